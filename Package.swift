@@ -1,0 +1,118 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// One declaration per module: add a service or a shared module here and nowhere else.
+
+let swift: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .treatAllWarnings(as: .error),
+]
+
+let hummingbird: Target.Dependency = .product(name: "Hummingbird", package: "hummingbird")
+let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
+let nio: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
+let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let httpTypes: Target.Dependency = .product(name: "HTTPTypes", package: "swift-http-types")
+let httpClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let yaml: Target.Dependency = .product(name: "Yams", package: "Yams")
+
+func shared(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Shared/\(name)", swiftSettings: swift)
+}
+
+func library(_ name: String, _ library: String, package: String) -> Target {
+    .systemLibrary(name: name, path: "Shared/\(name)", pkgConfig: library, providers: [.apt([package])])
+}
+
+/// What every API service links: the request path, the store and the engine.
+let platform: [Target.Dependency] = [
+    "Kernel", "JSON", "Database", "Schema", "Workflow", "Messaging", "WebAPI", "Authorization",
+    "Telemetry", "Settings", "Client", log, lifecycle,
+]
+
+func service(_ name: String, _ executable: String, _ extra: [Target.Dependency] = []) -> [Target] {
+    [
+        .target(
+            name: "\(name)Core", dependencies: ["Kernel", "JSON"],
+            path: "Services/\(name)/\(name)Core", swiftSettings: swift),
+        .target(
+            name: "\(name)Service", dependencies: [.target(name: "\(name)Core")] + platform + extra,
+            path: "Services/\(name)/\(name)Service", swiftSettings: swift),
+        .executableTarget(
+            name: executable, dependencies: [.target(name: "\(name)Service")],
+            path: "Services/\(name)/\(executable)", swiftSettings: swift),
+    ]
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(
+        name: name, dependencies: ["Kernel", "JSON", "TestKit"] + dependencies,
+        path: "Tests/\(name)", swiftSettings: swift)
+}
+
+let package = Package(
+    name: "wolke",
+    platforms: [.macOS(.v15)],
+    dependencies: [
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        library("CLibpq", "libpq", package: "libpq-dev"),
+        library("CRabbitMQ", "librabbitmq", package: "librabbitmq-dev"),
+        library("CLibvirt", "libvirt", package: "libvirt-dev"),
+        .target(name: "CCrypt", path: "Shared/CCrypt", linkerSettings: [.linkedLibrary("crypt")]),
+
+        shared("Kernel"),
+        shared("JSON", ["Kernel"]),
+        shared("Settings", ["Kernel", yaml]),
+        shared("Telemetry", ["Kernel", "JSON", log]),
+        shared("Database", ["Kernel", "JSON", "CLibpq", log]),
+        shared("Schema", ["Kernel", "Database", log]),
+        shared("Messaging", ["Kernel", "JSON", "Database", "Telemetry", "CRabbitMQ", log, lifecycle]),
+        shared("Workflow", ["Kernel", "JSON", "Database", "Telemetry", log, lifecycle]),
+        shared("Authorization", ["Kernel", "JSON", "Database", "CCrypt", crypto, log, lifecycle]),
+        shared(
+            "WebAPI",
+            [
+                "Kernel", "JSON", "Database", "Authorization", "Telemetry", hummingbird, nio, httpTypes, log,
+                lifecycle, crypto,
+            ]),
+        shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, log]),
+        shared("Libvirt", ["Kernel", "CLibvirt", log]),
+        shared("Client", ["Kernel", "JSON", httpClient, nio, httpTypes]),
+        .target(
+            name: "TestKit",
+            dependencies: ["Kernel", "JSON", "Database", "Schema", "Workflow", "WebAPI", "Authorization", log],
+            path: "Shared/TestKit", swiftSettings: swift),
+    ]
+        + service("Identity", "wolke-identity", [crypto, "CCrypt"])
+        + service("Placement", "wolke-placement")
+        + service("Compute", "wolke-compute", [crypto])
+        + service("ComputeAgent", "wolke-compute-agent", ["Libvirt", "OVSDB", nio, nioPosix, hummingbird])
+        + service("Network", "wolke-network", ["OVSDB"])
+        + service("BlockStorage", "wolke-block-storage")
+        + service("Image", "wolke-image", [crypto, nio, nioPosix])
+        + [
+            .executableTarget(
+                name: "osctl",
+                dependencies: [
+                    "Kernel", "JSON", "Settings", "Client", "Database", "Schema", "Telemetry", "OVSDB",
+                    arguments, yaml, log,
+                ],
+                path: "osctl", swiftSettings: swift),
+            tests("KernelTests", []),
+            tests("DatabaseTests", ["Database", "Schema"]),
+        ],
+    swiftLanguageModes: [.v6]
+)

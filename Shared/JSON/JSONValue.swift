@@ -1,0 +1,126 @@
+import Kernel
+
+/// A JSON document (RFC 8259). Object members keep their order; a repeated name is a parse error.
+package enum JSONValue: Sendable, Hashable {
+    case null
+    case bool(Bool)
+    case integer(Int64)
+    case double(Double)
+    case string(String)
+    case array([JSONValue])
+    case object(JSONObject)
+
+    package var stringValue: String? { if case .string(let value) = self { value } else { nil } }
+    package var boolValue: Bool? { if case .bool(let value) = self { value } else { nil } }
+    package var arrayValue: [JSONValue]? { if case .array(let value) = self { value } else { nil } }
+    package var objectValue: JSONObject? { if case .object(let value) = self { value } else { nil } }
+    package var isNull: Bool { self == .null }
+
+    /// Whole numbers; a double without a fraction counts.
+    package var intValue: Int? {
+        switch self {
+        case .integer(let value): Int(value)
+        case .double(let value): Int(exactly: value)
+        default: nil
+        }
+    }
+
+    package var doubleValue: Double? {
+        switch self {
+        case .integer(let value): Double(value)
+        case .double(let value): value
+        default: nil
+        }
+    }
+
+    /// A member of an object; nil when this is no object or has no such member.
+    package subscript(_ name: String) -> JSONValue? { objectValue?[name] }
+
+    /// What the value is, in the words of an error message.
+    package var kindName: String {
+        switch self {
+        case .null: "null"
+        case .bool: "boolean"
+        case .integer: "integer"
+        case .double: "number"
+        case .string: "string"
+        case .array: "array"
+        case .object: "object"
+        }
+    }
+}
+
+/// The members of a JSON object in document order.
+package struct JSONObject: Sendable, Hashable, ExpressibleByDictionaryLiteral {
+    package private(set) var members: [(name: String, value: JSONValue)] = []
+    private var index: [String: Int] = [:]
+
+    package init() {}
+
+    package init(dictionaryLiteral elements: (String, JSONValue)...) {
+        for (name, value) in elements { self[name] = value }
+    }
+
+    package init(_ elements: some Sequence<(String, JSONValue)>) {
+        for (name, value) in elements { self[name] = value }
+    }
+
+    package var names: [String] { members.map(\.name) }
+    package var count: Int { members.count }
+    package var isEmpty: Bool { members.isEmpty }
+
+    package subscript(_ name: String) -> JSONValue? {
+        get { index[name].map { members[$0].value } }
+        set {
+            if let position = index[name] {
+                if let newValue {
+                    members[position].value = newValue
+                } else {
+                    members.remove(at: position)
+                    index = [:]
+                    for (place, member) in members.enumerated() { index[member.name] = place }
+                }
+            } else if let newValue {
+                index[name] = members.count
+                members.append((name, newValue))
+            }
+        }
+    }
+
+    /// Equal when both have the same members, in any order.
+    package static func == (left: JSONObject, right: JSONObject) -> Bool {
+        left.count == right.count && left.members.allSatisfy { right[$0.name] == $0.value }
+    }
+
+    package func hash(into hasher: inout Hasher) {
+        var total = 0
+        for member in members {
+            var single = Hasher()
+            single.combine(member.name)
+            single.combine(member.value)
+            total ^= single.finalize()
+        }
+        hasher.combine(total)
+    }
+}
+
+extension JSONValue: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByBooleanLiteral,
+    ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral, ExpressibleByNilLiteral, ExpressibleByFloatLiteral
+{
+    package init(stringLiteral value: String) { self = .string(value) }
+    package init(integerLiteral value: Int64) { self = .integer(value) }
+    package init(booleanLiteral value: Bool) { self = .bool(value) }
+    package init(floatLiteral value: Double) { self = .double(value) }
+    package init(nilLiteral: ()) { self = .null }
+    package init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
+    package init(dictionaryLiteral elements: (String, JSONValue)...) {
+        var object = JSONObject()
+        for (name, value) in elements { object[name] = value }
+        self = .object(object)
+    }
+
+    package init(_ value: Int) { self = .integer(Int64(value)) }
+    /// Null when the text is nil.
+    package init(_ value: String?) { self = value.map { .string($0) } ?? .null }
+    package init(_ values: [String]) { self = .array(values.map { .string($0) }) }
+}

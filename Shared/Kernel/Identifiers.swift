@@ -1,0 +1,111 @@
+/// A 128-bit identifier in the text form of RFC 9562 (`8-4-4-4-12` lower-case hexadecimal digits).
+///
+/// Also reads the 32-digit form without dashes, which Identity uses for users and projects.
+package struct UUID128: Hashable, Sendable, Comparable, CustomStringConvertible {
+    package let high: UInt64
+    package let low: UInt64
+
+    package init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+
+    /// Parses 32 hexadecimal digits, with or without the four dashes; nil for anything else.
+    package init?(_ text: some StringProtocol) {
+        var high: UInt64 = 0
+        var low: UInt64 = 0
+        var digits = 0
+        var position = 0
+        for byte in text.utf8 {
+            defer { position += 1 }
+            if byte == UInt8(ascii: "-") {
+                guard position == 8 || position == 13 || position == 18 || position == 23 else { return nil }
+                continue
+            }
+            guard digits < 32, let nibble = Hexadecimal.value(of: byte) else { return nil }
+            if digits < 16 { high = high << 4 | UInt64(nibble) } else { low = low << 4 | UInt64(nibble) }
+            digits += 1
+        }
+        guard digits == 32, position == 32 || position == 36 else { return nil }
+        self.init(high: high, low: low)
+    }
+
+    package var description: String {
+        String(unsafeUninitializedCapacity: 36) { buffer in
+            var index = 0
+            for digit in 0..<32 {
+                if digit == 8 || digit == 12 || digit == 16 || digit == 20 {
+                    buffer[index] = UInt8(ascii: "-")
+                    index += 1
+                }
+                let word = digit < 16 ? high : low
+                let shift = UInt64(60 - (digit % 16) * 4)
+                buffer[index] = Hexadecimal.digit(UInt8(truncatingIfNeeded: (word >> shift) & 0xf))
+                index += 1
+            }
+            return 36
+        }
+    }
+
+    /// The 32-digit form, as Identity and request contexts write ids.
+    package var compact: String { description.filter { $0 != "-" } }
+
+    package static func < (left: UUID128, right: UUID128) -> Bool {
+        (left.high, left.low) < (right.high, right.low)
+    }
+}
+
+/// Hexadecimal digits, lower case.
+package enum Hexadecimal {
+    package static func digit(_ nibble: UInt8) -> UInt8 {
+        nibble < 10 ? UInt8(ascii: "0") + nibble : UInt8(ascii: "a") + nibble - 10
+    }
+
+    package static func value(of byte: UInt8) -> UInt8? {
+        switch byte {
+        case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
+        case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
+        case UInt8(ascii: "A")...UInt8(ascii: "F"): byte - UInt8(ascii: "A") + 10
+        default: nil
+        }
+    }
+
+    package static func encode(_ bytes: some Sequence<UInt8>) -> String {
+        var text = ""
+        for byte in bytes {
+            text.unicodeScalars.append(Unicode.Scalar(digit(byte >> 4)))
+            text.unicodeScalars.append(Unicode.Scalar(digit(byte & 0xf)))
+        }
+        return text
+    }
+
+    /// Nil when the text has an odd length or another character than a hexadecimal digit.
+    package static func decode(_ text: some StringProtocol) -> [UInt8]? {
+        var bytes: [UInt8] = []
+        var pending: UInt8?
+        for byte in text.utf8 {
+            guard let nibble = value(of: byte) else { return nil }
+            if let first = pending {
+                bytes.append(first << 4 | nibble)
+                pending = nil
+            } else {
+                pending = nibble
+            }
+        }
+        return pending == nil ? bytes : nil
+    }
+}
+
+/// An identifier that cannot be mixed up with that of another kind of thing: `ID<Server>`.
+///
+/// Identity's ids (users, projects, domains, roles) are text up to 64 characters, `default` among them;
+/// everything else has a UUID. Both fit: the id is kept as the text that the API shows.
+package struct ID<Subject>: Hashable, Sendable, CustomStringConvertible {
+    package let text: String
+
+    package init(_ text: String) { self.text = text }
+
+    package init(_ uuid: UUID128) { self.text = uuid.description }
+
+    package var description: String { text }
+}

@@ -1,0 +1,111 @@
+import JSON
+import Kernel
+import Testing
+
+@Suite struct IdentifierTests {
+    @Test func uuidRoundTrip() throws {
+        let text = "8e2d7ccb-3b1f-4e62-9c61-0d6c2f4b9f10"
+        let uuid = try #require(UUID128(text))
+        #expect(uuid.description == text)
+        #expect(UUID128(uuid.compact) == uuid)
+        for bad in ["", "8e2d7ccb", text + "0", "8e2d7ccb3-b1f-4e62-9c61-0d6c2f4b9f10", "zz2d7ccb-3b1f-4e62-9c61-0d6c2f4b9f10"] {
+            #expect(UUID128(bad) == nil, "\(bad)")
+        }
+    }
+
+    @Test func randomUUIDsHaveVersionAndVariant() {
+        let random = SeededRandom(seed: 1)
+        for _ in 0..<100 {
+            let text = Array(random.uuid().description)
+            #expect(text[14] == "4")
+            #expect("89ab".contains(text[19]))
+        }
+    }
+}
+
+@Suite struct TimeTests {
+    @Test(arguments: [
+        ("2026-01-31T12:34:56Z", "2026-01-31T12:34:56Z"),
+        ("2000-02-29 00:00:00.5+02", "2000-02-28T22:00:00Z"),
+        ("1969-12-31T23:59:59Z", "1969-12-31T23:59:59Z"),
+        ("2026-11-21", "2026-11-21T00:00:00Z"),
+    ])
+    func parsesAndPrints(text: String, expected: String) throws {
+        #expect(try #require(Timestamp(text)).iso8601 == expected)
+    }
+
+    @Test(arguments: ["", "yesterday", "2026-13-01", "2026-01-01T25:00:00Z", "2026-01-01T00:00:00Zx"])
+    func refuses(text: String) { #expect(Timestamp(text) == nil) }
+
+    @Test func everyDayRoundTrips() {
+        for day in stride(from: Int64(-800_000), to: 800_000, by: 37) {
+            let date = CivilDate.fromDays(day)
+            #expect(CivilDate.toDays(year: date.year, month: date.month, day: date.day) == day)
+        }
+    }
+}
+
+@Suite struct AddressTests {
+    @Test(arguments: [
+        ("10.0.0.1", "10.0.0.1"), ("::", "::"), ("::1", "::1"), ("2001:DB8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+        ("fe80::a9fe:a9fe", "fe80::a9fe:a9fe"), ("::ffff:1.2.3.4", "::ffff:102:304"),
+    ])
+    func canonical(text: String, expected: String) throws {
+        #expect(try #require(IPAddress(text)).description == expected)
+    }
+
+    @Test(arguments: ["1.2.3", "1.2.3.256", "01.2.3.4", "1.2.3.4.5", ":::", "1::2::3", "1:2:3:4:5:6:7:8:9", "g::", "", "1.2.3.4%eth0"])
+    func refuses(text: String) { #expect(IPAddress(text) == nil) }
+
+    @Test func networks() throws {
+        let network = try #require(IPNetwork("10.1.2.3/24"))
+        #expect(network.description == "10.1.2.0/24")
+        #expect(network.last.description == "10.1.2.255")
+        #expect(network.netmask.description == "255.255.255.0")
+        #expect(network.overlaps(try #require(IPNetwork("10.1.0.0/16"))))
+        #expect(!network.overlaps(try #require(IPNetwork("10.1.3.0/24"))))
+        #expect(IPNetwork("0.0.0.0/0")?.last.description == "255.255.255.255")
+        #expect(IPNetwork("::/0")?.contains(try #require(IPAddress("ffff::"))) == true)
+        #expect(IPNetwork("10.0.0.0/33") == nil)
+    }
+
+    @Test func macs() throws {
+        #expect(try #require(MACAddress("FA:16:3e:00:00:0a")).description == "fa:16:3e:00:00:0a")
+        #expect(MACAddress("fa:16:3e:00:00") == nil)
+    }
+}
+
+@Suite struct JSONTests {
+    @Test(arguments: [
+        #"{"a":[1,-2,3.5,true,false,null,"x\n\u00e9\ud83d\ude00"],"b":{}}"#, "[]", "\"\"", " [ 1 , 2 ] ", "-0.5e3",
+    ])
+    func roundTrips(text: String) throws {
+        let value = try JSONValue.parse(text)
+        #expect(try JSONValue.parse(value.encoded) == value)
+    }
+
+    @Test(arguments: [
+        "", "{", "[1,]", "{\"a\":1,}", "{\"a\":1,\"a\":2}", "01", "1.", "\"\u{1}\"", "\"\\ud800\"", "nul", "[1]x", "{a:1}",
+    ])
+    func refuses(text: String) { #expect(throws: JSONParseError.self) { try JSONValue.parse(text) } }
+
+    @Test func depthIsLimited() {
+        let deep = String(repeating: "[", count: 100_000)
+        #expect(throws: JSONParseError.self) { try JSONValue.parse(deep) }
+    }
+
+    @Test func writerMatchesParser() throws {
+        var writer = JSONWriter()
+        writer.object {
+            $0.field("name", "a\"b\\c\n")
+            $0.field("count", -42)
+            $0.arrayField("list") { list in
+                list.value(1)
+                list.null()
+                list.object { $0.field("x", true) }
+            }
+        }
+        let expected: JSONValue = ["name": "a\"b\\c\n", "count": -42, "list": [1, nil, ["x": true]]]
+        #expect(try JSONValue.parse(writer.bytes) == expected)
+    }
+}
