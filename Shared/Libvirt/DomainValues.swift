@@ -1,0 +1,100 @@
+import CLibvirt
+
+/// What a domain is doing (`virDomainState`).
+package enum DomainState: String, Sendable, Hashable {
+    case noState, running, blocked, paused, shuttingDown, shutoff, crashed, pmSuspended
+
+    init(_ raw: Int32) {
+        switch UInt32(bitPattern: raw) {
+        case VIR_DOMAIN_RUNNING.rawValue: self = .running
+        case VIR_DOMAIN_BLOCKED.rawValue: self = .blocked
+        case VIR_DOMAIN_PAUSED.rawValue: self = .paused
+        case VIR_DOMAIN_SHUTDOWN.rawValue: self = .shuttingDown
+        case VIR_DOMAIN_SHUTOFF.rawValue: self = .shutoff
+        case VIR_DOMAIN_CRASHED.rawValue: self = .crashed
+        case VIR_DOMAIN_PMSUSPENDED.rawValue: self = .pmSuspended
+        default: self = .noState
+        }
+    }
+}
+
+/// Why a domain is shut off (`virDomainShutoffReason`), as far as a decision hangs on it.
+package enum ShutoffReason: String, Sendable, Hashable {
+    /// The guest powered itself off, or followed an ACPI request.
+    case guestShutdown
+    /// Somebody pulled the plug through libvirt.
+    case destroyed
+    /// QEMU died, could not start, or was lost with its libvirtd.
+    case failed
+    case saved
+    case migrated
+    case unknown
+
+    init(_ raw: Int32) {
+        switch UInt32(bitPattern: raw) {
+        case VIR_DOMAIN_SHUTOFF_SHUTDOWN.rawValue: self = .guestShutdown
+        case VIR_DOMAIN_SHUTOFF_DESTROYED.rawValue: self = .destroyed
+        case VIR_DOMAIN_SHUTOFF_CRASHED.rawValue, VIR_DOMAIN_SHUTOFF_FAILED.rawValue,
+            VIR_DOMAIN_SHUTOFF_DAEMON.rawValue:
+            self = .failed
+        case VIR_DOMAIN_SHUTOFF_SAVED.rawValue: self = .saved
+        case VIR_DOMAIN_SHUTOFF_MIGRATED.rawValue: self = .migrated
+        default: self = .unknown
+        }
+    }
+}
+
+/// A domain as one look at it shows.
+package struct DomainSummary: Sendable, Hashable {
+    /// The domain's UUID in text form.
+    package let uuid: String
+    package let name: String
+    package let state: DomainState
+    /// Meaningful only when `state` is `shutoff`.
+    package let shutoffReason: ShutoffReason
+    package let hasManagedSave: Bool
+    package let isPersistent: Bool
+
+    package init(
+        uuid: String, name: String, state: DomainState, shutoffReason: ShutoffReason = .unknown,
+        hasManagedSave: Bool = false, isPersistent: Bool = true
+    ) {
+        self.uuid = uuid
+        self.name = name
+        self.state = state
+        self.shutoffReason = shutoffReason
+        self.hasManagedSave = hasManagedSave
+        self.isPersistent = isPersistent
+    }
+
+    package var isActive: Bool {
+        switch state {
+        case .running, .blocked, .paused, .shuttingDown, .pmSuspended: true
+        case .noState, .shutoff, .crashed: false
+        }
+    }
+}
+
+/// What the machine under libvirt has.
+package struct NodeInfo: Sendable, Hashable {
+    package let architecture: String
+    /// Memory in MiB.
+    package let memoryMiB: Int
+    /// Logical processors.
+    package let cpus: Int
+    package let mhz: Int
+    package let numaNodes: Int
+    package let sockets: Int
+    package let cores: Int
+    package let threads: Int
+}
+
+/// A change that libvirt announces.
+package enum LibvirtEvent: Sendable, Hashable {
+    /// The connection stands (again): whatever happened meanwhile was not announced.
+    case connected
+    /// The connection broke; calls fail until `connected` comes.
+    case disconnected
+    /// A domain changed; `event` is libvirt's `virDomainEventType`, `detail` its detail.
+    case lifecycle(uuid: String, event: Int, detail: Int)
+}

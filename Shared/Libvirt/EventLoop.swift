@@ -1,0 +1,27 @@
+import CLibvirt
+import Foundation
+
+/// libvirt's own event loop on its own thread; one for the process, started before the first connection.
+/// Keepalive, close notices and domain events all arrive through it.
+enum EventLoop {
+    private static let started: Bool = {
+        virInitialize()
+        // libvirt prints every error to standard error unless it is given a handler.
+        virSetErrorFunc(nil) { _, _ in }
+        guard virEventRegisterDefaultImpl() == 0 else { return false }
+        // A timer makes the loop wake up even when no file descriptor is registered yet.
+        virEventAddTimeout(1000, { _, _ in }, nil, nil)
+        let thread = Thread {
+            while true {
+                if virEventRunDefaultImpl() < 0 { usleep(100_000) }
+            }
+        }
+        thread.name = "libvirt-events"
+        thread.start()
+        return true
+    }()
+
+    static func start() throws {
+        guard started else { throw LibvirtError.last("virEventRegisterDefaultImpl") }
+    }
+}

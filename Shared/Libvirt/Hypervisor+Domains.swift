@@ -1,0 +1,227 @@
+import CLibvirt
+import Glibc
+
+/// How a guest is asked to shut down.
+package enum ShutdownMethod: Sendable {
+    case acpiButton
+    case guestAgent
+}
+
+/// Which of a domain's two definitions a device change touches.
+package struct DeviceScope: OptionSet, Sendable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+    /// The running guest.
+    package static let live = DeviceScope(rawValue: VIR_DOMAIN_AFFECT_LIVE.rawValue)
+    /// The definition used at the next start.
+    package static let config = DeviceScope(rawValue: VIR_DOMAIN_AFFECT_CONFIG.rawValue)
+}
+
+/// One figure of a domain's statistics.
+package enum DomainStatistic: Sendable, Hashable {
+    case integer(Int64)
+    case number(Double)
+    case text(String)
+    case flag(Bool)
+}
+
+extension Hypervisor {
+    /// Every domain, running or not.
+    package func domains() async throws -> [DomainSummary] {
+        try await call("virConnectListAllDomains") { connection in
+            var list: UnsafeMutablePointer<OpaquePointer?>?
+            let count = virConnectListAllDomains(connection, &list, 0)
+            guard count >= 0, let list else { throw LibvirtError.last("virConnectListAllDomains") }
+            defer { free(list) }
+            var summaries: [DomainSummary] = []
+            for index in 0..<Int(count) {
+                guard let domain = list[index] else { continue }
+                defer { virDomainFree(domain) }
+                // A domain that vanished since the list was made is simply not in it.
+                if let summary = try Hypervisor.summary(domain) { summaries.append(summary) }
+            }
+            return summaries
+        }
+    }
+
+    /// Nil when there is no such domain.
+    package func domain(_ uuid: String) async throws -> DomainSummary? {
+        do {
+            return try await withDomain(uuid, "virDomainGetState") { try Hypervisor.summary($0) }
+        } catch let error as LibvirtError where error.isNoDomain {
+            return nil
+        }
+    }
+
+    private static func summary(_ domain: OpaquePointer) throws -> DomainSummary? {
+        var text = [CChar](repeating: 0, count: Int(VIR_UUID_STRING_BUFLEN))
+        var state: Int32 = 0
+        var reason: Int32 = 0
+        guard virDomainGetUUIDString(domain, &text) == 0, virDomainGetState(domain, &state, &reason, 0) == 0 else {
+            let error = LibvirtError.last("virDomainGetState")
+            if error.isNoDomain { return nil }
+            throw error
+        }
+        return DomainSummary(
+            uuid: cText(text), name: virDomainGetName(domain).map { String(cString: $0) } ?? "",
+            state: DomainState(state), shutoffReason: ShutoffReason(reason),
+            hasManagedSave: virDomainHasManagedSaveImage(domain, 0) == 1,
+            isPersistent: virDomainIsPersistent(domain) == 1)
+    }
+
+    /// The domain's XML: of the running guest, or (`inactive`) of its next start.
+    package func xml(_ uuid: String, inactive: Bool = false) async throws -> String {
+        try await withDomain(uuid, "virDomainGetXMLDesc") { domain in
+            let flags = inactive ? VIR_DOMAIN_XML_INACTIVE.rawValue : 0
+            guard let text = takeText(virDomainGetXMLDesc(domain, flags)) else {
+                throw LibvirtError.last("virDomainGetXMLDesc")
+            }
+            return text
+        }
+    }
+
+    /// Creates the persistent definition or replaces that of the same UUID; a running guest is not touched.
+    package func define(xml: String) async throws {
+        try await call("virDomainDefineXMLFlags") { connection in
+            guard let domain = virDomainDefineXMLFlags(connection, xml, 0) else {
+                throw LibvirtError.last("virDomainDefineXMLFlags")
+            }
+            virDomainFree(domain)
+        }
+    }
+
+    /// Starts a defined domain (from its managed save, where there is one). A running one counts as started.
+    package func start(_ uuid: String, paused: Bool = false) async throws {
+        try await withDomain(uuid, "virDomainCreateWithFlags") { domain in
+            if virDomainIsActive(domain) == 1 { return }
+            let flags = paused ? VIR_DOMAIN_START_PAUSED.rawValue : 0
+            if virDomainCreateWithFlags(domain, flags) < 0, virDomainIsActive(domain) != 1 {
+                throw LibvirtError.last("virDomainCreateWithFlags")
+            }
+        }
+    }
+
+    /// Pulls the plug. A domain that is off counts as done.
+    package func destroy(_ uuid: String) async throws {
+        try await withDomain(uuid, "virDomainDestroyFlags") { domain in
+            guard virDomainIsActive(domain) == 1 else { return }
+            if virDomainDestroyFlags(domain, 0) < 0 {
+                let error = LibvirtError.last("virDomainDestroyFlags")
+                if !error.isInvalidState { throw error }
+            }
+        }
+    }
+
+    /// Asks the guest to shut down and returns at once.
+    package func shutdown(_ uuid: String, by method: ShutdownMethod) async throws {
+        let flags =
+            method == .acpiButton
+            ? VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN.rawValue : VIR_DOMAIN_SHUTDOWN_GUEST_AGENT.rawValue
+        try await check(uuid, "virDomainShutdownFlags") { virDomainShutdownFlags($0, flags) }
+    }
+
+    /// Asks the guest to reboot and returns at once.
+    package func reboot(_ uuid: String) async throws {
+        try await check(uuid, "virDomainReboot") { virDomainReboot($0, 0) }
+    }
+
+    /// Presses the reset button: the guest starts again with its memory lost.
+    package func reset(_ uuid: String) async throws {
+        try await check(uuid, "virDomainReset") { virDomainReset($0, 0) }
+    }
+
+    /// Stops the guest's processors.
+    package func suspend(_ uuid: String) async throws {
+        try await check(uuid, "virDomainSuspend") { virDomainSuspend($0) }
+    }
+
+    /// Lets a suspended guest go on.
+    package func resume(_ uuid: String) async throws {
+        try await check(uuid, "virDomainResume") { virDomainResume($0) }
+    }
+
+    /// Writes the guest's memory to disk and stops it; the next `start` continues there.
+    package func managedSave(_ uuid: String) async throws {
+        try await check(uuid, "virDomainManagedSave") { virDomainManagedSave($0, 0) }
+    }
+
+    /// Throws the saved memory away; the next start is a boot.
+    package func discardManagedSave(_ uuid: String) async throws {
+        try await check(uuid, "virDomainManagedSaveRemove") { domain in
+            virDomainHasManagedSaveImage(domain, 0) == 1 ? virDomainManagedSaveRemove(domain, 0) : 0
+        }
+    }
+
+    /// Removes the definition with its saved memory, firmware variables and snapshot records; an absent domain
+    /// counts as done.
+    package func undefine(_ uuid: String) async throws {
+        do {
+            try await withDomain(uuid, "virDomainUndefineFlags") { domain in
+                let flags =
+                    VIR_DOMAIN_UNDEFINE_MANAGED_SAVE.rawValue | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA.rawValue
+                    | VIR_DOMAIN_UNDEFINE_NVRAM.rawValue
+                if virDomainUndefineFlags(domain, flags) == 0 { return }
+                let error = LibvirtError.last("virDomainUndefineFlags")
+                if error.isNoDomain { return }
+                // Drivers without those flags refuse them; the plain form is the same there.
+                guard error.isUnsupported || error.code == Int(VIR_ERR_INVALID_ARG.rawValue),
+                    virDomainUndefine(domain) == 0
+                else { throw error }
+            }
+        } catch let error as LibvirtError where error.isNoDomain {
+            return
+        }
+    }
+
+    /// Adds a device.
+    package func attach(_ uuid: String, device xml: String, to scope: DeviceScope) async throws {
+        try await check(uuid, "virDomainAttachDeviceFlags") { virDomainAttachDeviceFlags($0, xml, scope.rawValue) }
+    }
+
+    /// Asks for a device to be removed. For a running guest this returns before the guest has let go of it.
+    package func detach(_ uuid: String, device xml: String, from scope: DeviceScope) async throws {
+        try await check(uuid, "virDomainDetachDeviceFlags") { virDomainDetachDeviceFlags($0, xml, scope.rawValue) }
+    }
+
+    private func check(
+        _ uuid: String, _ name: String, _ body: @escaping @Sendable (OpaquePointer) -> Int32
+    ) async throws {
+        try await withDomain(uuid, name) { domain in
+            if body(domain) < 0 { throw LibvirtError.last(name) }
+        }
+    }
+
+    /// Processor, memory, disk and network figures under libvirt's names (`cpu.time`, `block.0.rd.bytes`, …).
+    package func statistics(_ uuid: String) async throws -> [String: DomainStatistic] {
+        try await withDomain(uuid, "virDomainListGetStats") { domain in
+            var records: UnsafeMutablePointer<virDomainStatsRecordPtr?>?
+            var list: [OpaquePointer?] = [domain, nil]
+            let count = virDomainListGetStats(&list, 0, &records, 0)
+            guard count >= 0, let records else { throw LibvirtError.last("virDomainListGetStats") }
+            defer { virDomainStatsRecordListFree(records) }
+            var figures: [String: DomainStatistic] = [:]
+            guard count > 0, let record = records[0]?.pointee else { return figures }
+            for index in 0..<Int(record.nparams) {
+                let parameter = record.params[index]
+                let name = withUnsafeBytes(of: parameter.field) { raw in
+                    String(decoding: raw.prefix { $0 != 0 }, as: UTF8.self)
+                }
+                figures[name] = Hypervisor.value(parameter)
+            }
+            return figures
+        }
+    }
+
+    private static func value(_ parameter: virTypedParameter) -> DomainStatistic? {
+        switch UInt32(bitPattern: parameter.type) {
+        case VIR_TYPED_PARAM_INT.rawValue: .integer(Int64(parameter.value.i))
+        case VIR_TYPED_PARAM_UINT.rawValue: .integer(Int64(parameter.value.ui))
+        case VIR_TYPED_PARAM_LLONG.rawValue: .integer(parameter.value.l)
+        case VIR_TYPED_PARAM_ULLONG.rawValue: .integer(Int64(clamping: parameter.value.ul))
+        case VIR_TYPED_PARAM_DOUBLE.rawValue: .number(parameter.value.d)
+        case VIR_TYPED_PARAM_BOOLEAN.rawValue: .flag(parameter.value.b != 0)
+        case VIR_TYPED_PARAM_STRING.rawValue: parameter.value.s.map { .text(String(cString: $0)) }
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,57 @@
+import CLibvirt
+
+extension Hypervisor {
+    /// The machine's processors and memory.
+    package func nodeInfo() async throws -> NodeInfo {
+        try await call("virNodeGetInfo") { connection in
+            var info = virNodeInfo()
+            guard virNodeGetInfo(connection, &info) == 0 else { throw LibvirtError.last("virNodeGetInfo") }
+            let model = withUnsafeBytes(of: info.model) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+            return NodeInfo(
+                architecture: model, memoryMiB: Int(info.memory / 1024), cpus: Int(info.cpus), mhz: Int(info.mhz),
+                numaNodes: Int(info.nodes), sockets: Int(info.sockets), cores: Int(info.cores),
+                threads: Int(info.threads))
+        }
+    }
+
+    /// libvirt's description of the host and of what it could run, as XML. It names KVM wherever `/dev/kvm` exists.
+    package func capabilities() async throws -> String {
+        try await call("virConnectGetCapabilities") { connection in
+            guard let text = takeText(virConnectGetCapabilities(connection)) else {
+                throw LibvirtError.last("virConnectGetCapabilities")
+            }
+            return text
+        }
+    }
+
+    /// The hypervisor's version as `major * 1 000 000 + minor * 1000 + micro`.
+    package func hypervisorVersion() async throws -> Int {
+        try await call("virConnectGetVersion") { connection in
+            var version: CUnsignedLong = 0
+            guard virConnectGetVersion(connection, &version) == 0 else {
+                throw LibvirtError.last("virConnectGetVersion")
+            }
+            return Int(version)
+        }
+    }
+
+    /// libvirtd's version in the same form.
+    package func libraryVersion() async throws -> Int {
+        try await call("virConnectGetLibVersion") { connection in
+            var version: CUnsignedLong = 0
+            guard virConnectGetLibVersion(connection, &version) == 0 else {
+                throw LibvirtError.last("virConnectGetLibVersion")
+            }
+            return Int(version)
+        }
+    }
+
+    /// Free memory in MiB.
+    package func freeMemoryMiB() async throws -> Int {
+        try await call("virNodeGetFreeMemory") { connection in
+            let bytes = virNodeGetFreeMemory(connection)
+            guard bytes > 0 else { throw LibvirtError.last("virNodeGetFreeMemory") }
+            return Int(bytes / (1024 * 1024))
+        }
+    }
+}

@@ -1,0 +1,228 @@
+import CLibvirt
+import Foundation
+import Kernel
+import Logging
+import Synchronization
+
+/// A connection to libvirt that comes back by itself.
+///
+/// Calls run on threads of their own, several at a time. While libvirtd is away they fail at once with an error whose
+/// `isConnectionFailure` is true; the next call after its return opens the connection again, and `events` says so.
+package final class Hypervisor: Sendable {
+    package let uri: String
+    private let log: Logger
+    private let threads: WorkerThreads
+    private let connectionLock = NSLock()
+    // Guarded by `connectionLock`. libvirt's handles are counted references and usable from any thread.
+    private nonisolated(unsafe) var connection: OpaquePointer?
+    private nonisolated(unsafe) var lifecycleRegistration: Int32 = -1
+    private nonisolated(unsafe) var closed = false
+    private nonisolated(unsafe) var announced = false
+    private let subscribers = Mutex<[Int: AsyncStream<LibvirtEvent>.Continuation]>([:])
+    private let nextSubscriber = Atomic<Int>(0)
+
+    /// - Parameter threads: how many calls may run at the same time.
+    package init(uri: String, threads: Int = 4, log: Logger) {
+        self.uri = uri
+        self.log = log
+        self.threads = WorkerThreads(name: "libvirt", count: threads)
+    }
+
+    /// Closes the connection; calls after this fail.
+    package func close() async {
+        await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+            let accepted = threads.submit { [self] in
+                connectionLock.withLock {
+                    closed = true
+                    drop()
+                }
+                continuation.resume()
+            }
+            if !accepted { continuation.resume() }
+        }
+        threads.close()
+        subscribers.withLock { $0.values.forEach { $0.finish() } }
+    }
+
+    /// Domain changes and the connection's own, from now on. Ends when the connection is closed.
+    package func events() -> AsyncStream<LibvirtEvent> {
+        let number = nextSubscriber.wrappingAdd(1, ordering: .relaxed).newValue
+        return AsyncStream(bufferingPolicy: .bufferingNewest(10_000)) { continuation in
+            subscribers.withLock { $0[number] = continuation }
+            continuation.onTermination = { [weak self] _ in _ = self?.subscribers.withLock { $0[number] = nil } }
+        }
+    }
+
+    /// Keeps the connection up until the task is cancelled: looks every `interval` and opens it again where it broke,
+    /// so that events flow also while nobody calls.
+    package func keepConnected(every interval: Duration = .seconds(1), time: any TimeSource) async {
+        var failures = 0
+        while !Task.isCancelled {
+            do {
+                try await call("virConnectIsAlive") { _ in }
+                failures = 0
+            } catch {
+                if failures == 0 || failures % 60 == 0 {
+                    log.warning("libvirt is away", metadata: ["uri": "\(uri)", "error": "\(error)"])
+                }
+                failures += 1
+            }
+            do { try await time.sleep(for: interval) } catch { return }
+        }
+    }
+
+    // MARK: calls
+
+    /// Runs `body` with the open connection on one of the threads.
+    ///
+    /// - Throws: `LibvirtError`.
+    func call<Value: Sendable>(
+        _ name: String, _ body: @escaping @Sendable (OpaquePointer) throws -> Value
+    ) async throws -> Value {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+            let accepted = threads.submit { [self] in
+                do {
+                    let handle = try open()
+                    defer { virConnectClose(handle) }
+                    continuation.resume(returning: try body(handle))
+                } catch {
+                    if let error = error as? LibvirtError, error.isConnectionFailure { dropIfDead() }
+                    continuation.resume(throwing: error)
+                }
+            }
+            if !accepted {
+                continuation.resume(
+                    throwing: LibvirtError(
+                        code: Int(VIR_ERR_INVALID_CONN.rawValue), domain: 0, message: "the connection was closed",
+                        call: name))
+            }
+        }
+    }
+
+    /// Runs `body` with the domain of that UUID.
+    func withDomain<Value: Sendable>(
+        _ uuid: String, _ name: String, _ body: @escaping @Sendable (OpaquePointer) throws -> Value
+    ) async throws -> Value {
+        try await call(name) { connection in
+            guard let domain = virDomainLookupByUUIDString(connection, uuid) else {
+                throw LibvirtError.last("virDomainLookupByUUIDString")
+            }
+            defer { virDomainFree(domain) }
+            return try body(domain)
+        }
+    }
+
+    /// A counted reference to the open connection; the caller gives it back with `virConnectClose`.
+    private func open() throws -> OpaquePointer {
+        connectionLock.lock()
+        defer { connectionLock.unlock() }
+        if let connection {
+            if virConnectIsAlive(connection) == 1 {
+                virConnectRef(connection)
+                return connection
+            }
+            drop()
+        }
+        guard !closed else {
+            throw LibvirtError(
+                code: Int(VIR_ERR_INVALID_CONN.rawValue), domain: 0, message: "the connection was closed", call: "open")
+        }
+        try EventLoop.start()
+        guard let opened = virConnectOpen(uri) else { throw LibvirtError.last("virConnectOpen") }
+        // Local drivers have no keepalive; that is no reason to refuse them.
+        virConnectSetKeepAlive(opened, 5, 3)
+        register(opened)
+        connection = opened
+        virConnectRef(opened)
+        announced = true
+        log.info("libvirt is connected", metadata: ["uri": "\(uri)"])
+        emit(.connected)
+        return opened
+    }
+
+    private func dropIfDead() {
+        connectionLock.withLock {
+            if let connection, virConnectIsAlive(connection) != 1 { drop() }
+        }
+    }
+
+    /// With `connectionLock` held.
+    private func drop() {
+        guard let old = connection else { return }
+        connection = nil
+        if lifecycleRegistration >= 0 { virConnectDomainEventDeregisterAny(old, lifecycleRegistration) }
+        lifecycleRegistration = -1
+        virConnectUnregisterCloseCallback(old, closeCallback)
+        virConnectClose(old)
+        if announced {
+            announced = false
+            emit(.disconnected)
+        }
+    }
+
+    // MARK: events
+
+    /// With `connectionLock` held.
+    private func register(_ handle: OpaquePointer) {
+        let owner = Unmanaged.passRetained(WeakHypervisor(self))
+        let registered = virConnectDomainEventRegisterAny(
+            handle, nil, Int32(VIR_DOMAIN_EVENT_ID_LIFECYCLE.rawValue),
+            unsafeBitCast(lifecycleCallback, to: virConnectDomainEventGenericCallback.self),
+            owner.toOpaque(), releaseOwner)
+        lifecycleRegistration = registered
+        if registered < 0 {
+            owner.release()
+            log.warning("no domain events from libvirt", metadata: ["error": "\(LibvirtError.last("events"))"])
+        }
+        let closer = Unmanaged.passRetained(WeakHypervisor(self))
+        if virConnectRegisterCloseCallback(handle, closeCallback, closer.toOpaque(), releaseOwner) < 0 {
+            closer.release()  // drivers without a socket cannot lose it
+        }
+    }
+
+    fileprivate func emit(_ event: LibvirtEvent) {
+        subscribers.withLock { for subscriber in $0.values { subscriber.yield(event) } }
+    }
+
+    /// On libvirt's event thread: only hand over; `drop` must not run inside libvirt's own callback.
+    fileprivate func connectionLost() {
+        _ = threads.submit { [self] in dropIfDead() }
+    }
+}
+
+/// What libvirt keeps of us, so that a registration does not keep a forgotten connection alive.
+private final class WeakHypervisor {
+    weak var hypervisor: Hypervisor?
+    init(_ hypervisor: Hypervisor) { self.hypervisor = hypervisor }
+}
+
+private let releaseOwner: virFreeCallback = { opaque in
+    if let opaque { Unmanaged<WeakHypervisor>.fromOpaque(opaque).release() }
+}
+
+private let lifecycleCallback: virConnectDomainEventCallback = { _, domain, event, detail, opaque in
+    guard let opaque, let domain else { return 0 }
+    let hypervisor = Unmanaged<WeakHypervisor>.fromOpaque(opaque).takeUnretainedValue().hypervisor
+    var text = [CChar](repeating: 0, count: Int(VIR_UUID_STRING_BUFLEN))
+    if virDomainGetUUIDString(domain, &text) == 0 {
+        hypervisor?.emit(.lifecycle(uuid: cText(text), event: Int(event), detail: Int(detail)))
+    }
+    return 0
+}
+
+private let closeCallback: virConnectCloseFunc = { _, _, opaque in
+    guard let opaque else { return }
+    Unmanaged<WeakHypervisor>.fromOpaque(opaque).takeUnretainedValue().hypervisor?.connectionLost()
+}
+
+/// The text of a C buffer up to its zero byte.
+func cText(_ buffer: [CChar]) -> String {
+    String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}
+
+/// The text of a string that libvirt allocated; frees it.
+func takeText(_ pointer: UnsafeMutablePointer<CChar>?) -> String? {
+    guard let pointer else { return nil }
+    defer { free(pointer) }
+    return String(cString: pointer)
+}

@@ -1,0 +1,58 @@
+import CLibvirt
+
+/// What libvirt said about a call that failed.
+package struct LibvirtError: Error, Sendable, CustomStringConvertible {
+    /// libvirt's own number (`virErrorNumber`).
+    package let code: Int
+    /// The part of libvirt that raised it (`virErrorDomain`).
+    package let domain: Int
+    package let message: String
+    /// The call that failed.
+    package let call: String
+
+    package init(code: Int, domain: Int, message: String, call: String) {
+        self.code = code
+        self.domain = domain
+        self.message = message
+        self.call = call
+    }
+
+    /// The error of the last call on this thread.
+    static func last(_ call: String) -> LibvirtError {
+        guard let pointer = virGetLastError() else {
+            return LibvirtError(code: 0, domain: 0, message: "no error was recorded", call: call)
+        }
+        let error = pointer.pointee
+        return LibvirtError(
+            code: Int(error.code), domain: Int(error.domain),
+            message: error.message.map { String(cString: $0) } ?? "unknown error", call: call)
+    }
+
+    package var description: String { "\(call): \(message) (libvirt error \(code), domain \(domain))" }
+
+    private func isCode(_ number: virErrorNumber) -> Bool { code == Int(number.rawValue) }
+
+    /// The domain does not exist.
+    package var isNoDomain: Bool { isCode(VIR_ERR_NO_DOMAIN) }
+    /// The domain is not in the state that the call needs: already running, not running.
+    package var isInvalidState: Bool { isCode(VIR_ERR_OPERATION_INVALID) }
+    /// The driver cannot do this at all.
+    package var isUnsupported: Bool {
+        isCode(VIR_ERR_NO_SUPPORT) || isCode(VIR_ERR_CONFIG_UNSUPPORTED) || isCode(VIR_ERR_OPERATION_UNSUPPORTED)
+            || isCode(VIR_ERR_ARGUMENT_UNSUPPORTED)
+    }
+    /// The device to detach is not there.
+    package var isNoDevice: Bool { isCode(VIR_ERR_DEVICE_MISSING) }
+    /// The XML was refused: repeating the same call cannot help.
+    package var isBadDefinition: Bool {
+        isCode(VIR_ERR_XML_ERROR) || isCode(VIR_ERR_XML_DETAIL) || isCode(VIR_ERR_XML_INVALID_SCHEMA)
+            || isCode(VIR_ERR_CONFIG_UNSUPPORTED)
+    }
+
+    /// libvirtd is away, or went away during the call.
+    package var isConnectionFailure: Bool {
+        if isCode(VIR_ERR_NO_CONNECT) || isCode(VIR_ERR_INVALID_CONN) || isCode(VIR_ERR_RPC) { return true }
+        // The RPC client reports a dead socket as a generic error of its own domain.
+        return domain == Int(VIR_FROM_RPC.rawValue) || domain == Int(VIR_FROM_REMOTE.rawValue)
+    }
+}

@@ -1,0 +1,60 @@
+import Foundation
+import Logging
+
+/// A fixed number of threads for calls that block; the cooperative pool never runs one.
+final class WorkerThreads: Sendable {
+    typealias Job = @Sendable () -> Void
+
+    private let condition = NSCondition()
+    // Guarded by `condition`.
+    private nonisolated(unsafe) var jobs: [Job] = []
+    private nonisolated(unsafe) var head = 0
+    private nonisolated(unsafe) var closed = false
+
+    init(name: String, count: Int) {
+        for index in 0..<count {
+            let thread = Thread { [self] in work() }
+            thread.name = "\(name)-\(index)"
+            thread.stackSize = 512 * 1024
+            thread.start()
+        }
+    }
+
+    /// False once `close` was called: the job will not run.
+    func submit(_ job: @escaping Job) -> Bool {
+        condition.lock()
+        defer { condition.unlock() }
+        guard !closed else { return false }
+        jobs.append(job)
+        condition.signal()
+        return true
+    }
+
+    /// Lets the threads end when the waiting jobs are done.
+    func close() {
+        condition.lock()
+        closed = true
+        condition.broadcast()
+        condition.unlock()
+    }
+
+    private func work() {
+        while let job = next() { job() }
+    }
+
+    private func next() -> Job? {
+        condition.lock()
+        defer { condition.unlock() }
+        while head == jobs.count {
+            if closed { return nil }
+            condition.wait()
+        }
+        let job = jobs[head]
+        head += 1
+        if head == jobs.count {
+            jobs.removeAll(keepingCapacity: true)
+            head = 0
+        }
+        return job
+    }
+}
