@@ -1,0 +1,126 @@
+import Kernel
+
+/// One declared key of the configuration file: `section.name`.
+package struct SettingsKey: Sendable, Hashable {
+    /// What a key's value may be.
+    package enum Kind: Sendable, Hashable {
+        case string
+        case integer(ClosedRange<Int>)
+        case boolean
+        /// A number with a unit: `250ms`, `30s`, `5m`, `2h`, `1d`.
+        case duration
+        case list
+        /// One of these words.
+        case choice([String])
+        /// A value that is never shown; `name_file` may name a file that holds it instead.
+        case secret
+
+        /// The kind in the words of the reference and of error messages.
+        package var text: String {
+            switch self {
+            case .string: "text"
+            case .integer(let range): "whole number from \(range.lowerBound) to \(range.upperBound)"
+            case .boolean: "true or false"
+            case .duration: "duration such as 250ms, 30s, 5m, 2h, 1d"
+            case .list: "list of texts"
+            case .choice(let words): "one of " + words.joined(separator: ", ")
+            case .secret: "secret text"
+            }
+        }
+    }
+
+    package let name: String
+    package let kind: Kind
+    /// The value when neither file nor environment give one, written as in the environment; nil: no default.
+    package let fallback: String?
+    package let isRequired: Bool
+    package let documentation: String
+
+    package init(_ name: String, _ kind: Kind, default fallback: String?, required: Bool = false, _ documentation: String) {
+        self.name = name
+        self.kind = kind
+        self.fallback = fallback
+        self.isRequired = required
+        self.documentation = documentation
+    }
+
+    package static func string(_ name: String, default fallback: String?, _ documentation: String) -> SettingsKey {
+        SettingsKey(name, .string, default: fallback, documentation)
+    }
+    /// A text that the file or the environment must give.
+    package static func required(_ name: String, _ documentation: String) -> SettingsKey {
+        SettingsKey(name, .string, default: nil, required: true, documentation)
+    }
+    package static func integer(
+        _ name: String, default fallback: Int, in range: ClosedRange<Int> = 0...Int(Int32.max), _ documentation: String
+    ) -> SettingsKey {
+        SettingsKey(name, .integer(range), default: String(fallback), documentation)
+    }
+    package static func boolean(_ name: String, default fallback: Bool, _ documentation: String) -> SettingsKey {
+        SettingsKey(name, .boolean, default: String(fallback), documentation)
+    }
+    /// `fallback` as in the file: `30s`.
+    package static func duration(_ name: String, default fallback: String, _ documentation: String) -> SettingsKey {
+        SettingsKey(name, .duration, default: fallback, documentation)
+    }
+    package static func list(_ name: String, default fallback: [String], _ documentation: String) -> SettingsKey {
+        SettingsKey(name, .list, default: fallback.joined(separator: ","), documentation)
+    }
+    package static func choice(
+        _ name: String, _ words: [String], default fallback: String, _ documentation: String
+    ) -> SettingsKey {
+        SettingsKey(name, .choice(words), default: fallback, documentation)
+    }
+    package static func secret(_ name: String, required: Bool, _ documentation: String) -> SettingsKey {
+        SettingsKey(name, .secret, default: nil, required: required, documentation)
+    }
+}
+
+/// The keys that one executable reads, by section.
+package struct SettingsSchema: Sendable {
+    /// A section with the keys declared for it.
+    package struct Section: Sendable {
+        package var keys: [SettingsKey]
+        /// Every key that may stand in the section is declared here, so that another one is an error.
+        package var isComplete: Bool
+    }
+
+    package private(set) var sections: [String: Section]
+
+    private init(_ sections: [String: Section]) { self.sections = sections }
+
+    /// A section of which these are all the keys.
+    package static func section(_ name: String, _ keys: [SettingsKey]) -> SettingsSchema {
+        SettingsSchema([name: Section(keys: keys, isComplete: true)])
+    }
+
+    /// Some keys of a section that another executable declares completely.
+    package static func borrowing(_ name: String, _ keys: [SettingsKey]) -> SettingsSchema {
+        SettingsSchema([name: Section(keys: keys, isComplete: false)])
+    }
+
+    package static func + (left: SettingsSchema, right: SettingsSchema) -> SettingsSchema {
+        var all = left
+        for (name, section) in right.sections {
+            if var known = all.sections[name] {
+                known.keys += section.keys.filter { key in !known.keys.contains { $0.name == key.name } }
+                known.isComplete = known.isComplete || section.isComplete
+                all.sections[name] = known
+            } else {
+                all.sections[name] = section
+            }
+        }
+        return all
+    }
+
+    func key(_ path: String) -> SettingsKey? {
+        guard let dot = path.firstIndex(of: ".") else { return nil }
+        let name = path[path.index(after: dot)...]
+        return sections[String(path[..<dot])]?.keys.first { $0.name == name }
+    }
+
+    /// The environment variable that overrides a key: `WOLKE_NETWORK_OVN_NB` for `network.ovn_nb`.
+    package static func environmentName(section: String, key: String) -> String {
+        "WOLKE_" + section.uppercased() + "_" + key.uppercased()
+    }
+}

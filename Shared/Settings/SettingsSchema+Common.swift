@@ -1,0 +1,68 @@
+extension SettingsSchema {
+    /// The sections that may stand in the file: one file serves all executables, each of which checks its own.
+    package static let sectionNames = [
+        "database", "messaging", "tokens", "service_user", "endpoints", "log", "identity", "placement", "compute",
+        "agent", "network", "block_storage", "image",
+    ]
+
+    /// What every executable reads.
+    package static let common: SettingsSchema =
+        .section(
+            "database",
+            [
+                .secret("url", required: true, "PostgreSQL connection string (libpq: `host=… dbname=…` or `postgresql://…`)."),
+                .integer("connections", default: 8, in: 1...200, "Connections that one process opens at most."),
+            ])
+        + .section(
+            "messaging",
+            [.secret("url", required: true, "RabbitMQ: `amqp://user:password@host:port/virtual-host`.")])
+        + .section(
+            "tokens",
+            [
+                .list(
+                    "public_key_files", default: [],
+                    "Files with the Ed25519 public keys (32 bytes in base64) that tokens are checked with; several while keys are rotated."
+                ),
+                .string(
+                    "signing_key_file", default: nil,
+                    "File with the Ed25519 private key (32 bytes in base64) that Identity signs tokens with; only Identity needs it."),
+                .duration("lifetime", default: "12h", "How long a token is valid."),
+            ])
+        + .section(
+            "service_user",
+            [
+                .string("name", default: "wolke", "The user as which the services call each other."),
+                .secret("password", required: false, "Its password."),
+                .string("domain", default: "default", "Id of its domain."),
+                .string("project", default: "service", "Name of the project in which it acts."),
+            ])
+        + .section("endpoints", endpointKeys)
+        + .section(
+            "log",
+            [
+                .choice("level", ["debug", "info", "notice", "warning", "error"], default: "info", "Least severity that is written."),
+            ])
+
+    /// Services with a REST API and their default ports.
+    package static let servicePorts: [(service: String, port: Int)] = [
+        ("identity", 5000), ("placement", 8778), ("compute", 8774), ("network", 9696), ("block_storage", 8776),
+        ("image", 9292),
+    ]
+
+    private static var endpointKeys: [SettingsKey] {
+        var keys: [SettingsKey] = [
+            .string("bind", default: "127.0.0.1", "Address on which the APIs listen."),
+            .string("public_host", default: "127.0.0.1", "Host name or address of the APIs in the catalog."),
+            .string("region", default: "RegionOne", "The region's name in the catalog."),
+        ]
+        for (service, port) in servicePorts {
+            keys.append(.integer("\(service)_port", default: port, in: 1...65_535, "Port of that API."))
+            keys.append(
+                .string(
+                    "\(service)_url", default: nil,
+                    "Public base URL of that API when it is not `http://public_host:port`, for example behind a proxy."))
+        }
+        keys.append(.integer("agent_port", default: 8790, in: 1...65_535, "Port on which the compute agent answers `/healthz`, `/readyz` and `/metrics`."))
+        return keys
+    }
+}
