@@ -112,7 +112,12 @@ let package = Package(
                 ],
                 path: "osctl", swiftSettings: swift),
             tests("KernelTests", []),
+            tests(
+                "OVSDBTests",
+                ["OVSDB", nio, nioPosix, log, .product(name: "NIOEmbedded", package: "swift-nio")]),
+            tests("NetworkTests", ["NetworkCore", "NetworkService", "OVSDB", "Database", "Schema", log]),
             tests("DatabaseTests", ["Database", "Schema"]),
+            tests("SettingsTests", ["Settings"]),
         ],
     swiftLanguageModes: [.v6]
 )

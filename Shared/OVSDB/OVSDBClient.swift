@@ -1,0 +1,381 @@
+import JSON
+import Kernel
+import Logging
+import NIOCore
+import NIOPosix
+
+/// Which columns of a table to keep a copy of; nil for all.
+package struct OVSDBMonitor: Sendable, Hashable {
+    package let table: String
+    package let columns: [String]?
+
+    package init(_ table: String, columns: [String]? = nil) {
+        self.table = table
+        self.columns = columns
+    }
+}
+
+/// How the client behaves.
+package struct OVSDBConfiguration: Sendable {
+    /// Tried in turn.
+    package var endpoints: [OVSDBEndpoint]
+    package var database: String
+    package var monitors: [OVSDBMonitor]
+    /// A lock to ask for in each session; `OVSDBOperation.assertLock` makes transactions depend on it.
+    package var lock: String?
+    package var requestTimeout: Duration = .seconds(30)
+    /// After this long without a word from the server it is asked for an echo; after twice as long it counts as gone.
+    package var echoInterval: Duration = .seconds(5)
+    package var reconnectDelayMax: Duration = .seconds(5)
+
+    package init(
+        endpoints: [OVSDBEndpoint], database: String, monitors: [OVSDBMonitor] = [], lock: String? = nil
+    ) {
+        self.endpoints = endpoints
+        self.database = database
+        self.monitors = monitors
+        self.lock = lock
+    }
+}
+
+/// What changed since the reader last asked.
+package struct OVSDBChanges: Sendable {
+    /// Forget what you knew: `changes` starts from an empty database.
+    package var reset: Bool
+    package var changes: [OVSDBRowChange]
+}
+
+/// A session with an OVSDB server (RFC 7047, with `monitor_cond`) that renews itself: run `run()` in a task, use the
+/// rest from anywhere. The copy of the monitored tables stays readable while the server is away.
+package actor OVSDBClient {
+    private enum Answer {
+        case reply(CheckedContinuation<JSONValue, any Error>)
+        case monitor(CheckedContinuation<JSONValue, any Error>)
+    }
+
+    private struct Pending {
+        let answer: Answer
+        let deadline: UInt64
+    }
+
+    package nonisolated let configuration: OVSDBConfiguration
+    private let ambient: Ambient
+    private let logger: Logger
+    private let onChange: @Sendable () -> Void
+
+    private var channel: (any Channel)?
+    private var isReady = false
+    private var pending: [Int: Pending] = [:]
+    private var nextID = 1
+    private var schema: OVSDBSchema?
+    private var replica: OVSDBReplica?
+    private var changes = OVSDBChanges(reset: false, changes: [])
+    private var locked = false
+    private var lastHeard: UInt64 = 0
+    private var readyWaiters: [Int: CheckedContinuation<Void, any Error>] = [:]
+    private var lastProblem: String?
+
+    /// `onChange` is called, on no particular thread, whenever `takeChanges` has news, or the session or the lock came
+    /// or went.
+    package init(
+        _ configuration: OVSDBConfiguration, ambient: Ambient, logger: Logger,
+        onChange: @escaping @Sendable () -> Void = {}
+    ) {
+        self.configuration = configuration
+        self.ambient = ambient
+        self.logger = logger
+        self.onChange = onChange
+    }
+
+    // MARK: state
+
+    /// Whether requests can be sent now.
+    package var isConnected: Bool { isReady }
+    /// Whether this session holds the configured lock.
+    package var holdsLock: Bool { isReady && locked }
+    /// Why there is no session, in the words of the last attempt.
+    package var problem: String? { isReady ? nil : lastProblem }
+    /// The schema as last read.
+    package var currentSchema: OVSDBSchema? { schema }
+
+    /// The copy of a monitored table; empty before the first session.
+    package func rows(_ table: String) -> [UUID128: OVSDBRow] { replica?.tables[table] ?? [:] }
+
+    /// What changed since the last call, in order. For one reader.
+    package func takeChanges() -> OVSDBChanges {
+        defer { changes = OVSDBChanges(reset: false, changes: []) }
+        if changes.reset, let replica { return OVSDBChanges(reset: true, changes: replica.asInserted) }
+        return changes
+    }
+
+    /// Suspends until a session is there.
+    ///
+    /// - Throws: `OVSDBError.timedOut`; `CancellationError`.
+    package func waitUntilConnected(timeout: Duration = .seconds(10)) async throws {
+        if isReady { return }
+        let id = newID()
+        let timer = Task { [ambient] in
+            try await ambient.time.sleep(for: timeout)
+            self.giveUpWaiting(id)
+        }
+        defer { timer.cancel() }
+        try await withCheckedThrowingContinuation { readyWaiters[id] = $0 }
+    }
+
+    private func giveUpWaiting(_ id: Int) { readyWaiters.removeValue(forKey: id)?.resume(throwing: OVSDBError.timedOut) }
+
+    // MARK: requests
+
+    /// Runs the operations in one transaction. The copy of the monitored tables shows its effect when this returns.
+    ///
+    /// - Throws: `OVSDBError`; after `.disconnected` and `.timedOut` the outcome is unknown.
+    @discardableResult
+    package func transact(_ operations: [OVSDBOperation]) async throws -> [OVSDBResult] {
+        guard operations.count <= OVSDBLimits.operationsMax else {
+            throw OVSDBError.invalid(
+                "\(operations.count) operations in a transaction; \(OVSDBLimits.operationsMax) at most")
+        }
+        guard isReady else { throw OVSDBError.notConnected }
+        let reply = try await call(
+            "transact", [.string(configuration.database)] + operations.map(\.json), answer: { .reply($0) })
+        return try OVSDBResult.decode(reply, operations: operations.count)
+    }
+
+    private func call(
+        _ method: String, _ parameters: [JSONValue],
+        answer: @Sendable (CheckedContinuation<JSONValue, any Error>) -> sending Answer
+    ) async throws -> JSONValue {
+        guard let channel else { throw OVSDBError.notConnected }
+        guard pending.count < OVSDBLimits.requestsPendingMax else {
+            throw OVSDBError.refused("more than \(OVSDBLimits.requestsPendingMax) requests are waiting for answers")
+        }
+        let id = newID()
+        let deadline = ambient.time.monotonicNanoseconds() + nanoseconds(configuration.requestTimeout)
+        return try await withCheckedThrowingContinuation { continuation in
+            pending[id] = Pending(answer: answer(continuation), deadline: deadline)
+            send(["method": .string(method), "params": .array(parameters), "id": JSONValue(id)], on: channel)
+        }
+    }
+
+    private func send(_ message: JSONValue, on channel: any Channel) {
+        channel.writeAndFlush(ByteBuffer(bytes: message.encoded), promise: nil)
+    }
+
+    private func newID() -> Int {
+        defer { nextID += 1 }
+        return nextID
+    }
+
+    private func nanoseconds(_ duration: Duration) -> UInt64 { UInt64(max(0, duration.microseconds)) * 1000 }
+
+    // MARK: session
+
+    /// Keeps a session up until the task is cancelled.
+    package func run() async {
+        var failures = 0
+        while !Task.isCancelled {
+            let endpoint = configuration.endpoints[failures % configuration.endpoints.count]
+            var wasReady = false
+            do { try await session(endpoint) } catch {
+                wasReady = isReady
+                lastProblem = "\(endpoint): \(error)"
+                if !Task.isCancelled, wasReady || failures == 0 {
+                    logger.warning("OVSDB session ended", metadata: [
+                        "endpoint": "\(endpoint)", "database": "\(configuration.database)", "reason": "\(error)",
+                    ])
+                }
+            }
+            ended()
+            failures = wasReady ? 0 : failures + 1
+            let most = configuration.reconnectDelayMax.microseconds
+            let delay = min(most, Int64(100_000) << Int64(min(failures, 10)))
+            let jittered = delay / 2 + Int64(ambient.random.below(Int(delay / 2) + 1))
+            do { try await ambient.time.sleep(for: .microseconds(jittered)) } catch { break }
+        }
+        for waiter in readyWaiters.values { waiter.resume(throwing: CancellationError()) }
+        readyWaiters = [:]
+    }
+
+    private func session(_ endpoint: OVSDBEndpoint) async throws {
+        let (stream, continuation) = AsyncThrowingStream<ByteBuffer, any Error>.makeStream()
+        let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connectTimeout(.seconds(5))
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let decoder = ByteToMessageHandler(
+                        JSONFrameDecoder(), maximumBufferSize: OVSDBLimits.messageBytesMax)
+                    try channel.pipeline.syncOperations.addHandlers(decoder, OVSDBStreamHandler(continuation))
+                }
+            }
+        let channel =
+            switch endpoint {
+            case .unix(let path): try await bootstrap.connect(unixDomainSocketPath: path).get()
+            case .tcp(let host, let port): try await bootstrap.connect(host: host, port: port).get()
+            }
+        self.channel = channel
+        lastHeard = ambient.time.monotonicNanoseconds()
+        defer { channel.close(promise: nil) }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for try await frame in stream { try await self.receive(frame) }
+                throw OVSDBError.disconnected("the server closed the connection")
+            }
+            group.addTask {
+                try await self.prepare()
+                try await self.keepAlive()
+            }
+            // Both run until something fails; whichever does ends the session.
+            defer { group.cancelAll() }
+            do { try await group.next() } catch {
+                self.failPending(error)
+                throw error
+            }
+        }
+    }
+
+    private func prepare() async throws {
+        let schema = try OVSDBSchema(
+            json: try await call("get_schema", [.string(configuration.database)], answer: { .reply($0) }))
+        self.schema = schema
+        replica = OVSDBReplica(schema: schema)
+        if let lock = configuration.lock {
+            let reply = try await call("lock", [.string(lock)], answer: { .reply($0) })
+            locked = reply["locked"]?.boolValue ?? false
+        }
+        var requests = JSONObject()
+        for monitor in configuration.monitors {
+            guard schema.hasTable(monitor.table) else {
+                throw OVSDBError.invalid("\(configuration.database) has no table \(monitor.table)")
+            }
+            var request = JSONObject()
+            if let columns = monitor.columns {
+                request["columns"] = JSONValue(columns.filter { schema.has(table: monitor.table, column: $0) })
+            }
+            requests[monitor.table] = [.object(request)]
+        }
+        if !requests.isEmpty {
+            _ = try await call(
+                "monitor_cond", [.string(configuration.database), "replica", .object(requests)],
+                answer: { .monitor($0) })
+        }
+        isReady = true
+        lastProblem = nil
+        changes = OVSDBChanges(reset: true, changes: [])
+        let waiters = readyWaiters
+        readyWaiters = [:]
+        for waiter in waiters.values { waiter.resume() }
+        onChange()
+        logger.info("OVSDB session ready", metadata: [
+            "database": "\(configuration.database)", "schema": "\(schema.version)",
+        ])
+    }
+
+    private func ended() {
+        isReady = false
+        locked = false
+        channel = nil
+        failPending(OVSDBError.disconnected("the session ended"))
+        onChange()
+    }
+
+    private func failPending(_ error: any Error) {
+        let failed = pending
+        pending = [:]
+        for (_, request) in failed {
+            let reason = OVSDBError.disconnected("\(error)")
+            switch request.answer {
+            case .reply(let continuation), .monitor(let continuation): continuation.resume(throwing: reason)
+            }
+        }
+    }
+
+    private func keepAlive() async throws {
+        let interval = nanoseconds(configuration.echoInterval)
+        var asked = false
+        while true {
+            try await ambient.time.sleep(for: .milliseconds(500))
+            let now = ambient.time.monotonicNanoseconds()
+            for (id, request) in pending where request.deadline < now {
+                pending[id] = nil
+                switch request.answer {
+                case .reply(let continuation), .monitor(let continuation):
+                    continuation.resume(throwing: OVSDBError.timedOut)
+                }
+            }
+            let silence = now - min(now, lastHeard)
+            if silence < interval { asked = false }
+            if silence > interval * 2 { throw OVSDBError.disconnected("no answer to an echo") }
+            if silence > interval, !asked, let channel {
+                asked = true
+                send(["method": "echo", "params": [], "id": "echo"], on: channel)
+            }
+        }
+    }
+
+    // MARK: messages
+
+    private func receive(_ frame: ByteBuffer) throws {
+        lastHeard = ambient.time.monotonicNanoseconds()
+        let message = try JSONValue.parse(frame.readableBytesView, depthMax: OVSDBLimits.depthMax)
+        if let method = message["method"]?.stringValue {
+            try receive(method: method, message)
+            return
+        }
+        guard let id = message["id"]?.intValue, let request = pending.removeValue(forKey: id) else { return }
+        if let error = message["error"], !error.isNull {
+            let text = error.stringValue ?? error["error"]?.stringValue ?? error.description
+            switch request.answer {
+            case .reply(let continuation), .monitor(let continuation):
+                continuation.resume(throwing: OVSDBError.refused(text))
+            }
+            return
+        }
+        let result = message["result"] ?? .null
+        switch request.answer {
+        case .reply(let continuation): continuation.resume(returning: result)
+        case .monitor(let continuation):
+            // Here and not where it is awaited: the next message may already be an update.
+            do {
+                _ = try replica?.apply(result)
+                continuation.resume(returning: .null)
+            } catch { continuation.resume(throwing: error) }
+        }
+    }
+
+    private func receive(method: String, _ message: JSONValue) throws {
+        switch method {
+        case "echo":
+            guard let channel else { return }
+            send(["result": message["params"] ?? [], "error": .null, "id": message["id"] ?? .null], on: channel)
+        case "update2":
+            guard let parameters = message["params"]?.arrayValue, parameters.count == 2 else {
+                throw OVSDBError.protocolViolation("update2 without its two parameters")
+            }
+            guard var copy = replica.take() else { return }
+            let news: [OVSDBRowChange]
+            do { news = try copy.apply(parameters[1]) } catch {
+                replica = copy
+                throw error
+            }
+            replica = copy
+            record(news)
+        case "locked":
+            locked = true
+            onChange()
+        case "stolen":
+            locked = false
+            onChange()
+        default: break
+        }
+    }
+
+    private func record(_ news: [OVSDBRowChange]) {
+        if !changes.reset {
+            changes.changes += news
+            if changes.changes.count > OVSDBLimits.changesPendingMax {
+                changes = OVSDBChanges(reset: true, changes: [])
+            }
+        }
+        onChange()
+    }
+}

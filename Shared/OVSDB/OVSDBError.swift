@@ -1,0 +1,41 @@
+/// What can go wrong between here and an OVSDB server.
+package enum OVSDBError: Error, Sendable, Hashable {
+    /// No session with the server; nothing was sent.
+    case notConnected
+    /// The session ended while the answer was awaited: whether a transaction took effect is unknown.
+    case disconnected(String)
+    /// No answer within the time allowed.
+    case timedOut
+    /// The server refused a request.
+    case refused(String)
+    /// An operation of a transaction failed and nothing of the transaction took effect. `operation` counts from 0;
+    /// it equals the number of operations when the commit itself failed.
+    case transaction(operation: Int, error: String, details: String)
+    /// The peer broke RFC 7047.
+    case protocolViolation(String)
+    /// An endpoint, table or limit that was asked for makes no sense.
+    case invalid(String)
+
+    /// Whether the same request can succeed later without anybody changing it.
+    package var isPassing: Bool {
+        switch self {
+        case .notConnected, .disconnected, .timedOut: true
+        case .transaction(_, let error, _): error == "not owner" || error == "timed out" || error == "cluster error"
+        case .refused, .protocolViolation, .invalid: false
+        }
+    }
+}
+
+/// Limits of the client.
+package enum OVSDBLimits {
+    /// Largest message from the server, in bytes; the first picture of a big database is one message.
+    package static let messageBytesMax = 512 << 20
+    /// Operations in one transaction.
+    package static let operationsMax = 10_000
+    /// Requests that may wait for their answers at once.
+    package static let requestsPendingMax = 1_024
+    /// Nesting of a message.
+    package static let depthMax = 16
+    /// Row changes that are kept for a reader that doesn't come; beyond this the reader gets everything anew.
+    package static let changesPendingMax = 200_000
+}

@@ -1,0 +1,124 @@
+import JSON
+import Kernel
+
+/// How one column changed.
+package enum OVSDBColumnChange: Sendable, Hashable {
+    case value(OVSDBValue)
+    case elements(added: Set<OVSDBAtom>, removed: Set<OVSDBAtom>)
+    case entries(set: [OVSDBAtom: OVSDBAtom], removed: Set<OVSDBAtom>)
+}
+
+/// How one row changed.
+package struct OVSDBRowChange: Sendable, Hashable {
+    package enum Kind: Sendable, Hashable {
+        case inserted(OVSDBRow)
+        case modified([String: OVSDBColumnChange])
+        case deleted
+    }
+
+    package let table: String
+    package let uuid: UUID128
+    package let kind: Kind
+}
+
+/// A copy of the monitored tables, kept up by `update2` notifications (ovsdb-server(7), "monitor_cond").
+package struct OVSDBReplica: Sendable {
+    package private(set) var tables: [String: [UUID128: OVSDBRow]] = [:]
+    private let schema: OVSDBSchema
+
+    init(schema: OVSDBSchema) { self.schema = schema }
+
+    /// Applies a `<table-updates2>` and tells what changed by it.
+    ///
+    /// - Throws: `OVSDBError.protocolViolation` when the update does not fit the copy.
+    mutating func apply(_ updates: JSONValue) throws(OVSDBError) -> [OVSDBRowChange] {
+        guard let object = updates.objectValue else { throw OVSDBError.protocolViolation("no table updates") }
+        var changes: [OVSDBRowChange] = []
+        for table in object.members {
+            guard let rows = table.value.objectValue else { throw OVSDBError.protocolViolation("no row updates") }
+            for member in rows.members {
+                guard let uuid = UUID128(member.name) else {
+                    throw OVSDBError.protocolViolation("\"\(member.name)\" is no row id")
+                }
+                changes.append(try apply(member.value, table: table.name, uuid: uuid))
+            }
+        }
+        return changes
+    }
+
+    private mutating func apply(
+        _ update: JSONValue, table: String, uuid: UUID128
+    ) throws(OVSDBError) -> OVSDBRowChange {
+        if let json = update["initial"] ?? update["insert"] {
+            let row = try OVSDBRow.decode(json)
+            tables[table, default: [:]][uuid] = row
+            return OVSDBRowChange(table: table, uuid: uuid, kind: .inserted(row))
+        }
+        if let json = update["modify"] {
+            let difference = try OVSDBRow.decode(json)
+            guard tables[table]?[uuid] != nil else {
+                throw OVSDBError.protocolViolation("a change to the unknown row \(uuid) of \(table)")
+            }
+            var columns: [String: OVSDBColumnChange] = [:]
+            for (name, value) in difference {
+                let shape = schema.shape(table: table, column: name)
+                columns[name] = OVSDBReplica.merge(
+                    value, into: &tables[table, default: [:]][uuid, default: [:]][name, default: .empty], shape: shape)
+            }
+            return OVSDBRowChange(table: table, uuid: uuid, kind: .modified(columns))
+        }
+        guard update["delete"] != nil else { throw OVSDBError.protocolViolation("a row update without content") }
+        tables[table]?[uuid] = nil
+        return OVSDBRowChange(table: table, uuid: uuid, kind: .deleted)
+    }
+
+    /// In place, so that one element more in a set of thousands costs one element.
+    private static func merge(
+        _ difference: OVSDBValue, into value: inout OVSDBValue, shape: OVSDBSchema.Shape
+    ) -> OVSDBColumnChange {
+        switch shape {
+        case .single:
+            value = difference
+            return .value(difference)
+        case .set:
+            var current = value.atoms
+            value = .empty
+            var added: Set<OVSDBAtom> = []
+            var removed: Set<OVSDBAtom> = []
+            for atom in difference.atoms {
+                if current.remove(atom) != nil { removed.insert(atom) } else {
+                    current.insert(atom)
+                    added.insert(atom)
+                }
+            }
+            value = .set(current)
+            return .elements(added: added, removed: removed)
+        case .map:
+            var current: [OVSDBAtom: OVSDBAtom] = [:]
+            if case .map(let entries) = value { current = entries }
+            value = .empty
+            var set: [OVSDBAtom: OVSDBAtom] = [:]
+            var removed: Set<OVSDBAtom> = []
+            if case .map(let entries) = difference {
+                for (key, new) in entries {
+                    if current[key] == new {
+                        current[key] = nil
+                        removed.insert(key)
+                    } else {
+                        current[key] = new
+                        set[key] = new
+                    }
+                }
+            }
+            value = .map(current)
+            return .entries(set: set, removed: removed)
+        }
+    }
+
+    /// Everything as if it had just been inserted: what a reader that lost track gets.
+    var asInserted: [OVSDBRowChange] {
+        tables.flatMap { table, rows in
+            rows.map { OVSDBRowChange(table: table, uuid: $0.key, kind: .inserted($0.value)) }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+import JSON
+
+/// What the client must know of a database's schema to read differences: the shape of each column.
+package struct OVSDBSchema: Sendable {
+    package enum Shape: Sendable {
+        /// At most one value: a difference is the new value.
+        case single
+        /// Many values: a difference lists the elements that came or went.
+        case set
+        case map
+    }
+
+    package let version: String
+    private let tables: [String: [String: Shape]]
+
+    /// - Throws: `OVSDBError.protocolViolation` when this is no schema.
+    init(json: JSONValue) throws(OVSDBError) {
+        guard let tables = json["tables"]?.objectValue else { throw OVSDBError.protocolViolation("no schema") }
+        version = json["version"]?.stringValue ?? ""
+        var shapes: [String: [String: Shape]] = [:]
+        for table in tables.members {
+            var columns: [String: Shape] = [:]
+            for column in table.value["columns"]?.objectValue?.members ?? [] {
+                columns[column.name] = OVSDBSchema.shape(column.value["type"])
+            }
+            shapes[table.name] = columns
+        }
+        self.tables = shapes
+    }
+
+    private static func shape(_ type: JSONValue?) -> Shape {
+        guard let type, type.objectValue != nil else { return .single }
+        if type["value"] != nil { return .map }
+        guard let most = type["max"] else { return .single }
+        if let count = most.intValue { return count > 1 ? .set : .single }
+        return .set
+    }
+
+    package func has(table: String, column: String) -> Bool { tables[table]?[column] != nil }
+
+    package func shape(table: String, column: String) -> Shape { tables[table]?[column] ?? .single }
+
+    package func hasTable(_ table: String) -> Bool { tables[table] != nil }
+}

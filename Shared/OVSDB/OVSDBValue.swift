@@ -1,0 +1,147 @@
+import JSON
+import Kernel
+
+/// One atom of an OVSDB column (RFC 7047 §5.1).
+package enum OVSDBAtom: Hashable, Sendable {
+    case string(String)
+    case integer(Int64)
+    case real(Double)
+    case boolean(Bool)
+    case uuid(UUID128)
+    /// A row that the same transaction inserts under this name.
+    case namedUUID(String)
+
+    package var json: JSONValue {
+        switch self {
+        case .string(let value): .string(value)
+        case .integer(let value): .integer(value)
+        case .real(let value): .double(value)
+        case .boolean(let value): .bool(value)
+        case .uuid(let value): ["uuid", .string(value.description)]
+        case .namedUUID(let value): ["named-uuid", .string(value)]
+        }
+    }
+
+    /// - Throws: `OVSDBError.protocolViolation` for anything that is no atom.
+    package init(json: JSONValue) throws(OVSDBError) {
+        switch json {
+        case .string(let value): self = .string(value)
+        case .integer(let value): self = .integer(value)
+        case .double(let value): self = .real(value)
+        case .bool(let value): self = .boolean(value)
+        case .array(let pair):
+            guard pair.count == 2, let tag = pair[0].stringValue, let text = pair[1].stringValue else {
+                throw OVSDBError.protocolViolation("not an atom: \(json)")
+            }
+            if tag == "uuid", let uuid = UUID128(text) {
+                self = .uuid(uuid)
+            } else if tag == "named-uuid" {
+                self = .namedUUID(text)
+            } else {
+                throw OVSDBError.protocolViolation("not an atom: \(json)")
+            }
+        case .null, .object: throw OVSDBError.protocolViolation("not an atom: \(json)")
+        }
+    }
+
+    package var stringValue: String? { if case .string(let value) = self { value } else { nil } }
+    package var integerValue: Int64? { if case .integer(let value) = self { value } else { nil } }
+    package var booleanValue: Bool? { if case .boolean(let value) = self { value } else { nil } }
+    package var uuidValue: UUID128? { if case .uuid(let value) = self { value } else { nil } }
+}
+
+/// The value of a column. A scalar is a set of one, an empty optional is the empty set: the wire makes no difference
+/// between them either.
+package enum OVSDBValue: Hashable, Sendable {
+    case set(Set<OVSDBAtom>)
+    case map([OVSDBAtom: OVSDBAtom])
+
+    package static let empty = OVSDBValue.set([])
+
+    package init(_ value: String) { self = .set([.string(value)]) }
+    package init(_ value: Int) { self = .set([.integer(Int64(value))]) }
+    package init(_ value: Bool) { self = .set([.boolean(value)]) }
+    package init(_ value: UUID128) { self = .set([.uuid(value)]) }
+    package init(strings: some Sequence<String>) { self = .set(Set(strings.map { .string($0) })) }
+    package init(uuids: some Sequence<UUID128>) { self = .set(Set(uuids.map { .uuid($0) })) }
+    package init(_ entries: [String: String]) {
+        self = .map(Dictionary(uniqueKeysWithValues: entries.map { (.string($0.key), .string($0.value)) }))
+    }
+
+    package var json: JSONValue {
+        switch self {
+        case .set(let atoms):
+            if atoms.count == 1, let only = atoms.first { return only.json }
+            return ["set", .array(atoms.map(\.json))]
+        case .map(let entries):
+            return ["map", .array(entries.map { [$0.key.json, $0.value.json] })]
+        }
+    }
+
+    /// - Throws: `OVSDBError.protocolViolation` for anything that is no column value.
+    package init(json: JSONValue) throws(OVSDBError) {
+        guard case .array(let pair) = json, pair.count == 2, let tag = pair[0].stringValue,
+            let elements = pair[1].arrayValue
+        else {
+            self = .set([try OVSDBAtom(json: json)])
+            return
+        }
+        if tag == "set" {
+            var atoms = Set<OVSDBAtom>(minimumCapacity: elements.count)
+            for element in elements { atoms.insert(try OVSDBAtom(json: element)) }
+            self = .set(atoms)
+        } else if tag == "map" {
+            var entries: [OVSDBAtom: OVSDBAtom] = [:]
+            for element in elements {
+                guard case .array(let entry) = element, entry.count == 2 else {
+                    throw OVSDBError.protocolViolation("not a map entry: \(element)")
+                }
+                entries[try OVSDBAtom(json: entry[0])] = try OVSDBAtom(json: entry[1])
+            }
+            self = .map(entries)
+        } else {
+            throw OVSDBError.protocolViolation("not a value: \(json)")
+        }
+    }
+
+    /// The elements; none for a map.
+    package var atoms: Set<OVSDBAtom> { if case .set(let atoms) = self { atoms } else { [] } }
+    /// The single element as text; nil when there is none or it is of another type.
+    package var string: String? { atoms.count == 1 ? atoms.first?.stringValue : nil }
+    package var integer: Int64? { atoms.count == 1 ? atoms.first?.integerValue : nil }
+    package var boolean: Bool? { atoms.count == 1 ? atoms.first?.booleanValue : nil }
+    package var uuid: UUID128? { atoms.count == 1 ? atoms.first?.uuidValue : nil }
+    package var strings: [String] { atoms.compactMap(\.stringValue) }
+    package var uuids: [UUID128] { atoms.compactMap(\.uuidValue) }
+
+    /// The text entries of a map; empty for a set.
+    package var entries: [String: String] {
+        guard case .map(let entries) = self else { return [:] }
+        var result: [String: String] = [:]
+        for (key, value) in entries {
+            if let key = key.stringValue, let value = value.stringValue { result[key] = value }
+        }
+        return result
+    }
+
+    /// One entry of a map from text to text.
+    package subscript(_ key: String) -> String? {
+        guard case .map(let entries) = self else { return nil }
+        return entries[.string(key)]?.stringValue
+    }
+}
+
+/// Columns by name.
+package typealias OVSDBRow = [String: OVSDBValue]
+
+extension OVSDBRow {
+    package var rowJSON: JSONValue { .object(JSONObject(sorted { $0.key < $1.key }.map { ($0.key, $0.value.json) })) }
+
+    /// - Throws: `OVSDBError.protocolViolation` when this is no row.
+    package static func decode(_ json: JSONValue) throws(OVSDBError) -> OVSDBRow {
+        guard let object = json.objectValue else { throw OVSDBError.protocolViolation("not a row: \(json.kindName)") }
+        var row = OVSDBRow(minimumCapacity: object.count)
+        for member in object.members { row[member.name] = try OVSDBValue(json: member.value) }
+        return row
+    }
+}
