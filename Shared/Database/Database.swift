@@ -1,1 +1,241 @@
-// Shared/Database
+import CLibpq
+import Foundation
+import Kernel
+import Logging
+import Synchronization
+
+/// How to reach PostgreSQL, and how much of it to use.
+package struct DatabaseConfiguration: Sendable {
+    /// libpq connection string or URI.
+    package var connectionString: String
+    /// Sessions, and threads, at most. They are opened when needed.
+    package var connectionsMax: Int
+    /// Work that may wait for a session; more is refused with 503.
+    package var waitingMax: Int
+
+    package init(connectionString: String, connectionsMax: Int = 8, waitingMax: Int = 10_000) {
+        self.connectionString = connectionString
+        self.connectionsMax = connectionsMax
+        self.waitingMax = waitingMax
+    }
+}
+
+/// A pool of PostgreSQL sessions, each on a thread of its own.
+///
+/// Work is given as a synchronous body that runs on the session's thread: no suspension, and so no call to another
+/// service, can happen while a transaction is open.
+package final class Database: Sendable {
+    package typealias Job = @Sendable (Connection) -> Void
+
+    private struct State {
+        var waiting: [Job] = []
+        var head = 0
+        var idle = 0
+        var threads = 0
+        var closed = false
+
+        var count: Int { waiting.count - head }
+
+        mutating func pop() -> Job? {
+            guard head < waiting.count else { return nil }
+            let job = waiting[head]
+            head += 1
+            if head > 1024, head * 2 > waiting.count {
+                waiting.removeFirst(head)
+                head = 0
+            }
+            return job
+        }
+    }
+
+    package let configuration: DatabaseConfiguration
+    private let random: any RandomSource
+    private let condition = NSCondition()
+    // Guarded by `condition`.
+    private nonisolated(unsafe) var state = State()
+
+    package init(_ configuration: DatabaseConfiguration, random: any RandomSource = SystemRandom()) {
+        self.configuration = configuration
+        self.random = random
+    }
+
+    /// Ends the threads once the waiting work is done.
+    package func close() {
+        condition.lock()
+        state.closed = true
+        condition.broadcast()
+        condition.unlock()
+    }
+
+    // MARK: work
+
+    /// Runs statements without an explicit transaction.
+    ///
+    /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away.
+    package func read<Value: Sendable>(_ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
+        try await submit { connection in
+            try Database.reconnecting(connection) { try body($0) }
+        }
+    }
+
+    /// Runs statements in one read-only snapshot.
+    package func snapshot<Value: Sendable>(
+        _ body: @escaping @Sendable (Connection) throws -> Value
+    ) async throws -> Value {
+        try await submit { connection in
+            try Database.reconnecting(connection) { connection in
+                try connection.transaction { connection in
+                    try connection.script("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    return try body(connection)
+                }
+            }
+        }
+    }
+
+    /// Runs `body` in one transaction; a deadlock or serialization failure runs it again, a few times.
+    ///
+    /// - Throws: what `body` throws, after rolling back; `ResourceError` 503 while PostgreSQL is away.
+    package func write<Value: Sendable>(_ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
+        let random = random
+        return try await submit { connection in
+            var attempt = 0
+            while true {
+                do {
+                    return try Database.reconnecting(connection) { try $0.transaction(body) }
+                } catch let error as DatabaseError where error.isRetryable && attempt < 8 {
+                    attempt += 1
+                    usleep(UInt32(random.below(2000 << min(attempt, 5))))
+                }
+            }
+        }
+    }
+
+    /// A session that was closed by the server shows at the first statement: open it again once.
+    /// Safe because nothing of `body` can have happened: PostgreSQL rolls back what a dead session had open; only an
+    /// unknown COMMIT is passed on.
+    private static func reconnecting<Value>(
+        _ connection: Connection, _ body: (Connection) throws -> Value
+    ) throws -> Value {
+        let fresh = connection.isBroken
+        do { return try body(connection) } catch let error as DatabaseError
+        where error.isConnectionFailure && !error.commitUnknown && !fresh {
+            connection.close()
+            return try body(connection)
+        }
+    }
+
+    private func submit<Value: Sendable>(
+        _ body: @escaping @Sendable (Connection) throws -> Value
+    ) async throws -> Value {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+            let accepted = enqueue { connection in
+                do {
+                    continuation.resume(returning: try body(connection))
+                } catch let error as DatabaseError where error.isConnectionFailure {
+                    if connection.isBroken { connection.close() }
+                    continuation.resume(throwing: error.commitUnknown ? error : error.resourceError as any Error)
+                } catch {
+                    continuation.resume(throwing: error)
+                }
+            }
+            if !accepted {
+                continuation.resume(throwing: ResourceError.unavailable("no database session is free"))
+            }
+        }
+    }
+
+    private func enqueue(_ job: @escaping Job) -> Bool {
+        condition.lock()
+        defer { condition.unlock() }
+        guard !state.closed, state.count < configuration.waitingMax else { return false }
+        state.waiting.append(job)
+        if state.idle == 0, state.threads < configuration.connectionsMax {
+            state.threads += 1
+            startThread()
+        } else {
+            condition.signal()
+        }
+        return true
+    }
+
+    private func startThread() {
+        let thread = Thread { [self] in
+            let connection = Connection(configuration: configuration)
+            while let job = next() { job(connection) }
+            connection.close()
+        }
+        thread.name = "postgresql"
+        thread.stackSize = 1 << 20
+        thread.start()
+    }
+
+    private func next() -> Job? {
+        condition.lock()
+        defer { condition.unlock() }
+        while true {
+            if let job = state.pop() { return job }
+            if state.closed { return nil }
+            state.idle += 1
+            condition.wait()
+            state.idle -= 1
+        }
+    }
+
+    // MARK: notifications
+
+    /// Notifications of `channels`, from a session and thread of their own until the stream ends.
+    ///
+    /// `Notification.resync` comes first and after each loss of the session.
+    ///
+    /// - Parameter advisoryLock: a session lock to hold as long as the session lives: the sign of life of this process.
+    package func notifications(_ channels: [String], advisoryLock: Int? = nil) -> AsyncStream<Notification> {
+        let (stream, continuation) = AsyncStream.makeStream(
+            of: Notification.self, bufferingPolicy: .bufferingNewest(4096))
+        let stopped = Flag()
+        continuation.onTermination = { _ in stopped.set() }
+        let configuration = configuration
+        let thread = Thread {
+            Database.listen(configuration, channels, advisoryLock, stopped: stopped) { continuation.yield($0) }
+            continuation.finish()
+        }
+        thread.name = "listen"
+        thread.stackSize = 1 << 20
+        thread.start()
+        return stream
+    }
+
+    private static func listen(
+        _ configuration: DatabaseConfiguration, _ channels: [String], _ advisoryLock: Int?, stopped: Flag,
+        deliver: (Notification) -> Void
+    ) {
+        let connection = Connection(configuration: configuration)
+        var listening = false
+        while !stopped.isSet {
+            do {
+                if !listening {
+                    if let advisoryLock { try connection.query("SELECT pg_advisory_lock(\(advisoryLock))") }
+                    for channel in channels { try connection.script("LISTEN \"\(channel)\"") }
+                    listening = true
+                    deliver(.resync)
+                }
+                for notification in try connection.awaitNotifications(timeoutMilliseconds: 500) {
+                    deliver(notification)
+                }
+            } catch {
+                // Back-off only; the next round says resync.
+                listening = false
+                connection.close()
+                usleep(200_000)
+            }
+        }
+        connection.close()
+    }
+}
+
+/// A flag that one side sets and another sees.
+package final class Flag: Sendable {
+    private let value = Atomic<Bool>(false)
+    package init() {}
+    package var isSet: Bool { value.load(ordering: .acquiring) }
+    package func set() { value.store(true, ordering: .releasing) }
+}

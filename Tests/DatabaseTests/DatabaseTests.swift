@@ -1,3 +1,106 @@
+import Database
+import JSON
+import Kernel
+import Schema
+import TestKit
 import Testing
 
-@Suite struct DatabaseTests {}
+@Suite struct DatabaseTests {
+    @Test func valuesRoundTrip() async throws {
+        try await TestDatabase.with { test in
+            try await test.database.read { connection in
+                let nasty = "a'b\"c\\d{},\n€"
+                let row = try connection.query(
+                    "SELECT \(nasty)::text AS t, \(42)::int AS i, \(true) ::bool AS b, \([nasty, "x"])::text[] AS a, \(Timestamp(seconds: 5))::timestamptz AS at, \(String?.none)::text AS n, to_json(\([nasty, "x"])::text[]) AS j"
+                )[0]
+                #expect(try row.string("t") == nasty)
+                #expect(try row.int("i") == 42)
+                #expect(try row.bool("b"))
+                #expect(try row.timestamp("at") == Timestamp(seconds: 5))
+                #expect(try row.optionalString("n") == nil)
+                #expect(try row.strings("j") == [nasty, "x"])
+                #expect(throws: ResourceError.self) { try row.string("n") }
+            }
+        }
+    }
+
+    @Test func failedTransactionLeavesNothing() async throws {
+        try await TestDatabase.with { test in
+            await #expect(throws: DatabaseError.self) {
+                try await test.database.write { connection in
+                    try connection.execute(
+                        "INSERT INTO quota_limits (project_id, resource, quota_limit) VALUES ('p', 'r', 1)")
+                    try connection.execute(
+                        "INSERT INTO quota_limits (project_id, resource, quota_limit) VALUES ('p', 'r', 2)")
+                }
+            }
+            let count = try await test.database.read { try $0.query("SELECT count(*) AS n FROM quota_limits")[0].int("n") }
+            #expect(count == 0)
+        }
+    }
+
+    @Test func brokenSessionIsReopened() async throws {
+        try await TestDatabase.with(connectionsMax: 1) { test in
+            await #expect(throws: (any Error).self) {
+                try await test.database.read { try $0.query("SELECT pg_terminate_backend(pg_backend_pid())") }
+            }
+            let one = try await test.database.read { try $0.query("SELECT 1 AS one")[0].int("one") }
+            #expect(one == 1)
+        }
+    }
+
+    @Test func notificationsArriveAfterResync() async throws {
+        try await TestDatabase.with { test in
+            let stream = test.database.notifications(["news"])
+            var iterator = stream.makeAsyncIterator()
+            #expect(await iterator.next() == .resync)
+            try await test.database.write { try $0.notify("news", "hello") }
+            #expect(await iterator.next() == Notification(channel: "news", payload: "hello"))
+        }
+    }
+
+    @Test func concurrentWritersLoseNoIncrement() async throws {
+        try await TestDatabase.with(connectionsMax: 8) { test in
+            try await test.database.write {
+                try $0.execute("INSERT INTO quota_usages (project_id, resource, used) VALUES ('p', 'r', 0)")
+            }
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for _ in 0..<64 {
+                    group.addTask {
+                        try await test.database.write {
+                            try $0.execute("UPDATE quota_usages SET used = used + 1 WHERE project_id = 'p'")
+                        }
+                    }
+                }
+                try await group.waitForAll()
+            }
+            let used = try await test.database.read { try $0.query("SELECT used FROM quota_usages")[0].int("used") }
+            #expect(used == 64)
+        }
+    }
+}
+
+@Suite struct SchemaTests {
+    @Test func migratingTwiceChangesNothing() async throws {
+        try await TestDatabase.with { test in
+            #expect(try await Schema.migrate(test.database) == [])
+            try await Schema.require(test.database)
+        }
+    }
+
+    @Test func newerDatabaseIsRefused() async throws {
+        try await TestDatabase.with { test in
+            try await test.database.write {
+                try $0.execute("INSERT INTO schema_migrations (number, name) VALUES (9999, 'future')")
+            }
+            await #expect(throws: ResourceError.self) { try await Schema.require(test.database) }
+            await #expect(throws: ResourceError.self) { try await Schema.migrate(test.database) }
+        }
+    }
+
+    @Test func numbersAscend() {
+        let numbers = Schema.migrations.map(\.number)
+        #expect(numbers == numbers.sorted())
+        #expect(Set(numbers).count == numbers.count)
+    }
+}

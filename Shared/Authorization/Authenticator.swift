@@ -1,0 +1,144 @@
+import Database
+import JSON
+import Kernel
+import Logging
+import ServiceLifecycle
+import Synchronization
+
+/// Turns a token into a caller.
+package protocol Authenticating: Sendable {
+    /// - Throws: 401 for a token that is not valid (any more); 503 when that cannot be found out.
+    func caller(token: String) async throws -> Caller
+}
+
+/// Verifies tokens in this process: the signature by public key, what the token resolves to from the shared schema.
+///
+/// What a token resolves to is kept while `identity_changes` has nothing newer: each change in Identity (password,
+/// role, disable, delete, revoke) appends there and notifies, and a scan twice a second is the fallback. Where the
+/// newest change has not been confirmed for `freshness`, nothing kept is used.
+package final class TokenAuthenticator: Authenticating, Service {
+    private struct Entry {
+        var caller: Caller
+        var epoch: Int64
+    }
+
+    private struct State {
+        var entries: [String: Entry] = [:]
+        var epoch: Int64 = -1
+        var confirmedAt: UInt64 = 0
+    }
+
+    private let verifier: TokenVerifier
+    private let database: Database
+    private let ambient: Ambient
+    private let state = Mutex(State())
+
+    private static let entriesMax = 20_000
+    private static let freshnessNanoseconds: UInt64 = 1_900_000_000
+
+    package init(verifier: TokenVerifier, database: Database, ambient: Ambient) {
+        self.verifier = verifier
+        self.database = database
+        self.ambient = ambient
+    }
+
+    private static let invalid = ResourceError(.unauthorized, "The request you have made requires authentication.")
+
+    package func caller(token: String) async throws -> Caller {
+        let clock = ambient.time.monotonicNanoseconds()
+        let kept = state.withLock { state -> Caller? in
+            guard clock < state.confirmedAt + TokenAuthenticator.freshnessNanoseconds,
+                let entry = state.entries[token], entry.epoch == state.epoch
+            else { return nil }
+            return entry.caller
+        }
+        if let kept {
+            guard ambient.now < kept.token.expiresAt else { throw TokenAuthenticator.invalid }
+            return kept
+        }
+        guard let payload = verifier.verify(token), ambient.now < payload.expiresAt else {
+            throw TokenAuthenticator.invalid
+        }
+        let (caller, epoch) = try await resolve(payload)
+        state.withLock { state in
+            if state.epoch < epoch { state.epoch = epoch }
+            state.confirmedAt = max(state.confirmedAt, clock)
+            if state.entries.count >= TokenAuthenticator.entriesMax { state.entries.removeAll() }
+            state.entries[token] = Entry(caller: caller, epoch: epoch)
+        }
+        return caller
+    }
+
+    /// Looks up what a verified payload stands for now.
+    package func resolve(_ payload: TokenPayload) async throws -> (Caller, epoch: Int64) {
+        try await database.read { connection in
+            // The epoch first: a change after it only costs another look-up.
+            let epoch = try connection.query("SELECT coalesce(max(id), 0) AS id FROM identity_changes")[0].int("id")
+            let rows = try connection.query(
+                """
+                SELECT * FROM resolve_token(
+                    \(payload.userID)::text, \(payload.scope.projectText)::text, \(payload.scope.domainText)::text,
+                    \(payload.scope == .system)::boolean, \(payload.applicationCredentialID)::text,
+                    \(payload.auditIDs)::text[], \(payload.issuedAt)::timestamptz)
+                """)
+            guard let row = rows.first, try row.bool("valid") else { throw TokenAuthenticator.invalid }
+            return (try TokenAuthenticator.caller(from: row, payload), Int64(epoch))
+        }
+    }
+
+    private static func caller(from row: Row, _ payload: TokenPayload) throws -> Caller {
+        Caller(
+            userID: payload.userID, userName: try row.string("user_name"),
+            userDomainID: try row.string("user_domain_id"), userDomainName: try row.string("user_domain_name"),
+            scope: payload.scope, projectName: try row.optionalString("project_name"),
+            projectDomainID: try row.optionalString("project_domain_id"),
+            projectDomainName: try row.optionalString("project_domain_name"),
+            domainName: try row.optionalString("domain_name"),
+            roles: try (row.optionalJSON("roles")?.arrayValue ?? []).compactMap { role in
+                guard let id = role["id"]?.stringValue, let name = role["name"]?.stringValue else { return nil }
+                return RoleReference(id: id, name: name)
+            },
+            token: payload, accessRules: try row.optionalJSON("access_rules"))
+    }
+
+    /// Follows Identity's changes until the task is cancelled.
+    package func run() async throws {
+        let database = database
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for await _ in database.notifications(["identity_changed"]) { await self.confirm() }
+            }
+            group.addTask {
+                while !Task.isCancelled {
+                    await self.confirm()
+                    do { try await self.ambient.time.sleep(for: .milliseconds(500)) } catch { return }
+                }
+            }
+            do { try await gracefulShutdown() } catch {}
+            group.cancelAll()
+        }
+    }
+
+    private func confirm() async {
+        let clock = ambient.time.monotonicNanoseconds()
+        do {
+            let epoch = try await database.read {
+                try $0.query("SELECT coalesce(max(id), 0) AS id FROM identity_changes")[0].int("id")
+            }
+            state.withLock { state in
+                if state.epoch != Int64(epoch) {
+                    state.entries.removeAll(keepingCapacity: true)
+                    state.epoch = Int64(epoch)
+                }
+                state.confirmedAt = max(state.confirmedAt, clock)
+            }
+        } catch {
+            // Unconfirmed: after `freshness` every token is looked up again.
+        }
+    }
+}
+
+extension Scope {
+    var projectText: String? { if case .project(let id) = self { id.text } else { nil } }
+    var domainText: String? { if case .domain(let id) = self { id.text } else { nil } }
+}

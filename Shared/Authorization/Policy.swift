@@ -1,0 +1,243 @@
+import Kernel
+
+/// A rule in oslo.policy's language: `role:admin or (role:member and project_id:%(project_id)s)`.
+///
+/// Checks: `role:NAME`, `rule:NAME`, `ATTRIBUTE:%(target)s` or `ATTRIBUTE:literal` with the caller's attribute on the
+/// left (`user_id`, `project_id`, `domain_id`, `system_scope`), `'literal':%(target)s`, `@`, `!`, `and`, `or`, `not`,
+/// parentheses. The empty rule always holds.
+package indirect enum PolicyExpression: Sendable, Hashable {
+    case always
+    case never
+    case role(String)
+    case rule(String)
+    case match(String, String)
+    case not(PolicyExpression)
+    case all([PolicyExpression])
+    case any([PolicyExpression])
+
+    /// - Throws: 400 that quotes the rule and says what is wrong in it.
+    package static func parse(_ text: String) throws -> PolicyExpression {
+        var parser = PolicyParser(text)
+        return try parser.parse()
+    }
+}
+
+private struct PolicyParser {
+    private let text: String
+    private var tokens: [String]
+    private var index = 0
+
+    init(_ text: String) {
+        self.text = text
+        tokens = PolicyParser.split(text)
+    }
+
+    /// Parentheses stand alone except inside `%(name)s`.
+    private static func split(_ text: String) -> [String] {
+        var tokens: [String] = []
+        var word = ""
+        var previous: Character = " "
+        var inSubstitution = false
+        for character in text {
+            if character == "(", previous == "%" { inSubstitution = true }
+            if character.isWhitespace || (!inSubstitution && (character == "(" || character == ")")) {
+                if !word.isEmpty { tokens.append(word) }
+                word = ""
+                if !character.isWhitespace { tokens.append(String(character)) }
+            } else {
+                word.append(character)
+                if character == ")" { inSubstitution = false }
+            }
+            previous = character
+        }
+        if !word.isEmpty { tokens.append(word) }
+        return tokens
+    }
+
+    private func failure(_ reason: String) -> ResourceError {
+        .badRequest("policy rule \"\(text)\": \(reason)")
+    }
+
+    mutating func parse() throws -> PolicyExpression {
+        if tokens.isEmpty { return .always }
+        let expression = try any()
+        guard index == tokens.count else { throw failure("unexpected \"\(tokens[index])\"") }
+        return expression
+    }
+
+    private mutating func accept(_ token: String) -> Bool {
+        guard index < tokens.count, tokens[index].lowercased() == token else { return false }
+        index += 1
+        return true
+    }
+
+    private mutating func any() throws -> PolicyExpression {
+        var terms = [try all()]
+        while accept("or") { terms.append(try all()) }
+        return terms.count == 1 ? terms[0] : .any(terms)
+    }
+
+    private mutating func all() throws -> PolicyExpression {
+        var terms = [try negated()]
+        while accept("and") { terms.append(try negated()) }
+        return terms.count == 1 ? terms[0] : .all(terms)
+    }
+
+    private mutating func negated() throws -> PolicyExpression {
+        if accept("not") { return .not(try negated()) }
+        if accept("(") {
+            let inner = try any()
+            guard accept(")") else { throw failure("a parenthesis is not closed") }
+            return inner
+        }
+        guard index < tokens.count else { throw failure("it ends too early") }
+        let token = tokens[index]
+        index += 1
+        return try check(token)
+    }
+
+    private func check(_ token: String) throws -> PolicyExpression {
+        if token == "@" { return .always }
+        if token == "!" { return .never }
+        guard let colon = token.firstIndex(of: ":") else { throw failure("\"\(token)\" is no check") }
+        let kind = String(token[..<colon])
+        let value = String(token[token.index(after: colon)...])
+        guard !kind.isEmpty, !value.isEmpty else { throw failure("\"\(token)\" is no check") }
+        switch kind {
+        case "role": return .role(value)
+        case "rule": return .rule(value)
+        case "is_admin": return value.lowercased() == "true" || value == "1" ? .role("admin") : .not(.role("admin"))
+        default: return .match(kind, value)
+        }
+    }
+}
+
+/// What a decision is about: attributes that rules name, such as `project_id` or `target.user.domain_id`.
+package struct PolicyTarget: Sendable, ExpressibleByDictionaryLiteral {
+    package var attributes: [String: String]
+
+    package init(dictionaryLiteral elements: (String, String?)...) {
+        attributes = [:]
+        for (name, value) in elements { attributes[name] = value }
+    }
+
+    /// The target of an action on something that a project owns.
+    package static func project(_ id: String?) -> PolicyTarget { ["project_id": id, "tenant_id": id] }
+    package static let none: PolicyTarget = [:]
+}
+
+/// A value together with the decision that the caller may act on it. Only `Policy` makes one, so that a store that
+/// takes it cannot be called without a decision.
+package struct Authorized<Value: Sendable>: Sendable {
+    package let value: Value
+    package let caller: Caller
+    package let action: String
+
+    fileprivate init(value: Value, caller: Caller, action: String) {
+        self.value = value
+        self.caller = caller
+        self.action = action
+    }
+}
+
+/// The rules of a service: defaults from its declarations, overridden by the operator's policy file.
+package struct Policy: Sendable {
+    private let rules: [String: PolicyExpression]
+
+    /// Rules that every service knows.
+    package static let common: [String: String] = [
+        "admin_required": "role:admin",
+        "system_admin": "role:admin",
+        "service_role": "role:service",
+        "admin_or_service": "role:admin or role:service",
+        "project_reader": "role:reader and project_id:%(project_id)s",
+        "project_member": "role:member and project_id:%(project_id)s",
+        "project_manager": "role:manager and project_id:%(project_id)s",
+        "project_reader_or_admin": "rule:admin_required or role:service or rule:project_reader",
+        "project_member_or_admin": "rule:admin_required or role:service or rule:project_member",
+        "project_manager_or_admin": "rule:admin_required or rule:project_manager",
+        "owner": "user_id:%(user_id)s",
+        "admin_or_owner": "rule:admin_required or rule:owner",
+        "authenticated": "@",
+    ]
+
+    /// - Throws: 400 for a rule that cannot be read or that names an unknown rule.
+    package init(defaults: [String: String], overrides: [String: String] = [:]) throws {
+        var texts = Policy.common
+        texts.merge(defaults) { $1 }
+        for name in overrides.keys where texts[name] == nil && !name.contains("_") && !name.contains(":") {
+            throw ResourceError.badRequest("policy file: unknown rule \"\(name)\"")
+        }
+        texts.merge(overrides) { $1 }
+        rules = try texts.mapValues { try PolicyExpression.parse($0) }
+        for (name, expression) in rules { try check(expression, in: name) }
+    }
+
+    private func check(_ expression: PolicyExpression, in name: String) throws {
+        switch expression {
+        case .rule(let other):
+            guard rules[other] != nil else {
+                throw ResourceError.badRequest("policy rule \"\(name)\" names the unknown rule \"\(other)\"")
+            }
+        case .not(let inner): try check(inner, in: name)
+        case .all(let terms), .any(let terms): for term in terms { try check(term, in: name) }
+        case .always, .never, .role, .match: break
+        }
+    }
+
+    /// Whether `caller` may do `action`; an unknown action is denied.
+    package func allows(_ action: String, _ caller: Caller, _ target: PolicyTarget) -> Bool {
+        guard let rule = rules[action] else { return false }
+        return evaluate(rule, caller, target, depth: 0)
+    }
+
+    /// - Throws: 403 that names the action.
+    package func authorize<Value>(
+        _ action: String, _ caller: Caller, _ value: Value, target: PolicyTarget
+    ) throws -> Authorized<Value> {
+        guard allows(action, caller, target) else {
+            throw ResourceError.forbidden("Policy doesn't allow \(action) to be performed.")
+        }
+        return Authorized(value: value, caller: caller, action: action)
+    }
+
+    private func evaluate(_ rule: PolicyExpression, _ caller: Caller, _ target: PolicyTarget, depth: Int) -> Bool {
+        guard depth < 64 else { return false }
+        switch rule {
+        case .always: return true
+        case .never: return false
+        case .role(let name): return caller.has(role: name)
+        case .rule(let name):
+            guard let inner = rules[name] else { return false }
+            return evaluate(inner, caller, target, depth: depth + 1)
+        case .not(let inner): return !evaluate(inner, caller, target, depth: depth + 1)
+        case .all(let terms): return terms.allSatisfy { evaluate($0, caller, target, depth: depth + 1) }
+        case .any(let terms): return terms.contains { evaluate($0, caller, target, depth: depth + 1) }
+        case .match(let left, let right): return matches(left, right, caller, target)
+        }
+    }
+
+    private func matches(_ left: String, _ right: String, _ caller: Caller, _ target: PolicyTarget) -> Bool {
+        let wanted: String?
+        if right.hasPrefix("%("), right.hasSuffix(")s") {
+            wanted = target.attributes[String(right.dropFirst(2).dropLast(2))]
+        } else {
+            wanted = right
+        }
+        guard let wanted else { return false }
+        let held: String?
+        switch left {
+        case "user_id": held = caller.userID
+        case "project_id", "tenant_id": held = caller.projectID
+        case "domain_id": held = caller.domainID
+        case "user_domain_id": held = caller.userDomainID
+        case "project_domain_id": held = caller.projectDomainID
+        case "system_scope": held = caller.isSystemScoped ? "all" : nil
+        case "None": return wanted.isEmpty
+        default:
+            guard left.hasPrefix("'"), left.hasSuffix("'"), left.count >= 2 else { return false }
+            held = String(left.dropFirst().dropLast())
+        }
+        return held == wanted
+    }
+}

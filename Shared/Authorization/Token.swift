@@ -1,0 +1,150 @@
+import Crypto
+import Foundation
+import JSON
+import Kernel
+
+/// What a token says, before anything is looked up.
+package struct TokenPayload: Sendable, Hashable {
+    package var userID: String
+    package var scope: Scope
+    /// `password`, `token`, `application_credential`, …
+    package var methods: [String]
+    package var issuedAt: Timestamp
+    package var expiresAt: Timestamp
+    /// The token's own audit id, then that of the first token of its chain.
+    package var auditIDs: [String]
+    package var applicationCredentialID: String?
+
+    package init(
+        userID: String, scope: Scope, methods: [String], issuedAt: Timestamp, expiresAt: Timestamp,
+        auditIDs: [String], applicationCredentialID: String? = nil
+    ) {
+        self.userID = userID
+        self.scope = scope
+        self.methods = methods
+        self.issuedAt = issuedAt
+        self.expiresAt = expiresAt
+        self.auditIDs = auditIDs
+        self.applicationCredentialID = applicationCredentialID
+    }
+
+    fileprivate var json: JSONValue {
+        var object: JSONObject = [
+            "u": .string(userID), "m": JSONValue(methods), "i": .integer(issuedAt.microseconds),
+            "e": .integer(expiresAt.microseconds), "a": JSONValue(auditIDs),
+        ]
+        switch scope {
+        case .unscoped: break
+        case .project(let id): object["p"] = .string(id.text)
+        case .domain(let id): object["d"] = .string(id.text)
+        case .system: object["s"] = 1
+        }
+        if let applicationCredentialID { object["c"] = .string(applicationCredentialID) }
+        return .object(object)
+    }
+
+    fileprivate init?(_ json: JSONValue) {
+        guard let user = json["u"]?.stringValue, case .integer(let issued)? = json["i"],
+            case .integer(let expires)? = json["e"], let methods = json["m"]?.arrayValue,
+            let audits = json["a"]?.arrayValue
+        else { return nil }
+        let scope: Scope =
+            if let project = json["p"]?.stringValue { .project(ID(project)) } else if let domain = json["d"]?.stringValue {
+                .domain(ID(domain))
+            } else if json["s"] != nil { .system } else { .unscoped }
+        self.init(
+            userID: user, scope: scope, methods: methods.compactMap(\.stringValue),
+            issuedAt: Timestamp(microseconds: issued), expiresAt: Timestamp(microseconds: expires),
+            auditIDs: audits.compactMap(\.stringValue), applicationCredentialID: json["c"]?.stringValue)
+    }
+}
+
+/// Signs tokens; only Identity holds one. Ed25519 (RFC 8032) over the payload's bytes.
+package struct TokenSigner: Sendable {
+    private let key: Curve25519.Signing.PrivateKey
+    package let keyID: String
+
+    /// - Parameter file: text of a signing key file: key id and base64 of the 32 private bytes.
+    /// - Throws: 500 when the text is no such thing.
+    package init(file: String) throws {
+        let parts = file.split(whereSeparator: \.isWhitespace)
+        guard parts.count == 2, let raw = Data(base64Encoded: String(parts[1])) else {
+            throw ResourceError.internalError("malformed token signing key file")
+        }
+        key = try Curve25519.Signing.PrivateKey(rawRepresentation: raw)
+        keyID = String(parts[0])
+    }
+
+    /// A new key pair as the texts of its private and its public file.
+    package static func generate(keyID: String) -> (privateFile: String, publicFile: String) {
+        let key = Curve25519.Signing.PrivateKey()
+        return (
+            "\(keyID) \(key.rawRepresentation.base64EncodedString())\n",
+            "\(keyID) \(key.publicKey.rawRepresentation.base64EncodedString())\n"
+        )
+    }
+
+    package var publicFile: String { "\(keyID) \(key.publicKey.rawRepresentation.base64EncodedString())\n" }
+
+    package func sign(_ payload: TokenPayload) throws -> String {
+        let body = payload.json.encoded
+        let signature = try key.signature(for: body)
+        return "w1.\(keyID).\(Base64URL.encode(body)).\(Base64URL.encode(signature))"
+    }
+}
+
+/// Verifies tokens with public keys alone.
+package struct TokenVerifier: Sendable {
+    private let keys: [String: Curve25519.Signing.PublicKey]
+
+    /// - Parameter file: a line for each accepted key: key id and base64 of the 32 public bytes.
+    package init(file: String) throws {
+        var keys: [String: Curve25519.Signing.PublicKey] = [:]
+        for line in file.split(separator: "\n") {
+            let parts = line.split(whereSeparator: \.isWhitespace)
+            guard parts.count == 2, let raw = Data(base64Encoded: String(parts[1])) else {
+                throw ResourceError.internalError("malformed token verification key file")
+            }
+            keys[String(parts[0])] = try Curve25519.Signing.PublicKey(rawRepresentation: raw)
+        }
+        self.keys = keys
+    }
+
+    /// The payload of a token whose signature is ours; nil for anything else. Expiry is not looked at.
+    package func verify(_ token: String) -> TokenPayload? {
+        guard token.utf8.count <= Limits.tokenBytesMax else { return nil }
+        let parts = token.split(separator: ".", omittingEmptySubsequences: false)
+        guard parts.count == 4, parts[0] == "w1", let key = keys[String(parts[1])],
+            let body = Base64URL.decode(parts[2]), let signature = Base64URL.decode(parts[3]),
+            key.isValidSignature(signature, for: body)
+        else { return nil }
+        do { return TokenPayload(try JSONValue.parse(body)) } catch { return nil }
+    }
+}
+
+/// base64url without padding (RFC 4648 §5).
+package enum Base64URL {
+    package static func encode(_ bytes: some Collection<UInt8>) -> String {
+        let base64 = Data(bytes).base64EncodedData()
+        return String(decoding: base64.compactMap { byte -> UInt8? in
+            switch byte {
+            case UInt8(ascii: "+"): UInt8(ascii: "-")
+            case UInt8(ascii: "/"): UInt8(ascii: "_")
+            case UInt8(ascii: "="): nil
+            default: byte
+            }
+        }, as: UTF8.self)
+    }
+
+    package static func decode(_ text: some StringProtocol) -> [UInt8]? {
+        var base = text.utf8.map { byte -> UInt8 in
+            switch byte {
+            case UInt8(ascii: "-"): UInt8(ascii: "+")
+            case UInt8(ascii: "_"): UInt8(ascii: "/")
+            default: byte
+            }
+        }
+        while base.count % 4 != 0 { base.append(UInt8(ascii: "=")) }
+        return Data(base64Encoded: Data(base)).map { Array($0) }
+    }
+}

@@ -1,0 +1,161 @@
+import CLibpq
+import Glibc
+import Kernel
+
+/// One session with PostgreSQL. Used on its own thread only; bodies given to `Database` receive it.
+package final class Connection {
+    private var handle: OpaquePointer?
+    private let configuration: DatabaseConfiguration
+    private var prepared: [String: String] = [:]
+
+    private static let preparedMax = 512
+
+    init(configuration: DatabaseConfiguration) { self.configuration = configuration }
+
+    deinit { if let handle { PQfinish(handle) } }
+
+    /// Runs a statement and returns its rows.
+    ///
+    /// - Throws: `DatabaseError`.
+    @discardableResult
+    package func query(_ sql: SQL) throws -> Rows {
+        let text = sql.text
+        let name = try prepare(text)
+        let binds = sql.binds
+        let pointers = binds.map { value -> UnsafeMutablePointer<CChar>? in value.flatMap { strdup($0) } }
+        defer { for pointer in pointers { free(pointer) } }
+        let values = pointers.map { UnsafePointer<CChar>($0) }
+        let result = PQexecPrepared(try open(), name, Int32(binds.count), values, nil, nil, 0)
+        return try check(result, statement: text)
+    }
+
+    /// Runs a statement for its effect; returns how many rows it touched.
+    @discardableResult
+    package func execute(_ sql: SQL) throws -> Int { try query(sql).affected }
+
+    /// Runs one or more statements without binds: migrations, transaction control.
+    package func script(_ text: String) throws {
+        _ = try check(PQexec(try open(), text), statement: text)
+    }
+
+    private func prepare(_ text: String) throws -> String {
+        if let name = prepared[text] { return name }
+        if prepared.count >= Connection.preparedMax {
+            try script("DEALLOCATE ALL")
+            prepared = [:]
+        }
+        let name = "s\(prepared.count)"
+        _ = try check(PQprepare(try open(), name, text, 0, nil), statement: text)
+        prepared[text] = name
+        return name
+    }
+
+    // MARK: session
+
+    func open() throws -> OpaquePointer {
+        if let handle, PQstatus(handle) == CONNECTION_OK { return handle }
+        close()
+        guard let fresh = PQconnectdb(configuration.connectionString) else {
+            throw DatabaseError(sqlState: "08001", message: "out of memory", constraint: nil, table: nil, statement: nil)
+        }
+        guard PQstatus(fresh) == CONNECTION_OK else {
+            let message = String(cString: PQerrorMessage(fresh))
+            PQfinish(fresh)
+            throw DatabaseError(sqlState: "08006", message: message, constraint: nil, table: nil, statement: nil)
+        }
+        handle = fresh
+        PQsetNoticeProcessor(fresh, { _, _ in }, nil)
+        return fresh
+    }
+
+    func close() {
+        if let handle { PQfinish(handle) }
+        handle = nil
+        prepared = [:]
+    }
+
+    var isBroken: Bool { handle.map { PQstatus($0) != CONNECTION_OK } ?? true }
+
+    private func check(_ result: OpaquePointer?, statement: String) throws -> Rows {
+        guard let result else {
+            let message = handle.map { String(cString: PQerrorMessage($0)) } ?? "no connection"
+            throw DatabaseError(
+                sqlState: "08006", message: message, constraint: nil, table: nil, statement: statement)
+        }
+        let status = PQresultStatus(result)
+        if status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK { return Rows(result: result) }
+        defer { PQclear(result) }
+        func field(_ code: Character) -> String? {
+            PQresultErrorField(result, Int32(code.asciiValue ?? 0)).map { String(cString: $0) }
+        }
+        throw DatabaseError(
+            sqlState: field("C") ?? "08006", message: field("M") ?? String(cString: PQresultErrorMessage(result)),
+            constraint: field("n"), table: field("t"), statement: statement)
+    }
+
+    // MARK: transactions
+
+    func transaction<Value>(_ body: (Connection) throws -> Value) throws -> Value {
+        try script("BEGIN")
+        let value: Value
+        do { value = try body(self) } catch {
+            if isBroken { close() } else { do { try script("ROLLBACK") } catch { close() } }
+            throw error
+        }
+        do { try script("COMMIT") } catch var error as DatabaseError {
+            error.commitUnknown = isBroken
+            if isBroken { close() }
+            throw error
+        }
+        return value
+    }
+
+    /// Runs `body` so that its failure undoes only what it did.
+    package func savepoint<Value>(_ body: (Connection) throws -> Value) throws -> Value {
+        try script("SAVEPOINT inner_step")
+        do {
+            let value = try body(self)
+            try script("RELEASE SAVEPOINT inner_step")
+            return value
+        } catch {
+            if !isBroken { try script("ROLLBACK TO SAVEPOINT inner_step") }
+            throw error
+        }
+    }
+
+    /// Sends a notification when the transaction commits.
+    package func notify(_ channel: String, _ payload: String = "") throws {
+        try query("SELECT pg_notify(\(channel), \(payload))")
+    }
+
+    // MARK: notifications
+
+    /// Waits for notifications until one arrives or `timeoutMilliseconds` pass.
+    func awaitNotifications(timeoutMilliseconds: Int32) throws -> [Notification] {
+        let handle = try open()
+        var descriptor = pollfd(fd: PQsocket(handle), events: Int16(POLLIN), revents: 0)
+        _ = poll(&descriptor, 1, timeoutMilliseconds)
+        guard PQconsumeInput(handle) == 1, PQstatus(handle) == CONNECTION_OK else {
+            close()
+            throw DatabaseError(
+                sqlState: "08006", message: "the session was closed", constraint: nil, table: nil, statement: nil)
+        }
+        var notifications: [Notification] = []
+        while let next = PQnotifies(handle) {
+            notifications.append(
+                Notification(
+                    channel: String(cString: next.pointee.relname), payload: String(cString: next.pointee.extra)))
+            PQfreemem(next)
+        }
+        return notifications
+    }
+}
+
+/// A `NOTIFY`, or the news that notifications may have been missed.
+package struct Notification: Sendable, Hashable {
+    package let channel: String
+    package let payload: String
+
+    /// Sent on every channel after the listening session was (re)opened: look at everything once.
+    package static let resync = Notification(channel: "*", payload: "")
+}

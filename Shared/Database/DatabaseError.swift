@@ -1,0 +1,36 @@
+import Kernel
+
+/// What PostgreSQL answered instead of a result.
+package struct DatabaseError: Error, Sendable, CustomStringConvertible {
+    /// The five-character SQLSTATE; `08006` where the connection broke before there was an answer.
+    package let sqlState: String
+    package let message: String
+    package let constraint: String?
+    package let table: String?
+    package let statement: String?
+    /// The connection broke while COMMIT was under way: the transaction may or may not have happened.
+    package var commitUnknown = false
+
+    package var description: String {
+        "SQLSTATE \(sqlState): \(message)" + (constraint.map { " (constraint \($0))" } ?? "")
+            + (statement.map { " in: \($0.prefix(400))" } ?? "")
+    }
+
+    package var isUniqueViolation: Bool { sqlState == "23505" }
+    package var isForeignKeyViolation: Bool { sqlState == "23503" }
+    package var isCheckViolation: Bool { sqlState == "23514" }
+    package var isExclusionViolation: Bool { sqlState == "23P01" }
+    /// A serialization failure or a deadlock: the same transaction can succeed when run again.
+    package var isRetryable: Bool { sqlState == "40001" || sqlState == "40P01" }
+    /// The server is gone, starting or shutting down.
+    package var isConnectionFailure: Bool {
+        sqlState.hasPrefix("08") || sqlState.hasPrefix("57P") || sqlState == "53300"
+    }
+    /// The text of an input did not fit its type, for instance a malformed uuid.
+    package var isInvalidText: Bool { sqlState == "22P02" || sqlState == "22007" || sqlState == "22008" }
+
+    /// The error as the caller of an API sees it: 503 while the database is away, otherwise 500.
+    package var resourceError: ResourceError {
+        isConnectionFailure || isRetryable ? .unavailable(description) : .internalError(description)
+    }
+}

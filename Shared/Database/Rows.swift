@@ -1,0 +1,96 @@
+import CLibpq
+import JSON
+import Kernel
+
+/// The rows of one result. Lives on the connection's thread.
+package final class Rows: RandomAccessCollection {
+    fileprivate let result: OpaquePointer
+    private lazy var columns: [String: Int32] = {
+        var columns: [String: Int32] = [:]
+        for index in 0..<PQnfields(result) { columns[String(cString: PQfname(result, index))] = index }
+        return columns
+    }()
+
+    init(result: OpaquePointer) { self.result = result }
+
+    deinit { PQclear(result) }
+
+    package var startIndex: Int { 0 }
+    package var endIndex: Int { Int(PQntuples(result)) }
+    package subscript(position: Int) -> Row { Row(rows: self, index: Int32(position)) }
+
+    package var columnCount: Int { Int(PQnfields(result)) }
+
+    /// Rows that an INSERT, UPDATE or DELETE touched.
+    package var affected: Int { Int(String(cString: PQcmdTuples(result))) ?? 0 }
+
+    func column(_ name: String) throws -> Int32 {
+        guard let column = columns[name] else { throw ResourceError.internalError("no column \(name) in the result") }
+        return column
+    }
+
+    /// The text of a cell, without copying; nil for NULL. Valid while the rows live.
+    package func utf8(row: Int, column: Int) -> UnsafeBufferPointer<UInt8>? {
+        let row = Int32(row)
+        let column = Int32(column)
+        guard PQgetisnull(result, row, column) == 0 else { return nil }
+        let length = Int(PQgetlength(result, row, column))
+        return PQgetvalue(result, row, column).withMemoryRebound(to: UInt8.self, capacity: length) {
+            UnsafeBufferPointer(start: $0, count: length)
+        }
+    }
+}
+
+/// One row. Accessors throw an internal error where the column is missing, NULL against the type, or unreadable.
+package struct Row {
+    fileprivate let rows: Rows
+    fileprivate let index: Int32
+
+    /// The cell as text; nil for NULL.
+    package func optionalString(_ name: String) throws -> String? {
+        let column = try rows.column(name)
+        guard PQgetisnull(rows.result, index, column) == 0 else { return nil }
+        return String(cString: PQgetvalue(rows.result, index, column))
+    }
+
+    private func required<Value>(_ name: String, _ value: Value?) throws -> Value {
+        guard let value else { throw ResourceError.internalError("column \(name) is NULL or malformed") }
+        return value
+    }
+
+    private func parsed<Value>(_ name: String, _ parse: (String) -> Value?) throws -> Value? {
+        guard let text = try optionalString(name) else { return nil }
+        return try required(name, parse(text))
+    }
+
+    package func string(_ name: String) throws -> String { try required(name, optionalString(name)) }
+    package func optionalInt(_ name: String) throws -> Int? { try parsed(name) { Int($0) } }
+    package func int(_ name: String) throws -> Int { try required(name, optionalInt(name)) }
+    package func optionalDouble(_ name: String) throws -> Double? { try parsed(name) { Double($0) } }
+    package func double(_ name: String) throws -> Double { try required(name, optionalDouble(name)) }
+    package func optionalBool(_ name: String) throws -> Bool? { try parsed(name) { $0 == "t" } }
+    package func bool(_ name: String) throws -> Bool { try required(name, optionalBool(name)) }
+    package func optionalTimestamp(_ name: String) throws -> Timestamp? { try parsed(name) { Timestamp($0) } }
+    package func timestamp(_ name: String) throws -> Timestamp { try required(name, optionalTimestamp(name)) }
+    package func optionalUUID(_ name: String) throws -> UUID128? { try parsed(name) { UUID128($0) } }
+    package func uuid(_ name: String) throws -> UUID128 { try required(name, optionalUUID(name)) }
+    package func optionalID<Subject>(_ name: String, _ type: Subject.Type = Subject.self) throws -> ID<Subject>? {
+        try optionalString(name).map { ID($0) }
+    }
+    package func id<Subject>(_ name: String, _ type: Subject.Type = Subject.self) throws -> ID<Subject> {
+        ID(try string(name))
+    }
+    package func optionalJSON(_ name: String) throws -> JSONValue? {
+        guard let text = try optionalString(name) else { return nil }
+        do { return try JSONValue.parse(text.utf8, depthMax: 128) } catch {
+            throw ResourceError.internalError("column \(name) is no JSON: \(error)")
+        }
+    }
+    package func json(_ name: String) throws -> JSONValue { try required(name, optionalJSON(name)) }
+    package func object(_ name: String) throws -> JSONObject { try required(name, optionalJSON(name)?.objectValue) }
+
+    /// A JSON array of strings (`json_agg` of text), or `[]` for NULL.
+    package func strings(_ name: String) throws -> [String] {
+        try optionalJSON(name)?.arrayValue?.compactMap(\.stringValue) ?? []
+    }
+}

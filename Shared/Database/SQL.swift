@@ -1,0 +1,110 @@
+import JSON
+import Kernel
+
+/// A statement with its bind values, built by interpolation: `"SELECT name FROM servers WHERE id = \(id)"`.
+///
+/// Interpolated values never become statement text. `\(raw:)` splices trusted text (a column list that the code
+/// declares), and an interpolated `SQL` splices a fragment with its own binds.
+package struct SQL: ExpressibleByStringInterpolation, Sendable {
+    fileprivate enum Part: Sendable {
+        case text(String)
+        case bind(String?)
+    }
+
+    fileprivate var parts: [Part] = []
+
+    package init(stringLiteral value: String) { parts = [.text(value)] }
+    package init(stringInterpolation: StringInterpolation) { parts = stringInterpolation.parts }
+    package init() {}
+
+    package struct StringInterpolation: StringInterpolationProtocol {
+        fileprivate var parts: [Part] = []
+
+        package init(literalCapacity: Int, interpolationCount: Int) {
+            parts.reserveCapacity(interpolationCount * 2 + 1)
+        }
+
+        package mutating func appendLiteral(_ literal: String) {
+            if !literal.isEmpty { parts.append(.text(literal)) }
+        }
+
+        package mutating func appendInterpolation(_ value: some SQLBindable) { parts.append(.bind(value.sqlText)) }
+        package mutating func appendInterpolation(_ value: (some SQLBindable)?) { parts.append(.bind(value?.sqlText)) }
+        package mutating func appendInterpolation(_ fragment: SQL) { parts.append(contentsOf: fragment.parts) }
+        package mutating func appendInterpolation(raw text: String) { parts.append(.text(text)) }
+    }
+
+    /// Fragments one after the other, with `separator` between them.
+    package static func joined(_ fragments: [SQL], separator: String) -> SQL {
+        var result = SQL()
+        for (index, fragment) in fragments.enumerated() {
+            if index > 0 { result.parts.append(.text(separator)) }
+            result.parts.append(contentsOf: fragment.parts)
+        }
+        return result
+    }
+
+    package static func + (left: SQL, right: SQL) -> SQL {
+        var result = left
+        result.parts.append(contentsOf: right.parts)
+        return result
+    }
+
+    /// The statement text with `$n` placeholders.
+    package var text: String {
+        var text = ""
+        var number = 0
+        for part in parts {
+            switch part {
+            case .text(let literal): text += literal
+            case .bind:
+                number += 1
+                text += "$\(number)"
+            }
+        }
+        return text
+    }
+
+    package var binds: [String?] {
+        parts.compactMap { part -> String?? in if case .bind(let value) = part { .some(value) } else { nil } }
+    }
+}
+
+/// A value that PostgreSQL reads from text.
+package protocol SQLBindable {
+    var sqlText: String? { get }
+}
+
+extension String: SQLBindable { package var sqlText: String? { self } }
+extension Int: SQLBindable { package var sqlText: String? { String(self) } }
+extension Int64: SQLBindable { package var sqlText: String? { String(self) } }
+extension Double: SQLBindable { package var sqlText: String? { String(self) } }
+extension Bool: SQLBindable { package var sqlText: String? { self ? "t" : "f" } }
+extension UUID128: SQLBindable { package var sqlText: String? { description } }
+extension ID: SQLBindable { package var sqlText: String? { text } }
+extension Timestamp: SQLBindable { package var sqlText: String? { postgresql } }
+extension JSONValue: SQLBindable { package var sqlText: String? { description } }
+extension JSONObject: SQLBindable { package var sqlText: String? { JSONValue.object(self).description } }
+extension IPAddress: SQLBindable { package var sqlText: String? { description } }
+extension Duration: SQLBindable { package var sqlText: String? { "\(microseconds) microseconds" } }
+
+extension Array: SQLBindable where Element: SQLBindable {
+    /// PostgreSQL's array literal; cast it where the type is not evident: `\(ids)::uuid[]`.
+    package var sqlText: String? {
+        var text = "{"
+        for (index, element) in enumerated() {
+            if index > 0 { text += "," }
+            guard let value = element.sqlText else {
+                text += "NULL"
+                continue
+            }
+            text += "\""
+            for character in value.unicodeScalars {
+                if character == "\"" || character == "\\" { text += "\\" }
+                text.unicodeScalars.append(character)
+            }
+            text += "\""
+        }
+        return text + "}"
+    }
+}

@@ -1,0 +1,23 @@
+import Kernel
+import Synchronization
+
+/// A clock that only the test moves. `sleep` returns at once and moves it: waiting costs nothing in tests.
+package final class ManualTime: TimeSource {
+    private let microseconds: Mutex<Int64>
+
+    package init(_ start: Timestamp = Timestamp(seconds: 1_790_000_000)) {
+        microseconds = Mutex(start.microseconds)
+    }
+
+    package func advance(by duration: Duration) { microseconds.withLock { $0 += duration.microseconds } }
+
+    package func now() -> Timestamp { Timestamp(microseconds: microseconds.withLock { $0 }) }
+
+    package func monotonicNanoseconds() -> UInt64 { UInt64(microseconds.withLock { $0 }) * 1000 }
+
+    package func sleep(for duration: Duration) async throws {
+        try Task.checkCancellation()
+        advance(by: duration)
+        await Task.yield()
+    }
+}

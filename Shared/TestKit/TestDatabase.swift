@@ -1,0 +1,124 @@
+import Database
+import Foundation
+import Kernel
+import Schema
+import Synchronization
+
+/// A database of a test's own, copied from a template that already has the schema.
+///
+/// PostgreSQL is the one named by `WOLKE_TEST_PG` (a libpq connection string to any database of it), as `make test`
+/// starts it; without that the tests start a private one in a temporary directory and stop it when they end.
+package final class TestDatabase: Sendable {
+    package let database: Database
+    package let name: String
+    package let connectionString: String
+
+    private init(database: Database, name: String, connectionString: String) {
+        self.database = database
+        self.name = name
+        self.connectionString = connectionString
+    }
+
+    /// Runs `body` with a fresh database and drops it afterwards.
+    package static func with<Value: Sendable>(
+        connectionsMax: Int = 4, _ body: (TestDatabase) async throws -> Value
+    ) async throws -> Value {
+        let server = try await TestServer.shared()
+        let name = "t_" + SystemRandom().uuid().compact
+        try await server.create(name)
+        let connectionString = server.connectionString(database: name)
+        let database = Database(
+            DatabaseConfiguration(connectionString: connectionString, connectionsMax: connectionsMax))
+        let test = TestDatabase(database: database, name: name, connectionString: connectionString)
+        do {
+            let value = try await body(test)
+            database.close()
+            try await server.drop(name)
+            return value
+        } catch {
+            database.close()
+            try await server.drop(name)
+            throw error
+        }
+    }
+}
+
+/// The PostgreSQL server that tests share.
+private actor TestServer {
+    private static let starting = Task { try await TestServer() }
+
+    static func shared() async throws -> TestServer { try await starting.value }
+
+    private let base: String
+    private let admin: Database
+    private let template: String
+
+    private init() async throws {
+        base = try ProcessInfo.processInfo.environment["WOLKE_TEST_PG"] ?? PrivatePostgreSQL.start()
+        admin = Database(DatabaseConfiguration(connectionString: base + " dbname=postgres", connectionsMax: 1))
+        template = "template_\(ProcessInfo.processInfo.processIdentifier)"
+        let name = template
+        try await admin.read { try $0.script("CREATE DATABASE \(name)") }
+        let database = Database(
+            DatabaseConfiguration(connectionString: base + " dbname=" + template, connectionsMax: 1))
+        try await Schema.migrate(database)
+        database.close()
+    }
+
+    nonisolated func connectionString(database: String) -> String { base + " dbname=" + database }
+
+    func create(_ name: String) async throws {
+        let template = template
+        // The template must have no session left; its own closes on another thread.
+        for attempt in 0... {
+            do {
+                try await admin.read { try $0.script("CREATE DATABASE \(name) TEMPLATE \(template)") }
+                return
+            } catch let error as DatabaseError where error.sqlState == "55006" && attempt < 200 {
+                try await SystemTime().sleep(for: .milliseconds(20))
+            }
+        }
+    }
+
+    func drop(_ name: String) async throws {
+        try await admin.read { try $0.script("DROP DATABASE IF EXISTS \(name) WITH (FORCE)") }
+    }
+}
+
+/// A PostgreSQL server in a temporary directory that ends with the test process.
+private enum PrivatePostgreSQL {
+    static func start() throws -> String {
+        let directory = FileManager.default.temporaryDirectory
+            .appendingPathComponent("wolke-pg-\(ProcessInfo.processInfo.processIdentifier)").path
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        let binaries = "/usr/lib/postgresql/15/bin"
+        let asOwner = getuid() == 0 ? ["/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] : []
+        if getuid() == 0 { try run(["/bin/chown", "postgres:postgres", directory]) }
+        let data = directory + "/data"
+        try run(asOwner + [binaries + "/initdb", "-D", data, "--auth=trust", "-U", "postgres", "--no-sync"])
+        let options = "-k \(directory) -c listen_addresses= -c fsync=off -c synchronous_commit=off"
+            + " -c full_page_writes=off -c max_connections=200"
+        try run(asOwner + [binaries + "/pg_ctl", "-D", data, "-l", directory + "/log", "-o", options, "-w", "start"])
+        PrivatePostgreSQL.stopCommand.withLock { $0 = asOwner + [binaries + "/pg_ctl", "-D", data, "-m", "immediate", "stop"] }
+        atexit {
+            let command = PrivatePostgreSQL.stopCommand.withLock { $0 }
+            do { try PrivatePostgreSQL.run(command) } catch { print("could not stop PostgreSQL: \(error)") }
+        }
+        return "host=\(directory) user=postgres"
+    }
+
+    private static let stopCommand = Mutex<[String]>([])
+
+    private static func run(_ arguments: [String]) throws {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: arguments[0])
+        process.arguments = Array(arguments.dropFirst())
+        process.standardOutput = FileHandle.nullDevice
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        process.waitUntilExit()
+        guard process.terminationStatus == 0 else {
+            throw ResourceError.internalError("\(arguments.joined(separator: " ")) ended with \(process.terminationStatus)")
+        }
+    }
+}

@@ -1,0 +1,113 @@
+import Database
+import JSON
+import Kernel
+
+/// Marker for workflow ids.
+package enum WorkflowKind {}
+package typealias WorkflowID = ID<WorkflowKind>
+
+/// What a step says when it returns.
+package enum StepResult: Sendable {
+    /// Done; go on to the following step.
+    case next
+    /// Not there yet: run this step again after `Duration`, or when somebody wakes the subject.
+    case wait(Duration)
+    /// Go on to the named step, skipping those between.
+    case goto(String)
+    /// The whole workflow is done.
+    case done
+}
+
+/// A failure that no repetition mends: the workflow unwinds.
+package struct StepFailure: Error, Sendable, CustomStringConvertible {
+    /// For the tenant; becomes the resource's fault.
+    package let message: String
+    /// For the operator only.
+    package let details: String?
+
+    package init(_ message: String, details: String? = nil) {
+        self.message = message
+        self.details = details
+    }
+
+    package var description: String { details.map { "\(message) (\($0))" } ?? message }
+}
+
+/// What a step gets: the subject, what earlier steps recorded, and the identity under which its effects are done.
+package struct StepContext: Sendable {
+    package let workflowID: WorkflowID
+    package let subjectID: String
+    package let requestID: String?
+    /// Grows with each lease: commands carry it, and the receiver refuses a lower one.
+    package let epoch: Int
+    /// How often this step was begun without finishing, this time included.
+    package let attempt: Int
+    /// What the workflow has recorded. A step's changes are kept when it returns or waits.
+    package var frame: JSONObject
+    package let step: String
+    package let now: Timestamp
+    /// Why the workflow unwinds; nil while it goes forward.
+    package let failure: String?
+
+    /// The same for every repetition of this step: what it is done under elsewhere, so that it is done once.
+    package func operationID(_ ordinal: Int = 0) -> String { "\(workflowID.text):\(step):\(ordinal)" }
+
+    /// `operationID` as a UUID, for protocols that need one (FNV-1a, twice).
+    package func operationUUID(_ ordinal: Int = 0) -> UUID128 {
+        func hash(_ seed: UInt64) -> UInt64 {
+            operationID(ordinal).utf8.reduce(seed) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+        }
+        return UUID128(high: hash(0xcbf2_9ce4_8422_2325), low: hash(0x8422_2325_cbf2_9ce4))
+    }
+}
+
+/// One step: small, safe to repeat, with an undo that is safe to repeat too.
+package struct WorkflowStep: Sendable {
+    package let name: String
+    /// How long the step may take, repetitions and waits included, before the workflow unwinds.
+    package let deadline: Duration
+    package let run: @Sendable (inout StepContext) async throws -> StepResult
+    /// Takes back what `run` did or may have done. "Not there" is success.
+    package let undo: (@Sendable (inout StepContext) async throws -> Void)?
+
+    package init(
+        _ name: String, deadline: Duration = .seconds(120),
+        run: @escaping @Sendable (inout StepContext) async throws -> StepResult,
+        undo: (@Sendable (inout StepContext) async throws -> Void)? = nil
+    ) {
+        self.name = name
+        self.deadline = deadline
+        self.run = run
+        self.undo = undo
+    }
+}
+
+/// A long operation: steps in order, undone in reverse when one fails for good.
+package struct WorkflowDefinition: Sendable {
+    /// The service whose engine runs it.
+    package let service: String
+    package let kind: String
+    package let steps: [WorkflowStep]
+    /// Intents that stop this workflow at the next step and unwind it: `delete` for a create.
+    package let interruptedBy: Set<String>
+    /// Records the failure on the subject, after everything is unwound. Must be safe to repeat.
+    package let failed: @Sendable (StepContext, StepFailure) async throws -> Void
+    /// A failure may go forward instead of back: a delete that cannot give up retries forever.
+    package let retriesForever: Bool
+
+    package init(
+        service: String, kind: String, steps: [WorkflowStep], interruptedBy: Set<String> = [], retriesForever: Bool = false,
+        failed: @escaping @Sendable (StepContext, StepFailure) async throws -> Void
+    ) {
+        precondition(!steps.isEmpty && Set(steps.map(\.name)).count == steps.count)
+        self.service = service
+        self.kind = kind
+        self.steps = steps
+        self.interruptedBy = interruptedBy
+        self.retriesForever = retriesForever
+        self.failed = failed
+    }
+
+    func index(of step: String) -> Int? { steps.firstIndex { $0.name == step } }
+}
+
