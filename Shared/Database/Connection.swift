@@ -65,6 +65,7 @@ package final class Connection {
         }
         handle = fresh
         PQsetNoticeProcessor(fresh, { _, _ in }, nil)
+        try script("SET TIME ZONE 'UTC'")
         return fresh
     }
 

@@ -1,0 +1,241 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import Logging
+import NIOCore
+import Telemetry
+
+/// A service's whole API: resources, policy and the request pipeline. Answers requests with or without HTTP.
+package struct API: Sendable {
+    package let service: ServiceDescription
+    package let resources: [Resource]
+    package let policy: Policy
+    private let router: Router
+    private let authenticator: any Authenticating
+    private let ambient: Ambient
+    private let log: Logger
+    private let metrics: Metrics
+
+    /// - Parameter policyOverrides: rules of the operator's policy file.
+    /// - Throws: 400 for a rule that cannot be read.
+    package init(
+        service: ServiceDescription, resources: [Resource], rules: [String: String] = [:],
+        policyOverrides: [String: String] = [:], authenticator: any Authenticating, ambient: Ambient, log: Logger,
+        metrics: Metrics
+    ) throws {
+        self.service = service
+        self.resources = resources
+        self.authenticator = authenticator
+        self.ambient = ambient
+        self.log = log
+        self.metrics = metrics
+        var defaults = rules
+        for route in resources.flatMap(\.routes) {
+            if let action = route.action, defaults[action] == nil { defaults[action] = route.rule }
+        }
+        policy = try Policy(defaults: defaults, overrides: policyOverrides)
+        router = Router(resources.flatMap(\.routes))
+    }
+
+    // MARK: pipeline
+
+    /// Answers a request; never throws: every failure becomes a response in the service's own form.
+    package func respond(to request: IncomingRequest) async -> Response {
+        let requestID = "req-" + ambient.newUUID().description
+        let started = ambient.time.monotonicNanoseconds()
+        var label = "unrouted"
+        var response = await RequestScope.$current.withValue(requestID) {
+            await answer(request, requestID: requestID, label: &label)
+        }
+        response.headers["x-openstack-request-id"] = requestID
+        if service.type == "compute" { response.headers["x-compute-request-id"] = requestID }
+        if request.method == "HEAD" { response.body = .none }
+        let seconds = Double(ambient.time.monotonicNanoseconds() - started) / 1e9
+        metrics.observe(
+            "wolke_http_request_seconds", seconds,
+            [("method", request.method), ("route", label), ("status", String(response.status))])
+        return response
+    }
+
+    private func answer(_ request: IncomingRequest, requestID: String, label: inout String) async -> Response {
+        var version = service.negotiation?.minimum ?? Microversion(0, 0)
+        var response: Response
+        do {
+            let segments = try API.segments(request.path)
+            let (routes, values) = try route(request.method, segments)
+            label = routes[0].path
+            let caller = try await authenticate(request, routes[0])
+            version = try service.negotiation?.negotiate(request.headers) ?? version
+            response = try await run(request, routes, values, caller, version, requestID)
+        } catch {
+            response = failure(error, requestID: requestID, request)
+        }
+        if let negotiation = service.negotiation {
+            response.headers["openstack-api-version"] = "\(negotiation.serviceType) \(version)"
+            var vary = "OpenStack-API-Version"
+            if let legacy = negotiation.legacyHeader {
+                response.headers[legacy] = version.description
+                vary += ", " + legacy
+            }
+            response.headers["vary"] = vary
+        }
+        return response
+    }
+
+    private static func segments(_ path: String) throws -> [String] {
+        guard path.utf8.count <= Limits.requestTargetBytesMax else {
+            throw ResourceError.badRequest("The request target is too long.")
+        }
+        return try path.split(separator: "/", omittingEmptySubsequences: true).map {
+            try Query.decode($0, plusIsSpace: false)
+        }
+    }
+
+    private func route(_ method: String, _ segments: [String]) throws -> ([Route], [String]) {
+        switch router.match(method, segments) {
+        case .routes(let routes, let segments): return (routes, segments)
+        case .notFound: throw ResourceError.notFound("The resource could not be found.")
+        case .methodNotAllowed(let allowed):
+            throw MethodNotAllowed(allowed: allowed.map(\.rawValue).joined(separator: ", "))
+        }
+    }
+
+    private struct MethodNotAllowed: Error {
+        let allowed: String
+    }
+
+    private func authenticate(_ request: IncomingRequest, _ route: Route) async throws -> Caller? {
+        guard route.action != nil else { return nil }
+        guard let token = request.headers["x-auth-token"], !token.isEmpty else {
+            throw ResourceError(.unauthorized, "The request you have made requires authentication.")
+        }
+        let caller = try await authenticator.caller(token: token)
+        try AccessRules.check(caller.accessRules, service: service.type, method: request.method, path: request.path)
+        return caller
+    }
+
+    private func run(
+        _ request: IncomingRequest, _ candidates: [Route], _ segments: [String], _ caller: Caller?,
+        _ version: Microversion, _ requestID: String
+    ) async throws -> Response {
+        let fitting = candidates.filter { $0.versions.contains(version) }
+        guard !fitting.isEmpty else { throw ResourceError.notFound("The resource could not be found.") }
+        let (route, body, digest) = try await chosen(fitting, request, version)
+        let decision = RequestContext.Decision()
+        let context = RequestContext(
+            service: service, route: route, requestID: requestID, method: request.method, path: request.path,
+            parameters: Router.parameters(route, segments), query: request.query, headers: request.headers, body: body,
+            stream: request.body, version: version, ambient: ambient, log: log, verifiedCaller: caller, policy: policy,
+            decision: decision, bodyDigest: digest)
+        let response = try await route.handler(context)
+        guard route.action == nil || decision.isMade else {
+            throw ResourceError.internalError("\(route.method.rawValue) \(route.path) answered without a policy decision")
+        }
+        return response
+    }
+
+    /// The one route that the body selects, with the validated body.
+    private func chosen(
+        _ routes: [Route], _ request: IncomingRequest, _ version: Microversion
+    ) async throws -> (Route, JSONValue, digest: String) {
+        if case .stream = routes[0].body { return (routes[0], .null, "") }
+        if case .none = routes[0].body { return (routes[0], .null, "") }
+        let bytes = try await API.collect(request)
+        var json = JSONValue.null
+        if bytes.isEmpty {
+            guard case .optionalJSON = routes[0].body else {
+                throw ResourceError.badRequest("The request needs a JSON body.")
+            }
+            return (routes[0], .null, "")
+        }
+        do { json = try JSONValue.parse(bytes) } catch {
+            throw ResourceError.badRequest("The request body is not valid JSON: \(error).")
+        }
+        let digest = RequestContext.digest(bytes)
+        let route = try API.select(routes, json)
+        switch route.body {
+        case .none, .stream: return (route, .null, digest)
+        case .json(let schema), .optionalJSON(let schema):
+            return (route, try schema.validate(json, version: version), digest)
+        }
+    }
+
+    private static func select(_ routes: [Route], _ body: JSONValue) throws -> Route {
+        guard routes.contains(where: { $0.bodyKey != nil }) else { return routes[0] }
+        guard let object = body.objectValue, object.count >= 1 else {
+            throw ResourceError.badRequest("The request body must be an object with exactly one member that names the action.")
+        }
+        if let route = routes.first(where: { $0.bodyKey.map { object[$0] != nil } ?? false }) { return route }
+        throw ResourceError.badRequest("There is no such action: \(object.names.joined(separator: ", ").prefix(100))")
+    }
+
+    private static func collect(_ request: IncomingRequest) async throws -> [UInt8] {
+        var bytes: [UInt8] = []
+        for try await buffer in request.body {
+            bytes.append(contentsOf: buffer.readableBytesView)
+            guard bytes.count <= Limits.requestBodyBytesMax else {
+                throw ResourceError(
+                    .tooLarge, "The request body is larger than \(Limits.requestBodyBytesMax) bytes.")
+            }
+        }
+        return bytes
+    }
+
+    // MARK: failures
+
+    private func failure(_ error: any Error, requestID: String, _ request: IncomingRequest) -> Response {
+        switch error {
+        case let error as MethodNotAllowed:
+            var response = service.faults.response(
+                ResourceError(.methodNotAllowed, "The method \(request.method) is not allowed for this resource."),
+                requestID: requestID, versions: service.negotiation)
+            response.headers["allow"] = error.allowed
+            return response
+        case let error as ResourceError: return fault(error, requestID, request)
+        case let error as DatabaseError:
+            return fault(error.resourceError, requestID, request)
+        case is CancellationError: return fault(.unavailable("the request was cancelled"), requestID, request)
+        default: return fault(.internalError("\(error)"), requestID, request)
+        }
+    }
+
+    private func fault(_ error: ResourceError, _ requestID: String, _ request: IncomingRequest) -> Response {
+        if error.code == .internalError || error.code == .unavailable {
+            log.error(
+                "request failed",
+                metadata: [
+                    "method": "\(request.method)", "path": "\(request.path)", "status": "\(error.code.rawValue)",
+                    "error": "\(error.context ?? error.message)",
+                ])
+        }
+        var response = service.faults.response(error, requestID: requestID, versions: service.negotiation)
+        if error.code == .unauthorized { response.headers["www-authenticate"] = "Keystone uri=\"\(service.publicURL)\"" }
+        return response
+    }
+}
+
+/// Access rules of application credentials: what a token with them may call.
+enum AccessRules {
+    /// - Throws: 401 as keystonemiddleware does when no rule fits.
+    static func check(_ rules: JSONValue?, service: String, method: String, path: String) throws {
+        guard let rules = rules?.arrayValue, !rules.isEmpty else { return }
+        let fits = rules.contains { rule in
+            rule["service"]?.stringValue == service && rule["method"]?.stringValue?.uppercased() == method
+                && matches(rule["path"]?.stringValue ?? "", path)
+        }
+        guard fits else { throw ResourceError(.unauthorized, "The request is outside the access rules of the application credential.") }
+    }
+
+    /// `*` and `{name}` stand for one segment, `**` for any number.
+    static func matches(_ pattern: String, _ path: String) -> Bool {
+        func fits(_ pattern: ArraySlice<Substring>, _ path: ArraySlice<Substring>) -> Bool {
+            guard let first = pattern.first else { return path.isEmpty }
+            if first == "**" { return path.indices.contains { fits(pattern.dropFirst(), path[$0...]) } || fits(pattern.dropFirst(), []) }
+            guard let segment = path.first else { return false }
+            guard first == "*" || first.hasPrefix("{") || first == segment else { return false }
+            return fits(pattern.dropFirst(), path.dropFirst())
+        }
+        return fits(pattern.split(separator: "/")[...], path.split(separator: "/")[...])
+    }
+}

@@ -1,0 +1,116 @@
+import HTTPTypes
+import Hummingbird
+import Kernel
+import Logging
+import NIOCore
+import ServiceLifecycle
+import Telemetry
+
+/// Serves an API over HTTP, with `/healthz`, `/readyz` and `/metrics` beside it.
+package struct HTTPServer: Service {
+    private let api: API
+    private let host: String
+    private let port: Int
+    private let ready: @Sendable () async throws -> Void
+    private let metrics: Metrics
+    private let log: Logger
+
+    /// - Parameter ready: throws with words for the operator while the service cannot do its work.
+    package init(
+        api: API, host: String, port: Int, metrics: Metrics, log: Logger,
+        ready: @escaping @Sendable () async throws -> Void
+    ) {
+        self.api = api
+        self.host = host
+        self.port = port
+        self.metrics = metrics
+        self.log = log
+        self.ready = ready
+    }
+
+    package func run() async throws {
+        let application = Application(
+            responder: Responder(api: api, ready: ready, metrics: metrics),
+            configuration: .init(address: .hostname(host, port: port), serverName: nil, backlog: 1024), logger: quiet)
+        try await application.run()
+    }
+
+    /// Hummingbird's own records below warning are of no use to an operator.
+    private var quiet: Logger {
+        var logger = log
+        logger.logLevel = max(.warning, log.logLevel)
+        return logger
+    }
+}
+
+private struct Responder: HTTPResponder {
+    typealias Context = BasicRequestContext
+
+    let api: API
+    let ready: @Sendable () async throws -> Void
+    let metrics: Metrics
+
+    func respond(to request: Hummingbird.Request, context: Context) async throws -> Hummingbird.Response {
+        let target = request.head.path ?? "/"
+        let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        let path = parts.first.map(String.init) ?? "/"
+        if let own = await builtIn(path) { return own.hummingbird }
+        let query: Query
+        do { query = try Query(parsing: parts.count == 2 ? parts[1] : "") } catch let error as ResourceError {
+            return api.service.faults.response(error, requestID: "", versions: nil).hummingbird
+        }
+        let headers = Headers(request.headers.map { ($0.name.canonicalName, $0.value) })
+        let incoming = IncomingRequest(
+            method: request.method.rawValue, path: path, query: query, headers: headers, body: request.body)
+        return await api.respond(to: incoming).hummingbird
+    }
+
+    private func builtIn(_ path: String) async -> Response? {
+        switch path {
+        case "/healthz": return Response(status: 200, headers: ["content-type": "text/plain"], body: .bytes(Array("ok\n".utf8)))
+        case "/readyz":
+            do {
+                try await ready()
+                return Response(status: 200, headers: ["content-type": "text/plain"], body: .bytes(Array("ready\n".utf8)))
+            } catch {
+                let text = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
+                return Response(status: 503, headers: ["content-type": "text/plain"], body: .bytes(Array((text + "\n").utf8)))
+            }
+        case "/metrics":
+            return Response(
+                status: 200, headers: ["content-type": "text/plain; version=0.0.4"],
+                body: .bytes(Array(metrics.render().utf8)))
+        case "/openapi.json": return Response.json(200, OpenAPI.document(api))
+        default: return nil
+        }
+    }
+}
+
+extension Response {
+    fileprivate var hummingbird: Hummingbird.Response {
+        var fields = HTTPFields()
+        for (name, value) in headers.fields {
+            if let name = HTTPField.Name(name) { fields.append(HTTPField(name: name, value: value)) }
+        }
+        let status = HTTPResponse.Status(code: status)
+        switch body {
+        case .none: return Hummingbird.Response(status: status, headers: fields)
+        case .bytes(let bytes):
+            return Hummingbird.Response(
+                status: status, headers: fields, body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+        case .stream(let length, let write):
+            let body = ResponseBody(contentLength: length) { writer in
+                var sink: any ByteSink = WriterSink(writer: writer)
+                try await write(&sink)
+                try await writer.finish(nil)
+            }
+            return Hummingbird.Response(status: status, headers: fields, body: body)
+        }
+    }
+}
+
+private struct WriterSink: ByteSink {
+    var writer: any ResponseBodyWriter
+
+    mutating func write(_ bytes: ByteBuffer) async throws { try await writer.write(bytes) }
+}

@@ -1,0 +1,94 @@
+import JSON
+import Kernel
+
+package enum Method: String, Sendable, CaseIterable {
+    case get = "GET"
+    case head = "HEAD"
+    case post = "POST"
+    case put = "PUT"
+    case patch = "PATCH"
+    case delete = "DELETE"
+}
+
+/// What a route reads from the request's body.
+package enum RouteBody: Sendable {
+    case none
+    /// JSON that fits the schema.
+    case json(BodySchema)
+    /// Like `json`, and the request may come without a body.
+    case optionalJSON(BodySchema)
+    /// Anything, read by the handler piece by piece.
+    case stream
+}
+
+/// One thing that a client can do: method and path, policy, versions, schema, handler. Everything that is published
+/// about it (routing table, 405s, OpenAPI, policy reference, authorization sweep) follows from this value.
+package struct Route: Sendable {
+    package let method: Method
+    /// `/servers/{server_id}`; `{name}` stands for one segment.
+    package let path: String
+    /// For routes that share a path and are told apart by the body's one member: `os-start`.
+    package let bodyKey: String?
+    /// The policy action: `os_compute_api:servers:show`. Nil for what needs no token.
+    package let action: String?
+    /// The action's rule unless the operator's policy file has another.
+    package let rule: String
+    package let versions: VersionRange
+    package let body: RouteBody
+    package let status: Int
+    package let summary: String
+    package let handler: @Sendable (RequestContext) async throws -> Response
+
+    package init(
+        _ method: Method, _ path: String, key bodyKey: String? = nil, action: String?, rule: String = "!",
+        versions: VersionRange = .all, body: RouteBody = .none, status: Int = 200, _ summary: String = "",
+        handler: @escaping @Sendable (RequestContext) async throws -> Response
+    ) {
+        self.method = method
+        self.path = path
+        self.bodyKey = bodyKey
+        self.action = action
+        self.rule = rule
+        self.versions = versions
+        self.body = body
+        self.status = status
+        self.summary = summary
+        self.handler = handler
+    }
+}
+
+/// A kind of thing that a service manages, with all that clients can do to it.
+package struct Resource: Sendable {
+    /// `server`
+    package let name: String
+    package let routes: [Route]
+    /// Fields as clients see them, where a `Table` declares them.
+    package let fields: [Field]
+
+    package init(_ name: String, fields: [Field] = [], routes: [Route]) {
+        self.name = name
+        self.fields = fields
+        self.routes = routes
+    }
+}
+
+/// What a service is to the outside.
+package struct ServiceDescription: Sendable {
+    /// Type in the catalog: `compute`.
+    package let type: String
+    package let title: String
+    package let faults: FaultStyle
+    package let negotiation: VersionNegotiation?
+    /// The base URL that clients see, without a slash at the end: `http://127.0.0.1:8774`.
+    package let publicURL: String
+
+    package init(
+        type: String, title: String, faults: FaultStyle, negotiation: VersionNegotiation? = nil, publicURL: String
+    ) {
+        self.type = type
+        self.title = title
+        self.faults = faults
+        self.negotiation = negotiation
+        self.publicURL = publicURL
+    }
+}
