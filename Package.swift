@@ -47,10 +47,11 @@ func service(_ name: String, _ executable: String, _ extra: [Target.Dependency] 
     ]
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+func tests(_ name: String, _ dependencies: [Target.Dependency], platform: [Target.Dependency] = ["Kernel", "JSON"])
+    -> Target
+{
     .testTarget(
-        name: name, dependencies: ["Kernel", "JSON", "TestKit"] + dependencies,
-        path: "Tests/\(name)", swiftSettings: swift)
+        name: name, dependencies: ["TestKit"] + platform + dependencies, path: "Tests/\(name)", swiftSettings: swift)
 }
 
 let package = Package(
@@ -122,14 +123,14 @@ let package = Package(
             tests("WebAPITests", ["WebAPI", "Authorization", "Database", "Schema", "Telemetry", log, nio]),
             tests("AuthorizationTests", ["Authorization", "Database", "Schema", log]),
             tests("TidyTests", []),
-            tests("IdentityTests", ["IdentityCore", "IdentityService"] + platform),
-            tests("ImageTests", ["ImageCore", "ImageService"] + platform),
-            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService"] + platform),
-            tests("ComputeTests", ["ComputeCore", "ComputeService"] + platform),
+            tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
+            tests("ImageTests", ["ImageCore", "ImageService"], platform: platform),
+            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService"], platform: platform),
+            tests("ComputeTests", ["ComputeCore", "ComputeService"], platform: platform),
             tests("MessagingTests", ["Messaging", "Database", "Schema", log]),
-            tests("PlacementTests", ["PlacementCore", "PlacementService"] + platform),
+            tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),
             tests("LibvirtTests", ["Libvirt", log]),
-            tests("ComputeAgentTests", ["ComputeAgentCore", "ComputeAgentService", "Libvirt", "OVSDB", nio, nioPosix] + platform),
+            tests("ComputeAgentTests", ["ComputeAgentCore", "ComputeAgentService", "Libvirt", "OVSDB", nio, nioPosix], platform: platform),
             tests("ClientTests", ["Client", log]),
             tests("CLITests", ["Settings", "Client", yaml]),
         ],
