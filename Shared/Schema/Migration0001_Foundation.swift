@@ -46,6 +46,7 @@ let foundationMigration = Migration(
         type text NOT NULL,
         body jsonb NOT NULL,
         request_id text,
+        leased_until timestamptz,
         created_at timestamptz NOT NULL
     );
 

@@ -1,0 +1,31 @@
+import Database
+import Kernel
+
+/// Which messages a consumer has already taken: its effects and this record are committed together.
+package enum Inbox {
+    /// How long records are kept: longer than any message can be repeated.
+    package static let retention: Duration = .seconds(7 * 86_400)
+
+    /// Whether `consumer` sees this message for the first time; records it in the transaction.
+    ///
+    /// - Throws: `DatabaseError`.
+    package static func isFirst(
+        _ connection: Connection, consumer: String, message: UUID128, at now: Timestamp
+    ) throws -> Bool {
+        try connection.execute(
+            """
+            INSERT INTO inbox (consumer, message_id, received_at) VALUES (\(consumer), \(message), \(now))
+            ON CONFLICT DO NOTHING
+            """) == 1
+    }
+
+    /// Forgets old records.
+    ///
+    /// - Returns: how many.
+    /// - Throws: `DatabaseError`.
+    @discardableResult
+    package static func prune(_ connection: Connection, at now: Timestamp) throws -> Int {
+        let before = Timestamp(microseconds: now.microseconds - retention.microseconds)
+        return try connection.execute("DELETE FROM inbox WHERE received_at < \(before)")
+    }
+}

@@ -1,0 +1,90 @@
+import JSON
+import Kernel
+
+/// What travels over the bus: a JSON body with what is needed to answer it and to recognise it again.
+package struct Message: Sendable, Hashable {
+    /// The operation's id: a repetition carries the same one, and consumers de-duplicate by it.
+    package var id: UUID128
+    /// What kind of message the body is; `error` marks a failed reply.
+    package var type: String
+    package var body: JSONValue
+    /// The API request on whose behalf it is sent.
+    package var requestID: String?
+    /// Queue for the answer; nil when none is awaited.
+    package var replyTo: String?
+    /// Ties an answer to its question.
+    package var correlationID: String?
+    /// How long the message is worth delivering; nil means for ever.
+    package var expiration: Duration?
+    /// How often the broker delivered it before without its being acknowledged.
+    package var deliveryCount: Int
+
+    package init(
+        id: UUID128, type: String, body: JSONValue, requestID: String? = nil, replyTo: String? = nil,
+        correlationID: String? = nil, expiration: Duration? = nil, deliveryCount: Int = 0
+    ) {
+        self.id = id
+        self.type = type
+        self.body = body
+        self.requestID = requestID
+        self.replyTo = replyTo
+        self.correlationID = correlationID
+        self.expiration = expiration
+        self.deliveryCount = deliveryCount
+    }
+}
+
+/// Bounds of the bus.
+package enum MessagingLimits {
+    /// Largest body of a message, in bytes. A full set of one host's servers fits.
+    package static let bodyBytesMax = 8 << 20
+    /// Deepest nesting of a body.
+    package static let bodyDepthMax = 64
+    /// Longest name of a queue, in bytes (AMQP's short string).
+    package static let queueNameBytesMax = 255
+    /// Messages that wait in this process for the broker; further ones are refused.
+    package static let waitingMax = 20_000
+    /// Messages sent and not yet confirmed.
+    package static let unconfirmedMax = 1_000
+    /// Deliveries handled at once by one consumer.
+    package static let prefetchMax = 1_000
+    /// Answers awaited at once.
+    package static let requestsMax = 10_000
+    /// Outbox rows relayed in one batch.
+    package static let outboxBatchMax = 200
+}
+
+extension Message {
+    /// The type of a reply that carries an error instead of a result.
+    static let errorType = "error"
+
+    /// The error as the body of a reply. Only what a caller may read crosses the bus.
+    static func body(of error: any Error) -> JSONValue {
+        let shown = (error as? ResourceError) ?? .internalError(String(describing: error))
+        var body: JSONObject = ["code": JSONValue(shown.code.rawValue), "message": .string(shown.message)]
+        if let type = shown.type { body["type"] = .string(type) }
+        if let retryAfter = shown.retryAfter { body["retry_after"] = JSONValue(retryAfter) }
+        return .object(body)
+    }
+
+    /// The result of a reply.
+    ///
+    /// - Throws: the `ResourceError` that an error reply carries.
+    func result() throws -> JSONValue {
+        guard type == Message.errorType else { return body }
+        let code = body["code"]?.intValue.flatMap { ResourceError.Code(rawValue: $0) } ?? .internalError
+        throw ResourceError(
+            code, body["message"]?.stringValue ?? "The request failed.", type: body["type"]?.stringValue,
+            retryAfter: body["retry_after"]?.intValue)
+    }
+
+    /// The answer to this message.
+    ///
+    /// - Throws: nothing; nil when nobody awaits one.
+    func reply(id: UUID128, type: String, body: JSONValue) -> Message? {
+        guard replyTo != nil else { return nil }
+        return Message(
+            id: id, type: type, body: body, requestID: requestID, correlationID: correlationID,
+            expiration: .seconds(60))
+    }
+}

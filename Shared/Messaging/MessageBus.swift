@@ -1,0 +1,157 @@
+import JSON
+import Kernel
+import Telemetry
+
+/// How a queue is consumed.
+package struct ConsumeOptions: Sendable {
+    /// Deliveries handled at the same time; 1 keeps their order.
+    package var prefetch: Int
+    /// Deliveries of one message before it is set aside in `<queue>.poison`.
+    package var deliveriesMax: Int
+    /// Wait before the first repetition after a failure; doubles with each further one.
+    package var retryDelay: Duration
+    package var retryDelayMax: Duration
+
+    package init(
+        prefetch: Int = 16, deliveriesMax: Int = 20, retryDelay: Duration = .milliseconds(200),
+        retryDelayMax: Duration = .seconds(30)
+    ) {
+        self.prefetch = min(max(1, prefetch), MessagingLimits.prefetchMax)
+        self.deliveriesMax = max(1, deliveriesMax)
+        self.retryDelay = retryDelay
+        self.retryDelayMax = retryDelayMax
+    }
+
+    /// The wait after `failures` failed deliveries.
+    func delay(afterFailures failures: Int) -> Duration {
+        let factor = 1 << min(max(0, failures - 1), 20)
+        return min(retryDelay * factor, retryDelayMax)
+    }
+}
+
+/// A failure that no repetition mends: the message is set aside at once.
+package struct PoisonMessage: Error, Sendable, CustomStringConvertible {
+    package let reason: String
+    package init(_ reason: String) { self.reason = reason }
+    package var description: String { reason }
+}
+
+/// Durable queues of JSON messages.
+///
+/// Delivery is at least once and, after failures, out of order: handlers ensure a state or de-duplicate (`Inbox`).
+package protocol MessageBus: Sendable {
+    /// Hands a message to the durable queue `queue`, which comes into being when it does not exist.
+    ///
+    /// Returns when the broker has it safely. While the broker is away the call waits.
+    ///
+    /// - Throws: `ResourceError` 503 when the broker did not confirm in time (it may have the message all the same) or
+    ///   too many messages wait, 413 when the body is too large.
+    func publish(_ message: Message, to queue: String) async throws
+
+    /// Handles the messages of `queue` until the task is cancelled.
+    ///
+    /// A delivery is acknowledged when `handler` returns. When it throws, the message is delivered again after a
+    /// delay, and after `options.deliveriesMax` deliveries (at once for `PoisonMessage`) moved to `<queue>.poison`.
+    func consume(
+        queue: String, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
+    ) async throws
+
+    /// Sends a question and returns the body of its answer.
+    ///
+    /// The question may be delivered twice when the broker fails meanwhile.
+    ///
+    /// - Throws: the `ResourceError` that the other side answered with; 503 when no answer came in time.
+    func request(_ message: Message, to queue: String, timeout: Duration) async throws -> JSONValue
+
+    /// Sends `answer` to a queue that exists only as long as its asker; nothing happens when that has gone.
+    func answer(_ message: Message, to queue: String) async throws
+
+    /// Ids for answers.
+    func newMessageID() -> UUID128
+
+    /// Whether the broker is reachable now.
+    var isConnected: Bool { get }
+}
+
+extension MessageBus {
+    package func consume(
+        queue: String, handler: @escaping @Sendable (Message) async throws -> Void
+    ) async throws {
+        try await consume(queue: queue, options: ConsumeOptions(), handler: handler)
+    }
+
+    /// Answers `message` with `body`; nothing when nobody awaits an answer.
+    package func reply(to message: Message, _ body: JSONValue) async throws {
+        guard let queue = message.replyTo, let reply = message.reply(id: newMessageID(), type: "reply", body: body)
+        else { return }
+        try await answer(reply, to: queue)
+    }
+
+    /// Answers `message` with an error, which `request` throws at the asker.
+    package func reply(to message: Message, failure error: any Error) async throws {
+        guard let queue = message.replyTo,
+            let reply = message.reply(id: newMessageID(), type: Message.errorType, body: Message.body(of: error))
+        else { return }
+        try await answer(reply, to: queue)
+    }
+
+    /// Answers the questions that arrive in `queue` until the task is cancelled.
+    ///
+    /// An error that `handler` throws is the answer to a question; for a message that awaits none it means delivery
+    /// again, as in `consume`.
+    package func serve(
+        queue: String, options: ConsumeOptions = ConsumeOptions(),
+        handler: @escaping @Sendable (Message) async throws -> JSONValue
+    ) async throws {
+        try await consume(queue: queue, options: options) { message in
+            let body: JSONValue
+            do { body = try await handler(message) } catch {
+                guard message.replyTo != nil, !(error is CancellationError) else { throw error }
+                try await reply(to: message, failure: error)
+                return
+            }
+            try await reply(to: message, body)
+        }
+    }
+}
+
+/// What becomes of one delivery.
+enum DeliveryOutcome: Sendable {
+    case done
+    case again(after: Duration, any Error)
+    case poison(reason: String)
+    case cancelled
+
+    /// Runs `handler` on a delivery under its request id and judges the end.
+    static func of(
+        _ message: Message, options: ConsumeOptions, handler: @Sendable (Message) async throws -> Void
+    ) async -> DeliveryOutcome {
+        let deliveries = message.deliveryCount + 1
+        guard deliveries <= options.deliveriesMax else {
+            return .poison(reason: "delivered \(message.deliveryCount) times without success")
+        }
+        do {
+            try await RequestScope.$current.withValue(message.requestID) { try await handler(message) }
+            return .done
+        } catch is CancellationError {
+            return .cancelled
+        } catch let poison as PoisonMessage {
+            return .poison(reason: poison.reason)
+        } catch {
+            if deliveries >= options.deliveriesMax {
+                return .poison(reason: "failed \(deliveries) times, at last with: \(error)")
+            }
+            return .again(after: options.delay(afterFailures: deliveries), error)
+        }
+    }
+
+    /// The message as it is kept in `<queue>.poison`.
+    static func poisoned(_ message: Message, queue: String, reason: String) -> Message {
+        Message(
+            id: message.id, type: "poison",
+            body: [
+                "queue": .string(queue), "reason": .string(reason), "type": .string(message.type),
+                "body": message.body,
+            ], requestID: message.requestID)
+    }
+}
