@@ -30,7 +30,7 @@ func library(_ name: String, _ library: String, package: String) -> Target {
 /// What every API service links: the request path, the store and the engine.
 let platform: [Target.Dependency] = [
     "Kernel", "JSON", "Database", "Schema", "Workflow", "Messaging", "WebAPI", "Authorization",
-    "Telemetry", "Settings", "Client", log, lifecycle,
+    "Telemetry", "Settings", "Client", "ServiceKit", log, lifecycle,
 ]
 
 func service(_ name: String, _ executable: String, _ extra: [Target.Dependency] = []) -> [Target] {
@@ -88,6 +88,11 @@ let package = Package(
             [
                 "Kernel", "JSON", "Database", "Authorization", "Telemetry", hummingbird, nio, httpTypes, log,
                 lifecycle, crypto,
+            ]),
+        shared(
+            "ServiceKit",
+            [
+                "Kernel", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", log, lifecycle,
             ]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),

@@ -1,0 +1,151 @@
+import Authorization
+import Database
+import Foundation
+import Kernel
+import Logging
+import Schema
+import ServiceLifecycle
+import Settings
+import Telemetry
+import WebAPI
+
+/// What every API service's process has before its own parts: settings, log, metrics, database, authenticator.
+///
+/// An executable is `await ServiceProcess.main("wolke-image", section: "image", keys: …) { try await ImageApplication($0).run() }`.
+package struct ServiceProcess: Sendable {
+    /// The executable's name: `wolke-image`.
+    package let name: String
+    /// The settings section, and the service's name in `endpoints`: `image`.
+    package let section: String
+    package let settings: Settings
+    package let ambient: Ambient
+    package let log: Logger
+    package let metrics: Metrics
+    package let database: Database
+    /// What stands on the command line beside `--config FILE`.
+    package let arguments: [String]
+
+    /// Keys that every API service has in its section.
+    private static let sectionKeys: [SettingsKey] = [
+        .string("policy_file", default: nil, "YAML file of policy rules (`action: rule`) that replace the defaults.")
+    ]
+
+    // MARK: start
+
+    /// Runs an executable to its end: reads command line and settings, opens the database, calls `body`. A failure is
+    /// written to standard error in words and ends the process with status 1.
+    ///
+    /// - Parameters:
+    ///   - keys: the keys of the service's own section, all of them.
+    ///   - borrowing: keys of other sections beside the common ones.
+    package static func main(
+        _ name: String, section: String, keys: [SettingsKey], borrowing: SettingsSchema? = nil,
+        _ body: (ServiceProcess) async throws -> Void
+    ) async {
+        do {
+            let process = try open(name, section: section, keys: keys, borrowing: borrowing)
+            try await body(process)
+            process.database.close()
+        } catch is CancellationError {
+            return
+        } catch {
+            let text = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
+            FileHandle.standardError.write(Data("\(name): \(text)\n".utf8))
+            exit(1)
+        }
+    }
+
+    private static func open(
+        _ name: String, section: String, keys: [SettingsKey], borrowing: SettingsSchema?
+    ) throws -> ServiceProcess {
+        var arguments = Array(CommandLine.arguments.dropFirst())
+        var path: String?
+        if let index = arguments.firstIndex(of: "--config") {
+            guard index + 1 < arguments.count else { throw ResourceError.badRequest("--config needs a file name") }
+            path = arguments[index + 1]
+            arguments.removeSubrange(index...(index + 1))
+        }
+        var schema = SettingsSchema.common + .section(section, keys + sectionKeys)
+        if let borrowing { schema = schema + borrowing }
+        let settings = try Settings.load(
+            path: path, environment: ProcessInfo.processInfo.environment, schema: schema)
+        let ambient = Ambient()
+        let database = Database(
+            DatabaseConfiguration(
+                connectionString: settings.requiredSecret("database.url").exposed,
+                connectionsMax: settings.integer("database.connections")))
+        return ServiceProcess(
+            name: name, section: section, settings: settings, ambient: ambient,
+            log: Telemetry.logger(service: name, level: settings.string("log.level")), metrics: Metrics(),
+            database: database, arguments: arguments)
+    }
+
+    // MARK: parts
+
+    /// The authenticator of this process; also one of the services that `run` runs.
+    ///
+    /// - Throws: when `tokens.public_keys_file` is missing or malformed.
+    package func makeAuthenticator() throws -> TokenAuthenticator {
+        guard let path = settings.optionalString("tokens.public_keys_file") else {
+            throw ResourceError.badRequest("the setting tokens.public_keys_file is missing")
+        }
+        return TokenAuthenticator(
+            verifier: try TokenVerifier(file: try SettingsFile.text(path)), database: database, ambient: ambient)
+    }
+
+    /// The rules of the operator's policy file; empty without one.
+    ///
+    /// - Throws: `SettingsError` naming the file and what is wrong in it.
+    package func policyOverrides() throws -> [String: String] {
+        guard let path = settings.optionalString("\(section).policy_file") else { return [:] }
+        return try SettingsFile.texts(path)
+    }
+
+    /// The service's public base URL.
+    package var publicURL: String { settings.endpoint(section) }
+
+    /// Serves `api` and runs `services` until SIGTERM or SIGINT, then lets what is under way end.
+    ///
+    /// - Parameters:
+    ///   - services: the authenticator, workers, consumers; stopped after the HTTP server.
+    ///   - ready: what `/readyz` asks beside the database; throws with words for the operator.
+    /// - Throws: when the schema is not this build's, or a part fails.
+    package func run(
+        _ api: API, services: [any Service], ready: @escaping @Sendable () async throws -> Void = {}
+    ) async throws {
+        try await Schema.require(database)
+        let database = database
+        let server = HTTPServer(
+            api: api, host: settings.string("endpoints.bind"), port: settings.integer("endpoints.\(section)_port"),
+            metrics: metrics, log: log
+        ) {
+            _ = try await database.read { try $0.query("SELECT 1 AS one")[0].int("one") }
+            try await ready()
+        }
+        log.notice("starting", metadata: ["url": "\(publicURL)"])
+        try await run(services + [server])
+    }
+
+    /// Runs `services` until SIGTERM or SIGINT; the last one is stopped first.
+    package func run(_ services: [any Service]) async throws {
+        var quiet = log
+        quiet.logLevel = max(.warning, log.logLevel)
+        let group = ServiceGroup(
+            configuration: ServiceGroupConfiguration(
+                services: services.map { .init(service: $0, serviceName: "\(type(of: $0))") },
+                gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
+        try await group.run()
+        log.notice("stopped")
+    }
+}
+
+/// A loop as a service: cancelled when the process shuts down.
+package struct BackgroundLoop: Service {
+    private let body: @Sendable () async throws -> Void
+
+    package init(_ body: @escaping @Sendable () async throws -> Void) { self.body = body }
+
+    package func run() async throws {
+        try await cancelWhenGracefulShutdown { try await body() }
+    }
+}
