@@ -157,6 +157,11 @@ package struct Notification: Sendable, Hashable {
     package let channel: String
     package let payload: String
 
+    package init(channel: String, payload: String) {
+        self.channel = channel
+        self.payload = payload
+    }
+
     /// Sent on every channel after the listening session was (re)opened: look at everything once.
     package static let resync = Notification(channel: "*", payload: "")
 }

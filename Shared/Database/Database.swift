@@ -72,6 +72,7 @@ package final class Database: Sendable {
     /// Runs statements without an explicit transaction.
     ///
     /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away.
+    @discardableResult
     package func read<Value: Sendable>(_ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
         try await submit { connection in
             try Database.reconnecting(connection) { try body($0) }
@@ -79,6 +80,7 @@ package final class Database: Sendable {
     }
 
     /// Runs statements in one read-only snapshot.
+    @discardableResult
     package func snapshot<Value: Sendable>(
         _ body: @escaping @Sendable (Connection) throws -> Value
     ) async throws -> Value {
@@ -95,6 +97,7 @@ package final class Database: Sendable {
     /// Runs `body` in one transaction; a deadlock or serialization failure runs it again, a few times.
     ///
     /// - Throws: what `body` throws, after rolling back; `ResourceError` 503 while PostgreSQL is away.
+    @discardableResult
     package func write<Value: Sendable>(_ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
         let random = random
         return try await submit { connection in

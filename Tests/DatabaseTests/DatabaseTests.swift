@@ -42,7 +42,7 @@ import Testing
     @Test func brokenSessionIsReopened() async throws {
         try await TestDatabase.with(connectionsMax: 1) { test in
             await #expect(throws: (any Error).self) {
-                try await test.database.read { try $0.query("SELECT pg_terminate_backend(pg_backend_pid())") }
+                try await test.database.read { try $0.execute("SELECT pg_terminate_backend(pg_backend_pid())") }
             }
             let one = try await test.database.read { try $0.query("SELECT 1 AS one")[0].int("one") }
             #expect(one == 1)
@@ -67,8 +67,8 @@ import Testing
             try await withThrowingTaskGroup(of: Void.self) { group in
                 for _ in 0..<64 {
                     group.addTask {
-                        try await test.database.write {
-                            try $0.execute("UPDATE quota_usages SET used = used + 1 WHERE project_id = 'p'")
+                        try await test.database.write { connection in
+                            _ = try connection.execute("UPDATE quota_usages SET used = used + 1 WHERE project_id = 'p'")
                         }
                     }
                 }

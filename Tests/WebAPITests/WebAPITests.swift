@@ -1,1 +1,234 @@
-// WebAPITests
+import Authorization
+import Database
+import JSON
+import Kernel
+import Logging
+import Telemetry
+import TestKit
+import Testing
+import WebAPI
+
+/// A small resource that uses everything a service uses.
+private struct Notes: Sendable {
+    let database: Database
+    static let quota = Quota(defaults: ["note:notes": 3]) { resource, asked, used, limit in
+        .forbidden("Quota exceeded for \(resource): Requested \(asked), but already used \(used) of \(limit)")
+    }
+    static let table = Table(
+        "notes t", defaultSort: [("title", false)],
+        fields: [
+            Field("id", filter: .equals), Field("title", filter: .regex, sortable: true),
+            Field("created", .timestamp, "t.created_at"), Field("secret", visibleBy: "notes:see_secret"),
+            Field("late", .boolean, "true", versions: VersionRange(from: Microversion(2, 5))),
+        ])
+
+    func api(ambient: Ambient = Ambient(random: SeededRandom(seed: 1))) throws -> API {
+        try API(
+            service: ServiceDescription(
+                type: "note", title: "Notes", faults: .compute,
+                negotiation: VersionNegotiation(
+                    minimum: Microversion(2, 1), maximum: Microversion(2, 9), serviceType: "note"),
+                publicURL: "http://notes.example"),
+            resources: [
+                Resource(
+                    "note", fields: Notes.table.fields,
+                    routes: [
+                        Route(.get, "/notes", action: "notes:list", rule: "rule:project_reader_or_admin", handler: list),
+                        Route(
+                            .post, "/notes", action: "notes:create", rule: "rule:project_member_or_admin",
+                            body: .json(.wrapped("note", .object([
+                                .init("title", .name, required: true),
+                                .init("colour", .enumeration(["red"]), versions: VersionRange(from: Microversion(2, 3))),
+                            ]))), status: 201, handler: create),
+                        Route(
+                            .get, "/notes/{id}", action: "notes:show", rule: "rule:project_reader_or_admin", handler: show),
+                        Route(.get, "/broken", action: "notes:broken", rule: "@") { _ in .empty() },
+                    ])
+            ],
+            rules: ["notes:see_secret": "role:admin"], authenticator: StaticAuthenticator.standard, ambient: ambient,
+            log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
+    }
+
+    func list(_ context: RequestContext) async throws -> Response {
+        let project = try context.caller.requireProject()
+        try context.authorize(target: .project(project))
+        let request = try context.listRequest(filters: ["title", "id"])
+        return try await database.read {
+            try Notes.table.list($0, context, collection: "notes", request, scope: "t.project_id = \(project)")
+        }
+    }
+
+    func create(_ context: RequestContext) async throws -> Response {
+        let project = try context.caller.requireProject()
+        let decision = try context.authorize(project, target: .project(project))
+        let title = context.body["note"]?["title"]?.stringValue ?? ""
+        let id = context.ambient.newUUID()
+        return try await context.write(database) { connection in
+            try Notes.quota.reserve(connection, project: decision.value, [("note:notes", 1)])
+            try connection.execute(
+                "INSERT INTO notes (id, project_id, title, secret, created_at) VALUES (\(id), \(project), \(title), 's', \(context.ambient.now))")
+            let response = try Notes.table.response(connection, context, name: "note", status: 201, where: "t.id = \(id)")
+            return Change(response ?? .empty(), "note", id.description, content: ["title": .string(title)])
+        }
+    }
+
+    func show(_ context: RequestContext) async throws -> Response {
+        let id = try context.uuidParameter("id", of: "Note")
+        return try await database.read { connection in
+            let missing = ResourceError.notFound("Note \(id) could not be found.")
+            guard let row = try connection.query("SELECT project_id FROM notes WHERE id = \(id)").first else { throw missing }
+            let target = PolicyTarget.project(try row.string("project_id"))
+            _ = try context.authorizeVisible(id, target: target, visibleBy: "notes:show", notFound: missing)
+            guard let response = try Notes.table.response(connection, context, name: "note", where: "t.id = \(id)") else {
+                throw missing
+            }
+            return response
+        }
+    }
+
+    static func with(_ body: (API, Database) async throws -> Void) async throws {
+        try await TestDatabase.with { test in
+            try await test.database.read {
+                try $0.script(
+                    "CREATE TABLE notes (id uuid PRIMARY KEY, project_id text, title text, secret text, created_at timestamptz)")
+            }
+            try await body(try Notes(database: test.database).api(), test.database)
+        }
+    }
+}
+
+extension API {
+    fileprivate func call(
+        _ method: String, _ target: String, token: String? = "member", headers: [(String, String)] = [],
+        body: JSONValue? = nil
+    ) async throws -> (status: Int, json: JSONValue, headers: Headers) {
+        var fields = Headers(headers)
+        if let token { fields["x-auth-token"] = token }
+        let response = await respond(to: try IncomingRequest(method, target, headers: fields, body: body?.encoded ?? []))
+        let bytes = response.bytes ?? []
+        return (response.status, bytes.isEmpty ? .null : try JSONValue.parse(bytes), response.headers)
+    }
+}
+
+private func note(_ title: String) -> JSONValue { ["note": ["title": .string(title)]] }
+
+@Suite struct RequestPathTests {
+    @Test func createShowList() async throws {
+        try await Notes.with { api, database in
+            let created = try await api.call("POST", "/notes", body: note("one"))
+            #expect(created.status == 201)
+            let id = try #require(created.json["note"]?["id"]?.stringValue)
+            #expect(created.json["note"]?["secret"] == nil)
+            #expect(created.headers["x-openstack-request-id"]?.hasPrefix("req-") == true)
+            let shown = try await api.call("GET", "/notes/\(id)")
+            #expect(shown.json == created.json)
+            #expect(try await api.call("GET", "/notes/\(id)", token: "other").status == 404)
+            #expect(try await api.call("GET", "/notes/\(id)", token: "admin").json["note"]?["secret"] == "s")
+            let audited = try await database.read { try $0.query("SELECT count(*) AS n FROM audit_records")[0].int("n") }
+            #expect(audited == 1)
+        }
+    }
+
+    @Test func pagesCoverEverythingOnce() async throws {
+        try await Notes.with { api, _ in
+            for title in ["c", "a", "b"] { _ = try await api.call("POST", "/notes", body: note(title)) }
+            var seen: [String] = []
+            var marker: String?
+            repeat {
+                let page = try await api.call("GET", "/notes?limit=1" + (marker.map { "&marker=\($0)" } ?? ""))
+                let notes = page.json["notes"]?.arrayValue ?? []
+                seen += notes.compactMap { $0["title"]?.stringValue }
+                marker = notes.last?["id"]?.stringValue
+                #expect((page.json["notes_links"] != nil) == (seen.count < 3))
+            } while marker != nil && seen.count < 10 && seen.count % 4 != 3
+            #expect(seen == ["a", "b", "c"])
+            let filtered = try await api.call("GET", "/notes?title=%5Eb")
+            #expect(filtered.json["notes"]?.arrayValue?.count == 1)
+            #expect(try await api.call("GET", "/notes?marker=nope").status == 400)
+            #expect(try await api.call("GET", "/notes?limit=-1").status == 400)
+        }
+    }
+
+    @Test func badInputIsNamed() async throws {
+        try await Notes.with { api, _ in
+            for (body, word) in [
+                (["note": ["title": ""]] as JSONValue, "too short"), (["note": [:]], "required"),
+                (["note": ["title": 5]], "string"), (["note": ["title": "x", "other": 1]], "other"),
+                (["note": ["title": .string(String(repeating: "x", count: 256))]], "too long"), ([], "object"),
+                (["note": ["title": "x", "colour": "red"]], "colour"),
+            ] {
+                let answer = try await api.call("POST", "/notes", body: body)
+                #expect(answer.status == 400)
+                #expect(answer.json["badRequest"]?["message"]?.stringValue?.contains(word) == true, "\(answer.json)")
+            }
+            let newer = [("OpenStack-API-Version", "note 2.3")]
+            #expect(try await api.call("POST", "/notes", headers: newer, body: ["note": ["title": "x", "colour": "red"]]).status == 201)
+            let raw = await api.respond(to: try IncomingRequest("POST", "/notes", headers: ["x-auth-token": "member"], body: Array("{".utf8)))
+            #expect(raw.status == 400)
+        }
+    }
+
+    @Test func versionsAreNegotiated() async throws {
+        try await Notes.with { api, _ in
+            let id = try #require(try await api.call("POST", "/notes", body: note("x")).json["note"]?["id"]?.stringValue)
+            let latest = try await api.call("GET", "/notes/\(id)", headers: [("OpenStack-API-Version", "note latest")])
+            #expect(latest.json["note"]?["late"] == true)
+            #expect(latest.headers["openstack-api-version"] == "note 2.9")
+            #expect(try await api.call("GET", "/notes", headers: [("OpenStack-API-Version", "note 3.0")]).status == 406)
+            #expect(try await api.call("GET", "/notes", headers: [("OpenStack-API-Version", "note two")]).status == 400)
+        }
+    }
+
+    @Test func callersAreDecidedOn() async throws {
+        try await Notes.with { api, _ in
+            #expect(try await api.call("GET", "/notes", token: nil).status == 401)
+            #expect(try await api.call("GET", "/notes", token: "forged").status == 401)
+            #expect(try await api.call("GET", "/notes", token: nil, headers: [("X-Roles", "admin"), ("X-Project-Id", "p1")]).status == 401)
+            #expect(try await api.call("POST", "/notes", token: "reader", body: note("x")).status == 403)
+            #expect(try await api.call("GET", "/notes", token: "unscoped").status == 403)
+            #expect(try await api.call("GET", "/nothing").status == 404)
+            let wrong = try await api.call("DELETE", "/notes")
+            #expect(wrong.status == 405)
+            #expect(wrong.headers["allow"] == "GET, POST")
+            #expect(try await api.call("GET", "/broken").status == 500)
+        }
+    }
+
+    @Test func quotaIsExactUnderConcurrency() async throws {
+        try await Notes.with { api, database in
+            let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
+                for index in 0..<12 { group.addTask { try await api.call("POST", "/notes", body: note("n\(index)")).status } }
+                return try await group.reduce(into: [Int]()) { $0.append($1) }
+            }
+            #expect(statuses.filter { $0 == 201 }.count == 3)
+            #expect(statuses.filter { $0 == 403 }.count == 9)
+            let used = try await database.read { try $0.query("SELECT used FROM quota_usages")[0].int("used") }
+            #expect(used == 3)
+        }
+    }
+
+    @Test func idempotencyKeyGivesOneResource() async throws {
+        try await Notes.with { api, database in
+            let key = [("Idempotency-Key", "k1")]
+            let ids = try await withThrowingTaskGroup(of: String?.self) { group in
+                for _ in 0..<8 {
+                    group.addTask { try await api.call("POST", "/notes", headers: key, body: note("same")).json["note"]?["id"]?.stringValue }
+                }
+                return try await group.reduce(into: Set<String?>()) { $0.insert($1) }
+            }
+            #expect(ids.count == 1)
+            #expect(try await api.call("POST", "/notes", headers: key, body: note("other")).status == 422)
+            let count = try await database.read { try $0.query("SELECT count(*) AS n FROM notes")[0].int("n") }
+            #expect(count == 1)
+        }
+    }
+
+    @Test func openAPIHasEveryRoute() async throws {
+        try await Notes.with { api, _ in
+            let document = OpenAPI.document(api)
+            for route in api.resources.flatMap(\.routes) {
+                #expect(document["paths"]?[route.path]?[route.method.rawValue.lowercased()] != nil)
+            }
+        }
+    }
+}
