@@ -165,8 +165,9 @@ package struct Policy: Sendable {
     package init(defaults: [String: String], overrides: [String: String] = [:]) throws {
         var texts = Policy.common
         texts.merge(defaults) { $1 }
-        for name in overrides.keys where texts[name] == nil && !name.contains("_") && !name.contains(":") {
-            throw ResourceError.badRequest("policy file: unknown rule \"\(name)\"")
+        // Names with a colon are actions; others are the operator's own helper rules.
+        for name in overrides.keys where name.contains(":") && texts[name] == nil {
+            throw ResourceError.badRequest("policy file: unknown action \"\(name)\"")
         }
         texts.merge(overrides) { $1 }
         rules = try texts.mapValues { try PolicyExpression.parse($0) }
