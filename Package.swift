@@ -14,6 +14,7 @@ let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 let nio: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 let httpTypes: Target.Dependency = .product(name: "HTTPTypes", package: "swift-http-types")
 let httpClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -105,7 +106,7 @@ let package = Package(
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
         + service("Placement", "wolke-placement")
         + service("Compute", "wolke-compute", [crypto])
-        + service("ComputeAgent", "wolke-compute-agent", ["Libvirt", "OVSDB", nio, nioPosix, hummingbird])
+        + service("ComputeAgent", "wolke-compute-agent", ["Libvirt", "OVSDB", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
         + service("BlockStorage", "wolke-block-storage")
         + service("Image", "wolke-image", [crypto, nio, nioPosix])
@@ -113,7 +114,7 @@ let package = Package(
             .executableTarget(
                 name: "osctl",
                 dependencies: [
-                    "Kernel", "JSON", "Settings", "Client", "Database", "Schema", "Telemetry", "OVSDB",
+                    "Kernel", "JSON", "Settings", "Client", "Database", "Schema", "Telemetry", "OVSDB", "Authorization",
                     arguments, yaml, log,
                 ],
                 path: "osctl", swiftSettings: swift),
@@ -121,7 +122,7 @@ let package = Package(
             tests(
                 "OVSDBTests",
                 ["OVSDB", nio, nioPosix, log, .product(name: "NIOEmbedded", package: "swift-nio")]),
-            tests("NetworkTests", ["NetworkCore", "NetworkService", "OVSDB", "Database", "Schema", log]),
+            tests("NetworkTests", ["NetworkCore", "NetworkService", "OVSDB"], platform: platform),
             tests("DatabaseTests", ["Database", "Schema"]),
             tests("SettingsTests", ["Settings"]),
             tests("WorkflowTests", ["Workflow", "Database", "Schema", log]),

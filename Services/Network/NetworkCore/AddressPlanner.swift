@@ -1,0 +1,62 @@
+import Kernel
+
+/// Chooses addresses; what is taken is the caller's to find out and the store's unique index to decide.
+package enum AddressPlanner {
+    /// How many addresses the pools have together; saturates.
+    package static func size(_ pools: [AddressPool]) -> UInt128 {
+        pools.reduce(UInt128(0)) { total, pool in
+            let (sum, overflow) = total.addingReportingOverflow(pool.count)
+            return overflow ? UInt128.max : sum
+        }
+    }
+
+    /// The address at `index` of all pools laid end to end.
+    package static func address(_ pools: [AddressPool], at index: UInt128) -> IPAddress? {
+        var rest = index
+        for pool in pools {
+            if rest < pool.count { return pool.start.advanced(by: rest) }
+            rest -= pool.count
+        }
+        return nil
+    }
+
+    /// Up to `count` different addresses drawn from the pools.
+    package static func candidates(_ pools: [AddressPool], count: Int, random: any RandomSource) -> [IPAddress] {
+        let size = size(pools)
+        guard size > 0 else { return [] }
+        var seen: Set<UInt128> = []
+        var result: [IPAddress] = []
+        for _ in 0..<count * 2 where result.count < count {
+            let drawn = size > UInt128(Int.max) ? UInt128(random.next() >> 1) : UInt128(random.below(Int(size)))
+            let index = drawn % size
+            if seen.insert(index).inserted, let address = address(pools, at: index) { result.append(address) }
+        }
+        return result
+    }
+
+    /// The free addresses in ascending order, `count` at most.
+    package static func free(_ pools: [AddressPool], taken: Set<IPAddress>, count: Int) -> [IPAddress] {
+        var result: [IPAddress] = []
+        for pool in pools.sorted() {
+            var next: IPAddress? = pool.start
+            while let address = next, address <= pool.end, result.count < count {
+                if !taken.contains(address) { result.append(address) }
+                next = address.advanced(by: 1)
+            }
+        }
+        return result
+    }
+
+    /// The address that a guest with this hardware address gives itself (RFC 4291, modified EUI-64).
+    package static func autoAddress(_ network: IPNetwork, mac: MACAddress) -> IPAddress {
+        let high = (mac.value >> 24) ^ 0x020000
+        let low = mac.value & 0xff_ffff
+        let interface = UInt128(high) << 40 | UInt128(0xfffe) << 24 | UInt128(low)
+        return IPAddress(version: .v6, value: network.network.value | interface)
+    }
+
+    /// A hardware address with the prefix that Networking uses.
+    package static func newMAC(_ random: any RandomSource) -> MACAddress {
+        MACAddress(value: 0xfa16_3e00_0000 | (random.next() & 0xff_ffff))
+    }
+}

@@ -1,0 +1,41 @@
+/// Limits of the Networking API; what a project may have is its quota, these hold for everybody.
+package enum NetworkLimits {
+    package static let poolsPerSubnetMax = 64
+    package static let dnsNameserversMax = 5
+    package static let hostRoutesMax = 20
+    package static let routesPerRouterMax = 30
+    package static let fixedIPsPerPortMax = 5
+    package static let addressPairsMax = 10
+    package static let securityGroupsPerPortMax = 16
+    package static let bulkMax = 256
+    package static let tagsMax = 50
+    package static let tagLengthMax = 255
+    package static let descriptionLengthMax = 255
+    package static let deviceIDLengthMax = 255
+    package static let mtuMin = 68
+    package static let mtuMax = 65_535
+    /// Subnets up to this many addresses hand them out in order; larger ones at random, which needs no look at what is
+    /// taken.
+    package static let orderedPoolSize = 1024
+    /// Addresses tried at random in one round.
+    package static let candidates = 32
+    /// Operations in one northbound transaction, unless one resource alone needs more.
+    package static let northboundOperationsMax = 500
+    /// Gateway chassis per router.
+    package static let gatewayChassisMax = 5
+}
+
+/// Prefixes and values of `device_owner` that mean something to the engine.
+package enum DeviceOwner {
+    package static let routerInterface = "network:router_interface"
+    package static let routerGateway = "network:router_gateway"
+    package static let floatingIP = "network:floatingip"
+    /// The port through which hypervisors serve metadata: the same address on every one of them.
+    package static let metadata = "network:distributed"
+    package static let computePrefix = "compute:"
+    package static let networkPrefix = "network:"
+
+    /// Whether traffic of the port is the plane's own and never filtered.
+    package static func isTrusted(_ owner: String) -> Bool { owner.hasPrefix(networkPrefix) }
+    package static func isRouterPort(_ owner: String) -> Bool { owner == routerInterface || owner == routerGateway }
+}

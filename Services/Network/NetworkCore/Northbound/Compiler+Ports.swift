@@ -1,0 +1,125 @@
+import Kernel
+
+extension Compiler {
+    /// Rows of a port: its switch port and, for a router's interface, the router port on the other side.
+    ///
+    /// - Parameter subnets: those of the port's fixed IPs, by id.
+    package func compile(
+        _ port: Port, network: Network, subnets: [UUID128: Subnet]
+    ) -> NBDesired {
+        // A floating IP's port only keeps its address.
+        guard port.deviceOwner != DeviceOwner.floatingIP else { return .nothing }
+        let key = Compiler.switchPortKey(port.id)
+        var columns: [String: NBValue] = [
+            "name": .string("\(port.id)"), "enabled": .boolean(port.adminStateUp), "type": .string(""),
+            "options": .map([:]), "addresses": .none, "port_security": .none, "dhcpv4_options": .none,
+            "dhcpv6_options": .none,
+        ]
+        columns["external_ids"] = .map([
+            "wolke:name": port.name, "wolke:device_id": port.deviceID, "wolke:device_owner": port.deviceOwner,
+            "wolke:project_id": port.projectID,
+        ])
+        if DeviceOwner.isRouterPort(port.deviceOwner) { return compileRouterPort(port, network, subnets, key, columns) }
+
+        let own = ([port.mac.description] + port.fixedIPs.map(\.address.description)).joined(separator: " ")
+        var addresses: Set<String> = [own]
+        if port.deviceOwner == DeviceOwner.metadata {
+            columns["type"] = .string("localport")
+        } else {
+            for fixed in port.fixedIPs {
+                guard let subnet = subnets[fixed.subnetID], subnet.servesDHCP else { continue }
+                let column = subnet.cidr.version == .v4 ? "dhcpv4_options" : "dhcpv6_options"
+                columns[column] = .row(Compiler.dhcpKey(subnet.id))
+            }
+            if port.isSecured {
+                columns["port_security"] = .strings(portSecurity(port, own))
+            } else if !DeviceOwner.isTrusted(port.deviceOwner) {
+                addresses.insert("unknown")
+            }
+            // Frames to the hardware address of a pair must reach the port as well.
+            for pair in port.addressPairs {
+                if let mac = pair.mac, mac != port.mac { addresses.insert("\(mac)") }
+            }
+        }
+        columns["addresses"] = .strings(addresses)
+        let row = NBRow(key, in: Compiler.switchKey(port.networkID), column: "ports", columns)
+        guard port.isSecured else { return NBDesired(rows: [row]) }
+        var memberships: Set<NBMembership> = [NBMembership(group: Compiler.dropGroupKey, member: key)]
+        for group in port.securityGroups {
+            memberships.insert(NBMembership(group: Compiler.groupKey(group), member: key))
+        }
+        return NBDesired(rows: [row], memberships: memberships)
+    }
+
+    private func portSecurity(_ port: Port, _ own: String) -> Set<String> {
+        var byMAC: [MACAddress: [String]] = [:]
+        for pair in port.addressPairs { byMAC[pair.mac ?? port.mac, default: []].append(pair.ip) }
+        var result: Set<String> = []
+        let extra = (byMAC[port.mac] ?? []).sorted()
+        result.insert(([own] + extra).joined(separator: " "))
+        for (mac, addresses) in byMAC where mac != port.mac {
+            result.insert(([mac.description] + addresses.sorted()).joined(separator: " "))
+        }
+        return result
+    }
+
+    private func compileRouterPort(
+        _ port: Port, _ network: Network, _ subnets: [UUID128: Subnet], _ key: NBKey,
+        _ base: [String: NBValue]
+    ) -> NBDesired {
+        guard let router = UUID128(port.deviceID) else { return .nothing }
+        let isGateway = port.deviceOwner == DeviceOwner.routerGateway
+        let name = Compiler.routerPortName(port.id)
+        var columns = base
+        columns["type"] = .string("router")
+        columns["addresses"] = .strings(["router"])
+        var options = ["router-port": name]
+        if isGateway { options["nat-addresses"] = "router" }
+        columns["options"] = .map(options)
+
+        let networks = port.fixedIPs.compactMap { fixed -> String? in
+            subnets[fixed.subnetID].map { "\(fixed.address)/\($0.cidr.prefixLength)" }
+        }
+        // A router port needs an address (the schema's minimum is one).
+        guard !networks.isEmpty else { return .nothing }
+        let portKey = NBKey(.logicalRouterPort, "\(port.id)")
+        var rows = [
+            NBRow(key, in: Compiler.switchKey(port.networkID), column: "ports", columns),
+            NBRow(
+                portKey, in: Compiler.routerKey(router), column: "ports",
+                [
+                    "name": .string(name), "mac": .string(port.mac.description), "networks": .strings(networks),
+                    "enabled": .boolean(port.adminStateUp), "options": .map([:]),
+                    "ipv6_ra_configs": .map(isGateway ? [:] : advertisement(port, network, subnets)),
+                    "external_ids": .map([:]),
+                ]),
+        ]
+        if isGateway {
+            let chassis = gatewayChassis(for: router, physicalNetwork: network.provider.physicalNetwork)
+            for (index, chassis) in chassis.enumerated() {
+                rows.append(
+                    NBRow(
+                        NBKey(.gatewayChassis, "\(port.id)/\(chassis)"), in: portKey, column: "gateway_chassis",
+                        [
+                            "name": .string("\(name)_\(chassis)"), "chassis_name": .string(chassis),
+                            "priority": .integer(chassis.isEmpty ? 0 : NetworkLimits.gatewayChassisMax - index),
+                            "external_ids": .map([:]),
+                        ]))
+            }
+        }
+        return NBDesired(rows: rows)
+    }
+
+    private func advertisement(_ port: Port, _ network: Network, _ subnets: [UUID128: Subnet]) -> [String: String] {
+        let modes = port.fixedIPs.compactMap { subnets[$0.subnetID] }
+            .filter { $0.cidr.version == .v6 }.compactMap(\.ipv6RouterMode)
+        guard let mode = modes.first else { return [:] }
+        let name =
+            switch mode {
+            case .slaac: "slaac"
+            case .stateful: "dhcpv6_stateful"
+            case .stateless: "dhcpv6_stateless"
+            }
+        return ["address_mode": name, "send_periodic": "true", "mtu": String(network.mtu)]
+    }
+}

@@ -1,0 +1,91 @@
+import Kernel
+
+extension Compiler {
+    /// Priorities of ACLs; OVN takes the highest that matches.
+    private enum Priority {
+        static let drop = 1001
+        static let allow = 1002
+    }
+
+    /// The group of all secured ports: nothing passes that no rule allows.
+    package func compileGlobal() -> NBDesired {
+        let key = Compiler.dropGroupKey
+        let name = Compiler.dropGroupName
+        var rows = [NBRow(key, ["name": .string(name), "external_ids": .map([:])])]
+        func acl(_ id: String, _ direction: String, _ match: String, _ action: String, _ priority: Int) {
+            rows.append(
+                NBRow(
+                    NBKey(.acl, "drop/\(id)"), in: key, column: "acls",
+                    [
+                        "direction": .string(direction), "match": .string(match), "action": .string(action),
+                        "priority": .integer(priority), "log": .boolean(false), "external_ids": .map([:]),
+                    ]))
+        }
+        acl("egress", "from-lport", "inport == @\(name) && ip", "drop", Priority.drop)
+        acl("ingress", "to-lport", "outport == @\(name) && ip", "drop", Priority.drop)
+        // Without an address a guest cannot do anything, whatever its rules are.
+        acl(
+            "dhcpv4", "from-lport", "inport == @\(name) && ip4 && udp && udp.src == 68 && udp.dst == 67", "allow",
+            Priority.allow)
+        acl(
+            "dhcpv6", "from-lport",
+            "inport == @\(name) && ip6 && ip6.dst == {ff02::1:2, ff05::1:3} && udp && udp.src == 546 && udp.dst == 547",
+            "allow", Priority.allow)
+        return NBDesired(rows: rows)
+    }
+
+    package func compile(_ group: SecurityGroup) -> NBDesired {
+        let key = Compiler.groupKey(group.id)
+        let name = Compiler.groupName(group.id)
+        var rows = [
+            NBRow(key, ["name": .string(name), "external_ids": .map(["wolke:name": group.name])])
+        ]
+        for rule in group.rules {
+            rows.append(
+                NBRow(
+                    NBKey(.acl, "rule/\(rule.id)"), in: key, column: "acls",
+                    [
+                        "direction": .string(rule.direction == .ingress ? "to-lport" : "from-lport"),
+                        "match": .string(Compiler.match(rule, group: name)),
+                        "action": .string(group.stateful ? "allow-related" : "allow-stateless"),
+                        "priority": .integer(Priority.allow), "log": .boolean(false), "external_ids": .map([:]),
+                    ]))
+        }
+        return NBDesired(rows: rows)
+    }
+
+    /// The condition of a rule in OVN's expression language. Every part comes from a typed value.
+    package static func match(_ rule: SecurityGroupRule, group: String) -> String {
+        let ingress = rule.direction == .ingress
+        let ip = rule.etherType == .v4 ? "ip4" : "ip6"
+        let remote = ingress ? "src" : "dst"
+        var terms = [ingress ? "outport == @\(group)" : "inport == @\(group)", ip]
+        if let network = rule.remoteNetwork, network.prefixLength > 0 { terms.append("\(ip).\(remote) == \(network)") }
+        if let other = rule.remoteGroupID {
+            // northd keeps these sets from the addresses of the group's ports.
+            terms.append("\(ip).\(remote) == $\(groupName(other))_\(ip)")
+        }
+        guard let name = rule.protocolName, var number = IPProtocol.number(name) else {
+            return terms.joined(separator: " && ")
+        }
+        if number == IPProtocol.icmp, rule.etherType == .v6 { number = IPProtocol.icmpv6 }
+        switch number {
+        case IPProtocol.icmp, IPProtocol.icmpv6:
+            let icmp = number == IPProtocol.icmp ? "icmp4" : "icmp6"
+            terms.append(icmp)
+            if let type = rule.portRangeMin { terms.append("\(icmp).type == \(type)") }
+            if let code = rule.portRangeMax { terms.append("\(icmp).code == \(code)") }
+        case IPProtocol.tcp, IPProtocol.udp, IPProtocol.sctp:
+            let transport = number == IPProtocol.tcp ? "tcp" : number == IPProtocol.udp ? "udp" : "sctp"
+            terms.append(transport)
+            if let low = rule.portRangeMin, let high = rule.portRangeMax {
+                if low == high { terms.append("\(transport).dst == \(low)") } else {
+                    terms.append("\(transport).dst >= \(low)")
+                    terms.append("\(transport).dst <= \(high)")
+                }
+            }
+        default: terms.append("ip.proto == \(number)")
+        }
+        return terms.joined(separator: " && ")
+    }
+}

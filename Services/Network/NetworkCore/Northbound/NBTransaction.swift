@@ -1,0 +1,184 @@
+import Kernel
+
+/// The row that an operation is about.
+package enum NBTarget: Hashable, Sendable {
+    case uuid(UUID128)
+    /// Inserted by the same transaction.
+    case named(String)
+}
+
+/// One operation on the northbound database; references in values are `uuid` or `named`.
+package enum NBOperation: Hashable, Sendable {
+    case insert(NBTable, name: String, row: [String: NBValue])
+    case update(NBTable, NBTarget, [String: NBValue])
+    /// Deletions come before insertions. Deleted map entries are given by key, as a set of strings.
+    case mutate(NBTable, NBTarget, delete: [String: NBValue], insert: [String: NBValue])
+    case delete(NBTable, UUID128)
+}
+
+/// Collects the differences of several subjects into one list of operations.
+package struct NBTransaction: Sendable {
+    package private(set) var operations: [NBOperation] = []
+    /// Subjects that point at a row which is neither there nor inserted here; look at them again later.
+    package private(set) var incomplete: Set<NBSubject> = []
+    private var inserted: [NBKey: String] = [:]
+    private let model: NBModel
+
+    package init(model: NBModel) { self.model = model }
+
+    /// Adds what it takes to bring the rows of `subject` from what the model shows to `desired`.
+    package mutating func add(_ subject: NBSubject, _ desired: NBDesired) {
+        let wanted = Dictionary(desired.rows.map { ($0.key, $0) }, uniquingKeysWith: { $1 })
+        var present: [NBKey: UUID128] = [:]
+        for uuid in model.uuids(of: subject.description).sorted() {
+            guard let row = model.rows[uuid] else { continue }
+            if let key = row.key, let want = wanted[key], present[key] == nil, isInPlace(uuid, want) {
+                present[key] = uuid
+            } else {
+                remove(uuid, row)
+            }
+        }
+        for row in desired.rows {
+            if let uuid = present[row.key] { change(uuid, to: row, subject) } else { insert(row, subject) }
+        }
+        join(desired.memberships, subject, present)
+    }
+
+    /// Whether the row hangs where it should; one that doesn't is made anew.
+    private func isInPlace(_ uuid: UUID128, _ want: NBRow) -> Bool {
+        guard let parent = want.parent else { return true }
+        guard let place = model.uuid(of: parent) else { return false }
+        return model.referrers(of: uuid).contains(NBModel.Referrer(row: place, column: want.parentColumn))
+    }
+
+    private mutating func remove(_ uuid: UUID128, _ row: NBModel.Row) {
+        switch row.table {
+        case .logicalSwitch, .logicalRouter, .portGroup, .dhcpOptions: operations.append(.delete(row.table, uuid))
+        case .logicalSwitchPort, .logicalRouterPort, .staticRoute, .nat, .acl, .gatewayChassis:
+            // The database drops a row of these tables with the last mention of it.
+            for referrer in model.referrers(of: uuid).sorted(by: { $0.row < $1.row }) {
+                guard let table = model.rows[referrer.row]?.table else { continue }
+                operations.append(
+                    .mutate(
+                        table, .uuid(referrer.row), delete: [referrer.column: .set([.uuid(uuid)])], insert: [:]))
+            }
+        }
+    }
+
+    private mutating func insert(_ row: NBRow, _ subject: NBSubject) {
+        if let parent = row.parent, target(parent) == nil {
+            incomplete.insert(subject)
+            return
+        }
+        let name = NBTransaction.name(row.key, operations.count)
+        var columns = row.columns.mapValues { resolve($0, subject) }.filter { !$0.value.isEmpty }
+        columns["external_ids"] = .map(NBTransaction.identity(row, subject))
+        operations.append(.insert(row.key.table, name: name, row: columns))
+        inserted[row.key] = name
+        if let parent = row.parent, let target = target(parent) {
+            operations.append(
+                .mutate(parent.table, target, delete: [:], insert: [row.parentColumn: .set([.named(name)])]))
+        }
+    }
+
+    private mutating func change(_ uuid: UUID128, to row: NBRow, _ subject: NBSubject) {
+        guard let observed = model.rows[uuid] else { return }
+        var update: [String: NBValue] = [:]
+        var delete: [String: NBValue] = [:]
+        var insert: [String: NBValue] = [:]
+        for (column, value) in row.columns {
+            let wanted = resolve(value, subject)
+            let found = observed.columns[column] ?? .none
+            switch wanted {
+            case .map(let entries):
+                let current = found.entries
+                // An entry with another value is deleted first: inserting keeps the old one.
+                let stale = Set(current.keys.filter { column != "external_ids" && entries[$0] != current[$0] })
+                let changed = Set(current.keys.filter { entries[$0] != nil && entries[$0] != current[$0] })
+                let fresh = entries.filter { current[$0.key] != $0.value }
+                let gone = stale.union(changed)
+                if !gone.isEmpty { delete[column] = .strings(gone) }
+                if !fresh.isEmpty { insert[column] = .map(fresh) }
+            case .set(let atoms):
+                let current = found.atoms
+                guard atoms != current else { continue }
+                if row.key.table.manyValued.contains(column) {
+                    let gone = current.subtracting(atoms)
+                    let fresh = atoms.subtracting(current)
+                    if !gone.isEmpty { delete[column] = .set(gone) }
+                    if !fresh.isEmpty { insert[column] = .set(fresh) }
+                } else {
+                    update[column] = wanted
+                }
+            }
+        }
+        if !update.isEmpty { operations.append(.update(row.key.table, .uuid(uuid), update)) }
+        if !delete.isEmpty || !insert.isEmpty {
+            operations.append(.mutate(row.key.table, .uuid(uuid), delete: delete, insert: insert))
+        }
+    }
+
+    private mutating func join(
+        _ memberships: Set<NBMembership>, _ subject: NBSubject, _ present: [NBKey: UUID128]
+    ) {
+        for membership in memberships.sorted(by: { $0.group.id < $1.group.id }) {
+            guard let group = target(membership.group), let member = atom(membership.member) else {
+                incomplete.insert(subject)
+                continue
+            }
+            if case .uuid(let groupID) = group, case .uuid(let memberID) = member,
+                model.referrers(of: memberID).contains(NBModel.Referrer(row: groupID, column: "ports"))
+            {
+                continue
+            }
+            operations.append(
+                .mutate(membership.group.table, group, delete: [:], insert: ["ports": .set([member])]))
+        }
+        for (key, uuid) in present.sorted(by: { $0.value < $1.value }) where key.table == .logicalSwitchPort {
+            for referrer in model.referrers(of: uuid).sorted(by: { $0.row < $1.row }) {
+                guard let row = model.rows[referrer.row], row.table == .portGroup, let group = row.key,
+                    !memberships.contains(NBMembership(group: group, member: key))
+                else { continue }
+                operations.append(
+                    .mutate(.portGroup, .uuid(referrer.row), delete: ["ports": .set([.uuid(uuid)])], insert: [:]))
+            }
+        }
+    }
+
+    // MARK: references
+
+    private func target(_ key: NBKey) -> NBTarget? {
+        if let name = inserted[key] { return .named(name) }
+        return model.uuid(of: key).map { .uuid($0) }
+    }
+
+    private func atom(_ key: NBKey) -> NBAtom? {
+        switch target(key) {
+        case .named(let name): .named(name)
+        case .uuid(let uuid): .uuid(uuid)
+        case nil: nil
+        }
+    }
+
+    private mutating func resolve(_ value: NBValue, _ subject: NBSubject) -> NBValue {
+        guard case .set(let atoms) = value else { return value }
+        var resolved: Set<NBAtom> = []
+        for element in atoms {
+            guard case .row(let key) = element else {
+                resolved.insert(element)
+                continue
+            }
+            if let found = atom(key) { resolved.insert(found) } else { incomplete.insert(subject) }
+        }
+        return .set(resolved)
+    }
+
+    private static func identity(_ row: NBRow, _ subject: NBSubject) -> [String: String] {
+        var entries = row.columns["external_ids"]?.entries ?? [:]
+        entries[NBKey.idEntry] = row.key.id
+        entries[NBKey.subjectEntry] = subject.description
+        return entries
+    }
+
+    private static func name(_ key: NBKey, _ index: Int) -> String { "r\(index)_\(key.table.rawValue)" }
+}

@@ -1,0 +1,203 @@
+import Kernel
+
+/// The northbound tables that this plane writes. The names are OVN's.
+package enum NBTable: String, Sendable, Hashable, CaseIterable {
+    case logicalSwitch = "Logical_Switch"
+    case logicalSwitchPort = "Logical_Switch_Port"
+    case logicalRouter = "Logical_Router"
+    case logicalRouterPort = "Logical_Router_Port"
+    case staticRoute = "Logical_Router_Static_Route"
+    case nat = "NAT"
+    case portGroup = "Port_Group"
+    case acl = "ACL"
+    case dhcpOptions = "DHCP_Options"
+    case gatewayChassis = "Gateway_Chassis"
+
+    /// Columns with many values: changed by element. All other columns have at most one value.
+    package var manyValued: Set<String> {
+        switch self {
+        case .logicalSwitch: ["ports", "acls"]
+        case .logicalSwitchPort: ["addresses", "port_security"]
+        case .logicalRouter: ["ports", "static_routes", "nat"]
+        case .logicalRouterPort: ["networks", "gateway_chassis"]
+        case .portGroup: ["ports", "acls"]
+        case .staticRoute, .nat, .acl, .dhcpOptions, .gatewayChassis: []
+        }
+    }
+
+    /// Columns that hold other rows.
+    package var referenceColumns: [String] {
+        switch self {
+        case .logicalSwitch: ["ports", "acls"]
+        case .logicalRouter: ["ports", "static_routes", "nat"]
+        case .logicalRouterPort: ["gateway_chassis"]
+        case .portGroup: ["ports", "acls"]
+        case .logicalSwitchPort, .staticRoute, .nat, .acl, .dhcpOptions, .gatewayChassis: []
+        }
+    }
+
+    /// Columns that this plane reads back.
+    package var columns: [String] {
+        switch self {
+        case .logicalSwitch: ["name", "ports", "other_config", "external_ids"]
+        case .logicalSwitchPort:
+            [
+                "name", "type", "options", "tag", "addresses", "port_security", "up", "enabled", "dhcpv4_options",
+                "dhcpv6_options", "external_ids",
+            ]
+        case .logicalRouter: ["name", "ports", "static_routes", "nat", "enabled", "options", "external_ids"]
+        case .logicalRouterPort:
+            ["name", "gateway_chassis", "options", "networks", "mac", "enabled", "ipv6_ra_configs", "external_ids"]
+        case .staticRoute: ["ip_prefix", "nexthop", "output_port", "policy", "options", "external_ids"]
+        case .nat:
+            ["type", "external_ip", "external_mac", "logical_ip", "logical_port", "options", "external_ids"]
+        case .portGroup: ["name", "ports", "acls", "external_ids"]
+        case .acl: ["priority", "direction", "match", "action", "name", "log", "severity", "external_ids"]
+        case .dhcpOptions: ["cidr", "options", "external_ids"]
+        case .gatewayChassis: ["name", "chassis_name", "priority", "external_ids"]
+        }
+    }
+}
+
+/// What a row stands for: stays the same over its life, and is written into `external_ids`.
+package struct NBKey: Hashable, Sendable, CustomStringConvertible {
+    package let table: NBTable
+    package let id: String
+
+    package init(_ table: NBTable, _ id: String) {
+        self.table = table
+        self.id = id
+    }
+
+    package var description: String { "\(table.rawValue)(\(id))" }
+
+    /// `external_ids` entries that mark a row as this plane's.
+    package static let idEntry = "wolke:id"
+    package static let subjectEntry = "wolke:subject"
+}
+
+/// One element of a column.
+package enum NBAtom: Hashable, Sendable {
+    case string(String)
+    case integer(Int)
+    case boolean(Bool)
+    /// A row by what it stands for; becomes `uuid` or `named` in a transaction.
+    case row(NBKey)
+    case uuid(UUID128)
+    /// A row that the same transaction inserts.
+    case named(String)
+}
+
+/// The value of a column: a scalar is a set of one, an absent optional the empty set.
+package enum NBValue: Hashable, Sendable {
+    case set(Set<NBAtom>)
+    case map([String: String])
+
+    package static let none = NBValue.set([])
+    package static func string(_ value: String) -> NBValue { .set([.string(value)]) }
+    package static func integer(_ value: Int) -> NBValue { .set([.integer(value)]) }
+    package static func boolean(_ value: Bool) -> NBValue { .set([.boolean(value)]) }
+    package static func strings(_ values: some Sequence<String>) -> NBValue {
+        .set(Set(values.map { .string($0) }))
+    }
+    package static func row(_ key: NBKey?) -> NBValue { .set(key.map { [.row($0)] } ?? []) }
+
+    package var atoms: Set<NBAtom> { if case .set(let atoms) = self { atoms } else { [] } }
+    package var entries: [String: String] { if case .map(let entries) = self { entries } else { [:] } }
+    package var isEmpty: Bool { atoms.isEmpty && entries.isEmpty }
+}
+
+/// A row as it should be.
+package struct NBRow: Hashable, Sendable {
+    package let key: NBKey
+    /// The row whose `parentColumn` holds this one; nil for rows that stand alone.
+    package let parent: NBKey?
+    package let parentColumn: String
+    package let columns: [String: NBValue]
+
+    package init(_ key: NBKey, in parent: NBKey? = nil, column: String = "", _ columns: [String: NBValue]) {
+        self.key = key
+        self.parent = parent
+        self.parentColumn = column
+        self.columns = columns
+    }
+}
+
+/// A row's place in a port group that is not its parent.
+package struct NBMembership: Hashable, Sendable {
+    package let group: NBKey
+    package let member: NBKey
+
+    package init(group: NBKey, member: NBKey) {
+        self.group = group
+        self.member = member
+    }
+}
+
+/// What changes together: one resource of the API and the rows that exist because of it.
+package enum NBSubject: Hashable, Sendable, CustomStringConvertible {
+    case global
+    case network(UUID128)
+    case subnet(UUID128)
+    case port(UUID128)
+    case router(UUID128)
+    case floatingIP(UUID128)
+    case securityGroup(UUID128)
+
+    package var description: String {
+        switch self {
+        case .global: "global"
+        case .network(let id): "network/\(id)"
+        case .subnet(let id): "subnet/\(id)"
+        case .port(let id): "port/\(id)"
+        case .router(let id): "router/\(id)"
+        case .floatingIP(let id): "floatingip/\(id)"
+        case .securityGroup(let id): "securitygroup/\(id)"
+        }
+    }
+
+    /// Reads what `description` writes.
+    package init?(_ text: some StringProtocol) {
+        if text == "global" {
+            self = .global
+            return
+        }
+        let parts = text.split(separator: "/")
+        guard parts.count == 2, let id = UUID128(parts[1]) else { return nil }
+        switch parts[0] {
+        case "network": self = .network(id)
+        case "subnet": self = .subnet(id)
+        case "port": self = .port(id)
+        case "router": self = .router(id)
+        case "floatingip": self = .floatingIP(id)
+        case "securitygroup": self = .securityGroup(id)
+        default: return nil
+        }
+    }
+
+    /// Order in which subjects are applied: what others point at comes first.
+    package var rank: Int {
+        switch self {
+        case .global: 0
+        case .securityGroup: 1
+        case .network: 2
+        case .subnet: 3
+        case .router: 4
+        case .port: 5
+        case .floatingIP: 6
+        }
+    }
+}
+
+/// Everything that should exist because of one subject. Empty when the subject is gone.
+package struct NBDesired: Hashable, Sendable {
+    package var rows: [NBRow]
+    package var memberships: Set<NBMembership>
+
+    package init(rows: [NBRow] = [], memberships: Set<NBMembership> = []) {
+        self.rows = rows
+        self.memberships = memberships
+    }
+
+    package static let nothing = NBDesired()
+}

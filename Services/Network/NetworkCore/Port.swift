@@ -1,0 +1,62 @@
+import Kernel
+
+/// An address of a port.
+package struct FixedIP: Hashable, Sendable {
+    package let subnetID: UUID128
+    package let address: IPAddress
+
+    package init(subnetID: UUID128, address: IPAddress) {
+        self.subnetID = subnetID
+        self.address = address
+    }
+}
+
+/// Another address that a guest may use on its port.
+package struct AddressPair: Hashable, Sendable {
+    package let mac: MACAddress?
+    /// An address or a network, as the API has it.
+    package let ip: String
+
+    package init(mac: MACAddress?, ip: String) {
+        self.mac = mac
+        self.ip = ip
+    }
+}
+
+/// A port as the compiler sees it.
+package struct Port: Hashable, Sendable {
+    package var id: UUID128
+    package var networkID: UUID128
+    package var projectID: String
+    package var name: String
+    package var mac: MACAddress
+    package var adminStateUp: Bool
+    package var deviceID: String
+    package var deviceOwner: String
+    package var fixedIPs: [FixedIP]
+    package var addressPairs: [AddressPair]
+    package var portSecurityEnabled: Bool
+    package var securityGroups: [UUID128]
+
+    package init(
+        id: UUID128, networkID: UUID128, projectID: String, name: String = "", mac: MACAddress,
+        adminStateUp: Bool = true, deviceID: String = "", deviceOwner: String = "", fixedIPs: [FixedIP] = [],
+        addressPairs: [AddressPair] = [], portSecurityEnabled: Bool = true, securityGroups: [UUID128] = []
+    ) {
+        self.id = id
+        self.networkID = networkID
+        self.projectID = projectID
+        self.name = name
+        self.mac = mac
+        self.adminStateUp = adminStateUp
+        self.deviceID = deviceID
+        self.deviceOwner = deviceOwner
+        self.fixedIPs = fixedIPs
+        self.addressPairs = addressPairs
+        self.portSecurityEnabled = portSecurityEnabled
+        self.securityGroups = securityGroups
+    }
+
+    /// Whether security groups and the default drop apply.
+    package var isSecured: Bool { portSecurityEnabled && !DeviceOwner.isTrusted(deviceOwner) }
+}

@@ -1,0 +1,154 @@
+import Kernel
+
+/// What a subnet must satisfy; every failure names value and rule in the words clients know.
+package enum SubnetRules {
+    /// Gateway that a subnet gets when the request names none: the first address.
+    package static func defaultGateway(_ cidr: IPNetwork) -> IPAddress? {
+        cidr.prefixLength >= cidr.version.width - 1 ? cidr.first : cidr.first.advanced(by: 1)
+    }
+
+    /// All addresses for hosts: without the network and broadcast address (IPv4), the subnet-router anycast address
+    /// (IPv6), and the gateway.
+    package static func defaultPools(_ cidr: IPNetwork, gateway: IPAddress?) -> [AddressPool] {
+        guard let usable = usableRange(cidr) else { return [] }
+        guard let gateway, usable.contains(gateway) else { return [usable] }
+        var pools: [AddressPool] = []
+        if gateway > usable.start {
+            pools.append(
+                AddressPool(
+                    start: usable.start, end: IPAddress(version: gateway.version, value: gateway.value - 1)))
+        }
+        if gateway < usable.end {
+            pools.append(
+                AddressPool(start: IPAddress(version: gateway.version, value: gateway.value + 1), end: usable.end))
+        }
+        return pools
+    }
+
+    /// The addresses that hosts can have.
+    package static func usableRange(_ cidr: IPNetwork) -> AddressPool? {
+        if cidr.prefixLength >= cidr.version.width - 1 { return AddressPool(start: cidr.first, end: cidr.last) }
+        guard let first = cidr.first.advanced(by: 1) else { return nil }
+        let last =
+            cidr.version == .v4 ? IPAddress(version: .v4, value: cidr.last.value - 1) : cidr.last
+        return AddressPool(start: first, end: last)
+    }
+
+    /// - Throws: 400 for a network that cannot be a subnet.
+    package static func validate(cidr: IPNetwork) throws {
+        guard cidr.prefixLength > 0 else {
+            throw ResourceError.badRequest(
+                "Invalid input for operation: 0 is not allowed as CIDR prefix length.", type: "InvalidInput")
+        }
+        let bad: [(String, String)] = [
+            ("224.0.0.0/4", "multicast"), ("127.0.0.0/8", "loopback"), ("0.0.0.0/8", "this-network"),
+            ("ff00::/8", "multicast"), ("::1/128", "loopback"), ("fe80::/10", "link-local"),
+        ]
+        for (text, kind) in bad {
+            guard let reserved = IPNetwork(text), reserved.version == cidr.version, reserved.overlaps(cidr) else {
+                continue
+            }
+            throw ResourceError.badRequest(
+                "Invalid input for operation: '\(cidr)' overlaps the \(kind) range \(text) and cannot be a subnet.",
+                type: "InvalidInput")
+        }
+    }
+
+    /// - Throws: 400 `InvalidInput` for a gateway that no host of the subnet could reach.
+    package static func validate(gateway: IPAddress, cidr: IPNetwork) throws {
+        let linkLocal = IPNetwork("fe80::/10")
+        if cidr.version == .v6, let linkLocal, linkLocal.contains(gateway) { return }
+        guard let usable = usableRange(cidr), usable.contains(gateway) || (cidr.version == .v6 && gateway == cidr.first)
+        else {
+            throw ResourceError.badRequest(
+                "Invalid input for operation: Gateway \(gateway) is not valid on subnet \(cidr).", type: "InvalidInput")
+        }
+    }
+
+    /// - Throws: 400 `InvalidAllocationPool`, `OutOfBoundsAllocationPool`; 409 `OverlappingAllocationPools`,
+    ///   `GatewayConflictWithAllocationPools`.
+    package static func validate(pools: [AddressPool], cidr: IPNetwork, gateway: IPAddress?) throws {
+        guard pools.count <= NetworkLimits.poolsPerSubnetMax else {
+            throw ResourceError.badRequest(
+                "Invalid input for allocation_pools. Reason: more than \(NetworkLimits.poolsPerSubnetMax) pools.",
+                type: "InvalidInput")
+        }
+        guard let usable = usableRange(cidr) else { return }
+        for pool in pools {
+            let text = "\(pool.start)-\(pool.end)"
+            guard pool.start.version == cidr.version, pool.end.version == cidr.version, pool.start <= pool.end else {
+                throw ResourceError.badRequest(
+                    "The allocation pool \(text) is not valid.", type: "InvalidAllocationPool")
+            }
+            guard usable.contains(pool.start), usable.contains(pool.end) else {
+                throw ResourceError.badRequest(
+                    "The allocation pool \(text) spans beyond the subnet cidr \(cidr).",
+                    type: "OutOfBoundsAllocationPool")
+            }
+            if let gateway, pool.contains(gateway) {
+                throw ResourceError.conflict(
+                    "Gateway ip \(gateway) conflicts with allocation pool \(text).",
+                    type: "GatewayConflictWithAllocationPools")
+            }
+        }
+        let sorted = pools.sorted()
+        for (left, right) in zip(sorted, sorted.dropFirst()) where right.start <= left.end {
+            throw ResourceError.conflict(
+                "Found overlapping allocation pools: \(left.start)-\(left.end), \(right.start)-\(right.end) "
+                    + "for subnet \(cidr).", type: "OverlappingAllocationPools")
+        }
+    }
+
+    /// - Throws: 400 when `cidr` overlaps another subnet of the same network.
+    package static func validateNoOverlap(_ cidr: IPNetwork, on networkID: UUID128, others: [IPNetwork]) throws {
+        for other in others where other.version == cidr.version && other.overlaps(cidr) {
+            throw ResourceError.badRequest(
+                "Invalid input for operation: Requested subnet with cidr: \(cidr) for network: \(networkID) overlaps "
+                    + "with another subnet.", type: "InvalidInput")
+        }
+    }
+
+    /// - Throws: 400 when a router would have two interfaces into overlapping networks.
+    package static func validateRouterInterface(
+        _ cidr: IPNetwork, subnetID: UUID128, routerSubnets: [(id: UUID128, cidr: IPNetwork)]
+    ) throws {
+        for other in routerSubnets {
+            if other.id == subnetID {
+                throw ResourceError.badRequest(
+                    "Bad router request: Router already has a port on subnet \(subnetID).", type: "BadRequest")
+            }
+            if other.cidr.version == cidr.version, other.cidr.overlaps(cidr) {
+                throw ResourceError.badRequest(
+                    "Bad router request: Cidr \(cidr) of subnet \(subnetID) overlaps with cidr \(other.cidr) of "
+                        + "subnet \(other.id).", type: "BadRequest")
+            }
+        }
+    }
+
+    /// - Throws: 400 for host routes or name servers that cannot be handed out.
+    package static func validate(
+        hostRoutes: [Route], dnsNameservers: [IPAddress], cidr: IPNetwork
+    ) throws {
+        guard dnsNameservers.count <= NetworkLimits.dnsNameserversMax else {
+            throw ResourceError.badRequest(
+                "Unable to complete operation for the subnet. The number of DNS nameservers exceeds the limit "
+                    + "\(NetworkLimits.dnsNameserversMax).", type: "DNSNameServersExhausted")
+        }
+        guard hostRoutes.count <= NetworkLimits.hostRoutesMax else {
+            throw ResourceError.badRequest(
+                "Unable to complete operation for the subnet. The number of host routes exceeds the limit "
+                    + "\(NetworkLimits.hostRoutesMax).", type: "HostRoutesExhausted")
+        }
+        for route in hostRoutes {
+            guard route.destination.version == cidr.version, route.nexthop.version == cidr.version else {
+                throw ResourceError.badRequest(
+                    "Invalid input for operation: host route \(route.destination) via \(route.nexthop) does not match "
+                        + "the ip_version of \(cidr).", type: "InvalidInput")
+            }
+        }
+        guard Set(dnsNameservers).count == dnsNameservers.count else {
+            throw ResourceError.badRequest(
+                "Invalid input for dns_nameservers. Reason: Duplicate nameserver.", type: "HTTPBadRequest")
+        }
+    }
+}

@@ -1,0 +1,167 @@
+import Kernel
+import Testing
+
+@testable import NetworkCore
+
+@Suite struct CompilerTests {
+    @Test(arguments: 0..<20) func applyingThePlanLeavesNothingToDo(seed: Int) {
+        let cloud = RandomCloud(seed: UInt64(seed))
+        var northbound = NorthboundSimulator()
+        let plan = cloud.plan(cloud.subjects, northbound.model)
+        #expect(plan.incomplete.isEmpty)
+        northbound.apply(plan.operations)
+        #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
+        #expect(northbound.count(.logicalSwitch) == cloud.networks.count)
+        #expect(northbound.count(.logicalRouter) == cloud.routers.count)
+    }
+
+    @Test(arguments: 0..<20) func oneSubjectPerTransactionEndsTheSame(seed: Int) {
+        let cloud = RandomCloud(seed: UInt64(seed))
+        var northbound = NorthboundSimulator()
+        for subject in cloud.subjects { northbound.apply(cloud.plan([subject], northbound.model).operations) }
+        #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
+    }
+
+    @Test(arguments: 0..<10) func deletingEverythingLeavesNothing(seed: Int) {
+        let cloud = RandomCloud(seed: UInt64(seed))
+        var northbound = NorthboundSimulator()
+        northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+        for subject in cloud.subjects.reversed() {
+            var transaction = NBTransaction(model: northbound.model)
+            transaction.add(subject, .nothing)
+            northbound.apply(transaction.operations)
+        }
+        #expect(northbound.rows.isEmpty)
+        #expect(northbound.model.subjects.isEmpty)
+    }
+
+    @Test func aPortCostsTheSameInABigCloud() {
+        var costs: [Int] = []
+        for size in [2, 200] {
+            var cloud = RandomCloud(seed: 5, networks: 2, portsPerNetwork: size)
+            var northbound = NorthboundSimulator()
+            northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+            let model = cloud.ports.values.first { $0.isSecured && !$0.securityGroups.isEmpty }
+            guard var port = model ?? cloud.ports.values.first(where: { $0.isSecured }) else { return }
+            port.id = UUID128(high: 7, low: 7)
+            port.securityGroups = Array(cloud.groups.keys.prefix(1))
+            cloud.ports[port.id] = port
+            let plan = cloud.plan([.port(port.id)], northbound.model)
+            // The row, its place in the switch, two groups; each by one element.
+            costs.append(plan.operations.count)
+            for case .mutate(_, _, _, let insert) in plan.operations {
+                for value in insert.values { #expect(value.atoms.count == 1) }
+            }
+            northbound.apply(plan.operations)
+            #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
+            cloud.ports[port.id] = nil
+            let removal = cloud.plan([.port(port.id)], northbound.model)
+            #expect(removal.operations.count <= 3)
+        }
+        #expect(costs == [4, 4])
+    }
+
+    @Test func oneChangeTouchesItsOwnRowsOnly() throws {
+        var cloud = RandomCloud(seed: 3)
+        var northbound = NorthboundSimulator()
+        northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+
+        let network = try #require(cloud.networks.values.first { !$0.external })
+        cloud.networks[network.id]?.name = "renamed"
+        #expect(cloud.plan(cloud.subjects, northbound.model).operations.count == 1)
+        northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+
+        let port = try #require(cloud.ports.values.first { $0.deviceOwner == "compute:nova" })
+        cloud.ports[port.id]?.adminStateUp = false
+        let disable = cloud.plan(cloud.subjects, northbound.model).operations
+        let uuid = try #require(northbound.model.uuid(of: Compiler.switchPortKey(port.id)))
+        #expect(disable == [.update(.logicalSwitchPort, .uuid(uuid), ["enabled": .boolean(false)])])
+        northbound.apply(disable)
+
+        let group = try #require(cloud.groups.values.first)
+        cloud.groups[group.id]?.rules.append(
+            SecurityGroupRule(id: UUID128(high: 1, low: 1), direction: .ingress, protocolName: "icmp"))
+        #expect(cloud.plan(cloud.subjects, northbound.model).operations.count == 2)
+        northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+        #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
+    }
+
+    @Test func foreignRowsAndDriftAreHandled() throws {
+        let cloud = RandomCloud(seed: 4)
+        var northbound = NorthboundSimulator()
+        northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+        let port = try #require(cloud.ports.values.first { $0.isSecured })
+        let uuid = try #require(northbound.model.uuid(of: Compiler.switchPortKey(port.id)))
+        // Somebody opened the port behind the plane's back, and made a switch of their own.
+        northbound.apply([
+            .update(.logicalSwitchPort, .uuid(uuid), ["type": .string("virtual")]),
+            .mutate(.logicalSwitchPort, .uuid(uuid), delete: [:], insert: ["addresses": .strings(["unknown"])]),
+            .insert(.logicalSwitch, name: "foreign", row: ["name": .string("theirs")]),
+        ])
+        let repair = cloud.plan(cloud.subjects, northbound.model).operations
+        #expect(repair.count == 2)
+        northbound.apply(repair)
+        #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
+        #expect(northbound.rows.values.contains { $0.columns["name"] == .string("theirs") })
+    }
+
+    @Test func metadataRouteAndDefaultRouteAreBothHandedOut() throws {
+        let network = Network(id: UUID128(high: 0, low: 1), projectID: "p")
+        let subnet = Subnet(
+            id: UUID128(high: 0, low: 2), networkID: network.id, cidr: try #require(IPNetwork("10.0.0.0/24")),
+            gatewayIP: IPAddress("10.0.0.1"),
+            hostRoutes: [
+                Route(
+                    destination: try #require(IPNetwork("192.0.2.0/24")), nexthop: try #require(IPAddress("10.0.0.9")))
+            ])
+        let compiler = Compiler(dnsServers: try [#require(IPAddress("9.9.9.9")), #require(IPAddress("2620:fe::fe"))])
+        let options = compiler.compile(subnet, network: network, metadata: IPAddress("10.0.0.2"))
+            .rows[0].columns["options"]?.entries
+        #expect(
+            options?["classless_static_route"]
+                == "{169.254.169.254/32,10.0.0.2, 192.0.2.0/24,10.0.0.9, 0.0.0.0/0,10.0.0.1}")
+        #expect(options?["dns_server"] == "{9.9.9.9}")
+        #expect(options?["mtu"] == "1442")
+        #expect(options?["router"] == "10.0.0.1")
+    }
+
+    @Test func ruleMatches() throws {
+        func match(_ rule: SecurityGroupRule) -> String { Compiler.match(rule, group: "g") }
+        let id = UUID128(high: 0, low: 0)
+        #expect(match(SecurityGroupRule(id: id, direction: .egress)) == "inport == @g && ip4")
+        #expect(
+            match(
+                SecurityGroupRule(
+                    id: id, direction: .ingress, protocolName: "tcp", portRangeMin: 22, portRangeMax: 22,
+                    remoteNetwork: IPNetwork("10.0.0.0/8")))
+                == "outport == @g && ip4 && ip4.src == 10.0.0.0/8 && tcp && tcp.dst == 22")
+        #expect(
+            match(
+                SecurityGroupRule(
+                    id: id, direction: .ingress, protocolName: "17", portRangeMin: 1, portRangeMax: 9, remoteGroupID: id))
+                == "outport == @g && ip4 && ip4.src == $pg_\(id.compact)_ip4 && udp && udp.dst >= 1 && udp.dst <= 9")
+        #expect(
+            match(SecurityGroupRule(id: id, direction: .ingress, etherType: .v6, protocolName: "icmp", portRangeMin: 128))
+                == "outport == @g && ip6 && icmp6 && icmp6.type == 128")
+        #expect(
+            match(SecurityGroupRule(id: id, direction: .egress, protocolName: "50")) == "inport == @g && ip4 && ip.proto == 50")
+    }
+
+    @Test func gatewaysAreSpreadAndMarkedOnesPreferred() {
+        var compiler = Compiler(
+            gateways: (0..<4).map {
+                GatewayCandidate(chassis: "hv\($0)", physicalNetworks: ["p"], isMarked: false)
+            })
+        let random = SeededRandom(seed: 1)
+        var first: [String: Int] = [:]
+        for _ in 0..<400 {
+            let order = compiler.gatewayChassis(for: random.uuid(), physicalNetwork: "p")
+            #expect(order.count == 4)
+            first[order[0], default: 0] += 1
+        }
+        for count in first.values { #expect(count > 50) }
+        #expect(compiler.gatewayChassis(for: random.uuid(), physicalNetwork: "other").isEmpty)
+        compiler.gateways.append(GatewayCandidate(chassis: "gw", physicalNetworks: ["p"], isMarked: true))
+        #expect(compiler.gatewayChassis(for: random.uuid(), physicalNetwork: "p") == ["gw"])
+    }
+}
