@@ -97,7 +97,7 @@ let package = Package(
             ]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),
-        shared("Client", ["Kernel", "JSON", httpClient, nio, httpTypes]),
+        shared("Client", ["Kernel", "JSON", httpClient, nio, nioPosix]),
         .target(
             name: "TestKit",
             dependencies: ["Kernel", "JSON", "Database", "Schema", "Workflow", "WebAPI", "Authorization", log],

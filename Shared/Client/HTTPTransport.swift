@@ -1,0 +1,120 @@
+import AsyncHTTPClient
+import Glibc
+import Kernel
+import NIOCore
+import NIOPosix
+import Synchronization
+
+/// Connections to the APIs. One pool per process and TLS setting, kept for the life of the process.
+final class HTTPTransport: Sendable {
+    struct TLSSettings: Hashable {
+        let verifies: Bool
+        let certificateFile: String?
+    }
+
+    private static let pools = Mutex<[TLSSettings: HTTPTransport]>([:])
+
+    static func shared(_ settings: TLSSettings) -> HTTPTransport {
+        pools.withLock { pools in
+            if let pool = pools[settings] { return pool }
+            let pool = HTTPTransport(settings)
+            pools[settings] = pool
+            return pool
+        }
+    }
+
+    private let client: HTTPClient
+
+    private init(_ settings: TLSSettings) {
+        var configuration = HTTPClient.Configuration(
+            redirectConfiguration: .disallow,
+            timeout: .init(
+                connect: .seconds(ClientLimits.connectSeconds), read: .seconds(ClientLimits.streamIdleSeconds)))
+        if !settings.verifies || settings.certificateFile != nil {
+            var tls = HTTPClient.Configuration(certificateVerification: .fullVerification).tlsConfiguration
+            if !settings.verifies { tls?.certificateVerification = .none }
+            if let file = settings.certificateFile { tls?.trustRoots = .file(file) }
+            configuration.tlsConfiguration = tls
+        }
+        configuration.httpVersion = .http1Only
+        // Repeating is decided here, where it is known whether the request may be repeated.
+        configuration.connectionPool.retryConnectionEstablishment = false
+        client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    }
+
+    /// - Parameter timeout: for the whole exchange; nil for a stream, which only may not pause too long.
+    /// - Throws: `TransportError`, `CancellationError`.
+    func send(_ request: HTTPClientRequest, timeout: Duration?) async throws -> HTTPClientResponse {
+        let deadline: NIODeadline = timeout.map { .now() + .microseconds($0.microseconds) } ?? .distantFuture
+        do {
+            return try await client.execute(request, deadline: deadline)
+        } catch {
+            throw try TransportError.wrap(error)
+        }
+    }
+
+    /// The whole body.
+    ///
+    /// - Parameter truncates: keep the first `bytesMax` bytes of a larger body instead of failing.
+    func collect(_ response: HTTPClientResponse, bytesMax: Int, truncates: Bool = false) async throws -> [UInt8] {
+        var bytes: [UInt8] = []
+        do {
+            for try await chunk in response.body {
+                guard bytes.count + chunk.readableBytes <= bytesMax else {
+                    if truncates { return bytes + chunk.readableBytesView.prefix(bytesMax - bytes.count) }
+                    throw ResourceError.unavailable("the answer is larger than \(bytesMax) bytes")
+                }
+                bytes.append(contentsOf: chunk.readableBytesView)
+            }
+        } catch let error as ResourceError {
+            throw error
+        } catch {
+            throw try TransportError.wrap(error)
+        }
+        return bytes
+    }
+}
+
+/// No answer came.
+struct TransportError: Error {
+    /// Nothing was sent: the request may be repeated whatever it is.
+    let isBeforeSending: Bool
+    let reason: String
+
+    /// - Throws: `CancellationError` when that is what happened.
+    static func wrap(_ error: any Error) throws -> TransportError {
+        if let error = error as? TransportError { return error }
+        if error is CancellationError { throw error }
+        if let error = error as? HTTPClientError {
+            switch error {
+            case .cancelled: throw CancellationError()
+            case .connectTimeout: return TransportError(isBeforeSending: true, reason: "no answer within \(ClientLimits.connectSeconds) s")
+            case .deadlineExceeded, .readTimeout: return TransportError(isBeforeSending: false, reason: "the answer took too long")
+            case .remoteConnectionClosed: return TransportError(isBeforeSending: false, reason: "the connection was closed before the answer")
+            case .invalidURL, .emptyHost, .emptyScheme:
+                return TransportError(isBeforeSending: false, reason: "the address is not a valid URL")
+            default: return TransportError(isBeforeSending: false, reason: error.shortDescription)
+            }
+        }
+        if let error = error as? NIOConnectionError { return TransportError(isBeforeSending: true, reason: reason(error)) }
+        if let error = error as? IOError {
+            return TransportError(isBeforeSending: error.errnoCode == ECONNREFUSED, reason: reason(error))
+        }
+        return TransportError(isBeforeSending: false, reason: "\(error)")
+    }
+
+    private static func reason(_ error: NIOConnectionError) -> String {
+        if let first = error.connectionErrors.first?.error as? IOError { return reason(first) }
+        if error.dnsAError != nil || error.dnsAAAAError != nil { return "the host name \(error.host) is not known" }
+        return "\(error)"
+    }
+
+    private static func reason(_ error: IOError) -> String {
+        switch error.errnoCode {
+        case ECONNREFUSED: "connection refused"
+        case EHOSTUNREACH, ENETUNREACH: "no route to the host"
+        case ECONNRESET: "the connection was reset"
+        default: "\(error)"
+        }
+    }
+}

@@ -1,0 +1,110 @@
+import Kernel
+
+/// A path below a service's API version, such as `"/servers/\(id)"`; interpolated values are percent-encoded as one segment.
+package struct RESTPath: Sendable, Hashable, ExpressibleByStringInterpolation, CustomStringConvertible {
+    /// The encoded path, with its leading slash.
+    package let description: String
+
+    package init(stringLiteral value: String) { description = value }
+
+    package init(stringInterpolation: StringInterpolation) { description = stringInterpolation.text }
+
+    /// A path that already is encoded.
+    package init(encoded: String) { description = encoded }
+
+    package struct StringInterpolation: StringInterpolationProtocol {
+        var text = ""
+
+        package init(literalCapacity: Int, interpolationCount: Int) { text.reserveCapacity(literalCapacity + 36 * interpolationCount) }
+
+        package mutating func appendLiteral(_ literal: String) { text += literal }
+
+        package mutating func appendInterpolation(_ segment: some CustomStringConvertible) {
+            text += URLText.encode(segment.description)
+        }
+
+        /// Another path, taken as it is.
+        package mutating func appendInterpolation(path: RESTPath) { text += path.description }
+    }
+
+    package static func + (left: RESTPath, right: RESTPath) -> RESTPath {
+        RESTPath(encoded: left.description + right.description)
+    }
+
+    /// Whether the path names its API version itself (`/v2.0/ports`) and so counts from the service's root.
+    var hasVersion: Bool {
+        guard let first = description.split(separator: "/").first else { return false }
+        return URLText.isVersion(first)
+    }
+}
+
+/// What is needed of URLs.
+enum URLText {
+    /// Percent-encodes everything but unreserved characters (RFC 3986 §2.3).
+    static func encode(_ text: String) -> String {
+        var result = ""
+        result.reserveCapacity(text.utf8.count)
+        for byte in text.utf8 {
+            switch byte {
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
+                UInt8(ascii: "~"):
+                result.unicodeScalars.append(Unicode.Scalar(byte))
+            default:
+                result += "%" + Hexadecimal.encode([byte]).uppercased()
+            }
+        }
+        return result
+    }
+
+    /// Decodes percent escapes and `+`; nil for a malformed one or invalid UTF-8.
+    static func decode(_ text: some StringProtocol) -> String? {
+        var bytes: [UInt8] = []
+        var iterator = text.utf8.makeIterator()
+        while let byte = iterator.next() {
+            if byte == UInt8(ascii: "%") {
+                guard let high = iterator.next().flatMap(Hexadecimal.value(of:)),
+                    let low = iterator.next().flatMap(Hexadecimal.value(of:))
+                else { return nil }
+                bytes.append(high << 4 | low)
+            } else {
+                bytes.append(byte == UInt8(ascii: "+") ? UInt8(ascii: " ") : byte)
+            }
+        }
+        return String(validating: bytes, as: UTF8.self)
+    }
+
+    static func query(_ items: [(String, String)]) -> String {
+        guard !items.isEmpty else { return "" }
+        return "?" + items.map { encode($0.0) + "=" + encode($0.1) }.joined(separator: "&")
+    }
+
+    /// The query of a link, decoded.
+    static func queryItems(of link: String) -> [(String, String)] {
+        guard let mark = link.firstIndex(of: "?") else { return [] }
+        let text = link[link.index(after: mark)...].prefix { $0 != "#" }
+        return text.split(separator: "&").compactMap { pair in
+            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard let name = decode(parts[0]) else { return nil }
+            guard parts.count == 2 else { return (name, "") }
+            return decode(parts[1]).map { (name, $0) }
+        }
+    }
+
+    /// `v2`, `v2.1`, `v3`.
+    static func isVersion(_ segment: some StringProtocol) -> Bool {
+        let bytes = Array(segment.utf8)
+        guard bytes.count >= 2, bytes[0] == UInt8(ascii: "v") else { return false }
+        return bytes.dropFirst().allSatisfy { (48...57).contains($0) || $0 == UInt8(ascii: ".") }
+    }
+
+    /// Splits a base URL into the service's root and, from its first version segment on, the rest; both without a trailing slash.
+    static func splitVersion(_ url: String) -> (root: String, version: String) {
+        let schemeEnd = url.firstRange(of: "://")?.upperBound ?? url.startIndex
+        let parts = url[schemeEnd...].split(separator: "/", omittingEmptySubsequences: true)
+        let scheme = String(url[..<schemeEnd])
+        let cut = parts.dropFirst().firstIndex(where: isVersion) ?? parts.endIndex
+        let rest = parts[cut...].map { "/" + $0 }.joined()
+        return (scheme + parts[..<cut].joined(separator: "/"), rest)
+    }
+}
