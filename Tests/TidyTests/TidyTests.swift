@@ -1,1 +1,209 @@
-// TidyTests
+import Foundation
+import Testing
+
+/// Rules of the tree that no compiler checks.
+@Suite struct TidyTests {
+    struct Source: Sendable {
+        let path: String
+        let lines: [String]
+        var isTest: Bool { path.hasPrefix("Tests/") || path.hasPrefix("Shared/TestKit/") }
+        var imports: [String] {
+            lines.compactMap { line in
+                let words = line.split(separator: " ").filter { $0 != "@testable" && $0 != "package" && $0 != "public" }
+                return words.count >= 2 && words[0] == "import" ? String(words[words.count - 1]) : nil
+            }
+        }
+        /// The lines without comments and string literals, so that rules see code only.
+        var code: [String] { lines.map(TidyTests.code) }
+    }
+
+    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().path
+
+    static let tracked: [String] = {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/git")
+        process.arguments = ["-C", root, "ls-files"]
+        let pipe = Pipe()
+        process.standardOutput = pipe
+        do { try process.run() } catch { return [] }
+        let data = pipe.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return String(decoding: data, as: UTF8.self).split(separator: "\n").map(String.init)
+            .filter { FileManager.default.fileExists(atPath: root + "/" + $0) }
+    }()
+
+    static let sources: [Source] = tracked.filter { $0.hasSuffix(".swift") }.compactMap { path in
+        guard let text = text(path) else { return nil }
+        return Source(path: path, lines: text.components(separatedBy: "\n"))
+    }
+
+    static func text(_ path: String) -> String? {
+        do { return try String(contentsOfFile: root + "/" + path, encoding: .utf8) } catch { return nil }
+    }
+
+    static func code(_ line: String) -> String {
+        var result = ""
+        var inString = false
+        var previous: Character = " "
+        for character in line {
+            if character == "\"", previous != "\\" { inString.toggle() }
+            if !inString {
+                if character == "/", previous == "/" { return String(result.dropLast()) }
+                result.append(character)
+            }
+            previous = character
+        }
+        return result
+    }
+
+    private func expectNone(_ findings: [String], _ rule: Comment) {
+        #expect(findings.isEmpty, "\(rule): \(findings.prefix(20).joined(separator: "\n"))")
+    }
+
+    @Test func theTreeIsRead() {
+        #expect(TidyTests.sources.count > 40)
+    }
+
+    // MARK: dependencies
+
+    private static let services = ["Identity", "Placement", "Compute", "ComputeAgent", "Network", "BlockStorage", "Image"]
+
+    @Test func dependenciesPointOneWay() {
+        var findings: [String] = []
+        let modules = Set(TidyTests.services.flatMap { [$0 + "Core", $0 + "Service"] })
+        for source in TidyTests.sources where !source.path.hasPrefix("Tests/") {
+            let parts = source.path.split(separator: "/").map(String.init)
+            for name in source.imports where modules.contains(name) {
+                let own = parts[0] == "Services" && name.hasPrefix(parts[1]) && [parts[1] + "Core", parts[1] + "Service"].contains(name)
+                if !own { findings.append("\(source.path) imports \(name)") }
+                if own, parts[2] == parts[1] + "Core", name.hasSuffix("Service") {
+                    findings.append("\(source.path): Core imports Service")
+                }
+            }
+        }
+        expectNone(findings, "Shared never imports Services, and a service never another's modules")
+    }
+
+    @Test func coresDoNoInput() {
+        let allowed: Set<String> = ["Kernel", "JSON", "Synchronization", "Glibc"]
+        let findings = TidyTests.sources.filter { $0.path.hasPrefix("Services/") && $0.path.contains("Core/") }
+            .flatMap { source in
+                source.imports.filter { !allowed.contains($0) }.map { "\(source.path) imports \($0)" }
+            }
+        expectNone(findings, "a Core module imports Kernel and JSON only")
+    }
+
+    @Test func eachCLibraryHasOneOwner() {
+        for library in ["CLibpq", "CRabbitMQ", "CLibvirt"] {
+            let owners = Set(TidyTests.sources.filter { $0.imports.contains(library) }.map {
+                $0.path.split(separator: "/").prefix(2).joined(separator: "/")
+            })
+            #expect(owners.count <= 1, "\(library) is imported by \(owners)")
+        }
+    }
+
+    // MARK: banned calls
+
+    @Test func timeAndRandomnessAreInjected() {
+        let banned = ["Date()", "UUID()", ".random(", ".randomElement(", "Task.sleep", "SystemRandomNumberGenerator", "clock_gettime"]
+        var findings: [String] = []
+        for source in TidyTests.sources where !source.path.hasPrefix("Shared/Kernel/") && !source.path.hasPrefix("Tests/") {
+            for (index, line) in source.code.enumerated() {
+                for call in banned where line.contains(call) { findings.append("\(source.path):\(index + 1) \(call)") }
+            }
+        }
+        expectNone(findings, "only Kernel asks the machine for time and randomness")
+    }
+
+    @Test func errorsAreNotHidden() {
+        let banned = ["try?", "try!", "fatalError(", "as!"]
+        var findings: [String] = []
+        for source in TidyTests.sources where !source.isTest {
+            for (index, line) in source.code.enumerated() {
+                for call in banned where line.contains(call) { findings.append("\(source.path):\(index + 1) \(call)") }
+            }
+        }
+        expectNone(findings, "errors are handled or thrown")
+    }
+
+    @Test func noShell() {
+        var findings: [String] = []
+        for source in TidyTests.sources where !source.path.hasPrefix("Tests/") {
+            for (index, line) in source.lines.enumerated()
+            where line.contains("/bin/sh") || line.contains("\"-c\"") && line.contains("sh\"") || line.contains("popen(") || TidyTests.code(line).contains("system(") {
+                findings.append("\(source.path):\(index + 1)")
+            }
+        }
+        expectNone(findings, "no shell is ever started; arguments are arrays")
+    }
+
+    // MARK: size
+
+    @Test func filesStayReadable() {
+        let findings = TidyTests.sources.filter { $0.lines.count > 501 }.map { "\($0.path): \($0.lines.count) lines" }
+        expectNone(findings, "a file has at most 500 lines")
+    }
+
+    @Test func functionsStayReadable() {
+        var findings: [String] = []
+        for source in TidyTests.sources {
+            var start: (line: Int, indent: Int, text: String)?
+            for (index, line) in source.lines.enumerated() {
+                let indent = line.prefix { $0 == " " }.count
+                let trimmed = line.trimmingCharacters(in: .whitespaces)
+                if start == nil, trimmed.contains("func ") || trimmed.hasPrefix("init(") || trimmed.contains(" init("),
+                    !trimmed.hasPrefix("//"), !trimmed.hasPrefix("*"), !trimmed.hasSuffix("}")
+                {
+                    start = (index, indent, trimmed)
+                } else if let open = start, trimmed == "}", indent == open.indent {
+                    if index - open.line > 71 { findings.append("\(source.path):\(open.line + 1) \(index - open.line) lines") }
+                    start = nil
+                } else if let open = start, indent < open.indent, !trimmed.isEmpty {
+                    start = nil
+                }
+            }
+        }
+        expectNone(findings, "a function has at most 70 lines")
+    }
+
+    @Test func mainFilesAreThin() {
+        let findings = TidyTests.sources.filter { $0.path.hasPrefix("Services/") && $0.path.hasSuffix("main.swift") && $0.lines.count > 60 }
+            .map(\.path)
+        expectNone(findings, "main.swift has under 60 lines")
+    }
+
+    // MARK: text
+
+    @Test func theTreeIsCleanText() {
+        var findings: [String] = []
+        for path in TidyTests.tracked where !path.hasSuffix(".png") {
+            guard let text = TidyTests.text(path) else {
+                findings.append("\(path): no UTF-8")
+                continue
+            }
+            if text.contains("\r") || text.contains("\t") && path.hasSuffix(".swift") { findings.append("\(path): tab or CR") }
+            if text.contains("TO" + "DO") || text.contains("FIX" + "ME") { findings.append("\(path): unfinished") }
+        }
+        expectNone(findings, "text files are clean")
+    }
+
+    @Test func documentationLinksLeadSomewhere() {
+        var findings: [String] = []
+        for path in TidyTests.tracked where path.hasSuffix(".md") {
+            guard let text = TidyTests.text(path) else { continue }
+            for part in text.components(separatedBy: "](").dropFirst() {
+                let target = part.prefix { $0 != ")" && $0 != "#" }
+                if target.isEmpty || target.contains("://") { continue }
+                let base = (TidyTests.root + "/" + path as NSString).deletingLastPathComponent
+                if !FileManager.default.fileExists(atPath: base + "/" + target) { findings.append("\(path) → \(target)") }
+            }
+        }
+        expectNone(findings, "links in documents lead to files")
+    }
+
+    @Test func ignoredThingsAreNotTracked() {
+        let findings = TidyTests.tracked.filter { $0 == "Package.resolved" || $0.hasPrefix(".build") || $0.hasPrefix(".state") }
+        expectNone(findings, "build products stay out")
+    }
+}
