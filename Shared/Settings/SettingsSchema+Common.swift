@@ -19,13 +19,12 @@ extension SettingsSchema {
         + .section(
             "tokens",
             [
-                .list(
-                    "public_key_files", default: [],
-                    "Files with the Ed25519 public keys (32 bytes in base64) that tokens are checked with; several while keys are rotated."
-                ),
+                .string(
+                    "public_keys_file", default: nil,
+                    "File with the public keys that tokens are checked with, one per line: key id and base64 of 32 Ed25519 bytes; several while keys are rotated."),
                 .string(
                     "signing_key_file", default: nil,
-                    "File with the Ed25519 private key (32 bytes in base64) that Identity signs tokens with; only Identity needs it."),
+                    "File with the private key that Identity signs tokens with (key id and base64 of 32 Ed25519 bytes); only Identity needs it."),
                 .duration("lifetime", default: "12h", "How long a token is valid."),
             ])
         + .section(

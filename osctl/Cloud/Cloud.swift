@@ -1,0 +1,113 @@
+import Database
+import Glibc
+import JSON
+import Kernel
+import Schema
+
+/// One cloud on this machine: everything that its supervisor needs.
+struct Cloud: Sendable {
+    let layout: CloudLayout
+    let secrets: CloudSecrets
+    /// This program, and the directory where the services' executables are beside it.
+    let program: String
+    let guestImage: String?
+    let ambient: Ambient
+
+    private var binaries: String { String(program[..<(program.lastIndex(of: "/") ?? program.startIndex)]) }
+
+    var libvirt: LibvirtParts { LibvirtParts(layout: layout, program: program, hostUUID: secrets.hostUUID) }
+
+    // MARK: What there is
+
+    /// All processes in the order in which people read them.
+    func parts(network: NetworkParts) -> [Part] {
+        StoreParts(layout: layout, secrets: secrets).all + network.all + libvirt.all + services
+    }
+
+    static let schemaMilestone = "database schema"
+
+    var milestones: [Milestone] {
+        let layout = layout
+        let ready = services.map(\.name)
+        return [
+            Milestone(name: Cloud.schemaMilestone, needs: ["postgres"]) {
+                let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1))
+                defer { database.close() }
+                let applied = try await Schema.migrate(database)
+                return applied.isEmpty ? "version \(Schema.version)" : "version \(Schema.version), applied \(applied.count)"
+            },
+            Milestone(name: "first objects", needs: ready) {
+                try await Bootstrap(cloud: self).run()
+            },
+        ]
+    }
+
+    /// Executable, its port before the offset, and what it needs besides database and broker.
+    static let serviceList: [(name: String, port: Int, needs: [String])] = [
+        ("identity", 5000, []),
+        ("placement", 8778, []),
+        ("image", 9292, []),
+        ("network", 9696, ["ovn-northbound", "ovn-southbound"]),
+        ("block-storage", 8776, []),
+        ("compute", 8774, []),
+        ("compute-agent", 8790, ["libvirtd", "ovn-controller"]),
+    ]
+
+    private var services: [Part] {
+        Cloud.serviceList.map { service in
+            let name = "wolke-" + service.name
+            let executable = "\(binaries)/\(name)"
+            let port = layout.port(service.port)
+            var environment = Machine.environment.filter { $0.key.hasPrefix("WOLKE_") }
+            environment["PATH"] = Tool.searchPath
+            environment["LC_ALL"] = "C.UTF-8"
+            environment["HOME"] = "/root"
+            return Part(
+                name: name, group: .wolke, address: "http://127.0.0.1:\(port)",
+                launch: Launch(
+                    arguments: [executable, "--config", layout.configuration], environment: environment, output: "\(layout.log)/\(name).log"),
+                needs: [Cloud.schemaMilestone, "rabbitmq"] + service.needs,
+                readyWithin: .seconds(20),
+                prepare: {
+                    guard access(executable, X_OK) == 0 else { throw CloudError("\(executable) is not built") }
+                },
+                probe: { try await Cloud.ready(port: port) })
+        }
+    }
+
+    /// Asks a service for `/readyz`, which says what is missing when it cannot work.
+    static func ready(port: Int) async throws -> String {
+        let answer = try await Probe.http(port: port, path: "/readyz")
+        guard answer.status == 200 else {
+            throw CloudError("not ready (\(answer.status)): \(answer.body.prefix(300))")
+        }
+        return ""
+    }
+
+    // MARK: Before the start
+
+    /// What is wrong with this machine for a cloud, each in words with what to do; empty when nothing is.
+    func obstacles() -> [String] {
+        var found: [String] = []
+        if geteuid() != 0 { found.append("needs root, for taps and mount namespaces; run it with sudo") }
+        let programs = [
+            StoreParts.postgresBinaries + "/postgres", StoreParts.rabbitmqBinaries + "/rabbitmq-server", "epmd", "ovsdb-server",
+            "ovs-vswitchd", "ovn-northd", "ovn-controller", "ovs-vsctl", "libvirtd", "virtlogd", "virsh", "qemu-system-x86_64",
+            "qemu-img", "ip",
+        ]
+        let missing = programs.filter { Tool.find($0) == nil }
+        if !missing.isEmpty { found.append("not installed: \(missing.joined(separator: ", ")); run `make install`") }
+        if !Machine.exists("/dev/net/tun") { found.append("/dev/net/tun is not there: the kernel needs the tun driver") }
+        let ports =
+            [
+                ("PostgreSQL", layout.postgresPort), ("RabbitMQ", layout.amqpPort), ("Erlang distribution", layout.erlangDistributionPort),
+                ("epmd", layout.epmdPort), ("OVN southbound", layout.southboundPort),
+            ] + Cloud.serviceList.map { ("wolke-" + $0.name, layout.port($0.port)) }
+        let taken = ports.filter { !Machine.isFree(port: $0.1) }
+        if !taken.isEmpty {
+            found.append(
+                "ports in use by something else: \(taken.map { "\($0.1) (\($0.0))" }.joined(separator: ", ")); choose another PORT_OFFSET")
+        }
+        return found
+    }
+}

@@ -1,0 +1,182 @@
+import ArgumentParser
+import Foundation
+import JSON
+import Kernel
+
+/// `osctl cloud`: a complete cloud on this machine, in one directory.
+struct CloudCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "cloud", abstract: "A complete cloud on this machine, in one directory.",
+        subcommands: [Up.self, Down.self, StatusCommand.self, Run.self, PrivateMounts.self])
+
+    /// Longest time from nothing to a ready cloud.
+    static let startLimit: Duration = .seconds(180)
+
+    struct Up: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Start the cloud, or say that it runs.")
+
+        @OptionGroup var options: CloudOptions
+        @Option(help: "Disk image that becomes the public image `guest`.")
+        var guestImage: String?
+
+        func run() async throws {
+            let time = SystemTime()
+            let begun = time.monotonicNanoseconds()
+            let layout = try options.layout()
+            var supervisor = SupervisorRecord.running(layout)
+            if supervisor == nil {
+                supervisor = try await start(layout)
+            } else {
+                print("The cloud in \(layout.state) runs already.")
+            }
+            guard let supervisor else { return }
+            try await follow(layout, supervisor, time)
+            let seconds = Double(time.monotonicNanoseconds() - begun) / 1e9
+            print(Summary.text(layout, seconds: seconds, program: CommandLine.arguments[0]))
+        }
+
+        private func start(_ layout: CloudLayout) async throws -> SupervisorRecord {
+            let program = try Machine.executablePath()
+            try Leftovers.create(layout)
+            let cloud = Cloud(
+                layout: layout, secrets: try .load(layout, Ambient()), program: program, guestImage: guestImage, ambient: Ambient())
+            try await Leftovers.stop(layout, guests: false)
+            let obstacles = cloud.obstacles()
+            guard obstacles.isEmpty else {
+                throw CloudError("this machine is not ready for a cloud:\n  " + obstacles.joined(separator: "\n  "))
+            }
+            unlink(layout.progress)
+            var arguments = [program, "cloud", "run", "--state", layout.state, "--port-offset", "\(layout.portOffset)"]
+            if let guestImage {
+                guard let path = realpath(guestImage, nil) else { throw Machine.failure("find the image", guestImage) }
+                arguments += ["--guest-image", String(cString: path)]
+                free(path)
+            }
+            var environment = Machine.environment
+            environment["PORT_OFFSET"] = nil
+            let launch = Launch(arguments: arguments, environment: environment, output: layout.log + "/supervisor.log")
+            return SupervisorRecord(process: try launch.spawn())
+        }
+
+        /// Shows the supervisor's progress until it says how the start ended.
+        private func follow(_ layout: CloudLayout, _ supervisor: SupervisorRecord, _ time: SystemTime) async throws {
+            var shown = 0
+            while true {
+                let lines = (Machine.readText(layout.progress) ?? "").split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+                for line in lines.dropFirst(shown) {
+                    if line == Progress.readyMark { return }
+                    if line.hasPrefix(Progress.failedMark) {
+                        throw CloudError(line.dropFirst(Progress.failedMark.count).replacing("\u{1}", with: "\n") + "\nThe rest keeps running; see `make status`, stop it with `make down`.")
+                    }
+                    Terminal.print(String(line))
+                }
+                shown = lines.count
+                var status: Int32 = 0
+                waitpid(supervisor.process.pid, &status, WNOHANG)
+                if !supervisor.process.isRunning {
+                    let last = Machine.tail(layout.log + "/supervisor.log", lines: 5).joined(separator: "\n  ")
+                    throw CloudError("the supervisor ended; the last lines of \(layout.log)/supervisor.log:\n  \(last)")
+                }
+                try await time.sleep(for: .milliseconds(50))
+            }
+        }
+    }
+
+    struct Down: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Stop everything that `up` started, and only that.")
+
+        @OptionGroup var options: CloudOptions
+
+        func run() async throws {
+            let layout = try options.layout()
+            let time = SystemTime()
+            let begun = time.monotonicNanoseconds()
+            let supervisor = SupervisorRecord.running(layout)
+            if let supervisor {
+                print("Stopping the cloud in \(layout.state)")
+                supervisor.process.signal(SIGTERM)
+                if try await !supervisor.process.waitForEnd(.seconds(90), time) {
+                    throw CloudError("the supervisor (process \(supervisor.process.pid)) did not end within 90 s; see \(layout.log)/supervisor.log")
+                }
+            }
+            let left = try await Leftovers.stop(layout, guests: true)
+            if supervisor == nil, left == 0 {
+                print("No cloud runs in \(layout.state).")
+            } else {
+                let tenths = Int(Double(time.monotonicNanoseconds() - begun) / 1e8)
+                print("Stopped in \(tenths / 10).\(tenths % 10) s. `make up` brings the same cloud back.")
+            }
+        }
+    }
+
+    struct Run: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Be the cloud's supervisor, in the foreground; ends with everything on SIGTERM or SIGINT.")
+
+        @OptionGroup var options: CloudOptions
+        @Option(help: "Disk image that becomes the public image `guest`.")
+        var guestImage: String?
+
+        func run() async throws {
+            let layout = try options.layout()
+            if SupervisorRecord.running(layout) != nil { throw CloudError("the cloud in \(layout.state) has a supervisor already") }
+            let ambient = Ambient()
+            try Leftovers.create(layout)
+            let cloud = Cloud(
+                layout: layout, secrets: try .load(layout, ambient), program: try Machine.executablePath(),
+                guestImage: guestImage, ambient: ambient)
+            try SupervisorRecord.write(layout)
+            try CloudFiles(layout: layout, secrets: cloud.secrets).write()
+            // The parts inherit it; nothing but the state directory is theirs.
+            guard chdir(layout.state) == 0 else { throw Machine.failure("enter", layout.state) }
+            try await Session(cloud: cloud).run()
+            unlink(layout.supervisorRecord)
+        }
+    }
+}
+
+/// The supervisor's life, from start to signal.
+struct Session: Sendable {
+    let cloud: Cloud
+    /// How long guests may take to shut down before they are ended.
+    static let guestGrace: Duration = .seconds(8)
+
+    func run() async throws {
+        let stop = StopSignal()
+        let network = NetworkParts(layout: cloud.layout)
+        let parts = cloud.parts(network: network)
+        let milestones = cloud.milestones
+        let time = cloud.ambient.time
+        let progress = Progress(path: cloud.layout.progress, total: parts.count + milestones.count, time: time)
+        let supervisor = Supervisor(
+            layout: cloud.layout, parts: parts, milestones: milestones, time: time, progress: progress)
+        let starting = Task {
+            do {
+                try await supervisor.start(within: CloudCommand.startLimit)
+                progress.end(nil)
+            } catch {
+                progress.end("\(error)")
+            }
+        }
+        while !stop.isRaised { try await time.sleep(for: .milliseconds(100)) }
+        starting.cancel()
+        progress.begin("stopping")
+        await supervisor.stop {
+            await cloud.libvirt.stopGuests(grace: Session.guestGrace, progress: progress)
+        }
+        await network.removeDevices()
+    }
+}
+
+/// Whether SIGTERM or SIGINT has come.
+final class StopSignal: Sendable {
+    private static let raised = Flag()
+
+    init() {
+        for number in [SIGTERM, SIGINT] { signal(number) { _ in StopSignal.raised.raise() } }
+        signal(SIGHUP, SIG_IGN)
+        signal(SIGPIPE, SIG_IGN)
+    }
+
+    var isRaised: Bool { StopSignal.raised.isRaised }
+}

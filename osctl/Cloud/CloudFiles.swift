@@ -1,0 +1,86 @@
+import JSON
+import Kernel
+import Settings
+
+/// The files that a cloud leaves for its services and its users.
+struct CloudFiles: Sendable {
+    let layout: CloudLayout
+    let secrets: CloudSecrets
+    static let region = "RegionOne"
+    static let host = "127.0.0.1"
+
+    func write() throws {
+        try Machine.write(layout.configuration, configuration, mode: 0o600)
+        try Machine.write(layout.clouds, clouds, mode: 0o600)
+    }
+
+    var authURL: String { "http://\(CloudFiles.host):\(layout.port(5000))/v3" }
+
+    private var configuration: String {
+        var yaml = YAMLText("Written by `osctl cloud up` at each start; changes are lost. Overrides: WOLKE_<SECTION>_<KEY> in its environment.")
+        yaml.section("database", [("url", .text(layout.databaseURL)), ("connections", .number(8))])
+        yaml.section(
+            "messaging", [("url", .text("amqp://wolke:\(secrets.rabbitmq)@127.0.0.1:\(layout.amqpPort)/%2F"))])
+        yaml.section(
+            "tokens", [("public_keys_file", .text(secrets.publicKeysFile)), ("signing_key_file", .text(secrets.signingKeyFile))])
+        yaml.section("service_user", [("password_file", .text(secrets.servicePasswordFile))])
+        var endpoints: [(String, YAMLText.Value)] = [
+            ("bind", .text(CloudFiles.host)), ("public_host", .text(CloudFiles.host)), ("region", .text(CloudFiles.region)),
+        ]
+        for (service, port) in SettingsSchema.servicePorts { endpoints.append(("\(service)_port", .number(layout.port(port)))) }
+        endpoints.append(("agent_port", .number(layout.port(8790))))
+        yaml.section("endpoints", endpoints)
+        return yaml.text
+    }
+
+    private var clouds: String {
+        var yaml = YAMLText("For the openstack client, openstacksdk and osctl: export OS_CLIENT_CONFIG_FILE=\(layout.clouds)")
+        yaml.line("clouds:")
+        for (cloud, user, project, password) in [
+            ("wolke-admin", "admin", "admin", secrets.admin), ("wolke-demo", "demo", "demo", secrets.demo),
+        ] {
+            yaml.line("  \(cloud):")
+            yaml.line("    auth:")
+            let values = [
+                ("auth_url", authURL), ("username", user), ("password", password), ("project_name", project),
+                ("user_domain_id", "default"), ("project_domain_id", "default"),
+            ]
+            for (name, value) in values { yaml.line("      \(name): \(YAMLText.quoted(value))") }
+            yaml.line("    region_name: \(YAMLText.quoted(CloudFiles.region))")
+            yaml.line("    interface: public")
+            yaml.line("    identity_api_version: 3")
+        }
+        return yaml.text
+    }
+}
+
+/// Builds YAML of sections with plain values; every text is quoted.
+struct YAMLText {
+    enum Value {
+        case text(String)
+        case number(Int)
+        case flag(Bool)
+        case list([String])
+    }
+
+    private(set) var text: String
+
+    init(_ comment: String) { text = "# \(comment)\n" }
+
+    mutating func line(_ line: String) { text += line + "\n" }
+
+    mutating func section(_ name: String, _ values: [(String, Value)]) {
+        line("\(name):")
+        for (key, value) in values {
+            switch value {
+            case .text(let value): line("  \(key): \(YAMLText.quoted(value))")
+            case .number(let value): line("  \(key): \(value)")
+            case .flag(let value): line("  \(key): \(value)")
+            case .list(let values): line("  \(key): [\(values.map(YAMLText.quoted).joined(separator: ", "))]")
+            }
+        }
+    }
+
+    /// A double-quoted scalar; JSON's escapes are YAML's.
+    static func quoted(_ value: String) -> String { JSONValue.string(value).description }
+}

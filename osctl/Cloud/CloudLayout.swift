@@ -1,0 +1,93 @@
+import Kernel
+
+/// Where everything of one cloud is on this machine: derived from the state directory and the port offset alone.
+struct CloudLayout: Sendable, Hashable {
+    /// Absolute path.
+    let state: String
+    /// Added to every port; also tells the bridges and the external network of two clouds apart.
+    let portOffset: Int
+
+    /// Longest state path: sockets below it must fit into the 107 bytes of a Unix socket's address.
+    static let statePathMax = 70
+    static let portOffsetMax = 9_000
+
+    // MARK: Ports
+
+    var postgresPort: Int { 15_432 + portOffset }
+    var amqpPort: Int { 5_673 + portOffset }
+    var erlangDistributionPort: Int { 25_673 + portOffset }
+    var epmdPort: Int { 14_369 + portOffset }
+    var southboundPort: Int { 16_642 + portOffset }
+    func port(_ standard: Int) -> Int { standard + portOffset }
+
+    // MARK: Directories and files
+
+    var run: String { state + "/run" }
+    var log: String { state + "/log" }
+    var secrets: String { state + "/secrets" }
+    var postgres: String { state + "/postgres" }
+    var rabbitmq: String { state + "/rabbitmq" }
+    var ovn: String { state + "/ovn" }
+    var libvirt: String { state + "/libvirt" }
+    var configuration: String { state + "/wolke.yaml" }
+    var clouds: String { state + "/clouds.yaml" }
+    var description: String { state + "/cloud.json" }
+    var supervisorRecord: String { run + "/supervisor.json" }
+    var partsRecord: String { run + "/parts.json" }
+    var progress: String { run + "/progress" }
+
+    var vswitchSocket: String { ovn + "/run/db.sock" }
+    var northboundSocket: String { ovn + "/run/nb.sock" }
+    var southboundSocket: String { ovn + "/run/sb.sock" }
+    var libvirtSocket: String { libvirt + "/run/libvirt-sock" }
+    var libvirtURI: String { "qemu:///system?socket=" + libvirtSocket }
+
+    // MARK: Network
+
+    private var suffix: String { portOffset == 0 ? "" : String(portOffset) }
+    /// OVS puts its internal ports into the machine's own network namespace, so each cloud has its own names.
+    var integrationBridge: String { "wbr-int" + suffix }
+    var externalBridge: String { "wbr-ex" + suffix }
+    var datapathDevice: String { "wovs-dp" + suffix }
+    static let physicalNetwork = "physnet1"
+
+    /// The external network's range; the machine itself has its first address on the external bridge.
+    var externalNetwork: IPNetwork {
+        let third = (4 + portOffset) % 250
+        let second = 24 + portOffset / 250 % 8
+        let value = UInt128(172) << 24 | UInt128(second) << 16 | UInt128(third) << 8
+        return IPNetwork(IPAddress(version: .v4, value: value), prefixLength: 24)
+    }
+
+    func externalAddress(_ host: Int) -> IPAddress {
+        IPAddress(version: .v4, value: externalNetwork.network.value + UInt128(host))
+    }
+
+    // MARK: Connections
+
+    var databaseURL: String { "host=\(postgres)/run port=\(postgresPort) user=wolke dbname=wolke" }
+
+    /// What can be wrong with the choice of directory and offset, in words.
+    func problem() -> String? {
+        if state.utf8.count > CloudLayout.statePathMax {
+            return "the state directory's path is longer than \(CloudLayout.statePathMax) bytes, too long for the sockets in it: \(state)\nChoose a shorter one, for example STATE=/var/tmp/cloud."
+        }
+        // libpq and libvirt connection strings are not quoted; such characters would need it.
+        if state.utf8.contains(where: { !CloudLayout.isPlain($0) }) {
+            return "the state directory's path may hold letters, digits and / . _ - + only: \(state)"
+        }
+        if !(0...CloudLayout.portOffsetMax).contains(portOffset) {
+            return "PORT_OFFSET must be from 0 to \(CloudLayout.portOffsetMax), not \(portOffset)"
+        }
+        return nil
+    }
+
+    private static func isPlain(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+            UInt8(ascii: "/"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: "+"):
+            true
+        default: false
+        }
+    }
+}

@@ -1,0 +1,117 @@
+import ArgumentParser
+import Glibc
+import JSON
+import Kernel
+
+/// Which cloud: its state directory and port offset.
+struct CloudOptions: ParsableArguments {
+    @Option(help: "The cloud's state directory (or STATE in the environment).")
+    var state: String = Machine.environment["STATE"] ?? ".state"
+
+    @Option(help: "Added to every port (or PORT_OFFSET in the environment); remembered by the state directory.")
+    var portOffset: Int?
+
+    /// The cloud's layout, from the options and what the state directory remembers.
+    ///
+    /// - Throws: `CloudError` when they contradict each other or cannot be used.
+    func layout() throws -> CloudLayout {
+        let remembered = Machine.readText(path + "/cloud.json").flatMap { text -> Int? in
+            guard let value = CloudOptions.parse(text) else { return nil }
+            return value["port_offset"]?.intValue
+        }
+        let fromEnvironment = Machine.environment["PORT_OFFSET"].flatMap { Int($0) }
+        let wanted = portOffset ?? fromEnvironment
+        if let remembered, let wanted, wanted != remembered {
+            throw CloudError(
+                "the cloud in \(path) was made with PORT_OFFSET=\(remembered), not \(wanted): use that, or another STATE")
+        }
+        let layout = CloudLayout(state: path, portOffset: wanted ?? remembered ?? 0)
+        if let problem = layout.problem() { throw CloudError(problem) }
+        return layout
+    }
+
+    private static func parse(_ text: String) -> JSONValue? {
+        do {
+            return try JSONValue.parse(text)
+        } catch {
+            return nil
+        }
+    }
+
+    private var path: String {
+        var absolute = state
+        if !absolute.hasPrefix("/") {
+            let current = getcwd(nil, 0)
+            defer { free(current) }
+            absolute = (current.map { String(cString: $0) } ?? "") + "/" + absolute
+        }
+        while absolute.count > 1, absolute.hasSuffix("/") { absolute.removeLast() }
+        return absolute
+    }
+}
+
+/// The supervisor of a cloud, as written down by itself.
+struct SupervisorRecord: Sendable {
+    let process: ProcessIdentity
+
+    static func running(_ layout: CloudLayout) -> SupervisorRecord? {
+        guard let text = Machine.readText(layout.supervisorRecord), let process = ProcessIdentity(json: text), process.isRunning
+        else { return nil }
+        return SupervisorRecord(process: process)
+    }
+
+    static func write(_ layout: CloudLayout) throws {
+        guard let own = ProcessIdentity.current(getpid()) else { throw CloudError("cannot read /proc; is it mounted?") }
+        try Machine.write(
+            layout.supervisorRecord,
+            JSONValue.object(["pid": JSONValue(Int(own.pid)), "start_ticks": .string(String(own.startTicks))]).description + "\n")
+    }
+}
+
+extension ProcessIdentity {
+    init?(json text: String) {
+        do {
+            self.init(json: try JSONValue.parse(text))
+        } catch {
+            return nil
+        }
+    }
+
+    init?(json value: JSONValue) {
+        guard let pid = value["pid"]?.intValue, let ticks = value["start_ticks"]?.stringValue.flatMap({ UInt64($0) }) else {
+            return nil
+        }
+        self.init(pid: Int32(truncatingIfNeeded: pid), startTicks: ticks)
+    }
+}
+
+/// The parts as the supervisor wrote them down.
+struct RecordedPart: Sendable {
+    let name: String
+    let group: String
+    let address: String
+    let state: String
+    let process: ProcessIdentity?
+    let restarts: Int
+    let version: String
+    let problem: String?
+    let log: String
+    let stopSignal: Int32
+
+    static func all(_ layout: CloudLayout) -> [RecordedPart] {
+        guard let text = Machine.readText(layout.partsRecord) else { return [] }
+        do {
+            return (try JSONValue.parse(text)["parts"]?.arrayValue ?? []).map { part in
+                RecordedPart(
+                    name: part["name"]?.stringValue ?? "?", group: part["group"]?.stringValue ?? "",
+                    address: part["address"]?.stringValue ?? "", state: part["state"]?.stringValue ?? "",
+                    process: ProcessIdentity(json: part), restarts: part["restarts"]?.intValue ?? 0,
+                    version: part["version"]?.stringValue ?? "",
+                    problem: part["problem"]?.stringValue, log: part["log"]?.stringValue ?? "",
+                    stopSignal: Int32(part["stop_signal"]?.intValue ?? 15))
+            }
+        } catch {
+            return []
+        }
+    }
+}

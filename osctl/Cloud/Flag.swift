@@ -1,0 +1,9 @@
+import Synchronization
+
+/// Something that happens once; safe to raise from a signal handler.
+final class Flag: Sendable {
+    private let value = Atomic(false)
+
+    var isRaised: Bool { value.load(ordering: .acquiring) }
+    func raise() { value.store(true, ordering: .releasing) }
+}

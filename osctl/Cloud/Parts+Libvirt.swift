@@ -1,0 +1,116 @@
+import Glibc
+import Kernel
+
+/// libvirtd and virtlogd, each in a mount namespace where libvirt's fixed directories are the cloud's own.
+///
+/// Settings move only the socket: configuration, state and domains of a libvirtd that root runs are always in
+/// /etc/libvirt, /var/lib/libvirt and /run/libvirt. Without the private mounts two clouds would adopt each other's guests.
+struct LibvirtParts: Sendable {
+    let layout: CloudLayout
+    let program: String
+    let hostUUID: String
+
+    var all: [Part] { [virtlogd, libvirtd] }
+
+    /// Directory below `$STATE/libvirt` and the place where libvirt looks for it.
+    private static let mounts = [
+        ("etc", "/etc/libvirt"), ("lib", "/var/lib/libvirt"), ("run", "/run/libvirt"), ("log", "/var/log/libvirt"),
+        ("cache", "/var/cache/libvirt"),
+    ]
+
+    private func launch(_ name: String, _ arguments: [String]) -> Launch {
+        let mounts = LibvirtParts.mounts.map { (source: "\(layout.libvirt)/\($0.0)", target: $0.1) }
+        return Launch(
+            arguments: PrivateMounts.command(program: program, mounts: mounts, arguments),
+            environment: ["PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "HOME": "/root"], output: layout.log + "/\(name).log")
+    }
+
+    private var virtlogd: Part {
+        let directory = layout.libvirt
+        return Part(
+            name: "virtlogd", group: .infrastructure, address: "",
+            launch: launch("virtlogd", ["/usr/sbin/virtlogd", "-f", "/etc/libvirt/virtlogd.conf", "-p", "/run/libvirt/virtlogd.pid"]),
+            needs: [], stopGrace: .seconds(3),
+            prepare: { try writeConfiguration() },
+            probe: {
+                guard Machine.exists(directory + "/run/virtlogd-sock") else { throw CloudError("has no socket yet") }
+                return ""
+            })
+    }
+
+    private var libvirtd: Part {
+        Part(
+            name: "libvirtd", group: .infrastructure, address: layout.libvirtURI,
+            launch: launch("libvirtd", ["/usr/sbin/libvirtd", "-f", "/etc/libvirt/libvirtd.conf", "-p", "/run/libvirt/libvirtd.pid"]),
+            needs: ["virtlogd"],
+            probe: {
+                guard Machine.exists(layout.libvirtSocket) else { throw CloudError("has no socket yet") }
+                let text = try await Tool.require(["virsh", "-c", layout.libvirtURI, "version"])
+                let version = { (label: String) -> String in
+                    text.split(separator: "\n").first { $0.hasPrefix(label) }?.split(separator: " ").last.map(String.init) ?? "?"
+                }
+                return version("Using library") + ", QEMU " + version("Running hypervisor")
+            })
+    }
+
+    private func writeConfiguration() throws {
+        for (source, _) in LibvirtParts.mounts { try Machine.makeDirectory("\(layout.libvirt)/\(source)", mode: 0o755) }
+        let directory = layout.libvirt + "/etc"
+        try Machine.write(
+            directory + "/libvirtd.conf",
+            """
+            host_uuid = "\(hostUUID)"
+            unix_sock_ro_perms = "0700"
+            unix_sock_rw_perms = "0700"
+            auth_unix_ro = "none"
+            auth_unix_rw = "none"
+            listen_tls = 0
+            listen_tcp = 0
+            log_outputs = "3:stderr"
+
+            """)
+        try Machine.write(directory + "/virtlogd.conf", "log_outputs = \"3:stderr\"\n")
+        // Guests are kept apart by QEMU's own processes; user and labels need nothing system-wide.
+        try Machine.write(
+            directory + "/qemu.conf",
+            """
+            user = "root"
+            group = "root"
+            security_driver = "none"
+            dynamic_ownership = 0
+            remember_owner = 0
+            namespaces = []
+            cgroup_controllers = []
+
+            """)
+    }
+
+    // MARK: Guests
+
+    /// Stops every guest: asks it to shut down, and ends it when it has not after `grace`.
+    func stopGuests(grace: Duration, progress: Progress) async {
+        guard Machine.exists(layout.libvirtSocket) else { return }
+        do {
+            let guests = try await names()
+            guard !guests.isEmpty else { return }
+            progress.begin("guests (\(guests.count))")
+            for guest in guests { _ = try await virsh(["shutdown", guest]) }
+            let time = SystemTime()
+            let end = time.monotonicNanoseconds() + UInt64(grace.microseconds) * 1000
+            while time.monotonicNanoseconds() < end, try await !names().isEmpty {
+                try await time.sleep(for: .milliseconds(200))
+            }
+            for guest in try await names() { _ = try await virsh(["destroy", guest]) }
+        } catch {
+            progress.trouble("guests", "\(error)")
+        }
+    }
+
+    private func names() async throws -> [String] {
+        try await virsh(["list", "--uuid"]).output.split(separator: "\n").map { String($0) }
+    }
+
+    private func virsh(_ arguments: [String]) async throws -> Tool.Result {
+        try await Tool.run(["virsh", "-c", layout.libvirtURI] + arguments)
+    }
+}

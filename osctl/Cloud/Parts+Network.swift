@@ -1,0 +1,228 @@
+import Glibc
+import Kernel
+import Synchronization
+
+/// Open vSwitch and OVN with databases of their own, on the userspace datapath.
+///
+/// The userspace datapath is used even where the kernel has one: there is one kernel datapath per machine, so two
+/// clouds could not share it.
+struct NetworkParts: Sendable {
+    let layout: CloudLayout
+    private let lock = DatapathLock()
+
+    init(layout: CloudLayout) { self.layout = layout }
+
+    var all: [Part] { [switchDatabase, northbound, southbound, northd, vswitchd, controller] }
+
+    private var runtime: String { layout.ovn + "/run" }
+    private var environment: [String: String] {
+        [
+            "PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "OVS_RUNDIR": runtime, "OVN_RUNDIR": runtime,
+            "OVS_LOGDIR": layout.log, "OVN_LOGDIR": layout.log, "OVS_DBDIR": layout.ovn, "OVN_DBDIR": layout.ovn,
+        ]
+    }
+
+    private func launch(_ name: String, _ arguments: [String]) -> Launch {
+        Launch(
+            arguments: arguments + ["-vconsole:warn", "-vsyslog:off"], environment: environment, output: layout.log + "/\(name).log")
+    }
+
+    // MARK: Databases
+
+    private func database(_ name: String, file: String, schema: String, socket: String, remotes: [String], address: String) -> Part {
+        let path = layout.ovn + "/" + file
+        return Part(
+            name: name, group: .infrastructure, address: address,
+            launch: launch(
+                name,
+                ["/usr/sbin/ovsdb-server", path, "--remote=punix:\(socket)"] + remotes.map { "--remote=\($0)" }
+                    + ["--unixctl=\(runtime)/\(name).ctl", "--no-chdir"]),
+            needs: [],
+            prepare: {
+                try Machine.makeDirectory(runtime, mode: 0o755)
+                if !Machine.exists(path) { try await Tool.require(["ovsdb-tool", "create", path, schema]) }
+            },
+            probe: {
+                try await Probe.ovsdb(socket: socket)
+                return try await version("ovsdb-server")
+            })
+    }
+
+    private var switchDatabase: Part {
+        database(
+            "ovsdb-switch", file: "switch.db", schema: "/usr/share/openvswitch/vswitch.ovsschema",
+            socket: layout.vswitchSocket, remotes: ["db:Open_vSwitch,Open_vSwitch,manager_options"],
+            address: layout.vswitchSocket)
+    }
+
+    private var northbound: Part {
+        database(
+            "ovn-northbound", file: "northbound.db", schema: "/usr/share/ovn/ovn-nb.ovsschema",
+            socket: layout.northboundSocket, remotes: [], address: layout.northboundSocket)
+    }
+
+    private var southbound: Part {
+        database(
+            "ovn-southbound", file: "southbound.db", schema: "/usr/share/ovn/ovn-sb.ovsschema",
+            socket: layout.southboundSocket, remotes: ["ptcp:\(layout.southboundPort):127.0.0.1"],
+            address: "127.0.0.1:\(layout.southboundPort)")
+    }
+
+    private func version(_ program: String) async throws -> String {
+        let text = try await Tool.require([program, "--version"])
+        return text.split(separator: "\n").first?.split(separator: " ").last.map(String.init) ?? ""
+    }
+
+    // MARK: Daemons
+
+    private var northd: Part {
+        let control = runtime + "/ovn-northd.ctl"
+        return Part(
+            name: "ovn-northd", group: .infrastructure, address: "",
+            launch: launch(
+                "ovn-northd",
+                [
+                    "/usr/bin/ovn-northd", "--ovnnb-db=unix:\(layout.northboundSocket)",
+                    "--ovnsb-db=unix:\(layout.southboundSocket)", "--unixctl=\(control)", "--no-chdir",
+                ]),
+            needs: ["ovn-northbound", "ovn-southbound"],
+            probe: {
+                let status = try await Tool.require(["ovn-appctl", "-T", "3", "-t", control, "status"])
+                guard status.contains("active") else { throw CloudError("is not active: \(status)") }
+                return try await version("ovn-northd")
+            })
+    }
+
+    private var vswitchd: Part {
+        let control = runtime + "/vswitchd.ctl"
+        return Part(
+            name: "ovs-vswitchd", group: .infrastructure,
+            address: "\(layout.externalBridge) has \(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)",
+            launch: launch(
+                "ovs-vswitchd",
+                ["/usr/sbin/ovs-vswitchd", "unix:\(layout.vswitchSocket)", "--disable-system", "--unixctl=\(control)", "--no-chdir"]),
+            needs: ["ovsdb-switch"],
+            prepare: {
+                try await configureSwitch()
+                try await lock.take()
+                try await freeDatapathName()
+            },
+            probe: {
+                try await Tool.require(["ovs-appctl", "-T", "3", "-t", control, "version"])
+                guard Machine.exists("/sys/class/net/\(layout.externalBridge)"), Machine.exists("/sys/class/net/\(layout.integrationBridge)")
+                else { throw CloudError("the bridges are not there yet") }
+                return try await version("ovs-vswitchd")
+            },
+            settle: {
+                try await renameDatapath()
+                lock.release()
+                let device = layout.externalBridge
+                try await Tool.require([
+                    "ip", "address", "replace", "\(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)", "dev", device,
+                ])
+                try await Tool.require(["ip", "link", "set", device, "up"])
+            })
+    }
+
+    private var controller: Part {
+        Part(
+            name: "ovn-controller", group: .infrastructure, address: "",
+            launch: launch(
+                "ovn-controller", ["/usr/bin/ovn-controller", "unix:\(layout.vswitchSocket)", "--pidfile=\(runtime)/ovn-controller.pid", "--no-chdir"]),
+            needs: ["ovs-vswitchd", "ovn-southbound"],
+            probe: {
+                let status = try await Tool.require(
+                    ["ovn-appctl", "-T", "3", "-t", "ovn-controller", "connection-status"], environment: ["OVN_RUNDIR": runtime])
+                guard status.contains("connected"), !status.contains("not connected") else {
+                    throw CloudError("has no connection to the southbound database")
+                }
+                return try await version("ovn-controller")
+            })
+    }
+
+    // MARK: What the switch is told
+
+    private func configureSwitch() async throws {
+        let host = Machine.hostName()
+        let connection = ["ovs-vsctl", "--db=unix:\(layout.vswitchSocket)", "--no-wait", "--timeout=5"]
+        try await Tool.require(connection + ["init"])
+        try await Tool.require(
+            connection
+                + [
+                    "--", "set", "Open_vSwitch", ".", "external_ids:system-id=\(host)", "external_ids:hostname=\(host)",
+                    "external_ids:ovn-remote=unix:\(layout.southboundSocket)", "external_ids:ovn-encap-type=geneve",
+                    "external_ids:ovn-encap-ip=127.0.0.1", "external_ids:ovn-bridge=\(layout.integrationBridge)",
+                    "external_ids:ovn-bridge-datapath-type=netdev", "external_ids:ovn-monitor-all=true",
+                    "external_ids:ovn-bridge-mappings=\(CloudLayout.physicalNetwork):\(layout.externalBridge)",
+                    "--", "--may-exist", "add-br", layout.integrationBridge,
+                    "--", "set", "Bridge", layout.integrationBridge, "datapath_type=netdev", "fail_mode=secure",
+                    "other_config:disable-in-band=true",
+                    "--", "--may-exist", "add-br", layout.externalBridge,
+                    "--", "set", "Bridge", layout.externalBridge, "datapath_type=netdev",
+                ])
+    }
+
+    /// Every userspace datapath begins with a device called ovs-netdev, so only one can start at a time; it is renamed
+    /// once it is there. One left over by a process that was killed is removed.
+    private static let datapathName = "ovs-netdev"
+
+    private func freeDatapathName() async throws {
+        for _ in 0..<100 {
+            guard Machine.exists("/sys/class/net/\(NetworkParts.datapathName)") else { return }
+            // Refused while a process has it open.
+            _ = try await Tool.run(["ip", "tuntap", "del", "dev", NetworkParts.datapathName, "mode", "tap"])
+            try await SystemTime().sleep(for: .milliseconds(100))
+        }
+        lock.release()
+        throw CloudError(
+            "another Open vSwitch on this machine uses the userspace datapath (device \(NetworkParts.datapathName)); stop it first")
+    }
+
+    private func renameDatapath() async throws {
+        guard Machine.exists("/sys/class/net/\(NetworkParts.datapathName)") else { return }
+        _ = try await Tool.run(["ip", "link", "delete", layout.datapathDevice])
+        try await Tool.require(["ip", "link", "set", NetworkParts.datapathName, "name", layout.datapathDevice])
+    }
+
+    /// Removes the devices that Open vSwitch leaves behind when it ends.
+    func removeDevices() async {
+        for device in [layout.externalBridge, layout.integrationBridge, layout.datapathDevice]
+        where Machine.exists("/sys/class/net/\(device)") {
+            do {
+                _ = try await Tool.run(["ip", "link", "delete", device])
+            } catch {
+                // Without the program there is nothing more to do; the next start takes the devices over.
+                return
+            }
+        }
+    }
+}
+
+/// A lock between the clouds of one machine, held while a datapath device has its first name.
+final class DatapathLock: Sendable {
+    private static let path = "/run/lock/wolke-datapath"
+    private let descriptor = Mutex<Int32>(-1)
+
+    /// - Throws: `CloudError` when another cloud keeps the lock for more than 30 s.
+    func take() async throws {
+        if descriptor.withLock({ $0 >= 0 }) { return }
+        let opened = open(DatapathLock.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard opened >= 0 else { throw Machine.failure("open", DatapathLock.path) }
+        for _ in 0..<600 {
+            if flock(opened, LOCK_EX | LOCK_NB) == 0 {
+                descriptor.withLock { $0 = opened }
+                return
+            }
+            try await SystemTime().sleep(for: .milliseconds(50))
+        }
+        close(opened)
+        throw CloudError("another cloud has been starting its switch for 30 s")
+    }
+
+    func release() {
+        descriptor.withLock {
+            if $0 >= 0 { close($0) }
+            $0 = -1
+        }
+    }
+}

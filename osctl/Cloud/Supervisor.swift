@@ -1,0 +1,273 @@
+import Glibc
+import JSON
+import Kernel
+
+/// Starts the parts in order of their needs, watches them, and starts those again that end.
+actor Supervisor {
+    /// Shortest and longest pause before a part is started again.
+    static let pauseMin: Duration = .milliseconds(500)
+    static let pauseMax: Duration = .seconds(30)
+    /// A part that ran this long starts again with the shortest pause.
+    static let stableAfter: Duration = .seconds(60)
+
+    private let layout: CloudLayout
+    private let parts: [Part]
+    private let milestones: [Milestone]
+    private let time: any TimeSource
+    private let progress: Progress
+    private var records: [String: PartRecord] = [:]
+    private var reached: Set<String> = []
+    private var watchers: [Task<Void, Never>] = []
+    private var isStopping = false
+
+    init(layout: CloudLayout, parts: [Part], milestones: [Milestone], time: any TimeSource, progress: Progress) {
+        self.layout = layout
+        self.parts = parts
+        self.milestones = milestones
+        self.time = time
+        self.progress = progress
+        for part in parts {
+            records[part.name] = PartRecord(name: part.name, state: .waiting, process: nil, startedAt: nil, restarts: 0, problem: nil)
+        }
+    }
+
+    // MARK: Starting
+
+    /// Starts everything; returns when all is ready, or throws what keeps it from becoming so within `limit`.
+    func start(within limit: Duration) async throws {
+        writeRecords()
+        for part in parts { watchers.append(Task { await self.keep(part) }) }
+        for milestone in milestones { watchers.append(Task { await self.reach(milestone) }) }
+        let end = time.monotonicNanoseconds() + UInt64(limit.microseconds) * 1000
+        let all = Set(parts.map(\.name) + milestones.map(\.name))
+        while !all.isSubset(of: reached) {
+            if isStopping { throw CloudError("stopped while starting") }
+            if time.monotonicNanoseconds() > end { throw CloudError(explainMissing(all)) }
+            try await time.sleep(for: .milliseconds(50))
+        }
+    }
+
+    private func explainMissing(_ all: Set<String>) -> String {
+        var lines: [String] = []
+        for part in parts where !reached.contains(part.name) {
+            guard let record = records[part.name] else { continue }
+            let waiting = part.needs.filter { !reached.contains($0) }
+            if record.state == .waiting {
+                lines.append("\(part.name): waits for \(waiting.joined(separator: ", "))")
+            } else {
+                lines.append("\(part.name): \(record.problem ?? "not ready yet") (log: \(part.launch.output))")
+            }
+        }
+        for milestone in milestones where !reached.contains(milestone.name) {
+            let waiting = milestone.needs.filter { !reached.contains($0) }
+            let why = waiting.isEmpty ? milestoneProblems[milestone.name] ?? "under way" : "waits for " + waiting.joined(separator: ", ")
+            lines.append("\(milestone.name): \(why)")
+        }
+        return "not everything became ready:\n  " + lines.joined(separator: "\n  ")
+    }
+
+    private var milestoneProblems: [String: String] = [:]
+
+    private func reach(_ milestone: Milestone) async {
+        guard await wait(for: milestone.needs) else { return }
+        var pause = Supervisor.pauseMin
+        while !Task.isCancelled {
+            let begun = time.monotonicNanoseconds()
+            progress.begin(milestone.name)
+            do {
+                let result = try await milestone.work()
+                reached.insert(milestone.name)
+                milestoneProblems[milestone.name] = nil
+                progress.done(milestone.name, result, seconds(since: begun))
+                return
+            } catch is CancellationError {
+                return
+            } catch {
+                let problem = "\(error)"
+                if milestoneProblems[milestone.name] != problem { progress.trouble(milestone.name, problem) }
+                milestoneProblems[milestone.name] = problem
+            }
+            guard await sleep(pause) else { return }
+            pause = min(pause * 2, Supervisor.pauseMax)
+        }
+    }
+
+    /// Keeps one part running until the supervisor stops.
+    private func keep(_ part: Part) async {
+        guard await wait(for: part.needs) else { return }
+        var pause = Supervisor.pauseMin
+        while !Task.isCancelled, !isStopping {
+            let begun = time.monotonicNanoseconds()
+            let process: ProcessIdentity
+            do {
+                update(part) { $0.state = .preparing }
+                progress.begin(part.name)
+                try await part.prepare()
+                guard !isStopping else { return }
+                process = try part.launch.spawn()
+            } catch is CancellationError {
+                return
+            } catch {
+                note(part, "\(error)")
+                guard await sleep(pause) else { return }
+                pause = min(pause * 2, Supervisor.pauseMax)
+                continue
+            }
+            let startedAt = time.now()
+            update(part) {
+                $0.state = .starting
+                $0.process = process
+                $0.startedAt = startedAt
+            }
+            let ending = await watch(part, process, begun: begun)
+            guard !isStopping, !Task.isCancelled else { return }
+            reached.remove(part.name)
+            update(part) {
+                $0.state = .restarting
+                $0.process = nil
+                $0.restarts += 1
+            }
+            note(part, ending)
+            if seconds(since: begun) > Supervisor.stableAfter.inSeconds { pause = Supervisor.pauseMin }
+            guard await sleep(pause) else { return }
+            pause = min(pause * 2, Supervisor.pauseMax)
+        }
+    }
+
+    /// Follows a started process; returns how it ended, in words.
+    private func watch(_ part: Part, _ process: ProcessIdentity, begun: UInt64) async -> String {
+        var isReady = false
+        var nextProbe = time.monotonicNanoseconds()
+        while !Task.isCancelled {
+            var status: Int32 = 0
+            if waitpid(process.pid, &status, WNOHANG) == process.pid { return Supervisor.ending(part, status) }
+            if !isReady, time.monotonicNanoseconds() >= nextProbe {
+                do {
+                    let version = try await part.probe()
+                    try await part.settle()
+                    isReady = true
+                    reached.insert(part.name)
+                    update(part) {
+                        $0.state = .ready
+                        $0.version = version
+                        $0.problem = nil
+                    }
+                    progress.done(part.name, [version, part.address].filter { !$0.isEmpty }.joined(separator: ", "), seconds(since: begun))
+                } catch {
+                    if seconds(since: begun) > part.readyWithin.inSeconds { note(part, "does not answer: \(error)") }
+                    nextProbe = time.monotonicNanoseconds() + 100_000_000
+                }
+            }
+            guard await sleep(.milliseconds(isReady ? 200 : 40)) else { break }
+        }
+        return "stopped"
+    }
+
+    static func ending(_ part: Part, _ status: Int32) -> String {
+        let how =
+            status & 0x7f == 0
+            ? "ended with exit code \((status >> 8) & 0xff)" : "was ended by signal \(status & 0x7f)"
+        let last = Machine.tail(part.launch.output, lines: 3).joined(separator: " | ")
+        return last.isEmpty ? how : how + "; its last lines: " + last
+    }
+
+    // MARK: Stopping
+
+    /// Stops everything that runs, each part before those that it needs.
+    ///
+    /// - Parameter between: runs between the Wolke services and the rest, for the guests.
+    func stop(between: @Sendable () async -> Void) async {
+        isStopping = true
+        for watcher in watchers { watcher.cancel() }
+        for watcher in watchers { await watcher.value }
+        await stopGroup(parts.filter { $0.group == .wolke })
+        await between()
+        var remaining = parts.filter { $0.group == .infrastructure }
+        while !remaining.isEmpty {
+            let needed = Set(remaining.flatMap(\.needs))
+            var wave = remaining.filter { !needed.contains($0.name) }
+            if wave.isEmpty { wave = remaining }
+            await stopGroup(wave)
+            remaining.removeAll { part in wave.contains { $0.name == part.name } }
+        }
+    }
+
+    private func stopGroup(_ group: [Part]) async {
+        let running = group.compactMap { part in records[part.name]?.process.map { (part, $0) } }
+        let time = time
+        await withTaskGroup(of: Void.self) { tasks in
+            for (part, process) in running {
+                tasks.addTask { await Supervisor.end(part, process, time) }
+            }
+        }
+        for part in group {
+            update(part) {
+                $0.state = .stopped
+                $0.process = nil
+            }
+        }
+    }
+
+    private static func end(_ part: Part, _ process: ProcessIdentity, _ time: any TimeSource) async {
+        do {
+            try await process.stop(part.stopSignal, grace: part.stopGrace, time)
+        } catch {
+            process.signal(SIGKILL)
+        }
+    }
+
+    // MARK: Records
+
+    private func wait(for needs: [String]) async -> Bool {
+        while !needs.allSatisfy({ reached.contains($0) }) {
+            guard await sleep(.milliseconds(25)) else { return false }
+        }
+        return true
+    }
+
+    private func sleep(_ duration: Duration) async -> Bool {
+        do {
+            try await time.sleep(for: duration)
+            return !isStopping
+        } catch {
+            return false
+        }
+    }
+
+    private func seconds(since begun: UInt64) -> Double { Double(time.monotonicNanoseconds() - begun) / 1e9 }
+
+    private func note(_ part: Part, _ problem: String) {
+        if records[part.name]?.problem != problem { progress.trouble(part.name, problem) }
+        update(part) { $0.problem = problem }
+    }
+
+    private func update(_ part: Part, _ change: (inout PartRecord) -> Void) {
+        guard var record = records[part.name] else { return }
+        change(&record)
+        records[part.name] = record
+        writeRecords()
+    }
+
+    private func writeRecords() {
+        let list = parts.compactMap { part in records[part.name].map { $0.json(part) } }
+        do {
+            try Machine.write(layout.partsRecord, JSONValue.object(["parts": .array(list)]).description + "\n")
+        } catch {
+            progress.trouble("supervisor", "\(error)")
+        }
+    }
+}
+
+extension PartRecord {
+    func json(_ part: Part) -> JSONValue {
+        [
+            "name": .string(name), "group": .string(part.group.rawValue), "address": .string(part.address),
+            "state": .string(state.rawValue), "pid": process.map { JSONValue(Int($0.pid)) } ?? nil,
+            "start_ticks": process.map { .string(String($0.startTicks)) } ?? nil,
+            "started_at": JSONValue(startedAt?.iso8601), "restarts": JSONValue(restarts),
+            "version": .string(version),
+            "problem": JSONValue(problem), "log": .string(part.launch.output),
+            "stop_signal": JSONValue(Int(part.stopSignal)),
+        ]
+    }
+}

@@ -1,0 +1,16 @@
+import ArgumentParser
+
+/// The command line: one file per group of commands, each listed here.
+@main
+struct OSCtl: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "osctl",
+        abstract: "Wolke's command line, for tenants and operators.",
+        subcommands: tenantCommands + operatorCommands)
+
+    /// Verbs on resources through the public APIs (osctl/Commands).
+    static let tenantCommands: [any ParsableCommand.Type] = []
+
+    /// The one-machine cloud, its state, its database.
+    static let operatorCommands: [any ParsableCommand.Type] = [CloudCommand.self, StatusCommand.self, DatabaseCommand.self]
+}
