@@ -25,14 +25,14 @@ build: install
 
 guest-image: ## build the small guest image ($STATE/images/guest.qcow2)
 	@bash deploy/install image
-	@bash deploy/guest-image/build "$(STATE)/images"
+	@bash deploy/guest-image/build "$(STATE)/images/guest.qcow2"
 
 debian-image: ## build a full Debian image with cloud-init ($STATE/images/debian.qcow2)
 	@bash deploy/install debian
 	@bash deploy/debian-image/build "$(STATE)/images"
 
 up: build ## install what is missing, build, start the cloud in $STATE
-	@[ -e "$(STATE)/images/guest.qcow2" ] || bash deploy/guest-image/build "$(STATE)/images"
+	@[ -e "$(STATE)/images/guest.qcow2" ] || bash deploy/guest-image/build "$(STATE)/images/guest.qcow2"
 	@$(cloud) up
 
 down: ## stop the cloud in $STATE and nothing else
