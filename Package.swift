@@ -118,6 +118,9 @@ let package = Package(
                     arguments, yaml, log,
                 ],
                 path: "osctl", swiftSettings: swift),
+            .executableTarget(
+                name: "wolke-bench", dependencies: ["Kernel", "Database", hummingbird, nio, log, arguments],
+                path: "bench/wolke-bench", swiftSettings: swift),
             tests("KernelTests", []),
             tests(
                 "OVSDBTests",
