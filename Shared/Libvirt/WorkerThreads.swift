@@ -2,8 +2,8 @@ import Foundation
 import Logging
 
 /// A fixed number of threads for calls that block; the cooperative pool never runs one.
-final class WorkerThreads: Sendable {
-    typealias Job = @Sendable () -> Void
+package final class WorkerThreads: Sendable {
+    package typealias Job = @Sendable () -> Void
 
     private let condition = NSCondition()
     // Guarded by `condition`.
@@ -11,7 +11,8 @@ final class WorkerThreads: Sendable {
     private nonisolated(unsafe) var head = 0
     private nonisolated(unsafe) var closed = false
 
-    init(name: String, count: Int) {
+    /// - Parameter name: of the threads, as debuggers show it.
+    package init(name: String, count: Int) {
         for index in 0..<count {
             let thread = Thread { [self] in work() }
             thread.name = "\(name)-\(index)"
@@ -21,7 +22,7 @@ final class WorkerThreads: Sendable {
     }
 
     /// False once `close` was called: the job will not run.
-    func submit(_ job: @escaping Job) -> Bool {
+    package func submit(_ job: @escaping Job) -> Bool {
         condition.lock()
         defer { condition.unlock() }
         guard !closed else { return false }
@@ -30,8 +31,18 @@ final class WorkerThreads: Sendable {
         return true
     }
 
+    /// Runs `body` on one of the threads.
+    ///
+    /// - Throws: what `body` throws; `CancellationError` once `close` was called.
+    package func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+            let accepted = submit { continuation.resume(with: Result { try body() }) }
+            if !accepted { continuation.resume(throwing: CancellationError()) }
+        }
+    }
+
     /// Lets the threads end when the waiting jobs are done.
-    func close() {
+    package func close() {
         condition.lock()
         closed = true
         condition.broadcast()

@@ -1,0 +1,194 @@
+import JSON
+import Kernel
+
+extension DesiredServer {
+    /// Largest numbers an agent believes; they are far above what a host can have.
+    private enum Bounds {
+        static let vcpus = 1...1024
+        static let memoryMiB = 1...(64 * 1024 * 1024)
+        static let diskGiB = 0...(1024 * 1024)
+        static let ports = 64
+        static let volumes = 64
+    }
+
+    /// Reads the plane's form of a server.
+    ///
+    /// Members that this version does not know are ignored, so that plane and agents can be upgraded one by one.
+    ///
+    /// - Throws: `FormError` naming the member that is missing or of the wrong kind.
+    package static func decode(_ value: JSONValue) throws(FormError) -> DesiredServer {
+        let fields = try FieldReader(value, path: "server")
+        guard let power = DesiredPower(rawValue: try fields.text("power")) else {
+            throw fields.wrong("power", "must be one of " + DesiredPower.allCases.map(\.rawValue).joined(separator: ", "))
+        }
+        let id = try fields.uuid("id")
+        let ports = try fields.list("ports", port)
+        let volumes = try fields.list("volumes", volume)
+        guard ports.count <= Bounds.ports, Set(ports.map(\.id)).count == ports.count else {
+            throw fields.wrong("ports", "must be at most \(Bounds.ports) different ports")
+        }
+        guard volumes.count <= Bounds.volumes, Set(volumes.map(\.volumeID)).count == volumes.count,
+            Set(volumes.map(\.device)).count == volumes.count
+        else { throw fields.wrong("volumes", "must be at most \(Bounds.volumes) different volumes and devices") }
+        return DesiredServer(
+            id: id, name: try fields.optionalText("name") ?? id,
+            projectID: try fields.text("project_id"), userID: try fields.optionalText("user_id") ?? "",
+            generation: try fields.integer("generation", in: 0...Int.max),
+            epoch: try fields.integer("epoch", in: 0...Int.max), power: power,
+            operation: try operation(fields),
+            vcpus: try fields.integer("vcpus", in: Bounds.vcpus),
+            memoryMiB: try fields.integer("memory_mb", in: Bounds.memoryMiB),
+            rootGiB: try fields.integer("root_gb", in: Bounds.diskGiB, default: 0),
+            ephemeralGiB: try fields.integer("ephemeral_gb", in: Bounds.diskGiB, default: 0),
+            swapMiB: try fields.integer("swap_mb", in: 0...(1024 * 1024 * 1024), default: 0),
+            extraSpecs: texts(try fields.object("extra_specs")), image: try image(fields), volumes: volumes,
+            ports: ports, metadata: try fields.object("metadata"), networkData: try fields.object("network_data"),
+            userData: try userData(fields), configDrive: try fields.flag("config_drive", default: false),
+            hostname: try fields.optionalText("hostname") ?? id, source: value)
+    }
+
+    /// Properties come as text, but a number or a flag means the same.
+    private static func texts(_ object: JSONObject) -> [String: String] {
+        var result: [String: String] = [:]
+        for (name, value) in object.members {
+            switch value {
+            case .string(let text): result[name] = text
+            case .integer(let number): result[name] = String(number)
+            case .bool(let flag): result[name] = String(flag)
+            case .double, .null, .array, .object: continue
+            }
+        }
+        return result
+    }
+
+    private static func operation(_ fields: FieldReader) throws(FormError) -> ServerOperation? {
+        guard let operation = try fields.optionalFields("operation") else { return nil }
+        guard let kind = ServerOperation.Kind(rawValue: try operation.text("kind")) else {
+            throw operation.wrong("kind", "must be reboot-soft or reboot-hard")
+        }
+        return ServerOperation(id: try operation.text("id"), kind: kind)
+    }
+
+    private static func userData(_ fields: FieldReader) throws(FormError) -> [UInt8]? {
+        guard let text = try fields.optionalText("user_data"), !text.isEmpty else { return nil }
+        guard let bytes = Base64.decode(text) else { throw fields.wrong("user_data", "must be base64") }
+        return bytes
+    }
+
+    private static func image(_ fields: FieldReader) throws(FormError) -> DesiredImage? {
+        guard let image = try fields.optionalFields("image") else { return nil }
+        return DesiredImage(
+            id: try image.uuid("id"), checksum: try image.optionalText("checksum"),
+            hashAlgorithm: try image.optionalText("os_hash_algo"), contentHash: try image.optionalText("os_hash_value"),
+            diskFormat: try image.text("disk_format"), size: try image.optionalInteger("size"),
+            minDiskGiB: try image.integer("min_disk", in: Bounds.diskGiB, default: 0),
+            properties: texts(try image.object("properties")))
+    }
+
+    private static func volume(_ fields: FieldReader) throws(FormError) -> DesiredVolume {
+        let connection = try fields.fields("connection")
+        let device = try fields.text("device")
+        let name = device.hasPrefix("/dev/") ? String(device.dropFirst(5)) : device
+        guard name.hasPrefix("vd"), (3...4).contains(name.utf8.count),
+            name.utf8.dropFirst(2).allSatisfy({ (97...122).contains($0) })
+        else { throw fields.wrong("device", "must be a virtio disk name such as vdb") }
+        return DesiredVolume(
+            volumeID: try fields.uuid("volume_id"), attachmentID: try fields.text("attachment_id"), device: name,
+            bootIndex: try fields.optionalInteger("boot_index"), connection: try volumeConnection(connection))
+    }
+
+    private static func volumeConnection(_ fields: FieldReader) throws(FormError) -> VolumeConnection {
+        switch try fields.text("driver") {
+        case "file":
+            let path = try fields.text("path")
+            guard path.hasPrefix("/") else { throw fields.wrong("path", "must be absolute") }
+            let format = try fields.text("format")
+            guard format == "raw" || format == "qcow2" else { throw fields.wrong("format", "must be raw or qcow2") }
+            return .file(path: path, format: format, readOnly: try fields.flag("read_only", default: false))
+        case "nbd":
+            return .nbd(
+                host: try fields.text("host"), port: try fields.integer("port", in: 1...65535),
+                export: try fields.optionalText("export") ?? "")
+        case let other: throw fields.wrong("driver", "\"\(other)\" is not supported by this agent")
+        }
+    }
+
+    private static func fixedIP(_ fields: FieldReader) throws(FormError) -> FixedIP {
+        FixedIP(
+            address: try fields.address("ip_address"), subnetID: try fields.optionalText("subnet_id"),
+            cidr: try fields.network("cidr"), gateway: try fields.optionalAddress("gateway_ip"))
+    }
+
+    private static func port(_ fields: FieldReader) throws(FormError) -> DesiredPort {
+        let type = try fields.optionalText("vif_type") ?? "ovs"
+        guard type == "ovs" else { throw fields.wrong("vif_type", "\"\(type)\" is not supported by this agent") }
+        var metadataPort: MetadataPort?
+        if let port = try fields.optionalFields("metadata_port") {
+            metadataPort = MetadataPort(
+                id: try port.uuid("id"), mac: try port.mac("mac_address"),
+                fixedIPs: try port.list("fixed_ips", fixedIP))
+        }
+        return DesiredPort(
+            id: try fields.uuid("id"), networkID: try fields.uuid("network_id"), mac: try fields.mac("mac_address"),
+            mtu: try fields.integer("mtu", in: 68...65535, default: 1442),
+            fixedIPs: try fields.list("fixed_ips", fixedIP), metadataPort: metadataPort,
+            tag: try fields.optionalText("tag"))
+    }
+}
+
+/// RFC 4648 base64 with padding; line breaks are allowed, as user data often carries them.
+package enum Base64 {
+    package static func decode(_ text: String) -> [UInt8]? {
+        var out: [UInt8] = []
+        var bits: UInt32 = 0
+        var count = 0
+        var padding = 0
+        for byte in text.utf8 {
+            let value: UInt32
+            switch byte {
+            case UInt8(ascii: "A")...UInt8(ascii: "Z"): value = UInt32(byte) - 65
+            case UInt8(ascii: "a")...UInt8(ascii: "z"): value = UInt32(byte) - 71
+            case UInt8(ascii: "0")...UInt8(ascii: "9"): value = UInt32(byte) + 4
+            case UInt8(ascii: "+"): value = 62
+            case UInt8(ascii: "/"): value = 63
+            case UInt8(ascii: "="):
+                padding += 1
+                continue
+            case 0x0a, 0x0d: continue
+            default: return nil
+            }
+            guard padding == 0 else { return nil }
+            bits = bits << 6 | value
+            count += 1
+            if count % 4 == 0 {
+                out += [UInt8(truncatingIfNeeded: bits >> 16), UInt8(truncatingIfNeeded: bits >> 8),
+                    UInt8(truncatingIfNeeded: bits)]
+                bits = 0
+            }
+        }
+        switch (count % 4, padding) {
+        case (0, 0): break
+        case (2, 2): out.append(UInt8(truncatingIfNeeded: bits >> 4))
+        case (3, 1): out += [UInt8(truncatingIfNeeded: bits >> 10), UInt8(truncatingIfNeeded: bits >> 2)]
+        default: return nil
+        }
+        return out
+    }
+
+    package static func encode(_ bytes: [UInt8]) -> String {
+        let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+        var out: [UInt8] = []
+        var index = 0
+        while index < bytes.count {
+            let rest = min(3, bytes.count - index)
+            var word: UInt32 = 0
+            for offset in 0..<3 { word = word << 8 | (offset < rest ? UInt32(bytes[index + offset]) : 0) }
+            for place in 0..<4 {
+                let character = alphabet[Int(word >> UInt32(18 - place * 6) & 63)]
+                out.append(place <= rest ? character : UInt8(ascii: "="))
+            }
+            index += 3
+        }
+        return String(decoding: out, as: UTF8.self)
+    }
+}

@@ -1,0 +1,117 @@
+import JSON
+import Kernel
+
+/// What the plane wants of a server's power.
+package enum DesiredPower: String, Sendable, Hashable, CaseIterable {
+    case running, shutoff, paused, suspended
+    /// Nothing of the server may remain on the host.
+    case absent
+}
+
+/// A one-time act beside the level: done once per id, however often it arrives.
+package struct ServerOperation: Sendable, Hashable {
+    package enum Kind: String, Sendable, Hashable {
+        case rebootSoft = "reboot-soft"
+        case rebootHard = "reboot-hard"
+    }
+    package let id: String
+    package let kind: Kind
+}
+
+/// The image that a local root disk starts from.
+package struct DesiredImage: Sendable, Hashable {
+    package let id: String
+    /// MD5 in hexadecimal, where the image has one.
+    package let checksum: String?
+    package let hashAlgorithm: String?
+    package let contentHash: String?
+    package let diskFormat: String
+    /// Bytes; nil when unknown.
+    package let size: Int?
+    package let minDiskGiB: Int
+    /// Text properties of the image (`hw_machine_type`, …).
+    package let properties: [String: String]
+}
+
+/// How QEMU reaches a volume.
+package enum VolumeConnection: Sendable, Hashable {
+    case file(path: String, format: String, readOnly: Bool)
+    case nbd(host: String, port: Int, export: String)
+}
+
+/// A volume that belongs into the server.
+package struct DesiredVolume: Sendable, Hashable {
+    package let volumeID: String
+    package let attachmentID: String
+    /// The target name (`vdb`) without `/dev/`.
+    package let device: String
+    /// 0: the server boots from it.
+    package let bootIndex: Int?
+    package let connection: VolumeConnection
+}
+
+/// An address of a port.
+package struct FixedIP: Sendable, Hashable {
+    package let address: IPAddress
+    package let subnetID: String?
+    package let cidr: IPNetwork
+    package let gateway: IPAddress?
+}
+
+/// The network's own port on every hypervisor, behind which its metadata answers.
+package struct MetadataPort: Sendable, Hashable {
+    package let id: String
+    package let mac: MACAddress
+    package let fixedIPs: [FixedIP]
+}
+
+/// A network interface of the server.
+package struct DesiredPort: Sendable, Hashable {
+    package let id: String
+    package let networkID: String
+    package let mac: MACAddress
+    package let mtu: Int
+    package let fixedIPs: [FixedIP]
+    package let metadataPort: MetadataPort?
+    package let tag: String?
+
+    /// The tap's name: `tap` and the first eleven characters of the port's id (a name has at most 15).
+    package var tapName: String { "tap" + id.prefix(11) }
+}
+
+/// Everything an agent must know to make a server exist: complete, and level-triggered.
+package struct DesiredServer: Sendable, Hashable {
+    package let id: String
+    package let name: String
+    package let projectID: String
+    package let userID: String
+    /// Grows with every change of the desired state.
+    package let generation: Int
+    /// Grows with every holder of the server's lease: a lower one is an old holder's voice.
+    package let epoch: Int
+    package let power: DesiredPower
+    package let operation: ServerOperation?
+    package let vcpus: Int
+    package let memoryMiB: Int
+    package let rootGiB: Int
+    package let ephemeralGiB: Int
+    package let swapMiB: Int
+    package let extraSpecs: [String: String]
+    package let image: DesiredImage?
+    package let volumes: [DesiredVolume]
+    package let ports: [DesiredPort]
+    /// The complete `meta_data.json`.
+    package let metadata: JSONObject
+    package let networkData: JSONObject
+    /// Decoded.
+    package let userData: [UInt8]?
+    package let configDrive: Bool
+    package let hostname: String
+    /// The message as it came, for the state file.
+    package let source: JSONValue
+}
+
+extension DesiredServer {
+    /// The root disk is a local file grown from the image (and not a volume).
+    package var hasLocalRoot: Bool { image != nil && !volumes.contains { $0.bootIndex == 0 } }
+}

@@ -1,0 +1,65 @@
+import Kernel
+
+/// What a domain is doing, in the terms of the plan.
+package enum ObservedPower: String, Sendable, Hashable {
+    case running, paused, shutoff
+    /// Between an accepted shutdown request and being off.
+    case stopping
+}
+
+/// Why a domain is off.
+package enum OffReason: String, Sendable, Hashable {
+    /// The guest powered itself off.
+    case guest
+    /// QEMU died, or nobody knows.
+    case failure
+    /// Somebody pulled the plug.
+    case destroyed
+    case saved
+}
+
+/// A domain as libvirt shows it.
+package struct ObservedDomain: Sendable, Hashable {
+    package struct Disk: Sendable, Hashable {
+        package let target: String
+        /// The volume's id for a volume.
+        package let serial: String?
+    }
+    package struct Interface: Sendable, Hashable {
+        package let mac: MACAddress
+        package let tap: String
+    }
+
+    package var power: ObservedPower
+    package var offReason: OffReason?
+    package var hasManagedSave: Bool
+    /// Devices of the running guest; empty when it is off.
+    package var disks: [Disk]
+    package var interfaces: [Interface]
+
+    package init(
+        power: ObservedPower, offReason: OffReason? = nil, hasManagedSave: Bool = false, disks: [Disk] = [],
+        interfaces: [Interface] = []
+    ) {
+        self.power = power
+        self.offReason = offReason
+        self.hasManagedSave = hasManagedSave
+        self.disks = disks
+        self.interfaces = interfaces
+    }
+
+    /// Takes the devices from a domain's XML.
+    ///
+    /// - Throws: `XMLParseError`.
+    package mutating func readDevices(xml: String) throws(XMLParseError) {
+        let devices = try XMLTree.parse(xml).child("devices")
+        disks = (devices?.all("disk") ?? []).compactMap { disk in
+            guard let target = disk.child("target")?["dev"] else { return nil }
+            return Disk(target: target, serial: disk.child("serial")?.text)
+        }
+        interfaces = (devices?.all("interface") ?? []).compactMap { interface in
+            guard let mac = interface.child("mac")?["address"].flatMap({ MACAddress($0) }) else { return nil }
+            return Interface(mac: mac, tap: interface.child("target")?["dev"] ?? "")
+        }
+    }
+}

@@ -1,0 +1,186 @@
+import Kernel
+
+/// One thing to do for a server; each may be done again without harm.
+package enum AgentAction: Sendable, Hashable {
+    /// Image, disks and config drive exist as files.
+    case provision
+    /// Taps exist on the switch under their ports' names, and their networks' metadata answers.
+    case plug([DesiredPort])
+    case unplug([ServerRecord.PluggedPort])
+    /// The persistent definition is the desired one.
+    case define
+    case start(paused: Bool)
+    case suspend
+    case resume
+    /// Memory to disk, then off.
+    case save
+    case discardSave
+    /// Ask the guest, wait until its deadline, then pull the plug.
+    case shutdown
+    case destroy
+    case attachVolume(DesiredVolume)
+    case detachVolume(target: String)
+    case attachPort(DesiredPort)
+    case detachPort(mac: MACAddress, tap: String)
+    case undefine
+    case removeFiles
+    /// The operation is done: never again under this id.
+    case complete(operationID: String)
+}
+
+/// Decides what leads from the observed to the desired state.
+package enum Reconciler {
+    /// The actions in their order; empty when the server is as desired.
+    ///
+    /// - Parameter observed: nil when there is no such domain.
+    package static func plan(
+        _ desired: DesiredServer, observed: ObservedDomain?, record: ServerRecord
+    ) -> [AgentAction] {
+        let operation = desired.operation.flatMap { $0.id == record.lastOperationID ? nil : $0 }
+        switch desired.power {
+        case .absent: return remove(observed, record)
+        case .running, .paused:
+            guard let observed, observed.power != .shutoff else {
+                if poweredOffByItself(desired, observed, record), operation == nil { return [] }
+                return start(desired, observed, record, operation)
+            }
+            return keepUp(desired, observed, record, operation)
+        case .shutoff: return stop(desired, observed, record, by: .shutdown, operation)
+        case .suspended: return stop(desired, observed, record, by: .save, operation)
+        }
+    }
+
+    /// The guest shut itself down after this very state was reached: that is the tenant's own doing. It is reported,
+    /// and the plane decides what the server's desired power is from now on.
+    package static func poweredOffByItself(
+        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: ServerRecord
+    ) -> Bool {
+        observed?.power == .shutoff && observed?.offReason == .guest && record.appliedPower == .running
+            && desired.power == .running && record.appliedGeneration == desired.generation
+    }
+
+    private static func remove(_ observed: ObservedDomain?, _ record: ServerRecord) -> [AgentAction] {
+        if record.isGone, observed == nil { return [] }
+        var actions: [AgentAction] = []
+        if let observed {
+            if observed.power != .shutoff { actions.append(.destroy) }
+            actions.append(.undefine)
+        }
+        if !record.pluggedPorts.isEmpty { actions.append(.unplug(record.pluggedPorts)) }
+        return actions + [.removeFiles]
+    }
+
+    private static func start(
+        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: ServerRecord, _ operation: ServerOperation?
+    ) -> [AgentAction] {
+        var actions: [AgentAction] = [.provision, .plug(desired.ports)]
+        if observed?.hasManagedSave == true, operation != nil { actions.append(.discardSave) }
+        actions += [.define, .start(paused: desired.power == .paused)]
+        actions += unplugStale(desired, record)
+        if let operation { actions.append(.complete(operationID: operation.id)) }
+        return actions
+    }
+
+    private static func keepUp(
+        _ desired: DesiredServer, _ observed: ObservedDomain, _ record: ServerRecord, _ operation: ServerOperation?
+    ) -> [AgentAction] {
+        if observed.power == .stopping { return [] }
+        if let operation {
+            let off: AgentAction = operation.kind == .rebootSoft && observed.power == .running ? .shutdown : .destroy
+            return [off] + start(desired, observed, record, operation)
+        }
+        var actions: [AgentAction] = []
+        switch (desired.power, observed.power) {
+        case (.running, .paused): actions.append(.resume)
+        case (.paused, .running): actions.append(.suspend)
+        default: break
+        }
+        actions += deviceChanges(desired, observed)
+        actions += unplugStale(desired, record)
+        let unplugged = desired.ports.filter { port in !record.pluggedPorts.contains { $0.id == port.id } }
+        if !unplugged.isEmpty, !actions.contains(where: { if case .plug = $0 { true } else { false } }) {
+            actions.insert(.plug(unplugged), at: 0)
+        }
+        if record.appliedGeneration != desired.generation { actions.append(.define) }
+        return actions
+    }
+
+    private static func stop(
+        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: ServerRecord, by how: AgentAction,
+        _ operation: ServerOperation?
+    ) -> [AgentAction] {
+        var actions: [AgentAction] = []
+        if let observed, observed.power != .shutoff {
+            // A frozen guest cannot follow a request.
+            actions.append(how == .shutdown && observed.power == .paused ? .destroy : how)
+        } else if desired.power == .shutoff, observed?.hasManagedSave == true {
+            actions.append(.discardSave)
+        }
+        if !record.pluggedPorts.isEmpty { actions.append(.unplug(record.pluggedPorts)) }
+        if observed == nil { actions.append(.provision) }
+        if observed == nil || record.appliedGeneration != desired.generation { actions.append(.define) }
+        if let operation { actions.append(.complete(operationID: operation.id)) }
+        return actions
+    }
+
+    private static func unplugStale(_ desired: DesiredServer, _ record: ServerRecord) -> [AgentAction] {
+        let stale = record.pluggedPorts.filter { plugged in !desired.ports.contains { $0.id == plugged.id } }
+        return stale.isEmpty ? [] : [.unplug(stale)]
+    }
+
+    /// What must be added to and taken from a running guest. Volumes are recognised by their serial, ports by their
+    /// hardware address.
+    private static func deviceChanges(_ desired: DesiredServer, _ observed: ObservedDomain) -> [AgentAction] {
+        var actions: [AgentAction] = []
+        let attached = observed.disks.compactMap { disk in
+            disk.serial.flatMap { UUID128($0) }.map { (id: $0.description, target: disk.target) }
+        }
+        for disk in attached where !desired.volumes.contains(where: { $0.volumeID == disk.id }) {
+            actions.append(.detachVolume(target: disk.target))
+        }
+        for volume in desired.volumes where !attached.contains(where: { $0.id == volume.volumeID }) {
+            actions.append(.attachVolume(volume))
+        }
+        for interface in observed.interfaces where !desired.ports.contains(where: { $0.mac == interface.mac }) {
+            actions.append(.detachPort(mac: interface.mac, tap: interface.tap))
+        }
+        let missing = desired.ports.filter { port in !observed.interfaces.contains { $0.mac == port.mac } }
+        if !missing.isEmpty {
+            actions.append(.plug(missing))
+            actions += missing.map { .attachPort($0) }
+        }
+        return actions
+    }
+}
+
+/// How often a server whose QEMU keeps dying is started again.
+package struct RestartLimiter: Sendable, Hashable {
+    package static let restartsMax = 5
+    package static let window = Duration.seconds(600)
+    private var restarts: [Timestamp] = []
+
+    package init() {}
+
+    /// Counts a restart; false when there were too many within the window.
+    package mutating func mayRestart(at now: Timestamp) -> Bool {
+        restarts.removeAll { now - $0 > RestartLimiter.window }
+        guard restarts.count < RestartLimiter.restartsMax else { return false }
+        restarts.append(now)
+        return true
+    }
+}
+
+/// Growing pauses between attempts.
+package struct Backoff: Sendable, Hashable {
+    package static let pauseMax = Duration.seconds(30)
+    private var failures = 0
+
+    package init() {}
+
+    package mutating func next() -> Duration {
+        defer { failures += 1 }
+        return min(.milliseconds(500) * (1 << min(failures, 6)), Backoff.pauseMax)
+    }
+
+    package mutating func reset() { failures = 0 }
+}

@@ -1,0 +1,102 @@
+import JSON
+import Kernel
+
+/// What the agent remembers of a server across its own restarts; kept in the server's state file.
+package struct ServerRecord: Sendable, Hashable {
+    /// A port that was plugged, by what is needed to unplug it.
+    package struct PluggedPort: Sendable, Hashable {
+        package let id: String
+        package let tap: String
+        package let networkID: String
+
+        package init(id: String, tap: String, networkID: String) {
+            self.id = id
+            self.tap = tap
+            self.networkID = networkID
+        }
+    }
+
+    package let serverID: String
+    /// The highest epoch ever seen: a lower one is refused.
+    package var highestEpoch = 0
+    /// The generation accepted last: a lower one is ignored.
+    package var generation = -1
+    /// The generation that was reached last.
+    package var appliedGeneration = -1
+    /// The power that was reached last.
+    package var appliedPower: DesiredPower?
+    package var lastOperationID: String?
+    /// Nil once the server is gone; the record then stays for a while so that a late message cannot revive it.
+    package var desired: DesiredServer?
+    package var goneSince: Timestamp?
+    package var pluggedPorts: [PluggedPort] = []
+
+    package init(serverID: String) { self.serverID = serverID }
+
+    package var isGone: Bool { goneSince != nil }
+
+    private static let format = 1
+
+    /// The content of the state file.
+    package var document: JSONValue {
+        .object([
+            "format": .integer(Int64(ServerRecord.format)), "server_id": .string(serverID),
+            "highest_epoch": JSONValue(highestEpoch), "generation": JSONValue(generation),
+            "applied_generation": JSONValue(appliedGeneration), "applied_power": JSONValue(appliedPower?.rawValue),
+            "last_operation_id": JSONValue(lastOperationID),
+            "gone_since": goneSince.map { .integer($0.microseconds) } ?? .null,
+            "plugged_ports": .array(
+                pluggedPorts.map {
+                    ["id": .string($0.id), "tap": .string($0.tap), "network_id": .string($0.networkID)]
+                }),
+            "desired": desired?.source ?? .null,
+        ])
+    }
+
+    /// - Throws: `FormError` when the file was written by a newer agent, or by something else.
+    package init(document: JSONValue) throws(FormError) {
+        let fields = try FieldReader(document, path: "record")
+        let format = try fields.integer("format", in: 0...Int.max)
+        guard format == ServerRecord.format else {
+            throw fields.wrong("format", "is \(format); this agent knows \(ServerRecord.format)")
+        }
+        self.init(serverID: try fields.uuid("server_id"))
+        highestEpoch = try fields.integer("highest_epoch", in: 0...Int.max)
+        generation = try fields.integer("generation", in: -1...Int.max)
+        appliedGeneration = try fields.integer("applied_generation", in: -1...Int.max)
+        appliedPower = try fields.optionalText("applied_power").flatMap { DesiredPower(rawValue: $0) }
+        lastOperationID = try fields.optionalText("last_operation_id")
+        goneSince = try fields.optionalInteger("gone_since").map { Timestamp(microseconds: Int64($0)) }
+        pluggedPorts = try fields.list("plugged_ports") { (port) throws(FormError) in
+            PluggedPort(id: try port.text("id"), tap: try port.text("tap"), networkID: try port.text("network_id"))
+        }
+        if let value = fields.object["desired"], !value.isNull { desired = try DesiredServer.decode(value) }
+    }
+}
+
+/// Whether a desired state that arrived is to be followed.
+package enum Acceptance: Sendable, Hashable {
+    case accepted
+    /// From an old holder of the lease.
+    case staleEpoch(highest: Int)
+    /// Overtaken by a newer state.
+    case staleGeneration(current: Int)
+}
+
+extension ServerRecord {
+    /// Judges a desired state and takes it over when it is not stale. The same one again is accepted: it asks for
+    /// another report.
+    package mutating func accept(_ server: DesiredServer) -> Acceptance {
+        if server.epoch < highestEpoch { return .staleEpoch(highest: highestEpoch) }
+        if server.generation < generation { return .staleGeneration(current: generation) }
+        // A server that is gone comes back only by a newer wish (a migration that returns, for example).
+        if isGone, server.generation == generation, server.power != .absent {
+            return .staleGeneration(current: generation)
+        }
+        highestEpoch = server.epoch
+        generation = server.generation
+        desired = server
+        if server.power != .absent { goneSince = nil }
+        return .accepted
+    }
+}

@@ -1,0 +1,136 @@
+import ComputeAgentCore
+import Glibc
+import Kernel
+import Libvirt
+
+/// Makes and removes the files of a server: disks, config drive, console.
+package struct ServerDisks: Sendable {
+    private let directory: String
+    private let images: ImageCache
+    private let runner: CommandRunner
+    private let threads: WorkerThreads
+
+    private static let gib = 1 << 30
+
+    /// - Throws: `FileError`.
+    package init(directory: String, images: ImageCache, runner: CommandRunner, threads: WorkerThreads) throws {
+        self.directory = directory
+        self.images = images
+        self.runner = runner
+        self.threads = threads
+        try Files.makeDirectory(directory)
+    }
+
+    package func files(_ serverID: String) -> ServerFiles { ServerFiles(directory: "\(directory)/\(serverID)") }
+
+    /// Makes what is missing. What exists is the guest's and stays.
+    ///
+    /// - Throws: `PermanentFailure` when image and flavor do not fit; `CommandError`, `FileError`.
+    package func provision(_ server: DesiredServer, refreshConfigDrive: Bool) async throws {
+        let files = files(server.id)
+        try await threads.run { try Files.makeDirectory(files.directory) }
+        if let image = server.image, server.hasLocalRoot, !Files.exists(files.root) {
+            let cached = try await images.ensure(image)
+            let size = try ServerDisks.rootSize(server, cached)
+            try await create(
+                files.root, size: size, backing: ["-b", cached.path, "-F", cached.format])
+        }
+        if server.ephemeralGiB > 0, !Files.exists(files.ephemeral) {
+            try await create(files.ephemeral, size: server.ephemeralGiB * ServerDisks.gib)
+        }
+        if server.swapMiB > 0, !Files.exists(files.swap) { try await create(files.swap, size: server.swapMiB << 20) }
+        if server.configDrive, refreshConfigDrive || !Files.exists(files.configDrive) {
+            try await writeConfigDrive(server, files)
+        }
+    }
+
+    /// The flavor decides; a flavor without a size takes the image's.
+    static func rootSize(_ server: DesiredServer, _ image: CachedImage) throws -> Int {
+        guard server.rootGiB > 0 else { return image.virtualSize }
+        guard image.virtualSize <= server.rootGiB * gib else {
+            let needed = (image.virtualSize + gib - 1) / gib
+            throw PermanentFailure(
+                "the flavor's root disk of \(server.rootGiB) GiB is too small for the image, which needs \(needed) GiB")
+        }
+        return server.rootGiB * gib
+    }
+
+    private func create(_ path: String, size: Int, backing: [String] = []) async throws {
+        let temporary = path + ".new"
+        try await threads.run { try Files.remove(temporary) }
+        try await runner.run(["qemu-img", "create", "-q", "-f", "qcow2"] + backing + [temporary, String(size)])
+        try await threads.run { try Files.publish(temporary, as: path) }
+    }
+
+    private func writeConfigDrive(_ server: DesiredServer, _ files: ServerFiles) async throws {
+        let tree = files.directory + "/config.tree"
+        let temporary = files.configDrive + ".new"
+        let content = MetadataTree(server).configDriveFiles
+        try await threads.run {
+            try Files.removeTree(tree)
+            for (path, bytes) in content {
+                let full = "\(tree)/\(path)"
+                try Files.makeDirectory(String(full[..<(full.lastIndex(of: "/") ?? full.startIndex)]))
+                try Files.replace(full, with: bytes)
+            }
+        }
+        try await runner.run([
+            "genisoimage", "-quiet", "-o", temporary, "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r",
+            "-V", "config-2", "-publisher", "Wolke", tree,
+        ])
+        try await threads.run {
+            try Files.publish(temporary, as: files.configDrive)
+            try Files.removeTree(tree)
+        }
+    }
+
+    /// Removes all that is the server's.
+    package func remove(_ serverID: String) async throws {
+        let directory = files(serverID).directory
+        try await threads.run { try Files.removeTree(directory) }
+    }
+
+    // MARK: console
+
+    /// Bytes of console output that are kept at most, and that one answer carries at most.
+    private static let consoleKept = 1 << 20
+
+    /// The last `lines` lines of the serial console, or all that is kept.
+    package func consoleLog(_ serverID: String, lines: Int?) async throws -> String {
+        let path = files(serverID).consoleLog
+        return try await threads.run {
+            guard let size = Files.size(path) else { return "" }
+            let start = max(0, size - ServerDisks.consoleKept)
+            let bytes = try Files.read(path, offset: start, count: size - start)
+            return ServerDisks.tail(bytes, lines: lines)
+        }
+    }
+
+    static func tail(_ bytes: [UInt8], lines: Int?) -> String {
+        guard let lines else { return String(decoding: bytes, as: UTF8.self) }
+        var wanted = lines
+        var start = bytes.count
+        // A newline at the very end closes the last line and does not begin another.
+        while start > 0 {
+            if bytes[start - 1] == 0x0a, start != bytes.count {
+                wanted -= 1
+                if wanted <= 0 { break }
+            }
+            start -= 1
+        }
+        return lines == 0 ? "" : String(decoding: bytes[start...], as: UTF8.self)
+    }
+
+    /// Cuts a console file that has grown large. QEMU and virtlogd append, so the file may shrink under them.
+    package func trimConsole(_ serverID: String) async throws {
+        let path = files(serverID).consoleLog
+        try await threads.run {
+            guard let size = Files.size(path), size > 4 * ServerDisks.consoleKept else { return }
+            let rest = try Files.read(path, offset: size - ServerDisks.consoleKept, count: ServerDisks.consoleKept)
+            let descriptor = open(path, O_WRONLY | O_TRUNC | O_APPEND | O_CLOEXEC)
+            guard descriptor >= 0 else { throw FileError.last("open", path) }
+            defer { close(descriptor) }
+            try Files.write(descriptor, rest, path)
+        }
+    }
+}

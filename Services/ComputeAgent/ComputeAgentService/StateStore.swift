@@ -1,0 +1,72 @@
+import ComputeAgentCore
+import Crypto
+import JSON
+import Kernel
+import Libvirt
+
+/// The servers' records on disk: one checksummed file each, replaced atomically.
+package struct StateStore: Sendable {
+    private let directory: String
+    private let threads: WorkerThreads
+
+    /// - Throws: `FileError`.
+    package init(directory: String, threads: WorkerThreads) throws {
+        self.directory = directory
+        self.threads = threads
+        try Files.makeDirectory(directory)
+    }
+
+    private func path(_ serverID: String) -> String { "\(directory)/\(serverID).json" }
+
+    /// - Throws: `FileError`.
+    package func save(_ record: ServerRecord) async throws {
+        let path = path(record.serverID)
+        let content = StateStore.seal(record.document.encoded)
+        try await threads.run { try Files.replace(path, with: content) }
+    }
+
+    package func remove(_ serverID: String) async throws {
+        let path = path(serverID)
+        try await threads.run { try Files.remove(path) }
+    }
+
+    /// Every record that can be read, and why the others cannot: a damaged file is kept aside, never guessed at.
+    package func load() async throws -> (records: [ServerRecord], problems: [String]) {
+        try await threads.run { [self] in
+            var records: [ServerRecord] = []
+            var problems: [String] = []
+            for name in try Files.list(directory) where name.hasSuffix(".json") {
+                let file = "\(directory)/\(name)"
+                do {
+                    guard let bytes = try Files.read(file) else { continue }
+                    records.append(try ServerRecord(document: try StateStore.unseal(bytes)))
+                } catch {
+                    problems.append("\(file): \(error)")
+                    try Files.publish(file, as: file + ".damaged")
+                }
+            }
+            return (records, problems)
+        }
+    }
+
+    // MARK: form
+
+    private static let mark = Array("sha256:".utf8)
+
+    /// A line with the checksum, then the document.
+    static func seal(_ document: [UInt8]) -> [UInt8] {
+        mark + Array(Hexadecimal.encode(SHA256.hash(data: document)).utf8) + [0x0a] + document
+    }
+
+    static func unseal(_ content: [UInt8]) throws -> JSONValue {
+        guard let end = content.firstIndex(of: 0x0a), content.starts(with: mark) else {
+            throw FormError(path: "file", problem: "has no checksum")
+        }
+        let document = Array(content[(end + 1)...])
+        let stated = content[mark.count..<end]
+        guard stated.elementsEqual(Hexadecimal.encode(SHA256.hash(data: document)).utf8) else {
+            throw FormError(path: "file", problem: "does not match its checksum")
+        }
+        return try JSONValue.parse(document, depthMax: Limits.jsonDepthMax)
+    }
+}

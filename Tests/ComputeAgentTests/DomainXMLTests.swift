@@ -1,0 +1,85 @@
+import JSON
+import Kernel
+import Testing
+
+@testable import ComputeAgentCore
+
+@Suite struct DomainXMLTests {
+    private func document(_ changes: JSONObject = [:], _ options: DomainOptions) throws -> XMLTree {
+        let server = try Fixture.server(changes)
+        return DomainXML(server: server, files: ServerFiles(directory: "/s"), options: options).document
+    }
+
+    @Test func textOfUsersStaysText() throws {
+        let evil = "a' onload='x'><disk type='file'/>&<!--\u{1}"
+        let tree = try document(["name": .string(evil), "project_id": .string(evil)], DomainOptions(virtType: .qemu))
+        let back = try XMLTree.parse(tree.rendered)
+        #expect(back.child("metadata")?.child("wolke:server")?["name"] == evil.replacing("\u{1}", with: "\u{fffd}"))
+        #expect(back.child("devices")?.all("disk").count == 1)
+    }
+
+    @Test func translationAndKVMDiffer() throws {
+        let tcg = try document([:], DomainOptions(virtType: .qemu))
+        #expect(tcg["type"] == "qemu")
+        #expect(tcg.child("cpu")?.child("model")?.text == "qemu64")
+        #expect(tcg.child("os")?.child("type")?["machine"] == "pc")
+        let kvm = try document([:], DomainOptions(virtType: .kvm))
+        #expect(kvm["type"] == "kvm")
+        #expect(kvm.child("cpu")?["mode"] == "host-model")
+        let ports = kvm.child("devices")?.all("controller").filter { $0["model"] == "pcie-root-port" } ?? []
+        #expect(ports.count > 12)
+    }
+
+    @Test func disksAreOpenedWithAFormatAndFoundByTheirVolume() throws {
+        let tree = try document(
+            ["volumes": [Fixture.volume], "config_drive": true, "ephemeral_gb": 1, "swap_mb": 64],
+            DomainOptions(virtType: .qemu))
+        let disks = tree.child("devices")?.all("disk") ?? []
+        #expect(disks.map { $0.child("target")?["dev"] } == ["vda", "vdb", "vdx", "vdy", "vdz"])
+        #expect(disks.allSatisfy { $0.child("driver")?["type"] != nil })
+        #expect(disks[1].child("serial")?.text == Fixture.volumeID)
+        #expect(disks[0].child("boot")?["order"] == "1")
+    }
+
+    @Test func bootsFromAVolume() throws {
+        guard case .object(var volume) = Fixture.volume else { return }
+        volume["device"] = "/dev/vda"
+        volume["boot_index"] = 0
+        let tree = try document(["volumes": [.object(volume)]], DomainOptions(virtType: .qemu))
+        let disks = tree.child("devices")?.all("disk") ?? []
+        #expect(disks.count == 1)
+        #expect(disks[0].child("boot")?["order"] == "1")
+    }
+
+    @Test func interfacesUseTheAgentsTap() throws {
+        let off = try document([:], DomainOptions(virtType: .qemu)).child("devices")?.child("interface")
+        #expect(off?["type"] == "ethernet")
+        #expect(off?.child("target")?["managed"] == "no")
+        #expect(off?.child("driver")?.child("host")?["csum"] == "off")
+        let on = try document([:], DomainOptions(virtType: .qemu, nicOffloads: true)).child("devices")?.child("interface")
+        #expect(on?.child("driver") == nil)
+    }
+
+    @Test func machineOfTheImage() throws {
+        let image: JSONValue = [
+            "id": "ffffffff-0000-0000-0000-000000000001", "disk_format": "raw",
+            "properties": ["hw_machine_type": "evil' x='", "hw_firmware_type": "uefi"],
+        ]
+        let tree = try document(["image": image], DomainOptions(virtType: .qemu))
+        #expect(tree.child("os")?.child("type")?["machine"] == "pc")
+        #expect(tree.child("os")?.child("loader") != nil)
+    }
+
+    @Test func observedDevicesAreRead() throws {
+        let tree = try document(["volumes": [Fixture.volume]], DomainOptions(virtType: .qemu))
+        var observed = ObservedDomain(power: .running)
+        try observed.readDevices(xml: "<?xml version='1.0'?>\n<!-- x -->\n" + tree.rendered)
+        #expect(observed.disks.map(\.target) == ["vda", "vdb"])
+        #expect(observed.interfaces.map(\.tap) == ["tapbbbbbbbb-00"])
+    }
+
+    @Test(arguments: ["", "<a>", "<a></b>", "<a b></a>", "<!DOCTYPE a><a/>", "<a>&x;</a>", "<a/><b/>", "<a b='1/>"])
+    func brokenXMLIsRefused(text: String) {
+        #expect(throws: XMLParseError.self) { try XMLTree.parse(text) }
+    }
+}

@@ -1,0 +1,52 @@
+import JSON
+import Kernel
+import Testing
+
+@testable import ComputeAgentCore
+
+@Suite struct MetadataTreeTests {
+    private func get(_ path: String, _ changes: JSONObject = [:]) throws -> MetadataResponse {
+        MetadataTree(try Fixture.server(changes)).response(method: "GET", path: path)
+    }
+    private func text(_ path: String) throws -> String { String(decoding: try get(path).body, as: UTF8.self) }
+
+    @Test func openStackForm() throws {
+        #expect(try text("/openstack").hasSuffix("latest"))
+        #expect(try text("/openstack/latest/").contains("network_data.json"))
+        #expect(try !text("/openstack/2012-08-10").contains("network_data.json"))
+        let meta = try JSONValue.parse(try get("/openstack/latest/meta_data.json").body)
+        #expect(meta["hostname"]?.stringValue == "web.novalocal")
+        #expect(try text("/openstack/latest/user_data") == "#!/bin/sh\n")
+        #expect(try get("/openstack/latest/user_data", ["user_data": nil]).status == 404)
+        let network = try JSONValue.parse(try get("/openstack/latest/network_data.json").body)
+        #expect(network["links"]?.arrayValue?.count == 1)
+        #expect(network["networks"]?.arrayValue?.first?["type"]?.stringValue == "ipv4_dhcp")
+    }
+
+    @Test func ec2Form() throws {
+        #expect(try text("/latest/meta-data/instance-id") == "i-11111111")
+        #expect(try text("/latest/meta-data/local-ipv4") == "10.0.0.5")
+        #expect(try text("/2009-04-04/meta-data/public-keys/") == "0=mykey")
+        #expect(try text("/latest/meta-data/public-keys/0/") == "openssh-key")
+        #expect(try text("/latest/meta-data/public-keys/0/openssh-key") == "ssh-ed25519 AAAA me\n")
+        #expect(try text("/latest/user-data") == "#!/bin/sh\n")
+        #expect(try text("/latest/").contains("meta-data/"))
+        #expect(try text("/").contains("2009-04-04"))
+    }
+
+    @Test(arguments: ["/nothing", "/openstack/1999-01-01/", "/openstack/latest/x", "/latest/meta-data/x/y", "/latest/x"])
+    func absentPaths(path: String) throws { #expect(try get(path).status == 404) }
+
+    @Test func onlyReads() throws {
+        let tree = MetadataTree(try Fixture.server())
+        #expect(tree.response(method: "POST", path: "/openstack/latest/password").status == 405)
+    }
+
+    @Test func configDriveHasTheSameDocuments() throws {
+        let tree = MetadataTree(try Fixture.server())
+        let files = Dictionary(uniqueKeysWithValues: tree.configDriveFiles.map { ($0.path, $0.bytes) })
+        #expect(files["openstack/latest/meta_data.json"] == tree.response(method: "GET", path: "/openstack/latest/meta_data.json").body)
+        #expect(files["openstack/latest/user_data"] == Array("#!/bin/sh\n".utf8))
+        #expect(files["ec2/latest/meta-data.json"] != nil)
+    }
+}

@@ -1,0 +1,137 @@
+import JSON
+import Kernel
+import Testing
+
+@testable import ComputeAgentCore
+
+@Suite struct ReconcilerTests {
+    private func record(_ server: DesiredServer, applied: DesiredPower? = nil, plugged: Bool = false) -> ServerRecord {
+        var record = ServerRecord(serverID: server.id)
+        _ = record.accept(server)
+        if let applied {
+            record.appliedGeneration = server.generation
+            record.appliedPower = applied
+        }
+        if plugged {
+            record.pluggedPorts = server.ports.map { .init(id: $0.id, tap: $0.tapName, networkID: $0.networkID) }
+        }
+        return record
+    }
+
+    private func running(_ server: DesiredServer) -> ObservedDomain {
+        ObservedDomain(
+            power: .running,
+            disks: [.init(target: "vda", serial: "root")]
+                + server.volumes.map { .init(target: $0.device, serial: $0.volumeID) },
+            interfaces: server.ports.map { .init(mac: $0.mac, tap: $0.tapName) })
+    }
+
+    @Test func firstStart() throws {
+        let server = try Fixture.server()
+        let plan = Reconciler.plan(server, observed: nil, record: record(server))
+        #expect(plan == [.provision, .plug(server.ports), .define, .start(paused: false)])
+    }
+
+    @Test func nothingToDo() throws {
+        let server = try Fixture.server(["volumes": [Fixture.volume]])
+        let plan = Reconciler.plan(
+            server, observed: running(server), record: record(server, applied: .running, plugged: true))
+        #expect(plan.isEmpty)
+    }
+
+    @Test func aDeadQEMUIsStartedAgain() throws {
+        let server = try Fixture.server()
+        let record = record(server, applied: .running, plugged: true)
+        let dead = ObservedDomain(power: .shutoff, offReason: .failure)
+        #expect(Reconciler.plan(server, observed: dead, record: record).contains(.start(paused: false)))
+        #expect(dead.reportedPower(desired: .running) == "crashed")
+    }
+
+    @Test func aGuestThatPoweredOffIsLeftAlone() throws {
+        let server = try Fixture.server()
+        let off = ObservedDomain(power: .shutoff, offReason: .guest)
+        #expect(Reconciler.plan(server, observed: off, record: record(server, applied: .running, plugged: true)).isEmpty)
+        // A newer wish to run starts it.
+        let newer = try Fixture.server(["generation": 2])
+        var old = record(server, applied: .running, plugged: true)
+        _ = old.accept(newer)
+        #expect(Reconciler.plan(newer, observed: off, record: old).contains(.start(paused: false)))
+    }
+
+    @Test func operationsHappenOnce() throws {
+        let server = try Fixture.server(["operation": ["id": "op1", "kind": "reboot-hard"]])
+        var record = record(server, applied: .running, plugged: true)
+        let plan = Reconciler.plan(server, observed: running(server), record: record)
+        #expect(plan.first == .destroy)
+        #expect(plan.last == .complete(operationID: "op1"))
+        #expect(plan.contains(.start(paused: false)))
+        record.lastOperationID = "op1"
+        #expect(Reconciler.plan(server, observed: running(server), record: record).isEmpty)
+    }
+
+    @Test func softRebootAsksTheGuest() throws {
+        let server = try Fixture.server(["operation": ["id": "op1", "kind": "reboot-soft"]])
+        let record = record(server, applied: .running, plugged: true)
+        #expect(Reconciler.plan(server, observed: running(server), record: record).first == .shutdown)
+    }
+
+    @Test func volumesAndPortsComeAndGo() throws {
+        let without = try Fixture.server(["ports": []])
+        let with = try Fixture.server(["volumes": [Fixture.volume], "generation": 2])
+        var record = record(without, applied: .running)
+        _ = record.accept(with)
+        let attach = Reconciler.plan(with, observed: running(without), record: record)
+        #expect(
+            attach == [
+                .attachVolume(with.volumes[0]), .plug(with.ports), .attachPort(with.ports[0]), .define,
+            ])
+        record = self.record(with, applied: .running, plugged: true)
+        let after = try Fixture.server(["ports": [], "generation": 3])
+        _ = record.accept(after)
+        let detach = Reconciler.plan(after, observed: running(with), record: record)
+        #expect(
+            detach == [
+                .detachVolume(target: "vdb"), .detachPort(mac: with.ports[0].mac, tap: with.ports[0].tapName),
+                .unplug(record.pluggedPorts), .define,
+            ])
+    }
+
+    @Test func stopPauseSuspend() throws {
+        let server = try Fixture.server()
+        let record = record(server, applied: .running, plugged: true)
+        let observed = running(server)
+        func plan(_ power: String, _ observed: ObservedDomain?) throws -> [AgentAction] {
+            Reconciler.plan(try Fixture.server(["power": .string(power)]), observed: observed, record: record)
+        }
+        #expect(try plan("shutoff", observed) == [.shutdown, .unplug(record.pluggedPorts)])
+        #expect(try plan("suspended", observed) == [.save, .unplug(record.pluggedPorts)])
+        #expect(try plan("paused", observed) == [.suspend])
+        #expect(try plan("running", ObservedDomain(power: .paused, interfaces: observed.interfaces)) == [.resume])
+        var paused = observed
+        paused.power = .paused
+        #expect(try plan("shutoff", paused).first == .destroy)
+        let saved = ObservedDomain(power: .shutoff, offReason: .saved, hasManagedSave: true)
+        #expect(try plan("running", saved) == [.provision, .plug(server.ports), .define, .start(paused: false)])
+        #expect(saved.reportedPower(desired: .suspended) == "suspended")
+    }
+
+    @Test func removalIsCompleteAndRepeatable() throws {
+        let server = try Fixture.server(["power": "absent"])
+        var record = record(server, applied: .running, plugged: true)
+        #expect(
+            Reconciler.plan(server, observed: running(server), record: record) == [
+                .destroy, .undefine, .unplug(record.pluggedPorts), .removeFiles,
+            ])
+        #expect(Reconciler.plan(server, observed: nil, record: record) == [.unplug(record.pluggedPorts), .removeFiles])
+        record.goneSince = Timestamp(seconds: 0)
+        #expect(Reconciler.plan(server, observed: nil, record: record).isEmpty)
+    }
+
+    @Test func restartsAreLimited() {
+        var limiter = RestartLimiter()
+        let start = Timestamp(seconds: 1000)
+        for _ in 0..<RestartLimiter.restartsMax { #expect(limiter.mayRestart(at: start)) }
+        #expect(!limiter.mayRestart(at: start))
+        #expect(limiter.mayRestart(at: start + .seconds(601)))
+    }
+}
