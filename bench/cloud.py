@@ -1,0 +1,70 @@
+"""The cloud that is measured: where its state is, its ports, its users."""
+
+import pathlib
+import re
+import subprocess
+
+from load import call
+
+SERVICES = ("identity", "placement", "compute", "compute-agent", "network", "image", "block-storage")
+PORTS = {"identity": 5000, "placement": 8778, "compute": 8774, "network": 9696, "image": 9292, "block-storage": 8776}
+
+
+class Cloud:
+    """A running one-machine cloud, from its state directory."""
+
+    def __init__(self, state: pathlib.Path, offset: int, binaries: pathlib.Path):
+        self.state, self.offset, self.binaries = state, offset, binaries
+
+    def url(self, service: str) -> str:
+        return f"http://127.0.0.1:{PORTS[service] + self.offset}"
+
+    @property
+    def database(self) -> str:
+        return f"host={self.state}/postgres/run port={15432 + self.offset} user=wolke dbname=wolke"
+
+    def password(self, cloud: str) -> str:
+        """From clouds.yaml, which `make up` writes in a fixed form."""
+        section = (self.state / "clouds.yaml").read_text().split(f"  {cloud}:\n", 1)[1]
+        return re.search(r'password: "([^"]*)"', section).group(1)
+
+    def sign_on_body(self, user: str) -> dict:
+        domain = {"id": "default"}
+        return {
+            "auth": {
+                "identity": {
+                    "methods": ["password"],
+                    "password": {"user": {"name": user, "domain": domain, "password": self.password(f"wolke-{user}")}},
+                },
+                "scope": {"project": {"name": user, "domain": domain}},
+            }
+        }
+
+    def token(self, user: str) -> str:
+        headers, _, _ = call("POST", self.url("identity") + "/v3/auth/tokens", self.sign_on_body(user))
+        return headers["X-Subject-Token"]
+
+    def sql(self, text: str) -> list[str]:
+        arguments = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, self.database]
+        return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    def processes(self) -> dict[str, list[int]]:
+        """Process ids of the Wolke executables that belong to this cloud."""
+        found: dict[str, list[int]] = {}
+        for directory in pathlib.Path("/proc").iterdir():
+            if not directory.name.isdigit():
+                continue
+            try:
+                arguments = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            name = arguments[0].rsplit("/", 1)[-1]
+            if name.startswith("wolke-") and str(self.state / "wolke.yaml") in arguments:
+                found.setdefault(name, []).append(int(directory.name))
+        return found
+
+
+def pss_kib(pid: int) -> int:
+    """Proportional set size: shared pages are divided among those who share them."""
+    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE).group(1))
