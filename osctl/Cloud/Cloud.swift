@@ -15,20 +15,23 @@ struct Cloud: Sendable {
 
     private var binaries: String { String(program[..<(program.lastIndex(of: "/") ?? program.startIndex)]) }
 
-    var libvirt: LibvirtParts { LibvirtParts(layout: layout, program: program, hostUUID: secrets.hostUUID) }
+    /// One per host, in the hosts' order.
+    var libvirt: [LibvirtParts] {
+        layout.hosts.map { LibvirtParts(layout: layout, host: $0, program: program, hostUUID: secrets.hostUUIDs[$0.number - 1]) }
+    }
 
     // MARK: What there is
 
     /// All processes in the order in which people read them.
-    func parts(network: NetworkParts) -> [Part] {
-        StoreParts(layout: layout, secrets: secrets).all + network.all + libvirt.all + services
+    func parts(network: [NetworkParts]) -> [Part] {
+        StoreParts(layout: layout, secrets: secrets).all + zip(network, libvirt).flatMap { $0.all + $1.all } + services + agents
     }
 
     static let schemaMilestone = "database schema"
 
     var milestones: [Milestone] {
         let layout = layout
-        let ready = services.map(\.name)
+        let ready = services.map(\.name) + agents.map(\.name)
         return [
             Milestone(name: Cloud.schemaMilestone, needs: ["postgres"]) {
                 let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1))
@@ -50,34 +53,50 @@ struct Cloud: Sendable {
         ("network", 9696, ["ovn-northbound", "ovn-southbound"]),
         ("block-storage", 8776, []),
         ("compute", 8774, []),
-        ("compute-agent", 8790, ["libvirtd", "ovn-controller"]),
     ]
+    static let agentPort = 8790
 
     private var services: [Part] {
         Cloud.serviceList.map { service in
             let name = "wolke-" + service.name
-            let executable = "\(binaries)/\(name)"
-            let port = layout.port(service.port)
-            var environment = Machine.environment.filter { $0.key.hasPrefix("WOLKE_") }
-            environment["PATH"] = Tool.searchPath
-            environment["LC_ALL"] = "C.UTF-8"
-            environment["HOME"] = "/root"
-            return Part(
-                name: name, group: .wolke, address: "http://127.0.0.1:\(port)",
-                launch: Launch(
-                    arguments: [executable, "--config", layout.configuration], environment: environment, output: "\(layout.log)/\(name).log"),
-                needs: [Cloud.schemaMilestone, "rabbitmq"] + service.needs,
-                readyWithin: .seconds(20),
-                prepare: {
-                    guard access(executable, X_OK) == 0 else { throw CloudError("\(executable) is not built") }
-                },
-                probe: { try await Cloud.ready(port: port) })
+            return part(name, executable: name, host: layout.machine, port: layout.port(service.port), needs: service.needs)
         }
     }
 
+    /// One on each host.
+    private var agents: [Part] {
+        layout.hosts.map { host in
+            let needs = ["libvirtd", "ovn-controller"].map { $0 + host.partSuffix }
+            return part(
+                "wolke-compute-agent" + host.partSuffix, executable: "wolke-compute-agent", host: host,
+                port: layout.port(Cloud.agentPort), needs: needs)
+        }
+    }
+
+    private func part(_ name: String, executable: String, host: HostLayout, port: Int, needs: [String]) -> Part {
+        let path = "\(binaries)/\(executable)"
+        var environment = Machine.environment.filter { $0.key.hasPrefix("WOLKE_") }
+        environment["PATH"] = Tool.searchPath
+        environment["LC_ALL"] = "C.UTF-8"
+        environment["HOME"] = "/root"
+        let command = [path, "--config", host.configuration]
+        let address = host.address.description
+        return Part(
+            name: name, group: .wolke, address: "http://\(address):\(port)",
+            launch: Launch(
+                arguments: host.isMachine ? command : host.command(command, program: program, mounts: [(source: host.namespaces, target: "/run/netns")]),
+                environment: environment, output: "\(layout.log)/\(name).log"),
+            needs: [Cloud.schemaMilestone, "rabbitmq"] + needs,
+            readyWithin: .seconds(20),
+            prepare: {
+                guard access(path, X_OK) == 0 else { throw CloudError("\(path) is not built") }
+            },
+            probe: { try await Cloud.ready(host: address, port: port) })
+    }
+
     /// Asks a service for `/readyz`, which says what is missing when it cannot work.
-    static func ready(port: Int) async throws -> String {
-        let answer = try await Probe.http(port: port, path: "/readyz")
+    static func ready(host: String, port: Int) async throws -> String {
+        let answer = try await Probe.http(host: host, port: port, path: "/readyz")
         guard answer.status == 200 else {
             throw CloudError("not ready (\(answer.status)): \(answer.body.prefix(300))")
         }
@@ -102,7 +121,7 @@ struct Cloud: Sendable {
             [
                 ("PostgreSQL", layout.postgresPort), ("RabbitMQ", layout.amqpPort), ("Erlang distribution", layout.erlangDistributionPort),
                 ("epmd", layout.epmdPort), ("OVN southbound", layout.southboundPort),
-            ] + Cloud.serviceList.map { ("wolke-" + $0.name, layout.port($0.port)) }
+            ] + Cloud.serviceList.map { ("wolke-" + $0.name, layout.port($0.port)) } + [("wolke-compute-agent", layout.port(Cloud.agentPort))]
         let taken = ports.filter { !Machine.isFree(port: $0.1) }
         if !taken.isEmpty {
             found.append(

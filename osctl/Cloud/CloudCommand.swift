@@ -46,7 +46,7 @@ struct CloudCommand: AsyncParsableCommand {
                 throw CloudError("this machine is not ready for a cloud:\n  " + obstacles.joined(separator: "\n  "))
             }
             unlink(layout.progress)
-            var arguments = [program, "cloud", "run", "--state", layout.state, "--port-offset", "\(layout.portOffset)"]
+            var arguments = [program, "cloud", "run", "--state", layout.state, "--port-offset", "\(layout.portOffset)", "--hosts", "\(layout.hostCount)"]
             if let guestImage {
                 guard let path = realpath(guestImage, nil) else { throw Machine.failure("find the image", guestImage) }
                 arguments += ["--guest-image", String(cString: path)]
@@ -143,7 +143,8 @@ struct Session: Sendable {
 
     func run() async throws {
         let stop = StopSignal()
-        let network = NetworkParts(layout: cloud.layout)
+        let network = cloud.layout.hosts.map { NetworkParts(layout: cloud.layout, host: $0) }
+        try await SimulatedHosts(layout: cloud.layout).create()
         let parts = cloud.parts(network: network)
         let milestones = cloud.milestones
         let time = cloud.ambient.time
@@ -162,15 +163,20 @@ struct Session: Sendable {
         starting.cancel()
         progress.begin("stopping")
         await supervisor.stop {
-            await cloud.libvirt.stopGuests(grace: Session.guestGrace, progress: progress)
+            await withTaskGroup(of: Void.self) { tasks in
+                for libvirt in cloud.libvirt {
+                    tasks.addTask { await libvirt.stopGuests(grace: Session.guestGrace, progress: progress) }
+                }
+            }
         }
-        await network.removeDevices()
+        await network.first?.removeDevices()
+        try await SimulatedHosts(layout: cloud.layout).remove()
     }
 }
 
 /// Whether SIGTERM or SIGINT has come.
 final class StopSignal: Sendable {
-    private static let raised = Flag()
+    private static let raised = Latch()
 
     init() {
         for number in [SIGTERM, SIGINT] { signal(number) { _ in StopSignal.raised.raise() } }

@@ -10,22 +10,26 @@ struct CloudFiles: Sendable {
     static let host = "127.0.0.1"
 
     func write() throws {
-        try Machine.write(layout.configuration, configuration, mode: 0o600)
+        for host in layout.hosts {
+            try Machine.makeDirectory(host.directory)
+            try Machine.write(host.configuration, configuration(host), mode: 0o600)
+        }
         try Machine.write(layout.clouds, clouds, mode: 0o600)
     }
 
     var authURL: String { "http://\(CloudFiles.host):\(layout.port(5000))/v3" }
 
-    private var configuration: String {
+    /// One file serves all executables of a host; another host sees the first one under another address.
+    private func configuration(_ host: HostLayout) -> String {
         var yaml = YAMLText("Written by `osctl cloud up` at each start; changes are lost. Overrides: WOLKE_<SECTION>_<KEY> in its environment.")
         yaml.section("database", [("url", .text(layout.databaseURL)), ("connections", .number(8))])
         yaml.section(
-            "messaging", [("url", .text("amqp://wolke:\(secrets.rabbitmq)@127.0.0.1:\(layout.amqpPort)/%2F"))])
+            "messaging", [("url", .text("amqp://wolke:\(secrets.rabbitmq)@\(host.machineAddress):\(layout.amqpPort)/%2F"))])
         yaml.section(
             "tokens", [("public_keys_file", .text(secrets.publicKeysFile)), ("signing_key_file", .text(secrets.signingKeyFile))])
         yaml.section("service_user", [("password_file", .text(secrets.servicePasswordFile))])
         var endpoints: [(String, YAMLText.Value)] = [
-            ("bind", .text(CloudFiles.host)), ("public_host", .text(CloudFiles.host)), ("region", .text(CloudFiles.region)),
+            ("bind", .text(layout.hostCount == 1 ? CloudFiles.host : "0.0.0.0")), ("public_host", .text(host.machineAddress.description)), ("region", .text(CloudFiles.region)),
         ]
         for (service, port) in SettingsSchema.servicePorts { endpoints.append(("\(service)_port", .number(layout.port(port)))) }
         endpoints.append(("agent_port", .number(layout.port(8790))))

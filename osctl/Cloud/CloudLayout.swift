@@ -6,6 +6,8 @@ struct CloudLayout: Sendable, Hashable {
     let state: String
     /// Added to every port; also tells the bridges and the external network of two clouds apart.
     let portOffset: Int
+    /// Hypervisor hosts: the machine itself and simulated ones.
+    var hostCount = 1
 
     /// Longest state path: sockets below it must fit into the 107 bytes of a Unix socket's address.
     static let statePathMax = 70
@@ -28,7 +30,7 @@ struct CloudLayout: Sendable, Hashable {
     var postgres: String { state + "/postgres" }
     var rabbitmq: String { state + "/rabbitmq" }
     var ovn: String { state + "/ovn" }
-    var libvirt: String { state + "/libvirt" }
+    var images: String { state + "/images" }
     var configuration: String { state + "/wolke.yaml" }
     var clouds: String { state + "/clouds.yaml" }
     var description: String { state + "/cloud.json" }
@@ -36,11 +38,8 @@ struct CloudLayout: Sendable, Hashable {
     var partsRecord: String { run + "/parts.json" }
     var progress: String { run + "/progress" }
 
-    var vswitchSocket: String { ovn + "/run/db.sock" }
     var northboundSocket: String { ovn + "/run/nb.sock" }
     var southboundSocket: String { ovn + "/run/sb.sock" }
-    var libvirtSocket: String { libvirt + "/run/libvirt-sock" }
-    var libvirtURI: String { "qemu:///system?socket=" + libvirtSocket }
 
     // MARK: Network
 
@@ -48,6 +47,7 @@ struct CloudLayout: Sendable, Hashable {
     /// OVS puts its internal ports into the machine's own network namespace, so each cloud has its own names.
     var integrationBridge: String { "wbr-int" + suffix }
     var externalBridge: String { "wbr-ex" + suffix }
+    var tunnelBridge: String { "wbr-ul" + suffix }
     var datapathDevice: String { "wovs-dp" + suffix }
     static let physicalNetwork = "physnet1"
 
@@ -78,6 +78,9 @@ struct CloudLayout: Sendable, Hashable {
         }
         if !(0...CloudLayout.portOffsetMax).contains(portOffset) {
             return "PORT_OFFSET must be from 0 to \(CloudLayout.portOffsetMax), not \(portOffset)"
+        }
+        if !(1...HostLayout.countMax).contains(hostCount) {
+            return "there can be 1 to \(HostLayout.countMax) hosts, not \(hostCount)"
         }
         return nil
     }

@@ -11,21 +11,23 @@ struct CloudOptions: ParsableArguments {
     @Option(help: "Added to every port (or PORT_OFFSET in the environment); remembered by the state directory.")
     var portOffset: Int?
 
+    @Option(help: "Hypervisor hosts: this machine and simulated ones in network namespaces; remembered by the state directory.")
+    var hosts: Int?
+
     /// The cloud's layout, from the options and what the state directory remembers.
     ///
     /// - Throws: `CloudError` when they contradict each other or cannot be used.
     func layout() throws -> CloudLayout {
-        let remembered = Machine.readText(path + "/cloud.json").flatMap { text -> Int? in
-            guard let value = CloudOptions.parse(text) else { return nil }
-            return value["port_offset"]?.intValue
-        }
+        let description = Machine.readText(path + "/cloud.json").flatMap(CloudOptions.parse)
+        let remembered = description?["port_offset"]?.intValue
         let fromEnvironment = Machine.environment["PORT_OFFSET"].flatMap { Int($0) }
         let wanted = portOffset ?? fromEnvironment
         if let remembered, let wanted, wanted != remembered {
             throw CloudError(
                 "the cloud in \(path) was made with PORT_OFFSET=\(remembered), not \(wanted): use that, or another STATE")
         }
-        let layout = CloudLayout(state: path, portOffset: wanted ?? remembered ?? 0)
+        let layout = CloudLayout(
+            state: path, portOffset: wanted ?? remembered ?? 0, hostCount: hosts ?? description?["hosts"]?.intValue ?? 1)
         if let problem = layout.problem() { throw CloudError(problem) }
         return layout
     }

@@ -13,7 +13,8 @@ struct CloudSecrets: Sendable {
     let service: String
     /// Shared by the services and the agent to sign what passes between them over plain channels.
     let metadata: String
-    let hostUUID: String
+    /// What libvirt on each possible host calls itself.
+    let hostUUIDs: [String]
 
     let signingKeyFile: String
     let publicKeysFile: String
@@ -50,7 +51,9 @@ struct CloudSecrets: Sendable {
             demo: try secret("demo-password", make: password),
             service: try secret("service-password", make: password),
             metadata: try secret("metadata-secret", make: password),
-            hostUUID: try secret("host-uuid", make: { ambient.newUUID().description }),
+            hostUUIDs: try (1...HostLayout.countMax).map { number in
+                try secret(number == 1 ? "host-uuid" : "host-\(number)-uuid", make: { ambient.newUUID().description })
+            },
             signingKeyFile: signing, publicKeysFile: accepted,
             servicePasswordFile: layout.secrets + "/service-password",
             adminPasswordFile: layout.secrets + "/admin-password")

@@ -6,9 +6,9 @@ import Kernel
 enum Leftovers {
     static func create(_ layout: CloudLayout) throws {
         for directory in [layout.state, layout.run, layout.log] { try Machine.makeDirectory(directory) }
-        if !Machine.exists(layout.description) {
-            try Machine.write(layout.description, JSONValue.object(["port_offset": JSONValue(layout.portOffset)]).description + "\n")
-        }
+        try Machine.write(
+            layout.description,
+            JSONValue.object(["port_offset": JSONValue(layout.portOffset), "hosts": JSONValue(layout.hostCount)]).description + "\n")
     }
 
     /// Stops the parts that are written down as running and still are the same processes.
@@ -19,26 +19,38 @@ enum Leftovers {
     static func stop(_ layout: CloudLayout, guests: Bool) async throws -> Int {
         if guests { try await stopGuests(layout) }
         let running = RecordedPart.all(layout).filter { $0.process?.isRunning == true }
-        guard !running.isEmpty else { return 0 }
+        guard !running.isEmpty else {
+            if guests { try await removeDevices(layout) }
+            return 0
+        }
         print("Stopping \(running.count) processes that an earlier supervisor left: \(running.map(\.name).joined(separator: ", "))")
         let time = SystemTime()
         // Backwards: services before the broker and the database that they use.
         for part in running.reversed() {
             try await part.process?.stop(part.stopSignal, grace: .seconds(10), time)
         }
-        await NetworkParts(layout: layout).removeDevices()
+        if guests { try await removeDevices(layout) }
         return running.count
+    }
+
+    private static func removeDevices(_ layout: CloudLayout) async throws {
+        await NetworkParts(layout: layout, host: layout.machine).removeDevices()
+        try await SimulatedHosts(layout: layout).remove()
     }
 
     /// Ends QEMU processes of this cloud that outlived its libvirtd.
     private static func stopGuests(_ layout: CloudLayout) async throws {
-        guard let directory = opendir(layout.libvirt + "/run/qemu") else { return }
+        for host in layout.hosts { try await stopGuests(layout, host) }
+    }
+
+    private static func stopGuests(_ layout: CloudLayout, _ host: HostLayout) async throws {
+        guard let directory = opendir(host.libvirt + "/run/qemu") else { return }
         defer { closedir(directory) }
         while let entry = readdir(directory) {
             let name = withUnsafePointer(to: &entry.pointee.d_name) {
                 $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
-            guard name.hasSuffix(".pid"), let text = Machine.readText(layout.libvirt + "/run/qemu/" + name),
+            guard name.hasSuffix(".pid"), let text = Machine.readText(host.libvirt + "/run/qemu/" + name),
                 let pid = Int32(text.filter(\.isNumber)), let process = ProcessIdentity.current(pid),
                 let command = Machine.readText("/proc/\(pid)/cmdline"), command.contains("qemu-system"),
                 command.contains(layout.state + "/")

@@ -70,6 +70,14 @@ enum Machine {
         guard complete, rename(temporary, path) == 0 else { throw failure("write", path) }
     }
 
+    /// Writes into a file that is there already, such as a kernel parameter.
+    static func write(descriptorOf path: String, _ text: String) throws {
+        let descriptor = open(path, O_WRONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw failure("write", path) }
+        defer { close(descriptor) }
+        guard writeAll(descriptor, Array(text.utf8)) else { throw failure("write", path) }
+    }
+
     static func append(_ path: String, _ text: String) {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { return }

@@ -7,6 +7,7 @@ import Kernel
 /// /etc/libvirt, /var/lib/libvirt and /run/libvirt. Without the private mounts two clouds would adopt each other's guests.
 struct LibvirtParts: Sendable {
     let layout: CloudLayout
+    let host: HostLayout
     let program: String
     let hostUUID: String
 
@@ -19,16 +20,16 @@ struct LibvirtParts: Sendable {
     ]
 
     private func launch(_ name: String, _ arguments: [String]) -> Launch {
-        let mounts = LibvirtParts.mounts.map { (source: "\(layout.libvirt)/\($0.0)", target: $0.1) }
+        let mounts = LibvirtParts.mounts.map { (source: "\(host.libvirt)/\($0.0)", target: $0.1) }
         return Launch(
-            arguments: PrivateMounts.command(program: program, mounts: mounts, arguments),
-            environment: ["PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "HOME": "/root"], output: layout.log + "/\(name).log")
+            arguments: host.command(arguments, program: program, mounts: mounts),
+            environment: ["PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "HOME": "/root"], output: "\(layout.log)/\(name)\(host.partSuffix).log")
     }
 
     private var virtlogd: Part {
-        let directory = layout.libvirt
+        let directory = host.libvirt
         return Part(
-            name: "virtlogd", group: .infrastructure, address: "",
+            name: "virtlogd" + host.partSuffix, group: .infrastructure, address: "",
             launch: launch("virtlogd", ["/usr/sbin/virtlogd", "-f", "/etc/libvirt/virtlogd.conf", "-p", "/run/libvirt/virtlogd.pid"]),
             needs: [], stopGrace: .seconds(3),
             prepare: { try writeConfiguration() },
@@ -40,12 +41,12 @@ struct LibvirtParts: Sendable {
 
     private var libvirtd: Part {
         Part(
-            name: "libvirtd", group: .infrastructure, address: layout.libvirtURI,
+            name: "libvirtd" + host.partSuffix, group: .infrastructure, address: host.libvirtURI,
             launch: launch("libvirtd", ["/usr/sbin/libvirtd", "-f", "/etc/libvirt/libvirtd.conf", "-p", "/run/libvirt/libvirtd.pid"]),
-            needs: ["virtlogd"],
+            needs: ["virtlogd" + host.partSuffix],
             probe: {
-                guard Machine.exists(layout.libvirtSocket) else { throw CloudError("has no socket yet") }
-                let text = try await Tool.require(["virsh", "-c", layout.libvirtURI, "version"])
+                guard Machine.exists(host.libvirtSocket) else { throw CloudError("has no socket yet") }
+                let text = try await Tool.require(["virsh", "-c", host.libvirtURI, "version"])
                 let version = { (label: String) -> String in
                     text.split(separator: "\n").first { $0.hasPrefix(label) }?.split(separator: " ").last.map(String.init) ?? "?"
                 }
@@ -54,8 +55,8 @@ struct LibvirtParts: Sendable {
     }
 
     private func writeConfiguration() throws {
-        for (source, _) in LibvirtParts.mounts { try Machine.makeDirectory("\(layout.libvirt)/\(source)", mode: 0o755) }
-        let directory = layout.libvirt + "/etc"
+        for (source, _) in LibvirtParts.mounts { try Machine.makeDirectory("\(host.libvirt)/\(source)", mode: 0o755) }
+        let directory = host.libvirt + "/etc"
         try Machine.write(
             directory + "/libvirtd.conf",
             """
@@ -89,7 +90,7 @@ struct LibvirtParts: Sendable {
 
     /// Stops every guest: asks it to shut down, and ends it when it has not after `grace`.
     func stopGuests(grace: Duration, progress: Progress) async {
-        guard Machine.exists(layout.libvirtSocket) else { return }
+        guard Machine.exists(host.libvirtSocket) else { return }
         do {
             let guests = try await names()
             guard !guests.isEmpty else { return }
@@ -111,6 +112,6 @@ struct LibvirtParts: Sendable {
     }
 
     private func virsh(_ arguments: [String]) async throws -> Tool.Result {
-        try await Tool.run(["virsh", "-c", layout.libvirtURI] + arguments)
+        try await Tool.run(["virsh", "-c", host.libvirtURI] + arguments)
     }
 }

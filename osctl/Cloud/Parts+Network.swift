@@ -8,29 +8,36 @@ import Synchronization
 /// clouds could not share it.
 struct NetworkParts: Sendable {
     let layout: CloudLayout
+    let host: HostLayout
     private let lock = DatapathLock()
 
-    init(layout: CloudLayout) { self.layout = layout }
+    init(layout: CloudLayout, host: HostLayout) {
+        self.layout = layout
+        self.host = host
+    }
 
-    var all: [Part] { [switchDatabase, northbound, southbound, northd, vswitchd, controller] }
+    /// The databases that the whole cloud shares stand with the first host.
+    var all: [Part] {
+        host.isMachine ? [switchDatabase, northbound, southbound, northd, vswitchd, controller] : [switchDatabase, vswitchd, controller]
+    }
 
-    private var runtime: String { layout.ovn + "/run" }
+    private var runtime: String { host.ovn + "/run" }
     private var environment: [String: String] {
         [
             "PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "OVS_RUNDIR": runtime, "OVN_RUNDIR": runtime,
-            "OVS_LOGDIR": layout.log, "OVN_LOGDIR": layout.log, "OVS_DBDIR": layout.ovn, "OVN_DBDIR": layout.ovn,
+            "OVS_LOGDIR": layout.log, "OVN_LOGDIR": layout.log, "OVS_DBDIR": host.ovn, "OVN_DBDIR": host.ovn,
         ]
     }
 
     private func launch(_ name: String, _ arguments: [String]) -> Launch {
         Launch(
-            arguments: arguments + ["-vconsole:warn", "-vsyslog:off"], environment: environment, output: layout.log + "/\(name).log")
+            arguments: host.command(arguments) + ["-vconsole:warn", "-vsyslog:off"], environment: environment, output: layout.log + "/\(name).log")
     }
 
     // MARK: Databases
 
     private func database(_ name: String, file: String, schema: String, socket: String, remotes: [String], address: String) -> Part {
-        let path = layout.ovn + "/" + file
+        let path = host.ovn + "/" + file
         return Part(
             name: name, group: .infrastructure, address: address,
             launch: launch(
@@ -50,9 +57,9 @@ struct NetworkParts: Sendable {
 
     private var switchDatabase: Part {
         database(
-            "ovsdb-switch", file: "switch.db", schema: "/usr/share/openvswitch/vswitch.ovsschema",
-            socket: layout.vswitchSocket, remotes: ["db:Open_vSwitch,Open_vSwitch,manager_options"],
-            address: layout.vswitchSocket)
+            "ovsdb-switch" + host.partSuffix, file: "switch.db", schema: "/usr/share/openvswitch/vswitch.ovsschema",
+            socket: host.vswitchSocket, remotes: ["db:Open_vSwitch,Open_vSwitch,manager_options"],
+            address: host.vswitchSocket)
     }
 
     private var northbound: Part {
@@ -96,40 +103,51 @@ struct NetworkParts: Sendable {
     private var vswitchd: Part {
         let control = runtime + "/vswitchd.ctl"
         return Part(
-            name: "ovs-vswitchd", group: .infrastructure,
-            address: "\(layout.externalBridge) has \(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)",
+            name: "ovs-vswitchd" + host.partSuffix, group: .infrastructure,
+            address: host.isMachine ? "\(layout.externalBridge) has \(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)" : "",
             launch: launch(
-                "ovs-vswitchd",
-                ["/usr/sbin/ovs-vswitchd", "unix:\(layout.vswitchSocket)", "--disable-system", "--unixctl=\(control)", "--no-chdir"]),
-            needs: ["ovsdb-switch"],
+                "ovs-vswitchd" + host.partSuffix,
+                ["/usr/sbin/ovs-vswitchd", "unix:\(host.vswitchSocket)", "--disable-system", "--unixctl=\(control)", "--no-chdir"]),
+            needs: ["ovsdb-switch" + host.partSuffix],
             prepare: {
                 try await configureSwitch()
+                guard host.isMachine else { return }
                 try await lock.take()
                 try await freeDatapathName()
             },
             probe: {
                 try await Tool.require(["ovs-appctl", "-T", "3", "-t", control, "version"])
-                guard Machine.exists("/sys/class/net/\(layout.externalBridge)"), Machine.exists("/sys/class/net/\(layout.integrationBridge)")
-                else { throw CloudError("the bridges are not there yet") }
+                for bridge in bridges {
+                    guard try await host.hasDevice(bridge) else { throw CloudError("the bridge \(bridge) is not there yet") }
+                }
                 return try await version("ovs-vswitchd")
             },
             settle: {
-                try await renameDatapath()
-                lock.release()
-                let device = layout.externalBridge
-                try await Tool.require([
-                    "ip", "address", "replace", "\(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)", "dev", device,
-                ])
-                try await Tool.require(["ip", "link", "set", device, "up"])
+                if host.isMachine {
+                    try await renameDatapath()
+                    lock.release()
+                    try await bringUp(
+                        layout.externalBridge, "\(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)")
+                }
+                if layout.hostCount > 1 { try await bringUp(layout.tunnelBridge, "\(host.tunnelAddress)/24") }
             })
+    }
+
+    private var bridges: [String] {
+        [layout.integrationBridge, layout.externalBridge] + (layout.hostCount > 1 ? [layout.tunnelBridge] : [])
+    }
+
+    private func bringUp(_ bridge: String, _ address: String) async throws {
+        try await Tool.require(host.command(["ip", "address", "replace", address, "dev", bridge]))
+        try await Tool.require(host.command(["ip", "link", "set", bridge, "up"]))
     }
 
     private var controller: Part {
         Part(
-            name: "ovn-controller", group: .infrastructure, address: "",
+            name: "ovn-controller" + host.partSuffix, group: .infrastructure, address: "",
             launch: launch(
-                "ovn-controller", ["/usr/bin/ovn-controller", "unix:\(layout.vswitchSocket)", "--pidfile=\(runtime)/ovn-controller.pid", "--no-chdir"]),
-            needs: ["ovs-vswitchd", "ovn-southbound"],
+                "ovn-controller" + host.partSuffix, ["/usr/bin/ovn-controller", "unix:\(host.vswitchSocket)", "--pidfile=\(runtime)/ovn-controller.pid", "--no-chdir"]),
+            needs: ["ovs-vswitchd" + host.partSuffix, "ovn-southbound"],
             probe: {
                 let status = try await Tool.require(
                     ["ovn-appctl", "-T", "3", "-t", "ovn-controller", "connection-status"], environment: ["OVN_RUNDIR": runtime])
@@ -143,15 +161,15 @@ struct NetworkParts: Sendable {
     // MARK: What the switch is told
 
     private func configureSwitch() async throws {
-        let host = Machine.hostName()
-        let connection = ["ovs-vsctl", "--db=unix:\(layout.vswitchSocket)", "--no-wait", "--timeout=5"]
+        let name = host.name
+        let connection = ["ovs-vsctl", "--db=unix:\(host.vswitchSocket)", "--no-wait", "--timeout=5"]
         try await Tool.require(connection + ["init"])
         try await Tool.require(
             connection
                 + [
-                    "--", "set", "Open_vSwitch", ".", "external_ids:system-id=\(host)", "external_ids:hostname=\(host)",
+                    "--", "set", "Open_vSwitch", ".", "external_ids:system-id=\(name)", "external_ids:hostname=\(name)",
                     "external_ids:ovn-remote=unix:\(layout.southboundSocket)", "external_ids:ovn-encap-type=geneve",
-                    "external_ids:ovn-encap-ip=127.0.0.1", "external_ids:ovn-bridge=\(layout.integrationBridge)",
+                    "external_ids:ovn-encap-ip=\(host.tunnelAddress)", "external_ids:ovn-bridge=\(layout.integrationBridge)",
                     "external_ids:ovn-bridge-datapath-type=netdev", "external_ids:ovn-monitor-all=true",
                     "external_ids:ovn-bridge-mappings=\(CloudLayout.physicalNetwork):\(layout.externalBridge)",
                     "--", "--may-exist", "add-br", layout.integrationBridge,
@@ -159,7 +177,22 @@ struct NetworkParts: Sendable {
                     "other_config:disable-in-band=true",
                     "--", "--may-exist", "add-br", layout.externalBridge,
                     "--", "set", "Bridge", layout.externalBridge, "datapath_type=netdev",
-                ])
+                ] + cables)
+    }
+
+    /// Between several hosts: a bridge for the tunnels, which leave the userspace datapath through its own ports only,
+    /// and the cables to the other hosts. The bridge has an address of its own, lest the machine answers for the cable too.
+    private var cables: [String] {
+        guard layout.hostCount > 1 else { return [] }
+        let others = layout.hosts.filter { $0.number != host.number }
+        let tunnel = host.isMachine ? others.map { $0.device("ul") } : [HostLayout.tunnelDevice]
+        let external = host.isMachine ? others.map { $0.device("ex") } : [HostLayout.externalDevice]
+        let mac = "02:57:4f:00:00:0\(host.number)"
+        return [
+            "--", "--may-exist", "add-br", layout.tunnelBridge,
+            "--", "set", "Bridge", layout.tunnelBridge, "datapath_type=netdev", "other_config:hwaddr=\"\(mac)\"",
+        ] + tunnel.flatMap { ["--", "--may-exist", "add-port", layout.tunnelBridge, $0] }
+            + external.flatMap { ["--", "--may-exist", "add-port", layout.externalBridge, $0] }
     }
 
     /// Every userspace datapath begins with a device called ovs-netdev, so only one can start at a time; it is renamed
@@ -186,7 +219,7 @@ struct NetworkParts: Sendable {
 
     /// Removes the devices that Open vSwitch leaves behind when it ends.
     func removeDevices() async {
-        for device in [layout.externalBridge, layout.integrationBridge, layout.datapathDevice]
+        for device in [layout.externalBridge, layout.integrationBridge, layout.tunnelBridge, layout.datapathDevice]
         where Machine.exists("/sys/class/net/\(device)") {
             do {
                 _ = try await Tool.run(["ip", "link", "delete", device])

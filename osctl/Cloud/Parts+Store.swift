@@ -126,6 +126,8 @@ struct StoreParts: Sendable {
     }
 
     private func prepareRabbitmq() throws {
+        let listeners = layout.hosts.enumerated()
+            .map { "listeners.tcp.\($0 + 1) = \($1.machineAddress):\(layout.amqpPort)" }.joined(separator: "\n")
         let directory = layout.rabbitmq
         for name in ["", "/mnesia", "/log"] { try Machine.makeDirectory(directory + name, mode: 0o700) }
         if !Machine.exists(directory + "/.erlang.cookie") {
@@ -136,7 +138,7 @@ struct StoreParts: Sendable {
         try Machine.write(
             directory + "/rabbitmq.conf",
             """
-            listeners.tcp.1 = 127.0.0.1:\(layout.amqpPort)
+            \(listeners)
             default_user = wolke
             default_pass = \(secrets.rabbitmq)
             vm_memory_high_watermark.absolute = 512MB

@@ -10,13 +10,20 @@ struct PrivateMounts: ParsableCommand {
     @Option(help: "SOURCE:TARGET: the program sees SOURCE at TARGET.")
     var bind: [String] = []
 
+    @Option(help: "The host name that the program sees.")
+    var hostName: String?
+
     @Argument(parsing: .postTerminator, help: "The program (absolute path) and its arguments.")
     var command: [String]
 
     /// The program's start, as arguments: a new mount namespace, the mounts, the program.
-    static func command(program: String, mounts: [(source: String, target: String)], _ arguments: [String]) -> [String] {
-        ["/usr/bin/unshare", "--mount", "--propagation", "private", program, "cloud", "private-mounts"]
-            + mounts.flatMap { ["--bind", "\($0.source):\($0.target)"] } + ["--"] + arguments
+    static func command(program: String, mounts: [(source: String, target: String)], hostName: String? = nil, _ arguments: [String]) -> [String] {
+        var command = ["/usr/bin/unshare", "--mount", "--propagation", "private"]
+        if hostName != nil { command.append("--uts") }
+        command += [program, "cloud", "private-mounts"]
+        if let hostName { command += ["--host-name", hostName] }
+        for mount in mounts { command += ["--bind", "\(mount.source):\(mount.target)"] }
+        return command + ["--"] + arguments
     }
 
     private static func namespace(_ process: String) -> String? {
@@ -32,6 +39,7 @@ struct PrivateMounts: ParsableCommand {
         guard let own = PrivateMounts.namespace("self"), own != PrivateMounts.namespace("1") else {
             throw CloudError("private-mounts must run in a mount namespace of its own (unshare --mount --propagation private)")
         }
+        if let hostName { try Machine.write(descriptorOf: "/proc/sys/kernel/hostname", hostName) }
         for pair in bind {
             guard let colon = pair.firstIndex(of: ":") else { throw CloudError("--bind wants SOURCE:TARGET, not \(pair)") }
             let source = String(pair[..<colon])

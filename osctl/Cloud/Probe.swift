@@ -7,9 +7,9 @@ enum Probe {
     /// Longest wait for one answer.
     static let limitSeconds = 3
 
-    /// Status and body of `GET path` on a loopback port.
-    static func http(port: Int, path: String) async throws -> (status: Int, body: String) {
-        let text = try await exchange(.loopback(port), "GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", until: nil)
+    /// Status and body of `GET path` at an IPv4 address of this machine or a simulated host.
+    static func http(host: String, port: Int, path: String) async throws -> (status: Int, body: String) {
+        let text = try await exchange(.internet(host, port), "GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", until: nil)
         guard text.hasPrefix("HTTP/1."), let status = text.split(separator: " ").dropFirst().first.flatMap({ Int($0) }) else {
             throw CloudError("port \(port) does not speak HTTP")
         }
@@ -19,7 +19,7 @@ enum Probe {
 
     /// RabbitMQ's version, from the first frame that it sends to a client.
     static func amqp(port: Int) async throws -> String {
-        let text = try await exchange(.loopback(port), "AMQP\u{0}\u{0}\u{9}\u{1}", until: { $0.contains("version") && $0.count > 300 })
+        let text = try await exchange(.internet("127.0.0.1", port), "AMQP\u{0}\u{0}\u{9}\u{1}", until: { $0.contains("version") && $0.count > 300 })
         // In the table of server properties: the name, "S", four bytes of length, the text.
         guard let name = text.range(of: "versionS") else { throw CloudError("port \(port) does not speak AMQP 0-9-1") }
         return String(text[name.upperBound...].dropFirst(4).prefix { $0.isNumber || $0 == "." })
@@ -32,7 +32,7 @@ enum Probe {
     }
 
     enum Peer {
-        case loopback(Int)
+        case internet(String, Int)
         case unix(String)
     }
 
@@ -71,13 +71,13 @@ enum Probe {
         let shown: String
         var limit = timeval(tv_sec: limitSeconds, tv_usec: 0)
         switch peer {
-        case .loopback(let port):
-            shown = "127.0.0.1:\(port)"
+        case .internet(let host, let port):
+            shown = "\(host):\(port)"
             descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
             var address = sockaddr_in()
             address.sin_family = sa_family_t(AF_INET)
             address.sin_port = in_port_t(UInt16(truncatingIfNeeded: port)).bigEndian
-            address.sin_addr.s_addr = inet_addr("127.0.0.1")
+            address.sin_addr.s_addr = inet_addr(host)
             setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
             result = withUnsafePointer(to: &address) {
                 $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {

@@ -66,7 +66,8 @@ enum StatusReport {
             problem = problem ?? (part.state == "waiting" ? "waits for the parts that it needs" : "is not running")
         } else if part.group == Part.Group.wolke.rawValue {
             do {
-                let answer = try await Probe.http(port: port(part.address), path: "/readyz")
+                let place = place(part.address)
+                let answer = try await Probe.http(host: place.host, port: place.port, path: "/readyz")
                 health = answer.status == 200 ? "healthy" : "not ready"
                 problem = answer.status == 200 ? nil : "not ready (\(answer.status)): \(oneLine(answer.body))"
             } catch {
@@ -87,16 +88,18 @@ enum StatusReport {
 
     private static func infrastructureProblem(_ part: RecordedPart, _ layout: CloudLayout) async -> String? {
         do {
-            switch part.name {
+            let name = part.name.prefix { $0 != "@" }
+            let host = layout.hosts.first { $0.partSuffix == part.name.dropFirst(name.count) } ?? layout.machine
+            switch name {
             case "postgres":
                 try await Tool.require([
                     StoreParts.postgresBinaries + "/pg_isready", "-q", "-h", layout.postgres + "/run", "-p", "\(layout.postgresPort)",
                 ])
             case "rabbitmq": _ = try await Probe.amqp(port: layout.amqpPort)
-            case "ovsdb-switch": try await Probe.ovsdb(socket: layout.vswitchSocket)
+            case "ovsdb-switch": try await Probe.ovsdb(socket: host.vswitchSocket)
             case "ovn-northbound": try await Probe.ovsdb(socket: layout.northboundSocket)
             case "ovn-southbound": try await Probe.ovsdb(socket: layout.southboundSocket)
-            case "libvirtd": try await Tool.require(["virsh", "-c", layout.libvirtURI, "version"])
+            case "libvirtd": try await Tool.require(["virsh", "-c", host.libvirtURI, "version"])
             default: break
             }
             return nil
@@ -105,7 +108,11 @@ enum StatusReport {
         }
     }
 
-    private static func port(_ address: String) -> Int { address.split(separator: ":").last.flatMap { Int($0) } ?? 0 }
+    /// Host and port of `http://HOST:PORT`.
+    private static func place(_ address: String) -> (host: String, port: Int) {
+        let pieces = address.replacing("http://", with: "").split(separator: ":")
+        return (String(pieces.first ?? ""), pieces.last.flatMap { Int($0) } ?? 0)
+    }
 
     private static func oneLine(_ text: String) -> String { String(text.prefix(300)).replacing("\n", with: " ") }
 

@@ -1,7 +1,7 @@
 import Synchronization
 
 /// Something that happens once; safe to raise from a signal handler.
-final class Flag: Sendable {
+final class Latch: Sendable {
     private let value = Atomic(false)
 
     var isRaised: Bool { value.load(ordering: .acquiring) }

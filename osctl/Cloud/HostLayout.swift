@@ -1,0 +1,137 @@
+import Kernel
+
+/// One hypervisor host of the cloud: the machine itself, or a simulated one in a network namespace of its own.
+struct HostLayout: Sendable, Hashable {
+    let cloud: CloudLayout
+    /// 1 is the machine itself.
+    let number: Int
+
+    static let countMax = 4
+
+    var isMachine: Bool { number == 1 }
+    var name: String { isMachine ? Machine.hostName() : "host-\(number)" }
+    /// What tells the names of this host's parts from those of the first one.
+    var partSuffix: String { isMachine ? "" : "@" + name }
+
+    // MARK: Files
+
+    var directory: String { isMachine ? cloud.state : "\(cloud.state)/\(name)" }
+    var ovn: String { directory + "/ovn" }
+    var libvirt: String { directory + "/libvirt" }
+    /// Disks, image cache and records of the agent.
+    var agent: String { directory + "/agent" }
+    var namespaces: String { directory + "/netns" }
+    var hostsFile: String { directory + "/hosts" }
+    var configuration: String { isMachine ? cloud.configuration : directory + "/wolke.yaml" }
+    var vswitchSocket: String { ovn + "/run/db.sock" }
+    var libvirtSocket: String { libvirt + "/run/libvirt-sock" }
+    var libvirtURI: String { "qemu:///system?socket=" + libvirtSocket }
+
+    // MARK: Network
+
+    /// The network namespace, for simulated hosts.
+    var namespace: String? { isMachine ? nil : "wolke\(cloud.portOffset)-\(name)" }
+
+    /// Devices of the machine that lead to this host: plain management, tunnels, external network.
+    func device(_ kind: String) -> String { "w\(kind)\(cloud.portOffset)h\(number)" }
+    static let managementDevice = "eth0"
+    static let tunnelDevice = "eth1"
+    static let externalDevice = "eth2"
+
+    /// Where the machine answers for this host: APIs and broker.
+    var machineAddress: IPAddress { isMachine ? cloud.loopback : cloud.management(number * 4 + 1) }
+    /// Where this host answers the machine.
+    var address: IPAddress { isMachine ? cloud.loopback : cloud.management(number * 4 + 2) }
+    var tunnelAddress: IPAddress { cloud.hostCount == 1 ? cloud.loopback : cloud.underlay(number) }
+
+    /// The command as a process of this host.
+    func command(_ arguments: [String]) -> [String] {
+        guard let namespace else { return arguments }
+        return [Tool.find("ip") ?? "/usr/sbin/ip", "netns", "exec", namespace] + arguments
+    }
+
+    /// The command with these directories in place of fixed ones, as a process of this host.
+    func command(_ arguments: [String], program: String, mounts: [(source: String, target: String)]) -> [String] {
+        if isMachine { return PrivateMounts.command(program: program, mounts: mounts, arguments) }
+        return command(
+            PrivateMounts.command(
+                program: program, mounts: mounts + [(source: hostsFile, target: "/etc/hosts")], hostName: name, arguments))
+    }
+
+    /// Whether this host has a network device of this name.
+    func hasDevice(_ device: String) async throws -> Bool {
+        if isMachine { return Machine.exists("/sys/class/net/\(device)") }
+        return try await Tool.run(command(["ip", "link", "show", device])).status == 0
+    }
+}
+
+extension CloudLayout {
+    var hosts: [HostLayout] { (1...hostCount).map { HostLayout(cloud: self, number: $0) } }
+    var machine: HostLayout { HostLayout(cloud: self, number: 1) }
+
+    var loopback: IPAddress { IPAddress(version: .v4, value: 0x7f00_0001) }
+    /// Addresses between the machine and its simulated hosts, outside of every tenant's reach.
+    func management(_ number: Int) -> IPAddress { simulated(second: 72, number) }
+    func underlay(_ number: Int) -> IPAddress { simulated(second: 80, number) }
+
+    private func simulated(second: Int, _ number: Int) -> IPAddress {
+        let base = UInt128(10) << 24 | UInt128(second + portOffset / 250 % 8) << 16
+        return IPAddress(version: .v4, value: base | UInt128((4 + portOffset) % 250) << 8 | UInt128(number))
+    }
+}
+
+/// The namespaces of simulated hosts and the cables to them.
+struct SimulatedHosts: Sendable {
+    let layout: CloudLayout
+    /// Room for a tenant's 1442 bytes in a tunnel.
+    private static let underlayMTU = 1700
+
+    private var hosts: [HostLayout] { layout.hosts.filter { !$0.isMachine } }
+
+    /// Makes what is missing.
+    func create() async throws {
+        for host in hosts {
+            guard let namespace = host.namespace else { continue }
+            if !Machine.exists("/run/netns/" + namespace) {
+                try await Tool.require(["ip", "netns", "add", namespace])
+                try await Tool.require(host.command(["ip", "link", "set", "lo", "up"]))
+            }
+            try Machine.makeDirectory(host.namespaces)
+            let names = layout.hosts.map { "\($0.isMachine ? host.machineAddress : $0.address) \($0.name)\n" }.joined()
+            try Machine.write(host.hostsFile, "127.0.0.1 localhost\n" + names)
+            try await cable(host, "mg", HostLayout.managementDevice)
+            try await cable(host, "ul", HostLayout.tunnelDevice)
+            try await cable(host, "ex", HostLayout.externalDevice)
+            try await Tool.require(["ip", "address", "replace", "\(host.machineAddress)/30", "dev", host.device("mg")])
+            try await Tool.require(
+                host.command(["ip", "address", "replace", "\(host.address)/30", "dev", HostLayout.managementDevice]))
+        }
+    }
+
+    private func cable(_ host: HostLayout, _ kind: String, _ inner: String) async throws {
+        let outer = host.device(kind)
+        guard !Machine.exists("/sys/class/net/" + outer), let namespace = host.namespace else { return }
+        let mtu = "\(SimulatedHosts.underlayMTU)"
+        try await Tool.require(["ip", "link", "add", outer, "mtu", mtu, "type", "veth", "peer", "name", inner, "mtu", mtu, "netns", namespace])
+        // Open vSwitch sees copies of the frames; what sends into it must not leave checksums to a device.
+        for (command, device) in [([], outer), (host.command([]), inner)] as [([String], String)] {
+            try await Tool.require(command + ["ethtool", "-K", device, "tx", "off"])
+            try await Tool.require(command + ["ip", "link", "set", device, "up"])
+            // On the switched cables the bridge answers, not the machine.
+            if kind != "mg" { try await Tool.require(command + ["ip", "link", "set", device, "arp", "off"]) }
+        }
+    }
+
+    /// Removes namespaces and cables of hosts, also of ones that this cloud no longer has.
+    func remove() async throws {
+        for number in 2...HostLayout.countMax {
+            let host = HostLayout(cloud: layout, number: number)
+            for kind in ["mg", "ul", "ex"] where Machine.exists("/sys/class/net/" + host.device(kind)) {
+                _ = try await Tool.run(["ip", "link", "delete", host.device(kind)])
+            }
+            if let namespace = host.namespace, Machine.exists("/run/netns/" + namespace) {
+                _ = try await Tool.run(["ip", "netns", "delete", namespace])
+            }
+        }
+    }
+}
