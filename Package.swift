@@ -73,6 +73,7 @@ let package = Package(
         library("CLibpq", "libpq", package: "libpq-dev"),
         library("CRabbitMQ", "librabbitmq", package: "librabbitmq-dev"),
         library("CLibvirt", "libvirt", package: "libvirt-dev"),
+        .target(name: "CLinux", path: "Shared/CLinux"),
         .target(name: "CCrypt", path: "Shared/CCrypt", linkerSettings: [.linkedLibrary("crypt")]),
 
         shared("Kernel"),
@@ -106,7 +107,7 @@ let package = Package(
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
         + service("Placement", "wolke-placement")
         + service("Compute", "wolke-compute", [crypto])
-        + service("ComputeAgent", "wolke-compute-agent", ["Libvirt", "OVSDB", crypto, nio, nioPosix, nioHTTP])
+        + service("ComputeAgent", "wolke-compute-agent", ["Libvirt", "OVSDB", "CLinux", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
         + service("BlockStorage", "wolke-block-storage")
         + service("Image", "wolke-image", [crypto, nio, nioPosix])

@@ -113,6 +113,11 @@ package struct SettingsSchema: Sendable {
         return all
     }
 
+    /// The schema without a section: for executables that have no use for it.
+    package func without(_ section: String) -> SettingsSchema {
+        SettingsSchema(sections.filter { $0.key != section })
+    }
+
     func key(_ path: String) -> SettingsKey? {
         guard let dot = path.firstIndex(of: ".") else { return nil }
         let name = path[path.index(after: dot)...]

@@ -1,0 +1,13 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int clinux_unshare_network(void) { return unshare(CLONE_NEWNET); }
+
+int clinux_thread_id(void) { return (int)syscall(SYS_gettid); }
+
+int clinux_open_direct(const char *path) { return open(path, O_RDONLY | O_DIRECT | O_CLOEXEC); }
