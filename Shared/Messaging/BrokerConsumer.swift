@@ -150,25 +150,25 @@ final class BrokerConsumer: BrokerRole {
     private func openMissing(_ session: BrokerSession) throws {
         let now = ambient.time.monotonicNanoseconds()
         for (id, subscription) in subscriptions where subscription.channel == nil && subscription.retryAt <= now {
-            subscriptions[id]?.channel = try open(session) { channel in
+            let opened = try open(session) { channel in
                 try self.declareDurable(subscription.queue, session, channel)
                 try session.startConsuming(
                     subscription.queue, channel: channel, prefetch: subscription.prefetch, noAck: false)
                 self.owners[channel] = id
             }
-            if subscriptions[id]?.channel == nil {
-                subscriptions[id]?.retryAt = now + BrokerConsumer.retryNanoseconds
-            }
+            subscriptions[id]?.channel = opened
+            if opened == nil { subscriptions[id]?.retryAt = now + BrokerConsumer.retryNanoseconds }
         }
         if let reply = replyQueue, reply.channel == nil, reply.retryAt <= now {
             // A new name each time: the broker may still hold the old queue for the lost connection.
             let name = "reply.\(ambient.newUUID())"
-            replyQueue?.channel = try open(session) { channel in
+            let opened = try open(session) { channel in
                 try session.declareExclusive(name, channel: channel)
                 try session.startConsuming(
                     name, channel: channel, prefetch: MessagingLimits.prefetchMax, noAck: true)
             }
-            if replyQueue?.channel == nil {
+            replyQueue?.channel = opened
+            if opened == nil {
                 replyQueue?.retryAt = now + BrokerConsumer.retryNanoseconds
             } else {
                 reply.ready(name)

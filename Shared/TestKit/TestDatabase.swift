@@ -110,15 +110,22 @@ private enum PrivatePostgreSQL {
     private static let stopCommand = Mutex<[String]>([])
 
     private static func run(_ arguments: [String]) throws {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: arguments[0])
-        process.arguments = Array(arguments.dropFirst())
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = FileHandle.nullDevice
-        try process.run()
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else {
-            throw ResourceError.internalError("\(arguments.joined(separator: " ")) ended with \(process.terminationStatus)")
+        // Not Foundation's Process: it waits until a descriptor is closed that a daemon inherits.
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        for descriptor in 0...2 as ClosedRange<Int32> {
+            posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0)
+        }
+        for descriptor in 3..<1024 as Range<Int32> { posix_spawn_file_actions_addclose(&actions, descriptor) }
+        let argv = arguments.map { strdup($0) } + [nil]
+        defer { for text in argv { free(text) } }
+        var pid = pid_t()
+        var status: Int32 = 0
+        let spawned = posix_spawn(&pid, arguments[0], &actions, nil, argv, environ)
+        if spawned == 0 { while waitpid(pid, &status, 0) < 0, errno == EINTR {} }
+        guard spawned == 0, status == 0 else {
+            throw ResourceError.internalError("\(arguments.joined(separator: " ")) ended with status \(spawned == 0 ? status : spawned)")
         }
     }
 }
