@@ -109,14 +109,14 @@ let package = Package(
         + service("Compute", "wolke-compute", [crypto])
         + service("ComputeAgent", "wolke-compute-agent", ["Libvirt", "OVSDB", "CLinux", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
-        + service("BlockStorage", "wolke-block-storage")
+        + service("BlockStorage", "wolke-block-storage", [crypto, nio, nioPosix])
         + service("Image", "wolke-image", [crypto, nio, nioPosix])
         + [
             .executableTarget(
                 name: "osctl",
                 dependencies: [
                     "Kernel", "JSON", "Settings", "Client", "Database", "Schema", "Telemetry", "OVSDB", "Authorization",
-                    arguments, yaml, log,
+                    arguments, yaml, log, nio,
                 ],
                 path: "osctl", swiftSettings: swift),
             .executableTarget(
@@ -134,8 +134,8 @@ let package = Package(
             tests("AuthorizationTests", ["Authorization", "Database", "Schema", log]),
             tests("TidyTests", []),
             tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
-            tests("ImageTests", ["ImageCore", "ImageService"], platform: platform),
-            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService"], platform: platform),
+            tests("ImageTests", ["ImageCore", "ImageService", nio], platform: platform),
+            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", nio], platform: platform),
             tests("ComputeTests", ["ComputeCore", "ComputeService"], platform: platform),
             tests("MessagingTests", ["Messaging", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),

@@ -1,11 +1,197 @@
+import Client
+import Glibc
+import JSON
 import Kernel
+import NIOCore
 
-/// Makes the objects that a usable cloud begins with, through the services' public APIs.
+/// Makes the objects that a usable cloud begins with. Everything is looked up first: repeating it changes nothing.
 struct Bootstrap: Sendable {
-    let cloud: Cloud
+    let layout: CloudLayout
+    let secrets: CloudSecrets
+    /// The directory of the services' executables.
+    let binaries: String
+    let guestImage: String?
 
-    /// Returns what it found and made, in words.
-    func run() async throws -> String {
-        throw CloudError("the services' APIs are not there yet")
+    static let externalName = "public"
+    static let imageName = "guest"
+
+    // MARK: Identity
+
+    /// Users, projects, roles and the catalog, through Identity's own command: there is nobody yet who could sign on.
+    func identity() async throws -> String {
+        let path = layout.secrets + "/bootstrap.json"
+        try Machine.write(path, identityPlan.description + "\n", mode: 0o600)
+        try await Tool.require(["\(binaries)/wolke-identity", "bootstrap", "--config", layout.configuration, "--file", path])
+        return "projects admin, service, demo; users admin, demo, wolke; \(Bootstrap.services.count) services in the catalog"
+    }
+
+    private static let services: [(type: String, name: String, port: Int, path: String)] = [
+        ("identity", "identity", 5000, "/v3"), ("placement", "placement", 8778, ""), ("compute", "compute", 8774, "/v2.1"),
+        ("network", "network", 9696, ""), ("image", "image", 9292, ""),
+        ("block-storage", "block-storage", 8776, "/v3/$(project_id)s"), ("volumev3", "volumev3", 8776, "/v3/$(project_id)s"),
+    ]
+
+    private var identityPlan: JSONValue {
+        [
+            "region": .string(CloudFiles.region),
+            "projects": [
+                ["name": "admin", "description": "The cloud's operators"],
+                ["name": "service", "description": "Where the services act"],
+                ["name": "demo", "description": "A tenant to begin with"],
+            ],
+            "users": [
+                [
+                    "name": "admin", "password": .string(secrets.admin), "default_project": "admin",
+                    "assignments": [
+                        ["project": "admin", "roles": ["admin"]], ["domain": "default", "roles": ["admin"]],
+                        ["system": true, "roles": ["admin"]],
+                    ],
+                ],
+                [
+                    "name": "wolke", "password": .string(secrets.service), "default_project": "service",
+                    "assignments": [["project": "service", "roles": ["admin", "service"]]],
+                ],
+                [
+                    "name": "demo", "password": .string(secrets.demo), "default_project": "demo",
+                    "assignments": [["project": "demo", "roles": ["member"]]],
+                ],
+            ],
+            "services": .array(
+                Bootstrap.services.map { service in
+                    let url = "http://\(CloudFiles.host):\(layout.port(service.port))\(service.path)"
+                    return ["type": .string(service.type), "name": .string(service.name), "url": .string(url)]
+                }),
+        ]
+    }
+
+    private var client: RESTClient {
+        RESTClient(
+            CloudConfiguration(
+                name: "wolke-admin", authURL: "http://\(CloudFiles.host):\(layout.port(5000))/v3",
+                credentials: .password(user: .name("admin", domain: .id("default")), password: Secret(secrets.admin)),
+                scope: .project(.name("admin", domain: .id("default"))), region: CloudFiles.region, timeout: .seconds(20)))
+    }
+
+    // MARK: Flavors
+
+    private static let flavorList: [(name: String, id: String, vcpus: Int, memory: Int, disk: Int)] = [
+        ("m1.nano", "42", 1, 128, 1), ("m1.tiny", "1", 1, 512, 1), ("m1.small", "2", 1, 2048, 20),
+        ("m1.medium", "3", 2, 4096, 40), ("m1.large", "4", 4, 8192, 80),
+    ]
+
+    func flavors() async throws -> String {
+        let client = client
+        let there = try await client.list(service: .compute, path: "/flavors/detail", key: "flavors").compactMap { $0["name"]?.stringValue }
+        for flavor in Bootstrap.flavorList where !there.contains(flavor.name) {
+            try await client.post(
+                .compute, "/flavors",
+                [
+                    "flavor": [
+                        "name": .string(flavor.name), "id": .string(flavor.id), "vcpus": JSONValue(flavor.vcpus),
+                        "ram": JSONValue(flavor.memory), "disk": JSONValue(flavor.disk), "os-flavor-access:is_public": true,
+                    ]
+                ])
+        }
+        return Bootstrap.flavorList.map(\.name).joined(separator: ", ")
+    }
+
+    // MARK: Image
+
+    func image() async throws -> String {
+        let client = client
+        let there = try await client.list(
+            service: .image, path: "/images", key: "images", query: [("name", Bootstrap.imageName), ("visibility", "public")])
+        if let image = there.first(where: { $0["status"]?.stringValue == "active" }) {
+            return "\(Bootstrap.imageName), \(image["size"]?.intValue.map { "\($0 >> 20) MB" } ?? "")"
+        }
+        let path = guestImage ?? layout.images + "/guest.qcow2"
+        guard Machine.exists(path) else {
+            throw CloudError("there is no \(path) to make the image `\(Bootstrap.imageName)` from; run `make guest-image`")
+        }
+        // What an upload that was cut short has left.
+        for image in there {
+            if let id = image["id"]?.stringValue { try await client.delete(.image, "/images/\(id)", missingIsFine: true) }
+        }
+        let created = try await client.post(
+            .image, "/images",
+            [
+                "name": .string(Bootstrap.imageName), "visibility": "public", "disk_format": "qcow2", "container_format": "bare",
+                "min_disk": 1, "min_ram": 64, "os_distro": "wolke-guest",
+            ])
+        guard let id = created["id"]?.stringValue else { throw CloudError("Image did not say the new image's id") }
+        let file = try FileChunks(path: path)
+        _ = try await client.upload(service: .image, path: "/images/\(id)/file", length: file.size) { try FileChunks(path: path) }
+        return "\(Bootstrap.imageName), \(file.size >> 20) MB"
+    }
+
+    // MARK: Network
+
+    func network() async throws -> String {
+        let client = client
+        let there = try await client.list(
+            service: .network, path: "/networks", key: "networks", query: [("name", Bootstrap.externalName), ("router:external", "true")])
+        var found = there.first
+        if found == nil {
+            found = try await client.post(
+                .network, "/networks",
+                [
+                    "network": [
+                        "name": .string(Bootstrap.externalName), "router:external": true, "is_default": true,
+                        "provider:network_type": "flat", "provider:physical_network": .string(CloudLayout.physicalNetwork),
+                    ]
+                ])["network"]
+        }
+        guard let id = found?["id"]?.stringValue else { throw CloudError("Network did not say the external network's id") }
+        let subnets = try await client.list(service: .network, path: "/subnets", key: "subnets", query: [("network_id", id)])
+        if subnets.isEmpty {
+            try await client.post(
+                .network, "/subnets",
+                [
+                    "subnet": [
+                        "network_id": .string(id), "name": .string(Bootstrap.externalName + "-subnet"), "ip_version": 4,
+                        "cidr": .string("\(layout.externalNetwork)"), "gateway_ip": .string("\(layout.externalAddress(1))"),
+                        "enable_dhcp": false,
+                        "allocation_pools": [
+                            ["start": .string("\(layout.externalAddress(10))"), "end": .string("\(layout.externalAddress(250))")]
+                        ],
+                    ]
+                ])
+        }
+        return "\(Bootstrap.externalName), \(layout.externalNetwork)"
+    }
+}
+
+/// A file's content, piece by piece.
+struct FileChunks: AsyncSequence, Sendable {
+    typealias Element = ByteBuffer
+    let path: String
+    let size: Int64
+    private static let chunk = 256 * 1024
+
+    /// - Throws: `CloudError` when the file cannot be read.
+    init(path: String) throws {
+        var information = stat()
+        guard stat(path, &information) == 0 else { throw Machine.failure("read", path) }
+        self.path = path
+        size = Int64(information.st_size)
+    }
+
+    func makeAsyncIterator() -> Iterator { Iterator(path: path) }
+
+    final class Iterator: AsyncIteratorProtocol {
+        private let path: String
+        private var descriptor: Int32 = -1
+
+        init(path: String) { self.path = path }
+        deinit { if descriptor >= 0 { close(descriptor) } }
+
+        func next() async throws -> ByteBuffer? {
+            if descriptor < 0 { descriptor = open(path, O_RDONLY | O_CLOEXEC) }
+            guard descriptor >= 0 else { throw Machine.failure("read", path) }
+            var bytes = [UInt8](repeating: 0, count: FileChunks.chunk)
+            let count = read(descriptor, &bytes, bytes.count)
+            guard count >= 0 else { throw Machine.failure("read", path) }
+            return count == 0 ? nil : ByteBuffer(bytes: bytes[..<count])
+        }
     }
 }

@@ -31,7 +31,8 @@ struct Cloud: Sendable {
 
     var milestones: [Milestone] {
         let layout = layout
-        let ready = services.map(\.name) + agents.map(\.name)
+        let bootstrap = Bootstrap(layout: layout, secrets: secrets, binaries: binaries, guestImage: guestImage)
+        let identity = "users and catalog"
         return [
             Milestone(name: Cloud.schemaMilestone, needs: ["postgres"]) {
                 let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1))
@@ -39,8 +40,11 @@ struct Cloud: Sendable {
                 let applied = try await Schema.migrate(database)
                 return applied.isEmpty ? "version \(Schema.version)" : "version \(Schema.version), applied \(applied.count)"
             },
-            Milestone(name: "first objects", needs: ready) {
-                try await Bootstrap(cloud: self).run()
+            Milestone(name: identity, needs: [Cloud.schemaMilestone]) { try await bootstrap.identity() },
+            Milestone(name: "flavors", needs: [identity, "wolke-identity", "wolke-compute"]) { try await bootstrap.flavors() },
+            Milestone(name: "image", needs: [identity, "wolke-identity", "wolke-image"]) { try await bootstrap.image() },
+            Milestone(name: "external network", needs: [identity, "wolke-identity", "wolke-network", "ovs-vswitchd"]) {
+                try await bootstrap.network()
             },
         ]
     }

@@ -47,6 +47,10 @@ struct PrivateMounts: ParsableCommand {
             if !Machine.exists(target) { try Machine.makeDirectory(target) }
             guard mount(source, target, nil, UInt(MS_BIND), nil) == 0 else { throw Machine.failure("mount \(source) on", target) }
         }
+        // This thread may be one that hears no signals; the program must.
+        var none = sigset_t()
+        sigemptyset(&none)
+        pthread_sigmask(SIG_SETMASK, &none, nil)
         var argv: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
         execv(program, &argv)
         throw Machine.failure("run", program)

@@ -29,6 +29,11 @@ final class Progress: Sendable {
         write("ok", name, text, place)
     }
 
+    func stopped(_ name: String, _ seconds: Double) {
+        let tenths = Int(seconds * 10)
+        write("ok", name, "stopped in \(tenths / 10).\(tenths % 10) s")
+    }
+
     func trouble(_ name: String, _ text: String) { write("!!", name, text) }
 
     private func write(_ mark: String, _ name: String, _ text: String, _ place: String = "") {

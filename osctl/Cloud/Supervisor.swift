@@ -197,7 +197,11 @@ actor Supervisor {
         let time = time
         await withTaskGroup(of: Void.self) { tasks in
             for (part, process) in running {
-                tasks.addTask { await Supervisor.end(part, process, time) }
+                tasks.addTask { [progress] in
+                    let begun = time.monotonicNanoseconds()
+                    await Supervisor.end(part, process, time)
+                    progress.stopped(part.name, Double(time.monotonicNanoseconds() - begun) / 1e9)
+                }
             }
         }
         for part in group {
