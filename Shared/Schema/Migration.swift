@@ -20,6 +20,8 @@ package enum Schema {
     /// All migrations in order. Add the next one here and in a file of its own.
     package static let migrations: [Migration] = [
         foundationMigration,
+        imageMigration,
+        blockStorageMigration,
     ]
 
     /// The number of the newest migration that this build knows.

@@ -1,0 +1,229 @@
+import Glibc
+import ImageCore
+import Kernel
+import NIOCore
+import NIOPosix
+
+/// A file operation that failed.
+package struct FileStoreError: Error, Sendable, CustomStringConvertible {
+    package let operation: String
+    package let path: String
+    package let number: Int32
+
+    static func last(_ operation: String, _ path: String) -> FileStoreError {
+        FileStoreError(operation: operation, path: path, number: errno)
+    }
+
+    /// Whether the disk is full.
+    package var isNoSpace: Bool { number == ENOSPC || number == EDQUOT }
+
+    package var description: String { "cannot \(operation) \(path): \(String(cString: strerror(number)))" }
+}
+
+/// Image data as files in one directory, which replicas may share.
+///
+/// What is being received is `ID.part`, and becomes `ID` when it is complete and on disk. Whoever receives holds a lock
+/// on the file from before the database knows of it until the database knows that it is complete; the kernel lets go
+/// of it when the process dies. So "nobody holds it and the database does not name it" means: left behind.
+package struct FileStore: Sendable {
+    package let directory: String
+    private let pool: NIOThreadPool
+
+    /// Reads and writes are done in pieces of this size.
+    package static let chunkBytes = 1 << 20
+
+    /// - Throws: `FileStoreError` when the directory cannot be made or written.
+    package init(directory: String, threads: Int = 8) throws {
+        self.directory = directory
+        try FileStore.makeDirectory(directory)
+        guard access(directory, W_OK | X_OK) == 0 else { throw FileStoreError.last("write to", directory) }
+        pool = NIOThreadPool(numberOfThreads: threads)
+        pool.start()
+    }
+
+    /// Runs `body` on one of the store's threads, also when the task is cancelled.
+    func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+            pool.submit { state in
+                guard case .active = state else {
+                    continuation.resume(throwing: CancellationError())
+                    return
+                }
+                continuation.resume(with: Result { try body() })
+            }
+        }
+    }
+
+    package func path(_ id: String) -> String { "\(directory)/\(id)" }
+    func partialPath(_ id: String) -> String { "\(directory)/\(id).part" }
+
+    private static func makeDirectory(_ path: String) throws {
+        var partial = path.hasPrefix("/") ? "" : "."
+        for part in path.split(separator: "/") {
+            partial += "/" + part
+            if mkdir(partial, 0o755) != 0, errno != EEXIST { throw FileStoreError.last("create the directory", partial) }
+        }
+        _ = chmod(path, 0o700)
+    }
+
+    /// Begins to receive data under a new id.
+    func receive(_ id: String) async throws -> IncomingFile {
+        try await run { try IncomingFile(id: id, partial: partialPath(id), final: path(id), directory: directory) }
+    }
+
+    /// Opens stored data.
+    ///
+    /// - Throws: `FileStoreError` when it is not there.
+    func open(_ id: String) async throws -> StoredFile { try await run { try StoredFile(path: path(id)) } }
+
+    /// Removes stored data; that it is gone already is success.
+    func remove(_ id: String) async throws {
+        try await run {
+            if unlink(path(id)) != 0, errno != ENOENT { throw FileStoreError.last("remove", path(id)) }
+        }
+    }
+
+    // MARK: what is left behind
+
+    /// The ids of all files, complete or not.
+    func ids() async throws -> Set<String> {
+        try await run {
+            guard let handle = opendir(directory) else { throw FileStoreError.last("list", directory) }
+            defer { closedir(handle) }
+            var ids: Set<String> = []
+            while let entry = readdir(handle) {
+                let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                    $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+                }
+                let id = name.hasSuffix(".part") ? String(name.dropLast(5)) : name
+                if UUID128(id)?.description == id { ids.insert(id) }
+            }
+            return ids
+        }
+    }
+
+    /// Whether somebody is receiving `id` now.
+    func isHeld(_ id: String) async throws -> Bool {
+        try await run {
+            // The incomplete name first: it can become the other one in between, but not the other way round.
+            for path in [partialPath(id), path(id)] {
+                let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+                if descriptor < 0 {
+                    if errno == ENOENT { continue }
+                    throw FileStoreError.last("open", path)
+                }
+                defer { close(descriptor) }
+                if flock(descriptor, LOCK_EX | LOCK_NB) != 0 { return true }
+            }
+            return false
+        }
+    }
+
+    /// Removes what nobody holds and `isUnknown` confirms.
+    func removeLeftover(_ id: String) async throws {
+        try await run {
+            for path in [partialPath(id), path(id)] where unlink(path) != 0 && errno != ENOENT {
+                throw FileStoreError.last("remove", path)
+            }
+        }
+    }
+}
+
+/// Data as it arrives: hashed, inspected and written on the way. Used by one caller at a time, on changing threads.
+final class IncomingFile: @unchecked Sendable {
+    let id: String
+    private let partial: String
+    private let final: String
+    private let directory: String
+    private var descriptor: Int32
+
+    init(id: String, partial: String, final: String, directory: String) throws {
+        self.id = id
+        self.partial = partial
+        self.final = final
+        self.directory = directory
+        descriptor = Glibc.open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw FileStoreError.last("create", partial) }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { throw FileStoreError.last("lock", partial) }
+    }
+
+    deinit { release() }
+
+    func append(_ bytes: ByteBuffer) throws {
+        try bytes.withUnsafeReadableBytes { bytes in
+            guard let base = bytes.baseAddress else { return }
+            var written = 0
+            while written < bytes.count {
+                let count = write(descriptor, base + written, bytes.count - written)
+                if count < 0, errno == EINTR { continue }
+                guard count > 0 else { throw FileStoreError.last("write", partial) }
+                written += count
+            }
+        }
+    }
+
+    /// Makes the data durable, and visible under its final name. The lock stays.
+    func publish() throws {
+        guard fsync(descriptor) == 0 else { throw FileStoreError.last("flush", partial) }
+        guard rename(partial, final) == 0 else { throw FileStoreError.last("publish", final) }
+        let parent = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard parent >= 0 else { throw FileStoreError.last("open", directory) }
+        defer { close(parent) }
+        guard fsync(parent) == 0 else { throw FileStoreError.last("flush", directory) }
+    }
+
+    /// Removes the data, under whichever name it is.
+    func discard() throws {
+        defer { release() }
+        for path in [partial, final] where unlink(path) != 0 && errno != ENOENT {
+            throw FileStoreError.last("remove", path)
+        }
+    }
+
+    /// Lets go of the lock.
+    func release() {
+        if descriptor >= 0 { close(descriptor) }
+        descriptor = -1
+    }
+}
+
+/// Stored data that is open: stays readable when the image is deleted meanwhile.
+final class StoredFile: Sendable {
+    private let descriptor: Int32
+    private let path: String
+    let size: Int
+
+    init(path: String) throws {
+        self.path = path
+        descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw FileStoreError.last("open", path) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else {
+            close(descriptor)
+            throw FileStoreError.last("look at", path)
+        }
+        size = Int(status.st_size)
+        _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_SEQUENTIAL)
+    }
+
+    deinit { close(descriptor) }
+
+    /// Reads exactly `count` bytes from `offset`.
+    func read(_ offset: Int, _ count: Int) throws -> ByteBuffer {
+        var buffer = ByteBufferAllocator().buffer(capacity: count)
+        while buffer.readableBytes < count {
+            let position = offset + buffer.readableBytes
+            let got = try buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: count - buffer.readableBytes) { space in
+                while true {
+                    let got = pread(descriptor, space.baseAddress, min(space.count, count), off_t(position))
+                    if got < 0, errno == EINTR { continue }
+                    guard got >= 0 else { throw FileStoreError.last("read", path) }
+                    return got
+                }
+            }
+            guard got > 0 else { throw ResourceError.internalError("\(path) ends at \(position) bytes") }
+        }
+        if buffer.readableBytes > count { buffer.moveWriterIndex(to: buffer.readerIndex + count) }
+        return buffer
+    }
+}

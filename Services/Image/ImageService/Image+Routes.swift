@@ -1,0 +1,251 @@
+import Authorization
+import Database
+import ImageCore
+import JSON
+import Kernel
+import WebAPI
+
+/// The handlers of the image API, with what they work on.
+package struct ImageHandlers: Sendable {
+    let database: Database
+    let files: FileStore
+    let quota: ImageQuota
+    /// Largest upload, in bytes.
+    let uploadBytesMax: Int
+
+    package init(database: Database, files: FileStore, limits: ImageServiceLimits) {
+        self.database = database
+        self.files = files
+        quota = ImageQuota(countMax: limits.imagesPerProjectMax, sizeMaxMiB: limits.mebibytesPerProjectMax)
+        uploadBytesMax = limits.uploadBytesMax
+    }
+
+    static let seen = "role:reader and (project_id:%(project_id)s or project_id:%(member_id)s or 'public':%(visibility)s or 'community':%(visibility)s)"
+    static let readRule = "rule:admin_required or role:service or (\(seen))"
+
+    static let rules = [
+        "publicize_image": "rule:admin_required", "communitize_image": "rule:project_member_or_admin",
+        "see_all_images": "rule:admin_required or role:service", "download_deactivated_image": "rule:admin_required",
+        "get_image_location": "!",
+    ]
+
+    var resource: Resource {
+        let write = "rule:project_member_or_admin"
+        return Resource(
+            "image", fields: ImageView.fields,
+            routes: [
+                Route(.get, "/v2/images", action: "get_images", rule: "rule:admin_required or role:service or role:reader", "List images", handler: list),
+                Route(.post, "/v2/images", action: "add_image", rule: write, body: .json(.object([], additional: .allowed)), status: 201, "Register an image", handler: create),
+                Route(.get, "/v2/images/{image_id}", action: "get_image", rule: ImageHandlers.readRule, "Show an image", handler: show),
+                Route(.patch, "/v2/images/{image_id}", action: "modify_image", rule: write, body: .json(.any), "Change an image", handler: patch),
+                Route(.delete, "/v2/images/{image_id}", action: "delete_image", rule: write, status: 204, "Delete an image and its data", handler: delete),
+                Route(.put, "/v2/images/{image_id}/tags/{tag}", action: "modify_image_tag", rule: write, status: 204, "Add a tag", handler: addTag),
+                Route(.delete, "/v2/images/{image_id}/tags/{tag}", action: "delete_image_tag", rule: write, status: 204, "Remove a tag", handler: removeTag),
+                Route(.post, "/v2/images/{image_id}/actions/deactivate", action: "deactivate", rule: write, status: 204, "Keep the data from everybody but administrators") {
+                    try await change($0, .deactivate)
+                },
+                Route(.post, "/v2/images/{image_id}/actions/reactivate", action: "reactivate", rule: write, status: 204, "Give the data back") {
+                    try await change($0, .reactivate)
+                },
+            ])
+    }
+
+    // MARK: looking up
+
+    func id(_ context: RequestContext) throws -> String {
+        guard let id = UUID128(context.parameter("image_id")) else {
+            throw ImageView.notFound(context.parameter("image_id"))
+        }
+        return id.description
+    }
+
+    func target(_ found: FoundImage) -> PolicyTarget {
+        let image = found.image
+        return [
+            "project_id": image.owner, "tenant_id": image.owner, "owner": image.owner,
+            "member_id": image.visibility == .shared ? found.memberID : nil, "visibility": image.visibility.rawValue,
+        ]
+    }
+
+    /// The image, with the decision on the route's action: 404 where the caller may not see it.
+    func authorized(
+        _ connection: Connection, _ context: RequestContext, _ id: String, locked: Bool = true
+    ) throws -> Authorized<Image> {
+        let caller = try context.caller
+        guard let found = try ImageStore.find(connection, id, project: caller.projectID, locked: locked) else {
+            throw ImageView.notFound(id)
+        }
+        return try context.authorizeVisible(
+            found.image, target: target(found), visibleBy: "get_image", notFound: ImageView.notFound(id))
+    }
+
+    // MARK: reading
+
+    private func list(_ context: RequestContext) async throws -> Response {
+        let caller = try context.caller
+        try context.authorize(target: .project(caller.projectID))
+        let listing = try ImageListing(context)
+        if listing.isEmptyPage {
+            return .json(200, ["images": [], "schema": "/v2/schemas/images", "first": "/v2/images"])
+        }
+        let scope = listing.scope(caller, seesAll: context.allows("see_all_images"))
+        return try await database.read { try ImageView.list($0, context, listing.request, scope: scope) }
+    }
+
+    private func show(_ context: RequestContext) async throws -> Response {
+        let id = try id(context)
+        return try await database.read { connection in
+            _ = try authorized(connection, context, id, locked: false)
+            return try ImageView.response(connection, id)
+        }
+    }
+
+    // MARK: writing
+
+    private func create(_ context: RequestContext) async throws -> Response {
+        let caller = try context.caller
+        var image = Image(id: ID(context.ambient.newUUID()), owner: try caller.requireProject())
+        for member in context.body.objectValue?.members ?? [] {
+            if member.name == "id" {
+                guard let id = member.value.stringValue.flatMap({ UUID128($0) }) else {
+                    throw ResourceError.badRequest("Invalid value for attribute 'id': \(member.value.description.prefix(64)) is not a UUID")
+                }
+                image.id = ID(id)
+            } else {
+                try image.set(member.name, member.value, isAdmin: caller.isAdmin)
+            }
+        }
+        let decision = try context.authorize(image, target: .project(image.owner))
+        try authorizeVisibility(context, decision.value)
+        return try await context.write(database) { connection in
+            let image = decision.value
+            try quota.reserve(connection, image)
+            try ImageStore.insert(connection, image, now: context.ambient.now)
+            var response = try ImageView.response(connection, image.id.text, status: 201)
+            response.headers["location"] = "\(context.publicURL)/v2/images/\(image.id)"
+            response.headers["openstack-image-store-ids"] = "file"
+            return change(response, image.id, connection)
+        }
+    }
+
+    /// - Throws: 403 where the caller may not give the image to everybody.
+    private func authorizeVisibility(_ context: RequestContext, _ image: Image) throws {
+        switch image.visibility {
+        case .public: try context.authorize(target: .project(image.owner), action: "publicize_image")
+        case .community: try context.authorize(target: .project(image.owner), action: "communitize_image")
+        case .shared, .private: break
+        }
+    }
+
+    /// The audit's record is the answer itself.
+    private func change(_ response: Response, _ id: ImageID, _ connection: Connection) -> Change {
+        var content: JSONValue?
+        do { content = try JSONValue.parse(response.bytes ?? []) } catch { content = nil }
+        return Change(response, "image", id.text, content: content)
+    }
+
+    private func patch(_ context: RequestContext) async throws -> Response {
+        let id = try id(context)
+        guard let dialect = ImagePatch.Dialect(mediaType: context.headers["content-type"] ?? "") else {
+            throw ResourceError(
+                .unsupportedMediaType,
+                "The media type must be application/openstack-images-v2.1-json-patch or application/openstack-images-v2.0-json-patch.")
+        }
+        return try await context.write(database) { connection in
+            let decision = try authorized(connection, context, id)
+            let before = decision.value
+            let patch = try ImagePatch(context.body, dialect: dialect)
+            let after = try patch.applied(to: before, isAdmin: decision.caller.isAdmin)
+            if after.visibility != before.visibility { try authorizeVisibility(context, after) }
+            if after.owner != before.owner {
+                try quota.release(connection, before)
+                try quota.reserve(connection, after)
+            }
+            try ImageStore.update(connection, after, now: context.ambient.now)
+            return change(try ImageView.response(connection, id), before.id, connection)
+        }
+    }
+
+    private func delete(_ context: RequestContext) async throws -> Response {
+        let id = try id(context)
+        let file = Box<String?>(nil)
+        let response = try await context.write(database) { connection in
+            let image = try authorized(connection, context, id).value
+            guard !image.isProtected else {
+                throw ResourceError.forbidden("Image \(id) is protected and cannot be deleted.")
+            }
+            try ImageStore.delete(connection, image.id)
+            try quota.release(connection, image)
+            file.value = image.fileID
+            return Change(.empty(), "image", id)
+        }
+        // When this does not happen any more, the next sweep does it.
+        if let file = file.value {
+            do { try await files.remove(file) } catch {
+                context.log.warning("image data is left for the sweep", metadata: ["file": "\(file)", "error": "\(error)"])
+            }
+        }
+        return response
+    }
+
+    private func addTag(_ context: RequestContext) async throws -> Response {
+        try await tags(context) { image, tag in
+            if !image.tags.contains(tag) {
+                try image.set("tags", JSONValue(image.tags + [tag]), isAdmin: false)
+            }
+        }
+    }
+
+    private func removeTag(_ context: RequestContext) async throws -> Response {
+        try await tags(context) { image, tag in
+            guard image.tags.contains(tag) else { throw ResourceError.notFound("The tag '\(tag.prefix(64))' was not found.") }
+            image.tags.removeAll { $0 == tag }
+        }
+    }
+
+    private func tags(
+        _ context: RequestContext, _ body: @escaping @Sendable (inout Image, String) throws -> Void
+    ) async throws -> Response {
+        let id = try id(context)
+        return try await context.write(database) { connection in
+            var image = try authorized(connection, context, id).value
+            try body(&image, context.parameter("tag"))
+            try ImageStore.update(connection, image, now: context.ambient.now)
+            return Change(.empty(), "image", id, content: ["tags": JSONValue(image.tags)])
+        }
+    }
+
+    private func change(_ context: RequestContext, _ event: ImageStatus.Event) async throws -> Response {
+        let id = try id(context)
+        return try await context.write(database) { connection in
+            let image = try authorized(connection, context, id).value
+            guard let status = image.status.after(event) else {
+                throw ResourceError.forbidden("Not allowed to \(event.rawValue) an image in status '\(image.status.rawValue)'.")
+            }
+            try ImageStore.setStatus(connection, image.id, status, now: context.ambient.now)
+            return Change(.empty(), "image", id, content: ["status": .string(status.rawValue)])
+        }
+    }
+}
+
+/// Carries a value out of a transaction's body; read only after it.
+final class Box<Value: Sendable>: @unchecked Sendable {
+    var value: Value
+    init(_ value: Value) { self.value = value }
+}
+
+/// What the operator allows.
+package struct ImageServiceLimits: Sendable {
+    /// Images that a project may have; −1 means no limit.
+    package var imagesPerProjectMax: Int
+    /// MiB of data that a project may keep; −1 means no limit.
+    package var mebibytesPerProjectMax: Int
+    /// Bytes of one upload at most.
+    package var uploadBytesMax: Int
+
+    package init(imagesPerProjectMax: Int = 100, mebibytesPerProjectMax: Int = 1 << 20, uploadBytesMax: Int = 1 << 40) {
+        self.imagesPerProjectMax = imagesPerProjectMax
+        self.mebibytesPerProjectMax = mebibytesPerProjectMax
+        self.uploadBytesMax = uploadBytesMax
+    }
+}

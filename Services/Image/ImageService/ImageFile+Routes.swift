@@ -1,0 +1,156 @@
+import Database
+import ImageCore
+import JSON
+import Kernel
+import WebAPI
+
+extension ImageHandlers {
+    var fileResource: Resource {
+        Resource(
+            "image data",
+            routes: [
+                Route(.put, "/v2/images/{image_id}/file", action: "upload_image", rule: "rule:project_member_or_admin", body: .stream, status: 204, "Upload the data", handler: upload),
+                Route(.get, "/v2/images/{image_id}/file", action: "download_image", rule: ImageHandlers.readRule, "Download the data", handler: download),
+            ])
+    }
+
+    // MARK: upload
+
+    private struct Plan: Sendable {
+        let declared: DiskFormat?
+        let bytesMax: Int
+        let tooLarge: ResourceError
+    }
+
+    private func upload(_ context: RequestContext) async throws -> Response {
+        let id = try id(context)
+        let type = context.headers["content-type"]?.split(separator: ";").first.map { $0.lowercased() } ?? ""
+        guard type == "application/octet-stream" else {
+            throw ResourceError(.unsupportedMediaType, "The media type must be application/octet-stream.")
+        }
+        let expected = context.headers["content-length"].flatMap { Int($0) }
+        let plan = try await database.read { connection -> Plan in
+            try self.plan(connection, authorized(connection, context, id, locked: false).value)
+        }
+        if let expected, expected > plan.bytesMax { throw plan.tooLarge }
+        let file = try await files.receive(context.ambient.newUUID().description)
+        do {
+            try await database.write { connection in
+                let image = try authorized(connection, context, id).value
+                _ = try self.plan(connection, image)
+                try ImageStore.beginUpload(connection, image.id, upload: file.id, now: context.ambient.now)
+            }
+            let inspector = ContentInspector(declared: plan.declared, sizeMax: plan.bytesMax, tooLarge: plan.tooLarge)
+            let content = try await files.take(context.stream, into: file, inspector, expected: expected)
+            let response = try await finish(context, id, file.id, content)
+            file.release()
+            return response
+        } catch {
+            await abandon(file, context)
+            throw error
+        }
+    }
+
+    /// - Throws: 409 where the image takes no data now, 400 where it is not described yet.
+    private func plan(_ connection: Connection, _ image: Image) throws -> Plan {
+        guard image.status.after(.upload) != nil else {
+            throw ResourceError.conflict("Image status transition from \(image.status.rawValue) to saving is not allowed")
+        }
+        guard let disk = image.diskFormat, let container = image.containerFormat else {
+            throw ResourceError.badRequest("Properties disk_format, container_format must be set prior to saving data.")
+        }
+        let room = try quota.room(connection, project: image.owner)
+        let message: String
+        if let room, room < uploadBytesMax {
+            message = "The project's quota (image_size_total) has room for \(room) more bytes."
+        } else {
+            message = "The data is larger than the maximum of \(uploadBytesMax) bytes."
+        }
+        return Plan(
+            declared: container.holdsBareDisk ? disk : nil, bytesMax: min(uploadBytesMax, room ?? Int.max),
+            tooLarge: ResourceError(.tooLarge, message))
+    }
+
+    private func finish(
+        _ context: RequestContext, _ id: String, _ upload: String, _ content: ReceivedContent
+    ) async throws -> Response {
+        try await context.write(database) { connection in
+            guard
+                let owner = try ImageStore.finishUpload(
+                    connection, id, upload: upload, content, now: context.ambient.now)
+            else { throw ResourceError(.gone, "The image \(id) was deleted while its data was uploaded.") }
+            try quota.quota.reserve(
+                connection, project: owner, [(ImageQuota.size, ImageQuota.mebibytes(content.size))])
+            return Change(
+                .empty(), "image", id,
+                content: ["status": "active", "size": JSONValue(content.size), "os_hash_value": .string(content.hashValue)])
+        }
+    }
+
+    /// Back to queued, without data; also when the request was cancelled.
+    private func abandon(_ file: IncomingFile, _ context: RequestContext) async {
+        let database = database
+        let files = files
+        await Task {
+            do {
+                try await database.write { try ImageStore.abandonUpload($0, upload: file.id, now: context.ambient.now) }
+                let known = try await database.read { try ImageStore.known($0, [file.id]) }
+                // A commit whose answer was lost may have kept it.
+                if known.isEmpty { try await files.run { try file.discard() } } else { file.release() }
+            } catch {
+                file.release()
+                context.log.warning("an upload is left for the sweep", metadata: ["file": "\(file.id)", "error": "\(error)"])
+            }
+        }.value
+    }
+
+    // MARK: download
+
+    private func download(_ context: RequestContext) async throws -> Response {
+        let id = try id(context)
+        let image = try await database.read { connection in
+            try authorized(connection, context, id, locked: false).value
+        }
+        guard let fileID = image.fileID else { return .empty() }
+        if image.status == .deactivated, !context.allows("download_deactivated_image") {
+            throw ResourceError.forbidden("The requested image has been deactivated. Image data download is forbidden.")
+        }
+        let file: StoredFile
+        do { file = try await files.open(fileID) } catch {
+            // Deleted between the two looks, or lost: the log tells which.
+            throw ResourceError.unavailable("the data of image \(id) cannot be opened: \(error)")
+        }
+        guard file.size == image.size else {
+            throw ResourceError.internalError("the data of image \(id) has \(file.size) bytes instead of \(image.size ?? 0)")
+        }
+        var headers: Headers = ["content-type": "application/octet-stream", "accept-ranges": "bytes"]
+        var range = 0..<file.size
+        var status = 200
+        if let asked = context.headers["range"] {
+            do {
+                if let part = try ByteRange.parse(asked, size: file.size) {
+                    range = part.range
+                    status = 206
+                    headers["content-range"] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(file.size)"
+                }
+            } catch {
+                throw ResourceError(.rangeNotSatisfiable, "The range '\(asked.prefix(64))' lies outside the \(file.size) bytes of the data.")
+            }
+        }
+        if status == 200 { headers["content-md5"] = image.checksum }
+        let files = files
+        let bytes = range
+        return Response(
+            status: status, headers: headers,
+            body: .stream(length: bytes.count) { sink in
+                var offset = bytes.lowerBound
+                while offset < bytes.upperBound {
+                    let start = offset
+                    let count = min(FileStore.chunkBytes, bytes.upperBound - start)
+                    let chunk = try await files.run { try file.read(start, count) }
+                    try await sink.write(chunk)
+                    offset += count
+                }
+            })
+    }
+}

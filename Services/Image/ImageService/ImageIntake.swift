@@ -1,0 +1,109 @@
+import Crypto
+import ImageCore
+import Kernel
+import NIOCore
+
+/// What is known about data once all of it has arrived.
+struct ReceivedContent: Sendable {
+    let size: Int
+    let virtualSize: Int?
+    let checksum: String
+    let hashValue: String
+}
+
+/// Hashes and inspects data while it passes. Used by one caller at a time, on changing threads.
+final class ContentInspector: @unchecked Sendable {
+    /// The format to insist on; nil where the data is a package around the disk.
+    private let declared: DiskFormat?
+    private let sizeMax: Int
+    private let tooLarge: ResourceError
+    private var md5 = Insecure.MD5()
+    private var sha512 = SHA512()
+    private(set) var size = 0
+    private var prefix: [UInt8] = []
+    private var tail: [UInt8] = []
+    private var isInspected = false
+
+    init(declared: DiskFormat?, sizeMax: Int, tooLarge: ResourceError) {
+        self.declared = declared
+        self.sizeMax = sizeMax
+        self.tooLarge = tooLarge
+    }
+
+    /// - Throws: 413 when it is too much, 415 when it is not what it should be.
+    func append(_ buffer: ByteBuffer) throws {
+        size += buffer.readableBytes
+        guard size <= sizeMax else { throw tooLarge }
+        buffer.withUnsafeReadableBytes { bytes in
+            md5.update(bufferPointer: bytes)
+            sha512.update(bufferPointer: bytes)
+            if prefix.count < ImageHeader.prefixLength {
+                prefix.append(contentsOf: bytes.prefix(ImageHeader.prefixLength - prefix.count))
+            }
+            tail.append(contentsOf: bytes.suffix(ImageHeader.tailLength))
+        }
+        if tail.count > ImageHeader.tailLength { tail.removeFirst(tail.count - ImageHeader.tailLength) }
+        if !isInspected, prefix.count == ImageHeader.prefixLength {
+            isInspected = true
+            _ = try inspect(complete: false)
+        }
+    }
+
+    func finish() throws -> ReceivedContent {
+        let virtualSize = try inspect(complete: true)
+        return ReceivedContent(
+            size: size, virtualSize: virtualSize, checksum: Hexadecimal.encode(md5.finalize()),
+            hashValue: Hexadecimal.encode(sha512.finalize()))
+    }
+
+    private func inspect(complete: Bool) throws -> Int? {
+        guard let declared else { return nil }
+        do {
+            return try ImageHeader.inspect(
+                prefix: prefix, tail: complete ? tail : nil, size: complete ? size : nil, declared: declared
+            ).virtualSize
+        } catch {
+            throw ResourceError(.unsupportedMediaType, "The data is not accepted as an image: \(error.reason).")
+        }
+    }
+}
+
+extension FileStore {
+    /// Takes a stream to its end into `file`.
+    ///
+    /// - Parameter expected: bytes to come, where the client said so.
+    /// - Throws: 400 when the stream ends early, 413, 415, and what the stream throws.
+    func take(
+        _ stream: any AsyncSequence<ByteBuffer, any Error> & Sendable, into file: IncomingFile,
+        _ inspector: ContentInspector, expected: Int?
+    ) async throws -> ReceivedContent {
+        var pending = ByteBuffer()
+        for try await piece in stream {
+            if pending.readableBytes == 0 { pending = piece } else { pending.writeImmutableBuffer(piece) }
+            if pending.readableBytes >= FileStore.chunkBytes {
+                let batch = pending
+                pending = ByteBuffer()
+                try await run { try FileStore.store(batch, file, inspector) }
+            }
+        }
+        let last = pending
+        return try await run {
+            if last.readableBytes > 0 { try FileStore.store(last, file, inspector) }
+            if let expected, inspector.size != expected {
+                throw ResourceError.badRequest(
+                    "The upload ended after \(inspector.size) of \(expected) bytes.")
+            }
+            let content = try inspector.finish()
+            try file.publish()
+            return content
+        }
+    }
+
+    private static func store(_ batch: ByteBuffer, _ file: IncomingFile, _ inspector: ContentInspector) throws {
+        try inspector.append(batch)
+        do { try file.append(batch) } catch let error as FileStoreError where error.isNoSpace {
+            throw ResourceError(
+                .tooLarge, "There is not enough space left in the image store.", context: error.description)
+        }
+    }
+}

@@ -1,0 +1,128 @@
+import Database
+import Foundation
+import ImageCore
+import ImageService
+import JSON
+import Kernel
+import NIOCore
+import Telemetry
+import TestKit
+import WebAPI
+
+
+/// The image API over a database and a directory of a test's own.
+struct ImageFixture: Sendable {
+    let api: API
+    let database: Database
+    let files: FileStore
+    let sweeper: ImageSweeper
+
+    static func with(
+        limits: ImageServiceLimits = ImageServiceLimits(), _ body: (ImageFixture) async throws -> Void
+    ) async throws {
+        let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "wolke-images-" + SystemRandom().uuid().compact).path
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        try await TestDatabase.with { test in
+            let files = try FileStore(directory: directory, threads: 2)
+            let ambient = Ambient(random: SeededRandom(seed: 4))
+            let log = Telemetry.logger(service: "test", level: "critical")
+            let api = try ImageAPI.make(
+                database: test.database, files: files, limits: limits, publicURL: "http://images.example",
+                authenticator: StaticAuthenticator.standard, ambient: ambient, log: log, metrics: Metrics())
+            let sweeper = ImageSweeper(database: test.database, files: files, ambient: ambient, log: log)
+            try await body(ImageFixture(api: api, database: test.database, files: files, sweeper: sweeper))
+        }
+    }
+
+    struct Answer {
+        let status: Int
+        let json: JSONValue
+        let bytes: [UInt8]
+        let headers: Headers
+        subscript(_ name: String) -> JSONValue? { json[name] }
+    }
+
+    func call(
+        _ method: String, _ target: String, token: String? = "member", headers: [(String, String)] = [],
+        bytes: [UInt8] = []
+    ) async throws -> Answer {
+        var fields = Headers(headers)
+        if let token { fields["x-auth-token"] = token }
+        let response = await api.respond(to: try IncomingRequest(method, target, headers: fields, body: bytes))
+        return try await ImageFixture.answer(response)
+    }
+
+    static func answer(_ response: Response) async throws -> Answer {
+        var bytes = response.bytes ?? []
+        if case .stream(_, let write) = response.body {
+            let collector = Collector()
+            var sink: any ByteSink = collector
+            try await write(&sink)
+            bytes = collector.bytes
+        }
+        let isJSON = response.headers["content-type"] == "application/json"
+        return Answer(
+            status: response.status, json: isJSON ? try JSONValue.parse(bytes) : .null, bytes: bytes,
+            headers: response.headers)
+    }
+
+    func call(
+        _ method: String, _ target: String, token: String? = "member", headers: [(String, String)] = [],
+        json: JSONValue
+    ) async throws -> Answer {
+        try await call(method, target, token: token, headers: headers, bytes: json.encoded)
+    }
+
+    /// Registers an image and returns its id.
+    func create(_ body: JSONValue = ["name": "i", "disk_format": "raw", "container_format": "bare"], token: String = "member") async throws -> String {
+        try await call("POST", "/v2/images", token: token, json: body)["id"]?.stringValue ?? ""
+    }
+
+    func upload(_ id: String, _ bytes: [UInt8], token: String = "member") async throws -> Answer {
+        try await call(
+            "PUT", "/v2/images/\(id)/file", token: token, headers: [("Content-Type", "application/octet-stream")], bytes: bytes)
+    }
+
+    func patch(_ id: String, _ operations: JSONValue, token: String = "member") async throws -> Answer {
+        try await call(
+            "PATCH", "/v2/images/\(id)", token: token,
+            headers: [("Content-Type", "application/openstack-images-v2.1-json-patch")], json: operations)
+    }
+
+    func status(_ id: String) async throws -> String? {
+        try await call("GET", "/v2/images/\(id)", token: "admin")["status"]?.stringValue
+    }
+
+    var stored: [String] { (try? FileManager.default.contentsOfDirectory(atPath: files.directory)) ?? [] }
+}
+
+final class Collector: ByteSink {
+    var bytes: [UInt8] = []
+    func write(_ buffer: ByteBuffer) async throws { bytes += Array(buffer.readableBytesView) }
+}
+
+/// The smallest qcow2 headers that mean something.
+enum Qcow2 {
+    static func header(
+        version: UInt32 = 3, backing: UInt64 = 0, size: UInt64 = 1 << 20, incompatible: UInt64 = 0, extensions: [UInt8] = []
+    ) -> [UInt8] {
+        var bytes: [UInt8] = [0x51, 0x46, 0x49, 0xfb]
+        func put<Number: FixedWidthInteger>(_ value: Number) { withUnsafeBytes(of: value.bigEndian) { bytes += Array($0) } }
+        put(version)
+        put(backing)
+        put(UInt32(backing == 0 ? 0 : 8))
+        put(UInt32(16))
+        put(size)
+        put(UInt32(0))
+        while bytes.count < 72 { bytes.append(0) }
+        put(incompatible)
+        put(UInt64(0))
+        put(UInt64(0))
+        put(UInt32(4))
+        put(UInt32(104))
+        bytes += extensions
+        while bytes.count < 512 { bytes.append(0) }
+        return bytes
+    }
+}

@@ -1,0 +1,133 @@
+import Database
+import Foundation
+import ImageService
+import JSON
+import Kernel
+import NIOCore
+import Testing
+import WebAPI
+
+@Suite struct ImageUploadTests {
+    private func request(_ id: String, _ stream: AsyncThrowingStream<ByteBuffer, any Error>, length: Int? = nil) -> IncomingRequest {
+        var headers: Headers = ["x-auth-token": "member", "content-type": "application/octet-stream"]
+        headers["content-length"] = length.map(String.init)
+        return IncomingRequest(method: "PUT", path: "/v2/images/\(id)/file", query: Query(), headers: headers, body: stream)
+    }
+
+    @Test func refusedContentLeavesNothing() async throws {
+        try await ImageFixture.with { cloud in
+            let id = try await cloud.create(["disk_format": "qcow2", "container_format": "bare"])
+            for bytes in [Qcow2.header(backing: 512), Qcow2.header(incompatible: 4), [1, 2, 3]] {
+                // With more behind it, so that it is refused in the middle too.
+                for more in [0, 2 << 20] {
+                    let answer = try await cloud.upload(id, bytes + Array(repeating: 0, count: more))
+                    #expect(answer.status == 415)
+                    #expect(try await cloud.status(id) == "queued")
+                    #expect(cloud.stored.isEmpty)
+                }
+            }
+            #expect(try await cloud.upload(id, Qcow2.header()).status == 204)
+        }
+    }
+
+    @Test func anInterruptedUploadLeavesNothing() async throws {
+        try await ImageFixture.with { cloud in
+            let id = try await cloud.create()
+            struct Broken: Error {}
+            let broken = AsyncThrowingStream<ByteBuffer, any Error> { continuation in
+                continuation.yield(ByteBuffer(repeating: 1, count: 3 << 20))
+                continuation.finish(throwing: Broken())
+            }
+            #expect(await cloud.api.respond(to: request(id, broken)).status == 500)
+            #expect(try await cloud.status(id) == "queued")
+            #expect(cloud.stored.isEmpty)
+            let short = AsyncThrowingStream<ByteBuffer, any Error> { continuation in
+                continuation.yield(ByteBuffer(repeating: 1, count: 10))
+                continuation.finish()
+            }
+            #expect(await cloud.api.respond(to: request(id, short, length: 11)).status == 400)
+            #expect(try await cloud.status(id) == "queued")
+            #expect(cloud.stored.isEmpty)
+        }
+    }
+
+    @Test func whileDataArrivesTheImageIsSaving() async throws {
+        try await ImageFixture.with { cloud in
+            let id = try await cloud.create()
+            let (stream, continuation) = AsyncThrowingStream<ByteBuffer, any Error>.makeStream()
+            continuation.yield(ByteBuffer(repeating: 1, count: 2 << 20))
+            async let answer = cloud.api.respond(to: request(id, stream))
+            while try await cloud.status(id) != "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
+            #expect(try await cloud.upload(id, [1]).status == 409)
+            // Nothing of an upload that is under way is swept.
+            try await cloud.sweeper.sweep()
+            #expect(try await cloud.status(id) == "saving")
+            #expect(cloud.stored.count == 1)
+            #expect(try await cloud.call("DELETE", "/v2/images/\(id)").status == 204)
+            continuation.finish()
+            #expect(await answer.status == 410)
+            #expect(cloud.stored.isEmpty)
+        }
+    }
+
+    @Test func whatADeadProcessLeftIsSwept() async throws {
+        try await ImageFixture.with { cloud in
+            let id = try await cloud.create()
+            let kept = try await cloud.create()
+            #expect(try await cloud.upload(kept, [1, 2]).status == 204)
+            let upload = SystemRandom().uuid().description
+            let orphan = SystemRandom().uuid().description
+            for name in [upload + ".part", orphan] {
+                #expect(FileManager.default.createFile(atPath: cloud.files.directory + "/" + name, contents: Data([1])))
+            }
+            _ = try await cloud.database.write {
+                try $0.execute("UPDATE images SET status = 'saving', upload_id = \(upload)::uuid WHERE id = \(id)::uuid")
+            }
+            try await cloud.sweeper.sweep()
+            #expect(try await cloud.status(id) == "queued")
+            #expect(cloud.stored.count == 1)
+            #expect(try await cloud.call("GET", "/v2/images/\(kept)/file").bytes == [1, 2])
+            #expect(try await cloud.upload(id, [1]).status == 204)
+        }
+    }
+
+    @Test func quotasAreExact() async throws {
+        try await ImageFixture.with(limits: ImageServiceLimits(imagesPerProjectMax: 2, mebibytesPerProjectMax: 3)) { cloud in
+            let first = try await cloud.create()
+            let second = try await cloud.create()
+            #expect(try await cloud.call("POST", "/v2/images", json: [:]).status == 413)
+            #expect(try await cloud.upload(first, Array(repeating: 0, count: (1 << 20) + 1)).status == 204)
+            #expect(try await cloud.upload(second, Array(repeating: 0, count: (1 << 20) + 1)).status == 413)
+            #expect(try await cloud.status(second) == "queued")
+            #expect(cloud.stored.count == 1)
+            #expect(try await cloud.upload(second, Array(repeating: 0, count: 1 << 20)).status == 204)
+            let usage = try await cloud.call("GET", "/v2/info/usage")["usage"]
+            #expect(usage?["image_size_total"] == ["limit": 3, "usage": 3])
+            #expect(usage?["image_count_total"] == ["limit": 2, "usage": 2])
+            for id in [first, second] { #expect(try await cloud.call("DELETE", "/v2/images/\(id)").status == 204) }
+            let after = try await cloud.call("GET", "/v2/info/usage")["usage"]
+            #expect(after?["image_size_total"] == ["limit": 3, "usage": 0])
+            #expect(after?["image_count_total"] == ["limit": 2, "usage": 0])
+        }
+    }
+
+    @Test func uploadsHaveALargestSize() async throws {
+        try await ImageFixture.with(limits: ImageServiceLimits(uploadBytesMax: 100)) { cloud in
+            let id = try await cloud.create()
+            #expect(try await cloud.upload(id, Array(repeating: 0, count: 101)).status == 413)
+            #expect(try await cloud.upload(id, Array(repeating: 0, count: 100)).status == 204)
+        }
+    }
+
+    @Test func deactivatedDataIsForAdministrators() async throws {
+        try await ImageFixture.with { cloud in
+            let id = try await cloud.create()
+            _ = try await cloud.upload(id, [7])
+            #expect(try await cloud.call("POST", "/v2/images/\(id)/actions/deactivate").status == 204)
+            #expect(try await cloud.call("GET", "/v2/images/\(id)/file").status == 403)
+            #expect(try await cloud.call("GET", "/v2/images/\(id)/file", token: "admin").bytes == [7])
+            #expect(try await cloud.call("POST", "/v2/images/\(id)/actions/reactivate").status == 204)
+            #expect(try await cloud.call("GET", "/v2/images/\(id)/file").bytes == [7])
+        }
+    }
+}
