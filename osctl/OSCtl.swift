@@ -12,5 +12,5 @@ struct OSCtl: AsyncParsableCommand {
     static let tenantCommands: [any ParsableCommand.Type] = []
 
     /// The one-machine cloud, its state, its database.
-    static let operatorCommands: [any ParsableCommand.Type] = [CloudCommand.self, StatusCommand.self, DatabaseCommand.self]
+    static let operatorCommands: [any ParsableCommand.Type] = [CloudCommand.self, StatusCommand.self, DatabaseCommand.self, DemoCommand.self]
 }
