@@ -73,16 +73,35 @@ package final class TokenAuthenticator: Authenticating, Service {
     package func resolve(_ payload: TokenPayload) async throws -> (Caller, epoch: Int64) {
         try await database.read { connection in
             // The epoch first: a change after it only costs another look-up.
-            let epoch = try connection.query("SELECT coalesce(max(id), 0) AS id FROM identity_changes")[0].int("id")
-            let rows = try connection.query(
-                """
-                SELECT * FROM resolve_token(
-                    \(payload.userID)::text, \(payload.scope.projectText)::text, \(payload.scope.domainText)::text,
-                    \(payload.scope == .system)::boolean, \(payload.applicationCredentialID)::text,
-                    \(payload.auditIDs)::text[], \(payload.issuedAt)::timestamptz)
-                """)
-            guard let row = rows.first, try row.bool("valid") else { throw TokenAuthenticator.invalid }
-            return (try TokenAuthenticator.caller(from: row, payload), Int64(epoch))
+            let epoch = try TokenAuthenticator.epoch(connection)
+            guard let caller = try TokenAuthenticator.resolve(connection, payload) else { throw TokenAuthenticator.invalid }
+            return (caller, epoch)
+        }
+    }
+
+    /// What a payload stands for in this transaction; nil where it stands for nothing (any more).
+    package static func resolve(_ connection: Connection, _ payload: TokenPayload) throws -> Caller? {
+        let rows = try connection.query(
+            """
+            SELECT * FROM resolve_token(
+                \(payload.userID)::text, \(payload.scope.projectText)::text, \(payload.scope.domainText)::text,
+                \(payload.scope == .system)::boolean, \(payload.applicationCredentialID)::text,
+                \(payload.auditIDs)::text[], \(payload.issuedAt)::timestamptz)
+            """)
+        guard let row = rows.first, try row.bool("valid") else { return nil }
+        return try caller(from: row, payload)
+    }
+
+    /// The number of the newest change in Identity.
+    package static func epoch(_ connection: Connection) throws -> Int64 {
+        Int64(try connection.query("SELECT coalesce(max(id), 0) AS id FROM identity_changes")[0].int("id"))
+    }
+
+    /// The number of the newest change, where it was confirmed recently enough to use what was kept at it.
+    package func confirmedEpoch() -> Int64? {
+        let clock = ambient.time.monotonicNanoseconds()
+        return state.withLock { state in
+            clock < state.confirmedAt + TokenAuthenticator.freshnessNanoseconds ? state.epoch : nil
         }
     }
 
@@ -106,11 +125,11 @@ package final class TokenAuthenticator: Authenticating, Service {
         let database = database
         await withTaskGroup(of: Void.self) { group in
             group.addTask {
-                for await _ in database.notifications(["identity_changed"]) { await self.confirm() }
+                for await _ in database.notifications(["identity_changed"]) { await self.refresh() }
             }
             group.addTask {
                 while !Task.isCancelled {
-                    await self.confirm()
+                    await self.refresh()
                     do { try await self.ambient.time.sleep(for: .milliseconds(500)) } catch { return }
                 }
             }
@@ -119,16 +138,16 @@ package final class TokenAuthenticator: Authenticating, Service {
         }
     }
 
-    private func confirm() async {
+    /// Looks for news in Identity now.
+    package func refresh() async {
         let clock = ambient.time.monotonicNanoseconds()
         do {
-            let epoch = try await database.read {
-                try $0.query("SELECT coalesce(max(id), 0) AS id FROM identity_changes")[0].int("id")
-            }
+            let epoch = try await database.read { try TokenAuthenticator.epoch($0) }
             state.withLock { state in
-                if state.epoch != Int64(epoch) {
+                // A read that began earlier may end later.
+                if state.epoch < epoch {
                     state.entries.removeAll(keepingCapacity: true)
-                    state.epoch = Int64(epoch)
+                    state.epoch = epoch
                 }
                 state.confirmedAt = max(state.confirmedAt, clock)
             }

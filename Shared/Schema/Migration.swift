@@ -20,6 +20,7 @@ package enum Schema {
     /// All migrations in order. Add the next one here and in a file of its own.
     package static let migrations: [Migration] = [
         foundationMigration,
+        identityMigration,
         imageMigration,
         blockStorageMigration,
     ]

@@ -1,1 +1,54 @@
-// Services/Identity/IdentityService
+import Authorization
+import Database
+import IdentityCore
+import JSON
+import Kernel
+import WebAPI
+
+/// What operators can set about sign-on.
+package struct IdentityOptions: Sendable {
+    /// How long a token is valid.
+    package var tokenLifetime: Duration
+    /// Wrong passwords in a row after which a user is locked; 0 for never.
+    package var lockoutAttempts: Int
+    /// How long a locked user stays locked.
+    package var lockoutDuration: Duration
+    /// Fewest characters of a new password.
+    package var passwordLengthMin: Int
+
+    package init(
+        tokenLifetime: Duration = .seconds(43_200), lockoutAttempts: Int = 0, lockoutDuration: Duration = .seconds(1800),
+        passwordLengthMin: Int = 1
+    ) {
+        self.tokenLifetime = tokenLifetime
+        self.lockoutAttempts = lockoutAttempts
+        self.lockoutDuration = lockoutDuration
+        self.passwordLengthMin = passwordLengthMin
+    }
+}
+
+/// What Identity's handlers share.
+package struct Identity: Sendable {
+    let database: Database
+    let authenticator: TokenAuthenticator
+    let signer: TokenSigner
+    let hasher: PasswordHasher
+    let options: IdentityOptions
+    let ambient: Ambient
+    let documents = TokenDocumentCache()
+
+    package init(
+        database: Database, authenticator: TokenAuthenticator, signer: TokenSigner, hasher: PasswordHasher,
+        options: IdentityOptions, ambient: Ambient
+    ) {
+        self.database = database
+        self.authenticator = authenticator
+        self.signer = signer
+        self.hasher = hasher
+        self.options = options
+        self.ambient = ambient
+    }
+
+    /// A new id in Identity's form: 32 hexadecimal digits.
+    func newID() -> String { ambient.newUUID().compact }
+}

@@ -1,0 +1,155 @@
+import Authorization
+import Database
+import IdentityCore
+import Kernel
+
+/// Brings the identity side of a cloud to what a plan says. Repeating it changes nothing; a changed password, URL or
+/// assignment in the plan is carried out; nothing is ever removed.
+package struct Bootstrap: Sendable {
+    private let database: Database
+    private let hasher: PasswordHasher
+    private let ambient: Ambient
+
+    package init(database: Database, hasher: PasswordHasher, ambient: Ambient) {
+        self.database = database
+        self.hasher = hasher
+        self.ambient = ambient
+    }
+
+    /// Carries the plan out in one transaction.
+    package func run(_ plan: BootstrapPlan) async throws {
+        var hashes: [String: String] = [:]
+        for user in plan.users {
+            let name = user.name
+            let stored = try await database.read { connection in
+                try connection.query("SELECT password_hash FROM users WHERE domain_id = 'default' AND name = \(name)")
+                    .first?.optionalString("password_hash")
+            }
+            if let stored, try await hasher.verify(user.password, hash: stored) { continue }
+            hashes[name] = try await hasher.hash(user.password)
+        }
+        let fresh = hashes
+        try await database.write { connection in
+            // Two at once would each miss what the other is about to insert.
+            try connection.query("SELECT pg_advisory_xact_lock(8023)")
+            try domainAndRoles(connection)
+            for project in plan.projects { try self.project(connection, project.name, project.description) }
+            for user in plan.users { try self.user(connection, user, hash: fresh[user.name]) }
+            try catalog(connection, plan)
+        }
+    }
+
+    private func newID() -> String { ambient.newUUID().compact }
+
+    private func domainAndRoles(_ connection: Connection) throws {
+        let now = ambient.now
+        try connection.execute(
+            """
+            INSERT INTO projects (id, name, is_domain, description, created_at, updated_at)
+            VALUES ('default', 'Default', true, 'The default domain', \(now), \(now)) ON CONFLICT DO NOTHING
+            """)
+        for role in BootstrapPlan.roles {
+            try connection.execute(
+                "INSERT INTO roles (id, name, created_at, updated_at) VALUES (\(newID()), \(role), \(now), \(now)) ON CONFLICT DO NOTHING")
+        }
+        for (prior, implied) in BootstrapPlan.implied {
+            try connection.execute(
+                """
+                INSERT INTO implied_roles (prior_role_id, implied_role_id)
+                SELECT a.id, b.id FROM roles a, roles b
+                WHERE a.name = \(prior) AND b.name = \(implied) AND a.domain_id IS NULL AND b.domain_id IS NULL
+                ON CONFLICT DO NOTHING
+                """)
+        }
+    }
+
+    private func project(_ connection: Connection, _ name: String, _ description: String) throws {
+        let now = ambient.now
+        try connection.execute(
+            """
+            INSERT INTO projects (id, name, domain_id, parent_id, description, created_at, updated_at)
+            VALUES (\(newID()), \(name), 'default', 'default', \(description), \(now), \(now)) ON CONFLICT DO NOTHING
+            """)
+    }
+
+    private func user(_ connection: Connection, _ user: BootstrapPlan.User, hash: String?) throws {
+        let now = ambient.now
+        let project = user.defaultProject
+        try connection.execute(
+            """
+            INSERT INTO users (id, name, domain_id, default_project_id, created_at, updated_at)
+            VALUES (\(newID()), \(user.name), 'default',
+                (SELECT id FROM projects WHERE domain_id = 'default' AND name = \(project)), \(now), \(now))
+            ON CONFLICT DO NOTHING
+            """)
+        if let hash {
+            try connection.execute(
+                """
+                UPDATE users SET password_hash = \(hash), password_set_at = \(now), tokens_valid_from = \(now),
+                    failed_attempts = 0, failed_at = NULL, updated_at = \(now), generation = generation + 1
+                WHERE domain_id = 'default' AND name = \(user.name)
+                """)
+        }
+        for (target, roles) in user.assignments {
+            for role in roles { try assign(connection, user.name, target, role) }
+        }
+    }
+
+    private func assign(
+        _ connection: Connection, _ user: String, _ target: BootstrapPlan.Target, _ role: String
+    ) throws {
+        var project: String?
+        var domain: String?
+        if case .project(let name) = target { project = name }
+        if target == .defaultDomain { domain = "default" }
+        try connection.execute(
+            """
+            INSERT INTO role_assignments (role_id, user_id, project_id, domain_id, system, created_at)
+            SELECT r.id, u.id, (SELECT id FROM projects WHERE domain_id = 'default' AND name = \(project)), \(domain),
+                \(target == .system), \(ambient.now)
+            FROM roles r, users u
+            WHERE r.name = \(role) AND r.domain_id IS NULL AND u.name = \(user) AND u.domain_id = 'default'
+            ON CONFLICT DO NOTHING
+            """)
+    }
+
+    private func catalog(_ connection: Connection, _ plan: BootstrapPlan) throws {
+        let now = ambient.now
+        try connection.execute(
+            "INSERT INTO catalog_regions (id, created_at, updated_at) VALUES (\(plan.region), \(now), \(now)) ON CONFLICT DO NOTHING")
+        for service in plan.services {
+            let found = try connection.query("SELECT id FROM catalog_services WHERE type = \(service.type) ORDER BY created_at, id")
+            let id = try found.first?.string("id") ?? newID()
+            if found.isEmpty {
+                try connection.execute(
+                    """
+                    INSERT INTO catalog_services (id, type, name, description, created_at, updated_at)
+                    VALUES (\(id), \(service.type), \(service.name), \(service.description), \(now), \(now))
+                    """)
+            }
+            for (interface, url) in service.endpoints { try endpoint(connection, id, plan.region, interface, url) }
+        }
+    }
+
+    private func endpoint(
+        _ connection: Connection, _ service: String, _ region: String, _ interface: String, _ url: String
+    ) throws {
+        let now = ambient.now
+        let found = try connection.query(
+            """
+            SELECT id, url FROM catalog_endpoints
+            WHERE service_id = \(service) AND region_id = \(region) AND interface = \(interface)
+            """)
+        if let row = found.first {
+            guard try row.string("url") != url else { return }
+            try connection.execute(
+                "UPDATE catalog_endpoints SET url = \(url), updated_at = \(now) WHERE id = \(try row.string("id"))")
+            return
+        }
+        try connection.execute(
+            """
+            INSERT INTO catalog_endpoints (id, service_id, region_id, interface, url, created_at, updated_at)
+            VALUES (\(newID()), \(service), \(region), \(interface), \(url), \(now), \(now))
+            """)
+    }
+}

@@ -1,0 +1,30 @@
+import JSON
+import WebAPI
+
+/// What the service says about itself without a token.
+extension Identity {
+    var discoveryResource: Resource {
+        Resource(
+            "version",
+            routes: [
+                Route(.get, "/", action: nil, status: 300, "Versions of the API") { context in
+                    .json(
+                        300, headers: ["vary": "X-Auth-Token"],
+                        ["versions": ["values": [Identity.version(context.publicURL)]]])
+                },
+                Route(.get, "/v3", action: nil, "The version of the API") { context in
+                    .json(200, headers: ["vary": "X-Auth-Token"], ["version": Identity.version(context.publicURL)])
+                },
+            ])
+    }
+
+    private static func version(_ url: String) -> JSONValue {
+        [
+            "id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z",
+            "links": [["rel": "self", "href": .string(url + "/v3/")]],
+            "media-types": [
+                ["base": "application/json", "type": "application/vnd.openstack.identity-v3+json"]
+            ],
+        ]
+    }
+}

@@ -1,0 +1,27 @@
+import Kernel
+import Logging
+import Telemetry
+import WebAPI
+
+/// Identity's whole API.
+package enum IdentityAPI {
+    /// Rules that several actions share.
+    static let rules: [String: String] = [
+        "cloud_reader": "role:admin or (role:reader and system_scope:all)",
+        "domain_reader": "role:reader and domain_id:%(target.domain_id)s",
+        "domain_manager": "role:manager and domain_id:%(target.domain_id)s",
+        "self": "user_id:%(target.user.id)s",
+    ]
+
+    /// - Throws: 400 for a policy rule that cannot be read.
+    package static func make(
+        _ identity: Identity, publicURL: String, policyOverrides: [String: String], log: Logger, metrics: Metrics
+    ) throws -> API {
+        try API(
+            service: ServiceDescription(
+                type: "identity", title: "Identity v3", faults: .identity, publicURL: publicURL),
+            resources: [identity.discoveryResource, identity.tokenResource], rules: rules,
+            policyOverrides: policyOverrides, authenticator: identity.authenticator, ambient: identity.ambient,
+            log: log, metrics: metrics)
+    }
+}

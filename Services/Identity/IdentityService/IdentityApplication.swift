@@ -1,0 +1,75 @@
+import Authorization
+import IdentityCore
+import JSON
+import Kernel
+import Schema
+import ServiceKit
+import Settings
+
+/// The process `wolke-identity`: serves the API, or with `bootstrap --file JSON` brings the database to a plan.
+package struct IdentityApplication {
+    private let process: ServiceProcess
+
+    package init(_ process: ServiceProcess) { self.process = process }
+
+    /// The keys of the section `identity`.
+    package static let settingsKeys: [SettingsKey] = [
+        .integer(
+            "password_cost", default: 5, in: 1...11,
+            "Cost of a password hash (yescrypt); each step doubles time and memory. 5 takes 16 MiB."),
+        .integer("password_threads", default: 0, in: 0...256, "Password hashes at a time; 0 for one per core."),
+        .integer("password_length_min", default: 1, in: 1...4096, "Fewest characters of a new password."),
+        .integer("lockout_attempts", default: 0, in: 0...1000, "Wrong passwords in a row that lock a user; 0 for never."),
+        .duration("lockout_duration", default: "30m", "How long a locked user stays locked."),
+    ]
+
+    package func run() async throws {
+        switch process.arguments.first {
+        case nil: try await serve()
+        case "bootstrap": try await bootstrap(Array(process.arguments.dropFirst()))
+        case let word?: throw ResourceError.badRequest("unknown command \"\(word)\"; known: bootstrap --file JSON")
+        }
+    }
+
+    private var hasher: PasswordHasher {
+        let threads = process.settings.integer("identity.password_threads")
+        return PasswordHasher(
+            cost: process.settings.integer("identity.password_cost"), threads: threads == 0 ? nil : threads)
+    }
+
+    private func bootstrap(_ arguments: [String]) async throws {
+        guard arguments.count == 2, arguments[0] == "--file" else {
+            throw ResourceError.badRequest("bootstrap needs --file JSON")
+        }
+        let document: JSONValue
+        do { document = try JSONValue.parse(try SettingsFile.text(arguments[1]).utf8) } catch let error as JSONParseError {
+            throw ResourceError.badRequest("\(arguments[1]): \(error)")
+        }
+        let plan = try BootstrapPlan(document)
+        try await Schema.require(process.database)
+        try await Bootstrap(database: process.database, hasher: hasher, ambient: process.ambient).run(plan)
+        process.log.notice(
+            "bootstrapped", metadata: ["users": "\(plan.users.count)", "services": "\(plan.services.count)"])
+    }
+
+    private func serve() async throws {
+        guard let path = process.settings.optionalString("tokens.signing_key_file") else {
+            throw ResourceError.badRequest("the setting tokens.signing_key_file is missing")
+        }
+        let authenticator = try process.makeAuthenticator()
+        let identity = Identity(
+            database: process.database, authenticator: authenticator,
+            signer: try TokenSigner(file: try SettingsFile.text(path)), hasher: hasher,
+            options: IdentityOptions(
+                tokenLifetime: process.settings.duration("tokens.lifetime"),
+                lockoutAttempts: process.settings.integer("identity.lockout_attempts"),
+                lockoutDuration: process.settings.duration("identity.lockout_duration"),
+                passwordLengthMin: process.settings.integer("identity.password_length_min")),
+            ambient: process.ambient)
+        let api = try IdentityAPI.make(
+            identity, publicURL: process.publicURL, policyOverrides: try process.policyOverrides(), log: process.log,
+            metrics: process.metrics)
+        let upkeep = BackgroundLoop { try await identity.upkeep(process.log) }
+        try await process.run(api, services: [authenticator, upkeep])
+    }
+}

@@ -1,0 +1,157 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Tokens and what a token's owner may ask about its own.
+extension Identity {
+    private static let validateRule =
+        "role:admin or role:service or (role:reader and system_scope:all) or user_id:%(target.token.user_id)s"
+
+    var tokenResource: Resource {
+        Resource(
+            "token",
+            routes: [
+                Route(
+                    .post, "/v3/auth/tokens", action: nil, body: .json(.object([], additional: .allowed)), status: 201,
+                    "Sign on and receive a token", handler: issue),
+                Route(
+                    .get, "/v3/auth/tokens", action: "identity:validate_token", rule: Identity.validateRule,
+                    "Validate and describe a token", handler: validate),
+                Route(
+                    .head, "/v3/auth/tokens", action: "identity:check_token", rule: Identity.validateRule,
+                    "Check a token", handler: validate),
+                Route(
+                    .delete, "/v3/auth/tokens", action: "identity:revoke_token",
+                    rule: "role:admin or role:service or user_id:%(target.token.user_id)s", status: 204,
+                    "Revoke a token", handler: revoke),
+                Route(
+                    .get, "/v3/auth/catalog", action: "identity:get_auth_catalog", rule: "@",
+                    "The catalog for this token", handler: catalog),
+                Route(
+                    .get, "/v3/auth/projects", action: "identity:get_auth_projects", rule: "@",
+                    "Projects that a token can be had for", handler: ownProjects),
+                Route(
+                    .get, "/v3/auth/domains", action: "identity:get_auth_domains", rule: "@",
+                    "Domains that a token can be had for", handler: ownDomains),
+                Route(
+                    .get, "/v3/auth/system", action: "identity:get_auth_system", rule: "@",
+                    "Whether a token for the system can be had", handler: ownSystem),
+            ])
+    }
+
+    // MARK: validation
+
+    private func subject(_ context: RequestContext) async throws -> (token: String, caller: Caller) {
+        guard let token = context.headers["x-subject-token"], !token.isEmpty else {
+            try context.authorize(target: .none)
+            throw ResourceError.notFound("Could not find token: the request has no X-Subject-Token.")
+        }
+        if token == context.headers["x-auth-token"] { return (token, try context.caller) }
+        do { return (token, try await authenticator.caller(token: token)) } catch let error as ResourceError
+        where error.code == .unauthorized {
+            try context.authorize(target: .none)
+            throw ResourceError.notFound("Failed to validate token")
+        }
+    }
+
+    private func validate(_ context: RequestContext) async throws -> Response {
+        let (token, caller) = try await subject(context)
+        try context.authorize(target: ["target.token.user_id": caller.userID])
+        let withCatalog = context.query["nocatalog"] == nil
+        let key = withCatalog ? token : "nocatalog " + token
+        let headers: Headers = ["x-subject-token": token, "vary": "X-Auth-Token"]
+        if let epoch = authenticator.confirmedEpoch(), let bytes = documents.find(key, epoch: epoch) {
+            return .json(200, headers: headers, bytes: bytes)
+        }
+        let (bytes, epoch) = try await database.read { connection in
+            let epoch = try TokenAuthenticator.epoch(connection)
+            var writer = JSONWriter(capacity: 8192)
+            try TokenDocument.write(connection, caller, withCatalog: withCatalog, into: &writer)
+            return (writer.bytes, epoch)
+        }
+        documents.keep(key, epoch: epoch, bytes)
+        return .json(200, headers: headers, bytes: bytes)
+    }
+
+    private func revoke(_ context: RequestContext) async throws -> Response {
+        let (_, subject) = try await subject(context)
+        let payload = try context.authorize(subject.token, target: ["target.token.user_id": subject.userID]).value
+        guard let audit = payload.auditIDs.first else { throw ResourceError.internalError("a token without audit id") }
+        let now = ambient.now
+        let response = try await context.write(database) { connection in
+            try connection.execute(
+                """
+                INSERT INTO token_revocations (audit_id, expires_at, created_at)
+                VALUES (\(audit), \(payload.expiresAt), \(now)) ON CONFLICT DO NOTHING
+                """)
+            return Change(.empty(), "token", audit)
+        }
+        // In this process at once; elsewhere with the notification.
+        await authenticator.refresh()
+        return response
+    }
+
+    // MARK: own
+
+    private func catalog(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let caller = try context.caller
+        guard caller.scope != .unscoped else {
+            throw ResourceError.forbidden("The catalog needs a scoped token.")
+        }
+        return try await database.read { connection in
+            try Response.object {
+                $0.name("catalog")
+                try Catalog.write(connection, projectID: caller.projectID, userID: caller.userID, into: &$0)
+                $0.objectField("links") {
+                    $0.field("self", context.selfLink)
+                    $0.name("next")
+                    $0.null()
+                    $0.name("previous")
+                    $0.null()
+                }
+            }
+        }
+    }
+
+    private func ownProjects(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let user = try context.caller.userID
+        return try await database.read { connection in
+            try Identity.projects.list(
+                connection, context,
+                where: ["t.enabled", "NOT t.is_domain", "t.id IN (SELECT a.id FROM accessible_projects(\(user)) a)"])
+        }
+    }
+
+    private func ownDomains(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let user = try context.caller.userID
+        return try await database.read { connection in
+            try Identity.domains.list(
+                connection, context,
+                where: [
+                    "t.enabled", "t.is_domain",
+                    """
+                    t.id IN (SELECT a.domain_id FROM role_assignments a WHERE NOT a.inherited AND (a.user_id = \(user)
+                        OR a.group_id IN (SELECT m.group_id FROM group_members m WHERE m.user_id = \(user))))
+                    """,
+                ])
+        }
+    }
+
+    private func ownSystem(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let user = try context.caller.userID
+        let some = try await database.read {
+            try !$0.query("SELECT 1 AS one FROM effective_roles(\(user), NULL, NULL, true) LIMIT 1").isEmpty
+        }
+        let system: JSONValue = some ? [["all": true]] : []
+        return .json(200, [
+            "system": system,
+            "links": ["self": .string(context.selfLink), "next": .null, "previous": .null],
+        ])
+    }
+}

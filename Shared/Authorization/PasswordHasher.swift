@@ -1,0 +1,147 @@
+import CCrypt
+import Foundation
+import Kernel
+
+/// Hashes and checks passwords with yescrypt, on threads of its own: as many as there are cores, so that hashing
+/// neither blocks the request path nor takes more memory than that many hashes need (16 MiB each at the default cost).
+package final class PasswordHasher: Sendable {
+    private typealias Job = @Sendable () -> Void
+
+    private struct State {
+        var waiting: [Job] = []
+        var idle = 0
+        var threads = 0
+    }
+
+    /// Logins that may wait; more are refused with 503.
+    private static let waitingMax = 512
+
+    private let cost: Int
+    private let threadsMax: Int
+    private let random: any RandomSource
+    private let condition = NSCondition()
+    // Guarded by `condition`.
+    private nonisolated(unsafe) var state = State()
+    /// Checked where there is no user, so that an unknown name takes as long as a wrong password.
+    private let decoy: String
+
+    /// - Parameters:
+    ///   - cost: 1 to 11, as crypt(5) defines it for yescrypt; each step doubles time and memory.
+    ///   - threads: hashes at a time; nil for one per core.
+    package init(cost: Int = 5, threads: Int? = nil, random: any RandomSource = SystemRandom()) {
+        precondition((1...11).contains(cost))
+        self.cost = cost
+        self.random = random
+        threadsMax = threads ?? max(1, ProcessInfo.processInfo.activeProcessorCount)
+        decoy = PasswordHasher.setting(cost: cost, salt: Array(repeating: 0, count: 16))
+            + "$" + String(repeating: ".", count: 43)
+    }
+
+    /// A salted hash for storage.
+    ///
+    /// - Throws: 503 when too many wait.
+    package func hash(_ password: Secret<String>) async throws -> String {
+        guard PasswordHasher.isUsable(password) else {
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute password. It must have 1 to \(PasswordHasher.bytesMax) bytes, none of them NUL.")
+        }
+        let setting = PasswordHasher.setting(cost: cost, salt: random.bytes(16))
+        let hash = try await onThread { PasswordHasher.crypt(password.exposed, setting) }
+        guard let hash else { throw ResourceError.internalError("crypt refused the setting \(setting.prefix(8))") }
+        return hash
+    }
+
+    /// Whether `password` is the one that `hash` was made of. A nil hash takes the same time and is never right.
+    ///
+    /// - Throws: 503 when too many wait.
+    package func verify(_ password: Secret<String>, hash: String?) async throws -> Bool {
+        let stored = hash ?? decoy
+        // crypt reads up to a NUL: what it does not see must not count as right.
+        guard PasswordHasher.isUsable(password) else { return false }
+        let computed = try await onThread { PasswordHasher.crypt(password.exposed, stored) }
+        guard let computed, hash != nil else { return false }
+        return constantTimeEqual(Array(computed.utf8), Array(stored.utf8))
+    }
+
+    /// Longest password, in bytes of UTF-8.
+    private static let bytesMax = 4096
+
+    private static func isUsable(_ password: Secret<String>) -> Bool {
+        let bytes = password.exposed.utf8
+        return (1...bytesMax).contains(bytes.count) && !bytes.contains(0)
+    }
+
+    // MARK: yescrypt
+
+    /// `$y$` parameters as libxcrypt's `crypt_gensalt` makes them.
+    static func setting(cost: Int, salt: [UInt8]) -> String {
+        let blocks = cost < 3 ? 8 : 32
+        let exponent = cost < 3 ? cost + 9 : cost + 7
+        return "$y$j" + String(digits[exponent - 1]) + String(digits[blocks - 1]) + "$" + encode(salt)
+    }
+
+    private static let digits = Array("./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+    /// yescrypt's base 64: groups of three bytes, least significant first.
+    private static func encode(_ bytes: [UInt8]) -> String {
+        var text = ""
+        for start in stride(from: 0, to: bytes.count, by: 3) {
+            var value: UInt32 = 0
+            var bits = 0
+            for byte in bytes[start..<min(start + 3, bytes.count)] {
+                value |= UInt32(byte) << UInt32(bits)
+                bits += 8
+            }
+            while bits > 0 {
+                text.append(digits[Int(value & 63)])
+                value >>= 6
+                bits -= 6
+            }
+        }
+        return text
+    }
+
+    private static func crypt(_ password: String, _ setting: String) -> String? {
+        var output = [CChar](repeating: 0, count: 384)
+        guard wolke_crypt(password, setting, &output, output.count) == 0 else { return nil }
+        return String(decoding: output.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    // MARK: threads
+
+    private func onThread<Value: Sendable>(_ body: @escaping @Sendable () -> Value) async throws -> Value {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+            if !enqueue({ continuation.resume(returning: body()) }) {
+                continuation.resume(throwing: ResourceError.unavailable("too many password checks are waiting"))
+            }
+        }
+    }
+
+    private func enqueue(_ job: @escaping Job) -> Bool {
+        condition.lock()
+        defer { condition.unlock() }
+        guard state.waiting.count < PasswordHasher.waitingMax else { return false }
+        state.waiting.append(job)
+        if state.waiting.count > state.idle, state.threads < threadsMax {
+            state.threads += 1
+            let thread = Thread { [self] in while true { next()() } }
+            thread.name = "password"
+            thread.stackSize = 1 << 20
+            thread.start()
+        } else {
+            condition.signal()
+        }
+        return true
+    }
+
+    private func next() -> Job {
+        condition.lock()
+        defer { condition.unlock() }
+        while state.waiting.isEmpty {
+            state.idle += 1
+            condition.wait()
+            state.idle -= 1
+        }
+        return state.waiting.removeFirst()
+    }
+}
