@@ -16,11 +16,14 @@ import Testing
         #expect(server.hasLocalRoot)
     }
 
-    @Test(arguments: [
-        ("power", "sleeping" as JSONValue, "server.power"), ("vcpus", 0, "server.vcpus"), ("vcpus", "1", "server.vcpus"),
-        ("id", "x", "server.id"), ("ports", [["id": "x"]], "server.ports[0].id"), ("user_data", "%%", "server.user_data"),
-        ("epoch", nil, "server.epoch"), ("metadata", [], "server.metadata"),
-    ])
+    private static let wrong: [(String, JSONValue, String)] = [
+        ("power", "sleeping", "server.power"), ("vcpus", 0, "server.vcpus"), ("vcpus", "1", "server.vcpus"),
+        ("id", "x", "server.id"), ("ports", .array([.object(["id": "x"])]), "server.ports[0].id"),
+        ("user_data", "%%", "server.user_data"), ("epoch", nil, "server.epoch"),
+        ("metadata", .array([]), "server.metadata"),
+    ]
+
+    @Test(arguments: wrong)
     func namesWhatIsWrong(name: String, value: JSONValue, path: String) throws {
         let error = #expect(throws: FormError.self) { try Fixture.server([name: value]) }
         #expect(error?.path == path)

@@ -130,8 +130,9 @@ import Testing
     @Test func restartsAreLimited() {
         var limiter = RestartLimiter()
         let start = Timestamp(seconds: 1000)
-        for _ in 0..<RestartLimiter.restartsMax { #expect(limiter.mayRestart(at: start)) }
-        #expect(!limiter.mayRestart(at: start))
-        #expect(limiter.mayRestart(at: start + .seconds(601)))
+        let early = (0...RestartLimiter.restartsMax).map { _ in limiter.mayRestart(at: start) }
+        #expect(early == Array(repeating: true, count: RestartLimiter.restartsMax) + [false])
+        let later = limiter.mayRestart(at: start + .seconds(601))
+        #expect(later)
     }
 }

@@ -24,6 +24,8 @@ package struct DomainOptions: Sendable, Hashable {
     package var emulator: String?
     /// Free PCIe slots for later devices on q35.
     package var hotplugSlots: Int
+    /// Where VNC displays listen; nil: the guests have none.
+    package var vncListen: String?
 
     package init(
         virtType: VirtType, cpuMode: String? = nil, cpuModel: String = "qemu64", machine: String? = nil,
@@ -176,6 +178,13 @@ package struct DomainXML: Sendable {
                 XMLTree(
                     "channel", ["type": "unix"],
                     [XMLTree("target", ["type": "virtio", "name": "org.qemu.guest_agent.0"])]))
+        }
+        if let address = options.vncListen {
+            devices.append(
+                XMLTree(
+                    "graphics", ["type": "vnc", "autoport": "yes"],
+                    [XMLTree("listen", ["type": "address", "address": address])]))
+            devices.append(XMLTree("video", [:], [XMLTree("model", ["type": "virtio"])]))
         }
         devices.append(XMLTree("memballoon", ["model": "virtio"], [XMLTree("stats", ["period": "10"])]))
         devices.append(

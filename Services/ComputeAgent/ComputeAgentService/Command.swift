@@ -53,7 +53,7 @@ package struct CommandRunner: Sendable {
         try await threads.run { try CommandRunner.spawn(arguments, timeout: timeout) }
     }
 
-    private static func spawn(_ arguments: [String], timeout: Duration) throws -> Outcome {
+    static func spawn(_ arguments: [String], timeout: Duration) throws -> Outcome {
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else { throw CommandError(arguments: arguments, status: nil, output: errorText(errno)) }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }

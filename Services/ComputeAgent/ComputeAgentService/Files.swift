@@ -78,6 +78,17 @@ package enum Files {
         try publish(temporary, as: path)
     }
 
+    /// Writes into a file that exists (one of the kernel's); a missing one is left missing.
+    package static func overwrite(_ path: String, with bytes: [UInt8]) throws {
+        let descriptor = open(path, O_WRONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            if errno == ENOENT { return }
+            throw FileError.last("open", path)
+        }
+        defer { close(descriptor) }
+        try write(descriptor, bytes, path)
+    }
+
     /// Writes all bytes to an open file.
     package static func write(_ descriptor: Int32, _ bytes: [UInt8], _ path: String) throws {
         var written = 0

@@ -38,7 +38,13 @@ package actor ImageCache {
     private let threads: WorkerThreads
     private let ambient: Ambient
     private let log: Logger
-    private var loading: [String: Task<CachedImage, any Error>] = [:]
+    private var loading: [String: Loading] = [:]
+    private var nextWaiter = 0
+
+    /// A load under way and who waits for it.
+    private struct Loading {
+        var waiters: [Int: CheckedContinuation<CachedImage, any Error>] = [:]
+    }
 
     /// - Throws: `FileError`.
     package init(
@@ -56,16 +62,34 @@ package actor ImageCache {
         for name in try Files.list(directory) where name.hasPrefix(".") { try Files.remove("\(directory)/\(name)") }
     }
 
-    /// The image as a local file; loads it when it is not here yet. Several callers share one download.
+    /// The image as a local file; loads it when it is not here yet. Several callers share one download, and each may
+    /// be cancelled without ending it for the others.
     ///
-    /// - Throws: `PermanentFailure` when the content is not what it must be.
+    /// - Throws: `PermanentFailure` when the content is not what it must be; `CancellationError`.
     package func ensure(_ image: DesiredImage) async throws -> CachedImage {
         let key = ImageCache.key(image)
-        if let task = loading[key] { return try await task.value }
-        let task = Task { try await self.load(image, key: key) }
-        loading[key] = task
-        defer { loading[key] = nil }
-        return try await task.value
+        if loading[key] == nil {
+            loading[key] = Loading()
+            Task { await self.lead(image, key: key) }
+        }
+        let waiter = nextWaiter
+        nextWaiter += 1
+        return try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { loading[key]?.waiters[waiter] = $0 }
+        } onCancel: {
+            Task { await self.giveUp(waiter, key: key) }
+        }
+    }
+
+    private func giveUp(_ waiter: Int, key: String) {
+        loading[key]?.waiters.removeValue(forKey: waiter)?.resume(throwing: CancellationError())
+    }
+
+    private func lead(_ image: DesiredImage, key: String) async {
+        let result: Result<CachedImage, any Error>
+        do { result = .success(try await load(image, key: key)) } catch { result = .failure(error) }
+        let waiters = loading.removeValue(forKey: key)?.waiters ?? [:]
+        for waiter in waiters.values { waiter.resume(with: result) }
     }
 
     /// The image's id and its content's hash: an id never gets new content, but a cache should not depend on that.

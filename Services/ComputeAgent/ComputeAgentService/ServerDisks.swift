@@ -23,6 +23,12 @@ package struct ServerDisks: Sendable {
 
     package func files(_ serverID: String) -> ServerFiles { ServerFiles(directory: "\(directory)/\(serverID)") }
 
+    /// Fetches what `provision` will need from elsewhere.
+    package func prepare(_ server: DesiredServer) async throws {
+        guard let image = server.image, server.hasLocalRoot, !Files.exists(files(server.id).root) else { return }
+        _ = try await images.ensure(image)
+    }
+
     /// Makes what is missing. What exists is the guest's and stays.
     ///
     /// - Throws: `PermanentFailure` when image and flavor do not fit; `CommandError`, `FileError`.
@@ -99,11 +105,17 @@ package struct ServerDisks: Sendable {
     package func consoleLog(_ serverID: String, lines: Int?) async throws -> String {
         let path = files(serverID).consoleLog
         return try await threads.run {
-            guard let size = Files.size(path) else { return "" }
-            let start = max(0, size - ServerDisks.consoleKept)
-            let bytes = try Files.read(path, offset: start, count: size - start)
-            return ServerDisks.tail(bytes, lines: lines)
+            let current = try ServerDisks.end(of: path, count: ServerDisks.consoleKept)
+            // virtlogd begins a new file at its limit and keeps the one before under this name.
+            let before = try ServerDisks.end(of: path + ".0", count: ServerDisks.consoleKept - current.count)
+            return ServerDisks.tail(before + current, lines: lines)
         }
+    }
+
+    private static func end(of path: String, count: Int) throws -> [UInt8] {
+        guard count > 0, let size = Files.size(path) else { return [] }
+        let start = max(0, size - count)
+        return try Files.read(path, offset: start, count: size - start)
     }
 
     static func tail(_ bytes: [UInt8], lines: Int?) -> String {

@@ -1,0 +1,61 @@
+import Kernel
+import Libvirt
+import Messaging
+import NIOCore
+import OVSDB
+import Telemetry
+
+/// `/healthz`, `/readyz` and `/metrics` of the agent.
+package struct AgentHealth: Sendable {
+    private let hypervisor: Hypervisor
+    private let switchDatabase: OVSDBClient
+    private let bus: any MessageBus
+    private let metrics: Metrics
+
+    package init(hypervisor: Hypervisor, switchDatabase: OVSDBClient, bus: any MessageBus, metrics: Metrics) {
+        self.hypervisor = hypervisor
+        self.switchDatabase = switchDatabase
+        self.bus = bus
+        self.metrics = metrics
+    }
+
+    /// Serves until the task is cancelled.
+    package func serve(host: String, port: Int) async throws {
+        let channel = try await SmallHTTPServer.serve(host: host, port: port) { await answer($0) }
+        try await withTaskCancellationHandler {
+            try await channel.closeFuture.get()
+        } onCancel: {
+            channel.close(promise: nil)
+        }
+    }
+
+    package func answer(_ request: SmallRequest) async -> SmallResponse {
+        guard request.method == "GET" || request.method == "HEAD" else {
+            return SmallResponse(status: 405, text: "only GET is answered here\n")
+        }
+        switch request.path {
+        case "/healthz": return SmallResponse(status: 200, text: "ok\n")
+        case "/readyz":
+            let problems = await problems()
+            return problems.isEmpty
+                ? SmallResponse(status: 200, text: "ready\n")
+                : SmallResponse(status: 503, text: problems.joined(separator: "\n") + "\n")
+        case "/metrics":
+            return SmallResponse(
+                status: 200, contentType: "text/plain; version=0.0.4; charset=utf-8",
+                body: Array(metrics.render().utf8))
+        default: return SmallResponse(status: 404, text: "here are /healthz, /readyz and /metrics\n")
+        }
+    }
+
+    /// What is away, in words.
+    private func problems() async -> [String] {
+        var problems: [String] = []
+        do { _ = try await hypervisor.libraryVersion() } catch { problems.append("libvirt: \(error)") }
+        if await !switchDatabase.isConnected {
+            problems.append("Open vSwitch: \(await switchDatabase.problem ?? "no session yet")")
+        }
+        if !bus.isConnected { problems.append("RabbitMQ: no connection") }
+        return problems
+    }
+}

@@ -1,0 +1,114 @@
+import ComputeAgentCore
+import Glibc
+import Kernel
+import Settings
+
+/// The agent's configuration, checked.
+package struct AgentSettings: Sendable {
+    package var host: String
+    package var stateDirectory: String
+    package var libvirtURI: String
+    package var ovsdb: String
+    package var integrationBridge: String
+    /// Nil: find out by trying.
+    package var virtType: VirtType?
+    package var emulator: String
+    package var cpuMode: String?
+    package var cpuModel: String
+    package var machine: String?
+    /// Nil: find out by trying.
+    package var diskCache: String?
+    package var nicOffloads: Bool
+    package var vncListen: String?
+    package var heartbeatInterval: Duration
+    package var auditInterval: Duration
+    package var shutdownTimeout: Duration
+    package var imageLifetime: Duration
+    package var parallelStarts: Int
+    package var reservedCPUs: Int
+    package var reservedMemoryMiB: Int
+    package var reservedDiskGiB: Int
+    package var cpuRatio: Double
+    package var memoryRatio: Double
+    package var diskRatio: Double
+
+    /// All keys of the section `agent`.
+    package static let keys: [SettingsKey] = [
+        .string("host", default: nil, "This host's name in the cloud; the machine's name when it is not given."),
+        .string("state_directory", default: "/var/lib/wolke/agent", "Disks, image cache and records of the servers."),
+        .string("libvirt_uri", default: "qemu:///system", "libvirt's connection address."),
+        .string("ovsdb", default: "unix:/run/openvswitch/db.sock", "Open vSwitch's database: `unix:PATH` or `tcp:HOST:PORT`."),
+        .string("integration_bridge", default: "br-int", "The bridge that OVN works on."),
+        .choice("virt_type", ["auto", "kvm", "qemu"], default: "auto", "`auto` uses KVM when a guest really runs on it."),
+        .string("emulator", default: "/usr/bin/qemu-system-x86_64", "The QEMU that runs the guests."),
+        .choice(
+            "cpu_mode", ["auto", "host-passthrough", "host-model", "custom"], default: "auto",
+            "The guests' processor; `auto` is host-model on KVM and `cpu_model` without."),
+        .string("cpu_model", default: "qemu64", "The processor model for `custom`."),
+        .string("machine", default: nil, "QEMU's machine type; q35 on KVM and pc without when it is not given."),
+        .choice(
+            "disk_cache", ["auto", "none", "writeback", "writethrough", "directsync", "unsafe"], default: "auto",
+            "Cache mode of disks; `auto` is none where the file system allows direct access, else writeback."),
+        .boolean("nic_offloads", default: false, "Leave checksums and segmentation to the switch; must be off on the userspace datapath."),
+        .string("vnc_listen", default: nil, "Address on which the guests' VNC displays listen; none when it is not given."),
+        .duration("heartbeat_interval", default: "2s", "How often the agent says that it lives."),
+        .duration("audit_interval", default: "15s", "How often everything is compared with what is desired."),
+        .duration("shutdown_timeout", default: "60s", "How long a guest may take to shut down before it is stopped."),
+        .duration("image_lifetime", default: "1d", "How long an image is kept after its last use."),
+        .integer("parallel_starts", default: 4, in: 1...256, "Servers whose disks are built or that are started at the same time."),
+        .integer("reserved_vcpus", default: 0, "Processors that are not for servers."),
+        .integer("reserved_memory_mb", default: 512, "Memory that is not for servers, in MiB."),
+        .integer("reserved_disk_gb", default: 0, "Disk space that is not for servers, in GiB."),
+        .string("cpu_allocation_ratio", default: "4", "Virtual processors per processor."),
+        .string("memory_allocation_ratio", default: "1", "Promised memory per memory."),
+        .string("disk_allocation_ratio", default: "1", "Promised disk space per disk space."),
+    ]
+
+    /// - Throws: `SettingsError`.
+    package init(_ settings: Settings) throws {
+        func ratio(_ key: String) throws -> Double {
+            let text = settings.string("agent.\(key)")
+            guard let value = Double(text), value > 0, value <= 1000 else {
+                throw SettingsError(["agent.\(key): \"\(text)\" is not a number above 0 and up to 1000"])
+            }
+            return value
+        }
+        func unlessAuto(_ key: String) -> String? {
+            let word = settings.string("agent.\(key)")
+            return word == "auto" ? nil : word
+        }
+        host = settings.optionalString("agent.host") ?? AgentSettings.machineName()
+        stateDirectory = settings.string("agent.state_directory")
+        libvirtURI = settings.string("agent.libvirt_uri")
+        ovsdb = settings.string("agent.ovsdb")
+        integrationBridge = settings.string("agent.integration_bridge")
+        virtType = unlessAuto("virt_type").flatMap { VirtType(rawValue: $0) }
+        emulator = settings.string("agent.emulator")
+        cpuMode = unlessAuto("cpu_mode")
+        cpuModel = settings.string("agent.cpu_model")
+        machine = settings.optionalString("agent.machine")
+        diskCache = unlessAuto("disk_cache")
+        nicOffloads = settings.boolean("agent.nic_offloads")
+        vncListen = settings.optionalString("agent.vnc_listen")
+        heartbeatInterval = settings.duration("agent.heartbeat_interval")
+        auditInterval = settings.duration("agent.audit_interval")
+        shutdownTimeout = settings.duration("agent.shutdown_timeout")
+        imageLifetime = settings.duration("agent.image_lifetime")
+        parallelStarts = settings.integer("agent.parallel_starts")
+        reservedCPUs = settings.integer("agent.reserved_vcpus")
+        reservedMemoryMiB = settings.integer("agent.reserved_memory_mb")
+        reservedDiskGiB = settings.integer("agent.reserved_disk_gb")
+        cpuRatio = try ratio("cpu_allocation_ratio")
+        memoryRatio = try ratio("memory_allocation_ratio")
+        diskRatio = try ratio("disk_allocation_ratio")
+        guard stateDirectory.hasPrefix("/") else {
+            throw SettingsError(["agent.state_directory: \"\(stateDirectory)\" is not absolute"])
+        }
+    }
+
+    private static func machineName() -> String {
+        var buffer = [CChar](repeating: 0, count: 256)
+        gethostname(&buffer, buffer.count - 1)
+        return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}

@@ -1,0 +1,194 @@
+import CLinux
+import Client
+import ComputeAgentCore
+import Foundation
+import Kernel
+import Libvirt
+import Logging
+import Messaging
+import OVSDB
+import ServiceKit
+import ServiceLifecycle
+import Settings
+import Telemetry
+
+/// The agent's process: reads the settings, wires the parts, runs until it is told to end.
+package struct ComputeAgentApplication: Sendable {
+    private let all: Settings
+    private let settings: AgentSettings
+    private let ambient = Ambient()
+    private let metrics = Metrics()
+    private let log: Logger
+
+    /// Runs the executable to its end; a failure is written in words and ends the process with status 1.
+    package static func main() async {
+        do { try await ComputeAgentApplication(arguments: CommandLine.arguments).run() } catch is CancellationError {
+            return
+        } catch {
+            let text = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
+            FileHandle.standardError.write(Data("wolke-compute-agent: \(text)\n".utf8))
+            exit(1)
+        }
+    }
+
+    /// The agent has no way to the database and asks for none.
+    package static var schema: SettingsSchema {
+        SettingsSchema.common.without("database") + .section("agent", AgentSettings.keys)
+    }
+
+    /// - Throws: `SettingsError`, `ResourceError` for wrong arguments.
+    package init(arguments: [String]) throws {
+        var path: String?
+        if let index = arguments.firstIndex(of: "--config") {
+            guard index + 1 < arguments.count else { throw ResourceError.badRequest("--config needs a file name") }
+            path = arguments[index + 1]
+        }
+        all = try Settings.load(
+            path: path, environment: ProcessInfo.processInfo.environment, schema: ComputeAgentApplication.schema)
+        settings = try AgentSettings(all)
+        log = Telemetry.logger(service: "wolke-compute-agent", level: all.string("log.level"))
+    }
+
+    // MARK: parts
+
+    /// Two agents over one state would undo each other's work.
+    private func lockState() throws -> Int32 {
+        try Files.makeDirectory(settings.stateDirectory)
+        let path = settings.stateDirectory + "/lock"
+        let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw FileError.last("open", path) }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            throw ResourceError.conflict("another agent works in \(settings.stateDirectory)")
+        }
+        return descriptor
+    }
+
+    private func makeBus() throws -> RabbitBus {
+        RabbitBus(
+            BusConfiguration(
+                addresses: try BrokerAddress.list(all.requiredSecret("messaging.url").exposed),
+                name: "wolke-compute-agent \(settings.host)"),
+            ambient: ambient, logger: log, metrics: metrics)
+    }
+
+    private func makeImageSource() throws -> RESTImageSource {
+        guard let password = all.secret("service_user.password") else {
+            throw ResourceError.badRequest("the setting service_user.password is missing")
+        }
+        return RESTImageSource(
+            client: RESTClient(
+                .serviceUser(
+                    endpoints: [.identity: all.endpoint("identity"), .image: all.endpoint("image")],
+                    user: all.string("service_user.name"), password: password,
+                    domain: all.string("service_user.domain"), project: all.string("service_user.project")),
+                ambient: ambient))
+    }
+
+    private func domainOptions(_ virtType: VirtType, _ threads: WorkerThreads) async throws -> DomainOptions {
+        let probe = settings.stateDirectory + "/direct"
+        var cache = settings.diskCache
+        if cache == nil {
+            cache = try await threads.run {
+                try Files.replace(probe, with: [UInt8](repeating: 0, count: 4096))
+                defer { unlink(probe) }
+                let descriptor = clinux_open_direct(probe)
+                guard descriptor >= 0 else { return "writeback" }
+                close(descriptor)
+                return "none"
+            }
+        }
+        var options = DomainOptions(
+            virtType: virtType, cpuMode: settings.cpuMode, cpuModel: settings.cpuModel, machine: settings.machine,
+            diskCache: cache ?? "writeback", nicOffloads: settings.nicOffloads, emulator: settings.emulator)
+        options.vncListen = settings.vncListen
+        return options
+    }
+
+    // MARK: run
+
+    /// Runs until SIGTERM or SIGINT. Guests go on.
+    package func run() async throws {
+        let lock = try lockState()
+        defer { close(lock) }
+        let threads = WorkerThreads(name: "agent", count: 8)
+        let runner = CommandRunner(threads: threads)
+        let virtType: VirtType
+        if let given = settings.virtType { virtType = given } else {
+            virtType = try await VirtTypeProbe(
+                runner: runner, threads: threads, emulator: settings.emulator, directory: settings.stateDirectory,
+                log: log
+            ).detect()
+        }
+        let hypervisor = Hypervisor(uri: settings.libvirtURI, threads: 4, log: log)
+        let bus = try makeBus()
+        let images = try ImageCache(
+            directory: settings.stateDirectory + "/images", source: try makeImageSource(), runner: runner,
+            threads: threads, ambient: ambient, log: log)
+        let disks = try ServerDisks(
+            directory: settings.stateDirectory + "/servers", images: images, runner: runner, threads: threads)
+        let reports = ReportQueue(bus: bus, ambient: ambient, log: log)
+        let switchDatabase = OVSDBClient(
+            OVSDBConfiguration(
+                endpoints: try OVSDBEndpoint.list(settings.ovsdb), database: "Open_vSwitch",
+                monitors: SwitchPorts.monitors),
+            ambient: ambient, logger: log)
+        let directory = MetadataDirectory()
+        let ports = SwitchPorts(client: switchDatabase, bridge: settings.integrationBridge)
+        let links = Links(runner: runner, threads: threads)
+        let tools = ServerTools(
+            host: settings.host,
+            domains: DomainDriver(
+                hypervisor: hypervisor, options: try await domainOptions(virtType, threads), disks: disks,
+                ambient: ambient, shutdownTimeout: settings.shutdownTimeout, log: log),
+            disks: disks,
+            network: HostNetwork(
+                links: links, ports: ports,
+                metadata: MetadataNetworks(
+                    links: links, ports: ports, directory: directory, metrics: metrics, log: log)),
+            store: try StateStore(directory: settings.stateDirectory + "/records", threads: threads),
+            directory: directory, reports: reports, heavyWork: Gate(width: settings.parallelStarts), ambient: ambient,
+            metrics: metrics, log: log)
+        let fleet = ServerFleet(
+            tools: tools, hypervisor: hypervisor, images: images, imageLifetime: settings.imageLifetime)
+        let plane = PlaneLink(
+            host: settings.host, bus: bus, fleet: fleet,
+            inspector: HostInspector(hypervisor: hypervisor, threads: threads, settings: settings, virtType: virtType),
+            heartbeatInterval: settings.heartbeatInterval, ambient: ambient, log: log)
+        let health = AgentHealth(
+            hypervisor: hypervisor, switchDatabase: switchDatabase, bus: bus, metrics: metrics)
+        try await fleet.restore()
+        try await serve(hypervisor, switchDatabase, reports, fleet, plane, health)
+        bus.close()
+        await hypervisor.close()
+    }
+
+    private func serve(
+        _ hypervisor: Hypervisor, _ switchDatabase: OVSDBClient, _ reports: ReportQueue, _ fleet: ServerFleet,
+        _ plane: PlaneLink, _ health: AgentHealth
+    ) async throws {
+        let events = hypervisor.events()
+        let time = ambient.time
+        let (host, port) = (all.string("endpoints.bind"), all.integer("endpoints.agent_port"))
+        let interval = settings.auditInterval
+        let loops: [BackgroundLoop] = [
+            BackgroundLoop { try await health.serve(host: host, port: port) },
+            BackgroundLoop { await switchDatabase.run() },
+            BackgroundLoop { await hypervisor.keepConnected(time: time) },
+            BackgroundLoop { try await reports.run() },
+            BackgroundLoop { try await fleet.follow(events) },
+            BackgroundLoop { try await fleet.watch(every: interval) },
+            BackgroundLoop { try await fleet.followSwitch(switchDatabase) },
+            BackgroundLoop { try await plane.listen() },
+            BackgroundLoop { try await plane.announce() },
+        ]
+        var quiet = log
+        quiet.logLevel = max(.warning, log.logLevel)
+        let group = ServiceGroup(
+            configuration: ServiceGroupConfiguration(
+                services: loops.map { .init(service: $0, successTerminationBehavior: .ignore) },
+                gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
+        log.notice("starting", metadata: ["host": "\(settings.host)", "state": "\(settings.stateDirectory)"])
+        do { try await group.run() } catch is CancellationError {}
+        log.notice("stopped")
+    }
+}

@@ -1,0 +1,173 @@
+import ComputeAgentCore
+import Kernel
+import Libvirt
+import Logging
+
+/// Carries out actions on a server's domain.
+package struct DomainDriver: Sendable {
+    private let hypervisor: Hypervisor
+    private let options: DomainOptions
+    private let disks: ServerDisks
+    private let ambient: Ambient
+    private let shutdownTimeout: Duration
+    private let log: Logger
+
+    private static let poll = Duration.milliseconds(200)
+    /// How long a guest may take to let go of a device, and how often it is asked.
+    private static let detachTimeout = Duration.seconds(30)
+    private static let detachRepeat = 25
+
+    package init(
+        hypervisor: Hypervisor, options: DomainOptions, disks: ServerDisks, ambient: Ambient,
+        shutdownTimeout: Duration, log: Logger
+    ) {
+        self.hypervisor = hypervisor
+        self.options = options
+        self.disks = disks
+        self.ambient = ambient
+        self.shutdownTimeout = shutdownTimeout
+        self.log = log
+    }
+
+    private func xml(_ server: DesiredServer) -> DomainXML {
+        DomainXML(server: server, files: disks.files(server.id), options: options)
+    }
+
+    // MARK: looking
+
+    /// The server's domain; nil when there is none.
+    package func observe(_ serverID: String) async throws -> ObservedDomain? {
+        guard let summary = try await hypervisor.domain(serverID) else { return nil }
+        var observed = DomainDriver.observed(summary)
+        guard summary.isActive else { return observed }
+        do { try observed.readDevices(xml: try await hypervisor.xml(serverID)) } catch let error as LibvirtError
+            where error.isNoDomain
+        {
+            return nil
+        }
+        return observed
+    }
+
+    static func observed(_ summary: DomainSummary) -> ObservedDomain {
+        let power: ObservedPower =
+            switch summary.state {
+            case .running, .blocked, .pmSuspended: .running
+            case .paused: .paused
+            case .shuttingDown: .stopping
+            case .shutoff, .crashed, .noState: .shutoff
+            }
+        let reason: OffReason =
+            switch summary.shutoffReason {
+            case .guestShutdown: .guest
+            case .destroyed, .migrated: .destroyed
+            case .saved: .saved
+            case .failed, .unknown: .failure
+            }
+        return ObservedDomain(
+            power: power, offReason: power == .shutoff ? reason : nil, hasManagedSave: summary.hasManagedSave)
+    }
+
+    // MARK: power
+
+    package func define(_ server: DesiredServer) async throws {
+        try await definitely { try await hypervisor.define(xml: xml(server).document.rendered) }
+    }
+
+    package func start(_ serverID: String, paused: Bool) async throws {
+        try await definitely { try await hypervisor.start(serverID, paused: paused) }
+    }
+
+    package func suspend(_ serverID: String) async throws { try await hypervisor.suspend(serverID) }
+    package func resume(_ serverID: String) async throws { try await hypervisor.resume(serverID) }
+    package func save(_ serverID: String) async throws { try await hypervisor.managedSave(serverID) }
+    package func discardSave(_ serverID: String) async throws { try await hypervisor.discardManagedSave(serverID) }
+    package func destroy(_ serverID: String) async throws {
+        do { try await hypervisor.destroy(serverID) } catch let error as LibvirtError where error.isNoDomain { return }
+    }
+    package func undefine(_ serverID: String) async throws { try await hypervisor.undefine(serverID) }
+
+    /// Asks the guest to shut down; one that has not after the time allowed is stopped.
+    package func shutdown(_ serverID: String) async throws {
+        let deadline = ambient.time.monotonicNanoseconds() + UInt64(shutdownTimeout.microseconds) * 1000
+        var asks = 0
+        while ambient.time.monotonicNanoseconds() < deadline {
+            guard try await hypervisor.domain(serverID)?.isActive == true else { return }
+            // A guest that is only just booting misses the first request.
+            if asks % 25 == 0 {
+                do { try await hypervisor.shutdown(serverID, by: .acpiButton) } catch let error as LibvirtError
+                    where error.isInvalidState || error.isNoDomain
+                {
+                    return
+                }
+            }
+            asks += 1
+            try await ambient.time.sleep(for: DomainDriver.poll)
+        }
+        log.notice("the guest did not shut down in time and is stopped", metadata: ["server": "\(serverID)"])
+        try await destroy(serverID)
+    }
+
+    /// A definition that libvirt refuses will be refused again.
+    private func definitely(_ body: () async throws -> Void) async throws {
+        do { try await body() } catch let error as LibvirtError where error.isBadDefinition {
+            log.error("libvirt refuses the definition", metadata: ["error": "\(error)"])
+            throw PermanentFailure("the hypervisor refuses the server's definition: \(error.message)")
+        }
+    }
+
+    // MARK: devices
+
+    package func attachVolume(_ volume: DesiredVolume, to server: DesiredServer) async throws {
+        if case .file(let path, _, _) = volume.connection, !Files.exists(path) {
+            throw ResourceError.unavailable("volume \(volume.volumeID): \(path) is not there")
+        }
+        try await definitely {
+            try await hypervisor.attach(server.id, device: xml(server).volumeDisk(volume).rendered, to: .live)
+        }
+    }
+
+    package func attachPort(_ port: DesiredPort, to server: DesiredServer) async throws {
+        try await definitely {
+            try await hypervisor.attach(server.id, device: xml(server).interface(port).rendered, to: .live)
+        }
+    }
+
+    package func detachVolume(_ target: String, from serverID: String) async throws {
+        try await detach(serverID, "disk \(target)") { devices in
+            devices.all("disk").first { $0.child("target")?["dev"] == target }
+        }
+    }
+
+    package func detachPort(_ mac: MACAddress, from serverID: String) async throws {
+        try await detach(serverID, "interface \(mac)") { devices in
+            devices.all("interface").first { $0.child("mac")?["address"].flatMap { MACAddress($0) } == mac }
+        }
+    }
+
+    /// Asks the guest for a device until it is gone.
+    private func detach(
+        _ serverID: String, _ what: String, find: @Sendable (XMLTree) -> XMLTree?
+    ) async throws {
+        let deadline = ambient.time.monotonicNanoseconds() + UInt64(DomainDriver.detachTimeout.microseconds) * 1000
+        var round = 0
+        while true {
+            guard try await hypervisor.domain(serverID)?.isActive == true else { return }
+            let document = try XMLTree.parse(try await hypervisor.xml(serverID))
+            guard let device = document.child("devices").flatMap({ find($0) }) else { return }
+            guard ambient.time.monotonicNanoseconds() < deadline else {
+                throw ResourceError.unavailable("the guest of \(serverID) does not let go of \(what)")
+            }
+            if round % DomainDriver.detachRepeat == 0 {
+                do { try await hypervisor.detach(serverID, device: device.rendered, from: .live) } catch
+                    let error as LibvirtError
+                {
+                    if error.isConnectionFailure { throw error }
+                    // Most often a request that is still under way; the next look decides.
+                    log.debug("detach", metadata: ["server": "\(serverID)", "device": "\(what)", "error": "\(error)"])
+                }
+            }
+            round += 1
+            try await ambient.time.sleep(for: DomainDriver.poll)
+        }
+    }
+}

@@ -1,0 +1,48 @@
+import ComputeAgentCore
+import JSON
+import Kernel
+import Libvirt
+
+/// Finds out what the host offers.
+package struct HostInspector: Sendable {
+    private let hypervisor: Hypervisor
+    private let threads: WorkerThreads
+    private let settings: AgentSettings
+    private let virtType: VirtType
+
+    package init(hypervisor: Hypervisor, threads: WorkerThreads, settings: AgentSettings, virtType: VirtType) {
+        self.hypervisor = hypervisor
+        self.threads = threads
+        self.settings = settings
+        self.virtType = virtType
+    }
+
+    /// - Throws: `LibvirtError`, `FileError`.
+    package func inventory() async throws -> HostInventory {
+        let node = try await hypervisor.nodeInfo()
+        let directory = settings.stateDirectory
+        let space = try await threads.run { try Files.space(directory) }
+        var inventory = HostInventory(
+            cpus: node.cpus, memoryMiB: node.memoryMiB, diskGiB: space.total >> 30, virtType: virtType,
+            hypervisorVersion: try await hypervisor.hypervisorVersion())
+        inventory.reservedCPUs = settings.reservedCPUs
+        inventory.reservedMemoryMiB = settings.reservedMemoryMiB
+        // What others have on the same file system cannot be promised to servers.
+        inventory.reservedDiskGiB = settings.reservedDiskGiB
+        inventory.cpuRatio = settings.cpuRatio
+        inventory.memoryRatio = settings.memoryRatio
+        inventory.diskRatio = settings.diskRatio
+        (inventory.sockets, inventory.cores, inventory.threads) = (node.sockets, node.cores, node.threads)
+        try inventory.readCapabilities(xml: try await hypervisor.capabilities())
+        return inventory
+    }
+
+    /// Figures that change from beat to beat.
+    package func usage() async throws -> JSONObject {
+        let directory = settings.stateDirectory
+        let space = try await threads.run { try Files.space(directory) }
+        return [
+            "free_memory_mb": JSONValue(try await hypervisor.freeMemoryMiB()), "free_disk_gb": JSONValue(space.free >> 30),
+        ]
+    }
+}

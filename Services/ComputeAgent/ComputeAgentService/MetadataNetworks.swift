@@ -1,0 +1,177 @@
+import ComputeAgentCore
+import Glibc
+import Kernel
+import Logging
+import NIOCore
+import Synchronization
+import Telemetry
+
+/// Which server has which address on which network: who asks is told from where the question came.
+package final class MetadataDirectory: Sendable {
+    private struct State {
+        var servers: [String: DesiredServer] = [:]
+        var byAddress: [String: [String: String]] = [:]
+    }
+    private let state = Mutex(State())
+
+    package init() {}
+
+    /// Takes over what a server is told, or that there is no such server any more.
+    package func set(_ serverID: String, _ server: DesiredServer?) {
+        state.withLock { state in
+            for port in state.servers[serverID]?.ports ?? [] {
+                for fixed in port.fixedIPs
+                where state.byAddress[port.networkID]?[fixed.address.description] == serverID {
+                    state.byAddress[port.networkID]?[fixed.address.description] = nil
+                }
+            }
+            state.servers[serverID] = server
+            for port in server?.ports ?? [] {
+                for fixed in port.fixedIPs {
+                    state.byAddress[port.networkID, default: [:]][fixed.address.description] = serverID
+                }
+            }
+        }
+    }
+
+    /// The networks on which somebody may ask.
+    package var networks: Set<String> {
+        state.withLock { state in Set(state.servers.values.flatMap { $0.ports.map(\.networkID) }) }
+    }
+
+    package func server(network: String, address: String) -> DesiredServer? {
+        state.withLock { state in state.byAddress[network]?[address].flatMap { state.servers[$0] } }
+    }
+}
+
+/// The metadata service of every network that has a server on this host: a namespace with the network's metadata
+/// port, and a listening socket made inside.
+package actor MetadataNetworks {
+    private struct Network {
+        let port: MetadataPort
+        let mtu: Int
+        let namespace: NetworkNamespace
+        let channel: any Channel
+    }
+
+    static let address = "169.254.169.254"
+    /// The device's name inside.
+    private static let innerName = "metadata"
+
+    private let links: Links
+    private let ports: SwitchPorts
+    private let directory: MetadataDirectory
+    private let metrics: Metrics
+    private let log: Logger
+    private var networks: [String: Network] = [:]
+    private let turn = Gate(width: 1)
+
+    package init(links: Links, ports: SwitchPorts, directory: MetadataDirectory, metrics: Metrics, log: Logger) {
+        self.links = links
+        self.ports = ports
+        self.directory = directory
+        self.metrics = metrics
+        self.log = log
+    }
+
+    /// `mdt` and the first eleven characters of the network's id.
+    static func device(_ networkID: String) -> String { "mdt" + networkID.prefix(11) }
+
+    /// Makes the service of a network answer.
+    ///
+    /// - Throws: `CommandError`, `FileError`, `OVSDBError`.
+    package func ensure(_ networkID: String, port: MetadataPort, mtu: Int) async throws {
+        if let known = networks[networkID], known.port == port, known.mtu == mtu,
+            await ports.isPlugged(MetadataNetworks.device(networkID), interfaceID: port.id),
+            Links.exists(MetadataNetworks.device(networkID))
+        {
+            return
+        }
+        try await turn.run { try await self.build(networkID, port: port, mtu: mtu) }
+    }
+
+    private func build(_ networkID: String, port: MetadataPort, mtu: Int) async throws {
+        let device = MetadataNetworks.device(networkID)
+        if let known = networks[networkID] {
+            if known.port != port || known.mtu != mtu || !Links.exists(device) { try await close(networkID) }
+        }
+        if networks[networkID] == nil {
+            let namespace = try await NetworkNamespace.make()
+            try await links.ensureCable(device, inner: MetadataNetworks.innerName, into: namespace, mtu: mtu)
+            try await configure(namespace, port, mtu: mtu)
+            let socket = try await namespace.listen(MetadataNetworks.address, port: 80)
+            let channel = try await SmallHTTPServer.serve(socket: socket) { [self] request in
+                answer(request, networkID: networkID)
+            }
+            networks[networkID] = Network(port: port, mtu: mtu, namespace: namespace, channel: channel)
+            log.info("metadata answers", metadata: ["network": "\(networkID)"])
+        }
+        try await ports.plug(
+            SwitchPort(
+                device: device, interfaceID: port.id, mac: port.mac, kind: .metadata, networkID: networkID,
+                serverID: nil))
+    }
+
+    private func configure(_ namespace: NetworkNamespace, _ port: MetadataPort, mtu: Int) async throws {
+        let inner = MetadataNetworks.innerName
+        try await namespace.run { try Links.disableTransmitChecksums(inner) }
+        try await namespace.command(["ip", "link", "set", "dev", "lo", "up"])
+        try await namespace.command([
+            "ip", "link", "set", "dev", inner, "address", port.mac.description, "mtu", String(mtu), "up",
+        ])
+        try await namespace.command(["ip", "address", "add", MetadataNetworks.address + "/32", "dev", inner])
+        for fixed in port.fixedIPs where fixed.address.version == .v4 {
+            try await namespace.command([
+                "ip", "address", "add", "\(fixed.address)/\(fixed.cidr.prefixLength)", "dev", inner,
+            ])
+        }
+    }
+
+    private nonisolated func answer(_ request: SmallRequest, networkID: String) -> SmallResponse {
+        guard let address = request.remoteAddress,
+            let server = directory.server(network: networkID, address: address)
+        else {
+            metrics.increment(
+                "wolke_agent_metadata_requests_total", [("status", "404")], help: "Questions of guests, by answer.")
+            return SmallResponse(status: 404, text: "404 Not Found\n")
+        }
+        let response = MetadataTree(server).response(method: request.method, path: request.path)
+        metrics.increment(
+            "wolke_agent_metadata_requests_total", [("status", "\(response.status)")],
+            help: "Questions of guests, by answer.")
+        return SmallResponse(status: response.status, contentType: response.contentType, body: response.body)
+    }
+
+    /// Whether the service of a network answers.
+    package func isReady(_ networkID: String, port: MetadataPort) async -> Bool {
+        guard let network = networks[networkID], network.channel.isActive else { return false }
+        return await ports.isPlugged(MetadataNetworks.device(networkID), interfaceID: port.id)
+    }
+
+    private func close(_ networkID: String) async throws {
+        guard let network = networks.removeValue(forKey: networkID) else { return }
+        try await network.channel.close()
+        try await ports.unplug(MetadataNetworks.device(networkID))
+        try await links.remove(MetadataNetworks.device(networkID))
+    }
+
+    /// Takes down the services of networks that no server here has, also those that an earlier life left on the switch.
+    package func prune() async throws {
+        try await turn.run { try await self.closeUnused() }
+    }
+
+    private func closeUnused() async throws {
+        // Read in turn: who is about to make one has told the directory before.
+        let used = directory.networks
+        for networkID in networks.keys where !used.contains(networkID) {
+            try await close(networkID)
+            log.info("metadata closed", metadata: ["network": "\(networkID)"])
+        }
+        for port in await ports.owned() where port.kind == .metadata && !used.contains(port.networkID) {
+            try await ports.unplug(port.device)
+            try await links.remove(port.device)
+        }
+    }
+
+    package var count: Int { networks.count }
+}

@@ -1,0 +1,95 @@
+import ComputeAgentCore
+import JSON
+import Kernel
+import Logging
+import Messaging
+import Telemetry
+
+/// The agent's conversation with the plane over the broker.
+package struct PlaneLink: Sendable {
+    package static let version = "1"
+
+    private let host: String
+    private let bus: any MessageBus
+    private let fleet: ServerFleet
+    private let inspector: HostInspector
+    private let heartbeatInterval: Duration
+    private let ambient: Ambient
+    private let log: Logger
+
+    package init(
+        host: String, bus: any MessageBus, fleet: ServerFleet, inspector: HostInspector,
+        heartbeatInterval: Duration, ambient: Ambient, log: Logger
+    ) {
+        self.host = host
+        self.bus = bus
+        self.fleet = fleet
+        self.inspector = inspector
+        self.heartbeatInterval = heartbeatInterval
+        self.ambient = ambient
+        self.log = log
+    }
+
+    /// Follows the plane's messages until the task is cancelled.
+    package func listen() async throws {
+        try await bus.serve(queue: "agent.\(host)") { try await handle($0) }
+    }
+
+    private func handle(_ message: Message) async throws -> JSONValue {
+        let decoded: PlaneMessage
+        do { decoded = try PlaneMessage.decode(message.body) } catch {
+            log.error("a message of the plane cannot be read", metadata: ["error": "\(error)", "id": "\(message.id)"])
+            if let server = message.body["server"] { await fleet.refuse(server, error) }
+            if message.replyTo != nil { throw ResourceError.badRequest("\(error)") }
+            throw PoisonMessage("\(error)")
+        }
+        switch decoded {
+        case .ensure(let server): try await fleet.ensure(server)
+        case .sync(let servers, let unreadable):
+            for error in unreadable { log.error("a server of the sync cannot be read", metadata: ["error": "\(error)"]) }
+            try await fleet.sync(servers)
+        case .consoleLog(let id, let lines): return try await fleet.consoleLog(id, lines: lines)
+        case .diagnostics(let id): return try await fleet.diagnostics(id)
+        }
+        return [:]
+    }
+
+    /// Introduces the host at each new connection, and says regularly that it lives, until the task is cancelled.
+    package func announce() async throws {
+        var introduced = false
+        while true {
+            if !bus.isConnected { introduced = false } else {
+                do {
+                    if introduced { try await beat() } else { introduced = try await introduce() }
+                } catch {
+                    try Task.checkCancellation()
+                    log.warning("the plane was not told", metadata: ["error": "\(error)"])
+                }
+            }
+            try await ambient.time.sleep(for: introduced ? heartbeatInterval : min(heartbeatInterval, .milliseconds(500)))
+        }
+    }
+
+    private func introduce() async throws -> Bool {
+        let inventory = try await inspector.inventory()
+        try await bus.publish(
+            Message(
+                id: ambient.newUUID(), type: "hello",
+                body: [
+                    "type": "hello", "host": .string(host), "version": .string(PlaneLink.version),
+                    "capabilities": inventory.document,
+                ]), to: ReportQueue.planeQueue)
+        log.notice("introduced to the plane", metadata: ["virt_type": "\(inventory.virtType.rawValue)"])
+        return true
+    }
+
+    private func beat() async throws {
+        var body: JSONObject = ["type": "heartbeat", "host": .string(host), "version": .string(PlaneLink.version)]
+        for (name, value) in try await inspector.usage().members { body[name] = value }
+        // Nobody wants to read old ones.
+        try await bus.publish(
+            Message(
+                id: ambient.newUUID(), type: "heartbeat", body: .object(body), expiration: heartbeatInterval * 5),
+            to: ReportQueue.planeQueue)
+    }
+}

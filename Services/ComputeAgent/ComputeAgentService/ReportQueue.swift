@@ -1,0 +1,65 @@
+import ComputeAgentCore
+import JSON
+import Kernel
+import Logging
+import Messaging
+
+/// What the plane has not been told yet: the last word about each server, kept until the broker has it.
+package actor ReportQueue {
+    private let bus: any MessageBus
+    private let ambient: Ambient
+    private let log: Logger
+    private var order: [String] = []
+    private var reports: [String: ObservedReport] = [:]
+    private let (signals, signal) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+
+    /// Where all agents' messages go.
+    package static let planeQueue = "compute.agents"
+
+    package init(bus: any MessageBus, ambient: Ambient, log: Logger) {
+        self.bus = bus
+        self.ambient = ambient
+        self.log = log
+    }
+
+    /// Reports that wait.
+    package var count: Int { reports.count }
+
+    package func put(_ report: ObservedReport) {
+        // That something is unknown must not take the place of what is known about it.
+        if report.unknown, reports[report.serverID] != nil { return }
+        if reports.updateValue(report, forKey: report.serverID) == nil { order.append(report.serverID) }
+        signal.yield()
+    }
+
+    private func next() -> ObservedReport? {
+        guard !order.isEmpty else { return nil }
+        return reports.removeValue(forKey: order.removeFirst())
+    }
+
+    /// Gives a report back that could not be sent, unless there is a newer one.
+    private func putBack(_ report: ObservedReport) {
+        guard reports[report.serverID] == nil else { return }
+        reports[report.serverID] = report
+        order.insert(report.serverID, at: 0)
+    }
+
+    /// Sends until the task is cancelled.
+    package func run() async throws {
+        for await _ in signals {
+            while let report = next() {
+                do {
+                    try await bus.publish(
+                        Message(id: ambient.newUUID(), type: "observed", body: report.document),
+                        to: ReportQueue.planeQueue)
+                } catch {
+                    putBack(report)
+                    try Task.checkCancellation()
+                    log.warning("a report waits for the broker", metadata: ["error": "\(error)"])
+                    try await ambient.time.sleep(for: .seconds(1))
+                }
+            }
+        }
+        try Task.checkCancellation()
+    }
+}

@@ -1,0 +1,224 @@
+import ComputeAgentCore
+import JSON
+import Kernel
+import Libvirt
+import Logging
+import OVSDB
+import Telemetry
+
+/// All servers of the host: hands messages and events to their workers, and looks regularly whether all is as desired.
+package actor ServerFleet {
+    private let tools: ServerTools
+    private let hypervisor: Hypervisor
+    private let images: ImageCache
+    private let imageLifetime: Duration
+    private var workers: [String: ServerWorker] = [:]
+    /// Domains that nobody ordered, as they were reported last.
+    private var strangers: [String: String] = [:]
+    private let (audits, auditWanted) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+    private var prunes = true
+
+    /// How long it is remembered that a server is gone, so that a late message does not revive it.
+    private static let graveTime = Duration.seconds(86_400)
+
+    /// - Parameter imageLifetime: how long an image is kept after its last use.
+    package init(tools: ServerTools, hypervisor: Hypervisor, images: ImageCache, imageLifetime: Duration) {
+        self.tools = tools
+        self.imageLifetime = imageLifetime
+        self.hypervisor = hypervisor
+        self.images = images
+    }
+
+    /// Reads what the last process left. The first look around takes the work up; nothing may look before this.
+    ///
+    /// - Throws: `FileError`.
+    package func restore() async throws {
+        let (records, problems) = try await tools.store.load()
+        // The taps of a server that cannot be read would look like nobody's.
+        prunes = problems.isEmpty
+        for problem in problems { tools.log.error("a state file is set aside", metadata: ["problem": "\(problem)"]) }
+        for record in records {
+            workers[record.serverID] = ServerWorker(record: record, tools: tools)
+        }
+        tools.log.info("servers restored", metadata: ["count": "\(records.filter { !$0.isGone }.count)"])
+    }
+
+    private func worker(_ serverID: String) -> ServerWorker {
+        if let worker = workers[serverID] { return worker }
+        let worker = ServerWorker(record: ServerRecord(serverID: serverID), tools: tools)
+        workers[serverID] = worker
+        return worker
+    }
+
+    // MARK: the plane's words
+
+    /// Takes over a desired state; it is on disk when this returns.
+    ///
+    /// - Throws: `FileError`.
+    package func ensure(_ server: DesiredServer) async throws {
+        let verdict = try await worker(server.id).accept(server)
+        tools.metrics.increment(
+            "wolke_agent_desired_states_total", [("verdict", verdict.name)], help: "Desired states that arrived.")
+        switch verdict {
+        case .accepted: break
+        case .staleEpoch(let highest):
+            tools.log.warning(
+                "a desired state from an old holder of the server is refused",
+                metadata: ["server": "\(server.id)", "epoch": "\(server.epoch)", "highest": "\(highest)"])
+        case .staleGeneration(let current):
+            tools.log.info(
+                "an overtaken desired state is ignored",
+                metadata: ["server": "\(server.id)", "generation": "\(server.generation)", "current": "\(current)"])
+        }
+    }
+
+    /// Takes over the full set. What is here besides is reported, never removed: the plane decides.
+    package func sync(_ servers: [DesiredServer]) async throws {
+        for server in servers { try await ensure(server) }
+        let listed = Set(servers.map(\.id))
+        for (id, worker) in workers where !listed.contains(id) {
+            let record = await worker.current
+            guard !record.isGone, let desired = record.desired, desired.power != .absent else { continue }
+            await tools.reports.put(
+                ObservedReport(
+                    host: tools.host, serverID: id, generation: record.generation, epoch: record.highestEpoch,
+                    power: record.appliedPower?.rawValue ?? "shutoff", unknown: true))
+        }
+        strangers = [:]
+        requestAudit()
+    }
+
+    /// Tells the plane that a desired state cannot even be read.
+    package func refuse(_ body: JSONValue, _ error: FormError) async {
+        guard let id = body["id"]?.stringValue.flatMap({ UUID128($0) })?.description else { return }
+        await tools.reports.put(
+            ObservedReport(
+                host: tools.host, serverID: id, generation: body["generation"]?.intValue ?? 0,
+                epoch: body["epoch"]?.intValue ?? 0, power: "absent", state: .failed,
+                error: "the host cannot read the server's definition: \(error)", permanent: true))
+    }
+
+    // MARK: watching
+
+    package func requestAudit() { auditWanted.yield() }
+
+    /// Follows libvirt's events until the task is cancelled.
+    package func follow(_ events: AsyncStream<LibvirtEvent>) async throws {
+        for await event in events {
+            switch event {
+            case .connected: requestAudit()
+            case .disconnected: break
+            case .lifecycle(let uuid, _, _): if let worker = workers[uuid] { await worker.kick() }
+            }
+        }
+        try Task.checkCancellation()
+    }
+
+    /// Looks around each time the switch's database comes back, until the task is cancelled.
+    package func followSwitch(_ client: OVSDBClient) async throws {
+        var wasConnected = false
+        while true {
+            let isConnected = await client.isConnected
+            if isConnected, !wasConnected { requestAudit() }
+            wasConnected = isConnected
+            try await tools.ambient.time.sleep(for: .milliseconds(250))
+        }
+    }
+
+    /// Compares all with what is desired, every `interval` and when asked to, until the task is cancelled.
+    package func watch(every interval: Duration) async throws {
+        let clock = Task { [ambient = tools.ambient, auditWanted] in
+            while true {
+                try await ambient.time.sleep(for: interval)
+                auditWanted.yield()
+            }
+        }
+        defer { clock.cancel() }
+        for await _ in audits {
+            do { try await audit() } catch {
+                try Task.checkCancellation()
+                tools.log.warning("the look around was cut short", metadata: ["error": "\(error)"])
+            }
+        }
+        try Task.checkCancellation()
+    }
+
+    private func audit() async throws {
+        let domains = try await hypervisor.domains()
+        var running = 0
+        var inUse: [DesiredImage] = []
+        for (id, worker) in workers {
+            let record = await worker.current
+            if let since = record.goneSince, record.desired == nil {
+                if tools.ambient.now - since > ServerFleet.graveTime { try await bury(id) }
+                continue
+            }
+            if let image = record.desired?.image { inUse.append(image) }
+            if record.appliedPower == .running { running += 1 }
+            try await tools.disks.trimConsole(id)
+            await worker.kick()
+        }
+        await report(strangers: domains)
+        tools.metrics.set("wolke_agent_servers", Double(running), [("power", "running")], help: "Servers of this host.")
+        tools.metrics.set("wolke_agent_reports_waiting", Double(await tools.reports.count), help: "Reports not sent yet.")
+        try await tools.network.requireSwitch()
+        if prunes { try await tools.network.prune { await self.taps() } }
+        try await images.prune(inUse: inUse, lifetime: imageLifetime)
+    }
+
+    private func taps() async -> Set<String> {
+        var taps: Set<String> = []
+        for worker in workers.values { taps.formUnion(await worker.current.pluggedPorts.map(\.tap)) }
+        return taps
+    }
+
+    private func bury(_ serverID: String) async throws {
+        try await tools.store.remove(serverID)
+        workers[serverID] = nil
+    }
+
+    private func report(strangers domains: [DomainSummary]) async {
+        var seen: [String: String] = [:]
+        for domain in domains {
+            if let worker = workers[domain.uuid], await worker.current.desired != nil { continue }
+            let power = DomainDriver.observed(domain).reportedPower(desired: nil)
+            seen[domain.uuid] = power
+            guard strangers[domain.uuid] != power else { continue }
+            tools.log.warning("a domain that nobody ordered is left alone", metadata: ["domain": "\(domain.uuid)", "name": "\(domain.name)"])
+            await tools.reports.put(
+                ObservedReport(
+                    host: tools.host, serverID: domain.uuid, generation: 0, epoch: 0, power: power, unknown: true))
+        }
+        strangers = seen
+    }
+
+    // MARK: questions
+
+    package func consoleLog(_ serverID: String, lines: Int?) async throws -> JSONValue {
+        guard let worker = workers[serverID], await worker.current.desired != nil else {
+            throw ResourceError.notFound("Server \(serverID) is not on this host.")
+        }
+        return ["output": .string(try await tools.disks.consoleLog(serverID, lines: lines))]
+    }
+
+    package func diagnostics(_ serverID: String) async throws -> JSONValue {
+        guard let desired = await workers[serverID]?.current.desired,
+            let observed = try await tools.domains.observe(serverID)
+        else { throw ResourceError.notFound("Server \(serverID) is not on this host.") }
+        guard observed.power != .shutoff else {
+            throw ResourceError.conflict("Server \(serverID) is not running.")
+        }
+        return Diagnostics.document(
+            desired, power: observed.reportedPower(desired: desired.power), figures: try await hypervisor.statistics(serverID))
+    }
+}
+
+extension Acceptance {
+    var name: String {
+        switch self {
+        case .accepted: "accepted"
+        case .staleEpoch: "stale_epoch"
+        case .staleGeneration: "stale_generation"
+        }
+    }
+}

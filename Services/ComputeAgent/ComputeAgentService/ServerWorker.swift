@@ -1,0 +1,324 @@
+import ComputeAgentCore
+import Kernel
+import Libvirt
+import Logging
+import Telemetry
+
+/// What every server's worker works with.
+package struct ServerTools: Sendable {
+    package let host: String
+    package let domains: DomainDriver
+    package let disks: ServerDisks
+    package let network: HostNetwork
+    package let store: StateStore
+    package let directory: MetadataDirectory
+    package let reports: ReportQueue
+    /// Disk building and starting, which cost the host most.
+    package let heavyWork: Gate
+    package let ambient: Ambient
+    package let metrics: Metrics
+    package let log: Logger
+
+    package init(
+        host: String, domains: DomainDriver, disks: ServerDisks, network: HostNetwork, store: StateStore,
+        directory: MetadataDirectory, reports: ReportQueue, heavyWork: Gate, ambient: Ambient, metrics: Metrics,
+        log: Logger
+    ) {
+        self.host = host
+        self.domains = domains
+        self.disks = disks
+        self.network = network
+        self.store = store
+        self.directory = directory
+        self.reports = reports
+        self.heavyWork = heavyWork
+        self.ambient = ambient
+        self.metrics = metrics
+        self.log = log
+    }
+}
+
+/// Brings one server to its desired state, one attempt at a time, until it is there.
+package actor ServerWorker {
+    package nonisolated let serverID: String
+    private let tools: ServerTools
+    private var record: ServerRecord
+    private let saving = Gate(width: 1)
+
+    private var loop: Task<Void, Never>?
+    private var attempt: Task<Void, any Error>?
+    private var pause: Task<Void, any Error>?
+    private var again = false
+    private var waitsForGuest = false
+    private var backoff = Backoff()
+    private var restarts = RestartLimiter()
+    /// The generation of which it is known that it cannot be reached.
+    private var hopelessGeneration: Int?
+    private var lastReport: ObservedReport?
+
+    package init(record: ServerRecord, tools: ServerTools) {
+        serverID = record.serverID
+        self.record = record
+        self.tools = tools
+        tools.directory.set(record.serverID, record.isGone ? nil : record.desired)
+    }
+
+    package var current: ServerRecord { record }
+    /// The state that was asked for was reached and nothing is under way.
+    package var isSettled: Bool { loop == nil && (record.isGone || record.appliedGeneration == record.generation) }
+
+    // MARK: what is wanted
+
+    /// Takes over a desired state, on disk when this returns.
+    ///
+    /// - Throws: `FileError`; the message must then come again.
+    package func accept(_ server: DesiredServer) async throws -> Acceptance {
+        let isNew = server.generation > record.generation
+        let verdict = record.accept(server)
+        guard verdict == .accepted else { return verdict }
+        if server.power != .absent { tools.directory.set(serverID, server) }
+        try await save()
+        if isNew { hopelessGeneration = nil }
+        // Who asks again wants to hear again.
+        lastReport = nil
+        backoff.reset()
+        if server.power == .absent || isNew && waitsForGuest { attempt?.cancel() }
+        pause?.cancel()
+        kick()
+        return .accepted
+    }
+
+    /// Looks at the server again soon.
+    package func kick() {
+        again = true
+        if loop == nil { loop = Task { await self.work() } }
+    }
+
+    private func save() async throws { try await saving.run { try await self.tools.store.save(self.current) } }
+
+    // MARK: attempts
+
+    private func work() async {
+        while again {
+            again = false
+            let task = Task { try await self.reconcile() }
+            attempt = task
+            do {
+                try await task.value
+                backoff.reset()
+            } catch is CancellationError {
+                again = true
+            } catch {
+                await failed(error)
+            }
+            attempt = nil
+        }
+        loop = nil
+    }
+
+    private func failed(_ error: any Error) async {
+        let reason = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
+        let permanent = error is PermanentFailure
+        tools.metrics.increment(
+            "wolke_agent_failures_total", [("permanent", "\(permanent)")],
+            help: "Attempts to bring a server to its desired state that failed.")
+        tools.log.warning(
+            "not as desired yet",
+            metadata: [
+                "server": "\(serverID)", "generation": "\(record.generation)", "error": "\(reason)",
+                "permanent": "\(permanent)",
+            ])
+        if permanent { hopelessGeneration = record.generation }
+        await report(power: await powerNow(), error: reason, permanent: permanent)
+        guard !permanent else { return }
+        again = true
+        let duration = backoff.next()
+        let sleeper = Task { [ambient = tools.ambient] in try await ambient.time.sleep(for: duration) }
+        pause = sleeper
+        _ = await sleeper.result
+        pause = nil
+    }
+
+    /// The power as it is, for a report of failure.
+    private func powerNow() async -> String {
+        do {
+            return try await tools.domains.observe(serverID)?.reportedPower(desired: record.desired?.power) ?? "absent"
+        } catch {
+            return lastReport?.power ?? "absent"
+        }
+    }
+
+    private func reconcile() async throws {
+        guard let desired = record.desired else { return }
+        let observed = try await tools.domains.observe(serverID)
+        try await tools.network.requireSwitch()
+        if hopelessGeneration == desired.generation {
+            if let lastReport, lastReport.state == .failed { return }
+            throw PermanentFailure(hopelessReason)
+        }
+        var seen = record
+        for port in record.pluggedPorts where await !tools.network.isPlugged(port) {
+            seen.pluggedPorts.removeAll { $0.id == port.id }
+        }
+        if try await isRestartRefused(desired, observed) { return }
+        let plan = Reconciler.plan(desired, observed: observed, record: seen)
+        if desired.power == .running || desired.power == .paused { try await tools.network.ensureMetadata(desired.ports) }
+        let started = tools.ambient.time.monotonicNanoseconds()
+        for action in plan {
+            try Task.checkCancellation()
+            guard record.generation == desired.generation || action.isShort else { throw CancellationError() }
+            tools.log.info("\(action.name)", metadata: ["server": "\(serverID)"])
+            try await perform(action, desired)
+        }
+        if !plan.isEmpty {
+            tools.metrics.observe(
+                "wolke_agent_convergence_seconds",
+                Double(tools.ambient.time.monotonicNanoseconds() - started) / 1e9,
+                help: "Time from a plan to its end.")
+        }
+        try await conclude(desired, observed: plan.isEmpty ? observed : try await tools.domains.observe(serverID))
+    }
+
+    private var hopelessReason = "the server cannot be brought to its desired state"
+
+    /// A guest whose QEMU dies again and again is left off; the plane then decides.
+    private func isRestartRefused(_ desired: DesiredServer, _ observed: ObservedDomain?) async throws -> Bool {
+        guard let observed, observed.power == .shutoff, observed.offReason == .failure || observed.offReason == .destroyed,
+            desired.power == .running, record.appliedPower == .running,
+            record.appliedGeneration == desired.generation,
+            desired.operation == nil || desired.operation?.id == record.lastOperationID
+        else { return false }
+        guard restarts.mayRestart(at: tools.ambient.now) else {
+            await report(power: "crashed", error: nil, permanent: false)
+            return true
+        }
+        tools.log.warning("the server is off against its desired state and is started again", metadata: ["server": "\(serverID)"])
+        tools.metrics.increment("wolke_agent_restarts_total", help: "Servers started again because their QEMU had ended.")
+        await report(
+            power: "crashed", error: "The server's process on its host ended; it is being started again.",
+            permanent: false)
+        return false
+    }
+
+    /// The desired state is reached.
+    private func conclude(_ desired: DesiredServer, observed: ObservedDomain?) async throws {
+        guard observed?.power != .stopping else { return }
+        if desired.power == .absent {
+            if !record.isGone || record.desired != nil, record.generation == desired.generation {
+                record.goneSince = record.goneSince ?? tools.ambient.now
+                record.appliedGeneration = -1
+                record.appliedPower = nil
+                record.pluggedPorts = []
+                record.desired = nil
+                tools.directory.set(serverID, nil)
+                try await save()
+            }
+            await report(power: "absent", generation: desired.generation)
+            return
+        }
+        let leftByGuest = Reconciler.poweredOffByItself(desired, observed, record)
+        if !leftByGuest, record.appliedGeneration != desired.generation || record.appliedPower != desired.power {
+            record.appliedGeneration = desired.generation
+            record.appliedPower = desired.power
+            try await save()
+        }
+        await report(
+            power: observed?.reportedPower(desired: desired.power) ?? "shutoff", generation: desired.generation,
+            metadataReady: await tools.network.isMetadataReady(desired.ports))
+    }
+
+    private func report(
+        power: String, generation: Int? = nil, metadataReady: Bool = false, error: String? = nil,
+        permanent: Bool = false
+    ) async {
+        let report = ObservedReport(
+            host: tools.host, serverID: serverID, generation: generation ?? record.generation,
+            epoch: record.highestEpoch, power: power, state: error == nil ? .applied : .failed, error: error,
+            permanent: permanent, metadataReady: metadataReady, operationID: record.lastOperationID)
+        if error != nil, permanent { hopelessReason = error ?? hopelessReason }
+        guard report != lastReport else { return }
+        lastReport = report
+        await tools.reports.put(report)
+    }
+}
+
+// MARK: - actions
+
+extension ServerWorker {
+    private func perform(_ action: AgentAction, _ desired: DesiredServer) async throws {
+        let domains = tools.domains
+        switch action {
+        case .provision:
+            try requireOwnDisk(desired)
+            try await tools.disks.prepare(desired)
+            try await tools.heavyWork.run { [tools] in
+                try await tools.disks.provision(desired, refreshConfigDrive: true)
+            }
+        case .plug(let ports): try await plug(ports)
+        case .unplug(let ports): try await unplug(ports)
+        case .define: try await domains.define(desired)
+        case .start(let paused):
+            try await tools.heavyWork.run { [serverID] in try await domains.start(serverID, paused: paused) }
+        case .suspend: try await domains.suspend(serverID)
+        case .resume: try await domains.resume(serverID)
+        case .save: try await domains.save(serverID)
+        case .discardSave: try await domains.discardSave(serverID)
+        case .shutdown:
+            waitsForGuest = true
+            defer { waitsForGuest = false }
+            try await domains.shutdown(serverID)
+        case .destroy: try await domains.destroy(serverID)
+        case .attachVolume(let volume): try await domains.attachVolume(volume, to: desired)
+        case .detachVolume(let target): try await domains.detachVolume(target, from: serverID)
+        case .attachPort(let port): try await domains.attachPort(port, to: desired)
+        case .detachPort(let mac, _): try await domains.detachPort(mac, from: serverID)
+        case .undefine: try await domains.undefine(serverID)
+        case .removeFiles: try await tools.disks.remove(serverID)
+        case .complete(let operationID):
+            record.lastOperationID = operationID
+            try await save()
+        }
+    }
+
+    /// A disk that was there and is gone is not silently replaced by an empty one.
+    private func requireOwnDisk(_ desired: DesiredServer) throws {
+        guard record.appliedGeneration >= 0, desired.hasLocalRoot else { return }
+        guard Files.exists(tools.disks.files(serverID).root) else {
+            throw PermanentFailure("the server's root disk is missing on its host")
+        }
+    }
+
+    private func plug(_ ports: [DesiredPort]) async throws {
+        let known = Set(record.pluggedPorts.map(\.id))
+        let added = ports.filter { !known.contains($0.id) }
+        if !added.isEmpty {
+            // Written down before it is done, so that it can be undone after a crash.
+            record.pluggedPorts += added.map { .init(id: $0.id, tap: $0.tapName, networkID: $0.networkID) }
+            try await save()
+        }
+        for port in ports { try await tools.network.plug(port, serverID: serverID) }
+    }
+
+    private func unplug(_ ports: [ServerRecord.PluggedPort]) async throws {
+        for port in ports { try await tools.network.unplug(port) }
+        let removed = Set(ports.map(\.id))
+        record.pluggedPorts.removeAll { removed.contains($0.id) }
+        try await save()
+    }
+}
+
+extension AgentAction {
+    /// The action's name in the log.
+    var name: String {
+        let text = "\(self)"
+        return String(text.prefix { $0 != "(" })
+    }
+
+    /// Goes on although a newer state is known: leaving out would leave a half.
+    var isShort: Bool {
+        switch self {
+        case .provision, .shutdown, .start: false
+        default: true
+        }
+    }
+}

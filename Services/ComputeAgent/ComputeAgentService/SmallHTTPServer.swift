@@ -1,0 +1,117 @@
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+
+/// A request of the agent's two small servers: metadata and health.
+package struct SmallRequest: Sendable {
+    package let method: String
+    package let path: String
+    /// Text form of the peer's address.
+    package let remoteAddress: String?
+}
+
+package struct SmallResponse: Sendable {
+    package var status: Int
+    package var contentType: String
+    package var body: [UInt8]
+
+    package init(status: Int, contentType: String = "text/plain; charset=utf-8", body: [UInt8]) {
+        self.status = status
+        self.contentType = contentType
+        self.body = body
+    }
+
+    package init(status: Int, text: String) { self.init(status: status, body: Array(text.utf8)) }
+}
+
+/// HTTP/1.1 over a socket that somebody else has made.
+package enum SmallHTTPServer {
+    package typealias Handler = @Sendable (SmallRequest) async -> SmallResponse
+
+    /// How long a connection may be silent.
+    private static let idle = TimeAmount.seconds(30)
+
+    /// Serves a listening socket, which belongs to the returned channel from now on.
+    package static func serve(socket: Int32, _ handler: @escaping Handler) async throws -> any Channel {
+        try await bootstrap(handler).withBoundSocket(socket).get()
+    }
+
+    /// Serves an address of this host.
+    package static func serve(host: String, port: Int, _ handler: @escaping Handler) async throws -> any Channel {
+        try await bootstrap(handler).serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .bind(host: host, port: port).get()
+    }
+
+    private static func bootstrap(_ handler: @escaping Handler) -> ServerBootstrap {
+        ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .serverChannelOption(.backlog, value: 128)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let pipeline = channel.pipeline.syncOperations
+                    try pipeline.addHandler(IdleStateHandler(allTimeout: idle))
+                    try pipeline.configureHTTPServerPipeline(withErrorHandling: true)
+                    try pipeline.addHandler(SmallHTTPHandler(handler))
+                }
+            }
+    }
+}
+
+private final class SmallHTTPHandler: ChannelInboundHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias OutboundOut = HTTPServerResponsePart
+
+    /// A guest has nothing to send here.
+    private static let bodyMax = 64 * 1024
+
+    private let handler: SmallHTTPServer.Handler
+    private var head: HTTPRequestHead?
+    private var bodyBytes = 0
+
+    init(_ handler: @escaping SmallHTTPServer.Handler) { self.handler = handler }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        switch unwrapInboundIn(data) {
+        case .head(let head):
+            self.head = head
+            bodyBytes = 0
+        case .body(let bytes):
+            bodyBytes += bytes.readableBytes
+            if bodyBytes > SmallHTTPHandler.bodyMax { context.close(promise: nil) }
+        case .end:
+            guard let head else { return }
+            self.head = nil
+            answer(head, on: context.channel)
+        }
+    }
+
+    private func answer(_ head: HTTPRequestHead, on channel: any Channel) {
+        let request = SmallRequest(
+            method: head.method.rawValue, path: head.uri, remoteAddress: channel.remoteAddress?.ipAddress)
+        let handler = handler
+        let isPersistent = head.isKeepAlive
+        let version = head.version
+        Task {
+            let response = await handler(request)
+            let headers: HTTPHeaders = [
+                "content-type": response.contentType, "content-length": String(response.body.count),
+                "connection": isPersistent ? "keep-alive" : "close",
+            ]
+            let head = HTTPResponseHead(
+                version: version, status: HTTPResponseStatus(statusCode: response.status), headers: headers)
+            channel.write(HTTPServerResponsePart.head(head), promise: nil)
+            if request.method != "HEAD" {
+                channel.write(
+                    HTTPServerResponsePart.body(.byteBuffer(ByteBuffer(bytes: response.body))), promise: nil)
+            }
+            let written = channel.eventLoop.makePromise(of: Void.self)
+            channel.writeAndFlush(HTTPServerResponsePart.end(nil), promise: written)
+            if !isPersistent { written.futureResult.whenComplete { _ in channel.close(promise: nil) } }
+        }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if event is IdleStateHandler.IdleStateEvent { context.close(promise: nil) }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+}

@@ -1,0 +1,116 @@
+import Kernel
+import OVSDB
+
+/// What a device on the switch is for; kept with it, so that a forgotten one can be told from a foreign one.
+package enum SwitchPortKind: String, Sendable {
+    case tap, metadata
+}
+
+/// A device and the logical port that it is the end of.
+package struct SwitchPort: Sendable, Hashable {
+    package let device: String
+    /// The logical port's name in OVN.
+    package let interfaceID: String
+    package let mac: MACAddress
+    package let kind: SwitchPortKind
+    package let networkID: String
+    package let serverID: String?
+
+    static let kindKey = "wolke-kind"
+
+    var externalIDs: [String: String] {
+        var ids = [
+            "iface-id": interfaceID, "attached-mac": mac.description, "iface-status": "active",
+            SwitchPort.kindKey: kind.rawValue, "wolke-network": networkID,
+        ]
+        if let serverID { ids["vm-id"] = serverID }
+        return ids
+    }
+}
+
+/// The ports of the integration bridge, through the switch's own database.
+package actor SwitchPorts {
+    package nonisolated let client: OVSDBClient
+    private let bridge: String
+
+    package init(client: OVSDBClient, bridge: String) {
+        self.client = client
+        self.bridge = bridge
+    }
+
+    /// What a client for this needs a copy of.
+    package static let monitors = [
+        OVSDBMonitor("Bridge", columns: ["name", "ports"]), OVSDBMonitor("Port", columns: ["name", "interfaces"]),
+        OVSDBMonitor("Interface", columns: ["name", "external_ids", "ofport", "error"]),
+    ]
+
+    private func interface(_ device: String) async -> OVSDBRow? {
+        await client.rows("Interface").values.first { $0["name"]?.string == device }
+    }
+
+    private func port(_ device: String) async -> UUID128? {
+        await client.rows("Port").first { $0.value["name"]?.string == device }?.key
+    }
+
+    /// The switch has the device under that logical port's name.
+    package func isPlugged(_ device: String, interfaceID: String) async -> Bool {
+        await interface(device)?["external_ids"]?["iface-id"] == interfaceID
+    }
+
+    /// Devices of ours on the switch.
+    package func owned() async -> [(device: String, kind: SwitchPortKind, networkID: String)] {
+        await client.rows("Interface").values.compactMap { row in
+            guard let device = row["name"]?.string, let ids = row["external_ids"],
+                let kind = ids[SwitchPort.kindKey].flatMap({ SwitchPortKind(rawValue: $0) })
+            else { return nil }
+            return (device, kind, ids["wolke-network"] ?? "")
+        }
+    }
+
+    /// Adds the device to the bridge, or corrects whose end it is.
+    ///
+    /// - Throws: `OVSDBError`.
+    package func plug(_ port: SwitchPort) async throws {
+        if let row = await interface(port.device) {
+            // ovn-controller keeps notes of its own in the same column: only ours are changed.
+            let current = row["external_ids"] ?? .empty
+            let wrong = port.externalIDs.filter { current[$0.key] != $0.value }
+            if wrong.isEmpty { return }
+            try await client.transact([
+                .mutate(
+                    table: "Interface", where: [.equal("name", OVSDBValue(port.device))],
+                    mutations: [
+                        .delete("external_ids", OVSDBValue(strings: wrong.keys)),
+                        .insert("external_ids", OVSDBValue(wrong)),
+                    ])
+            ])
+            return
+        }
+        guard await client.rows("Bridge").values.contains(where: { $0["name"]?.string == bridge }) else {
+            throw ResourceError.unavailable("the switch has no bridge \(bridge)")
+        }
+        try await client.transact([
+            .insert(
+                table: "Interface",
+                row: ["name": OVSDBValue(port.device), "external_ids": OVSDBValue(port.externalIDs)], name: "interface"),
+            .insert(
+                table: "Port",
+                row: ["name": OVSDBValue(port.device), "interfaces": .set([.namedUUID("interface")])], name: "port"),
+            .mutate(
+                table: "Bridge", where: [.equal("name", OVSDBValue(bridge))],
+                mutations: [.insert("ports", .set([.namedUUID("port")]))]),
+        ])
+    }
+
+    /// Takes the device from the bridge; an absent one counts as taken.
+    ///
+    /// - Throws: `OVSDBError`.
+    package func unplug(_ device: String) async throws {
+        guard let uuid = await port(device) else { return }
+        try await client.transact([
+            .mutate(
+                table: "Bridge", where: [.equal("name", OVSDBValue(bridge))],
+                mutations: [.delete("ports", OVSDBValue(uuid))])
+        ])
+    }
+}
