@@ -120,7 +120,7 @@ let package = Package(
                 ],
                 path: "osctl", swiftSettings: swift),
             .executableTarget(
-                name: "wolke-bench", dependencies: ["Kernel", "Database", hummingbird, nio, log, arguments],
+                name: "wolke-bench", dependencies: ["Kernel", "Database", "Authorization", hummingbird, nio, log, arguments],
                 path: "bench/wolke-bench", swiftSettings: swift),
             tests("KernelTests", []),
             tests(
@@ -141,8 +141,8 @@ let package = Package(
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),
             tests("LibvirtTests", ["Libvirt", log]),
             tests("ComputeAgentTests", ["ComputeAgentCore", "ComputeAgentService", "Libvirt", "OVSDB", nio, nioPosix], platform: platform),
-            tests("ClientTests", ["Client", log]),
-            tests("CLITests", ["Settings", "Client", yaml]),
+            tests("ClientTests", ["Client", log, nio, nioPosix, nioHTTP]),
+            tests("CLITests", ["osctl", "Settings", "Client", arguments, yaml]),
         ],
     swiftLanguageModes: [.v6]
 )

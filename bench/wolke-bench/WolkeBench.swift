@@ -5,5 +5,5 @@ import ArgumentParser
 struct WolkeBench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "wolke-bench", abstract: "Peers that Wolke is measured against.",
-        subcommands: [BareServer.self, RowFetcher.self])
+        subcommands: [BareServer.self, RowFetcher.self, Hashing.self])
 }
