@@ -34,6 +34,12 @@ struct CloudFiles: Sendable {
         for (service, port) in SettingsSchema.servicePorts { endpoints.append(("\(service)_port", .number(layout.port(port)))) }
         endpoints.append(("agent_port", .number(layout.port(8790))))
         yaml.section("endpoints", endpoints)
+        yaml.section(
+            "agent",
+            [
+                ("host", .text(host.name)), ("state_directory", .text(host.agent)), ("libvirt_uri", .text(host.libvirtURI)),
+                ("ovsdb", .text("unix:" + host.vswitchSocket)), ("integration_bridge", .text(layout.integrationBridge)),
+            ])
         return yaml.text
     }
 
