@@ -7,7 +7,7 @@ import Kernel
 struct CloudCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cloud", abstract: "A complete cloud on this machine, in one directory.",
-        subcommands: [Up.self, Down.self, StatusCommand.self, Run.self, PrivateMounts.self])
+        subcommands: [Up.self, Down.self, StatusCommand.self, StopPart.self, StartPart.self, Run.self, PrivateMounts.self])
 
     /// Longest time from nothing to a ready cloud.
     static let startLimit: Duration = .seconds(180)
@@ -146,6 +146,7 @@ struct Session: Sendable {
         let network = cloud.layout.hosts.map { NetworkParts(layout: cloud.layout, host: $0) }
         try await SimulatedHosts(layout: cloud.layout).create()
         let parts = cloud.parts(network: network)
+        for part in parts { unlink(cloud.layout.heldMark(part.name)) }
         let milestones = cloud.milestones
         let time = cloud.ambient.time
         let progress = Progress(path: cloud.layout.progress, total: parts.count + milestones.count, time: time)

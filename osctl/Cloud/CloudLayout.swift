@@ -37,6 +37,8 @@ struct CloudLayout: Sendable, Hashable {
     var supervisorRecord: String { run + "/supervisor.json" }
     var partsRecord: String { run + "/parts.json" }
     var progress: String { run + "/progress" }
+    /// There while an operator keeps a part from running.
+    func heldMark(_ part: String) -> String { "\(run)/held-\(part)" }
 
     var northboundSocket: String { ovn + "/run/nb.sock" }
     var southboundSocket: String { ovn + "/run/sb.sock" }

@@ -34,7 +34,7 @@ struct Milestone: Sendable {
 /// What the supervisor knows about a part; also what it writes down for `osctl status` and `osctl cloud down`.
 struct PartRecord: Sendable {
     enum State: String, Sendable {
-        case waiting, preparing, starting, ready, restarting, stopped
+        case waiting, preparing, starting, ready, restarting, held, stopped
     }
 
     let name: String

@@ -62,7 +62,7 @@ enum StatusReport {
         var problem = part.problem
         let process = part.process.flatMap { $0.isRunning ? $0 : nil }
         if process == nil {
-            health = part.state == "waiting" ? "waiting" : part.state == "restarting" ? "restarting" : "stopped"
+            health = ["waiting", "restarting", "held"].contains(part.state) ? part.state : "stopped"
             problem = problem ?? (part.state == "waiting" ? "waits for the parts that it needs" : "is not running")
         } else if part.group == Part.Group.wolke.rawValue {
             do {

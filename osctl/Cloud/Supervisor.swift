@@ -97,6 +97,7 @@ actor Supervisor {
         guard await wait(for: part.needs) else { return }
         var pause = Supervisor.pauseMin
         while !Task.isCancelled, !isStopping {
+            guard await holdBack(part) else { return }
             let begun = time.monotonicNanoseconds()
             let process: ProcessIdentity
             do {
@@ -127,6 +128,7 @@ actor Supervisor {
                 $0.process = nil
                 $0.restarts += 1
             }
+            if isHeld(part) { continue }
             note(part, ending)
             if seconds(since: begun) > Supervisor.stableAfter.inSeconds { pause = Supervisor.pauseMin }
             guard await sleep(pause) else { return }
@@ -158,9 +160,31 @@ actor Supervisor {
                     nextProbe = time.monotonicNanoseconds() + 100_000_000
                 }
             }
+            if isHeld(part) {
+                await Supervisor.end(part, process, time)
+                return "stopped by an operator"
+            }
             guard await sleep(.milliseconds(isReady ? 200 : 40)) else { break }
         }
         return "stopped"
+    }
+
+    private nonisolated func isHeld(_ part: Part) -> Bool { Machine.exists(layout.heldMark(part.name)) }
+
+    /// Waits while an operator keeps the part from running; false when the supervisor stops.
+    private func holdBack(_ part: Part) async -> Bool {
+        guard isHeld(part) else { return true }
+        update(part) {
+            $0.state = .held
+            $0.process = nil
+            $0.problem = "stopped by an operator; `osctl cloud start \(part.name)` starts it again"
+        }
+        progress.begin("\(part.name) is held")
+        while isHeld(part) {
+            guard await sleep(.milliseconds(100)) else { return false }
+        }
+        update(part) { $0.problem = nil }
+        return true
     }
 
     static func ending(_ part: Part, _ status: Int32) -> String {
