@@ -9,8 +9,11 @@ struct OSCtl: AsyncParsableCommand {
         subcommands: tenantCommands + operatorCommands)
 
     /// Verbs on resources through the public APIs (osctl/Commands).
-    static let tenantCommands: [any ParsableCommand.Type] = []
+    static let tenantCommands: [any ParsableCommand.Type] = TenantCommands.all
 
     /// The one-machine cloud, its state, its database.
     static let operatorCommands: [any ParsableCommand.Type] = [CloudCommand.self, StatusCommand.self, DatabaseCommand.self, DemoCommand.self]
+
+    /// Before the noun too, as the other clients have it.
+    @OptionGroup(title: "Cloud") var access: AccessOptions
 }

@@ -1,0 +1,69 @@
+import Glibc
+import JSON
+import Yams
+
+/// Reads clouds.yaml and secure.yaml. Scalars stay text: a password of digits is no number.
+enum CloudsFile {
+    /// - Throws: `CommandFailure` naming the file and what is wrong in it.
+    static func parse(_ text: String, path: String) throws -> JSONValue {
+        do {
+            guard let node = try Yams.compose(yaml: text) else { return .object([:]) }
+            return try value(node)
+        } catch let error as CommandFailure {
+            throw CommandFailure("\(path): \(error.message)")
+        } catch {
+            throw CommandFailure("\(path) is not valid YAML: \(error)")
+        }
+    }
+
+    private static func value(_ node: Node) throws -> JSONValue {
+        switch node {
+        case .scalar(let scalar):
+            let isPlain = scalar.style == .plain || scalar.style == .any
+            return isPlain && ["", "~", "null"].contains(scalar.string) ? .null : .string(scalar.string)
+        case .sequence(let sequence): return .array(try sequence.map { try value($0) })
+        case .mapping(let mapping):
+            var object = JSONObject()
+            for (key, member) in mapping {
+                guard let name = key.scalar?.string else { throw CommandFailure("a key is not a name") }
+                object[name] = try value(member)
+            }
+            return .object(object)
+        case .alias: throw CommandFailure("an alias leads nowhere")
+        }
+    }
+
+    /// `over` laid on `base`, member by member.
+    static func merge(_ base: JSONValue, _ over: JSONValue) -> JSONValue {
+        guard var object = base.objectValue, let above = over.objectValue else { return over }
+        for member in above.members {
+            object[member.name] = object[member.name].map { merge($0, member.value) } ?? member.value
+        }
+        return .object(object)
+    }
+}
+
+/// Where configuration files are looked for; tests put their own in.
+struct ConfigurationFiles: Sendable {
+    /// Directories in the order in which they are searched.
+    let directories: [String]
+    /// The text of a file; nil when there is none.
+    let read: @Sendable (String) -> String?
+
+    static func standard(_ environment: [String: String]) -> ConfigurationFiles {
+        let home = environment["HOME"] ?? ""
+        let user = environment["XDG_CONFIG_HOME"].flatMap { $0.isEmpty ? nil : $0 } ?? home + "/.config"
+        return ConfigurationFiles(directories: [".", user + "/openstack", "/etc/openstack"]) { Machine.readText($0) }
+    }
+
+    /// The first of the files that exists.
+    func first(_ names: [String]) -> (path: String, text: String)? {
+        for directory in directories {
+            for name in names {
+                let path = directory == "." ? name : directory + "/" + name
+                if let text = read(path) { return (path, text) }
+            }
+        }
+        return nil
+    }
+}

@@ -1,0 +1,50 @@
+import ArgumentParser
+import JSON
+
+enum Keypairs: Resource {
+    static let kind = Kind(
+        command: ["keypair"], noun: "keypair", service: .compute, path: "/os-keypairs", member: "keypair",
+        collection: "keypairs", microversion: Servers.microversion, naming: .byPath, idField: "name",
+        columns: [
+            Column("Name", "keypair.name"), Column("Type", "keypair.type"), Column("Fingerprint", "keypair.fingerprint"),
+        ])
+    static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Create.self, Delete<Self>.self]
+
+    /// Since 2.92 the user brings the key; without one, ssh-keygen's job is done by an older version of the API.
+    struct Create: APICommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Import a public key, or have a pair made.",
+            discussion: "Without --public-key, the cloud makes the pair and the private key is printed, once. Keep it: nobody else has it.")
+        @Argument(help: "The keypair's name.") var name: String
+        @Option(help: ArgumentHelp("A file with the public key, such as ~/.ssh/id_ed25519.pub.", valueName: "file"), completion: .file()) var publicKey: String?
+        @Option(help: ArgumentHelp("Write the private key to this new file instead of printing it.", valueName: "file"), completion: .file()) var privateKey: String?
+        @OptionGroup(title: "Output") var output: OutputOptions
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        private static let lastGeneratingVersion = "2.91"
+
+        func execute(_ api: API) async throws {
+            if let privateKey, Machine.exists(privateKey) { throw CommandFailure("The file \(privateKey) exists already; it is left as it is.") }
+            var members: JSONObject = ["name": .string(name), "type": "ssh"]
+            if let publicKey {
+                let text = try UserFile.text(publicKey)
+                members["public_key"] = .string(text.split(whereSeparator: \.isNewline).first.map(String.init) ?? "")
+            }
+            let answer = try await api.client.post(
+                .compute, kind.path, kind.body(members), microversion: publicKey == nil ? Create.lastGeneratingVersion : kind.microversion)
+            let keypair = try kind.object(answer)
+            guard let key = keypair["private_key"]?.stringValue else {
+                print(try output.object(keypair, fields: nil), terminator: "")
+                return
+            }
+            if let privateKey {
+                try Machine.write(privateKey, key, mode: 0o600)
+                Machine.write(to: 2, "The private key is in \(privateKey).\n")
+            } else if output.format == .table {
+                print(key, terminator: key.hasSuffix("\n") ? "" : "\n")
+            } else {
+                print(try output.object(keypair, fields: nil), terminator: "")
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+import ArgumentParser
+import JSON
+
+/// A verb that is one action of Compute and ends in a known status.
+protocol ServerAction {
+    associatedtype Options: ServerActionOptions = NoActionOptions
+    static var verb: String { get }
+    static var abstract: String { get }
+    /// Statuses that end it; empty when it is complete with its answer.
+    static var goal: Set<String> { get }
+    static func body(_ options: Options, _ api: API) async throws -> JSONValue
+}
+
+protocol ServerActionOptions: ParsableArguments {}
+struct NoActionOptions: ServerActionOptions {}
+
+extension Servers {
+    static var actions: [any ParsableCommand.Type] {
+        [
+            Action<Start>.self, Action<Stop>.self, Action<Reboot>.self, Action<Pause>.self, Action<Unpause>.self,
+            Action<Suspend>.self, Action<Resume>.self, Action<Lock>.self, Action<Unlock>.self, Action<Rebuild>.self,
+            Action<Resize>.self,
+        ]
+    }
+
+    /// The command of an action, for any number of servers.
+    struct Action<A: ServerAction>: APICommand {
+        static var configuration: CommandConfiguration { CommandConfiguration(commandName: A.verb, abstract: A.abstract) }
+
+        @Argument(help: ArgumentHelp("Names or ids.", valueName: "server")) var servers: [String]
+        @OptionGroup var options: A.Options
+        @OptionGroup var waiting: WaitOptions
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let body = try await A.body(options, api)
+            var accepted: [String] = []
+            let failures = await Several.run(servers, api) { name in
+                let id = try await api.id(kind, name)
+                try await api.act(kind, id: id, body)
+                accepted.append(id)
+            }
+            if waiting.wait, let rule = kind.progress, !A.goal.isEmpty {
+                for id in accepted {
+                    let server = try await Waiter(api, limit: waiting.timeout).reach(A.goal, kind, id: id, rule: rule)
+                    print("Server \(kind.title(server)) is \(server[rule.field]?.stringValue ?? "").")
+                }
+            }
+            if failures > 0 { throw ExitCode(1) }
+        }
+    }
+
+    enum Start: ServerAction {
+        static let verb = "start"
+        static let abstract = "Start servers."
+        static let goal: Set = ["ACTIVE"]
+        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["os-start": nil] }
+    }
+
+    enum Stop: ServerAction {
+        static let verb = "stop"
+        static let abstract = "Shut servers down."
+        static let goal: Set = ["SHUTOFF"]
+        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["os-stop": nil] }
+    }
+
+    enum Reboot: ServerAction {
+        struct Options: ServerActionOptions {
+            @Flag(help: "Like the reset button, without asking the guest.") var hard = false
+        }
+        static let verb = "reboot"
+        static let abstract = "Reboot servers."
+        static let goal: Set = ["ACTIVE"]
+        static func body(_ options: Options, _ api: API) -> JSONValue { ["reboot": ["type": options.hard ? "HARD" : "SOFT"]] }
+    }
+
+    enum Pause: ServerAction {
+        static let verb = "pause"
+        static let abstract = "Stop servers' processors, keeping memory."
+        static let goal: Set = ["PAUSED"]
+        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["pause": nil] }
+    }
+
+    enum Unpause: ServerAction {
+        static let verb = "unpause"
+        static let abstract = "Let paused servers run on."
+        static let goal: Set = ["ACTIVE"]
+        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["unpause": nil] }
+    }
+
+    enum Suspend: ServerAction {
+        static let verb = "suspend"
+        static let abstract = "Put servers' memory on disk."
+        static let goal: Set = ["SUSPENDED"]
+        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["suspend": nil] }
+    }
+
+    enum Resume: ServerAction {
+        static let verb = "resume"
+        static let abstract = "Let suspended servers run on."
+        static let goal: Set = ["ACTIVE"]
+        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["resume": nil] }
+    }
+
+    enum Lock: ServerAction {
+        struct Options: ServerActionOptions {
+            @Option(help: "Why, for others to read.") var reason: String?
+        }
+        static let verb = "lock"
+        static let abstract = "Protect servers from changes."
+        static let goal: Set<String> = []
+        static func body(_ options: Options, _ api: API) -> JSONValue {
+            ["lock": options.reason.map { ["locked_reason": .string($0)] } ?? .null]
+        }
+    }
+
+    enum Unlock: ServerAction {
+        static let verb = "unlock"
+        static let abstract = "Allow changes again."
+        static let goal: Set<String> = []
+        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["unlock": nil] }
+    }
+
+    enum Rebuild: ServerAction {
+        struct Options: ServerActionOptions {
+            @Option(help: ArgumentHelp("The image to start again from.", valueName: "image")) var image: String
+        }
+        static let verb = "rebuild"
+        static let abstract = "Start servers again from an image; their disks are lost."
+        static let goal: Set = ["ACTIVE", "SHUTOFF"]
+        static func body(_ options: Options, _ api: API) async throws -> JSONValue {
+            ["rebuild": ["imageRef": .string(try await api.id(Images.kind, options.image))]]
+        }
+    }
+
+    enum Resize: ServerAction {
+        struct Options: ServerActionOptions {
+            @Option(help: ArgumentHelp("The new flavor.", valueName: "flavor")) var flavor: String?
+            @Flag(help: "Keep the new size.") var confirm = false
+            @Flag(help: "Go back to the old size.") var revert = false
+
+            func validate() throws {
+                guard [flavor != nil, confirm, revert].filter({ $0 }).count == 1 else {
+                    throw ValidationError("Give one of --flavor, --confirm and --revert.")
+                }
+            }
+        }
+        static let verb = "resize"
+        static let abstract = "Give servers another flavor."
+        static let goal: Set = ["VERIFY_RESIZE", "ACTIVE", "SHUTOFF"]
+        static func body(_ options: Options, _ api: API) async throws -> JSONValue {
+            if options.confirm { return ["confirmResize": nil] }
+            if options.revert { return ["revertResize": nil] }
+            return ["resize": ["flavorRef": .string(try await api.id(Flavors.kind, options.flavor ?? ""))]]
+        }
+    }
+}

@@ -1,0 +1,180 @@
+import ArgumentParser
+import Client
+import JSON
+import Kernel
+
+extension Servers {
+    /// `osctl server add …`
+    struct Add: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Connect a server.",
+            subcommands: [AddFloatingIP.self, AddVolume.self, AddNetwork.self, AddPort.self, SecurityGroup<AddGroup>.self])
+    }
+
+    /// `osctl server remove …`
+    struct Remove: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Disconnect a server.",
+            subcommands: [RemoveFloatingIP.self, RemoveVolume.self, RemovePort.self, SecurityGroup<RemoveGroup>.self])
+    }
+
+    struct AddFloatingIP: APICommand {
+        static let configuration = CommandConfiguration(
+            commandName: "floating-ip", abstract: "Make a server reachable from outside; without an address, a new one is taken.")
+        @Argument(help: "The server.") var server: String
+        @Argument(help: "The floating IP, by address or id.") var floatingIp: String?
+        @Option(help: ArgumentHelp("The external network to take a new one from.", valueName: "network")) var network: String?
+        @Option(help: "Which of the server's addresses it leads to.") var fixedIpAddress: String?
+        @OptionGroup(title: "Output") var output: OutputOptions
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func validate() throws {
+            guard (floatingIp == nil) != (network == nil) else {
+                throw ValidationError("Give a floating IP (see: osctl floating-ip list), or --network to take a new one.")
+            }
+        }
+
+        func execute(_ api: API) async throws {
+            let id = try await api.id(kind, server)
+            let ports = try await api.list(Ports.kind, query: [("device_id", id)])
+            let port = ports.first { port in
+                let addresses = (port["fixed_ips"]?.arrayValue ?? []).compactMap { $0["ip_address"]?.stringValue }
+                return fixedIpAddress.map { addresses.contains($0) } ?? addresses.contains { $0.contains(".") }
+            }
+            guard let port else {
+                let which = fixedIpAddress.map { "the address \($0)" } ?? "a port with an IPv4 address"
+                throw CommandFailure("The server \(server) has no port with \(which).".replacing("no port with a port", with: "no port"), hint: "See: osctl port list --server \(server)")
+            }
+            var members: JSONObject = ["port_id": .string(try Ports.kind.id(port))]
+            members.put("fixed_ip_address", fixedIpAddress)
+            let result: JSONValue
+            if let floatingIp {
+                let floating = try await api.id(FloatingIPs.kind, floatingIp)
+                result = try await api.update(FloatingIPs.kind, id: floating, method: .put, members)
+            } else {
+                members["floating_network_id"] = .string(try await api.id(Networks.kind, network ?? ""))
+                result = try await api.create(FloatingIPs.kind, FloatingIPs.kind.body(members))
+            }
+            print(try output.object(result, fields: nil), terminator: "")
+        }
+    }
+
+    struct RemoveFloatingIP: APICommand {
+        static let configuration = CommandConfiguration(commandName: "floating-ip", abstract: "Take a floating IP from a server; it stays the project's.")
+        @Argument(help: "The server.") var server: String
+        @Argument(help: "The floating IP, by address or id.") var floatingIp: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let id = try await api.id(kind, server)
+            let floating = try await api.find(FloatingIPs.kind, floatingIp)
+            guard let port = floating["port_id"]?.stringValue, try await api.get(Ports.kind, id: port)["device_id"]?.stringValue == id else {
+                throw CommandFailure("The floating IP \(floatingIp) is not with the server \(server).", hint: "See: osctl floating-ip show \(floatingIp)")
+            }
+            _ = try await api.update(FloatingIPs.kind, id: try FloatingIPs.kind.id(floating), method: .put, ["port_id": nil])
+        }
+    }
+
+    struct AddVolume: APICommand {
+        static let configuration = CommandConfiguration(commandName: "volume", abstract: "Attach a volume to a server.")
+        @Argument(help: "The server.") var server: String
+        @Argument(help: "The volume.") var volume: String
+        @Option(help: ArgumentHelp("The name the guest should see; the next free one if not given.", valueName: "device")) var device: String?
+        @OptionGroup var waiting: WaitOptions
+        @OptionGroup(title: "Output") var output: OutputOptions
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let id = try await api.id(kind, server)
+            let volumeID = try await api.id(Volumes.kind, volume)
+            let answer = try await api.client.post(
+                .compute, kind.path(id: id) + "/os-volume_attachments",
+                ["volumeAttachment": ["volumeId": .string(volumeID), "device": JSONValue(device)]], microversion: kind.microversion)
+            if waiting.wait, let rule = Volumes.kind.progress {
+                _ = try await Waiter(api, limit: waiting.timeout).reach(["in-use"], Volumes.kind, id: volumeID, rule: rule)
+            }
+            print(try output.object(answer["volumeAttachment"] ?? answer, fields: nil), terminator: "")
+        }
+    }
+
+    struct RemoveVolume: APICommand {
+        static let configuration = CommandConfiguration(commandName: "volume", abstract: "Detach a volume from a server.")
+        @Argument(help: "The server.") var server: String
+        @Argument(help: "The volume.") var volume: String
+        @OptionGroup var waiting: WaitOptions
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let id = try await api.id(kind, server)
+            let volumeID = try await api.id(Volumes.kind, volume)
+            try await api.client.delete(.compute, kind.path(id: id) + "/os-volume_attachments/\(volumeID)", microversion: kind.microversion)
+            if waiting.wait, let rule = Volumes.kind.progress {
+                _ = try await Waiter(api, limit: waiting.timeout).reach(["available"], Volumes.kind, id: volumeID, rule: rule)
+            }
+        }
+    }
+
+    struct AddNetwork: APICommand {
+        static let configuration = CommandConfiguration(commandName: "network", abstract: "Give a server a port in another network.")
+        @Argument(help: "The server.") var server: String
+        @Argument(help: "The network.") var network: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let body: JSONValue = ["interfaceAttachment": ["net_id": .string(try await api.id(Networks.kind, network))]]
+            try await api.client.post(.compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
+        }
+    }
+
+    struct AddPort: APICommand {
+        static let configuration = CommandConfiguration(commandName: "port", abstract: "Give a server a port.")
+        @Argument(help: "The server.") var server: String
+        @Argument(help: "The port.") var port: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let body: JSONValue = ["interfaceAttachment": ["port_id": .string(try await api.id(Ports.kind, port))]]
+            try await api.client.post(.compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
+        }
+    }
+
+    struct RemovePort: APICommand {
+        static let configuration = CommandConfiguration(commandName: "port", abstract: "Take a port from a server.")
+        @Argument(help: "The server.") var server: String
+        @Argument(help: "The port.") var port: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let portID = try await api.id(Ports.kind, port)
+            try await api.client.delete(.compute, kind.path(id: try await api.id(kind, server)) + "/os-interface/\(portID)", microversion: kind.microversion)
+        }
+    }
+
+    struct SecurityGroup<Way: SecurityGroupWay>: APICommand {
+        static var configuration: CommandConfiguration { CommandConfiguration(commandName: "security-group", abstract: Way.abstract) }
+        @Argument(help: "The server.") var server: String
+        @Argument(help: "The security group.") var group: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let groupID = try await api.id(SecurityGroups.kind, group)
+            try await api.act(kind, id: try await api.id(kind, server), [Way.action: ["name": .string(groupID)]])
+        }
+    }
+
+    enum AddGroup: SecurityGroupWay {
+        static let action = "addSecurityGroup"
+        static let abstract = "Apply a security group to all ports of a server."
+    }
+
+    enum RemoveGroup: SecurityGroupWay {
+        static let action = "removeSecurityGroup"
+        static let abstract = "Take a security group from all ports of a server."
+    }
+}
+
+/// Adds or removes a security group.
+protocol SecurityGroupWay {
+    static var action: String { get }
+    static var abstract: String { get }
+}

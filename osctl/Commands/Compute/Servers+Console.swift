@@ -1,0 +1,118 @@
+import ArgumentParser
+import Client
+import JSON
+import Kernel
+
+extension Servers {
+    /// `osctl server console NAME` shows the log; `console url` where to open a screen.
+    struct Console: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "What a server shows on its console.", subcommands: [Log.self, URL.self], defaultSubcommand: Log.self)
+    }
+
+    struct Log: APICommand {
+        static let configuration = CommandConfiguration(commandName: "log", abstract: "The text of the serial console.")
+        @Argument(help: "The server.") var server: String
+        @Option(help: ArgumentHelp("Only the last lines.", valueName: "count")) var lines: Int?
+        @Flag(name: .shortAndLong, help: "Go on with what comes, until interrupted.") var follow = false
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        private static let pause: Duration = .seconds(1)
+
+        func execute(_ api: API) async throws {
+            let id = try await api.id(kind, server)
+            var shown = try await text(api, id, lines)
+            Machine.write(to: 1, shown)
+            guard follow else {
+                if !shown.hasSuffix("\n"), !shown.isEmpty { Machine.write(to: 1, "\n") }
+                return
+            }
+            shown = try await text(api, id, nil)
+            while true {
+                try await api.client.ambient.time.sleep(for: Log.pause)
+                let all = try await text(api, id, nil)
+                // A guest that has been started again begins a new log.
+                Machine.write(to: 1, all.hasPrefix(shown) ? String(all.dropFirst(shown.count)) : all)
+                shown = all
+            }
+        }
+
+        private func text(_ api: API, _ id: String, _ lines: Int?) async throws -> String {
+            let answer = try await api.act(kind, id: id, ["os-getConsoleOutput": lines.map { ["length": JSONValue($0)] } ?? [:]])
+            return answer["output"]?.stringValue ?? ""
+        }
+    }
+
+    struct URL: APICommand {
+        static let configuration = CommandConfiguration(commandName: "url", abstract: "Where to open a server's screen.")
+        enum Form: String, ExpressibleByArgument, CaseIterable { case novnc, serial, spice }
+
+        @Argument(help: "The server.") var server: String
+        @Option(help: "novnc, serial or spice.") var form: Form = .novnc
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let (protocolName, type) =
+                switch form {
+                case .novnc: ("vnc", "novnc")
+                case .serial: ("serial", "serial")
+                case .spice: ("spice", "spice-html5")
+                }
+            let answer = try await api.client.post(
+                .compute, kind.path(id: try await api.id(kind, server)) + "/remote-consoles",
+                ["remote_console": ["protocol": .string(protocolName), "type": .string(type)]], microversion: kind.microversion)
+            print(answer["remote_console"]?["url"]?.stringValue ?? "")
+        }
+    }
+
+    /// What has been done to a server.
+    struct Events: APICommand {
+        static let configuration = CommandConfiguration(abstract: "What has been done to a server, the newest first.")
+        @Argument(help: "The server.") var server: String
+        @OptionGroup(title: "Output") var output: OutputOptions
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        static let columns = [
+            Column("Start", "start_time"), Column("Action", "action"), Column("Message", "message"),
+            Column("User", "user_id"), Column("Request", "request_id"),
+        ]
+
+        func execute(_ api: API) async throws {
+            let id = try await api.id(kind, server)
+            let list = try await api.client.list(
+                service: .compute, path: kind.path(id: id) + "/os-instance-actions", key: "instanceActions", microversion: kind.microversion)
+            print(try output.list(list, columns: Events.columns), terminator: "")
+        }
+    }
+
+    /// Why a server is in the state it is in.
+    struct Why: APICommand {
+        static let configuration = CommandConfiguration(abstract: "Why a server is as it is: its state, its fault, the last action and where that failed.")
+        @Argument(help: "The server.") var server: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let object = try await api.find(kind, server)
+            let id = try kind.id(object)
+            let task = object["OS-EXT-STS:task_state"]?.stringValue.map { ", and it is \($0)" } ?? ""
+            var text = "Server \(kind.title(object)) is \(object["status"]?.stringValue ?? "in no known state")\(task).\n"
+            if let fault = object["fault"], let message = fault["message"]?.stringValue {
+                text += "Fault, at \(fault["created"]?.stringValue ?? "?"): \(message)\n"
+                if let details = fault["details"]?.stringValue, !details.isEmpty { text += details + "\n" }
+            }
+            let actions = try await api.client.list(
+                service: .compute, path: kind.path(id: id) + "/os-instance-actions", key: "instanceActions", microversion: kind.microversion)
+            if let last = actions.first, let request = last["request_id"]?.stringValue {
+                text += "The last action was \(last["action"]?.stringValue ?? "?") at \(last["start_time"]?.stringValue ?? "?")"
+                text += last["message"]?.stringValue.map { ": \($0)\n" } ?? ".\n"
+                let detail = try await api.client.get(.compute, kind.path(id: id) + "/os-instance-actions/\(request)", microversion: kind.microversion)
+                for event in detail["instanceAction"]?["events"]?.arrayValue ?? [] {
+                    let result = event["result"]?.stringValue ?? "not complete"
+                    text += "  \(event["event"]?.stringValue ?? "?"): \(result)\n"
+                    if let details = event["details"]?.stringValue { text += "    \(details)\n" }
+                }
+            }
+            print(text, terminator: "")
+        }
+    }
+}

@@ -1,0 +1,120 @@
+import ArgumentParser
+import Client
+import JSON
+
+enum Servers: Creatable, Settable {
+    static let microversion = "2.96"
+
+    static let kind = Kind(
+        command: ["server"], noun: "server", service: .compute, path: "/servers", listPath: "/servers/detail",
+        member: "server", collection: "servers", microversion: microversion,
+        columns: [
+            Column("ID", "id"), Column("Name", "name"), Column("Status", "status"),
+            Column("Networks", "addresses", ServerText.addresses), Column("Flavor", "flavor.original_name"),
+            Column("Created", "created"),
+        ],
+        fields: [
+            Column("ID", "id"), Column("Name", "name"), Column("Description", "description"), Column("Status", "status"),
+            Column("Task", "OS-EXT-STS:task_state"), Column("Fault", "fault.message"),
+            Column("Networks", "addresses", ServerText.addresses), Column("Flavor", "flavor", ServerText.flavor),
+            Column("Image", "image.id") { $0["image"]?["id"]?.stringValue ?? "(boots from a volume)" },
+            Column("Keypair", "key_name"),
+            Column("Security groups", "security_groups", ServerText.securityGroups),
+            Column("Volumes", "os-extended-volumes:volumes_attached", ServerText.volumes),
+            Column("Availability zone", "OS-EXT-AZ:availability_zone"), Column("Host", "OS-EXT-SRV-ATTR:host"),
+            Column("Properties", "metadata"), Column("Tags", "tags"), Column("Project", "tenant_id"),
+            Column("User", "user_id"), Column("Created", "created"), Column("Started", "OS-SRV-USG:launched_at"),
+        ],
+        progress: ProgressRule(
+            field: "status", created: ["ACTIVE"], failed: ["ERROR", "DELETED"], deleted: ["DELETED"],
+            detail: { $0["OS-EXT-STS:task_state"]?.stringValue ?? "" }, reason: { $0["fault"]?["message"]?.stringValue }))
+
+    static let verbs: [any ParsableCommand.Type] =
+        [List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self]
+        + actions + [Console.self, Add.self, Remove.self, Events.self, Why.self]
+
+    struct Filters: FilterArguments {
+        @Option(help: "Only with this name; Compute reads it as a pattern.") var name: String?
+        @Option(help: "Only in this status, such as ACTIVE.") var status: String?
+        @Option(help: ArgumentHelp("Only of this flavor.", valueName: "flavor")) var flavor: String?
+        @Option(help: ArgumentHelp("Only of this image.", valueName: "image")) var image: String?
+        @Option(help: "Only with an address that matches.") var ip: String?
+        @Option(help: ArgumentHelp("Only on this host (operators).", valueName: "host")) var host: String?
+        @Flag(help: "Of all projects (operators).") var allProjects = false
+
+        func query(_ api: API) async throws -> [(String, String)] {
+            var query: [(String, String)] = []
+            if let name { query.append(("name", name)) }
+            if let status { query.append(("status", status.uppercased())) }
+            if let flavor { query.append(("flavor", try await api.id(Flavors.kind, flavor))) }
+            if let image { query.append(("image", try await api.id(Images.kind, image))) }
+            if let ip { query.append(("ip", ip)) }
+            if let host { query.append(("host", host)) }
+            if allProjects { query.append(("all_tenants", "True")) }
+            return query
+        }
+    }
+
+    static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
+        var body: JSONObject = ["server": .object(try await options.members(api))]
+        if !options.hint.isEmpty { body["os:scheduler_hints"] = options.hints }
+        let created = try await api.create(kind, .object(body))
+        // Compute answers with the id and the password of the new server; the rest is asked for.
+        guard options.count > 1 else { return created }
+        Machine.write(to: 2, "\(options.count) servers are being created: \(options.name)-1 to \(options.name)-\(options.count).\n")
+        return created
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(name: .customLong("name"), help: "New name.") var newName: String?
+        @Option(help: "New description.") var description: String?
+        @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = JSONObject()
+            changes.put("name", newName)
+            changes.put("description", description)
+            return changes
+        }
+    }
+
+    static func set(_ options: SetOptions, id: String, _ api: API) async throws {
+        let changes = try await options.changes(api)
+        guard !changes.isEmpty || !options.property.isEmpty else { throw ValidationError.nothingToSet(kind) }
+        if !options.property.isEmpty {
+            try await api.client.post(.compute, kind.path(id: id) + "/metadata", ["metadata": options.property.json], microversion: kind.microversion)
+        }
+        if !changes.isEmpty { _ = try await api.update(kind, id: id, method: .put, changes) }
+    }
+}
+
+/// Parts of a server in words.
+enum ServerText {
+    /// `lan=10.0.0.5, 203.0.113.7`
+    @Sendable static func addresses(_ server: JSONValue) -> String {
+        (server["addresses"]?.objectValue?.members ?? []).map { network in
+            let list = (network.value.arrayValue ?? []).compactMap { $0["addr"]?.stringValue }
+            return network.name + "=" + list.joined(separator: ", ")
+        }.joined(separator: "; ")
+    }
+
+    @Sendable static func flavor(_ server: JSONValue) -> String {
+        guard let flavor = server["flavor"], let name = flavor["original_name"]?.stringValue else {
+            return server["flavor"]?["id"]?.stringValue ?? ""
+        }
+        let vcpus = flavor["vcpus"]?.intValue ?? 0
+        return "\(name) (\(vcpus) vCPU\(vcpus == 1 ? "" : "s"), \(flavor["ram"]?.intValue ?? 0) MiB, \(flavor["disk"]?.intValue ?? 0) GB)"
+    }
+
+    @Sendable static func securityGroups(_ server: JSONValue) -> String {
+        var names: [String] = []
+        for group in server["security_groups"]?.arrayValue ?? [] {
+            if let name = group["name"]?.stringValue, !names.contains(name) { names.append(name) }
+        }
+        return names.joined(separator: ", ")
+    }
+
+    @Sendable static func volumes(_ server: JSONValue) -> String {
+        (server["os-extended-volumes:volumes_attached"]?.arrayValue ?? []).compactMap { $0["id"]?.stringValue }.joined(separator: ", ")
+    }
+}

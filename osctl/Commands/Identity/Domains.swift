@@ -1,0 +1,41 @@
+import ArgumentParser
+import Client
+import JSON
+
+enum Domains: Creatable, Settable {
+    static let setMethod = RESTMethod.patch
+    static let kind = Kind(
+        command: ["domain"], noun: "domain", service: .identity, path: "/domains", member: "domain", collection: "domains",
+        naming: .listed,
+        columns: [
+            Column("ID", "id"), Column("Name", "name"), Column("Enabled", "enabled"), Column("Description", "description"),
+        ])
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+    ]
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The domain's name.") var name: String
+        @Option(help: "What it is for.") var description: String?
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = ["name": .string(name), "enabled": true]
+            members.put("description", description)
+            return members
+        }
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(name: .customLong("name"), help: "New name.") var newName: String?
+        @Option(help: "New description.") var description: String?
+        @Flag(inversion: .prefixedEnableDisable, help: "Whether its users can sign on.") var state: Bool?
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = JSONObject()
+            changes.put("name", newName)
+            changes.put("description", description)
+            changes.put("enabled", state)
+            return changes
+        }
+    }
+}

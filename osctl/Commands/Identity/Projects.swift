@@ -1,0 +1,64 @@
+import ArgumentParser
+import Client
+import JSON
+
+enum Projects: Creatable, Settable {
+    static let setMethod = RESTMethod.patch
+    static let kind = Kind(
+        command: ["project"], noun: "project", service: .identity, path: "/projects", member: "project",
+        collection: "projects",
+        columns: [
+            Column("ID", "id"), Column("Name", "name"), Column("Domain", "domain_id"), Column("Enabled", "enabled"),
+            Column("Description", "description"),
+        ])
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+    ]
+
+    struct Filters: FilterArguments {
+        @Option(help: ArgumentHelp("Only of this domain.", valueName: "domain")) var domain: String?
+        @Option(help: ArgumentHelp("Only those that this user has a role in.", valueName: "user")) var user: String?
+
+        func query(_ api: API) async throws -> [(String, String)] {
+            var query: [(String, String)] = []
+            if let domain { query.append(("domain_id", try await api.id(Domains.kind, domain))) }
+            if let user { query.append(("user_id", try await api.id(Users.kind, user))) }
+            return query
+        }
+    }
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The project's name.") var name: String
+        @Option(help: ArgumentHelp("Its domain; default if not given.", valueName: "domain")) var domain: String?
+        @Option(help: "What it is for.") var description: String?
+        @Flag(help: "Nobody can work in it yet.") var disable = false
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = ["name": .string(name), "enabled": .bool(!disable)]
+            members["domain_id"] = .string(try await domain.asyncMap { try await api.id(Domains.kind, $0) } ?? "default")
+            members.put("description", description)
+            return members
+        }
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(name: .customLong("name"), help: "New name.") var newName: String?
+        @Option(help: "New description.") var description: String?
+        @Flag(inversion: .prefixedEnableDisable, help: "Whether it can be worked in.") var state: Bool?
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = JSONObject()
+            changes.put("name", newName)
+            changes.put("description", description)
+            changes.put("enabled", state)
+            return changes
+        }
+    }
+}
+
+extension Optional where Wrapped: Sendable {
+    func asyncMap<Value>(_ transform: (Wrapped) async throws -> Value) async rethrows -> Value? {
+        guard let self else { return nil }
+        return try await transform(self)
+    }
+}

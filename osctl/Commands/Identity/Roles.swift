@@ -1,0 +1,104 @@
+import ArgumentParser
+import Client
+import JSON
+
+enum Roles: Creatable {
+    static let kind = Kind(
+        command: ["role"], noun: "role", service: .identity, path: "/roles", member: "role", collection: "roles",
+        columns: [Column("ID", "id"), Column("Name", "name"), Column("Domain", "domain_id"), Column("Description", "description")])
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Delete<Self>.self, Grant<Add>.self, Grant<Remove>.self,
+        ResourceCommand<RoleAssignments>.self,
+    ]
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The role's name.") var name: String
+        @Option(help: "What it allows.") var description: String?
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = ["name": .string(name)]
+            members.put("description", description)
+            return members
+        }
+    }
+
+    /// Gives or takes a role.
+    struct Grant<Way: GrantWay>: APICommand {
+        static var configuration: CommandConfiguration { CommandConfiguration(commandName: Way.verb, abstract: Way.abstract) }
+
+        @Argument(help: "The role.") var role: String
+        @Option(help: ArgumentHelp("The user.", valueName: "user")) var user: String
+        @Option(help: ArgumentHelp("In this project.", valueName: "project")) var project: String?
+        @Option(help: ArgumentHelp("In this domain.", valueName: "domain")) var domain: String?
+        @Flag(help: "In the whole system.") var system = false
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func validate() throws {
+            guard [project != nil, domain != nil, system].filter({ $0 }).count == 1 else {
+                throw ValidationError("Give one of --project, --domain and --system.")
+            }
+        }
+
+        func execute(_ api: API) async throws {
+            let roleID = try await api.id(Roles.kind, role)
+            let userID = try await api.id(Users.kind, user)
+            let place: RESTPath
+            if let project {
+                place = "/projects/\(try await api.id(Projects.kind, project))"
+            } else if let domain {
+                place = "/domains/\(try await api.id(Domains.kind, domain))"
+            } else {
+                place = "/system"
+            }
+            _ = try await api.client.request(
+                service: .identity, method: Way.method, path: place + "/users/\(userID)" + "/roles/\(roleID)")
+        }
+    }
+
+    enum Add: GrantWay {
+        static let verb = "add"
+        static let abstract = "Give a user a role."
+        static let method = RESTMethod.put
+    }
+
+    enum Remove: GrantWay {
+        static let verb = "remove"
+        static let abstract = "Take a role from a user."
+        static let method = RESTMethod.delete
+    }
+}
+
+/// Gives or takes a role.
+protocol GrantWay {
+    static var verb: String { get }
+    static var abstract: String { get }
+    static var method: RESTMethod { get }
+}
+
+/// Who has which role where.
+enum RoleAssignments: Resource {
+    static let kind = Kind(
+        command: ["role", "assignment"], noun: "role assignment", service: .identity, path: "/role_assignments", member: nil,
+        collection: "role_assignments", naming: .none, listQuery: [("include_names", "true")],
+        columns: [
+            Column("Role", "role.name"),
+            Column("User", "user.name") { ($0["user"] ?? $0["group"])?["name"]?.stringValue ?? "" },
+            Column("Project", "scope.project.name"), Column("Domain", "scope.domain.name"),
+            Column("System", "scope.system.all"),
+        ])
+    static let verbs: [any ParsableCommand.Type] = [List<Self>.self]
+
+    struct Filters: FilterArguments {
+        @Option(help: ArgumentHelp("Only of this user.", valueName: "user")) var user: String?
+        @Option(help: ArgumentHelp("Only in this project.", valueName: "project")) var project: String?
+        @Flag(help: "With the roles that others imply and domains hand down.") var effective = false
+
+        func query(_ api: API) async throws -> [(String, String)] {
+            var query: [(String, String)] = []
+            if let user { query.append(("user.id", try await api.id(Users.kind, user))) }
+            if let project { query.append(("scope.project.id", try await api.id(Projects.kind, project))) }
+            if effective { query.append(("effective", "true")) }
+            return query
+        }
+    }
+}

@@ -1,0 +1,87 @@
+import ArgumentParser
+import Client
+import JSON
+import Kernel
+
+enum Users: Creatable, Settable {
+    static let setMethod = RESTMethod.patch
+    static let kind = Kind(
+        command: ["user"], noun: "user", service: .identity, path: "/users", member: "user", collection: "users",
+        columns: [
+            Column("ID", "id"), Column("Name", "name"), Column("Domain", "domain_id"), Column("Enabled", "enabled"),
+            Column("Email", "email"),
+        ])
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+    ]
+
+    struct Filters: FilterArguments {
+        @Option(help: ArgumentHelp("Only of this domain.", valueName: "domain")) var domain: String?
+
+        func query(_ api: API) async throws -> [(String, String)] {
+            guard let domain else { return [] }
+            return [("domain_id", try await api.id(Domains.kind, domain))]
+        }
+    }
+
+    /// A password must not stand on a command line: it comes from a file or is made here.
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The user's name.") var name: String
+        @Option(help: ArgumentHelp("Its domain; default if not given.", valueName: "domain")) var domain: String?
+        @Option(help: ArgumentHelp("The password; better: --password-file, which others on this machine cannot see.", valueName: "text")) var password: String?
+        @Option(help: ArgumentHelp("A file whose first line is the password; - reads standard input.", valueName: "file"), completion: .file()) var passwordFile: String?
+        @Flag(help: "Make a password and print it.") var generatePassword = false
+        @Option(help: "Mail address.") var email: String?
+        @Option(help: "Who or what it is.") var description: String?
+        @Option(help: ArgumentHelp("The project to work in when none is named.", valueName: "project")) var project: String?
+        @Flag(help: "Cannot sign on yet.") var disable = false
+
+        func validate() throws {
+            guard [password != nil, passwordFile != nil, generatePassword].filter({ $0 }).count <= 1 else {
+                throw ValidationError("--password, --password-file and --generate-password exclude each other.")
+            }
+        }
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = ["name": .string(name), "enabled": .bool(!disable)]
+            members["domain_id"] = .string(try await domain.asyncMap { try await api.id(Domains.kind, $0) } ?? "default")
+            if generatePassword {
+                let made = api.client.ambient.newSecret()
+                Machine.write(to: 2, "The password of \(name) is: \(made)\n")
+                members["password"] = .string(made)
+            } else {
+                members.put("password", try Users.password(password, file: passwordFile))
+            }
+            members.put("email", email)
+            members.put("description", description)
+            if let project { members["default_project_id"] = .string(try await api.id(Projects.kind, project)) }
+            return members
+        }
+    }
+
+    private static func password(_ text: String?, file: String?) throws -> String? {
+        guard let file else { return text }
+        let content = try UserFile.text(file == "-" ? "/dev/stdin" : file)
+        guard let line = content.split(whereSeparator: \.isNewline).first else { throw CommandFailure("The password file \(file) is empty.") }
+        return String(line)
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(name: .customLong("name"), help: "New name.") var newName: String?
+        @Option(help: "New mail address.") var email: String?
+        @Option(help: "New description.") var description: String?
+        @Option(help: ArgumentHelp("New password; better: --password-file.", valueName: "text")) var password: String?
+        @Option(help: ArgumentHelp("A file whose first line is the new password; - reads standard input.", valueName: "file"), completion: .file()) var passwordFile: String?
+        @Flag(inversion: .prefixedEnableDisable, help: "Whether it can sign on.") var state: Bool?
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = JSONObject()
+            changes.put("name", newName)
+            changes.put("email", email)
+            changes.put("description", description)
+            changes.put("password", try Users.password(password, file: passwordFile))
+            changes.put("enabled", state)
+            return changes
+        }
+    }
+}

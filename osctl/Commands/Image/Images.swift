@@ -1,0 +1,158 @@
+import ArgumentParser
+import Client
+import JSON
+import Kernel
+
+enum Images: Creatable, Settable {
+    static let kind = Kind(
+        command: ["image"], noun: "image", service: .image, path: "/images", member: nil, collection: "images",
+        columns: [
+            Column("ID", "id"), Column("Name", "name"), Column("Status", "status"), Column("Format", "disk_format"),
+            Column("Size", "size") { $0["size"]?.intValue.map(CellText.bytes) ?? "" }, Column("Visibility", "visibility"),
+        ],
+        progress: ProgressRule(field: "status", created: ["active"], failed: ["killed", "deleted"], deleted: ["deleted"]))
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self, Upload.self, Download.self,
+    ]
+
+    enum Visibility: String, ExpressibleByArgument, CaseIterable { case `private`, shared, community, `public` }
+
+    struct Filters: FilterArguments {
+        @Option(help: "private, shared, community or public.") var visibility: Visibility?
+        @Option(help: "Only in this status, such as active.") var status: String?
+        @Option(help: "By name.") var name: String?
+
+        func query(_ api: API) async throws -> [(String, String)] {
+            var query: [(String, String)] = []
+            if let visibility { query.append(("visibility", visibility.rawValue)) }
+            if let status { query.append(("status", status.lowercased())) }
+            if let name { query.append(("name", name)) }
+            return query
+        }
+    }
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The image's name.") var name: String
+        @Option(help: ArgumentHelp("The disk image to upload.", valueName: "file"), completion: .file()) var file: String?
+        @Option(help: "qcow2, raw, iso, …") var diskFormat = "qcow2"
+        @Option(help: "What surrounds the disk; bare for nothing.") var containerFormat = "bare"
+        @Option(help: ArgumentHelp("Least disk of a server, in GB.", valueName: "gb")) var minDisk: Int?
+        @Option(help: ArgumentHelp("Least memory of a server, in MiB.", valueName: "mib")) var minRam: Int?
+        @Option(help: "Who sees it: private, shared, community or public.") var visibility: Visibility?
+        @Flag(help: "Cannot be deleted until unset.") var protected = false
+        @Option(help: ArgumentHelp("A tag (repeatable).", valueName: "tag")) var tag: [String] = []
+        @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = [
+                "name": .string(name), "disk_format": .string(diskFormat), "container_format": .string(containerFormat),
+            ]
+            members.put("min_disk", minDisk)
+            members.put("min_ram", minRam)
+            members.put("visibility", visibility?.rawValue)
+            if protected { members["protected"] = true }
+            if !tag.isEmpty { members["tags"] = JSONValue(tag) }
+            for pair in property { members[pair.name] = .string(pair.value) }
+            return members
+        }
+    }
+
+    /// Creates the record and uploads the file; a record whose upload fails is taken back.
+    static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
+        let file = try options.file.map { try FileContent($0) }
+        let image = try await api.create(kind, .object(try await options.members(api)))
+        guard let file else { return image }
+        let id = try kind.id(image)
+        do {
+            try await upload(file, id: id, api)
+        } catch {
+            try await api.client.delete(.image, kind.path(id: id), missingIsFine: true)
+            throw error
+        }
+        return try await api.get(kind, id: id)
+    }
+
+    static func upload(_ file: FileContent, id: String, _ api: API) async throws {
+        let progress = TransferProgress("Uploading \(file.path)", total: file.length, time: api.client.ambient.time)
+        defer { progress.end() }
+        _ = try await api.client.upload(service: .image, path: kind.path(id: id) + "/file", length: Int64(file.length)) {
+            try file.open(progress)
+        }
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(name: .customLong("name"), help: "New name.") var newName: String?
+        @Option(help: "Who sees it: private, shared, community or public.") var visibility: Visibility?
+        @Flag(inversion: .prefixedNo, help: "Cannot be deleted.") var protected: Bool?
+        @Option(help: ArgumentHelp("Least disk of a server, in GB.", valueName: "gb")) var minDisk: Int?
+        @Option(help: ArgumentHelp("Least memory of a server, in MiB.", valueName: "mib")) var minRam: Int?
+        @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = JSONObject()
+            changes.put("name", newName)
+            changes.put("visibility", visibility?.rawValue)
+            changes.put("protected", protected)
+            changes.put("min_disk", minDisk)
+            changes.put("min_ram", minRam)
+            for pair in property { changes[pair.name] = .string(pair.value) }
+            return changes
+        }
+    }
+
+    /// RFC 6902, in Image's own media type.
+    static func set(_ options: SetOptions, id: String, _ api: API) async throws {
+        let changes = try await options.changes(api)
+        guard !changes.isEmpty else { throw ValidationError.nothingToSet(kind) }
+        let present = try await api.get(kind, id: id)
+        let patch = changes.members.map { member -> JSONValue in
+            let name = member.name.replacing("~", with: "~0").replacing("/", with: "~1")
+            return ["op": present[member.name] == nil ? "add" : "replace", "path": .string("/" + name), "value": member.value]
+        }
+        _ = try await api.client.request(
+            service: .image, method: .patch, path: kind.path(id: id),
+            headers: [("content-type", "application/openstack-images-v2.1-json-patch")], body: .array(patch))
+    }
+
+    struct Upload: APICommand {
+        static let configuration = CommandConfiguration(abstract: "Give an image its data.")
+        @Argument(help: "The image, which has no data yet.") var image: String
+        @Argument(help: "The disk image.", completion: .file()) var file: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let content = try FileContent(file)
+            try await Images.upload(content, id: try await api.id(kind, image), api)
+        }
+    }
+
+    struct Download: APICommand {
+        static let configuration = CommandConfiguration(abstract: "Save an image's data to a file.")
+        @Argument(help: "The image.") var image: String
+        @Option(name: .shortAndLong, help: ArgumentHelp("The new file; - writes to standard output.", valueName: "file"), completion: .file()) var file: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let id = try await api.id(kind, image)
+            if file != "-", Machine.exists(file) { throw CommandFailure("The file \(file) exists already; it is left as it is.") }
+            let download = try await api.client.download(service: .image, path: kind.path(id: id) + "/file")
+            guard download.status != 204 else { throw CommandFailure("The image \(image) has no data yet.", hint: "See: osctl image upload --help") }
+            let target = try FileTarget(file)
+            let progress = TransferProgress("Downloading \(image)", total: download.length.map(Int.init), time: api.client.ambient.time)
+            defer { progress.end() }
+            do {
+                for try await chunk in download.body {
+                    try target.write(chunk)
+                    progress.advance(chunk.readableBytes)
+                }
+                if let length = download.length, length != progress.done {
+                    throw CommandFailure("Only \(progress.done) of \(length) bytes of the image arrived; try again.")
+                }
+                try target.publish()
+            } catch {
+                target.discard()
+                throw error
+            }
+        }
+    }
+}

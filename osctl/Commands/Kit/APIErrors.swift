@@ -1,0 +1,12 @@
+import Kernel
+
+/// Turns services' errors into failures with advice.
+enum APIErrors {
+    static func translated<Answer>(_ api: API, _ body: () async throws -> Answer) async throws -> Answer {
+        do {
+            return try await body()
+        } catch let error as ResourceError {
+            throw CommandFailure(error, source: api.source, showsContext: api.isDebugging)
+        }
+    }
+}

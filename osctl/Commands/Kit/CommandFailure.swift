@@ -1,0 +1,55 @@
+import Client
+import Foundation
+import Kernel
+
+/// What went wrong and what to do next, for the person at the terminal.
+struct CommandFailure: Error, Sendable, CustomStringConvertible, LocalizedError {
+    let message: String
+    let hint: String?
+
+    init(_ message: String, hint: String? = nil) {
+        self.message = message
+        self.hint = hint
+    }
+
+    var description: String { hint.map { message + "\n" + $0 } ?? message }
+    var errorDescription: String? { description }
+
+    /// A service's or the client's error, with advice where there is some.
+    ///
+    /// - Parameters:
+    ///   - source: where the cloud's values came from.
+    ///   - showsContext: add request, status and request id.
+    init(_ error: ResourceError, source: String, showsContext: Bool) {
+        var message = error.message
+        var hint: String?
+        switch error.type {
+        case ClientErrorType.unreachable:
+            message = "No answer: " + (error.context ?? error.message)
+            hint = "The address comes from \(source). Is the cloud up? On its machine: osctl status"
+        case ClientErrorType.signOnRefused:
+            hint = "Identity refused the user, password or project of \(source)."
+        case ClientErrorType.noIdentity:
+            hint = "Check auth_url of \(source)."
+        case ClientErrorType.noEndpoint:
+            hint = "See: osctl catalog list"
+        default: hint = CommandFailure.advice(error)
+        }
+        let needsContext = showsContext || error.code.rawValue >= 500
+        if needsContext, error.type != ClientErrorType.unreachable, let context = error.context { message += "\n(\(context))" }
+        self.init(message, hint: hint)
+    }
+
+    private static func advice(_ error: ResourceError) -> String? {
+        let text = error.message.lowercased()
+        switch error.code {
+        case .unauthorized: return "The token was refused; try again with --no-cache, and check the credentials."
+        case .forbidden where text.contains("quota"), .conflict where text.contains("quota"), .tooLarge where text.contains("quota"):
+            return "See what is used: osctl quota usage"
+        case .forbidden: return "Your roles don't allow this; `osctl token show` shows them."
+        case .notAcceptable: return "This cloud does not speak the API version that osctl needs."
+        case .unavailable, .internalError: return "It may help to try again; the request id leads to the service's log."
+        default: return nil
+        }
+    }
+}

@@ -1,0 +1,93 @@
+import ArgumentParser
+import Client
+import JSON
+
+/// A kind of object that the command line knows. One file declares it; the verbs are generic.
+protocol Resource {
+    /// Options that narrow a list.
+    associatedtype Filters: FilterArguments = NoFilters
+    static var kind: Kind { get }
+    /// The commands below the noun.
+    static var verbs: [any ParsableCommand.Type] { get }
+    static var abstract: String { get }
+}
+
+extension Resource {
+    static var abstract: String { "\(kind.plural.prefix(1).uppercased())\(kind.plural.dropFirst())." }
+}
+
+/// Options of `list` that become its query.
+protocol FilterArguments: ParsableArguments {
+    func query(_ api: API) async throws -> [(String, String)]
+}
+
+struct NoFilters: FilterArguments {
+    func query(_ api: API) async throws -> [(String, String)] { [] }
+}
+
+/// A resource that can be created.
+protocol Creatable: Resource {
+    associatedtype CreateOptions: CreateArguments
+    /// Sends the request; the default posts the options' members to the kind's path.
+    static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue
+}
+
+extension Creatable {
+    static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
+        try await api.create(kind, kind.body(try await options.members(api)))
+    }
+}
+
+protocol CreateArguments: ParsableArguments {
+    /// Members of the request's object.
+    func members(_ api: API) async throws -> JSONObject
+}
+
+/// A resource whose fields can be changed.
+protocol Settable: Resource {
+    associatedtype SetOptions: SetArguments
+    static var setMethod: RESTMethod { get }
+    /// Sends what `changes` holds; resources that change in other ways have their own.
+    static func set(_ options: SetOptions, id: String, _ api: API) async throws
+}
+
+extension Settable {
+    static var setMethod: RESTMethod { .put }
+
+    static func set(_ options: SetOptions, id: String, _ api: API) async throws {
+        let changes = try await options.changes(api)
+        guard !changes.isEmpty else { throw ValidationError.nothingToSet(kind) }
+        _ = try await api.update(kind, id: id, method: setMethod, changes)
+    }
+}
+
+protocol SetArguments: ParsableArguments {
+    /// Changed members of the object; none when no option was given.
+    func changes(_ api: API) async throws -> JSONObject
+}
+
+extension ValidationError {
+    static func nothingToSet(_ kind: Kind) -> CommandFailure {
+        CommandFailure("Nothing to set.", hint: "See: \(kind.commandText) set --help")
+    }
+}
+
+/// The noun: `osctl network`.
+struct ResourceCommand<R: Resource>: ParsableCommand {
+    static var configuration: CommandConfiguration {
+        CommandConfiguration(commandName: R.kind.command.last ?? "", abstract: R.abstract, subcommands: R.verbs)
+    }
+}
+
+/// A command that talks to the cloud.
+protocol APICommand: AsyncParsableCommand {
+    var access: AccessOptions { get }
+    func execute(_ api: API) async throws
+}
+
+extension APICommand {
+    func run() async throws {
+        let api = try access.open()
+        try await APIErrors.translated(api) { try await execute(api) }
+    }
+}

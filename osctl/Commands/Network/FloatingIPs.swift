@@ -1,0 +1,46 @@
+import ArgumentParser
+import JSON
+
+enum FloatingIPs: Creatable, Settable {
+    static let kind = Kind(
+        command: ["floating-ip"], noun: "floating IP", service: .network, path: "/floatingips", member: "floatingip",
+        collection: "floatingips", nameField: "floating_ip_address",
+        columns: [
+            Column("ID", "id"), Column("Address", "floating_ip_address"), Column("Fixed address", "fixed_ip_address"),
+            Column("Port", "port_id"), Column("Status", "status"), Column("Network", "floating_network_id"),
+        ])
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+    ]
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The external network to take it from.") var network: String
+        @Option(help: ArgumentHelp("Connect it to this port at once.", valueName: "port")) var port: String?
+        @Option(name: .customLong("address"), help: "This address and no other.") var address: String?
+        @Option(help: "What it is for.") var description: String?
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = ["floating_network_id": .string(try await api.id(Networks.kind, network))]
+            if let port { members["port_id"] = .string(try await api.id(Ports.kind, port)) }
+            members.put("floating_ip_address", address)
+            members.put("description", description)
+            return members
+        }
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(help: ArgumentHelp("Connect it to this port.", valueName: "port")) var port: String?
+        @Flag(help: "Disconnect it.") var noPort = false
+        @Option(help: "Which of the port's addresses.") var fixedIpAddress: String?
+        @Option(help: "New description.") var description: String?
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = JSONObject()
+            if let port { changes["port_id"] = .string(try await api.id(Ports.kind, port)) }
+            if noPort { changes["port_id"] = .null }
+            changes.put("fixed_ip_address", fixedIpAddress)
+            changes.put("description", description)
+            return changes
+        }
+    }
+}

@@ -1,0 +1,77 @@
+import ArgumentParser
+import JSON
+
+enum Networks: Creatable, Settable {
+    static let kind = Kind(
+        command: ["network"], noun: "network", service: .network, path: "/networks", member: "network",
+        collection: "networks",
+        columns: [
+            Column("ID", "id"), Column("Name", "name"), Column("Status", "status"), Column("Subnets", "subnets"),
+            Column("External", "router:external"), Column("Shared", "shared"),
+        ])
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+    ]
+
+    struct Filters: FilterArguments {
+        @Flag(help: "Only networks that routers can have as gateway.") var external = false
+        @Flag(help: "Only networks shared by all projects.") var share = false
+        @Option(help: "By name.") var name: String?
+
+        func query(_ api: API) async throws -> [(String, String)] {
+            var query: [(String, String)] = []
+            if external { query.append(("router:external", "true")) }
+            if share { query.append(("shared", "true")) }
+            if let name { query.append(("name", name)) }
+            return query
+        }
+    }
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The network's name.") var name: String
+        @Option(help: "What it is for.") var description: String?
+        @Option(help: "Largest packet, in bytes.") var mtu: Int?
+        @Flag(help: "Let all projects use it.") var share = false
+        @Flag(help: "Routers can have it as gateway.") var external = false
+        @Flag(help: "Switched off from the start.") var disable = false
+        @Flag(help: "No port security for its ports unless they ask for it.") var noPortSecurity = false
+        @Option(help: ArgumentHelp("flat, vlan or geneve.", valueName: "type")) var providerNetworkType: String?
+        @Option(help: ArgumentHelp("Physical network below it.", valueName: "name")) var providerPhysicalNetwork: String?
+        @Option(help: ArgumentHelp("VLAN or tunnel id.", valueName: "id")) var providerSegment: Int?
+        @Option(help: ArgumentHelp("Owning project.", valueName: "project")) var project: String?
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = ["name": .string(name), "admin_state_up": .bool(!disable)]
+            members.put("description", description)
+            members.put("mtu", mtu)
+            if share { members["shared"] = true }
+            if external { members["router:external"] = true }
+            if noPortSecurity { members["port_security_enabled"] = false }
+            members.put("provider:network_type", providerNetworkType)
+            members.put("provider:physical_network", providerPhysicalNetwork)
+            members.put("provider:segmentation_id", providerSegment)
+            if let project { members["project_id"] = .string(try await api.id(Projects.kind, project)) }
+            return members
+        }
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(name: .customLong("name"), help: "New name.") var newName: String?
+        @Option(help: "New description.") var description: String?
+        @Option(help: "Largest packet, in bytes.") var mtu: Int?
+        @Flag(inversion: .prefixedEnableDisable, help: "Switch it on or off.") var state: Bool?
+        @Flag(inversion: .prefixedNo, help: "Shared by all projects.") var share: Bool?
+        @Flag(inversion: .prefixedNo, help: "Usable as a router's gateway.") var external: Bool?
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = JSONObject()
+            changes.put("name", newName)
+            changes.put("description", description)
+            changes.put("mtu", mtu)
+            changes.put("admin_state_up", state)
+            changes.put("shared", share)
+            changes.put("router:external", external)
+            return changes
+        }
+    }
+}

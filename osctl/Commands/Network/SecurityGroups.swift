@@ -1,0 +1,48 @@
+import ArgumentParser
+import JSON
+
+enum SecurityGroups: Creatable, Settable {
+    static let kind = Kind(
+        command: ["security-group"], noun: "security group", service: .network, path: "/security-groups",
+        member: "security_group", collection: "security_groups",
+        columns: [
+            Column("ID", "id"), Column("Name", "name"), Column("Description", "description"),
+            Column("Rules", "security_group_rules") { "\($0["security_group_rules"]?.arrayValue?.count ?? 0)" },
+        ],
+        fields: [
+            Column("ID", "id"), Column("Name", "name"), Column("Description", "description"),
+            Column("Project", "project_id"), Column("Stateful", "stateful"), Column("Created", "created_at"),
+            Column("Rules", "security_group_rules") { group in
+                (group["security_group_rules"]?.arrayValue ?? []).map(SecurityGroupRules.sentence).joined(separator: "\n")
+            },
+        ])
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        ResourceCommand<SecurityGroupRules>.self,
+    ]
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The group's name.") var name: String
+        @Option(help: "What it is for.") var description: String?
+        @Flag(help: "Answers need rules of their own.") var stateless = false
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = ["name": .string(name)]
+            members.put("description", description)
+            if stateless { members["stateful"] = false }
+            return members
+        }
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(name: .customLong("name"), help: "New name.") var newName: String?
+        @Option(help: "New description.") var description: String?
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = JSONObject()
+            changes.put("name", newName)
+            changes.put("description", description)
+            return changes
+        }
+    }
+}

@@ -1,0 +1,51 @@
+import ArgumentParser
+import JSON
+
+enum Snapshots: Creatable, Settable {
+    static let kind = Kind(
+        command: ["volume", "snapshot"], noun: "volume snapshot", service: .blockStorage, path: "/snapshots",
+        listPath: "/snapshots/detail", member: "snapshot", collection: "snapshots", microversion: Volumes.microversion,
+        columns: [
+            Column("ID", "id"), Column("Name", "name"), Column("Status", "status"), Column("Size GB", "size"),
+            Column("Volume", "volume_id"), Column("Created", "created_at"),
+        ],
+        progress: ProgressRule(field: "status", created: ["available"], failed: ["error", "error_deleting"]))
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+    ]
+
+    struct Filters: FilterArguments {
+        @Option(help: ArgumentHelp("Only of this volume.", valueName: "volume")) var volume: String?
+
+        func query(_ api: API) async throws -> [(String, String)] {
+            guard let volume else { return [] }
+            return [("volume_id", try await api.id(Volumes.kind, volume))]
+        }
+    }
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The snapshot's name.") var name: String
+        @Option(help: ArgumentHelp("The volume.", valueName: "volume")) var volume: String
+        @Option(help: "What it is for.") var description: String?
+        @Flag(help: "Also while the volume is in use.") var force = false
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = ["name": .string(name), "volume_id": .string(try await api.id(Volumes.kind, volume))]
+            members.put("description", description)
+            if force { members["force"] = true }
+            return members
+        }
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(name: .customLong("name"), help: "New name.") var newName: String?
+        @Option(help: "New description.") var description: String?
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = JSONObject()
+            changes.put("name", newName)
+            changes.put("description", description)
+            return changes
+        }
+    }
+}

@@ -1,0 +1,27 @@
+import ArgumentParser
+import JSON
+
+enum VolumeTypes: Creatable {
+    static let kind = Kind(
+        command: ["volume", "type"], noun: "volume type", service: .blockStorage, path: "/types", member: "volume_type",
+        collection: "volume_types", microversion: Volumes.microversion, naming: .listed,
+        columns: [
+            Column("ID", "id"), Column("Name", "name"), Column("Public", "is_public"), Column("Description", "description"),
+            Column("Properties", "extra_specs"),
+        ])
+    static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Create<Self>.self, Delete<Self>.self]
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The type's name.") var name: String
+        @Option(help: "What it is for.") var description: String?
+        @Flag(name: .customLong("private"), help: "Only for projects that get access.") var isPrivate = false
+        @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
+
+        func members(_ api: API) async throws -> JSONObject {
+            var members: JSONObject = ["name": .string(name), "os-volume-type-access:is_public": .bool(!isPrivate)]
+            members.put("description", description)
+            if !property.isEmpty { members["extra_specs"] = property.json }
+            return members
+        }
+    }
+}
