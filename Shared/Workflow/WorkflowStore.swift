@@ -160,6 +160,8 @@ struct WorkflowStore: Sendable {
                 let subject = try row.string("subject_id")
                 guard let definition = definitions[kind] else { continue }
                 try Workflows.lock(connection, subject: subject)
+                // Somebody may have started work on the subject before the lock was ours.
+                guard try !Workflows.isActive(connection, subject: subject) else { continue }
                 try connection.execute("DELETE FROM intents WHERE subject_id = \(subject)::uuid AND kind = \(kind)")
                 try Workflows.start(
                     connection, definition, subject: subject, frame: try row.object("body"), requestID: nil,

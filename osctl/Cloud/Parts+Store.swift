@@ -59,14 +59,12 @@ struct StoreParts: Sendable {
             try await Tool.require(["chown", "postgres:postgres", layout.postgres, sockets])
         }
         guard !Machine.exists(data + "/PG_VERSION") else { return }
+        // Over the socket: whoever passes its directory and mode (0700). Over loopback: the password.
         try await Tool.require(
             asPostgres([
                 "\(StoreParts.postgresBinaries)/initdb", "-D", data, "-U", "wolke", "--encoding=UTF8", "--locale=C.UTF-8",
-                "--auth-local=trust", "--auth-host=reject",
+                "--auth-local=trust", "--auth-host=scram-sha-256",
             ]), environment: ["HOME": layout.postgres])
-        // Over the socket: whoever passes its directory and mode (0700). Over loopback: the password.
-        try await Tool.require(
-            asPostgres(["/bin/sh", "-c", "printf 'local all all trust\\nhost all all 127.0.0.1/32 scram-sha-256\\n' > \"$1\"", "sh", data + "/pg_hba.conf"]))
     }
 
     private func createDatabase(sockets: String) async throws {
