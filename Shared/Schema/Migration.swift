@@ -23,6 +23,7 @@ package enum Schema {
         identityMigration,
         imageMigration,
         blockStorageMigration,
+        computeMigration,
     ]
 
     /// The number of the newest migration that this build knows.

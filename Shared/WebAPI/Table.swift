@@ -104,17 +104,24 @@ package struct Table: Sendable {
     package static func render(_ rows: Rows, row: Int, _ fields: [Field], into writer: inout JSONWriter) {
         for (column, field) in fields.enumerated() {
             writer.name(field.name)
-            guard let bytes = rows.utf8(row: row, column: column) else {
-                writer.null()
-                continue
-            }
-            switch field.kind {
-            case .text: writer.string(utf8: bytes)
-            case .number, .json: writer.raw(bytes)
-            case .boolean: writer.value(bytes.first == UInt8(ascii: "t"))
-            case .timestamp: writer.timestamp(bytes, microseconds: false)
-            case .timestampMicroseconds: writer.timestamp(bytes, microseconds: true)
-            }
+            renderValue(rows, row: row, column: column, field, into: &writer)
+        }
+    }
+
+    /// Renders one cell as the value that its field declares.
+    package static func renderValue(
+        _ rows: Rows, row: Int, column: Int, _ field: Field, into writer: inout JSONWriter
+    ) {
+        guard let bytes = rows.utf8(row: row, column: column) else {
+            writer.null()
+            return
+        }
+        switch field.kind {
+        case .text: writer.string(utf8: bytes)
+        case .number, .json: writer.raw(bytes)
+        case .boolean: writer.value(bytes.first == UInt8(ascii: "t"))
+        case .timestamp: writer.timestamp(bytes, microseconds: false)
+        case .timestampMicroseconds: writer.timestamp(bytes, microseconds: true)
         }
     }
 

@@ -33,6 +33,13 @@ package struct StepFailure: Error, Sendable, CustomStringConvertible {
     package var description: String { details.map { "\(message) (\($0))" } ?? message }
 }
 
+/// Thrown by an undo that has to wait for somebody: it is run again after `delay`, or when the subject is woken.
+package struct UndoWait: Error, Sendable {
+    package let delay: Duration
+
+    package init(_ delay: Duration) { self.delay = delay }
+}
+
 /// What a step gets: the subject, what earlier steps recorded, and the identity under which its effects are done.
 package struct StepContext: Sendable {
     package let workflowID: WorkflowID

@@ -331,6 +331,12 @@ package final class WorkflowEngine: Service {
             return true
         } catch let kill as SimulatedKill {
             throw kill
+        } catch let wait as UndoWait {
+            let wokenMeanwhile = state.withLock { $0.running[workflow.subjectID] == true }
+            let delay = wokenMeanwhile ? Duration.zero : wait.delay
+            let outcome = StepOutcome.pause(delay, attempts: 0, error: nil)
+            _ = try await store.record(workflow, frame: context.frame, outcome: outcome)
+            return false
         } catch {
             log.warning(
                 "workflow undo failed",

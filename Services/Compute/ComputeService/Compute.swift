@@ -1,1 +1,61 @@
-// Services/Compute/ComputeService
+import Database
+import JSON
+import Kernel
+import Logging
+import Messaging
+import WebAPI
+import Workflow
+
+/// What all parts of the service share: the store, the neighbours and the sources of time and ids.
+package struct Compute: Sendable {
+    package let database: Database
+    package let ambient: Ambient
+    package let bus: any MessageBus
+    package let neighbours: Neighbours
+    package let log: Logger
+    package let settings: ComputeSettings
+
+    package init(
+        database: Database, ambient: Ambient, bus: any MessageBus, neighbours: Neighbours, log: Logger,
+        settings: ComputeSettings = ComputeSettings()
+    ) {
+        self.database = database
+        self.ambient = ambient
+        self.bus = bus
+        self.neighbours = neighbours
+        self.log = log
+        self.settings = settings
+    }
+
+    /// Limits of projects that have none of their own, and the words for reaching them.
+    package static let quota = Quota(
+        defaults: [
+            "compute:instances": 10, "compute:cores": 20, "compute:ram": 51_200, "compute:metadata_items": 128,
+            "compute:key_pairs": 100, "compute:server_groups": 10, "compute:server_group_members": 10,
+        ]
+    ) { resource, asked, used, limit in
+        .forbidden(
+            "Quota exceeded for \(resource): Requested \(asked), but already used \(used) of \(limit) \(resource)")
+    }
+
+    /// The name of the service in workflows, intents and messages.
+    static let service = "compute"
+}
+
+/// Settings of the service that its parts need.
+package struct ComputeSettings: Sendable {
+    /// A host that has said nothing for so long counts as down.
+    package var hostDownAfter: Duration
+    /// How long a create may wait for its host.
+    package var spawnDeadline: Duration
+    /// Zone of hosts that are in no aggregate with a zone.
+    package var defaultZone: String
+
+    package init(
+        hostDownAfter: Duration = .seconds(60), spawnDeadline: Duration = .seconds(900), defaultZone: String = "nova"
+    ) {
+        self.hostDownAfter = hostDownAfter
+        self.spawnDeadline = spawnDeadline
+        self.defaultZone = defaultZone
+    }
+}

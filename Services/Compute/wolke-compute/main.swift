@@ -1,1 +1,6 @@
-print("not wired yet")
+import ComputeService
+import ServiceKit
+
+await ServiceProcess.main("wolke-compute", section: "compute", keys: ComputeApplication.settingsKeys) {
+    try await ComputeApplication($0).run()
+}

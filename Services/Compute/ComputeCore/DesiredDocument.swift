@@ -1,0 +1,252 @@
+import JSON
+import Kernel
+
+/// A fixed address of a port, with its subnet.
+package struct PortAddress: Sendable, Hashable {
+    package var address: String
+    package var subnetID: String?
+    package var cidr: String
+    package var gateway: String?
+    package var nameServers: [String]
+    package var usesDHCP: Bool
+
+    package init(
+        address: String, subnetID: String?, cidr: String, gateway: String?, nameServers: [String] = [],
+        usesDHCP: Bool = true
+    ) {
+        self.address = address
+        self.subnetID = subnetID
+        self.cidr = cidr
+        self.gateway = gateway
+        self.nameServers = nameServers
+        self.usesDHCP = usesDHCP
+    }
+}
+
+/// A port as the agent must plug it.
+package struct PortDescription: Sendable, Hashable {
+    package var id: String
+    package var networkID: String
+    package var mac: String
+    package var mtu: Int
+    package var addresses: [PortAddress]
+    package var tag: String?
+    /// The network's own port for metadata: id, hardware address, addresses.
+    package var metadataPort: JSONValue
+
+    package init(
+        id: String, networkID: String, mac: String, mtu: Int, addresses: [PortAddress], tag: String? = nil,
+        metadataPort: JSONValue = .null
+    ) {
+        self.id = id
+        self.networkID = networkID
+        self.mac = mac
+        self.mtu = mtu
+        self.addresses = addresses
+        self.tag = tag
+        self.metadataPort = metadataPort
+    }
+}
+
+/// A volume as the agent must attach it.
+package struct VolumeDescription: Sendable, Hashable {
+    package var volumeID: String
+    package var attachmentID: String
+    package var device: String
+    package var bootIndex: Int?
+    package var connection: JSONValue
+    package var tag: String?
+
+    package init(
+        volumeID: String, attachmentID: String, device: String, bootIndex: Int?, connection: JSONValue,
+        tag: String? = nil
+    ) {
+        self.volumeID = volumeID
+        self.attachmentID = attachmentID
+        self.device = device
+        self.bootIndex = bootIndex
+        self.connection = connection
+        self.tag = tag
+    }
+}
+
+/// All that the plane knows of a server and its host must know: the source of the agent's message.
+package struct ServerDescription: Sendable {
+    package var id: String
+    package var name: String
+    package var hostname: String
+    package var projectID: String
+    package var userID: String
+    package var generation: Int
+    package var epoch: Int
+    package var power: String
+    package var operation: JSONValue
+    /// The flavor as it is embedded in the server's row.
+    package var flavor: JSONValue
+    package var image: JSONValue
+    package var metadata: JSONObject
+    package var userData: String?
+    package var configDrive: Bool
+    package var keyName: String?
+    package var keyData: String?
+    package var availabilityZone: String?
+    package var launchIndex: Int
+    package var ports: [PortDescription]
+    package var volumes: [VolumeDescription]
+
+    package init(
+        id: String, name: String, hostname: String, projectID: String, userID: String, generation: Int, epoch: Int,
+        power: String, operation: JSONValue, flavor: JSONValue, image: JSONValue, metadata: JSONObject,
+        userData: String?, configDrive: Bool, keyName: String?, keyData: String?, availabilityZone: String?,
+        launchIndex: Int, ports: [PortDescription], volumes: [VolumeDescription]
+    ) {
+        self.id = id
+        self.name = name
+        self.hostname = hostname
+        self.projectID = projectID
+        self.userID = userID
+        self.generation = generation
+        self.epoch = epoch
+        self.power = power
+        self.operation = operation
+        self.flavor = flavor
+        self.image = image
+        self.metadata = metadata
+        self.userData = userData
+        self.configDrive = configDrive
+        self.keyName = keyName
+        self.keyData = keyData
+        self.availabilityZone = availabilityZone
+        self.launchIndex = launchIndex
+        self.ports = ports
+        self.volumes = volumes
+    }
+}
+
+extension ServerDescription {
+    /// The message body that the agent ensures.
+    package var desired: JSONValue {
+        var extraSpecs = flavor["extra_specs"]?.objectValue ?? [:]
+        extraSpecs["flavor_name"] = flavor["original_name"] ?? ""
+        return [
+            "id": .string(id), "name": .string(name), "project_id": .string(projectID), "user_id": .string(userID),
+            "generation": JSONValue(generation), "epoch": JSONValue(epoch), "power": .string(power),
+            "operation": operation, "vcpus": flavor["vcpus"] ?? 1, "memory_mb": flavor["ram"] ?? 1,
+            "root_gb": flavor["disk"] ?? 0, "ephemeral_gb": flavor["ephemeral"] ?? 0, "swap_mb": flavor["swap"] ?? 0,
+            "extra_specs": .object(extraSpecs), "image": image,
+            "volumes": .array(volumes.map(\.document)), "ports": .array(ports.map(\.document)),
+            "metadata": .object(metaData), "network_data": .object(networkData), "user_data": JSONValue(userData),
+            "config_drive": .bool(configDrive), "hostname": .string(hostname),
+        ]
+    }
+
+    /// `meta_data.json` as guests find it.
+    package var metaData: JSONObject {
+        var document: JSONObject = [
+            "uuid": .string(id), "name": .string(name), "hostname": .string(hostname),
+            "launch_index": JSONValue(launchIndex), "availability_zone": JSONValue(availabilityZone),
+            "project_id": .string(projectID), "devices": .array(taggedDevices), "dedicated_cpus": [],
+        ]
+        if !metadata.isEmpty { document["meta"] = .object(metadata) }
+        if let keyName, let keyData {
+            document["public_keys"] = [keyName: .string(keyData)]
+            document["keys"] = [["name": .string(keyName), "type": "ssh", "data": .string(keyData)]]
+        }
+        return document
+    }
+
+    private var taggedDevices: [JSONValue] {
+        let nics = ports.compactMap { port in
+            port.tag.map { tag -> JSONValue in
+                ["type": "nic", "bus": "pci", "mac": .string(port.mac), "tags": [.string(tag)]]
+            }
+        }
+        let disks = volumes.compactMap { volume in
+            volume.tag.map { tag -> JSONValue in
+                ["type": "disk", "bus": "virtio", "serial": .string(volume.volumeID), "tags": [.string(tag)]]
+            }
+        }
+        return nics + disks
+    }
+
+    /// `network_data.json`: links, networks and name servers.
+    package var networkData: JSONObject {
+        var links: [JSONValue] = []
+        var networks: [JSONValue] = []
+        var services: [JSONValue] = []
+        var seen: Set<String> = []
+        for port in ports {
+            let link = "tap" + port.id.prefix(11)
+            links.append([
+                "id": .string(link), "vif_id": .string(port.id), "type": "ovs", "mtu": JSONValue(port.mtu),
+                "ethernet_mac_address": .string(port.mac),
+            ])
+            for address in port.addresses {
+                networks.append(address.document(link: link, networkID: port.networkID, number: networks.count))
+                for server in address.nameServers where seen.insert(server).inserted {
+                    services.append(["type": "dns", "address": .string(server)])
+                }
+            }
+        }
+        return ["links": .array(links), "networks": .array(networks), "services": .array(services)]
+    }
+}
+
+extension PortAddress {
+    fileprivate func document(link: String, networkID: String, number: Int) -> JSONValue {
+        let isV4 = !address.contains(":")
+        let subnet = IPNetwork(cidr)
+        var document: JSONObject = [
+            "id": .string("network\(number)"), "link": .string(link), "network_id": .string(networkID),
+        ]
+        if isV4, usesDHCP {
+            document["type"] = "ipv4_dhcp"
+            return .object(document)
+        }
+        document["type"] = .string(isV4 ? "ipv4" : "ipv6")
+        document["ip_address"] = .string(address)
+        document["netmask"] = .string(
+            subnet.map { isV4 ? $0.netmask.description : IPNetwork.maskV6(prefixLength: $0.prefixLength) } ?? "")
+        var routes: [JSONValue] = []
+        if let gateway {
+            let any = isV4 ? "0.0.0.0" : "::"
+            routes.append(["network": .string(any), "netmask": .string(any), "gateway": .string(gateway)])
+        }
+        document["routes"] = .array(routes)
+        return .object(document)
+    }
+
+    fileprivate var desired: JSONValue {
+        [
+            "ip_address": .string(address), "subnet_id": JSONValue(subnetID), "cidr": .string(cidr),
+            "gateway_ip": JSONValue(gateway),
+        ]
+    }
+}
+
+extension IPNetwork {
+    static func maskV6(prefixLength: Int) -> String {
+        let ones = prefixLength == 0 ? UInt128(0) : UInt128.max << UInt128(128 - prefixLength)
+        return IPAddress(version: .v6, value: ones).description
+    }
+}
+
+extension PortDescription {
+    fileprivate var document: JSONValue {
+        [
+            "id": .string(id), "network_id": .string(networkID), "mac_address": .string(mac), "mtu": JSONValue(mtu),
+            "fixed_ips": .array(addresses.map(\.desired)), "vif_type": "ovs", "metadata_port": metadataPort,
+            "tag": JSONValue(tag),
+        ]
+    }
+}
+
+extension VolumeDescription {
+    fileprivate var document: JSONValue {
+        [
+            "volume_id": .string(volumeID), "attachment_id": .string(attachmentID),
+            "device": .string(device.hasPrefix("/dev/") ? String(device.dropFirst(5)) : device),
+            "boot_index": bootIndex.map { JSONValue($0) } ?? .null, "connection": connection,
+        ]
+    }
+}

@@ -1,0 +1,88 @@
+/// What an agent says about a server.
+package struct Observation: Sendable, Hashable {
+    package var generation: Int
+    /// `running`, `shutoff`, `paused`, `suspended`, `crashed` or `absent`.
+    package var power: String
+    package var applied: Bool
+    package var permanent: Bool
+    package var error: String?
+    package var operationID: String?
+
+    package init(
+        generation: Int, power: String, applied: Bool, permanent: Bool = false, error: String? = nil,
+        operationID: String? = nil
+    ) {
+        self.generation = generation
+        self.power = power
+        self.applied = applied
+        self.permanent = permanent
+        self.error = error
+        self.operationID = operationID
+    }
+}
+
+/// A server as far as an observation can change it.
+package struct ObservedServer: Sendable, Hashable {
+    package var vmState: VMState
+    package var task: TaskState?
+    package var desiredPower: DesiredPower
+    package var generation: Int
+    package var operationID: String?
+
+    package init(vmState: VMState, task: TaskState?, desiredPower: DesiredPower, generation: Int, operationID: String?) {
+        self.vmState = vmState
+        self.task = task
+        self.desiredPower = desiredPower
+        self.generation = generation
+        self.operationID = operationID
+    }
+}
+
+/// What follows from an observation.
+package enum ObservationOutcome: Sendable, Hashable {
+    /// Only the power state is noted.
+    case noted
+    /// What was asked for is done.
+    case finished(VMState)
+    /// What was asked for cannot be done; the server is in this state.
+    case failed(VMState, String)
+    /// The guest stopped by itself: it is not started again.
+    case stoppedItself
+}
+
+extension ObservedServer {
+    /// Judges an observation. Pure: the same report twice gives the same end.
+    package func judge(_ observation: Observation) -> ObservationOutcome {
+        guard observation.generation >= generation else { return .noted }
+        guard let task else {
+            let off = observation.power == "shutoff" || observation.power == "crashed"
+            return vmState == .active && off && observation.applied && desiredPower == .running ? .stoppedItself : .noted
+        }
+        let target: VMState
+        switch task {
+        case .scheduling, .networking, .blockDeviceMapping, .spawning, .deleting: return .noted
+        case .poweringOff, .poweringOn, .rebooting, .rebootingHard, .pausing, .unpausing, .suspending, .resuming:
+            switch desiredPower {
+            case .running: target = .active
+            case .shutoff: target = .stopped
+            case .paused: target = .paused
+            case .suspended: target = .suspended
+            case .absent: return .noted
+            }
+        }
+        if !observation.applied {
+            guard observation.permanent else { return .noted }
+            let now: VMState =
+                switch observation.power {
+                case "running": .active
+                case "paused": .paused
+                case "suspended": .suspended
+                case "shutoff", "crashed": .stopped
+                default: .error
+                }
+            return .failed(now, observation.error ?? "The host could not do it.")
+        }
+        let done = operationID == nil || observation.operationID == operationID
+        return done && observation.power == desiredPower.rawValue ? .finished(target) : .noted
+    }
+}

@@ -1,0 +1,327 @@
+import JSON
+import Kernel
+
+/// A server as a client asks for it: the body of `POST /servers` after validation, in one form for all versions.
+package struct ServerRequest: Sendable {
+    package enum Networks: Sendable, Hashable {
+        /// Nothing was said (below 2.37) or `auto`: the one network that there is.
+        case automatic(required: Bool)
+        case none
+        case interfaces([InterfaceRequest])
+    }
+
+    package var name: String
+    package var description: String?
+    package var hostname: String?
+    package var imageID: String?
+    package var flavorRef: String
+    package var devices: [DeviceRequest]
+    package var networks: Networks
+    /// Names or ids; empty for the project's default.
+    package var securityGroups: [String]
+    package var keyName: String?
+    package var userData: String?
+    package var metadata: JSONObject
+    package var configDrive: Bool
+    package var zone: ZoneRequest
+    package var hints: JSONObject
+    package var minCount: Int
+    package var maxCount: Int
+    package var tags: [String]
+    package var diskConfig: String
+    package var accessIPv4: String?
+    package var accessIPv6: String?
+    package var adminPass: String?
+    package var returnsReservation: Bool
+    /// A group, by id, and other hints that this cloud knows.
+    package var groupID: String? { hints["group"]?.stringValue }
+
+    /// - Parameters:
+    ///   - body: the validated body.
+    ///   - networksRequired: whether the version wants `networks` named.
+    /// - Throws: 400 that names the field.
+    package init(_ body: JSONValue, networksRequired: Bool) throws {
+        let server = body["server"] ?? [:]
+        func text(_ name: String) -> String? { server[name]?.stringValue }
+        name = (text("name") ?? "").trimmedSpaces
+        description = text("description")
+        hostname = text("hostname")
+        flavorRef = text("flavorRef") ?? server["flavorRef"]?.intValue.map(String.init) ?? ""
+        metadata = server["metadata"]?.objectValue ?? [:]
+        keyName = text("key_name")
+        userData = text("user_data")
+        configDrive = server["config_drive"]?.boolValue ?? false
+        tags = (server["tags"]?.arrayValue ?? []).compactMap(\.stringValue).uniqued
+        diskConfig = text("OS-DCF:diskConfig") ?? "MANUAL"
+        accessIPv4 = text("accessIPv4").flatMap { $0.isEmpty ? nil : $0 }
+        accessIPv6 = text("accessIPv6").flatMap { $0.isEmpty ? nil : $0 }
+        adminPass = text("adminPass")
+        returnsReservation = server["return_reservation_id"]?.boolValue ?? false
+        securityGroups = (server["security_groups"]?.arrayValue ?? []).compactMap { $0["name"]?.stringValue }.uniqued
+        let hints = body["os:scheduler_hints"] ?? body["OS-SCH-HNT:scheduler_hints"]
+        self.hints = hints?.objectValue ?? [:]
+        let min = server["min_count"]?.intValue
+        let max = server["max_count"]?.intValue
+        minCount = min ?? 1
+        maxCount = max ?? minCount
+        guard minCount <= maxCount else { throw ResourceError.badRequest("min_count must be <= max_count") }
+        zone = try ZoneRequest(
+            text("availability_zone"), host: text("host"), node: text("hypervisor_hostname"))
+        networks = try ServerRequest.networks(server["networks"], required: networksRequired)
+        imageID = try ServerRequest.image(text("imageRef"))
+        devices = try (server["block_device_mapping_v2"]?.arrayValue ?? []).map { try DeviceRequest($0) }
+        try settleDevices()
+        try check()
+    }
+
+    private func check() throws {
+        if let userData, userData.utf8.count > 65_535 {
+            throw ResourceError.badRequest("Invalid input for field/attribute user_data. It is longer than 65535 bytes.")
+        }
+        if maxCount > 1, devices.contains(where: { $0.source == .volume }) {
+            throw ResourceError.badRequest("Cannot attach one or more volumes to multiple instances")
+        }
+        if case .interfaces(let list) = networks, maxCount > 1 {
+            if list.contains(where: { $0.portID != nil }) {
+                throw ResourceError.badRequest("Unable to launch multiple instances with a single configured port ID. Please launch your instance one by one with different ports.")
+            }
+            if list.contains(where: { $0.fixedIP != nil }) {
+                throw ResourceError.badRequest("max_count cannot be greater than 1 if an fixed_ip is specified.")
+            }
+        }
+    }
+
+    /// Brings `imageRef` and the boot device together: an image in a mapping to the local disk is the image.
+    private mutating func settleDevices() throws {
+        let boots = devices.filter { $0.bootIndex == 0 }
+        guard boots.count <= 1 else {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
+        }
+        if let boot = boots.first, boot.source == .image, boot.destination == .local {
+            if let imageID, imageID != boot.uuid {
+                throw ResourceError.badRequest("Block Device Mapping is Invalid: imageRef and the boot device name different images.")
+            }
+            imageID = boot.uuid
+            devices.removeAll { $0 == boot }
+        } else if imageID != nil, let boot = boots.first {
+            // What clients send for a boot from volume that was made of this very image.
+            guard boot.source == .image, boot.uuid == imageID else {
+                throw ResourceError.badRequest("Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
+            }
+            imageID = nil
+        }
+        guard imageID != nil || devices.contains(where: { $0.bootIndex == 0 }) else {
+            throw ResourceError.badRequest(
+                devices.isEmpty
+                    ? "Missing imageRef attribute"
+                    : "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
+        }
+        for device in devices where device.destination == .local {
+            throw ResourceError.badRequest(
+                "Block Device Mapping is Invalid: local disks beside the flavor's (source_type \(device.source.rawValue), destination_type local) are not supported.")
+        }
+        guard devices.count <= 25 else { throw ResourceError.badRequest("block_device_mapping_v2 has more than 25 items.") }
+    }
+
+    private static func image(_ text: String?) throws -> String? {
+        guard let text, !text.isEmpty else { return nil }
+        // An href ends in the id.
+        let last = text.split(separator: "/").last.map(String.init) ?? text
+        guard let uuid = UUID128(last) else { throw ResourceError.badRequest("Invalid imageRef provided.") }
+        return uuid.description
+    }
+
+    private static func networks(_ value: JSONValue?, required: Bool) throws -> Networks {
+        switch value {
+        case nil, .null?: return .automatic(required: false)
+        case .string("auto")?: return .automatic(required: true)
+        case .string("none")?: return .none
+        case .array(let list)?:
+            if list.isEmpty { return required ? .none : .automatic(required: false) }
+            return .interfaces(try list.map { try InterfaceRequest($0) })
+        default: throw ResourceError.badRequest("Invalid input for field/attribute networks.")
+        }
+    }
+}
+
+/// `az`, `az:host`, `az:host:node` or `az::node`.
+package struct ZoneRequest: Sendable, Hashable {
+    package var zone: String?
+    package var host: String?
+    package var node: String?
+
+    package init(_ text: String?, host: String?, node: String?) throws {
+        let parts = (text ?? "").split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+        guard parts.count <= 3 else {
+            throw ResourceError.badRequest("Unable to parse availability zone '\(text ?? "")': it must be zone, zone:host or zone:host:node.")
+        }
+        zone = parts.first.flatMap { $0.isEmpty ? nil : $0 }
+        let named = parts.count > 1 && !parts[1].isEmpty ? parts[1] : nil
+        let node2 = parts.count > 2 && !parts[2].isEmpty ? parts[2] : nil
+        if named != nil || node2 != nil, host != nil || node != nil {
+            throw ResourceError.badRequest("Unable to combine a host in availability_zone with host or hypervisor_hostname.")
+        }
+        self.host = named ?? host
+        self.node = node2 ?? node
+    }
+
+    /// The one host, where one was asked for. Hosts have one node each, of the same name.
+    package var target: String? { host ?? node }
+}
+
+/// One entry of `networks`.
+package struct InterfaceRequest: Sendable, Hashable {
+    package var networkID: String?
+    package var portID: String?
+    package var fixedIP: String?
+    package var tag: String?
+
+    package init(networkID: String? = nil, portID: String? = nil, fixedIP: String? = nil, tag: String? = nil) {
+        self.networkID = networkID
+        self.portID = portID
+        self.fixedIP = fixedIP
+        self.tag = tag
+    }
+
+    /// - Throws: 400 where neither a port nor a network is named.
+    package init(_ value: JSONValue) throws {
+        networkID = value["uuid"]?.stringValue.flatMap { UUID128($0)?.description }
+        portID = value["port"]?.stringValue.flatMap { UUID128($0)?.description }
+        fixedIP = value["fixed_ip"]?.stringValue
+        tag = value["tag"]?.stringValue
+        guard networkID != nil || portID != nil else {
+            throw ResourceError.badRequest("Invalid input for field/attribute networks: each item needs a uuid or a port.")
+        }
+        if portID != nil { networkID = nil }
+        if portID != nil, fixedIP != nil {
+            throw ResourceError.badRequest("Specified Fixed IP '\(fixedIP ?? "")' cannot be used with port '\(portID ?? "")': the two cannot be specified together.")
+        }
+    }
+
+    package var document: JSONValue {
+        [
+            "network": JSONValue(networkID), "port": JSONValue(portID), "fixed_ip": JSONValue(fixedIP),
+            "tag": JSONValue(tag),
+        ]
+    }
+
+    /// Reads `document`.
+    package init(stored value: JSONValue) {
+        networkID = value["network"]?.stringValue
+        portID = value["port"]?.stringValue
+        fixedIP = value["fixed_ip"]?.stringValue
+        tag = value["tag"]?.stringValue
+    }
+}
+
+/// One entry of `block_device_mapping_v2`.
+package struct DeviceRequest: Sendable, Hashable {
+    package enum Source: String, Sendable { case image, volume, snapshot, blank }
+    package enum Destination: String, Sendable { case local, volume }
+
+    package var source: Source
+    package var destination: Destination
+    package var uuid: String?
+    package var bootIndex: Int?
+    package var size: Int?
+    package var volumeType: String?
+    package var deletesOnTermination: Bool
+    package var device: String?
+    package var tag: String?
+
+    package init(_ value: JSONValue) throws {
+        guard let source = value["source_type"]?.stringValue.flatMap(Source.init(rawValue:)) else {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: source_type must be image, volume, snapshot or blank.")
+        }
+        self.source = source
+        let fallback: Destination = source == .volume || source == .snapshot ? .volume : .local
+        destination = value["destination_type"]?.stringValue.flatMap(Destination.init(rawValue:)) ?? fallback
+        uuid = value["uuid"]?.stringValue.flatMap { UUID128($0)?.description }
+        bootIndex = value["boot_index"].flatMap { $0.intValue ?? $0.stringValue.flatMap { Int($0) } }.flatMap { $0 < 0 ? nil : $0 }
+        size = value["volume_size"].flatMap { $0.intValue ?? $0.stringValue.flatMap { Int($0) } }
+        volumeType = value["volume_type"]?.stringValue
+        deletesOnTermination = value["delete_on_termination"]?.boolValue ?? false
+        device = value["device_name"]?.stringValue
+        tag = value["tag"]?.stringValue
+        if source != .blank, uuid == nil {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: a mapping with source_type \(source.rawValue) needs a uuid.")
+        }
+        if source == .volume || source == .snapshot, destination != .volume {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: source_type \(source.rawValue) needs destination_type volume.")
+        }
+        if source == .blank || source == .image, destination == .volume, size == nil {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: Images and blank volumes with destination_type volume need a volume_size.")
+        }
+        if let size, size < 1 { throw ResourceError.badRequest("Block Device Mapping is Invalid: volume_size must be at least 1.") }
+    }
+
+    package var document: JSONValue {
+        [
+            "source": .string(source.rawValue), "destination": .string(destination.rawValue), "uuid": JSONValue(uuid),
+            "boot_index": bootIndex.map { JSONValue($0) } ?? .null, "size": size.map { JSONValue($0) } ?? .null,
+            "volume_type": JSONValue(volumeType), "delete_on_termination": .bool(deletesOnTermination),
+            "device": JSONValue(device), "tag": JSONValue(tag),
+        ]
+    }
+
+    /// Reads `document`.
+    package init(stored value: JSONValue) {
+        source = value["source"]?.stringValue.flatMap(Source.init(rawValue:)) ?? .blank
+        destination = .volume
+        uuid = value["uuid"]?.stringValue
+        bootIndex = value["boot_index"]?.intValue
+        size = value["size"]?.intValue
+        volumeType = value["volume_type"]?.stringValue
+        deletesOnTermination = value["delete_on_termination"]?.boolValue ?? false
+        device = value["device"]?.stringValue
+        tag = value["tag"]?.stringValue
+    }
+}
+
+/// What a guest is called on the network.
+package enum HostName {
+    /// A name that fits RFC 1123, made of a server's name: other characters fall away or become dashes.
+    package static func sanitized(_ name: String, fallback: String) -> String {
+        var text = ""
+        for byte in name.lowercased().utf8 {
+            switch byte {
+            case 48...57, 97...122, UInt8(ascii: "-"): text.unicodeScalars.append(Unicode.Scalar(byte))
+            case UInt8(ascii: "_"), UInt8(ascii: " "), UInt8(ascii: "."): text += "-"
+            default: break
+            }
+        }
+        while text.hasPrefix("-") { text.removeFirst() }
+        text = String(text.prefix(63))
+        while text.hasSuffix("-") { text.removeLast() }
+        return text.isEmpty ? fallback : text
+    }
+}
+
+/// Names of disks as guests see them: `/dev/vda`, `/dev/vdb`, …
+package enum DeviceNames {
+    /// The first free name; nil when all are taken.
+    package static func free(taken: Set<String>) -> String? {
+        for letter in "abcdefghijklmnopqrstuvwxyz" {
+            let name = "/dev/vd\(letter)"
+            if !taken.contains(name) { return name }
+        }
+        return nil
+    }
+}
+
+extension Array where Element: Hashable {
+    /// Each element once, in the order of first appearance.
+    package var uniqued: [Element] {
+        var seen: Set<Element> = []
+        return filter { seen.insert($0).inserted }
+    }
+}
+
+extension String {
+    package var trimmedSpaces: String {
+        var text = Substring(self)
+        while text.first?.isWhitespace == true { text.removeFirst() }
+        while text.last?.isWhitespace == true { text.removeLast() }
+        return String(text)
+    }
+}

@@ -1,0 +1,182 @@
+/// How far a server is, as the tenant's resource. One static table says what may follow what; the SQL CHECK of
+/// `servers` and the documentation's diagram are made from it.
+package enum VMState: String, Sendable, CaseIterable {
+    case building, active, stopped, paused, suspended, error, deleted
+}
+
+/// What is being done with a server now.
+package enum TaskState: String, Sendable, CaseIterable {
+    case scheduling, networking
+    case blockDeviceMapping = "block_device_mapping"
+    case spawning
+    case poweringOff = "powering-off"
+    case poweringOn = "powering-on"
+    case rebooting
+    case rebootingHard = "rebooting_hard"
+    case pausing, unpausing, suspending, resuming, deleting
+}
+
+/// Power as Compute's API numbers it.
+package enum PowerState: Int, Sendable {
+    case none = 0
+    case running = 1
+    case paused = 3
+    case shutdown = 4
+    case crashed = 6
+    case suspended = 7
+
+    /// From an agent's report.
+    package init(reported: String) {
+        switch reported {
+        case "running": self = .running
+        case "paused": self = .paused
+        case "shutoff": self = .shutdown
+        case "crashed": self = .crashed
+        case "suspended": self = .suspended
+        default: self = .none
+        }
+    }
+}
+
+/// What the plane wants of a server's power.
+package enum DesiredPower: String, Sendable {
+    case running, shutoff, paused, suspended, absent
+}
+
+/// The static table of a server's states.
+package enum ServerStates {
+    /// Tasks that a server can be in, by state.
+    package static let tasks: [(state: VMState, tasks: [TaskState])] = [
+        (.building, [.scheduling, .networking, .blockDeviceMapping, .spawning, .deleting]),
+        (.active, [.poweringOff, .rebooting, .rebootingHard, .pausing, .suspending, .deleting]),
+        (.stopped, [.poweringOn, .rebootingHard, .deleting]),
+        (.paused, [.unpausing, .rebootingHard, .deleting]),
+        (.suspended, [.resuming, .rebootingHard, .deleting]),
+        (.error, [.poweringOff, .rebootingHard, .deleting]),
+        (.deleted, []),
+    ]
+
+    /// The condition on `vm_state` and `task_state` that `tasks` stands for.
+    package static var check: String {
+        tasks.map { entry in
+            guard !entry.tasks.isEmpty else { return "(vm_state = '\(entry.state.rawValue)' AND task_state IS NULL)" }
+            let words = entry.tasks.map { "'\($0.rawValue)'" }.joined(separator: ", ")
+            return "(vm_state = '\(entry.state.rawValue)' AND (task_state IS NULL OR task_state IN (\(words))))"
+        }.joined(separator: "\n            OR ")
+    }
+
+    /// The `status` of Compute's API.
+    package static func status(_ state: VMState, _ task: TaskState?) -> String {
+        switch (state, task) {
+        case (.active, .rebooting?): "REBOOT"
+        case (_, .rebootingHard?): "HARD_REBOOT"
+        case (.building, _): "BUILD"
+        case (.active, _): "ACTIVE"
+        case (.stopped, _): "SHUTOFF"
+        case (.paused, _): "PAUSED"
+        case (.suspended, _): "SUSPENDED"
+        case (.error, _): "ERROR"
+        case (.deleted, _): "DELETED"
+        }
+    }
+
+    /// `status` as SQL over the columns of the table `alias`.
+    package static func statusSQL(alias: String) -> String {
+        var text = "CASE WHEN \(alias).task_state = 'rebooting_hard' THEN 'HARD_REBOOT'"
+        text += " WHEN \(alias).task_state = 'rebooting' THEN 'REBOOT'"
+        for state in VMState.allCases where state != .deleted {
+            text += " WHEN \(alias).vm_state = '\(state.rawValue)' THEN '\(status(state, nil))'"
+        }
+        return text + " ELSE 'DELETED' END"
+    }
+
+    /// The states that a `status` filter asks for; empty for a word that is none.
+    package static func states(status: String) -> [(VMState, TaskState?)] {
+        switch status.uppercased() {
+        case "REBOOT": [(.active, .rebooting)]
+        case "HARD_REBOOT": tasks.filter { $0.tasks.contains(.rebootingHard) }.map { ($0.state, .rebootingHard) }
+        case let word: VMState.allCases.filter { self.status($0, nil) == word }.map { ($0, nil) }
+        }
+    }
+}
+
+/// What a tenant can ask for that changes a server's power.
+package enum PowerAction: String, Sendable, CaseIterable {
+    case start, stop
+    case rebootSoft = "reboot"
+    case rebootHard = "reboot_hard"
+    case pause, unpause, suspend, resume
+
+    /// The states from which it is possible.
+    package var from: [VMState] {
+        switch self {
+        case .start: [.stopped]
+        case .stop: [.active, .error]
+        case .rebootSoft: [.active]
+        case .rebootHard: [.active, .stopped, .paused, .suspended, .error]
+        case .pause: [.active]
+        case .unpause: [.paused]
+        case .suspend: [.active]
+        case .resume: [.suspended]
+        }
+    }
+
+    package var task: TaskState {
+        switch self {
+        case .start: .poweringOn
+        case .stop: .poweringOff
+        case .rebootSoft: .rebooting
+        case .rebootHard: .rebootingHard
+        case .pause: .pausing
+        case .unpause: .unpausing
+        case .suspend: .suspending
+        case .resume: .resuming
+        }
+    }
+
+    /// What the host shall do.
+    package var power: DesiredPower {
+        switch self {
+        case .start, .rebootSoft, .rebootHard, .unpause, .resume: .running
+        case .stop: .shutoff
+        case .pause: .paused
+        case .suspend: .suspended
+        }
+    }
+
+    /// Where it leads.
+    package var to: VMState {
+        switch power {
+        case .running: .active
+        case .shutoff: .stopped
+        case .paused: .paused
+        case .suspended: .suspended
+        case .absent: .deleted
+        }
+    }
+
+    /// The agent's word for a one-time act; nil for a change of level.
+    package var operationKind: String? {
+        switch self {
+        case .rebootSoft: "reboot-soft"
+        case .rebootHard: "reboot-hard"
+        default: nil
+        }
+    }
+
+    /// As the API's messages and the instance actions call it.
+    package var name: String { self == .rebootHard ? "reboot" : rawValue }
+}
+
+extension VMState {
+    /// What the host is to do with a server that rests in this state.
+    package var restingPower: DesiredPower {
+        switch self {
+        case .building, .active, .error: .running
+        case .stopped: .shutoff
+        case .paused: .paused
+        case .suspended: .suspended
+        case .deleted: .absent
+        }
+    }
+}

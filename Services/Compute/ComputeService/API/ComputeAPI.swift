@@ -1,0 +1,187 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import Logging
+import Telemetry
+import WebAPI
+import Workflow
+
+/// The service's API, from its parts' declarations.
+package enum ComputeAPI {
+    package static let minimum = Microversion(2, 1)
+    package static let maximum = Microversion(2, 96)
+
+    package static func make(
+        _ compute: Compute, publicURL: String, policyOverrides: [String: String] = [:],
+        authenticator: any Authenticating, metrics: Metrics
+    ) throws -> API {
+        try API(
+            service: ServiceDescription(
+                type: "compute", title: "Compute", faults: .compute,
+                negotiation: VersionNegotiation(
+                    minimum: minimum, maximum: maximum, serviceType: "compute",
+                    legacyHeader: "x-openstack-nova-api-version"),
+                publicURL: publicURL),
+            resources: [VersionRoutes.resource] + resources(compute), rules: Rule.extra,
+            policyOverrides: policyOverrides, authenticator: authenticator, ambient: compute.ambient,
+            log: compute.log, metrics: metrics)
+    }
+
+    private static func resources(_ compute: Compute) -> [Resource] {
+        [
+            FlavorRoutes(compute: compute).resource, FlavorDetailRoutes(compute: compute).resource,
+            KeypairRoutes(compute: compute).resource, ServerRoutes(compute: compute).resource,
+            ServerActionRoutes(compute: compute).resource, ServerMetadataRoutes(compute: compute).resource,
+            ServerTagRoutes(compute: compute).resource,
+        ]
+    }
+}
+
+/// Default rules of policy actions, by who may.
+enum Rule {
+    static let reader = "rule:project_reader_or_admin"
+    static let member = "rule:project_member_or_admin"
+    static let admin = "rule:admin_required or role:service"
+    static let anybody = "@"
+
+    /// Actions that no route has by itself.
+    static let extra: [String: String] = [
+        "os_compute_api:servers:index:get_all_tenants": admin,
+        "os_compute_api:servers:detail:get_all_tenants": admin,
+        "os_compute_api:servers:allow_all_filters": admin,
+        "os_compute_api:servers:create:forced_host": admin,
+        "os_compute_api:servers:show:host_status": admin,
+        "os_compute_api:os-extended-server-attributes": admin,
+        "os_compute_api:servers:show:flavor-extra-specs": reader,
+        "os_compute_api:os-flavor-access:all": admin,
+        "os_compute_api:os-flavor-extra-specs:show_all": anybody,
+        "os_compute_api:os-lock-server:unlock:unlock_override": admin,
+        "os_compute_api:os-instance-actions:events:details": admin,
+        "os_compute_api:os-instance-actions:events": admin,
+        "os_compute_api:os-server-groups:index:all_projects": admin,
+        "os_compute_api:os-used-limits:other_project": admin,
+        "os_compute_api:os-keypairs:other_user": admin,
+    ]
+}
+
+/// `GET /` and `GET /v2.1/`: what this endpoint speaks.
+enum VersionRoutes {
+    static let resource = Resource(
+        "version",
+        routes: [
+            Route(.get, "/", action: nil, "Versions of the API") { context in
+                .json(200, ["versions": [document(context, isDetailed: false)]])
+            },
+            Route(.get, "/v2.1", action: nil, "Version 2.1 of the API") { context in
+                .json(200, ["version": document(context, isDetailed: true)])
+            },
+        ])
+
+    private static func document(_ context: RequestContext, isDetailed: Bool) -> JSONValue {
+        var document: JSONObject = [
+            "id": "v2.1", "status": "CURRENT", "version": .string(ComputeAPI.maximum.description),
+            "min_version": .string(ComputeAPI.minimum.description), "updated": "2013-07-23T11:33:21Z",
+            "links": [["rel": "self", "href": .string("\(context.publicURL)/v2.1/")]],
+        ]
+        if isDetailed {
+            document["media-types"] = [
+                ["base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"]
+            ]
+        }
+        return .object(document)
+    }
+}
+
+/// Rows whose objects carry links, and members that are left out where there is nothing to say.
+struct LinkedRenderer: Sendable {
+    let url: String
+    /// `servers`, `flavors`
+    let path: String
+    /// Members that are left out instead of being null.
+    var optional: Set<String> = []
+
+    init(_ context: RequestContext, path: String, optional: Set<String> = []) {
+        url = context.publicURL
+        self.path = path
+        self.optional = optional
+    }
+
+    func object(_ rows: Rows, row: Int, _ fields: [Field], into writer: inout JSONWriter) {
+        writer.object { writer in
+            for (column, field) in fields.enumerated() {
+                let isNull = rows.utf8(row: row, column: column) == nil
+                if isNull, optional.contains(field.name) { continue }
+                writer.name(field.name)
+                switch field.expression {
+                case "'links'": links(Table.keyText(rows, row: row) ?? "", path, into: &writer)
+                case LinkedRenderer.imageExpression:
+                    isNull ? writer.value("") : reference(text(rows, row, column), "images", into: &writer)
+                case LinkedRenderer.flavorExpression:
+                    reference(text(rows, row, column), "flavors", into: &writer)
+                default: Table.renderValue(rows, row: row, column: column, field, into: &writer)
+                }
+            }
+        }
+    }
+
+    static let imageExpression = "t.image_id"
+    static let flavorExpression = "t.flavor->>'flavorid'"
+
+    private func text(_ rows: Rows, _ row: Int, _ column: Int) -> String {
+        rows.utf8(row: row, column: column).map { String(decoding: $0, as: UTF8.self) } ?? ""
+    }
+
+    private func reference(_ id: String, _ path: String, into writer: inout JSONWriter) {
+        writer.object { writer in
+            writer.field("id", id)
+            writer.arrayField("links") { $0.object { link in
+                link.field("rel", "bookmark")
+                link.field("href", "\(url)/\(path)/\(id)")
+            } }
+        }
+    }
+
+    func links(_ id: String, _ path: String, into writer: inout JSONWriter) {
+        writer.array { list in
+            list.object { link in
+                link.field("rel", "self")
+                link.field("href", "\(url)/v2.1/\(path)/\(id)")
+            }
+            list.object { link in
+                link.field("rel", "bookmark")
+                link.field("href", "\(url)/\(path)/\(id)")
+            }
+        }
+    }
+
+    /// A page as `{"servers": […], "servers_links": […]}`.
+    func list(
+        _ page: (rows: Rows, count: Int, more: Bool), _ fields: [Field], collection: String, context: RequestContext,
+        bytesPerRow: Int
+    ) -> Response {
+        var writer = JSONWriter(capacity: 256 + page.count * bytesPerRow)
+        writer.object {
+            $0.arrayField(collection) { list in
+                for row in 0..<page.count { object(page.rows, row: row, fields, into: &list) }
+            }
+            if page.more, page.count > 0, let last = Table.keyText(page.rows, row: page.count - 1) {
+                $0.arrayField(collection + "_links") { list in
+                    list.object {
+                        $0.field("rel", "next")
+                        $0.field("href", context.nextLink(marker: last))
+                    }
+                }
+            }
+        }
+        return .json(bytes: writer.bytes)
+    }
+}
+
+extension VersionRange {
+    static func from(_ minor: Int) -> VersionRange { VersionRange(from: Microversion(2, minor)) }
+    static func through(_ minor: Int) -> VersionRange { VersionRange(through: Microversion(2, minor)) }
+    static func between(_ from: Int, _ through: Int) -> VersionRange {
+        VersionRange(from: Microversion(2, from), through: Microversion(2, through))
+    }
+}

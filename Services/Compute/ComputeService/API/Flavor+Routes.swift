@@ -1,0 +1,201 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Flavors: lists and single ones, making and removing them.
+struct FlavorRoutes: Sendable {
+    let compute: Compute
+
+    static let hidden = "never"
+
+    static let table = Table(
+        "flavors t", key: "t.flavorid", defaultSort: [("flavorid", false)],
+        fields: [
+            Field("id", .text, "t.flavorid"), Field("name"), Field("ram", .number, "t.memory_mb"),
+            Field("disk", .number, "t.root_gb"),
+            Field("swap", .json, "CASE WHEN t.swap_mb = 0 THEN '\"\"' ELSE t.swap_mb::text END", versions: .through(74)),
+            Field("swap", .number, "t.swap_mb", versions: .from(75)),
+            Field("OS-FLV-EXT-DATA:ephemeral", .number, "t.ephemeral_gb"),
+            Field("OS-FLV-DISABLED:disabled", .boolean, "t.disabled"), Field("vcpus", .number),
+            Field("os-flavor-access:is_public", .boolean, "t.is_public"),
+            Field("rxtx_factor", .json, "to_json(t.rxtx_factor)"), Field("links", .text, "'links'"),
+            Field("description", versions: .from(55)),
+            Field("extra_specs", .json, versions: .from(61), visibleBy: "os_compute_api:os-flavor-extra-specs:show_all"),
+            Field("minRam", .number, "t.memory_mb", filter: .custom { value in
+                guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minRam filter [\(value.prefix(64))]") }
+                return "t.memory_mb >= \(number)"
+            }, visibleBy: hidden),
+            Field("minDisk", .number, "t.root_gb", filter: .custom { value in
+                guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minDisk filter [\(value.prefix(64))]") }
+                return "t.root_gb >= \(number)"
+            }, visibleBy: hidden),
+            Field("flavorid", .text, "t.flavorid", sortable: true, visibleBy: hidden),
+            Field("name", .text, "t.name", sortable: true, visibleBy: hidden),
+            Field("memory_mb", .number, "t.memory_mb", sortable: true, visibleBy: hidden),
+            Field("root_gb", .number, "t.root_gb", sortable: true, visibleBy: hidden),
+            Field("vcpus", .number, "t.vcpus", sortable: true, visibleBy: hidden),
+            Field("created_at", .number, "t.created_at", sortable: true, visibleBy: hidden),
+        ])
+
+    /// Fields of `/flavors` without detail.
+    static let short: Set<String> = ["id", "name", "links", "description"]
+
+    var resource: Resource {
+        Resource(
+            "flavor", fields: FlavorRoutes.table.fields,
+            routes: [
+                Route(.get, "/v2.1/flavors", action: "os_compute_api:flavors:index", rule: Rule.anybody, "List flavors") {
+                    try await list($0, only: FlavorRoutes.short)
+                },
+                Route(.get, "/v2.1/flavors/detail", action: "os_compute_api:flavors:detail", rule: Rule.anybody, "List flavors with details") {
+                    try await list($0, only: nil)
+                },
+                Route(.get, "/v2.1/flavors/{flavor_id}", action: "os_compute_api:flavors:show", rule: Rule.anybody, "Show a flavor", handler: show),
+                Route(
+                    .post, "/v2.1/flavors", action: "os_compute_api:os-flavor-manage:create", rule: Rule.admin,
+                    body: .json(FlavorRoutes.createSchema), "Create a flavor", handler: create),
+                Route(
+                    .put, "/v2.1/flavors/{flavor_id}", action: "os_compute_api:os-flavor-manage:update",
+                    rule: Rule.admin, versions: .from(55),
+                    body: .json(.wrapped("flavor", .object([.init("description", .nullable(.text(65_535)), required: true)]))),
+                    "Change a flavor's description", handler: update),
+                Route(
+                    .delete, "/v2.1/flavors/{flavor_id}", action: "os_compute_api:os-flavor-manage:delete",
+                    rule: Rule.admin, status: 202, "Delete a flavor", handler: delete),
+            ])
+    }
+
+    private static let createSchema = BodySchema.wrapped(
+        "flavor",
+        .object([
+            .init("name", .name, required: true), .init("id", .nullable(.oneOf([.text, .integer]))),
+            .init("ram", .integer(min: 1, max: Int(Int32.max)), required: true),
+            .init("vcpus", .integer(min: 1, max: 1024), required: true),
+            .init("disk", .integer(min: 0, max: 1 << 20), required: true),
+            .init("OS-FLV-EXT-DATA:ephemeral", .integer(min: 0, max: 1 << 20)),
+            .init("swap", .integer(min: 0, max: Int(Int32.max))),
+            .init("rxtx_factor", .oneOf([.number, .text])), .init("os-flavor-access:is_public", .boolean),
+            .init("description", .nullable(.text(65_535)), versions: .from(55)),
+        ]))
+
+    // MARK: reading
+
+    /// What this caller may see.
+    static func scope(_ context: RequestContext, isPublic: Bool?) throws -> SQL {
+        let mine: SQL = "EXISTS (SELECT 1 FROM flavor_access a WHERE a.flavor_id = t.id AND a.project_id = \(try context.caller.projectID))"
+        guard context.allows("os_compute_api:os-flavor-access:all") else {
+            return "(t.is_public OR \(mine)) AND NOT t.disabled"
+        }
+        switch isPublic {
+        case nil: return "true"
+        case true?: return "t.is_public"
+        case false?: return "NOT t.is_public"
+        }
+    }
+
+    private func list(_ context: RequestContext, only names: Set<String>?) async throws -> Response {
+        try context.authorize(target: .none)
+        var isPublic: Bool? = true
+        if let text = context.query["is_public"] {
+            isPublic = text.lowercased() == "none" ? nil : BodySchema.boolean(text)
+            if isPublic == nil, text.lowercased() != "none" {
+                throw ResourceError.badRequest("Invalid is_public filter [\(text.prefix(64))]")
+            }
+        }
+        let request = try context.listRequest(filters: ["minRam", "minDisk"], ignoring: ["is_public"])
+        let scope = try FlavorRoutes.scope(context, isPublic: isPublic)
+        let renderer = LinkedRenderer(context, path: "flavors")
+        let fields = FlavorRoutes.table.visible(context, only: names)
+        return try await compute.database.read { connection in
+            let page = try FlavorRoutes.table.page(connection, context, request, fields: fields, scope: scope)
+            return renderer.list(page, fields, collection: "flavors", context: context, bytesPerRow: 512)
+        }
+    }
+
+    private func show(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = context.parameter("flavor_id")
+        let scope = try FlavorRoutes.scope(context, isPublic: nil)
+        return try await compute.database.read { connection in
+            try FlavorRoutes.response(connection, context, where: "t.flavorid = \(id) AND \(scope)", id: id)
+        }
+    }
+
+    static func response(
+        _ connection: Connection, _ context: RequestContext, where condition: SQL, id: String
+    ) throws -> Response {
+        let fields = table.visible(context)
+        let rows = try table.query(connection, fields, where: condition)
+        guard !rows.isEmpty else { throw missing(id) }
+        return .object {
+            $0.name("flavor")
+            LinkedRenderer(context, path: "flavors").object(rows, row: 0, fields, into: &$0)
+        }
+    }
+
+    static func missing(_ id: String) -> ResourceError { .notFound("Flavor \(id.prefix(255)) could not be found.") }
+
+    // MARK: writing
+
+    private func create(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let flavor = context.body["flavor"] ?? [:]
+        let given = flavor["id"].flatMap { $0.stringValue ?? $0.intValue.map(String.init) }
+        let id = given.flatMap { $0.isEmpty || $0 == "auto" ? nil : $0 } ?? compute.ambient.newUUID().description
+        let name = (flavor["name"]?.stringValue ?? "").trimmedSpaces
+        let factor = flavor["rxtx_factor"]?.doubleValue ?? flavor["rxtx_factor"]?.stringValue.flatMap { Double($0) } ?? 1
+        guard factor > 0, factor.isFinite else { throw ResourceError.badRequest("Invalid input for field/attribute rxtx_factor. It must be greater than 0.") }
+        let allowed = id.utf8.allSatisfy { $0 >= 48 && $0 <= 57 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || [45, 46, 95, 32].contains($0) }
+        guard allowed, id == id.trimmedSpaces else {
+            throw ResourceError.badRequest("Invalid input for field/attribute id. Value: \(id.prefix(64)). It may have letters, digits, '.', '-', '_' and spaces inside.")
+        }
+        @Sendable func number(_ name: String) -> Int { flavor[name]?.intValue ?? 0 }
+        let now = compute.ambient.now
+        let uuid = compute.ambient.newUUID()
+        return try await context.write(compute.database) { connection in
+            do {
+                _ = try connection.savepoint { connection in
+                    try connection.execute(
+                        """
+                        INSERT INTO flavors (id, flavorid, name, description, vcpus, memory_mb, root_gb, ephemeral_gb,
+                            swap_mb, rxtx_factor, is_public, created_at)
+                        VALUES (\(uuid), \(id), \(name), \(flavor["description"]?.stringValue), \(number("vcpus")),
+                            \(number("ram")), \(number("disk")), \(number("OS-FLV-EXT-DATA:ephemeral")),
+                            \(number("swap")), \(factor), \(flavor["os-flavor-access:is_public"]?.boolValue ?? true), \(now))
+                        """)
+                }
+            } catch let error as DatabaseError where error.isUniqueViolation {
+                throw ResourceError.conflict(
+                    error.constraint == "flavors_name_key"
+                        ? "Flavor with name \(name) already exists." : "Flavor with ID \(id) already exists.")
+            }
+            let response = try FlavorRoutes.response(connection, context, where: "t.id = \(uuid)", id: id)
+            return Change(response, "flavor", id, content: flavor)
+        }
+    }
+
+    private func update(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = context.parameter("flavor_id")
+        let description = context.body["flavor"]?["description"]?.stringValue
+        let now = compute.ambient.now
+        return try await context.write(compute.database) { connection in
+            try connection.execute("UPDATE flavors SET description = \(description), updated_at = \(now) WHERE flavorid = \(id)")
+            let response = try FlavorRoutes.response(connection, context, where: "t.flavorid = \(id)", id: id)
+            return Change(response, "flavor", id, content: ["description": JSONValue(description)])
+        }
+    }
+
+    private func delete(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = context.parameter("flavor_id")
+        return try await context.write(compute.database) { connection in
+            guard try connection.execute("DELETE FROM flavors WHERE flavorid = \(id)") == 1 else {
+                throw FlavorRoutes.missing(id)
+            }
+            return Change(.empty(202), "flavor", id)
+        }
+    }
+}

@@ -1,0 +1,168 @@
+import ComputeCore
+import Crypto
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Key pairs: public keys that users keep for their servers.
+struct KeypairRoutes: Sendable {
+    let compute: Compute
+
+    static let fields: [Field] = [
+        Field("name"), Field("public_key"), Field("fingerprint"), Field("type", versions: .from(2)),
+    ]
+
+    static let detail: [Field] = fields + [
+        Field("user_id"), Field("id", .number), Field("created_at", .timestampMicroseconds),
+        Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"), Field("updated_at", .json, "NULL"),
+    ]
+
+    private static let path = "/v2.1/os-keypairs"
+
+    var resource: Resource {
+        let path = KeypairRoutes.path
+        return Resource(
+            "keypair", fields: KeypairRoutes.detail,
+            routes: [
+                Route(.get, path, action: "os_compute_api:os-keypairs:index", rule: "rule:admin_or_owner", "List key pairs", handler: list),
+                Route(
+                    .post, path, action: "os_compute_api:os-keypairs:create", rule: "rule:admin_or_owner",
+                    body: .json(KeypairRoutes.schema), status: 201, "Import or generate a key pair", handler: create),
+                Route(.get, path + "/{keypair_name}", action: "os_compute_api:os-keypairs:show", rule: "rule:admin_or_owner", "Show a key pair", handler: show),
+                Route(.delete, path + "/{keypair_name}", action: "os_compute_api:os-keypairs:delete", rule: "rule:admin_or_owner", status: 204, "Delete a key pair", handler: delete),
+            ])
+    }
+
+    private static let schema = BodySchema.wrapped(
+        "keypair",
+        .object([
+            .init("name", .name, required: true), .init("public_key", .nullable(.text(16_384)), versions: .through(91)),
+            .init("public_key", .text(16_384), required: true, versions: .from(92)),
+            .init("type", .enumeration(["ssh", "x509"]), versions: .from(2)),
+            .init("user_id", .nullable(.text), versions: .from(10)),
+        ]))
+
+    /// Whose key pairs: the caller's, or from 2.10 on another user's for those who may.
+    private func user(_ context: RequestContext, _ asked: String?) throws -> String {
+        let caller = try context.caller
+        let user = context.version(atLeast: 2, 10) ? asked ?? caller.userID : caller.userID
+        try context.authorize(target: ["user_id": user])
+        return user
+    }
+
+    private func list(_ context: RequestContext) async throws -> Response {
+        let user = try user(context, context.query["user_id"])
+        let request = try context.listRequest(filters: [])
+        let fields = KeypairRoutes.fields.filter { $0.versions.contains(context.version) }
+        let isPaged = context.version(atLeast: 2, 35)
+        let table = Table("keypairs t", key: "t.name", defaultSort: [("name", false)], fields: fields + [Field("name", sortable: true, visibleBy: FlavorRoutes.hidden)])
+        return try await compute.database.read { connection in
+            let page = try table.page(
+                connection, context, isPaged ? request : ListRequest(), fields: fields, scope: "t.user_id = \(user)")
+            return .object(capacity: 256 + page.count * 1024) {
+                $0.arrayField("keypairs") { list in
+                    for row in 0..<page.count {
+                        list.object { $0.objectField("keypair") { Table.render(page.rows, row: row, fields, into: &$0) } }
+                    }
+                }
+                if isPaged, page.more, let last = Table.keyText(page.rows, row: page.count - 1) {
+                    $0.arrayField("keypairs_links") { $0.object {
+                        $0.field("rel", "next")
+                        $0.field("href", context.nextLink(marker: last))
+                    } }
+                }
+            }
+        }
+    }
+
+    private static func missing(_ name: String, _ user: String) -> ResourceError {
+        .notFound("Keypair \(name.prefix(255)) not found for user \(user)")
+    }
+
+    private func show(_ context: RequestContext) async throws -> Response {
+        let user = try user(context, context.query["user_id"])
+        let name = context.parameter("keypair_name")
+        let table = Table("keypairs t", fields: KeypairRoutes.detail)
+        return try await compute.database.read { connection in
+            guard
+                let response = try table.response(
+                    connection, context, name: "keypair", where: "t.user_id = \(user) AND t.name = \(name)")
+            else { throw KeypairRoutes.missing(name, user) }
+            return response
+        }
+    }
+
+    private func create(_ context: RequestContext) async throws -> Response {
+        let keypair = context.body["keypair"] ?? [:]
+        let user = try user(context, keypair["user_id"]?.stringValue)
+        let name = (keypair["name"]?.stringValue ?? "").trimmedSpaces
+        try KeypairRoutes.check(name: name, modern: context.version(atLeast: 2, 92))
+        guard keypair["type"]?.stringValue ?? "ssh" == "ssh" else {
+            throw ResourceError.badRequest("Invalid input for field/attribute type. Value: x509. Only ssh keys are supported.")
+        }
+        var publicKey = (keypair["public_key"]?.stringValue ?? "").trimmedSpaces
+        var privateKey: String?
+        if publicKey.isEmpty {
+            guard !context.version(atLeast: 2, 92) else {
+                throw ResourceError.badRequest("Invalid input for field/attribute public_key. It must not be empty.")
+            }
+            (publicKey, privateKey) = generate(comment: "Generated-by-Wolke")
+        }
+        let key = try SSHPublicKey(publicKey)
+        let fingerprint = Insecure.MD5.hash(data: key.blob).map { Hexadecimal.encode([$0]) }.joined(separator: ":")
+        let now = compute.ambient.now
+        let (stored, generated) = (publicKey, privateKey)
+        return try await context.write(compute.database) { connection in
+            try Compute.quota.reserve(connection, project: "user:\(user)", [("compute:key_pairs", 1)])
+            let added = try connection.execute(
+                """
+                INSERT INTO keypairs (user_id, name, type, fingerprint, public_key, created_at)
+                VALUES (\(user), \(name), 'ssh', \(fingerprint), \(stored), \(now)) ON CONFLICT DO NOTHING
+                """)
+            if added == 0 { throw ResourceError.conflict("Key pair '\(name)' already exists.") }
+            var answer: JSONObject = [
+                "name": .string(name), "public_key": .string(stored), "fingerprint": .string(fingerprint),
+                "user_id": .string(user),
+            ]
+            if context.version(atLeast: 2, 2) { answer["type"] = "ssh" }
+            if let generated { answer["private_key"] = .string(generated) }
+            let status = context.version(atLeast: 2, 2) ? 201 : 200
+            return Change(
+                .json(status, ["keypair": .object(answer)]), "keypair", name,
+                content: ["name": .string(name), "fingerprint": .string(fingerprint)])
+        }
+    }
+
+    private static func check(name: String, modern: Bool) throws {
+        let extra: [UInt8] = modern ? [45, 95, 32, 64, 46] : [45, 95, 32]
+        let fine = !name.isEmpty && name.utf8.allSatisfy {
+            $0 >= 48 && $0 <= 57 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || extra.contains($0)
+        }
+        guard fine else {
+            throw ResourceError.badRequest("Keypair data is invalid: Keypair name contains unsafe characters: '\(name.prefix(64))'")
+        }
+    }
+
+    private func generate(comment: String) -> (publicKey: String, privateKey: String) {
+        let key = Curve25519.Signing.PrivateKey()
+        let publicKey = Array(key.publicKey.rawRepresentation)
+        let file = SSHFormat.ed25519PrivateKey(
+            seed: Array(key.rawRepresentation), publicKey: publicKey, comment: comment,
+            check: UInt32(truncatingIfNeeded: compute.ambient.random.next()))
+        let text = "ssh-ed25519 \(Base64Text.encode(SSHFormat.ed25519Blob(publicKey: publicKey))) \(comment)"
+        return (text, file)
+    }
+
+    private func delete(_ context: RequestContext) async throws -> Response {
+        let user = try user(context, context.query["user_id"])
+        let name = context.parameter("keypair_name")
+        return try await context.write(compute.database) { connection in
+            guard try connection.execute("DELETE FROM keypairs WHERE user_id = \(user) AND name = \(name)") == 1 else {
+                throw KeypairRoutes.missing(name, user)
+            }
+            try Compute.quota.release(connection, project: "user:\(user)", [("compute:key_pairs", 1)])
+            return Change(.empty(context.version(atLeast: 2, 2) ? 204 : 202), "keypair", name)
+        }
+    }
+}

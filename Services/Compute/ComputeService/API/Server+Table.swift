@@ -1,0 +1,193 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Servers as clients see them, by version.
+enum ServerTable {
+    private static let hidden = FlavorRoutes.hidden
+    private static let operators = "os_compute_api:os-extended-server-attributes"
+
+    static let table = Table(
+        "servers t", defaultSort: [("created_at", true)], fields: basics + extended + attributes + filters)
+
+    /// Fields of `/servers` without detail.
+    static let short: Set<String> = ["id", "name", "links"]
+    /// Left out where there is nothing to say.
+    static let optional: Set<String> = ["fault", "progress", "security_groups", "server_groups"]
+
+    private static let basics: [Field] = [
+        Field("id"), Field("name"), Field("status", .text, ServerStates.statusSQL(alias: "t")),
+        Field("tenant_id", .text, "t.project_id"), Field("user_id"), Field("metadata", .json, "t.metadata"),
+        Field("hostId", .text, "CASE WHEN t.host IS NULL THEN '' ELSE encode(sha224(convert_to(t.project_id || t.host, 'UTF8')), 'hex') END"),
+        Field("image", .text, LinkedRenderer.imageExpression),
+        Field("flavor", .text, LinkedRenderer.flavorExpression, versions: .through(46)),
+        Field("flavor", .json, "t.flavor - 'flavorid'", versions: .from(47)),
+        Field("created", .timestamp, "t.created_at"), Field("updated", .timestamp, "t.updated_at"),
+        Field("addresses", .json, addresses), Field("accessIPv4", .text, "coalesce(t.access_ip_v4, '')"),
+        Field("accessIPv6", .text, "coalesce(t.access_ip_v6, '')"), Field("links", .text, "'links'"),
+        Field("OS-DCF:diskConfig", .text, "t.disk_config"),
+        Field("progress", .number, "CASE WHEN t.vm_state IN ('active', 'building') THEN t.progress END"),
+        Field("config_drive", .text, "CASE WHEN t.config_drive THEN 'True' ELSE '' END"), Field("key_name"),
+        Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault - 'details' END"),
+        Field("security_groups", .json, groups),
+    ]
+
+    private static let extended: [Field] = [
+        Field("OS-EXT-AZ:availability_zone", .text, "coalesce(t.availability_zone, '')"),
+        Field("OS-EXT-STS:task_state", .text, "t.task_state"), Field("OS-EXT-STS:vm_state", .text, "t.vm_state"),
+        Field("OS-EXT-STS:power_state", .number, "t.power_state"),
+        Field("OS-SRV-USG:launched_at", .timestampMicroseconds, "t.launched_at"),
+        Field("OS-SRV-USG:terminated_at", .timestampMicroseconds, "t.terminated_at"),
+        Field("os-extended-volumes:volumes_attached", .json, volumes("json_build_object('id', v.volume_id)"), versions: .through(2)),
+        Field(
+            "os-extended-volumes:volumes_attached", .json,
+            volumes("json_build_object('id', v.volume_id, 'delete_on_termination', v.delete_on_termination)"), versions: .from(3)),
+        Field("locked", .boolean, "t.locked_by IS NOT NULL", versions: .from(9)),
+        Field("description", versions: .from(19)), Field("tags", .json, "to_json(t.tags)", versions: .from(26)),
+        Field("trusted_image_certificates", .json, "NULL", versions: .from(63)),
+        Field("server_groups", .json, "CASE WHEN t.group_id IS NULL THEN '[]'::json ELSE json_build_array(t.group_id) END", versions: .from(71)),
+        Field("locked_reason", versions: .from(73)),
+        Field("pinned_availability_zone", .text, "t.pinned_zone", versions: .from(96)),
+    ]
+
+    private static let attributes: [Field] = [
+        Field("OS-EXT-SRV-ATTR:host", .text, "t.host", visibleBy: operators),
+        Field("OS-EXT-SRV-ATTR:hypervisor_hostname", .text, "t.host", visibleBy: operators),
+        Field("OS-EXT-SRV-ATTR:instance_name", .text, "'instance-' || left(t.id::text, 8)", visibleBy: operators),
+        Field("OS-EXT-SRV-ATTR:reservation_id", .text, "t.reservation_id", versions: .from(3), visibleBy: operators),
+        Field("OS-EXT-SRV-ATTR:launch_index", .number, "t.launch_index", versions: .from(3), visibleBy: operators),
+        Field("OS-EXT-SRV-ATTR:hostname", .text, "t.hostname", versions: .between(3, 89), visibleBy: operators),
+        Field("OS-EXT-SRV-ATTR:hostname", .text, "t.hostname", versions: .from(90)),
+        Field("OS-EXT-SRV-ATTR:kernel_id", .text, "''", versions: .from(3), visibleBy: operators),
+        Field("OS-EXT-SRV-ATTR:ramdisk_id", .text, "''", versions: .from(3), visibleBy: operators),
+        Field("OS-EXT-SRV-ATTR:root_device_name", .text, "t.root_device", versions: .from(3), visibleBy: operators),
+        Field("OS-EXT-SRV-ATTR:user_data", .text, "t.user_data", versions: .from(3), visibleBy: operators),
+        Field("host_status", .text, hostStatus, versions: .from(16), visibleBy: "os_compute_api:servers:show:host_status"),
+    ]
+
+    private static let hostStatus = """
+        CASE WHEN t.host IS NULL THEN '' ELSE coalesce((SELECT CASE WHEN c.forced_down THEN 'DOWN'
+            WHEN NOT c.enabled THEN 'MAINTENANCE' WHEN c.last_seen_at > now() - interval '60 seconds' THEN 'UP'
+            ELSE 'DOWN' END FROM compute_services c WHERE c.host = t.host), 'UNKNOWN') END
+        """
+
+    private static let addresses = """
+        coalesce((SELECT json_object_agg(a.name, a.list) FROM (
+            SELECT n.name, json_agg(json_build_object('version', CASE WHEN strpos(x.address, ':') > 0 THEN 6 ELSE 4 END,
+                'addr', x.address, 'OS-EXT-IPS:type', x.type, 'OS-EXT-IPS-MAC:mac_addr', x.mac)
+                ORDER BY x.place, x.type, x.rank) AS list
+            FROM (
+                SELECT p.network_id, f.ip_address AS address, 'fixed' AS type, p.mac_address AS mac,
+                    i.position AS place, f.position AS rank
+                FROM server_interfaces i JOIN ports p ON p.id = i.port_id JOIN port_fixed_ips f ON f.port_id = p.id
+                WHERE i.server_id = t.id
+                UNION ALL
+                SELECT p.network_id, l.floating_ip_address, 'floating', p.mac_address, i.position, 0
+                FROM server_interfaces i JOIN ports p ON p.id = i.port_id JOIN floating_ips l ON l.port_id = p.id
+                WHERE i.server_id = t.id
+            ) x JOIN networks n ON n.id = x.network_id GROUP BY n.name) a), '{}')
+        """
+
+    private static let groups = """
+        (SELECT json_agg(json_build_object('name', g.name)) FROM (
+            SELECT DISTINCT s.id, s.name FROM server_interfaces i JOIN port_security_groups b ON b.port_id = i.port_id
+            JOIN security_groups s ON s.id = b.security_group_id WHERE i.server_id = t.id ORDER BY s.name) g)
+        """
+
+    private static func volumes(_ object: String) -> String {
+        "coalesce((SELECT json_agg(\(object) ORDER BY v.device) FROM server_volumes v WHERE v.server_id = t.id), '[]')"
+    }
+
+    // MARK: filters and sort keys
+
+    /// Filters for everybody; some from a version on.
+    static func names(_ context: RequestContext, isOperator: Bool) -> Set<String> {
+        var names: Set<String> = ["name", "status", "image", "flavor", "ip", "ip6", "changes-since", "reservation_id", "uuid"]
+        if context.version(atLeast: 2, 26) { names.formUnion(["tags", "tags-any", "not-tags", "not-tags-any"]) }
+        if context.version(atLeast: 2, 66) { names.insert("changes-before") }
+        if context.version(atLeast: 2, 73) { names.insert("locked") }
+        if context.version(atLeast: 2, 83) {
+            names.formUnion(["availability_zone", "config_drive", "key_name", "created_at", "launched_at", "terminated_at",
+                "power_state", "task_state", "vm_state", "progress", "user_id"])
+        }
+        if isOperator { names.formUnion(everything) }
+        return names
+    }
+
+    /// All filters that an operator has.
+    static let everything: Set<String> = [
+        "host", "hypervisor_hostname", "node", "project_id", "tenant_id", "user_id", "availability_zone", "vm_state", "task_state",
+        "power_state", "config_drive", "key_name", "launch_index", "hostname", "description", "instance_uuid",
+        "reservation_id", "uuid", "root_device_name", "access_ip_v4", "access_ip_v6",
+    ]
+
+    private static func time(_ condition: @escaping @Sendable (Timestamp) -> SQL) -> Field.Filter {
+        .custom { value in
+            guard let time = Timestamp(value) else {
+                throw ResourceError.badRequest("Invalid filter value '\(value.prefix(64))': it is no ISO 8601 time.")
+            }
+            return condition(time)
+        }
+    }
+
+    private static func hiddenField(_ name: String, _ expression: String, _ filter: Field.Filter?, sortable: Bool = false) -> Field {
+        Field(name, .text, expression, filter: filter, sortable: sortable, visibleBy: hidden)
+    }
+
+    private static func words(_ text: String) -> [String] { text.split(separator: ",").map(String.init) }
+
+    private static let filters: [Field] = [
+        hiddenField("name", "t.name", .regex, sortable: true), hiddenField("display_name", "t.name", nil, sortable: true),
+        hiddenField("status", "t.vm_state", .custom(status)),
+        hiddenField("image", "t.image_id", .custom { "t.image_id::text = \(Href.lastSegment($0))" }),
+        hiddenField("flavor", "t.flavor_id", .custom { "t.flavor->>'flavorid' = \(Href.lastSegment($0))" }),
+        hiddenField("ip", "t.id", .custom { value in
+            "EXISTS (SELECT 1 FROM server_interfaces i JOIN port_fixed_ips f ON f.port_id = i.port_id WHERE i.server_id = t.id AND f.ip_address ~ \(value) AND strpos(f.ip_address, ':') = 0)"
+        }),
+        hiddenField("ip6", "t.id", .custom { value in
+            "EXISTS (SELECT 1 FROM server_interfaces i JOIN port_fixed_ips f ON f.port_id = i.port_id WHERE i.server_id = t.id AND f.ip_address ~ \(value) AND strpos(f.ip_address, ':') > 0)"
+        }),
+        hiddenField("changes-since", "t.updated_at", time { "t.updated_at >= \($0)" }),
+        hiddenField("changes-before", "t.updated_at", time { "t.updated_at <= \($0)" }),
+        hiddenField("tags", "t.tags", .custom { "t.tags @> \(words($0))::text[]" }),
+        hiddenField("tags-any", "t.tags", .custom { "t.tags && \(words($0))::text[]" }),
+        hiddenField("not-tags", "t.tags", .custom { "NOT t.tags @> \(words($0))::text[]" }),
+        hiddenField("not-tags-any", "t.tags", .custom { "NOT t.tags && \(words($0))::text[]" }),
+        hiddenField("locked", "(t.locked_by IS NOT NULL)", .boolean),
+        hiddenField("config_drive", "t.config_drive", .boolean, sortable: true),
+        hiddenField("host", "t.host", .equals, sortable: true), hiddenField("node", "t.host", .equals, sortable: true),
+        hiddenField("hypervisor_hostname", "t.host", .equals),
+        hiddenField("project_id", "t.project_id", .equals, sortable: true),
+        hiddenField("tenant_id", "t.project_id", .equals), hiddenField("user_id", "t.user_id", .equals, sortable: true),
+        hiddenField("availability_zone", "t.availability_zone", .equals, sortable: true),
+        hiddenField("vm_state", "t.vm_state", .equals, sortable: true),
+        hiddenField("task_state", "t.task_state", .equals, sortable: true),
+        hiddenField("power_state", "t.power_state", .equals, sortable: true),
+        hiddenField("key_name", "t.key_name", .equals, sortable: true),
+        hiddenField("launch_index", "t.launch_index", .equals, sortable: true),
+        hiddenField("hostname", "t.hostname", .regex, sortable: true),
+        hiddenField("description", "t.description", .regex), hiddenField("instance_uuid", "t.id", .equals),
+        hiddenField("uuid", "t.id", .equals, sortable: true), hiddenField("reservation_id", "t.reservation_id", .equals),
+        hiddenField("root_device_name", "t.root_device", .equals, sortable: true),
+        hiddenField("progress", "t.progress", .equals, sortable: true),
+        hiddenField("access_ip_v4", "t.access_ip_v4", .equals, sortable: true),
+        hiddenField("access_ip_v6", "t.access_ip_v6", .equals, sortable: true),
+        hiddenField("created_at", "t.created_at", time { "t.created_at >= \($0)" }, sortable: true),
+        hiddenField("updated_at", "t.updated_at", nil, sortable: true),
+        hiddenField("launched_at", "t.launched_at", time { "t.launched_at >= \($0)" }, sortable: true),
+        hiddenField("terminated_at", "t.terminated_at", time { "t.terminated_at >= \($0)" }, sortable: true),
+    ]
+
+    private static func status(_ value: String) throws -> SQL {
+        let states = ServerStates.states(status: value)
+        // A word that is no status fits no server, as in Nova.
+        guard !states.isEmpty else { return "false" }
+        let terms = states.map { state, task -> SQL in
+            task.map { "(t.vm_state = \(state.rawValue) AND t.task_state = \($0.rawValue))" }
+                ?? "(t.vm_state = \(state.rawValue) AND coalesce(t.task_state, '') NOT IN ('rebooting', 'rebooting_hard'))"
+        }
+        return "(" + SQL.joined(terms, separator: " OR ") + ")"
+    }
+}

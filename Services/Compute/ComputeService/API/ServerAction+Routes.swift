@@ -1,0 +1,244 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import Messaging
+import Telemetry
+import WebAPI
+
+/// `POST /servers/{id}/action`: power, locks, console, security groups; and the honest word for what there is not.
+struct ServerActionRoutes: Sendable {
+    let compute: Compute
+
+    private static let path = "/v2.1/servers/{server_id}/action"
+
+    private func route(
+        _ key: String, _ action: String, rule: String = Rule.member, versions: VersionRange = .all,
+        body: BodySchema = .any, status: Int = 202, _ summary: String,
+        handler: @escaping @Sendable (RequestContext) async throws -> Response
+    ) -> Route {
+        Route(
+            .post, ServerActionRoutes.path, key: key, action: "os_compute_api:\(action)", rule: rule,
+            versions: versions, body: .json(.wrapped(key, body)), status: status, summary, handler: handler)
+    }
+
+    private func power(_ key: String, _ action: String, _ power: PowerAction, _ summary: String) -> Route {
+        route(key, action, summary) { try await change($0, power) }
+    }
+
+    var resource: Resource {
+        Resource("server-action", routes: powerRoutes + otherRoutes + missingRoutes)
+    }
+
+    private var powerRoutes: [Route] {
+        [
+            power("os-start", "servers:start", .start, "Start a server"),
+            power("os-stop", "servers:stop", .stop, "Stop a server"),
+            power("pause", "os-pause-server:pause", .pause, "Pause a server"),
+            power("unpause", "os-pause-server:unpause", .unpause, "Let a paused server go on"),
+            power("suspend", "os-suspend-server:suspend", .suspend, "Suspend a server to disk"),
+            power("resume", "os-suspend-server:resume", .resume, "Resume a suspended server"),
+            route(
+                "reboot", "servers:reboot",
+                body: .object([.init("type", .enumeration(["SOFT", "HARD", "soft", "hard", "Soft", "Hard"]), required: true)]), "Reboot a server"
+            ) { context in
+                let type = context.body["reboot"]?["type"]?.stringValue?.uppercased()
+                return try await change(context, type == "HARD" ? .rebootHard : .rebootSoft)
+            },
+        ]
+    }
+
+    private var otherRoutes: [Route] {
+        [
+            route("lock", "os-lock-server:lock", versions: .through(72), "Lock a server") { try await lock($0) },
+            route(
+                "lock", "os-lock-server:lock", versions: .from(73),
+                body: .nullable(.object([.init("locked_reason", .string(min: 1, max: 255, format: nil))])), "Lock a server"
+            ) { try await lock($0) },
+            route("unlock", "os-lock-server:unlock", "Unlock a server") { try await unlock($0) },
+            route(
+                "os-getConsoleOutput", "os-console-output",
+                body: .object([.init("length", .nullable(.integer(min: -1, max: Int(Int32.max))))]), status: 200,
+                "Show the console's output"
+            ) { try await console($0) },
+            route(
+                "os-resetState", "os-admin-actions:reset_state", rule: Rule.admin,
+                body: .object([.init("state", .enumeration(["active", "error"]), required: true)]), "Set a server's state"
+            ) { try await resetState($0) },
+            route(
+                "addSecurityGroup", "os-security-groups:add", body: .object([.init("name", .identifier, required: true)]),
+                "Add a security group"
+            ) { try await changeGroups($0, key: "addSecurityGroup", adds: true) },
+            route(
+                "removeSecurityGroup", "os-security-groups:remove", body: .object([.init("name", .identifier, required: true)]),
+                "Remove a security group"
+            ) { try await changeGroups($0, key: "removeSecurityGroup", adds: false) },
+        ]
+    }
+
+    /// Actions of Compute that this cloud does not have, and their policy names.
+    private static let missing: [(key: String, action: String)] = [
+        ("resize", "servers:resize"), ("confirmResize", "servers:confirm_resize"), ("revertResize", "servers:revert_resize"),
+        ("rebuild", "servers:rebuild"), ("createImage", "servers:create_image"), ("createBackup", "os-create-backup"),
+        ("changePassword", "os-admin-password"), ("rescue", "os-rescue"), ("unrescue", "os-unrescue"),
+        ("shelve", "os-shelve:shelve"), ("shelveOffload", "os-shelve:shelve_offload"), ("unshelve", "os-shelve:unshelve"),
+        ("migrate", "os-migrate-server:migrate"), ("os-migrateLive", "os-migrate-server:migrate_live"),
+        ("evacuate", "os-evacuate"), ("restore", "os-deferred-delete:restore"), ("addFixedIp", "os-multinic:add"),
+        ("removeFixedIp", "os-multinic:remove"), ("injectNetworkInfo", "os-admin-actions:inject_network_info"),
+        ("trigger_crash_dump", "servers:trigger_crash_dump"), ("os-getVNCConsole", "os-remote-consoles"),
+    ]
+
+    private var missingRoutes: [Route] {
+        ServerActionRoutes.missing.map { key, action in
+            route(key, action, "Not available") { context in
+                _ = try await compute.authorizedServer(context)
+                throw ResourceError(.notImplemented, "The action '\(key)' is not available in this cloud.")
+            }
+        }
+    }
+
+    // MARK: power
+
+    private func change(_ context: RequestContext, _ action: PowerAction) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let caller = try context.caller
+        let ambient = compute.ambient
+        return try await context.write(compute.database) { connection in
+            let current = try ServerRecord.find(connection, server.id, lock: true)
+            try current.requireUnlocked(context)
+            try current.require(states: action.from.map(\.rawValue), for: action.name)
+            guard current.host != nil else {
+                throw ResourceError.conflict("Instance \(server.id) is not on a host: '\(action.name)' is not possible.")
+            }
+            let operation = action.operationKind.map { kind -> JSONValue in
+                ["id": .string(ambient.newUUID().description), "kind": .string(kind)]
+            }
+            try DesiredState.change(connection, server: server.id, power: action.power, operation: operation ?? .null)
+            try connection.execute(
+                """
+                UPDATE servers SET task_state = \(action.task.rawValue), updated_at = \(ambient.now), fault = NULL,
+                    vm_state = vm_state WHERE id = \(server.id)
+                """)
+            try ServerActions.begin(
+                connection, server: server.id, action: action.name, event: action.event, requestID: context.requestID,
+                user: caller.userID, project: caller.projectID, now: ambient.now)
+            try DesiredState.publish(connection, server: server.id, first: true, ambient: ambient)
+            return Change(.empty(202), "server", server.id, content: ["action": .string(action.rawValue)])
+        }
+    }
+
+    // MARK: locks and states
+
+    private func lock(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let by = try context.caller.isAdmin ? "admin" : "owner"
+        let reason = context.body["lock"]?["locked_reason"]?.stringValue
+        return try await context.write(compute.database) { connection in
+            try connection.execute(
+                "UPDATE servers SET locked_by = \(by), locked_reason = \(reason) WHERE id = \(server.id) AND NOT deleted")
+            return Change(.empty(202), "server", server.id, content: ["locked": true])
+        }
+    }
+
+    private func unlock(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let mayOverride = context.allows("os_compute_api:os-lock-server:unlock:unlock_override", target: server.target)
+        return try await context.write(compute.database) { connection in
+            let current = try ServerRecord.find(connection, server.id, lock: true)
+            if current.lockedBy == "admin", !mayOverride {
+                throw ResourceError.forbidden("Policy doesn't allow os_compute_api:os-lock-server:unlock:unlock_override to be performed.")
+            }
+            try connection.execute("UPDATE servers SET locked_by = NULL, locked_reason = NULL WHERE id = \(server.id)")
+            return Change(.empty(202), "server", server.id, content: ["locked": false])
+        }
+    }
+
+    private func resetState(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let state = context.body["os-resetState"]?["state"]?.stringValue ?? "error"
+        let now = compute.ambient.now
+        return try await context.write(compute.database) { connection in
+            let current = try ServerRecord.find(connection, server.id, lock: true)
+            if current.taskState == "deleting" || current.vmState == "building" {
+                throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while it is being built or deleted")
+            }
+            try connection.execute(
+                "UPDATE servers SET vm_state = \(state), task_state = NULL, updated_at = \(now) WHERE id = \(server.id)")
+            return Change(.empty(202), "server", server.id, content: ["state": .string(state)])
+        }
+    }
+
+    // MARK: console
+
+    private func console(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        guard let host = server.host, server.vmState != "building" || server.taskState == "spawning" else {
+            throw ResourceError.conflict("Instance \(server.id) is not ready")
+        }
+        let length = context.body["os-getConsoleOutput"]?["length"]?.intValue
+        let message = Message(
+            id: compute.ambient.newUUID(), type: "console_log",
+            body: [
+                "type": "console_log", "server_id": .string(server.id),
+                "lines": length.flatMap { $0 < 0 ? nil : JSONValue($0) } ?? .null,
+            ], requestID: RequestScope.current, expiration: .seconds(20))
+        let answer = try await compute.bus.request(
+            message, to: DesiredState.queue(host: host), timeout: .seconds(15))
+        return .json(200, ["output": .string(answer["output"]?.stringValue ?? "")])
+    }
+
+    // MARK: security groups
+
+    private func changeGroups(_ context: RequestContext, key: String, adds: Bool) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let name = context.body[key]?["name"]?.stringValue ?? ""
+        let plan = try await compute.database.read { connection in
+            let groups = try connection.query(
+                """
+                SELECT id FROM security_groups WHERE project_id = \(server.project) AND (id::text = \(name) OR name = \(name))
+                """
+            ).map { try $0.string("id") }
+            guard let group = groups.first else {
+                throw ResourceError.notFound("Security group \(name.prefix(255)) not found for project \(server.project).")
+            }
+            guard groups.count == 1 else {
+                throw ResourceError.conflict("Multiple security groups found matching '\(name.prefix(255))'. Use an ID to be more specific.")
+            }
+            let ports = try connection.query(
+                """
+                SELECT i.port_id, (SELECT json_agg(g.security_group_id) FROM port_security_groups g
+                    WHERE g.port_id = i.port_id) AS groups
+                FROM server_interfaces i JOIN ports p ON p.id = i.port_id
+                WHERE i.server_id = \(server.id) AND p.port_security_enabled
+                """
+            ).map { (port: try $0.string("port_id"), groups: try $0.strings("groups")) }
+            return (group: group, ports: ports)
+        }
+        let present = plan.ports.contains { $0.groups.contains(plan.group) }
+        guard !plan.ports.isEmpty, adds || present else {
+            throw ResourceError.notFound(
+                adds ? "Instance \(server.id) has no port that takes security groups."
+                    : "Security group \(name.prefix(255)) not associated with the instance \(server.id)")
+        }
+        for (port, groups) in plan.ports where groups.contains(plan.group) != adds {
+            let changed = adds ? groups + [plan.group] : groups.filter { $0 != plan.group }
+            try await compute.neighbours.network.updatePort(port, ["security_groups": JSONValue(changed)])
+        }
+        return .empty(202)
+    }
+}
+
+extension PowerAction {
+    /// The event's name in the instance actions.
+    var event: String {
+        switch self {
+        case .start: "compute_start_instance"
+        case .stop: "compute_stop_instance"
+        case .rebootSoft, .rebootHard: "compute_reboot_instance"
+        case .pause: "compute_pause_instance"
+        case .unpause: "compute_unpause_instance"
+        case .suspend: "compute_suspend_instance"
+        case .resume: "compute_resume_instance"
+        }
+    }
+}

@@ -1,0 +1,93 @@
+import Database
+import JSON
+import Kernel
+import Logging
+import Workflow
+
+/// Looks again and again for what did not arrive or was left behind, and repeats or removes it.
+package struct Audit: Sendable {
+    private let compute: Compute
+
+    private static let interval: Duration = .seconds(10)
+    /// A host that has not applied what it was told by then is told again.
+    private static let patience: Duration = .seconds(15)
+    private static let batchMax = 200
+
+    package init(_ compute: Compute) { self.compute = compute }
+
+    /// Runs until the task is cancelled.
+    package func run() async throws {
+        while true {
+            try await compute.ambient.time.sleep(for: Audit.interval)
+            do { try await once() } catch is CancellationError {
+                throw CancellationError()
+            } catch {
+                compute.log.warning("the audit failed", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+
+    /// One round.
+    ///
+    /// - Returns: how many things were repeated or removed.
+    @discardableResult
+    package func once() async throws -> Int {
+        try await resend() + resendAbsences() + removeLeftPorts()
+    }
+
+    /// Servers whose host has not applied the newest generation.
+    private func resend() async throws -> Int {
+        let ambient = compute.ambient
+        let before = ambient.now + .microseconds(-Audit.patience.microseconds)
+        return try await compute.database.write { connection in
+            let ids = try connection.query(
+                """
+                SELECT s.id FROM servers s WHERE NOT s.deleted AND s.host IS NOT NULL
+                AND (s.observed_generation < s.generation OR s.observed_state = 'failed') AND s.published_at < \(before)
+                AND NOT (s.observed_permanent AND s.observed_generation >= s.generation)
+                ORDER BY s.published_at LIMIT \(Audit.batchMax) FOR UPDATE SKIP LOCKED
+                """
+            ).map { try $0.string("id") }
+            for id in ids { try DesiredState.publish(connection, server: id, ambient: ambient) }
+            return ids.count
+        }
+    }
+
+    private func resendAbsences() async throws -> Int {
+        let ambient = compute.ambient
+        let before = ambient.now + .microseconds(-2 * Audit.patience.microseconds)
+        return try await compute.database.write { connection in
+            let rows = try connection.query(
+                """
+                UPDATE server_absences SET published_at = \(ambient.now) WHERE (server_id, host) IN (
+                    SELECT server_id, host FROM server_absences WHERE published_at < \(before)
+                    ORDER BY published_at LIMIT \(Audit.batchMax) FOR UPDATE SKIP LOCKED)
+                RETURNING host, desired
+                """)
+            for row in rows {
+                try DesiredState.send(
+                    connection, try row.json("desired"), host: try row.string("host"), ambient: ambient)
+            }
+            return rows.count
+        }
+    }
+
+    /// Ports that a dead process asked for and whose server has ended meanwhile.
+    private func removeLeftPorts() async throws -> Int {
+        let ids = try await compute.database.read { connection in
+            try connection.query(
+                """
+                SELECT p.id FROM ports p JOIN servers s ON s.id::text = p.device_id
+                WHERE p.device_owner LIKE 'compute:%' AND s.deleted
+                AND NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = s.id AND w.finished_at IS NULL)
+                LIMIT \(Audit.batchMax)
+                """
+            ).map { try $0.string("id") }
+        }
+        for id in ids {
+            compute.log.warning("a port outlived its server", metadata: ["port": "\(id)"])
+            try await compute.neighbours.network.deletePort(id)
+        }
+        return ids.count
+    }
+}

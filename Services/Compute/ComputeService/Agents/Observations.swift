@@ -1,0 +1,122 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import Workflow
+
+/// What agents report, applied to the servers' rows.
+enum Observations {
+    /// - Returns: whether the host has a server that nobody gave to it.
+    static func record(_ connection: Connection, _ report: AgentReport, ambient: Ambient) throws -> Bool {
+        let rows = try connection.query(
+            """
+            SELECT vm_state, task_state, power, generation, operation->>'id' AS operation_id, host, observed_generation,
+                observed_host, deleted, published_at IS NOT NULL AS published
+            FROM servers WHERE id = \(report.server) FOR UPDATE
+            """)
+        guard let row = rows.first else { return report.power != "absent" }
+        let isHere = try row.optionalString("host") == report.host && row.bool("published") && !row.bool("deleted")
+        guard isHere else { return try elsewhere(connection, report, ambient: ambient) }
+        // Late news of an earlier generation tells nothing.
+        if try row.optionalString("observed_host") == report.host,
+            try report.generation < row.int("observed_generation")
+        {
+            return false
+        }
+        let powerState = PowerState(reported: report.power).rawValue
+        try connection.execute(
+            """
+            UPDATE servers SET observed_generation = \(report.generation), observed_power = \(report.power),
+                observed_state = \(report.applied ? "applied" : "failed"), observed_error = \(report.error),
+                observed_permanent = \(report.permanent), observed_operation = \(report.operationID),
+                observed_host = \(report.host), observed_at = \(ambient.now), power_state = \(powerState),
+                metadata_ready = \(report.metadataReady)
+            WHERE id = \(report.server)
+            """)
+        guard let vmState = VMState(rawValue: try row.string("vm_state")),
+            let power = DesiredPower(rawValue: try row.string("power"))
+        else { return false }
+        let task = try row.optionalString("task_state").flatMap(TaskState.init(rawValue:))
+        let server = ObservedServer(
+            vmState: vmState, task: task, desiredPower: power, generation: try row.int("generation"),
+            operationID: try row.optionalString("operation_id"))
+        let observation = Observation(
+            generation: report.generation, power: report.power, applied: report.applied, permanent: report.permanent,
+            error: report.error, operationID: report.operationID)
+        try apply(connection, server.judge(observation), report.server, task: task, ambient: ambient)
+        try connection.notify(Workflows.wakeChannel, report.server)
+        return false
+    }
+
+    private static func apply(
+        _ connection: Connection, _ outcome: ObservationOutcome, _ id: String, task: TaskState?, ambient: Ambient
+    ) throws {
+        let now = ambient.now
+        switch outcome {
+        case .noted: return
+        case .finished(let state):
+            try settle(connection, id, state, now: now)
+            if let action = task?.actionName {
+                try ServerActions.finish(connection, server: id, action: action, now: now)
+            }
+        case .failed(let state, let error):
+            // What was asked for is taken back, or the next report would try it again.
+            try DesiredState.change(connection, server: id, power: state.restingPower, operation: .null)
+            try settle(connection, id, state, now: now)
+            try DesiredState.publish(connection, server: id, ambient: ambient)
+            if let action = task?.actionName {
+                try ServerActions.finish(connection, server: id, action: action, error: error, now: now)
+            }
+        case .stoppedItself:
+            try DesiredState.change(connection, server: id, power: .shutoff)
+            try settle(connection, id, .stopped, now: now)
+            try DesiredState.publish(connection, server: id, ambient: ambient)
+            try ServerActions.begin(
+                connection, server: id, action: "stop", event: "compute__sync_instance_power_state",
+                requestID: "req-" + ambient.newUUID().description, user: "", project: nil, now: now)
+            try ServerActions.finish(connection, server: id, action: "stop", now: now)
+        }
+    }
+
+    private static func settle(_ connection: Connection, _ id: String, _ state: VMState, now: Timestamp) throws {
+        try connection.execute(
+            """
+            UPDATE servers SET vm_state = \(state.rawValue), task_state = NULL, updated_at = \(now)
+            WHERE id = \(id) AND NOT deleted
+            """)
+    }
+
+    /// A report from a host on which the server should not be.
+    private static func elsewhere(_ connection: Connection, _ report: AgentReport, ambient: Ambient) throws -> Bool {
+        if report.power == "absent" {
+            try connection.execute(
+                "DELETE FROM server_absences WHERE server_id = \(report.server) AND host = \(report.host)")
+            return false
+        }
+        let known = try connection.query(
+            "SELECT 1 AS one FROM server_absences WHERE server_id = \(report.server) AND host = \(report.host)")
+        guard known.isEmpty else { return false }
+        let row = try connection.query("SELECT deleted, host FROM servers WHERE id = \(report.server)")[0]
+        // Deleted, or built elsewhere by now: what is left here must go. Unpublished ones are still in the making.
+        guard try row.bool("deleted") || (row.optionalString("host") ?? report.host) != report.host else { return false }
+        try connection.execute("UPDATE servers SET generation = generation + 1, epoch = epoch + 1 WHERE id = \(report.server)")
+        try Absences.order(connection, server: report.server, host: report.host, ambient: ambient)
+        return true
+    }
+}
+
+extension TaskState {
+    /// The action whose record ends with this task.
+    var actionName: String? {
+        switch self {
+        case .poweringOff: "stop"
+        case .poweringOn: "start"
+        case .rebooting, .rebootingHard: "reboot"
+        case .pausing: "pause"
+        case .unpausing: "unpause"
+        case .suspending: "suspend"
+        case .resuming: "resume"
+        case .scheduling, .networking, .blockDeviceMapping, .spawning, .deleting: nil
+        }
+    }
+}

@@ -1,0 +1,75 @@
+import Client
+import Kernel
+import Messaging
+import ServiceKit
+import Settings
+import Telemetry
+import WebAPI
+import Workflow
+
+/// The service as a process: API, workflows, the agents' messages, outbox and audit.
+package struct ComputeApplication {
+    private let process: ServiceProcess
+
+    package init(_ process: ServiceProcess) { self.process = process }
+
+    /// The keys of the section `compute`.
+    package static let settingsKeys: [SettingsKey] = [
+        .string("default_zone", default: "nova", "Availability zone of hosts that are in no aggregate with a zone."),
+        .duration("host_down_after", default: "60s", "A host whose agent has been silent for so long counts as down."),
+        .duration("spawn_deadline", default: "15m", "How long a host may take to start a new server before the build fails."),
+    ]
+
+    /// Runs until the process is told to end.
+    package func run() async throws {
+        let settings = process.settings
+        let bus = RabbitBus(
+            BusConfiguration(
+                addresses: [try BrokerAddress(url: settings.requiredSecret("messaging.url").exposed)], name: process.name),
+            ambient: process.ambient, logger: process.log, metrics: process.metrics)
+        let client = RESTClient(
+            .serviceUser(
+                endpoints: Dictionary(
+                    uniqueKeysWithValues: [
+                        (CloudService.identity, "identity"), (.network, "network"), (.placement, "placement"),
+                        (.blockStorage, "block_storage"), (.image, "image"),
+                    ].map { ($0.0, settings.endpoint($0.1)) }),
+                user: settings.string("service_user.name"), password: settings.requiredSecret("service_user.password"),
+                domain: settings.string("service_user.domain"), project: settings.string("service_user.project")),
+            ambient: process.ambient, requestID: { RequestScope.current })
+        let compute = Compute(
+            database: process.database, ambient: process.ambient, bus: bus,
+            neighbours: Neighbours(client: client, bus: bus), log: process.log,
+            settings: ComputeSettings(
+                hostDownAfter: settings.duration("compute.host_down_after"),
+                spawnDeadline: settings.duration("compute.spawn_deadline"),
+                defaultZone: settings.string("compute.default_zone")))
+        let authenticator = try process.makeAuthenticator()
+        let api = try ComputeAPI.make(
+            compute, publicURL: process.publicURL, policyOverrides: try process.policyOverrides(),
+            authenticator: authenticator, metrics: process.metrics)
+        let engine = ComputeWorkflows.engine(compute, metrics: process.metrics)
+        let relay = OutboxRelay(
+            database: process.database, bus: bus, ambient: process.ambient, logger: process.log, metrics: process.metrics)
+        let consumer = AgentConsumer(compute)
+        let audit = Audit(compute)
+        try await process.run(
+            api,
+            services: [
+                authenticator, engine, BackgroundLoop { try await relay.run() },
+                BackgroundLoop { try await consumer.run() }, BackgroundLoop { try await audit.run() },
+            ])
+        bus.close()
+    }
+}
+
+/// The service's workflows.
+package enum ComputeWorkflows {
+    package static func engine(_ compute: Compute, metrics: Metrics? = nil) -> WorkflowEngine {
+        let delete = ServerDelete(compute).definition
+        return WorkflowEngine(
+            service: Compute.service, definitions: [ServerCreate(compute).definition, delete],
+            intents: [ServerCreate.deleteIntent: delete], database: compute.database, ambient: compute.ambient,
+            log: compute.log, metrics: metrics)
+    }
+}

@@ -1,0 +1,140 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import Messaging
+import Telemetry
+
+/// What hosts shall do, from the rows of the shared schema to the agents' messages.
+enum DesiredState {
+    /// The queue of a host's agent.
+    static func queue(host: String) -> String { "agent.\(host)" }
+
+    /// Asks for something new: raises generation and epoch. Nil keeps the power as it is; the operation is replaced.
+    ///
+    /// - Returns: the new generation.
+    @discardableResult
+    static func change(
+        _ connection: Connection, server: String, power: DesiredPower? = nil, operation: JSONValue? = nil
+    ) throws -> Int {
+        try connection.query(
+            """
+            UPDATE servers SET power = coalesce(\(power?.rawValue), power),
+                operation = coalesce(\(operation)::jsonb, operation), generation = generation + 1, epoch = epoch + 1
+            WHERE id = \(server) RETURNING generation
+            """
+        ).first?.int("generation") ?? 0
+    }
+
+    /// Sends the server's desired state to its host with the transaction's commit; nothing without a host, or before
+    /// the host was told about it for the first time.
+    static func publish(_ connection: Connection, server: String, first: Bool = false, ambient: Ambient) throws {
+        let rows = try connection.query(
+            """
+            UPDATE servers SET published_at = \(ambient.now)
+            WHERE id = \(server) AND host IS NOT NULL AND (\(first) OR published_at IS NOT NULL) RETURNING host
+            """)
+        guard let host = try rows.first?.string("host"),
+            let description = try load(connection, where: "s.id = \(server)").first
+        else { return }
+        try send(connection, description.desired, host: host, ambient: ambient)
+    }
+
+    static func send(_ connection: Connection, _ desired: JSONValue, host: String, ambient: Ambient) throws {
+        let message = Message(
+            id: ambient.newUUID(), type: "ensure", body: ["type": "ensure", "server": desired],
+            requestID: RequestScope.current)
+        try Outbox.add(connection, message, to: queue(host: host), at: ambient.now)
+    }
+
+    /// All that belongs, or must no longer be, on a host.
+    static func all(_ connection: Connection, host: String) throws -> [JSONValue] {
+        let servers = try load(connection, where: "s.host = \(host) AND NOT s.deleted AND s.published_at IS NOT NULL")
+        let absences = try connection.query("SELECT desired FROM server_absences WHERE host = \(host)")
+        return servers.map(\.desired) + (try absences.map { try $0.json("desired") })
+    }
+
+    // MARK: loading
+
+    /// Three statements for any number of servers.
+    static func load(_ connection: Connection, where condition: SQL) throws -> [ServerDescription] {
+        let rows = try connection.query(
+            """
+            SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation,
+                s.flavor, s.image, s.metadata, s.user_data, s.config_drive, s.key_name, s.key_data,
+                s.availability_zone, s.launch_index
+            FROM servers s WHERE \(condition) ORDER BY s.id
+            """)
+        guard !rows.isEmpty else { return [] }
+        let ids = try rows.map { try $0.string("id") }
+        let ports = try self.ports(connection, servers: ids)
+        let volumes = try self.volumes(connection, servers: ids)
+        return try rows.map { row in
+            let id = try row.string("id")
+            return ServerDescription(
+                id: id, name: try row.string("name"), hostname: try row.string("hostname"),
+                projectID: try row.string("project_id"), userID: try row.string("user_id"),
+                generation: try row.int("generation"), epoch: try row.int("epoch"), power: try row.string("power"),
+                operation: try row.optionalJSON("operation") ?? .null, flavor: try row.json("flavor"),
+                image: try row.optionalJSON("image") ?? .null, metadata: try row.object("metadata"),
+                userData: try row.optionalString("user_data"), configDrive: try row.bool("config_drive"),
+                keyName: try row.optionalString("key_name"), keyData: try row.optionalString("key_data"),
+                availabilityZone: try row.optionalString("availability_zone"),
+                launchIndex: try row.int("launch_index"), ports: ports[id] ?? [], volumes: volumes[id] ?? [])
+        }
+    }
+
+    private static func ports(_ connection: Connection, servers: [String]) throws -> [String: [PortDescription]] {
+        let rows = try connection.query(
+            """
+            SELECT i.server_id, i.tag, p.id, p.network_id, p.mac_address, n.mtu,
+                (SELECT json_agg(json_build_object('address', f.ip_address, 'subnet_id', f.subnet_id, 'cidr', u.cidr,
+                        'gateway', u.gateway_ip, 'dns', u.dns_nameservers, 'dhcp', u.enable_dhcp))
+                    FROM port_fixed_ips f JOIN subnets u ON u.id = f.subnet_id WHERE f.port_id = p.id) AS addresses,
+                (SELECT json_build_object('id', m.id, 'mac_address', m.mac_address, 'fixed_ips',
+                        (SELECT coalesce(json_agg(json_build_object('ip_address', f.ip_address, 'cidr', u.cidr)), '[]')
+                            FROM port_fixed_ips f JOIN subnets u ON u.id = f.subnet_id WHERE f.port_id = m.id))
+                    FROM ports m WHERE m.network_id = p.network_id AND m.device_owner = 'network:distributed'
+                    LIMIT 1) AS metadata_port
+            FROM server_interfaces i JOIN ports p ON p.id = i.port_id JOIN networks n ON n.id = p.network_id
+            WHERE i.server_id = ANY(\(servers)::uuid[]) AND i.state <> 'detaching' ORDER BY i.server_id, i.position
+            """)
+        var result: [String: [PortDescription]] = [:]
+        for row in rows {
+            let addresses = (try row.optionalJSON("addresses")?.arrayValue ?? []).map(address)
+            result[try row.string("server_id"), default: []].append(
+                PortDescription(
+                    id: try row.string("id"), networkID: try row.string("network_id"),
+                    mac: try row.string("mac_address"), mtu: try row.int("mtu"), addresses: addresses,
+                    tag: try row.optionalString("tag"), metadataPort: try row.optionalJSON("metadata_port") ?? .null))
+        }
+        return result
+    }
+
+    private static func address(_ value: JSONValue) -> PortAddress {
+        PortAddress(
+            address: value["address"]?.stringValue ?? "", subnetID: value["subnet_id"]?.stringValue,
+            cidr: value["cidr"]?.stringValue ?? "", gateway: value["gateway"]?.stringValue,
+            nameServers: (value["dns"]?.arrayValue ?? []).compactMap(\.stringValue),
+            usesDHCP: value["dhcp"]?.boolValue ?? true)
+    }
+
+    private static func volumes(_ connection: Connection, servers: [String]) throws -> [String: [VolumeDescription]] {
+        let rows = try connection.query(
+            """
+            SELECT v.server_id, v.volume_id, v.attachment_id, v.device, v.boot_index, v.connection, v.tag
+            FROM server_volumes v
+            WHERE v.server_id = ANY(\(servers)::uuid[]) AND v.connection IS NOT NULL AND v.state <> 'detaching'
+            ORDER BY v.server_id, v.device
+            """)
+        var result: [String: [VolumeDescription]] = [:]
+        for row in rows {
+            result[try row.string("server_id"), default: []].append(
+                VolumeDescription(
+                    volumeID: try row.string("volume_id"), attachmentID: try row.optionalString("attachment_id") ?? "",
+                    device: try row.string("device"), bootIndex: try row.optionalInt("boot_index"),
+                    connection: try row.json("connection"), tag: try row.optionalString("tag")))
+        }
+        return result
+    }
+}

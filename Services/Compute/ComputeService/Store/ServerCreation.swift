@@ -1,0 +1,255 @@
+import Authorization
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// Who asks for servers.
+struct ServerOwner: Sendable {
+    let project: String
+    let user: String
+    let isAdmin: Bool
+    let requestID: String
+}
+
+/// Accepts `POST /servers` inside its transaction: checks every reference, takes the quota, writes the rows.
+struct ServerCreation {
+    let connection: Connection
+    let ambient: Ambient
+    let settings: ComputeSettings
+    let definition: WorkflowDefinition
+    let owner: ServerOwner
+    let request: ServerRequest
+
+    /// - Returns: ids in order of launch index.
+    /// - Throws: 400, 403 (quota), 404 or 409 in Compute's words.
+    func run() throws -> [String] {
+        let flavor = try self.flavor()
+        let image = try self.image(flavor)
+        try checkZone()
+        let key = try keyData()
+        let group = try self.group()
+        let networks = try self.networks()
+        let securityGroups = try self.securityGroups()
+        try checkVolumes()
+        let count = request.maxCount
+        let accepted = try reserve(flavor, count: count)
+        let reservation = "r-" + ambient.newSecret(length: 8)
+        var ids: [String] = []
+        for index in 0..<accepted {
+            let id = ambient.newUUID().description
+            try insert(
+                id, index: index, count: accepted, flavor: flavor, image: image, key: key, group: group,
+                networks: networks, securityGroups: securityGroups, reservation: reservation)
+            ids.append(id)
+        }
+        return ids
+    }
+
+    /// As many as the quota has room for, at least `min_count`.
+    private func reserve(_ flavor: Flavor, count: Int) throws -> Int {
+        func amounts(_ count: Int) -> [(resource: String, amount: Int)] {
+            [
+                ("compute:instances", count), ("compute:cores", count * flavor.vcpus),
+                ("compute:ram", count * flavor.memory),
+            ]
+        }
+        let items = request.metadata.count
+        let limit = try Compute.quota.state(connection, project: owner.project, resource: "compute:metadata_items").limit
+        if limit >= 0, items > limit {
+            throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
+        }
+        var count = count
+        while true {
+            do {
+                let wanted = count
+                try connection.savepoint { try Compute.quota.reserve($0, project: owner.project, amounts(wanted)) }
+                return count
+            } catch let error as ResourceError where error.code == .forbidden && count > request.minCount {
+                count -= 1
+            }
+        }
+    }
+
+    private func insert(
+        _ id: String, index: Int, count: Int, flavor: Flavor, image: JSONValue?, key: (String, String)?,
+        group: String?, networks: JSONValue, securityGroups: JSONValue, reservation: String
+    ) throws {
+        let now = ambient.now
+        let name = count > 1 ? "\(request.name)-\(index + 1)" : request.name
+        let host = count > 1 && request.hostname != nil ? "\(request.hostname ?? "")-\(index + 1)" : request.hostname
+        let hostname = host ?? HostName.sanitized(name, fallback: "server-\(id)")
+        try connection.query(
+            """
+            WITH server AS (
+                INSERT INTO servers (
+                    id, project_id, user_id, name, description, hostname, vm_state, task_state, flavor_id, flavor,
+                    image_id, image, key_name, key_data, user_data, config_drive, metadata, tags, pinned_zone,
+                    requested_host, scheduler_hints, group_id, requested_networks, requested_devices, security_groups,
+                    access_ip_v4, access_ip_v6, disk_config, launch_index, reservation_id, created_at, updated_at)
+                VALUES (
+                    \(id), \(owner.project), \(owner.user), \(name), \(request.description), \(hostname), 'building',
+                    'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID), \(image)::jsonb,
+                    \(key?.0), \(key?.1), \(request.userData), \(request.configDrive), \(request.metadata)::jsonb,
+                    \(request.tags)::text[], \(request.zone.zone), \(request.zone.target), \(request.hints)::jsonb,
+                    \(group), \(networks)::jsonb, \(JSONValue.array(request.devices.map(\.document)))::jsonb,
+                    \(securityGroups)::jsonb, \(request.accessIPv4), \(request.accessIPv6), \(request.diskConfig),
+                    \(index), \(reservation), \(now), \(now)))
+            INSERT INTO server_actions (
+                server_id, request_id, action, user_id, project_id, start_time, updated_at, event)
+            VALUES (\(id), \(owner.requestID), 'create', \(owner.user), \(owner.project), \(now), \(now),
+                'compute__do_build_and_run_instance')
+            """)
+        try takePorts(id)
+        try Workflows.start(connection, definition, subject: id, requestID: owner.requestID, ambient: ambient)
+    }
+
+    /// Claims the ports that the client names, so that no second server can have them meanwhile.
+    private func takePorts(_ id: String) throws {
+        guard case .interfaces(let list) = request.networks else { return }
+        for (index, item) in list.enumerated() {
+            guard let port = item.portID else { continue }
+            let taken = try connection.execute(
+                """
+                INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state)
+                SELECT p.id, \(id), \(index), p.network_id, false, \(item.tag), 'attaching' FROM ports p WHERE p.id = \(port)
+                ON CONFLICT DO NOTHING
+                """)
+            if taken == 0 { throw ResourceError.conflict("Port \(port) is still in use.") }
+        }
+    }
+
+    // MARK: references
+
+    private struct Flavor {
+        let id: String
+        let vcpus: Int
+        let memory: Int
+        let root: Int
+        let document: JSONValue
+    }
+
+    private func flavor() throws -> Flavor {
+        let rows = try connection.query(
+            """
+            SELECT f.id, f.name, f.flavorid, f.vcpus, f.memory_mb, f.root_gb, f.ephemeral_gb, f.swap_mb, f.extra_specs
+            FROM flavors f WHERE f.flavorid = \(Href.lastSegment(request.flavorRef)) AND NOT f.disabled
+            AND (f.is_public OR \(owner.isAdmin) OR EXISTS (SELECT 1 FROM flavor_access a
+                WHERE a.flavor_id = f.id AND a.project_id = \(owner.project)))
+            """)
+        guard let row = rows.first else {
+            throw ResourceError.badRequest("Flavor \(request.flavorRef.prefix(255)) could not be found.")
+        }
+        return Flavor(
+            id: try row.string("id"), vcpus: try row.int("vcpus"), memory: try row.int("memory_mb"),
+            root: try row.int("root_gb"),
+            document: [
+                "vcpus": JSONValue(try row.int("vcpus")), "ram": JSONValue(try row.int("memory_mb")),
+                "disk": JSONValue(try row.int("root_gb")), "ephemeral": JSONValue(try row.int("ephemeral_gb")),
+                "swap": JSONValue(try row.int("swap_mb")), "original_name": .string(try row.string("name")),
+                "flavorid": .string(try row.string("flavorid")), "extra_specs": try row.json("extra_specs"),
+            ])
+    }
+
+    /// The image's content for the agent; nil where the server boots from a volume.
+    private func image(_ flavor: Flavor) throws -> JSONValue? {
+        for id in request.devices.filter({ $0.source == .image }).compactMap(\.uuid) {
+            _ = try imageRow(id)
+        }
+        guard let id = request.imageID else { return nil }
+        let row = try imageRow(id)
+        let size = try row.optionalInt("size") ?? 0
+        let needed = max(size, try row.optionalInt("virtual_size") ?? 0)
+        if try row.optionalInt("min_ram") ?? 0 > flavor.memory {
+            throw ResourceError.badRequest("Flavor's memory is too small for requested image.")
+        }
+        let disk = flavor.root << 30
+        if flavor.root > 0, max(needed, (try row.optionalInt("min_disk") ?? 0) << 30) > disk {
+            throw ResourceError.badRequest(
+                "Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \(max(needed, (try row.optionalInt("min_disk") ?? 0) << 30)) bytes.")
+        }
+        return [
+            "id": .string(id), "checksum": JSONValue(try row.optionalString("checksum")), "os_hash_algo": "sha512",
+            "os_hash_value": JSONValue(try row.optionalString("os_hash_value")),
+            "disk_format": JSONValue(try row.optionalString("disk_format")), "size": JSONValue(size),
+            "min_disk": JSONValue(try row.optionalInt("min_disk") ?? 0),
+            "properties": try row.optionalJSON("properties") ?? [:],
+        ]
+    }
+
+    private func imageRow(_ id: String) throws -> Row {
+        let rows = try connection.query(
+            """
+            SELECT i.status, i.disk_format, i.min_disk, i.min_ram, i.size, i.virtual_size, i.checksum, i.os_hash_value,
+                i.properties
+            FROM images i WHERE i.id = \(id) AND i.status NOT IN ('deleted', 'pending_delete')
+            AND (i.project_id = \(owner.project) OR i.visibility IN ('public', 'community') OR \(owner.isAdmin)
+                OR (i.visibility = 'shared' AND EXISTS (SELECT 1 FROM image_members m
+                    WHERE m.image_id = i.id AND m.member_id = \(owner.project))))
+            """)
+        guard let row = rows.first else { throw ResourceError.badRequest("Image \(id) could not be found.") }
+        guard try row.string("status") == "active" else {
+            throw ResourceError.badRequest("Image \(id) is not active.")
+        }
+        return row
+    }
+
+    private func checkZone() throws {
+        if let target = request.zone.target {
+            let known = try connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(target)")
+            if known.isEmpty { throw ResourceError.badRequest("Compute host \(target) could not be found.") }
+        }
+        guard let zone = request.zone.zone, zone != settings.defaultZone else { return }
+        let known = try connection.query(
+            """
+            SELECT 1 AS one FROM aggregates WHERE availability_zone = \(zone)
+            UNION ALL SELECT 1 FROM compute_services WHERE availability_zone = \(zone) LIMIT 1
+            """)
+        if known.isEmpty { throw ResourceError.badRequest("The requested availability zone is not available") }
+    }
+
+    private func keyData() throws -> (String, String)? {
+        guard let name = request.keyName else { return nil }
+        let rows = try connection.query(
+            "SELECT public_key FROM keypairs WHERE user_id = \(owner.user) AND name = \(name)")
+        guard let row = rows.first else { throw ResourceError.badRequest("Invalid key_name provided.") }
+        return (name, try row.string("public_key"))
+    }
+
+    private func group() throws -> String? {
+        guard let text = request.groupID else { return nil }
+        let rows = UUID128(text) == nil ? nil : try connection.query(
+            "SELECT id FROM server_groups WHERE id = \(text)::uuid AND (project_id = \(owner.project) OR \(owner.isAdmin)) FOR SHARE")
+        guard let id = try rows?.first?.string("id") else {
+            throw ResourceError.badRequest("Instance group \(text.prefix(64)) could not be found.")
+        }
+        let limit = try Compute.quota.state(
+            connection, project: owner.project, resource: "compute:server_group_members").limit
+        let members = try connection.query(
+            "SELECT count(*) AS count FROM servers WHERE group_id = \(id) AND NOT deleted")[0].int("count")
+        if limit >= 0, members + request.maxCount > limit {
+            throw ResourceError.forbidden("Quota exceeded, too many servers in group")
+        }
+        return id
+    }
+
+    private func checkVolumes() throws {
+        let ids = request.devices.filter { $0.source == .volume }.compactMap(\.uuid)
+        guard ids.uniqued.count == ids.count else {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: a volume is named twice.")
+        }
+        for device in request.devices where device.source == .volume {
+            try ServerVolumes.checkAttachable(
+                connection, volume: device.uuid ?? "", project: owner.project, boots: device.bootIndex == 0)
+        }
+    }
+}
+
+/// References that may come as a URL whose last segment is the id.
+enum Href {
+    static func lastSegment(_ text: String) -> String {
+        text.contains("/") ? text.split(separator: "/").last.map(String.init) ?? text : text
+    }
+}

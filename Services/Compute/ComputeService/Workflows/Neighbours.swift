@@ -1,0 +1,157 @@
+import Client
+import JSON
+import Kernel
+import Messaging
+import Telemetry
+
+/// The scheduler and the record of allocations.
+package protocol SchedulerNeighbour: Sendable {
+    /// Finds and claims a host; the same operation again gives the same answer.
+    func schedule(_ request: JSONValue, operation: UUID128) async throws -> JSONValue
+    /// Gives back what a consumer holds; nothing held is fine.
+    func release(consumer: String) async throws
+}
+
+/// Ports, as Network manages them.
+package protocol NetworkNeighbour: Sendable {
+    /// - Returns: the port's id.
+    func createPort(_ port: JSONObject, operation: String) async throws -> String
+    func updatePort(_ id: String, _ changes: JSONObject) async throws
+    /// A port that is not there is fine.
+    func deletePort(_ id: String) async throws
+}
+
+/// Volumes and their attachments, as Block Storage manages them.
+package protocol VolumeNeighbour: Sendable {
+    /// - Returns: the volume's id.
+    func createVolume(_ volume: JSONObject, project: String, operation: String) async throws -> String
+    /// A volume that is not there is fine.
+    func deleteVolume(_ id: String, project: String) async throws
+    /// Reserves and connects a volume for a server on a host.
+    func attach(_ attachment: VolumeAttachRequest) async throws -> VolumeAttachAnswer
+    /// The guest has it.
+    func complete(attachment: String, project: String) async throws
+    /// An attachment that is not there is fine.
+    func detach(attachment: String, project: String) async throws
+}
+
+package struct VolumeAttachRequest: Sendable {
+    package var volumeID: String
+    package var serverID: String
+    package var project: String
+    package var host: String
+    package var device: String
+    package var operation: String
+}
+
+package struct VolumeAttachAnswer: Sendable {
+    package var attachmentID: String
+    /// How the host reaches the volume, in the form of the agent's message.
+    package var connection: JSONValue
+
+    package init(attachmentID: String, connection: JSONValue) {
+        self.attachmentID = attachmentID
+        self.connection = connection
+    }
+}
+
+/// The services that Compute calls.
+package struct Neighbours: Sendable {
+    package let scheduler: any SchedulerNeighbour
+    package let network: any NetworkNeighbour
+    package let volumes: any VolumeNeighbour
+
+    package init(scheduler: any SchedulerNeighbour, network: any NetworkNeighbour, volumes: any VolumeNeighbour) {
+        self.scheduler = scheduler
+        self.network = network
+        self.volumes = volumes
+    }
+
+    /// The real ones.
+    package init(client: RESTClient, bus: any MessageBus) {
+        self.init(
+            scheduler: RemoteScheduler(client: client, bus: bus), network: RemoteNetwork(client: client),
+            volumes: RemoteVolumes(client: client))
+    }
+}
+
+struct RemoteScheduler: SchedulerNeighbour {
+    let client: RESTClient
+    let bus: any MessageBus
+
+    func schedule(_ request: JSONValue, operation: UUID128) async throws -> JSONValue {
+        let message = Message(
+            id: operation, type: "schedule", body: request, requestID: RequestScope.current,
+            expiration: .seconds(30))
+        return try await bus.request(message, to: "placement.schedule", timeout: .seconds(15))
+    }
+
+    func release(consumer: String) async throws {
+        try await client.delete(.placement, "/allocations/\(consumer)", missingIsFine: true)
+    }
+}
+
+struct RemoteNetwork: NetworkNeighbour {
+    let client: RESTClient
+
+    func createPort(_ port: JSONObject, operation: String) async throws -> String {
+        let answer = try await client.post(.network, "/ports", ["port": .object(port)], idempotencyKey: operation)
+        guard let id = answer["port"]?["id"]?.stringValue else {
+            throw ResourceError.unavailable("Network answered a port without an id")
+        }
+        return id
+    }
+
+    func updatePort(_ id: String, _ changes: JSONObject) async throws {
+        try await client.put(.network, "/ports/\(id)", ["port": .object(changes)])
+    }
+
+    func deletePort(_ id: String) async throws {
+        try await client.delete(.network, "/ports/\(id)", missingIsFine: true)
+    }
+}
+
+struct RemoteVolumes: VolumeNeighbour {
+    let client: RESTClient
+
+    func createVolume(_ volume: JSONObject, project: String, operation: String) async throws -> String {
+        let answer = try await client.post(
+            .blockStorage, "/v3/\(project)/volumes", ["volume": .object(volume)], idempotencyKey: operation)
+        guard let id = answer["volume"]?["id"]?.stringValue else {
+            throw ResourceError.unavailable("Block Storage answered a volume without an id")
+        }
+        return id
+    }
+
+    func deleteVolume(_ id: String, project: String) async throws {
+        try await client.delete(.blockStorage, "/v3/\(project)/volumes/\(id)", missingIsFine: true)
+    }
+
+    func attach(_ request: VolumeAttachRequest) async throws -> VolumeAttachAnswer {
+        let connector: JSONValue = [
+            "host": .string(request.host), "mountpoint": .string(request.device), "multipath": false,
+        ]
+        let answer = try await client.post(
+            .blockStorage, "/v3/\(request.project)/attachments",
+            [
+                "attachment": [
+                    "volume_uuid": .string(request.volumeID), "instance_uuid": .string(request.serverID),
+                    "connector": connector,
+                ]
+            ], microversion: "latest", idempotencyKey: request.operation)
+        guard let attachment = answer["attachment"], let id = attachment["id"]?.stringValue,
+            let connection = attachment["connection_info"], connection["driver"]?.stringValue != nil
+        else { throw ResourceError.unavailable("Block Storage answered an attachment without a connection") }
+        return VolumeAttachAnswer(attachmentID: id, connection: connection)
+    }
+
+    func complete(attachment: String, project: String) async throws {
+        try await client.post(
+            .blockStorage, "/v3/\(project)/attachments/\(attachment)/action", ["os-complete": [:]],
+            microversion: "latest", idempotencyKey: "complete:\(attachment)")
+    }
+
+    func detach(attachment: String, project: String) async throws {
+        try await client.delete(.blockStorage, "/v3/\(project)/attachments/\(attachment)", missingIsFine: true)
+    }
+}

@@ -1,0 +1,194 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import Workflow
+
+/// Builds a server: host, ports, volumes, guest; takes all of it back when one fails.
+struct ServerCreate: Sendable {
+    let steps: ServerSteps
+
+    static let kind = "server.create"
+    /// The intent that interrupts a build.
+    static let deleteIntent = "delete"
+
+    init(_ compute: Compute) { steps = ServerSteps(compute: compute) }
+
+    private var compute: Compute { steps.compute }
+    private var database: Database { steps.database }
+    private var ambient: Ambient { steps.ambient }
+
+    var definition: WorkflowDefinition {
+        WorkflowDefinition(
+            service: Compute.service, kind: ServerCreate.kind,
+            steps: [
+                WorkflowStep("schedule", deadline: .seconds(300), run: { try await schedule(&$0) }, undo: { try await unschedule(&$0) }),
+                WorkflowStep("ports", deadline: .seconds(180), run: { try await ports(&$0) }) {
+                    try await steps.releasePorts($0.subjectID)
+                },
+                WorkflowStep("volumes", deadline: .seconds(900), run: { try await volumes(&$0) }, undo: { try await undoVolumes(&$0) }),
+                WorkflowStep("spawn", deadline: .seconds(60), run: { try await spawn(&$0) }) { context in
+                    guard try await steps.settleAbsence(context.subjectID) else { throw UndoWait(.seconds(2)) }
+                },
+                WorkflowStep("await", deadline: compute.settings.spawnDeadline, run: { try await awaitHost(&$0) }),
+                WorkflowStep("finish", deadline: .seconds(180), run: { try await finish(&$0) }),
+            ],
+            interruptedBy: [ServerCreate.deleteIntent],
+            failed: { context, failure in try await failed(context, failure) })
+    }
+
+    // MARK: schedule
+
+    private func schedule(_ context: inout StepContext) async throws -> StepResult {
+        let id = context.subjectID
+        let operation = context.operationUUID()
+        guard let request = try await database.read({
+            try SchedulingRequest.load($0, server: id, operation: operation.description)
+        }) else { throw StepFailure("The server is gone.") }
+        let answer = try await compute.neighbours.scheduler.schedule(request, operation: operation)
+        guard answer["result"]?.stringValue == "scheduled", let host = answer["host"]?.stringValue else {
+            let texts = SchedulingFault.texts(answer)
+            throw StepFailure(texts.message, details: texts.details)
+        }
+        let zone = compute.settings.defaultZone
+        let now = context.now
+        try await database.write { connection in
+            try connection.execute(
+                """
+                UPDATE servers SET host = \(host), availability_zone = coalesce(
+                    (SELECT a.availability_zone FROM aggregates a JOIN aggregate_hosts h ON h.aggregate_id = a.id
+                        WHERE h.host = \(host) AND a.availability_zone IS NOT NULL ORDER BY a.id LIMIT 1),
+                    (SELECT c.availability_zone FROM compute_services c WHERE c.host = \(host)), \(zone))
+                WHERE id = \(id) AND NOT deleted
+                """)
+            try ServerSteps.enter(connection, id, .networking, progress: 10, now: now)
+        }
+        return .next
+    }
+
+    private func unschedule(_ context: inout StepContext) async throws {
+        let id = context.subjectID
+        try await compute.neighbours.scheduler.release(consumer: id)
+        try await database.write { connection in
+            try connection.execute(
+                "UPDATE servers SET host = NULL, published_at = NULL, availability_zone = pinned_zone WHERE id = \(id) AND NOT deleted")
+        }
+    }
+
+    // MARK: ports
+
+    private func ports(_ context: inout StepContext) async throws -> StepResult {
+        let server = try await steps.server(context.subjectID)
+        for (index, item) in server.networks.enumerated() {
+            let port = try await bind(item, server, operation: context.operationID(index))
+            try await database.write { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag)
+                    SELECT p.id, \(server.id), \(index), p.network_id, \(item.portID == nil), \(item.tag)
+                    FROM ports p WHERE p.id = \(port)
+                    ON CONFLICT (port_id) DO UPDATE SET state = 'attached', position = EXCLUDED.position
+                    WHERE server_interfaces.server_id = EXCLUDED.server_id
+                    """)
+            }
+        }
+        let now = context.now
+        try await database.write { try ServerSteps.enter($0, server.id, .blockDeviceMapping, progress: 25, now: now) }
+        return .next
+    }
+
+    private func bind(_ item: InterfaceRequest, _ server: WorkflowServer, operation: String) async throws -> String {
+        let owner: JSONValue = .string("compute:\(server.zone ?? compute.settings.defaultZone)")
+        let host: JSONValue = .string(server.host ?? "")
+        if let port = item.portID {
+            try await compute.neighbours.network.updatePort(
+                port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host])
+            return port
+        }
+        var port: JSONObject = [
+            "network_id": JSONValue(item.networkID), "project_id": .string(server.project),
+            "device_id": .string(server.id), "device_owner": owner, "binding:host_id": host, "admin_state_up": true,
+        ]
+        if let address = item.fixedIP { port["fixed_ips"] = [["ip_address": .string(address)]] }
+        if !server.securityGroups.isEmpty { port["security_groups"] = JSONValue(server.securityGroups) }
+        return try await compute.neighbours.network.createPort(port, operation: operation)
+    }
+
+    // MARK: spawn
+
+    private func spawn(_ context: inout StepContext) async throws -> StepResult {
+        let id = context.subjectID
+        let now = context.now
+        let ambient = ambient
+        try await database.write { connection in
+            try DesiredState.change(connection, server: id, power: .running)
+            try DesiredState.publish(connection, server: id, first: true, ambient: ambient)
+            try ServerSteps.enter(connection, id, .spawning, progress: 40, now: now)
+        }
+        return .next
+    }
+
+    private func awaitHost(_ context: inout StepContext) async throws -> StepResult {
+        let server = try await steps.server(context.subjectID)
+        if server.observedGeneration >= server.generation, server.observedState == "failed", server.observedPermanent {
+            throw StepFailure(
+                "The host could not start the server.", details: server.observedError)
+        }
+        guard server.isApplied, server.observedPower == "running" else { return .wait(.seconds(5)) }
+        let network = try await database.read { connection in
+            try connection.query(
+                """
+                SELECT count(*) FILTER (WHERE p.status <> 'ACTIVE' AND p.admin_state_up) AS down,
+                    count(*) FILTER (WHERE EXISTS (SELECT 1 FROM ports m WHERE m.network_id = p.network_id
+                        AND m.device_owner = 'network:distributed')) AS served
+                FROM server_interfaces i JOIN ports p ON p.id = i.port_id WHERE i.server_id = \(server.id)
+                """
+            ).first.map { (down: try $0.int("down"), served: try $0.int("served")) }
+        }
+        guard network?.down ?? 0 == 0, server.metadataReady || network?.served ?? 0 == 0 else { return .wait(.seconds(2)) }
+        return .next
+    }
+
+    private func finish(_ context: inout StepContext) async throws -> StepResult {
+        let server = try await steps.server(context.subjectID)
+        let attachments = try await database.read { connection in
+            try connection.query(
+                "SELECT attachment_id FROM server_volumes WHERE server_id = \(server.id) AND attachment_id IS NOT NULL"
+            ).map { try $0.string("attachment_id") }
+        }
+        for attachment in attachments {
+            try await compute.neighbours.volumes.complete(attachment: attachment, project: server.project)
+        }
+        let now = context.now
+        try await database.write { connection in
+            try connection.execute("UPDATE server_volumes SET state = 'attached' WHERE server_id = \(server.id)")
+            try connection.execute(
+                """
+                UPDATE servers SET vm_state = 'active', progress = 100, power_state = 1, launched_at = \(now),
+                    updated_at = \(now), task_state = CASE WHEN task_state = 'deleting' THEN task_state END
+                WHERE id = \(server.id) AND vm_state = 'building'
+                """)
+            try ServerActions.finish(connection, server: server.id, action: "create", now: now)
+        }
+        return .next
+    }
+
+    private func failed(_ context: StepContext, _ failure: StepFailure) async throws {
+        let id = context.subjectID
+        let now = ambient.now
+        let fault: JSONValue = [
+            "code": 500, "created": .string(now.iso8601), "message": .string(failure.message),
+            "details": JSONValue(failure.details),
+        ]
+        try await database.write { connection in
+            try connection.execute(
+                """
+                UPDATE servers SET vm_state = 'error', fault = \(fault)::jsonb, updated_at = \(now), progress = 0,
+                    power_state = 0, task_state = CASE WHEN task_state = 'deleting' THEN task_state END
+                WHERE id = \(id) AND vm_state = 'building'
+                """)
+            try ServerActions.finish(
+                connection, server: id, action: "create", error: failure.message, details: failure.description, now: now)
+        }
+    }
+}

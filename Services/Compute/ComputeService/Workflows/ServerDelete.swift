@@ -1,0 +1,68 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import Workflow
+
+/// Ends a server. It never gives up: what it needs may be away for a while, but comes back.
+struct ServerDelete: Sendable {
+    let steps: ServerSteps
+
+    static let kind = "server.delete"
+
+    init(_ compute: Compute) { steps = ServerSteps(compute: compute) }
+
+    private var database: Database { steps.database }
+
+    var definition: WorkflowDefinition {
+        WorkflowDefinition(
+            service: Compute.service, kind: ServerDelete.kind,
+            steps: [
+                WorkflowStep("absent", run: { context in
+                    try await steps.settleAbsence(context.subjectID) ? .next : .wait(.seconds(5))
+                }),
+                WorkflowStep("volumes", run: { context in
+                    guard let server = try await load(context.subjectID) else { return .next }
+                    try await steps.releaseVolumes(server.id, project: server.project, undoing: false)
+                    return .next
+                }),
+                WorkflowStep("ports", run: { context in
+                    try await steps.releasePorts(context.subjectID)
+                    return .next
+                }),
+                WorkflowStep("allocation", run: { context in
+                    try await steps.compute.neighbours.scheduler.release(consumer: context.subjectID)
+                    return .next
+                }),
+                WorkflowStep("finish", run: { try await finish(&$0) }),
+            ],
+            retriesForever: true, failed: { _, _ in })
+    }
+
+    private func load(_ id: String) async throws -> WorkflowServer? {
+        try await database.read { try WorkflowServer.load($0, id) }
+    }
+
+    private func finish(_ context: inout StepContext) async throws -> StepResult {
+        let id = context.subjectID
+        let now = context.now
+        try await database.write { connection in
+            let rows = try connection.query(
+                """
+                UPDATE servers SET deleted = true, vm_state = 'deleted', task_state = NULL, power_state = 0,
+                    terminated_at = \(now), updated_at = \(now), user_data = NULL
+                WHERE id = \(id) AND NOT deleted RETURNING project_id, flavor
+                """)
+            guard let row = rows.first else { return }
+            let flavor = try row.json("flavor")
+            try Compute.quota.release(
+                connection, project: try row.string("project_id"),
+                [
+                    ("compute:instances", 1), ("compute:cores", flavor["vcpus"]?.intValue ?? 0),
+                    ("compute:ram", flavor["ram"]?.intValue ?? 0),
+                ])
+            try ServerActions.finish(connection, server: id, action: "delete", now: now)
+        }
+        return .next
+    }
+}

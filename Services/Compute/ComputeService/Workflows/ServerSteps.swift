@@ -1,0 +1,211 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import Workflow
+
+/// A server as workflows see it.
+struct WorkflowServer: Sendable {
+    let id: String
+    let project: String
+    let user: String
+    let host: String?
+    let zone: String?
+    let task: String?
+    let power: String
+    let generation: Int
+    let published: Bool
+    let observedGeneration: Int
+    let observedPower: String?
+    let observedState: String?
+    let observedError: String?
+    let observedPermanent: Bool
+    let observedHost: String?
+    let metadataReady: Bool
+    let networks: [InterfaceRequest]
+    let devices: [DeviceRequest]
+    let securityGroups: [String]
+    let bootsFromImage: Bool
+
+    static func load(_ connection: Connection, _ id: String) throws -> WorkflowServer? {
+        let rows = try connection.query(
+            """
+            SELECT id, project_id, user_id, host, availability_zone, task_state, power, generation,
+                published_at IS NOT NULL AS published, observed_generation, observed_power, observed_state,
+                observed_error, observed_permanent, observed_host, metadata_ready, requested_networks,
+                requested_devices, security_groups, image_id IS NOT NULL AS boots_from_image
+            FROM servers WHERE id = \(id) AND NOT deleted
+            """)
+        guard let row = rows.first else { return nil }
+        return WorkflowServer(
+            id: id, project: try row.string("project_id"), user: try row.string("user_id"),
+            host: try row.optionalString("host"), zone: try row.optionalString("availability_zone"),
+            task: try row.optionalString("task_state"), power: try row.string("power"),
+            generation: try row.int("generation"), published: try row.bool("published"),
+            observedGeneration: try row.int("observed_generation"),
+            observedPower: try row.optionalString("observed_power"),
+            observedState: try row.optionalString("observed_state"),
+            observedError: try row.optionalString("observed_error"),
+            observedPermanent: try row.bool("observed_permanent"),
+            observedHost: try row.optionalString("observed_host"), metadataReady: try row.bool("metadata_ready"),
+            networks: (try row.json("requested_networks").arrayValue ?? []).map(InterfaceRequest.init(stored:)),
+            devices: (try row.json("requested_devices").arrayValue ?? []).map(DeviceRequest.init(stored:)),
+            securityGroups: try row.strings("security_groups"), bootsFromImage: try row.bool("boots_from_image"))
+    }
+
+    /// The host has done what was asked last.
+    var isApplied: Bool {
+        observedGeneration >= generation && observedState == "applied" && observedHost == host
+    }
+
+    var isConfirmedAbsent: Bool {
+        observedGeneration >= generation && observedPower == "absent" && observedHost == host
+    }
+}
+
+/// What the workflows of servers are made of.
+struct ServerSteps: Sendable {
+    let compute: Compute
+
+    var database: Database { compute.database }
+    var ambient: Ambient { compute.ambient }
+
+    /// - Throws: `StepFailure` when the server is gone.
+    func server(_ id: String) async throws -> WorkflowServer {
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else {
+            throw StepFailure("The server is gone.")
+        }
+        return server
+    }
+
+    /// Shows how far a build is, unless the server is being deleted.
+    static func enter(_ connection: Connection, _ id: String, _ task: TaskState, progress: Int, now: Timestamp) throws {
+        try connection.execute(
+            """
+            UPDATE servers SET task_state = \(task.rawValue), progress = \(progress), updated_at = \(now)
+            WHERE id = \(id) AND vm_state = 'building' AND task_state IS DISTINCT FROM 'deleting'
+            """)
+    }
+
+    // MARK: hosts
+
+    /// Whether a host's agent has spoken lately.
+    func isUp(host: String) async throws -> Bool {
+        let after = ambient.now + .microseconds(-compute.settings.hostDownAfter.microseconds)
+        return try await database.read { connection in
+            try !connection.query(
+                "SELECT 1 AS one FROM compute_services WHERE host = \(host) AND NOT forced_down AND last_seen_at > \(after)"
+            ).isEmpty
+        }
+    }
+
+    /// Sees to it that no host runs the server.
+    ///
+    /// - Returns: whether that is settled: the host confirmed it, or is down and will be told when it is back.
+    func settleAbsence(_ id: String) async throws -> Bool {
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }), let host = server.host,
+            server.published
+        else { return true }
+        if server.power == DesiredPower.absent.rawValue, server.isConfirmedAbsent { return true }
+        let ambient = ambient
+        if server.power != DesiredPower.absent.rawValue {
+            try await database.write { connection in
+                try DesiredState.change(connection, server: id, power: .absent)
+                try DesiredState.publish(connection, server: id, ambient: ambient)
+            }
+        }
+        if try await isUp(host: host) { return false }
+        try await database.write { try Absences.order($0, server: id, host: host, ambient: ambient) }
+        return true
+    }
+
+    // MARK: ports
+
+    /// Deletes the ports that the server's workflow made and frees those that it was given.
+    func releasePorts(_ id: String) async throws {
+        let ports = try await database.read { connection in
+            try connection.query(
+                """
+                SELECT p.id, coalesce(i.created, NOT EXISTS (SELECT 1 FROM servers s,
+                    jsonb_array_elements(s.requested_networks) n WHERE s.id = \(id) AND n->>'port' = p.id::text)) AS created,
+                    true AS exists
+                FROM ports p LEFT JOIN server_interfaces i ON i.port_id = p.id
+                WHERE p.device_id = \(id) AND p.device_owner LIKE 'compute:%'
+                UNION
+                SELECT i.port_id, i.created, EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id)
+                FROM server_interfaces i WHERE i.server_id = \(id)
+                """
+            ).map { (id: try $0.string("id"), created: try $0.bool("created"), exists: try $0.bool("exists")) }
+        }
+        for port in ports where port.exists {
+            try await release(port: port.id, created: port.created)
+        }
+        try await database.write { connection in
+            try connection.execute("DELETE FROM server_interfaces WHERE server_id = \(id)")
+        }
+    }
+
+    /// Deletes a port that was made for a server, or frees one that was given.
+    func release(port: String, created: Bool) async throws {
+        if created {
+            try await compute.neighbours.network.deletePort(port)
+            return
+        }
+        do {
+            try await compute.neighbours.network.updatePort(
+                port, ["device_id": "", "device_owner": "", "binding:host_id": ""])
+        } catch let error as ResourceError where error.code == .notFound {
+            // Its owner deleted it.
+        }
+    }
+
+    // MARK: volumes
+
+    /// Detaches all volumes; deletes those that `alsoDelete` says.
+    func releaseVolumes(_ id: String, project: String, undoing: Bool) async throws {
+        let volumes = compute.neighbours.volumes
+        let (attachments, rows) = try await database.read { connection in
+            let attachments = try connection.query(
+                """
+                SELECT a.id FROM volume_attachments a WHERE a.server_id = \(id)
+                UNION SELECT v.attachment_id FROM server_volumes v
+                WHERE v.server_id = \(id) AND v.attachment_id IS NOT NULL
+                """
+            ).map { try $0.string("id") }
+            let rows = try connection.query(
+                "SELECT volume_id, created, delete_on_termination FROM server_volumes WHERE server_id = \(id)"
+            ).map { row in
+                (
+                    id: try row.string("volume_id"), created: try row.bool("created"),
+                    ends: try row.bool("delete_on_termination")
+                )
+            }
+            return (attachments, rows)
+        }
+        for attachment in attachments { try await volumes.detach(attachment: attachment, project: project) }
+        for row in rows where undoing ? row.created : row.ends {
+            try await volumes.deleteVolume(row.id, project: project)
+        }
+        try await database.write { connection in
+            try connection.execute("DELETE FROM server_volumes WHERE server_id = \(id)")
+        }
+    }
+}
+
+/// Servers that must not be on a host, for hosts that could not confirm it.
+enum Absences {
+    /// Records the order and sends it.
+    static func order(_ connection: Connection, server: String, host: String, ambient: Ambient) throws {
+        guard var description = try DesiredState.load(connection, where: "s.id = \(server)").first else { return }
+        description.power = DesiredPower.absent.rawValue
+        let desired = description.desired
+        try connection.execute(
+            """
+            INSERT INTO server_absences (server_id, host, generation, desired, published_at)
+            VALUES (\(server), \(host), \(description.generation), \(desired)::jsonb, \(ambient.now))
+            ON CONFLICT (server_id, host) DO UPDATE SET generation = EXCLUDED.generation, desired = EXCLUDED.desired,
+                published_at = EXCLUDED.published_at
+            """)
+        try DesiredState.send(connection, desired, host: host, ambient: ambient)
+    }
+}
