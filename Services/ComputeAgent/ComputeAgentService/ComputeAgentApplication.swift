@@ -22,7 +22,15 @@ package struct ComputeAgentApplication: Sendable {
 
     /// Runs the executable to its end; a failure is written in words and ends the process with status 1.
     package static func main() async {
-        do { try await ComputeAgentApplication(arguments: CommandLine.arguments).run() } catch is CancellationError {
+        do {
+            if CommandLine.arguments.dropFirst().first == "simulate" {
+                try await SimulationApplication(
+                    arguments: Array(CommandLine.arguments.dropFirst(2)), environment: ProcessInfo.processInfo.environment
+                ).run()
+            } else {
+                try await ComputeAgentApplication(arguments: CommandLine.arguments).run()
+            }
+        } catch is CancellationError {
             return
         } catch {
             let text = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
