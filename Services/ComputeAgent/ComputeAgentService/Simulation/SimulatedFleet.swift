@@ -1,0 +1,101 @@
+import ComputeAgentCore
+import JSON
+import Kernel
+import Logging
+import Messaging
+
+/// Many simulated hosts in one process, on the real broker: introduces them, and lets each follow its queue.
+package struct SimulatedFleet: Sendable {
+    private let options: SimulationOptions
+    private let bus: any MessageBus
+    private let reports: ReportQueue
+    private let chassis: SimulatedChassis?
+    private let heartbeatInterval: Duration
+    private let ambient: Ambient
+    private let log: Logger
+    private let hosts: [(name: String, host: SimulatedHost)]
+
+    package init(
+        options: SimulationOptions, bus: any MessageBus, reports: ReportQueue, chassis: SimulatedChassis?,
+        heartbeatInterval: Duration, ambient: Ambient, log: Logger
+    ) {
+        self.options = options
+        self.bus = bus
+        self.reports = reports
+        self.chassis = chassis
+        self.heartbeatInterval = heartbeatInterval
+        self.ambient = ambient
+        self.log = log
+        hosts = (1...options.hosts).map { number in
+            let name = options.hostName(number)
+            return (
+                name,
+                SimulatedHost(name: name, options: options, ambient: ambient, reports: reports, chassis: chassis)
+            )
+        }
+    }
+
+    /// Runs until the task is cancelled.
+    package func run() async throws {
+        try await chassis?.register(hosts: hosts.map(\.name))
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for (name, host) in hosts {
+                group.addTask { [bus] in
+                    try await bus.serve(queue: "agent.\(name)") { try await host.handle($0.body) }
+                }
+            }
+            if let chassis { group.addTask { try await chassis.run() } }
+            group.addTask { [reports] in try await reports.run() }
+            group.addTask { try await self.announce() }
+            try await group.waitForAll()
+        }
+    }
+
+    private func announce() async throws {
+        var introduced = false
+        while true {
+            if !bus.isConnected { introduced = false } else {
+                do {
+                    let first = !introduced
+                    try await publish { first ? hello($0) : heartbeat($0) }
+                    if !introduced { log.notice("introduced", metadata: ["hosts": "\(hosts.count)"]) }
+                    introduced = true
+                } catch {
+                    try Task.checkCancellation()
+                    log.warning("the plane was not told", metadata: ["error": "\(error)"])
+                }
+            }
+            try await ambient.time.sleep(for: introduced ? heartbeatInterval : .milliseconds(500))
+        }
+    }
+
+    /// One message per host; a bounded number awaits the broker's confirmation at a time.
+    private func publish(_ message: @escaping @Sendable (String) -> Message) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for (index, (name, _)) in hosts.enumerated() {
+                if index >= 200 { try await group.next() }
+                group.addTask { [bus] in try await bus.publish(message(name), to: ReportQueue.planeQueue) }
+            }
+            try await group.waitForAll()
+        }
+    }
+
+    private func hello(_ host: String) -> Message {
+        let inventory = HostInventory(
+            cpus: options.cpus, memoryMiB: options.memoryMiB, diskGiB: options.diskGiB, virtType: .kvm,
+            hypervisorVersion: 7_002_000)
+        return Message(
+            id: ambient.newUUID(), type: "hello",
+            body: [
+                "type": "hello", "host": .string(host), "version": .string(PlaneLink.version),
+                "capabilities": inventory.document,
+            ])
+    }
+
+    private func heartbeat(_ host: String) -> Message {
+        Message(
+            id: ambient.newUUID(), type: "heartbeat",
+            body: ["type": "heartbeat", "host": .string(host), "version": .string(PlaneLink.version)],
+            expiration: heartbeatInterval * 5)
+    }
+}

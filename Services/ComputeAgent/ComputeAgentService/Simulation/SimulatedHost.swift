@@ -1,0 +1,94 @@
+import ComputeAgentCore
+import JSON
+import Kernel
+
+/// A host of memory only: takes servers to their desired state after a while, with the agent's own fencing.
+package actor SimulatedHost {
+    private struct Server {
+        var generation: Int
+        var epoch: Int
+        var power: String
+        var operationID: String?
+    }
+
+    private let name: String
+    private let options: SimulationOptions
+    private let ambient: Ambient
+    private let reports: ReportQueue
+    private let chassis: SimulatedChassis?
+    private var servers: [String: Server] = [:]
+
+    package init(
+        name: String, options: SimulationOptions, ambient: Ambient, reports: ReportQueue, chassis: SimulatedChassis?
+    ) {
+        self.name = name
+        self.options = options
+        self.ambient = ambient
+        self.reports = reports
+        self.chassis = chassis
+    }
+
+    /// Servers that run here now.
+    package var runningCount: Int { servers.values.count { $0.power == "running" } }
+
+    /// - Throws: `FormError` for a message that cannot be read; `CancellationError`.
+    package func handle(_ body: JSONValue) async throws -> JSONValue {
+        switch try PlaneMessage.decode(body) {
+        case .ensure(let server): try await ensure(server)
+        case .sync(let desired, _):
+            let wanted = Set(desired.map(\.id))
+            for (id, server) in servers where !wanted.contains(id) {
+                await report(id, server, unknown: true)
+            }
+            for server in desired { try await ensure(server) }
+        case .consoleLog: return ["output": ""]
+        case .diagnostics: return [:]
+        }
+        return [:]
+    }
+
+    private func ensure(_ desired: DesiredServer) async throws {
+        let known = servers[desired.id]
+        if let known, desired.epoch < known.epoch || desired.generation < known.generation { return }
+        if let known, known.generation == desired.generation, known.epoch == desired.epoch {
+            await report(desired.id, known)
+            return
+        }
+        guard desired.power != .absent else {
+            servers[desired.id] = nil
+            await chassis?.release(ports: desired.ports.map(\.id))
+            await report(desired.id, Server(generation: desired.generation, epoch: desired.epoch, power: "absent"))
+            return
+        }
+        let power = desired.power.rawValue
+        let starts = power == "running" && known?.power != "running"
+        if starts {
+            try await ambient.time.sleep(for: startTime())
+            guard (servers[desired.id]?.generation ?? 0) <= desired.generation else { return }
+            if ambient.random.below(1000) < options.failuresPerMille {
+                await reports.put(
+                    ObservedReport(
+                        host: name, serverID: desired.id, generation: desired.generation, epoch: desired.epoch,
+                        power: "absent", state: .failed, error: "the simulated start failed", permanent: true))
+                return
+            }
+        }
+        let server = Server(
+            generation: desired.generation, epoch: desired.epoch, power: power, operationID: desired.operation?.id)
+        servers[desired.id] = server
+        if starts { await chassis?.bind(ports: desired.ports.map(\.id), to: name) }
+        await report(desired.id, server)
+    }
+
+    private func startTime() -> Duration {
+        let whole = max(1, Int(options.startTime.microseconds))
+        return .microseconds(Int64(whole / 2 + ambient.random.below(whole)))
+    }
+
+    private func report(_ id: String, _ server: Server, unknown: Bool = false) async {
+        await reports.put(
+            ObservedReport(
+                host: name, serverID: id, generation: server.generation, epoch: server.epoch, power: server.power,
+                metadataReady: true, operationID: server.operationID, unknown: unknown))
+    }
+}
