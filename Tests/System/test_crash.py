@@ -1,0 +1,29 @@
+"""A crash of any process of ours is noticed, the process is started again, and running guests do not notice."""
+
+WOLKE = (
+    "wolke-identity", "wolke-placement", "wolke-image", "wolke-network", "wolke-block-storage", "wolke-compute",
+    "wolke-compute-agent", "wolke-compute-agent@host-2",
+)
+
+
+def test_crashes_leave_guests_unharmed(cloud, tenant):
+    server = tenant.create_server("steady")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    tenant.ssh(address, "echo same > /run/mark")
+    for name in WOLKE:
+        cloud.kill(name)
+        assert tenant.ssh(address, "cat /run/mark").strip() == "same", f"after the crash of {name}"
+    parts = cloud.parts()
+    assert all(parts[name]["restarts"] >= 1 for name in WOLKE)
+    assert tenant.api.compute.get_server(server.id).status == "ACTIVE"
+    tenant.create_server("later")
+    assert tenant.ssh(address, "cat /run/mark").strip() == "same"
+
+
+def test_status_tells_all_parts(cloud):
+    parts = cloud.parts()
+    assert set(WOLKE) <= set(parts)
+    for name in ("postgres", "rabbitmq", "ovn-northbound", "ovn-southbound", "ovs-vswitchd", "ovn-controller", "libvirtd", *WOLKE):
+        assert parts[name]["health"] == "healthy", parts[name]
+        assert parts[name]["memory_bytes"] > 0

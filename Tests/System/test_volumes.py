@@ -1,0 +1,51 @@
+"""Volumes: attached to a running server, kept over a detach, booted from."""
+
+from wolkecloud import wait
+
+
+def test_a_volume_keeps_its_data_between_servers(tenant):
+    storage, compute = tenant.api.block_storage, tenant.api.compute
+    first = tenant.create_server("first")
+    volume = storage.create_volume(size=1, name="data")
+    available = lambda: storage.get_volume(volume.id).status == "available"  # noqa: E731
+    wait("the volume is available", available, 60)
+    address = tenant.floating_address(first)
+    tenant.reachable(address)
+    disks = set(tenant.ssh(address, "ls /sys/block").split())
+
+    def attach(server, address, before):
+        compute.create_volume_attachment(server.id, volume_id=volume.id)
+        wait("the volume is in use", lambda: storage.get_volume(volume.id).status == "in-use", 60)
+        return wait("the guest sees the disk", lambda: set(tenant.ssh(address, "ls /sys/block").split()) - before, 30).pop()
+
+    disk = attach(first, address, disks)
+    assert tenant.ssh(address, f"cat /sys/block/{disk}/size").strip() == str(1 << 21)
+    tenant.ssh(address, f"echo keepsake | dd of=/dev/{disk} bs=512 conv=sync,fsync 2>/dev/null")
+    compute.delete_volume_attachment(first.id, volume.id)
+    wait("the volume is free", available, 60)
+    wait("the guest lost the disk", lambda: set(tenant.ssh(address, "ls /sys/block").split()) == disks, 30)
+
+    second = tenant.create_server("second")
+    other = tenant.floating_address(second)
+    tenant.reachable(other)
+    disk = attach(second, other, set(tenant.ssh(other, "ls /sys/block").split()))
+    assert tenant.ssh(other, f"dd if=/dev/{disk} bs=8 count=1 2>/dev/null").strip() == "keepsake"
+    compute.delete_server(second.id)
+    wait("the volume survives its server", available, 90)
+
+
+def test_a_server_boots_from_a_volume(tenant):
+    storage = tenant.api.block_storage
+    image = tenant.api.image.find_image("guest", ignore_missing=False)
+    volume = storage.create_volume(size=1, name="root", image_id=image.id)
+    wait("the volume is made from the image", lambda: storage.get_volume(volume.id).status == "available", 90)
+    server = tenant.create_server(
+        "from-volume", image=False,
+        block_device_mapping=[
+            {"boot_index": 0, "uuid": volume.id, "source_type": "volume", "destination_type": "volume", "delete_on_termination": False}
+        ])
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    assert tenant.ssh(address, "hostname").strip() == "from-volume"
+    tenant.delete_servers()
+    wait("the volume is free", lambda: storage.get_volume(volume.id).status == "available", 60)
