@@ -41,7 +41,6 @@ private let identityTables = """
         name text NOT NULL CHECK (length(name) BETWEEN 1 AND 255),
         domain_id text NOT NULL REFERENCES projects (id),
         enabled boolean NOT NULL DEFAULT true,
-        description text,
         default_project_id text REFERENCES projects (id) ON DELETE SET NULL,
         options jsonb NOT NULL DEFAULT '{}',
         extra jsonb NOT NULL DEFAULT '{}',

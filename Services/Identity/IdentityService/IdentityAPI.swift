@@ -20,8 +20,18 @@ package enum IdentityAPI {
         try API(
             service: ServiceDescription(
                 type: "identity", title: "Identity v3", faults: .identity, publicURL: publicURL),
-            resources: [identity.discoveryResource, identity.tokenResource], rules: rules,
+            resources: identity.resources, rules: rules,
             policyOverrides: policyOverrides, authenticator: identity.authenticator, ambient: identity.ambient,
             log: log, metrics: metrics)
+    }
+}
+
+extension Identity {
+    /// Everything that clients can reach.
+    var resources: [Resource] {
+        [
+            discoveryResource, tokenResource, userResource, projectResource, domainResource, groupResource, roleResource,
+            assignmentResource, credentialResource, limitResource,
+        ] + catalogResources
     }
 }

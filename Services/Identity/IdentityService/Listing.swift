@@ -149,6 +149,7 @@ extension JSONObject {
 }
 
 /// Turns violations of constraints into the API's errors.
+@discardableResult
 func storing<Value>(_ kind: String, _ name: String?, _ body: () throws -> Value) throws -> Value {
     do { return try body() } catch let error as DatabaseError {
         if error.isUniqueViolation {

@@ -15,6 +15,9 @@ extension Identity {
         var expiresAt: Timestamp?
         /// The application credential, and the only project that it is good for.
         var credential: (id: String, projectID: String)?
+        /// The hash that the password was proved with.
+        var passwordHash: String?
+        var passwordIsLocked = false
     }
 
     /// The same words for every reason, so that they do not help with guessing.
@@ -66,16 +69,21 @@ extension Identity {
         let id: String
         let hash: String?
         let usable: Bool
+        let expired: Bool
         let failedAttempts: Int
         let locked: Bool
+        let passwordIsLocked: Bool
     }
 
-    private func provePassword(_ user: SignOnRequest.Reference, _ password: Secret<String>) async throws -> Proof {
+    /// - Parameter evenIfExpired: for replacing a password that has expired.
+    func provePassword(
+        _ user: SignOnRequest.Reference, _ password: Secret<String>, evenIfExpired: Bool = false
+    ) async throws -> Proof {
         let account = try await account(user)
         // Always one hash, whatever was found: the time tells nothing.
         let right = try await hasher.verify(password, hash: account?.hash)
         guard let account else { throw Identity.refused }
-        guard right, account.usable, !account.locked else {
+        guard right, account.usable, !account.locked, evenIfExpired || !account.expired else {
             if !right, !account.locked { try await noteFailure(account) }
             throw Identity.refused
         }
@@ -85,7 +93,9 @@ extension Identity {
                 try $0.execute("UPDATE users SET failed_attempts = 0, failed_at = NULL WHERE id = \(id)")
             }
         }
-        return Proof(userID: account.id, methods: ["password"])
+        return Proof(
+            userID: account.id, methods: ["password"], passwordHash: account.hash,
+            passwordIsLocked: account.passwordIsLocked)
     }
 
     private func account(_ user: SignOnRequest.Reference) async throws -> Account? {
@@ -94,10 +104,10 @@ extension Identity {
         return try await database.read { connection in
             let rows = try connection.query(
                 """
-                SELECT u.id, u.password_hash, u.enabled AND d.enabled AND (u.password_expires_at IS NULL
-                    OR u.password_expires_at > \(now)
-                    OR coalesce((u.options ->> 'ignore_password_expiry')::boolean, false)) AS usable,
-                    u.failed_attempts, u.failed_at,
+                SELECT u.id, u.password_hash, u.enabled AND d.enabled AS usable, u.failed_attempts, u.failed_at,
+                    coalesce(u.password_expires_at <= \(now), false)
+                        AND NOT coalesce((u.options ->> 'ignore_password_expiry')::boolean, false) AS expired,
+                    coalesce((u.options ->> 'lock_password')::boolean, false) AS password_locked,
                     coalesce((u.options ->> 'ignore_lockout_failure_attempts')::boolean, false) AS never_locked
                 FROM users u JOIN projects d ON d.id = u.domain_id WHERE \(Identity.condition(user: user))
                 """)
@@ -108,7 +118,8 @@ extension Identity {
             }
             return Account(
                 id: try row.string("id"), hash: try row.optionalString("password_hash"), usable: try row.bool("usable"),
-                failedAttempts: try row.int("failed_attempts"), locked: locked)
+                expired: try row.bool("expired"), failedAttempts: try row.int("failed_attempts"), locked: locked,
+                passwordIsLocked: try row.bool("password_locked"))
         }
     }
 

@@ -1,0 +1,184 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Roles of users and groups on projects, domains and the system. The routes are one pattern over these three axes.
+extension Identity {
+    enum Target: String, CaseIterable, Sendable {
+        case project, domain, system
+
+        var path: String {
+            switch self {
+            case .project: "/projects/{project_id}"
+            case .domain: "/domains/{domain_id}"
+            case .system: "/system"
+            }
+        }
+    }
+
+    enum Actor: String, CaseIterable, Sendable {
+        case user, group
+
+        var path: String { self == .user ? "/users/{user_id}" : "/groups/{group_id}" }
+    }
+
+    /// Who has what where, as a route names it; `role` nil for lists.
+    struct Assignment: Sendable {
+        let target: Target
+        let actor: Actor
+        let inherited: Bool
+        let targetID: String?
+        let actorID: String
+        let roleID: String?
+
+        var userID: String? { actor == .user ? actorID : nil }
+        var groupID: String? { actor == .group ? actorID : nil }
+        var projectID: String? { target == .project ? targetID : nil }
+        var domainID: String? { target == .domain ? targetID : nil }
+
+        /// The condition on `role_assignments a`, the role not counted.
+        var condition: SQL {
+            let place: SQL =
+                switch target {
+                case .project: "a.project_id = \(targetID)"
+                case .domain: "a.domain_id = \(targetID)"
+                case .system: "a.system"
+                }
+            let who: SQL = actor == .user ? "a.user_id = \(actorID)" : "a.group_id = \(actorID)"
+            return "\(who) AND \(place) AND a.inherited = \(inherited)"
+        }
+    }
+
+    var assignmentResource: Resource {
+        var routes: [Route] = []
+        for actor in Actor.allCases {
+            for target in Target.allCases {
+                routes += assignmentRoutes(target, actor, inherited: false)
+                if target != .system { routes += assignmentRoutes(target, actor, inherited: true) }
+            }
+        }
+        routes.append(
+            Route(
+                .get, "/v3/role_assignments", action: "identity:list_role_assignments",
+                rule: "rule:cloud_reader or rule:domain_reader", "List role assignments", handler: listAssignments))
+        return Resource("role_assignment", routes: routes)
+    }
+
+    private func assignmentRoutes(_ target: Target, _ actor: Actor, inherited: Bool) -> [Route] {
+        let prefix = inherited ? "/v3/OS-INHERIT" : "/v3"
+        let suffix = inherited ? "/inherited_to_projects" : ""
+        let base = prefix + target.path + actor.path + "/roles"
+        let one = base + "/{role_id}" + suffix
+        let kind = target == .system ? "system_grant_for_\(actor.rawValue)" : "grant"
+        // A domain's manager may give what a manager has, to its own domain's users, in its own domain.
+        let managed =
+            "(rule:domain_manager and domain_id:%(target.actor.domain_id)s and ('manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s))"
+        let write = target == .system ? "role:admin" : "role:admin or \(managed)"
+        let read = target == .system
+            ? "rule:cloud_reader" : "rule:cloud_reader or (rule:domain_reader and domain_id:%(target.actor.domain_id)s)"
+        @Sendable func handle(
+            _ body: @escaping @Sendable (RequestContext, Assignment) async throws -> Response
+        ) -> @Sendable (RequestContext) async throws -> Response {
+            { context in try await body(context, decideAssignment(context, target, actor, inherited: inherited)) }
+        }
+        let words = "\(inherited ? "inherited " : "")role of a \(actor.rawValue) on \(target == .system ? "the system" : "a \(target.rawValue)")"
+        return [
+            Route(
+                .get, base + suffix, action: "identity:list_\(target == .system ? kind : "grants")", rule: read,
+                "List each \(words)", handler: handle(listGrants)),
+            Route(
+                .get, one, action: "identity:check_\(kind)", rule: read, status: 204, "Check a \(words)",
+                handler: handle(checkGrant)),
+            Route(
+                .put, one, action: "identity:create_\(kind)", rule: write, status: 204, "Assign a \(words)",
+                handler: handle(grant)),
+            Route(
+                .delete, one, action: "identity:revoke_\(kind)", rule: write, status: 204, "Remove a \(words)",
+                handler: handle(revokeGrant)),
+        ]
+    }
+
+    /// Looks up what the route names and decides on all of it together.
+    private func decideAssignment(
+        _ context: RequestContext, _ target: Target, _ actor: Actor, inherited: Bool
+    ) async throws -> Assignment {
+        let places = ["project": context.parameter("project_id"), "domain": context.parameter("domain_id")]
+        let actors = ["user": context.parameter("user_id"), "group": context.parameter("group_id")]
+        let targetID = places[target.rawValue]
+        let actorID = actors[actor.rawValue] ?? ""
+        let roleID = context.parameters["role_id"]
+        let (place, who, role) = try await database.read { connection in
+            (
+                try targetID.flatMap { try find(connection, project: $0, isDomain: target == .domain ? true : nil) },
+                try actor == .user ? find(connection, user: actorID) : find(connection, group: actorID),
+                try roleID.flatMap { try find(connection, role: $0) }
+            )
+        }
+        try context.authorize(
+            target: [
+                "target.domain_id": place?.domainID, "target.actor.domain_id": who?.domainID,
+                "target.role.name": role?.domainID == nil ? role?.name : nil, "target.project.id": place?.id,
+            ])
+        if let targetID, place == nil { throw Identity.missing(target.rawValue, targetID) }
+        if who == nil { throw Identity.missing(actor.rawValue, actorID) }
+        if let roleID, role == nil { throw Identity.missing("role", roleID) }
+        return Assignment(
+            target: target, actor: actor, inherited: inherited, targetID: targetID, actorID: actorID, roleID: roleID)
+    }
+
+    // MARK: grants
+
+    private func listGrants(_ context: RequestContext, _ assignment: Assignment) async throws -> Response {
+        try await database.read { connection in
+            try Identity.roles.list(
+                connection, context,
+                where: ["t.id IN (SELECT a.role_id FROM role_assignments a WHERE \(assignment.condition))"])
+        }
+    }
+
+    private static func missingGrant(_ assignment: Assignment) -> ResourceError {
+        .notFound("Could not find role assignment with role: \(assignment.roleID ?? ""), user or group: \(assignment.actorID), on \(assignment.target.rawValue): \(assignment.targetID ?? "all").")
+    }
+
+    private func checkGrant(_ context: RequestContext, _ assignment: Assignment) async throws -> Response {
+        let found = try await database.read {
+            try !$0.query(
+                "SELECT a.role_id FROM role_assignments a WHERE \(assignment.condition) AND a.role_id = \(assignment.roleID)"
+            ).isEmpty
+        }
+        guard found else { throw Identity.missingGrant(assignment) }
+        return .empty()
+    }
+
+    private func grant(_ context: RequestContext, _ assignment: Assignment) async throws -> Response {
+        let now = ambient.now
+        let response = try await context.write(database) { connection in
+            try storing("role assignment", assignment.roleID) {
+                try connection.execute(
+                    """
+                    INSERT INTO role_assignments
+                        (role_id, user_id, group_id, project_id, domain_id, system, inherited, created_at)
+                    VALUES (\(assignment.roleID), \(assignment.userID), \(assignment.groupID), \(assignment.projectID),
+                        \(assignment.domainID), \(assignment.target == .system), \(assignment.inherited), \(now))
+                    ON CONFLICT DO NOTHING
+                    """)
+            }
+            return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
+        }
+        await authenticator.refresh()
+        return response
+    }
+
+    private func revokeGrant(_ context: RequestContext, _ assignment: Assignment) async throws -> Response {
+        let response = try await context.write(database) { connection in
+            let removed = try connection.execute(
+                "DELETE FROM role_assignments a WHERE \(assignment.condition) AND a.role_id = \(assignment.roleID)")
+            guard removed == 1 else { throw Identity.missingGrant(assignment) }
+            return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
+        }
+        await authenticator.refresh()
+        return response
+    }
+}

@@ -1,0 +1,250 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+extension Identity {
+    private static func projectBody(required: Bool) -> RouteBody {
+        Bodies.entity(
+            "project",
+            [
+                Bodies.name(64, required: required), Bodies.domain, Bodies.enabled, Bodies.description, Bodies.tags,
+                Bodies.options, .init("parent_id", .nullable(.string(min: 1, max: 64, format: nil))),
+                .init("is_domain", .boolean),
+            ])
+    }
+
+    var projectResource: Resource {
+        let write = "role:admin or rule:domain_manager"
+        let read = "rule:cloud_reader or rule:domain_reader or project_id:%(target.project.id)s"
+        let tagWrite = "role:admin or rule:domain_manager or (role:manager and project_id:%(target.project.id)s)"
+        return Resource(
+            "project", fields: Identity.projects.table.fields,
+            routes: [
+                Route(
+                    .get, "/v3/projects", action: "identity:list_projects",
+                    rule: "rule:cloud_reader or rule:domain_reader", "List projects", handler: listProjects),
+                Route(
+                    .post, "/v3/projects", action: "identity:create_project", rule: write,
+                    body: Identity.projectBody(required: true), status: 201, "Create a project", handler: createProject),
+                Route(
+                    .get, "/v3/projects/{project_id}", action: "identity:get_project", rule: read, "Show a project",
+                    handler: showProject),
+                Route(
+                    .patch, "/v3/projects/{project_id}", action: "identity:update_project", rule: write,
+                    body: Identity.projectBody(required: false), "Change a project", handler: updateProject),
+                Route(
+                    .delete, "/v3/projects/{project_id}", action: "identity:delete_project", rule: write, status: 204,
+                    "Delete a project without projects below it", handler: deleteProject),
+                Route(
+                    .get, "/v3/projects/{project_id}/tags", action: "identity:list_project_tags", rule: read,
+                    "List a project's tags", handler: listTags),
+                Route(
+                    .put, "/v3/projects/{project_id}/tags", action: "identity:update_project_tags", rule: tagWrite,
+                    body: .json(.object([.init("tags", .array(Bodies.tag, min: 0, max: 80), required: true)])),
+                    "Replace a project's tags", handler: replaceTags),
+                Route(
+                    .delete, "/v3/projects/{project_id}/tags", action: "identity:delete_project_tags", rule: tagWrite,
+                    status: 204, "Remove a project's tags", handler: replaceTags),
+                Route(
+                    .get, "/v3/projects/{project_id}/tags/{tag}", action: "identity:get_project_tag", rule: read,
+                    status: 204, "Check for a tag", handler: showTag),
+                Route(
+                    .put, "/v3/projects/{project_id}/tags/{tag}", action: "identity:create_project_tag", rule: tagWrite,
+                    status: 201, "Add a tag", handler: addTag),
+                Route(
+                    .delete, "/v3/projects/{project_id}/tags/{tag}", action: "identity:delete_project_tag",
+                    rule: tagWrite, status: 204, "Remove a tag", handler: removeTag),
+            ])
+    }
+
+    // MARK: projects
+
+    private func listProjects(_ context: RequestContext) async throws -> Response {
+        var conditions = try decideList(context, column: "coalesce(t.domain_id, t.id)")
+        conditions += try context.conditions(
+            texts: ["name": "t.name", "domain_id": "t.domain_id", "parent_id": "t.parent_id"],
+            flags: ["enabled": "t.enabled", "is_domain": "t.is_domain"])
+        if context.query["is_domain"] == nil { conditions.append("NOT t.is_domain") }
+        let all = conditions + Identity.tagConditions(context)
+        return try await database.read { try Identity.projects.list($0, context, where: all) }
+    }
+
+    private static func tagConditions(_ context: RequestContext) -> [SQL] {
+        let mine: SQL = "FROM project_tags g WHERE g.project_id = t.id AND g.tag = ANY"
+        return context.query.items.compactMap { name, value in
+            let tags = Array(Set(value.split(separator: ",").map(String.init)))
+            switch name {
+            case "tags": return "(SELECT count(*) \(mine) (\(tags)::text[])) = \(tags.count)"
+            case "tags-any": return "EXISTS (SELECT \(mine) (\(tags)::text[]))"
+            case "not-tags": return "(SELECT count(*) \(mine) (\(tags)::text[])) < \(tags.count)"
+            case "not-tags-any": return "NOT EXISTS (SELECT \(mine) (\(tags)::text[]))"
+            default: return nil
+            }
+        }
+    }
+
+    private func createProject(_ context: RequestContext) async throws -> Response {
+        let body = context.entity("project")
+        let fallback = try domain(context, body)
+        // A project that acts as a domain belongs to no domain yet: only for the cloud's admins.
+        let domain = body["is_domain"]?.boolValue == true ? nil : try await targetDomain(body, fallback)
+        let decision = try context.authorize(body, target: ["target.domain_id": domain])
+        let id = newID()
+        return try await context.write(database) { connection in
+            let place = try place(connection, body, fallback: fallback)
+            try insert(connection, project: decision, id: id, place)
+            return try Identity.projects.change(connection, context, status: 201, id: id)
+        }
+    }
+
+    /// The domain in which a new project would be, for the decision: that of its parent.
+    private func targetDomain(_ body: JSONObject, _ fallback: String) async throws -> String? {
+        guard let parent = body["parent_id"]?.stringValue else { return fallback }
+        return try await database.read { try find($0, project: parent)?.domainID }
+    }
+
+    private func showProject(_ context: RequestContext) async throws -> Response {
+        let project = try await decideProject(context).value
+        return try await database.read { connection in
+            guard let response = try Identity.projects.show(connection, context, where: "t.id = \(project.id)") else {
+                throw Identity.missing("project", project.id)
+            }
+            return try withRelatives(connection, context, project.id, response)
+        }
+    }
+
+    /// Adds `parents` and `subtree` where the query asks for ids: nested objects, as Keystone writes them.
+    private func withRelatives(
+        _ connection: Connection, _ context: RequestContext, _ id: String, _ response: Response
+    ) throws -> Response {
+        let parents = context.query["parents_as_ids"] != nil
+        let subtree = context.query["subtree_as_ids"] != nil
+        guard parents || subtree, var project = try JSONValue.parse(response.bytes ?? [])["project"]?.objectValue else {
+            return response
+        }
+        if parents {
+            var chain = JSONValue.null
+            let rows = try connection.query(
+                """
+                WITH RECURSIVE up AS (
+                    SELECT p.parent_id AS id, 1 AS depth FROM projects p WHERE p.id = \(id)
+                    UNION ALL SELECT p.parent_id, u.depth + 1 FROM projects p JOIN up u ON p.id = u.id)
+                SELECT id FROM up WHERE id IS NOT NULL ORDER BY depth DESC
+                """)
+            for row in rows { chain = .object([try row.string("id"): chain]) }
+            project["parents"] = chain
+        }
+        if subtree { project["subtree"] = try Identity.subtree(connection, id, depth: 0) }
+        return .json(200, ["project": .object(project)])
+    }
+
+    private static func subtree(_ connection: Connection, _ id: String, depth: Int) throws -> JSONValue {
+        guard depth <= projectDepthMax else { return .null }
+        let children = try connection.query("SELECT id FROM projects WHERE parent_id = \(id) ORDER BY id").map { try $0.string("id") }
+        if children.isEmpty { return .null }
+        var object = JSONObject()
+        for child in children { object[child] = try subtree(connection, child, depth: depth + 1) }
+        return .object(object)
+    }
+
+    private func updateProject(_ context: RequestContext) async throws -> Response {
+        let decision = try await decideProject(context)
+        let body = context.entity("project")
+        try decision.value.requireMutable("project", body)
+        let response = try await context.write(database) { connection in
+            let id = decision.value.id
+            let row = try connection.query("SELECT domain_id, parent_id, is_domain FROM projects WHERE id = \(id) FOR UPDATE")
+            guard let row = row.first else { throw Identity.missing("project", id) }
+            for (name, code) in [("domain_id", ResourceError.Code.badRequest), ("parent_id", .forbidden)] {
+                if let asked = body[name]?.stringValue, try asked != row.optionalString(name) {
+                    throw ResourceError(code, "Invalid input for field/attribute \(name). Value: \(asked.prefix(64)). It cannot be changed.")
+                }
+            }
+            if let asked = body["is_domain"]?.boolValue, try asked != row.bool("is_domain") {
+                throw ResourceError.badRequest("Invalid input for field/attribute is_domain. It cannot be changed.")
+            }
+            try update(connection, project: decision, body, isDomain: row.bool("is_domain"))
+            return try Identity.projects.change(connection, context, status: 200, id: id)
+        }
+        await authenticator.refresh()
+        return response
+    }
+
+    private func deleteProject(_ context: RequestContext) async throws -> Response {
+        let decision = try await decideProject(context)
+        try decision.value.requireMutable("project")
+        let response = try await context.write(database) { connection in
+            if decision.value.domainID == decision.value.id {
+                try delete(connection, domain: decision)
+            } else {
+                try delete(connection, project: decision)
+            }
+            return Change(.empty(), "project", decision.value.id)
+        }
+        await authenticator.refresh()
+        return response
+    }
+
+    // MARK: tags
+
+    private func tags(_ connection: Connection, _ project: String) throws -> JSONValue {
+        JSONValue(
+            try connection.query("SELECT tag FROM project_tags WHERE project_id = \(project) ORDER BY tag")
+                .map { try $0.string("tag") })
+    }
+
+    private func listTags(_ context: RequestContext) async throws -> Response {
+        let id = try await decideProject(context).value.id
+        return try await database.read {
+            .json(200, ["tags": try tags($0, id), "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
+        }
+    }
+
+    private func replaceTags(_ context: RequestContext) async throws -> Response {
+        let id = try await decideProject(context).value.id
+        let wanted = context.body["tags"]?.arrayValue?.compactMap(\.stringValue) ?? []
+        return try await context.write(database) { connection in
+            try setTags(connection, id, wanted)
+            let shown = try tags(connection, id)
+            let response: Response = context.method == "DELETE"
+                ? .empty() : .json(200, ["tags": shown, "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
+            return Change(response, "project_tags", id, content: shown)
+        }
+    }
+
+    private func showTag(_ context: RequestContext) async throws -> Response {
+        let id = try await decideProject(context).value.id
+        let tag = context.parameter("tag")
+        let found = try await database.read {
+            try !$0.query("SELECT tag FROM project_tags WHERE project_id = \(id) AND tag = \(tag)").isEmpty
+        }
+        guard found else { throw Identity.missing("project tag", tag) }
+        return .empty()
+    }
+
+    private func addTag(_ context: RequestContext) async throws -> Response {
+        let id = try await decideProject(context).value.id
+        let tag = context.parameter("tag")
+        guard (1...255).contains(tag.unicodeScalars.count), !tag.contains(",") else {
+            throw ResourceError.badRequest("Invalid input for field/attribute tag. Value: \(tag.prefix(64)). It must have 1 to 255 characters without commas.")
+        }
+        return try await context.write(database) { connection in
+            try connection.execute("INSERT INTO project_tags (project_id, tag) VALUES (\(id), \(tag)) ON CONFLICT DO NOTHING")
+            let count = try connection.query("SELECT count(*) AS n FROM project_tags WHERE project_id = \(id)")[0].int("n")
+            guard count <= 80 else { throw ResourceError.badRequest("A project has at most 80 tags.") }
+            return Change(.empty(201), "project_tags", id, content: .string(tag))
+        }
+    }
+
+    private func removeTag(_ context: RequestContext) async throws -> Response {
+        let id = try await decideProject(context).value.id
+        let tag = context.parameter("tag")
+        return try await context.write(database) { connection in
+            let removed = try connection.execute("DELETE FROM project_tags WHERE project_id = \(id) AND tag = \(tag)")
+            guard removed == 1 else { throw Identity.missing("project tag", tag) }
+            return Change(.empty(), "project_tags", id)
+        }
+    }
+}

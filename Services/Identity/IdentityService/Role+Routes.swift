@@ -1,0 +1,236 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+extension Identity {
+    static let roles = Listing(
+        Table(
+            "roles t",
+            fields: [
+                Field("id"), Field("name", sortable: true), Field("domain_id"), Field("description"),
+                Field("options", .json), Field("extra", .json),
+            ]), member: "role", collection: "roles")
+
+    private static let roleMembers: Set<String> = ["id", "name", "domain_id", "description", "options"]
+
+    private static func roleBody(required: Bool) -> RouteBody {
+        Bodies.entity(
+            "role", [Bodies.name(255, required: required), Bodies.domain, Bodies.description, Bodies.options])
+    }
+
+    var roleResource: Resource {
+        let read = "rule:cloud_reader or role:manager"
+        let implied = "/v3/roles/{role_id}/implies/{implied_id}"
+        return Resource(
+            "role", fields: Identity.roles.table.fields,
+            routes: [
+                Route(.get, "/v3/roles", action: "identity:list_roles", rule: read, "List roles", handler: listRoles),
+                Route(
+                    .post, "/v3/roles", action: "identity:create_role", rule: "role:admin",
+                    body: Identity.roleBody(required: true), status: 201, "Create a role", handler: createRole),
+                Route(.get, "/v3/roles/{role_id}", action: "identity:get_role", rule: read, "Show a role", handler: showRole),
+                Route(
+                    .patch, "/v3/roles/{role_id}", action: "identity:update_role", rule: "role:admin",
+                    body: Identity.roleBody(required: false), "Change a role", handler: updateRole),
+                Route(
+                    .delete, "/v3/roles/{role_id}", action: "identity:delete_role", rule: "role:admin", status: 204,
+                    "Delete a role and its assignments", handler: deleteRole),
+                Route(
+                    .get, "/v3/roles/{role_id}/implies", action: "identity:list_implied_roles", rule: "rule:cloud_reader",
+                    "List what a role implies", handler: listImplied),
+                Route(
+                    .get, implied, action: "identity:get_implied_role", rule: "rule:cloud_reader",
+                    "Show that one role implies another", handler: showImplied),
+                Route(
+                    .put, implied, action: "identity:create_implied_role", rule: "role:admin", status: 201,
+                    "Make one role imply another", handler: addImplied),
+                Route(
+                    .delete, implied, action: "identity:delete_implied_role", rule: "role:admin", status: 204,
+                    "End that one role implies another", handler: removeImplied),
+                Route(
+                    .get, "/v3/role_inferences", action: "identity:list_role_inference_rules", rule: "rule:cloud_reader",
+                    "List all that roles imply", handler: listInferences),
+            ])
+    }
+
+    // MARK: roles
+
+    private func listRoles(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: ["target.domain_id": try context.caller.domainID])
+        var conditions = try context.conditions(texts: ["name": "t.name", "domain_id": "t.domain_id"])
+        if context.query["domain_id"] == nil { conditions.append("t.domain_id IS NULL") }
+        let all = conditions
+        return try await database.read { try Identity.roles.list($0, context, where: all) }
+    }
+
+    private func createRole(_ context: RequestContext) async throws -> Response {
+        let body = context.entity("role")
+        try context.authorize(target: .none)
+        let id = newID()
+        let now = ambient.now
+        return try await context.write(database) { connection in
+            let domain = body["domain_id"]?.stringValue
+            if let domain, try find(connection, project: domain, isDomain: true) == nil {
+                throw ResourceError.badRequest("Could not find domain: \(domain.prefix(64)).")
+            }
+            let name = body["name"]?.stringValue
+            let options = JSONObject((body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
+            try storing("role", name) {
+                try connection.execute(
+                    """
+                    INSERT INTO roles (id, name, domain_id, description, options, extra, created_at, updated_at)
+                    VALUES (\(id), \(name), \(domain), \(body["description"]?.stringValue), \(options)::jsonb,
+                        \(body.extra(beside: Identity.roleMembers))::jsonb, \(now), \(now))
+                    """)
+            }
+            return try Identity.roles.change(connection, context, status: 201, id: id)
+        }
+    }
+
+    private func showRole(_ context: RequestContext) async throws -> Response {
+        let role = try await decideRole(context).value
+        return try await database.read { connection in
+            guard let response = try Identity.roles.show(connection, context, where: "t.id = \(role.id)") else {
+                throw Identity.missing("role", role.id)
+            }
+            return response
+        }
+    }
+
+    private func updateRole(_ context: RequestContext) async throws -> Response {
+        let role = try await decideRole(context).value
+        let body = context.entity("role")
+        try role.requireMutable("role", body)
+        try requireSameDomain(body, role)
+        var changes = Changes(at: ambient.now, generation: false)
+        if body["name"] != nil { changes.text(body, "name") }
+        changes.text(body, "description", absent: nil)
+        changes.options(body)
+        changes.extra(body, beside: Identity.roleMembers)
+        let sql = changes.sql
+        let response = try await context.write(database) { connection in
+            try storing("role", body["name"]?.stringValue) {
+                try connection.execute("UPDATE roles SET \(sql) WHERE id = \(role.id)")
+            }
+            return try Identity.roles.change(connection, context, status: 200, id: role.id)
+        }
+        await authenticator.refresh()
+        return response
+    }
+
+    private func deleteRole(_ context: RequestContext) async throws -> Response {
+        let role = try await decideRole(context).value
+        try role.requireMutable("role")
+        let response = try await context.write(database) { connection in
+            try connection.execute("DELETE FROM roles WHERE id = \(role.id)")
+            return Change(.empty(), "role", role.id)
+        }
+        await authenticator.refresh()
+        return response
+    }
+
+    // MARK: implied roles
+
+    private static func roleValue(_ row: Row, _ prefix: String, _ context: RequestContext) throws -> JSONValue {
+        let id = try row.string(prefix + "_id")
+        return [
+            "id": .string(id), "name": .string(try row.string(prefix + "_name")),
+            "links": ["self": .string("\(context.publicURL)/v3/roles/\(id)")],
+        ]
+    }
+
+    private static func inferences(_ connection: Connection, where condition: SQL) throws -> Rows {
+        try connection.query(
+            """
+            SELECT p.id AS prior_id, p.name AS prior_name, i.id AS implied_id, i.name AS implied_name
+            FROM implied_roles r JOIN roles p ON p.id = r.prior_role_id JOIN roles i ON i.id = r.implied_role_id
+            WHERE \(condition) ORDER BY p.id, i.id
+            """)
+    }
+
+    private func listImplied(_ context: RequestContext) async throws -> Response {
+        let role = try await decideRole(context).value
+        return try await database.read { connection in
+            let rows = try Identity.inferences(connection, where: "p.id = \(role.id)")
+            let prior: JSONValue = [
+                "id": .string(role.id), "name": .string(role.name),
+                "links": ["self": .string("\(context.publicURL)/v3/roles/\(role.id)")],
+            ]
+            let implies = try rows.map { try Identity.roleValue($0, "implied", context) }
+            return .json(
+                200,
+                [
+                    "role_inference": ["prior_role": prior, "implies": .array(implies)],
+                    "links": ["self": .string(context.selfLink)],
+                ])
+        }
+    }
+
+    private func listInferences(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        return try await database.read { connection in
+            var rules: [(prior: JSONValue, implies: [JSONValue])] = []
+            for row in try Identity.inferences(connection, where: "true") {
+                let prior = try Identity.roleValue(row, "prior", context)
+                if rules.last?.prior != prior { rules.append((prior, [])) }
+                rules[rules.count - 1].implies.append(try Identity.roleValue(row, "implied", context))
+            }
+            let list = rules.map { ["prior_role": $0.prior, "implies": .array($0.implies)] as JSONValue }
+            return .json(200, ["role_inferences": .array(list), "links": ["self": .string(context.selfLink)]])
+        }
+    }
+
+    private func inference(
+        _ connection: Connection, _ context: RequestContext, _ prior: String, _ implied: String
+    ) throws -> JSONValue? {
+        guard let row = try Identity.inferences(connection, where: "p.id = \(prior) AND i.id = \(implied)").first else {
+            return nil
+        }
+        return [
+            "role_inference": [
+                "prior_role": try Identity.roleValue(row, "prior", context),
+                "implies": try Identity.roleValue(row, "implied", context),
+            ], "links": ["self": .string(context.selfLink)],
+        ]
+    }
+
+    private func showImplied(_ context: RequestContext) async throws -> Response {
+        let role = try await decideRole(context).value.id
+        let implied = context.parameter("implied_id")
+        let found = try await database.read { try inference($0, context, role, implied) }
+        guard let found else { throw ResourceError.notFound("\(role) does not imply \(implied.prefix(64))") }
+        return .json(200, found)
+    }
+
+    private func addImplied(_ context: RequestContext) async throws -> Response {
+        let role = try await decideRole(context).value.id
+        let id = context.parameter("implied_id")
+        let response = try await context.write(database) { connection in
+            guard let implied = try find(connection, role: id) else { throw Identity.missing("role", id) }
+            guard implied.name != "admin" else { throw ResourceError.forbidden("The role admin cannot be implied.") }
+            guard implied.id != role else { throw ResourceError.badRequest("A role cannot imply itself.") }
+            try storing("implied role", id) {
+                try connection.execute(
+                    "INSERT INTO implied_roles (prior_role_id, implied_role_id) VALUES (\(role), \(id)) ON CONFLICT DO NOTHING")
+            }
+            let body = try inference(connection, context, role, id) ?? .null
+            return Change(.json(201, body), "implied_role", role, content: ["implies": .string(id)])
+        }
+        await authenticator.refresh()
+        return response
+    }
+
+    private func removeImplied(_ context: RequestContext) async throws -> Response {
+        let role = try await decideRole(context).value.id
+        let id = context.parameter("implied_id")
+        let response = try await context.write(database) { connection in
+            let removed = try connection.execute("DELETE FROM implied_roles WHERE prior_role_id = \(role) AND implied_role_id = \(id)")
+            guard removed == 1 else { throw ResourceError.notFound("\(role) does not imply \(id.prefix(64))") }
+            return Change(.empty(), "implied_role", role, content: ["implies": .string(id)])
+        }
+        await authenticator.refresh()
+        return response
+    }
+}

@@ -1,0 +1,141 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+extension Identity {
+    var userResource: Resource {
+        let write = "role:admin or rule:domain_manager"
+        let read = "rule:cloud_reader or rule:domain_reader or rule:self"
+        return Resource(
+            "user", fields: Identity.users.table.fields,
+            routes: [
+                Route(
+                    .get, "/v3/users", action: "identity:list_users", rule: "rule:cloud_reader or rule:domain_reader",
+                    "List users", handler: listUsers),
+                Route(
+                    .post, "/v3/users", action: "identity:create_user", rule: write, body: userBody(required: true),
+                    status: 201, "Create a user", handler: createUser),
+                Route(.get, "/v3/users/{user_id}", action: "identity:get_user", rule: read, "Show a user", handler: showUser),
+                Route(
+                    .patch, "/v3/users/{user_id}", action: "identity:update_user", rule: write,
+                    body: userBody(required: false), "Change a user", handler: updateUser),
+                Route(
+                    .delete, "/v3/users/{user_id}", action: "identity:delete_user", rule: write, status: 204,
+                    "Delete a user", handler: deleteUser),
+                Route(
+                    .post, "/v3/users/{user_id}/password", action: nil,
+                    body: .json(
+                        .wrapped(
+                            "user",
+                            .object(
+                                [
+                                    .init("password", .string(min: 1, max: 4096, format: nil), required: true),
+                                    .init("original_password", .string(min: 1, max: 4096, format: nil), required: true),
+                                ], additional: .allowed))), status: 204,
+                    "Change one's own password; the old one is the proof", handler: changePassword),
+                Route(
+                    .get, "/v3/users/{user_id}/projects", action: "identity:list_user_projects", rule: read,
+                    "List the projects in which a user has a role", handler: listUserProjects),
+                Route(
+                    .get, "/v3/users/{user_id}/groups", action: "identity:list_groups_for_user", rule: read,
+                    "List the groups of a user", handler: listUserGroups),
+            ])
+    }
+
+    private func listUsers(_ context: RequestContext) async throws -> Response {
+        let scope = try decideList(context)
+        let conditions = scope + (try context.conditions(
+            texts: ["name": "t.name", "domain_id": "t.domain_id", "default_project_id": "t.default_project_id"],
+            flags: ["enabled": "t.enabled"]))
+        return try await database.read { try Identity.users.list($0, context, where: conditions) }
+    }
+
+    private func createUser(_ context: RequestContext) async throws -> Response {
+        let body = context.entity("user")
+        let domain = try domain(context, body)
+        let decision = try context.authorize(body, target: ["target.domain_id": domain])
+        let hash = try await checkedHash(body["password"]?.stringValue)
+        let id = newID()
+        return try await context.write(database) { connection in
+            try insert(connection, user: decision, id: id, domain: domain, hash: hash)
+            return try Identity.users.change(connection, context, status: 201, id: id)
+        }
+    }
+
+    private func showUser(_ context: RequestContext) async throws -> Response {
+        let user = try await decideUser(context).value
+        return try await database.read { connection in
+            guard let response = try Identity.users.show(connection, context, where: "t.id = \(user.id)") else {
+                throw Identity.missing("user", user.id)
+            }
+            return response
+        }
+    }
+
+    private func updateUser(_ context: RequestContext) async throws -> Response {
+        let decision = try await decideUser(context)
+        let body = context.entity("user")
+        try requireSameDomain(body, decision.value)
+        let hash = try await checkedHash(body["password"]?.stringValue)
+        let response = try await context.write(database) { connection in
+            try update(connection, user: decision, body, hash: hash)
+            return try Identity.users.change(connection, context, status: 200, id: decision.value.id)
+        }
+        await authenticator.refresh()
+        return response
+    }
+
+    private func deleteUser(_ context: RequestContext) async throws -> Response {
+        let decision = try await decideUser(context)
+        let response = try await context.write(database) { connection in
+            try delete(connection, user: decision)
+            return Change(.empty(), "user", decision.value.id)
+        }
+        await authenticator.refresh()
+        return response
+    }
+
+    /// Needs no token, as in Keystone: a user whose password has expired has none.
+    private func changePassword(_ context: RequestContext) async throws -> Response {
+        let id = context.parameter("user_id")
+        let body = context.entity("user")
+        let original = Secret(body["original_password"]?.stringValue ?? "")
+        let proof = try await provePassword(.id(id), original, evenIfExpired: true)
+        guard !proof.passwordIsLocked else {
+            throw ResourceError.forbidden("The password of this user is locked (options.lock_password).")
+        }
+        guard let hash = try await checkedHash(body["password"]?.stringValue), let proved = proof.passwordHash else {
+            throw Identity.refused
+        }
+        let requestID = context.requestID
+        let changed = try await database.write {
+            try replacePassword($0, user: id, provedHash: proved, hash: hash, requestID: requestID)
+        }
+        guard changed else { throw Identity.refused }
+        await authenticator.refresh()
+        return .empty()
+    }
+
+    private func listUserProjects(_ context: RequestContext) async throws -> Response {
+        let user = try await decideUser(context).value.id
+        let conditions = try context.conditions(
+            texts: ["name": "t.name", "domain_id": "t.domain_id"], flags: ["enabled": "t.enabled"])
+        return try await database.read { connection in
+            try Identity.projects.list(
+                connection, context,
+                where: conditions + ["NOT t.is_domain", "t.id IN (SELECT a.id FROM accessible_projects(\(user)) a)"])
+        }
+    }
+
+    private func listUserGroups(_ context: RequestContext) async throws -> Response {
+        let user = try await decideUser(context).value.id
+        let conditions = try context.conditions(texts: ["name": "t.name"])
+        return try await database.read { connection in
+            try Identity.groups.list(
+                connection, context,
+                where: conditions + ["t.id IN (SELECT m.group_id FROM group_members m WHERE m.user_id = \(user))"])
+        }
+    }
+}
