@@ -1,6 +1,7 @@
 import CCrypt
 import Foundation
 import Kernel
+import Synchronization
 
 /// Hashes and checks passwords with yescrypt, on threads of its own: as many as there are cores, so that hashing
 /// neither blocks the request path nor takes more memory than that many hashes need (16 MiB each at the default cost).
@@ -25,6 +26,10 @@ package final class PasswordHasher: Sendable {
     /// Checked where there is no user, so that an unknown name takes as long as a wrong password.
     private let decoy: String
 
+    private let hashes = Atomic(0)
+    /// Hashes computed so far.
+    package var hashesDone: Int { hashes.load(ordering: .relaxed) }
+
     /// - Parameters:
     ///   - cost: 1 to 11, as crypt(5) defines it for yescrypt; each step doubles time and memory.
     ///   - threads: hashes at a time; nil for one per core.
@@ -46,7 +51,7 @@ package final class PasswordHasher: Sendable {
                 "Invalid input for field/attribute password. It must have 1 to \(PasswordHasher.bytesMax) bytes, none of them NUL.")
         }
         let setting = PasswordHasher.setting(cost: cost, salt: random.bytes(16))
-        let hash = try await onThread { PasswordHasher.crypt(password.exposed, setting) }
+        let hash = try await onThread { self.crypt(password.exposed, setting) }
         guard let hash else { throw ResourceError.internalError("crypt refused the setting \(setting.prefix(8))") }
         return hash
     }
@@ -58,7 +63,7 @@ package final class PasswordHasher: Sendable {
         let stored = hash ?? decoy
         // crypt reads up to a NUL: what it does not see must not count as right.
         guard PasswordHasher.isUsable(password) else { return false }
-        let computed = try await onThread { PasswordHasher.crypt(password.exposed, stored) }
+        let computed = try await onThread { self.crypt(password.exposed, stored) }
         guard let computed, hash != nil else { return false }
         return constantTimeEqual(Array(computed.utf8), Array(stored.utf8))
     }
@@ -101,7 +106,8 @@ package final class PasswordHasher: Sendable {
         return text
     }
 
-    private static func crypt(_ password: String, _ setting: String) -> String? {
+    private func crypt(_ password: String, _ setting: String) -> String? {
+        hashes.add(1, ordering: .relaxed)
         var output = [CChar](repeating: 0, count: 384)
         guard wolke_crypt(password, setting, &output, output.count) == 0 else { return nil }
         return String(decoding: output.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
