@@ -22,6 +22,7 @@ package enum Schema {
         foundationMigration,
         identityMigration,
         imageMigration,
+        networkMigration,
         blockStorageMigration,
         computeMigration,
     ]

@@ -37,11 +37,14 @@ package struct Port: Hashable, Sendable {
     package var addressPairs: [AddressPair]
     package var portSecurityEnabled: Bool
     package var securityGroups: [UUID128]
+    /// What DHCP tells this port beside the options of its subnets.
+    package var dhcpOptions: [DHCPOption]
 
     package init(
         id: UUID128, networkID: UUID128, projectID: String, name: String = "", mac: MACAddress,
         adminStateUp: Bool = true, deviceID: String = "", deviceOwner: String = "", fixedIPs: [FixedIP] = [],
-        addressPairs: [AddressPair] = [], portSecurityEnabled: Bool = true, securityGroups: [UUID128] = []
+        addressPairs: [AddressPair] = [], portSecurityEnabled: Bool = true, securityGroups: [UUID128] = [],
+        dhcpOptions: [DHCPOption] = []
     ) {
         self.id = id
         self.networkID = networkID
@@ -55,6 +58,7 @@ package struct Port: Hashable, Sendable {
         self.addressPairs = addressPairs
         self.portSecurityEnabled = portSecurityEnabled
         self.securityGroups = securityGroups
+        self.dhcpOptions = dhcpOptions
     }
 
     /// Whether security groups and the default drop apply.

@@ -3,9 +3,11 @@ import Kernel
 extension Compiler {
     /// Rows of a port: its switch port and, for a router's interface, the router port on the other side.
     ///
-    /// - Parameter subnets: those of the port's fixed IPs, by id.
+    /// - Parameters:
+    ///   - subnets: those of the port's fixed IPs, by id.
+    ///   - metadata: address of the metadata port, by subnet.
     package func compile(
-        _ port: Port, network: Network, subnets: [UUID128: Subnet]
+        _ port: Port, network: Network, subnets: [UUID128: Subnet], metadata: [UUID128: IPAddress] = [:]
     ) -> NBDesired {
         // A floating IP's port only keeps its address.
         guard port.deviceOwner != DeviceOwner.floatingIP else { return .nothing }
@@ -23,6 +25,7 @@ extension Compiler {
 
         let own = ([port.mac.description] + port.fixedIPs.map(\.address.description)).joined(separator: " ")
         var addresses: Set<String> = [own]
+        var ownOptions: [NBRow] = []
         if port.deviceOwner == DeviceOwner.metadata {
             columns["type"] = .string("localport")
         } else {
@@ -30,6 +33,10 @@ extension Compiler {
                 guard let subnet = subnets[fixed.subnetID], subnet.servesDHCP else { continue }
                 let column = subnet.cidr.version == .v4 ? "dhcpv4_options" : "dhcpv6_options"
                 columns[column] = .row(Compiler.dhcpKey(subnet.id))
+                if let row = dhcpRow(port, subnet, network, metadata[subnet.id]) {
+                    columns[column] = .row(row.key)
+                    ownOptions.append(row)
+                }
             }
             if port.isSecured {
                 columns["port_security"] = .strings(portSecurity(port, own))
@@ -43,12 +50,22 @@ extension Compiler {
         }
         columns["addresses"] = .strings(addresses)
         let row = NBRow(key, in: Compiler.switchKey(port.networkID), column: "ports", columns)
-        guard port.isSecured else { return NBDesired(rows: [row]) }
+        guard port.isSecured else { return NBDesired(rows: ownOptions + [row]) }
         var memberships: Set<NBMembership> = [NBMembership(group: Compiler.dropGroupKey, member: key)]
         for group in port.securityGroups {
             memberships.insert(NBMembership(group: Compiler.groupKey(group), member: key))
         }
-        return NBDesired(rows: [row], memberships: memberships)
+        return NBDesired(rows: ownOptions + [row], memberships: memberships)
+    }
+
+    /// Options of a port that has some of its own: those of the subnet with the port's in their place.
+    private func dhcpRow(_ port: Port, _ subnet: Subnet, _ network: Network, _ metadata: IPAddress?) -> NBRow? {
+        let extra = port.dhcpOptions.filter { $0.version == subnet.cidr.version }
+        guard !extra.isEmpty, var options = dhcpOptions(subnet, network: network, metadata: metadata) else { return nil }
+        for option in extra { options[option.name] = option.value }
+        return NBRow(
+            NBKey(.dhcpOptions, "port/\(port.id)/\(subnet.id)"),
+            ["cidr": .string(subnet.cidr.description), "options": .map(options), "external_ids": .map([:])])
     }
 
     private func portSecurity(_ port: Port, _ own: String) -> Set<String> {

@@ -82,16 +82,18 @@ package struct Compiler: Sendable {
 
     /// - Parameter metadata: address of the network's metadata port in this subnet.
     package func compile(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> NBDesired {
-        guard subnet.servesDHCP else { return .nothing }
-        let options =
-            subnet.cidr.version == .v4
-            ? dhcpv4Options(subnet, network: network, metadata: metadata) : dhcpv6Options(subnet)
-        guard let options else { return .nothing }
+        guard subnet.servesDHCP, let options = dhcpOptions(subnet, network: network, metadata: metadata) else {
+            return .nothing
+        }
         return NBDesired(rows: [
             NBRow(
                 Compiler.dhcpKey(subnet.id),
                 ["cidr": .string(subnet.cidr.description), "options": .map(options), "external_ids": .map([:])])
         ])
+    }
+
+    func dhcpOptions(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> [String: String]? {
+        subnet.cidr.version == .v4 ? dhcpv4Options(subnet, network: network, metadata: metadata) : dhcpv6Options(subnet)
     }
 
     private func dhcpv4Options(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> [String: String]? {

@@ -1,0 +1,118 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// A hypervisor as OVN's southbound database shows it.
+package struct FleetMember: Sendable, Hashable {
+    /// Id of the chassis row.
+    package let id: UUID128
+    package let chassis: String
+    package let host: String
+    package let isGateway: Bool
+    package let physicalNetworks: [String]
+    /// When its controller last said that it is up to date; nil when never.
+    package let heardAt: Timestamp?
+
+    package init(
+        id: UUID128, chassis: String, host: String, isGateway: Bool, physicalNetworks: [String], heardAt: Timestamp?
+    ) {
+        self.id = id
+        self.chassis = chassis
+        self.host = host
+        self.isGateway = isGateway
+        self.physicalNetworks = physicalNetworks
+        self.heardAt = heardAt
+    }
+
+    /// Time without a word after which a controller counts as dead.
+    package static let silenceMax = Duration.seconds(75)
+
+    package func isAlive(at now: Timestamp) -> Bool {
+        guard let heardAt else { return false }
+        return heardAt + FleetMember.silenceMax >= now
+    }
+}
+
+/// What is known of the hypervisors.
+package protocol FleetView: Sendable {
+    /// Every chassis; empty while the southbound database has not been seen.
+    func members() async -> [FleetMember]
+}
+
+extension NetworkAPI {
+    var agents: Resource {
+        Resource(
+            "agent",
+            routes: [
+                Route(.get, "/v2.0/agents", action: "get_agent", rule: NetworkPolicy.admin, "List agents", handler: listAgents),
+                Route(.get, "/v2.0/agents/{id}", action: "get_agent", rule: NetworkPolicy.admin, "Show an agent") { context in
+                    try context.authorize(target: .none)
+                    let id = context.parameter("id")
+                    guard let member = await fleet.members().first(where: { $0.id.description == id }) else {
+                        throw ResourceError.notFound("Agent \(id.prefix(64)) could not be found.", type: "AgentNotFound")
+                    }
+                    return .json(200, ["agent": agent(member)])
+                },
+            ])
+    }
+
+    private func listAgents(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let known: Set<String> = [
+            "id", "agent_type", "binary", "host", "alive", "admin_state_up", "topic", "availability_zone", "description",
+        ]
+        let request = try context.listRequest(filters: known, ignoring: ["page_reverse"], strict: true)
+        let all = await fleet.members().map(agent)
+        let fitting = all.filter { item in
+            request.filters.allSatisfy { filter in
+                guard let value = item[filter.name] else { return false }
+                if let flag = value.boolValue { return BodySchema.boolean(filter.value) == flag }
+                return value.stringValue == filter.value
+            }
+        }
+        return .json(200, ["agents": .array(fitting)])
+    }
+
+    private func agent(_ member: FleetMember) -> JSONValue {
+        let heard = member.heardAt.map { text($0) }
+        return [
+            "id": .string(member.id.description), "host": .string(member.host), "binary": "ovn-controller",
+            "agent_type": member.isGateway ? "OVN Controller Gateway agent" : "OVN Controller agent",
+            "alive": .bool(member.isAlive(at: ambient.now)), "admin_state_up": true, "topic": "n/a",
+            "availability_zone": .string(options.availabilityZone), "description": "", "resources_synced": nil,
+            "created_at": JSONValue(heard), "started_at": JSONValue(heard), "heartbeat_timestamp": JSONValue(heard),
+            "configurations": [
+                "chassis_name": .string(member.chassis), "bridge-mappings": JSONValue(member.physicalNetworks),
+            ],
+        ]
+    }
+
+    /// `2026-01-31 12:34:56`, as agents' times are written.
+    private func text(_ time: Timestamp) -> String {
+        time.iso8601.replacing("T", with: " ").replacing("Z", with: "")
+    }
+
+    // MARK: availability zones
+
+    var availabilityZones: Resource {
+        Resource(
+            "availability_zone",
+            routes: [
+                Route(
+                    .get, "/v2.0/availability_zones", action: "get_availability_zone", rule: "@", "List availability zones"
+                ) { context in
+                    try context.authorize(target: .none)
+                    let request = try context.listRequest(
+                        filters: ["name", "resource", "state"], ignoring: ["page_reverse"], strict: true)
+                    let zones = ["network", "router"].map { kind -> JSONValue in
+                        ["name": .string(options.availabilityZone), "resource": .string(kind), "state": "available"]
+                    }
+                    let fitting = zones.filter { zone in
+                        request.filters.allSatisfy { zone[$0.name]?.stringValue == $0.value }
+                    }
+                    return .json(200, ["availability_zones": .array(fitting)])
+                }
+            ])
+    }
+}

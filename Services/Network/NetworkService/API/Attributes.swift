@@ -1,0 +1,121 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+extension JSONObject {
+    /// Text of a member; nil where absent or null.
+    func text(_ name: String) -> String? { self[name]?.stringValue }
+    func bool(_ name: String) -> Bool? { self[name]?.boolValue }
+    func int(_ name: String) -> Int? { self[name]?.intValue }
+    func list(_ name: String) -> [JSONValue]? { self[name]?.arrayValue }
+
+    /// A member that the schema has checked for being a UUID.
+    func uuid(_ name: String) throws -> UUID128? {
+        guard let text = text(name) else { return nil }
+        return try JSONObject.uuid(text, name)
+    }
+
+    static func uuid(_ text: String, _ name: String) throws -> UUID128 {
+        guard let uuid = UUID128(text) else {
+            throw ResourceError.badRequest("Invalid input for \(name). Reason: '\(text.prefix(64))' is not a valid UUID.")
+        }
+        return uuid
+    }
+
+    static func address(_ text: String, _ name: String) throws -> IPAddress {
+        guard let address = IPAddress(text) else {
+            throw ResourceError.badRequest("Invalid input for \(name). Reason: '\(text.prefix(64))' is not a valid IP address.")
+        }
+        return address
+    }
+
+    func address(_ name: String) throws -> IPAddress? { try text(name).map { try JSONObject.address($0, name) } }
+
+    /// Tags as sent; nil where absent.
+    func tags() throws -> [String]? {
+        guard let values = list("tags") else { return nil }
+        return try Tags.checked(values.compactMap(\.stringValue))
+    }
+}
+
+/// Assignments of an UPDATE.
+struct Assignments: Sendable {
+    private(set) var fragments: [SQL] = []
+    var isEmpty: Bool { fragments.isEmpty }
+
+    mutating func set(_ column: String, _ value: (some SQLBindable)?) {
+        fragments.append("\(raw: column) = \(value)")
+    }
+    mutating func set(json column: String, _ value: JSONValue) {
+        fragments.append("\(raw: column) = \(value)::jsonb")
+    }
+
+    /// Runs the update when there is anything to set.
+    func apply(_ connection: Connection, _ table: String, _ id: UUID128, at now: Timestamp) throws {
+        guard !isEmpty else { return }
+        let all = SQL.joined(fragments + ["updated_at = \(now)"], separator: ", ")
+        try connection.execute("UPDATE \(raw: table) SET \(all) WHERE id = \(id)")
+    }
+}
+
+/// What a stored row says to policy and to conditional requests.
+struct Subject: Sendable {
+    let id: UUID128
+    let projectID: String
+    let revision: Int
+    let target: PolicyTarget
+}
+
+extension RequestContext {
+    /// The objects of a create request, one or many, and whether the answer is a list.
+    func items(_ name: String, plural: String) -> (items: [JSONObject], isBulk: Bool) {
+        if let one = body[name]?.objectValue { return ([one], false) }
+        return (body[plural]?.arrayValue?.compactMap(\.objectValue) ?? [], true)
+    }
+
+    /// The project that a new resource belongs to, after the decision that the caller may create for it.
+    ///
+    /// - Parameter attributes: members that need an action of their own (`create_network:shared`) unless they have
+    ///   their default value.
+    func authorizeCreate(
+        _ item: JSONObject, _ name: String, attributes: [(name: String, unless: JSONValue)] = []
+    ) throws -> Authorized<String> {
+        let asked = item.text("project_id") ?? item.text("tenant_id")
+        if let project = item.text("project_id"), let tenant = item.text("tenant_id"), project != tenant {
+            throw ResourceError.badRequest(
+                "'project_id' and 'tenant_id' have been specified but with different values.")
+        }
+        let project = try asked ?? caller.requireProject()
+        guard !project.isEmpty else { throw ResourceError.badRequest("Invalid input for project_id. Reason: it is empty.") }
+        let target = PolicyTarget.project(project)
+        let decision = try authorize(project, target: target, action: "create_\(name)")
+        for attribute in attributes {
+            guard let value = item[attribute.name], !value.isNull, value != attribute.unless else { continue }
+            try authorize(target: target, action: "create_\(name):\(attribute.name)")
+        }
+        return decision
+    }
+
+    /// Decides on members of an update that need an action of their own.
+    func authorizeAttributes(_ item: JSONObject, _ name: String, _ attributes: [String], target: PolicyTarget) throws {
+        for attribute in attributes where item[attribute] != nil {
+            try authorize(target: target, action: "update_\(name):\(attribute)")
+        }
+    }
+
+    /// - Throws: 412 when `If-Match: revision_number=N` names another revision than the row's.
+    func checkRevision(_ subject: Subject) throws {
+        guard let condition = headers["if-match"] else { return }
+        let parts = condition.split(separator: "=")
+        guard parts.count == 2, parts[0] == "revision_number", let wanted = Int(parts[1]) else {
+            throw ResourceError.badRequest("Unrecognized If-Match header '\(condition.prefix(64))'.")
+        }
+        guard wanted == subject.revision else {
+            throw ResourceError(
+                .preconditionFailed, "Constrained to \(wanted), but current revision is \(subject.revision)",
+                type: "RevisionNumberConstraintFailed")
+        }
+    }
+}

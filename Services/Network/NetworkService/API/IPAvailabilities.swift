@@ -1,0 +1,88 @@
+import Database
+import JSON
+import Kernel
+import NetworkCore
+import WebAPI
+
+extension NetworkAPI {
+    /// How many addresses networks have and use.
+    var ipAvailabilities: Resource {
+        let base = "/v2.0/network-ip-availabilities"
+        return Resource(
+            "network_ip_availability",
+            routes: [
+                Route(
+                    .get, base, action: "get_network_ip_availability", rule: NetworkPolicy.admin, "List IP availability",
+                    handler: listAvailabilities),
+                Route(
+                    .get, base + "/{id}", action: "get_network_ip_availability", rule: NetworkPolicy.admin,
+                    "Show IP availability of a network"
+                ) { context in
+                    try context.authorize(target: .none)
+                    let id = try context.uuidParameter("id", of: "Network")
+                    let found = try await availability("id = \(id)")
+                    guard let one = found.first else { throw Collection.networks.notFound(id) }
+                    return .json(200, ["network_ip_availability": one])
+                },
+            ])
+    }
+
+    private func listAvailabilities(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let request = try context.listRequest(
+            filters: ["network_id", "network_name", "tenant_id", "project_id", "ip_version"], ignoring: ["page_reverse"],
+            strict: true)
+        var conditions: [SQL] = ["TRUE"]
+        var version: Int?
+        for filter in request.filters {
+            switch filter.name {
+            case "network_id": conditions.append("id::text = \(filter.value)")
+            case "network_name": conditions.append("name = \(filter.value)")
+            case "ip_version": version = Int(filter.value) ?? 0
+            default: conditions.append("project_id = \(filter.value)")
+            }
+        }
+        let all = try await availability(SQL.joined(conditions, separator: " AND "), version: version)
+        return .json(200, ["network_ip_availabilities": .array(all)])
+    }
+
+    private func availability(_ condition: SQL, version: Int? = nil) async throws -> [JSONValue] {
+        try await database.snapshot { connection in
+            let networks = try connection.query("SELECT id, name, project_id FROM networks WHERE \(condition) ORDER BY id LIMIT 1000")
+            let ids = try networks.map { try $0.uuid("id") }
+            let rows = try connection.query(
+                """
+                SELECT s.*, (SELECT count(*) FROM port_fixed_ips f WHERE f.subnet_id = s.id) AS used FROM subnets s
+                WHERE s.network_id = ANY(\(ids)::uuid[]) ORDER BY s.created_at, s.id
+                """)
+            var subnets: [UUID128: [(subnet: Subnet, used: Int, name: String)]] = [:]
+            for row in rows {
+                let subnet = try SubnetRow.subnet(row)
+                if let version, subnet.cidr.version.rawValue != version { continue }
+                subnets[subnet.networkID, default: []].append((subnet, try row.int("used"), try row.string("name")))
+            }
+            return try networks.map { row -> JSONValue in
+                let id = try row.uuid("id")
+                let own = subnets[id] ?? []
+                func size(_ subnet: Subnet) -> Int {
+                    Int(exactly: AddressPlanner.size(subnet.allocationPools)) ?? Int.max
+                }
+                let details = own.map { item -> JSONValue in
+                    [
+                        "subnet_id": .string(item.subnet.id.description), "subnet_name": .string(item.name),
+                        "cidr": .string(item.subnet.cidr.description),
+                        "ip_version": JSONValue(item.subnet.cidr.version.rawValue), "total_ips": JSONValue(size(item.subnet)),
+                        "used_ips": JSONValue(item.used),
+                    ]
+                }
+                let total = own.reduce(0) { $0.addingReportingOverflow(size($1.subnet)).overflow ? Int.max : $0 + size($1.subnet) }
+                return [
+                    "network_id": .string(id.description), "network_name": .string(try row.string("name")),
+                    "tenant_id": .string(try row.string("project_id")), "project_id": .string(try row.string("project_id")),
+                    "total_ips": JSONValue(total), "used_ips": JSONValue(own.reduce(0) { $0 + $1.used }),
+                    "subnet_ip_availability": .array(details),
+                ]
+            }
+        }
+    }
+}

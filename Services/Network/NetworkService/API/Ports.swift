@@ -1,0 +1,172 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import NetworkCore
+import WebAPI
+
+extension Collection {
+    private static let fixedIPs = """
+        coalesce((SELECT json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address)
+            ORDER BY f.position, f.ip_address) FROM port_fixed_ips f WHERE f.port_id = t.id), '[]')
+        """
+    private static let groups = """
+        coalesce((SELECT json_agg(g.security_group_id ORDER BY g.security_group_id) FROM port_security_groups g
+            WHERE g.port_id = t.id), '[]')
+        """
+    private static let details = """
+        CASE WHEN t.host_id = '' THEN '{}' ELSE
+            '{"port_filter": true, "connectivity": "l2", "datapath_type": "netdev", "bound_drivers": {"0": "ovn"}}' END
+        """
+
+    static let ports = Collection(
+        "port",
+        table: Table(
+            "ports t JOIN networks n ON n.id = t.network_id",
+            fields: Field.standard + Field.history + Field.tags + [
+                .uuid("network_id"), .text("status"), .flag("admin_state_up"), .text("mac_address"), .text("device_id"),
+                .text("device_owner"), .flag("port_security_enabled"),
+                Field("fixed_ips", .json, fixedIPs, filter: .equals),
+                Field(
+                    "security_groups", .json, groups,
+                    filter: .custom { text in
+                        guard let id = UUID128(text) else { return "FALSE" }
+                        return "EXISTS (SELECT 1 FROM port_security_groups g WHERE g.port_id = t.id AND g.security_group_id = \(id))"
+                    }),
+                Field("allowed_address_pairs", .json), Field("extra_dhcp_opts", .json),
+                .text("binding:vnic_type", "t.vnic_type"),
+                .text("binding:host_id", "t.host_id", visibleBy: "get_port:binding:host_id"),
+                Field("binding:profile", .json, "t.binding_profile", visibleBy: "get_port:binding:profile"),
+                .text(
+                    "binding:vif_type", "CASE WHEN t.host_id = '' THEN 'unbound' ELSE 'ovs' END",
+                    visibleBy: "get_port:binding:vif_type"),
+                Field("binding:vif_details", .json, details, visibleBy: "get_port:binding:vif_details"),
+                .filter("fixed_ips.ip_address") { text in
+                    guard let address = IPAddress(text) else { return "FALSE" }
+                    return "EXISTS (SELECT 1 FROM port_fixed_ips f WHERE f.port_id = t.id AND f.ip_address = \(address))"
+                },
+                .filter("fixed_ips.subnet_id") { text in
+                    guard let id = UUID128(text) else { return "FALSE" }
+                    return "EXISTS (SELECT 1 FROM port_fixed_ips f WHERE f.port_id = t.id AND f.subnet_id = \(id))"
+                },
+                .filter("fixed_ips.ip_address_substr") { text in
+                    "EXISTS (SELECT 1 FROM port_fixed_ips f WHERE f.port_id = t.id AND strpos(f.ip_address, \(text)) > 0)"
+                },
+            ]),
+        targets: [("network:project_id", "n.project_id")],
+        shared: { "n.project_id = \($0)" }
+    ) { .notFound("Port \($0) could not be found.", type: "PortNotFound") }
+}
+
+extension NetworkAPI {
+    private static let fixedIP = BodySchema.object([
+        .uuid("subnet_id", nullable: true), .init("ip_address", .nullable(.string(min: 1, max: 64, format: .ip))),
+    ])
+    private static let pair = BodySchema.object([
+        .init("ip_address", .string(min: 1, max: 64, format: nil), required: true),
+        .init("mac_address", .nullable(.string(min: 1, max: 32, format: .mac))),
+    ])
+
+    private static let common: [BodySchema.Property] = [
+        .name, .description, .adminStateUp, .init("device_id", .nullable(.text)), .init("device_owner", .nullable(.text)),
+        .init("fixed_ips", .nullable(.array(fixedIP, min: 0, max: 64))),
+        .init("security_groups", .nullable(.array(.uuid, min: 0, max: NetworkLimits.securityGroupsPerPortMax))),
+        .init("allowed_address_pairs", .nullable(.array(pair, min: 0, max: NetworkLimits.addressPairsMax))),
+        .init("port_security_enabled", .nullable(.boolean)), .init("binding:host_id", .nullable(.text)),
+        .init("binding:vnic_type", .nullable(.enumeration(["normal"]))),
+        .init("binding:profile", .nullable(.object([], additional: .allowed))),
+        .init("mac_address", .nullable(.string(min: 1, max: 32, format: .mac))),
+        .init("extra_dhcp_opts", .nullable(.array(DHCPOptions.schema, min: 0, max: DHCPOptions.countMax))),
+    ]
+
+    private static let create: [BodySchema.Property] =
+        common + [.projectID, .tenantID, .tags, .uuid("network_id", required: true)]
+
+    var ports: Resource {
+        Resource(
+            "port", fields: Collection.ports.table.fields,
+            routes: routes(
+                .ports, create: NetworkAPI.create, update: NetworkAPI.common, creating: createPorts,
+                updating: updatePort, deleting: deletePort))
+    }
+
+    private func createPorts(_ context: RequestContext) async throws -> Response {
+        let (items, isBulk) = context.items("port", plural: "ports")
+        var drafts: [PortDraft] = []
+        for item in items {
+            let owner = try context.authorizeCreate(item, "port")
+            let network = try await networkSubject(context, item)
+            var target = PolicyTarget.project(owner.value)
+            target.attributes["network:project_id"] = network.projectID
+            try authorizePortAttributes(context, item, "create_port", target)
+            let seesAll = context.allows("get_security_group")
+            drafts.append(
+                try PortDraft(item, id: ambient.newUUID(), owner: owner, network: network.id, anyGroup: seesAll))
+            if try await isForeignExternal(network, context) { try context.authorize(target: target, action: "create_port:external") }
+        }
+        return try await context.write(database) { [drafts] connection in
+            for draft in drafts { try createPort(connection, draft) }
+            return try Collection.ports.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+        }
+    }
+
+    /// Whether a tenant sees the network only because it is external: addresses of it go through routers.
+    private func isForeignExternal(_ network: Subject, _ context: RequestContext) async throws -> Bool {
+        if try context.caller.projectID == network.projectID { return false }
+        return try await database.read { connection in
+            try !connection.query("SELECT 1 AS one FROM networks WHERE id = \(network.id) AND NOT shared").isEmpty
+        }
+    }
+
+    /// Attributes that are not every tenant's to set.
+    private func authorizePortAttributes(
+        _ context: RequestContext, _ item: JSONObject, _ action: String, _ target: PolicyTarget
+    ) throws {
+        func isSet(_ name: String) -> Bool {
+            guard let value = item[name], !value.isNull else { return false }
+            return true
+        }
+        for name in ["mac_address", "port_security_enabled", "allowed_address_pairs"] where isSet(name) {
+            try context.authorize(target: target, action: "\(action):\(name)")
+        }
+        if let host = item.text("binding:host_id"), !(host.isEmpty && action == "create_port") {
+            try context.authorize(target: target, action: "\(action):binding:host_id")
+        }
+        if let profile = item["binding:profile"]?.objectValue, !profile.isEmpty {
+            try context.authorize(target: target, action: "\(action):binding:profile")
+        }
+        if item.list("fixed_ips")?.contains(where: { $0["ip_address"]?.stringValue != nil }) ?? false {
+            try context.authorize(target: target, action: "\(action):fixed_ips")
+        }
+        guard let owner = item.text("device_owner"), owner.hasPrefix(DeviceOwner.networkPrefix) else { return }
+        try context.authorize(target: target, action: "\(action):device_owner:network")
+        guard !DeviceOwner.reserved.contains(owner) else {
+            throw NetworkFault.badRequest("port", "device_owner \(owner) is set by the service itself.")
+        }
+    }
+
+    private func updatePort(_ context: RequestContext) async throws -> Response {
+        let port = try await Collection.ports.find(database, context)
+        guard let body = context.body["port"]?.objectValue else { return .empty() }
+        try authorizePortAttributes(context, body, "update_port", port.value.target)
+        let seesAll = context.allows("get_security_group")
+        let change = try PortChange(body, anyGroup: seesAll)
+        return try await context.write(database) { connection in
+            try updatePort(connection, port, change)
+            return try Collection.ports.changed(connection, context, port.value.id)
+        }
+    }
+
+    private func deletePort(_ context: RequestContext) async throws -> Response {
+        let port = try await Collection.ports.find(database, context)
+        return try await context.write(database) { connection in
+            try deletePort(connection, port)
+            return Collection.ports.deleted(port.value.id)
+        }
+    }
+}
+
+extension DeviceOwner {
+    /// Owners that only the service itself gives.
+    static let reserved: Set<String> = [routerInterface, routerGateway, floatingIP, metadata]
+}

@@ -1,0 +1,119 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+extension NetworkAPI {
+    private static let names = quota.defaults.keys.map { String($0.dropFirst("network:".count)) }.sorted()
+
+    private static let body = BodySchema.wrapped(
+        "quota",
+        .object(
+            names.map { .init($0, .integer(min: -1, max: Int(Int32.max))) } + [
+                .tenantID, .projectID, .init("force", .boolean), .init("check_limit", .boolean),
+            ]))
+
+    var quotas: Resource {
+        let base = "/v2.0/quotas"
+        let own = NetworkPolicy.reader
+        return Resource(
+            "quota",
+            routes: [
+                Route(.get, base, action: "get_quotas", rule: NetworkPolicy.admin, "List quotas that differ from the defaults") {
+                    try await listQuotas($0)
+                },
+                Route(.get, base + "/tenant", action: "get_quota_project", rule: "@", "The project of the token") { context in
+                    try ownProject(context, "tenant")
+                },
+                Route(.get, base + "/project", action: "get_quota_project", rule: "@", "The project of the token") { context in
+                    try ownProject(context, "project")
+                },
+                Route(.get, base + "/{project}", action: "get_quota", rule: own, "Show a project's quota") { context in
+                    let project = try quotaProject(context)
+                    let all = try await database.read { try NetworkAPI.quota.all($0, project: project) }
+                    return quotaAnswer(all.mapValues { JSONValue.integer(Int64($0.limit)) }, project)
+                },
+                Route(.get, base + "/{project}/default", action: "get_quota", rule: own, "Show the default quota") { context in
+                    let project = try quotaProject(context)
+                    return quotaAnswer(NetworkAPI.quota.defaults.mapValues { JSONValue($0) }, project)
+                },
+                Route(.get, base + "/{project}/details", action: "get_quota", rule: own, "Show quota and usage", handler: details),
+                Route(.get, base + "/{project}/details.json", action: "get_quota", rule: own, "Show quota and usage", handler: details),
+                Route(
+                    .put, base + "/{project}", action: "update_quota", rule: NetworkPolicy.admin,
+                    body: .json(NetworkAPI.body), "Set a project's quota", handler: setQuota),
+                Route(
+                    .delete, base + "/{project}", action: "delete_quota", rule: NetworkPolicy.admin, status: 204,
+                    "Back to the default quota"
+                ) { context in
+                    let project = try quotaProject(context)
+                    return try await context.write(database) { connection in
+                        try NetworkAPI.quota.reset(connection, project: project)
+                        return Change(.empty(204), "quota", project)
+                    }
+                },
+            ])
+    }
+
+    private func details(_ context: RequestContext) async throws -> Response {
+        let project = try quotaProject(context)
+        let all = try await database.read { try NetworkAPI.quota.all($0, project: project) }
+        return quotaAnswer(
+            all.mapValues { ["limit": JSONValue($0.limit), "used": JSONValue($0.used), "reserved": 0] }, project)
+    }
+
+    private func quotaProject(_ context: RequestContext) throws -> String {
+        let project = context.parameter("project")
+        guard (1...64).contains(project.unicodeScalars.count) else {
+            throw ResourceError.badRequest("'\(project.prefix(64))' is not a project id.")
+        }
+        try context.authorize(target: .project(project))
+        return project
+    }
+
+    private func ownProject(_ context: RequestContext, _ name: String) throws -> Response {
+        try context.authorize(target: .none)
+        let project = JSONValue.string(try context.caller.requireProject())
+        return .json(200, .object(JSONObject([(name, JSONValue.object(["tenant_id": project, "project_id": project]))])))
+    }
+
+    private func quotaAnswer(_ values: [String: JSONValue], _ project: String) -> Response {
+        var members = JSONObject()
+        for name in NetworkAPI.names { members[name] = values["network:" + name] ?? .null }
+        return Response.json(200, ["quota": .object(members)])
+    }
+
+    private func listQuotas(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let rows: [(String, JSONObject)] = try await database.read { connection in
+            try connection.query(
+                """
+                SELECT project_id, json_object_agg(substr(resource, 9), quota_limit) AS limits FROM quota_limits
+                WHERE resource LIKE 'network:%' GROUP BY project_id ORDER BY project_id
+                """
+            ).map { (try $0.string("project_id"), try $0.object("limits")) }
+        }
+        let items = rows.map { project, limits -> JSONValue in
+            var members: JSONObject = ["tenant_id": .string(project), "project_id": .string(project)]
+            for name in NetworkAPI.names {
+                members[name] = limits[name] ?? JSONValue(NetworkAPI.quota.defaults["network:" + name] ?? -1)
+            }
+            return .object(members)
+        }
+        return .json(200, ["quotas": .array(items)])
+    }
+
+    private func setQuota(_ context: RequestContext) async throws -> Response {
+        let project = try quotaProject(context)
+        let body = context.body["quota"]?.objectValue ?? [:]
+        return try await context.write(database) { connection in
+            for name in NetworkAPI.names {
+                guard let limit = body.int(name) else { continue }
+                try NetworkAPI.quota.set(connection, project: project, resource: "network:" + name, limit: limit)
+            }
+            let all = try NetworkAPI.quota.all(connection, project: project)
+            return Change(
+                quotaAnswer(all.mapValues { JSONValue.integer(Int64($0.limit)) }, project), "quota", project, content: .object(body))
+        }
+    }
+}

@@ -1,0 +1,166 @@
+import Database
+import JSON
+import Kernel
+import NetworkCore
+import WebAPI
+
+extension Collection {
+    private static let ruleObject = """
+        json_build_object('id', r.id, 'tenant_id', r.project_id, 'project_id', r.project_id,
+            'security_group_id', r.security_group_id, 'direction', r.direction, 'ethertype', r.ethertype,
+            'protocol', r.protocol, 'port_range_min', r.port_range_min, 'port_range_max', r.port_range_max,
+            'remote_ip_prefix', r.remote_ip_prefix, 'remote_group_id', r.remote_group_id,
+            'remote_address_group_id', NULL, 'normalized_cidr', network(r.remote_ip_prefix::inet)::text,
+            'description', r.description, 'revision_number', r.generation,
+            'created_at', to_char(r.created_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+            'updated_at', to_char(r.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'tags', json_build_array())
+        """
+
+    static let securityGroups = Collection(
+        "security_group", path: "security-groups",
+        table: Table(
+            "security_groups t",
+            fields: Field.standard + Field.history + Field.tags + [
+                .flag("stateful"), Field("shared", .boolean, "false"),
+                Field(
+                    "security_group_rules", .json,
+                    """
+                    coalesce((SELECT json_agg(\(ruleObject) ORDER BY r.created_at, r.id)
+                        FROM security_group_rules r WHERE r.security_group_id = t.id), '[]')
+                    """),
+            ])
+    ) { .notFound("Security group \($0) does not exist", type: "SecurityGroupNotFound") }
+
+    static let securityGroupRules = Collection(
+        "security_group_rule", path: "security-group-rules",
+        table: Table(
+            "security_group_rules t JOIN security_groups g ON g.id = t.security_group_id",
+            fields: [
+                .uuid("id"), .text("tenant_id", "t.project_id"), .text("project_id"), .text("description"),
+                .uuid("security_group_id"), .text("direction"), .text("ethertype"), .text("protocol"),
+                .number("port_range_min"), .number("port_range_max"), .text("remote_ip_prefix"), .uuid("remote_group_id"),
+                Field("remote_address_group_id", .text, "NULL", filter: .equals),
+                Field("normalized_cidr", .text, "network(t.remote_ip_prefix::inet)::text"),
+                .flag("belongs_to_default_sg", "(g.name = 'default')"),
+            ] + Field.history),
+        shared: { "g.project_id = \($0)" }
+    ) { .notFound("Security group rule \($0) does not exist", type: "SecurityGroupRuleNotFound") }
+}
+
+extension NetworkAPI {
+    private static let groupBody: [BodySchema.Property] = [.name, .description, .init("stateful", .boolean)]
+
+    private static let port = BodySchema.nullable(.integer(min: -1, max: 65_535))
+    private static let ruleBody: [BodySchema.Property] = [
+        .projectID, .tenantID, .description, .uuid("security_group_id", required: true),
+        .init("direction", .enumeration(["ingress", "egress"]), required: true),
+        .init("ethertype", .nullable(.string(min: 1, max: 8, format: nil))),
+        .init("protocol", .nullable(.oneOf([.string(min: 1, max: 40, format: nil), .integer(min: 0, max: 255)]))),
+        .init("port_range_min", port), .init("port_range_max", port),
+        .init("remote_ip_prefix", .nullable(.string(min: 1, max: 64, format: nil))),
+        .uuid("remote_group_id", nullable: true), .init("remote_address_group_id", .nullable(.enumeration([]))),
+    ]
+
+    var securityGroups: Resource {
+        Resource(
+            "security_group", fields: Collection.securityGroups.table.fields,
+            routes: routes(
+                .securityGroups, create: NetworkAPI.groupBody + [.projectID, .tenantID, .tags],
+                update: NetworkAPI.groupBody, creating: createGroups, updating: updateGroup, deleting: deleteGroup
+            ).map { $0.path == "/v2.0/security-groups" && $0.method == .get ? groupList : $0 })
+    }
+
+    /// A project's first look at its groups shows the default one.
+    private var groupList: Route {
+        Route(
+            .get, "/v2.0/security-groups", action: "get_security_group", rule: NetworkPolicy.reader, "List security groups"
+        ) { context in
+            let answer = try await Collection.securityGroups.list(database, context)
+            guard let project = try context.caller.projectID, try await !hasDefaultGroup(project) else { return answer }
+            try await database.write { _ = try defaultGroup($0, project: project) }
+            return try await Collection.securityGroups.list(database, context)
+        }
+    }
+
+    private func hasDefaultGroup(_ project: String) async throws -> Bool {
+        try await database.read {
+            try !$0.query("SELECT id FROM security_groups WHERE project_id = \(project) AND name = 'default'").isEmpty
+        }
+    }
+
+    var securityGroupRules: Resource {
+        Resource(
+            "security_group_rule", fields: Collection.securityGroupRules.table.fields,
+            routes: routes(
+                .securityGroupRules, create: NetworkAPI.ruleBody, update: nil, creating: createRules,
+                deleting: deleteRule))
+    }
+
+    // MARK: groups
+
+    private func createGroups(_ context: RequestContext) async throws -> Response {
+        let (items, isBulk) = context.items("security_group", plural: "security_groups")
+        let drafts = try items.map { item in
+            (
+                id: ambient.newUUID(), owner: try context.authorizeCreate(item, "security_group"), body: item,
+                tags: try item.tags() ?? []
+            )
+        }
+        return try await context.write(database) { connection in
+            for draft in drafts {
+                try insertGroup(connection, id: draft.id, owner: draft.owner, draft.body, tags: draft.tags)
+            }
+            return try Collection.securityGroups.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+        }
+    }
+
+    private func updateGroup(_ context: RequestContext) async throws -> Response {
+        let group = try await Collection.securityGroups.find(database, context)
+        guard let body = context.body["security_group"]?.objectValue else { return .empty() }
+        return try await context.write(database) { connection in
+            try updateGroup(connection, group, body)
+            return try Collection.securityGroups.changed(connection, context, group.value.id)
+        }
+    }
+
+    private func deleteGroup(_ context: RequestContext) async throws -> Response {
+        let group = try await Collection.securityGroups.find(database, context)
+        return try await context.write(database) { connection in
+            try deleteGroup(connection, group)
+            return Collection.securityGroups.deleted(group.value.id)
+        }
+    }
+
+    // MARK: rules
+
+    private func createRules(_ context: RequestContext) async throws -> Response {
+        let (items, isBulk) = context.items("security_group_rule", plural: "security_group_rules")
+        var drafts: [RuleDraft] = []
+        for item in items {
+            guard let id = try item.uuid("security_group_id") else { continue }
+            let group = try await database.read { try Collection.securityGroups.subject($0, context, id) }
+            let decision = try context.authorize(group, target: group.target)
+            var remote: Subject?
+            if let id = try item.uuid("remote_group_id") {
+                remote = try await database.read { try Collection.securityGroups.subject($0, context, id) }
+            }
+            drafts.append(try RuleDraft(item, id: ambient.newUUID(), group: decision, remote: remote?.id))
+        }
+        return try await context.write(database) { [drafts] connection in
+            for draft in drafts { try insertRule(connection, draft) }
+            return try Collection.securityGroupRules.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+        }
+    }
+
+    private func deleteRule(_ context: RequestContext) async throws -> Response {
+        let rule = try await Collection.securityGroupRules.find(database, context)
+        return try await context.write(database) { connection in
+            let id = rule.value.id
+            guard try connection.execute("DELETE FROM security_group_rules WHERE id = \(id)") == 1 else {
+                throw Collection.securityGroupRules.notFound("\(id)")
+            }
+            try release(connection, rule.value.projectID, "security_group_rule")
+            return Collection.securityGroupRules.deleted(id)
+        }
+    }
+}

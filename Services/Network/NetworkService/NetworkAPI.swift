@@ -1,0 +1,112 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import Logging
+import NetworkCore
+import Telemetry
+import WebAPI
+
+/// Networking v2.0: the resources, their rules and what the handlers share.
+package struct NetworkAPI: Sendable {
+    let database: Database
+    let ambient: Ambient
+    let options: NetworkOptions
+    let fleet: any FleetView
+
+    /// - Parameter fleet: what is known of the hypervisors, for agents and availability zones.
+    package init(database: Database, ambient: Ambient, options: NetworkOptions, fleet: any FleetView) {
+        self.database = database
+        self.ambient = ambient
+        self.options = options
+        self.fleet = fleet
+    }
+
+    /// - Throws: 400 for a rule of the operator's that cannot be read.
+    package func make(
+        publicURL: String, policyOverrides: [String: String] = [:], authenticator: any Authenticating, log: Logger,
+        metrics: Metrics
+    ) throws -> API {
+        try API(
+            service: ServiceDescription(type: "network", title: "Networking", faults: .network, publicURL: publicURL),
+            resources: resources, rules: NetworkPolicy.rules, policyOverrides: policyOverrides,
+            authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
+    }
+
+    package var resources: [Resource] {
+        [
+            versions, networks, subnets, ports, routers, floatingIPs, securityGroups, securityGroupRules, quotas,
+            extensions, agents, availabilityZones, ipAvailabilities,
+        ] + tags
+    }
+
+    // MARK: routes
+
+    /// Create, list, show, update and delete as all collections have them.
+    func routes(
+        _ collection: Collection, create: [BodySchema.Property], update: [BodySchema.Property]?,
+        creating: @escaping @Sendable (RequestContext) async throws -> Response,
+        updating: @escaping @Sendable (RequestContext) async throws -> Response = { _ in .empty() },
+        deleting: @escaping @Sendable (RequestContext) async throws -> Response
+    ) -> [Route] {
+        let base = "/v2.0/\(collection.path)"
+        let name = collection.name
+        let many = BodySchema.array(.object(create), min: 1, max: NetworkLimits.bulkMax)
+        var routes = [
+            Route(.get, base, action: "get_\(name)", rule: NetworkPolicy.reader, "List \(collection.plural)") {
+                try await collection.list(database, $0)
+            },
+            Route(
+                .post, base, key: name, action: "create_\(name)", rule: NetworkPolicy.member,
+                body: .json(.wrapped(name, .object(create))), status: 201, "Create a \(name)", handler: creating),
+            Route(
+                .post, base, key: collection.plural, action: "create_\(name)", rule: NetworkPolicy.member,
+                body: .json(.object([.init(collection.plural, many, required: true)])), status: 201,
+                "Create several \(collection.plural)", handler: creating),
+            Route(.get, base + "/{id}", action: "get_\(name)", rule: NetworkPolicy.reader, "Show a \(name)") {
+                try await collection.show(database, $0)
+            },
+            Route(
+                .delete, base + "/{id}", action: "delete_\(name)", rule: NetworkPolicy.member, status: 204,
+                "Delete a \(name)", handler: deleting),
+        ]
+        if let update {
+            routes.append(
+                Route(
+                    .put, base + "/{id}", action: "update_\(name)", rule: NetworkPolicy.member,
+                    body: .json(.wrapped(name, .object(update))), "Update a \(name)", handler: updating))
+        }
+        return routes
+    }
+
+    // MARK: quota
+
+    /// Limits of projects that have none of their own, as Networking has them.
+    static let quota = Quota(
+        defaults: [
+            "network:network": 100, "network:subnet": 100, "network:port": 500, "network:router": 10,
+            "network:floatingip": 50, "network:security_group": 10, "network:security_group_rule": 100,
+        ]) { resource, _, _, _ in NetworkFault.overQuota([resource]) }
+
+    func reserve(_ connection: Connection, _ project: String, _ resource: String, _ amount: Int = 1) throws {
+        guard !project.isEmpty else { return }
+        try NetworkAPI.quota.reserve(connection, project: project, [("network:" + resource, amount)])
+    }
+
+    func release(_ connection: Connection, _ project: String, _ resource: String, _ amount: Int = 1) throws {
+        guard !project.isEmpty else { return }
+        try NetworkAPI.quota.release(connection, project: project, [("network:" + resource, amount)])
+    }
+}
+
+extension BodySchema.Property {
+    static let projectID = BodySchema.Property("project_id", .identifier)
+    static let tenantID = BodySchema.Property("tenant_id", .identifier)
+    static let name = BodySchema.Property("name", .text)
+    static let description = BodySchema.Property("description", .text)
+    static let adminStateUp = BodySchema.Property("admin_state_up", .boolean)
+    static let tags = BodySchema.Property("tags", .array(Tags.schema, min: 0, max: Tags.countMax))
+    static func uuid(_ name: String, required: Bool = false, nullable: Bool = false) -> BodySchema.Property {
+        BodySchema.Property(name, nullable ? .nullable(.uuid) : .uuid, required: required)
+    }
+}

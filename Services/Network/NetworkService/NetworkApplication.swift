@@ -1,0 +1,36 @@
+import Kernel
+import OVSDB
+import ServiceKit
+import Settings
+import WebAPI
+
+/// Networking as a process: the API, and the reconciler that makes OVN follow the database.
+package struct NetworkApplication: Sendable {
+    private let process: ServiceProcess
+
+    /// Keys of the settings section `network`.
+    package static let settingsKeys = NetworkOptions.settingsKeys
+
+    package init(_ process: ServiceProcess) { self.process = process }
+
+    /// Runs until the process is told to stop.
+    package func run() async throws {
+        let options = try NetworkOptions(process.settings)
+        let configuration = NorthboundConfiguration(
+            northbound: try OVSDBEndpoint.list(process.settings.string("network.ovn_nb")),
+            southbound: try OVSDBEndpoint.list(process.settings.string("network.ovn_sb")),
+            auditInterval: process.settings.duration("network.audit_interval"))
+        let reconciler = NorthboundReconciler(
+            configuration, options: options, database: process.database, ambient: process.ambient, log: process.log,
+            metrics: process.metrics)
+        let authenticator = try process.makeAuthenticator()
+        let api = try NetworkAPI(
+            database: process.database, ambient: process.ambient, options: options, fleet: reconciler.fleet
+        ).make(
+            publicURL: process.publicURL, policyOverrides: try process.policyOverrides(), authenticator: authenticator,
+            log: process.log, metrics: process.metrics)
+        try await process.run(
+            api, services: [authenticator, BackgroundLoop { try await reconciler.run() }],
+            ready: { try await reconciler.requireConnected() })
+    }
+}

@@ -1,0 +1,57 @@
+import Kernel
+import Settings
+
+/// What the operator decides about networks.
+package struct NetworkOptions: Sendable {
+    /// MTU of the wires between hosts, in bytes; networks on tunnels get `geneveOverhead` less.
+    package var physicalMTU = 1500
+    /// Names that provider networks may use.
+    package var physicalNetworks = ["physnet1"]
+    /// Name servers for subnets that name none.
+    package var dnsServers: [IPAddress] = []
+    package var availabilityZone = "nova"
+    package var dhcpLeaseSeconds = 43_200
+    /// Floating IPs are translated on the hypervisor of the server instead of the gateway chassis.
+    package var distributedFloatingIPs = false
+
+    package init() {}
+
+    /// Outer IPv4, UDP and Geneve headers with options, and the inner Ethernet header.
+    static let geneveOverhead = 58
+
+    var tenantMTU: Int { physicalMTU - NetworkOptions.geneveOverhead }
+}
+
+extension NetworkOptions {
+    /// Keys of the section `network`.
+    package static let settingsKeys: [SettingsKey] = [
+        .string(
+            "ovn_nb", default: "unix:/run/ovn/ovnnb_db.sock",
+            "OVN northbound database: `unix:PATH` or `tcp:HOST:PORT`; several of a cluster separated by commas."),
+        .string("ovn_sb", default: "unix:/run/ovn/ovnsb_db.sock", "OVN southbound database, in the same form."),
+        .list("physical_networks", default: ["physnet1"], "Names in `ovn-bridge-mappings` that provider networks may use."),
+        .integer("physical_mtu", default: 1500, in: 1280...65_535, "MTU of the wires between the hosts, in bytes."),
+        .list("dns_servers", default: [], "Name servers that DHCP hands out for subnets that name none."),
+        .duration("dhcp_lease", default: "12h", "How long a DHCP lease is valid."),
+        .string("availability_zone", default: "nova", "Name of the availability zone of networks and routers."),
+        .boolean(
+            "distributed_floating_ips", default: false,
+            "Whether floating IPs leave on the hypervisor of the server; it needs the external network on every one."),
+        .duration("audit_interval", default: "5m", "Time between full comparisons of OVN with the database."),
+    ]
+
+    /// - Throws: 400 naming the setting that makes no sense.
+    init(_ settings: Settings) throws {
+        physicalMTU = settings.integer("network.physical_mtu")
+        physicalNetworks = settings.list("network.physical_networks")
+        dnsServers = try settings.list("network.dns_servers").map { text in
+            guard let address = IPAddress(text) else {
+                throw ResourceError.badRequest("network.dns_servers: '\(text)' is not an IP address")
+            }
+            return address
+        }
+        availabilityZone = settings.string("network.availability_zone")
+        dhcpLeaseSeconds = Int(settings.duration("network.dhcp_lease").microseconds / 1_000_000)
+        distributedFloatingIPs = settings.boolean("network.distributed_floating_ips")
+    }
+}

@@ -1,0 +1,117 @@
+import Kernel
+import NetworkCore
+import OVSDB
+
+/// Between the values of the compiler and those of the wire.
+enum NorthboundConversion {
+    // MARK: to the wire
+
+    static func atom(_ atom: NBAtom) throws -> OVSDBAtom {
+        switch atom {
+        case .string(let text): .string(text)
+        case .integer(let number): .integer(Int64(number))
+        case .boolean(let flag): .boolean(flag)
+        case .uuid(let uuid): .uuid(uuid)
+        case .named(let name): .namedUUID(name)
+        case .row(let key): throw ResourceError.internalError("\(key) was not resolved")
+        }
+    }
+
+    static func value(_ value: NBValue) throws -> OVSDBValue {
+        switch value {
+        case .set(let atoms): .set(Set(try atoms.map { try atom($0) }))
+        case .map(let entries): OVSDBValue(entries)
+        }
+    }
+
+    private static func condition(_ target: NBTarget) -> OVSDBCondition {
+        switch target {
+        case .uuid(let uuid): .uuid(uuid)
+        case .named(let name): .inserted(name)
+        }
+    }
+
+    static func operation(_ operation: NBOperation) throws -> OVSDBOperation {
+        switch operation {
+        case .insert(let table, let name, let row):
+            return .insert(table: table.rawValue, row: try row.mapValues { try value($0) }, name: name)
+        case .update(let table, let target, let columns):
+            return .update(
+                table: table.rawValue, where: [condition(target)], row: try columns.mapValues { try value($0) })
+        case .mutate(let table, let target, let delete, let insert):
+            let mutations =
+                try delete.sorted { $0.key < $1.key }.map { OVSDBMutation.delete($0.key, try value($0.value)) }
+                + insert.sorted { $0.key < $1.key }.map { OVSDBMutation.insert($0.key, try value($0.value)) }
+            return .mutate(table: table.rawValue, where: [condition(target)], mutations: mutations)
+        case .delete(let table, let uuid): return .delete(table: table.rawValue, where: [.uuid(uuid)])
+        }
+    }
+
+    // MARK: from the wire
+
+    static func atom(_ atom: OVSDBAtom) -> NBAtom {
+        switch atom {
+        case .string(let text): .string(text)
+        case .integer(let number): .integer(Int(number))
+        case .real(let number): .string("\(number)")
+        case .boolean(let flag): .boolean(flag)
+        case .uuid(let uuid): .uuid(uuid)
+        case .namedUUID(let name): .named(name)
+        }
+    }
+
+    static func value(_ value: OVSDBValue) -> NBValue {
+        switch value {
+        case .set(let atoms): .set(Set(atoms.map { atom($0) }))
+        case .map: .map(value.entries)
+        }
+    }
+
+    static func change(_ change: OVSDBColumnChange) -> NBColumnChange {
+        switch change {
+        case .value(let new): .value(value(new))
+        case .elements(let added, let removed):
+            .elements(added: Set(added.map { atom($0) }), removed: Set(removed.map { atom($0) }))
+        case .entries(let set, let removed):
+            .entries(
+                set: Dictionary(
+                    uniqueKeysWithValues: set.compactMap { key, value in
+                        guard let key = key.stringValue, let value = value.stringValue else { return nil }
+                        return (key, value)
+                    }), removed: Set(removed.compactMap(\.stringValue)))
+        }
+    }
+
+    /// What to watch of the northbound database.
+    static let monitors = NBTable.allCases.map { OVSDBMonitor($0.rawValue, columns: $0.columns) } + [
+        OVSDBMonitor("NB_Global", columns: ["nb_cfg"])
+    ]
+}
+
+extension NBModel {
+    /// Takes over what a monitor reported; returns the ports whose `up` may have changed.
+    mutating func apply(_ news: [OVSDBRowChange]) -> Set<UUID128> {
+        var touched: Set<UUID128> = []
+        for change in news {
+            guard let table = NBTable(rawValue: change.table) else { continue }
+            switch change.kind {
+            case .inserted(let row):
+                insert(table, change.uuid, row.mapValues { NorthboundConversion.value($0) })
+                if table == .logicalSwitchPort { touched.insert(change.uuid) }
+            case .modified(let columns):
+                modify(change.uuid, columns.mapValues { NorthboundConversion.change($0) })
+                if table == .logicalSwitchPort, columns["up"] != nil { touched.insert(change.uuid) }
+            case .deleted: delete(change.uuid)
+            }
+        }
+        return touched
+    }
+
+    /// Whether the switch port of row `uuid` is up, and the port of the API that it stands for.
+    func port(_ uuid: UUID128) -> (id: UUID128, isUp: Bool)? {
+        guard let row = rows[uuid], let key = row.key, key.table == .logicalSwitchPort, let id = UUID128(key.id) else {
+            return nil
+        }
+        return (id, row.columns["up"] == .boolean(true))
+    }
+}

@@ -1,0 +1,142 @@
+import Database
+import Kernel
+import Logging
+import NetworkCore
+import OVSDB
+import Telemetry
+
+/// How the reconciler reaches OVN, and how often it compares everything.
+package struct NorthboundConfiguration: Sendable {
+    package var northbound: [OVSDBEndpoint]
+    package var southbound: [OVSDBEndpoint]
+    package var auditInterval: Duration
+    /// Fallback for a lost notification.
+    package var scanInterval: Duration = .seconds(2)
+    /// Between two questions to all controllers whether they are up to date.
+    package var heartbeatInterval: Duration = .seconds(30)
+
+    package init(northbound: [OVSDBEndpoint], southbound: [OVSDBEndpoint], auditInterval: Duration = .seconds(300)) {
+        self.northbound = northbound
+        self.southbound = southbound
+        self.auditInterval = auditInterval
+    }
+}
+
+/// Makes OVN's northbound database say what PostgreSQL says, and takes back which ports are up.
+///
+/// Any number of processes may run one: the lock of the northbound database picks the one that writes, and each of its
+/// transactions asserts the lock, so that one which lost it cannot write any more.
+package struct NorthboundReconciler: Sendable {
+    let database: Database
+    let ambient: Ambient
+    let configuration: NorthboundConfiguration
+    let compiler: Compiler
+    let log: Logger
+    let metrics: Metrics
+    let northbound: OVSDBClient
+    let southbound: OVSDBClient
+    private let wakes: AsyncStream<Void>
+    private let signal: AsyncStream<Void>.Continuation
+
+    static let lock = "wolke_network"
+    static let channel = "wolke_northbound"
+
+    package init(
+        _ configuration: NorthboundConfiguration, options: NetworkOptions, database: Database, ambient: Ambient,
+        log: Logger, metrics: Metrics
+    ) {
+        self.configuration = configuration
+        self.database = database
+        self.ambient = ambient
+        self.log = log
+        self.metrics = metrics
+        compiler = Compiler(
+            dnsServers: options.dnsServers, dhcpLeaseSeconds: options.dhcpLeaseSeconds,
+            distributedFloatingIPs: options.distributedFloatingIPs)
+        let (wakes, signal) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
+        self.wakes = wakes
+        self.signal = signal
+        northbound = OVSDBClient(
+            OVSDBConfiguration(
+                endpoints: configuration.northbound, database: "OVN_Northbound",
+                monitors: NorthboundConversion.monitors, lock: NorthboundReconciler.lock), ambient: ambient, logger: log
+        ) { signal.yield() }
+        southbound = OVSDBClient(
+            OVSDBConfiguration(
+                endpoints: configuration.southbound, database: "OVN_Southbound", monitors: SouthboundFleet.monitors),
+            ambient: ambient, logger: log
+        ) { signal.yield() }
+    }
+
+    /// What is known of the hypervisors.
+    package var fleet: SouthboundFleet { SouthboundFleet(client: southbound) }
+
+    /// - Throws: 503 naming the database of OVN that cannot be reached, and why.
+    package func requireConnected() async throws {
+        for (name, client) in [("northbound", northbound), ("southbound", southbound)] {
+            guard await client.isConnected else {
+                throw ResourceError.unavailable("no session with OVN's \(name) database: \(await client.problem ?? "not yet")")
+            }
+        }
+    }
+
+    /// Runs until the task is cancelled.
+    package func run() async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await northbound.run() }
+            group.addTask { await southbound.run() }
+            group.addTask { for await _ in database.notifications([NorthboundReconciler.channel]) { signal.yield() } }
+            group.addTask {
+                while true {
+                    try await ambient.time.sleep(for: configuration.scanInterval)
+                    signal.yield()
+                }
+            }
+            group.addTask {
+                let worker = NorthboundWorker(self)
+                for await _ in wakes { await worker.step() }
+            }
+            defer { group.cancelAll() }
+            try await group.waitForAll()
+        }
+    }
+
+    func wake() { signal.yield() }
+}
+
+/// The hypervisors as the southbound database shows them.
+package struct SouthboundFleet: FleetView {
+    let client: OVSDBClient
+
+    static let monitors = [
+        OVSDBMonitor("Chassis", columns: ["name", "hostname", "external_ids", "other_config"]),
+        OVSDBMonitor("Chassis_Private", columns: ["name", "nb_cfg_timestamp"]),
+    ]
+
+    package func members() async -> [FleetMember] {
+        var heard: [String: Timestamp] = [:]
+        for row in await client.rows("Chassis_Private").values {
+            guard let name = row["name"]?.string, let time = row["nb_cfg_timestamp"]?.integer, time > 0 else { continue }
+            heard[name] = Timestamp(microseconds: time * 1000)
+        }
+        let members = await client.rows("Chassis").map { id, row -> FleetMember in
+            let name = row["name"]?.string ?? ""
+            // OVN moved these from one column to the other.
+            func option(_ key: String) -> String { row["other_config"]?[key] ?? row["external_ids"]?[key] ?? "" }
+            let mappings = option("ovn-bridge-mappings").split(separator: ",").map { $0.prefix { $0 != ":" } }
+            let marks = option("ovn-cms-options").split(separator: ",")
+            return FleetMember(
+                id: id, chassis: name, host: row["hostname"]?.string ?? name,
+                isGateway: marks.contains("enable-chassis-as-gw"), physicalNetworks: mappings.map(String.init).sorted(),
+                heardAt: heard[name])
+        }
+        return members.sorted { ($0.host, $0.id) < ($1.host, $1.id) }
+    }
+
+    /// Chassis on which routers' external ports can be.
+    func gateways() async -> [GatewayCandidate] {
+        await members().map {
+            GatewayCandidate(chassis: $0.chassis, physicalNetworks: Set($0.physicalNetworks), isMarked: $0.isGateway)
+        }.sorted { $0.chassis < $1.chassis }
+    }
+}

@@ -1,0 +1,246 @@
+import Database
+import Kernel
+import Logging
+import NetworkCore
+import OVSDB
+
+/// The reconciler's state and steps; used by one task.
+final class NorthboundWorker {
+    private let reconciler: NorthboundReconciler
+    private var compiler: Compiler
+    private var model = NBModel()
+    /// Whether `model` shows the database as this session knows it.
+    private var isLoaded = false
+    private var pending: Set<NBSubject> = []
+    /// Refused by OVN or pointing at what is not there; tried again with the next audit.
+    private var postponed: Set<NBSubject> = []
+    private var touchedPorts: Set<UUID128> = []
+    private var auditedAt: UInt64?
+    private var askedAt: UInt64 = 0
+    private var isAuditing = false
+
+    private var database: Database { reconciler.database }
+    private var client: OVSDBClient { reconciler.northbound }
+    private var clock: UInt64 { reconciler.ambient.time.monotonicNanoseconds() }
+
+    /// Changes read at once, and subjects read for one plan.
+    private static let changesMax = 2000
+    private static let subjectsMax = 300
+
+    init(_ reconciler: NorthboundReconciler) {
+        self.reconciler = reconciler
+        compiler = reconciler.compiler
+    }
+
+    /// Does what there is to do; a failure is logged, and the next wake tries again.
+    func step() async {
+        do { try await reconcile() } catch is CancellationError { return } catch {
+            reconciler.log.warning("northbound reconciliation interrupted", metadata: ["reason": "\(error)"])
+            reconciler.metrics.increment("wolke_northbound_interruptions_total", help: "Reconciliation steps that failed.")
+        }
+    }
+
+    private func reconcile() async throws {
+        guard await client.holdsLock else {
+            isLoaded = false
+            auditedAt = nil
+            return
+        }
+        try await look()
+        guard await reconciler.southbound.currentSchema != nil else { return }
+        try await lookForGateways()
+        if auditedAt.map({ clock - $0 > interval(reconciler.configuration.auditInterval) }) ?? true { try await beginAudit() }
+        var more = true
+        while more {
+            let changes = try await readChanges()
+            more = changes.count == NorthboundWorker.changesMax
+            for subject in changes.compactMap(\.subject) { pending.insert(subject) }
+            try await work()
+            try await forget(changes.map(\.id))
+        }
+        if isAuditing {
+            isAuditing = false
+            auditedAt = clock
+        }
+        try await reportPorts()
+        try await askControllers()
+    }
+
+    private func interval(_ duration: Duration) -> UInt64 { UInt64(max(0, duration.microseconds)) * 1000 }
+
+    // MARK: northbound news
+
+    private func look() async throws {
+        let news = await client.takeChanges()
+        if news.reset { isLoaded = false }
+        if !isLoaded {
+            model = NBModel()
+            auditedAt = nil
+            if !news.reset {
+                for table in NBTable.allCases {
+                    let rows = await client.rows(table.rawValue)
+                    for (uuid, row) in rows {
+                        model.insert(table, uuid, row.mapValues { NorthboundConversion.value($0) })
+                    }
+                }
+            }
+            isLoaded = true
+        }
+        touchedPorts.formUnion(model.apply(news.changes))
+    }
+
+    private func lookForGateways() async throws {
+        let gateways = await reconciler.fleet.gateways()
+        guard gateways != compiler.gateways else { return }
+        compiler.gateways = gateways
+        let ports = try await database.read { connection in
+            try connection.query("SELECT gateway_port_id FROM routers WHERE gateway_port_id IS NOT NULL")
+                .map { try $0.uuid("gateway_port_id") }
+        }
+        for port in ports { pending.insert(.port(port)) }
+    }
+
+    // MARK: what is to be done
+
+    private struct ChangeRow: Sendable {
+        let id: Int
+        let subject: NBSubject?
+    }
+
+    private func readChanges() async throws -> [ChangeRow] {
+        try await database.read { connection in
+            try connection.query("SELECT id, subject FROM northbound_changes ORDER BY id LIMIT \(NorthboundWorker.changesMax)")
+                .map { ChangeRow(id: try $0.int("id"), subject: NBSubject(try $0.string("subject"))) }
+        }
+    }
+
+    private func forget(_ ids: [Int]) async throws {
+        guard !ids.isEmpty else { return }
+        try await database.write { try $0.execute("DELETE FROM northbound_changes WHERE id = ANY(\(ids)::bigint[])") }
+    }
+
+    /// Puts everything on the list: what should be there, and what is there.
+    private func beginAudit() async throws {
+        let all = try await database.snapshot { try NorthboundReader.all($0) }
+        pending.formUnion(all)
+        pending.formUnion(model.subjects.compactMap { NBSubject($0) })
+        pending.formUnion(postponed)
+        postponed = []
+        touchedPorts.formUnion(model.rows.filter { $0.value.table == .logicalSwitchPort }.keys)
+        isAuditing = true
+    }
+
+    /// Works through the list in the order in which rows refer to each other.
+    private func work() async throws {
+        var incomplete: Set<NBSubject> = []
+        while !pending.isEmpty {
+            let batch = Array(
+                pending.sorted { ($0.rank, $0.description) < ($1.rank, $1.description) }.prefix(NorthboundWorker.subjectsMax))
+            let state = try await database.snapshot { try NorthboundReader.read($0, batch) }
+            let result = try await apply(batch, state)
+            pending.subtract(result.done)
+            incomplete.formUnion(result.incomplete)
+        }
+        // What was missing may have come with what followed.
+        for subject in incomplete.sorted(by: { $0.rank < $1.rank }) {
+            let state = try await database.snapshot { try NorthboundReader.read($0, [subject]) }
+            let result = try await apply([subject], state)
+            postponed.formUnion(result.incomplete)
+        }
+    }
+
+    // MARK: transactions
+
+    private struct Plan {
+        var operations: [NBOperation] = []
+        var done: [NBSubject] = []
+        var incomplete: Set<NBSubject> = []
+    }
+
+    private func plan(_ subjects: [NBSubject], _ state: NorthboundState) -> Plan {
+        var transaction = NBTransaction(model: model)
+        var plan = Plan()
+        for subject in subjects {
+            transaction.add(subject, state.compile(subject, compiler))
+            plan.done.append(subject)
+            if transaction.operations.count >= NetworkLimits.northboundOperationsMax { break }
+        }
+        plan.operations = transaction.operations
+        plan.incomplete = transaction.incomplete
+        return plan
+    }
+
+    private func apply(
+        _ subjects: [NBSubject], _ state: NorthboundState
+    ) async throws -> (done: [NBSubject], incomplete: Set<NBSubject>) {
+        let plan = plan(subjects, state)
+        guard !plan.operations.isEmpty else { return (plan.done, plan.incomplete) }
+        do {
+            try await commit(plan.operations)
+            return (plan.done, plan.incomplete)
+        } catch let error as OVSDBError {
+            guard case .transaction = error, !error.isPassing else { throw error }
+            guard plan.done.count > 1 else {
+                reconciler.log.error(
+                    "OVN refuses a change", metadata: ["subject": "\(plan.done[0])", "reason": "\(error)"])
+                reconciler.metrics.increment("wolke_northbound_refused_total", help: "Changes that OVN refused.")
+                postponed.insert(plan.done[0])
+                return (plan.done, [])
+            }
+            // One of them spoils it for all; the others must not wait for it.
+            var incomplete: Set<NBSubject> = []
+            for subject in plan.done { incomplete.formUnion(try await apply([subject], state).incomplete) }
+            return (plan.done, incomplete)
+        }
+    }
+
+    private func commit(_ operations: [NBOperation]) async throws {
+        let wire = try operations.map { try NorthboundConversion.operation($0) }
+        try await client.transact([.assertLock(NorthboundReconciler.lock)] + wire)
+        reconciler.metrics.increment(
+            "wolke_northbound_operations_total", [("cause", isAuditing ? "audit" : "change")], by: Double(operations.count),
+            help: "Operations on OVN's northbound database.")
+        // The copy shows the effect by now.
+        try await look()
+    }
+
+    // MARK: ports
+
+    /// Writes down which ports are up, and wakes those who wait for their servers' ports.
+    private func reportPorts() async throws {
+        let states = touchedPorts.compactMap { model.port($0) }
+        touchedPorts = []
+        guard !states.isEmpty else { return }
+        let ids = states.map(\.id)
+        let statuses = states.map { $0.isUp ? "ACTIVE" : "DOWN" }
+        let now = reconciler.ambient.now
+        do {
+            try await database.write { connection in
+                let changed = try connection.query(
+                    """
+                    UPDATE ports p SET status = v.status, updated_at = \(now)
+                    FROM unnest(\(ids)::uuid[], \(statuses)::text[]) AS v(id, status)
+                    WHERE p.id = v.id AND p.status <> v.status AND p.device_owner <> \(DeviceOwner.floatingIP)
+                    RETURNING p.device_id
+                    """)
+                for device in Set(try changed.map { try $0.string("device_id") }) where !device.isEmpty {
+                    try connection.notify("wolke_wake", device)
+                }
+            }
+        } catch {
+            auditedAt = nil
+            throw error
+        }
+    }
+
+    /// Asks every controller to say that it is up to date; the answers are the agents' sign of life.
+    private func askControllers() async throws {
+        let now = clock
+        guard askedAt == 0 || now - askedAt > interval(reconciler.configuration.heartbeatInterval) else { return }
+        askedAt = now
+        try await client.transact([
+            .assertLock(NorthboundReconciler.lock),
+            .mutate(table: "NB_Global", where: [], mutations: [.add("nb_cfg", 1)]),
+        ])
+    }
+}

@@ -1,0 +1,169 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import NetworkCore
+import WebAPI
+
+/// A network as a create request describes it, checked.
+struct NetworkDraft: Sendable {
+    let id: UUID128
+    let owner: Authorized<String>
+    let body: JSONObject
+    let provider: ProviderAttributes
+    let mtu: Int
+    let tags: [String]
+
+    /// - Throws: 400 for attributes that don't fit together.
+    init(_ body: JSONObject, id: UUID128, owner: Authorized<String>, _ options: NetworkOptions) throws {
+        self.id = id
+        self.owner = owner
+        self.body = body
+        tags = try body.tags() ?? []
+        let asked = body.text("provider:network_type")
+        let physical = body.text("provider:physical_network")
+        guard let kind = ProviderAttributes.Kind(rawValue: asked ?? (physical == nil ? "geneve" : "flat")) else {
+            throw NetworkFault.invalidInput(
+                "Network type value '\(asked ?? "")' not supported; it is one of \(ProviderAttributes.Kind.allCases.map(\.rawValue)).")
+        }
+        provider = ProviderAttributes(
+            kind: kind, physicalNetwork: physical, segmentationID: body.int("provider:segmentation_id"))
+        try provider.validate()
+        if let physical, !options.physicalNetworks.contains(physical) {
+            throw NetworkFault.invalidInput("physical_network '\(physical)' unknown for \(kind.rawValue) provider network.")
+        }
+        let most = kind == .geneve ? options.tenantMTU : options.physicalMTU
+        let wanted = body.int("mtu") ?? 0
+        mtu = wanted == 0 ? most : try NetworkDraft.mtu(wanted, most: most)
+        for zone in body.list("availability_zone_hints") ?? [] where zone.stringValue != options.availabilityZone {
+            throw ResourceError.notFound(
+                "AvailabilityZone \(zone.stringValue ?? "") could not be found.", type: "AvailabilityZoneNotFound")
+        }
+    }
+
+    static func mtu(_ wanted: Int, most: Int) throws -> Int {
+        guard (NetworkLimits.mtuMin...most).contains(wanted) else {
+            throw NetworkFault.invalidInput("Requested MTU \(wanted) is not possible: it must be \(NetworkLimits.mtuMin) to \(most).")
+        }
+        return wanted
+    }
+}
+
+extension NetworkAPI {
+    /// - Throws: 409 over quota, for a second default network, and for a provider network that is taken.
+    func insertNetwork(_ connection: Connection, _ draft: NetworkDraft) throws {
+        let project = draft.owner.value
+        try reserve(connection, project, "network")
+        _ = try defaultGroup(connection, project: project)
+        let segment: SQL =
+            draft.provider.kind == .geneve
+            ? "coalesce(\(draft.provider.segmentationID)::integer, nextval('network_segment_ids')::integer)"
+            : "\(draft.provider.segmentationID)"
+        let external = draft.body.bool("router:external") ?? false
+        do {
+            try connection.execute(
+                """
+                INSERT INTO networks (id, project_id, name, description, admin_state_up, shared, external, is_default, mtu,
+                    port_security_enabled, provider_type, physical_network, segmentation_id, availability_zone_hints, tags,
+                    created_at, updated_at)
+                VALUES (\(draft.id), \(project), \(draft.body.text("name") ?? ""), \(draft.body.text("description") ?? ""),
+                    \(draft.body.bool("admin_state_up") ?? true), \(draft.body.bool("shared") ?? false), \(external),
+                    \(external && draft.body.bool("is_default") ?? false), \(draft.mtu),
+                    \(draft.body.bool("port_security_enabled") ?? true), \(draft.provider.kind.rawValue),
+                    \(draft.provider.physicalNetwork), \(segment),
+                    \(draft.body["availability_zone_hints"] ?? [])::jsonb, \(draft.tags)::text[],
+                    \(ambient.now), \(ambient.now))
+                """)
+        } catch let error as DatabaseError where error.isUniqueViolation {
+            throw NetworkAPI.conflict(error, draft.provider)
+        }
+    }
+
+    private static func conflict(_ error: DatabaseError, _ provider: ProviderAttributes?) -> any Error {
+        switch error.constraint {
+        case "networks_flat":
+            ResourceError.conflict(
+                "Unable to create the flat network. Physical network \(provider?.physicalNetwork ?? "") is in use.",
+                type: "FlatNetworkInUse")
+        case "networks_vlan":
+            ResourceError.conflict(
+                "Unable to create the network. The VLAN \(provider?.segmentationID ?? 0) on physical network \(provider?.physicalNetwork ?? "") is in use.",
+                type: "VlanIdInUse")
+        case "networks_default":
+            ResourceError.conflict("A default external network already exists.", type: "DefaultExternalNetworkExists")
+        default: error
+        }
+    }
+
+    func updateNetwork(_ connection: Connection, _ network: Authorized<Subject>, _ body: JSONObject, mtu: Int?) throws {
+        let id = network.value.id
+        let rows = try connection.query(
+            "SELECT external, shared, provider_type FROM networks WHERE id = \(id) FOR UPDATE")
+        guard let row = rows.first else { throw Collection.networks.notFound("\(id)") }
+        var changes = Assignments()
+        if let name = body.text("name") { changes.set("name", name) }
+        if let text = body.text("description") { changes.set("description", text) }
+        if let up = body.bool("admin_state_up") { changes.set("admin_state_up", up) }
+        if let enabled = body.bool("port_security_enabled") { changes.set("port_security_enabled", enabled) }
+        if let isDefault = body.bool("is_default") { changes.set("is_default", isDefault) }
+        if let mtu {
+            if try row.string("provider_type") == ProviderAttributes.Kind.geneve.rawValue {
+                _ = try NetworkDraft.mtu(mtu, most: options.tenantMTU)
+            }
+            changes.set("mtu", mtu)
+        }
+        if let shared = body.bool("shared") {
+            if try !shared && row.bool("shared") { try requireUnshared(connection, network.value) }
+            changes.set("shared", shared)
+        }
+        if let external = body.bool("router:external") {
+            if try !external && row.bool("external") { try requireNoGateways(connection, id) }
+            changes.set("external", external)
+        }
+        do { try changes.apply(connection, "networks", id, at: ambient.now) } catch let error as DatabaseError
+        where error.isUniqueViolation { throw NetworkAPI.conflict(error, nil) }
+    }
+
+    private func requireUnshared(_ connection: Connection, _ network: Subject) throws {
+        let others = try connection.query(
+            """
+            SELECT 1 AS one FROM ports WHERE network_id = \(network.id) AND project_id NOT IN ('', \(network.projectID))
+                AND device_owner <> \(DeviceOwner.metadata) LIMIT 1
+            """)
+        guard others.isEmpty else {
+            throw ResourceError.conflict(
+                "Unable to reconfigure sharing settings for network \(network.id). Multiple tenants are using it.",
+                type: "InvalidSharedSetting")
+        }
+    }
+
+    private func requireNoGateways(_ connection: Connection, _ network: UUID128) throws {
+        let used = try connection.query(
+            """
+            SELECT 1 AS one FROM ports WHERE network_id = \(network)
+                AND device_owner IN (\(DeviceOwner.routerGateway), \(DeviceOwner.floatingIP)) LIMIT 1
+            """)
+        guard used.isEmpty else {
+            throw ResourceError.conflict(
+                "External network \(network) cannot be updated to be made non-external, since it has existing gateway ports.",
+                type: "ExternalNetworkInUse")
+        }
+    }
+
+    /// - Throws: 409 `NetworkInUse` while there are ports other than the plane's own.
+    func deleteNetwork(_ connection: Connection, _ network: Authorized<Subject>) throws {
+        let id = network.value.id
+        guard try !connection.query("SELECT id FROM networks WHERE id = \(id) FOR UPDATE").isEmpty else {
+            throw Collection.networks.notFound("\(id)")
+        }
+        let used = try connection.query(
+            "SELECT 1 AS one FROM ports WHERE network_id = \(id) AND device_owner <> \(DeviceOwner.metadata) LIMIT 1")
+        guard used.isEmpty else { throw NetworkFault.networkInUse(id) }
+        try connection.execute("DELETE FROM ports WHERE network_id = \(id)")
+        for row in try connection.query("DELETE FROM subnets WHERE network_id = \(id) RETURNING project_id") {
+            try release(connection, row.string("project_id"), "subnet")
+        }
+        try connection.execute("DELETE FROM networks WHERE id = \(id)")
+        try release(connection, network.value.projectID, "network")
+    }
+}

@@ -1,0 +1,175 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import NetworkCore
+
+/// A rule as a create request describes it, checked.
+struct RuleDraft: Sendable {
+    let rule: SecurityGroupRule
+    let group: Authorized<Subject>
+    let prefix: String?
+    let description: String
+    var id: UUID128 { rule.id }
+
+    /// - Throws: 400 with the type that Networking has for the mistake.
+    init(_ body: JSONObject, id: UUID128, group: Authorized<Subject>, remote: UUID128?) throws {
+        self.group = group
+        description = body.text("description") ?? ""
+        let ethertype = body.text("ethertype") ?? "IPv4"
+        guard let type = SecurityGroupRule.EtherType.allCases.first(where: { $0.rawValue.lowercased() == ethertype.lowercased() })
+        else {
+            throw ResourceError.badRequest(
+                "Invalid input for ethertype. Reason: '\(ethertype)' is not in ['IPv4', 'IPv6'].")
+        }
+        var network: IPNetwork?
+        if let text = body.text("remote_ip_prefix") {
+            let address = IPAddress(text)
+            network = address.map { IPNetwork($0, prefixLength: $0.version.width) } ?? IPNetwork(text)
+            guard let network else {
+                throw ResourceError.badRequest("Invalid input for remote_ip_prefix. Reason: '\(text)' is not a valid CIDR.")
+            }
+            prefix = address == nil ? text : "\(network)"
+        } else { prefix = nil }
+        var name: String?
+        switch body["protocol"] {
+        case .string(let text)?: name = ["any", ""].contains(text.lowercased()) ? nil : text.lowercased()
+        case .integer(let number)?: name = String(number)
+        default: name = nil
+        }
+        func port(_ key: String) -> Int? { body.int(key).flatMap { $0 < 0 ? nil : $0 } }
+        rule = SecurityGroupRule(
+            id: id, direction: body.text("direction") == "egress" ? .egress : .ingress, etherType: type,
+            protocolName: name, portRangeMin: port("port_range_min"), portRangeMax: port("port_range_max"),
+            remoteNetwork: network, remoteGroupID: remote)
+        try rule.validate()
+    }
+}
+
+extension NetworkAPI {
+    /// The project's group `default`, which is made on first use.
+    func defaultGroup(_ connection: Connection, project: String) throws -> UUID128 {
+        let find: SQL = "SELECT id FROM security_groups WHERE project_id = \(project) AND name = 'default'"
+        if let row = try connection.query(find).first { return try row.uuid("id") }
+        let id = ambient.newUUID()
+        let inserted = try connection.query(
+            """
+            INSERT INTO security_groups (id, project_id, name, description, created_at, updated_at)
+            VALUES (\(id), \(project), 'default', 'Default security group', \(ambient.now), \(ambient.now))
+            ON CONFLICT (project_id) WHERE name = 'default' DO NOTHING RETURNING id
+            """)
+        // Somebody else made it just now.
+        if inserted.isEmpty { return try connection.query(find)[0].uuid("id") }
+        try addEgress(connection, group: id, project: project)
+        for type in SecurityGroupRule.EtherType.allCases {
+            try insert(
+                connection,
+                SecurityGroupRule(id: ambient.newUUID(), direction: .ingress, etherType: type, remoteGroupID: id),
+                group: id, project: project, prefix: nil, description: "")
+        }
+        // Counted, but not refused: without it the project could not have a port.
+        for (resource, amount) in [("security_group", 1), ("security_group_rule", 4)] {
+            try connection.execute(
+                """
+                INSERT INTO quota_usages (project_id, resource, used) VALUES (\(project), \("network:" + resource), \(amount))
+                ON CONFLICT (project_id, resource) DO UPDATE SET used = quota_usages.used + EXCLUDED.used
+                """)
+        }
+        return id
+    }
+
+    private func addEgress(_ connection: Connection, group: UUID128, project: String) throws {
+        for type in SecurityGroupRule.EtherType.allCases {
+            try insert(
+                connection, SecurityGroupRule(id: ambient.newUUID(), direction: .egress, etherType: type), group: group,
+                project: project, prefix: nil, description: "")
+        }
+    }
+
+    private func insert(
+        _ connection: Connection, _ rule: SecurityGroupRule, group: UUID128, project: String, prefix: String?,
+        description: String
+    ) throws {
+        do {
+            let inserted = try connection.query(
+                """
+                INSERT INTO security_group_rules (id, security_group_id, project_id, description, direction, ethertype,
+                    protocol, port_range_min, port_range_max, remote_ip_prefix, remote_group_id, signature, created_at,
+                    updated_at)
+                VALUES (\(rule.id), \(group), \(project), \(description), \(rule.direction.rawValue),
+                    \(rule.etherType.rawValue), \(rule.protocolName), \(rule.portRangeMin), \(rule.portRangeMax),
+                    \(prefix), \(rule.remoteGroupID), \(rule.signature), \(ambient.now), \(ambient.now))
+                ON CONFLICT (security_group_id, signature) DO NOTHING RETURNING id
+                """)
+            guard inserted.isEmpty else { return }
+        } catch let error as DatabaseError where error.isForeignKeyViolation {
+            throw Collection.securityGroups.notFound("\(rule.remoteGroupID ?? group)")
+        }
+        let existing = try connection.query(
+            "SELECT id FROM security_group_rules WHERE security_group_id = \(group) AND signature = \(rule.signature)")
+        throw NetworkFault.ruleExists(try existing.first?.string("id") ?? "")
+    }
+
+    func insertRule(_ connection: Connection, _ draft: RuleDraft) throws {
+        let group = draft.group.value
+        try reserve(connection, group.projectID, "security_group_rule")
+        try insert(
+            connection, draft.rule, group: group.id, project: group.projectID, prefix: draft.prefix,
+            description: draft.description)
+        try connection.execute("UPDATE security_groups SET updated_at = \(ambient.now) WHERE id = \(group.id)")
+    }
+
+    func insertGroup(
+        _ connection: Connection, id: UUID128, owner: Authorized<String>, _ body: JSONObject, tags: [String]
+    ) throws {
+        let project = owner.value
+        let name = body.text("name") ?? ""
+        _ = try defaultGroup(connection, project: project)
+        guard name != "default" else { throw NetworkFault.defaultGroupExists }
+        try reserve(connection, project, "security_group")
+        try reserve(connection, project, "security_group_rule", 2)
+        try connection.execute(
+            """
+            INSERT INTO security_groups (id, project_id, name, description, stateful, tags, created_at, updated_at)
+            VALUES (\(id), \(project), \(name), \(body.text("description") ?? ""), \(body.bool("stateful") ?? true),
+                \(tags)::text[], \(ambient.now), \(ambient.now))
+            """)
+        try addEgress(connection, group: id, project: project)
+    }
+
+    func updateGroup(_ connection: Connection, _ group: Authorized<Subject>, _ body: JSONObject) throws {
+        let id = group.value.id
+        guard let row = try connection.query("SELECT name, stateful FROM security_groups WHERE id = \(id) FOR UPDATE").first
+        else { throw Collection.securityGroups.notFound("\(id)") }
+        var changes = Assignments()
+        if let name = body.text("name"), try name != row.string("name") {
+            guard try row.string("name") != "default" else { throw NetworkFault.defaultGroupKeepsName }
+            guard name != "default" else { throw NetworkFault.defaultGroupExists }
+            changes.set("name", name)
+        }
+        if let text = body.text("description") { changes.set("description", text) }
+        if let stateful = body.bool("stateful"), try stateful != row.bool("stateful") {
+            let used = try connection.query("SELECT 1 AS one FROM port_security_groups WHERE security_group_id = \(id) LIMIT 1")
+            guard used.isEmpty else { throw NetworkFault.groupInUse(id) }
+            changes.set("stateful", stateful)
+        }
+        try changes.apply(connection, "security_groups", id, at: ambient.now)
+    }
+
+    /// - Throws: 409 for the default group, and for one that ports use.
+    func deleteGroup(_ connection: Connection, _ group: Authorized<Subject>) throws {
+        let id = group.value.id
+        guard let row = try connection.query("SELECT name FROM security_groups WHERE id = \(id) FOR UPDATE").first else {
+            throw Collection.securityGroups.notFound("\(id)")
+        }
+        guard try row.string("name") != "default" || group.caller.isAdmin else { throw NetworkFault.defaultGroupStays }
+        let used = try connection.query("SELECT 1 AS one FROM port_security_groups WHERE security_group_id = \(id) LIMIT 1")
+        guard used.isEmpty else { throw NetworkFault.groupInUse(id) }
+        // Rules of other groups that name this one go with it.
+        let rules = try connection.query(
+            "DELETE FROM security_group_rules WHERE security_group_id = \(id) OR remote_group_id = \(id) RETURNING project_id")
+        for rule in rules { try release(connection, rule.string("project_id"), "security_group_rule") }
+        try connection.execute("DELETE FROM security_groups WHERE id = \(id)")
+        try release(connection, group.value.projectID, "security_group")
+    }
+}
