@@ -54,6 +54,7 @@ package final class StubServer: Sendable {
     /// Base URL, without a slash at its end.
     package let url: String
     private let listener: Int32
+    private let stopped = Atomic(false)
     private let handler: @Sendable (Request) -> Answer
     private let log = Mutex<[Request]>([])
 
@@ -92,6 +93,8 @@ package final class StubServer: Sendable {
 
     /// No more connections.
     package func stop() {
+        // A second close would hit whoever has the number by then.
+        guard !stopped.exchange(true, ordering: .relaxed) else { return }
         shutdown(listener, Int32(SHUT_RDWR))
         close(listener)
     }
