@@ -34,6 +34,13 @@ struct CloudFiles: Sendable {
         for (service, port) in SettingsSchema.servicePorts { endpoints.append(("\(service)_port", .number(layout.port(port)))) }
         endpoints.append(("agent_port", .number(layout.port(8790))))
         yaml.section("endpoints", endpoints)
+        yaml.section("image", [("directory", .text(layout.state + "/image-store"))])
+        yaml.section(
+            "network",
+            [
+                ("ovn_nb", .text("unix:" + layout.northboundSocket)), ("ovn_sb", .text("unix:" + layout.southboundSocket)),
+                ("physical_networks", .list([CloudLayout.physicalNetwork])),
+            ])
         yaml.section(
             "agent",
             [
