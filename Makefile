@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up down status demo test test-nightly clean-state guest-image debian-image build install
+.PHONY: help up down status demo test test-nightly bench clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ clean-state: down ## stop the cloud and remove its state directory
 
 test: ## build and run all tests
 	@bash deploy/test
+
+bench: ## measure: ratios against peers in one run (ROWS="m1 m30" for some)
+	@bash bench/run $(ROWS)
 
 test-nightly: ## the slow tests: a full Debian guest that cloud-init configures
 	@bash deploy/test-nightly
