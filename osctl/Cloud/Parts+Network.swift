@@ -69,10 +69,21 @@ struct NetworkParts: Sendable {
     }
 
     private var southbound: Part {
-        database(
+        var part = database(
             "ovn-southbound", file: "southbound.db", schema: "/usr/share/ovn/ovn-sb.ovsschema",
             socket: layout.southboundSocket, remotes: ["ptcp:\(layout.southboundPort):127.0.0.1"],
             address: "127.0.0.1:\(layout.southboundPort)")
+        part.settle = { try await removeFormerHosts() }
+        return part
+    }
+
+    /// A host that the cloud no longer has must not be chosen as a gateway.
+    private func removeFormerHosts() async throws {
+        let command = ["ovn-sbctl", "--db=unix:\(layout.southboundSocket)", "--timeout=5", "--no-leader-only"]
+        let names = try await Tool.require(command + ["--bare", "--columns=name", "list", "Chassis"])
+        for name in names.split(separator: "\n").map(String.init) where !layout.hosts.contains(where: { $0.name == name }) {
+            try await Tool.require(command + ["--if-exists", "chassis-del", name])
+        }
     }
 
     private func version(_ program: String) async throws -> String {
@@ -177,7 +188,7 @@ struct NetworkParts: Sendable {
                     "other_config:disable-in-band=true",
                     "--", "--may-exist", "add-br", layout.externalBridge,
                     "--", "set", "Bridge", layout.externalBridge, "datapath_type=netdev",
-                ] + cables)
+                ] + formerCables + cables)
     }
 
     /// Between several hosts: a bridge for the tunnels, which leave the userspace datapath through its own ports only,
@@ -193,6 +204,19 @@ struct NetworkParts: Sendable {
             "--", "set", "Bridge", layout.tunnelBridge, "datapath_type=netdev", "other_config:hwaddr=\"\(mac)\"",
         ] + tunnel.flatMap { ["--", "--may-exist", "add-port", layout.tunnelBridge, $0] }
             + external.flatMap { ["--", "--may-exist", "add-port", layout.externalBridge, $0] }
+    }
+
+    /// Takes away what leads to hosts that the cloud no longer has.
+    private var formerCables: [String] {
+        guard host.isMachine else { return [] }
+        var commands: [String] = []
+        for number in 2...HostLayout.countMax where number > layout.hostCount {
+            let device = HostLayout(cloud: layout, number: number).device
+            commands += ["--", "--if-exists", "del-port", layout.externalBridge, device("ex")]
+            commands += ["--", "--if-exists", "del-port", device("ul")]
+        }
+        if layout.hostCount == 1 { commands += ["--", "--if-exists", "del-br", layout.tunnelBridge] }
+        return commands
     }
 
     /// Every userspace datapath begins with a device called ovs-netdev, so only one can start at a time; it is renamed
