@@ -16,6 +16,7 @@ struct Cloud: Sendable {
     let identity: Identity
     let api: API
     let time: ManualTime
+    let verifier: TokenVerifier
 
     static let plan: JSONValue = [
         "projects": [["name": "admin"], ["name": "service"], ["name": "demo"], ["name": "other"]],
@@ -46,8 +47,9 @@ struct Cloud: Sendable {
             let time = ManualTime()
             let ambient = Ambient(time: time)
             let pair = TokenSigner.generate(keyID: "k1")
+            let verifier = try TokenVerifier(file: pair.publicFile)
             let authenticator = TokenAuthenticator(
-                verifier: try TokenVerifier(file: pair.publicFile), database: test.database, ambient: ambient)
+                verifier: verifier, database: test.database, ambient: ambient)
             let hasher = PasswordHasher(cost: 1)
             let identity = Identity(
                 database: test.database, authenticator: authenticator, signer: try TokenSigner(file: pair.privateFile),
@@ -57,7 +59,7 @@ struct Cloud: Sendable {
             let api = try IdentityAPI.make(
                 identity, publicURL: "http://cloud.example:5000", policyOverrides: [:],
                 log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
-            try await body(Cloud(database: test.database, identity: identity, api: api, time: time))
+            try await body(Cloud(database: test.database, identity: identity, api: api, time: time, verifier: verifier))
         }
     }
 

@@ -1,0 +1,211 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Calls every route that a service declares as one caller after another, with a path and a body that fit the
+/// declaration, and reports where the answer is not what every service owes:
+/// without a token 401, no way into another project, no writing for readers, and no effect of what was refused.
+///
+///     let sweep = RouteSweep(api, database: database, parameters: ["server_id": id])
+///     #expect(try await sweep.anonymous() == [])
+///     #expect(try await sweep.foreigner("other") == [])
+///     #expect(try await sweep.reader("reader", except: ["os_compute_api:os-keypairs:create"]) == [])
+package struct RouteSweep: Sendable {
+    private let api: API
+    private let database: Database?
+    private let parameters: [String: String]
+    private let bodies: [String: JSONValue]
+    private let headers: [(String, String)]
+
+    /// - Parameters:
+    ///   - database: where given, its whole content is compared before and after what must have no effect.
+    ///   - parameters: value of each path parameter, by name or by `PATH NAME` (`/v3/regions/{id} id`): ids of things of
+    ///     a project that the foreigner is not in and that the reader may read. Others get a random id.
+    ///   - bodies: bodies of routes, by `METHOD PATH` or `METHOD PATH KEY`, where the smallest that fits will not do.
+    ///   - headers: sent with every request, beside the token.
+    package init(
+        _ api: API, database: Database? = nil, parameters: [String: String] = [:], bodies: [String: JSONValue] = [:],
+        headers: [(String, String)] = []
+    ) {
+        self.api = api
+        self.database = database
+        self.parameters = parameters
+        self.bodies = bodies
+        self.headers = headers
+    }
+
+    /// One route's answer to one caller.
+    package struct Outcome: Sendable, Hashable, CustomStringConvertible {
+        /// `GET /v3/users/{user_id}`, with the body key where the route has one.
+        package let route: String
+        package let action: String?
+        package let method: Method
+        package let hasParameters: Bool
+        package let status: Int
+        package let message: String
+
+        package var description: String { "\(route) → \(status) \(message.prefix(200))" }
+    }
+
+    package static func name(_ route: Route) -> String {
+        "\(route.method.rawValue) \(route.path)" + (route.bodyKey.map { " \($0)" } ?? "")
+    }
+
+    private var routes: [Route] {
+        let order: [Method] = [.get, .head, .post, .put, .patch, .delete]
+        return api.resources.flatMap(\.routes).enumerated().sorted { left, right in
+            let places = (order.firstIndex(of: left.element.method) ?? 0, order.firstIndex(of: right.element.method) ?? 0)
+            return places.0 == places.1 ? left.offset < right.offset : places.0 < places.1
+        }.map(\.element)
+    }
+
+    // MARK: calls
+
+    /// Calls every route once: reads first, deletes last.
+    ///
+    /// - Parameter token: nil for none.
+    package func outcomes(_ token: String?, where included: (Route) -> Bool = { _ in true }) async throws -> [Outcome] {
+        var outcomes: [Outcome] = []
+        for route in routes where included(route) { outcomes.append(try await call(route, token)) }
+        return outcomes
+    }
+
+    private func call(_ route: Route, _ token: String?) async throws -> Outcome {
+        var path = ""
+        var hasParameters = false
+        for segment in route.path.split(separator: "/") {
+            guard segment.hasPrefix("{") else {
+                path += "/" + segment
+                continue
+            }
+            hasParameters = true
+            let name = String(segment.dropFirst().dropLast())
+            let value = parameters["\(route.path) \(name)"] ?? parameters[name] ?? SystemRandom().uuid().description
+            path += "/" + Query.encode(value)
+        }
+        var fields = Headers(headers)
+        if let token { fields["x-auth-token"] = token }
+        if let negotiation = api.service.negotiation {
+            let version = route.versions.through ?? negotiation.maximum
+            fields["openstack-api-version"] = "\(negotiation.serviceType) \(min(version, negotiation.maximum))"
+        }
+        let body = body(route, version: route.versions.through ?? api.service.negotiation?.maximum ?? Microversion(0, 0))
+        let request = try IncomingRequest(
+            route.method.rawValue, path.isEmpty ? "/" : path, headers: fields, body: body?.encoded ?? [])
+        let response = await api.respond(to: request)
+        return Outcome(
+            route: RouteSweep.name(route), action: route.action, method: route.method, hasParameters: hasParameters,
+            status: response.status, message: String(decoding: response.bytes ?? [], as: UTF8.self))
+    }
+
+    private func body(_ route: Route, version: Microversion) -> JSONValue? {
+        if let given = bodies[RouteSweep.name(route)] ?? bodies["\(route.method.rawValue) \(route.path)"] { return given }
+        switch route.body {
+        case .none, .stream: return nil
+        case .json(let schema), .optionalJSON(let schema):
+            var sample = schema.sample(version: version)
+            if let key = route.bodyKey, sample[key] == nil {
+                var object = sample.objectValue ?? JSONObject()
+                object[key] = .null
+                sample = .object(object)
+            }
+            return sample
+        }
+    }
+
+    // MARK: what every service owes
+
+    /// Routes with an action that answer anything but 401 to no token, an empty one or a forged one.
+    package func anonymous() async throws -> [String] {
+        var findings: [String] = []
+        let before = try await digest()
+        for token in [nil, "forged", "w1.k.x.y"] {
+            findings += try await outcomes(token) { $0.action != nil }.filter { $0.status != 401 }.map(\.description)
+        }
+        return try await findings + changed(since: before)
+    }
+
+    /// Routes with ids that let a member of another project in.
+    ///
+    /// - Parameter except: actions that are for everybody (a flavor, a public image).
+    package func foreigner(_ token: String, except: Set<String> = []) async throws -> [String] {
+        let before = try await digest()
+        let findings = try await outcomes(token) {
+            $0.action != nil && $0.path.contains("{") && !except.contains($0.action ?? "") && !except.contains(RouteSweep.name($0))
+        }.filter { ![403, 404].contains($0.status) }.map(\.description)
+        return try await findings + changed(since: before)
+    }
+
+    /// Routes that change something and let a reader do it.
+    ///
+    /// - Parameter except: actions whose method only looks like a change, or that everybody may do to their own.
+    package func reader(_ token: String, except: Set<String> = []) async throws -> [String] {
+        let before = try await digest()
+        let findings = try await outcomes(token) {
+            $0.action != nil && $0.method != .get && $0.method != .head && !except.contains($0.action ?? "")
+                && !except.contains(RouteSweep.name($0))
+        }.filter { ![403, 404].contains($0.status) }.map(\.description)
+        return try await findings + changed(since: before)
+    }
+
+    // MARK: effects
+
+    /// A digest of every table's content.
+    private func digest() async throws -> [String: String] {
+        guard let database else { return [:] }
+        return try await database.read { connection in
+            let tables = try connection.query(
+                """
+                SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = 'public' AND c.relkind = 'r'
+                """).map { try $0.string("name") }
+            var digests: [String: String] = [:]
+            for table in tables {
+                digests[table] = try connection.query(
+                    "SELECT coalesce(md5(string_agg(t::text, chr(10) ORDER BY t::text)), '') AS digest FROM \(raw: table) t"
+                )[0].string("digest")
+            }
+            return digests
+        }
+    }
+
+    private func changed(since before: [String: String]) async throws -> [String] {
+        let after = try await digest()
+        return after.keys.sorted().filter { after[$0] != before[$0] }.map { "a refused request changed the table \($0)" }
+    }
+}
+
+extension BodySchema {
+    /// A small value that fits.
+    package func sample(version: Microversion) -> JSONValue {
+        switch self {
+        case .any: return "x"
+        case .string(let min, let max, let format): return .string(BodySchema.sampleText(min: min, max: max, format))
+        case .integer(let min, let max): return .integer(Int64(Swift.min(Swift.max(1, min), max)))
+        case .number: return 1
+        case .boolean: return true
+        case .enumeration(let words): return JSONValue(words.first)
+        case .array(let element, let min, _): return .array((0..<min).map { _ in element.sample(version: version) })
+        case .object(let properties, _):
+            return .object(
+                JSONObject(
+                    properties.filter { $0.required && $0.versions.contains(version) }
+                        .map { ($0.name, $0.schema.sample(version: version)) }))
+        case .nullable(let inner): return inner.sample(version: version)
+        case .oneOf(let choices): return choices.first?.sample(version: version) ?? .null
+        }
+    }
+
+    private static func sampleText(min: Int, max: Int, _ format: Format?) -> String {
+        switch format {
+        case .uuid: SystemRandom().uuid().description
+        case .ip: "192.0.2.1"
+        case .cidr: "192.0.2.0/24"
+        case .mac: "02:00:00:00:00:01"
+        case .dateTime: "2099-01-31T00:00:00Z"
+        case .base64: "eA=="
+        case .name, .hostname, nil: String(repeating: "x", count: Swift.min(Swift.max(1, min), max))
+        }
+    }
+}

@@ -1,0 +1,127 @@
+import IdentityCore
+import JSON
+import Kernel
+import TestKit
+import Testing
+import WebAPI
+
+@testable import IdentityService
+
+/// Every route of Identity's API, by every kind of caller.
+@Suite struct AuthorizationSweepTests {
+    /// A cloud with one of everything in the domain `default` and the project `demo`.
+    private static func with(_ body: (Cloud, RouteSweep) async throws -> Void) async throws {
+        try await Cloud.with { cloud in
+            let admin = try await cloud.admin()
+            func create(_ path: String, _ name: String, _ value: JSONValue, token: String? = nil) async throws -> String {
+                let answer = try await cloud.call("POST", "/v3/\(path)", token: token ?? admin, body: [name: value])
+                return try #require(answer.json[name]?["id"]?.stringValue, "\(answer.json)")
+            }
+            let demo = try await cloud.id("projects", "demo")
+            let user = try await create("users", "user", ["name": "target", "password": "target-pw"])
+            let group = try await create("groups", "group", ["name": "target"])
+            let role = try await create("roles", "role", ["name": "target"])
+            let implied = try await create("roles", "role", ["name": "implied"])
+            let region = try await create("regions", "region", ["id": "there"])
+            let service = try await create("services", "service", ["type": "object-store"])
+            let endpoint = try await create(
+                "endpoints", "endpoint",
+                ["interface": "public", "service_id": .string(service), "url": "http://x.example", "region_id": "RegionOne"])
+            for (method, path) in [
+                ("PUT", "groups/\(group)/users/\(user)"), ("PUT", "roles/\(role)/implies/\(implied)"),
+                ("PUT", "projects/\(demo)/tags/t1"), ("PUT", "projects/\(demo)/users/\(user)/roles/\(role)"),
+            ] {
+                let answer = try await cloud.call(method, "/v3/\(path)", token: admin)
+                #expect(answer.status < 300, "\(path) \(answer.json)")
+            }
+            let target = try await cloud.token("target", project: "demo")
+            let credential = try await create(
+                "users/\(user)/application_credentials", "application_credential",
+                ["name": "c", "access_rules": [["service": "compute", "path": "/v2.1/servers", "method": "GET"]]], token: target)
+            let rules = try await cloud.call("GET", "/v3/users/\(user)/access_rules", token: target)
+            let rule = try #require(rules.json["access_rules"]?.arrayValue?.first?["id"]?.stringValue)
+            let sweep = RouteSweep(
+                cloud.api, database: cloud.database,
+                parameters: [
+                    "project_id": demo, "domain_id": "default", "user_id": user, "group_id": group, "role_id": role,
+                    "implied_id": implied, "tag": "t1", "credential_id": credential, "rule_id": rule,
+                    "/v3/regions/{id} id": region, "/v3/services/{id} id": service, "/v3/endpoints/{id} id": endpoint,
+                ],
+                bodies: [
+                    "POST /v3/endpoints": [
+                        "endpoint": ["interface": "admin", "service_id": .string(service), "url": "http://y.example"]
+                    ],
+                    "POST /v3/regions": ["region": ["id": "elsewhere"]],
+                ],
+                headers: [("X-Subject-Token", try await cloud.token("target", project: "demo"))])
+            try await body(cloud, sweep)
+        }
+    }
+
+    @Test func nothingWithoutAToken() async throws {
+        try await AuthorizationSweepTests.with { _, sweep in
+            let findings = try await sweep.anonymous()
+            #expect(findings == [])
+        }
+    }
+
+    /// Open to everybody who has signed on: the catalog's regions, and the domain that the user is in.
+    private static let forAll: Set<String> = ["identity:get_region", "identity:get_domain"]
+
+    @Test func nothingForOtherProjects() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let other = try await cloud.token("other", project: "other")
+            let strangers = try await sweep.foreigner(other, except: AuthorizationSweepTests.forAll)
+            #expect(strangers == [])
+        }
+    }
+
+    @Test func readersDoNotWrite() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let token = try await cloud.token("viewer", project: "demo")
+            let written = try await sweep.reader(token)
+            #expect(written == [])
+        }
+    }
+
+    @Test func membersDoNotWrite() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let token = try await cloud.token("demo", project: "demo")
+            let written = try await sweep.reader(token)
+            #expect(written == [])
+        }
+    }
+
+    @Test func unscopedTokensReachOnlyTheirOwn() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let token = try await cloud.token("demo", scope: "unscoped")
+            let strangers = try await sweep.foreigner(token, except: AuthorizationSweepTests.forAll)
+            #expect(strangers == [])
+            let written = try await sweep.reader(token)
+            #expect(written == [])
+        }
+    }
+
+    /// What each caller gets from each route: other, reader, member, domain manager, admin.
+    @Test func everyRouteAnswersAsTheTableSays() async throws {
+        var columns: [[String: Int]] = []
+        for (user, scope) in [
+            ("other", Cloud.project("other")), ("viewer", Cloud.project("demo")), ("demo", Cloud.project("demo")),
+            ("domainer", ["domain": ["id": "default"]]), ("admin", Cloud.project("admin")),
+        ] as [(String, JSONValue)] {
+            try await AuthorizationSweepTests.with { cloud, sweep in
+                let token = try await cloud.token(user, scope: scope)
+                let outcomes = try await sweep.outcomes(token) { $0.action != nil }
+                for outcome in outcomes where outcome.status >= 500 { Issue.record("\(outcome)") }
+                columns.append(Dictionary(outcomes.map { ($0.route, $0.status) }, uniquingKeysWith: { $1 }))
+            }
+        }
+        let found = columns[0].keys.sorted().map { route in
+            route + " " + columns.map { String($0[route] ?? 0) }.joined(separator: " ")
+        }
+        let wanted = SweepTable.text.split(separator: "\n").map(String.init)
+        for line in Set(found).symmetricDifference(wanted).sorted() {
+            Issue.record("\(found.contains(line) ? "found" : "expected"): \(line)")
+        }
+    }
+}
