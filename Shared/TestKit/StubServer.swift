@@ -77,7 +77,12 @@ package final class StubServer: Sendable {
         Thread.detachNewThread { [self] in
             while true {
                 let connection = accept(descriptor, nil, nil)
-                guard connection >= 0 else { return }
+                if connection < 0, errno == EINTR || errno == ECONNABORTED { continue }
+                guard connection >= 0 else {
+                    // Closed here and nowhere else: the number must not go to another socket while this loop has it.
+                    close(descriptor)
+                    return
+                }
                 Thread.detachNewThread { self.serve(connection) }
             }
         }
@@ -93,10 +98,8 @@ package final class StubServer: Sendable {
 
     /// No more connections.
     package func stop() {
-        // A second close would hit whoever has the number by then.
         guard !stopped.exchange(true, ordering: .relaxed) else { return }
         shutdown(listener, Int32(SHUT_RDWR))
-        close(listener)
     }
 
     private func serve(_ connection: Int32) {
