@@ -1,0 +1,193 @@
+import Database
+import JSON
+import Kernel
+import NetworkCore
+import OVSDB
+import Telemetry
+import TestKit
+import Testing
+
+@testable import NetworkService
+
+/// The API, the reconciler, and OVN's real databases.
+private struct Plane {
+    let cloud: NetworkHarness
+    let northbound: PrivateOVSDB
+    let southbound: PrivateOVSDB
+    let observer: OVSDBClient
+    let chassis: OVSDBClient
+    let database: Database
+
+    static func with(_ body: (Plane) async throws -> Void) async throws {
+        try await TestDatabase.with(connectionsMax: 8) { test in
+            let northbound = try PrivateOVSDB(schema: "/usr/share/ovn/ovn-nb.ovsschema")
+            let southbound = try PrivateOVSDB(schema: "/usr/share/ovn/ovn-sb.ovsschema")
+            let log = Telemetry.logger(service: "test", level: "critical")
+            let observer = OVSDBClient(
+                OVSDBConfiguration(
+                    endpoints: [.unix(path: northbound.socket)], database: "OVN_Northbound",
+                    monitors: NorthboundConversion.monitors), ambient: Ambient(), logger: log)
+            let chassis = OVSDBClient(
+                OVSDBConfiguration(
+                    endpoints: [.unix(path: southbound.socket)], database: "OVN_Southbound",
+                    monitors: SouthboundFleet.monitors), ambient: Ambient(), logger: log)
+            let plane = Plane(
+                cloud: try NetworkHarness(test.database), northbound: northbound, southbound: southbound,
+                observer: observer, chassis: chassis, database: test.database)
+            let reconciler = plane.reconciler(audit: .seconds(300))
+            let running = Task {
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    group.addTask { await observer.run() }
+                    group.addTask { await chassis.run() }
+                    group.addTask { try await reconciler.run() }
+                    try await group.waitForAll()
+                }
+            }
+            defer { running.cancel() }
+            do {
+                try await chassis.waitUntilConnected()
+                try await observer.waitUntilConnected()
+                try await plane.addChassis("hv1")
+                try await body(plane)
+            } catch {
+                try northbound.stop()
+                try southbound.stop()
+                throw error
+            }
+            try northbound.stop()
+            try southbound.stop()
+        }
+    }
+
+    func reconciler(audit: Duration) -> NorthboundReconciler {
+        NorthboundReconciler(
+            NorthboundConfiguration(
+                northbound: [.unix(path: northbound.socket)], southbound: [.unix(path: southbound.socket)],
+                auditInterval: audit), options: NetworkOptions(), database: database, ambient: Ambient(),
+            log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
+    }
+
+    func addChassis(_ name: String) async throws {
+        try await chassis.transact([
+            .insert(
+                table: "Encap",
+                row: ["type": OVSDBValue("geneve"), "ip": OVSDBValue("127.0.0.1"), "chassis_name": OVSDBValue(name)], name: "encap"),
+            .insert(
+                table: "Chassis",
+                row: [
+                    "name": OVSDBValue(name), "hostname": OVSDBValue(name), "encaps": .set([.namedUUID("encap")]),
+                    "other_config": OVSDBValue(["ovn-bridge-mappings": "physnet1:br-ex"]),
+                ]),
+        ])
+    }
+
+    /// Waits until `condition` holds for the rows of `table`.
+    func until(
+        _ table: NBTable, _ what: Comment, _ condition: ([OVSDBRow]) -> Bool, sourceLocation: SourceLocation = #_sourceLocation
+    ) async throws {
+        for _ in 0..<500 {
+            if condition(Array(await observer.rows(table.rawValue).values)) { return }
+            try await SystemTime().sleep(for: .milliseconds(20))
+        }
+        let rows = await observer.rows(table.rawValue).values
+        Issue.record("\(what): \(Array(rows))", sourceLocation: sourceLocation)
+    }
+
+    func row(_ table: NBTable, named name: String) async -> (UUID128, OVSDBRow)? {
+        await observer.rows(table.rawValue).first { $0.value["name"]?.string == name }.map { ($0.key, $0.value) }
+    }
+}
+
+@Suite(.serialized) struct NorthboundTests {
+    @Test func aServersNetworkAppearsInOVN() async throws {
+        try await Plane.with { plane in
+            let cloud = plane.cloud
+            let external = try await cloud.external()
+            let network = try await cloud.network()
+            let subnet = try await cloud.subnet(network, "10.0.0.0/24", ["dns_nameservers": ["9.9.9.9"]])
+            let router = try await cloud.make(
+                "routers", "router", ["external_gateway_info": ["network_id": .string(external)]])
+            _ = try await cloud.call("PUT", "/routers/\(router.id)/add_router_interface", ["subnet_id": .string(subnet.id)])
+            let port = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            _ = try await cloud.make(
+                "floatingips", "floatingip", ["floating_network_id": .string(external), "port_id": .string(port.id)])
+            try await plane.until(.nat, "snat and floating ip") { rows in
+                Set(rows.compactMap { $0["type"]?.string }) == ["snat", "dnat_and_snat"]
+            }
+            try await plane.until(.gatewayChassis, "gateway chassis") { $0.first?["chassis_name"]?.string == "hv1" }
+            let lsp = try #require(await plane.row(.logicalSwitchPort, named: port.id))
+            #expect(lsp.1["addresses"]?.string == "\(port.text("mac_address")) 10.0.0.3")
+            #expect(lsp.1["port_security"]?.strings == ["\(port.text("mac_address")) 10.0.0.3"])
+            let dhcp = try #require(lsp.1["dhcpv4_options"]?.uuid)
+            let options = await plane.observer.rows("DHCP_Options")[dhcp]?["options"]
+            #expect(options?["router"] == "10.0.0.1")
+            #expect(options?["dns_server"] == "{9.9.9.9}")
+            #expect(options?["classless_static_route"]?.contains("169.254.169.254/32,10.0.0.2") == true)
+            let ports = await plane.observer.rows("Logical_Switch_Port").values
+            #expect(ports.contains { $0["type"]?.string == "localport" })
+            #expect(ports.contains { $0["type"]?.string == "localnet" && $0["options"]?["network_name"] == "physnet1" })
+            #expect(ports.count { $0["type"]?.string == "router" } == 2)
+            let groups = await plane.observer.rows("Port_Group").values
+            #expect(groups.count { $0["ports"]?.uuids.contains(lsp.0) ?? false } == 2)
+            let left = try await plane.database.read { try $0.query("SELECT count(*) AS n FROM northbound_changes")[0].int("n") }
+            #expect(left <= 40)
+
+            // And goes again.
+            _ = try await cloud.call("DELETE", "/ports/\(port.id)")
+            try await plane.until(.logicalSwitchPort, "the port is gone") { !$0.contains { $0["name"]?.string == port.id } }
+            try await plane.until(.nat, "its floating ip too") { $0.count == 1 }
+        }
+    }
+
+    @Test func aPortIsActiveWhenOVNSaysSo() async throws {
+        try await Plane.with { plane in
+            let cloud = plane.cloud
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network)
+            let port = try await cloud.make("ports", "port", ["network_id": .string(network), "device_id": "server-1"])
+            var wakes = plane.database.notifications(["wolke_wake"]).makeAsyncIterator()
+            #expect(await wakes.next() == .resync)
+            try await plane.until(.logicalSwitchPort, "the port") { $0.contains { $0["name"]?.string == port.id } }
+            for (isUp, status) in [(true, "ACTIVE"), (false, "DOWN")] {
+                try await plane.observer.transact([
+                    .update(
+                        table: "Logical_Switch_Port", where: [.equal("name", OVSDBValue(port.id))],
+                        row: ["up": OVSDBValue(isUp)])
+                ])
+                #expect(await wakes.next() == Notification(channel: "wolke_wake", payload: "server-1"))
+                #expect(try await cloud.call("GET", "/ports/\(port.id)").json["port"]?.text("status") == status)
+            }
+        }
+    }
+
+    @Test func driftAndRestartsAreRepaired() async throws {
+        try await Plane.with { plane in
+            let cloud = plane.cloud
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network)
+            let port = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            try await plane.until(.logicalSwitchPort, "the ports") { $0.count == 2 }
+            // Wiped behind the plane's back, while it is not looking.
+            plane.northbound.kill()
+            let changed = try await cloud.call("PUT", "/ports/\(port.id)", ["port": ["admin_state_up": false]])
+            #expect(changed.status == 200)
+            try plane.northbound.start()
+            try await plane.observer.waitUntilConnected(timeout: .seconds(20))
+            try await plane.observer.transact([
+                .delete(table: "Port_Group", where: []), .delete(table: "DHCP_Options", where: []),
+            ])
+            try await plane.until(.logicalSwitchPort, "what changed meanwhile") {
+                $0.contains { $0["name"]?.string == port.id && $0["enabled"]?.boolean == false }
+            }
+            // A new process compares everything when it gets the lock.
+            plane.northbound.kill()
+            try plane.northbound.start()
+            try await plane.observer.waitUntilConnected(timeout: .seconds(20))
+            try await plane.until(.portGroup, "the groups are back") { $0.count == 2 }
+            try await plane.until(.dhcpOptions, "the options are back") { $0.count == 1 }
+            try await plane.until(.logicalSwitchPort, "and in use") { rows in
+                rows.contains { $0["name"]?.string == port.id && $0["dhcpv4_options"]?.uuid != nil }
+            }
+        }
+    }
+}
