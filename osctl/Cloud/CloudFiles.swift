@@ -34,6 +34,7 @@ struct CloudFiles: Sendable {
         for (service, port) in SettingsSchema.servicePorts { endpoints.append(("\(service)_port", .number(layout.port(port)))) }
         endpoints.append(("agent_port", .number(layout.port(8790))))
         yaml.section("endpoints", endpoints)
+        yaml.section("block_storage", [("directory", .text(layout.state + "/volumes"))])
         yaml.section("image", [("directory", .text(layout.state + "/image-store"))])
         yaml.section(
             "network",
