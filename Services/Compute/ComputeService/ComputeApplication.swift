@@ -65,11 +65,19 @@ package struct ComputeApplication {
 
 /// The service's workflows.
 package enum ComputeWorkflows {
-    package static func engine(_ compute: Compute, metrics: Metrics? = nil) -> WorkflowEngine {
-        let delete = ServerDelete(compute).definition
+    package static func definitions(_ compute: Compute) -> [WorkflowDefinition] {
+        [ServerCreate(compute).definition, ServerDelete(compute).definition]
+    }
+
+    /// - Parameter replacing: definitions that stand in for those of the same kind.
+    package static func engine(
+        _ compute: Compute, replacing: [WorkflowDefinition] = [], metrics: Metrics? = nil
+    ) -> WorkflowEngine {
+        let definitions = definitions(compute).map { own in replacing.first { $0.kind == own.kind } ?? own }
+        let delete = definitions.first { $0.kind == ServerDelete.kind }
         return WorkflowEngine(
-            service: Compute.service, definitions: [ServerCreate(compute).definition, delete],
-            intents: [ServerCreate.deleteIntent: delete], database: compute.database, ambient: compute.ambient,
-            log: compute.log, metrics: metrics)
+            service: Compute.service, definitions: definitions,
+            intents: delete.map { [ServerCreate.deleteIntent: $0] } ?? [:], database: compute.database,
+            ambient: compute.ambient, log: compute.log, metrics: metrics)
     }
 }

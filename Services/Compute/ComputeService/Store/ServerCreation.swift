@@ -171,7 +171,8 @@ struct ServerCreation {
                 "Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \(max(needed, (try row.optionalInt("min_disk") ?? 0) << 30)) bytes.")
         }
         return [
-            "id": .string(id), "checksum": JSONValue(try row.optionalString("checksum")), "os_hash_algo": "sha512",
+            "id": .string(id), "checksum": JSONValue(try row.optionalString("checksum")),
+            "os_hash_algo": JSONValue(try row.optionalString("os_hash_algo")),
             "os_hash_value": JSONValue(try row.optionalString("os_hash_value")),
             "disk_format": JSONValue(try row.optionalString("disk_format")), "size": JSONValue(size),
             "min_disk": JSONValue(try row.optionalInt("min_disk") ?? 0),
@@ -182,9 +183,9 @@ struct ServerCreation {
     private func imageRow(_ id: String) throws -> Row {
         let rows = try connection.query(
             """
-            SELECT i.status, i.disk_format, i.min_disk, i.min_ram, i.size, i.virtual_size, i.checksum, i.os_hash_value,
+            SELECT i.status, i.disk_format, i.min_disk, i.min_ram, i.size, i.virtual_size, i.checksum, i.os_hash_algo, i.os_hash_value,
                 i.properties
-            FROM images i WHERE i.id = \(id) AND i.status NOT IN ('deleted', 'pending_delete')
+            FROM images i WHERE i.id = \(id)
             AND (i.project_id = \(owner.project) OR i.visibility IN ('public', 'community') OR \(owner.isAdmin)
                 OR (i.visibility = 'shared' AND EXISTS (SELECT 1 FROM image_members m
                     WHERE m.image_id = i.id AND m.member_id = \(owner.project))))

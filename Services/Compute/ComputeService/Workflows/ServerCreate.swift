@@ -31,7 +31,7 @@ struct ServerCreate: Sendable {
                     guard try await steps.settleAbsence(context.subjectID) else { throw UndoWait(.seconds(2)) }
                 },
                 WorkflowStep("await", deadline: compute.settings.spawnDeadline, run: { try await awaitHost(&$0) }),
-                WorkflowStep("finish", deadline: .seconds(180), run: { try await finish(&$0) }),
+                WorkflowStep("finish", deadline: .seconds(180), run: { try await finish(&$0) }, undo: { try await unfinish(&$0) }),
             ],
             interruptedBy: [ServerCreate.deleteIntent],
             failed: { context, failure in try await failed(context, failure) })
@@ -171,6 +171,17 @@ struct ServerCreate: Sendable {
             try ServerActions.finish(connection, server: server.id, action: "create", now: now)
         }
         return .next
+    }
+
+    private func unfinish(_ context: inout StepContext) async throws {
+        let id = context.subjectID
+        _ = try await database.write { connection in
+            try connection.execute(
+                """
+                UPDATE servers SET vm_state = 'building', launched_at = NULL
+                WHERE id = \(id) AND vm_state = 'active' AND (task_state IS NULL OR task_state = 'deleting')
+                """)
+        }
     }
 
     private func failed(_ context: StepContext, _ failure: StepFailure) async throws {

@@ -1,0 +1,269 @@
+import ComputeCore
+import ComputeService
+import Database
+import Foundation
+import JSON
+import Kernel
+import Messaging
+import Synchronization
+import TestKit
+import Workflow
+
+/// The services around Compute, in the test's database, and the agents of its hosts. Every effect goes through the
+/// probe, so that a test can let the process die at any of them.
+final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Sendable {
+    struct Domain: Hashable, Sendable {
+        var power: String
+        var generation: Int
+        var epoch: Int
+    }
+
+    private struct State {
+        var keys: [String: String] = [:]
+        var domains: [String: [String: Domain]] = [:]
+        var addresses = 10
+        var rejection: JSONValue?
+        var failsOnHost: String?
+        var silentHosts: Set<String> = []
+        var received: [JSONValue] = []
+    }
+
+    let database: Database
+    let ambient: Ambient
+    let probe: EffectProbe
+    private let state = Mutex(State())
+
+    init(database: Database, ambient: Ambient, probe: EffectProbe = EffectProbe()) {
+        self.database = database
+        self.ambient = ambient
+        self.probe = probe
+    }
+
+    var neighbours: Neighbours { Neighbours(scheduler: self, network: self, volumes: self) }
+
+    // MARK: settings
+
+    func reject(_ answer: JSONValue?) { state.withLock { $0.rejection = answer } }
+    /// Hosts refuse to start servers, for good, with these words.
+    func failOnHost(_ error: String?) { state.withLock { $0.failsOnHost = error } }
+    func silence(_ host: String) { _ = state.withLock { $0.silentHosts.insert(host) } }
+    func wake(_ host: String) { _ = state.withLock { $0.silentHosts.remove(host) } }
+    func domains(on host: String) -> [String: Domain] { state.withLock { $0.domains[host] ?? [:] } }
+    var received: [JSONValue] { state.withLock { $0.received } }
+
+    // MARK: scheduler
+
+    func schedule(_ request: JSONValue, operation: UUID128) async throws -> JSONValue {
+        try await probe.effect("schedule") {
+            if let rejection = state.withLock({ $0.rejection }) { return rejection }
+            let consumer = request["consumer_id"]?.stringValue ?? ""
+            let resources = request["resources"]?.objectValue ?? [:]
+            try await database.write { connection in
+                for member in resources.members {
+                    try connection.execute(
+                        """
+                        INSERT INTO fake_allocations (consumer_id, resource_class, used)
+                        VALUES (\(consumer), \(member.name), \(member.value.intValue ?? 0)) ON CONFLICT DO NOTHING
+                        """)
+                }
+            }
+            return ["result": "scheduled", "host": "host-1", "resource_provider_id": "00000000-0000-4000-8000-000000000001"]
+        }
+    }
+
+    func release(consumer: String) async throws {
+        try await probe.effect("release") {
+            _ = try await database.write { try $0.execute("DELETE FROM fake_allocations WHERE consumer_id = \(consumer)") }
+        }
+    }
+
+    // MARK: network
+
+    func createPort(_ port: JSONObject, operation: String) async throws -> String {
+        try await probe.effect("createPort") {
+            if let known = state.withLock({ $0.keys["port " + operation] }) { return known }
+            let id = ambient.newUUID().description
+            let number = state.withLock { state -> Int in
+                state.addresses += 1
+                return state.addresses
+            }
+            let now = ambient.now
+            try await database.write { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO ports (id, network_id, project_id, mac_address, device_id, device_owner, host_id, status,
+                        created_at, updated_at)
+                    VALUES (\(id), \(port["network_id"]?.stringValue), \(port["project_id"]?.stringValue),
+                        \(MACAddress(value: 0xfa16_3e00_0000 + UInt64(number)).description),
+                        \(port["device_id"]?.stringValue), \(port["device_owner"]?.stringValue),
+                        \(port["binding:host_id"]?.stringValue), 'DOWN', \(now), \(now))
+                    """)
+                try connection.execute(
+                    """
+                    INSERT INTO port_fixed_ips (port_id, subnet_id, ip_address)
+                    SELECT \(id), id, \("10.0.0.\(number)") FROM subnets WHERE network_id = \(port["network_id"]?.stringValue)
+                    """)
+            }
+            state.withLock { $0.keys["port " + operation] = id }
+            return id
+        }
+    }
+
+    func updatePort(_ id: String, _ changes: JSONObject) async throws {
+        try await probe.effect("updatePort") {
+            try await database.write { connection in
+                let touched = try connection.execute(
+                    """
+                    UPDATE ports SET device_id = coalesce(\(changes["device_id"]?.stringValue), device_id),
+                        device_owner = coalesce(\(changes["device_owner"]?.stringValue), device_owner),
+                        host_id = coalesce(\(changes["binding:host_id"]?.stringValue), host_id) WHERE id = \(id)
+                    """)
+                if touched == 0 { throw ResourceError.notFound("Port \(id) could not be found.") }
+            }
+        }
+    }
+
+    func deletePort(_ id: String) async throws {
+        try await probe.effect("deletePort") {
+            _ = try await database.write { try $0.execute("DELETE FROM ports WHERE id = \(id)") }
+        }
+    }
+
+    // MARK: volumes
+
+    func createVolume(_ volume: JSONObject, project: String, operation: String) async throws -> String {
+        try await probe.effect("createVolume") {
+            if let known = state.withLock({ $0.keys["volume " + operation] }) { return known }
+            let id = ambient.newUUID().description
+            try await database.write {
+                try Fixtures.insertVolume($0, id: id, project: project, size: volume["size"]?.intValue ?? 1)
+            }
+            state.withLock { $0.keys["volume " + operation] = id }
+            return id
+        }
+    }
+
+    func deleteVolume(_ id: String, project: String) async throws {
+        try await probe.effect("deleteVolume") {
+            _ = try await database.write { try $0.execute("DELETE FROM volumes WHERE id = \(id)") }
+        }
+    }
+
+    func attach(_ request: VolumeAttachRequest) async throws -> VolumeAttachAnswer {
+        try await probe.effect("attach") {
+            let id = state.withLock { $0.keys["attachment " + request.operation] } ?? ambient.newUUID().description
+            state.withLock { $0.keys["attachment " + request.operation] = id }
+            let now = ambient.now
+            try await database.write { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, created_at, updated_at)
+                    VALUES (\(id), \(request.volumeID), \(request.project), \(request.serverID), 'attaching', \(now), \(now))
+                    ON CONFLICT DO NOTHING
+                    """)
+                try connection.execute("UPDATE volumes SET status = 'in-use' WHERE id = \(request.volumeID)")
+            }
+            return VolumeAttachAnswer(
+                attachmentID: id, connection: ["driver": "file", "path": .string("/volumes/\(request.volumeID)"), "format": "raw", "read_only": false])
+        }
+    }
+
+    func complete(attachment: String, project: String) async throws {
+        try await probe.effect("complete") {}
+    }
+
+    func detach(attachment: String, project: String) async throws {
+        try await probe.effect("detach") {
+            try await database.write { connection in
+                let rows = try connection.query("DELETE FROM volume_attachments WHERE id = \(attachment) RETURNING volume_id")
+                if let volume = try rows.first?.string("volume_id") {
+                    try connection.execute("UPDATE volumes SET status = 'available' WHERE id = \(volume)")
+                }
+            }
+        }
+    }
+
+    // MARK: hosts
+
+    /// One round of the hosts: signs of life, and what they were told to do.
+    func work(_ consumer: AgentConsumer) async throws {
+        if !state.withLock({ $0.silentHosts.contains("host-1") }) {
+            try await send(["type": "heartbeat", "host": "host-1"], consumer)
+            try await consumer.writeBeats()
+        }
+        try await deliver(to: consumer)
+    }
+
+    /// Delivers what the outbox holds to the hosts' agents and their answers to the plane.
+    func deliver(to consumer: AgentConsumer) async throws {
+        let rows = try await database.write { connection in
+            try connection.query("DELETE FROM outbox WHERE queue LIKE 'agent.%' RETURNING id, queue, body").map {
+                (id: try $0.int("id"), host: String(try $0.string("queue").dropFirst(6)), body: try $0.json("body"))
+            }.sorted { $0.id < $1.id }
+        }
+        for row in rows {
+            guard !state.withLock({ $0.silentHosts.contains(row.host) }) else { continue }
+            state.withLock { $0.received.append(row.body) }
+            let servers = row.body["servers"]?.arrayValue ?? row.body["server"].map { [$0] } ?? []
+            for server in servers { try await ensure(server, host: row.host, consumer) }
+        }
+    }
+
+    private func ensure(_ server: JSONValue, host: String, _ consumer: AgentConsumer) async throws {
+        let id = server["id"]?.stringValue ?? ""
+        let generation = server["generation"]?.intValue ?? 0
+        let epoch = server["epoch"]?.intValue ?? 0
+        var power = server["power"]?.stringValue ?? ""
+        let failure = state.withLock { state -> String? in
+            if let known = state.domains[host]?[id], known.epoch > epoch || known.generation > generation { power = known.power }
+            if power == "absent" {
+                state.domains[host]?[id] = nil
+                return nil
+            }
+            guard state.failsOnHost == nil else { return state.failsOnHost }
+            state.domains[host, default: [:]][id] = Domain(power: power, generation: generation, epoch: epoch)
+            return nil
+        }
+        if power == "running", failure == nil {
+            _ = try await database.write { try $0.execute("UPDATE ports SET status = 'ACTIVE' WHERE device_id = \(id)") }
+        }
+        try await report(
+            id, host: host, power: failure == nil ? power : "absent", generation: generation, epoch: epoch,
+            error: failure, operation: server["operation"]?["id"], consumer)
+    }
+
+    /// An agent's word on a server.
+    func report(
+        _ id: String, host: String, power: String, generation: Int, epoch: Int, error: String? = nil,
+        operation: JSONValue? = nil, _ consumer: AgentConsumer
+    ) async throws {
+        try await send(
+            [
+                "type": "observed", "host": .string(host), "server_id": .string(id), "generation": JSONValue(generation),
+                "epoch": JSONValue(epoch), "power_state": .string(power), "state": error == nil ? "applied" : "failed",
+                "error": JSONValue(error), "permanent": .bool(error != nil), "metadata_ready": true,
+                "operation_id": operation ?? .null, "unknown": false,
+            ], consumer)
+    }
+
+    func send(_ body: JSONValue, _ consumer: AgentConsumer) async throws {
+        try await consumer.handle(
+            Message(id: ambient.newUUID(), type: body["type"]?.stringValue ?? "", body: body))
+    }
+}
+
+/// A clock whose waits let the agents work.
+final class CloudTime: TimeSource {
+    private let manual = ManualTime()
+    private let work = Mutex<(@Sendable () async throws -> Void)?>(nil)
+
+    func whenWaiting(_ body: @escaping @Sendable () async throws -> Void) { work.withLock { $0 = body } }
+    func advance(by duration: Duration) { manual.advance(by: duration) }
+    func now() -> Timestamp { manual.now() }
+    func monotonicNanoseconds() -> UInt64 { manual.monotonicNanoseconds() }
+
+    func sleep(for duration: Duration) async throws {
+        try await manual.sleep(for: duration)
+        if let body = work.withLock({ $0 }) { try await body() }
+    }
+}

@@ -1,0 +1,248 @@
+import ComputeService
+import Database
+import JSON
+import Kernel
+import TestKit
+import Testing
+import Workflow
+
+/// The generic checks over a server's create and delete, and what only servers have.
+@Suite struct ServerWorkflowTests {
+    @Test func aServerIsBuiltAndEnded() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            let server = try await cloud.server(id)
+            #expect(server["status"] == "ACTIVE")
+            #expect(server["OS-EXT-STS:power_state"] == 1)
+            #expect(server["addresses"]?["net"]?.arrayValue?.count == 1)
+            #expect(server["OS-EXT-AZ:availability_zone"] == "nova")
+            #expect(cloud.cloud.domains(on: "host-1").count == 1)
+            #expect(try await cloud.leftovers() == [])
+
+            #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)").status == 204)
+            try await cloud.engine().drain()
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)").status == 404)
+            #expect(cloud.cloud.domains(on: "host-1").isEmpty)
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    // MARK: create
+
+    private static func variants(_ kind: String) async throws -> [String] {
+        try await TestCloud.with { cloud in
+            let definition = try #require(ComputeWorkflows.definitions(cloud.compute).first { $0.kind == kind })
+            return WorkflowChecks(definition).variants.map(\.name)
+        }
+    }
+
+    /// Runs one variant of `kind` on a create, then a delete.
+    private func run(_ name: String, kind: String, changes: JSONObject = [:]) async throws {
+        try await TestCloud.with { cloud in
+            let definition = try #require(ComputeWorkflows.definitions(cloud.compute).first { $0.kind == kind })
+            let variant = try #require(WorkflowChecks(definition).variants.first { $0.name == name })
+            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(changes))
+            let id = try #require(answer.json["server"]?["id"]?.stringValue)
+            let engine = cloud.engine([variant.definition])
+            try await engine.drain()
+            let server = try await cloud.server(id)
+            #expect(server["status"] == (variant.succeeds ? "ACTIVE" : "ERROR"), "\(name)")
+            if !variant.succeeds {
+                #expect(server["fault"]?["message"] == "made to fail")
+                #expect(cloud.cloud.domains(on: "host-1").isEmpty, "\(name)")
+            }
+            #expect(try await cloud.leftovers() == [], "\(name)")
+            try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+            try await engine.drain()
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)").status == 404, "\(name)")
+            #expect(cloud.cloud.domains(on: "host-1").isEmpty, "\(name)")
+            #expect(try await cloud.leftovers() == [], "\(name)")
+        }
+    }
+
+    @Test func createUnderEveryDisturbance() async throws {
+        for name in try await ServerWorkflowTests.variants("server.create") {
+            try await run(name, kind: "server.create")
+        }
+    }
+
+    @Test func createFromVolumeUnderEveryDisturbance() async throws {
+        let devices: JSONValue = [
+            ["boot_index": 0, "uuid": .string(Fixtures.image), "source_type": "image", "destination_type": "volume",
+                "volume_size": 1, "delete_on_termination": true],
+            ["boot_index": -1, "uuid": .string(Fixtures.volume), "source_type": "volume", "destination_type": "volume"],
+        ]
+        for name in try await ServerWorkflowTests.variants("server.create") {
+            try await run(name, kind: "server.create", changes: ["imageRef": "", "block_device_mapping_v2": devices])
+        }
+    }
+
+    @Test func deleteUnderEveryDisturbance() async throws {
+        for name in try await ServerWorkflowTests.variants("server.delete") {
+            try await run(name, kind: "server.delete")
+        }
+    }
+
+    @Test func killedAroundEveryEffect() async throws {
+        let effects = try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+            try await cloud.engine().drain()
+            return cloud.cloud.probe.names
+        }
+        #expect(effects.count >= 4)
+        for index in effects.indices {
+            for late in [false, true] {
+                let probe = EffectProbe(killAt: index, late: late)
+                try await TestCloud.with(probe: probe) { cloud in
+                    let id = try await cloud.createServer()
+                    #expect(try await cloud.server(id)["status"] == "ACTIVE", "\(effects[index]) \(late)")
+                    try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+                    try await cloud.engine().drain()
+                    #expect(try await cloud.leftovers() == [], "\(effects[index]) \(late)")
+                }
+            }
+        }
+    }
+
+    @Test func undoKilledAroundEveryEffect() async throws {
+        func effects(_ probe: EffectProbe) async throws -> [String] {
+            try await TestCloud.with(probe: probe) { cloud in
+                let create = try #require(ComputeWorkflows.definitions(cloud.compute).first)
+                let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
+                let id = try #require(answer.json["server"]?["id"]?.stringValue)
+                try await cloud.engine([WorkflowChecks(create).failing(step: "finish")]).drain()
+                #expect(try await cloud.server(id)["status"] == "ERROR")
+                #expect(try await cloud.leftovers() == [])
+                return probe.names
+            }
+        }
+        let count = try await effects(EffectProbe()).count
+        for index in 0..<count {
+            for late in [false, true] { _ = try await effects(EffectProbe(killAt: index, late: late)) }
+        }
+    }
+
+    // MARK: what servers have
+
+    @Test func aHostThatRefusesMakesAnError() async throws {
+        try await TestCloud.with { cloud in
+            cloud.cloud.failOnHost("no such machine type")
+            let id = try await cloud.createServer()
+            let server = try await cloud.server(id)
+            #expect(server["status"] == "ERROR")
+            #expect(server["fault"]?["details"] == nil)
+            #expect(try await cloud.server(id, as: "admin")["fault"]?["details"] == "no such machine type")
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    @Test func noHostIsExplained() async throws {
+        try await TestCloud.with { cloud in
+            cloud.cloud.reject([
+                "result": "rejected", "message": "No valid host was found.",
+                "filters": [["name": "ComputeFilter", "hosts_before": 3, "hosts_after": 0, "reasons": ["not enough MEMORY_MB": 3]]],
+                "operator": [["host": "host-secret", "filter": "ComputeFilter", "reason": "not enough MEMORY_MB"]],
+            ])
+            let id = try await cloud.createServer()
+            let mine = try await cloud.server(id)
+            #expect(mine["status"] == "ERROR")
+            let message = try #require(mine["fault"]?["message"]?.stringValue)
+            #expect(message.contains("ComputeFilter removed 3 of 3 hosts (not enough MEMORY_MB: 3)"))
+            #expect(!mine.description.contains("host-secret"))
+            #expect(try await cloud.server(id, as: "admin").description.contains("host-secret"))
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    @Test func deleteWhileBuilding() async throws {
+        try await TestCloud.with { cloud in
+            cloud.cloud.silence("host-1")
+            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
+            let id = try #require(answer.json["server"]?["id"]?.stringValue)
+            let rounds = Counter()
+            cloud.time.whenWaiting {
+                if await rounds.next() == 2 {
+                    cloud.cloud.wake("host-1")
+                    #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)").status == 204)
+                }
+                _ = try await Audit(cloud.compute).once()
+                try await cloud.cloud.work(cloud.consumer)
+            }
+            try await cloud.engine().drain()
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)").status == 404)
+            #expect(cloud.cloud.domains(on: "host-1").isEmpty)
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    @Test func deleteOnADeadHostIsMadeUpForLater() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            cloud.cloud.silence("host-1")
+            cloud.time.advance(by: .seconds(600))
+            try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+            try await cloud.engine().drain()
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)").status == 404)
+            #expect(cloud.cloud.domains(on: "host-1").count == 1)
+            cloud.cloud.wake("host-1")
+            try await cloud.cloud.send(Fixtures.hello(host: "host-1"), cloud.consumer)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.domains(on: "host-1").isEmpty)
+            let left = try await cloud.database.read { try $0.query("SELECT count(*) AS count FROM server_absences")[0].int("count") }
+            #expect(left == 0)
+        }
+    }
+
+    @Test func powerFollowsTheHost() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["os-stop": nil]).status == 202)
+            #expect(try await cloud.server(id)["OS-EXT-STS:task_state"] == "powering-off")
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["os-stop": nil]).status == 409)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "SHUTOFF")
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["os-start": nil]).status == 202)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["reboot": ["type": "HARD"]]).status == 202)
+            #expect(try await cloud.server(id)["status"] == "HARD_REBOOT")
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
+        }
+    }
+
+    @Test func aGuestThatStopsItselfStaysOff() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            let domain = try #require(cloud.cloud.domains(on: "host-1")[id])
+            try await cloud.cloud.report(
+                id, host: "host-1", power: "shutoff", generation: domain.generation, epoch: domain.epoch, cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "SHUTOFF")
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.domains(on: "host-1")[id]?.power == "shutoff")
+        }
+    }
+
+    @Test func aLostMessageIsRepeated() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            cloud.cloud.silence("host-1")
+            try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["os-stop": nil])
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            cloud.cloud.wake("host-1")
+            cloud.time.advance(by: .seconds(20))
+            #expect(try await Audit(cloud.compute).once() == 1)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "SHUTOFF")
+        }
+    }
+}
+
+actor Counter {
+    private var value = 0
+    func next() -> Int {
+        value += 1
+        return value
+    }
+}
