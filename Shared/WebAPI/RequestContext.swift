@@ -132,7 +132,11 @@ package struct RequestContext: Sendable {
         }
         let scope = "\(service.type):\(caller.userID):\(caller.projectID ?? "")"
         return try await database.write { connection in
-            if let key, let earlier = try earlierResponse(connection, scope: scope, key: key) { return earlier }
+            if let key, let earlier = try earlierResponse(connection, scope: scope, key: key) {
+                // Decided when the answer was made; handlers that decide inside `body` are not asked again.
+                decision.make()
+                return earlier
+            }
             let change = try body(connection)
             try audit(connection, change, caller)
             if let key { try remember(connection, scope: scope, key: key, change.response) }

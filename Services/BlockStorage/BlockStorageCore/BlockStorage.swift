@@ -1,1 +1,0 @@
-// Services/BlockStorage/BlockStorageCore

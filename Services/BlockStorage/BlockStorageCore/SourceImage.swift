@@ -1,0 +1,83 @@
+import JSON
+import Kernel
+
+/// An image from which a volume is to be made.
+package struct SourceImage: Sendable {
+    package var id: String
+    package var name: String?
+    package var status: String
+    package var diskFormat: String?
+    package var containerFormat: String?
+    /// GB.
+    package var minDisk: Int
+    package var minRAM: Int
+    /// Bytes of the data, and of the disk in it where that is known.
+    package var size: Int
+    package var virtualSize: Int?
+    package var checksum: String?
+    package var hashValue: String?
+    package var properties: JSONObject
+
+    package init(
+        id: String, name: String?, status: String, diskFormat: String?, containerFormat: String?, minDisk: Int,
+        minRAM: Int, size: Int, virtualSize: Int?, checksum: String?, hashValue: String?, properties: JSONObject
+    ) {
+        self.id = id
+        self.name = name
+        self.status = status
+        self.diskFormat = diskFormat
+        self.containerFormat = containerFormat
+        self.minDisk = minDisk
+        self.minRAM = minRAM
+        self.size = size
+        self.virtualSize = virtualSize
+        self.checksum = checksum
+        self.hashValue = hashValue
+        self.properties = properties
+    }
+
+    /// The name by which qemu-img knows the image's format; nil for what cannot become a volume.
+    package var toolFormat: String? {
+        switch diskFormat {
+        case "raw", "iso", "ami", "ari", "aki": "raw"
+        case "qcow2": "qcow2"
+        case "vmdk": "vmdk"
+        case "vdi": "vdi"
+        case "vhd": "vpc"
+        case "vhdx": "vhdx"
+        default: nil
+        }
+    }
+
+    /// - Throws: 400 with the reason why a volume of `size` GiB cannot be made of it.
+    package func check(volumeSize: Int) throws {
+        guard status == "active" else {
+            throw ResourceError.badRequest("Invalid image: Image \(id) is not active.")
+        }
+        guard let containerFormat, ["bare", "ami", "ari", "aki", "ovf"].contains(containerFormat), toolFormat != nil else {
+            throw ResourceError.badRequest(
+                "Invalid image: Image \(id) with container format '\(containerFormat ?? "none")' and disk format '\(diskFormat ?? "none")' cannot become a volume.")
+        }
+        let bytes = max(size, virtualSize ?? 0)
+        guard bytes <= volumeSize << 30 else {
+            throw ResourceError.badRequest(
+                "Invalid input received: Size of specified image \((bytes + (1 << 30) - 1) >> 30)GB is larger than volume size \(volumeSize)GB.")
+        }
+        guard minDisk <= volumeSize else {
+            throw ResourceError.badRequest(
+                "Invalid input received: Volume size \(volumeSize)GB cannot be smaller than the image minDisk size \(minDisk)GB.")
+        }
+    }
+
+    /// What the volume remembers of it: texts only, as clients expect.
+    package var metadata: JSONObject {
+        var result = properties
+        let known: [(String, String?)] = [
+            ("image_id", id), ("image_name", name), ("checksum", checksum), ("container_format", containerFormat),
+            ("disk_format", diskFormat), ("min_disk", String(minDisk)), ("min_ram", String(minRAM)),
+            ("size", String(size)),
+        ]
+        for (name, value) in known { if let value { result[name] = .string(value) } }
+        return result
+    }
+}

@@ -1,0 +1,124 @@
+import JSON
+import Kernel
+
+package enum VolumeKind {}
+package enum SnapshotKind {}
+package enum AttachmentKind {}
+package typealias VolumeID = ID<VolumeKind>
+package typealias SnapshotID = ID<SnapshotKind>
+package typealias AttachmentID = ID<AttachmentKind>
+
+/// A volume's record, as rules need it.
+package struct Volume: Sendable, Hashable {
+    package var id: VolumeID
+    package var projectID: String
+    package var userID: String
+    package var name: String?
+    package var status: VolumeStatus
+    /// GiB.
+    package var size: Int
+    package var isBootable: Bool
+    package var isReadOnly: Bool
+    package var typeID: String
+    package var format: DiskFormat
+    package var source: VolumeSource
+    package var metadata: JSONObject
+    package var imageMetadata: JSONObject?
+
+    package init(
+        id: VolumeID, projectID: String, userID: String, name: String?, status: VolumeStatus, size: Int,
+        isBootable: Bool, isReadOnly: Bool = false, typeID: String, format: DiskFormat, source: VolumeSource,
+        metadata: JSONObject = [:], imageMetadata: JSONObject? = nil
+    ) {
+        self.id = id
+        self.projectID = projectID
+        self.userID = userID
+        self.name = name
+        self.status = status
+        self.size = size
+        self.isBootable = isBootable
+        self.isReadOnly = isReadOnly
+        self.typeID = typeID
+        self.format = format
+        self.source = source
+        self.metadata = metadata
+        self.imageMetadata = imageMetadata
+    }
+
+    /// What the driver keeps for it.
+    package var object: StoredObject { StoredObject(.volume, id.text, format: format, size: size) }
+}
+
+/// Where a volume's first content comes from.
+package enum VolumeSource: Sendable, Hashable {
+    case blank
+    case image(String)
+    case snapshot(String)
+    case volume(String)
+}
+
+/// How a volume is stored.
+package enum DiskFormat: String, Sendable, CaseIterable {
+    case raw, qcow2
+}
+
+/// A snapshot's record.
+package struct Snapshot: Sendable, Hashable {
+    package var id: SnapshotID
+    package var volumeID: VolumeID
+    package var projectID: String
+    package var status: SnapshotStatus
+    package var size: Int
+    package var format: DiskFormat
+    package var metadata: JSONObject
+
+    package init(
+        id: SnapshotID, volumeID: VolumeID, projectID: String, status: SnapshotStatus, size: Int, format: DiskFormat,
+        metadata: JSONObject = [:]
+    ) {
+        self.id = id
+        self.volumeID = volumeID
+        self.projectID = projectID
+        self.status = status
+        self.size = size
+        self.format = format
+        self.metadata = metadata
+    }
+
+    package var object: StoredObject { StoredObject(.snapshot, id.text, format: format, size: size) }
+}
+
+/// A disk as a driver keeps it: everything that it has to know.
+package struct StoredObject: Sendable, Hashable {
+    package enum Kind: String, Sendable {
+        case volume, snapshot
+    }
+
+    package let kind: Kind
+    package let id: String
+    package let format: DiskFormat
+    /// GiB.
+    package let size: Int
+
+    package init(_ kind: Kind, _ id: String, format: DiskFormat, size: Int) {
+        self.kind = kind
+        self.id = id
+        self.format = format
+        self.size = size
+    }
+
+    /// `volume-…`: unique among all disks of a driver.
+    package var name: String { "\(kind.rawValue)-\(id)" }
+    package var bytes: Int { size << 30 }
+}
+
+/// Limits of volumes and what belongs to them.
+package enum BlockStorageLimits {
+    package static let metadataItemsMax = 128
+    package static let metadataBytesMax = 255
+    package static let descriptionMax = 255
+    /// Largest volume, in GiB, whatever the quota says.
+    package static let sizeMax = 1 << 20
+    /// How long copying a disk may take.
+    package static let copyTimeMax: Duration = .seconds(6 * 3600)
+}

@@ -1,0 +1,76 @@
+import Kernel
+
+/// Where a volume is in its life.
+package enum VolumeStatus: String, Sendable, CaseIterable {
+    case creating, downloading, available, reserved, attaching
+    case inUse = "in-use"
+    case detaching, extending, retyping, uploading, maintenance, deleting, error
+    case errorDeleting = "error_deleting"
+    case errorExtending = "error_extending"
+    case awaitingTransfer = "awaiting-transfer"
+
+    /// What is done to a volume, and from which states.
+    package enum Action: String, Sendable, CaseIterable {
+        case delete, extend, snapshot, clone, attach, reserve, retype, setBootable, setReadOnly
+    }
+
+    package static let allowed: [(action: Action, from: Set<VolumeStatus>)] = [
+        // A volume that is still being made can be given up.
+        (.delete, [.creating, .downloading, .available, .error, .errorDeleting, .errorExtending]),
+        (.extend, [.available]),
+        (.snapshot, [.available]),
+        (.clone, [.available]),
+        (.attach, [.available]),
+        (.reserve, [.available]),
+        (.retype, [.available, .inUse]),
+        (.setBootable, [.available, .inUse, .reserved]),
+        (.setReadOnly, [.available]),
+    ]
+
+    package func allows(_ action: Action) -> Bool {
+        VolumeStatus.allowed.first { $0.action == action }?.from.contains(self) ?? false
+    }
+
+    /// - Throws: 400 naming the states from which `action` is possible.
+    package func require(_ action: Action, of volume: VolumeID) throws {
+        guard !allows(action) else { return }
+        let states = (VolumeStatus.allowed.first { $0.action == action }?.from ?? []).map(\.rawValue).sorted()
+        throw ResourceError.badRequest(
+            "Invalid volume: Volume \(volume) status must be \(states.joined(separator: " or ")) to \(action.rawValue), but the current status is \(rawValue).")
+    }
+
+    /// The states in which an administrator may declare a volume to be.
+    package static let declarable: Set<String> = [
+        "creating", "available", "deleting", "error", "error_deleting", "attaching", "detaching", "in-use",
+        "maintenance", "reserved", "error_extending",
+    ]
+}
+
+/// Where a snapshot is in its life.
+package enum SnapshotStatus: String, Sendable, CaseIterable {
+    case creating, available, deleting, error
+    case errorDeleting = "error_deleting"
+
+    package var isDeletable: Bool { self != .deleting }
+}
+
+/// Where an attachment is in its life.
+package enum AttachmentStatus: String, Sendable, CaseIterable {
+    /// The volume is kept for a server; there is no connection yet.
+    case reserved
+    /// A connection was handed out.
+    case attaching
+    /// The guest has it.
+    case attached
+    case detaching
+    case errorAttaching = "error_attaching"
+
+    /// The state of a volume with these attachments.
+    package static func volumeStatus(_ attachments: [AttachmentStatus]) -> VolumeStatus {
+        if attachments.contains(.attached) { return .inUse }
+        if attachments.contains(.detaching) { return .detaching }
+        if attachments.contains(.attaching) { return .attaching }
+        if attachments.contains(.reserved) { return .reserved }
+        return attachments.isEmpty ? .available : .error
+    }
+}

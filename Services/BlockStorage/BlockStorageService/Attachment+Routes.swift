@@ -1,0 +1,194 @@
+import Authorization
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Attachments: a volume is kept for a server, connected to its host, and in its guest.
+extension BlockStorageHandlers {
+    private static let connector = BodySchema.object(
+        [.init("host", .nullable(.text)), .init("mountpoint", .nullable(.text)), .init("mode", .nullable(.enumeration(["rw", "ro"])))],
+        additional: .allowed)
+
+    private static let createSchema = BodySchema.wrapped(
+        "attachment",
+        .object(
+            [
+                .init("volume_uuid", .uuid, required: true), .init("instance_uuid", .nullable(.uuid)),
+                .init("connector", .nullable(connector)), .init("mode", .nullable(.enumeration(["rw", "ro"]))),
+            ], additional: .allowed))
+
+    private static let updateSchema = BodySchema.wrapped(
+        "attachment",
+        .object(
+            [.init("connector", connector, required: true), .init("mode", .nullable(.enumeration(["rw", "ro"])))],
+            additional: .allowed))
+
+    var attachmentResource: Resource {
+        let read = BlockStorageHandlers.read
+        let write = BlockStorageHandlers.write
+        let one = "/attachments/{attachment_id}"
+        // They came with 3.27; a client that does not name a version gets them too.
+        return Resource(
+            "attachment", fields: Views.attachments.table.fields,
+            routes: bothPaths([
+                Route(.get, "/attachments", action: "volume:attachment_get_all", rule: read, "List attachments") { try await listAttachments($0, detail: false) },
+                Route(.get, "/attachments/detail", action: "volume:attachment_get_all", rule: read, "List attachments in detail") { try await listAttachments($0, detail: true) },
+                Route(.post, "/attachments", action: "volume:attachment_create", rule: write, body: .json(BlockStorageHandlers.createSchema), "Keep a volume for a server, and connect it", handler: createAttachment),
+                Route(.get, one, action: "volume:attachment_get", rule: read, "Show an attachment", handler: showAttachment),
+                Route(.put, one, action: "volume:attachment_update", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Connect it to a host", handler: updateAttachment),
+                Route(.delete, one, action: "volume:attachment_delete", rule: write, "Detach", handler: deleteAttachment),
+                Route(.post, one + "/action", key: "os-complete", action: "volume:attachment_complete", rule: write, body: .json(.wrapped("os-complete", .any)), status: 204, "The guest has it", handler: completeAttachment),
+            ]))
+    }
+
+    /// An attachment with its volume locked, and the decision on the route's action.
+    private func attachment(
+        _ connection: Connection, _ context: RequestContext, _ id: String
+    ) throws -> (attachment: Attachment, volume: Volume) {
+        _ = try context.project()
+        guard let found = try BlockStorageStore.attachment(connection, id) else {
+            try context.authorize(target: .project(try context.caller.projectID))
+            throw noAttachment(id)
+        }
+        _ = try context.authorizeVisible(
+            (), target: .project(found.projectID), visibleBy: "volume:attachment_get", notFound: noAttachment(id))
+        // The volume's lock orders all that is done to its attachments; what was found before may be gone by now.
+        guard let volume = try BlockStorageStore.volume(connection, found.volumeID.text, locked: true),
+            let attachment = try BlockStorageStore.attachment(connection, id)
+        else { throw noAttachment(id) }
+        return (attachment, volume)
+    }
+
+    /// The answer has the connection for who made or changed the attachment, whoever that is allowed to be.
+    private func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
+        guard let response = try Views.attachments.response(connection, context, where: "t.id = \(id)::uuid") else {
+            throw noAttachment(id)
+        }
+        return response
+    }
+
+    private func listAttachments(_ context: RequestContext, detail: Bool) async throws -> Response {
+        let project = try context.project()
+        try context.authorize(target: .project(project))
+        let request = try context.volumeListRequest(filters: ["status", "volume_id", "instance_id", "instance", "id"])
+        let scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
+        return try await database.read { connection in
+            try Views.attachments.list(connection, context, request, scope: scope, detail: detail)
+        }
+    }
+
+    private func showAttachment(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("attachment_id", of: "Attachment")
+        return try await database.read { connection in
+            _ = try context.project()
+            guard let found = try BlockStorageStore.attachment(connection, id) else {
+                try context.authorize(target: .project(try context.caller.projectID))
+                throw noAttachment(id)
+            }
+            _ = try context.authorizeVisible(
+                (), target: .project(found.projectID), visibleBy: "volume:attachment_get", notFound: noAttachment(id))
+            return try response(connection, context, id)
+        }
+    }
+
+    private func createAttachment(_ context: RequestContext) async throws -> Response {
+        let project = try context.project()
+        let body = context.body["attachment"] ?? [:]
+        let volumeID = body["volume_uuid"]?.stringValue.flatMap { UUID128($0) }?.description ?? ""
+        let server = body["instance_uuid"]?.stringValue.flatMap { UUID128($0) }?.description
+        let id: AttachmentID = context.ambient.newID()
+        return try await context.write(database) { connection in
+            guard let volume = try BlockStorageStore.volume(connection, volumeID, locked: true),
+                context.allows("volume:get", target: .project(volume.projectID))
+            else {
+                try context.authorize(target: .project(project))
+                throw noVolume(volumeID)
+            }
+            try context.authorize(target: .project(volume.projectID))
+            try volume.status.require(.attach, of: volume.id)
+            try BlockStorageStore.requireIdle(connection, volume)
+            let now = context.ambient.now
+            try connection.execute(
+                """
+                INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, mode, created_at, updated_at)
+                VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(server)::uuid, 'reserved',
+                    \(body["mode"]?.stringValue), \(now), \(now))
+                """)
+            if let connector = body["connector"]?.objectValue, !connector.isEmpty {
+                try connect(connection, id.text, volume, connector, mode: body["mode"]?.stringValue, now: now)
+            }
+            try BlockStorageStore.settle(connection, volume.id, server: server, now: now)
+            return change(try response(connection, context, id.text), "attachment", id.text)
+        }
+    }
+
+    /// Hands out the connection for a host.
+    private func connect(
+        _ connection: Connection, _ id: String, _ volume: Volume, _ connector: JSONObject, mode: String?, now: Timestamp
+    ) throws {
+        guard let host = connector["host"]?.stringValue, !host.isEmpty else {
+            throw ResourceError.badRequest("Invalid input received: The connector needs the name of a 'host'.")
+        }
+        let mode = mode ?? connector["mode"]?.stringValue ?? "rw"
+        let info = driver.connection(volume.object, readOnly: volume.isReadOnly || mode == "ro")
+        try connection.execute(
+            """
+            UPDATE volume_attachments SET status = CASE WHEN status = 'attached' THEN status ELSE 'attaching' END,
+                mode = \(mode), host = \(host), device = coalesce(\(connector["mountpoint"]?.stringValue), device),
+                connector = \(connector)::jsonb, connection = \(info)::jsonb, updated_at = \(now),
+                generation = generation + 1
+            WHERE id = \(id)::uuid
+            """)
+    }
+
+    private func updateAttachment(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("attachment_id", of: "Attachment")
+        let body = context.body["attachment"] ?? [:]
+        return try await context.write(database) { connection in
+            let (attachment, volume) = try attachment(connection, context, id)
+            let now = context.ambient.now
+            try connect(
+                connection, id, volume, body["connector"]?.objectValue ?? [:], mode: body["mode"]?.stringValue, now: now)
+            try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: now)
+            return change(try response(connection, context, id), "attachment", id)
+        }
+    }
+
+    private func completeAttachment(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("attachment_id", of: "Attachment")
+        return try await context.write(database) { connection in
+            let (attachment, volume) = try attachment(connection, context, id)
+            guard attachment.status == .attaching || attachment.status == .attached else {
+                throw ResourceError.badRequest("Invalid volume: The attachment \(id) is \(attachment.status.rawValue); it must be connected before it can be complete.")
+            }
+            let now = context.ambient.now
+            try connection.execute(
+                """
+                UPDATE volume_attachments SET status = 'attached', attached_at = coalesce(attached_at, \(now)),
+                    updated_at = \(now), generation = generation + 1
+                WHERE id = \(id)::uuid
+                """)
+            try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: now)
+            return Change(.empty(204), "attachment", id, content: ["status": "attached"])
+        }
+    }
+
+    private func deleteAttachment(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("attachment_id", of: "Attachment")
+        return try await context.write(database) { connection in
+            let (attachment, volume) = try attachment(connection, context, id)
+            // Taking a disk from under a guest is Compute's business.
+            if let server = attachment.serverID, attachment.status != .reserved,
+                !context.allows("volume:detach_from_server", target: .project(attachment.projectID))
+            {
+                throw ResourceError.conflict("Detach volume from instance \(server) using the Compute API")
+            }
+            try connection.execute("DELETE FROM volume_attachments WHERE id = \(id)::uuid")
+            try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: context.ambient.now)
+            let rest = try BlockStorageStore.attachments(connection, of: volume.id).map { JSONValue.object(["attachment_id": .string($0.id.text)]) }
+            return Change(.json(200, ["attachments": .array(rest)]), "attachment", id)
+        }
+    }
+}

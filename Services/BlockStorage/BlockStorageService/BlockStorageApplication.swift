@@ -1,0 +1,125 @@
+import Authorization
+import BlockStorageCore
+import Client
+import Database
+import Kernel
+import Logging
+import ServiceKit
+import Settings
+import Telemetry
+import WebAPI
+import Workflow
+
+/// The Block Storage API, put together.
+package enum BlockStorageAPI {
+    /// - Throws: for a policy rule that cannot be read.
+    package static func make(
+        database: Database, driver: any VolumeDriver, workflows: VolumeWorkflows, settings: BlockStorageSettings,
+        publicURL: String, policyOverrides: [String: String] = [:], authenticator: any Authenticating, ambient: Ambient,
+        log: Logger, metrics: Metrics
+    ) throws -> API {
+        let handlers = BlockStorageHandlers(
+            database: database, driver: driver, workflows: workflows, settings: settings)
+        return try API(
+            service: ServiceDescription(
+                type: "volumev3", title: "Block Storage", faults: .blockStorage,
+                negotiation: BlockStorageHandlers.negotiation, publicURL: publicURL),
+            resources: handlers.resources, rules: BlockStorageHandlers.rules, policyOverrides: policyOverrides,
+            authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
+    }
+}
+
+/// `wolke-block-storage`.
+package struct BlockStorageApplication: Sendable {
+    private let process: ServiceProcess
+
+    package init(_ process: ServiceProcess) { self.process = process }
+
+    package static let settingsKeys = BlockStorageSettings.keys
+
+    package func run() async throws {
+        let process = process
+        let settings = BlockStorageSettings(process.settings)
+        let driver = try FileDriver(
+            directory: process.settings.string("block_storage.directory"), images: RemoteImages(client: try client()),
+            ended: { subject in await wake(subject) })
+        let workflows = VolumeWorkflows(
+            database: process.database, driver: driver, settings: settings, ambient: process.ambient)
+        let engine = WorkflowEngine(
+            service: VolumeWorkflows.service, definitions: workflows.definitions, intents: workflows.intents,
+            database: process.database, ambient: process.ambient, log: process.log, metrics: process.metrics)
+        let authenticator = try process.makeAuthenticator()
+        let api = try BlockStorageAPI.make(
+            database: process.database, driver: driver, workflows: workflows, settings: settings,
+            publicURL: process.publicURL, policyOverrides: process.policyOverrides(), authenticator: authenticator,
+            ambient: process.ambient, log: process.log, metrics: process.metrics)
+        let heartbeat = ServiceHeartbeat(
+            database: process.database, driver: driver, settings: settings, ambient: process.ambient, log: process.log)
+        try await process.run(api, services: [authenticator, engine, BackgroundLoop { try await heartbeat.run() }])
+    }
+
+    private func client() throws -> RESTClient {
+        let settings = process.settings
+        return RESTClient(
+            .serviceUser(
+                endpoints: [.identity: settings.endpoint("identity"), .image: settings.endpoint("image")],
+                user: settings.string("service_user.name"),
+                password: settings.requiredSecret("service_user.password"),
+                domain: settings.string("service_user.domain"), project: settings.string("service_user.project")),
+            ambient: process.ambient, requestID: { RequestScope.current })
+    }
+
+    /// The workflow that waits for a copy goes on at once.
+    private func wake(_ subject: String) async {
+        do { try await process.database.read { try $0.notify(Workflows.wakeChannel, subject) } } catch {
+            process.log.info("a workflow is not woken; it looks by itself", metadata: ["subject": "\(subject)", "error": "\(error)"])
+        }
+    }
+}
+
+/// Says every few seconds that this service lives, and how much room it has.
+package struct ServiceHeartbeat: Sendable {
+    static let kind = "cinder-volume"
+    private static let interval: Duration = .seconds(10)
+    let database: Database
+    let driver: any VolumeDriver
+    let settings: BlockStorageSettings
+    let ambient: Ambient
+    let log: Logger
+
+    package init(
+        database: Database, driver: any VolumeDriver, settings: BlockStorageSettings, ambient: Ambient, log: Logger
+    ) {
+        self.database = database
+        self.driver = driver
+        self.settings = settings
+        self.ambient = ambient
+        self.log = log
+    }
+
+    /// Beats until the task is cancelled.
+    package func run() async throws {
+        while true {
+            do { try await beat() } catch let error where !(error is CancellationError) {
+                log.warning("the service's sign of life was not written", metadata: ["error": "\(error)"])
+            }
+            try await ambient.time.sleep(for: ServiceHeartbeat.interval)
+        }
+    }
+
+    package func beat() async throws {
+        let capacity = try await driver.capacity()
+        let now = ambient.now
+        let settings = settings
+        _ = try await database.write { connection in
+            try connection.execute(
+                """
+                INSERT INTO block_storage_services (host, kind, availability_zone, total_gb, free_gb, seen_at)
+                VALUES (\(settings.serviceHost), \(ServiceHeartbeat.kind), \(settings.availabilityZone), \(capacity.total),
+                    \(capacity.free), \(now))
+                ON CONFLICT (host, kind) DO UPDATE SET total_gb = EXCLUDED.total_gb, free_gb = EXCLUDED.free_gb,
+                    availability_zone = EXCLUDED.availability_zone, seen_at = EXCLUDED.seen_at
+                """)
+        }
+    }
+}

@@ -1,0 +1,185 @@
+import Authorization
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// The handlers of the Block Storage API, with what they work on.
+package struct BlockStorageHandlers: Sendable {
+    let database: Database
+    let driver: any VolumeDriver
+    let workflows: VolumeWorkflows
+    let settings: BlockStorageSettings
+    var quota: VolumeQuota { workflows.quota }
+
+    package init(
+        database: Database, driver: any VolumeDriver, workflows: VolumeWorkflows, settings: BlockStorageSettings
+    ) {
+        self.database = database
+        self.driver = driver
+        self.workflows = workflows
+        self.settings = settings
+    }
+
+    static let read = "rule:project_reader_or_admin"
+    static let write = "rule:project_member_or_admin"
+    static let admin = "rule:admin_required"
+
+    static let rules = [
+        "volume:get_all_tenants": "rule:admin_required or role:service",
+        "volume:see_operator_fields": "rule:admin_required or role:service",
+        "volume:see_connections": "rule:admin_required or role:service",
+        "volume:detach_from_server": "rule:admin_required or role:service",
+        "volume_extension:types_extra_specs:read_sensitive": "rule:admin_required or role:service",
+        "volume_extension:see_all_types": "rule:admin_required or role:service",
+    ]
+
+    package var resources: [Resource] {
+        [
+            discoveryResource, volumeResource, volumeActionResource, snapshotResource, attachmentResource, typeResource,
+            quotaResource, operatorResource,
+        ]
+    }
+
+    // MARK: looking up
+
+    func noVolume(_ id: String) -> ResourceError { .notFound("Volume \(id) could not be found.") }
+    func noSnapshot(_ id: String) -> ResourceError { .notFound("Snapshot \(id) could not be found.") }
+    func noAttachment(_ id: String) -> ResourceError { .notFound("Volume attachment could not be found with filter: attachment_id = \(id).") }
+
+    /// A volume, with the decision on the route's action: 404 where the caller may not see it.
+    func volume(
+        _ connection: Connection, _ context: RequestContext, _ id: String, locked: Bool = true
+    ) throws -> Authorized<Volume> {
+        _ = try context.project()
+        guard let volume = try BlockStorageStore.volume(connection, id, locked: locked) else { throw noVolume(id) }
+        return try context.authorizeVisible(
+            volume, target: .project(volume.projectID), visibleBy: "volume:get", notFound: noVolume(id))
+    }
+
+    func snapshot(
+        _ connection: Connection, _ context: RequestContext, _ id: String, locked: Bool = true
+    ) throws -> Authorized<Snapshot> {
+        _ = try context.project()
+        guard let snapshot = try BlockStorageStore.snapshot(connection, id, locked: locked) else { throw noSnapshot(id) }
+        return try context.authorizeVisible(
+            snapshot, target: .project(snapshot.projectID), visibleBy: "volume:get_snapshot", notFound: noSnapshot(id))
+    }
+
+    // MARK: answering
+
+    func volumeResponse(
+        _ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200
+    ) throws -> Response {
+        guard
+            let response = try Views.volumes(context).response(
+                connection, context, status: status, where: "t.id = \(id)::uuid")
+        else { throw noVolume(id) }
+        return response
+    }
+
+    /// The audit's record is the answer itself.
+    func change(_ response: Response, _ type: String, _ id: String) -> Change {
+        var content: JSONValue?
+        do {
+            let bytes = response.bytes ?? []
+            content = bytes.isEmpty ? nil : try JSONValue.parse(bytes)
+        } catch { content = nil }
+        return Change(response, type, id, content: content)
+    }
+
+    // MARK: metadata, which volumes and snapshots have alike
+
+    /// A table whose rows have `metadata`.
+    enum Bearer: String, Sendable {
+        case volume = "volumes"
+        case snapshot = "volume_snapshots"
+
+        var type: String { self == .volume ? "volume" : "snapshot" }
+        var parameter: String { self == .volume ? "volume_id" : "snapshot_id" }
+    }
+
+    func metadata(
+        _ connection: Connection, _ context: RequestContext, _ bearer: Bearer, locked: Bool
+    ) throws -> (id: String, metadata: JSONObject) {
+        switch bearer {
+        case .volume:
+            let id = try context.identifier(bearer.parameter, of: "Volume")
+            return (id, try volume(connection, context, id, locked: locked).value.metadata)
+        case .snapshot:
+            let id = try context.identifier(bearer.parameter, of: "Snapshot")
+            return (id, try snapshot(connection, context, id, locked: locked).value.metadata)
+        }
+    }
+
+    /// Changes metadata and answers what `answer` makes of it.
+    func changeMetadata(
+        _ context: RequestContext, _ bearer: Bearer,
+        _ body: @escaping @Sendable (inout JSONObject) throws -> Void,
+        answer: @escaping @Sendable (JSONObject) -> Response
+    ) async throws -> Response {
+        try await context.write(database) { connection in
+            var (id, metadata) = try metadata(connection, context, bearer, locked: true)
+            try body(&metadata)
+            guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
+                throw ResourceError(.tooLarge, "Metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
+            }
+            try connection.execute(
+                """
+                UPDATE \(raw: bearer.rawValue) SET metadata = \(metadata)::jsonb, updated_at = \(context.ambient.now),
+                    generation = generation + 1 WHERE id = \(id)::uuid
+                """)
+            return Change(answer(metadata), bearer.type, id, content: ["metadata": .object(metadata)])
+        }
+    }
+
+    func metadataRoutes(_ path: String, _ bearer: Bearer, read: String, write: String, remove: String) -> [Route] {
+        let all = BodySchema.object([.init("metadata", .stringMap, required: true)])
+        let one = BodySchema.object([.init("meta", .stringMap, required: true)])
+        @Sendable func whole(_ metadata: JSONObject) -> Response { .json(200, ["metadata": .object(metadata)]) }
+        return [
+            Route(.get, path, action: read, rule: BlockStorageHandlers.read, "Show metadata") { context in
+                try await database.read { whole(try metadata($0, context, bearer, locked: false).metadata) }
+            },
+            Route(.post, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Add metadata") { context in
+                let added = context.body["metadata"]?.objectValue ?? [:]
+                return try await changeMetadata(context, bearer, { metadata in
+                    for member in added.members { metadata[member.name] = member.value }
+                }, answer: whole)
+            },
+            Route(.put, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Replace metadata") { context in
+                let new = context.body["metadata"]?.objectValue ?? [:]
+                return try await changeMetadata(context, bearer, { $0 = new }, answer: whole)
+            },
+            Route(.get, path + "/{key}", action: read, rule: BlockStorageHandlers.read, "Show an item") { context in
+                let key = context.parameter("key")
+                return try await database.read { connection in
+                    guard let value = try metadata(connection, context, bearer, locked: false).metadata[key] else {
+                        throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")
+                    }
+                    return .json(200, ["meta": .object(JSONObject([(key, value)]))])
+                }
+            },
+            Route(.put, path + "/{key}", action: write, rule: BlockStorageHandlers.write, body: .json(one), "Set an item") { context in
+                let key = context.parameter("key")
+                guard let item = context.body["meta"]?.objectValue, item.count == 1, let value = item[key] else {
+                    throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
+                }
+                return try await changeMetadata(context, bearer, { $0[key] = value }, answer: { _ in
+                    .json(200, ["meta": .object(JSONObject([(key, value)]))])
+                })
+            },
+            Route(.delete, path + "/{key}", action: remove, rule: BlockStorageHandlers.write, "Remove an item") { context in
+                let key = context.parameter("key")
+                return try await changeMetadata(context, bearer, { metadata in
+                    guard metadata[key] != nil else {
+                        throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")
+                    }
+                    metadata[key] = nil
+                }, answer: { _ in .empty(200) })
+            },
+        ]
+    }
+}

@@ -1,0 +1,195 @@
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// The SQL of volumes, snapshots and attachments. Bodies run inside the transaction of the request or step.
+enum BlockStorageStore {
+    // MARK: volumes
+
+    private static let volumeColumns = """
+        v.id, v.project_id, v.user_id, v.name, v.status, v.size, v.bootable, v.read_only, v.volume_type_id, v.format,
+        v.metadata, v.image_metadata, v.source_image_id, v.source_snapshot_id, v.source_volume_id
+        """
+
+    static func volume(_ connection: Connection, _ id: String, locked: Bool = false) throws -> Volume? {
+        try connection.query(
+            "SELECT \(raw: volumeColumns) FROM volumes v WHERE v.id = \(id)::uuid \(raw: locked ? "FOR UPDATE" : "")"
+        ).first.map(volume)
+    }
+
+    private static func volume(_ row: Row) throws -> Volume {
+        let source: VolumeSource
+        if let id = try row.optionalString("source_snapshot_id") {
+            source = .snapshot(id)
+        } else if let id = try row.optionalString("source_volume_id") {
+            source = .volume(id)
+        } else if let id = try row.optionalString("source_image_id") {
+            source = .image(id)
+        } else {
+            source = .blank
+        }
+        return Volume(
+            id: try row.id("id"), projectID: try row.string("project_id"), userID: try row.string("user_id"),
+            name: try row.optionalString("name"), status: try word(row, "status"), size: try row.int("size"),
+            isBootable: try row.bool("bootable"), isReadOnly: try row.bool("read_only"),
+            typeID: try row.string("volume_type_id"), format: try word(row, "format"), source: source,
+            metadata: try row.object("metadata"), imageMetadata: try row.optionalJSON("image_metadata")?.objectValue)
+    }
+
+    static func word<Word: RawRepresentable>(_ row: Row, _ name: String) throws -> Word where Word.RawValue == String {
+        let text = try row.string(name)
+        guard let word = Word(rawValue: text) else { throw ResourceError.internalError("column \(name) is '\(text)'") }
+        return word
+    }
+
+    /// Sets a volume's state where it still has one of `from`.
+    ///
+    /// - Returns: whether it had.
+    @discardableResult
+    static func move(
+        _ connection: Connection, volume id: String, from: [VolumeStatus], to: VolumeStatus, fault: String? = nil,
+        now: Timestamp
+    ) throws -> Bool {
+        try connection.execute(
+            """
+            UPDATE volumes SET status = \(to.rawValue), fault = \(fault), updated_at = \(now), generation = generation + 1
+            WHERE id = \(id)::uuid AND status = ANY(\(from.map(\.rawValue))::text[])
+            """) == 1
+    }
+
+    static func set(_ connection: Connection, volume id: VolumeID, status: VolumeStatus, now: Timestamp) throws {
+        try connection.execute(
+            """
+            UPDATE volumes SET status = \(status.rawValue), updated_at = \(now), generation = generation + 1
+            WHERE id = \(id)::uuid
+            """)
+    }
+
+    /// Whether the volume's data is being read to make a snapshot or another volume.
+    static func isBeingCopied(_ connection: Connection, _ id: VolumeID) throws -> Bool {
+        try connection.query(
+            """
+            SELECT EXISTS (SELECT 1 FROM volume_snapshots WHERE volume_id = \(id)::uuid AND status = 'creating')
+                OR EXISTS (SELECT 1 FROM volumes WHERE source_volume_id = \(id)::uuid AND status = 'creating') AS copied
+            """)[0].bool("copied")
+    }
+
+    /// - Throws: 400 while it is being copied.
+    static func requireIdle(_ connection: Connection, _ volume: Volume) throws {
+        if try isBeingCopied(connection, volume.id) {
+            throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) is being copied; try again when that has ended.")
+        }
+    }
+
+    // MARK: snapshots
+
+    static func snapshot(_ connection: Connection, _ id: String, locked: Bool = false) throws -> Snapshot? {
+        try connection.query(
+            """
+            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata FROM volume_snapshots s
+            WHERE s.id = \(id)::uuid \(raw: locked ? "FOR UPDATE" : "")
+            """
+        ).first.map(snapshot)
+    }
+
+    static func snapshots(_ connection: Connection, of volume: VolumeID) throws -> [Snapshot] {
+        try connection.query(
+            """
+            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata FROM volume_snapshots s
+            WHERE s.volume_id = \(volume)::uuid ORDER BY s.id FOR UPDATE
+            """
+        ).map(snapshot)
+    }
+
+    private static func snapshot(_ row: Row) throws -> Snapshot {
+        Snapshot(
+            id: try row.id("id"), volumeID: try row.id("volume_id"), projectID: try row.string("project_id"),
+            status: try word(row, "status"), size: try row.int("size"), format: try word(row, "format"),
+            metadata: try row.object("metadata"))
+    }
+
+    @discardableResult
+    static func move(
+        _ connection: Connection, snapshot id: String, from: [SnapshotStatus], to: SnapshotStatus,
+        fault: String? = nil, now: Timestamp
+    ) throws -> Bool {
+        try connection.execute(
+            """
+            UPDATE volume_snapshots SET status = \(to.rawValue), fault = \(fault), updated_at = \(now),
+                generation = generation + 1
+            WHERE id = \(id)::uuid AND status = ANY(\(from.map(\.rawValue))::text[])
+            """) == 1
+    }
+
+    /// Whether a volume is being made from the snapshot.
+    static func isBeingCopied(_ connection: Connection, _ id: SnapshotID) throws -> Bool {
+        try connection.query(
+            "SELECT EXISTS (SELECT 1 FROM volumes WHERE source_snapshot_id = \(id)::uuid AND status = 'creating') AS copied"
+        )[0].bool("copied")
+    }
+
+    // MARK: attachments
+
+    static func attachment(_ connection: Connection, _ id: String) throws -> Attachment? {
+        try connection.query(
+            "SELECT id, volume_id, project_id, server_id, status FROM volume_attachments WHERE id = \(id)::uuid"
+        ).first.map(attachment)
+    }
+
+    static func attachments(_ connection: Connection, of volume: VolumeID) throws -> [Attachment] {
+        try connection.query(
+            """
+            SELECT id, volume_id, project_id, server_id, status FROM volume_attachments
+            WHERE volume_id = \(volume)::uuid ORDER BY id
+            """
+        ).map(attachment)
+    }
+
+    private static func attachment(_ row: Row) throws -> Attachment {
+        Attachment(
+            id: try row.id("id"), volumeID: try row.id("volume_id"), projectID: try row.string("project_id"),
+            serverID: try row.optionalString("server_id"), status: try word(row, "status"))
+    }
+
+    /// Makes the volume's state what its attachments say, and wakes who waits for the server.
+    static func settle(_ connection: Connection, _ volume: VolumeID, server: String?, now: Timestamp) throws {
+        let status = AttachmentStatus.volumeStatus(try attachments(connection, of: volume).map(\.status))
+        try set(connection, volume: volume, status: status, now: now)
+        if let server { try connection.notify(Workflows.wakeChannel, server) }
+    }
+
+    // MARK: neighbours
+
+    /// An image that the project may use.
+    static func image(_ connection: Connection, _ id: String, project: String) throws -> SourceImage? {
+        try connection.query(
+            """
+            SELECT i.id, i.name, i.status, i.disk_format, i.container_format, i.min_disk, i.min_ram,
+                coalesce(i.size, 0) AS size, i.virtual_size, i.checksum, i.os_hash_value, i.properties
+            FROM images i WHERE i.id = \(id)::uuid AND (i.visibility IN ('public', 'community')
+                OR i.project_id = \(project) OR (i.visibility = 'shared' AND EXISTS (
+                    SELECT 1 FROM image_members m WHERE m.image_id = i.id AND m.member_id = \(project))))
+            """
+        ).first.map { row in
+            SourceImage(
+                id: try row.string("id"), name: try row.optionalString("name"), status: try row.string("status"),
+                diskFormat: try row.optionalString("disk_format"),
+                containerFormat: try row.optionalString("container_format"), minDisk: try row.int("min_disk"),
+                minRAM: try row.int("min_ram"), size: try row.int("size"),
+                virtualSize: try row.optionalInt("virtual_size"), checksum: try row.optionalString("checksum"),
+                hashValue: try row.optionalString("os_hash_value"), properties: try row.object("properties"))
+        }
+    }
+}
+
+/// An attachment's record.
+struct Attachment: Sendable {
+    let id: AttachmentID
+    let volumeID: VolumeID
+    let projectID: String
+    let serverID: String?
+    let status: AttachmentStatus
+}

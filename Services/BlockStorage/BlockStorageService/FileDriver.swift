@@ -1,0 +1,336 @@
+import BlockStorageCore
+import Crypto
+import Glibc
+import JSON
+import Kernel
+import NIOCore
+import NIOPosix
+import Synchronization
+
+/// A file operation that failed.
+package struct FileError: Error, Sendable, CustomStringConvertible {
+    package let operation: String
+    package let path: String
+    package let number: Int32
+
+    static func last(_ operation: String, _ path: String) -> FileError {
+        FileError(operation: operation, path: path, number: errno)
+    }
+
+    package var description: String { "cannot \(operation) \(path): \(String(cString: strerror(number)))" }
+}
+
+/// Disks as files in one directory.
+///
+/// A disk appears under its name when it is complete and on disk. Until then it is `NAME.part`, and whoever writes it
+/// holds a lock on `NAME.lock`, tools included: the kernel lets go of it when the last of them is dead.
+package final class FileDriver: VolumeDriver {
+    package let name = "file"
+    let directory: String
+    private let images: any ImageSource
+    private let pool: NIOThreadPool
+    /// Told when a copy has ended, well or badly.
+    private let ended: @Sendable (String) async -> Void
+    private let jobs = Mutex<[String: Job]>([:])
+
+    /// Copies under way at the same time at most.
+    private static let copiesMax = 8
+
+    private enum Job: Sendable {
+        case running(Task<Void, Never>)
+        case failed(any Error)
+    }
+
+    /// - Throws: `FileError` when the directory cannot be made or written.
+    package init(
+        directory: String, images: any ImageSource, ended: @escaping @Sendable (String) async -> Void = { _ in }
+    ) throws {
+        // qemu-img takes a colon for the end of a protocol's name, and a comma for the next option.
+        guard directory.hasPrefix("/"), !directory.contains(":"), !directory.contains(",") else {
+            throw ResourceError.badRequest("the volumes' directory must be an absolute path without colons and commas: \(directory)")
+        }
+        self.directory = directory
+        self.images = images
+        self.ended = ended
+        var partial = ""
+        for part in directory.split(separator: "/") {
+            partial += "/" + part
+            if mkdir(partial, 0o755) != 0, errno != EEXIST { throw FileError.last("create the directory", partial) }
+        }
+        guard access(directory, W_OK | X_OK) == 0 else { throw FileError.last("write to", directory) }
+        pool = NIOThreadPool(numberOfThreads: FileDriver.copiesMax + 4)
+        pool.start()
+    }
+
+    func path(_ object: StoredObject) -> String { "\(directory)/\(object.name)" }
+    private func partPath(_ object: StoredObject) -> String { path(object) + ".part" }
+    private func imagePath(_ object: StoredObject) -> String { path(object) + ".image" }
+    private func lockPath(_ object: StoredObject) -> String { path(object) + ".lock" }
+
+    /// Runs `body` on one of the driver's threads, also when the task is cancelled.
+    private func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+            pool.submit { state in
+                guard case .active = state else {
+                    continuation.resume(throwing: CancellationError())
+                    return
+                }
+                continuation.resume(with: Result { try body() })
+            }
+        }
+    }
+
+    // MARK: VolumeDriver
+
+    package func capacity() async throws -> DriverCapacity {
+        try await run { [directory] in
+            var status = statvfs()
+            guard statvfs(directory, &status) == 0 else { throw FileError.last("look at", directory) }
+            let unit = Int(status.f_frsize)
+            return DriverCapacity(
+                total: Int(status.f_blocks) * unit >> 30, free: Int(status.f_bavail) * unit >> 30)
+        }
+    }
+
+    package func create(_ object: StoredObject) async throws {
+        try await run { [self] in
+            guard try !exists(path(object)) else { return }
+            let part = partPath(object)
+            try FileDriver.remove(part)
+            switch object.format {
+            case .raw: try FileDriver.resize(part, to: object.bytes, creating: true)
+            case .qcow2: try Command(["qemu-img", "create", "-q", "-f", "qcow2", part, String(object.bytes)]).run()
+            }
+            try publish(object)
+        }
+    }
+
+    package func copy(_ source: StoredObject, to target: StoredObject) async throws -> Bool {
+        try await advance(target) { [self] lock in
+            try await convert(path(source), source.format.rawValue, to: target, lock)
+        }
+    }
+
+    package func fill(_ target: StoredObject, from image: SourceImage) async throws -> Bool {
+        guard let format = image.toolFormat else {
+            throw ResourceError.badRequest("images of the format '\(image.diskFormat ?? "")' cannot become volumes")
+        }
+        return try await advance(target) { [self] lock in
+            let data = imagePath(target)
+            do {
+                try await fetch(image, into: data)
+                try await convert(data, format, to: target, lock)
+                try await run { try FileDriver.remove(data) }
+            } catch {
+                try await run { try FileDriver.remove(data) }
+                throw error
+            }
+        }
+    }
+
+    package func extend(_ object: StoredObject, to size: Int) async throws {
+        try await run { [self] in
+            switch object.format {
+            case .raw: try FileDriver.resize(path(object), to: size << 30, creating: false)
+            case .qcow2: try Command(["qemu-img", "resize", "-q", "-f", "qcow2", path(object), String(size << 30)]).run()
+            }
+        }
+    }
+
+    package func delete(_ object: StoredObject) async throws {
+        let running = jobs.withLock { jobs -> Task<Void, Never>? in
+            if case .running(let task) = jobs[object.name] { return task }
+            jobs[object.name] = nil
+            return nil
+        }
+        if let running {
+            running.cancel()
+            await running.value
+            jobs.withLock { $0[object.name] = nil }
+        }
+        try await run { [self] in
+            guard let lock = try lock(object) else {
+                throw ResourceError.unavailable("\(object.name) is still being written by another process")
+            }
+            defer { close(lock) }
+            for path in [path(object), partPath(object), imagePath(object)] { try FileDriver.remove(path) }
+            try syncDirectory()
+            try FileDriver.remove(lockPath(object))
+        }
+    }
+
+    package func connection(_ object: StoredObject, readOnly: Bool) -> JSONObject {
+        [
+            "driver": "file", "path": .string(path(object)), "format": .string(object.format.rawValue),
+            "read_only": .bool(readOnly),
+        ]
+    }
+
+    // MARK: copies
+
+    /// Looks after the job that makes `target`, or begins it.
+    private func advance(
+        _ target: StoredObject, _ work: @escaping @Sendable (Int32) async throws -> Void
+    ) async throws -> Bool {
+        if try await run({ [self] in try exists(path(target)) }) {
+            jobs.withLock { $0[target.name] = nil }
+            return true
+        }
+        let isRunning = try jobs.withLock { jobs -> Bool in
+            switch jobs[target.name] {
+            case .running: return true
+            case .failed(let error):
+                jobs[target.name] = nil
+                throw error
+            case nil: return jobs.count >= FileDriver.copiesMax
+            }
+        }
+        if isRunning { return false }
+        // Held by another process, or by the tool of one that died: that one goes on.
+        guard let lock = try await run({ [self] in try lock(target) }) else { return false }
+        if try await run({ [self] in try exists(path(target)) }) {
+            close(lock)
+            return true
+        }
+        let task = Task { [self] in
+            var failure: (any Error)?
+            do { try await work(lock) } catch { failure = error }
+            close(lock)
+            jobs.withLock { jobs in jobs[target.name] = failure.map { .failed($0) } }
+            await ended(target.id)
+        }
+        jobs.withLock { jobs in
+            // It may have ended before it could be entered.
+            if case .failed = jobs[target.name] { return }
+            jobs[target.name] = .running(task)
+        }
+        return false
+    }
+
+    private func convert(_ source: String, _ format: String, to target: StoredObject, _ lock: Int32) async throws {
+        try Task.checkCancellation()
+        let part = partPath(target)
+        let command = Command(["qemu-img", "convert", "-q", "-f", format, "-O", target.format.rawValue, source, part])
+        try await withTaskCancellationHandler {
+            try await run { [self] in
+                try FileDriver.remove(part)
+                try command.run(inheriting: lock)
+                switch target.format {
+                case .raw: try FileDriver.resize(part, to: target.bytes, creating: false)
+                case .qcow2: try Command(["qemu-img", "resize", "-q", "-f", "qcow2", part, String(target.bytes)]).run()
+                }
+                try publish(target)
+            }
+        } onCancel: {
+            command.cancel()
+        }
+    }
+
+    /// Downloads an image and checks it on the way.
+    private func fetch(_ image: SourceImage, into path: String) async throws {
+        let writer = try await run { try HashingWriter(path: path) }
+        try await images.download(image.id) { [self] chunk in
+            try Task.checkCancellation()
+            try await run { try writer.append(chunk) }
+        }
+        let (size, hash) = try await run { try writer.finish() }
+        guard size == image.size else {
+            throw ResourceError.unavailable("image \(image.id): \(size) of \(image.size) bytes arrived")
+        }
+        if let wanted = image.hashValue, wanted.lowercased() != hash {
+            throw ResourceError.unavailable("the data of image \(image.id) does not match its hash")
+        }
+    }
+
+    // MARK: files
+
+    private func exists(_ path: String) throws -> Bool {
+        if access(path, F_OK) == 0 { return true }
+        guard errno == ENOENT else { throw FileError.last("look at", path) }
+        return false
+    }
+
+    /// The lock on an object that is being made; nil while somebody else holds it.
+    private func lock(_ object: StoredObject) throws -> Int32? {
+        let path = lockPath(object)
+        let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw FileError.last("create", path) }
+        if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return descriptor }
+        let number = errno
+        close(descriptor)
+        guard number == EWOULDBLOCK else { throw FileError(operation: "lock", path: path, number: number) }
+        return nil
+    }
+
+    private func publish(_ object: StoredObject) throws {
+        let part = partPath(object)
+        let descriptor = open(part, O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else { throw FileError.last("open", part) }
+        defer { close(descriptor) }
+        guard fchmod(descriptor, 0o600) == 0, fsync(descriptor) == 0 else { throw FileError.last("flush", part) }
+        guard rename(part, path(object)) == 0 else { throw FileError.last("publish", path(object)) }
+        try syncDirectory()
+        try FileDriver.remove(lockPath(object))
+    }
+
+    private func syncDirectory() throws {
+        let parent = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard parent >= 0 else { throw FileError.last("open", directory) }
+        defer { close(parent) }
+        guard fsync(parent) == 0 else { throw FileError.last("flush", directory) }
+    }
+
+    private static func remove(_ path: String) throws {
+        if unlink(path) != 0, errno != ENOENT { throw FileError.last("remove", path) }
+    }
+
+    /// Grows a sparse file; never makes one smaller.
+    private static func resize(_ path: String, to bytes: Int, creating: Bool) throws {
+        let descriptor = open(path, O_RDWR | O_CLOEXEC | (creating ? O_CREAT : 0), 0o600)
+        guard descriptor >= 0 else { throw FileError.last("open", path) }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw FileError.last("look at", path) }
+        guard status.st_size < off_t(bytes) else { return }
+        guard ftruncate(descriptor, off_t(bytes)) == 0, fsync(descriptor) == 0 else {
+            throw FileError.last("extend", path)
+        }
+    }
+}
+
+/// Writes a download and hashes it. Used by one caller at a time, on changing threads.
+private final class HashingWriter: @unchecked Sendable {
+    private let path: String
+    private var descriptor: Int32
+    private var hash = SHA512()
+    private var size = 0
+
+    init(path: String) throws {
+        self.path = path
+        descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw FileError.last("create", path) }
+    }
+
+    deinit { if descriptor >= 0 { close(descriptor) } }
+
+    func append(_ chunk: ByteBuffer) throws {
+        try chunk.withUnsafeReadableBytes { bytes in
+            hash.update(bufferPointer: bytes)
+            size += bytes.count
+            guard let base = bytes.baseAddress else { return }
+            var written = 0
+            while written < bytes.count {
+                let count = write(descriptor, base + written, bytes.count - written)
+                if count < 0, errno == EINTR { continue }
+                guard count > 0 else { throw FileError.last("write", path) }
+                written += count
+            }
+        }
+    }
+
+    func finish() throws -> (size: Int, hash: String) {
+        close(descriptor)
+        descriptor = -1
+        return (size, Hexadecimal.encode(hash.finalize()))
+    }
+}

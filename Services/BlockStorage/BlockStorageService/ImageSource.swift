@@ -1,0 +1,17 @@
+import Client
+import Kernel
+import NIOCore
+
+/// Image data from the Image service.
+package struct RemoteImages: ImageSource {
+    private let client: RESTClient
+
+    package init(client: RESTClient) { self.client = client }
+
+    package func download(
+        _ imageID: String, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void
+    ) async throws {
+        let download = try await client.download(service: .image, path: "/images/\(imageID)/file")
+        for try await chunk in download.body { try await receive(chunk) }
+    }
+}

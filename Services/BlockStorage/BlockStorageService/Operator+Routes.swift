@@ -1,0 +1,156 @@
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// What operators see: services, pools, zones; and what the service says about itself.
+extension BlockStorageHandlers {
+    /// A service that was not heard of for so long is down.
+    static let serviceLifetime: Duration = .seconds(60)
+
+    var operatorResource: Resource {
+        let admin = BlockStorageHandlers.admin
+        let reader = "rule:admin_required or role:service or role:reader"
+        let change = BodySchema.object(
+            [
+                .init("host", .identifier, required: true), .init("binary", .text), .init("service", .text),
+                .init("disabled_reason", .nullable(.text)),
+            ], additional: .allowed)
+        return Resource(
+            "block storage operation",
+            routes: bothPaths([
+                Route(.get, "/os-services", action: "volume_extension:services:index", rule: admin, "List services", handler: listServices),
+                Route(.put, "/os-services/{change}", action: "volume_extension:services:update", rule: admin, body: .json(change), "Enable or disable a service", handler: changeService),
+                Route(.get, "/os-availability-zone", action: "volume:availability_zone_list", rule: reader, "List availability zones") { context in
+                    try context.authorize(target: .none)
+                    return .json(200, ["availabilityZoneInfo": [["zoneName": .string(settings.availabilityZone), "zoneState": ["available": true]]]])
+                },
+                Route(.get, "/scheduler-stats/get_pools", action: "scheduler_extension:scheduler_stats:get_pools", rule: admin, "List storage pools", handler: pools),
+                Route(.get, "/extensions", action: "volume:extensions", rule: reader, "List extensions") { context in
+                    try context.authorize(target: .none)
+                    return .json(200, ["extensions": .array(BlockStorageHandlers.extensions)])
+                },
+            ]))
+    }
+
+    private static let extensions: [JSONValue] = [
+        ("os-volume-actions", "VolumeActions"), ("os-admin-actions", "AdminActions"),
+        ("os-extended-snapshot-attributes", "ExtendedSnapshotAttributes"), ("os-vol-tenant-attr", "VolumeTenantAttribute"),
+        ("os-vol-host-attr", "VolumeHostAttribute"), ("os-vol-image-meta", "VolumeImageMetadata"),
+        ("os-types-manage", "TypesManage"), ("os-types-extra-specs", "TypesExtraSpecs"),
+        ("os-volume-type-access", "VolumeTypeAccess"), ("os-quota-sets", "Quotas"), ("os-used-limits", "UsedLimits"),
+        ("os-services", "Services"), ("os-availability-zone", "AvailabilityZones"), ("scheduler-stats", "Scheduler_stats"),
+    ].map { alias, name in
+        ["alias": .string(alias), "name": .string(name), "description": .string(name), "links": [], "updated": "2026-01-01T00:00:00+00:00"]
+    }
+
+    private func listServices(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let now = context.ambient.now
+        var scope: [SQL] = ["true"]
+        if let host = context.query["host"] { scope.append("host = \(host)") }
+        if let binary = context.query["binary"] ?? context.query["service"] { scope.append("kind = \(binary)") }
+        let condition = SQL.joined(scope, separator: " AND ")
+        let rows = try await database.read { connection in
+            try connection.query(
+                "SELECT host, kind, availability_zone, disabled, disabled_reason, seen_at FROM block_storage_services WHERE \(condition) ORDER BY kind, host"
+            ).map { row -> JSONValue in
+                let seen = try row.timestamp("seen_at")
+                let isUp = now - seen < BlockStorageHandlers.serviceLifetime
+                var service: JSONObject = [
+                    "binary": .string(try row.string("kind")), "host": .string(try row.string("host")),
+                    "zone": .string(try row.string("availability_zone")),
+                    "status": try row.bool("disabled") ? "disabled" : "enabled", "state": isUp ? "up" : "down",
+                    "updated_at": .string(seen.iso8601NoZone), "disabled_reason": JSONValue(try row.optionalString("disabled_reason")),
+                    "replication_status": "disabled", "active_backend_id": .null, "frozen": false,
+                ]
+                if context.version(atLeast: 3, 7) { service["cluster"] = .null }
+                if context.version(atLeast: 3, 49) { service["backend_state"] = isUp ? "up" : "down" }
+                return .object(service)
+            }
+        }
+        return .json(200, ["services": .array(rows)])
+    }
+
+    private func changeService(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let wish = context.parameter("change")
+        guard ["enable", "disable", "disable-log-reason"].contains(wish) else {
+            throw ResourceError.notFound("Unknown action: \(wish.prefix(64))")
+        }
+        let host = context.body["host"]?.stringValue ?? ""
+        guard let kind = context.body["binary"]?.stringValue ?? context.body["service"]?.stringValue else {
+            throw ResourceError.badRequest("Missing required element 'binary' in request body.")
+        }
+        let disabled = wish != "enable"
+        let reason = disabled ? context.body["disabled_reason"]?.stringValue : nil
+        if wish == "disable-log-reason", reason?.isEmpty ?? true {
+            throw ResourceError.badRequest("Disabled reason contains invalid characters or is too long.")
+        }
+        return try await context.write(database) { connection in
+            let touched = try connection.execute(
+                """
+                UPDATE block_storage_services SET disabled = \(disabled), disabled_reason = \(reason)
+                WHERE host = \(host) AND kind = \(kind)
+                """)
+            guard touched == 1 else { throw ResourceError.notFound("Service \(kind.prefix(64)) could not be found on host \(host.prefix(64)).") }
+            let answer: JSONValue = [
+                "host": .string(host), "service": .string(kind), "binary": .string(kind), "disabled": .bool(disabled),
+                "status": disabled ? "disabled" : "enabled", "disabled_reason": JSONValue(reason),
+            ]
+            return Change(.json(200, answer), "service", nil, content: answer)
+        }
+    }
+
+    private func pools(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let detail = context.query["detail"].flatMap { BodySchema.boolean($0) } ?? false
+        let capacity = try await driver.capacity()
+        let allocated = try await database.read { connection in
+            try connection.query(
+                "SELECT coalesce((SELECT sum(size) FROM volumes), 0) + coalesce((SELECT sum(size) FROM volume_snapshots), 0) AS gb"
+            )[0].int("gb")
+        }
+        var pool: JSONObject = ["name": .string(settings.pool)]
+        if detail {
+            pool["capabilities"] = [
+                "pool_name": .string(driver.name), "volume_backend_name": .string(driver.name), "storage_protocol": "file",
+                "driver_version": "1.0", "vendor_name": "Wolke", "total_capacity_gb": JSONValue(capacity.total),
+                "free_capacity_gb": JSONValue(capacity.free), "provisioned_capacity_gb": JSONValue(allocated),
+                "allocated_capacity_gb": JSONValue(allocated), "reserved_percentage": 0, "thin_provisioning_support": true,
+                "thick_provisioning_support": false, "max_over_subscription_ratio": "20.0", "multiattach": false,
+                "QoS_support": false, "timestamp": .string(context.ambient.now.iso8601NoZone), "filter_function": .null,
+                "goodness_function": .null,
+            ]
+        }
+        return .json(200, ["pools": [.object(pool)]])
+    }
+
+    // MARK: discovery
+
+    static let negotiation = VersionNegotiation(
+        minimum: Microversion(3, 0), maximum: Microversion(3, 70), serviceType: "volume")
+
+    var discoveryResource: Resource {
+        Resource(
+            "block storage",
+            routes: [
+                Route(.get, "/", action: nil, status: 300, "Versions") { versions($0, status: 300) },
+                Route(.get, "/v3", action: nil, "Version 3") { versions($0, status: 200) },
+            ])
+    }
+
+    private func versions(_ context: RequestContext, status: Int) -> Response {
+        let version: JSONValue = [
+            "id": "v3.0", "status": "CURRENT", "version": .string(BlockStorageHandlers.negotiation.maximum.description),
+            "min_version": .string(BlockStorageHandlers.negotiation.minimum.description), "updated": "2026-08-21T00:00:00Z",
+            "links": [
+                ["rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/"],
+                ["rel": "self", "href": .string(context.publicURL + "/v3/")],
+            ],
+            "media-types": [["base": "application/json", "type": "application/vnd.openstack.volume+json;version=3"]],
+        ]
+        return .json(status, ["versions": [version]])
+    }
+}

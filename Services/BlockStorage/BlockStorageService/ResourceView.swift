@@ -1,0 +1,153 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// A resource as Block Storage's clients see it: summaries, details, links and pages.
+struct ResourceView: Sendable {
+    /// `volumes`
+    let collection: String
+    /// `volume`
+    let member: String
+    let table: Table
+    /// Names of the fields of a summary list.
+    let summary: Set<String>
+    /// Fields that are left out where they have no value.
+    var optional: [Field] = []
+    var hasLinks = true
+
+    /// `{"volume": {…}}`, or nil where no row fits.
+    func response(
+        _ connection: Connection, _ context: RequestContext, status: Int = 200, where condition: SQL
+    ) throws -> Response? {
+        let fields = table.visible(context)
+        let rows = try table.query(connection, fields + optional, where: condition)
+        guard !rows.isEmpty else { return nil }
+        return .object(status) { object in
+            object.name(member)
+            render(rows, 0, fields, context, into: &object)
+        }
+    }
+
+    /// `{"volumes": […], "volumes_links": […]}`
+    func list(
+        _ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL, detail: Bool
+    ) throws -> Response {
+        let fields = table.visible(context, only: detail ? nil : summary)
+        let extra = detail ? optional : []
+        let page = try table.page(connection, context, request, fields: fields + extra, scope: scope)
+        return .object(capacity: 256 + page.count * 1024) { object in
+            object.arrayField(collection) { list in
+                for row in 0..<page.count { render(page.rows, row, fields, context, detail: detail, into: &list) }
+            }
+            if page.more, let last = Table.keyText(page.rows, row: page.count - 1) {
+                object.arrayField(collection + "_links") { list in
+                    list.object {
+                        $0.field("rel", "next")
+                        $0.field("href", context.nextLink(marker: last))
+                    }
+                }
+            }
+        }
+    }
+
+    private func render(
+        _ rows: Rows, _ row: Int, _ fields: [Field], _ context: RequestContext, detail: Bool = true,
+        into writer: inout JSONWriter
+    ) {
+        writer.object { object in
+            Table.render(rows, row: row, fields, into: &object)
+            if detail {
+                for (index, field) in optional.enumerated() {
+                    guard let bytes = rows.utf8(row: row, column: fields.count + index) else { continue }
+                    object.name(field.name)
+                    if case .json = field.kind { object.raw(bytes) } else { object.string(utf8: bytes) }
+                }
+            }
+            guard hasLinks, let id = Table.keyText(rows, row: row) else { return }
+            let project = context.urlProject
+            object.arrayField("links") { list in
+                for (rel, prefix) in [("self", "/v3"), ("bookmark", "")] {
+                    list.object {
+                        $0.field("rel", rel)
+                        $0.field("href", "\(context.publicURL)\(prefix)/\(project)/\(collection)/\(id)")
+                    }
+                }
+            }
+        }
+    }
+}
+
+extension RequestContext {
+    /// The project in links: that of the path, or the caller's.
+    var urlProject: String {
+        let inPath = parameter("project_id")
+        if !inPath.isEmpty { return Query.encode(inPath) }
+        do { return try caller.projectID ?? "" } catch { return "" }
+    }
+
+    /// The project that the request is about: the token's. Services act for the project in the path.
+    ///
+    /// - Throws: 400 where a path names another project, 403 without a project.
+    func project() throws -> String {
+        let caller = try caller
+        let inPath = parameter("project_id")
+        if !inPath.isEmpty, inPath != caller.projectID {
+            guard caller.has(role: "service") else {
+                throw ResourceError.badRequest("Malformed request url: the project '\(inPath.prefix(64))' is not the token's.")
+            }
+            return inPath
+        }
+        return try caller.requireProject()
+    }
+
+    /// A UUID of the path.
+    ///
+    /// - Throws: 404: what is no id cannot be found.
+    func identifier(_ name: String, of resource: String) throws -> String {
+        try uuidParameter(name, of: resource)
+    }
+
+    /// Paging, sorting and filters, as Block Storage's clients write them.
+    func volumeListRequest(filters: Set<String>) throws -> ListRequest {
+        var request = try listRequest(filters: filters)
+        if query["sort_dir"] == nil { request.sort = request.sort.map { ($0.name, true) } }
+        if let text = query["sort"] {
+            guard query["sort_key"] == nil, query["sort_dir"] == nil else {
+                throw ResourceError.badRequest("The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.")
+            }
+            request.sort = try text.split(separator: ",").map { item in
+                let parts = item.split(separator: ":", omittingEmptySubsequences: false)
+                let direction = parts.count == 2 ? parts[1] : "desc"
+                guard parts.count <= 2, direction == "asc" || direction == "desc" else {
+                    throw ResourceError.badRequest("Unknown sort direction '\(direction.prefix(64))'; it must be asc or desc.")
+                }
+                return (String(parts[0]), direction == "desc")
+            }
+        }
+        return request
+    }
+
+    /// What the caller sees of a list: its project, or everything where it may and wants to.
+    func listScope(_ project: String, allProjects action: String) throws -> SQL {
+        let wanted = query["all_tenants"] ?? query["all_projects"]
+        guard let wanted else { return "t.project_id = \(project)" }
+        guard let all = BodySchema.boolean(wanted) else {
+            throw ResourceError.badRequest("all_tenants must be a boolean, got '\(wanted.prefix(64))'.")
+        }
+        guard all, allows(action) else { return "t.project_id = \(project)" }
+        if let only = query["project_id"] { return "t.project_id = \(only)" }
+        return "true"
+    }
+}
+
+/// Both forms of every path: with the project and, from 3.67 on, without it.
+func bothPaths(_ routes: [Route]) -> [Route] {
+    routes.flatMap { route in
+        ["/v3/{project_id}", "/v3"].map { prefix in
+            Route(
+                route.method, prefix + route.path, key: route.bodyKey, action: route.action, rule: route.rule,
+                versions: route.versions, body: route.body, status: route.status, route.summary, handler: route.handler)
+        }
+    }
+}

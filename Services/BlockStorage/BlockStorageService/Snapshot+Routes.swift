@@ -1,0 +1,160 @@
+import Authorization
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+extension BlockStorageHandlers {
+    private static let createSchema = BodySchema.wrapped(
+        "snapshot",
+        .object([
+            .init("volume_id", .uuid, required: true), .init("name", .nullable(.text)),
+            .init("description", .nullable(.text)), .init("display_name", .nullable(.text)),
+            .init("display_description", .nullable(.text)), .init("metadata", .nullable(.stringMap)),
+            .init("force", .nullable(.boolean)),
+        ]))
+
+    private static let updateSchema = BodySchema.wrapped(
+        "snapshot",
+        .object([
+            .init("name", .nullable(.text)), .init("description", .nullable(.text)),
+            .init("display_name", .nullable(.text)), .init("display_description", .nullable(.text)),
+        ]))
+
+    var snapshotResource: Resource {
+        let read = BlockStorageHandlers.read
+        let write = BlockStorageHandlers.write
+        let admin = BlockStorageHandlers.admin
+        let one = "/snapshots/{snapshot_id}"
+        return Resource(
+            "snapshot", fields: Views.snapshots.table.fields,
+            routes: bothPaths(
+                [
+                    Route(.get, "/snapshots", action: "volume:get_all_snapshots", rule: read, "List snapshots") { try await listSnapshots($0, detail: false) },
+                    Route(.get, "/snapshots/detail", action: "volume:get_all_snapshots", rule: read, "List snapshots in detail") { try await listSnapshots($0, detail: true) },
+                    Route(.post, "/snapshots", action: "volume:create_snapshot", rule: write, body: .json(BlockStorageHandlers.createSchema), status: 202, "Create a snapshot", handler: createSnapshot),
+                    Route(.get, one, action: "volume:get_snapshot", rule: read, "Show a snapshot", handler: showSnapshot),
+                    Route(.put, one, action: "volume:update_snapshot", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Change a snapshot", handler: updateSnapshot),
+                    Route(.delete, one, action: "volume:delete_snapshot", rule: write, status: 202, "Delete a snapshot") { try await deleteSnapshot($0, force: false) },
+                    Route(.post, one + "/action", key: "os-force_delete", action: "volume_extension:snapshot_admin_actions:force_delete", rule: admin, body: .json(.wrapped("os-force_delete", .any)), status: 202, "Delete from any state") { try await deleteSnapshot($0, force: true) },
+                    Route(.post, one + "/action", key: "os-reset_status", action: "volume_extension:snapshot_admin_actions:reset_status", rule: admin, body: .json(.wrapped("os-reset_status", .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]))), status: 202, "Declare its state", handler: resetSnapshot),
+                ]
+                    + metadataRoutes(
+                        one + "/metadata", .snapshot, read: "volume:get_snapshot_metadata",
+                        write: "volume:update_snapshot_metadata", remove: "volume:delete_snapshot_metadata")))
+    }
+
+    private func response(
+        _ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200
+    ) throws -> Response {
+        guard
+            let response = try Views.snapshots.response(connection, context, status: status, where: "t.id = \(id)::uuid")
+        else { throw noSnapshot(id) }
+        return response
+    }
+
+    private func listSnapshots(_ context: RequestContext, detail: Bool) async throws -> Response {
+        let project = try context.project()
+        try context.authorize(target: .project(project))
+        let request = try context.volumeListRequest(filters: ["name", "status", "volume_id", "metadata", "id"])
+        let scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
+        return try await database.read { connection in
+            try Views.snapshots.list(connection, context, request, scope: scope, detail: detail)
+        }
+    }
+
+    private func showSnapshot(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("snapshot_id", of: "Snapshot")
+        return try await database.read { connection in
+            _ = try snapshot(connection, context, id, locked: false)
+            return try response(connection, context, id)
+        }
+    }
+
+    private func createSnapshot(_ context: RequestContext) async throws -> Response {
+        let project = try context.project()
+        let body = context.body["snapshot"] ?? [:]
+        let volumeID = body["volume_id"]?.stringValue.flatMap { UUID128($0) }?.description ?? ""
+        let id: SnapshotID = context.ambient.newID()
+        return try await context.write(database) { connection in
+            guard let volume = try BlockStorageStore.volume(connection, volumeID, locked: true),
+                context.allows("volume:get", target: .project(volume.projectID))
+            else {
+                try context.authorize(target: .project(project))
+                throw noVolume(volumeID)
+            }
+            let decision = try context.authorize(volume, target: .project(volume.projectID))
+            // The file of a running guest is never at rest: a copy of it would be of no use.
+            try volume.status.require(.snapshot, of: volume.id)
+            try quota.reserveSnapshot(connection, project: volume.projectID, size: volume.size)
+            let now = context.ambient.now
+            try connection.execute(
+                """
+                INSERT INTO volume_snapshots (id, volume_id, project_id, user_id, name, description, status, size,
+                    metadata, format, created_at, updated_at)
+                VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(decision.caller.userID),
+                    \(body["name"]?.stringValue ?? body["display_name"]?.stringValue),
+                    \(body["description"]?.stringValue ?? body["display_description"]?.stringValue), 'creating',
+                    \(volume.size), \(body["metadata"]?.objectValue ?? [:])::jsonb, \(volume.format.rawValue), \(now), \(now))
+                """)
+            try Workflows.start(
+                connection, workflows.snapshotCreate, subject: id.text, requestID: context.requestID,
+                ambient: context.ambient)
+            return change(try response(connection, context, id.text, status: 202), "snapshot", id.text)
+        }
+    }
+
+    private func updateSnapshot(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("snapshot_id", of: "Snapshot")
+        let body = context.body["snapshot"]?.objectValue ?? [:]
+        return try await context.write(database) { connection in
+            let snapshot = try snapshot(connection, context, id).value
+            guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
+            var assignments: [SQL] = []
+            if let name = body["name"] ?? body["display_name"] { assignments.append("name = \(name.stringValue)") }
+            if let text = body["description"] ?? body["display_description"] {
+                assignments.append("description = \(text.stringValue)")
+            }
+            assignments.append("updated_at = \(context.ambient.now), generation = generation + 1")
+            try connection.execute(
+                "UPDATE volume_snapshots SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(snapshot.id)::uuid")
+            return change(try response(connection, context, id), "snapshot", id)
+        }
+    }
+
+    private func deleteSnapshot(_ context: RequestContext, force: Bool) async throws -> Response {
+        let id = try context.identifier("snapshot_id", of: "Snapshot")
+        return try await context.write(database) { connection in
+            let snapshot = try snapshot(connection, context, id).value
+            if snapshot.status == .deleting { return Change(.empty(202), "snapshot", id) }
+            guard force || snapshot.status.isDeletable else {
+                throw ResourceError.badRequest("Invalid snapshot: Snapshot status must be available or error, but it is \(snapshot.status.rawValue).")
+            }
+            if try BlockStorageStore.isBeingCopied(connection, snapshot.id) {
+                throw ResourceError.badRequest("Invalid snapshot: A volume is being made from snapshot \(id).")
+            }
+            try BlockStorageStore.move(
+                connection, snapshot: id, from: SnapshotStatus.allCases, to: .deleting, now: context.ambient.now)
+            try Workflows.startOrIntend(
+                connection, workflows.snapshotDelete, intent: VolumeWorkflows.deleteIntent + "_snapshot", subject: id,
+                requestID: context.requestID, ambient: context.ambient)
+            return Change(.empty(202), "snapshot", id, content: ["status": "deleting"])
+        }
+    }
+
+    private func resetSnapshot(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("snapshot_id", of: "Snapshot")
+        let status = context.body["os-reset_status"]?["status"]?.stringValue.flatMap(SnapshotStatus.init) ?? .error
+        return try await context.write(database) { connection in
+            _ = try snapshot(connection, context, id)
+            guard try !Workflows.isActive(connection, subject: id) else {
+                throw ResourceError.badRequest("Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
+            }
+            try BlockStorageStore.move(
+                connection, snapshot: id, from: SnapshotStatus.allCases, to: status, now: context.ambient.now)
+            return Change(.empty(202), "snapshot", id, content: ["status": .string(status.rawValue)])
+        }
+    }
+}

@@ -1,0 +1,294 @@
+import Authorization
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+extension BlockStorageHandlers {
+    private static let createSchema = BodySchema.object(
+        [
+            .init(
+                "volume",
+                .object([
+                    .init("size", .nullable(.integer(min: 1, max: BlockStorageLimits.sizeMax))),
+                    .init("name", .nullable(.text)), .init("description", .nullable(.text)),
+                    .init("display_name", .nullable(.text)), .init("display_description", .nullable(.text)),
+                    .init("availability_zone", .nullable(.text)), .init("imageRef", .nullable(.text)),
+                    .init("image_id", .nullable(.text)), .init("snapshot_id", .nullable(.text)),
+                    .init("source_volid", .nullable(.text)), .init("volume_type", .nullable(.text)),
+                    .init("metadata", .nullable(.stringMap)), .init("multiattach", .nullable(.boolean)),
+                    .init("consistencygroup_id", .nullable(.text)), .init("group_id", .nullable(.text)),
+                    .init("backup_id", .nullable(.text)), .init("source_replica", .nullable(.text)),
+                    .init("status", .nullable(.text)), .init("user_id", .nullable(.text)),
+                    .init("project_id", .nullable(.text)), .init("attach_status", .nullable(.text)),
+                ]), required: true),
+            .init("OS-SCH-HNT:scheduler_hints", .nullable(.object([], additional: .allowed))),
+        ])
+
+    private static let updateSchema = BodySchema.wrapped(
+        "volume",
+        .object([
+            .init("name", .nullable(.text)), .init("description", .nullable(.text)),
+            .init("display_name", .nullable(.text)), .init("display_description", .nullable(.text)),
+            .init("metadata", .nullable(.stringMap)),
+        ]))
+
+    var volumeResource: Resource {
+        let read = BlockStorageHandlers.read
+        let write = BlockStorageHandlers.write
+        let one = "/volumes/{volume_id}"
+        return Resource(
+            "volume", fields: Views.volumes.table.fields,
+            routes: bothPaths(
+                [
+                    Route(.get, "/volumes", action: "volume:get_all", rule: read, "List volumes") { try await listVolumes($0, detail: false) },
+                    Route(.get, "/volumes/detail", action: "volume:get_all", rule: read, "List volumes in detail") { try await listVolumes($0, detail: true) },
+                    Route(.get, "/volumes/summary", action: "volume:get_all", rule: read, versions: VersionRange(from: Microversion(3, 12)), "Count volumes", handler: summarizeVolumes),
+                    Route(.post, "/volumes", action: "volume:create", rule: write, body: .json(BlockStorageHandlers.createSchema), status: 202, "Create a volume", handler: createVolume),
+                    Route(.get, one, action: "volume:get", rule: read, "Show a volume", handler: showVolume),
+                    Route(.put, one, action: "volume:update", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Change a volume", handler: updateVolume),
+                    Route(.delete, one, action: "volume:delete", rule: write, status: 202, "Delete a volume") { context in
+                        try await deleteVolume(context, force: context.query["force"].flatMap { BodySchema.boolean($0) } ?? false)
+                    },
+                ]
+                    + metadataRoutes(
+                        one + "/metadata", .volume, read: "volume:get_volume_metadata",
+                        write: "volume:update_volume_metadata", remove: "volume:delete_volume_metadata")))
+    }
+
+    // MARK: reading
+
+    private func listVolumes(_ context: RequestContext, detail: Bool) async throws -> Response {
+        let project = try context.project()
+        try context.authorize(target: .project(project))
+        var request = try context.volumeListRequest(filters: ["name", "status", "size", "availability_zone", "metadata", "bootable", "user_id", "volume_type", "id"])
+        // Volumes without a name have a place in the order too.
+        request.sort = request.sort.map { $0.name == "name" || $0.name == "display_name" ? ("display_order", $0.descending) : $0 }
+        var scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
+        if let part = context.query["name~"] {
+            guard context.version(atLeast: 3, 31) else { throw ResourceError.badRequest("'name~' is not a filter of this list.") }
+            scope = scope + " AND position(\(part) in coalesce(t.name, '')) > 0"
+        }
+        let (condition, wanted) = (scope, request)
+        return try await database.read { connection in
+            try Views.volumes(context).list(connection, context, wanted, scope: condition, detail: detail)
+        }
+    }
+
+    private func summarizeVolumes(_ context: RequestContext) async throws -> Response {
+        let project = try context.project()
+        try context.authorize(target: .project(project))
+        let scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
+        return try await database.read { connection in
+            let row = try connection.query(
+                "SELECT count(*) AS n, coalesce(sum(t.size), 0) AS size FROM volumes t WHERE \(scope)")[0]
+            var summary: JSONObject = ["total_count": JSONValue(try row.int("n")), "total_size": JSONValue(try row.int("size"))]
+            if context.version(atLeast: 3, 36) {
+                let rows = try connection.query(
+                    """
+                    SELECT m.key, json_agg(DISTINCT m.value) AS values FROM volumes t, jsonb_each_text(t.metadata) m
+                    WHERE \(scope) GROUP BY m.key ORDER BY m.key
+                    """)
+                summary["metadata"] = .object(JSONObject(try rows.map { (try $0.string("key"), try $0.json("values")) }))
+            }
+            return .json(200, ["volume-summary": .object(summary)])
+        }
+    }
+
+    private func showVolume(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("volume_id", of: "Volume")
+        return try await database.read { connection in
+            _ = try volume(connection, context, id, locked: false)
+            return try volumeResponse(connection, context, id)
+        }
+    }
+
+    // MARK: create
+
+    private func createVolume(_ context: RequestContext) async throws -> Response {
+        let project = try context.project()
+        let decision = try context.authorize(project, target: .project(project))
+        let body = context.body["volume"] ?? [:]
+        try refuseWhatIsNotThere(body)
+        let source = try volumeSource(body)
+        let id: VolumeID = context.ambient.newID()
+        return try await context.write(database) { connection in
+            let request = try resolve(connection, context, body, source, project: decision.value)
+            try quota.reserveVolume(connection, project: project, size: request.size)
+            let now = context.ambient.now
+            var sources: [String: String] = [:]
+            switch source {
+            case .blank: break
+            case .image(let id): sources["image"] = id
+            case .snapshot(let id): sources["snapshot"] = id
+            case .volume(let id): sources["volume"] = id
+            }
+            try connection.execute(
+                """
+                INSERT INTO volumes (id, project_id, user_id, name, description, status, size, bootable, volume_type_id,
+                    availability_zone, metadata, image_metadata, source_snapshot_id, source_volume_id, source_image_id,
+                    service_host, format, created_at, updated_at)
+                VALUES (\(id)::uuid, \(project), \(decision.caller.userID),
+                    \(body["name"]?.stringValue ?? body["display_name"]?.stringValue),
+                    \(body["description"]?.stringValue ?? body["display_description"]?.stringValue), 'creating',
+                    \(request.size), \(request.isBootable), \(request.typeID)::uuid, \(settings.availabilityZone),
+                    \(body["metadata"]?.objectValue ?? [:])::jsonb, \(request.imageMetadata.map { JSONValue.object($0) })::jsonb,
+                    \(sources["snapshot"])::uuid, \(sources["volume"])::uuid, \(sources["image"])::uuid,
+                    \(settings.serviceHost), \(settings.format.rawValue), \(now), \(now))
+                """)
+            try Workflows.start(
+                connection, workflows.create, subject: id.text, requestID: context.requestID, ambient: context.ambient)
+            return change(try volumeResponse(connection, context, id.text, status: 202), "volume", id.text)
+        }
+    }
+
+    /// - Throws: 400 naming what this cloud does not have.
+    private func refuseWhatIsNotThere(_ body: JSONValue) throws {
+        for name in ["consistencygroup_id", "group_id", "backup_id", "source_replica"] {
+            if let value = body[name]?.stringValue, !value.isEmpty {
+                throw ResourceError.badRequest("Invalid input for field/attribute \(name). Value: \(value.prefix(64)). There is no such resource in this cloud.")
+            }
+        }
+        if body["multiattach"]?.boolValue == true {
+            throw ResourceError.badRequest("Invalid input for field/attribute multiattach. The storage of this cloud attaches a volume to one server only.")
+        }
+        if let zone = body["availability_zone"]?.stringValue, !zone.isEmpty, zone != settings.availabilityZone {
+            throw ResourceError.badRequest("Invalid input received: Availability zone '\(zone.prefix(64))' is invalid.")
+        }
+    }
+
+    private func volumeSource(_ body: JSONValue) throws -> VolumeSource {
+        func id(_ name: String) throws -> String? {
+            guard let text = body[name]?.stringValue, !text.isEmpty else { return nil }
+            guard let uuid = UUID128(text) else {
+                throw ResourceError.badRequest("Invalid input for field/attribute \(name). Value: \(text.prefix(64)). It is not a 'uuid'.")
+            }
+            return uuid.description
+        }
+        let image = try id("imageRef") ?? id("image_id")
+        let sources: [VolumeSource] = [
+            image.map { .image($0) }, try id("snapshot_id").map { .snapshot($0) }, try id("source_volid").map { .volume($0) },
+        ].compactMap { $0 }
+        guard sources.count <= 1 else {
+            throw ResourceError.badRequest("A volume has one source at most: imageRef, snapshot_id or source_volid.")
+        }
+        return sources.first ?? .blank
+    }
+
+    private struct Resolved {
+        var size = 0
+        var isBootable = false
+        var typeID: String
+        var imageMetadata: JSONObject?
+    }
+
+    /// Looks up everything that the request names, in its own transaction.
+    private func resolve(
+        _ connection: Connection, _ context: RequestContext, _ body: JSONValue, _ source: VolumeSource, project: String
+    ) throws -> Resolved {
+        let type = body["volume_type"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
+        var result = Resolved(typeID: try typeID(connection, type ?? settings.defaultType, project: project))
+        let asked = body["size"]?.intValue
+        switch source {
+        case .blank: result.size = asked ?? 0
+        case .image(let id):
+            guard let image = try BlockStorageStore.image(connection, id, project: project) else {
+                throw ResourceError.badRequest("Invalid image identifier or unable to access requested image: \(id)")
+            }
+            result.size = asked ?? 0
+            if let asked { try image.check(volumeSize: asked) }
+            result.isBootable = true
+            result.imageMetadata = image.metadata
+        case .snapshot(let id):
+            guard let snapshot = try BlockStorageStore.snapshot(connection, id, locked: true),
+                context.allows("volume:get_snapshot", target: .project(snapshot.projectID))
+            else { throw noSnapshot(id) }
+            guard snapshot.status == .available else {
+                throw ResourceError.badRequest("Invalid snapshot: Originating snapshot status must be one of 'available' values, not '\(snapshot.status.rawValue)'.")
+            }
+            result.size = asked ?? snapshot.size
+            try require(result.size, atLeast: snapshot.size, of: "snapshot")
+            try inherit(connection, from: snapshot.volumeID.text, &result, type: type)
+        case .volume(let id):
+            guard let volume = try BlockStorageStore.volume(connection, id, locked: true),
+                context.allows("volume:get", target: .project(volume.projectID))
+            else { throw noVolume(id) }
+            try volume.status.require(.clone, of: volume.id)
+            result.size = asked ?? volume.size
+            try require(result.size, atLeast: volume.size, of: "source volume")
+            try inherit(connection, from: id, &result, type: type)
+        }
+        guard result.size >= 1 else {
+            throw ResourceError.badRequest("Invalid input received: Volume size 'None' must be an integer and greater than 0")
+        }
+        return result
+    }
+
+    private func require(_ size: Int, atLeast least: Int, of source: String) throws {
+        guard size >= least else {
+            throw ResourceError.badRequest("Invalid input received: Volume size '\(size)'GB cannot be smaller than the \(source) size \(least)GB. They must be >= original \(source) size.")
+        }
+    }
+
+    private func inherit(_ connection: Connection, from id: String, _ result: inout Resolved, type: String?) throws {
+        guard let volume = try BlockStorageStore.volume(connection, id) else { return }
+        result.isBootable = volume.isBootable
+        result.imageMetadata = volume.imageMetadata
+        if type == nil { result.typeID = volume.typeID }
+    }
+
+    // MARK: change and delete
+
+    private func updateVolume(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("volume_id", of: "Volume")
+        let body = context.body["volume"]?.objectValue ?? [:]
+        return try await context.write(database) { connection in
+            let volume = try volume(connection, context, id).value
+            guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
+            var assignments: [SQL] = []
+            if let name = body["name"] ?? body["display_name"] { assignments.append("name = \(name.stringValue)") }
+            if let text = body["description"] ?? body["display_description"] {
+                assignments.append("description = \(text.stringValue)")
+            }
+            if let metadata = body["metadata"]?.objectValue { assignments.append("metadata = \(metadata)::jsonb") }
+            assignments.append("updated_at = \(context.ambient.now), generation = generation + 1")
+            try connection.execute(
+                "UPDATE volumes SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(volume.id)::uuid")
+            return change(try volumeResponse(connection, context, id), "volume", id)
+        }
+    }
+
+    /// - Parameter force: an administrator's wish: from any state.
+    func deleteVolume(_ context: RequestContext, force: Bool) async throws -> Response {
+        let id = try context.identifier("volume_id", of: "Volume")
+        let cascade = context.query["cascade"].flatMap { BodySchema.boolean($0) } ?? false
+        return try await context.write(database) { connection in
+            let decision = try volume(connection, context, id)
+            let volume = decision.value
+            let forced = force && context.allows("volume:force_delete", target: .project(volume.projectID))
+            if force, !forced { try context.authorize(target: .project(volume.projectID), action: "volume:force_delete") }
+            if volume.status == .deleting { return Change(.empty(202), "volume", id) }
+            let attachments = try BlockStorageStore.attachments(connection, of: volume.id)
+            let snapshots = try BlockStorageStore.snapshots(connection, of: volume.id)
+            guard (forced || volume.status.allows(.delete)) && (attachments.isEmpty || forced && !attachments.contains { $0.status == .attached }),
+                snapshots.isEmpty || cascade && snapshots.allSatisfy({ $0.status.isDeletable && $0.status != .creating })
+            else {
+                throw ResourceError.badRequest(
+                    "Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer.")
+            }
+            try BlockStorageStore.requireIdle(connection, volume)
+            let now = context.ambient.now
+            for snapshot in snapshots {
+                try BlockStorageStore.move(
+                    connection, snapshot: snapshot.id.text, from: SnapshotStatus.allCases, to: .deleting, now: now)
+            }
+            try BlockStorageStore.set(connection, volume: volume.id, status: .deleting, now: now)
+            try Workflows.startOrIntend(
+                connection, workflows.delete, intent: VolumeWorkflows.deleteIntent, subject: id,
+                requestID: context.requestID, ambient: context.ambient)
+            return Change(.empty(202), "volume", id, content: ["status": "deleting"])
+        }
+    }
+}

@@ -1,0 +1,254 @@
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// The long operations on volumes. A process may die anywhere in them: steps look at what is there and go on.
+package struct VolumeWorkflows: Sendable {
+    static let service = "block_storage"
+    /// The intent that ends whatever is under way on a volume or snapshot.
+    static let deleteIntent = "delete"
+    private static let poll: Duration = .milliseconds(500)
+
+    let database: Database
+    let driver: any VolumeDriver
+    let quota: VolumeQuota
+    let ambient: Ambient
+    private let serviceHost: String
+
+    package init(database: Database, driver: any VolumeDriver, settings: BlockStorageSettings, ambient: Ambient) {
+        self.database = database
+        self.driver = driver
+        serviceHost = settings.serviceHost
+        quota = VolumeQuota(settings.quotas)
+        self.ambient = ambient
+    }
+
+    package var definitions: [WorkflowDefinition] {
+        [create, extend, delete, snapshotCreate, snapshotDelete]
+    }
+
+    /// What an intent starts; a volume's and a snapshot's subject are never the same.
+    package var intents: [String: WorkflowDefinition] {
+        [VolumeWorkflows.deleteIntent: delete, VolumeWorkflows.deleteIntent + "_snapshot": snapshotDelete]
+    }
+
+    // MARK: create
+
+    var create: WorkflowDefinition {
+        WorkflowDefinition(
+            service: VolumeWorkflows.service, kind: "volume_create",
+            steps: [
+                WorkflowStep("data", deadline: BlockStorageLimits.copyTimeMax) { context in
+                    guard let volume = try await volume(context) else { return .done }
+                    try await requireBackend()
+                    return try await makeData(volume) ? .next : .wait(VolumeWorkflows.poll)
+                } undo: { context in
+                    guard let volume = try await volume(context) else { return }
+                    try await driver.delete(volume.object)
+                },
+                WorkflowStep("publish") { context in
+                    let id = context.subjectID
+                    let now = context.now
+                    try await database.write {
+                        try BlockStorageStore.move($0, volume: id, from: [.creating, .downloading], to: .available, now: now)
+                    }
+                    return .next
+                },
+            ], interruptedBy: [VolumeWorkflows.deleteIntent]
+        ) { context, failure in
+            let now = ambient.now
+            try await database.write {
+                try BlockStorageStore.move(
+                    $0, volume: context.subjectID, from: [.creating, .downloading], to: .error,
+                    fault: failure.message, now: now)
+            }
+        }
+    }
+
+    private func volume(_ context: StepContext) async throws -> Volume? {
+        let id = context.subjectID
+        return try await database.read { try BlockStorageStore.volume($0, id) }
+    }
+
+    private func requireBackend() async throws {
+        let isDisabled = try await database.read { [serviceHost] connection in
+            try !connection.query(
+                "SELECT 1 AS one FROM block_storage_services WHERE host = \(serviceHost) AND disabled"
+            ).isEmpty
+        }
+        if isDisabled {
+            throw StepFailure("No valid backend was found: the storage is disabled by an operator.")
+        }
+    }
+
+    private func makeData(_ volume: Volume) async throws -> Bool {
+        do {
+            switch volume.source {
+            case .blank:
+                try await driver.create(volume.object)
+                return true
+            case .snapshot(let id):
+                guard let snapshot = try await database.read({ try BlockStorageStore.snapshot($0, id) }) else {
+                    throw StepFailure("The snapshot \(id) is gone.")
+                }
+                return try await driver.copy(snapshot.object, to: volume.object)
+            case .volume(let id):
+                guard let source = try await database.read({ try BlockStorageStore.volume($0, id) }) else {
+                    throw StepFailure("The source volume \(id) is gone.")
+                }
+                return try await driver.copy(source.object, to: volume.object)
+            case .image(let id):
+                let project = volume.projectID
+                guard let image = try await database.read({ try BlockStorageStore.image($0, id, project: project) }) else {
+                    throw StepFailure("The image \(id) is gone.")
+                }
+                return try await driver.fill(volume.object, from: image)
+            }
+        } catch let error as CommandError {
+            throw StepFailure("The volume's data could not be written.", details: error.description)
+        }
+    }
+
+    // MARK: extend
+
+    /// The frame has `size`, and what was reserved for it is `size` minus the volume's own.
+    var extend: WorkflowDefinition {
+        WorkflowDefinition(
+            service: VolumeWorkflows.service, kind: "volume_extend",
+            steps: [
+                WorkflowStep("resize") { context in
+                    guard let volume = try await volume(context), let size = context.frame["size"]?.intValue else { return .done }
+                    try await driver.extend(volume.object, to: size)
+                    return .next
+                },
+                WorkflowStep("publish") { context in
+                    let id = context.subjectID
+                    let size = context.frame["size"]?.intValue ?? 0
+                    let now = context.now
+                    try await database.write { connection in
+                        try connection.execute(
+                            "UPDATE volumes SET size = \(size) WHERE id = \(id)::uuid AND status = 'extending'")
+                        try BlockStorageStore.move(connection, volume: id, from: [.extending], to: .available, now: now)
+                    }
+                    return .next
+                },
+            ]
+        ) { context, failure in
+            let id = context.subjectID
+            let now = ambient.now
+            let size = context.frame["size"]?.intValue ?? 0
+            try await database.write { connection in
+                guard let volume = try BlockStorageStore.volume(connection, id, locked: true), volume.status == .extending
+                else { return }
+                try BlockStorageStore.move(
+                    connection, volume: id, from: [.extending], to: .errorExtending, fault: failure.message, now: now)
+                try quota.quota.release(
+                    connection, project: volume.projectID, [(VolumeQuota.gigabytes, size - volume.size)])
+            }
+        }
+    }
+
+    // MARK: delete
+
+    var delete: WorkflowDefinition {
+        WorkflowDefinition(
+            service: VolumeWorkflows.service, kind: "volume_delete",
+            steps: [
+                WorkflowStep("data") { context in
+                    let id = context.subjectID
+                    guard let volume = try await volume(context) else { return .done }
+                    let snapshots = try await database.read { try BlockStorageStore.snapshots($0, of: ID(id)) }
+                    for snapshot in snapshots { try await driver.delete(snapshot.object) }
+                    try await driver.delete(volume.object)
+                    return .next
+                },
+                WorkflowStep("row") { context in
+                    let id = context.subjectID
+                    try await database.write { try forget($0, id) }
+                    return .next
+                },
+            ], retriesForever: true
+        ) { _, _ in }
+    }
+
+    private func forget(_ connection: Connection, _ id: String) throws {
+        guard let volume = try BlockStorageStore.volume(connection, id, locked: true) else { return }
+        for snapshot in try BlockStorageStore.snapshots(connection, of: volume.id) {
+            try connection.execute("DELETE FROM volume_snapshots WHERE id = \(snapshot.id)::uuid")
+            try quota.releaseSnapshot(connection, project: snapshot.projectID, size: snapshot.size)
+        }
+        for attachment in try BlockStorageStore.attachments(connection, of: volume.id) {
+            try connection.execute("DELETE FROM volume_attachments WHERE id = \(attachment.id)::uuid")
+            if let server = attachment.serverID { try connection.notify(Workflows.wakeChannel, server) }
+        }
+        try connection.execute("DELETE FROM volumes WHERE id = \(id)::uuid")
+        try quota.releaseVolume(connection, project: volume.projectID, size: volume.size)
+    }
+
+    // MARK: snapshots
+
+    private func snapshot(_ context: StepContext) async throws -> Snapshot? {
+        let id = context.subjectID
+        return try await database.read { try BlockStorageStore.snapshot($0, id) }
+    }
+
+    var snapshotCreate: WorkflowDefinition {
+        WorkflowDefinition(
+            service: VolumeWorkflows.service, kind: "snapshot_create",
+            steps: [
+                WorkflowStep("data", deadline: BlockStorageLimits.copyTimeMax) { context in
+                    guard let snapshot = try await snapshot(context) else { return .done }
+                    guard let volume = try await database.read({ try BlockStorageStore.volume($0, snapshot.volumeID.text) })
+                    else { throw StepFailure("The volume \(snapshot.volumeID) is gone.") }
+                    do {
+                        return try await driver.copy(volume.object, to: snapshot.object) ? .next : .wait(VolumeWorkflows.poll)
+                    } catch let error as CommandError {
+                        throw StepFailure("The snapshot's data could not be written.", details: error.description)
+                    }
+                } undo: { context in
+                    guard let snapshot = try await snapshot(context) else { return }
+                    try await driver.delete(snapshot.object)
+                },
+                WorkflowStep("publish") { context in
+                    let id = context.subjectID
+                    let now = context.now
+                    try await database.write {
+                        try BlockStorageStore.move($0, snapshot: id, from: [.creating], to: .available, now: now)
+                    }
+                    return .next
+                },
+            ], interruptedBy: [VolumeWorkflows.deleteIntent + "_snapshot"]
+        ) { context, failure in
+            let now = ambient.now
+            try await database.write {
+                try BlockStorageStore.move(
+                    $0, snapshot: context.subjectID, from: [.creating], to: .error, fault: failure.message, now: now)
+            }
+        }
+    }
+
+    var snapshotDelete: WorkflowDefinition {
+        WorkflowDefinition(
+            service: VolumeWorkflows.service, kind: "snapshot_delete",
+            steps: [
+                WorkflowStep("data") { context in
+                    guard let snapshot = try await snapshot(context) else { return .done }
+                    try await driver.delete(snapshot.object)
+                    return .next
+                },
+                WorkflowStep("row") { context in
+                    let id = context.subjectID
+                    try await database.write { connection in
+                        guard let snapshot = try BlockStorageStore.snapshot(connection, id, locked: true) else { return }
+                        try connection.execute("DELETE FROM volume_snapshots WHERE id = \(id)::uuid")
+                        try quota.releaseSnapshot(connection, project: snapshot.projectID, size: snapshot.size)
+                    }
+                    return .next
+                },
+            ], retriesForever: true
+        ) { _, _ in }
+    }
+}

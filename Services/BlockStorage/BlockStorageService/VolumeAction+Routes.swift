@@ -1,0 +1,258 @@
+import Authorization
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// `POST /volumes/{id}/action`
+extension BlockStorageHandlers {
+    private func action(
+        _ key: String, _ action: String, rule: String = BlockStorageHandlers.write, _ schema: BodySchema,
+        status: Int = 202, _ summary: String,
+        _ handler: @escaping @Sendable (RequestContext, JSONValue) async throws -> Response
+    ) -> Route {
+        Route(
+            .post, "/volumes/{volume_id}/action", key: key, action: action, rule: rule,
+            body: .json(.wrapped(key, schema)), status: status, summary
+        ) { context in try await handler(context, context.body[key] ?? .null) }
+    }
+
+    var volumeActionResource: Resource {
+        let admin = BlockStorageHandlers.admin
+        let attaching = "rule:admin_required or role:service"
+        let size = BodySchema.integer(min: 1, max: BlockStorageLimits.sizeMax)
+        func object(_ properties: [BodySchema.Property]) -> BodySchema { .object(properties, additional: .allowed) }
+        return Resource(
+            "volume action",
+            routes: bothPaths([
+                action("os-extend", "volume:extend", object([.init("new_size", size, required: true)]), "Make larger", extend),
+                action("os-set_bootable", "volume_extension:volume_actions:set_bootable", object([.init("bootable", .boolean, required: true)]), status: 200, "Say whether it can be booted from", setBootable),
+                action("os-update_readonly_flag", "volume:update_readonly_flag", object([.init("readonly", .boolean, required: true)]), "Say whether it may be written", setReadOnly),
+                action("os-reset_status", "volume_extension:volume_admin_actions:reset_status", rule: admin, object([.init("status", .nullable(.text)), .init("attach_status", .nullable(.text)), .init("migration_status", .nullable(.text))]), "Declare its state", resetStatus),
+                action("os-force_delete", "volume:force_delete", rule: admin, .any, "Delete from any state") { context, _ in
+                    try await deleteVolume(context, force: true)
+                },
+                action("os-retype", "volume:retype", object([.init("new_type", .text, required: true), .init("migration_policy", .nullable(.enumeration(["never", "on-demand"])))]), "Give another type", retype),
+                action("os-reserve", "volume_extension:volume_actions:reserve", rule: attaching, .any, "Keep for a server") { context, _ in
+                    try await move(context, from: .available, to: .reserved)
+                },
+                action("os-unreserve", "volume_extension:volume_actions:unreserve", rule: attaching, .any, "Keep no longer") { context, _ in
+                    try await move(context, from: .reserved, to: .available)
+                },
+                action("os-begin_detaching", "volume_extension:volume_actions:begin_detaching", rule: attaching, .any, "Begin to detach") { context, _ in
+                    try await move(context, from: .inUse, to: .detaching)
+                },
+                action("os-roll_detaching", "volume_extension:volume_actions:roll_detaching", rule: attaching, .any, "Do not detach after all") { context, _ in
+                    try await move(context, from: .detaching, to: .inUse)
+                },
+                action("os-attach", "volume_extension:volume_actions:attach", rule: attaching, object([.init("instance_uuid", .nullable(.uuid)), .init("mountpoint", .text), .init("mode", .nullable(.enumeration(["rw", "ro"]))), .init("host_name", .nullable(.text))]), "Record an attachment", legacyAttach),
+                action("os-detach", "volume_extension:volume_actions:detach", rule: attaching, .nullable(object([.init("attachment_id", .nullable(.uuid))])), "Forget an attachment", legacyDetach),
+                action("os-initialize_connection", "volume_extension:volume_actions:initialize_connection", rule: attaching, object([.init("connector", .object([], additional: .allowed), required: true)]), status: 200, "Tell how a host reaches it", initializeConnection),
+                action("os-terminate_connection", "volume_extension:volume_actions:terminate_connection", rule: attaching, .any, "End a host's connection") { context, _ in
+                    let id = try context.identifier("volume_id", of: "Volume")
+                    return try await database.read { connection in
+                        _ = try volume(connection, context, id, locked: false)
+                        return .empty(202)
+                    }
+                },
+                action("os-set_image_metadata", "volume_extension:volume_image_metadata:set", object([.init("metadata", .object([], additional: .values(.text)), required: true)]), status: 200, "Add image metadata") { context, body in
+                    try await imageMetadata(context) { metadata in
+                        for member in body["metadata"]?.objectValue?.members ?? [] { metadata[member.name] = member.value }
+                    }
+                },
+                action("os-unset_image_metadata", "volume_extension:volume_image_metadata:remove", object([.init("key", .text, required: true)]), status: 200, "Remove image metadata") { context, body in
+                    let key = body["key"]?.stringValue ?? ""
+                    return try await imageMetadata(context) { metadata in
+                        guard metadata[key] != nil else { throw ResourceError.notFound("Metadata item \(key) was not found.") }
+                        metadata[key] = nil
+                    }
+                },
+                action("os-show_image_metadata", "volume_extension:volume_image_metadata:show", rule: BlockStorageHandlers.read, .any, status: 200, "Show image metadata") { context, _ in
+                    let id = try context.identifier("volume_id", of: "Volume")
+                    return try await database.read { connection in
+                        .json(200, ["metadata": .object(try volume(connection, context, id, locked: false).value.imageMetadata ?? [:])])
+                    }
+                },
+                action("os-volume_upload_image", "volume_extension:volume_actions:upload_image", .any, "Make an image of it") { context, _ in
+                    let id = try context.identifier("volume_id", of: "Volume")
+                    return try await database.read { connection in
+                        _ = try volume(connection, context, id, locked: false)
+                        throw ResourceError(.notImplemented, "Images cannot be made from volumes here.")
+                    }
+                },
+            ]))
+    }
+
+    /// Runs a change on the locked volume and answers `status` without a body.
+    private func changing(
+        _ context: RequestContext, status: Int = 202,
+        _ body: @escaping @Sendable (Connection, Authorized<Volume>) throws -> JSONValue?
+    ) async throws -> Response {
+        let id = try context.identifier("volume_id", of: "Volume")
+        return try await context.write(database) { connection in
+            let decision = try volume(connection, context, id)
+            return Change(.empty(status), "volume", id, content: try body(connection, decision))
+        }
+    }
+
+    private func extend(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
+        let size = body["new_size"]?.intValue ?? 0
+        return try await changing(context) { connection, decision in
+            let volume = decision.value
+            try volume.status.require(.extend, of: volume.id)
+            try BlockStorageStore.requireIdle(connection, volume)
+            guard size > volume.size else {
+                throw ResourceError.badRequest(
+                    "Invalid input received: New size for extend must be greater than current size. (current: \(volume.size), extended: \(size)).")
+            }
+            try quota.requireSize(connection, project: volume.projectID, size: size)
+            try quota.quota.reserve(connection, project: volume.projectID, [(VolumeQuota.gigabytes, size - volume.size)])
+            try BlockStorageStore.set(connection, volume: volume.id, status: .extending, now: context.ambient.now)
+            try Workflows.start(
+                connection, workflows.extend, subject: volume.id.text, frame: ["size": JSONValue(size)],
+                requestID: context.requestID, ambient: context.ambient)
+            return ["status": "extending", "new_size": JSONValue(size)]
+        }
+    }
+
+    private func setBootable(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
+        let bootable = body["bootable"]?.boolValue ?? false
+        return try await changing(context, status: 200) { connection, decision in
+            try connection.execute(
+                """
+                UPDATE volumes SET bootable = \(bootable), updated_at = \(context.ambient.now), generation = generation + 1
+                WHERE id = \(decision.value.id)::uuid
+                """)
+            return ["bootable": .bool(bootable)]
+        }
+    }
+
+    private func setReadOnly(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
+        let readOnly = body["readonly"]?.boolValue ?? false
+        return try await changing(context) { connection, decision in
+            try decision.value.status.require(.setReadOnly, of: decision.value.id)
+            try connection.execute(
+                """
+                UPDATE volumes SET read_only = \(readOnly), updated_at = \(context.ambient.now), generation = generation + 1
+                WHERE id = \(decision.value.id)::uuid
+                """)
+            return ["read_only": .bool(readOnly)]
+        }
+    }
+
+    private func resetStatus(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
+        guard let status = body["status"]?.stringValue?.lowercased(), VolumeStatus.declarable.contains(status) else {
+            throw ResourceError.badRequest("Must specify 'status' as one of \(VolumeStatus.declarable.sorted()).")
+        }
+        return try await changing(context) { connection, decision in
+            let volume = decision.value
+            guard try !Workflows.isActive(connection, subject: volume.id.text) else {
+                throw ResourceError.badRequest("Invalid volume: Work on the volume \(volume.id) is under way; it will end in a state of its own.")
+            }
+            try BlockStorageStore.set(
+                connection, volume: volume.id, status: VolumeStatus(rawValue: status) ?? .error, now: context.ambient.now)
+            return ["status": .string(status)]
+        }
+    }
+
+    private func retype(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
+        let name = body["new_type"]?.stringValue ?? ""
+        return try await changing(context) { connection, decision in
+            let volume = decision.value
+            try volume.status.require(.retype, of: volume.id)
+            let type = try typeID(connection, name, project: volume.projectID)
+            guard type != volume.typeID else {
+                throw ResourceError.badRequest("Invalid input received: New volume_type same as original: \(name.prefix(255)).")
+            }
+            // All types of this service have the same storage: nothing moves.
+            try connection.execute(
+                """
+                UPDATE volumes SET volume_type_id = \(type)::uuid, updated_at = \(context.ambient.now),
+                    generation = generation + 1 WHERE id = \(volume.id)::uuid
+                """)
+            return ["volume_type_id": .string(type)]
+        }
+    }
+
+    private func move(_ context: RequestContext, from: VolumeStatus, to: VolumeStatus) async throws -> Response {
+        try await changing(context) { connection, decision in
+            let volume = decision.value
+            if from == .available { try BlockStorageStore.requireIdle(connection, volume) }
+            guard volume.status == from else {
+                throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) status must be \(from.rawValue), but the current status is \(volume.status.rawValue).")
+            }
+            try BlockStorageStore.set(connection, volume: volume.id, status: to, now: context.ambient.now)
+            return ["status": .string(to.rawValue)]
+        }
+    }
+
+    private func initializeConnection(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
+        let id = try context.identifier("volume_id", of: "Volume")
+        return try await database.read { connection in
+            let volume = try volume(connection, context, id, locked: false).value
+            return .json(200, ["connection_info": .object(driver.connection(volume.object, readOnly: volume.isReadOnly))])
+        }
+    }
+
+    private func legacyAttach(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
+        guard let server = body["instance_uuid"]?.stringValue.flatMap({ UUID128($0) })?.description else {
+            throw ResourceError.badRequest("Invalid request to attach volume to an invalid target: instance_uuid is needed.")
+        }
+        return try await changing(context) { connection, decision in
+            let volume = decision.value
+            guard volume.status == .available || volume.status == .reserved || volume.status == .attaching,
+                try BlockStorageStore.attachments(connection, of: volume.id).isEmpty
+            else { throw ResourceError.badRequest("Invalid volume: Volume status must be available, reserved or attaching, but it is \(volume.status.rawValue).") }
+            try BlockStorageStore.requireIdle(connection, volume)
+            let now = context.ambient.now
+            let mode = body["mode"]?.stringValue ?? "rw"
+            let info = driver.connection(volume.object, readOnly: volume.isReadOnly || mode == "ro")
+            try connection.execute(
+                """
+                INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, mode, device, host, connection,
+                    attached_at, created_at, updated_at)
+                VALUES (\(context.ambient.newUUID()), \(volume.id)::uuid, \(volume.projectID), \(server)::uuid, 'attached',
+                    \(mode), \(body["mountpoint"]?.stringValue), \(body["host_name"]?.stringValue), \(info)::jsonb, \(now),
+                    \(now), \(now))
+                """)
+            try BlockStorageStore.settle(connection, volume.id, server: server, now: now)
+            return ["status": "in-use", "server_id": .string(server)]
+        }
+    }
+
+    private func legacyDetach(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
+        let wanted = body["attachment_id"]?.stringValue.flatMap { UUID128($0) }?.description
+        return try await changing(context) { connection, decision in
+            let volume = decision.value
+            let attachments = try BlockStorageStore.attachments(connection, of: volume.id)
+            guard let attachment = wanted.map({ id in attachments.first { $0.id.text == id } }) ?? attachments.first else {
+                throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) has no such attachment.")
+            }
+            try connection.execute("DELETE FROM volume_attachments WHERE id = \(attachment.id)::uuid")
+            try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: context.ambient.now)
+            return ["attachment_id": .string(attachment.id.text)]
+        }
+    }
+
+    private func imageMetadata(
+        _ context: RequestContext, _ body: @escaping @Sendable (inout JSONObject) throws -> Void
+    ) async throws -> Response {
+        let id = try context.identifier("volume_id", of: "Volume")
+        return try await context.write(database) { connection in
+            var metadata = try volume(connection, context, id).value.imageMetadata ?? [:]
+            try body(&metadata)
+            guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
+                throw ResourceError(.tooLarge, "Image metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
+            }
+            try connection.execute(
+                """
+                UPDATE volumes SET image_metadata = \(metadata)::jsonb, updated_at = \(context.ambient.now),
+                    generation = generation + 1 WHERE id = \(id)::uuid
+                """)
+            let answer: JSONValue = ["metadata": .object(metadata)]
+            return Change(.json(200, answer), "volume", id, content: answer)
+        }
+    }
+}

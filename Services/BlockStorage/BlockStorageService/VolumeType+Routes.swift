@@ -1,0 +1,290 @@
+import Authorization
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+extension BlockStorageHandlers {
+    private static let properties: [BodySchema.Property] = [
+        .init("description", .nullable(.text)), .init("is_public", .nullable(.boolean)),
+        .init("os-volume-type-access:is_public", .nullable(.boolean)),
+    ]
+    private static let createSchema = BodySchema.wrapped(
+        "volume_type",
+        .object(properties + [.init("name", .name, required: true), .init("extra_specs", .nullable(.stringMap))]))
+    private static let updateSchema = BodySchema.wrapped(
+        "volume_type", .object(properties + [.init("name", .nullable(.name))]))
+
+    var typeResource: Resource {
+        let read = "rule:admin_required or role:service or role:reader"
+        let admin = BlockStorageHandlers.admin
+        let one = "/types/{type_id}"
+        let specs = one + "/extra_specs"
+        let access = BodySchema.object([.init("project", .identifier, required: true)])
+        return Resource(
+            "volume type", fields: Views.types.table.fields,
+            routes: bothPaths([
+                Route(.get, "/types", action: "volume_extension:type_get_all", rule: read, "List types", handler: listTypes),
+                Route(.post, "/types", action: "volume_extension:type_create", rule: admin, body: .json(BlockStorageHandlers.createSchema), "Create a type", handler: createType),
+                Route(.get, one, action: "volume_extension:type_get", rule: read, "Show a type", handler: showType),
+                Route(.put, one, action: "volume_extension:type_update", rule: admin, body: .json(BlockStorageHandlers.updateSchema), "Change a type", handler: updateType),
+                Route(.delete, one, action: "volume_extension:type_delete", rule: admin, status: 202, "Delete a type", handler: deleteType),
+                Route(.get, one + "/encryption", action: "volume_extension:volume_type_encryption:get", rule: admin, "Encryption of a type: none") { context in
+                    try context.authorize(target: .none)
+                    return try await database.read { connection in
+                        _ = try type(connection, context.parameter("type_id"))
+                        return .json(200, [:])
+                    }
+                },
+                Route(.get, specs, action: "volume_extension:types_extra_specs:index", rule: admin, "List extra specs") { context in
+                    try context.authorize(target: .none)
+                    return try await database.read { .json(200, ["extra_specs": .object(try type($0, context.parameter("type_id")).specs)]) }
+                },
+                Route(.post, specs, action: "volume_extension:types_extra_specs:create", rule: admin, body: .json(.object([.init("extra_specs", .stringMap, required: true)])), "Add extra specs") { context in
+                    let new = context.body["extra_specs"]?.objectValue ?? [:]
+                    return try await changeSpecs(context, { specs in
+                        for member in new.members { specs[member.name] = member.value }
+                    }, answer: .json(200, ["extra_specs": .object(new)]))
+                },
+                Route(.get, specs + "/{key}", action: "volume_extension:types_extra_specs:show", rule: admin, "Show an extra spec") { context in
+                    try context.authorize(target: .none)
+                    let key = context.parameter("key")
+                    return try await database.read { connection in
+                        guard let value = try type(connection, context.parameter("type_id")).specs[key] else { throw noSpec(key) }
+                        return .json(200, .object(JSONObject([(key, value)])))
+                    }
+                },
+                Route(.put, specs + "/{key}", action: "volume_extension:types_extra_specs:update", rule: admin, body: .json(.stringMap), "Set an extra spec") { context in
+                    let key = context.parameter("key")
+                    guard let body = context.body.objectValue, body.count == 1, let value = body[key] else {
+                        try context.authorize(target: .none)
+                        throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
+                    }
+                    return try await changeSpecs(context, { $0[key] = value }, answer: .json(200, .object(body)))
+                },
+                Route(.delete, specs + "/{key}", action: "volume_extension:types_extra_specs:delete", rule: admin, status: 202, "Remove an extra spec") { context in
+                    let key = context.parameter("key")
+                    return try await changeSpecs(context, { specs in
+                        guard specs[key] != nil else { throw noSpec(key) }
+                        specs[key] = nil
+                    }, answer: .empty(202))
+                },
+                Route(.get, one + "/os-volume-type-access", action: "volume_extension:volume_type_access:get_all_for_type", rule: admin, "List projects with access", handler: listAccess),
+                Route(.post, one + "/action", key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess", rule: admin, body: .json(.wrapped("addProjectAccess", access)), status: 202, "Give access") { context in
+                    let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
+                    return try await changeAccess(context) { connection, type in
+                        let added = try connection.query(
+                            """
+                            INSERT INTO volume_type_access (volume_type_id, project_id) VALUES (\(type)::uuid, \(project))
+                            ON CONFLICT DO NOTHING RETURNING project_id
+                            """)
+                        guard !added.isEmpty else {
+                            throw ResourceError.conflict("Volume type access for \(type) / \(project.prefix(64)) combination already exists.")
+                        }
+                    }
+                },
+                Route(.post, one + "/action", key: "removeProjectAccess", action: "volume_extension:volume_type_access:removeProjectAccess", rule: admin, body: .json(.wrapped("removeProjectAccess", access)), status: 202, "Take access") { context in
+                    let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
+                    return try await changeAccess(context) { connection, type in
+                        let removed = try connection.execute(
+                            "DELETE FROM volume_type_access WHERE volume_type_id = \(type)::uuid AND project_id = \(project)")
+                        guard removed == 1 else {
+                            throw ResourceError.notFound("Volume type access not found for \(type) / \(project.prefix(64)) combination.")
+                        }
+                    }
+                },
+            ]))
+    }
+
+    // MARK: looking up
+
+    private struct TypeRecord {
+        let id: String
+        let isPublic: Bool
+        let specs: JSONObject
+    }
+
+    private func noType(_ id: String) -> ResourceError { .notFound("Volume type \(id.prefix(255)) could not be found.") }
+    private func noSpec(_ key: String) -> ResourceError { .notFound("Volume type has no extra specs with key \(key.prefix(64)).") }
+
+    /// By id, or `default`.
+    private func type(_ connection: Connection, _ id: String) throws -> TypeRecord {
+        let condition: SQL =
+            if id == "default" { "name = \(settings.defaultType)" } else if let uuid = UUID128(id) { "id = \(uuid)" } else { throw noType(id) }
+        guard let row = try connection.query("SELECT id, is_public, extra_specs FROM volume_types WHERE \(condition)").first else {
+            throw noType(id)
+        }
+        return TypeRecord(
+            id: try row.string("id"), isPublic: try row.bool("is_public"), specs: try row.object("extra_specs"))
+    }
+
+    /// The id of a type that the project may use, by name or id.
+    ///
+    /// - Throws: 404.
+    func typeID(_ connection: Connection, _ name: String, project: String) throws -> String {
+        let rows = try connection.query(
+            """
+            SELECT id FROM volume_types y WHERE (y.name = \(name) OR y.id::text = \(name))
+            AND (y.is_public OR EXISTS (SELECT 1 FROM volume_type_access a
+                WHERE a.volume_type_id = y.id AND a.project_id = \(project)))
+            """)
+        guard let row = rows.first else {
+            throw ResourceError.notFound("Volume type with name \(name.prefix(255)) could not be found.")
+        }
+        return try row.string("id")
+    }
+
+    private func visibleTypes(_ context: RequestContext) throws -> SQL {
+        if context.allows("volume_extension:see_all_types") { return "true" }
+        let project = try context.caller.projectID ?? ""
+        return "(t.is_public OR EXISTS (SELECT 1 FROM volume_type_access a WHERE a.volume_type_id = t.id AND a.project_id = \(project)))"
+    }
+
+    // MARK: handlers
+
+    private func listTypes(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let request = try context.volumeListRequest(filters: ["name"])
+        var scope = try visibleTypes(context)
+        switch context.query["is_public"] {
+        case nil where context.allows("volume_extension:see_all_types"): scope = scope + " AND t.is_public"
+        case nil, "None": break
+        case let text?:
+            guard let wanted = BodySchema.boolean(text) else {
+                throw ResourceError.badRequest("Invalid is_public filter [\(text.prefix(64))]")
+            }
+            scope = scope + " AND t.is_public = \(wanted)"
+        }
+        let condition = scope
+        return try await database.read { connection in
+            try Views.types.list(connection, context, request, scope: condition, detail: true)
+        }
+    }
+
+    private func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
+        let condition = try visibleTypes(context) + " AND t.id = \(id)::uuid"
+        guard let response = try Views.types.response(connection, context, where: condition) else { throw noType(id) }
+        return response
+    }
+
+    private func showType(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        return try await database.read { connection in
+            try response(connection, context, try type(connection, context.parameter("type_id")).id)
+        }
+    }
+
+    private func createType(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let body = context.body["volume_type"] ?? [:]
+        let name = body["name"]?.stringValue ?? ""
+        let isPublic = body["os-volume-type-access:is_public"]?.boolValue ?? body["is_public"]?.boolValue ?? true
+        let id = context.ambient.newUUID().description
+        return try await context.write(database) { connection in
+            let inserted = try connection.query(
+                """
+                INSERT INTO volume_types (id, name, description, is_public, extra_specs, created_at)
+                VALUES (\(id)::uuid, \(name), \(body["description"]?.stringValue), \(isPublic),
+                    \(body["extra_specs"]?.objectValue ?? [:])::jsonb, \(context.ambient.now))
+                ON CONFLICT (name) DO NOTHING RETURNING id
+                """)
+            guard !inserted.isEmpty else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
+            return change(try response(connection, context, id), "volume_type", id)
+        }
+    }
+
+    private func updateType(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let body = context.body["volume_type"]?.objectValue ?? [:]
+        return try await context.write(database) { connection in
+            let id = try type(connection, context.parameter("type_id")).id
+            guard !body.isEmpty else { throw ResourceError.badRequest("Specify volume type name, description, is_public or a combination thereof.") }
+            var assignments: [SQL] = ["updated_at = \(context.ambient.now)"]
+            if let name = body["name"]?.stringValue {
+                let taken = try connection.query("SELECT 1 AS one FROM volume_types WHERE name = \(name) AND id <> \(id)::uuid")
+                guard taken.isEmpty else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
+                assignments.append("name = \(name)")
+            }
+            if let text = body["description"] { assignments.append("description = \(text.stringValue)") }
+            if let flag = (body["is_public"] ?? body["os-volume-type-access:is_public"])?.boolValue {
+                assignments.append("is_public = \(flag)")
+            }
+            try connection.execute(
+                "UPDATE volume_types SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(id)::uuid")
+            return change(try response(connection, context, id), "volume_type", id)
+        }
+    }
+
+    private func deleteType(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        return try await context.write(database) { connection in
+            let id = try type(connection, context.parameter("type_id")).id
+            let used = try connection.query(
+                """
+                SELECT (SELECT count(*) FROM volumes WHERE volume_type_id = \(id)::uuid) AS n,
+                    EXISTS (SELECT 1 FROM volume_types WHERE id = \(id)::uuid AND name = \(settings.defaultType)) AS is_default
+                """)[0]
+            guard try !used.bool("is_default") else {
+                throw ResourceError.badRequest("The volume type \(id) is the default volume type and cannot be deleted.")
+            }
+            guard try used.int("n") == 0 else {
+                throw ResourceError.badRequest("Target volume type is still in use.")
+            }
+            try connection.execute("DELETE FROM volume_types WHERE id = \(id)::uuid")
+            return Change(.empty(202), "volume_type", id)
+        }
+    }
+
+    private func changeSpecs(
+        _ context: RequestContext, _ body: @escaping @Sendable (inout JSONObject) throws -> Void, answer: Response
+    ) async throws -> Response {
+        try context.authorize(target: .none)
+        return try await context.write(database) { connection in
+            let found = try type(connection, context.parameter("type_id"))
+            var specs = found.specs
+            try body(&specs)
+            guard specs.count <= BlockStorageLimits.metadataItemsMax else {
+                throw ResourceError.badRequest("A type has at most \(BlockStorageLimits.metadataItemsMax) extra specs.")
+            }
+            try connection.execute(
+                "UPDATE volume_types SET extra_specs = \(specs)::jsonb, updated_at = \(context.ambient.now) WHERE id = \(found.id)::uuid")
+            return Change(answer, "volume_type", found.id, content: ["extra_specs": .object(specs)])
+        }
+    }
+
+    private func listAccess(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        return try await database.read { connection in
+            let found = try type(connection, context.parameter("type_id"))
+            guard !found.isPublic else { throw ResourceError.notFound("Access list not available for public volume types.") }
+            let rows = try connection.query(
+                "SELECT project_id FROM volume_type_access WHERE volume_type_id = \(found.id)::uuid ORDER BY project_id")
+            return try .object { object in
+                try object.arrayField("volume_type_access") { list in
+                    for row in rows {
+                        let project = try row.string("project_id")
+                        list.object {
+                            $0.field("volume_type_id", found.id)
+                            $0.field("project_id", project)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    private func changeAccess(
+        _ context: RequestContext, _ body: @escaping @Sendable (Connection, String) throws -> Void
+    ) async throws -> Response {
+        try context.authorize(target: .none)
+        return try await context.write(database) { connection in
+            let found = try type(connection, context.parameter("type_id"))
+            guard !found.isPublic else {
+                throw ResourceError.conflict("Type access modification is not applicable to public volume type.")
+            }
+            try body(connection, found.id)
+            return Change(.empty(202), "volume_type", found.id)
+        }
+    }
+}

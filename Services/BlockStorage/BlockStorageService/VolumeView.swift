@@ -1,0 +1,141 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Volumes, snapshots, attachments and types as clients see them.
+enum Views {
+    private static func since(_ minor: Int) -> VersionRange { VersionRange(from: Microversion(3, minor)) }
+    private static let admin = "volume:see_operator_fields"
+
+    private static func attachments(hosts: Bool) -> String {
+        """
+        coalesce((SELECT json_agg(json_build_object('id', a.volume_id, 'attachment_id', a.id, 'volume_id', a.volume_id,
+            'server_id', a.server_id, 'host_name', \(hosts ? "a.host" : "NULL::text"), 'device', a.device, 'attached_at',
+            to_char(a.attached_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')) ORDER BY a.created_at)
+            FROM volume_attachments a WHERE a.volume_id = t.id AND a.status = 'attached'), '[]')
+        """
+    }
+
+    private static func volume(hosts: Bool) -> ResourceView {
+        ResourceView(
+            collection: "volumes", member: "volume",
+            table: Table(
+                "volumes t JOIN volume_types y ON y.id = t.volume_type_id",
+                defaultSort: [("created_at", true)],
+                fields: [
+                    Field("id", filter: .equals, sortable: true),
+                    Field("name", .text, "t.name", filter: .equals, sortable: false),
+                    Field("status", filter: .equals, sortable: true), Field("size", .number, filter: .equals, sortable: true),
+                    Field("availability_zone", filter: .equals, sortable: true),
+                    Field("created_at", .timestampMicroseconds, sortable: true),
+                    Field("updated_at", .timestampMicroseconds, sortable: true),
+                    Field("attachments", .json, attachments(hosts: hosts)), Field("description"),
+                    Field("volume_type", .text, "y.name", filter: .equals),
+                    Field("snapshot_id", .text, "t.source_snapshot_id"), Field("source_volid", .text, "t.source_volume_id"),
+                    Field("metadata", .json, filter: .custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }),
+                    Field("user_id", filter: .equals),
+                    Field("bootable", .text, "CASE WHEN t.bootable THEN 'true' ELSE 'false' END", filter: .custom { value in
+                        guard let wanted = BodySchema.boolean(value) else {
+                            throw ResourceError.badRequest("'\(value.prefix(64))' is not a boolean for the filter 'bootable'.")
+                        }
+                        return "t.bootable = \(wanted)"
+                    }, sortable: true),
+                    Field("encrypted", .boolean, "false"), Field("replication_status", .text, "NULL::text"),
+                    Field("consistencygroup_id", .text, "NULL::text"), Field("multiattach", .boolean),
+                    Field("migration_status", .text, "NULL::text"),
+                    Field("os-vol-tenant-attr:tenant_id", .text, "t.project_id"),
+                    Field("os-vol-host-attr:host", .text, "t.service_host || '#file'", visibleBy: admin),
+                    Field("os-vol-mig-status-attr:migstat", .text, "NULL::text", visibleBy: admin),
+                    Field("os-vol-mig-status-attr:name_id", .text, "NULL::text", visibleBy: admin),
+                    Field("group_id", .text, "NULL::text", versions: since(13)),
+                    Field("provider_id", .text, "NULL::text", versions: since(21), visibleBy: admin),
+                    Field("service_uuid", .text, "NULL::text", versions: since(48)),
+                    Field("shared_targets", .boolean, "false", versions: since(48)),
+                    Field("cluster_name", .text, "NULL::text", versions: since(61), visibleBy: admin),
+                    Field("volume_type_id", versions: since(63)),
+                    Field("consumes_quota", .boolean, "true", versions: since(65)),
+                    Field("display_order", .text, "coalesce(t.name, '')", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+                ]),
+            summary: ["id", "name"], optional: [Field("volume_image_metadata", .json, "t.image_metadata")])
+    }
+
+    static let volumes = volume(hosts: false)
+    static let volumesForOperators = volume(hosts: true)
+
+    static func volumes(_ context: RequestContext) -> ResourceView {
+        context.allows(admin) ? volumesForOperators : volumes
+    }
+
+    static let snapshots = ResourceView(
+        collection: "snapshots", member: "snapshot",
+        table: Table(
+            "volume_snapshots t", defaultSort: [("created_at", true)],
+            fields: [
+                Field("id", filter: .equals, sortable: true), Field("name", .text, "t.name", filter: .equals),
+                Field("description"), Field("volume_id", filter: .equals, sortable: true),
+                Field("status", filter: .equals, sortable: true), Field("size", .number, sortable: true),
+                Field("created_at", .timestampMicroseconds, sortable: true),
+                Field("updated_at", .timestampMicroseconds, sortable: true),
+                Field("metadata", .json, filter: .custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }),
+                Field("os-extended-snapshot-attributes:progress", .text, "CASE WHEN t.status = 'available' THEN '100%' ELSE '0%' END"),
+                Field("os-extended-snapshot-attributes:project_id", .text, "t.project_id"),
+                Field("group_snapshot_id", .text, "NULL::text", versions: since(14)),
+                Field("user_id", versions: since(41)), Field("consumes_quota", .boolean, "true", versions: since(65)),
+            ]),
+        summary: ["id", "name", "description", "volume_id", "status", "size", "created_at", "updated_at", "metadata"],
+        hasLinks: false)
+
+    private static func time(_ column: String) -> String {
+        "to_char(t.\(column) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+    }
+
+    static let attachments = ResourceView(
+        collection: "attachments", member: "attachment",
+        table: Table(
+            "volume_attachments t", defaultSort: [("created_at", true)],
+            fields: [
+                Field("id", filter: .equals, sortable: true), Field("status", filter: .equals, sortable: true),
+                Field("instance", .text, "t.server_id", filter: .equals), Field("volume_id", filter: .equals),
+                Field("attached_at", .text, "coalesce(\(time("attached_at")), '')"), Field("detached_at", .text, "''"),
+                Field("attach_mode", .text, "t.mode"),
+                Field("connection_info", .json, "coalesce(t.connection, '{}')", visibleBy: "volume:see_connections"),
+                Field("instance_id", .text, "t.server_id", filter: .equals, versions: VersionRange(from: Microversion(99, 0))),
+                Field("created_at", .text, "t.created_at", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+            ]),
+        summary: ["id", "status", "instance", "volume_id"], hasLinks: false)
+
+    static let types = ResourceView(
+        collection: "volume_types", member: "volume_type",
+        table: Table(
+            "volume_types t", defaultSort: [("created_at", true)],
+            fields: [
+                Field("id", sortable: true), Field("name", filter: .equals, sortable: true), Field("description"),
+                Field("is_public", .boolean), Field("os-volume-type-access:is_public", .boolean, "t.is_public"),
+                Field("extra_specs", .json, visibleBy: "volume_extension:types_extra_specs:read_sensitive"),
+                Field("qos_specs_id", .text, "NULL::text", visibleBy: "volume_extension:types_extra_specs:read_sensitive"),
+                Field("created_at", .text, "t.created_at", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+            ]),
+        summary: [], hasLinks: false)
+}
+
+/// `metadata={"k": "v"}` of a list; clients also write it as a Python dictionary.
+enum MetadataFilter {
+    /// - Throws: 400 for what is no map of texts.
+    static func parse(_ text: String) throws -> String {
+        for candidate in [text, text.replacing("'", with: "\"")] {
+            if let value = parsed(candidate) { return value }
+        }
+        throw ResourceError.badRequest("The filter 'metadata' must be an object of texts, not '\(text.prefix(64))'.")
+    }
+
+    private static func parsed(_ text: String) -> String? {
+        do {
+            let value = try JSONValue.parse(Array(text.utf8))
+            guard let object = value.objectValue, object.members.allSatisfy({ $0.value.stringValue != nil }) else { return nil }
+            return value.description
+        } catch {
+            return nil
+        }
+    }
+}

@@ -1,0 +1,203 @@
+import BlockStorageCore
+import BlockStorageService
+import Foundation
+import JSON
+import Kernel
+import Testing
+
+@Suite struct VolumeRoutesTests {
+    @Test func discoveryAndVersions() async throws {
+        try await VolumeFixture.with { cloud in
+            let root = try await cloud.call("GET", "/", token: nil)
+            #expect(root.status == 300)
+            #expect(root["versions"]?.arrayValue?.first?["version"] == "3.70")
+            #expect(try await cloud.call("GET", "/v3/", token: nil).status == 200)
+            #expect(try await cloud.call("GET", "/v3/volumes").status == 200)
+            #expect(try await cloud.call("GET", "/v3/p1/volumes").status == 200)
+            #expect(try await cloud.call("GET", "/v3/p2/volumes").status == 400)
+            #expect(try await cloud.call("GET", "/v3/volumes", version: "3.99").status == 406)
+            #expect(try await cloud.call("GET", "/v3/volumes", version: "3.42").headers["openstack-api-version"] == "volume 3.42")
+            #expect(try await cloud.call("GET", "/v3/volumes", token: nil).status == 401)
+            #expect(try await cloud.call("GET", "/v3/backups").status == 404)
+        }
+    }
+
+    @Test func aLife() async throws {
+        try await VolumeFixture.with { cloud in
+            // As the openstack client sends it: everything that was not asked for is null.
+            let created = try await cloud.call("POST", "/v3/p1/volumes", version: "3.70", ["volume": [
+                "size": 2, "name": "data", "description": nil, "availability_zone": nil, "metadata": ["k": "v"], "imageRef": nil,
+                "snapshot_id": nil, "source_volid": nil, "volume_type": nil, "consistencygroup_id": nil, "backup_id": nil,
+            ]])
+            #expect(created.status == 202)
+            let volume = created["volume"]
+            #expect(volume?["status"] == "creating")
+            #expect(volume?["bootable"] == "false")
+            #expect(volume?["volume_type"] == "__DEFAULT__")
+            #expect(volume?["attachments"] == [])
+            #expect(volume?["os-vol-tenant-attr:tenant_id"] == "p1")
+            #expect(volume?["os-vol-host-attr:host"] == nil)
+            let id = try #require(volume?["id"]?.stringValue)
+            #expect(volume?["links"]?.arrayValue?.first?["href"] == .string("http://volumes.example/v3/p1/volumes/\(id)"))
+            try await cloud.settle()
+            let shown = try await cloud.volume(id)
+            #expect(shown["status"] == "available")
+            #expect(shown["os-vol-host-attr:host"] == "wolke@file#file")
+            #expect(shown["created_at"]?.stringValue?.count == 26)
+            #expect(cloud.files == ["volume-\(id)"])
+            let size = try FileManager.default.attributesOfItem(atPath: cloud.directory + "/volume-\(id)")[.size] as? Int
+            #expect(size == 2 << 30)
+            #expect(try await cloud.call("PUT", "/v3/volumes/\(id)", ["volume": ["name": "new", "description": "d"]])["volume"]?["name"] == "new")
+            #expect(try await cloud.call("GET", "/v3/volumes/\(id)/metadata")["metadata"] == ["k": "v"])
+            #expect(try await cloud.call("PUT", "/v3/volumes/\(id)/metadata/x", ["meta": ["x": "y"]]).status == 200)
+            #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)/metadata/k").status == 200)
+            #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)/metadata/k").status == 404)
+            #expect(try await cloud.usage() == ["volumes": 1, "gigabytes": 2, "snapshots": 0])
+            #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
+            try await cloud.settle()
+            #expect(try await cloud.call("GET", "/v3/volumes/\(id)").status == 404)
+            #expect(cloud.files.isEmpty)
+            #expect(try await cloud.usage() == ["volumes": 0, "gigabytes": 0, "snapshots": 0])
+        }
+    }
+
+    @Test func volumesOfImagesSnapshotsAndVolumes() async throws {
+        try await VolumeFixture.with { cloud in
+            let bytes = (0..<100_000).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+            let image = try await cloud.addImage(bytes)
+            func content(_ id: String) throws -> [UInt8] {
+                let file = try #require(FileHandle(forReadingAtPath: cloud.directory + "/volume-\(id)"))
+                return Array(try file.read(upToCount: bytes.count) ?? Data())
+            }
+            let first = try await cloud.create(["size": 1, "imageRef": .string(image)])
+            let shown = try await cloud.volume(first)
+            #expect(shown["status"] == "available", "\(shown)")
+            #expect(shown["bootable"] == "true")
+            #expect(shown["volume_image_metadata"]?["image_id"] == .string(image))
+            #expect(shown["volume_image_metadata"]?["hw_disk_bus"] == "virtio")
+            #expect(try content(first) == bytes)
+
+            let snapshot = try await cloud.call("POST", "/v3/p1/snapshots", ["snapshot": ["volume_id": .string(first), "name": "s", "metadata": nil]])
+            #expect(snapshot.status == 202)
+            let snapshotID = try #require(snapshot["snapshot"]?["id"]?.stringValue)
+            try await cloud.settle()
+            #expect(try await cloud.call("GET", "/v3/snapshots/\(snapshotID)")["snapshot"]?["status"] == "available")
+            #expect(try await cloud.call("DELETE", "/v3/volumes/\(first)").status == 400)
+            let second = try await cloud.create(["size": 2, "snapshot_id": .string(snapshotID)])
+            #expect(try content(second) == bytes)
+            #expect(try await cloud.volume(second)["size"] == 2)
+            let third = try await cloud.create(["source_volid": .string(second)])
+            #expect(try content(third) == bytes)
+            #expect(try await cloud.volume(third)["size"] == 2)
+            #expect(try await cloud.volume(third)["bootable"] == "true")
+            #expect(try await cloud.usage() == ["volumes": 3, "gigabytes": 6, "snapshots": 1])
+            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "snapshot_id": .string(snapshotID), "imageRef": .string(image)]]).status == 400)
+            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "source_volid": .string(second)]]).status == 400)
+            #expect(try await cloud.call("DELETE", "/v3/volumes/\(first)?cascade=True").status == 202)
+            try await cloud.settle()
+            #expect(try await cloud.call("GET", "/v3/snapshots/\(snapshotID)").status == 404)
+            #expect(cloud.files == ["volume-\(second)", "volume-\(third)"].sorted())
+            #expect(try await cloud.usage() == ["volumes": 2, "gigabytes": 4, "snapshots": 0])
+        }
+    }
+
+    @Test func aBadImageEndsInErrorAndLeavesNothing() async throws {
+        try await VolumeFixture.with { cloud in
+            let broken = try await cloud.addImage([1, 2, 3], format: "qcow2")
+            let id = try await cloud.create(["size": 1, "imageRef": .string(broken)])
+            #expect(try await cloud.status(id) == "error")
+            #expect(cloud.files.filter { !$0.hasSuffix(".lock") }.isEmpty)
+            #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
+            try await cloud.settle()
+            #expect(cloud.files.isEmpty)
+            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "imageRef": .string(SystemRandom().uuid().description)]]).status == 400)
+        }
+    }
+
+    @Test func extending() async throws {
+        try await VolumeFixture.with { cloud in
+            let id = try await cloud.create()
+            let path = "/v3/volumes/\(id)/action"
+            #expect(try await cloud.call("POST", path, ["os-extend": ["new_size": 1]]).status == 400)
+            #expect(try await cloud.call("POST", path, ["os-extend": ["new_size": 5000]]).status == 413)
+            #expect(try await cloud.call("POST", path, ["os-extend": ["new_size": "3"]]).status == 202)
+            #expect(try await cloud.status(id) == "extending")
+            #expect(try await cloud.call("POST", path, ["os-extend": ["new_size": 4]]).status == 400)
+            try await cloud.settle()
+            #expect(try await cloud.status(id) == "available")
+            #expect(try await cloud.volume(id)["size"] == 3)
+            #expect(try await cloud.usage()["gigabytes"] == 3)
+            #expect(try await cloud.call("POST", path, ["os-set_bootable": ["bootable": true]]).status == 200)
+            #expect(try await cloud.volume(id)["bootable"] == "true")
+            #expect(try await cloud.call("POST", path, ["os-reset_status": ["status": "error"]]).status == 403)
+            #expect(try await cloud.call("POST", path, token: "admin", ["os-reset_status": ["status": "error"]]).status == 202)
+            #expect(try await cloud.status(id) == "error")
+            #expect(try await cloud.call("POST", path, ["os-nonsense": [:]]).status == 400)
+            #expect(try await cloud.call("POST", path, ["os-volume_upload_image": ["image_name": "x"]]).status == 501)
+        }
+    }
+
+    @Test func attachments() async throws {
+        try await VolumeFixture.with { cloud in
+            let id = try await cloud.create()
+            let server = "0a0a0a0a-0000-4000-8000-00000000000a"
+            let body: JSONValue = ["attachment": [
+                "volume_uuid": .string(id), "instance_uuid": .string(server),
+                "connector": ["host": "h1", "mountpoint": "vdb", "multipath": false],
+            ]]
+            let made = try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", key: "op", body)
+            #expect(made.status == 200)
+            let attachment = made["attachment"]
+            #expect(attachment?["status"] == "attaching")
+            #expect(attachment?["connection_info"] == ["driver": "file", "path": .string("\(cloud.directory)/volume-\(id)"), "format": "raw", "read_only": false])
+            let attachmentID = try #require(attachment?["id"]?.stringValue)
+            #expect(try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", key: "op", body)["attachment"]?["id"]?.stringValue == attachmentID)
+            #expect(try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", body).status == 400)
+            #expect(try await cloud.status(id) == "attaching")
+            for _ in 0..<2 {
+                #expect(try await cloud.call("POST", "/v3/p1/attachments/\(attachmentID)/action", token: "service", version: "latest", ["os-complete": [:]]).status == 204)
+            }
+            let shown = try await cloud.volume(id)
+            #expect(shown["status"] == "in-use")
+            #expect(shown["attachments"]?.arrayValue?.first?["server_id"] == .string(server))
+            #expect(shown["attachments"]?.arrayValue?.first?["host_name"] == "h1")
+            #expect(try await cloud.call("GET", "/v3/volumes/\(id)")["volume"]?["attachments"]?.arrayValue?.first?["host_name"] == .null)
+            #expect(try await cloud.call("GET", "/v3/attachments/\(attachmentID)")["attachment"]?["connection_info"] == nil)
+            #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 400)
+            #expect(try await cloud.call("POST", "/v3/volumes/\(id)/action", ["os-extend": ["new_size": 4]]).status == 400)
+            #expect(try await cloud.call("POST", "/v3/snapshots", ["snapshot": ["volume_id": .string(id), "force": true]]).status == 400)
+            #expect(try await cloud.call("DELETE", "/v3/attachments/\(attachmentID)").status == 409)
+            #expect(try await cloud.call("DELETE", "/v3/attachments/\(attachmentID)", token: "other").status == 404)
+            #expect(try await cloud.call("DELETE", "/v3/p1/attachments/\(attachmentID)", token: "service").status == 200)
+            #expect(try await cloud.call("DELETE", "/v3/p1/attachments/\(attachmentID)", token: "service").status == 404)
+            #expect(try await cloud.status(id) == "available")
+            let kept = try await cloud.call("POST", "/v3/attachments", version: "3.27", ["attachment": ["volume_uuid": .string(id), "instance_uuid": .string(server)]])
+            #expect(kept["attachment"]?["status"] == "reserved")
+            #expect(try await cloud.status(id) == "reserved")
+            let keptID = try #require(kept["attachment"]?["id"]?.stringValue)
+            #expect(try await cloud.call("POST", "/v3/attachments/\(keptID)/action", ["os-complete": [:]]).status == 400)
+            #expect(try await cloud.call("PUT", "/v3/attachments/\(keptID)", ["attachment": ["connector": [:]]]).status == 400)
+            #expect(try await cloud.call("PUT", "/v3/attachments/\(keptID)", ["attachment": ["connector": ["host": "h2"]]])["attachment"]?["status"] == "attaching")
+            #expect(try await cloud.call("GET", "/v3/attachments/detail")["attachments"]?.arrayValue?.count == 1)
+        }
+    }
+
+    @Test func oneAttachmentWinsOfMany() async throws {
+        try await VolumeFixture.with { cloud in
+            let id = try await cloud.create()
+            let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
+                for index in 0..<8 {
+                    group.addTask {
+                        try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", ["attachment": [
+                            "volume_uuid": .string(id), "instance_uuid": .string("0a0a0a0a-0000-4000-8000-00000000000\(index)"),
+                            "connector": ["host": "h"],
+                        ]]).status
+                    }
+                }
+                return try await group.reduce(into: [Int]()) { $0.append($1) }
+            }
+            #expect(statuses.filter { $0 == 200 }.count == 1)
+            #expect(statuses.filter { $0 == 400 }.count == 7)
+        }
+    }
+}
