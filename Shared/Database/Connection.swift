@@ -22,6 +22,8 @@ package final class Connection {
         let text = sql.text
         let name = try prepare(text)
         let binds = sql.binds
+        // libpq would read a text up to its first NUL; PostgreSQL has no such character anyway.
+        guard !binds.contains(where: { $0?.utf8.contains(0) == true }) else { throw DatabaseError.unstorable }
         let pointers = binds.map { value -> UnsafeMutablePointer<CChar>? in value.flatMap { strdup($0) } }
         defer { for pointer in pointers { free(pointer) } }
         let values = pointers.map { UnsafePointer<CChar>($0) }

@@ -29,8 +29,13 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     /// The text of an input did not fit its type, for instance a malformed uuid.
     package var isInvalidText: Bool { sqlState == "22P02" || sqlState == "22007" || sqlState == "22008" }
 
-    /// The error as the caller of an API sees it: 503 while the database is away, otherwise 500.
+    /// A text with the character NUL.
+    static let unstorable = ResourceError.badRequest("A text contains the character NUL, which cannot be stored.")
+
+    /// The error as the caller of an API sees it: 503 while the database is away, 400 for a text that PostgreSQL cannot
+    /// keep (22P05 and 22021: NUL, also as `\u0000` in a JSON document), otherwise 500.
     package var resourceError: ResourceError {
-        isConnectionFailure || isRetryable ? .unavailable(description) : .internalError(description)
+        if sqlState == "22P05" || sqlState == "22021" { return DatabaseError.unstorable }
+        return isConnectionFailure || isRetryable ? .unavailable(description) : .internalError(description)
     }
 }
