@@ -96,7 +96,7 @@ extension Inspection {
         ledger("compute:cores", rows("servers", "sum((flavor->>'vcpus')::bigint)", where: "NOT deleted")),
         ledger("compute:ram", rows("servers", "sum((flavor->>'ram')::bigint)", where: "NOT deleted")),
         ledger("network:network", rows("networks")), ledger("network:subnet", rows("subnets")),
-        ledger("network:port", rows("ports")), ledger("network:router", rows("routers")),
+        ledger("network:port", rows("ports", where: "device_owner <> 'network:distributed'")), ledger("network:router", rows("routers")),
         ledger("network:floatingip", rows("floating_ips")), ledger("network:security_group", rows("security_groups")),
         ledger("network:security_group_rule", rows("security_group_rules")),
     ]
