@@ -1,0 +1,123 @@
+import Foundation
+import JSON
+import Kernel
+import Libvirt
+import Testing
+
+@testable import ComputeAgentCore
+@testable import ComputeAgentService
+
+extension OnARealHost {
+    /// Bad days of a real host.
+    @Suite(.serialized) struct AgentTroubleTests {
+        private static func id(_ number: Int) -> String { "22222222-0000-0000-0000-00000000000\(number)" }
+
+        private func server(_ number: Int, image: String = TestImages.talking, _ changes: JSONObject = [:]) throws -> DesiredServer {
+            var document: JSONObject = [
+                "id": .string(AgentTroubleTests.id(number)), "ports": [], "memory_mb": 32, "root_gb": 0,
+                "image": ["id": .string(image), "disk_format": "raw", "size": 1_048_576, "properties": [:]],
+            ]
+            for (name, value) in changes.members { document[name] = value }
+            return try Fixture.server(document)
+        }
+
+        private func remove(_ agent: TestAgent, _ number: Int) async throws {
+            try await agent.fleet.ensure(try server(number, ["generation": 99, "power": "absent"]))
+            _ = try await agent.waitForReport(AgentTroubleTests.id(number)) { $0.power == "absent" && $0.state == "applied" }
+        }
+
+        @Test func aGuestThatStopsItselfIsReportedAndLeft() async throws {
+            let host = try await PrivateHost.shared.value
+            let agent = try await TestAgent(host, state: host.directory + "/self")
+            let id = AgentTroubleTests.id(1)
+            try await agent.fleet.ensure(try server(1, image: TestImages.stopping))
+            _ = try await agent.waitForReport(id) { $0.power == "shutoff" && $0.state == "applied" }
+            try await SystemTime().sleep(for: .seconds(2))
+            #expect(try host.emulatorPID(id) == nil)
+            try await remove(agent, 1)
+            await agent.stop()
+        }
+
+        @Test func aKilledEmulatorIsStartedAgain() async throws {
+            let host = try await PrivateHost.shared.value
+            let agent = try await TestAgent(host, state: host.directory + "/crash")
+            let id = AgentTroubleTests.id(2)
+            try await agent.fleet.ensure(try server(2))
+            _ = try await agent.waitForReport(id) { $0.power == "running" }
+            let pid = try #require(try host.emulatorPID(id))
+            kill(pid, SIGKILL)
+            _ = try await agent.waitForReport(id) { $0.power == "crashed" && $0.state == "failed" }
+            for _ in 0..<200 where try host.emulatorPID(id) == nil { try await SystemTime().sleep(for: .milliseconds(50)) }
+            let next = try #require(try host.emulatorPID(id))
+            #expect(next != pid)
+            try await remove(agent, 2)
+            await agent.stop()
+        }
+
+        @Test func libvirtAndTheSwitchMayRestart() async throws {
+            let host = try await PrivateHost.shared.value
+            let agent = try await TestAgent(host, state: host.directory + "/restart")
+            let id = AgentTroubleTests.id(3)
+            try await agent.fleet.ensure(try server(3, ["ports": [Fixture.port]]))
+            _ = try await agent.waitForReport(id) { $0.power == "running" }
+            let pid = try #require(try host.emulatorPID(id))
+            try host.killLibvirt()
+            try host.restartSwitch()
+            // Wanted while everything is away.
+            try await agent.fleet.ensure(try server(4))
+            try await host.startLibvirt()
+            _ = try await agent.waitForReport(AgentTroubleTests.id(4)) { $0.power == "running" && $0.state == "applied" }
+            #expect(try host.emulatorPID(id) == pid)
+            try await remove(agent, 3)
+            try await remove(agent, 4)
+            await agent.stop()
+        }
+
+        @Test func imagesThatAreNotWhatTheyShouldBe() async throws {
+            let host = try await PrivateHost.shared.value
+            let images = TestImages.all
+            let agent = try await TestAgent(host, state: host.directory + "/images-test", images: images)
+            func refused(_ number: Int, _ image: JSONValue, _ root: Int = 0) async throws -> String {
+                try await agent.fleet.ensure(try server(number, ["image": image, "root_gb": JSONValue(root)]))
+                let report = try await agent.waitForReport(AgentTroubleTests.id(number)) { $0.state == "failed" }
+                #expect(report["permanent"]?.boolValue == true)
+                return report["error"]?.stringValue ?? ""
+            }
+            let talking = JSONValue.string(TestImages.talking)
+            #expect(try await refused(5, ["id": talking, "disk_format": "raw", "checksum": "00"]).contains("checksum"))
+            #expect(try await refused(6, ["id": talking, "disk_format": "qcow2"]).contains("disk_format is qcow2"))
+            #expect(try await refused(7, ["id": talking, "disk_format": "raw", "size": 1000]).contains("larger"))
+            #expect(try await refused(8, ["id": .string(Fixture.volumeID), "disk_format": "raw"]).contains("does not exist"))
+            for number in 5...8 { try await remove(agent, number) }
+            // Two at once, one download.
+            let before = images.downloads.withLock { $0 }
+            async let one: Void = agent.fleet.ensure(try server(1))
+            async let two: Void = agent.fleet.ensure(try server(2))
+            _ = try await (one, two)
+            for number in 1...2 {
+                _ = try await agent.waitForReport(AgentTroubleTests.id(number)) { $0.power == "running" }
+            }
+            #expect(images.downloads.withLock { $0 } == before + 1)
+            for number in 1...2 { try await remove(agent, number) }
+            await agent.stop()
+        }
+
+        @Test func domainsOfOthersAreReportedAndLeft() async throws {
+            let host = try await PrivateHost.shared.value
+            let agent = try await TestAgent(host, state: host.directory + "/strangers")
+            let stranger = "33333333-0000-0000-0000-000000000001"
+            try await agent.hypervisor.define(
+                xml: """
+                    <domain type='qemu'><name>stranger</name><uuid>\(stranger)</uuid><memory unit='MiB'>16</memory>
+                    <os><type arch='x86_64' machine='pc'>hvm</type></os></domain>
+                    """)
+            let report = try await agent.waitForReport(stranger) { _ in true }
+            #expect(report["unknown"]?.boolValue == true)
+            try await agent.fleet.sync([])
+            try await SystemTime().sleep(for: .seconds(1))
+            #expect(try await agent.hypervisor.domain(stranger) != nil)
+            try await agent.hypervisor.undefine(stranger)
+            await agent.stop()
+        }
+    }
+}

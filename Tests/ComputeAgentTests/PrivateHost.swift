@@ -1,0 +1,299 @@
+import Foundation
+import JSON
+import Kernel
+import Logging
+import Messaging
+import NIOCore
+import OVSDB
+import Synchronization
+import Telemetry
+
+@testable import ComputeAgentCore
+@testable import ComputeAgentService
+@testable import Libvirt
+
+/// A hypervisor host of the tests' own: libvirtd in private directories and a switch's database. Ends with the test
+/// process, and its guests with it.
+final class PrivateHost: Sendable {
+    static let shared = Task { try await PrivateHost() }
+
+    let directory: String
+    private let processes = Mutex<[String: pid_t]>([:])
+    private static let running = Mutex<PrivateHost?>(nil)
+    static let bridge = "br-int"
+
+    var libvirtURI: String { "qemu:///system?socket=\(directory)/run/libvirt-sock" }
+    var switchSocket: String { directory + "/switch.sock" }
+
+    private init() async throws {
+        directory = "/tmp/wolke-agent-\(ProcessInfo.processInfo.processIdentifier)"
+        let missing = ["/usr/sbin/libvirtd", "/usr/sbin/virtlogd", "/usr/bin/qemu-system-x86_64", "/usr/sbin/ovsdb-server", "/dev/net/tun"]
+            .filter { !Files.exists($0) }
+        guard missing.isEmpty, geteuid() == 0 else {
+            throw ResourceError.internalError(
+                "the agent's tests need root and \(missing.joined(separator: ", ")): run `make install`")
+        }
+        for name in ["etc", "lib", "run", "log", "cache"] { try Files.makeDirectory("\(directory)/\(name)", mode: 0o755) }
+        let libvirtd = """
+            unix_sock_ro_perms = "0700"
+            unix_sock_rw_perms = "0700"
+            auth_unix_ro = "none"
+            auth_unix_rw = "none"
+            listen_tls = 0
+            listen_tcp = 0
+            log_outputs = "3:file:\(directory)/libvirtd.log"
+            """
+        let qemu = """
+            user = "root"
+            group = "root"
+            security_driver = "none"
+            dynamic_ownership = 0
+            remember_owner = 0
+            namespaces = []
+            cgroup_controllers = []
+            """
+        for (name, text) in [("libvirtd.conf", libvirtd), ("qemu.conf", qemu), ("virtlogd.conf", "")] {
+            try Files.replace("\(directory)/etc/\(name)", with: Array(text.utf8))
+        }
+        PrivateHost.running.withLock { $0 = self }
+        atexit { PrivateHost.running.withLock { $0 }?.remove() }
+        try run("ovsdb-tool", ["/usr/bin/ovsdb-tool", "create", directory + "/switch.db", "/usr/share/openvswitch/vswitch.ovsschema"])
+        try startSwitch()
+        try mounted("virtlogd", ["/usr/sbin/virtlogd", "-f", "/etc/libvirt/virtlogd.conf", "-p", "/run/libvirt/virtlogd.pid"])
+        try await wait(for: directory + "/run/virtlogd-sock")
+        try await startLibvirt()
+    }
+
+    func startLibvirt() async throws {
+        try mounted("libvirtd", ["/usr/sbin/libvirtd", "-f", "/etc/libvirt/libvirtd.conf", "-p", "/run/libvirt/libvirtd.pid"])
+        try await wait(for: directory + "/run/libvirt-sock")
+    }
+
+    /// Ends libvirtd as a crash would; its guests go on.
+    func killLibvirt() throws {
+        let text = String(decoding: try Files.read(directory + "/run/libvirtd.pid") ?? [], as: UTF8.self)
+        if let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)) { kill(pid, SIGKILL) }
+        PrivateHost.wait(for: processes.withLock { $0.removeValue(forKey: "libvirtd") })
+        try Files.remove(directory + "/run/libvirt-sock")
+    }
+
+    private func startSwitch() throws {
+        try launch(
+            "switch",
+            ["/usr/sbin/ovsdb-server", directory + "/switch.db", "--remote=punix:\(switchSocket)", "--unixctl=\(directory)/switch.ctl", "-vconsole:off", "-vsyslog:off", "--no-chdir"])
+        try run(
+            "ovs-vsctl",
+            ["/usr/bin/ovs-vsctl", "--retry", "--timeout=10", "--db=unix:\(switchSocket)", "--no-wait", "--", "init", "--", "--may-exist", "add-br", PrivateHost.bridge])
+    }
+
+    func restartSwitch() throws {
+        let old = processes.withLock { $0.removeValue(forKey: "switch") }
+        // Not a polite signal: what a thread of the test's starts may have that one blocked.
+        if let old { kill(old, SIGKILL) }
+        PrivateHost.wait(for: old)
+        try Files.remove(switchSocket)
+        try startSwitch()
+    }
+
+    /// The pid of a guest's QEMU; nil when there is none.
+    func emulatorPID(_ serverID: String) throws -> Int32? {
+        let text = String(decoding: try Files.read("\(directory)/run/qemu/\(serverID).pid") ?? [], as: UTF8.self)
+        guard let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)), kill(pid, 0) == 0 else { return nil }
+        return pid
+    }
+
+    // MARK: processes
+
+    private func mounted(_ name: String, _ arguments: [String]) throws {
+        // libvirtd's directories are fixed; each of these is seen by it alone.
+        let script = """
+            for d in etc:/etc/libvirt lib:/var/lib/libvirt run:/run/libvirt log:/var/log/libvirt cache:/var/cache/libvirt; do
+              mkdir -p "${d#*:}" && mount --bind "$0/${d%%:*}" "${d#*:}" || exit 1
+            done
+            exec "$@"
+            """
+        try launch(name, ["/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, directory] + arguments)
+    }
+
+    /// Foundation's `Process` notices an end only when all descendants have ended too; guests outlive their libvirtd.
+    private func spawn(_ arguments: [String]) throws -> pid_t {
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        for descriptor in Int32(0)...2 { posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0) }
+        var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+        let variables = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C"]
+        var environment: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) } + [nil]
+        defer { for pointer in vector + environment { free(pointer) } }
+        var pid = pid_t()
+        let failure = posix_spawn(&pid, arguments[0], &actions, nil, &vector, &environment)
+        guard failure == 0 else { throw ResourceError.internalError("\(arguments[0]): \(errorText(failure))") }
+        return pid
+    }
+
+    private func launch(_ name: String, _ arguments: [String]) throws {
+        let pid = try spawn(arguments)
+        processes.withLock { $0[name] = pid }
+    }
+
+    private func run(_ name: String, _ arguments: [String]) throws {
+        let status = PrivateHost.wait(for: try spawn(arguments))
+        guard status == 0 else {
+            throw ResourceError.internalError("\(arguments.joined(separator: " ")) failed with \(status)")
+        }
+    }
+
+    @discardableResult
+    private static func wait(for pid: pid_t?) -> Int32 {
+        var status: Int32 = 0
+        guard let pid else { return 0 }
+        while waitpid(pid, &status, 0) < 0, errno == EINTR {}
+        return status
+    }
+
+    private func wait(for path: String) async throws {
+        for _ in 0..<200 {
+            if Files.exists(path) { return }
+            try await SystemTime().sleep(for: .milliseconds(50))
+        }
+        throw ResourceError.internalError("\(path) did not appear within 10 s")
+    }
+
+    private func remove() {
+        do {
+            for name in try Files.list(directory + "/run/qemu") where name.hasSuffix(".pid") {
+                if let pid = try emulatorPID(String(name.dropLast(4))) { kill(pid, SIGKILL) }
+            }
+            for process in processes.withLock({ Array($0.values) }) {
+                kill(process, SIGKILL)
+                PrivateHost.wait(for: process)
+            }
+            try Files.removeTree(directory)
+        } catch { print("could not remove the private host: \(error)") }
+    }
+}
+
+/// The image service of the tests: images are bytes by id.
+final class TestImages: ImageSource {
+    private let images: Mutex<[String: [UInt8]]>
+    let downloads = Mutex<Int>(0)
+
+    init(_ images: [String: [UInt8]]) { self.images = Mutex(images) }
+
+    func download(_ imageID: String, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws {
+        guard let bytes = images.withLock({ $0[imageID] }) else { throw PermanentFailure("image \(imageID) does not exist") }
+        downloads.withLock { $0 += 1 }
+        for start in stride(from: 0, to: bytes.count, by: 65536) {
+            try await receive(ByteBuffer(bytes: bytes[start..<min(start + 65536, bytes.count)]))
+        }
+    }
+
+    static let talking = "ffffffff-0000-0000-0000-000000000001"
+    static let stopping = "ffffffff-0000-0000-0000-000000000002"
+
+    /// Disks of one boot sector: it says a word on the serial line; then it waits for ever, or powers itself off.
+    static var all: TestImages { TestImages([talking: disk(stops: false), stopping: disk(stops: true)]) }
+
+    private static func disk(stops: Bool) -> [UInt8] {
+        // xor ax,ax; mov ds,ax; mov si,text; next: lodsb; test al,al; jz end; mov dx,0x3f8; out dx,al; jmp next
+        var code: [UInt8] = [0x31, 0xc0, 0x8e, 0xd8, 0xbe, 0, 0x7c, 0xac, 0x84, 0xc0, 0x74, 6, 0xba, 0xf8, 3, 0xee, 0xeb, 0xf5]
+        // end: mov dx,0x604; mov ax,0x2000; out dx,ax: ACPI's power-off
+        if stops { code += [0xba, 4, 6, 0xb8, 0, 0x20, 0xef] }
+        code += [0xf4, 0xeb, 0xfd]
+        code[5] = UInt8(code.count)
+        code += Array("hello from the guest\n".utf8) + [0]
+        var disk = code + [UInt8](repeating: 0, count: (1 << 20) - code.count)
+        (disk[510], disk[511]) = (0x55, 0xaa)
+        return disk
+    }
+}
+
+/// An agent's parts in the test's process, with a bus that the test holds the other end of.
+final class TestAgent: Sendable {
+    let bus = InMemoryBus()
+    let fleet: ServerFleet
+    let hypervisor: Hypervisor
+    let switchDatabase: OVSDBClient
+    let disks: ServerDisks
+    private let tasks: [Task<Void, any Error>]
+    private let reports = Mutex<[ObservedReportDocument]>([])
+
+    struct ObservedReportDocument: Sendable {
+        let body: JSONValue
+        var power: String? { body["power_state"]?.stringValue }
+        var state: String? { body["state"]?.stringValue }
+        var server: String? { body["server_id"]?.stringValue }
+    }
+
+    init(_ host: PrivateHost, state: String, images: TestImages = .all) async throws {
+        var log = Logger(label: "agent")
+        log.logLevel = ProcessInfo.processInfo.environment["WOLKE_TEST_LOG"] == nil ? .critical : .debug
+        let ambient = Ambient()
+        let threads = WorkerThreads(name: "agent", count: 4)
+        let runner = CommandRunner(threads: threads)
+        let cache = try ImageCache(
+            directory: state + "/images", source: images, runner: runner, threads: threads, ambient: ambient, log: log)
+        disks = try ServerDisks(directory: state + "/servers", images: cache, runner: runner, threads: threads)
+        hypervisor = Hypervisor(uri: host.libvirtURI, log: log)
+        switchDatabase = OVSDBClient(
+            OVSDBConfiguration(
+                endpoints: [.unix(path: host.switchSocket)], database: "Open_vSwitch", monitors: SwitchPorts.monitors),
+            ambient: ambient, logger: log)
+        let directory = MetadataDirectory()
+        let ports = SwitchPorts(client: switchDatabase, bridge: PrivateHost.bridge)
+        let links = Links(runner: runner, threads: threads)
+        let queue = ReportQueue(bus: bus, ambient: ambient, log: log)
+        let tools = ServerTools(
+            host: "test",
+            domains: DomainDriver(
+                hypervisor: hypervisor,
+                options: DomainOptions(virtType: .qemu, diskCache: "writeback", emulator: "/usr/bin/qemu-system-x86_64"),
+                disks: disks, ambient: ambient, shutdownTimeout: .seconds(1), log: log),
+            disks: disks,
+            network: HostNetwork(
+                links: links, ports: ports,
+                metadata: MetadataNetworks(
+                    links: links, ports: ports, directory: directory, metrics: Metrics(), log: log)),
+            store: try StateStore(directory: state + "/records", threads: threads), directory: directory,
+            reports: queue, heavyWork: Gate(width: 2), ambient: ambient, metrics: Metrics(), log: log)
+        fleet = ServerFleet(tools: tools, hypervisor: hypervisor, images: cache, imageLifetime: .seconds(3600))
+        try await fleet.restore()
+        let events = hypervisor.events()
+        tasks = [
+            Task { [switchDatabase] in await switchDatabase.run() },
+            Task { [hypervisor] in await hypervisor.keepConnected(every: .milliseconds(200), time: SystemTime()) },
+            Task { try await queue.run() },
+            Task { [fleet] in try await fleet.follow(events) },
+            Task { [fleet, switchDatabase] in try await fleet.followSwitch(switchDatabase) },
+            Task { [fleet] in try await fleet.watch(every: .milliseconds(500)) },
+        ]
+        try await switchDatabase.waitUntilConnected()
+    }
+
+    /// Ends the agent; what it looks after goes on.
+    func stop() async {
+        for task in tasks { task.cancel() }
+        await hypervisor.close()
+    }
+
+    /// Every report about a server so far.
+    func reports(_ serverID: String) -> [ObservedReportDocument] {
+        let news = bus.take(from: ReportQueue.planeQueue).map { ObservedReportDocument(body: $0.body) }
+        return reports.withLock {
+            $0 += news
+            return $0.filter { $0.server == serverID }
+        }
+    }
+
+    /// Waits for a report that fits.
+    func waitForReport(
+        _ serverID: String, within seconds: Int = 20, _ fits: (ObservedReportDocument) -> Bool
+    ) async throws -> JSONValue {
+        for _ in 0..<(seconds * 20) {
+            if let found = reports(serverID).last(where: fits) { return found.body }
+            try await SystemTime().sleep(for: .milliseconds(50))
+        }
+        let all = reports(serverID).map(\.body.description).joined(separator: "\n")
+        throw ResourceError.internalError("no such report within \(seconds) s; there were:\n\(all)")
+    }
+}
