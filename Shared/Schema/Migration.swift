@@ -21,6 +21,7 @@ package enum Schema {
     package static let migrations: [Migration] = [
         foundationMigration,
         identityMigration,
+        placementMigration,
         imageMigration,
         networkMigration,
         blockStorageMigration,

@@ -1,1 +1,150 @@
-// Services/Placement/PlacementService
+import Database
+import JSON
+import Kernel
+import PlacementCore
+import Telemetry
+import WebAPI
+
+/// The service's parts that routes and consumers share.
+package struct Placement: Sendable {
+    let database: Database
+    let ambient: Ambient
+    let fleet: FleetCache
+    let metrics: Metrics?
+
+    package init(
+        database: Database, ambient: Ambient, weights: SchedulingWeights = SchedulingWeights(),
+        hostSilence: Duration = .seconds(60), metrics: Metrics? = nil
+    ) {
+        self.database = database
+        self.ambient = ambient
+        self.metrics = metrics
+        fleet = FleetCache(ambient: ambient, weights: weights, hostSilence: hostSilence)
+    }
+
+    // MARK: names
+
+    /// - Parameter using: whether the transaction is going to write them.
+    /// - Throws: 400 naming those that are no resource classes.
+    static func requireClasses(_ connection: Connection, _ names: [String], using: Bool = true) throws {
+        let unknown = try missing(connection, names, using, standard: StandardResourceClasses.set, table: "resource_classes")
+        guard unknown.isEmpty else {
+            throw ResourceError.badRequest("No such resource class: \(unknown.joined(separator: ", ")).")
+        }
+    }
+
+    /// - Parameter using: whether the transaction is going to write them.
+    /// - Throws: 400 naming those that are no traits.
+    static func requireTraits(_ connection: Connection, _ names: [String], using: Bool = true) throws {
+        let unknown = try missing(connection, names, using, standard: StandardTraits.set, table: "traits")
+        guard unknown.isEmpty else {
+            throw ResourceError.badRequest("No such trait(s): \(unknown.joined(separator: ", ")).")
+        }
+    }
+
+    private static func missing(
+        _ connection: Connection, _ names: [String], _ using: Bool, standard: Set<String>, table: String
+    ) throws -> [String] {
+        let custom = Set(names).subtracting(standard).sorted()
+        if custom.isEmpty { return [] }
+        // Locked, so that they cannot be deleted before this transaction has used them.
+        let known = try connection.query(
+            "SELECT name FROM \(raw: table) WHERE name = ANY(\(custom)::text[]) ORDER BY name \(raw: using ? "FOR SHARE" : "")"
+        ).map { try $0.string("name") }
+        return custom.filter { !known.contains($0) }
+    }
+
+    // MARK: generations
+
+    static func conflict(_ message: String) -> ResourceError {
+        .conflict(message, type: "placement.concurrent_update")
+    }
+
+    /// Locks a provider until the transaction ends and counts it as changed.
+    ///
+    /// - Parameter expected: the generation that the client saw; nil where it need not say.
+    /// - Returns: the new generation.
+    /// - Throws: 404 without the provider, 409 when it changed since the client saw it.
+    static func touch(
+        _ connection: Connection, provider id: String, expected: Int?, at now: Timestamp
+    ) throws -> Int {
+        let rows = try connection.query(
+            "UPDATE resource_providers SET generation = generation + 1, updated_at = \(now) WHERE id = \(id)::uuid RETURNING generation")
+        guard let row = rows.first else { throw noProvider(id) }
+        let generation = try row.int("generation")
+        if let expected, expected != generation - 1 {
+            throw conflict("resource provider generation conflict: actual: \(generation - 1), given: \(expected)")
+        }
+        return generation
+    }
+
+    static func noProvider(_ id: String) -> ResourceError {
+        .notFound("No resource provider with uuid \(id) found : No resource provider with uuid \(id) found")
+    }
+
+    static func generation(_ connection: Connection, provider id: String) throws -> Int {
+        guard let row = try connection.query("SELECT generation FROM resource_providers WHERE id = \(id)::uuid").first else {
+            throw noProvider(id)
+        }
+        return try row.int("generation")
+    }
+
+    /// Tells every process, on commit, that what it knows of these providers is old.
+    static func announce(_ connection: Connection, _ providers: some Sequence<String>) throws {
+        for id in providers { try connection.notify(FleetCache.channel, id) }
+    }
+}
+
+extension RequestContext {
+    /// A provider's id from the path.
+    var providerID: String {
+        get throws {
+            let text = parameter("uuid")
+            guard let uuid = UUID128(text) else { throw Placement.noProvider(text) }
+            return uuid.description
+        }
+    }
+
+    /// Adds the headers that answers to GET have from 1.15 on.
+    func dated(_ response: Response, _ time: Timestamp? = nil) -> Response {
+        guard version(atLeast: 1, 15) else { return response }
+        var response = response
+        response.headers["last-modified"] = HTTPDate.text(time ?? ambient.now)
+        response.headers["cache-control"] = "no-cache"
+        return response
+    }
+
+    /// Refuses parameters that the route or version does not know, and repeated ones.
+    func checkQuery(_ allowed: Set<String>, repeatable: Set<String> = []) throws {
+        var seen: Set<String> = []
+        for (name, _) in query.items {
+            guard allowed.contains(name) else {
+                throw ProviderQuery.bad("Invalid query string parameters: Additional properties are not allowed ('\(name.prefix(64))' was unexpected)")
+            }
+            guard seen.insert(name).inserted || repeatable.contains(name) else {
+                throw ResourceError.badRequest("The query parameter '\(name)' is given more than once.", type: "placement.query.duplicate_key")
+            }
+        }
+    }
+
+    var queryGrammar: ProviderQuery.Grammar {
+        ProviderQuery.Grammar(
+            forbiddenTraits: version(atLeast: 1, 22), anyTraits: version(atLeast: 1, 39),
+            repeatedMemberOf: version(atLeast: 1, 24), forbiddenAggregates: version(atLeast: 1, 32))
+    }
+
+    /// Reads `resources`, `required`, `member_of` and `in_tree`.
+    func providerQuery() throws -> ProviderQuery {
+        var result = ProviderQuery()
+        for (name, value) in query.items {
+            switch name {
+            case "resources": result.resources = try ProviderQuery.resources(value)
+            case "required": try result.add(required: value, queryGrammar)
+            case "member_of": try result.add(memberOf: value, queryGrammar)
+            case "in_tree": try result.set(inTree: value)
+            default: break
+            }
+        }
+        return result
+    }
+}

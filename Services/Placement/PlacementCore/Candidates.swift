@@ -1,0 +1,67 @@
+import Kernel
+
+/// A provider as the search for candidates sees it.
+package struct CandidateProvider: Sendable {
+    package var id: UUID128
+    package var parentID: UUID128?
+    package var rootID: UUID128
+    package var inventories: [String: Inventory]
+    package var used: [String: Int]
+    package var traits: Set<String>
+
+    package init(
+        id: UUID128, parentID: UUID128?, rootID: UUID128, inventories: [String: Inventory], used: [String: Int],
+        traits: Set<String>
+    ) {
+        self.id = id
+        self.parentID = parentID
+        self.rootID = rootID
+        self.inventories = inventories
+        self.used = used
+        self.traits = traits
+    }
+
+    func fits(_ need: ResourceAmount) -> Bool {
+        guard let inventory = inventories[need.resourceClass], inventory.admits(need.amount) else { return false }
+        return need.amount + (used[need.resourceClass] ?? 0) <= inventory.capacity
+    }
+}
+
+/// The ways in which one tree of providers can give what is asked for.
+package enum Candidates {
+    /// Most ways that are looked at in one tree.
+    private static let waysMax = 1000
+
+    /// One way for each combination of providers that give one class each; the traits must be met by the providers
+    /// that take part, and none of these may have a forbidden one.
+    package static func ways(
+        _ tree: [CandidateProvider], _ query: ProviderQuery
+    ) -> [[(provider: UUID128, resources: [ResourceAmount])]] {
+        let forbidden = Set(query.forbidden)
+        let usable = tree.filter { $0.traits.isDisjoint(with: forbidden) }
+        var ways: [[(ResourceAmount, CandidateProvider)]] = [[]]
+        for need in query.resources {
+            let givers = usable.filter { $0.fits(need) }
+            var longer: [[(ResourceAmount, CandidateProvider)]] = []
+            for way in ways {
+                for giver in givers where longer.count < waysMax { longer.append(way + [(need, giver)]) }
+            }
+            ways = longer
+        }
+        let asked = ways.filter { way in
+            let traits = way.reduce(into: Set<String>()) { $0.formUnion($1.1.traits) }
+            return query.required.allSatisfy { group in group.contains { traits.contains($0) } }
+        }
+        return asked.map { way in
+            var grouped: [(provider: UUID128, resources: [ResourceAmount])] = []
+            for (need, giver) in way {
+                if let place = grouped.firstIndex(where: { $0.provider == giver.id }) {
+                    grouped[place].resources.append(need)
+                } else {
+                    grouped.append((giver.id, [need]))
+                }
+            }
+            return grouped
+        }
+    }
+}

@@ -1,0 +1,156 @@
+import JSON
+import Kernel
+
+/// How a decision came about: what each filter left over, and why.
+package struct Explanation: Sendable {
+    package struct Step: Sendable {
+        package let filter: HostFilter
+        package let before: Int
+        package let after: Int
+        /// How many hosts were refused for each reason, in the tenant's words.
+        package let reasons: [String: Int]
+    }
+
+    package struct HostNote: Sendable {
+        package let host: String
+        package let filter: HostFilter
+        package let reason: String
+    }
+
+    package let steps: [Step]
+    /// For each refused host the filter that refused it and why, in the operator's words.
+    package let notes: [HostNote]
+    /// The nearest thing that would fit, where nothing did.
+    package let nearest: Nearest?
+    /// Hosts that passed every filter.
+    package let passed: Int
+
+    package struct Nearest: Sendable {
+        /// Amounts of which one host that passes all other filters has enough, at most what was asked.
+        package let resources: [ResourceAmount]
+        /// Filters without any one of which hosts would have passed.
+        package let without: [HostFilter]
+    }
+
+    /// Most hosts that are named to the operator.
+    private static let notesMax = 1000
+
+    package init(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) {
+        var left = Array(fleet.hosts.indices)
+        var steps: [Step] = []
+        var notes: [HostNote] = []
+        for filter in HostFilter.allCases where filter.isAsked(request) {
+            var kept: [Int] = []
+            var reasons: [String: Int] = [:]
+            for place in left {
+                guard let refusal = filter.refusal(fleet, place, request, around) else {
+                    kept.append(place)
+                    continue
+                }
+                reasons[refusal.tenant, default: 0] += 1
+                if notes.count < Explanation.notesMax {
+                    notes.append(HostNote(host: fleet.hosts[place].name, filter: filter, reason: refusal.operator))
+                }
+            }
+            steps.append(Step(filter: filter, before: left.count, after: kept.count, reasons: reasons))
+            left = kept
+        }
+        self.steps = steps
+        self.notes = notes
+        passed = left.count
+        nearest = left.isEmpty ? Explanation.nearest(fleet, request, around) : nil
+    }
+
+    private static func nearest(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> Nearest {
+        var without: [HostFilter] = []
+        var closest: (share: Double, place: Int)?
+        for place in fleet.hosts.indices {
+            let refusing = HostFilter.allCases.filter { !$0.passes(fleet, place, request, around) }
+            guard refusing.count == 1, let only = refusing.first else { continue }
+            if !without.contains(only) { without.append(only) }
+            guard only == .resources else { continue }
+            let share = request.resources.map { need in
+                Double(available(fleet.hosts[place], need)) / Double(need.amount)
+            }.min() ?? 0
+            if share > closest?.share ?? -1 { closest = (share, place) }
+        }
+        let resources = closest.map { found in
+            request.resources.map { ResourceAmount($0.resourceClass, available(fleet.hosts[found.place], $0)) }
+        }
+        return Nearest(
+            resources: resources ?? [], without: HostFilter.allCases.filter { without.contains($0) && $0 != .resources && $0 != .compute })
+    }
+
+    /// What one allocation could have of a class, at most what was asked.
+    private static func available(_ host: HostState, _ need: ResourceAmount) -> Int {
+        guard let inventory = host.inventories[need.resourceClass] else { return 0 }
+        let amount = min(need.amount, host.free(need.resourceClass), inventory.maxUnit)
+        let stepped = amount - amount % inventory.stepSize
+        return stepped >= inventory.minUnit ? stepped : 0
+    }
+
+    // MARK: words
+
+    /// The refusal in the tenant's words: no hosts, nothing of others.
+    package func message(_ request: SchedulingRequest) -> String {
+        var text = "No valid host was found."
+        guard let hosts = steps.first?.before, hosts > 0 else { return text + " There is no host yet." }
+        guard let nearest else { return text }
+        if !nearest.resources.isEmpty {
+            let parts = zip(request.resources, nearest.resources).filter { $0.amount > $1.amount }
+                .map { "\($1.amount) of \($0.amount) \($0.resourceClass)" }
+            if !parts.isEmpty { text += " The nearest fit has \(parts.joined(separator: ", "))." }
+        }
+        if !nearest.without.isEmpty {
+            let words = nearest.without.map { $0.requirement(request) }
+            text += " Without \(words.joined(separator: ", or without ")) it would fit."
+        }
+        return text
+    }
+
+    package var filtersDocument: JSONValue {
+        .array(
+            steps.map { step in
+                [
+                    "name": .string(step.filter.rawValue), "hosts_before": JSONValue(step.before),
+                    "hosts_after": JSONValue(step.after),
+                    "reasons": .object(JSONObject(step.reasons.sorted { $0.key < $1.key }.map { ($0.key, JSONValue($0.value)) })),
+                ]
+            })
+    }
+
+    package var operatorDocument: JSONValue {
+        .array(
+            notes.map { note in
+                ["host": .string(note.host), "filter": .string(note.filter.rawValue), "reason": .string(note.reason)]
+            })
+    }
+
+    package var nearestDocument: JSONValue {
+        guard let nearest else { return nil }
+        return [
+            "resources": .object(JSONObject(nearest.resources.map { ($0.resourceClass, JSONValue($0.amount)) })),
+            "without": JSONValue(nearest.without.map(\.rawValue)),
+        ]
+    }
+}
+
+extension HostFilter {
+    /// What of the request the filter is about, in the tenant's words.
+    func requirement(_ request: SchedulingRequest) -> String {
+        switch self {
+        case .compute: "hosts out of service"
+        case .zone: "availability zone \(request.zone ?? "")"
+        case .isolation: "the reservation for other projects"
+        case .aggregates: "the flavor's aggregate properties"
+        case .traits: "the traits"
+        case .image: "the image's requirements"
+        case .groupAffinity, .groupAntiAffinity: "the server group"
+        case .sameHost: "the hint same_host"
+        case .differentHost: "the hint different_host"
+        case .excluded: "the exclusion of hosts"
+        case .requestedHost: "the requested host"
+        case .resources: "the amounts"
+        }
+    }
+}

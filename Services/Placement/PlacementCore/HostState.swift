@@ -1,0 +1,103 @@
+import Kernel
+
+/// Why a host takes no servers at all.
+package enum Outage: Sendable, Hashable {
+    case disabled, forcedDown, silent
+
+    /// For the operator.
+    package var words: String {
+        switch self {
+        case .disabled: "the compute service is disabled"
+        case .forcedDown: "the compute service is forced down"
+        case .silent: "the host has not been heard of for too long"
+        }
+    }
+}
+
+/// An aggregate as the scheduler sees it.
+package struct HostAggregate: Sendable, Hashable {
+    package var id: Int
+    package var metadata: [String: String]
+
+    package init(id: Int, metadata: [String: String]) {
+        self.id = id
+        self.metadata = metadata
+    }
+
+    /// Projects for which the aggregate is reserved; nil when it is for all.
+    package var tenants: Set<String>? {
+        var tenants: Set<String>?
+        for (name, value) in metadata where name.hasPrefix("filter_tenant_id") {
+            tenants = (tenants ?? []).union(value.split(separator: ",").map { $0.filter { $0 != " " } })
+        }
+        return tenants
+    }
+}
+
+/// A host as the scheduler sees it.
+package struct HostState: Sendable, Hashable {
+    /// The resource provider's id.
+    package var id: UUID128
+    package var name: String
+    package var outage: Outage?
+    package var zone: String
+    /// Ids of the aggregates that it is in.
+    package var aggregates: [Int]
+    package var traits: Set<String>
+    /// `x86_64`; nil where nobody said.
+    package var architecture: String?
+    /// `qemu`, in lower case; nil where nobody said.
+    package var hypervisorType: String?
+    package var inventories: [String: Inventory]
+    package var used: [String: Int]
+
+    package init(
+        id: UUID128, name: String, outage: Outage? = nil, zone: String = "nova", aggregates: [Int] = [],
+        traits: Set<String> = [], architecture: String? = nil, hypervisorType: String? = nil,
+        inventories: [String: Inventory] = [:], used: [String: Int] = [:]
+    ) {
+        self.id = id
+        self.name = name
+        self.outage = outage
+        self.zone = zone
+        self.aggregates = aggregates
+        self.traits = traits
+        self.architecture = architecture
+        self.hypervisorType = hypervisorType
+        self.inventories = inventories
+        self.used = used
+    }
+
+    /// What is left of a class; 0 where there is none.
+    package func free(_ resourceClass: String) -> Int {
+        max(0, (inventories[resourceClass]?.capacity ?? 0) - (used[resourceClass] ?? 0))
+    }
+
+    /// Whether one allocation of these amounts fits.
+    package func fits(_ resources: [ResourceAmount]) -> Bool {
+        for need in resources {
+            guard let inventory = inventories[need.resourceClass], inventory.admits(need.amount),
+                need.amount + (used[need.resourceClass] ?? 0) <= inventory.capacity
+            else { return false }
+        }
+        return true
+    }
+
+    /// The same host apart from what is used: filters other than those of resources judge it alike.
+    func isSameKind(as other: HostState) -> Bool {
+        id == other.id && name == other.name && outage == other.outage && zone == other.zone
+            && aggregates == other.aggregates && traits == other.traits && architecture == other.architecture
+            && hypervisorType == other.hypervisorType
+    }
+}
+
+/// So much of a resource class.
+package struct ResourceAmount: Sendable, Hashable {
+    package var resourceClass: String
+    package var amount: Int
+
+    package init(_ resourceClass: String, _ amount: Int) {
+        self.resourceClass = resourceClass
+        self.amount = amount
+    }
+}

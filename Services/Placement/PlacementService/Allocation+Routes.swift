@@ -1,0 +1,214 @@
+import Database
+import JSON
+import Kernel
+import PlacementCore
+import WebAPI
+
+extension Placement {
+    private static func since(_ minor: Int, through: Int? = nil) -> VersionRange {
+        VersionRange(from: Microversion(1, minor), through: through.map { Microversion(1, $0) })
+    }
+
+    private static let amounts = BodySchema.object([], additional: .values(.integer(min: 1, max: Int(Int32.max))))
+    private static let owner = BodySchema.string(min: 1, max: 255, format: nil)
+
+    private static func owners(_ versions: VersionRange) -> [BodySchema.Property] {
+        [
+            .init("project_id", owner, required: true, versions: versions),
+            .init("user_id", owner, required: true, versions: versions),
+        ]
+    }
+
+    /// One consumer's allocations as they are written from 1.12 on.
+    private static let byProvider = BodySchema.object(
+        [
+            .init(
+                "allocations",
+                .object([], additional: .values(
+                    .object([.init("resources", amounts, required: true), .init("generation", .integer(min: 0, max: Int.max))]))),
+                required: true),
+            .init("consumer_generation", .nullable(.integer(min: 0, max: Int.max)), required: true, versions: since(28)),
+            .init("mappings", .object([], additional: .allowed), versions: since(34)),
+            .init("consumer_type", .string(min: 1, max: 255, format: nil), required: true, versions: since(38)),
+        ] + owners(.all))
+
+    /// As they are written before 1.12.
+    private static let asList = BodySchema.object(
+        [
+            .init(
+                "allocations",
+                .array(
+                    .object([
+                        .init("resource_provider", .object([.init("uuid", .uuid, required: true)]), required: true),
+                        .init("resources", amounts, required: true),
+                    ]), min: 1, max: 1000), required: true)
+        ] + owners(since(8)))
+
+    var allocationResource: Resource {
+        let path = "/allocations/{consumer}"
+        let action = "placement:allocations:"
+        return Resource(
+            "allocation",
+            routes: [
+                Route(.get, path, action: action + "list", rule: Placement.rule, "List a consumer's allocations", handler: showAllocations),
+                Route(.put, path, action: action + "update", rule: Placement.rule, versions: VersionRange(through: Microversion(1, 11)), body: .json(Placement.asList), status: 204, "Replace a consumer's allocations", handler: putAllocations),
+                Route(.put, path, action: action + "update", rule: Placement.rule, versions: Placement.since(12), body: .json(Placement.byProvider), status: 204, "Replace a consumer's allocations", handler: putAllocations),
+                Route(.delete, path, action: action + "delete", rule: Placement.rule, status: 204, "Delete a consumer's allocations", handler: deleteAllocations),
+                Route(.post, "/allocations", action: "placement:allocations:manage", rule: Placement.rule, versions: Placement.since(13), body: .json(.object([], additional: .values(Placement.byProvider))), status: 204, "Replace the allocations of several consumers together", handler: postAllocations),
+                Route(.get, "/resource_providers/{uuid}/allocations", action: "placement:resource_providers:allocations:list", rule: Placement.rule, "List the allocations on a provider", handler: listProviderAllocations),
+                Route(.post, "/reshaper", action: "placement:reshaper:reshape", rule: Placement.rule, versions: Placement.since(30), body: .json(.any), "Not supported") { context in
+                    try context.authorize(target: .none)
+                    throw ResourceError(.notImplemented, "Moving inventories and allocations between providers in one step is not supported.")
+                },
+            ])
+    }
+
+    // MARK: reading
+
+    private func consumerID(_ context: RequestContext) throws -> String {
+        let text = context.parameter("consumer")
+        guard let id = UUID128(text) else {
+            throw ResourceError.badRequest("Malformed consumer_uuid: \(text.prefix(64)) is not a uuid.")
+        }
+        return id.description
+    }
+
+    private func showAllocations(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = try consumerID(context)
+        return try await database.read { connection in
+            let rows = try connection.query(
+                """
+                SELECT r.id, r.generation, json_object_agg(a.resource_class, a.used) AS resources
+                FROM allocations a JOIN resource_providers r ON r.id = a.resource_provider_id
+                WHERE a.consumer_id = \(id)::uuid GROUP BY r.id ORDER BY r.id
+                """)
+            let consumers = try connection.query(
+                "SELECT project_id, user_id, generation, coalesce(consumer_type, 'unknown') AS consumer_type, updated_at FROM consumers WHERE id = \(id)::uuid")
+            let response = try Response.object { writer in
+                try writer.objectField("allocations") { list in
+                    for row in rows {
+                        try list.objectField(row.string("id")) { item in
+                            item.field("generation", try row.int("generation"))
+                            item.field("resources", try row.json("resources"))
+                        }
+                    }
+                }
+                guard let consumer = consumers.first, !rows.isEmpty else { return }
+                if context.version(atLeast: 1, 12) {
+                    writer.field("project_id", try consumer.string("project_id"))
+                    writer.field("user_id", try consumer.string("user_id"))
+                }
+                if context.version(atLeast: 1, 28) { writer.field("consumer_generation", try consumer.int("generation")) }
+                if context.version(atLeast: 1, 38) { writer.field("consumer_type", try consumer.string("consumer_type")) }
+            }
+            return context.dated(response, try consumers.first?.timestamp("updated_at"))
+        }
+    }
+
+    private func listProviderAllocations(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = try context.providerID
+        return try await database.read { connection in
+            let generation = try Placement.generation(connection, provider: id)
+            let rows = try connection.query(
+                """
+                SELECT c.id, c.generation, json_object_agg(a.resource_class, a.used) AS resources
+                FROM allocations a JOIN consumers c ON c.id = a.consumer_id
+                WHERE a.resource_provider_id = \(id)::uuid GROUP BY c.id ORDER BY c.id
+                """)
+            let response = try Response.object { writer in
+                try writer.objectField("allocations") { list in
+                    for row in rows {
+                        try list.objectField(row.string("id")) { item in
+                            item.field("resources", try row.json("resources"))
+                            if context.version(atLeast: 1, 28) { item.field("consumer_generation", try row.int("generation")) }
+                        }
+                    }
+                }
+                writer.field("resource_provider_generation", generation)
+            }
+            return context.dated(response)
+        }
+    }
+
+    // MARK: writing
+
+    private static func amounts(_ value: JSONValue?) -> [ResourceAmount] {
+        (value?.objectValue ?? [:]).members.map { ResourceAmount($0.name, $0.value.intValue ?? 0) }
+    }
+
+    private func change(_ context: RequestContext, consumer: String, _ body: JSONValue) throws -> AllocationChange {
+        var resources: [String: [ResourceAmount]] = [:]
+        func add(_ provider: String, _ value: JSONValue?) throws {
+            guard let id = UUID128(provider)?.description else {
+                throw ResourceError.badRequest("Invalid input for allocations. Value: \(provider.prefix(64)). It must be a provider's uuid.")
+            }
+            let amounts = Placement.amounts(value)
+            guard resources[id] == nil, !amounts.isEmpty else {
+                throw ResourceError.badRequest("Invalid input for allocations of provider \(id): each provider is named once and with at least one resource.")
+            }
+            resources[id] = amounts
+        }
+        for item in body["allocations"]?.arrayValue ?? [] {
+            try add(item["resource_provider"]?["uuid"]?.stringValue ?? "", item["resources"])
+        }
+        for member in body["allocations"]?.objectValue?.members ?? [] { try add(member.name, member.value["resources"]) }
+        var expectation = AllocationChange.Expectation.unspecified
+        if context.version(atLeast: 1, 28) {
+            expectation = body["consumer_generation"]?.intValue.map { .generation($0) } ?? .new
+        }
+        let type = body["consumer_type"]?.stringValue
+        if let type, !PlacementName.isWord(type) {
+            throw ResourceError.badRequest("Invalid input for consumer_type. Value: \(type.prefix(64)). It must have capital letters, digits and underscores only.")
+        }
+        return AllocationChange(
+            consumer: consumer, resources: resources, project: body["project_id"]?.stringValue ?? AllocationStore.incomplete,
+            user: body["user_id"]?.stringValue ?? AllocationStore.incomplete, type: type, expectation: expectation)
+    }
+
+    private func putAllocations(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = try consumerID(context)
+        let change = try change(context, consumer: id, context.body)
+        guard !change.resources.isEmpty || context.version(atLeast: 1, 28) else {
+            throw ResourceError.badRequest("Invalid input for allocations. Value: {}. It must not be empty before version 1.28.")
+        }
+        return try await apply(context, [change])
+    }
+
+    private func postAllocations(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let changes = try (context.body.objectValue ?? [:]).members.map { member in
+            guard let id = UUID128(member.name) else {
+                throw ResourceError.badRequest("Invalid input: '\(member.name.prefix(64))' is not a consumer's uuid.")
+            }
+            return try change(context, consumer: id.description, member.value)
+        }
+        guard !changes.isEmpty else { throw ResourceError.badRequest("The body must name at least one consumer.") }
+        guard Set(changes.map(\.consumer)).count == changes.count else { throw ResourceError.badRequest("A consumer is named twice.") }
+        return try await apply(context, changes)
+    }
+
+    private func apply(_ context: RequestContext, _ changes: [AllocationChange]) async throws -> Response {
+        let now = ambient.now
+        return try await context.write(database) { connection in
+            let providers = try AllocationStore.replace(connection, changes, at: now)
+            try Placement.announce(connection, providers)
+            return Change(.empty(), "allocation", changes.first?.consumer, content: context.body)
+        }
+    }
+
+    private func deleteAllocations(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = try consumerID(context)
+        let now = ambient.now
+        return try await context.write(database) { connection in
+            guard let providers = try AllocationStore.remove(connection, consumer: id, at: now) else {
+                throw ResourceError.notFound("No allocations for consumer '\(id)'")
+            }
+            try Placement.announce(connection, providers)
+            return Change(.empty(), "allocation", id)
+        }
+    }
+}

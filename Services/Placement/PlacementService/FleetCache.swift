@@ -1,0 +1,112 @@
+import Database
+import Kernel
+import PlacementCore
+import Synchronization
+
+/// The fleet in memory, kept near what the database says. Only the claim in SQL is right; this makes it succeed at once.
+package final class FleetCache: Sendable {
+    /// Channel on which providers that changed are announced: an id, nothing for all, or `origin id` after a claim.
+    static let channel = "placement_changed"
+
+    private struct State {
+        var fleet = Fleet()
+        var loadedAt: UInt64?
+        var fingerprint = ""
+        var checkedAt: UInt64 = 0
+        var checkInterval: UInt64 = FleetCache.checkIntervalMin
+        var stale: Set<String> = []
+    }
+
+    private let ambient: Ambient
+    private let loader: FleetLoader
+    private let state = Mutex(State())
+    /// Held while hosts are read, so that several threads do not read the same.
+    private let loading = Mutex(())
+    /// Names this process in announcements of its own claims, which it knows already.
+    let origin: String
+
+    private static let checkIntervalMin: UInt64 = 200_000_000
+
+    init(ambient: Ambient, weights: SchedulingWeights, hostSilence: Duration) {
+        self.ambient = ambient
+        loader = FleetLoader(weights: weights, hostSilence: hostSilence)
+        origin = ambient.newUUID().description
+    }
+
+    /// Looks at, or changes, the fleet as it is in memory. The body must not wait for anything.
+    func withFleet<Value: Sendable>(_ body: (inout Fleet) -> Value) -> Value {
+        state.withLock { body(&$0.fleet) }
+    }
+
+    // MARK: keeping up
+
+    /// Brings the fleet up to date as far as changes are known.
+    ///
+    /// - Parameter since: monotonic nanoseconds; everything is read again unless that was done later than this.
+    func refresh(_ connection: Connection, since: UInt64 = 0) throws {
+        let clock = ambient.time.monotonicNanoseconds()
+        let (loaded, stale, check) = state.withLock { state in
+            ((state.loadedAt ?? 0) > since && state.loadedAt != nil, !state.stale.isEmpty, clock >= state.checkedAt &+ state.checkInterval)
+        }
+        if loaded, !stale, !check { return }
+        try loading.withLock { _ in
+            if !loaded { return try load(connection, since: since) }
+            if check { try compare(connection, clock) }
+            try reload(connection)
+        }
+    }
+
+    private func load(_ connection: Connection, since: UInt64) throws {
+        let done = state.withLock { ($0.loadedAt ?? 0) > since && $0.loadedAt != nil }
+        if done { return }
+        let clock = ambient.time.monotonicNanoseconds()
+        state.withLock { $0.stale = [] }
+        let fingerprint = try loader.fingerprint(connection, at: ambient.now)
+        let fleet = try loader.fleet(connection, at: ambient.now)
+        state.withLock { state in
+            state.fleet = fleet
+            state.fingerprint = fingerprint
+            state.loadedAt = max(clock, 1)
+            state.checkedAt = clock
+        }
+    }
+
+    private func compare(_ connection: Connection, _ clock: UInt64) throws {
+        let fingerprint = try loader.fingerprint(connection, at: ambient.now)
+        let took = ambient.time.monotonicNanoseconds() &- clock
+        let changed = state.withLock { state in
+            state.checkedAt = clock
+            // A large cloud is looked at less often: at most a twentieth of the time.
+            state.checkInterval = max(FleetCache.checkIntervalMin, took &* 20)
+            return state.fingerprint != fingerprint
+        }
+        if changed { try load(connection, since: UInt64.max) }
+    }
+
+    private func reload(_ connection: Connection) throws {
+        let ids = state.withLock { state in
+            defer { state.stale = [] }
+            return state.stale
+        }
+        guard !ids.isEmpty else { return }
+        if ids.contains("") { return try load(connection, since: UInt64.max) }
+        let hosts = try loader.hosts(connection, where: "r.id = ANY(\(Array(ids))::uuid[])", at: ambient.now)
+        let known = state.withLock { state in hosts.allSatisfy { state.fleet.update($0) } }
+        if !known { try load(connection, since: UInt64.max) }
+    }
+
+    /// Makes the next `refresh` read these providers again.
+    func markStale(_ ids: some Sequence<String>) { state.withLock { $0.stale.formUnion(ids) } }
+
+    /// Follows announcements until the task is cancelled.
+    func follow(_ database: Database) async {
+        for await notification in database.notifications([FleetCache.channel]) {
+            let words = notification.payload.split(separator: " ")
+            switch words.count {
+            case 2 where words[0] == origin: break
+            case 2: markStale([String(words[1])])
+            default: markStale([notification.payload])
+            }
+        }
+    }
+}

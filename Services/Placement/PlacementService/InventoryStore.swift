@@ -1,0 +1,107 @@
+import Database
+import JSON
+import Kernel
+import PlacementCore
+
+/// Statements on inventories.
+enum InventoryStore {
+    /// By class, for each of the providers.
+    static func load(_ connection: Connection, providers: [String]) throws -> [String: [String: Inventory]] {
+        var result: [String: [String: Inventory]] = [:]
+        let rows = try connection.query(
+            """
+            SELECT resource_provider_id, resource_class, total, reserved, min_unit, max_unit, step_size, allocation_ratio
+            FROM inventories WHERE resource_provider_id = ANY(\(providers)::uuid[])
+            """)
+        for row in rows {
+            result[try row.string("resource_provider_id"), default: [:]][try row.string("resource_class")] = Inventory(
+                total: try row.int("total"), reserved: try row.int("reserved"), minUnit: try row.int("min_unit"),
+                maxUnit: try row.int("max_unit"), stepSize: try row.int("step_size"),
+                allocationRatio: try row.double("allocation_ratio"))
+        }
+        return result
+    }
+
+    /// What is allocated, by class, for each of the providers.
+    static func usages(_ connection: Connection, providers: [String]) throws -> [String: [String: Int]] {
+        var result: [String: [String: Int]] = [:]
+        let rows = try connection.query(
+            """
+            SELECT resource_provider_id, resource_class, sum(used)::bigint AS used FROM allocations
+            WHERE resource_provider_id = ANY(\(providers)::uuid[]) GROUP BY 1, 2
+            """)
+        for row in rows {
+            result[try row.string("resource_provider_id"), default: [:]][try row.string("resource_class")] = try row.int("used")
+        }
+        return result
+    }
+
+    static func put(
+        _ connection: Connection, provider id: String, _ resourceClass: String, _ inventory: Inventory, at now: Timestamp
+    ) throws {
+        try connection.execute(
+            """
+            INSERT INTO inventories (resource_provider_id, resource_class, total, reserved, min_unit, max_unit, step_size,
+                allocation_ratio, created_at, updated_at)
+            VALUES (\(id)::uuid, \(resourceClass), \(inventory.total), \(inventory.reserved), \(inventory.minUnit),
+                \(inventory.maxUnit), \(inventory.stepSize), \(inventory.allocationRatio), \(now), \(now))
+            ON CONFLICT (resource_provider_id, resource_class) DO UPDATE SET total = EXCLUDED.total,
+                reserved = EXCLUDED.reserved, min_unit = EXCLUDED.min_unit, max_unit = EXCLUDED.max_unit,
+                step_size = EXCLUDED.step_size, allocation_ratio = EXCLUDED.allocation_ratio,
+                updated_at = EXCLUDED.updated_at
+            """)
+    }
+
+    /// Removes inventories; the provider must be locked.
+    ///
+    /// - Parameter keeping: classes that stay.
+    /// - Throws: 409 where something of them is allocated.
+    static func remove(_ connection: Connection, provider id: String, keeping: [String]) throws {
+        let used = try connection.query(
+            """
+            SELECT DISTINCT i.resource_class AS name FROM inventories i
+            JOIN allocations a ON a.resource_provider_id = i.resource_provider_id AND a.resource_class = i.resource_class
+            WHERE i.resource_provider_id = \(id)::uuid AND NOT i.resource_class = ANY(\(keeping)::text[]) ORDER BY 1
+            """
+        ).map { try $0.string("name") }
+        guard used.isEmpty else {
+            throw ResourceError.conflict(
+                "update conflict: Inventory for '\(used.joined(separator: ", "))' on resource provider '\(id)' in use.",
+                type: "placement.inventory.inuse")
+        }
+        try connection.execute(
+            "DELETE FROM inventories WHERE resource_provider_id = \(id)::uuid AND NOT resource_class = ANY(\(keeping)::text[])")
+    }
+}
+
+extension Inventory {
+    func write(_ writer: inout JSONWriter) {
+        writer.field("total", total)
+        writer.field("reserved", reserved)
+        writer.field("min_unit", minUnit)
+        writer.field("max_unit", maxUnit)
+        writer.field("step_size", stepSize)
+        writer.name("allocation_ratio")
+        writer.value(allocationRatio)
+    }
+
+    /// Reads a validated inventory document.
+    ///
+    /// - Throws: 400 where the parts contradict each other.
+    init(_ document: JSONValue, resourceClass: String, mayReserveAll: Bool) throws {
+        self.init(
+            total: document["total"]?.intValue ?? 0, reserved: document["reserved"]?.intValue ?? 0,
+            minUnit: document["min_unit"]?.intValue ?? 1, maxUnit: document["max_unit"]?.intValue ?? Int(Int32.max),
+            stepSize: document["step_size"]?.intValue ?? 1, allocationRatio: document["allocation_ratio"]?.doubleValue ?? 1)
+        let fits = mayReserveAll ? reserved <= total : reserved < total
+        guard fits, minUnit <= maxUnit else {
+            throw ResourceError.badRequest(
+                fits
+                    ? "Invalid inventory for '\(resourceClass)': min_unit \(minUnit) is greater than max_unit \(maxUnit)."
+                    : "Invalid inventory for '\(resourceClass)': the reserved value \(reserved) must be \(mayReserveAll ? "at most" : "less than") the total \(total).")
+        }
+        guard allocationRatio > 0, allocationRatio <= 3.40282e+38 else {
+            throw ResourceError.badRequest("Invalid inventory for '\(resourceClass)': allocation_ratio \(allocationRatio) is not above 0.")
+        }
+    }
+}

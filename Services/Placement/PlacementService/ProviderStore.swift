@@ -1,0 +1,184 @@
+import Database
+import JSON
+import Kernel
+import PlacementCore
+import WebAPI
+
+/// A resource provider as clients see it.
+struct ProviderRow: Sendable {
+    let id: String
+    let name: String
+    let generation: Int
+    let parentID: String?
+    let rootID: String
+    let updatedAt: Timestamp
+
+    func write(_ writer: inout JSONWriter, _ version: Microversion) {
+        writer.field("uuid", id)
+        writer.field("name", name)
+        writer.field("generation", generation)
+        if version >= Microversion(1, 14) {
+            writer.field("parent_provider_uuid", parentID)
+            writer.field("root_provider_uuid", rootID)
+        }
+        var links = ["self", "inventories", "usages"]
+        if version >= Microversion(1, 1) { links.append("aggregates") }
+        if version >= Microversion(1, 6) { links.append("traits") }
+        if version >= Microversion(1, 11) { links.append("allocations") }
+        writer.arrayField("links") { list in
+            for rel in links {
+                list.object {
+                    $0.field("rel", rel)
+                    $0.field("href", "/resource_providers/\(id)" + (rel == "self" ? "" : "/\(rel)"))
+                }
+            }
+        }
+    }
+}
+
+/// Statements on resource providers.
+enum ProviderStore {
+    static func rows(_ connection: Connection, where condition: SQL) throws -> [ProviderRow] {
+        try connection.query(
+            """
+            SELECT t.id, t.name, t.generation, t.parent_id, t.root_id, t.updated_at
+            FROM resource_providers t WHERE \(condition) ORDER BY t.name, t.id
+            """
+        ).map { row in
+            ProviderRow(
+                id: try row.string("id"), name: try row.string("name"), generation: try row.int("generation"),
+                parentID: try row.optionalString("parent_id"), rootID: try row.string("root_id"),
+                updatedAt: try row.timestamp("updated_at"))
+        }
+    }
+
+    /// Conditions on the provider `t` itself.
+    static func conditions(_ query: ProviderQuery) -> [SQL] {
+        var conditions: [SQL] = query.resources.map { room(for: $0, provider: "t") }
+        conditions += query.required.map { group in
+            "EXISTS (SELECT 1 FROM provider_traits p WHERE p.resource_provider_id = t.id AND p.trait = ANY(\(group)::text[]))"
+        }
+        if !query.forbidden.isEmpty {
+            conditions.append(
+                "NOT EXISTS (SELECT 1 FROM provider_traits p WHERE p.resource_provider_id = t.id AND p.trait = ANY(\(query.forbidden)::text[]))")
+        }
+        return conditions + memberships(query) + tree(query)
+    }
+
+    static func tree(_ query: ProviderQuery) -> [SQL] {
+        query.inTree.map { ["t.root_id = (SELECT root_id FROM resource_providers WHERE id = \($0))"] } ?? []
+    }
+
+    /// Membership in Placement's own aggregates or in those of Compute.
+    static func memberships(_ query: ProviderQuery) -> [SQL] {
+        func isMember(_ ids: [UUID128]) -> SQL {
+            """
+            (EXISTS (SELECT 1 FROM provider_aggregates g WHERE g.resource_provider_id = t.id AND g.aggregate_id = ANY(\(ids)::uuid[]))
+                OR EXISTS (SELECT 1 FROM aggregate_hosts h JOIN aggregates a ON a.id = h.aggregate_id
+                    WHERE h.host = t.host AND a.uuid = ANY(\(ids)::uuid[])))
+            """
+        }
+        var conditions = query.memberOf.map(isMember)
+        if !query.notMemberOf.isEmpty { conditions.append("NOT " + isMember(query.notMemberOf)) }
+        return conditions
+    }
+
+    /// Whether a provider can give so much of a class in one allocation now.
+    static func room(for need: ResourceAmount, provider: String) -> SQL {
+        """
+        EXISTS (SELECT 1 FROM inventories i WHERE i.resource_provider_id = \(raw: provider).id
+            AND i.resource_class = \(need.resourceClass) AND \(need.amount)::bigint BETWEEN i.min_unit AND i.max_unit
+            AND \(need.amount)::bigint % i.step_size = 0
+            AND \(need.amount)::bigint + coalesce((SELECT sum(a.used) FROM allocations a
+                WHERE a.resource_provider_id = \(raw: provider).id AND a.resource_class = i.resource_class), 0)
+                <= trunc((i.total - i.reserved) * i.allocation_ratio))
+        """
+    }
+
+    // MARK: writing
+
+    static func insert(_ connection: Connection, id: String, name: String, parent: String?, at now: Timestamp) throws {
+        var root = id
+        if let parent {
+            guard parent != id else { throw ResourceError.badRequest("A resource provider cannot be its own parent (parent_provider_uuid \(parent)).") }
+            root = try rootLocked(connection, of: parent)
+        }
+        do {
+            _ = try connection.savepoint { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO resource_providers (id, name, parent_id, root_id, created_at, updated_at)
+                    VALUES (\(id)::uuid, \(name), \(parent)::uuid, \(root)::uuid, \(now), \(now))
+                    """)
+            }
+        } catch let error as DatabaseError where error.isUniqueViolation {
+            throw duplicate(error, id: id, name: name)
+        }
+    }
+
+    private static func duplicate(_ error: DatabaseError, id: String, name: String) -> ResourceError {
+        error.constraint == "resource_providers_pkey"
+            ? .conflict("Conflicting resource provider uuid: \(id) already exists.", type: "placement.duplicate_name")
+            : .conflict("Conflicting resource provider name: \(name) already exists.", type: "placement.duplicate_name")
+    }
+
+    private static func rootLocked(_ connection: Connection, of parent: String) throws -> String {
+        let rows = try connection.query("SELECT root_id FROM resource_providers WHERE id = \(parent)::uuid FOR UPDATE")
+        guard let row = rows.first else {
+            throw ResourceError.badRequest("Unable to create or move a resource provider: parent provider UUID \(parent) does not exist.")
+        }
+        return try row.string("root_id")
+    }
+
+    static func rename(_ connection: Connection, id: String, name: String) throws {
+        do {
+            _ = try connection.savepoint {
+                try $0.execute("UPDATE resource_providers SET name = \(name) WHERE id = \(id)::uuid AND name <> \(name)")
+            }
+        } catch let error as DatabaseError where error.isUniqueViolation {
+            throw duplicate(error, id: id, name: name)
+        }
+    }
+
+    /// - Parameter freely: whether a provider that has a parent may get another or none.
+    static func move(_ connection: Connection, id: String, parent: String?, freely: Bool) throws {
+        // Trees change one at a time, so that two moves cannot make a loop.
+        try connection.query("SELECT pg_advisory_xact_lock(hashtextextended('placement.trees', 0))")
+        let current = try connection.query("SELECT parent_id FROM resource_providers WHERE id = \(id)::uuid")[0]
+            .optionalString("parent_id")
+        if current == parent { return }
+        if current != nil, !freely {
+            throw ResourceError.badRequest("Unable to save resource provider \(id): Object action update failed because: re-parenting a provider is not currently allowed.")
+        }
+        let root = try parent.map { try rootLocked(connection, of: $0) } ?? id
+        let below = try connection.query(
+            """
+            WITH RECURSIVE tree AS (
+                SELECT \(id)::uuid AS id UNION SELECT c.id FROM resource_providers c JOIN tree ON c.parent_id = tree.id)
+            SELECT id FROM tree
+            """
+        ).map { try $0.string("id") }
+        if let parent, below.contains(parent) {
+            throw ResourceError.badRequest("Unable to save resource provider \(id): creating loop in the provider tree is not allowed.")
+        }
+        try connection.execute("UPDATE resource_providers SET parent_id = \(parent)::uuid, root_id = \(root)::uuid WHERE id = \(id)::uuid")
+        try connection.execute("UPDATE resource_providers SET root_id = \(root)::uuid WHERE id = ANY(\(below)::uuid[])")
+    }
+
+    static func delete(_ connection: Connection, id: String, at now: Timestamp) throws {
+        _ = try Placement.touch(connection, provider: id, expected: nil, at: now)
+        let used = try connection.query("SELECT 1 AS one FROM allocations WHERE resource_provider_id = \(id)::uuid LIMIT 1")
+        guard used.isEmpty else {
+            throw ResourceError.conflict(
+                "Unable to delete resource provider \(id): Resource provider has allocations.",
+                type: "placement.resource_provider.inuse")
+        }
+        let children = try connection.query("SELECT 1 AS one FROM resource_providers WHERE parent_id = \(id)::uuid LIMIT 1")
+        guard children.isEmpty else {
+            throw ResourceError.conflict(
+                "Unable to delete parent resource provider \(id): It has child resource providers.",
+                type: "placement.resource_provider.cannot_delete_parent")
+        }
+        try connection.execute("DELETE FROM resource_providers WHERE id = \(id)::uuid")
+    }
+}
