@@ -299,9 +299,9 @@ package enum HostName {
 
 /// Names of disks as guests see them: `/dev/vda`, `/dev/vdb`, …
 package enum DeviceNames {
-    /// The first free name; nil when all are taken.
+    /// The first free name; nil when all are taken. The last three letters are the agent's, for local disks.
     package static func free(taken: Set<String>) -> String? {
-        for letter in "abcdefghijklmnopqrstuvwxyz" {
+        for letter in "abcdefghijklmnopqrstuvw" {
             let name = "/dev/vd\(letter)"
             if !taken.contains(name) { return name }
         }

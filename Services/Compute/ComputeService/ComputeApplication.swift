@@ -66,7 +66,10 @@ package struct ComputeApplication {
 /// The service's workflows.
 package enum ComputeWorkflows {
     package static func definitions(_ compute: Compute) -> [WorkflowDefinition] {
-        [ServerCreate(compute).definition, ServerDelete(compute).definition]
+        [
+            ServerCreate(compute).definition, ServerDelete(compute).definition, InterfaceWorkflows(compute).attach,
+            InterfaceWorkflows(compute).detach, VolumeWorkflows(compute).attach, VolumeWorkflows(compute).detach,
+        ]
     }
 
     /// - Parameter replacing: definitions that stand in for those of the same kind.

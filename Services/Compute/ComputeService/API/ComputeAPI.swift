@@ -33,7 +33,11 @@ package enum ComputeAPI {
             FlavorRoutes(compute: compute).resource, FlavorDetailRoutes(compute: compute).resource,
             KeypairRoutes(compute: compute).resource, ServerRoutes(compute: compute).resource,
             ServerActionRoutes(compute: compute).resource, ServerMetadataRoutes(compute: compute).resource,
-            ServerTagRoutes(compute: compute).resource,
+            ServerTagRoutes(compute: compute).resource, InterfaceRoutes(compute: compute).resource,
+            VolumeAttachmentRoutes(compute: compute).resource, InstanceActionRoutes(compute: compute).resource,
+            ServerGroupRoutes(compute: compute).resource, AggregateRoutes(compute: compute).resource,
+            HostRoutes(compute: compute).resource, HypervisorRoutes(compute: compute).resource,
+            QuotaRoutes(compute: compute).resource,
         ]
     }
 }

@@ -1,0 +1,211 @@
+import Database
+import JSON
+import Kernel
+import Messaging
+import WebAPI
+
+/// The operator's view of hosts: services and hypervisors; and the tenant's: availability zones.
+struct HostRoutes: Sendable {
+    let compute: Compute
+
+    var resource: Resource {
+        let services = "/v2.1/os-services"
+        return Resource(
+            "compute-service",
+            routes: [
+                Route(.get, services, action: "os_compute_api:os-services:list", rule: Rule.admin, "List hosts' services", handler: list),
+                Route(
+                    .put, services + "/{service_id}", action: "os_compute_api:os-services:update", rule: Rule.admin,
+                    versions: .from(53),
+                    body: .json(.object([
+                        .init("status", .enumeration(["enabled", "disabled"])), .init("disabled_reason", .string(min: 1, max: 255, format: nil)),
+                        .init("forced_down", .boolean),
+                    ])), "Enable, disable or force down a host", handler: update),
+                Route(
+                    .put, services + "/{command}", action: "os_compute_api:os-services:update", rule: Rule.admin,
+                    versions: .through(52),
+                    body: .json(.object([
+                        .init("host", .identifier, required: true), .init("binary", .identifier, required: true),
+                        .init("disabled_reason", .string(min: 1, max: 255, format: nil)), .init("forced_down", .boolean, versions: .from(11)),
+                    ])), "Enable, disable or force down a host", handler: oldUpdate),
+                Route(.delete, services + "/{service_id}", action: "os_compute_api:os-services:delete", rule: Rule.admin, status: 204, "Forget a host", handler: delete),
+                Route(.get, "/v2.1/os-availability-zone", action: "os_compute_api:os-availability-zone:list", rule: Rule.anybody, "List availability zones") {
+                    try await zones($0, isDetailed: false)
+                },
+                Route(.get, "/v2.1/os-availability-zone/detail", action: "os_compute_api:os-availability-zone:detail", rule: Rule.admin, "List availability zones with their hosts") {
+                    try await zones($0, isDetailed: true)
+                },
+            ])
+    }
+
+    /// Zone of a host: its aggregate's, or its own.
+    static let zoneSQL = """
+        coalesce((SELECT a.availability_zone FROM aggregates a JOIN aggregate_hosts g ON g.aggregate_id = a.id
+            WHERE g.host = t.host AND a.availability_zone IS NOT NULL ORDER BY a.id LIMIT 1), t.availability_zone)
+        """
+
+    static func isUp(_ row: Row, _ compute: Compute) throws -> Bool {
+        let after = compute.ambient.now + .microseconds(-compute.settings.hostDownAfter.microseconds)
+        return try !row.bool("forced_down") && (row.optionalTimestamp("last_seen_at").map { $0 > after } ?? false)
+    }
+
+    // MARK: services
+
+    private func list(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let host = context.query["host"]
+        let binary = context.query["binary"] ?? "nova-compute"
+        let compute = compute
+        return try await compute.database.read { connection in
+            let rows = try connection.query(
+                """
+                SELECT t.id, t.number, t.host, t.enabled, t.disabled_reason, t.forced_down, t.last_seen_at, t.updated_at,
+                    \(raw: HostRoutes.zoneSQL) AS zone
+                FROM compute_services t WHERE (\(host)::text IS NULL OR t.host = \(host)) AND \(binary) = 'nova-compute'
+                ORDER BY t.number
+                """)
+            return .json(200, ["services": .array(try rows.map { try HostRoutes.service($0, context, compute) })])
+        }
+    }
+
+    private static func service(_ row: Row, _ context: RequestContext, _ compute: Compute) throws -> JSONValue {
+        var service: JSONObject = [
+            "id": context.version(atLeast: 2, 53) ? .string(try row.string("id")) : JSONValue(try row.int("number")),
+            "binary": "nova-compute", "host": .string(try row.string("host")), "zone": .string(try row.string("zone")),
+            "status": try row.bool("enabled") ? "enabled" : "disabled",
+            "state": try isUp(row, compute) ? "up" : "down",
+            "updated_at": JSONValue(try (row.optionalTimestamp("last_seen_at") ?? row.timestamp("updated_at")).iso8601NoZone),
+            "disabled_reason": JSONValue(try row.optionalString("disabled_reason")),
+        ]
+        if context.version(atLeast: 2, 11) { service["forced_down"] = .bool(try row.bool("forced_down")) }
+        return .object(service)
+    }
+
+    private func update(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = context.parameter("service_id")
+        guard let uuid = UUID128(id) else { throw ResourceError.badRequest("Invalid uuid \(id.prefix(64))") }
+        let body = context.body
+        guard body["status"] != nil || body["forced_down"] != nil else {
+            throw ResourceError.badRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
+        }
+        let reason = body["disabled_reason"]?.stringValue
+        if reason != nil, body["status"]?.stringValue != "disabled" {
+            throw ResourceError.badRequest("Specifying disabled_reason requires that status is 'disabled'.")
+        }
+        return try await change(
+            context, where: "t.id = \(uuid)", missing: "Service \(id) not found.",
+            enabled: body["status"].map { $0.stringValue == "enabled" }, reason: reason,
+            forcedDown: body["forced_down"]?.boolValue)
+    }
+
+    private func oldUpdate(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let host = context.body["host"]?.stringValue ?? ""
+        let reason = context.body["disabled_reason"]?.stringValue
+        let command = context.parameter("command")
+        var enabled: Bool?
+        var forced: Bool?
+        switch command {
+        case "enable": enabled = true
+        case "disable": enabled = false
+        case "disable-log-reason":
+            guard reason != nil else { throw ResourceError.badRequest("Missing disabled reason field") }
+            enabled = false
+        case "force-down":
+            guard context.version(atLeast: 2, 11), let value = context.body["forced_down"]?.boolValue else {
+                throw ResourceError.badRequest("Missing forced_down field")
+            }
+            forced = value
+        default: throw ResourceError.notFound("Unknown action")
+        }
+        return try await change(
+            context, where: "t.host = \(host)", missing: "Could not find binary nova-compute on host \(host.prefix(255)).",
+            enabled: enabled, reason: reason, forcedDown: forced)
+    }
+
+    private func change(
+        _ context: RequestContext, where condition: SQL, missing: String, enabled: Bool?, reason: String?, forcedDown: Bool?
+    ) async throws -> Response {
+        let compute = compute
+        return try await context.write(compute.database) { connection in
+            let rows = try connection.query(
+                """
+                UPDATE compute_services t SET enabled = coalesce(\(enabled), t.enabled),
+                    disabled_reason = CASE WHEN \(enabled)::boolean IS NULL THEN t.disabled_reason ELSE \(reason)::text END,
+                    forced_down = coalesce(\(forcedDown), t.forced_down), updated_at = \(compute.ambient.now)
+                WHERE \(condition)
+                RETURNING t.id, t.number, t.host, t.enabled, t.disabled_reason, t.forced_down, t.last_seen_at,
+                    t.updated_at, \(raw: HostRoutes.zoneSQL) AS zone
+                """)
+            guard let row = rows.first else { throw ResourceError.notFound(missing) }
+            let host = try row.string("host")
+            try Hosts.announce(connection, host: host, ambient: compute.ambient)
+            return Change(
+                .json(200, ["service": try HostRoutes.service(row, context, compute)]), "compute-service",
+                try row.string("id"), content: context.body)
+        }
+    }
+
+    private func delete(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = context.parameter("service_id")
+        let uuid = UUID128(id)?.description
+        let number = Int(id)
+        let ambient = compute.ambient
+        return try await context.write(compute.database) { connection in
+            let rows = try connection.query(
+                """
+                SELECT t.id, t.host, (SELECT count(*) FROM servers s WHERE s.host = t.host AND NOT s.deleted) AS servers,
+                    (SELECT h.id FROM hypervisors h WHERE h.host = t.host) AS provider
+                FROM compute_services t WHERE t.id = \(uuid)::uuid OR t.number = \(number)::int FOR UPDATE
+                """)
+            guard let row = rows.first else { throw ResourceError.notFound("Service \(id.prefix(64)) not found.") }
+            let host = try row.string("host")
+            if try row.int("servers") > 0 {
+                throw ResourceError.conflict("Unable to delete compute service that is hosting instances. Migrate or delete the instances first.")
+            }
+            let message: JSONValue = [
+                "type": "host_removed", "host": .string(host), "resource_provider_id": JSONValue(try row.optionalString("provider")),
+            ]
+            try Outbox.add(
+                connection, Message(id: ambient.newUUID(), type: "host_removed", body: message), to: "placement.hosts", at: ambient.now)
+            try connection.execute("DELETE FROM aggregate_hosts WHERE host = \(host)")
+            try connection.execute("DELETE FROM compute_services WHERE host = \(host)")
+            return Change(.empty(204), "compute-service", id)
+        }
+    }
+
+    // MARK: zones
+
+    private func zones(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
+        try context.authorize(target: .none)
+        let compute = compute
+        return try await compute.database.read { connection in
+            let rows = try connection.query(
+                """
+                SELECT t.host, t.enabled, t.forced_down, t.last_seen_at, t.updated_at, \(raw: HostRoutes.zoneSQL) AS zone
+                FROM compute_services t ORDER BY zone, t.host
+                """)
+            var zones: [(name: String, hosts: JSONObject, available: Bool)] = []
+            for row in rows {
+                let zone = try row.string("zone")
+                if zones.last?.name != zone { zones.append((zone, [:], false)) }
+                let isUp = try HostRoutes.isUp(row, compute)
+                let entry: JSONValue = [
+                    "active": .bool(try row.bool("enabled")), "available": .bool(isUp),
+                    "updated_at": JSONValue(try row.optionalTimestamp("last_seen_at")?.iso8601NoZone),
+                ]
+                zones[zones.count - 1].hosts[try row.string("host")] = ["nova-compute": entry]
+                if try row.bool("enabled") { zones[zones.count - 1].available = true }
+            }
+            let list = zones.map { zone -> JSONValue in
+                [
+                    "zoneName": .string(zone.name), "zoneState": ["available": .bool(zone.available)],
+                    "hosts": isDetailed ? .object(zone.hosts) : .null,
+                ]
+            }
+            return .json(200, ["availabilityZoneInfo": .array(list)])
+        }
+    }
+}

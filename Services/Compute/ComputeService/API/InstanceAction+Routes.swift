@@ -1,0 +1,120 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// What was done with a server, by whom and with what end.
+struct InstanceActionRoutes: Sendable {
+    let compute: Compute
+
+    private static let path = "/v2.1/servers/{server_id}/os-instance-actions"
+
+    private static let fields: [Field] = [
+        Field("action"), Field("instance_uuid", .text, "t.server_id"), Field("request_id"), Field("user_id"),
+        Field("project_id"), Field("start_time", .timestampMicroseconds), Field("message"),
+        Field("updated_at", .timestampMicroseconds, versions: .from(58)),
+    ]
+
+    private static let table = Table(
+        "server_actions t", key: "t.request_id", defaultSort: [("number", true)],
+        fields: fields + [
+            Field("number", .number, "t.id", sortable: true, visibleBy: FlavorRoutes.hidden),
+            Field("changes-since", .text, "t.updated_at", filter: .custom { value in
+                guard let time = Timestamp(value) else { throw badTime(value) }
+                return "t.updated_at >= \(time)"
+            }, visibleBy: FlavorRoutes.hidden),
+            Field("changes-before", .text, "t.updated_at", filter: .custom { value in
+                guard let time = Timestamp(value) else { throw badTime(value) }
+                return "t.updated_at <= \(time)"
+            }, visibleBy: FlavorRoutes.hidden),
+        ])
+
+    private static func badTime(_ value: String) -> ResourceError {
+        .badRequest("Invalid filter value '\(value.prefix(64))': it is no ISO 8601 time.")
+    }
+
+    var resource: Resource {
+        let path = InstanceActionRoutes.path
+        return Resource(
+            "instance-action", fields: InstanceActionRoutes.fields,
+            routes: [
+                Route(.get, path, action: "os_compute_api:os-instance-actions:list", rule: Rule.reader, "List what was done with a server", handler: list),
+                Route(.get, path + "/{request_id}", action: "os_compute_api:os-instance-actions:show", rule: Rule.reader, "Show one action with its events", handler: show),
+            ])
+    }
+
+    /// Actions of servers that have ended are kept and can still be read.
+    private func server(_ context: RequestContext) async throws -> String {
+        let id = try context.uuidParameter("server_id", of: "Instance")
+        let project = try await compute.database.read { connection in
+            try connection.query("SELECT project_id FROM servers WHERE id = \(id)").first?.string("project_id")
+        }
+        guard let project else {
+            try context.authorize(target: .none)
+            throw ServerRecord.missing(id)
+        }
+        return try context.authorizeVisible(
+            id, target: .project(project), visibleBy: "os_compute_api:servers:show", notFound: ServerRecord.missing(id)
+        ).value
+    }
+
+    private func list(_ context: RequestContext) async throws -> Response {
+        let id = try await server(context)
+        var filters: Set<String> = []
+        if context.version(atLeast: 2, 58) { filters.insert("changes-since") }
+        if context.version(atLeast: 2, 66) { filters.insert("changes-before") }
+        let request = try context.listRequest(filters: filters)
+        return try await compute.database.read { connection in
+            try InstanceActionRoutes.table.list(
+                connection, context, collection: "instanceActions", request, scope: "t.server_id = \(id)",
+                links: context.version(atLeast: 2, 58))
+        }
+    }
+
+    private func show(_ context: RequestContext) async throws -> Response {
+        let id = try await server(context)
+        let request = context.parameter("request_id")
+        let seesEvents = context.version(atLeast: 2, 51) || context.allows("os_compute_api:os-instance-actions:events")
+        let seesDetails = context.allows("os_compute_api:os-instance-actions:events:details")
+        return try await compute.database.read { connection in
+            let condition: SQL = "t.server_id = \(id) AND t.request_id = \(request)"
+            let fields = InstanceActionRoutes.table.visible(context)
+            let rows = try InstanceActionRoutes.table.query(connection, fields, where: condition, suffix: "ORDER BY t.id LIMIT 1")
+            guard !rows.isEmpty else {
+                throw ResourceError.notFound("Action for request_id \(request.prefix(64)) on instance \(id) not found")
+            }
+            let events = try connection.query(
+                "SELECT event, start_time, finish_time, result, details, host FROM server_actions t WHERE \(condition) ORDER BY t.id")
+            return try .object { writer in
+                try writer.objectField("instanceAction") { action in
+                    Table.render(rows, row: 0, fields, into: &action)
+                    guard seesEvents else { return }
+                    try action.arrayField("events") { list in
+                        for row in events {
+                            list.value(try InstanceActionRoutes.event(row, context, seesDetails: seesDetails))
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    private static func event(_ row: Row, _ context: RequestContext, seesDetails: Bool) throws -> JSONValue {
+        let host = try row.optionalString("host")
+        var event: JSONObject = [
+            "event": JSONValue(try row.optionalString("event")),
+            "start_time": JSONValue(try row.timestamp("start_time").iso8601NoZone),
+            "finish_time": JSONValue(try row.optionalTimestamp("finish_time")?.iso8601NoZone),
+            "result": JSONValue(try row.optionalString("result")),
+        ]
+        if seesDetails || !context.version(atLeast: 2, 51) { event["traceback"] = seesDetails ? JSONValue(try row.optionalString("details")) : .null }
+        if context.version(atLeast: 2, 62) {
+            event["hostId"] = ""
+            if seesDetails { event["host"] = JSONValue(host) }
+        }
+        if context.version(atLeast: 2, 84) {
+            event["details"] = seesDetails ? JSONValue(try row.optionalString("details")) : .null
+        }
+        return .object(event)
+    }
+}

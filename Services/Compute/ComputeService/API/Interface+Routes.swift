@@ -1,0 +1,173 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// A server's interfaces: its ports, and attaching and detaching them.
+struct InterfaceRoutes: Sendable {
+    let compute: Compute
+
+    private static let path = "/v2.1/servers/{server_id}/os-interface"
+
+    private static let schema = BodySchema.wrapped(
+        "interfaceAttachment",
+        .object([
+            .init("net_id", .nullable(.uuid)), .init("port_id", .nullable(.uuid)),
+            .init("fixed_ips", .nullable(.array(.object([.init("ip_address", .string(min: 1, max: 45, format: .ip), required: true)], additional: .allowed), min: 0, max: 1))),
+            .init("tag", .nullable(.text(60)), versions: .from(49)),
+        ]))
+
+    var resource: Resource {
+        let path = InterfaceRoutes.path
+        return Resource(
+            "server-interface",
+            routes: [
+                Route(.get, path, action: "os_compute_api:os-attach-interfaces:list", rule: Rule.reader, "List interfaces") { context in
+                    let server = try await compute.authorizedServer(context)
+                    return try await compute.database.read { connection in
+                        let list = try InterfaceRoutes.load(connection, context, where: "i.server_id = \(server.id)")
+                        return .json(200, ["interfaceAttachments": .array(list)])
+                    }
+                },
+                Route(.get, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:show", rule: Rule.reader, "Show an interface") { context in
+                    let server = try await compute.authorizedServer(context)
+                    let port = try context.uuidParameter("port_id", of: "Port")
+                    return try await compute.database.read { try InterfaceRoutes.response($0, context, server.id, port) }
+                },
+                Route(
+                    .post, path, action: "os_compute_api:os-attach-interfaces:create", rule: Rule.member,
+                    body: .optionalJSON(InterfaceRoutes.schema), "Attach an interface", handler: attach),
+                Route(.delete, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:delete", rule: Rule.member, status: 202, "Detach an interface", handler: detach),
+            ])
+    }
+
+    private static let states = ["active", "paused", "stopped", "suspended"]
+
+    private static func load(_ connection: Connection, _ context: RequestContext, where condition: SQL) throws -> [JSONValue] {
+        try connection.query(
+            """
+            SELECT i.port_id, i.tag, p.network_id, p.mac_address, p.status,
+                (SELECT coalesce(json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address) ORDER BY f.position), '[]')
+                    FROM port_fixed_ips f WHERE f.port_id = p.id) AS addresses
+            FROM server_interfaces i JOIN ports p ON p.id = i.port_id WHERE \(condition) ORDER BY i.position
+            """
+        ).map { row in
+            var object: JSONObject = [
+                "port_id": .string(try row.string("port_id")), "net_id": .string(try row.string("network_id")),
+                "mac_addr": .string(try row.string("mac_address")), "port_state": .string(try row.string("status")),
+                "fixed_ips": try row.json("addresses"),
+            ]
+            if context.version(atLeast: 2, 70) { object["tag"] = JSONValue(try row.optionalString("tag")) }
+            return .object(object)
+        }
+    }
+
+    private static func response(_ connection: Connection, _ context: RequestContext, _ server: String, _ port: String) throws -> Response {
+        let list = try load(connection, context, where: "i.server_id = \(server) AND i.port_id = \(port)")
+        guard let interface = list.first else { throw missing(server, port) }
+        return .json(200, ["interfaceAttachment": interface])
+    }
+
+    private static func missing(_ server: String, _ port: String) -> ResourceError {
+        .notFound("Port id \(port) is not attached to instance \(server).")
+    }
+
+    private func attach(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let body = context.body["interfaceAttachment"] ?? [:]
+        let port = body["port_id"]?.stringValue.flatMap { UUID128($0)?.description }
+        let address = body["fixed_ips"]?.arrayValue?.first?["ip_address"]?.stringValue
+        if port != nil, body["net_id"]?.stringValue != nil {
+            throw ResourceError.badRequest("Must not input both network_id and port_id")
+        }
+        if address != nil, body["net_id"]?.stringValue == nil {
+            throw ResourceError.badRequest("Must input network_id when request IP address")
+        }
+        let ask = InterfaceRequest(
+            networkID: body["net_id"]?.stringValue.flatMap { UUID128($0)?.description }, portID: port, fixedIP: address,
+            tag: body["tag"]?.stringValue)
+        let caller = try context.caller
+        let ambient = compute.ambient
+        let definition = InterfaceWorkflows(compute).attach
+        let workflow = try await compute.database.write { connection in
+            let current = try ServerRecord.find(connection, server.id, lock: true)
+            try current.requireUnlocked(context)
+            try current.require(states: InterfaceRoutes.states, for: "attach_interface")
+            let frame = try InterfaceRoutes.frame(connection, current, ask, isAdmin: caller.isAdmin)
+            try ServerActions.begin(
+                connection, server: server.id, action: "attach_interface", event: "compute_attach_interface",
+                requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+            return try Workflows.start(
+                connection, definition, subject: ambient.newUUID().description, frame: frame,
+                requestID: context.requestID, ambient: ambient)
+        }
+        try await compute.await(workflow: workflow, past: ["port", "plug"])
+        return try await compute.database.read { connection in
+            let made = try connection.query("SELECT frame->>'port_id' AS port FROM workflows WHERE id = \(workflow)").first?.optionalString("port")
+            return try InterfaceRoutes.response(connection, context, server.id, made ?? "")
+        }
+    }
+
+    private static func frame(
+        _ connection: Connection, _ server: ServerRecord, _ ask: InterfaceRequest, isAdmin: Bool
+    ) throws -> JSONObject {
+        var frame: JSONObject = ["server": .string(server.id), "tag": JSONValue(ask.tag)]
+        if let port = ask.portID {
+            try ServerInterfaces.checkPort(connection, port: port, project: server.project, isAdmin: isAdmin)
+            frame["port"] = .string(port)
+            return frame
+        }
+        if let network = ask.networkID {
+            try ServerInterfaces.checkNetwork(
+                connection, network: network, project: server.project, isAdmin: isAdmin, address: ask.fixedIP)
+            frame["network"] = .string(network)
+            frame["fixed_ip"] = JSONValue(ask.fixedIP)
+            return frame
+        }
+        let ids = try connection.query(
+            """
+            SELECT n.id FROM networks n WHERE NOT n.external AND (n.project_id = \(server.project) OR n.shared)
+            AND EXISTS (SELECT 1 FROM subnets s WHERE s.network_id = n.id) LIMIT 2
+            """
+        ).map { try $0.string("id") }
+        guard ids.count == 1 else {
+            throw ids.isEmpty
+                ? ResourceError.badRequest("There is no network that an interface could be on.")
+                : ResourceError.conflict("Multiple possible networks found, use a Network ID to be more specific.")
+        }
+        frame["network"] = .string(ids[0])
+        return frame
+    }
+
+    private func detach(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let port = try context.uuidParameter("port_id", of: "Port")
+        let caller = try context.caller
+        let ambient = compute.ambient
+        let definition = InterfaceWorkflows(compute).detach
+        return try await context.write(compute.database) { connection in
+            let current = try ServerRecord.find(connection, server.id, lock: true)
+            try current.requireUnlocked(context)
+            try current.require(states: InterfaceRoutes.states, for: "detach_interface")
+            let rows = try connection.query(
+                "SELECT created, state FROM server_interfaces WHERE server_id = \(server.id) AND port_id = \(port) FOR UPDATE")
+            guard let row = rows.first else { throw InterfaceRoutes.missing(server.id, port) }
+            guard try row.string("state") != "detaching" else { return Change(.empty(202), "server", server.id) }
+            try connection.execute("UPDATE server_interfaces SET state = 'detaching' WHERE port_id = \(port)")
+            let generation = try DesiredState.change(connection, server: server.id)
+            try DesiredState.publish(connection, server: server.id, ambient: ambient)
+            try ServerActions.begin(
+                connection, server: server.id, action: "detach_interface", event: "compute_detach_interface",
+                requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+            try Workflows.start(
+                connection, definition, subject: ambient.newUUID().description,
+                frame: [
+                    "server": .string(server.id), "port": .string(port), "created": .bool(try row.bool("created")),
+                    "generation": JSONValue(generation),
+                ], requestID: context.requestID, ambient: ambient)
+            return Change(.empty(202), "server", server.id, content: ["detach_port": .string(port)])
+        }
+    }
+}

@@ -1,0 +1,266 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Quotas, limits, usage reports and the list of extensions.
+struct QuotaRoutes: Sendable {
+    let compute: Compute
+
+    private static let path = "/v2.1/os-quota-sets/{project_id}"
+
+    /// Names in Compute's API, and those of the quota; nil for what is not counted here and has a fixed answer.
+    private static let names: [(name: String, quota: String?, versions: VersionRange)] = [
+        ("instances", "compute:instances", .all), ("cores", "compute:cores", .all), ("ram", "compute:ram", .all),
+        ("metadata_items", "compute:metadata_items", .all), ("key_pairs", "compute:key_pairs", .all),
+        ("server_groups", "compute:server_groups", .all), ("server_group_members", "compute:server_group_members", .all),
+        ("injected_files", nil, .through(56)), ("injected_file_content_bytes", nil, .through(56)),
+        ("injected_file_path_bytes", nil, .through(56)), ("floating_ips", nil, .through(35)), ("fixed_ips", nil, .through(35)),
+        ("security_groups", nil, .through(35)), ("security_group_rules", nil, .through(35)),
+    ]
+
+    private static let schema: BodySchema = .wrapped(
+        "quota_set",
+        .object(
+            names.compactMap { entry in
+                entry.quota == nil ? nil : .init(entry.name, .integer(min: -1, max: Int(Int32.max)))
+            } + [.init("force", .boolean), .init("tenant_id", .text)]))
+
+    var resource: Resource {
+        let path = QuotaRoutes.path
+        return Resource(
+            "quota-set",
+            routes: [
+                Route(.get, path, action: "os_compute_api:os-quota-sets:show", rule: Rule.reader, "Show a project's quota") {
+                    try await show($0, isDetailed: false)
+                },
+                Route(.get, path + "/detail", action: "os_compute_api:os-quota-sets:detail", rule: Rule.reader, "Show a project's quota and usage") {
+                    try await show($0, isDetailed: true)
+                },
+                Route(.get, path + "/defaults", action: "os_compute_api:os-quota-sets:defaults", rule: Rule.anybody, "Show the default quota") { context in
+                    try context.authorize(target: .none)
+                    let project = context.parameter("project_id")
+                    let values = Compute.quota.defaults.mapValues { (limit: $0, used: 0) }
+                    return .json(200, ["quota_set": .object(QuotaRoutes.object(values, context, id: project, isDetailed: false))])
+                },
+                Route(.put, path, action: "os_compute_api:os-quota-sets:update", rule: Rule.admin, body: .json(QuotaRoutes.schema), "Change a project's quota", handler: update),
+                Route(.delete, path, action: "os_compute_api:os-quota-sets:delete", rule: Rule.admin, status: 202, "Give a project the default quota", handler: reset),
+                Route(.get, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:show", rule: Rule.admin, "Show the default quota") { context in
+                    try context.authorize(target: .none)
+                    let values = Compute.quota.defaults.mapValues { (limit: $0, used: 0) }
+                    return .json(200, ["quota_class_set": .object(QuotaRoutes.object(values, context, id: context.parameter("class"), isDetailed: false))])
+                },
+                Route(.get, "/v2.1/limits", action: "os_compute_api:limits", rule: Rule.anybody, "Show limits and usage", handler: limits),
+                Route(.get, "/v2.1/os-simple-tenant-usage", action: "os_compute_api:os-simple-tenant-usage:list", rule: Rule.admin, "Usage of all projects") {
+                    try await usage($0, project: nil)
+                },
+                Route(.get, "/v2.1/os-simple-tenant-usage/{project_id}", action: "os_compute_api:os-simple-tenant-usage:show", rule: Rule.reader, "Usage of a project") {
+                    try await usage($0, project: $0.parameter("project_id"))
+                },
+                Route(.get, "/v2.1/extensions", action: "os_compute_api:extensions", rule: Rule.anybody, "List extensions") { context in
+                    try context.authorize(target: .none)
+                    return .json(200, ["extensions": .array(QuotaRoutes.extensions.map(QuotaRoutes.extensionObject))])
+                },
+                Route(.get, "/v2.1/extensions/{alias}", action: "os_compute_api:extensions", rule: Rule.anybody, "Show an extension") { context in
+                    try context.authorize(target: .none)
+                    let alias = context.parameter("alias")
+                    guard QuotaRoutes.extensions.contains(alias) else { throw ResourceError.notFound("The resource could not be found.") }
+                    return .json(200, ["extension": QuotaRoutes.extensionObject(alias)])
+                },
+            ])
+    }
+
+    // MARK: quota sets
+
+    private static func object(
+        _ values: [String: (limit: Int, used: Int)], _ context: RequestContext, id: String, isDetailed: Bool
+    ) -> JSONObject {
+        var object: JSONObject = ["id": .string(id)]
+        for (name, quota, versions) in names where versions.contains(context.version) {
+            let value = quota.flatMap { values[$0] } ?? (limit: quota == nil ? -1 : 0, used: 0)
+            object[name] = isDetailed
+                ? ["limit": JSONValue(value.limit), "in_use": JSONValue(value.used), "reserved": 0] : JSONValue(value.limit)
+        }
+        return object
+    }
+
+    private func show(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
+        let project = context.parameter("project_id")
+        try context.authorize(target: .project(project))
+        let values = try await compute.database.read { connection in
+            try QuotaRoutes.check(connection, project: project)
+            return try Compute.quota.all(connection, project: project)
+        }
+        return .json(200, ["quota_set": .object(QuotaRoutes.object(values, context, id: project, isDetailed: isDetailed))])
+    }
+
+    private static func check(_ connection: Connection, project: String) throws {
+        if try connection.query("SELECT 1 AS one FROM projects WHERE id = \(project)").isEmpty {
+            throw ResourceError.badRequest("Project ID \(project.prefix(64)) is not a valid project.")
+        }
+    }
+
+    private func update(_ context: RequestContext) async throws -> Response {
+        let project = context.parameter("project_id")
+        try context.authorize(target: .project(project))
+        let set = context.body["quota_set"]?.objectValue ?? [:]
+        let isForced = set["force"]?.boolValue ?? false
+        return try await context.write(compute.database) { connection in
+            try QuotaRoutes.check(connection, project: project)
+            for (name, quota, _) in QuotaRoutes.names {
+                guard let quota, let limit = set[name]?.intValue else { continue }
+                let used = try Compute.quota.state(connection, project: project, resource: quota).used
+                if limit >= 0, limit < used, !isForced {
+                    throw ResourceError.badRequest("Quota limit \(limit) for \(name) must be greater than or equal to already used and reserved \(used).")
+                }
+                try Compute.quota.set(connection, project: project, resource: quota, limit: limit)
+            }
+            var object = QuotaRoutes.object(
+                try Compute.quota.all(connection, project: project), context, id: project, isDetailed: false)
+            object["id"] = nil
+            return Change(.json(200, ["quota_set": .object(object)]), "quota-set", project, content: .object(set))
+        }
+    }
+
+    private func reset(_ context: RequestContext) async throws -> Response {
+        let project = context.parameter("project_id")
+        try context.authorize(target: .project(project))
+        return try await context.write(compute.database) { connection in
+            try Compute.quota.reset(connection, project: project)
+            return Change(.empty(202), "quota-set", project)
+        }
+    }
+
+    // MARK: limits
+
+    private func limits(_ context: RequestContext) async throws -> Response {
+        let asked = context.query["tenant_id"]
+        try context.authorize(target: .none)
+        let own = try context.caller.projectID
+        if let asked, asked != own, !context.allows("os_compute_api:os-used-limits:other_project") {
+            throw ResourceError.forbidden("Policy doesn't allow os_compute_api:os-used-limits:other_project to be performed.")
+        }
+        let project = try asked ?? context.caller.requireProject()
+        let user = try context.caller.userID
+        let (values, keys) = try await compute.database.read { connection in
+            (
+                try Compute.quota.all(connection, project: project),
+                try Compute.quota.state(connection, project: "user:\(user)", resource: "compute:key_pairs")
+            )
+        }
+        func limit(_ name: String) -> JSONValue { JSONValue(values["compute:\(name)"]?.limit ?? 0) }
+        func used(_ name: String) -> JSONValue { JSONValue(values["compute:\(name)"]?.used ?? 0) }
+        var absolute: JSONObject = [
+            "maxTotalInstances": limit("instances"), "maxTotalCores": limit("cores"), "maxTotalRAMSize": limit("ram"),
+            "maxServerMeta": limit("metadata_items"), "maxTotalKeypairs": JSONValue(keys.limit),
+            "maxServerGroups": limit("server_groups"), "maxServerGroupMembers": limit("server_group_members"),
+            "totalInstancesUsed": used("instances"), "totalCoresUsed": used("cores"), "totalRAMUsed": used("ram"),
+            "totalServerGroupsUsed": used("server_groups"),
+        ]
+        if !context.version(atLeast: 2, 39) { absolute["maxImageMeta"] = limit("metadata_items") }
+        if !context.version(atLeast: 2, 57) {
+            absolute["maxPersonality"] = 0
+            absolute["maxPersonalitySize"] = 0
+        }
+        if !context.version(atLeast: 2, 36) {
+            for name in ["maxTotalFloatingIps", "maxSecurityGroups", "maxSecurityGroupRules"] { absolute[name] = -1 }
+            absolute["totalFloatingIpsUsed"] = 0
+            absolute["totalSecurityGroupsUsed"] = 0
+        }
+        return .json(200, ["limits": ["rate": [], "absolute": .object(absolute)]])
+    }
+
+    // MARK: usage
+
+    private func usage(_ context: RequestContext, project: String?) async throws -> Response {
+        try context.authorize(target: .project(project))
+        let now = compute.ambient.now
+        func time(_ name: String, _ fallback: Timestamp) throws -> Timestamp {
+            guard let text = context.query[name], !text.isEmpty else { return fallback }
+            guard let time = Timestamp(text) else { throw ResourceError.badRequest("Invalid input for query parameters \(name). Value: \(text.prefix(64)). It is no ISO 8601 time.") }
+            return time
+        }
+        let end = try time("end", now)
+        let start = try time("start", end + .seconds(-4 * 7 * 86_400))
+        guard start < end else { throw ResourceError.badRequest("Invalid start time. The start time cannot occur after the end time.") }
+        let isDetailed = project != nil || context.query["detailed"] == "1"
+        return try await compute.database.read { connection in
+            let rows = try connection.query(
+                """
+                SELECT s.project_id, s.id, s.name, s.flavor, s.vm_state, s.deleted, s.created_at, s.launched_at, s.terminated_at,
+                    extract(epoch FROM least(coalesce(s.terminated_at, \(end)), \(end)) - greatest(s.launched_at, \(start)))
+                        / 3600 AS hours
+                FROM servers s WHERE s.launched_at < \(end) AND (s.terminated_at IS NULL OR s.terminated_at > \(start))
+                AND (\(project)::text IS NULL OR s.project_id = \(project)) ORDER BY s.project_id, s.created_at, s.id LIMIT 10000
+                """)
+            var reports: [UsageReport] = []
+            for row in rows {
+                let owner = try row.string("project_id")
+                if reports.last?.project != owner { reports.append(UsageReport(project: owner)) }
+                try reports[reports.count - 1].add(row, end: end)
+            }
+            let objects = reports.map { $0.object(start: start, end: end, isDetailed: isDetailed) }
+            guard project != nil else { return .json(200, ["tenant_usages": .array(objects)]) }
+            return .json(200, ["tenant_usage": objects.first ?? [:]])
+        }
+    }
+
+    // MARK: extensions
+
+    private static let extensions = [
+        "os-aggregates", "os-availability-zone", "os-attach-interfaces", "os-config-drive", "os-console-output",
+        "os-extended-availability-zone", "os-extended-server-attributes", "os-extended-status", "os-extended-volumes",
+        "os-flavor-access", "os-flavor-extra-specs", "os-flavor-manage", "os-hypervisors", "os-instance-actions",
+        "os-keypairs", "os-lock-server", "os-pause-server", "os-quota-sets", "os-scheduler-hints", "os-security-groups",
+        "os-server-groups", "os-server-usage", "os-services", "os-simple-tenant-usage", "os-suspend-server",
+        "os-used-limits", "os-user-data", "os-volumes",
+    ]
+
+    private static func extensionObject(_ alias: String) -> JSONValue {
+        [
+            "alias": .string(alias), "name": .string(alias), "description": "", "links": [],
+            "namespace": "http://docs.openstack.org/compute/ext/fake_xml", "updated": "2014-12-03T00:00:00Z",
+        ]
+    }
+}
+
+/// A project's servers over a period.
+private struct UsageReport {
+    let project: String
+    var hours = 0.0
+    var memory = 0.0
+    var disk = 0.0
+    var vcpus = 0.0
+    var servers: [JSONValue] = []
+
+    init(project: String) { self.project = project }
+
+    mutating func add(_ row: Row, end: Timestamp) throws {
+        let flavor = try row.json("flavor")
+        let span = max(0, try row.optionalDouble("hours") ?? 0)
+        func number(_ name: String) -> Double { flavor[name]?.doubleValue ?? 0 }
+        hours += span
+        memory += span * number("ram")
+        disk += span * (number("disk") + number("ephemeral"))
+        vcpus += span * number("vcpus")
+        let ended = try row.optionalTimestamp("terminated_at")
+        servers.append([
+            "instance_id": .string(try row.string("id")), "name": .string(try row.string("name")), "hours": .double(span),
+            "tenant_id": .string(project), "flavor": flavor["original_name"] ?? "",
+            "memory_mb": flavor["ram"] ?? 0, "local_gb": .integer(Int64(number("disk") + number("ephemeral"))),
+            "vcpus": flavor["vcpus"] ?? 0, "started_at": JSONValue(try row.timestamp("launched_at").iso8601NoZone),
+            "ended_at": JSONValue(ended?.iso8601NoZone), "state": .string(ended == nil ? try row.string("vm_state") : "terminated"),
+            "uptime": .integer((ended ?? end).seconds - (try row.timestamp("launched_at")).seconds),
+        ])
+    }
+
+    func object(start: Timestamp, end: Timestamp, isDetailed: Bool) -> JSONValue {
+        var object: JSONObject = [
+            "tenant_id": .string(project), "start": .string(start.iso8601NoZone), "stop": .string(end.iso8601NoZone),
+            "total_hours": .double(hours), "total_memory_mb_usage": .double(memory),
+            "total_local_gb_usage": .double(disk), "total_vcpus_usage": .double(vcpus),
+        ]
+        if isDetailed { object["server_usages"] = .array(servers) }
+        return .object(object)
+    }
+}

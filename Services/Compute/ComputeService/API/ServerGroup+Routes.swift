@@ -1,0 +1,130 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Server groups: servers that shall be together or apart.
+struct ServerGroupRoutes: Sendable {
+    let compute: Compute
+
+    private static let path = "/v2.1/os-server-groups"
+
+    private static let members = "(SELECT coalesce(json_agg(s.id ORDER BY s.created_at, s.id), '[]') FROM servers s WHERE s.group_id = t.id AND NOT s.deleted)"
+
+    static let table = Table(
+        "server_groups t", defaultSort: [("id", false)],
+        fields: [
+            Field("id", sortable: true), Field("name"),
+            Field("policies", .json, "json_build_array(t.policy)", versions: .through(63)),
+            Field("policy", versions: .from(64)), Field("rules", .json, versions: .from(64)),
+            Field("members", .json, members), Field("metadata", .json, "'{}'", versions: .through(63)),
+            Field("project_id", versions: .from(13)), Field("user_id", versions: .from(13)),
+        ])
+
+    var resource: Resource {
+        let path = ServerGroupRoutes.path
+        return Resource(
+            "server-group", fields: ServerGroupRoutes.table.fields,
+            routes: [
+                Route(.get, path, action: "os_compute_api:os-server-groups:index", rule: Rule.reader, "List server groups", handler: list),
+                Route(.post, path, action: "os_compute_api:os-server-groups:create", rule: Rule.member, versions: .through(63), body: .json(ServerGroupRoutes.old), "Create a server group", handler: create),
+                Route(.post, path, action: "os_compute_api:os-server-groups:create", rule: Rule.member, versions: .from(64), body: .json(ServerGroupRoutes.new), "Create a server group", handler: create),
+                Route(.get, path + "/{group_id}", action: "os_compute_api:os-server-groups:show", rule: Rule.reader, "Show a server group", handler: show),
+                Route(.delete, path + "/{group_id}", action: "os_compute_api:os-server-groups:delete", rule: Rule.member, status: 204, "Delete a server group", handler: delete),
+            ])
+    }
+
+    private static let policies = ["anti-affinity", "affinity", "soft-anti-affinity", "soft-affinity"]
+
+    private static let old = BodySchema.wrapped(
+        "server_group",
+        .object([
+            .init("name", .name, required: true),
+            .init("policies", .array(.enumeration(["anti-affinity", "affinity"]), min: 1, max: 1), required: true, versions: .through(14)),
+            .init("policies", .array(.enumeration(policies), min: 1, max: 1), required: true, versions: .from(15)),
+        ]))
+
+    private static let new = BodySchema.wrapped(
+        "server_group",
+        .object([
+            .init("name", .name, required: true), .init("policy", .enumeration(policies), required: true),
+            .init("rules", .object([.init("max_server_per_host", .integer(min: 1, max: 1000))])),
+        ]))
+
+    private func list(_ context: RequestContext) async throws -> Response {
+        let project = try context.caller.requireProject()
+        try context.authorize(target: .project(project))
+        var scope: SQL = "t.project_id = \(project)"
+        if context.query["all_projects"] != nil, context.allows("os_compute_api:os-server-groups:index:all_projects") { scope = "true" }
+        let condition = scope
+        var request = try context.listRequest(filters: [], ignoring: ["all_projects", "offset"])
+        request.sort = []
+        let asked = request
+        return try await compute.database.read { connection in
+            try ServerGroupRoutes.table.list(connection, context, collection: "server_groups", asked, scope: condition, links: false)
+        }
+    }
+
+    private func group(_ context: RequestContext) async throws -> String {
+        let id = context.parameter("group_id")
+        let missing = ResourceError.notFound("Instance group \(id.prefix(64)) could not be found.")
+        let uuid = UUID128(id)?.description
+        let project = try await compute.database.read { connection in
+            try connection.query("SELECT project_id FROM server_groups WHERE id = \(uuid)::uuid").first?.string("project_id")
+        }
+        guard let project, let uuid else {
+            try context.authorize(target: .project(try context.caller.projectID))
+            throw missing
+        }
+        return try context.authorizeVisible(
+            uuid, target: .project(project), visibleBy: "os_compute_api:os-server-groups:show", notFound: missing).value
+    }
+
+    private static func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
+        guard let response = try table.response(connection, context, name: "server_group", where: "t.id = \(id)") else {
+            throw ResourceError.notFound("Instance group \(id) could not be found.")
+        }
+        return response
+    }
+
+    private func show(_ context: RequestContext) async throws -> Response {
+        let id = try await group(context)
+        return try await compute.database.read { try ServerGroupRoutes.response($0, context, id) }
+    }
+
+    private func create(_ context: RequestContext) async throws -> Response {
+        let project = try context.caller.requireProject()
+        try context.authorize(target: .project(project))
+        let group = context.body["server_group"] ?? [:]
+        let policy = group["policy"]?.stringValue ?? group["policies"]?.arrayValue?.first?.stringValue ?? ""
+        let rules = group["rules"]?.objectValue ?? [:]
+        if !rules.isEmpty, policy != "anti-affinity" {
+            throw ResourceError.badRequest("Only anti-affinity policy supports rules.")
+        }
+        let user = try context.caller.userID
+        let id = compute.ambient.newUUID().description
+        let now = compute.ambient.now
+        return try await context.write(compute.database) { connection in
+            try Compute.quota.reserve(connection, project: project, [("compute:server_groups", 1)])
+            try connection.execute(
+                """
+                INSERT INTO server_groups (id, project_id, user_id, name, policy, rules, created_at)
+                VALUES (\(id), \(project), \(user), \((group["name"]?.stringValue ?? "").trimmedSpaces), \(policy),
+                    \(rules)::jsonb, \(now))
+                """)
+            return Change(try ServerGroupRoutes.response(connection, context, id), "server-group", id, content: group)
+        }
+    }
+
+    private func delete(_ context: RequestContext) async throws -> Response {
+        let id = try await group(context)
+        return try await context.write(compute.database) { connection in
+            let rows = try connection.query("DELETE FROM server_groups WHERE id = \(id) RETURNING project_id")
+            guard let project = try rows.first?.string("project_id") else {
+                throw ResourceError.notFound("Instance group \(id) could not be found.")
+            }
+            try Compute.quota.release(connection, project: project, [("compute:server_groups", 1)])
+            return Change(.empty(204), "server-group", id)
+        }
+    }
+}

@@ -1,0 +1,193 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// A server's volumes: listing, attaching and detaching them.
+struct VolumeAttachmentRoutes: Sendable {
+    let compute: Compute
+
+    private static let path = "/v2.1/servers/{server_id}/os-volume_attachments"
+    private static let one = "/v2.1/servers/{server_id}/os-volume_attachments/{volume_id}"
+
+    private static let fields: [Field] = [
+        Field("id", .text, "t.volume_id", versions: .through(88)), Field("device"), Field("serverId", .text, "t.server_id"),
+        Field("volumeId", .text, "t.volume_id"), Field("tag", versions: .from(70)),
+        Field("delete_on_termination", .boolean, versions: .from(79)), Field("attachment_id", versions: .from(89)),
+        Field("bdm_uuid", .text, "t.id", versions: .from(89)),
+    ]
+
+    private static let table = Table(
+        "server_volumes t", key: "t.volume_id", defaultSort: [("place", false)],
+        fields: fields + [Field("place", .text, "t.device", sortable: true, visibleBy: FlavorRoutes.hidden)])
+
+    private static let schema = BodySchema.wrapped(
+        "volumeAttachment",
+        .object([
+            .init("volumeId", .uuid, required: true), .init("device", .nullable(.text)),
+            .init("tag", .nullable(.text(60)), versions: .from(49)),
+            .init("delete_on_termination", .boolean, versions: .from(79)),
+        ]))
+
+    private static let update = BodySchema.wrapped(
+        "volumeAttachment",
+        .object([
+            .init("volumeId", .uuid, required: true), .init("id", .uuid, versions: .from(85)), .init("device", .nullable(.text), versions: .from(85)),
+            .init("serverId", .uuid, versions: .from(85)), .init("tag", .nullable(.text), versions: .from(85)),
+            .init("delete_on_termination", .boolean, versions: .from(85)),
+        ]))
+
+    var resource: Resource {
+        let path = VolumeAttachmentRoutes.path
+        let one = VolumeAttachmentRoutes.one
+        return Resource(
+            "server-volume", fields: VolumeAttachmentRoutes.fields,
+            routes: [
+                Route(.get, path, action: "os_compute_api:os-volumes-attachments:index", rule: Rule.reader, "List a server's volumes") { context in
+                    let server = try await compute.authorizedServer(context)
+                    var request = try context.listRequest(filters: [], ignoring: ["offset"])
+                    request.sort = []
+                    let asked = request
+                    return try await compute.database.read {
+                        try VolumeAttachmentRoutes.table.list(
+                            $0, context, collection: "volumeAttachments", asked, scope: "t.server_id = \(server.id)", links: false)
+                    }
+                },
+                Route(.get, one, action: "os_compute_api:os-volumes-attachments:show", rule: Rule.reader, "Show a server's volume") { context in
+                    let server = try await compute.authorizedServer(context)
+                    let volume = try context.uuidParameter("volume_id", of: "Volume")
+                    return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
+                },
+                Route(
+                    .post, path, action: "os_compute_api:os-volumes-attachments:create", rule: Rule.member,
+                    body: .json(VolumeAttachmentRoutes.schema), "Attach a volume", handler: attach),
+                Route(
+                    .put, one, action: "os_compute_api:os-volumes-attachments:update", rule: Rule.member,
+                    body: .json(VolumeAttachmentRoutes.update), status: 202, "Change an attachment", handler: change),
+                Route(.delete, one, action: "os_compute_api:os-volumes-attachments:delete", rule: Rule.member, status: 202, "Detach a volume", handler: detach),
+            ])
+    }
+
+    private static let states = ["active", "paused", "stopped", "suspended"]
+
+    private static func missing(_ server: String, _ volume: String) -> ResourceError {
+        .notFound("Instance \(server) is not attached to volume \(volume).")
+    }
+
+    private static func response(_ connection: Connection, _ context: RequestContext, _ server: String, _ volume: String) throws -> Response {
+        guard
+            let response = try table.response(
+                connection, context, name: "volumeAttachment", where: "t.server_id = \(server) AND t.volume_id = \(volume)")
+        else { throw missing(server, volume) }
+        return response
+    }
+
+    private func attach(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let body = context.body["volumeAttachment"] ?? [:]
+        let volume = UUID128(body["volumeId"]?.stringValue ?? "")?.description ?? ""
+        let caller = try context.caller
+        let ambient = compute.ambient
+        let definition = VolumeWorkflows(compute).attach
+        let id = ambient.newUUID().description
+        let workflow = try await compute.database.write { connection in
+            let current = try ServerRecord.find(connection, server.id, lock: true)
+            try current.requireUnlocked(context)
+            try current.require(states: VolumeAttachmentRoutes.states, for: "attach_volume")
+            let device = try VolumeAttachmentRoutes.reserve(connection, current, volume, body, id: id, now: ambient.now)
+            try ServerActions.begin(
+                connection, server: server.id, action: "attach_volume", event: "compute_attach_volume",
+                requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+            return try Workflows.start(
+                connection, definition, subject: id,
+                frame: ["server": .string(server.id), "volume": .string(volume), "device": .string(device)],
+                requestID: context.requestID, ambient: ambient)
+        }
+        try await compute.await(workflow: workflow, past: ["connect", "plug"])
+        return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
+    }
+
+    /// Checks the volume and writes the row that keeps its device name.
+    private static func reserve(
+        _ connection: Connection, _ server: ServerRecord, _ volume: String, _ body: JSONValue, id: String, now: Timestamp
+    ) throws -> String {
+        let rows = try connection.query("SELECT status, multiattach FROM volumes WHERE id = \(volume) AND project_id = \(server.project)")
+        guard let row = rows.first else { throw ResourceError.notFound("Volume \(volume) could not be found.") }
+        let taken = try connection.query("SELECT volume_id, device FROM server_volumes WHERE server_id = \(server.id)")
+            .reduce(into: [String: String]()) { $0[try $1.string("volume_id")] = try $1.string("device") }
+        if taken[volume] != nil {
+            throw ResourceError.conflict("Volume \(volume) is already attached to instance \(server.id).")
+        }
+        let status = try row.string("status")
+        guard try status == "available" || (status == "in-use" && row.bool("multiattach")) else {
+            throw ResourceError.badRequest("Invalid volume: volume '\(volume)' status must be 'available'. Currently in '\(status)' status.")
+        }
+        guard taken.count < 25, let device = DeviceNames.free(taken: Set(taken.values).union(["/dev/vda"])) else {
+            throw ResourceError.forbidden("The maximum allowed number of disk devices is reached.")
+        }
+        try connection.execute(
+            """
+            INSERT INTO server_volumes (id, server_id, volume_id, device, delete_on_termination, tag, created_at)
+            VALUES (\(id), \(server.id), \(volume), \(device), \(body["delete_on_termination"]?.boolValue ?? false),
+                \(body["tag"]?.stringValue), \(now))
+            """)
+        return device
+    }
+
+    private func change(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let volume = try context.uuidParameter("volume_id", of: "Volume")
+        let body = context.body["volumeAttachment"] ?? [:]
+        guard UUID128(body["volumeId"]?.stringValue ?? "")?.description == volume else {
+            throw ResourceError(.notImplemented, "Exchanging a volume under a running server is not available in this cloud.")
+        }
+        guard let ends = body["delete_on_termination"]?.boolValue else {
+            throw ResourceError.badRequest("There is nothing to change: only delete_on_termination can be.")
+        }
+        return try await context.write(compute.database) { connection in
+            let changed = try connection.execute(
+                "UPDATE server_volumes SET delete_on_termination = \(ends) WHERE server_id = \(server.id) AND volume_id = \(volume)")
+            if changed == 0 { throw VolumeAttachmentRoutes.missing(server.id, volume) }
+            return Change(.empty(202), "server", server.id, content: body)
+        }
+    }
+
+    private func detach(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let volume = try context.uuidParameter("volume_id", of: "Volume")
+        let caller = try context.caller
+        let ambient = compute.ambient
+        let definition = VolumeWorkflows(compute).detach
+        return try await context.write(compute.database) { connection in
+            let current = try ServerRecord.find(connection, server.id, lock: true)
+            try current.requireUnlocked(context)
+            try current.require(states: VolumeAttachmentRoutes.states, for: "detach_volume")
+            let rows = try connection.query(
+                """
+                SELECT id, boot_index, state FROM server_volumes
+                WHERE server_id = \(server.id) AND volume_id = \(volume) FOR UPDATE
+                """)
+            guard let row = rows.first else { throw VolumeAttachmentRoutes.missing(server.id, volume) }
+            if try row.optionalInt("boot_index") == 0 { throw ResourceError.forbidden("Cannot detach a root device volume") }
+            let state = try row.string("state")
+            if state == "detaching" { return Change(.empty(202), "server", server.id) }
+            if state == "attaching" {
+                throw ResourceError.conflict("Volume \(volume) is being attached: it can be detached when that has ended.")
+            }
+            let id = try row.string("id")
+            try connection.execute("UPDATE server_volumes SET state = 'detaching' WHERE id = \(id)")
+            let generation = try DesiredState.change(connection, server: server.id)
+            try DesiredState.publish(connection, server: server.id, ambient: ambient)
+            try ServerActions.begin(
+                connection, server: server.id, action: "detach_volume", event: "compute_detach_volume",
+                requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+            try Workflows.start(
+                connection, definition, subject: id,
+                frame: ["server": .string(server.id), "volume": .string(volume), "generation": JSONValue(generation)],
+                requestID: context.requestID, ambient: ambient)
+            return Change(.empty(202), "server", server.id, content: ["detach_volume": .string(volume)])
+        }
+    }
+}

@@ -1,0 +1,31 @@
+import Database
+import JSON
+import Kernel
+import Workflow
+
+extension Compute {
+    /// Waits until a workflow has left the first steps: for requests whose answer needs what they make.
+    ///
+    /// - Parameters:
+    ///   - steps: the steps to wait for.
+    /// - Throws: what made the workflow unwind, in the tenant's words; 503 when it takes too long. The work goes on.
+    func await(workflow: WorkflowID, past steps: Set<String>, timeout: Duration = .seconds(30)) async throws {
+        let deadline = ambient.now + timeout
+        while true {
+            let row = try await database.read { connection in
+                try connection.query("SELECT state, step, frame->'_failure'->>'message' AS failure FROM workflows WHERE id = \(workflow)")
+                    .first.map { (state: try $0.string("state"), step: try $0.string("step"), failure: try $0.optionalString("failure")) }
+            }
+            guard let row else { return }
+            switch row.state {
+            case "done": return
+            case "failed", "unwinding": throw ResourceError.badRequest(row.failure ?? "The operation failed.")
+            default: if !steps.contains(row.step) { return }
+            }
+            guard ambient.now < deadline else {
+                throw ResourceError.unavailable("workflow \(workflow) is still at \(row.step)")
+            }
+            try await ambient.time.sleep(for: .milliseconds(30))
+        }
+    }
+}
