@@ -24,14 +24,15 @@ extension ImageHandlers {
 
     private func upload(_ context: RequestContext) async throws -> Response {
         let id = try id(context)
-        let type = context.headers["content-type"]?.split(separator: ";").first.map { $0.lowercased() } ?? ""
-        guard type == "application/octet-stream" else {
-            throw ResourceError(.unsupportedMediaType, "The media type must be application/octet-stream.")
+        let plan = try await database.read { connection -> Plan in
+            let image = try authorized(connection, context, id, locked: false).value
+            let type = context.headers["content-type"]?.split(separator: ";").first.map { $0.lowercased() } ?? ""
+            guard type == "application/octet-stream" else {
+                throw ResourceError(.unsupportedMediaType, "The media type must be application/octet-stream.")
+            }
+            return try self.plan(connection, image)
         }
         let expected = context.headers["content-length"].flatMap { Int($0) }
-        let plan = try await database.read { connection -> Plan in
-            try self.plan(connection, authorized(connection, context, id, locked: false).value)
-        }
         if let expected, expected > plan.bytesMax { throw plan.tooLarge }
         let file = try await files.receive(context.ambient.newUUID().description)
         do {
