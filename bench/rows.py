@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 
+from capture import capture, pgbench_script
 from cloud import SERVICES, Cloud, pss_kib
 from load import call, pgbench, serving, wait_for, wrk
 from measure import Ratio, Row, interleave
@@ -97,6 +98,113 @@ def start_time(cloud: Cloud, seconds: int, repetitions: int) -> Row:
     return Row("M31", "start of a service, exec to ready", f"{max(times.values()):.0f} ms", "300 ms", "50 ms", details + " ms; the slowest counts")
 
 
+def servers_detail(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+    """1 000 servers with a port each, listed in one page; the peer fetches the same rows over libpq."""
+    project, token, headers = listing(cloud)
+    url = cloud.url("compute") + "/v2.1/servers/detail?limit=1000"
+    _, body, document = call("GET", url, headers=headers)
+    if len(document["servers"]) != 1000:
+        raise RuntimeError(f"{len(document['servers'])} servers instead of 1000")
+    statements = capture(cloud, lambda: call("GET", url, headers=headers))
+    query = max((text for text in statements if "FROM servers" in text), key=len)
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
+        file.write(query)
+        file.flush()
+        fetcher = [
+            cloud.binaries / "wolke-bench", "rows", "--database", cloud.database, "--query", file.name, "--connections", "2",
+            "--seconds", str(seconds)]
+
+        def fetches() -> float:
+            return json.loads(subprocess.run(fetcher, check=True, capture_output=True, text=True).stdout)["fetches_per_second"]
+
+        ratio = interleave(
+            lambda: wrk(url, headers=headers, seconds=seconds, connections=4), fetches, repetitions)
+    row = ratio_row("M5", "GET /servers/detail with 1 000 servers ÷ libpq fetching the same rows", ratio, "0.4", "0.8", "per second")
+    row.details += f"; {len(body) // 1024} KiB per answer"
+    return row
+
+
+def servers_detail_bare(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+    _, _, headers = listing(cloud)
+    url = cloud.url("compute") + "/v2.1/servers/detail?limit=1000"
+    ratio = against_bare(cloud, url, headers, seconds, repetitions)
+    return ratio_row("M5b", "the same ÷ bare Hummingbird, same bytes", ratio, "–", "–", "requests/s")
+
+
+COPIES = """
+INSERT INTO servers
+SELECT (jsonb_populate_record(s, jsonb_build_object('id', gen_random_uuid(), 'name', 'bench-' || n, 'host', NULL))).*
+FROM servers s, generate_series(1, 999) n WHERE s.id = '{server}';
+INSERT INTO ports
+SELECT (jsonb_populate_record(p, jsonb_build_object('id', gen_random_uuid(), 'device_id', c.id::text, 'mac_address',
+    'fa:16:3e:' || substr(lpad(to_hex(row_number() OVER ()), 6, '0'), 1, 2) || ':' ||
+    substr(lpad(to_hex(row_number() OVER ()), 6, '0'), 3, 2) || ':' || substr(lpad(to_hex(row_number() OVER ()), 6, '0'), 5, 2)))).*
+FROM ports p, servers c WHERE p.device_id = '{server}' AND c.name LIKE 'bench-%' AND c.project_id = '{project}';
+INSERT INTO port_fixed_ips
+SELECT (jsonb_populate_record(f, jsonb_build_object('port_id', p.id, 'ip_address',
+    '10.99.' || (row_number() OVER () / 250 + 1) || '.' || (row_number() OVER () % 250 + 1)))).*
+FROM port_fixed_ips f, ports p WHERE f.port_id = (SELECT id FROM ports WHERE device_id = '{server}')
+AND p.device_id IN (SELECT id::text FROM servers WHERE name LIKE 'bench-%');
+ANALYZE servers; ANALYZE ports; ANALYZE port_fixed_ips;
+"""
+
+
+def listing(cloud: Cloud):
+    """The admin's project with 1 000 servers, of which one is real and 999 are copies of its rows on no host."""
+    token = cloud.token("admin")
+    headers = {"X-Auth-Token": token, "OpenStack-API-Version": "compute 2.96"}
+    _, _, document = call("GET", cloud.url("identity") + "/v3/auth/tokens", headers={**headers, "X-Subject-Token": token})
+    project = document["token"]["project"]["id"]
+    if int(cloud.sql(f"SELECT count(*) FROM servers WHERE project_id = '{project}' AND NOT deleted")[0]) >= 1000:
+        return project, token, headers
+    network = call("POST", cloud.url("network") + "/v2.0/networks", {"network": {"name": "bench"}}, headers=headers)[2]["network"]["id"]
+    subnet = {"network_id": network, "cidr": "10.99.0.0/16", "ip_version": 4}
+    call("POST", cloud.url("network") + "/v2.0/subnets", {"subnet": subnet}, headers=headers)
+    body = {"server": {**flavor_and_image(cloud, headers), "name": "original", "networks": [{"uuid": network}]}}
+    server = call("POST", cloud.url("compute") + "/v2.1/servers", body, headers=headers)[2]["server"]["id"]
+    end = time.monotonic() + 120
+    while (status := call("GET", f"{cloud.url('compute')}/v2.1/servers/{server}", headers=headers)[2]["server"]["status"]) != "ACTIVE":
+        if status == "ERROR" or time.monotonic() > end:
+            raise RuntimeError(f"the first server is {status}")
+        time.sleep(0.5)
+    cloud.sql(COPIES.format(server=server, project=project))
+    return project, token, headers
+
+
+def flavor_and_image(cloud: Cloud, headers: dict[str, str]) -> dict[str, str]:
+    images = call("GET", cloud.url("image") + "/v2/images?name=guest", headers=headers)[2]["images"]
+    flavors = call("GET", cloud.url("compute") + "/v2.1/flavors", headers=headers)[2]["flavors"]
+    return {"imageRef": images[0]["id"], "flavorRef": next(item["id"] for item in flavors if item["name"] == "m1.nano")}
+
+
+def accepted_servers(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+    """The accepting transaction alone: Placement is held, so that nothing is built meanwhile."""
+    osctl = [cloud.binaries / "osctl", "cloud"]
+    subprocess.run([*osctl, "stop", "wolke-placement", "--state", cloud.state], check=True, capture_output=True)
+    try:
+        project, token, headers = listing(cloud)
+        unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
+        call("PUT", f"{cloud.url('compute')}/v2.1/os-quota-sets/{project}", unlimited, headers=headers)
+        server = {**flavor_and_image(cloud, headers), "name": "bench", "networks": "none"}
+        url = cloud.url("compute") + "/v2.1/servers"
+        # The first fills caches and prepared statements; the second is what is written down.
+        call("POST", url, {"server": server}, headers=headers)
+        statements = capture(cloud, lambda: call("POST", url, {"server": server}, headers=headers))
+        script = pgbench_script(statements)
+        body = json.dumps({"server": server})
+        lua = f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = [==[{body}]==]\n"
+        ratio = interleave(
+            lambda: wrk(url, headers=headers, seconds=seconds, connections=CONNECTIONS, script=lua),
+            lambda: pgbench(cloud.database, script, seconds=seconds, clients=8),
+            repetitions,
+        )
+    finally:
+        subprocess.run([*osctl, "start", "wolke-placement", "--state", cloud.state], check=True, capture_output=True)
+    row = ratio_row("M7", "POST /servers accepted ÷ pgbench with the same SQL", ratio, "0.5", "0.9", "per second")
+    row.details += f"; {sum('BEGIN' not in text and 'COMMIT' not in text for text in statements)} statements"
+    return row
+
+
 def command_line(cloud: Cloud, seconds: int, repetitions: int) -> Row:
     """Wall time of listing servers with the stock client and with osctl."""
     environment = {**os.environ, "OS_CLIENT_CONFIG_FILE": str(cloud.state / "clouds.yaml"), "OS_CLOUD": "wolke-demo"}
@@ -116,7 +224,11 @@ def command_line(cloud: Cloud, seconds: int, repetitions: int) -> Row:
 ALL = {
     "m1": token_validation,
     "m3": password_sign_on,
+    "m5": servers_detail,
+    "m5b": servers_detail_bare,
     "m30": idle_memory,
     "m31": start_time,
     "m33": command_line,
+    # Last: leaves servers behind that were accepted and never built.
+    "m7": accepted_servers,
 }

@@ -1,0 +1,63 @@
+"""What a request says to PostgreSQL, read from the server's log, and as a script for pgbench."""
+
+import re
+import time
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def capture(cloud, action) -> list[str]:
+    """The statements of the session that `action` made busiest, in order, with their values in place."""
+    log = cloud.state / "log" / "postgres.log"
+    for text in ("ALTER SYSTEM SET log_line_prefix = '%p|'", "ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()"):
+        cloud.sql(text)
+    time.sleep(1)
+    try:
+        start = log.stat().st_size
+        action()
+        time.sleep(0.3)
+        end = log.stat().st_size
+    finally:
+        for text in ("ALTER SYSTEM RESET log_line_prefix", "ALTER SYSTEM RESET log_statement", "SELECT pg_reload_conf()"):
+            cloud.sql(text)
+    with log.open("rb") as file:
+        file.seek(start)
+        written = file.read(end - start).decode(errors="replace")
+    sessions: dict[str, list[str]] = {}
+    for entry in re.split(r"\n(?=\d+\|)", "\n" + written):
+        match = re.match(r"(?:\n)?(\d+)\|(LOG|DETAIL):\s+(.*)", entry, re.DOTALL)
+        if not match:
+            continue
+        process, kind, text = match.groups()
+        statements = sessions.setdefault(process, [])
+        if kind == "LOG":
+            found = re.match(r"(?:execute [^:]*|statement): (.*)", text, re.DOTALL)
+            if found:
+                statements.append(found.group(1).strip())
+        elif statements and text.lower().startswith("parameters:"):
+            statements[-1] = with_values(statements[-1], text.split(":", 1)[1])
+    return max(sessions.values(), key=lambda statements: sum(map(len, statements)))
+
+
+def with_values(statement: str, parameters: str) -> str:
+    """Puts the logged values (`$1 = '…', $2 = NULL`) where the statement names them."""
+    values = {
+        int(number): "NULL" if text == "NULL" else text
+        for number, text in re.findall(r"\$(\d+) = (NULL|'(?:[^']|'')*')", parameters)
+    }
+    return re.sub(r"\$(\d+)", lambda match: values[int(match.group(1))], statement)
+
+
+def pgbench_script(statements: list[str]) -> str:
+    """One transaction of these statements; ids that it inserts as new rows are new in each run."""
+    begin = max(index for index, text in enumerate(statements) if text.upper().startswith("BEGIN"))
+    end = next(index for index, text in enumerate(statements) if index > begin and text.upper().startswith("COMMIT"))
+    chosen = statements[begin : end + 1]
+    inserted = re.findall(r"INSERT INTO (?:servers|workflows)\b.*?VALUES\s*\(\s*'([0-9a-f-]{36})'", "\n".join(chosen), re.DOTALL)
+    lines = []
+    for index, value in enumerate(dict.fromkeys(inserted)):
+        lines.append(f"\\set fresh{index} random(1, 9000000000000000000)")
+        replacement = f"(lpad(to_hex(:fresh{index}::bigint), 32, '0')::uuid)"
+        chosen = [text.replace(f"'{value}'", replacement) for text in chosen]
+    # pgbench takes a colon before a name for a variable of its own; PostgreSQL's casts are two colons and safe.
+    return "\n".join(lines + [" ".join(text.split()) + ";" for text in chosen]) + "\n"
