@@ -118,7 +118,7 @@ let networkMigration = Migration(
         UNIQUE (network_id, mac_address)
     );
     CREATE INDEX ports_project ON ports (project_id, id);
-    CREATE INDEX ports_device ON ports (device_id, id) WHERE device_id <> '';
+    CREATE INDEX ports_device ON ports (device_id, id);
     CREATE INDEX ports_network_owner ON ports (network_id, device_owner);
     CREATE UNIQUE INDEX ports_metadata ON ports (network_id) WHERE device_owner = 'network:distributed';
 

@@ -18,13 +18,15 @@ struct Collection: Sendable {
     let notFound: @Sendable (String) -> ResourceError
     /// Rows that a project sees beside its own.
     let shared: @Sendable (String) -> SQL
+    /// Its own and those together, where there is a better way to say it.
+    let seen: (@Sendable (String) -> SQL)?
     /// Further attributes for policy: name and SQL expression.
     let targets: [(name: String, expression: String)]
 
     init(
         _ name: String, plural: String? = nil, path: String? = nil, table: Table, relation: String? = nil,
         targets: [(name: String, expression: String)] = [],
-        shared: @escaping @Sendable (String) -> SQL = { _ in "FALSE" },
+        shared: @escaping @Sendable (String) -> SQL = { _ in "FALSE" }, visible: (@Sendable (String) -> SQL)? = nil,
         notFound: @escaping @Sendable (String) -> ResourceError
     ) {
         self.name = name
@@ -34,6 +36,7 @@ struct Collection: Sendable {
         self.relation = relation ?? self.plural
         self.targets = targets
         self.shared = shared
+        seen = visible
         self.notFound = notFound
     }
 
@@ -43,7 +46,7 @@ struct Collection: Sendable {
     func visible(_ context: RequestContext) throws -> SQL {
         if context.allows(readAction) { return "TRUE" }
         guard let project = try context.caller.projectID else { return "FALSE" }
-        return "(t.project_id = \(project) OR \(shared(project)))"
+        return seen?(project) ?? "(t.project_id = \(project) OR \(shared(project)))"
     }
 
     // MARK: look-up

@@ -54,7 +54,14 @@ extension Collection {
                 },
             ]),
         targets: [("network:project_id", "n.project_id")],
-        shared: { "n.project_id = \($0)" }
+        // Through the indexes of both: the owner of a network sees its ports.
+        shared: { "t.network_id IN (SELECT id FROM networks WHERE project_id = \($0))" },
+        visible: { project in
+            """
+            t.id IN (SELECT id FROM ports WHERE project_id = \(project) UNION
+                SELECT o.id FROM ports o JOIN networks m ON m.id = o.network_id WHERE m.project_id = \(project))
+            """
+        }
     ) { .notFound("Port \($0) could not be found.", type: "PortNotFound") }
 }
 

@@ -109,6 +109,11 @@ extension NetworkAPI {
         return try await context.write(database) { connection in
             for name in NetworkAPI.names {
                 guard let limit = body.int(name) else { continue }
+                let used = try NetworkAPI.quota.state(connection, project: project, resource: "network:" + name).used
+                guard body.bool("check_limit") != true || limit < 0 || limit >= used else {
+                    throw ResourceError.badRequest(
+                        "Quota limit \(limit) of \(name) is below the \(used) in use.", type: "InvalidQuotaValue")
+                }
                 try NetworkAPI.quota.set(connection, project: project, resource: "network:" + name, limit: limit)
             }
             let all = try NetworkAPI.quota.all(connection, project: project)

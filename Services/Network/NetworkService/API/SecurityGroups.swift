@@ -42,8 +42,7 @@ extension Collection {
                 Field("remote_address_group_id", .text, "NULL", filter: .equals),
                 Field("normalized_cidr", .text, "network(t.remote_ip_prefix::inet)::text"),
                 .flag("belongs_to_default_sg", "(g.name = 'default')"),
-            ] + Field.history),
-        shared: { "g.project_id = \($0)" }
+            ] + Field.history)
     ) { .notFound("Security group rule \($0) does not exist", type: "SecurityGroupRuleNotFound") }
 }
 

@@ -175,16 +175,12 @@ extension NetworkAPI {
         _ = try allocator(connection).next(in: subnet, port, MACAddress(value: 0), 0)
     }
 
+    /// The port itself stays as long as the network: hypervisors know it by its id.
     func removeMetadataAddress(_ connection: Connection, network: UUID128, subnet: UUID128) throws {
         try connection.execute(
             """
             DELETE FROM port_fixed_ips WHERE subnet_id = \(subnet) AND port_id IN
                 (SELECT id FROM ports WHERE network_id = \(network) AND device_owner = \(DeviceOwner.metadata))
-            """)
-        try connection.execute(
-            """
-            DELETE FROM ports p WHERE network_id = \(network) AND device_owner = \(DeviceOwner.metadata)
-                AND NOT EXISTS (SELECT 1 FROM port_fixed_ips f WHERE f.port_id = p.id)
             """)
     }
 }

@@ -1,0 +1,57 @@
+import JSON
+import Kernel
+import TestKit
+import Testing
+import WebAPI
+
+/// Every route of the Network API, as callers who must not get through.
+@Suite struct AuthorizationSweepTests {
+    /// One of everything in the project p1.
+    private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
+        try await NetworkHarness.with { cloud in
+            let external = try await cloud.external()
+            let network = try await cloud.network()
+            let subnet = try await cloud.subnet(network).id
+            let router = try await cloud.make(
+                "routers", "router", ["name": "r", "external_gateway_info": ["network_id": .string(external)]]).id
+            let port = try await cloud.make("ports", "port", ["network_id": .string(network)]).id
+            let group = try await cloud.make("security-groups", "security_group", ["name": "g"])
+            let rule = group["security_group_rules"]?.arrayValue?.first?.id ?? ""
+            let address = try await cloud.make("floatingips", "floatingip", ["floating_network_id": .string(external)]).id
+            for (path, id) in [("networks", network), ("ports", port)] {
+                #expect(try await cloud.call("PUT", "/\(path)/\(id)/tags/t1").status < 300)
+            }
+            var parameters = ["project": "p1", "project_id": "p1", "tag": "t1"]
+            for (path, id) in [
+                ("networks", network), ("subnets", subnet), ("routers", router), ("ports", port), ("floatingips", address),
+                ("security-groups", group.id), ("security-group-rules", rule), ("network-ip-availabilities", network),
+            ] {
+                for route in cloud.api.resources.flatMap(\.routes) where route.path.hasPrefix("/v2.0/\(path)/{id}") {
+                    parameters["\(route.path) id"] = id
+                }
+            }
+            try await body(RouteSweep(cloud.api, database: cloud.database, parameters: parameters))
+        }
+    }
+
+    @Test func nothingWithoutAToken() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.anonymous()
+            #expect(findings == [])
+        }
+    }
+
+    @Test func nothingForOtherProjects() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.foreigner("other")
+            #expect(findings == [])
+        }
+    }
+
+    @Test func readersDoNotWrite() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.reader("reader")
+            #expect(findings == [])
+        }
+    }
+}
