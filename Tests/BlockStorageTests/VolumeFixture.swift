@@ -6,6 +6,7 @@ import Database
 import Foundation
 import JSON
 import Kernel
+import Logging
 import NIOCore
 import Synchronization
 import Telemetry
@@ -30,6 +31,8 @@ struct VolumeFixture: Sendable {
     let driver: FileDriver
     let images: TestImages
     let engine: WorkflowEngine
+    let workflows: VolumeWorkflows
+    let log: Logger
     let time: ManualTime
     let directory: String
 
@@ -60,7 +63,8 @@ struct VolumeFixture: Sendable {
                 database: test.database, ambient: ambient, log: log)
             try await body(
                 VolumeFixture(
-                    api: api, database: test.database, driver: driver, images: images, engine: engine, time: time,
+                    api: api, database: test.database, driver: driver, images: images, engine: engine, workflows: workflows,
+                    log: log, time: time,
                     directory: directory))
         }
     }
@@ -86,7 +90,8 @@ struct VolumeFixture: Sendable {
     }
 
     /// Runs all workflows to their end. Copies are real work of another thread: the hand-turned clock waits for them.
-    func settle() async throws {
+    func settle(_ other: WorkflowEngine? = nil) async throws {
+        let engine = other ?? engine
         for _ in 0..<2000 {
             let open = try await database.read {
                 try $0.query("SELECT count(*) AS n FROM workflows WHERE finished_at IS NULL")[0].int("n")

@@ -164,12 +164,13 @@ package struct BlockStorageHandlers: Sendable {
             },
             Route(.put, path + "/{key}", action: write, rule: BlockStorageHandlers.write, body: .json(one), "Set an item") { context in
                 let key = context.parameter("key")
-                guard let item = context.body["meta"]?.objectValue, item.count == 1, let value = item[key] else {
-                    throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
-                }
-                return try await changeMetadata(context, bearer, { $0[key] = value }, answer: { _ in
-                    .json(200, ["meta": .object(JSONObject([(key, value)]))])
-                })
+                let item = context.body["meta"]?.objectValue ?? [:]
+                return try await changeMetadata(context, bearer, { metadata in
+                    guard item.count == 1, let value = item[key] else {
+                        throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
+                    }
+                    metadata[key] = value
+                }, answer: { _ in .json(200, ["meta": .object(item)]) })
             },
             Route(.delete, path + "/{key}", action: remove, rule: BlockStorageHandlers.write, "Remove an item") { context in
                 let key = context.parameter("key")

@@ -90,15 +90,18 @@ extension RequestContext {
     ///
     /// - Throws: 400 where a path names another project, 403 without a project.
     func project() throws -> String {
+        try requirePathProject()
+        let inPath = parameter("project_id")
+        return try inPath.isEmpty ? caller.requireProject() : inPath
+    }
+
+    /// - Throws: 400 where the path names a project that is not the token's.
+    func requirePathProject() throws {
         let caller = try caller
         let inPath = parameter("project_id")
-        if !inPath.isEmpty, inPath != caller.projectID {
-            guard caller.has(role: "service") else {
-                throw ResourceError.badRequest("Malformed request url: the project '\(inPath.prefix(64))' is not the token's.")
-            }
-            return inPath
+        guard inPath.isEmpty || inPath == caller.projectID || caller.has(role: "service") else {
+            throw ResourceError.badRequest("Malformed request url: the project '\(inPath.prefix(64))' is not the token's.")
         }
-        return try caller.requireProject()
     }
 
     /// A UUID of the path.
@@ -147,7 +150,11 @@ func bothPaths(_ routes: [Route]) -> [Route] {
         ["/v3/{project_id}", "/v3"].map { prefix in
             Route(
                 route.method, prefix + route.path, key: route.bodyKey, action: route.action, rule: route.rule,
-                versions: route.versions, body: route.body, status: route.status, route.summary, handler: route.handler)
+                versions: route.versions, body: route.body, status: route.status, route.summary
+            ) { context in
+                try context.requirePathProject()
+                return try await route.handler(context)
+            }
         }
     }
 }

@@ -143,10 +143,11 @@ extension BlockStorageHandlers {
     }
 
     private func resetStatus(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
-        guard let status = body["status"]?.stringValue?.lowercased(), VolumeStatus.declarable.contains(status) else {
-            throw ResourceError.badRequest("Must specify 'status' as one of \(VolumeStatus.declarable.sorted()).")
-        }
+        let wanted = body["status"]?.stringValue?.lowercased()
         return try await changing(context) { connection, decision in
+            guard let status = wanted, VolumeStatus.declarable.contains(status) else {
+                throw ResourceError.badRequest("Must specify 'status' as one of \(VolumeStatus.declarable.sorted()).")
+            }
             let volume = decision.value
             guard try !Workflows.isActive(connection, subject: volume.id.text) else {
                 throw ResourceError.badRequest("Invalid volume: Work on the volume \(volume.id) is under way; it will end in a state of its own.")
@@ -197,10 +198,11 @@ extension BlockStorageHandlers {
     }
 
     private func legacyAttach(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
-        guard let server = body["instance_uuid"]?.stringValue.flatMap({ UUID128($0) })?.description else {
-            throw ResourceError.badRequest("Invalid request to attach volume to an invalid target: instance_uuid is needed.")
-        }
+        let wanted = body["instance_uuid"]?.stringValue.flatMap { UUID128($0) }?.description
         return try await changing(context) { connection, decision in
+            guard let server = wanted else {
+                throw ResourceError.badRequest("Invalid request to attach volume to an invalid target: instance_uuid is needed.")
+            }
             let volume = decision.value
             guard volume.status == .available || volume.status == .reserved || volume.status == .attaching,
                 try BlockStorageStore.attachments(connection, of: volume.id).isEmpty

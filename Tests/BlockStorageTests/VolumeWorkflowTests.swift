@@ -1,0 +1,142 @@
+import BlockStorageCore
+import BlockStorageService
+import Database
+import Foundation
+import JSON
+import Kernel
+import TestKit
+import Testing
+import WebAPI
+import Workflow
+
+/// Every workflow disturbed in every way: the end is the same as without.
+@Suite struct VolumeWorkflowTests {
+    /// Runs what is there with some workflow replaced.
+    private func run(_ cloud: VolumeFixture, _ definition: WorkflowDefinition) async throws {
+        let definitions = cloud.workflows.definitions.map { $0.kind == definition.kind ? definition : $0 }
+        let engine = WorkflowEngine(
+            service: "block_storage", definitions: definitions, intents: cloud.workflows.intents,
+            database: cloud.database, ambient: Ambient(time: cloud.time, random: SeededRandom(seed: 9)), log: cloud.log)
+        try await cloud.settle(engine)
+    }
+
+    private func definition(_ cloud: VolumeFixture, _ kind: String) throws -> WorkflowDefinition {
+        try #require(cloud.workflows.definitions.first { $0.kind == kind })
+    }
+
+    private func begin(_ cloud: VolumeFixture, _ body: JSONValue) async throws -> String {
+        let answer = try await cloud.call("POST", "/v3/volumes", ["volume": body])
+        return try #require(answer["volume"]?["id"]?.stringValue, "\(answer.json)")
+    }
+
+    @Test(arguments: ["blank", "image", "volume"]) func creating(_ source: String) async throws {
+        try await VolumeFixture.with { cloud in
+            var body: JSONObject = ["size": 1]
+            var before: [String] = []
+            switch source {
+            case "image": body["imageRef"] = .string(try await cloud.addImage(Array(repeating: 3, count: 10_000)))
+            case "volume":
+                let id = try await cloud.create()
+                before = ["volume-\(id)"]
+                body["source_volid"] = .string(id)
+            default: break
+            }
+            for variant in WorkflowChecks(try definition(cloud, "volume_create")).variants {
+                let id = try await begin(cloud, .object(body))
+                try await run(cloud, variant.definition)
+                // Once it is published, a failure comes too late to take anything back: the volume is whole.
+                let status = try await cloud.status(id)
+                if variant.succeeds {
+                    #expect(status == "available", "\(variant.name)")
+                    #expect(cloud.files == (before + ["volume-\(id)"]).sorted(), "\(variant.name)")
+                } else {
+                    #expect(status == "error" || variant.name.hasPrefix("publish fails after"), "\(variant.name): \(status ?? "gone")")
+                    #expect(cloud.files.filter { !$0.hasSuffix(".lock") } == before, "\(variant.name)")
+                }
+                #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202, "\(variant.name)")
+                try await cloud.settle()
+                #expect(cloud.files == before, "\(variant.name)")
+            }
+            #expect(try await cloud.usage()["volumes"] == before.count)
+        }
+    }
+
+    @Test func extending() async throws {
+        try await VolumeFixture.with { cloud in
+            for variant in WorkflowChecks(try definition(cloud, "volume_extend")).variants where !variant.name.hasPrefix("publish fails after") {
+                let id = try await cloud.create()
+                #expect(try await cloud.call("POST", "/v3/volumes/\(id)/action", ["os-extend": ["new_size": 2]]).status == 202)
+                try await run(cloud, variant.definition)
+                #expect(try await cloud.status(id) == (variant.succeeds ? "available" : "error_extending"), "\(variant.name)")
+                #expect(try await cloud.usage()["gigabytes"] == (variant.succeeds ? 2 : 1), "\(variant.name)")
+                #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
+                try await cloud.settle()
+                #expect(try await cloud.usage()["gigabytes"] == 0, "\(variant.name)")
+            }
+        }
+    }
+
+    @Test func deleting() async throws {
+        try await VolumeFixture.with { cloud in
+            for variant in WorkflowChecks(try definition(cloud, "volume_delete")).variants {
+                let id = try await cloud.create()
+                #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
+                #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
+                try await run(cloud, variant.definition)
+                #expect(try await cloud.call("GET", "/v3/volumes/\(id)").status == 404, "\(variant.name)")
+                #expect(cloud.files.isEmpty, "\(variant.name)")
+                #expect(try await cloud.usage() == ["volumes": 0, "gigabytes": 0, "snapshots": 0], "\(variant.name)")
+            }
+        }
+    }
+
+    @Test func snapshots() async throws {
+        try await VolumeFixture.with { cloud in
+            let volume = try await cloud.create()
+            let creating = WorkflowChecks(try definition(cloud, "snapshot_create")).variants
+            let deleting = WorkflowChecks(try definition(cloud, "snapshot_delete")).variants
+            for (index, variant) in creating.enumerated() {
+                let answer = try await cloud.call("POST", "/v3/snapshots", ["snapshot": ["volume_id": .string(volume)]])
+                let id = try #require(answer["snapshot"]?["id"]?.stringValue, "\(answer.json)")
+                try await run(cloud, variant.definition)
+                let status = try await cloud.call("GET", "/v3/snapshots/\(id)")["snapshot"]?["status"]
+                #expect(status == (variant.succeeds ? "available" : "error") || variant.name.hasPrefix("publish fails after"), "\(variant.name)")
+                #expect(try await cloud.call("DELETE", "/v3/snapshots/\(id)").status == 202)
+                try await run(cloud, deleting[index % deleting.count].definition)
+                #expect(try await cloud.call("GET", "/v3/snapshots/\(id)").status == 404, "\(variant.name)")
+                #expect(cloud.files == ["volume-\(volume)"], "\(variant.name)")
+            }
+            #expect(try await cloud.usage() == ["volumes": 1, "gigabytes": 1, "snapshots": 0])
+        }
+    }
+
+    @Test func deletingEndsACreationThatIsUnderWay() async throws {
+        try await VolumeFixture.with { cloud in
+            let image = try await cloud.addImage(Array(repeating: 3, count: 10_000))
+            let id = try await begin(cloud, ["size": 1, "imageRef": .string(image)])
+            try? await cloud.engine.drain(roundsMax: 1)
+            #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
+            try await cloud.settle()
+            #expect(try await cloud.call("GET", "/v3/volumes/\(id)").status == 404)
+            #expect(cloud.files.isEmpty)
+            #expect(try await cloud.usage()["volumes"] == 0)
+        }
+    }
+
+    @Test func aCopyOfADeadProcessIsNotDisturbed() async throws {
+        try await VolumeFixture.with { cloud in
+            let image = try await cloud.addImage([1, 2, 3])
+            let id = try await begin(cloud, ["size": 1, "imageRef": .string(image)])
+            // Somebody else holds the lock: this process waits, and takes over once it is let go of.
+            let lock = open(cloud.directory + "/volume-\(id).lock", O_RDWR | O_CREAT, 0o600)
+            #expect(flock(lock, LOCK_EX | LOCK_NB) == 0)
+            for _ in 0..<5 { try? await cloud.engine.drain(roundsMax: 2) }
+            #expect(try await cloud.status(id) == "creating")
+            #expect(cloud.files == ["volume-\(id).lock"])
+            close(lock)
+            try await cloud.settle()
+            #expect(try await cloud.status(id) == "available")
+            #expect(cloud.files == ["volume-\(id)"])
+        }
+    }
+}
