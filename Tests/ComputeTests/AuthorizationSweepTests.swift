@@ -27,6 +27,13 @@ import WebAPI
         }
     }
 
+    @Test func ownersReachTheirOwn() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.owner("member")
+            #expect(findings == [])
+        }
+    }
+
     @Test func nothingWithoutAToken() async throws {
         try await AuthorizationSweepTests.with { sweep in
             let findings = try await sweep.anonymous()

@@ -1,0 +1,146 @@
+import ComputeService
+import Database
+import JSON
+import Kernel
+import TestKit
+import Testing
+import WebAPI
+
+/// Flavors, key pairs, groups, hosts and quotas.
+@Suite struct OperatorTests {
+    @Test func flavorsHaveSpecsAndAccess() async throws {
+        try await TestCloud.with { cloud in
+            let body: JSONValue = ["flavor": ["name": "gold", "ram": 1024, "vcpus": 2, "disk": 10, "id": nil, "description": "best"]]
+            let made = try await cloud.call("POST", "/v2.1/flavors", body, as: "admin")
+            #expect(made.status == 200, "\(made.json)")
+            let id = try #require(made.json["flavor"]?["id"]?.stringValue)
+            #expect(try await cloud.call("POST", "/v2.1/flavors", body, as: "admin").status == 409)
+            #expect(try await cloud.call("POST", "/v2.1/flavors", body).status == 403)
+            #expect(try await cloud.call("POST", "/v2.1/flavors/\(id)/os-extra_specs", ["extra_specs": ["hw:cpu_policy": "shared"]], as: "admin").status == 200)
+            let shown = try await cloud.call("GET", "/v2.1/flavors/\(id)").json["flavor"]
+            #expect(shown?["extra_specs"]?["hw:cpu_policy"] == "shared")
+            #expect(shown?["swap"] == 0)
+            #expect(try await cloud.call("GET", "/v2.1/flavors/\(id)", version: "2.1").json["flavor"]?["swap"] == "")
+            #expect(try await cloud.call("GET", "/v2.1/flavors/\(id)", version: "2.1").json["flavor"]?["description"] == nil)
+            #expect(try await cloud.call("GET", "/v2.1/flavors/3").status == 404)
+            #expect(try await cloud.call("GET", "/v2.1/flavors/3", as: "admin").status == 200)
+            #expect(try await cloud.call("GET", "/v2.1/flavors/gold").status == 404)
+            let list = try await cloud.call("GET", "/v2.1/flavors/detail?is_public=None").json["flavors"]?.arrayValue ?? []
+            #expect(list.count == 4)
+            #expect(try await cloud.call("GET", "/v2.1/flavors/detail?minRam=9000").json["flavors"]?.arrayValue?.count == 1)
+            #expect(try await cloud.call("DELETE", "/v2.1/flavors/\(id)", as: "admin").status == 202)
+            #expect(try await cloud.call("DELETE", "/v2.1/flavors/\(id)", as: "admin").status == 404)
+        }
+    }
+
+    @Test func keyPairsAreImportedAndGenerated() async throws {
+        try await TestCloud.with { cloud in
+            let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmOyuYQ2jYGmc1RuGLh7oQJoqCg0QeVvFmhbnv4lNfr me@here"
+            let made = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": .string(key)]])
+            #expect(made.status == 201, "\(made.json)")
+            #expect(made.json["keypair"]?["fingerprint"]?.stringValue?.count == 47)
+            #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": .string(key)]]).status == 409)
+            #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "new"]]).status == 400)
+            #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "bad", "public_key": "ssh-rsa nonsense"]]).status == 400)
+            let generated = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "new"]], version: "2.1")
+            #expect(generated.status == 200)
+            #expect(generated.json["keypair"]?["private_key"]?.stringValue?.hasPrefix("-----BEGIN OPENSSH PRIVATE KEY-----") == true)
+            #expect(try await cloud.call("GET", "/v2.1/os-keypairs").json["keypairs"]?.arrayValue?.count == 2)
+            #expect(try await cloud.call("GET", "/v2.1/os-keypairs", as: "other").json["keypairs"]?.arrayValue?.count == 0)
+            #expect(try await cloud.call("GET", "/v2.1/os-keypairs/mine").json["keypair"]?["user_id"] == "u1")
+            let server = try await cloud.createServer(["key_name": "mine"])
+            #expect(try await cloud.server(server)["key_name"] == "mine")
+            let ensure = try #require(cloud.cloud.received.last { $0["server"]?["id"] == .string(server) })
+            #expect(ensure["server"]?["metadata"]?["public_keys"]?["mine"] == .string(key))
+            #expect(try await cloud.call("DELETE", "/v2.1/os-keypairs/mine").status == 204)
+            #expect(try await cloud.call("DELETE", "/v2.1/os-keypairs/mine").status == 404)
+        }
+    }
+
+    @Test func hostsAreSeenAndSteered() async throws {
+        try await TestCloud.with { cloud in
+            let services = try await cloud.call("GET", "/v2.1/os-services", as: "admin").json["services"]?.arrayValue ?? []
+            #expect(services.count == 1)
+            #expect(services[0]["state"] == "up")
+            let id = try #require(services[0]["id"]?.stringValue)
+            let off = try await cloud.call("PUT", "/v2.1/os-services/\(id)", ["status": "disabled", "disabled_reason": "repair"], as: "admin")
+            #expect(off.json["service"]?["status"] == "disabled", "\(off.json)")
+            let told = try await cloud.database.read { try $0.query("SELECT body FROM outbox WHERE queue = 'placement.hosts'").map { try $0.json("body") } }
+            #expect(told.last?["enabled"] == false)
+            #expect(told.last?["inventories"]?["VCPU"]?["total"] == 8)
+            try await cloud.call("PUT", "/v2.1/os-services/\(id)", ["status": "enabled"], as: "admin")
+            let hypervisors = try await cloud.call("GET", "/v2.1/os-hypervisors/detail", as: "admin").json["hypervisors"]?.arrayValue ?? []
+            #expect(hypervisors.first?["hypervisor_hostname"] == "host-1")
+            #expect(hypervisors.first?["vcpus"] == nil)
+            let old = try await cloud.call("GET", "/v2.1/os-hypervisors/detail", as: "admin", version: "2.53").json["hypervisors"]?.arrayValue ?? []
+            #expect(old.first?["vcpus"] == 8)
+            let aggregate = try await cloud.call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "fast", "availability_zone": "east"]], as: "admin")
+            #expect(aggregate.status == 200, "\(aggregate.json)")
+            let number = try #require(aggregate.json["aggregate"]?["id"]?.intValue)
+            #expect(try await cloud.call("POST", "/v2.1/os-aggregates/\(number)/action", ["add_host": ["host": "nowhere"]], as: "admin").status == 404)
+            let added = try await cloud.call("POST", "/v2.1/os-aggregates/\(number)/action", ["add_host": ["host": "host-1"]], as: "admin")
+            #expect(added.json["aggregate"]?["hosts"] == ["host-1"])
+            #expect(try await cloud.call("POST", "/v2.1/os-aggregates/\(number)/action", ["add_host": ["host": "host-1"]], as: "admin").status == 409)
+            let zones = try await cloud.call("GET", "/v2.1/os-availability-zone").json["availabilityZoneInfo"]?.arrayValue ?? []
+            #expect(zones.map { $0["zoneName"] } == ["east"])
+            let server = try await cloud.createServer(["availability_zone": "east"])
+            #expect(try await cloud.server(server)["OS-EXT-AZ:availability_zone"] == "east")
+            #expect(try await cloud.call("DELETE", "/v2.1/os-aggregates/\(number)", as: "admin").status == 400)
+        }
+    }
+
+    @Test func groupsQuotasAndLimits() async throws {
+        try await TestCloud.with { cloud in
+            let made = try await cloud.call("POST", "/v2.1/os-server-groups", ["server_group": ["name": "apart", "policy": "anti-affinity", "rules": ["max_server_per_host": 2]]])
+            #expect(made.status == 200, "\(made.json)")
+            let group = try #require(made.json["server_group"]?["id"]?.stringValue)
+            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(top: ["os:scheduler_hints": ["group": .string(group)]]))
+            #expect(answer.status == 202, "\(answer.json)")
+            try await cloud.engine().drain()
+            #expect(try await cloud.call("GET", "/v2.1/os-server-groups/\(group)").json["server_group"]?["members"]?.arrayValue?.count == 1)
+            #expect(try await cloud.call("GET", "/v2.1/os-server-groups/\(group)", version: "2.1").json["server_group"]?["policies"] == ["anti-affinity"])
+            #expect(try await cloud.call("GET", "/v2.1/os-server-groups/\(group)", as: "other").status == 404)
+            #expect(try await cloud.call("DELETE", "/v2.1/os-server-groups/\(group)").status == 204)
+            _ = try await cloud.database.write { connection in
+                try connection.execute(
+                    "INSERT INTO projects (id, name, is_domain, created_at, updated_at) VALUES ('p1', 'p1', true, now(), now())")
+            }
+            let set = try await cloud.call("PUT", "/v2.1/os-quota-sets/p1", ["quota_set": ["cores": 3]], as: "admin")
+            #expect(set.json["quota_set"]?["cores"] == 3, "\(set.json)")
+            #expect(try await cloud.call("PUT", "/v2.1/os-quota-sets/p1", ["quota_set": ["cores": 0]], as: "admin").status == 400)
+            #expect(try await cloud.call("PUT", "/v2.1/os-quota-sets/p1", ["quota_set": ["cores": 0]]).status == 403)
+            let detail = try await cloud.call("GET", "/v2.1/os-quota-sets/p1/detail").json["quota_set"]?["cores"]
+            #expect(detail == ["limit": 3, "in_use": 1, "reserved": 0])
+            #expect(try await cloud.call("POST", "/v2.1/servers", TestCloud.body(["flavorRef": "2"])).status == 403)
+            #expect(try await cloud.call("GET", "/v2.1/os-quota-sets/p1", version: "2.1").json["quota_set"]?["injected_files"] == -1)
+            #expect(try await cloud.call("GET", "/v2.1/os-simple-tenant-usage/p1").json["tenant_usage"]?["server_usages"]?.arrayValue?.count == 1)
+            #expect(try await cloud.call("GET", "/v2.1/extensions").status == 200)
+        }
+    }
+
+    @Test func metadataTagsAndLocks() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer(["metadata": ["a": "1"]])
+            let base = "/v2.1/servers/\(id)"
+            #expect(try await cloud.call("POST", base + "/metadata", ["metadata": ["b": "2"]]).json["metadata"] == ["a": "1", "b": "2"])
+            #expect(try await cloud.call("PUT", base + "/metadata/c", ["meta": ["c": "3"]]).status == 200)
+            #expect(try await cloud.call("DELETE", base + "/metadata/a").status == 204)
+            #expect(try await cloud.call("GET", base + "/metadata").json["metadata"] == ["b": "2", "c": "3"])
+            #expect(try await cloud.call("GET", base + "/metadata/a").status == 404)
+            #expect(try await cloud.call("PUT", base + "/tags/red").status == 201)
+            #expect(try await cloud.call("PUT", base + "/tags/red").status == 204)
+            #expect(try await cloud.call("GET", base + "/tags/red").status == 204)
+            #expect(try await cloud.call("GET", base + "/tags").json["tags"] == ["red"])
+            #expect(try await cloud.call("GET", base + "/tags", version: "2.1").status == 404)
+            #expect(try await cloud.call("POST", base + "/action", ["lock": ["locked_reason": "mine"]], as: "admin").status == 202)
+            #expect(try await cloud.server(id)["locked_reason"] == "mine")
+            #expect(try await cloud.call("DELETE", base).status == 409)
+            #expect(try await cloud.call("POST", base + "/action", ["unlock": nil]).status == 403)
+            #expect(try await cloud.call("POST", base + "/action", ["unlock": nil], as: "admin").status == 202)
+            #expect(try await cloud.call("POST", base + "/action", ["resize": ["flavorRef": "2"]]).status == 501)
+            #expect(try await cloud.call("POST", base + "/action", ["nonsense": nil]).status == 400)
+            #expect(try await cloud.call("PUT", base, ["server": ["name": "renamed", "description": "new"]]).json["server"]?["name"] == "renamed")
+            #expect(try await cloud.call("GET", base + "/ips").json["addresses"]?["net"]?.arrayValue?.count == 1)
+        }
+    }
+}
