@@ -12,7 +12,7 @@ struct OSCtl: AsyncParsableCommand {
     static let tenantCommands: [any ParsableCommand.Type] = TenantCommands.all
 
     /// The one-machine cloud, its state, its database.
-    static let operatorCommands: [any ParsableCommand.Type] = [CloudCommand.self, StatusCommand.self, DatabaseCommand.self, DemoCommand.self, DoctorCommand.self]
+    static let operatorCommands: [any ParsableCommand.Type] = [CloudCommand.self, StatusCommand.self, DatabaseCommand.self, DemoCommand.self, DoctorCommand.self, SimulateCommand.self]
 
     /// Before the noun too, as the other clients have it.
     @OptionGroup(title: "Cloud") var access: AccessOptions

@@ -1,0 +1,208 @@
+import Client
+import Database
+import JSON
+import Kernel
+import Synchronization
+
+/// One run of `osctl simulate`.
+struct SimulationRun: Sendable {
+    static let prefix = "sim"
+    static let zone = "simulation"
+
+    let layout: CloudLayout
+    let client: RESTClient
+    let database: Database
+    let ambient: Ambient
+    let plan: SimulateCommand
+
+    /// - Throws: `CloudError`, `ResourceError`.
+    func run() async throws -> SimulationReport {
+        guard let project = try await client.token().projectID else { throw CloudError("the operator's token is for no project") }
+        try await waitForHosts()
+        try await gather(project: project)
+        let restore = try await unlimited(project)
+        let body = try await serverBody()
+        var report = SimulationReport(hosts: plan.hosts, servers: plan.servers)
+        let begun = seconds
+        let posted = try await post(body)
+        report.requests = posted.times.sorted()
+        report.failures = posted.failures
+        report.accepted = posted.times.count
+        try await waitForServers(report.accepted)
+        report.makespan = seconds - begun
+        try await outcome(into: &report)
+        if !plan.keep {
+            try await deleteServers()
+            try await restore()
+            try await dismiss()
+        }
+        report.findings = try await database.snapshot { connection in
+            try Inspection.all.flatMap { try $0.findings(connection) }
+        }
+        return report
+    }
+
+    private var seconds: Double { Double(ambient.time.monotonicNanoseconds()) / 1e9 }
+
+    private func progress(_ text: String) { if !plan.json { Terminal.print(text) } }
+
+    /// Asks every 200 ms until `body` returns true.
+    private func wait(_ what: String, _ body: () async throws -> Bool) async throws {
+        let end = seconds + Double(plan.timeout)
+        while try await !body() {
+            if seconds > end { throw CloudError("\(what): not within \(plan.timeout) s") }
+            try await ambient.time.sleep(for: .milliseconds(200))
+        }
+    }
+
+    private func count(_ sql: String) async throws -> Int {
+        try await database.read { try $0.query("\(raw: sql)")[0].int("count") }
+    }
+
+    // MARK: hosts
+
+    private func waitForHosts() async throws {
+        var shown = -1
+        try await wait("simulated hosts") {
+            let known = try await count(
+                "SELECT count(*) AS count FROM resource_providers WHERE host LIKE '\(SimulationRun.prefix)-%' AND enabled")
+            if known != shown { progress("hosts \(known) of \(plan.hosts)") }
+            shown = known
+            return known >= plan.hosts
+        }
+    }
+
+    /// A zone of their own, for the operator's project alone.
+    private func gather(project: String) async throws {
+        let all = try await client.get(.compute, "/os-aggregates")["aggregates"]?.arrayValue ?? []
+        var aggregate = all.first { $0["name"]?.stringValue == SimulationRun.zone } ?? .null
+        if aggregate == .null {
+            aggregate = try await client.post(
+                .compute, "/os-aggregates",
+                ["aggregate": ["name": .string(SimulationRun.zone), "availability_zone": .string(SimulationRun.zone)]])["aggregate"] ?? .null
+        }
+        let id = aggregate["id"]?.intValue ?? 0
+        _ = try await client.post(
+            .compute, "/os-aggregates/\(id)/action", ["set_metadata": ["metadata": ["filter_tenant_id": .string(project)]]])
+        let members = Set((aggregate["hosts"]?.arrayValue ?? []).compactMap(\.stringValue))
+        let names = (1...plan.hosts).map { SimulationRun.hostName($0) }.filter { !members.contains($0) }
+        try await each(names) { name in
+            _ = try await client.post(.compute, "/os-aggregates/\(id)/action", ["add_host": ["host": .string(name)]])
+        }
+        progress("zone \(SimulationRun.zone) has \(plan.hosts) hosts")
+    }
+
+    static func hostName(_ number: Int) -> String {
+        let digits = String(number)
+        return prefix + "-" + String(repeating: "0", count: max(0, 5 - digits.count)) + digits
+    }
+
+    /// Takes the hosts out of the plane again.
+    private func dismiss() async throws {
+        let services = try await client.get(.compute, "/os-services", microversion: "2.53")["services"]?.arrayValue ?? []
+        let ours = services.filter { $0["host"]?.stringValue?.hasPrefix(SimulationRun.prefix + "-") ?? false }
+        let aggregates = try await client.get(.compute, "/os-aggregates")["aggregates"]?.arrayValue ?? []
+        if let aggregate = aggregates.first(where: { $0["name"]?.stringValue == SimulationRun.zone }) {
+            let id = aggregate["id"]?.intValue ?? 0
+            try await each((aggregate["hosts"]?.arrayValue ?? []).compactMap(\.stringValue)) { name in
+                _ = try await client.post(.compute, "/os-aggregates/\(id)/action", ["remove_host": ["host": .string(name)]])
+            }
+            _ = try await client.delete(.compute, "/os-aggregates/\(id)", missingIsFine: true)
+        }
+        try await each(ours.compactMap { $0["id"]?.stringValue }) { id in
+            _ = try await client.delete(.compute, "/os-services/\(id)", microversion: "2.53", missingIsFine: true)
+        }
+    }
+
+    // MARK: servers
+
+    private func unlimited(_ project: String) async throws -> @Sendable () async throws -> Void {
+        let before = try await client.get(.compute, "/os-quota-sets/\(project)")["quota_set"] ?? .null
+        let names = ["instances", "cores", "ram"]
+        _ = try await client.put(
+            .compute, "/os-quota-sets/\(project)", ["quota_set": ["instances": -1, "cores": -1, "ram": -1]])
+        let old = JSONObject(names.map { ($0, before[$0] ?? .null) })
+        return { [client] in _ = try await client.put(.compute, "/os-quota-sets/\(project)", ["quota_set": .object(old)]) }
+    }
+
+    private func serverBody() async throws -> JSONValue {
+        let images = try await client.get(.image, "/images", query: [("name", Bootstrap.imageName)])["images"]?.arrayValue ?? []
+        let flavors = try await client.get(.compute, "/flavors")["flavors"]?.arrayValue ?? []
+        guard let image = images.first?["id"], let flavor = flavors.first(where: { $0["name"]?.stringValue == "m1.nano" })?["id"] else {
+            throw CloudError("the cloud has no image \(Bootstrap.imageName) or no flavor m1.nano")
+        }
+        return [
+            "server": [
+                "name": "simulated", "imageRef": image, "flavorRef": flavor, "networks": "none",
+                "availability_zone": .string(SimulationRun.zone),
+            ]
+        ]
+    }
+
+    private func post(_ body: JSONValue) async throws -> (times: [Double], failures: [String: Int]) {
+        let times = Mutex<[Double]>([])
+        let failures = Mutex<[String: Int]>([:])
+        let shown = Mutex(0)
+        try await each(Array(0..<plan.servers)) { _ in
+            let begun = seconds
+            do {
+                _ = try await client.post(.compute, "/servers", body, microversion: "2.37")
+                let taken = seconds - begun
+                let done = times.withLock { times in
+                    times.append(taken)
+                    return times.count
+                }
+                if done % 1000 == 0, shown.withLock({ $0 != done }) { progress("accepted \(done)") }
+            } catch let error as ResourceError {
+                failures.withLock { $0["POST: \(error.message)", default: 0] += 1 }
+            }
+        }
+        return (times.withLock { $0 }, failures.withLock { $0 })
+    }
+
+    private static let ours = "FROM servers WHERE name = 'simulated' AND NOT deleted"
+
+    private func waitForServers(_ accepted: Int) async throws {
+        var shown = -1
+        try await wait("servers") {
+            let final = try await count("SELECT count(*) \(SimulationRun.ours) AND vm_state IN ('active', 'error') AND task_state IS NULL")
+            if final / 1000 != shown / 1000 || shown < 0 { progress("final \(final) of \(accepted)") }
+            shown = final
+            return final >= accepted
+        }
+    }
+
+    private func outcome(into report: inout SimulationReport) async throws {
+        let (builds, faults) = try await database.read { connection in
+            let builds = try connection.query(
+                "SELECT extract(epoch FROM launched_at - created_at)::text AS seconds \(raw: SimulationRun.ours) AND vm_state = 'active' ORDER BY 1")
+            let faults = try connection.query(
+                "SELECT coalesce(fault->>'message', 'no reason given') AS reason, count(*) AS count \(raw: SimulationRun.ours) AND vm_state = 'error' GROUP BY 1")
+            return (
+                try builds.compactMap { try $0.optionalString("seconds").flatMap(Double.init) },
+                try faults.map { (try $0.string("reason"), try $0.int("count")) }
+            )
+        }
+        report.builds = builds.sorted()
+        for (reason, count) in faults { report.failures[reason, default: 0] += count }
+    }
+
+    private func deleteServers() async throws {
+        let ids = try await database.read { try $0.query("SELECT id \(raw: SimulationRun.ours)").map { try $0.string("id") } }
+        let begun = seconds
+        try await each(ids) { id in _ = try await client.delete(.compute, "/servers/\(id)", missingIsFine: true) }
+        try await wait("deletion") { try await count("SELECT count(*) \(SimulationRun.ours)") == 0 }
+        progress("deleted \(ids.count) in \(Narrator.seconds(seconds - begun))")
+    }
+
+    /// `concurrency` at a time.
+    private func each<Item: Sendable>(_ items: [Item], _ body: @escaping @Sendable (Item) async throws -> Void) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for (index, item) in items.enumerated() {
+                if index >= plan.concurrency { try await group.next() }
+                group.addTask { try await body(item) }
+            }
+            try await group.waitForAll()
+        }
+    }
+}
