@@ -243,4 +243,74 @@ import WebAPI
             #expect(try await cloud.used("security_group_rule") == 4)
         }
     }
+
+    @Test func guestsOnAutoAddressedSubnetsNameThemselves() async throws {
+        try await NetworkHarness.with { cloud in
+            let network = try await cloud.network()
+            let early = try await cloud.make("ports", "port", ["network_id": .string(network), "mac_address": "fa:16:3e:00:00:01"])
+            #expect(early["fixed_ips"]?.count == 0)
+            let subnet = try await cloud.make(
+                "subnets", "subnet",
+                [
+                    "network_id": .string(network), "cidr": "fd00:1::/64", "ip_version": 6, "ipv6_ra_mode": "slaac",
+                    "ipv6_address_mode": "slaac",
+                ])
+            #expect(subnet["gateway_ip"] == "fd00:1::1")
+            let shown = try await cloud.call("GET", "/ports/\(early.id)")
+            #expect(shown.json["port"]?["fixed_ips"]?[0]["ip_address"] == "fd00:1::f816:3eff:fe00:1")
+            let chosen = try await cloud.call(
+                "POST", "/ports", ["port": ["network_id": .string(network), "fixed_ips": [["ip_address": "fd00:1::99"]]]])
+            #expect(chosen.status == 400)
+            let router = try await cloud.make("routers", "router", ["name": "r"])
+            let path = "/routers/\(router.id)/"
+            let added = try await cloud.call("PUT", path + "add_router_interface", ["subnet_id": .string(subnet.id)])
+            #expect(added.status == 200, "\(added.json)")
+            #expect(try await cloud.call("DELETE", "/subnets/\(subnet.id)").type == "SubnetInUse")
+            _ = try await cloud.call("PUT", path + "remove_router_interface", ["subnet_id": .string(subnet.id)])
+            #expect(try await cloud.call("DELETE", "/subnets/\(subnet.id)").status == 204)
+        }
+    }
+
+    @Test func anExternalNetworkTakesItsIdleFloatingIPsAlong() async throws {
+        try await NetworkHarness.with { cloud in
+            let external = try await cloud.external()
+            _ = try await cloud.make("floatingips", "floatingip", ["floating_network_id": .string(external)])
+            #expect(try await cloud.used("floatingip") == 1)
+            #expect(try await cloud.call("DELETE", "/networks/\(external)", as: "admin").status == 204)
+            #expect(try await cloud.used("floatingip") == 0)
+        }
+    }
+
+    @Test func aRoutersInterfaceChangesItsAddress() async throws {
+        try await NetworkHarness.with { cloud in
+            let network = try await cloud.network()
+            let subnet = try await cloud.subnet(network)
+            let router = try await cloud.make("routers", "router", ["name": "r"])
+            let added = try await cloud.call(
+                "PUT", "/routers/\(router.id)/add_router_interface", ["subnet_id": .string(subnet.id)])
+            let port = added.json.text("port_id")
+            let moved = try await cloud.call(
+                "PUT", "/ports/\(port)",
+                ["port": ["fixed_ips": [["subnet_id": .string(subnet.id), "ip_address": "10.0.0.200"]]]])
+            #expect(moved.json["port"]?["fixed_ips"]?[0]["ip_address"] == "10.0.0.200", "\(moved.json)")
+        }
+    }
+
+    @Test func optionalFieldsMayBeNull() async throws {
+        try await NetworkHarness.with { cloud in
+            let made = try await cloud.call(
+                "POST", "/networks", ["network": ["name": "n", "description": .null, "mtu": .null, "shared": .null]])
+            #expect(made.status == 201, "\(made.json)")
+            let options = try await cloud.make(
+                "ports", "port",
+                [
+                    "network_id": .string(made.json["network"]?.id ?? ""), "device_id": .null, "fixed_ips": .null,
+                    "extra_dhcp_opts": [
+                        ["opt_name": "bootfile-name", "opt_value": "pxelinux.0"],
+                        ["opt_name": "server-ip-address", "opt_value": "192.0.2.1"],
+                    ],
+                ])
+            #expect(options["extra_dhcp_opts"]?.count == 2)
+        }
+    }
 }

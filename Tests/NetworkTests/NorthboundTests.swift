@@ -190,4 +190,37 @@ private struct Plane {
             }
         }
     }
+
+    @Test func whatOthersChangeIsPutRightAtOnce() async throws {
+        try await Plane.with { plane in
+            let cloud = plane.cloud
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network)
+            let port = try await cloud.make(
+                "ports", "port",
+                [
+                    "network_id": .string(network),
+                    "extra_dhcp_opts": [["opt_name": "bootfile-name", "opt_value": "pxelinux.0"]],
+                ])
+            try await plane.until(.logicalSwitchPort, "the ports") { $0.count == 2 }
+            try await plane.until(.dhcpOptions, "options of the subnet and of the port") { rows in
+                rows.count == 2 && rows.contains { $0["options"]?["bootfile_name"] == "\"pxelinux.0\"" }
+            }
+            // The session is old by now: no full comparison is due for five minutes.
+            try await plane.observer.transact([
+                .update(
+                    table: "Logical_Switch_Port", where: [.equal("name", OVSDBValue(port.id))],
+                    row: ["addresses": OVSDBValue("unknown"), "port_security": .empty])
+            ])
+            try await plane.until(.logicalSwitchPort, "the addresses are back") { rows in
+                rows.contains { $0["name"]?.string == port.id && $0["addresses"]?.string?.hasSuffix("10.0.0.3") == true }
+            }
+            try await plane.observer.transact([.delete(table: "Logical_Switch", where: [])])
+            try await plane.until(.logicalSwitch, "the switch is back") { $0.count == 1 }
+            try await plane.until(.logicalSwitchPort, "and its ports") { $0.count == 2 }
+            try await plane.until(.portGroup, "and their places in groups") { rows in
+                rows.count { !($0["ports"]?.uuids.isEmpty ?? true) } == 2
+            }
+        }
+    }
 }

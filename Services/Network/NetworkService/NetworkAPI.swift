@@ -51,6 +51,8 @@ package struct NetworkAPI: Sendable {
     ) -> [Route] {
         let base = "/v2.0/\(collection.path)"
         let name = collection.name
+        let create = create.map(\.optional)
+        let update = update?.map(\.optional)
         let many = BodySchema.array(.object(create), min: 1, max: NetworkLimits.bulkMax)
         var routes = [
             Route(.get, base, action: "get_\(name)", rule: NetworkPolicy.reader, "List \(collection.plural)") {
@@ -100,9 +102,16 @@ package struct NetworkAPI: Sendable {
 }
 
 extension BodySchema.Property {
+    /// With null for "not given" unless it is required: clients send both.
+    var optional: BodySchema.Property {
+        if required { return self }
+        if case .nullable = schema { return self }
+        return BodySchema.Property(self.name, .nullable(schema), versions: versions)
+    }
+
     static let projectID = BodySchema.Property("project_id", .identifier)
     static let tenantID = BodySchema.Property("tenant_id", .identifier)
-    static let name = BodySchema.Property("name", .text)
+    static let resourceName = BodySchema.Property("name", .text)
     static let description = BodySchema.Property("description", .text)
     static let adminStateUp = BodySchema.Property("admin_state_up", .boolean)
     static let tags = BodySchema.Property("tags", .array(Tags.schema, min: 0, max: Tags.countMax))

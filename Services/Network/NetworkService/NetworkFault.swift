@@ -9,7 +9,8 @@ enum NetworkFault {
         .badRequest("Invalid input for operation: \(message)", type: "InvalidInput")
     }
     static func overQuota(_ resources: [String]) -> ResourceError {
-        .conflict("Quota exceeded for resources: \(resources).", type: "OverQuota")
+        let names = resources.map { "'\($0)'" }.joined(separator: ", ")
+        return .conflict("Quota exceeded for resources: [\(names)].", type: "OverQuota")
     }
 
     // MARK: networks and subnets

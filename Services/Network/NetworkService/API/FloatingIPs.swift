@@ -12,7 +12,7 @@ extension Collection {
             fields: [
                 .uuid("id"), .text("tenant_id", "t.project_id"), .text("project_id"), .text("description"),
                 .uuid("floating_network_id"), .text("floating_ip_address"), .uuid("port_id"), .text("fixed_ip_address"),
-                .uuid("router_id"), .text("status"),
+                .uuid("router_id"), .text("status"), Field("qos_policy_id", .text, "NULL"),
                 Field(
                     "port_details", .json,
                     """

@@ -17,6 +17,8 @@ extension Collection {
                     "coalesce((SELECT json_agg(s.id ORDER BY s.created_at, s.id) FROM subnets s WHERE s.network_id = t.id), '[]')"),
                 Field("availability_zone_hints", .json),
                 Field("availability_zones", .json, "t.availability_zone_hints"),
+                Field("qos_policy_id", .text, "NULL"), Field("vlan_transparent", .text, "NULL"),
+                Field("l2_adjacency", .boolean, "true"),
                 Field("ipv4_address_scope", .text, "NULL"), Field("ipv6_address_scope", .text, "NULL"),
                 .text("provider:network_type", "t.provider_type", visibleBy: "get_network:provider:network_type"),
                 .text(
@@ -30,7 +32,7 @@ extension Collection {
 
 extension NetworkAPI {
     private static let common: [BodySchema.Property] = [
-        .name, .description, .adminStateUp, .init("shared", .boolean), .init("router:external", .boolean),
+        .resourceName, .description, .adminStateUp, .init("shared", .boolean), .init("router:external", .boolean),
         .init("is_default", .boolean), .init("port_security_enabled", .boolean),
         .init("mtu", .integer(min: 0, max: NetworkLimits.mtuMax)),
     ]

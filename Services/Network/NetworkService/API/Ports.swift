@@ -33,6 +33,8 @@ extension Collection {
                         guard let id = UUID128(text) else { return "FALSE" }
                         return "EXISTS (SELECT 1 FROM port_security_groups g WHERE g.port_id = t.id AND g.security_group_id = \(id))"
                     }),
+                Field("qos_policy_id", .text, "NULL"), Field("data_plane_status", .text, "NULL"),
+                Field("resource_request", .text, "NULL"), Field("propagate_uplink_status", .boolean, "false"),
                 Field("allowed_address_pairs", .json), Field("extra_dhcp_opts", .json),
                 .text("binding:vnic_type", "t.vnic_type"),
                 .text("binding:host_id", "t.host_id", visibleBy: "get_port:binding:host_id"),
@@ -75,7 +77,7 @@ extension NetworkAPI {
     ])
 
     private static let common: [BodySchema.Property] = [
-        .name, .description, .adminStateUp, .init("device_id", .nullable(.text)), .init("device_owner", .nullable(.text)),
+        .resourceName, .description, .adminStateUp, .init("device_id", .nullable(.text)), .init("device_owner", .nullable(.text)),
         .init("fixed_ips", .nullable(.array(fixedIP, min: 0, max: 64))),
         .init("security_groups", .nullable(.array(.uuid, min: 0, max: NetworkLimits.securityGroupsPerPortMax))),
         .init("allowed_address_pairs", .nullable(.array(pair, min: 0, max: NetworkLimits.addressPairsMax))),

@@ -21,6 +21,7 @@ extension Collection {
                 .text("status"), .flag("admin_state_up"), Field("external_gateway_info", .json, gateway),
                 Field("routes", .json), Field("availability_zone_hints", .json),
                 Field("availability_zones", .json, "t.availability_zone_hints"), Field("flavor_id", .text, "NULL"),
+                .flag("distributed", "false"), .flag("ha", "false"),
             ])
     ) { .notFound("Router \($0) could not be found", type: "RouterNotFound") }
 }
@@ -38,7 +39,7 @@ extension NetworkAPI {
         ]))
 
     private static let common: [BodySchema.Property] = [
-        .name, .description, .adminStateUp, .init("external_gateway_info", gatewayBody),
+        .resourceName, .description, .adminStateUp, .init("external_gateway_info", gatewayBody),
         .init("routes", .nullable(.array(route, min: 0, max: 256))),
     ]
 

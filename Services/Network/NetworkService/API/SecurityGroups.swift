@@ -47,17 +47,17 @@ extension Collection {
 }
 
 extension NetworkAPI {
-    private static let groupBody: [BodySchema.Property] = [.name, .description, .init("stateful", .boolean)]
+    private static let groupBody: [BodySchema.Property] = [.resourceName, .description, .init("stateful", .boolean)]
 
-    private static let port = BodySchema.nullable(.integer(min: -1, max: 65_535))
+    private static let port = BodySchema.nullable(.integer)
     private static let ruleBody: [BodySchema.Property] = [
-        .projectID, .tenantID, .description, .uuid("security_group_id", required: true),
+        .projectID, .tenantID, .description, .init("security_group_id", .text, required: true),
         .init("direction", .enumeration(["ingress", "egress"]), required: true),
         .init("ethertype", .nullable(.string(min: 1, max: 8, format: nil))),
         .init("protocol", .nullable(.oneOf([.string(min: 1, max: 40, format: nil), .integer(min: 0, max: 255)]))),
         .init("port_range_min", port), .init("port_range_max", port),
         .init("remote_ip_prefix", .nullable(.string(min: 1, max: 64, format: nil))),
-        .uuid("remote_group_id", nullable: true), .init("remote_address_group_id", .nullable(.enumeration([]))),
+        .init("remote_group_id", .nullable(.text)), .init("remote_address_group_id", .nullable(.enumeration([]))),
     ]
 
     var securityGroups: Resource {
@@ -136,19 +136,22 @@ extension NetworkAPI {
         let (items, isBulk) = context.items("security_group_rule", plural: "security_group_rules")
         var drafts: [RuleDraft] = []
         for item in items {
-            guard let id = try item.uuid("security_group_id") else { continue }
-            let group = try await database.read { try Collection.securityGroups.subject($0, context, id) }
+            let group = try await groupSubject(context, item.text("security_group_id") ?? "")
             let decision = try context.authorize(group, target: group.target)
             var remote: Subject?
-            if let id = try item.uuid("remote_group_id") {
-                remote = try await database.read { try Collection.securityGroups.subject($0, context, id) }
-            }
+            if let text = item.text("remote_group_id") { remote = try await groupSubject(context, text) }
             drafts.append(try RuleDraft(item, id: ambient.newUUID(), group: decision, remote: remote?.id))
         }
         return try await context.write(database) { [drafts] connection in
             for draft in drafts { try insertRule(connection, draft) }
             return try Collection.securityGroupRules.created(connection, context, drafts.map(\.id), isBulk: isBulk)
         }
+    }
+
+    /// - Throws: 404 for what is no id, too.
+    private func groupSubject(_ context: RequestContext, _ text: String) async throws -> Subject {
+        guard let id = UUID128(text) else { throw Collection.securityGroups.notFound(text) }
+        return try await database.read { try Collection.securityGroups.subject($0, context, id) }
     }
 
     private func deleteRule(_ context: RequestContext) async throws -> Response {

@@ -33,7 +33,7 @@ extension NetworkAPI {
     ])
 
     private static let common: [BodySchema.Property] = [
-        .name, .description, .init("gateway_ip", .nullable(.string(min: 1, max: 64, format: .ip))),
+        .resourceName, .description, .init("gateway_ip", .nullable(.string(min: 1, max: 64, format: .ip))),
         .init("allocation_pools", .array(pool, min: 0, max: NetworkLimits.poolsPerSubnetMax)),
         .init("dns_nameservers", .nullable(.array(.string(min: 1, max: 64, format: .ip), min: 0, max: 64))),
         .init("host_routes", .nullable(.array(route, min: 0, max: 64))), .init("enable_dhcp", .boolean),

@@ -89,22 +89,37 @@ enum NorthboundConversion {
 }
 
 extension NBModel {
-    /// Takes over what a monitor reported; returns the ports whose `up` may have changed.
-    mutating func apply(_ news: [OVSDBRowChange]) -> Set<UUID128> {
+    /// Takes over what a monitor reported; returns the ports whose `up` may have changed, and the subjects that
+    /// have other rows than before.
+    mutating func apply(_ news: [OVSDBRowChange]) -> (ports: Set<UUID128>, subjects: Set<String>) {
         var touched: Set<UUID128> = []
+        var subjects: Set<String> = []
         for change in news {
             guard let table = NBTable(rawValue: change.table) else { continue }
             switch change.kind {
             case .inserted(let row):
                 insert(table, change.uuid, row.mapValues { NorthboundConversion.value($0) })
                 if table == .logicalSwitchPort { touched.insert(change.uuid) }
+                if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
             case .modified(let columns):
+                if columns.keys.contains(where: { $0 != "up" }), let subject = rows[change.uuid]?.subject {
+                    subjects.insert(subject)
+                }
+                for column in table.referenceColumns {
+                    guard case .elements(_, let removed)? = columns[column] else { continue }
+                    // Taken out of its place: the row's own subject puts it back.
+                    for atom in removed {
+                        if let uuid = atom.uuidValue, let subject = rows[uuid]?.subject { subjects.insert(subject) }
+                    }
+                }
                 modify(change.uuid, columns.mapValues { NorthboundConversion.change($0) })
                 if table == .logicalSwitchPort, columns["up"] != nil { touched.insert(change.uuid) }
-            case .deleted: delete(change.uuid)
+            case .deleted:
+                if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
+                delete(change.uuid)
             }
         }
-        return touched
+        return (touched, subjects)
     }
 
     /// Whether the switch port of row `uuid` is up, and the port of the API that it stands for.

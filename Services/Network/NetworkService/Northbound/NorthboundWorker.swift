@@ -70,7 +70,7 @@ final class NorthboundWorker {
 
     // MARK: northbound news
 
-    private func look() async throws {
+    private func look(isOwn: Bool = false) async throws {
         let news = await client.takeChanges()
         if news.reset { isLoaded = false }
         if !isLoaded {
@@ -86,7 +86,10 @@ final class NorthboundWorker {
             }
             isLoaded = true
         }
-        touchedPorts.formUnion(model.apply(news.changes))
+        let seen = model.apply(news.changes)
+        touchedPorts.formUnion(seen.ports)
+        // What somebody else changed is compared at once; own changes are what they should be.
+        if !isOwn { pending.formUnion(seen.subjects.compactMap { NBSubject($0) }) }
     }
 
     private func lookForGateways() async throws {
@@ -201,7 +204,7 @@ final class NorthboundWorker {
             "wolke_northbound_operations_total", [("cause", isAuditing ? "audit" : "change")], by: Double(operations.count),
             help: "Operations on OVN's northbound database.")
         // The copy shows the effect by now.
-        try await look()
+        try await look(isOwn: true)
     }
 
     // MARK: ports

@@ -8,6 +8,8 @@ import NetworkCore
 struct AddressAllocator {
     let connection: Connection
     let random: any RandomSource
+    /// Whether addresses of auto-addressed subnets may be chosen: those of routers are.
+    var choosesFreely = false
 
     /// What a request asks for in one item of `fixed_ips`.
     struct Wish: Sendable {
@@ -51,6 +53,10 @@ struct AddressAllocator {
             let place = position + result.count
             if let address = wish.address {
                 let subnet = try self.subnet(for: address, wish.subnet, network, subnets)
+                if subnet.isAutoAddressed, !choosesFreely, address != AddressPlanner.autoAddress(subnet.cidr, mac: mac) {
+                    throw NetworkFault.invalidInput(
+                        "IPv6 address \(address) cannot be directly assigned to a port on subnet \(subnet.id) as the subnet is configured for automatic addresses")
+                }
                 guard try take(address, subnet.id, port, place) else {
                     throw ResourceError.conflict(
                         "IP address \(address) already allocated in subnet \(subnet.id)", type: "IpAddressAlreadyAllocated")
@@ -152,6 +158,24 @@ struct AddressAllocator {
 extension NetworkAPI {
     func allocator(_ connection: Connection) -> AddressAllocator {
         AddressAllocator(connection: connection, random: ambient.random)
+    }
+
+    /// For ports of routers.
+    func routerAllocator(_ connection: Connection) -> AddressAllocator {
+        AddressAllocator(connection: connection, random: ambient.random, choosesFreely: true)
+    }
+
+    /// Guests on an auto-addressed subnet give themselves an address, those that were there before it too.
+    func addAutoAddresses(_ connection: Connection, network: UUID128, subnet: Subnet) throws {
+        let ports = try connection.query(
+            """
+            SELECT p.id, p.mac_address, (SELECT count(*) FROM port_fixed_ips f WHERE f.port_id = p.id) AS held
+            FROM ports p WHERE p.network_id = \(network) AND p.device_owner NOT LIKE 'network:%'
+            """)
+        for port in ports {
+            guard let mac = MACAddress(try port.string("mac_address")) else { continue }
+            _ = try allocator(connection).next(in: subnet, try port.uuid("id"), mac, try port.int("held"))
+        }
     }
 
     // MARK: metadata port

@@ -156,6 +156,13 @@ extension NetworkAPI {
         guard try !connection.query("SELECT id FROM networks WHERE id = \(id) FOR UPDATE").isEmpty else {
             throw Collection.networks.notFound("\(id)")
         }
+        // Floating IPs that lead nowhere go with their network.
+        let idle = try connection.query(
+            "DELETE FROM floating_ips WHERE floating_network_id = \(id) AND port_id IS NULL RETURNING floating_port_id, project_id")
+        for row in idle {
+            try connection.execute("DELETE FROM ports WHERE id = \(row.uuid("floating_port_id"))")
+            try release(connection, row.string("project_id"), "floatingip")
+        }
         let used = try connection.query(
             "SELECT 1 AS one FROM ports WHERE network_id = \(id) AND device_owner <> \(DeviceOwner.metadata) LIMIT 1")
         guard used.isEmpty else { throw NetworkFault.networkInUse(id) }

@@ -211,9 +211,9 @@ extension NetworkAPI {
         let body = change.body
         let owner = try row.string("device_owner")
         let network = try row.uuid("network_id")
-        if DeviceOwner.reserved.contains(owner),
-            let name = ["device_id", "device_owner", "fixed_ips", "mac_address"].first(where: { body[$0] != nil })
-        {
+        let fixed = owner == DeviceOwner.routerInterface ? ["device_id", "device_owner", "mac_address"]
+            : ["device_id", "device_owner", "fixed_ips", "mac_address"]
+        if DeviceOwner.reserved.contains(owner), let name = fixed.first(where: { body[$0] != nil }) {
             throw NetworkFault.badRequest("port", "\(name) of a port with device owner \(owner) is set by the service itself.")
         }
         var changes = Assignments()
@@ -230,7 +230,18 @@ extension NetworkAPI {
         try changeSecurity(connection, port, row, change, mac, &changes)
         do { try changes.apply(connection, "ports", id, at: ambient.now) } catch let error as DatabaseError
         where error.isUniqueViolation { throw NetworkFault.macInUse(mac, network: network) }
-        if let wishes = change.wishes { try changeAddresses(connection, id, network, mac, wishes) }
+        guard let wishes = change.wishes else { return }
+        let before = try subnetIDs(connection, id)
+        try changeAddresses(connection, id, network, mac, wishes)
+        let after = try subnetIDs(connection, id)
+        guard owner != DeviceOwner.routerInterface || before == after else {
+            throw NetworkFault.badRequest("port", "a router's interface stays in its subnets.")
+        }
+    }
+
+    private func subnetIDs(_ connection: Connection, _ port: UUID128) throws -> [UUID128] {
+        try connection.query("SELECT subnet_id FROM port_fixed_ips WHERE port_id = \(port) ORDER BY subnet_id")
+            .map { try $0.uuid("subnet_id") }
     }
 
     private func changeSecurity(

@@ -128,7 +128,7 @@ extension NetworkAPI {
             PortRow(
                 id: ambient.newUUID(), network: network, project: "", mac: nil, deviceID: "\(router)",
                 deviceOwner: DeviceOwner.routerGateway))
-        let fixed = try allocator(connection).allocate(
+        let fixed = try routerAllocator(connection).allocate(
             port: port, network: network, mac: MACAddress(value: 0), wishes: wishes)
         guard !fixed.isEmpty else {
             throw NetworkFault.badRequest("router", "No IPs available for external network \(network)")
@@ -226,7 +226,7 @@ extension NetworkAPI {
             PortRow(
                 id: ambient.newUUID(), network: subnet.networkID, project: router.value.projectID, mac: nil,
                 deviceID: "\(router.value.id)", deviceOwner: DeviceOwner.routerInterface))
-        try allocator(connection).allocate(
+        try routerAllocator(connection).allocate(
             port: port, network: subnet.networkID, mac: MACAddress(value: 0),
             wishes: [AddressAllocator.Wish(subnet: id, address: address)])
         return RouterInterface(port: port, network: subnet.networkID, subnets: [id])

@@ -37,10 +37,9 @@ struct RuleDraft: Sendable {
         case .integer(let number)?: name = String(number)
         default: name = nil
         }
-        func port(_ key: String) -> Int? { body.int(key).flatMap { $0 < 0 ? nil : $0 } }
         rule = SecurityGroupRule(
             id: id, direction: body.text("direction") == "egress" ? .egress : .ingress, etherType: type,
-            protocolName: name, portRangeMin: port("port_range_min"), portRangeMax: port("port_range_max"),
+            protocolName: name, portRangeMin: body.int("port_range_min"), portRangeMax: body.int("port_range_max"),
             remoteNetwork: network, remoteGroupID: remote)
         try rule.validate()
     }

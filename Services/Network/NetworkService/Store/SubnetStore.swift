@@ -137,9 +137,11 @@ extension NetworkAPI {
                 \(body.text("ipv6_address_mode")), \(body.text("ipv6_ra_mode")), \(draft.tags)::text[],
                 \(ambient.now), \(ambient.now))
             """)
+        let made = try subnet(connection, draft.id)
         if dhcp, draft.cidr.version == .v4 {
-            try addMetadataAddress(connection, network: draft.network.value, subnet: try subnet(connection, draft.id))
+            try addMetadataAddress(connection, network: draft.network.value, subnet: made)
         }
+        if made.isAutoAddressed { try addAutoAddresses(connection, network: network, subnet: made) }
     }
 
     /// The subnet as rules and planner see it.
@@ -211,8 +213,16 @@ extension NetworkAPI {
     /// - Throws: 409 `SubnetInUse` while ports other than the plane's own have addresses in it.
     func deleteSubnet(_ connection: Connection, _ subnet: Authorized<Subject>) throws {
         let id = subnet.value.id
-        guard let row = try connection.query("SELECT network_id FROM subnets WHERE id = \(id) FOR UPDATE").first else {
+        guard let row = try connection.query("SELECT * FROM subnets WHERE id = \(id) FOR UPDATE").first else {
             throw Collection.subnets.notFound("\(id)")
+        }
+        if try SubnetRow.subnet(row).isAutoAddressed {
+            // What guests gave themselves they lose again; what a router has is in use.
+            try connection.execute(
+                """
+                DELETE FROM port_fixed_ips f USING ports p WHERE p.id = f.port_id AND f.subnet_id = \(id)
+                    AND p.device_owner NOT LIKE 'network:%'
+                """)
         }
         let used = try connection.query(
             """
