@@ -3,7 +3,7 @@ import Kernel
 
 /// How a decision came about: what each filter left over, and why.
 package struct Explanation: Sendable {
-    package struct Step: Sendable {
+    package struct Step: Sendable, Hashable {
         package let filter: HostFilter
         package let before: Int
         package let after: Int
@@ -35,50 +35,81 @@ package struct Explanation: Sendable {
     /// Most hosts that are named to the operator.
     private static let notesMax = 1000
 
+    /// Looks at every host anew, for people.
     package init(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) {
-        var left = Array(fleet.hosts.indices)
-        var steps: [Step] = []
+        let inquiry = fleet.inquiry(request, around)
+        var left = fleet.hosts.indices.map { Int32($0) }
         var notes: [HostNote] = []
+        var steps: [Step] = []
         for filter in HostFilter.allCases where filter.isAsked(request) {
-            var kept: [Int] = []
-            var reasons: [String: Int] = [:]
-            for place in left {
-                guard let refusal = filter.refusal(fleet, place, request, around) else {
-                    kept.append(place)
-                    continue
-                }
-                reasons[refusal.tenant, default: 0] += 1
-                if notes.count < Explanation.notesMax {
-                    notes.append(HostNote(host: fleet.hosts[place].name, filter: filter, reason: refusal.operator))
-                }
-            }
-            steps.append(Step(filter: filter, before: left.count, after: kept.count, reasons: reasons))
-            left = kept
+            steps.append(Explanation.apply(filter, to: &left, fleet, inquiry, notes: &notes))
         }
         self.steps = steps
         self.notes = notes
         passed = left.count
-        nearest = left.isEmpty ? Explanation.nearest(fleet, request, around) : nil
+        nearest = left.isEmpty ? Explanation.nearest(fleet, inquiry) : nil
     }
 
-    private static func nearest(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> Nearest {
-        var without: [HostFilter] = []
+    /// Counts only, from what is known of the shape of the request: cheap enough for every decision in a large fleet.
+    package init(brief fleet: inout Fleet, _ request: SchedulingRequest, _ around: Surroundings) {
+        let inquiry = fleet.inquiry(request, around)
+        var (steps, left) = fleet.withShape(inquiry) { shape, _ in (shape.steps, shape.places) }
+        for filter in HostFilter.changing where filter.isAsked(request) {
+            steps.append(Explanation.apply(filter, to: &left, fleet, inquiry))
+        }
+        self.steps = steps
+        notes = []
+        passed = left.count
+        nearest = nil
+    }
+
+    static func apply(_ filter: HostFilter, to left: inout [Int32], _ fleet: Fleet, _ inquiry: Inquiry) -> Step {
+        let before = left.count
+        var reasons: [String: Int] = [:]
+        left.removeAll { place in
+            if filter.passes(fleet, Int(place), inquiry) { return false }
+            reasons[filter.refusal(fleet, Int(place), inquiry)?.tenant ?? "", default: 0] += 1
+            return true
+        }
+        return Step(filter: filter, before: before, after: left.count, reasons: reasons)
+    }
+
+    private static func apply(
+        _ filter: HostFilter, to left: inout [Int32], _ fleet: Fleet, _ inquiry: Inquiry, notes: inout [HostNote]
+    ) -> Step {
+        for place in left.lazy.map({ Int($0) }) where !filter.passes(fleet, place, inquiry) {
+            guard notes.count < notesMax else { break }
+            let reason = filter.refusal(fleet, place, inquiry)?.operator ?? ""
+            notes.append(HostNote(host: fleet.hosts[place].name, filter: filter, reason: reason))
+        }
+        return apply(filter, to: &left, fleet, inquiry)
+    }
+
+    private static func nearest(_ fleet: Fleet, _ inquiry: Inquiry) -> Nearest {
+        let request = inquiry.request
+        let asked = HostFilter.allCases.filter { $0.isAsked(request) }
+        var without: Set<HostFilter> = []
         var closest: (share: Double, place: Int)?
         for place in fleet.hosts.indices {
-            let refusing = HostFilter.allCases.filter { !$0.passes(fleet, place, request, around) }
-            guard refusing.count == 1, let only = refusing.first else { continue }
-            if !without.contains(only) { without.append(only) }
+            var only: HostFilter?
+            var several = false
+            for filter in asked where !filter.passes(fleet, place, inquiry) {
+                several = only != nil
+                if several { break }
+                only = filter
+            }
+            guard !several, let only else { continue }
+            without.insert(only)
             guard only == .resources else { continue }
-            let share = request.resources.map { need in
-                Double(available(fleet.hosts[place], need)) / Double(need.amount)
-            }.min() ?? 0
+            let share = request.resources.map { Double(available(fleet.hosts[place], $0)) / Double($0.amount) }.min() ?? 0
             if share > closest?.share ?? -1 { closest = (share, place) }
         }
         let resources = closest.map { found in
             request.resources.map { ResourceAmount($0.resourceClass, available(fleet.hosts[found.place], $0)) }
         }
         return Nearest(
-            resources: resources ?? [], without: HostFilter.allCases.filter { without.contains($0) && $0 != .resources && $0 != .compute })
+            resources: resources ?? [],
+            without: HostFilter.allCases.filter { without.contains($0) && $0 != .resources && $0 != .compute })
     }
 
     /// What one allocation could have of a class, at most what was asked.

@@ -33,8 +33,6 @@ struct FreeIndex: Sendable {
             memory: max(left.memory, right.memory), disk: max(left.disk, right.disk))
     }
 
-    func score(_ host: Int) -> Float { nodes[leaves + host].score }
-
     mutating func update(_ host: Int, _ room: Room) {
         var node = leaves + host
         nodes[node] = room
@@ -44,12 +42,12 @@ struct FreeIndex: Sendable {
         }
     }
 
-    /// The host with the highest score among those in `mask` with room for `need` that `accepts` takes.
+    /// The leaf with the highest score among those not in `excluded` with room for `need` that `accepts` takes.
     ///
-    /// - Parameter random: its bits order hosts with equal scores.
-    func find(_ need: Room, in mask: HostMask, random: UInt64, accepts: (Int) -> Bool) -> Int? {
+    /// - Parameter random: its bits order leaves with equal scores.
+    func find(_ need: Room, excluding excluded: HostMask, random: UInt64, accepts: (Int) -> Bool) -> Int? {
         nodes.withUnsafeBufferPointer { nodes in
-            mask.words.withUnsafeBufferPointer { words in
+            excluded.words.withUnsafeBufferPointer { words in
                 search(nodes, words, need, random, accepts)
             }
         }
@@ -59,7 +57,6 @@ struct FreeIndex: Sendable {
         _ nodes: UnsafeBufferPointer<Room>, _ words: UnsafeBufferPointer<UInt64>, _ need: Room, _ random: UInt64,
         _ accepts: (Int) -> Bool
     ) -> Int? {
-        let blocks = leaves / 64
         var best: Int?
         var bestScore = -Float.infinity
         var coin = random
@@ -73,14 +70,12 @@ struct FreeIndex: Sendable {
                 guard room.score > bestScore, room.covers(need) else { continue }
                 if node >= leaves {
                     let host = node - leaves
-                    if words[host >> 6] & (1 << UInt64(host & 63)) != 0, accepts(host) {
+                    if words[host >> 6] & (1 << UInt64(host & 63)) == 0, accepts(host) {
                         best = host
                         bestScore = room.score
                     }
                     continue
                 }
-                // A node with one block of 64 hosts below it.
-                if node >= blocks, node < 2 * blocks, words[node - blocks] == 0 { continue }
                 let left = nodes[2 * node].score
                 let right = nodes[2 * node + 1].score
                 let leftFirst = left == right ? coin & 1 == 0 : left > right
@@ -98,9 +93,8 @@ struct FreeIndex: Sendable {
 struct HostMask: Sendable {
     var words: [UInt64]
 
+    /// None of so many.
     init(hosts: Int) { words = Array(repeating: 0, count: max(1, (hosts + 63) / 64)) }
 
-    func contains(_ host: Int) -> Bool { words[host >> 6] & (1 << UInt64(host & 63)) != 0 }
     mutating func insert(_ host: Int) { words[host >> 6] |= 1 << UInt64(host & 63) }
-    mutating func remove(_ host: Int) { words[host >> 6] &= ~(1 << UInt64(host & 63)) }
 }

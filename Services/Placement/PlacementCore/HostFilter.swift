@@ -30,45 +30,55 @@ package enum HostFilter: String, Sendable, CaseIterable {
     /// Those whose answer does not change with what runs where.
     static let fixed: [HostFilter] = [.compute, .zone, .isolation, .aggregates, .traits, .image]
 
-    func passes(_ fleet: Fleet, _ place: Int, _ request: SchedulingRequest, _ around: Surroundings) -> Bool {
-        refusal(fleet, place, request, around) == nil
+    func passes(_ fleet: Fleet, _ place: Int, _ inquiry: Inquiry) -> Bool {
+        self == .resources ? fleet.fits(place, inquiry.needs) : refusal(fleet, place, inquiry) == nil
     }
 
     /// Nil when the host passes.
-    func refusal(_ fleet: Fleet, _ place: Int, _ request: SchedulingRequest, _ around: Surroundings) -> Refusal? {
-        let host = fleet.hosts[place]
+    func refusal(_ fleet: Fleet, _ place: Int, _ inquiry: Inquiry) -> Refusal? {
+        let request = inquiry.request
         switch self {
-        case .compute: return host.outage.map { Refusal("not in service", operator: $0.words) }
+        case .compute: return fleet.hosts[place].outage.map { Refusal("not in service", operator: $0.words) }
         case .zone:
-            guard let zone = request.zone, host.zone != zone else { return nil }
-            return Refusal("not in availability zone \(zone)", operator: "is in availability zone \(host.zone), not \(zone)")
-        case .isolation: return isolation(fleet, host, request)
-        case .aggregates: return aggregates(fleet, host, request)
-        case .traits: return traits(host, request)
-        case .image: return image(host, request)
+            guard let zone = request.zone, fleet.hosts[place].zone != zone else { return nil }
+            return Refusal(
+                "not in availability zone \(zone)",
+                operator: "is in availability zone \(fleet.hosts[place].zone), not \(zone)")
+        case .isolation: return isolation(fleet, place, request)
+        case .aggregates: return aggregates(fleet, place, request)
+        case .traits: return traits(fleet, place, request)
+        case .image: return image(fleet, place, request)
+        case .excluded:
+            guard !request.excludedHosts.isEmpty, request.excludedHosts.contains(fleet.hosts[place].name) else { return nil }
+            return Refusal("was tried before", operator: "is excluded by the request")
+        case .requestedHost:
+            guard let name = request.host, fleet.hosts[place].name != name else { return nil }
+            return Refusal("not the requested host")
+        case .resources: return fleet.fits(place, inquiry.needs) ? nil : resources(fleet.hosts[place], request)
+        case .groupAffinity, .groupAntiAffinity, .sameHost, .differentHost:
+            return neighbours(fleet.hosts[place].id, request, inquiry.around)
+        }
+    }
+
+    /// What runs on the host already.
+    private func neighbours(_ host: UUID128, _ request: SchedulingRequest, _ around: Surroundings) -> Refusal? {
+        switch self {
         case .groupAffinity:
-            guard request.group?.policy == .affinity, !around.members.isEmpty, around.members[host.id] == nil else { return nil }
+            guard request.group?.policy == .affinity, !around.members.isEmpty, around.members[host] == nil else { return nil }
             return Refusal("not the host of the server group")
         case .groupAntiAffinity:
-            guard let group = request.group, group.policy == .antiAffinity, let members = around.members[host.id],
+            guard let group = request.group, group.policy == .antiAffinity, let members = around.members[host],
                 members >= group.maxPerHost
             else { return nil }
             return Refusal(
                 "has a member of the server group",
                 operator: "has \(members) of at most \(group.maxPerHost) members of the server group")
         case .sameHost:
-            guard !request.sameHost.isEmpty, !around.same.contains(host.id) else { return nil }
+            guard !request.sameHost.isEmpty, !around.same.contains(host) else { return nil }
             return Refusal("not the host of the given servers")
-        case .differentHost:
-            guard around.different.contains(host.id) else { return nil }
+        default:
+            guard around.different.contains(host) else { return nil }
             return Refusal("has one of the given servers")
-        case .excluded:
-            guard request.excludedHosts.contains(host.name) else { return nil }
-            return Refusal("was tried before", operator: "is excluded by the request")
-        case .requestedHost:
-            guard let name = request.host, host.name != name else { return nil }
-            return Refusal("not the requested host")
-        case .resources: return resources(host, request)
         }
     }
 
@@ -91,9 +101,10 @@ package enum HostFilter: String, Sendable, CaseIterable {
 
     // MARK: single filters
 
-    private func isolation(_ fleet: Fleet, _ host: HostState, _ request: SchedulingRequest) -> Refusal? {
+    private func isolation(_ fleet: Fleet, _ place: Int, _ request: SchedulingRequest) -> Refusal? {
+        guard fleet.isolates else { return nil }
         var tenants: Set<String>?
-        for id in host.aggregates {
+        for id in fleet.hosts[place].aggregates {
             guard let reserved = fleet.aggregates[id]?.tenants else { continue }
             tenants = (tenants ?? []).union(reserved)
         }
@@ -101,10 +112,10 @@ package enum HostFilter: String, Sendable, CaseIterable {
         return Refusal("reserved for other projects", operator: "is in an aggregate with filter_tenant_id for other projects")
     }
 
-    private func aggregates(_ fleet: Fleet, _ host: HostState, _ request: SchedulingRequest) -> Refusal? {
+    private func aggregates(_ fleet: Fleet, _ place: Int, _ request: SchedulingRequest) -> Refusal? {
         if request.aggregateMetadata.isEmpty, request.aggregateSpecs.isEmpty { return nil }
         func values(_ name: String) -> [String] {
-            host.aggregates.compactMap { fleet.aggregates[$0]?.metadata[name] }.flatMap { value in
+            fleet.hosts[place].aggregates.compactMap { fleet.aggregates[$0]?.metadata[name] }.flatMap { value in
                 value.split(separator: ",").map { String($0.drop { $0 == " " }) }
             }
         }
@@ -119,34 +130,33 @@ package enum HostFilter: String, Sendable, CaseIterable {
         return nil
     }
 
-    private func traits(_ host: HostState, _ request: SchedulingRequest) -> Refusal? {
+    private func traits(_ fleet: Fleet, _ place: Int, _ request: SchedulingRequest) -> Refusal? {
         if !request.requiredTraits.isEmpty {
-            let missing = request.requiredTraits.subtracting(host.traits)
+            let missing = request.requiredTraits.subtracting(fleet.hosts[place].traits)
             if let first = missing.min() {
                 return Refusal("lacks trait \(first)", operator: "lacks \(missing.sorted().joined(separator: ", "))")
             }
         }
         guard !request.forbiddenTraits.isEmpty else { return nil }
-        let present = request.forbiddenTraits.intersection(host.traits)
+        let present = request.forbiddenTraits.intersection(fleet.hosts[place].traits)
         return present.min().map {
             Refusal("has forbidden trait \($0)", operator: "has \(present.sorted().joined(separator: ", "))")
         }
     }
 
-    private func image(_ host: HostState, _ request: SchedulingRequest) -> Refusal? {
-        if let wanted = request.architecture, let architecture = host.architecture, architecture != wanted,
+    private func image(_ fleet: Fleet, _ place: Int, _ request: SchedulingRequest) -> Refusal? {
+        if let wanted = request.architecture, let architecture = fleet.hosts[place].architecture, architecture != wanted,
             !(architecture == "x86_64" && wanted == "i686")
         {
             return Refusal("not of architecture \(wanted)", operator: "is \(architecture), the image needs \(wanted)")
         }
-        if let wanted = request.hypervisorType, let type = host.hypervisorType, type != wanted {
+        if let wanted = request.hypervisorType, let type = fleet.hosts[place].hypervisorType, type != wanted {
             return Refusal("not of hypervisor type \(wanted)", operator: "is \(type), the image needs \(wanted)")
         }
         return nil
     }
 
     private func resources(_ host: HostState, _ request: SchedulingRequest) -> Refusal? {
-        if host.fits(request.resources) { return nil }
         var classes: [String] = []
         var words: [String] = []
         for need in request.resources {

@@ -12,17 +12,19 @@ package enum Scheduler {
         random: UInt64
     ) -> Int? {
         guard !fleet.hosts.isEmpty else { return nil }
-        var mask = fleet.mask(request)
-        for place in excluding { mask.remove(place) }
-        if let few = candidates(fleet, request, around) {
-            let fitting = few.filter { place in
-                mask.contains(place) && HostFilter.changing.allSatisfy { $0.passes(fleet, place, request, around) }
+        let inquiry = fleet.inquiry(request, around)
+        return fleet.withShape(inquiry) { shape, fleet in
+            if let few = candidates(fleet, request, around) {
+                let fitting = few.filter { place in
+                    shape.contains(place) && !excluding.contains(place)
+                        && HostFilter.changing.allSatisfy { $0.passes(fleet, place, inquiry) }
+                }
+                return best(fleet, fitting, inquiry, random)
             }
-            return best(fleet, fitting, request, around, random)
+            let excluded = excluding.union(refused(fleet, request, around))
+            if let preferred = soft(fleet, shape, inquiry, excluded, random) { return preferred }
+            return shape.best(fleet, inquiry, excluding: excluded, random: random)
         }
-        remove(fleet, &mask, request, around)
-        let preferred = soft(fleet, mask, request, around, random)
-        return preferred ?? search(fleet, mask, request, random)
     }
 
     /// The only hosts that can pass where the request names them; nil when it leaves the choice open.
@@ -35,47 +37,41 @@ package enum Scheduler {
         return nil
     }
 
-    /// Takes out what the request excludes by name or by what runs there.
-    private static func remove(
-        _ fleet: Fleet, _ mask: inout HostMask, _ request: SchedulingRequest, _ around: Surroundings
-    ) {
-        for name in request.excludedHosts { if let place = fleet.place(named: name) { mask.remove(place) } }
-        for id in around.different { if let place = fleet.place(of: id) { mask.remove(place) } }
+    /// What the request excludes by name or by what runs there.
+    private static func refused(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> [Int] {
+        var refused = request.excludedHosts.compactMap { fleet.place(named: $0) }
+        refused += around.different.compactMap { fleet.place(of: $0) }
         if let group = request.group, group.policy == .antiAffinity {
             for (id, members) in around.members where members >= group.maxPerHost {
-                if let place = fleet.place(of: id) { mask.remove(place) }
+                if let place = fleet.place(of: id) { refused.append(place) }
             }
         }
+        return refused
     }
 
     /// What the group would rather have; nil where that is not to be had or the other hosts are as good.
     private static func soft(
-        _ fleet: Fleet, _ mask: HostMask, _ request: SchedulingRequest, _ around: Surroundings, _ random: UInt64
+        _ fleet: Fleet, _ shape: ShapeIndex, _ inquiry: Inquiry, _ excluded: Set<Int>, _ random: UInt64
     ) -> Int? {
-        guard let policy = request.group?.policy, !around.members.isEmpty else { return nil }
-        let taken = around.members.keys.compactMap { fleet.place(of: $0) }.sorted()
-        let fitting = taken.filter { mask.contains($0) && fleet.hosts[$0].fits(request.resources) }
+        guard let policy = inquiry.request.group?.policy, !inquiry.around.members.isEmpty else { return nil }
+        let taken = inquiry.around.members.keys.compactMap { fleet.place(of: $0) }.sorted()
+        func fitting() -> [Int] {
+            taken.filter { shape.contains($0) && !excluded.contains($0) && fleet.fits($0, inquiry.needs) }
+        }
         switch policy {
         case .affinity, .antiAffinity: return nil
-        case .softAffinity: return best(fleet, fitting, request, around, random)
+        case .softAffinity: return best(fleet, fitting(), inquiry, random)
         case .softAntiAffinity:
-            var others = mask
-            for place in taken { others.remove(place) }
-            return search(fleet, others, request, random) ?? best(fleet, fitting, request, around, random)
+            return shape.best(fleet, inquiry, excluding: excluded.union(taken), random: random)
+                ?? best(fleet, fitting(), inquiry, random)
         }
     }
 
-    private static func search(_ fleet: Fleet, _ mask: HostMask, _ request: SchedulingRequest, _ random: UInt64) -> Int? {
-        fleet.index.find(request.need, in: mask, random: random) { fleet.hosts[$0].fits(request.resources) }
-    }
-
     /// The best of a few hosts that all pass: first by what the group prefers, then by what is free.
-    private static func best(
-        _ fleet: Fleet, _ places: [Int], _ request: SchedulingRequest, _ around: Surroundings, _ random: UInt64
-    ) -> Int? {
+    private static func best(_ fleet: Fleet, _ places: [Int], _ inquiry: Inquiry, _ random: UInt64) -> Int? {
         func preference(_ place: Int) -> Int {
-            let members = around.members[fleet.hosts[place].id] ?? 0
-            switch request.group?.policy {
+            let members = inquiry.around.members[fleet.hosts[place].id] ?? 0
+            switch inquiry.request.group?.policy {
             case .softAffinity, .affinity: return members
             case .softAntiAffinity, .antiAffinity: return -members
             case nil: return 0
@@ -91,21 +87,25 @@ package enum Scheduler {
                 continue
             }
             let (here, there) = (preference(place), preference(current))
-            if here > there || here == there && fleet.index.score(place) > fleet.index.score(current) { choice = place }
+            if here > there || here == there && fleet.rooms[place].score > fleet.rooms[current].score { choice = place }
         }
         return choice
     }
 
     /// How many more like the request the fleet takes now, if nothing else changes.
     package static func room(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> Int {
+        let inquiry = fleet.inquiry(request, around)
+        let asked = HostFilter.allCases.filter { $0.isAsked(request) }
         var total = 0
         var largest = 0
-        for place in fleet.hosts.indices where HostFilter.allCases.allSatisfy({ $0.passes(fleet, place, request, around) }) {
-            let host = fleet.hosts[place]
+        for place in fleet.hosts.indices where asked.allSatisfy({ $0.passes(fleet, place, inquiry) }) {
             var fits = Int(Int32.max)
-            for need in request.resources { fits = min(fits, host.free(need.resourceClass) / need.amount) }
+            for need in inquiry.needs {
+                guard let column = need.column else { continue }
+                fits = min(fits, fleet.columns[column].free[place] / need.amount)
+            }
             if let group = request.group, group.policy == .antiAffinity {
-                fits = min(fits, group.maxPerHost - (around.members[host.id] ?? 0))
+                fits = min(fits, group.maxPerHost - (around.members[fleet.hosts[place].id] ?? 0))
             }
             total += fits
             largest = max(largest, fits)

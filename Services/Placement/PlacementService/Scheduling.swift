@@ -7,6 +7,8 @@ import PlacementCore
 extension Placement {
     /// Claims that failed on full hosts before the fleet is read again.
     private static let attemptsMax = 64
+    /// In a larger fleet the record of a success has counts and no hosts.
+    private static let hostsNamedMax = 200
 
     /// What came of a request that was placed, or not.
     private struct Outcome: Sendable {
@@ -147,7 +149,8 @@ extension Placement {
                 guard let place = Scheduler.decide(&fleet, request, around, excluding: tried, random: random) else {
                     return (nil, Explanation(fleet, request, around))
                 }
-                let explanation = Explanation(fleet, request, around)
+                let explanation = fleet.hosts.count <= Placement.hostsNamedMax
+                    ? Explanation(fleet, request, around) : Explanation(brief: &fleet, request, around)
                 fleet.charge(place, request.resources)
                 return ((place, fleet.hosts[place]), explanation)
             }

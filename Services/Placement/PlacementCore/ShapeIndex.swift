@@ -1,0 +1,47 @@
+/// The hosts that one kind of request may get, and an index over what they have free.
+struct ShapeIndex: Sendable {
+    /// Places in the fleet, ascending; a leaf of the index for each.
+    private(set) var places: [Int32] = []
+    /// Leaf by place; −1 for a host that does not fit the shape.
+    private var leaves: [Int32] = []
+    private var index = FreeIndex([])
+    /// How many of the fleet's changes have been taken in.
+    private var seen = 0
+    /// What the fixed filters left over; the same for each request of this shape.
+    private(set) var steps: [Explanation.Step] = []
+
+    init() {}
+
+    init(_ fleet: Fleet, _ inquiry: Inquiry, seen: Int) {
+        self.seen = seen
+        var left = fleet.hosts.indices.map { Int32($0) }
+        for filter in HostFilter.fixed where filter.isAsked(inquiry.request) {
+            let step = Explanation.apply(filter, to: &left, fleet, inquiry)
+            steps.append(step)
+        }
+        places = left
+        leaves = Array(repeating: -1, count: fleet.hosts.count)
+        for (leaf, place) in places.enumerated() { leaves[Int(place)] = Int32(leaf) }
+        index = FreeIndex(places.map { fleet.rooms[Int($0)] })
+    }
+
+    func contains(_ place: Int) -> Bool { leaves[place] >= 0 }
+
+    mutating func catchUp(_ changes: [Int32], _ rooms: [Room]) {
+        guard seen < changes.count else { return }
+        for place in changes[seen...] where leaves[Int(place)] >= 0 {
+            index.update(Int(leaves[Int(place)]), rooms[Int(place)])
+        }
+        seen = changes.count
+    }
+
+    /// The most attractive host with the room.
+    func best(_ fleet: Fleet, _ inquiry: Inquiry, excluding excluded: some Sequence<Int>, random: UInt64) -> Int? {
+        var mask = HostMask(hosts: places.count)
+        for place in excluded where leaves[place] >= 0 { mask.insert(Int(leaves[place])) }
+        let leaf = index.find(inquiry.request.need, excluding: mask, random: random) { leaf in
+            fleet.fits(Int(places[leaf]), inquiry.needs)
+        }
+        return leaf.map { Int(places[$0]) }
+    }
+}
