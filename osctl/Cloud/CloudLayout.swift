@@ -55,10 +55,16 @@ struct CloudLayout: Sendable, Hashable {
 
     /// The external network's range; the machine itself has its first address on the external bridge.
     var externalNetwork: IPNetwork {
-        let third = (4 + portOffset) % 250
-        let second = 24 + portOffset / 250 % 8
-        let value = UInt128(172) << 24 | UInt128(second) << 16 | UInt128(third) << 8
+        let value = portOffset < CloudLayout.offsetsPerBlock ? block(172, 24) : block(10, 152)
         return IPNetwork(IPAddress(version: .v4, value: value), prefixLength: 24)
+    }
+
+    private static let offsetsPerBlock = 250
+
+    /// The /24 of this cloud's offset: no two offsets share one.
+    func block(_ first: Int, _ second: Int) -> UInt128 {
+        let third = 4 + portOffset % CloudLayout.offsetsPerBlock
+        return UInt128(first) << 24 | UInt128(second + portOffset / CloudLayout.offsetsPerBlock) << 16 | UInt128(third) << 8
     }
 
     func externalAddress(_ host: Int) -> IPAddress {

@@ -71,13 +71,8 @@ extension CloudLayout {
 
     var loopback: IPAddress { IPAddress(version: .v4, value: 0x7f00_0001) }
     /// Addresses between the machine and its simulated hosts, outside of every tenant's reach.
-    func management(_ number: Int) -> IPAddress { simulated(second: 72, number) }
-    func underlay(_ number: Int) -> IPAddress { simulated(second: 80, number) }
-
-    private func simulated(second: Int, _ number: Int) -> IPAddress {
-        let base = UInt128(10) << 24 | UInt128(second + portOffset / 250 % 8) << 16
-        return IPAddress(version: .v4, value: base | UInt128((4 + portOffset) % 250) << 8 | UInt128(number))
-    }
+    func management(_ number: Int) -> IPAddress { IPAddress(version: .v4, value: block(10, 72) | UInt128(number)) }
+    func underlay(_ number: Int) -> IPAddress { IPAddress(version: .v4, value: block(10, 112) | UInt128(number)) }
 }
 
 /// The namespaces of simulated hosts and the cables to them.
