@@ -69,7 +69,7 @@ extension OnARealHost {
             let figures = try await agent.fleet.diagnostics(id)
             #expect(figures["state"]?.stringValue == "running")
             #expect(figures["num_disks"]?.intValue == 4)
-            try await metadataAnswers(desired)
+            try await metadataAnswers(agent, desired)
 
             // The same again, an old voice and an old state change nothing.
             let pid = try #require(try place.host.emulatorPID(id))
@@ -105,9 +105,12 @@ extension OnARealHost {
         }
 
         /// Asks as the guest would, from the other end of the metadata port's cable.
-        private func metadataAnswers(_ desired: DesiredServer) async throws {
+        private func metadataAnswers(_ agent: TestAgent, _ desired: DesiredServer) async throws {
             let runner = CommandRunner(threads: WorkerThreads(name: "test", count: 1))
-            let device = MetadataNetworks.device(Fixture.networkID)
+            let end = desired.ports[0].metadataPort?.id
+            let row = await agent.switchDatabase.rows("Interface").values
+                .first { $0["external_ids"]?["iface-id"] == end }
+            let device = try #require(row?["name"]?.string)
             func ask(_ path: String) async throws -> String {
                 try await runner.run([
                     "curl", "-s", "--max-time", "5", "--interface", device, "-w", " %{http_code}", "http://169.254.169.254\(path)",

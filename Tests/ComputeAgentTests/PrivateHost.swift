@@ -253,7 +253,9 @@ final class TestAgent: Sendable {
             network: HostNetwork(
                 links: links, ports: ports,
                 metadata: MetadataNetworks(
-                    links: links, ports: ports, directory: directory, metrics: Metrics(), log: log)),
+                    links: links, ports: ports, directory: directory, random: SystemRandom(), metrics: Metrics(),
+                    log: log),
+                time: SystemTime()),
             store: try StateStore(directory: state + "/records", threads: threads), directory: directory,
             reports: queue, heavyWork: Gate(width: 2), ambient: ambient, metrics: Metrics(), log: log)
         fleet = ServerFleet(tools: tools, hypervisor: hypervisor, images: cache, imageLifetime: .seconds(3600))

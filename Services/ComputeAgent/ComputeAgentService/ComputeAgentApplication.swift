@@ -152,7 +152,9 @@ package struct ComputeAgentApplication: Sendable {
             network: HostNetwork(
                 links: links, ports: ports,
                 metadata: MetadataNetworks(
-                    links: links, ports: ports, directory: directory, metrics: metrics, log: log)),
+                    links: links, ports: ports, directory: directory, random: ambient.random, metrics: metrics,
+                    log: log),
+                time: ambient.time),
             store: try StateStore(directory: settings.stateDirectory + "/records", threads: threads),
             directory: directory, reports: reports, heavyWork: Gate(width: settings.parallelStarts), ambient: ambient,
             metrics: metrics, log: log)

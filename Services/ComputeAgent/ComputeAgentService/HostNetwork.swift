@@ -7,8 +7,10 @@ package struct HostNetwork: Sendable {
     private let links: Links
     private let ports: SwitchPorts
     private let metadata: MetadataNetworks
+    private let time: any TimeSource
 
-    package init(links: Links, ports: SwitchPorts, metadata: MetadataNetworks) {
+    package init(links: Links, ports: SwitchPorts, metadata: MetadataNetworks, time: any TimeSource) {
+        self.time = time
         self.links = links
         self.ports = ports
         self.metadata = metadata
@@ -16,6 +18,11 @@ package struct HostNetwork: Sendable {
 
     /// - Throws: `CommandError`, `OVSDBError`.
     package func plug(_ port: DesiredPort, serverID: String) async throws {
+        if !Links.exists(port.tapName), await ports.has(port.tapName) {
+            // The switch would go on listening to the device that is gone.
+            try await ports.unplug(port.tapName)
+            try await ports.settle(time)
+        }
         try await links.ensureTap(port.tapName, mtu: port.mtu)
         try await ports.plug(
             SwitchPort(

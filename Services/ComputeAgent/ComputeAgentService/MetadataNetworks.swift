@@ -48,6 +48,8 @@ package final class MetadataDirectory: Sendable {
 /// port, and a listening socket made inside.
 package actor MetadataNetworks {
     private struct Network {
+        /// The cable's end on the switch.
+        let device: String
         let port: MetadataPort
         let mtu: Int
         let namespace: NetworkNamespace
@@ -61,12 +63,17 @@ package actor MetadataNetworks {
     private let links: Links
     private let ports: SwitchPorts
     private let directory: MetadataDirectory
+    private let random: any RandomSource
     private let metrics: Metrics
     private let log: Logger
     private var networks: [String: Network] = [:]
     private let turn = Gate(width: 1)
 
-    package init(links: Links, ports: SwitchPorts, directory: MetadataDirectory, metrics: Metrics, log: Logger) {
+    package init(
+        links: Links, ports: SwitchPorts, directory: MetadataDirectory, random: any RandomSource, metrics: Metrics,
+        log: Logger
+    ) {
+        self.random = random
         self.links = links
         self.ports = ports
         self.directory = directory
@@ -74,42 +81,55 @@ package actor MetadataNetworks {
         self.log = log
     }
 
-    /// `mdt` and the first eleven characters of the network's id.
-    static func device(_ networkID: String) -> String { "mdt" + networkID.prefix(11) }
+    /// A name that no device had before: the switch goes on listening to the old one where a new one takes its name.
+    private func newDevice(_ networkID: String) -> String {
+        "mdt" + networkID.prefix(8) + Hexadecimal.encode(random.bytes(2))
+    }
+
+    private func isUp(_ network: Network) async -> Bool {
+        guard network.channel.isActive, Links.exists(network.device) else { return false }
+        return await ports.isPlugged(network.device, interfaceID: network.port.id)
+    }
 
     /// Makes the service of a network answer.
     ///
     /// - Throws: `CommandError`, `FileError`, `OVSDBError`.
     package func ensure(_ networkID: String, port: MetadataPort, mtu: Int) async throws {
-        if let known = networks[networkID], known.port == port, known.mtu == mtu,
-            await ports.isPlugged(MetadataNetworks.device(networkID), interfaceID: port.id),
-            Links.exists(MetadataNetworks.device(networkID))
-        {
-            return
-        }
+        if let known = networks[networkID], known.port == port, known.mtu == mtu, await isUp(known) { return }
         try await turn.run { try await self.build(networkID, port: port, mtu: mtu) }
     }
 
     private func build(_ networkID: String, port: MetadataPort, mtu: Int) async throws {
-        let device = MetadataNetworks.device(networkID)
-        if let known = networks[networkID] {
-            if known.port != port || known.mtu != mtu || !Links.exists(device) { try await close(networkID) }
+        if let known = networks[networkID], known.port != port || known.mtu != mtu || !Links.exists(known.device) {
+            try await close(networkID)
         }
         if networks[networkID] == nil {
-            let namespace = try await NetworkNamespace.make()
-            try await links.ensureCable(device, inner: MetadataNetworks.innerName, into: namespace, mtu: mtu)
-            try await configure(namespace, port, mtu: mtu)
-            let socket = try await namespace.listen(MetadataNetworks.address, port: 80)
-            let channel = try await SmallHTTPServer.serve(socket: socket) { [self] request in
-                answer(request, networkID: networkID)
-            }
-            networks[networkID] = Network(port: port, mtu: mtu, namespace: namespace, channel: channel)
+            try await open(networkID, port: port, mtu: mtu)
             log.info("metadata answers", metadata: ["network": "\(networkID)"])
+        }
+        guard let network = networks[networkID] else { return }
+        // What an earlier life left would claim the same logical port.
+        for old in await ports.owned()
+        where old.kind == .metadata && old.networkID == networkID && old.device != network.device {
+            try await ports.unplug(old.device)
+            try await links.remove(old.device)
         }
         try await ports.plug(
             SwitchPort(
-                device: device, interfaceID: port.id, mac: port.mac, kind: .metadata, networkID: networkID,
+                device: network.device, interfaceID: port.id, mac: port.mac, kind: .metadata, networkID: networkID,
                 serverID: nil))
+    }
+
+    private func open(_ networkID: String, port: MetadataPort, mtu: Int) async throws {
+        let device = newDevice(networkID)
+        let namespace = try await NetworkNamespace.make()
+        try await links.ensureCable(device, inner: MetadataNetworks.innerName, into: namespace, mtu: mtu)
+        try await configure(namespace, port, mtu: mtu)
+        let socket = try await namespace.listen(MetadataNetworks.address, port: 80)
+        let channel = try await SmallHTTPServer.serve(socket: socket) { [self] request in
+            answer(request, networkID: networkID)
+        }
+        networks[networkID] = Network(device: device, port: port, mtu: mtu, namespace: namespace, channel: channel)
     }
 
     private func configure(_ namespace: NetworkNamespace, _ port: MetadataPort, mtu: Int) async throws {
@@ -144,15 +164,15 @@ package actor MetadataNetworks {
 
     /// Whether the service of a network answers.
     package func isReady(_ networkID: String, port: MetadataPort) async -> Bool {
-        guard let network = networks[networkID], network.channel.isActive else { return false }
-        return await ports.isPlugged(MetadataNetworks.device(networkID), interfaceID: port.id)
+        guard let network = networks[networkID], network.port == port else { return false }
+        return await isUp(network)
     }
 
     private func close(_ networkID: String) async throws {
         guard let network = networks.removeValue(forKey: networkID) else { return }
         try await network.channel.close()
-        try await ports.unplug(MetadataNetworks.device(networkID))
-        try await links.remove(MetadataNetworks.device(networkID))
+        try await ports.unplug(network.device)
+        try await links.remove(network.device)
     }
 
     /// Takes down the services of networks that no server here has, also those that an earlier life left on the switch.

@@ -41,7 +41,8 @@ package actor SwitchPorts {
     /// What a client for this needs a copy of.
     package static let monitors = [
         OVSDBMonitor("Bridge", columns: ["name", "ports"]), OVSDBMonitor("Port", columns: ["name", "interfaces"]),
-        OVSDBMonitor("Interface", columns: ["name", "external_ids", "ofport", "error"]),
+        OVSDBMonitor("Interface", columns: ["name", "external_ids"]),
+        OVSDBMonitor("Open_vSwitch", columns: ["next_cfg", "cur_cfg"]),
     ]
 
     private func interface(_ device: String) async -> OVSDBRow? {
@@ -56,6 +57,8 @@ package actor SwitchPorts {
     package func isPlugged(_ device: String, interfaceID: String) async -> Bool {
         await interface(device)?["external_ids"]?["iface-id"] == interfaceID
     }
+
+    package func has(_ device: String) async -> Bool { await interface(device) != nil }
 
     /// Devices of ours on the switch.
     package func owned() async -> [(device: String, kind: SwitchPortKind, networkID: String)] {
@@ -112,5 +115,18 @@ package actor SwitchPorts {
                 table: "Bridge", where: [.equal("name", OVSDBValue(bridge))],
                 mutations: [.delete("ports", OVSDBValue(uuid))])
         ])
+    }
+
+    /// Waits until the switch has done what its database says, but not for long: it may be away.
+    package func settle(_ time: any TimeSource) async throws {
+        try await client.transact([
+            .mutate(table: "Open_vSwitch", where: [], mutations: [.add("next_cfg", 1)])
+        ])
+        func row() async -> OVSDBRow? { await client.rows("Open_vSwitch").values.first }
+        let wanted = await row()?["next_cfg"]?.integer ?? 0
+        for _ in 0..<40 {
+            if await row()?["cur_cfg"]?.integer ?? 0 >= wanted { return }
+            try await time.sleep(for: .milliseconds(25))
+        }
     }
 }
