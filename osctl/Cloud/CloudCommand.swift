@@ -144,6 +144,7 @@ struct Session: Sendable {
     func run() async throws {
         let stop = StopSignal()
         let network = cloud.layout.hosts.map { NetworkParts(layout: cloud.layout, host: $0) }
+        try Machine.write(cloud.layout.devicesMark, "\n")
         try await SimulatedHosts(layout: cloud.layout).create()
         let parts = cloud.parts(network: network)
         for part in parts { unlink(cloud.layout.heldMark(part.name)) }
@@ -170,8 +171,7 @@ struct Session: Sendable {
                 }
             }
         }
-        await network.first?.removeDevices()
-        try await SimulatedHosts(layout: cloud.layout).remove()
+        try await Leftovers.removeDevices(cloud.layout)
     }
 }
 

@@ -37,6 +37,9 @@ struct CloudLayout: Sendable, Hashable {
     var supervisorRecord: String { run + "/supervisor.json" }
     var partsRecord: String { run + "/parts.json" }
     var progress: String { run + "/progress" }
+    /// There while network devices and namespaces with this cloud's names are this cloud's: another cloud may have the
+    /// same offset, and must not lose them to this one's end.
+    var devicesMark: String { run + "/devices" }
     /// There while an operator keeps a part from running.
     func heldMark(_ part: String) -> String { "\(run)/held-\(part)" }
 

@@ -33,9 +33,11 @@ enum Leftovers {
         return running.count
     }
 
-    private static func removeDevices(_ layout: CloudLayout) async throws {
+    static func removeDevices(_ layout: CloudLayout) async throws {
+        guard Machine.exists(layout.devicesMark) else { return }
         await NetworkParts(layout: layout, host: layout.machine).removeDevices()
         try await SimulatedHosts(layout: layout).remove()
+        unlink(layout.devicesMark)
     }
 
     /// Ends QEMU processes of this cloud that outlived its libvirtd.
