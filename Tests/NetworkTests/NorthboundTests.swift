@@ -218,9 +218,10 @@ private struct Plane {
             try await plane.observer.transact([.delete(table: "Logical_Switch", where: [])])
             try await plane.until(.logicalSwitch, "the switch is back") { $0.count == 1 }
             try await plane.until(.logicalSwitchPort, "and its ports") { $0.count == 2 }
-            try await plane.until(.portGroup, "and their places in groups") { rows in
-                rows.count { !($0["ports"]?.uuids.isEmpty ?? true) } == 2
-            }
+            func filled(_ rows: [OVSDBRow]) -> Bool { rows.count { !($0["ports"]?.uuids.isEmpty ?? true) } == 2 }
+            try await plane.until(.portGroup, "and their places in groups", filled)
+            try await plane.observer.transact([.delete(table: "Port_Group", where: [])])
+            try await plane.until(.portGroup, "groups that are gone come back with their members", filled)
         }
     }
 }

@@ -116,6 +116,12 @@ extension NBModel {
                 if table == .logicalSwitchPort, columns["up"] != nil { touched.insert(change.uuid) }
             case .deleted:
                 if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
+                // Members of a group that is gone belong to other subjects.
+                for column in table.referenceColumns {
+                    for case .uuid(let uuid) in rows[change.uuid]?.columns[column]?.atoms ?? [] {
+                        if let subject = rows[uuid]?.subject { subjects.insert(subject) }
+                    }
+                }
                 delete(change.uuid)
             }
         }
