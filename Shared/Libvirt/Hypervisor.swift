@@ -41,7 +41,9 @@ package final class Hypervisor: Sendable {
             if !accepted { continuation.resume() }
         }
         threads.close()
-        subscribers.withLock { $0.values.forEach { $0.finish() } }
+        // Finishing one removes it, under the same lock.
+        let open = subscribers.withLock { Array($0.values) }
+        for subscriber in open { subscriber.finish() }
     }
 
     /// Domain changes and the connection's own, from now on. Ends when the connection is closed.
