@@ -192,9 +192,8 @@ extension Placement {
 
     private func apply(_ context: RequestContext, _ changes: [AllocationChange]) async throws -> Response {
         let now = ambient.now
-        return try await context.write(database) { connection in
-            let providers = try AllocationStore.replace(connection, changes, at: now)
-            try Placement.announce(connection, providers)
+        return try await write(context) { connection, touched in
+            touched.add(try AllocationStore.replace(connection, changes, at: now))
             return Change(.empty(), "allocation", changes.first?.consumer, content: context.body)
         }
     }
@@ -203,12 +202,22 @@ extension Placement {
         try context.authorize(target: .none)
         let id = try consumerID(context)
         let now = ambient.now
-        return try await context.write(database) { connection in
+        return try await write(context) { connection, touched in
             guard let providers = try AllocationStore.remove(connection, consumer: id, at: now) else {
                 throw ResourceError.notFound("No allocations for consumer '\(id)'")
             }
-            try Placement.announce(connection, providers)
+            touched.add(providers)
             return Change(.empty(), "allocation", id)
         }
+    }
+
+    private func write(
+        _ context: RequestContext, _ body: @escaping @Sendable (Connection, Touched) throws -> Change
+    ) async throws -> Response {
+        let touched = Touched()
+        let response = try await context.write(database) { try body($0, touched) }
+        fleet.markStale(touched.all)
+        fleet.tell(touched.all)
+        return response
     }
 }

@@ -61,18 +61,23 @@ extension Placement {
         return try context.providerQuery()
     }
 
+    /// Whether there is such a row, asked tree by tree: an EXISTS would be turned into a join over all trees, where
+    /// looking at a few is enough for the limit.
+    private static func whole(_ rest: SQL) -> SQL { "coalesce((SELECT true \(rest) LIMIT 1), false)" }
+
     /// Whole trees whose providers, taken together, have room for each class; at most `limit` of them.
     private static func trees(_ connection: Connection, _ query: ProviderQuery, limit: Int) throws -> [[CandidateProvider]] {
         var conditions: [SQL] = ["t.parent_id IS NULL"]
         for need in query.resources {
-            conditions.append("EXISTS (SELECT 1 FROM resource_providers p WHERE p.root_id = t.id AND \(ProviderStore.room(for: need, provider: "p")))")
+            conditions.append(whole("FROM resource_providers p WHERE p.root_id = t.id AND \(ProviderStore.room(for: need, provider: "p"))"))
         }
         for group in query.required {
             conditions.append(
-                """
-                EXISTS (SELECT 1 FROM resource_providers p JOIN provider_traits x ON x.resource_provider_id = p.id
-                    WHERE p.root_id = t.id AND x.trait = ANY(\(group)::text[]))
-                """)
+                whole(
+                    """
+                    FROM resource_providers p JOIN provider_traits x ON x.resource_provider_id = p.id
+                    WHERE p.root_id = t.id AND x.trait = ANY(\(group)::text[])
+                    """))
         }
         if !query.forbidden.isEmpty {
             conditions.append("NOT EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = ANY(\(query.forbidden)::text[]))")

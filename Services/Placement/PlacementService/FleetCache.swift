@@ -5,7 +5,7 @@ import Synchronization
 
 /// The fleet in memory, kept near what the database says. Only the claim in SQL is right; this makes it succeed at once.
 package final class FleetCache: Sendable {
-    /// Channel on which providers that changed are announced: an id, nothing for all, or `origin id` after a claim.
+    /// Channel on which providers that changed are announced: an id, nothing for all, or `origin id id…`.
     static let channel = "placement_changed"
 
     private struct State {
@@ -15,6 +15,7 @@ package final class FleetCache: Sendable {
         var checkedAt: UInt64 = 0
         var checkInterval: UInt64 = FleetCache.checkIntervalMin
         var stale: Set<String> = []
+        var untold: Set<String> = []
     }
 
     private let ambient: Ambient
@@ -26,6 +27,9 @@ package final class FleetCache: Sendable {
     let origin: String
 
     private static let checkIntervalMin: UInt64 = 200_000_000
+    private static let announceInterval: Duration = .milliseconds(100)
+    /// Ids in one announcement; PostgreSQL takes 8000 bytes.
+    private static let announceMax = 150
 
     init(ambient: Ambient, weights: SchedulingWeights, hostSilence: Duration) {
         self.ambient = ambient
@@ -98,15 +102,53 @@ package final class FleetCache: Sendable {
     /// Makes the next `refresh` read these providers again.
     func markStale(_ ids: some Sequence<String>) { state.withLock { $0.stale.formUnion(ids) } }
 
-    /// Follows announcements until the task is cancelled.
+    // MARK: other processes
+
+    /// Tells the other processes, soon, that these providers changed. Call it after the commit. Many changes go out
+    /// together, because a commit that notifies excludes every other one.
+    func tell(_ ids: some Sequence<String>) { state.withLock { $0.untold.formUnion(ids) } }
+
+    /// Follows and makes announcements until the task is cancelled.
     func follow(_ database: Database) async {
-        for await notification in database.notifications([FleetCache.channel]) {
-            let words = notification.payload.split(separator: " ")
-            switch words.count {
-            case 2 where words[0] == origin: break
-            case 2: markStale([String(words[1])])
-            default: markStale([notification.payload])
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for await notification in database.notifications([FleetCache.channel]) { self.hear(notification.payload) }
+            }
+            group.addTask { await self.announce(database) }
+            await group.waitForAll()
+        }
+    }
+
+    private func hear(_ payload: String) {
+        let words = payload.split(separator: " ").map(String.init)
+        if words.count < 2 { return markStale([payload]) }
+        if words[0] != origin { markStale(words.dropFirst()) }
+    }
+
+    private func announce(_ database: Database) async {
+        while !Task.isCancelled {
+            do {
+                try await ambient.time.sleep(for: FleetCache.announceInterval)
+                let ids = state.withLock { state in
+                    defer { state.untold = [] }
+                    return Array(state.untold)
+                }
+                for start in stride(from: 0, to: ids.count, by: FleetCache.announceMax) {
+                    let some = ids[start..<min(ids.count, start + FleetCache.announceMax)]
+                    let payload = origin + " " + some.joined(separator: " ")
+                    try await database.read { try $0.notify(FleetCache.channel, payload) }
+                }
+            } catch {
+                // Others find out when a claim of theirs fails, or when they read everything again.
             }
         }
     }
+}
+
+/// Providers that a transaction changed, to be announced when it has committed.
+final class Touched: Sendable {
+    private let ids = Mutex<Set<String>>([])
+
+    var all: Set<String> { ids.withLock { $0 } }
+    func add(_ more: some Sequence<String>) { ids.withLock { $0.formUnion(more) } }
 }

@@ -14,10 +14,7 @@ enum InventoryStore {
             FROM inventories WHERE resource_provider_id = ANY(\(providers)::uuid[])
             """)
         for row in rows {
-            result[try row.string("resource_provider_id"), default: [:]][try row.string("resource_class")] = Inventory(
-                total: try row.int("total"), reserved: try row.int("reserved"), minUnit: try row.int("min_unit"),
-                maxUnit: try row.int("max_unit"), stepSize: try row.int("step_size"),
-                allocationRatio: try row.double("allocation_ratio"))
+            result[try row.string("resource_provider_id"), default: [:]][try row.string("resource_class")] = try inventory(row)
         }
         return result
     }
@@ -34,6 +31,34 @@ enum InventoryStore {
             result[try row.string("resource_provider_id"), default: [:]][try row.string("resource_class")] = try row.int("used")
         }
         return result
+    }
+
+    /// What one provider has and what is taken of it, in one look.
+    static func state(
+        _ connection: Connection, provider id: String
+    ) throws -> (inventories: [String: Inventory], used: [String: Int]) {
+        let rows = try connection.query(
+            """
+            SELECT i.resource_class, i.total, i.reserved, i.min_unit, i.max_unit, i.step_size, i.allocation_ratio,
+                coalesce((SELECT sum(a.used) FROM allocations a
+                    WHERE a.resource_provider_id = i.resource_provider_id AND a.resource_class = i.resource_class), 0)::bigint AS used
+            FROM inventories i WHERE i.resource_provider_id = \(id)::uuid
+            """)
+        var inventories: [String: Inventory] = [:]
+        var used: [String: Int] = [:]
+        for row in rows {
+            let name = try row.string("resource_class")
+            inventories[name] = try inventory(row)
+            used[name] = try row.int("used")
+        }
+        return (inventories, used)
+    }
+
+    private static func inventory(_ row: Row) throws -> Inventory {
+        Inventory(
+            total: try row.int("total"), reserved: try row.int("reserved"), minUnit: try row.int("min_unit"),
+            maxUnit: try row.int("max_unit"), stepSize: try row.int("step_size"),
+            allocationRatio: try row.double("allocation_ratio"))
     }
 
     static func put(

@@ -26,7 +26,7 @@ extension Placement {
         if request.dryRun {
             answer = try await database.read { try dryRun($0, request, started) }
         } else {
-            answer = try await database.write { try place($0, request, started) }
+            answer = try await claim(request, started)
         }
         metrics?.observe(
             "wolke_scheduling_seconds", Double(ambient.time.monotonicNanoseconds() - started) / 1e9,
@@ -54,46 +54,57 @@ extension Placement {
 
     // MARK: for real
 
+    private func claim(_ request: SchedulingRequest, _ started: UInt64) async throws -> JSONValue {
+        let touched = Touched()
+        do {
+            let answer = try await database.write { try place($0, request, started, touched) }
+            fleet.tell(touched.all)
+            return answer
+        } catch {
+            // What was counted in memory did not happen, or nobody knows.
+            fleet.markStale(touched.all)
+            throw error
+        }
+    }
+
     /// Everything in one transaction: the earlier answer, where the group is, the claim, the new answer.
-    private func place(_ connection: Connection, _ request: SchedulingRequest, _ started: UInt64) throws -> JSONValue {
+    private func place(
+        _ connection: Connection, _ request: SchedulingRequest, _ started: UInt64, _ touched: Touched
+    ) throws -> JSONValue {
         let consumer = request.consumerID.description
-        try connection.query("SELECT pg_advisory_xact_lock(hashtextextended(\(consumer), 11))")
-        if let earlier = try earlierAnswer(connection, request) { return earlier }
-        if try isGone(connection, consumer) {
+        // Not empty where the transaction is run again.
+        fleet.markStale(touched.all)
+        // Repetitions of one request, and members of one group, go one after the other.
+        let group: SQL = request.group.map { ", pg_advisory_xact_lock(hashtextextended(\($0.id), 12))" } ?? ""
+        try connection.query("SELECT pg_advisory_xact_lock(hashtextextended(\(consumer), 11))\(group)")
+        let before = try connection.query(
+            """
+            SELECT (SELECT answer FROM scheduling_explanations WHERE consumer_id = \(consumer)::uuid
+                    AND operation_id = \(request.operationID)) AS answer,
+                EXISTS (SELECT 1 FROM servers WHERE id = \(consumer)::uuid AND deleted) AS gone,
+                EXISTS (SELECT 1 FROM consumers WHERE id = \(consumer)::uuid) AS placed
+            """)[0]
+        if let earlier = try before.optionalJSON("answer") { return earlier }
+        if try before.bool("gone") {
             return ["result": "rejected", "filters": [], "operator": [], "message": "The server has been deleted."]
         }
-        // Members of a group are placed one after the other.
-        if let group = request.group { try connection.query("SELECT pg_advisory_xact_lock(hashtextextended(\(group.id), 12))") }
-        // A new operation places anew: what an earlier one took is given back.
-        let given = try AllocationStore.remove(connection, consumer: consumer, at: ambient.now) ?? []
-        if !given.isEmpty {
-            try Placement.announce(connection, given)
+        if try before.bool("placed") {
+            // A new operation places anew: what an earlier one took is given back.
+            let given = try AllocationStore.remove(connection, consumer: consumer, at: ambient.now) ?? []
+            touched.add(given)
             fleet.markStale(given)
         }
         try fleet.refresh(connection)
         let around = try surroundings(connection, request)
-        var outcome = try claim(connection, request, around)
-        if outcome.host == nil {
-            // Never refuse because of what is known too late.
-            try fleet.refresh(connection, since: started)
-            outcome = try claim(connection, request, around)
-        }
+        if let answer = try claim(connection, request, around, touched) { return answer }
+        // Never refuse because of what is known too late.
+        try fleet.refresh(connection, since: started)
+        if let answer = try claim(connection, request, around, touched) { return answer }
+        let explanation = fleet.withFleet { Explanation($0, request, around) }
+        let outcome = Outcome(host: nil, explanation: explanation)
         let answer = Placement.answer(request, outcome)
-        try remember(connection, request, answer, outcome)
+        try connection.execute(Placement.record(request, answer, outcome, at: ambient.now))
         return answer
-    }
-
-    private func earlierAnswer(_ connection: Connection, _ request: SchedulingRequest) throws -> JSONValue? {
-        try connection.query(
-            """
-            SELECT answer FROM scheduling_explanations
-            WHERE consumer_id = \(request.consumerID) AND operation_id = \(request.operationID)
-            """
-        ).first?.json("answer")
-    }
-
-    private func isGone(_ connection: Connection, _ consumer: String) throws -> Bool {
-        try !connection.query("SELECT 1 AS one FROM servers WHERE id = \(consumer)::uuid AND deleted").isEmpty
     }
 
     /// Where the servers are that the request names. Allocations say it first: before the server's own row does.
@@ -140,62 +151,67 @@ extension Placement {
     }
 
     /// Takes the best host that has the room in the database too; on a full one the next best is tried.
-    private func claim(_ connection: Connection, _ request: SchedulingRequest, _ around: Surroundings) throws -> Outcome {
+    ///
+    /// - Returns: the answer; nil when no host has the room.
+    private func claim(
+        _ connection: Connection, _ request: SchedulingRequest, _ around: Surroundings, _ touched: Touched
+    ) throws -> JSONValue? {
         var excluding: Set<Int> = []
         for _ in 0..<Placement.attemptsMax {
             let random = ambient.random.next()
             let tried = excluding
-            let (choice, explanation) = fleet.withFleet { fleet -> ((Int, HostState)?, Explanation?) in
-                guard let place = Scheduler.decide(&fleet, request, around, excluding: tried, random: random) else {
-                    return (nil, Explanation(fleet, request, around))
-                }
+            let choice = fleet.withFleet { fleet -> (place: Int, outcome: Outcome, host: HostState)? in
+                guard let place = Scheduler.decide(&fleet, request, around, excluding: tried, random: random) else { return nil }
                 let explanation = fleet.hosts.count <= Placement.hostsNamedMax
                     ? Explanation(fleet, request, around) : Explanation(brief: &fleet, request, around)
+                let host = fleet.hosts[place]
                 fleet.charge(place, request.resources)
-                return ((place, fleet.hosts[place]), explanation)
+                return (place, Outcome(host: host, explanation: explanation), host)
             }
-            guard let explanation else { break }
-            guard let (place, host) = choice else { return Outcome(host: nil, explanation: explanation) }
+            guard let choice else { return nil }
+            let answer = Placement.answer(request, choice.outcome)
+            touched.add([choice.host.id.description])
             do {
-                try connection.savepoint { try take($0, request, host) }
-                return Outcome(host: host, explanation: explanation)
+                try connection.savepoint { try take($0, request, choice.host, Placement.record(request, answer, choice.outcome, at: ambient.now)) }
+                return answer
             } catch let full as Full {
-                excluding.insert(place)
+                excluding.insert(choice.place)
                 fleet.withFleet { fleet in
-                    guard fleet.place(of: host.id) == place else { return }
-                    var known = fleet.hosts[place]
+                    guard fleet.place(of: choice.host.id) == choice.place else { return }
+                    var known = fleet.hosts[choice.place]
                     (known.inventories, known.used) = full.state
                     fleet.update(known)
                 }
-            } catch {
-                fleet.markStale([host.id.description])
-                throw error
             }
         }
-        return Outcome(host: nil, explanation: fleet.withFleet { Explanation($0, request, around) })
+        return nil
     }
 
-    /// Locks the host's provider and takes the resources from it.
-    private func take(_ connection: Connection, _ request: SchedulingRequest, _ host: HostState) throws {
+    /// Locks the host's provider, looks what is really free, and takes it.
+    private func take(_ connection: Connection, _ request: SchedulingRequest, _ host: HostState, _ record: SQL) throws {
         let id = host.id.description
         let consumer = request.consumerID.description
         let now = ambient.now
-        do { _ = try Placement.touch(connection, provider: id, expected: nil, at: now) } catch let error as ResourceError
-        where error.code == .notFound {
+        let locked = try connection.execute(
+            "UPDATE resource_providers SET generation = generation + 1, updated_at = \(now) WHERE id = \(id)::uuid AND host = \(host.name)")
+        guard locked == 1 else {
             fleet.markStale([""])
             throw Full(state: ([:], [:]))
         }
         var known = host
-        known.inventories = try InventoryStore.load(connection, providers: [id])[id] ?? [:]
-        known.used = try InventoryStore.usages(connection, providers: [id])[id] ?? [:]
+        (known.inventories, known.used) = try InventoryStore.state(connection, provider: id)
         guard known.fits(request.resources) else { throw Full(state: (known.inventories, known.used)) }
         try connection.execute(
             """
-            INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at)
-            VALUES (\(consumer)::uuid, \(request.projectID), \(request.userID), 'INSTANCE', 1, true, \(now), \(now))
+            WITH consumer AS (
+                INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at)
+                VALUES (\(consumer)::uuid, \(request.projectID), \(request.userID), 'INSTANCE', 1, true, \(now), \(now))),
+            taken AS (
+                INSERT INTO allocations (consumer_id, resource_provider_id, resource_class, used, created_at, updated_at)
+                SELECT \(consumer)::uuid, \(id)::uuid, c, n, \(now), \(now)
+                FROM unnest(\(request.resources.map(\.resourceClass))::text[], \(request.resources.map(\.amount))::bigint[]) AS need (c, n))
+            \(record)
             """)
-        try AllocationStore.insert(connection, consumer: consumer, provider: id, request.resources, at: now)
-        try connection.notify(FleetCache.channel, "\(fleet.origin) \(id)")
     }
 
     // MARK: answers
@@ -217,19 +233,19 @@ extension Placement {
         return .object(answer)
     }
 
-    private func remember(
-        _ connection: Connection, _ request: SchedulingRequest, _ answer: JSONValue, _ outcome: Outcome
-    ) throws {
+    /// The statement that keeps answer and reasons.
+    private static func record(
+        _ request: SchedulingRequest, _ answer: JSONValue, _ outcome: Outcome, at now: Timestamp
+    ) -> SQL {
         let explanation: JSONValue = [
             "result": answer["result"] ?? .null, "host": answer["host"] ?? .null,
             "filters": outcome.explanation.filtersDocument, "operator": outcome.explanation.operatorDocument,
             "nearest": outcome.explanation.nearestDocument, "message": answer["message"] ?? .null,
             "resources": .object(JSONObject(request.resources.map { ($0.resourceClass, JSONValue($0.amount)) })),
         ]
-        try connection.execute(
-            """
+        return """
             INSERT INTO scheduling_explanations (consumer_id, operation_id, answer, explanation, created_at)
-            VALUES (\(request.consumerID), \(request.operationID), \(answer)::jsonb, \(explanation)::jsonb, \(ambient.now))
-            """)
+            VALUES (\(request.consumerID), \(request.operationID), \(answer)::jsonb, \(explanation)::jsonb, \(now))
+            """
     }
 }
