@@ -224,4 +224,28 @@ private struct Plane {
             try await plane.until(.portGroup, "groups that are gone come back with their members", filled)
         }
     }
+
+    @Test func anotherProcessTakesOver() async throws {
+        try await Plane.with { plane in
+            // The first one has the lock; the second waits for it, then loses it to nobody.
+            let second = plane.reconciler(audit: .seconds(300))
+            let running = Task { try await second.run() }
+            defer { running.cancel() }
+            let network = try await plane.cloud.network()
+            try await plane.until(.logicalSwitch, "the switch") { $0.count == 1 }
+            // The server forgets whose turn it was: either may go on, and only one.
+            plane.northbound.kill()
+            _ = try await plane.cloud.subnet(network)
+            try plane.northbound.start()
+            try await plane.until(.dhcpOptions, "what changed meanwhile") { $0.count == 1 }
+            let third = plane.reconciler(audit: .seconds(300))
+            let late = Task { try await third.run() }
+            late.cancel()
+            _ = try? await late.value
+            let port = try await plane.cloud.make("ports", "port", ["network_id": .string(network)])
+            try await plane.until(.logicalSwitchPort, "and goes on") { rows in
+                rows.count { $0["name"]?.string == port.id } == 1 && rows.count == 2
+            }
+        }
+    }
 }
