@@ -8,6 +8,7 @@ import WebAPI
 /// without a token 401, no way into another project, no writing for readers, and no effect of what was refused.
 ///
 ///     let sweep = RouteSweep(api, database: database, parameters: ["server_id": id])
+///     #expect(try await sweep.unreachable(["member", "admin"]) == [])
 ///     #expect(try await sweep.anonymous() == [])
 ///     #expect(try await sweep.foreigner("other") == [])
 ///     #expect(try await sweep.reader("reader", except: ["os_compute_api:os-keypairs:create"]) == [])
@@ -135,6 +136,22 @@ package struct RouteSweep: Sendable {
             $0.action != nil && $0.path.contains("{") && !except.contains($0.action ?? "") && !except.contains(RouteSweep.name($0))
         }.filter { ![403, 404].contains($0.status) }.map(\.description)
         return try await findings + changed(since: before)
+    }
+
+    /// Reads with ids that answer none of `tokens`, the owner's and an admin's: the sweep's parameters name nothing
+    /// there, and what the other checks say about these routes would mean little.
+    package func unreachable(_ tokens: [String], except: Set<String> = []) async throws -> [String] {
+        func missed(_ token: String) async throws -> [Outcome] {
+            try await outcomes(token) {
+                $0.action != nil && $0.method == .get && $0.path.contains("{") && !except.contains(RouteSweep.name($0))
+            }.filter { $0.status >= 300 }
+        }
+        var findings: [Outcome] = []
+        for (index, token) in tokens.enumerated() {
+            let next = try await missed(token)
+            findings = index == 0 ? next : next.filter { outcome in findings.contains { $0.route == outcome.route } }
+        }
+        return findings.map(\.description)
     }
 
     /// Routes that change something and let a reader do it.

@@ -6,30 +6,64 @@ import WebAPI
 
 /// Every route of the Compute API, as callers who must not get through.
 @Suite struct AuthorizationSweepTests {
-    /// A server of the project p1 with a port and a volume.
+    private static let publicKey =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2rjaT2vY u1"
+
+    /// A server of the project p1 with a port and a volume, and one of everything else; the flavor is p1's alone.
     private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
         try await TestCloud.with { cloud in
+            try await cloud.database.write { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO projects (id, name, is_domain, domain_id, parent_id, created_at, updated_at) VALUES
+                        ('default', 'Default', true, NULL, NULL, now(), now()),
+                        ('p1', 'p1', false, 'default', 'default', now(), now())
+                    """)
+            }
             let server = try await cloud.createServer(["metadata": ["k": "v"], "tags": ["t1"]])
-            let group = try await cloud.call(
-                "POST", "/v2.1/os-server-groups", ["server_group": ["name": "g", "policy": "affinity"]])
-            let groupID = try #require(group.json["server_group"]?["id"]?.stringValue, "\(group.json)")
-            let actions = try await cloud.call("GET", "/v2.1/servers/\(server)/os-instance-actions")
-            let request = actions.json["instanceActions"]?.arrayValue?.first?["request_id"]?.stringValue ?? ""
-            let hypervisors = try await cloud.call("GET", "/v2.1/os-hypervisors", as: "admin")
-            let hypervisor = hypervisors.json["hypervisors"]?.arrayValue?.first?["id"]?.stringValue ?? ""
+            let path = "/v2.1/servers/\(server)"
+            func call(_ method: String, _ target: String, _ body: JSONValue? = nil, as token: String = "admin") async throws -> JSONValue {
+                let answer = try await cloud.call(method, target, body, as: token)
+                try #require(answer.status < 300, "\(method) \(target) \(answer.json)")
+                return answer.json
+            }
+            _ = try await call(
+                "POST", path + "/os-volume_attachments", ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]], as: "member")
+            try await cloud.engine().drain()
+            let group = try await call(
+                "POST", "/v2.1/os-server-groups", ["server_group": ["name": "g", "policy": "affinity"]], as: "member")
+            let actions = try await call("GET", path + "/os-instance-actions", as: "member")
+            let ports = try await call("GET", path + "/os-interface", as: "member")
+            let hypervisors = try await call("GET", "/v2.1/os-hypervisors")
+            let aggregate = try await call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a"]])
+            _ = try await call("POST", "/v2.1/flavors/3/os-extra_specs", ["extra_specs": ["k": "v"]])
+            _ = try await call("POST", "/v2.1/flavors/3/action", ["addTenantAccess": ["tenant": "p1"]])
+            _ = try await call(
+                "POST", "/v2.1/os-keypairs", ["keypair": ["name": "kp", "public_key": .string(publicKey)]], as: "member")
+            let text = { (value: JSONValue?) in value?.stringValue ?? value?.intValue.map { String($0) } ?? "" }
             try await body(
                 RouteSweep(
                     cloud.api, database: cloud.database,
                     parameters: [
-                        "server_id": server, "flavor_id": "1", "key": "k", "tag": "t1", "group_id": groupID,
-                        "project_id": "p1", "request_id": request, "hypervisor_id": hypervisor,
-                    ]))
+                        "server_id": server, "flavor_id": "3", "key": "k", "tag": "t1", "keypair_name": "kp",
+                        "group_id": text(group["server_group"]?["id"]), "project_id": "p1", "network": "net",
+                        "request_id": text(actions["instanceActions"]?.arrayValue?.first?["request_id"]),
+                        "hypervisor_id": text(hypervisors["hypervisors"]?.arrayValue?.first?["id"]),
+                        "port_id": text(ports["interfaceAttachments"]?.arrayValue?.first?["port_id"]),
+                        "volume_id": Fixtures.volume, "aggregate_id": text(aggregate["aggregate"]?["id"]),
+                        "class": "default", "alias": "os-keypairs",
+                    ], bodies: ["PUT /v2.1/servers/{server_id}/metadata/{key}": ["meta": ["k": "v"]]]))
         }
     }
 
-    @Test func ownersReachTheirOwn() async throws {
+    /// What is no secret between projects.
+    private let forAll: Set<String> = ["os_compute_api:os-quota-sets:defaults", "os_compute_api:extensions"]
+    /// Key pairs belong to the user, whatever the role.
+    private let own: Set<String> = ["os_compute_api:os-keypairs:create"]
+
+    @Test func everyIdIsReal() async throws {
         try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.owner("member")
+            let findings = try await sweep.unreachable(["member", "admin"])
             #expect(findings == [])
         }
     }
@@ -43,14 +77,14 @@ import WebAPI
 
     @Test func nothingForOtherProjects() async throws {
         try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.foreigner("other")
+            let findings = try await sweep.foreigner("other", except: forAll)
             #expect(findings == [])
         }
     }
 
     @Test func readersDoNotWrite() async throws {
         try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.reader("reader")
+            let findings = try await sweep.reader("reader", except: own)
             #expect(findings == [])
         }
     }

@@ -34,6 +34,13 @@ import WebAPI
         }
     }
 
+    @Test func everyIdIsReal() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.unreachable(["member", "admin"])
+            #expect(findings == [])
+        }
+    }
+
     @Test func nothingWithoutAToken() async throws {
         try await AuthorizationSweepTests.with { sweep in
             let findings = try await sweep.anonymous()
