@@ -172,6 +172,15 @@ package struct Table: Sendable {
         return (rows, min(rows.count, limit), rows.count > limit)
     }
 
+    /// How many rows all pages together have.
+    package func count(
+        _ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL
+    ) throws -> Int {
+        let filters = try Table.grouped(request.filters).map { try filter($0.name, $0.values, context) }
+        let condition = SQL.joined([scope] + filters, separator: " AND ")
+        return try connection.query("SELECT count(*) AS n FROM \(raw: source) WHERE \(condition)")[0].int("n")
+    }
+
     /// `{"servers": […], "servers_links": […]}`.
     package func list(
         _ connection: Connection, _ context: RequestContext, collection: String, _ request: ListRequest, scope: SQL,

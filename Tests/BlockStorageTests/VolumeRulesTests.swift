@@ -89,6 +89,7 @@ import Testing
                 target = answer["volumes_links"]?.arrayValue?.first?["href"]?.stringValue.map { String($0.dropFirst("http://volumes.example".count)) }
             }
             #expect(seen == ["a", "b", "c"])
+            #expect(try await cloud.call("GET", "/v3/volumes?with_count=True&limit=1&name=a", version: "3.45")["count"] == 1)
             #expect(try await cloud.call("GET", "/v3/volumes/summary", version: "3.36")["volume-summary"]?["total_size"] == 6)
         }
     }
@@ -121,6 +122,7 @@ import Testing
 
     @Test func typesAndOperators() async throws {
         try await VolumeFixture.with { cloud in
+            #expect(try await cloud.call("GET", "/v3/types?is_public=none")["volume_types"]?.arrayValue?.count == 1)
             #expect(try await cloud.call("GET", "/v3/types")["volume_types"]?.arrayValue?.first?["name"] == "__DEFAULT__")
             #expect(try await cloud.call("GET", "/v3/types/default")["volume_type"]?["is_public"] == true)
             let made = try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": "fast", "os-volume-type-access:is_public": false, "extra_specs": ["a": "b"]]])

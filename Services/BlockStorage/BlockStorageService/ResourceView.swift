@@ -36,6 +36,8 @@ struct ResourceView: Sendable {
         let fields = table.visible(context, only: detail ? nil : summary)
         let extra = detail ? optional : []
         let page = try table.page(connection, context, request, fields: fields + extra, scope: scope)
+        let isCounted = context.version(atLeast: 3, 45) && context.query["with_count"].flatMap { BodySchema.boolean($0) } ?? false
+        let count = isCounted ? try table.count(connection, context, request, scope: scope) : nil
         return .object(capacity: 256 + page.count * 1024) { object in
             object.arrayField(collection) { list in
                 for row in 0..<page.count { render(page.rows, row, fields, context, detail: detail, into: &list) }
@@ -48,6 +50,7 @@ struct ResourceView: Sendable {
                     }
                 }
             }
+            if let count { object.field("count", count) }
         }
     }
 

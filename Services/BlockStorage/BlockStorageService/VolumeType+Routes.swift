@@ -147,9 +147,9 @@ extension BlockStorageHandlers {
         try context.authorize(target: .none)
         let request = try context.volumeListRequest(filters: ["name"])
         var scope = try visibleTypes(context)
-        switch context.query["is_public"] {
+        switch context.query["is_public"]?.lowercased() {
         case nil where context.allows("volume_extension:see_all_types"): scope = scope + " AND t.is_public"
-        case nil, "None": break
+        case nil, "none": break
         case let text?:
             guard let wanted = BodySchema.boolean(text) else {
                 throw ResourceError.badRequest("Invalid is_public filter [\(text.prefix(64))]")
