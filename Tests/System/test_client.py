@@ -25,7 +25,11 @@ class Client:
         return result
 
     def json(self, *arguments):
-        return json.loads(self(*arguments, "-f", "json").stdout)
+        text = self(*arguments, "-f", "json").stdout
+        # With --wait the client writes its progress in front.
+        start = min((place for place in (text.find("{"), text.find("[")) if place >= 0), default=None)
+        assert start is not None, f"openstack {' '.join(arguments)} printed no JSON: {text!r}"
+        return json.loads(text[start:])
 
 
 @pytest.fixture(scope="module")
