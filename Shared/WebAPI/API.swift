@@ -164,7 +164,8 @@ package struct API: Sendable {
     private static func select(_ routes: [Route], _ body: JSONValue) throws -> Route {
         guard routes.contains(where: { $0.bodyKey != nil }) else { return routes[0] }
         guard let object = body.objectValue, object.count >= 1 else {
-            throw ResourceError.badRequest("The request body must be an object with exactly one member that names the action.")
+            let keys = routes.compactMap(\.bodyKey)
+            throw ResourceError.badRequest("The request body must be an object with one of these members: \(keys.prefix(20).joined(separator: ", ")).")
         }
         if let route = routes.first(where: { $0.bodyKey.map { object[$0] != nil } ?? false }) { return route }
         throw ResourceError.badRequest("There is no such action: \(object.names.joined(separator: ", ").prefix(100))")

@@ -19,15 +19,18 @@ package struct Quota: Sendable {
 
     /// Adds to a project's usage.
     ///
+    /// - Parameter limits: the project whose limits count, where usage is kept by another owner (a user's key pairs).
     /// - Throws: the service's over-quota error; the transaction must not go on.
-    package func reserve(_ connection: Connection, project: String, _ amounts: [(resource: String, amount: Int)]) throws {
+    package func reserve(
+        _ connection: Connection, project: String, limitsOf limits: String? = nil, _ amounts: [(resource: String, amount: Int)]
+    ) throws {
         // One order for all transactions, so that two of them cannot wait for each other.
         for (resource, amount) in amounts.sorted(by: { $0.resource < $1.resource }) where amount != 0 {
             let rows = try connection.query(
                 """
                 WITH effective AS (
                     SELECT coalesce((SELECT quota_limit FROM quota_limits
-                        WHERE project_id = \(project) AND resource = \(resource)), \(defaults[resource] ?? 0)) AS quota_limit)
+                        WHERE project_id = \(limits ?? project) AND resource = \(resource)), \(defaults[resource] ?? 0)) AS quota_limit)
                 INSERT INTO quota_usages (project_id, resource, used)
                 SELECT \(project), \(resource), \(amount) FROM effective WHERE quota_limit < 0 OR \(amount) <= quota_limit
                 ON CONFLICT (project_id, resource) DO UPDATE SET used = quota_usages.used + EXCLUDED.used
@@ -36,9 +39,10 @@ package struct Quota: Sendable {
                 RETURNING used
                 """)
             guard rows.isEmpty else { continue }
-            let state = try self.state(connection, project: project, resource: resource)
+            let used = try self.state(connection, project: project, resource: resource).used
+            let limit = try self.state(connection, project: limits ?? project, resource: resource).limit
             let name = resource.split(separator: ":").last.map(String.init) ?? resource
-            throw exceeded(name, amount, state.used, state.limit)
+            throw exceeded(name, amount, used, limit)
         }
     }
 

@@ -33,7 +33,7 @@ def cloud():
     """
     running = os.environ.get("WOLKE_TEST_RUNNING")
     if running:
-        yield Cloud(running, int(os.environ.get("WOLKE_TEST_PORT_OFFSET", PORT_OFFSET)))
+        yield Cloud(running, json.loads((Path(running) / "cloud.json").read_text())["port_offset"])
         return
     kept = os.environ.get("WOLKE_TEST_STATE")
     state = kept or tempfile.mkdtemp(prefix="wolke-system.", dir="/tmp")

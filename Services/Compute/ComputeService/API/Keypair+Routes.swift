@@ -113,8 +113,9 @@ struct KeypairRoutes: Sendable {
         let fingerprint = Insecure.MD5.hash(data: key.blob).map { Hexadecimal.encode([$0]) }.joined(separator: ":")
         let now = compute.ambient.now
         let (stored, generated) = (publicKey, privateKey)
+        let project = try context.caller.projectID
         return try await context.write(compute.database) { connection in
-            try Compute.quota.reserve(connection, project: "user:\(user)", [("compute:key_pairs", 1)])
+            try Compute.quota.reserve(connection, project: "user:\(user)", limitsOf: project, [("compute:key_pairs", 1)])
             let added = try connection.execute(
                 """
                 INSERT INTO keypairs (user_id, name, type, fingerprint, public_key, created_at)

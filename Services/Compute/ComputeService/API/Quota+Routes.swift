@@ -141,18 +141,12 @@ struct QuotaRoutes: Sendable {
             throw ResourceError.forbidden("Policy doesn't allow os_compute_api:os-used-limits:other_project to be performed.")
         }
         let project = try asked ?? context.caller.requireProject()
-        let user = try context.caller.userID
-        let (values, keys) = try await compute.database.read { connection in
-            (
-                try Compute.quota.all(connection, project: project),
-                try Compute.quota.state(connection, project: "user:\(user)", resource: "compute:key_pairs")
-            )
-        }
+        let values = try await compute.database.read { connection in try Compute.quota.all(connection, project: project) }
         func limit(_ name: String) -> JSONValue { JSONValue(values["compute:\(name)"]?.limit ?? 0) }
         func used(_ name: String) -> JSONValue { JSONValue(values["compute:\(name)"]?.used ?? 0) }
         var absolute: JSONObject = [
             "maxTotalInstances": limit("instances"), "maxTotalCores": limit("cores"), "maxTotalRAMSize": limit("ram"),
-            "maxServerMeta": limit("metadata_items"), "maxTotalKeypairs": JSONValue(keys.limit),
+            "maxServerMeta": limit("metadata_items"), "maxTotalKeypairs": limit("key_pairs"),
             "maxServerGroups": limit("server_groups"), "maxServerGroupMembers": limit("server_group_members"),
             "totalInstancesUsed": used("instances"), "totalCoresUsed": used("cores"), "totalRAMUsed": used("ram"),
             "totalServerGroupsUsed": used("server_groups"),

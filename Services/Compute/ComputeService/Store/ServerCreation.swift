@@ -57,9 +57,15 @@ struct ServerCreation {
             ]
         }
         let items = request.metadata.count
-        let limit = try Compute.quota.state(connection, project: owner.project, resource: "compute:metadata_items").limit
-        if limit >= 0, items > limit {
-            throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
+        if items > 0 {
+            let limit = try Compute.quota.state(connection, project: owner.project, resource: "compute:metadata_items").limit
+            if limit >= 0, items > limit {
+                throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
+            }
+        }
+        if count == request.minCount {
+            try Compute.quota.reserve(connection, project: owner.project, amounts(count))
+            return count
         }
         var count = count
         while true {
@@ -208,14 +214,14 @@ struct ServerCreation {
             SELECT 1 AS one FROM aggregates WHERE availability_zone = \(zone)
             UNION ALL SELECT 1 FROM compute_services WHERE availability_zone = \(zone) LIMIT 1
             """)
-        if known.isEmpty { throw ResourceError.badRequest("The requested availability zone is not available") }
+        if known.isEmpty { throw ResourceError.badRequest("The requested availability zone is not available: there is none called '\(zone)'") }
     }
 
     private func keyData() throws -> (String, String)? {
         guard let name = request.keyName else { return nil }
         let rows = try connection.query(
             "SELECT public_key FROM keypairs WHERE user_id = \(owner.user) AND name = \(name)")
-        guard let row = rows.first else { throw ResourceError.badRequest("Invalid key_name provided.") }
+        guard let row = rows.first else { throw ResourceError.badRequest("Invalid key_name provided: there is no key pair called '\(name)'.") }
         return (name, try row.string("public_key"))
     }
 
