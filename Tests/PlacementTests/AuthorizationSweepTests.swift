@@ -1,0 +1,47 @@
+import JSON
+import Kernel
+import TestKit
+import Testing
+import WebAPI
+
+/// Every route of the Placement API, as callers who must not get through: it is for operators and services only.
+@Suite struct AuthorizationSweepTests {
+    private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
+        try await PlacementBench.with { bench in
+            let host = try await bench.addHost("h1")
+            for name in ["CUSTOM_A"] {
+                #expect(try await bench.call("PUT", "/traits/\(name)").status < 300)
+                #expect(try await bench.call("PUT", "/resource_classes/\(name)").status < 300)
+            }
+            try await body(
+                RouteSweep(
+                    bench.api, database: bench.test.database,
+                    parameters: ["uuid": host, "class": "VCPU", "name": "CUSTOM_A"]))
+        }
+    }
+
+    @Test func everyIdIsReal() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.unreachable(["admin"])
+            #expect(findings == [])
+        }
+    }
+
+    @Test func nothingWithoutAToken() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.anonymous()
+            #expect(findings == [])
+        }
+    }
+
+    @Test func nothingForTenants() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            for token in ["other", "member", "reader", "unscoped"] {
+                let findings = try await sweep.foreigner(token)
+                #expect(findings == [], "\(token)")
+                let written = try await sweep.reader(token)
+                #expect(written == [], "\(token)")
+            }
+        }
+    }
+}
