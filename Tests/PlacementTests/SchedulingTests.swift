@@ -148,12 +148,12 @@ import Testing
             let other = try await bench.placement.schedule(wanted(with: ["project_id": "p2"]))
             #expect(other["filters"]?.description.contains("reserved for other projects") == true)
             try await bench.test.database.write { _ = try $0.execute("UPDATE compute_services SET last_seen_at = now() - interval '2 minutes'") }
+            try await SystemTime().sleep(for: .milliseconds(250))
             let silent = try await bench.placement.schedule(wanted())
             #expect(silent["operator"]?.description.contains("not been heard of") == true)
             try await bench.test.database.write { _ = try $0.execute("UPDATE compute_services SET last_seen_at = now()") }
             #expect(try await bench.placement.schedule(wanted())["result"] == "scheduled")
             try await bench.test.database.write { _ = try $0.execute("UPDATE compute_services SET forced_down = true") }
-            try await SystemTime().sleep(for: .milliseconds(250))
             let down = try await bench.placement.schedule(wanted())
             #expect(down["result"] == "rejected")
             #expect(down["operator"]?.description.contains("forced down") == true)

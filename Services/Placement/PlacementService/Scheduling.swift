@@ -193,7 +193,11 @@ extension Placement {
         let consumer = request.consumerID.description
         let now = ambient.now
         let locked = try connection.execute(
-            "UPDATE resource_providers SET generation = generation + 1, updated_at = \(now) WHERE id = \(id)::uuid AND host = \(host.name)")
+            """
+            UPDATE resource_providers SET generation = generation + 1, updated_at = \(now)
+            WHERE id = \(id)::uuid AND host = \(host.name)
+                AND NOT EXISTS (SELECT 1 FROM compute_services s WHERE s.host = \(host.name) AND (NOT s.enabled OR s.forced_down))
+            """)
         guard locked == 1 else {
             fleet.markStale([""])
             throw Full(state: ([:], [:]))
