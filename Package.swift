@@ -34,10 +34,12 @@ let platform: [Target.Dependency] = [
     "Telemetry", "Settings", "Client", "ServiceKit", log, lifecycle,
 ]
 
-func service(_ name: String, _ executable: String, _ extra: [Target.Dependency] = []) -> [Target] {
+func service(
+    _ name: String, _ executable: String, core: [Target.Dependency] = [], _ extra: [Target.Dependency] = []
+) -> [Target] {
     [
         .target(
-            name: "\(name)Core", dependencies: ["Kernel", "JSON"],
+            name: "\(name)Core", dependencies: ["Kernel", "JSON"] + core,
             path: "Services/\(name)/\(name)Core", swiftSettings: swift),
         .target(
             name: "\(name)Service", dependencies: [.target(name: "\(name)Core")] + platform + extra,
@@ -78,6 +80,7 @@ let package = Package(
 
         shared("Kernel"),
         shared("JSON", ["Kernel"]),
+        shared("ImageFormat", ["Kernel"]),
         shared("Settings", ["Kernel", yaml]),
         shared("Telemetry", ["Kernel", "JSON", log]),
         shared("Database", ["Kernel", "JSON", "CLibpq", log]),
@@ -107,10 +110,10 @@ let package = Package(
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
         + service("Placement", "wolke-placement")
         + service("Compute", "wolke-compute", [crypto])
-        + service("ComputeAgent", "wolke-compute-agent", ["Libvirt", "OVSDB", "CLinux", crypto, nio, nioPosix, nioHTTP])
+        + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"], ["Libvirt", "OVSDB", "CLinux", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
         + service("BlockStorage", "wolke-block-storage", [crypto, nio, nioPosix])
-        + service("Image", "wolke-image", [crypto, nio, nioPosix])
+        + service("Image", "wolke-image", core: ["ImageFormat"], [crypto, nio, nioPosix])
         + [
             .executableTarget(
                 name: "osctl",
@@ -134,13 +137,13 @@ let package = Package(
             tests("AuthorizationTests", ["Authorization", "Database", "Schema", log]),
             tests("TidyTests", []),
             tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
-            tests("ImageTests", ["ImageCore", "ImageService", nio], platform: platform),
+            tests("ImageTests", ["ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
             tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", nio], platform: platform),
             tests("ComputeTests", ["ComputeCore", "ComputeService"], platform: platform),
             tests("MessagingTests", ["Messaging", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),
             tests("LibvirtTests", ["Libvirt", log]),
-            tests("ComputeAgentTests", ["ComputeAgentCore", "ComputeAgentService", "Libvirt", "OVSDB", nio, nioPosix], platform: platform),
+            tests("ComputeAgentTests", ["ComputeAgentCore", "ImageFormat", "ComputeAgentService", "Libvirt", "OVSDB", nio, nioPosix], platform: platform),
             tests("ClientTests", ["Client", log, nio, nioPosix, nioHTTP]),
             tests("CLITests", ["osctl", "Settings", "Client", arguments, yaml]),
         ],

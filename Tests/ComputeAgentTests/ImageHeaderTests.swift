@@ -2,6 +2,7 @@ import Kernel
 import Testing
 
 @testable import ComputeAgentCore
+import ImageFormat
 
 @Suite struct ImageHeaderTests {
     private func qcow2(_ change: (inout [UInt8]) -> Void = { _ in }) -> [UInt8] {
@@ -15,7 +16,7 @@ import Testing
 
     @Test func soundImages() throws {
         let header = try ImageHeader.inspect(prefix: qcow2(), fileSize: 65536, declared: "qcow2")
-        #expect(header == ImageHeader(format: .qcow2, virtualSize: 1 << 30))
+        #expect(header == ImageHeader(content: .qcow2, virtualSize: 1 << 30))
         #expect(try ImageHeader.inspect(prefix: [1, 2, 3], fileSize: 3, declared: "raw").virtualSize == 3)
     }
 
@@ -56,7 +57,7 @@ import Testing
             var bytes = qcow2()
             for _ in 0..<8 { bytes[random.below(256)] = UInt8(truncatingIfNeeded: random.next()) }
             if round % 3 == 0 { bytes = Array(bytes.prefix(random.below(200))) }
-            for format in ImageHeader.Format.allCases {
+            for format in ImageHeader.Content.allCases {
                 _ = try? ImageHeader.inspect(prefix: bytes, fileSize: bytes.count, declared: format.rawValue)
             }
         }

@@ -1,4 +1,5 @@
 import ImageCore
+import ImageFormat
 import JSON
 import Testing
 

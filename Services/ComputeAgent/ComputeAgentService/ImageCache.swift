@@ -1,6 +1,7 @@
 import ComputeAgentCore
 import Crypto
 import Glibc
+import ImageFormat
 import Kernel
 import Libvirt
 import Logging
@@ -149,9 +150,9 @@ package actor ImageCache {
 
     private func publish(_ temporary: String, header: ImageHeader, key: String) async throws -> CachedImage {
         var file = temporary
-        var format = header.format.rawValue
-        if header.format != .raw, header.format != .qcow2 {
-            guard let name = header.format.qemuName else {
+        var format = header.content.rawValue
+        if header.content != .raw, header.content != .qcow2 {
+            guard let name = header.content.qemuName else {
                 throw PermanentFailure("images of format \(format) cannot be root disks on this host")
             }
             // Foreign formats are converted once: QEMU's drivers for them are not made for running guests.

@@ -141,6 +141,4 @@ package enum ImageLimits {
     package static let pageSizeDefault = 25
     package static let pageSizeMax = 1000
     package static let patchOperationsMax = 512
-    /// Largest virtual disk, in bytes (64 TiB).
-    package static let virtualSizeMax = 64 << 40
 }

@@ -1,5 +1,6 @@
 import Crypto
 import ImageCore
+import ImageFormat
 import Kernel
 import NIOCore
 
