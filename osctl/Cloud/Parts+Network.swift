@@ -1,4 +1,5 @@
 import Glibc
+import JSON
 import Kernel
 import Synchronization
 
@@ -241,10 +242,30 @@ struct NetworkParts: Sendable {
         try await Tool.require(["ip", "link", "set", NetworkParts.datapathName, "name", layout.datapathDevice])
     }
 
+    /// The guests' taps and the like that the compute agent made, as the switch's stopped database knows them.
+    private func agentDevices() async -> [String] {
+        let database = host.ovn + "/switch.db"
+        guard Machine.exists(database) else { return [] }
+        let question = #"["Open_vSwitch",{"op":"select","table":"Interface","where":[],"columns":["name","external_ids"]}]"#
+        do {
+            let answer = try await Tool.run(["ovsdb-tool", "query", database, question])
+            let rows = try JSONValue.parse(answer.output).arrayValue?.first?["rows"]?.arrayValue ?? []
+            return rows.compactMap { row in
+                let isOurs = row["external_ids"]?.arrayValue?.last?.arrayValue?.contains {
+                    $0.arrayValue?.first?.stringValue == "wolke-kind"
+                }
+                return isOurs == true ? row["name"]?.stringValue : nil
+            }
+        } catch {
+            // Devices that stay are taken over by the next start.
+            return []
+        }
+    }
+
     /// Removes the devices that Open vSwitch leaves behind when it ends.
     func removeDevices() async {
-        for device in [layout.externalBridge, layout.integrationBridge, layout.tunnelBridge, layout.datapathDevice]
-        where Machine.exists("/sys/class/net/\(device)") {
+        let bridges = [layout.externalBridge, layout.integrationBridge, layout.tunnelBridge, layout.datapathDevice]
+        for device in await agentDevices() + bridges where Machine.exists("/sys/class/net/\(device)") {
             do {
                 _ = try await Tool.run(["ip", "link", "delete", device])
             } catch {
