@@ -49,13 +49,14 @@ struct Waiter {
         let time = api.client.ambient.time
         let begun = time.monotonicNanoseconds()
         var pause = Waiter.pauseFirst
+        var title = id
         defer { line.clear() }
         while true {
             let object = try await current(kind, id)
             let state = object?[rule.field]?.stringValue ?? "gone"
             let detail = object.map(rule.detail) ?? ""
             let seconds = Double(time.monotonicNanoseconds() - begun) / 1e9
-            let title = object.map(kind.title) ?? id
+            title = object.map(kind.title) ?? title
             line.show("\(kind.noun) \(title): \(state.lowercased())\(detail.isEmpty ? "" : ", " + detail)", seconds: seconds)
             if try isComplete(object, state) { return object }
             guard seconds < Double(limit) else {
