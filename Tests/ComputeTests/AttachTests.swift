@@ -10,26 +10,10 @@ import Workflow
 
 /// Interfaces and volumes of running servers.
 @Suite struct AttachTests {
-    /// While a request waits, the service's engine and the hosts work.
-    private func workWhileWaiting(_ cloud: TestCloud, _ changed: [WorkflowDefinition] = []) {
-        let busy = Mutex(false)
-        cloud.time.whenWaiting {
-            let isBusy = busy.withLock { busy in
-                defer { busy = true }
-                return busy
-            }
-            if !isBusy {
-                try await cloud.engine(changed).drain()
-                busy.withLock { $0 = false }
-            }
-            try await cloud.cloud.work(cloud.consumer)
-        }
-    }
-
     @Test func anInterfaceComesAndGoes() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
-            workWhileWaiting(cloud)
+            cloud.workWhileWaiting()
             let answer = try await cloud.call(
                 "POST", "/v2.1/servers/\(id)/os-interface", ["interfaceAttachment": ["net_id": .string(Fixtures.network)]])
             #expect(answer.status == 200, "\(answer.json)")
@@ -57,7 +41,7 @@ import Workflow
     @Test func aVolumeComesAndGoes() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
-            workWhileWaiting(cloud)
+            cloud.workWhileWaiting()
             let body: JSONValue = ["volumeAttachment": ["volumeId": .string(Fixtures.volume), "device": nil]]
             let answer = try await cloud.call("POST", "/v2.1/servers/\(id)/os-volume_attachments", body)
             #expect(answer.status == 200, "\(answer.json)")
@@ -92,7 +76,7 @@ import Workflow
             let definition = try #require(ComputeWorkflows.definitions(cloud.compute).first { $0.kind == kind })
             let variant = try #require(WorkflowChecks(definition).variants.first { $0.name == name })
             let id = try await cloud.createServer()
-            workWhileWaiting(cloud, [variant.definition])
+            cloud.workWhileWaiting([variant.definition])
             let isVolume = kind.hasPrefix("volume")
             let path = "/v2.1/servers/\(id)/" + (isVolume ? "os-volume_attachments" : "os-interface")
             let body: JSONValue = isVolume

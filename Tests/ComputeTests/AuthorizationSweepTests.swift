@@ -22,6 +22,7 @@ import WebAPI
             }
             let server = try await cloud.createServer(["metadata": ["k": "v"], "tags": ["t1"]])
             let path = "/v2.1/servers/\(server)"
+            cloud.workWhileWaiting()
             func call(_ method: String, _ target: String, _ body: JSONValue? = nil, as token: String = "admin") async throws -> JSONValue {
                 let answer = try await cloud.call(method, target, body, as: token)
                 try #require(answer.status < 300, "\(method) \(target) \(answer.json)")
@@ -61,9 +62,15 @@ import WebAPI
     /// Key pairs belong to the user, whatever the role.
     private let own: Set<String> = ["os_compute_api:os-keypairs:create"]
 
+    /// Take a host's name in the place of the id; uptime is not reported at all.
+    private let byHostName: Set<String> = [
+        "GET /v2.1/os-hypervisors/{hypervisor_id}/servers", "GET /v2.1/os-hypervisors/{hypervisor_id}/search",
+        "GET /v2.1/os-hypervisors/{hypervisor_id}/uptime",
+    ]
+
     @Test func everyIdIsReal() async throws {
         try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.unreachable(["member", "admin"])
+            let findings = try await sweep.unreachable(["member", "admin"], except: byHostName)
             #expect(findings == [])
         }
     }

@@ -6,6 +6,7 @@ import JSON
 import Kernel
 import Logging
 import Messaging
+import Synchronization
 import Telemetry
 import TestKit
 import WebAPI
@@ -111,6 +112,23 @@ struct TestCloud: Sendable {
 
     func server(_ id: String, as token: String = "member", version: String = "2.96") async throws -> JSONValue {
         try await call("GET", "/v2.1/servers/\(id)", as: token, version: version).json["server"] ?? .null
+    }
+
+    /// While a request waits, the service's engine and the hosts work.
+    func workWhileWaiting(_ changed: [WorkflowDefinition] = []) {
+        let this = self
+        let busy = Mutex(false)
+        time.whenWaiting {
+            let isBusy = busy.withLock { busy in
+                defer { busy = true }
+                return busy
+            }
+            if !isBusy {
+                try await this.engine(changed).drain()
+                busy.withLock { $0 = false }
+            }
+            try await this.cloud.work(this.consumer)
+        }
     }
 
     // MARK: invariants

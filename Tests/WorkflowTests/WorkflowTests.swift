@@ -1,1 +1,252 @@
-// WorkflowTests
+import Database
+import JSON
+import Kernel
+import Logging
+import Synchronization
+import TestKit
+import Testing
+import Workflow
+
+/// The engine: order, repetition, waiting, unwinding, intents, leases.
+@Suite struct WorkflowTests {
+    /// What happened, in order.
+    private final class Trace: Sendable {
+        private let entries = Mutex<[String]>([])
+        var all: [String] { entries.withLock { $0 } }
+        func add(_ entry: String) { entries.withLock { $0.append(entry) } }
+        func count(_ entry: String) -> Int { all.filter { $0 == entry }.count }
+    }
+
+    private struct Bench: Sendable {
+        let database: Database
+        let time: ManualTime
+        let ambient: Ambient
+        let trace = Trace()
+
+        func engine(_ definitions: [WorkflowDefinition], intents: [String: WorkflowDefinition] = [:]) -> WorkflowEngine {
+            WorkflowEngine(
+                service: "test", definitions: definitions, intents: intents, database: database, ambient: ambient,
+                log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+        }
+
+        func step(
+            _ name: String, deadline: Duration = .seconds(60),
+            run: @escaping @Sendable (inout StepContext) async throws -> StepResult = { _ in .next }
+        ) -> WorkflowStep {
+            WorkflowStep(
+                name, deadline: deadline,
+                run: { context in
+                    trace.add(name)
+                    return try await run(&context)
+                }, undo: { _ in trace.add("undo \(name)") })
+        }
+
+        func definition(_ kind: String, _ steps: [WorkflowStep], interruptedBy: Set<String> = []) -> WorkflowDefinition {
+            WorkflowDefinition(service: "test", kind: kind, steps: steps, interruptedBy: interruptedBy) { _, failure in
+                trace.add("failed: \(failure.message)")
+            }
+        }
+
+        func start(_ definition: WorkflowDefinition, subject: String) async throws {
+            _ = try await database.write {
+                try Workflows.start($0, definition, subject: subject, requestID: "req-1", ambient: ambient)
+            }
+        }
+
+        static let subject0 = "00000000-0000-4000-8000-000000000009"
+
+        func states() async throws -> [String] {
+            try await database.read { try $0.query("SELECT state FROM workflows ORDER BY created_at, id").map { try $0.string("state") } }
+        }
+    }
+
+    private func with<Value: Sendable>(_ body: (Bench) async throws -> Value) async throws -> Value {
+        try await TestDatabase.with { test in
+            let time = ManualTime()
+            return try await body(
+                Bench(database: test.database, time: time, ambient: Ambient(time: time, random: SeededRandom(seed: 3))))
+        }
+    }
+
+    @Test func stepsRunInOrderAndKeepWhatTheyRecord() async throws {
+        try await with { bench in
+            let definition = bench.definition(
+                "plain",
+                [
+                    bench.step("one") { context in
+                        context.frame["number"] = 7
+                        return .next
+                    },
+                    bench.step("two") { context in
+                        #expect(context.frame["number"] == 7)
+                        #expect(context.requestID == "req-1")
+                        return .goto("four")
+                    },
+                    bench.step("three"), bench.step("four"),
+                ])
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            #expect(bench.trace.all == ["one", "two", "four"])
+            #expect(try await bench.states() == ["done"])
+        }
+    }
+
+    @Test func whatCanHealIsRepeatedAndWhatCannotUnwinds() async throws {
+        try await with { bench in
+            let definition = bench.definition(
+                "healing",
+                [
+                    bench.step("one"),
+                    bench.step("two") { context in
+                        if context.attempt < 4 { throw ResourceError.unavailable("away") }
+                        return .next
+                    },
+                    bench.step("three") { _ in throw StepFailure("no use", details: "because") },
+                ])
+            let start = bench.time.now()
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            #expect(bench.trace.all == ["one", "two", "two", "two", "two", "three", "undo three", "undo two", "undo one", "failed: no use"])
+            #expect(bench.time.now() - start > .milliseconds(1400))
+            #expect(try await bench.states() == ["failed"])
+        }
+    }
+
+    @Test func aWaitEndsAtItsDeadline() async throws {
+        try await with { bench in
+            let definition = bench.definition(
+                "waiting", [bench.step("one", deadline: .seconds(30)) { _ in .wait(.seconds(7)) }])
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            #expect(bench.trace.count("one") == 6)
+            #expect(bench.trace.all.last == "failed: The operation did not finish in time.")
+        }
+    }
+
+    @Test func anUndoMayWait() async throws {
+        try await with { bench in
+            let rounds = Trace()
+            let step = WorkflowStep(
+                "one", run: { _ in throw StepFailure("no") },
+                undo: { _ in
+                    rounds.add("round")
+                    if rounds.all.count < 3 { throw UndoWait(.seconds(1)) }
+                })
+            let definition = bench.definition("patient", [step])
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            #expect(rounds.all.count == 3)
+            #expect(bench.trace.all == ["failed: no"])
+        }
+    }
+
+    @Test func anIntentInterruptsAndFollows() async throws {
+        try await with { bench in
+            let delete = bench.definition("delete", [bench.step("remove")])
+            let create = bench.definition(
+                "create",
+                [
+                    bench.step("one") { [bench] _ in
+                        _ = try await bench.database.write { connection in
+                            try Workflows.startOrIntend(
+                                connection, delete, intent: "delete", subject: Bench.subject0, requestID: nil,
+                                ambient: bench.ambient)
+                        }
+                        return .next
+                    }, bench.step("two"),
+                ], interruptedBy: ["delete"])
+            try await bench.start(create, subject: Bench.subject0)
+            try await bench.engine([create, delete], intents: ["delete": delete]).drain()
+            #expect(bench.trace.all == ["one", "undo two", "undo one", "failed: interrupted by delete", "remove"])
+            #expect(try await bench.states().sorted() == ["done", "failed"])
+        }
+    }
+
+    @Test func aDeadProcessIsFollowedByAnother() async throws {
+        try await with { bench in
+            let died = Mutex(false)
+            let epochs = Mutex<[Int]>([])
+            let definition = bench.definition(
+                "mortal",
+                [
+                    bench.step("one") { context in
+                        epochs.withLock { $0.append(context.epoch) }
+                        let dies = died.withLock { died in
+                            defer { died = true }
+                            return !died
+                        }
+                        if dies { throw SimulatedKill() }
+                        return .next
+                    }
+                ])
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            #expect(bench.trace.all == ["one", "one"])
+            let seen = epochs.withLock { $0 }
+            #expect(seen.count == 2 && seen[0] < seen[1])
+            #expect(try await bench.states() == ["done"])
+        }
+    }
+
+    @Test func whoLostTheLeaseChangesNothing() async throws {
+        try await with { bench in
+            let definition = bench.definition(
+                "fenced",
+                [
+                    bench.step("one") { [bench] context in
+                        if context.attempt == 1 {
+                            let id = context.workflowID
+                            _ = try await bench.database.write {
+                                try $0.execute("UPDATE workflows SET epoch = epoch + 1, run_at = \(bench.ambient.now) WHERE id = \(id)")
+                            }
+                            context.frame["written"] = "by the loser"
+                        }
+                        return .next
+                    }
+                ])
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            let frame = try await bench.database.read { try $0.query("SELECT frame FROM workflows")[0].object("frame") }
+            #expect(frame["written"] == nil)
+            #expect(bench.trace.all == ["one", "one"])
+        }
+    }
+
+    @Test func everyVariantOfTheChecksIsMade() async throws {
+        try await with { bench in
+            let definition = bench.definition("checked", [bench.step("one"), bench.step("two")])
+            let checks = WorkflowChecks(definition)
+            #expect(checks.variants.count == 4 + 1 + 4)
+            for variant in checks.variants {
+                try await bench.start(variant.definition, subject: bench.ambient.newUUID().description)
+                try await bench.engine([variant.definition]).drain()
+            }
+            let states = try await bench.states()
+            #expect(states.filter { $0 == "failed" }.count == 4)
+            #expect(states.filter { $0 == "done" }.count == 5)
+        }
+    }
+
+    /// Finding what is ready must not depend on how much waits.
+    @Test func leasingUsesItsIndex() async throws {
+        try await with { bench in
+            let plan = try await bench.database.write { connection -> String in
+                try connection.execute(
+                    """
+                    INSERT INTO workflows (id, service, kind, subject_id, step, run_at, created_at, updated_at)
+                    SELECT gen_random_uuid(), 'test', 'k', gen_random_uuid(), 's', now() + (n || ' seconds')::interval, now(), now()
+                    FROM generate_series(1, 20000) n
+                    """)
+                try connection.script("ANALYZE workflows")
+                return try connection.query(
+                    """
+                    EXPLAIN SELECT id FROM workflows WHERE service = 'test' AND finished_at IS NULL AND run_at <= now()
+                    ORDER BY run_at, id LIMIT 32 FOR UPDATE SKIP LOCKED
+                    """
+                ).map { try $0.string("QUERY PLAN") }.joined(separator: "\n")
+            }
+            #expect(plan.contains("workflows_ready"))
+            #expect(!plan.contains("Sort"))
+        }
+    }
+}

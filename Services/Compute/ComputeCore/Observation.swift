@@ -72,17 +72,24 @@ extension ObservedServer {
         }
         if !observation.applied {
             guard observation.permanent else { return .noted }
-            let now: VMState =
-                switch observation.power {
-                case "running": .active
-                case "paused": .paused
-                case "suspended": .suspended
-                case "shutoff", "crashed": .stopped
-                default: .error
-                }
+            let now = VMState(reportedPower: observation.power)
             return .failed(now, observation.error ?? "The host could not do it.")
         }
         let done = operationID == nil || observation.operationID == operationID
         return done && observation.power == desiredPower.rawValue ? .finished(target) : .noted
+    }
+}
+
+extension VMState {
+    /// What a server is whose host reports this power.
+    package init(reportedPower power: String) {
+        self =
+            switch power {
+            case "running": .active
+            case "paused": .paused
+            case "suspended": .suspended
+            case "shutoff", "crashed": .stopped
+            default: .error
+            }
     }
 }

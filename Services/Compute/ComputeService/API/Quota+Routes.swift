@@ -184,7 +184,7 @@ struct QuotaRoutes: Sendable {
                 SELECT s.project_id, s.id, s.name, s.flavor, s.vm_state, s.deleted, s.created_at, s.launched_at, s.terminated_at,
                     extract(epoch FROM least(coalesce(s.terminated_at, \(end)), \(end)) - greatest(s.launched_at, \(start)))
                         / 3600 AS hours
-                FROM servers s WHERE s.launched_at < \(end) AND (s.terminated_at IS NULL OR s.terminated_at > \(start))
+                FROM servers s WHERE s.launched_at <= \(end) AND (s.terminated_at IS NULL OR s.terminated_at > \(start))
                 AND (\(project)::text IS NULL OR s.project_id = \(project)) ORDER BY s.project_id, s.created_at, s.id LIMIT 10000
                 """)
             var reports: [UsageReport] = []

@@ -1,3 +1,4 @@
+import ComputeCore
 import Database
 import JSON
 import Kernel
@@ -11,6 +12,8 @@ package struct Audit: Sendable {
     private static let interval: Duration = .seconds(10)
     /// A host that has not applied what it was told by then is told again.
     private static let patience: Duration = .seconds(15)
+    /// How long a host may take for a change of power.
+    private static let taskDeadline: Duration = .seconds(900)
     private static let batchMax = 200
 
     package init(_ compute: Compute) { self.compute = compute }
@@ -32,7 +35,28 @@ package struct Audit: Sendable {
     /// - Returns: how many things were repeated or removed.
     @discardableResult
     package func once() async throws -> Int {
-        try await resend() + resendAbsences() + removeLeftPorts()
+        try await resend() + resendAbsences() + removeLeftPorts() + endTasks()
+    }
+
+    /// Power tasks that the host could not finish in time: the server is what the host last said it is.
+    private func endTasks() async throws -> Int {
+        let ambient = compute.ambient
+        let before = ambient.now + .microseconds(-Audit.taskDeadline.microseconds)
+        return try await compute.database.write { connection in
+            let rows = try connection.query(
+                """
+                SELECT id, task_state, observed_power FROM servers WHERE NOT deleted AND updated_at < \(before)
+                AND task_state IN ('powering-off', 'powering-on', 'rebooting', 'rebooting_hard', 'pausing', 'unpausing',
+                    'suspending', 'resuming') LIMIT \(Audit.batchMax) FOR UPDATE SKIP LOCKED
+                """)
+            for row in rows {
+                let task = try row.optionalString("task_state").flatMap(TaskState.init(rawValue:))
+                try Observations.giveUp(
+                    connection, try row.string("id"), power: row.optionalString("observed_power") ?? "", task: task,
+                    error: "The host did not do it within \(Audit.taskDeadline.components.seconds) s.", ambient: ambient)
+            }
+            return rows.count
+        }
     }
 
     /// Servers whose host has not applied the newest generation.

@@ -60,13 +60,7 @@ enum Observations {
                 try ServerActions.finish(connection, server: id, action: action, now: now)
             }
         case .failed(let state, let error):
-            // What was asked for is taken back, or the next report would try it again.
-            try DesiredState.change(connection, server: id, power: state.restingPower, operation: .null)
-            try settle(connection, id, state, now: now)
-            try DesiredState.publish(connection, server: id, ambient: ambient)
-            if let action = task?.actionName {
-                try ServerActions.finish(connection, server: id, action: action, error: error, now: now)
-            }
+            try takeBack(connection, id, state, task: task, error: error, ambient: ambient)
         case .stoppedItself:
             try DesiredState.change(connection, server: id, power: .shutoff)
             try settle(connection, id, .stopped, now: now)
@@ -75,6 +69,25 @@ enum Observations {
                 connection, server: id, action: "stop", event: "compute__sync_instance_power_state",
                 requestID: "req-" + ambient.newUUID().description, user: "", project: nil, now: now)
             try ServerActions.finish(connection, server: id, action: "stop", now: now)
+        }
+    }
+
+    /// Ends a change of power that failed or took too long: the server is what its host says.
+    static func giveUp(
+        _ connection: Connection, _ id: String, power: String, task: TaskState?, error: String, ambient: Ambient
+    ) throws {
+        try takeBack(connection, id, VMState(reportedPower: power), task: task, error: error, ambient: ambient)
+    }
+
+    /// What was asked for is taken back, or the next report would try it again.
+    private static func takeBack(
+        _ connection: Connection, _ id: String, _ state: VMState, task: TaskState?, error: String, ambient: Ambient
+    ) throws {
+        try DesiredState.change(connection, server: id, power: state.restingPower, operation: .null)
+        try settle(connection, id, state, now: ambient.now)
+        try DesiredState.publish(connection, server: id, ambient: ambient)
+        if let action = task?.actionName {
+            try ServerActions.finish(connection, server: id, action: action, error: error, now: ambient.now)
         }
     }
 
