@@ -80,8 +80,13 @@ struct Collection: Sendable {
     // MARK: answers
 
     func show(_ database: Database, _ context: RequestContext) async throws -> Response {
-        _ = try await find(database, context, action: readAction)
         let id = context.parameter("id")
+        guard let uuid = UUID128(id) else { throw notFound(id) }
+        let subject = try await database.read { try self.subject($0, context, uuid) }
+        // What is visible because it is shared belongs to another project: who may read their own may read it.
+        let isOwners = context.allows(readAction, target: subject.target)
+        try context.authorize(target: isOwners ? subject.target : .project(context.caller.projectID), action: readAction)
+        try context.checkRevision(subject)
         let names = try context.listRequest(filters: []).fields
         let response = try await database.read { connection in
             try one(connection, context, UUID128(id), status: 200, only: names)
