@@ -18,10 +18,15 @@ import WebAPI
             let group = try await cloud.make("security-groups", "security_group", ["name": "g"])
             let rule = group["security_group_rules"]?.arrayValue?.first?.id ?? ""
             let address = try await cloud.make("floatingips", "floatingip", ["floating_network_id": .string(external)]).id
-            for (path, id) in [("networks", network), ("ports", port)] {
+            for (path, id) in [
+                ("networks", network), ("ports", port), ("subnets", subnet), ("routers", router), ("floatingips", address),
+                ("security-groups", group.id),
+            ] {
                 #expect(try await cloud.call("PUT", "/\(path)/\(id)/tags/t1").status < 300)
             }
-            var parameters = ["project": "p1", "project_id": "p1", "tag": "t1"]
+            let agents = try await cloud.call("GET", "/agents", as: "admin")
+            let agent = agents.json["agents"]?.arrayValue?.first?.id ?? ""
+            var parameters = ["project": "p1", "project_id": "p1", "tag": "t1", "alias": "router", "/v2.0/agents/{id} id": agent]
             for (path, id) in [
                 ("networks", network), ("subnets", subnet), ("routers", router), ("ports", port), ("floatingips", address),
                 ("security-groups", group.id), ("security-group-rules", rule), ("network-ip-availabilities", network),
@@ -50,7 +55,7 @@ import WebAPI
 
     @Test func nothingForOtherProjects() async throws {
         try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.foreigner("other")
+            let findings = try await sweep.foreigner("other", except: ["GET /v2.0/extensions/{alias}"])
             #expect(findings == [])
         }
     }
