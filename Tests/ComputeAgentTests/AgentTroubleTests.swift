@@ -98,7 +98,14 @@ extension OnARealHost {
                 _ = try await agent.waitForReport(AgentTroubleTests.id(number)) { $0.power == "running" }
             }
             #expect(images.downloads.withLock { $0 } == before + 1)
+            // However old the images are: disks lie on one of them.
+            let used = try await agent.disks.backingFiles()
+            #expect(used.count == 1)
+            try await agent.images.prune(inUse: used, lifetime: .seconds(-1))
+            #expect(used.allSatisfy { Files.exists($0) })
             for number in 1...2 { try await remove(agent, number) }
+            try await agent.images.prune(inUse: try await agent.disks.backingFiles(), lifetime: .seconds(-1))
+            #expect(used.allSatisfy { !Files.exists($0) })
             await agent.stop()
         }
 

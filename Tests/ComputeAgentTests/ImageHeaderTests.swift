@@ -63,6 +63,17 @@ import ImageFormat
         }
     }
 
+    @Test func disksSayWhatTheyLieOn() {
+        let name = Array("/images/a.raw".utf8)
+        let disk = qcow2 { bytes in
+            (bytes[14], bytes[15], bytes[19]) = (1, 0, UInt8(name.count))
+            bytes.replaceSubrange(256..<(256 + name.count), with: name)
+        }
+        #expect(OwnDisk.backingFile(prefix: disk) == "/images/a.raw")
+        #expect(OwnDisk.backingFile(prefix: qcow2()) == nil)
+        #expect(OwnDisk.backingFile(prefix: qcow2 { $0[8] = 0xff }) == nil)
+    }
+
     @Test func theProbeIsOneFirmwareImage() {
         #expect(KVMProbe.rom.count == 65536)
         #expect(KVMProbe.rom[0] == 0xfa)

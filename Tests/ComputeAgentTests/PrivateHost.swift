@@ -215,6 +215,7 @@ final class TestAgent: Sendable {
     let hypervisor: Hypervisor
     let switchDatabase: OVSDBClient
     let disks: ServerDisks
+    let images: ImageCache
     private let tasks: [Task<Void, any Error>]
     private let reports = Mutex<[ObservedReportDocument]>([])
 
@@ -233,6 +234,7 @@ final class TestAgent: Sendable {
         let runner = CommandRunner(threads: threads)
         let cache = try ImageCache(
             directory: state + "/images", source: images, runner: runner, threads: threads, ambient: ambient, log: log)
+        self.images = cache
         disks = try ServerDisks(directory: state + "/servers", images: cache, runner: runner, threads: threads)
         hypervisor = Hypervisor(uri: host.libvirtURI, log: log)
         switchDatabase = OVSDBClient(

@@ -23,7 +23,9 @@ package struct ComputeAgentApplication: Sendable {
     /// Runs the executable to its end; a failure is written in words and ends the process with status 1.
     package static func main() async {
         do {
-            if CommandLine.arguments.dropFirst().first == "simulate" {
+            if CommandLine.arguments.dropFirst().first == "--version" {
+                print("wolke-compute-agent \(WolkeVersion.current)")
+            } else if CommandLine.arguments.dropFirst().first == "simulate" {
                 try await SimulationApplication(
                     arguments: Array(CommandLine.arguments.dropFirst(2)), environment: ProcessInfo.processInfo.environment
                 ).run()
@@ -127,7 +129,7 @@ package struct ComputeAgentApplication: Sendable {
                 log: log
             ).detect()
         }
-        let hypervisor = Hypervisor(uri: settings.libvirtURI, threads: 4, log: log)
+        let hypervisor = Hypervisor(uri: settings.libvirtURI, threads: settings.parallelStarts + 4, log: log)
         let bus = try makeBus()
         let images = try ImageCache(
             directory: settings.stateDirectory + "/images", source: try makeImageSource(), runner: runner,

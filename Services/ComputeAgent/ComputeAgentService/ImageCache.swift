@@ -171,9 +171,10 @@ package actor ImageCache {
         return try await open(path, format: format)
     }
 
-    /// Removes images that no server here uses and that nobody asked for during `lifetime`.
-    package func prune(inUse: [DesiredImage], lifetime: Duration) async throws {
-        let kept = Set(inUse.map { ImageCache.key($0) })
+    /// Removes images that nobody asked for during `lifetime`.
+    ///
+    /// - Parameter inUse: files that disks lie on; they stay.
+    package func prune(inUse: Set<String>, lifetime: Duration) async throws {
         let directory = directory
         let now = ambient.now.seconds
         let loadingKeys = Set(loading.keys)
@@ -181,7 +182,7 @@ package actor ImageCache {
             for name in try Files.list(directory) where !name.hasPrefix(".") {
                 let key = name.lastIndex(of: ".").map { String(name[..<$0]) } ?? name
                 var info = stat()
-                guard !kept.contains(key), !loadingKeys.contains(key), stat("\(directory)/\(name)", &info) == 0,
+                guard !inUse.contains("\(directory)/\(name)"), !loadingKeys.contains(key), stat("\(directory)/\(name)", &info) == 0,
                     now - Int64(max(info.st_atim.tv_sec, info.st_mtim.tv_sec)) > lifetime.components.seconds
                 else { continue }
                 try Files.remove("\(directory)/\(name)")

@@ -68,6 +68,21 @@ package struct ServerDisks: Sendable {
         try await threads.run { try Files.publish(temporary, as: path) }
     }
 
+    /// The image files that the servers' root disks lie on, as the disks themselves say.
+    package func backingFiles() async throws -> Set<String> {
+        let directory = directory
+        return try await threads.run {
+            var files: Set<String> = []
+            for serverID in try Files.list(directory) {
+                let root = ServerFiles(directory: "\(directory)/\(serverID)").root
+                guard let size = Files.size(root) else { continue }
+                let prefix = try Files.read(root, offset: 0, count: min(size, OwnDisk.prefixLength))
+                if let file = OwnDisk.backingFile(prefix: prefix) { files.insert(file) }
+            }
+            return files
+        }
+    }
+
     private func writeConfigDrive(_ server: DesiredServer, _ files: ServerFiles) async throws {
         let tree = files.directory + "/config.tree"
         let temporary = files.configDrive + ".new"

@@ -17,6 +17,7 @@ package actor ServerFleet {
     private var strangers: [String: String] = [:]
     private let (audits, auditWanted) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     private var prunes = true
+    private var lastProblem: String?
 
     /// How long it is remembered that a server is gone, so that a late message does not revive it.
     private static let graveTime = Duration.seconds(86_400)
@@ -135,25 +136,32 @@ package actor ServerFleet {
         }
         defer { clock.cancel() }
         for await _ in audits {
-            do { try await audit() } catch {
+            do {
+                try await audit()
+                lastProblem = nil
+            } catch {
                 try Task.checkCancellation()
-                tools.log.warning("the look around was cut short", metadata: ["error": "\(error)"])
+                let problem = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
+                if problem != lastProblem {
+                    tools.log.warning("the look around was cut short", metadata: ["error": "\(problem)"])
+                }
+                lastProblem = problem
             }
         }
         try Task.checkCancellation()
     }
 
     private func audit() async throws {
+        // Without either of them every worker would only fail.
+        try await tools.network.requireSwitch()
         let domains = try await hypervisor.domains()
         var running = 0
-        var inUse: [DesiredImage] = []
         for (id, worker) in workers {
             let record = await worker.current
             if let since = record.goneSince, record.desired == nil {
                 if tools.ambient.now - since > ServerFleet.graveTime { try await bury(id) }
                 continue
             }
-            if let image = record.desired?.image { inUse.append(image) }
             if record.appliedPower == .running { running += 1 }
             try await tools.disks.trimConsole(id)
             await worker.kick()
@@ -161,9 +169,8 @@ package actor ServerFleet {
         await report(strangers: domains)
         tools.metrics.set("wolke_agent_servers", Double(running), [("power", "running")], help: "Servers of this host.")
         tools.metrics.set("wolke_agent_reports_waiting", Double(await tools.reports.count), help: "Reports not sent yet.")
-        try await tools.network.requireSwitch()
         if prunes { try await tools.network.prune { await self.taps() } }
-        try await images.prune(inUse: inUse, lifetime: imageLifetime)
+        try await images.prune(inUse: try await tools.disks.backingFiles(), lifetime: imageLifetime)
     }
 
     private func taps() async -> Set<String> {
@@ -184,7 +191,9 @@ package actor ServerFleet {
             let power = DomainDriver.observed(domain).reportedPower(desired: nil)
             seen[domain.uuid] = power
             guard strangers[domain.uuid] != power else { continue }
-            tools.log.warning("a domain that nobody ordered is left alone", metadata: ["domain": "\(domain.uuid)", "name": "\(domain.name)"])
+            tools.log.warning(
+                "a domain that nobody ordered is left alone",
+                metadata: ["domain": "\(domain.uuid)", "name": "\(domain.name)"])
             await tools.reports.put(
                 ObservedReport(
                     host: tools.host, serverID: domain.uuid, generation: 0, epoch: 0, power: power, unknown: true))

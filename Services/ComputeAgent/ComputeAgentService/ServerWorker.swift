@@ -55,6 +55,8 @@ package actor ServerWorker {
     /// The generation of which it is known that it cannot be reached.
     private var hopelessGeneration: Int?
     private var lastReport: ObservedReport?
+    /// The request that the present desire comes from; the log of all that follows carries it.
+    private var requestID: String?
 
     package init(record: ServerRecord, tools: ServerTools) {
         serverID = record.serverID
@@ -79,6 +81,7 @@ package actor ServerWorker {
         if server.power != .absent { tools.directory.set(serverID, server) }
         try await save()
         if isNew { hopelessGeneration = nil }
+        requestID = RequestScope.current ?? (isNew ? nil : requestID)
         // Who asks again wants to hear again.
         lastReport = nil
         backoff.reset()
@@ -101,7 +104,9 @@ package actor ServerWorker {
     private func work() async {
         while again {
             again = false
-            let task = Task { try await self.reconcile() }
+            let task = Task {
+                try await RequestScope.$current.withValue(self.requestID) { try await self.reconcile() }
+            }
             attempt = task
             do {
                 try await task.value
@@ -261,7 +266,7 @@ extension ServerWorker {
             try await tools.heavyWork.run { [serverID] in try await domains.start(serverID, paused: paused) }
         case .suspend: try await domains.suspend(serverID)
         case .resume: try await domains.resume(serverID)
-        case .save: try await domains.save(serverID)
+        case .save: try await tools.heavyWork.run { [serverID] in try await domains.save(serverID) }
         case .discardSave: try await domains.discardSave(serverID)
         case .shutdown:
             waitsForGuest = true

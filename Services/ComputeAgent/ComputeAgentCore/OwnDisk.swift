@@ -1,0 +1,16 @@
+/// The qcow2 disks that this agent makes.
+package enum OwnDisk {
+    /// How many leading bytes `backingFile` wants to see: qemu-img writes the name into the first cluster.
+    package static let prefixLength = 64 * 1024
+
+    /// The file that a disk lies on; nil when it lies on none, or is no qcow2 disk.
+    package static func backingFile(prefix: [UInt8]) -> String? {
+        func number(_ offset: Int, _ bytes: Int) -> UInt64 {
+            prefix[offset..<offset + bytes].reduce(0) { $0 << 8 | UInt64($1) }
+        }
+        guard prefix.count >= 72, prefix.starts(with: [0x51, 0x46, 0x49, 0xfb]) else { return nil }
+        let (offset, length) = (number(8, 8), number(16, 4))
+        guard offset > 0, offset < UInt64(prefix.count), length <= UInt64(prefix.count) - offset else { return nil }
+        return String(decoding: prefix[Int(offset)..<Int(offset + length)], as: UTF8.self)
+    }
+}
