@@ -62,10 +62,10 @@ import WebAPI
     /// Key pairs belong to the user, whatever the role.
     private let own: Set<String> = ["os_compute_api:os-keypairs:create"]
 
-    /// Take a host's name in the place of the id; uptime is not reported at all.
+    /// Take a host's name in the place of the id, are not reported at all (uptime), or need a host that answers.
     private let byHostName: Set<String> = [
         "GET /v2.1/os-hypervisors/{hypervisor_id}/servers", "GET /v2.1/os-hypervisors/{hypervisor_id}/search",
-        "GET /v2.1/os-hypervisors/{hypervisor_id}/uptime",
+        "GET /v2.1/os-hypervisors/{hypervisor_id}/uptime", "GET /v2.1/servers/{server_id}/diagnostics",
     ]
 
     @Test func everyIdIsReal() async throws {
