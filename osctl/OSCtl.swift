@@ -1,11 +1,12 @@
 import ArgumentParser
+import Settings
 
 /// The command line: one file per group of commands, each listed here.
 @main
 struct OSCtl: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "osctl",
-        abstract: "Wolke's command line, for tenants and operators.",
+        abstract: "Wolke's command line, for tenants and operators.", version: WolkeVersion.current,
         subcommands: tenantCommands + operatorCommands)
 
     /// Verbs on resources through the public APIs (osctl/Commands).

@@ -43,6 +43,10 @@ package struct ServiceProcess: Sendable {
         _ body: (ServiceProcess) async throws -> Void
     ) async {
         do {
+            if CommandLine.arguments.dropFirst().first == "--version" {
+                print("\(name) \(WolkeVersion.current)")
+                return
+            }
             let process = try open(name, section: section, keys: keys, borrowing: borrowing)
             try await body(process)
             process.database.close()

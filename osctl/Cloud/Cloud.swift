@@ -95,16 +95,18 @@ struct Cloud: Sendable {
             prepare: {
                 guard access(path, X_OK) == 0 else { throw CloudError("\(path) is not built") }
             },
-            probe: { try await Cloud.ready(host: address, port: port) })
+            probe: {
+                try await Cloud.ready(host: address, port: port)
+                return try await Tool.require([path, "--version"]).split(separator: " ").last.map { String($0.filter { $0 != "\n" }) } ?? ""
+            })
     }
 
     /// Asks a service for `/readyz`, which says what is missing when it cannot work.
-    static func ready(host: String, port: Int) async throws -> String {
+    static func ready(host: String, port: Int) async throws {
         let answer = try await Probe.http(host: host, port: port, path: "/readyz")
         guard answer.status == 200 else {
             throw CloudError("not ready (\(answer.status)): \(answer.body.prefix(300))")
         }
-        return ""
     }
 
     // MARK: Before the start
