@@ -29,8 +29,15 @@ struct TestCloud: Sendable {
             let ambient = Ambient(time: time, random: SeededRandom(seed: seed))
             let cloud = FakeCloud(database: test.database, ambient: ambient, probe: probe)
             let log = Telemetry.logger(service: "test", level: "critical")
+            let bus = InMemoryBus()
+            let agent = Task {
+                try await bus.serve(queue: "agent.host-1") { message in
+                    message.type == "console_log" ? ["output": "Welcome"] : ["state": "running"]
+                }
+            }
+            defer { agent.cancel() }
             let compute = Compute(
-                database: test.database, ambient: ambient, bus: InMemoryBus(), neighbours: cloud.neighbours, log: log)
+                database: test.database, ambient: ambient, bus: bus, neighbours: cloud.neighbours, log: log)
             let consumer = AgentConsumer(compute)
             let api = try ComputeAPI.make(
                 compute, publicURL: "http://compute.example", authenticator: StaticAuthenticator.standard,

@@ -144,3 +144,78 @@ import WebAPI
         }
     }
 }
+
+/// What the scheduler says, and questions to it that claim nothing.
+@Suite struct SchedulingTests {
+    @Test func aTrialLeavesNothing() async throws {
+        try await TestCloud.with { cloud in
+            let answer = try await cloud.call("POST", "/v2.1/os-wolke-scheduling", TestCloud.body())
+            #expect(answer.status == 200, "\(answer.json)")
+            #expect(answer.json["scheduling"]?["result"] == "scheduled")
+            #expect(answer.json["scheduling"]?["host"] == nil)
+            #expect(try await cloud.call("POST", "/v2.1/os-wolke-scheduling", TestCloud.body(["flavorRef": "99"])).status == 400)
+            #expect(try await cloud.call("POST", "/v2.1/os-wolke-scheduling", TestCloud.body(), as: "reader").status == 403)
+            let counts = try await cloud.database.read { connection in
+                try connection.query("SELECT (SELECT count(*) FROM servers) + (SELECT count(*) FROM workflows) AS count")[0].int("count")
+            }
+            #expect(counts == 0)
+        }
+    }
+
+    @Test func tenantsSeeNoHosts() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            _ = try await cloud.database.write { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO scheduling_explanations (consumer_id, operation_id, answer, explanation, created_at)
+                    VALUES (\(id), \(id), '{}', '{"result": "scheduled", "host": "host-1", "filters": [], "operator": []}', now())
+                    """)
+            }
+            let mine = try await cloud.call("GET", "/v2.1/servers/\(id)/os-wolke-scheduling").json["scheduling"]?.arrayValue ?? []
+            #expect(mine.first?["result"] == "scheduled")
+            #expect(mine.first?["host"] == nil)
+            let all = try await cloud.call("GET", "/v2.1/servers/\(id)/os-wolke-scheduling", as: "admin").json["scheduling"]?.arrayValue ?? []
+            #expect(all.first?["host"] == "host-1")
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/os-wolke-scheduling", as: "other").status == 404)
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/os-security-groups").json["security_groups"] == [])
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/remote-consoles", ["remote_console": ["protocol": "vnc", "type": "novnc"]]).status == 501)
+        }
+    }
+
+    @Test func whatEndedLongAgoIsForgotten() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+            try await cloud.engine().drain()
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/os-instance-actions").status == 200)
+            cloud.time.advance(by: .seconds(100 * 86_400))
+            #expect(try await Audit(cloud.compute).once() == 1)
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/os-instance-actions").status == 404)
+        }
+    }
+
+    /// Lists of a project read its servers in order from an index.
+    @Test func listsUseTheirIndex() async throws {
+        try await TestCloud.with { cloud in
+            let plan = try await cloud.database.write { connection -> String in
+                try connection.execute(
+                    """
+                    INSERT INTO servers (id, project_id, user_id, name, hostname, vm_state, flavor_id, flavor, reservation_id,
+                        created_at, updated_at)
+                    SELECT gen_random_uuid(), 'p' || n % 50, 'u', 's', 's', 'active', gen_random_uuid(), '{}', 'r',
+                        now() - (n || ' s')::interval, now() FROM generate_series(1, 20000) n
+                    """)
+                try connection.script("ANALYZE servers")
+                return try connection.query(
+                    """
+                    EXPLAIN SELECT t.id FROM servers t WHERE t.project_id = 'p7' AND NOT t.deleted
+                    ORDER BY t.created_at DESC, t.id DESC LIMIT 21
+                    """
+                ).map { try $0.string("QUERY PLAN") }.joined(separator: "\n")
+            }
+            #expect(plan.contains("servers_project"), "\(plan)")
+            #expect(!plan.contains("Sort"), "\(plan)")
+        }
+    }
+}

@@ -215,6 +215,8 @@ import Workflow
     @Test func aGuestThatStopsItselfStaysOff() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
+            let console = try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["os-getConsoleOutput": ["length": 10]])
+            #expect(console.json["output"] == "Welcome")
             let domain = try #require(cloud.cloud.domains(on: "host-1")[id])
             try await cloud.cloud.report(
                 id, host: "host-1", power: "shutoff", generation: domain.generation, epoch: domain.epoch, cloud.consumer)

@@ -50,12 +50,16 @@ package struct ComputeSettings: Sendable {
     package var spawnDeadline: Duration
     /// Zone of hosts that are in no aggregate with a zone.
     package var defaultZone: String
+    /// How long servers that have ended can still be read.
+    package var keepDeleted: Duration
 
     package init(
-        hostDownAfter: Duration = .seconds(60), spawnDeadline: Duration = .seconds(900), defaultZone: String = "nova"
+        hostDownAfter: Duration = .seconds(60), spawnDeadline: Duration = .seconds(900), defaultZone: String = "nova",
+        keepDeleted: Duration = .seconds(90 * 86_400)
     ) {
         self.hostDownAfter = hostDownAfter
         self.spawnDeadline = spawnDeadline
         self.defaultZone = defaultZone
+        self.keepDeleted = keepDeleted
     }
 }

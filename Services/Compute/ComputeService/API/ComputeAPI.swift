@@ -38,6 +38,7 @@ package enum ComputeAPI {
             ServerGroupRoutes(compute: compute).resource, AggregateRoutes(compute: compute).resource,
             HostRoutes(compute: compute).resource, HypervisorRoutes(compute: compute).resource,
             QuotaRoutes(compute: compute).resource, SchedulingRoutes(compute: compute).resource,
+            ServerDetailRoutes(compute: compute).resource,
         ]
     }
 }

@@ -50,7 +50,7 @@ struct InstanceActionRoutes: Sendable {
             try connection.query("SELECT project_id FROM servers WHERE id = \(id)").first?.string("project_id")
         }
         guard let project else {
-            try context.authorize(target: .none)
+            try context.authorize(target: .project(try context.caller.projectID))
             throw ServerRecord.missing(id)
         }
         return try context.authorizeVisible(

@@ -35,7 +35,22 @@ package struct Audit: Sendable {
     /// - Returns: how many things were repeated or removed.
     @discardableResult
     package func once() async throws -> Int {
-        try await resend() + resendAbsences() + removeLeftPorts() + endTasks()
+        try await resend() + resendAbsences() + removeLeftPorts() + endTasks() + forget()
+    }
+
+    /// Servers that ended long ago, and what was done with them.
+    private func forget() async throws -> Int {
+        let before = compute.ambient.now + .microseconds(-compute.settings.keepDeleted.microseconds)
+        return try await compute.database.write { connection in
+            let ids = try connection.query(
+                """
+                DELETE FROM servers WHERE id IN (SELECT id FROM servers WHERE deleted AND updated_at < \(before)
+                    ORDER BY updated_at LIMIT \(Audit.batchMax) FOR UPDATE SKIP LOCKED) RETURNING id
+                """
+            ).map { try $0.string("id") }
+            if !ids.isEmpty { try connection.execute("DELETE FROM server_actions WHERE server_id = ANY(\(ids)::uuid[])") }
+            return ids.count
+        }
     }
 
     /// Power tasks that the host could not finish in time: the server is what the host last said it is.

@@ -1,0 +1,82 @@
+import Database
+import JSON
+import Kernel
+import Messaging
+import Telemetry
+import WebAPI
+
+/// What else can be read of a server: figures, security groups, migrations; and what this cloud does not have.
+struct ServerDetailRoutes: Sendable {
+    let compute: Compute
+
+    private static let one = "/v2.1/servers/{server_id}"
+
+    var resource: Resource {
+        let one = ServerDetailRoutes.one
+        return Resource(
+            "server-detail",
+            routes: [
+                Route(.get, one + "/diagnostics", action: "os_compute_api:os-server-diagnostics", rule: Rule.admin, versions: .from(48), "Show figures of a running server", handler: diagnostics),
+                Route(.get, one + "/os-security-groups", action: "os_compute_api:os-security-groups:list", rule: Rule.reader, "List a server's security groups", handler: groups),
+                Route(.get, one + "/migrations", action: "os_compute_api:servers:migrations:index", rule: Rule.admin, versions: .from(23), "List a server's migrations under way") { context in
+                    _ = try await compute.authorizedServer(context)
+                    return .json(200, ["migrations": []])
+                },
+                Route(.get, "/v2.1/os-migrations", action: "os_compute_api:os-migrations:index", rule: Rule.admin, "List migrations") { context in
+                    try context.authorize(target: .none)
+                    return .json(200, ["migrations": []])
+                },
+                Route(.get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader, "Show the password that the guest left") { context in
+                    _ = try await compute.authorizedServer(context)
+                    return .json(200, ["password": ""])
+                },
+                Route(
+                    .post, one + "/remote-consoles", action: "os_compute_api:os-remote-consoles", rule: Rule.member, versions: .from(6),
+                    body: .json(.wrapped("remote_console", .any)), "Open a console"
+                ) { context in
+                    _ = try await compute.authorizedServer(context)
+                    throw ResourceError(.notImplemented, "Graphical and serial consoles are not available in this cloud; the console's output is.")
+                },
+            ])
+    }
+
+    private func diagnostics(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        guard let host = server.host, ["active", "paused", "suspended"].contains(server.vmState) else {
+            throw ResourceError.conflict("Cannot 'get_diagnostics' instance \(server.id) while it is in vm_state \(server.vmState)")
+        }
+        let message = Message(
+            id: compute.ambient.newUUID(), type: "diagnostics",
+            body: ["type": "diagnostics", "server_id": .string(server.id)], requestID: RequestScope.current,
+            expiration: .seconds(20))
+        return .json(200, try await compute.bus.request(message, to: DesiredState.queue(host: host), timeout: .seconds(15)))
+    }
+
+    private func groups(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let list = try await compute.database.read { connection in
+            try connection.query(
+                """
+                SELECT g.id, g.name, g.description, g.project_id,
+                    (SELECT coalesce(json_agg(json_build_object('id', r.id, 'parent_group_id', g.id, 'ip_protocol', r.protocol,
+                        'from_port', r.port_range_min, 'to_port', r.port_range_max,
+                        'group', CASE WHEN o.id IS NULL THEN '{}'::json ELSE json_build_object('name', o.name, 'tenant_id', o.project_id) END,
+                        'ip_range', CASE WHEN o.id IS NOT NULL THEN '{}'::json ELSE json_build_object('cidr',
+                            coalesce(r.remote_ip_prefix, CASE r.ethertype WHEN 'IPv4' THEN '0.0.0.0/0' ELSE '::/0' END)) END)), '[]')
+                        FROM security_group_rules r LEFT JOIN security_groups o ON o.id = r.remote_group_id
+                        WHERE r.security_group_id = g.id AND r.direction = 'ingress') AS rules
+                FROM security_groups g WHERE g.id IN (SELECT b.security_group_id FROM server_interfaces i
+                    JOIN port_security_groups b ON b.port_id = i.port_id WHERE i.server_id = \(server.id))
+                ORDER BY g.name, g.id
+                """
+            ).map { row -> JSONValue in
+                [
+                    "id": .string(try row.string("id")), "name": .string(try row.string("name")),
+                    "description": .string(try row.string("description")), "tenant_id": .string(try row.string("project_id")),
+                    "rules": try row.json("rules"),
+                ]
+            }
+        }
+        return .json(200, ["security_groups": .array(list)])
+    }
+}
