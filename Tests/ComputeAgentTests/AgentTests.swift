@@ -23,6 +23,17 @@ extension OnARealHost {
             return Place(host: host, state: "\(host.directory)/\(name)")
         }
 
+        /// Devices are named after these ids, and another test run may be on the same machine.
+        private static let portID = SystemRandom().uuid().description
+        private static let networkID = SystemRandom().uuid().description
+
+        private var port: JSONValue {
+            guard case .object(var port) = Fixture.port else { return .null }
+            port["id"] = .string(AgentTests.portID)
+            port["network_id"] = .string(AgentTests.networkID)
+            return .object(port)
+        }
+
         private static func id(_ number: Int) -> String { "11111111-0000-0000-0000-00000000000\(number)" }
 
         private func image(_ id: String = TestImages.talking, checksum: String? = nil) -> JSONValue {
@@ -41,7 +52,7 @@ extension OnARealHost {
             report.power == "running" && report.state == "applied"
         }
 
-        private func eventually(_ what: String, within seconds: Int = 10, _ holds: () async throws -> Bool) async throws {
+        private func eventually(_ what: String, within seconds: Int = 40, _ holds: () async throws -> Bool) async throws {
             for _ in 0..<(seconds * 20) {
                 if try await holds() { return }
                 try await SystemTime().sleep(for: .milliseconds(50))
@@ -55,14 +66,14 @@ extension OnARealHost {
             let place = try await place("life")
             let agent = try await TestAgent(place.host, state: place.state)
             let id = AgentTests.id(1)
-            let desired = try server(1, ["ports": [Fixture.port], "config_drive": true, "ephemeral_gb": 1, "swap_mb": 16])
+            let desired = try server(1, ["ports": .array([port]), "config_drive": true, "ephemeral_gb": 1, "swap_mb": 16])
             try await agent.fleet.ensure(desired)
             let report = try await agent.waitForReport(id, running)
             #expect(report["metadata_ready"]?.boolValue == true)
             #expect(report["generation"]?.intValue == 1)
             let interface = try #require(
                 await agent.switchDatabase.rows("Interface").values.first { $0["name"]?.string == desired.ports[0].tapName })
-            #expect(interface["external_ids"]?["iface-id"] == Fixture.portID)
+            #expect(interface["external_ids"]?["iface-id"] == AgentTests.portID)
             try await eventually("the guest speaks") {
                 try await agent.fleet.consoleLog(id, lines: nil)["output"]?.stringValue?.contains("hello from the guest") == true
             }
@@ -182,7 +193,7 @@ extension OnARealHost {
             guard case .object(var volume) = Fixture.volume else { return }
             volume["connection"] = ["driver": "file", "path": .string(path), "format": "raw"]
             try await agent.fleet.ensure(
-                try server(3, ["generation": 2, "volumes": [.object(volume)], "ports": [Fixture.port]]))
+                try server(3, ["generation": 2, "volumes": [.object(volume)], "ports": .array([port])]))
             _ = try await agent.waitForReport(id) { running($0) && $0.body["generation"]?.intValue == 2 }
             var observed = ObservedDomain(power: .running)
             try observed.readDevices(xml: try await agent.hypervisor.xml(id))

@@ -58,7 +58,11 @@ extension OnARealHost {
             let host = try await PrivateHost.shared.value
             let agent = try await TestAgent(host, state: host.directory + "/restart")
             let id = AgentTroubleTests.id(3)
-            try await agent.fleet.ensure(try server(3, ["ports": [Fixture.port]]))
+            guard case .object(var fields) = Fixture.port else { return }
+            fields["id"] = .string(SystemRandom().uuid().description)
+            fields["network_id"] = .string(SystemRandom().uuid().description)
+            let port = JSONValue.object(fields)
+            try await agent.fleet.ensure(try server(3, ["ports": .array([port])]))
             _ = try await agent.waitForReport(id) { $0.power == "running" }
             let pid = try #require(try host.emulatorPID(id))
             try host.killLibvirt()

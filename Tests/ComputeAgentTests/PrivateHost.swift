@@ -160,14 +160,13 @@ final class PrivateHost: Sendable {
     }
 
     private func remove() {
+        let pids = processes.withLock { Array($0.values) }
+        for pid in pids { kill(pid, SIGKILL) }
         do {
             for name in try Files.list(directory + "/run/qemu") where name.hasSuffix(".pid") {
                 if let pid = try emulatorPID(String(name.dropLast(4))) { kill(pid, SIGKILL) }
             }
-            for process in processes.withLock({ Array($0.values) }) {
-                kill(process, SIGKILL)
-                PrivateHost.wait(for: process)
-            }
+            for pid in pids { PrivateHost.wait(for: pid) }
             try Files.removeTree(directory)
         } catch { print("could not remove the private host: \(error)") }
     }
@@ -291,7 +290,7 @@ final class TestAgent: Sendable {
 
     /// Waits for a report that fits.
     func waitForReport(
-        _ serverID: String, within seconds: Int = 20, _ fits: (ObservedReportDocument) -> Bool
+        _ serverID: String, within seconds: Int = 60, _ fits: (ObservedReportDocument) -> Bool
     ) async throws -> JSONValue {
         for _ in 0..<(seconds * 20) {
             if let found = reports(serverID).last(where: fits) { return found.body }
