@@ -65,11 +65,15 @@ final class CommandLineTool: Sendable {
         return FileManager.default.isExecutableFile(atPath: beside) ? beside : bundle
     }()
 
-    func run(_ line: String, cloud: String = "demo", input: String? = nil) throws -> Result {
-        try run(line.split(separator: " ").map(String.init), cloud: cloud)
+    func run(_ line: String, cloud: String = "demo", input: String? = nil) async throws -> Result {
+        try await run(line.split(separator: " ").map(String.init), cloud: cloud)
     }
 
-    func run(_ arguments: [String], cloud: String = "demo") throws -> Result {
+    func run(_ arguments: [String], cloud: String = "demo") async throws -> Result {
+        try await offPool { [home] in try CommandLineTool.runBlocking(arguments, home: home, cloud: cloud) }
+    }
+
+    private static func runBlocking(_ arguments: [String], home: String, cloud: String) throws -> Result {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: CommandLineTool.program)
         process.arguments = arguments

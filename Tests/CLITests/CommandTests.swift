@@ -14,101 +14,101 @@ import Testing
         "shared": false,
     ]
 
-    @Test func aListIsOneRequest() throws {
+    @Test func aListIsOneRequest() async throws {
         let tool = try CommandLineTool { _ in .json(200, ["networks": [CommandTests.network]]) }
-        let first = try tool.run("network list")
+        let first = try await tool.run("network list")
         #expect(first.status == 0, "\(first)")
         #expect(first.output.hasPrefix("ID "))
         #expect(first.output.contains("11111111-1111-4111-8111-111111111111  lan   ACTIVE  s1       false     false"))
-        _ = try tool.run("network list -o json")
+        _ = try await tool.run("network list -o json")
         #expect(tool.server.lines == ["POST /v3/auth/tokens", "GET /network/v2.0/networks", "GET /network/v2.0/networks"])
     }
 
-    @Test func theKeptTokenIsTheOwnersOnly() throws {
+    @Test func theKeptTokenIsTheOwnersOnly() async throws {
         let tool = try CommandLineTool { _ in .json(200, ["networks": []]) }
-        _ = try tool.run("network list")
+        _ = try await tool.run("network list")
         let directory = tool.home + "/.cache/osctl"
         let file = try #require(try FileManager.default.contentsOfDirectory(atPath: directory).first)
         let mode = try FileManager.default.attributesOfItem(atPath: directory + "/" + file)[.posixPermissions] as? Int
         #expect(mode == 0o600)
         #expect(try !String(contentsOfFile: directory + "/" + file, encoding: .utf8).contains("secret\""  + ":\"secret"))
         try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: directory + "/" + file)
-        _ = try tool.run("network list")
+        _ = try await tool.run("network list")
         #expect(tool.server.lines.filter { $0.hasPrefix("POST") }.count == 2, "a token that others could have read is not used")
     }
 
-    @Test func noCacheSignsOnEachTime() throws {
+    @Test func noCacheSignsOnEachTime() async throws {
         let tool = try CommandLineTool { _ in .json(200, ["networks": []]) }
-        _ = try tool.run("--no-cache network list")
-        _ = try tool.run("network list --no-cache")
+        _ = try await tool.run("--no-cache network list")
+        _ = try await tool.run("network list --no-cache")
         #expect(tool.server.lines.filter { $0.hasPrefix("POST") }.count == 2)
         #expect(!FileManager.default.fileExists(atPath: tool.home + "/.cache/osctl"))
     }
 
-    @Test func aMissingNameSaysWhereToLook() throws {
+    @Test func aMissingNameSaysWhereToLook() async throws {
         let tool = try CommandLineTool { _ in .json(200, ["images": []]) }
-        let result = try tool.run("image show nothing")
+        let result = try await tool.run("image show nothing")
         #expect(result.status == 1)
         #expect(result.errors == "Error: There is no image called nothing.\nSee: osctl image list\n")
         #expect(tool.server.lines.last == "GET /image/v2/images?name=nothing")
     }
 
-    @Test func severalOfOneNameAskForTheID() throws {
+    @Test func severalOfOneNameAskForTheID() async throws {
         let tool = try CommandLineTool { _ in .json(200, ["networks": [["id": "a", "name": "lan"], ["id": "b", "name": "lan"]]]) }
-        let result = try tool.run("network delete lan")
+        let result = try await tool.run("network delete lan")
         #expect(result.status == 1)
         #expect(result.errors == "Error: 2 networks are called lan: a, b.\nUse the id instead of the name.\n")
     }
 
-    @Test func anIDIsDeletedWithoutLookingItUp() throws {
+    @Test func anIDIsDeletedWithoutLookingItUp() async throws {
         let tool = try CommandLineTool { _ in .empty(204) }
-        let result = try tool.run("network delete 11111111-1111-4111-8111-111111111111")
+        let result = try await tool.run("network delete 11111111-1111-4111-8111-111111111111")
         #expect(result.status == 0)
         #expect(tool.server.lines.dropFirst() == ["DELETE /network/v2.0/networks/11111111-1111-4111-8111-111111111111"])
     }
 
-    @Test func deletingGoesOnAfterAFailure() throws {
+    @Test func deletingGoesOnAfterAFailure() async throws {
         let tool = try CommandLineTool { request in
             if request.method == "DELETE" { return .empty(204) }
             return .json(200, ["networks": request.query.contains("name=b") ? [["id": "i", "name": "b"]] : []])
         }
-        let result = try tool.run("network delete a b")
+        let result = try await tool.run("network delete a b")
         #expect(result.status == 1)
         #expect(result.output == "Deleted network b.\n")
         #expect(result.errors.hasPrefix("Error: a: There is no network called a.\n"))
     }
 
-    @Test func wrongCredentialsNameTheirSource() throws {
+    @Test func wrongCredentialsNameTheirSource() async throws {
         let tool = try CommandLineTool { _ in .empty(500) }
-        let result = try tool.run("network list", cloud: "wrong")
+        let result = try await tool.run("network list", cloud: "wrong")
         #expect(result.status == 1)
         #expect(result.errors.contains("requires authentication"))
         #expect(result.errors.contains("Identity refused the user, password or project of cloud wrong of \(tool.home)/.config/openstack/clouds.yaml."))
     }
 
-    @Test func aDeadCloudIsSaidSo() throws {
+    @Test func aDeadCloudIsSaidSo() async throws {
         let tool = try CommandLineTool { _ in .empty(500) }
         tool.server.stop()
-        let result = try tool.run("network list")
+        let result = try await tool.run("network list")
         #expect(result.status == 1)
         #expect(result.errors.contains("connection refused"))
         #expect(result.errors.contains("osctl status"))
     }
 
-    @Test func servicesErrorsAreShown() throws {
+    @Test func servicesErrorsAreShown() async throws {
         let tool = try CommandLineTool { _ in
             .json(409, ["NeutronError": ["type": "OverQuota", "message": "Quota exceeded for resources: ['network'].", "detail": ""]])
         }
-        let result = try tool.run("network create lan")
+        let result = try await tool.run("network create lan")
         #expect(result.errors == "Error: Quota exceeded for resources: ['network'].\nSee what is used: osctl quota usage\n")
     }
 
-    @Test func creationsCarryTheirOptions() throws {
+    @Test func creationsCarryTheirOptions() async throws {
         let tool = try CommandLineTool { request in
             if request.path.hasSuffix("/subnets") { return .json(201, ["subnet": ["id": "s", "name": "lan-v4"]]) }
             return .json(200, ["networks": [CommandTests.network]])
         }
-        let result = try tool.run("subnet create lan-v4 --network lan --subnet-range 10.0.0.0/24 --dns-nameserver 1.1.1.1 --allocation-pool 10.0.0.10-10.0.0.20 --gateway none -o json")
+        let result = try await tool.run("subnet create lan-v4 --network lan --subnet-range 10.0.0.0/24 --dns-nameserver 1.1.1.1 --allocation-pool 10.0.0.10-10.0.0.20 --gateway none -o json")
         #expect(result.status == 0, "\(result)")
         let request = try #require(tool.server.requests.last)
         #expect(
@@ -122,7 +122,7 @@ import Testing
         #expect(request.headers["idempotency-key"]?.count == 36)
     }
 
-    @Test func aServerIsMadeAndWaitedFor() throws {
+    @Test func aServerIsMadeAndWaitedFor() async throws {
         let polls = Mutex(0)
         let id = "22222222-2222-4222-8222-222222222222"
         let tool = try CommandLineTool { request in
@@ -142,7 +142,7 @@ import Testing
                 return .json(200, ["server": server])
             }
         }
-        let result = try tool.run("server create web --flavor m1.nano --image guest --key-name k --property a=b --hint group=g --wait")
+        let result = try await tool.run("server create web --flavor m1.nano --image guest --key-name k --property a=b --hint group=g --wait")
         #expect(result.status == 0, "\(result)")
         #expect(result.output.contains("lan=10.0.0.5"))
         #expect(result.errors == "server web: build, spawning\nserver web: active\n")
@@ -154,13 +154,13 @@ import Testing
             ])
     }
 
-    @Test func aServerThatFailsSaysWhy() throws {
+    @Test func aServerThatFailsSaysWhy() async throws {
         let tool = try CommandLineTool { request in
             request.method == "POST" ? .json(202, ["server": ["id": "x"]])
                 : .json(200, ["server": ["id": "x", "name": "web", "status": "ERROR", "fault": ["message": "No valid host was found."]]])
         }
         let id = "22222222-2222-4222-8222-222222222222"
-        let result = try tool.run("server create web --flavor \(id) --image \(id) --wait")
+        let result = try await tool.run("server create web --flavor \(id) --image \(id) --wait")
         #expect(result.status == 1)
         #expect(result.errors.hasSuffix("Error: The server web is now ERROR: No valid host was found.\nSee: osctl server show x\n"))
     }
@@ -173,15 +173,15 @@ import Testing
         ("security-group rule create g --dst-port 9:1", "The value '9:1' is invalid for '--dst-port <port>'"),
         ("network lst", "Unexpected argument 'lst'"),
         ("quota set demo cores", "The value 'cores' is invalid for '<limit=number>'"),
-    ]) func argumentErrorsComeBeforeAnyRequest(line: String, message: String) throws {
+    ]) func argumentErrorsComeBeforeAnyRequest(line: String, message: String) async throws {
         let tool = try CommandLineTool { _ in .empty(500) }
-        let result = try tool.run(line)
+        let result = try await tool.run(line)
         #expect(result.status == 64)
         #expect(result.errors.hasPrefix("Error: \(message)"), "\(result.errors)")
         #expect(tool.server.lines.isEmpty)
     }
 
-    @Test func quotasOfAllServicesAreOneList() throws {
+    @Test func quotasOfAllServicesAreOneList() async throws {
         let tool = try CommandLineTool { request in
             switch request.path {
             case "/compute/v2.1/os-quota-sets/p1/detail":
@@ -190,7 +190,7 @@ import Testing
             default: return .json(200, ["quota_set": ["volumes": ["limit": 10, "in_use": 0, "reserved": 0]]])
             }
         }
-        let result = try tool.run("quota usage")
+        let result = try await tool.run("quota usage")
         #expect(
             result.output == """
                 SERVICE        RESOURCE  USED  RESERVED  LIMIT
@@ -201,12 +201,12 @@ import Testing
 
                 """, "\(result)")
         #expect(tool.server.lines.last == "GET /volume/v3/p1/os-quota-sets/p1?usage=True")
-        let change = try tool.run("quota set demo cores=8 networks=5")
+        let change = try await tool.run("quota set demo cores=8 networks=5")
         #expect(change.status == 0, "\(change)")
         #expect(tool.server.requests.suffix(2).map(\.json) == [["quota_set": ["cores": 8]], ["quota": ["network": 5]]])
     }
 
-    @Test func imagesAreUploadedAndTakenBackOnFailure() throws {
+    @Test func imagesAreUploadedAndTakenBackOnFailure() async throws {
         let fails = Mutex(false)
         let tool = try CommandLineTool { request in
             if request.path.hasSuffix("/file") { return fails.withLock { $0 } ? .json(415, ["message": "no qcow2"]) : .empty(204) }
@@ -215,17 +215,17 @@ import Testing
         }
         let file = tool.home + "/disk.qcow2"
         try "abc".write(toFile: file, atomically: true, encoding: .utf8)
-        let result = try tool.run(["image", "create", "g", "--file", file])
+        let result = try await tool.run(["image", "create", "g", "--file", file])
         #expect(result.status == 0, "\(result)")
         #expect(tool.server.requests.first { $0.path.hasSuffix("/file") }?.body == Array("abc".utf8))
         fails.withLock { $0 = true }
-        let failed = try tool.run(["image", "create", "g", "--file", file])
+        let failed = try await tool.run(["image", "create", "g", "--file", file])
         #expect(failed.status == 1)
         #expect(failed.errors.hasPrefix("Error: no qcow2"))
         #expect(tool.server.lines.last == "DELETE /image/v2/images/i1")
     }
 
-    @Test func downloadsAppearWhenComplete() throws {
+    @Test func downloadsAppearWhenComplete() async throws {
         let breaks = Mutex(true)
         let tool = try CommandLineTool { request in
             guard request.path.hasSuffix("/file") else { return .json(200, ["images": [["id": "i1", "name": "g"]]]) }
@@ -233,30 +233,30 @@ import Testing
             return breaks.withLock { $0 } ? answer.broken(after: 100_000) : answer
         }
         let file = tool.home + "/saved"
-        #expect(try tool.run(["image", "download", "g", "-f", file]).status == 1)
+        #expect(try await tool.run(["image", "download", "g", "-f", file]).status == 1)
         #expect(!FileManager.default.fileExists(atPath: file) && !FileManager.default.fileExists(atPath: file + ".part"))
         breaks.withLock { $0 = false }
-        let result = try tool.run(["image", "download", "g", "-f", file])
+        let result = try await tool.run(["image", "download", "g", "-f", file])
         #expect(result.status == 0, "\(result)")
         #expect(FileManager.default.contents(atPath: file)?.count == 200_000)
     }
 
-    @Test func theConsoleIsTheLog() throws {
+    @Test func theConsoleIsTheLog() async throws {
         let tool = try CommandLineTool { request in
             request.method == "POST" ? .json(200, ["output": "hello\nlogin:"]) : .json(200, ["servers": [["id": "x", "name": "web"]]])
         }
-        #expect(try tool.run("server console web").output == "hello\nlogin:\n")
-        #expect(try tool.run("server console log web --lines 5").status == 0)
+        #expect(try await tool.run("server console web").output == "hello\nlogin:\n")
+        #expect(try await tool.run("server console log web --lines 5").status == 0)
         #expect(tool.server.requests.last?.json == ["os-getConsoleOutput": ["length": 5]])
     }
 
-    @Test func everyCommandHasHelp() throws {
+    @Test func everyCommandHasHelp() async throws {
         let tool = try CommandLineTool { _ in .empty(500) }
-        let result = try tool.run("--experimental-dump-help")
+        let result = try await tool.run("--experimental-dump-help")
         #expect(result.status == 0, "\(result.errors)")
         #expect(try JSONValue.parse(result.output)["command"]?["subcommands"]?.arrayValue?.count ?? 0 > 25)
         for shell in ["bash", "zsh", "fish"] {
-            let script = try tool.run("--generate-completion-script \(shell)")
+            let script = try await tool.run("--generate-completion-script \(shell)")
             #expect(script.status == 0 && script.output.contains("floating-ip"))
         }
     }

@@ -10,7 +10,7 @@ import WebAPI
 /// Uploads and downloads over real connections.
 @Suite(.serialized) struct ImageHTTPTests {
     /// A client's end of a connection.
-    private final class Socket {
+    private final class Socket: Sendable {
         private let descriptor: Int32
 
         init(port: Int) async throws {
@@ -33,22 +33,26 @@ import WebAPI
 
         deinit { close(descriptor) }
 
-        func send(_ bytes: [UInt8]) -> Bool {
-            var sent = 0
-            while sent < bytes.count {
-                let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
-                guard count > 0 else { return false }
-                sent += count
+        func send(_ bytes: [UInt8]) async throws -> Bool {
+            try await offPool { [self] in
+                var sent = 0
+                while sent < bytes.count {
+                    let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+                    guard count > 0 else { return false }
+                    sent += count
+                }
+                return true
             }
-            return true
         }
 
         /// Everything until the other side closes.
-        func receive() -> [UInt8] {
-            var bytes: [UInt8] = []
-            var buffer = [UInt8](repeating: 0, count: 65_536)
-            while case let count = recv(descriptor, &buffer, buffer.count, 0), count > 0 { bytes += buffer[0..<count] }
-            return bytes
+        func receive() async throws -> [UInt8] {
+            try await offPool { [self] in
+                var bytes: [UInt8] = []
+                var buffer = [UInt8](repeating: 0, count: 65_536)
+                while case let count = recv(descriptor, &buffer, buffer.count, 0), count > 0 { bytes += buffer[0..<count] }
+                return bytes
+            }
         }
     }
 
@@ -77,22 +81,22 @@ import WebAPI
                 + "Content-Type: application/octet-stream\r\n\(length)\r\n\r\n").utf8)
     }
 
-    @Test(.timeLimit(.minutes(1))) func largeDataGoesInAndComesOut() async throws {
+    @Test(.timeLimit(.minutes(5))) func largeDataGoesInAndComesOut() async throws {
         try await serving { cloud, port in
             let id = try await cloud.create()
             let data = Array(repeating: UInt8(7), count: 2 << 20) + Array(repeating: UInt8(9), count: 700_001)
             let upload = try await Socket(port: port)
-            #expect(upload.send(head("PUT", "/v2/images/\(id)/file", length: "Content-Length: \(data.count)") + data))
-            #expect(String(decoding: upload.receive(), as: UTF8.self).hasPrefix("HTTP/1.1 204"))
+            #expect(try await upload.send(head("PUT", "/v2/images/\(id)/file", length: "Content-Length: \(data.count)") + data))
+            #expect(try await String(decoding: upload.receive(), as: UTF8.self).hasPrefix("HTTP/1.1 204"))
             let download = try await Socket(port: port)
-            #expect(download.send(head("GET", "/v2/images/\(id)/file", length: "X-Nothing: 1")))
-            let answer = download.receive()
+            #expect(try await download.send(head("GET", "/v2/images/\(id)/file", length: "X-Nothing: 1")))
+            let answer = try await download.receive()
             #expect(String(decoding: answer.prefix(15), as: UTF8.self) == "HTTP/1.1 200 OK")
             #expect(Array(answer.suffix(data.count)) == data)
         }
     }
 
-    @Test(.timeLimit(.minutes(1)), arguments: ["Content-Length: 9000000", "Transfer-Encoding: chunked"])
+    @Test(.timeLimit(.minutes(5)), arguments: ["Content-Length: 9000000", "Transfer-Encoding: chunked"])
     func aClientThatGoesAwayLeavesNothing(_ length: String) async throws {
         try await serving { cloud, port in
             let id = try await cloud.create()
@@ -100,7 +104,7 @@ import WebAPI
                 let client = try await Socket(port: port)
                 let piece = Array(repeating: UInt8(1), count: 3 << 20)
                 let framing = length.hasPrefix("Transfer") ? Array((String(piece.count, radix: 16) + "\r\n").utf8) : []
-                #expect(client.send(head("PUT", "/v2/images/\(id)/file", length: length) + framing + piece))
+                #expect(try await client.send(head("PUT", "/v2/images/\(id)/file", length: length) + framing + piece))
                 while try await cloud.status(id) != "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
             }
             while try await cloud.status(id) == "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
@@ -111,13 +115,13 @@ import WebAPI
         }
     }
 
-    @Test(.timeLimit(.minutes(1))) func refusedDataIsAnsweredWhileItIsStillSent() async throws {
+    @Test(.timeLimit(.minutes(5))) func refusedDataIsAnsweredWhileItIsStillSent() async throws {
         try await serving { cloud, port in
             let id = try await cloud.create(["disk_format": "qcow2", "container_format": "bare"])
             let client = try await Socket(port: port)
             let data = Array(repeating: UInt8(0), count: 6 << 20)
-            #expect(client.send(head("PUT", "/v2/images/\(id)/file", length: "Content-Length: \(data.count)") + data))
-            #expect(String(decoding: client.receive(), as: UTF8.self).hasPrefix("HTTP/1.1 415"))
+            #expect(try await client.send(head("PUT", "/v2/images/\(id)/file", length: "Content-Length: \(data.count)") + data))
+            #expect(try await String(decoding: client.receive(), as: UTF8.self).hasPrefix("HTTP/1.1 415"))
             #expect(try await cloud.status(id) == "queued")
         }
     }

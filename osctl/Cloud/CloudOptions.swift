@@ -14,6 +14,17 @@ struct CloudOptions: ParsableArguments {
     @Option(help: "Hypervisor hosts: this machine and simulated ones in network namespaces; remembered by the state directory.")
     var hosts: Int?
 
+    /// The layout of the cloud that lives in `state`.
+    ///
+    /// - Throws: `CloudError` when it cannot be used.
+    static func layout(state: String) throws -> CloudLayout {
+        var options = CloudOptions()
+        options.state = state
+        options.portOffset = nil
+        options.hosts = nil
+        return try options.layout()
+    }
+
     /// The cloud's layout, from the options and what the state directory remembers.
     ///
     /// - Throws: `CloudError` when they contradict each other or cannot be used.

@@ -17,7 +17,8 @@ struct SimulateCommand: AsyncParsableCommand {
             nothing of it lands on a real host. Everything is deleted at the end unless --keep is given.
             """)
 
-    @OptionGroup var options: CloudOptions
+    @Option(help: "The cloud's state directory (or STATE in the environment).")
+    var state: String = Machine.environment["STATE"] ?? ".state"
 
     @Option(help: "Hosts to play.")
     var hosts = 100
@@ -50,7 +51,7 @@ struct SimulateCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let layout = try options.layout()
+        let layout = try CloudOptions.layout(state: state)
         guard SupervisorRecord.running(layout) != nil else {
             throw CloudError("no cloud runs in \(layout.state); start it with `make up`")
         }
