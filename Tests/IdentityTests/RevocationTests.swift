@@ -199,6 +199,20 @@ import WebAPI
         }
     }
 
+    /// Nothing is heard at all: what was kept is not used for longer than two seconds.
+    @Test func silenceIsNotTrusted() async throws {
+        try await with { scene in
+            let now = scene.cloud.time.now() + .seconds(1)
+            try await scene.cloud.database.write {
+                try $0.execute("UPDATE users SET tokens_valid_from = \(now) WHERE id = \(scene.user)")
+            }
+            _ = try await scene.elsewhere.caller(token: scene.token)
+            scene.cloud.time.advance(by: .seconds(2))
+            #expect(scene.elsewhere.confirmedEpoch() == nil)
+            await #expect(throws: ResourceError.self) { try await scene.elsewhere.caller(token: scene.token) }
+        }
+    }
+
     /// Numbers of changes become visible in order, whatever the order of the commits: an open change makes others wait.
     @Test func noChangeIsOvertaken() async throws {
         try await with { scene in
