@@ -132,6 +132,9 @@ package final class EffectProbe: Sendable {
     /// The effects that happened, in order.
     package var names: [String] { state.withLock { $0.names } }
 
+    /// Begins to count anew, and dies around another effect.
+    package func arm(killAt: Int?, late: Bool = false) { state.withLock { $0 = State(killAt: killAt, late: late) } }
+
     /// Runs one effect.
     ///
     /// - Throws: `SimulatedKill` where this is the one to die at.

@@ -62,41 +62,38 @@ import Workflow
     }
 
     @Test func attachUnderEveryDisturbance() async throws {
-        for kind in ["volume.attach", "interface.attach", "volume.detach", "interface.detach"] {
-            let names = try await TestCloud.with { cloud in
+        try await TestCloud.with { cloud in
+            for kind in ["volume.attach", "interface.attach", "volume.detach", "interface.detach"] {
                 let definition = try #require(ComputeWorkflows.definitions(cloud.compute).first { $0.kind == kind })
-                return WorkflowChecks(definition).variants.map(\.name)
+                for variant in WorkflowChecks(definition).variants { try await run(kind, variant, cloud) }
             }
-            for name in names { try await run(kind, name) }
         }
     }
 
-    private func run(_ kind: String, _ name: String) async throws {
-        try await TestCloud.with { cloud in
-            let definition = try #require(ComputeWorkflows.definitions(cloud.compute).first { $0.kind == kind })
-            let variant = try #require(WorkflowChecks(definition).variants.first { $0.name == name })
-            let id = try await cloud.createServer()
-            cloud.workWhileWaiting([variant.definition])
-            let isVolume = kind.hasPrefix("volume")
-            let path = "/v2.1/servers/\(id)/" + (isVolume ? "os-volume_attachments" : "os-interface")
-            let body: JSONValue = isVolume
-                ? ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]]
-                : ["interfaceAttachment": ["net_id": .string(Fixtures.network)]]
-            let answer = try await cloud.call("POST", path, body)
-            if kind.hasSuffix("detach") {
-                let item = isVolume ? Fixtures.volume : answer.json["interfaceAttachment"]?["port_id"]?.stringValue ?? ""
-                try await cloud.engine([variant.definition]).drain()
-                #expect(try await cloud.call("DELETE", "\(path)/\(item)").status == 202, "\(kind) \(name)")
-            }
+    private func run(_ kind: String, _ variant: WorkflowChecks.Variant, _ cloud: TestCloud) async throws {
+        let label = Comment(rawValue: "\(kind) \(variant.name)")
+        cloud.workWhileWaiting()
+        let id = try await cloud.createServer()
+        cloud.workWhileWaiting([variant.definition])
+        let isVolume = kind.hasPrefix("volume")
+        let path = "/v2.1/servers/\(id)/" + (isVolume ? "os-volume_attachments" : "os-interface")
+        let body: JSONValue = isVolume
+            ? ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]]
+            : ["interfaceAttachment": ["net_id": .string(Fixtures.network)]]
+        let answer = try await cloud.call("POST", path, body)
+        if kind.hasSuffix("detach") {
+            let item = isVolume ? Fixtures.volume : answer.json["interfaceAttachment"]?["port_id"]?.stringValue ?? ""
             try await cloud.engine([variant.definition]).drain()
-            let list = try await cloud.call("GET", path).json
-            let count = (list["volumeAttachments"] ?? list["interfaceAttachments"])?.arrayValue?.count ?? -1
-            let attached = variant.succeeds && kind.hasSuffix("attach")
-            #expect(count == (isVolume ? 0 : 1) + (attached ? 1 : 0), "\(kind) \(name) \(list)")
-            #expect(try await cloud.server(id)["status"] == "ACTIVE")
-            try await cloud.call("DELETE", "/v2.1/servers/\(id)")
-            try await cloud.engine().drain()
-            #expect(try await cloud.leftovers() == [], "\(kind) \(name)")
+            #expect(try await cloud.call("DELETE", "\(path)/\(item)").status == 202, label)
         }
+        try await cloud.engine([variant.definition]).drain()
+        let list = try await cloud.call("GET", path).json
+        let count = (list["volumeAttachments"] ?? list["interfaceAttachments"])?.arrayValue?.count ?? -1
+        let attached = variant.succeeds && kind.hasSuffix("attach")
+        #expect(count == (isVolume ? 0 : 1) + (attached ? 1 : 0), label)
+        #expect(try await cloud.server(id)["status"] == "ACTIVE", label)
+        try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+        try await cloud.engine().drain()
+        #expect(try await cloud.leftovers() == [], label)
     }
 }

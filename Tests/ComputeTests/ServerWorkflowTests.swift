@@ -29,42 +29,35 @@ import Workflow
 
     // MARK: create
 
-    private static func variants(_ kind: String) async throws -> [String] {
+    /// Runs every variant of `kind` on a create, then a delete.
+    private func check(_ kind: String, changes: JSONObject = [:]) async throws {
         try await TestCloud.with { cloud in
             let definition = try #require(ComputeWorkflows.definitions(cloud.compute).first { $0.kind == kind })
-            return WorkflowChecks(definition).variants.map(\.name)
+            for variant in WorkflowChecks(definition).variants { try await run(variant, cloud, changes) }
         }
     }
 
-    /// Runs one variant of `kind` on a create, then a delete.
-    private func run(_ name: String, kind: String, changes: JSONObject = [:]) async throws {
-        try await TestCloud.with { cloud in
-            let definition = try #require(ComputeWorkflows.definitions(cloud.compute).first { $0.kind == kind })
-            let variant = try #require(WorkflowChecks(definition).variants.first { $0.name == name })
-            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(changes))
-            let id = try #require(answer.json["server"]?["id"]?.stringValue)
-            let engine = cloud.engine([variant.definition])
-            try await engine.drain()
-            let server = try await cloud.server(id)
-            #expect(server["status"] == (variant.succeeds ? "ACTIVE" : "ERROR"), "\(name)")
-            if !variant.succeeds {
-                #expect(server["fault"]?["message"] == "made to fail")
-                #expect(cloud.cloud.domains(on: "host-1").isEmpty, "\(name)")
-            }
-            #expect(try await cloud.leftovers() == [], "\(name)")
-            try await cloud.call("DELETE", "/v2.1/servers/\(id)")
-            try await engine.drain()
-            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)").status == 404, "\(name)")
-            #expect(cloud.cloud.domains(on: "host-1").isEmpty, "\(name)")
-            #expect(try await cloud.leftovers() == [], "\(name)")
+    private func run(_ variant: WorkflowChecks.Variant, _ cloud: TestCloud, _ changes: JSONObject) async throws {
+        let name = Comment(rawValue: variant.name)
+        let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(changes))
+        let id = try #require(answer.json["server"]?["id"]?.stringValue)
+        let engine = cloud.engine([variant.definition])
+        try await engine.drain()
+        let server = try await cloud.server(id)
+        #expect(server["status"] == (variant.succeeds ? "ACTIVE" : "ERROR"), name)
+        if !variant.succeeds {
+            #expect(server["fault"]?["message"] == "made to fail", name)
+            #expect(cloud.cloud.domains(on: "host-1").isEmpty, name)
         }
+        #expect(try await cloud.leftovers() == [], name)
+        try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+        try await engine.drain()
+        #expect(try await cloud.call("GET", "/v2.1/servers/\(id)").status == 404, name)
+        #expect(cloud.cloud.domains(on: "host-1").isEmpty, name)
+        #expect(try await cloud.leftovers() == [], name)
     }
 
-    @Test func createUnderEveryDisturbance() async throws {
-        for name in try await ServerWorkflowTests.variants("server.create") {
-            try await run(name, kind: "server.create")
-        }
-    }
+    @Test func createUnderEveryDisturbance() async throws { try await check("server.create") }
 
     @Test func createFromVolumeUnderEveryDisturbance() async throws {
         let devices: JSONValue = [
@@ -72,54 +65,55 @@ import Workflow
                 "volume_size": 1, "delete_on_termination": true],
             ["boot_index": -1, "uuid": .string(Fixtures.volume), "source_type": "volume", "destination_type": "volume"],
         ]
-        for name in try await ServerWorkflowTests.variants("server.create") {
-            try await run(name, kind: "server.create", changes: ["imageRef": "", "block_device_mapping_v2": devices])
-        }
+        try await check("server.create", changes: ["imageRef": "", "block_device_mapping_v2": devices])
     }
 
-    @Test func deleteUnderEveryDisturbance() async throws {
-        for name in try await ServerWorkflowTests.variants("server.delete") {
-            try await run(name, kind: "server.delete")
-        }
-    }
+    @Test func deleteUnderEveryDisturbance() async throws { try await check("server.delete") }
 
     @Test func killedAroundEveryEffect() async throws {
-        let effects = try await TestCloud.with { cloud in
-            let id = try await cloud.createServer()
-            try await cloud.call("DELETE", "/v2.1/servers/\(id)")
-            try await cloud.engine().drain()
-            return cloud.cloud.probe.names
-        }
-        #expect(effects.count >= 4)
-        for index in effects.indices {
-            for late in [false, true] {
-                let probe = EffectProbe(killAt: index, late: late)
-                try await TestCloud.with(probe: probe) { cloud in
-                    let id = try await cloud.createServer()
-                    #expect(try await cloud.server(id)["status"] == "ACTIVE", "\(effects[index]) \(late)")
-                    try await cloud.call("DELETE", "/v2.1/servers/\(id)")
-                    try await cloud.engine().drain()
-                    #expect(try await cloud.leftovers() == [], "\(effects[index]) \(late)")
+        try await TestCloud.with { cloud in
+            let probe = cloud.cloud.probe
+            func live(_ label: Comment) async throws {
+                let id = try await cloud.createServer()
+                #expect(try await cloud.server(id)["status"] == "ACTIVE", label)
+                try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+                try await cloud.engine().drain()
+                #expect(try await cloud.leftovers() == [], label)
+            }
+            try await live("undisturbed")
+            let effects = probe.names
+            #expect(effects.count >= 4)
+            for index in effects.indices {
+                for late in [false, true] {
+                    probe.arm(killAt: index, late: late)
+                    try await live("killed \(late ? "after" : "before") \(effects[index])")
                 }
             }
         }
     }
 
     @Test func undoKilledAroundEveryEffect() async throws {
-        func effects(_ probe: EffectProbe) async throws -> [String] {
-            try await TestCloud.with(probe: probe) { cloud in
-                let create = try #require(ComputeWorkflows.definitions(cloud.compute).first)
+        try await TestCloud.with { cloud in
+            let create = try #require(ComputeWorkflows.definitions(cloud.compute).first)
+            let engine = cloud.engine([WorkflowChecks(create).failing(step: "finish")])
+            func unwind(_ label: Comment) async throws {
                 let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
                 let id = try #require(answer.json["server"]?["id"]?.stringValue)
-                try await cloud.engine([WorkflowChecks(create).failing(step: "finish")]).drain()
-                #expect(try await cloud.server(id)["status"] == "ERROR")
-                #expect(try await cloud.leftovers() == [])
-                return probe.names
+                try await engine.drain()
+                #expect(try await cloud.server(id)["status"] == "ERROR", label)
+                #expect(try await cloud.leftovers() == [], label)
+                try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+                try await engine.drain()
             }
-        }
-        let count = try await effects(EffectProbe()).count
-        for index in 0..<count {
-            for late in [false, true] { _ = try await effects(EffectProbe(killAt: index, late: late)) }
+            cloud.cloud.probe.arm(killAt: nil)
+            try await unwind("undisturbed")
+            let effects = cloud.cloud.probe.names
+            for index in effects.indices {
+                for late in [false, true] {
+                    cloud.cloud.probe.arm(killAt: index, late: late)
+                    try await unwind("killed \(late ? "after" : "before") \(effects[index])")
+                }
+            }
         }
     }
 
