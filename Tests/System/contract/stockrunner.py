@@ -7,17 +7,36 @@ One process serves one cloud, because the client keeps connections in its classe
 import contextlib
 import io
 import json
+import shlex
 import sys
+import time
 import traceback
 
 from openstackclient.shell import OpenStackShell
 
+# The verbs whose answer is an object or a list.
+FORMATTED = {"create", "show", "list", "issue"}
+PLAIN = ("console log show", "resource class create", "trait create")
+
 
 def run(cloud, line):
+    """`until WORD COMMAND` runs a command until its output has the word, for at most a minute."""
+    if line.startswith("until "):
+        _, word, command = line.split(" ", 2)
+        end = time.monotonic() + 60
+        while word not in (answer := run_once(cloud, command))[1] and time.monotonic() < end:
+            time.sleep(0.5)
+        return answer if word in answer[1] else [1, answer[1], f"no {word} within a minute"]
+    return run_once(cloud, line)
+
+
+def run_once(cloud, line):
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         try:
-            code = OpenStackShell().run(["--os-cloud", cloud, "--os-placement-api-version", "1.39", *line.split(), "-f", "json"])
+            words = shlex.split(line)
+            format = ["-f", "json"] if FORMATTED & set(words) and not line.startswith(PLAIN) else []
+            code = OpenStackShell().run(["--os-cloud", cloud, "--os-placement-api-version", "1.39", *words, *format])
         except SystemExit as end:
             code = end.code
         except Exception:

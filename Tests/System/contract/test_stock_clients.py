@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,3 +123,161 @@ def test_a_resource_provider_by_the_placement_client(cloud, admin_answers):
 def test_what_is_missing_is_said_so(member_answers, line):
     result = member_answers[line]
     assert result.returncode == 1 and "no-such-" in result.stderr and "Traceback" not in result.stderr, result.stderr
+
+
+# A life of everything with the stock client, in order; {} is a suffix of this run.
+MEMBER_LIFE = """
+network create net{} --description d --tag t --mtu 1400
+network set net{} --name net2{} --description e --disable
+network set net2{} --name net{} --enable
+network unset net{} --tag t
+subnet create sub{} --network net{} --subnet-range 10.71.0.0/24 --dns-nameserver 1.1.1.1 --allocation-pool start=10.71.0.10,end=10.71.0.90 --host-route destination=10.9.0.0/16,gateway=10.71.0.5
+subnet set sub{} --dns-nameserver 9.9.9.9 --description d
+subnet unset sub{} --dns-nameserver 1.1.1.1
+subnet show sub{}
+router create r{} --description d
+router set r{} --external-gateway public
+router add subnet r{} sub{}
+router set r{} --route destination=10.200.0.0/16,gateway=10.71.0.5
+router unset r{} --route destination=10.200.0.0/16,gateway=10.71.0.5
+router show r{}
+security group create g{} --description d
+security group rule create g{} --protocol tcp --dst-port 22 --remote-ip 10.0.0.0/8
+security group rule create g{} --protocol icmp --ingress
+security group rule create g{} --egress --protocol udp --dst-port 53:54 --ethertype IPv4
+security group rule create g{} --remote-group g{} --protocol tcp --dst-port 80
+security group set g{} --name h{}
+security group set h{} --name g{}
+security group show g{}
+port create p{} --network net{} --fixed-ip subnet=sub{},ip-address=10.71.0.50 --security-group g{}
+port set p{} --name q{} --description d --allowed-address ip-address=10.71.0.60
+port show q{}
+floating ip create public --description f{}
+keypair create k{} --private-key /tmp/key{}
+keypair show k{}
+server group create sg{} --policy anti-affinity
+server group show sg{}
+volume create v{} --size 1 --description d --property a=b
+volume set v{} --name w{} --property c=d
+volume unset w{} --property a
+volume show w{}
+volume snapshot create s{} --volume w{}
+volume snapshot show s{}
+volume snapshot set s{} --name t{} --property x=y
+volume snapshot delete t{}
+server create srv{} --flavor m1.nano --image guest --port q{} --key-name k{} --property p=q --wait
+server show srv{}
+server set srv{} --property r=s --description d
+server unset srv{} --property p
+server add volume srv{} w{}
+until in-use volume show w{}
+server volume list srv{}
+server remove volume srv{} w{}
+until available volume show w{}
+server add network srv{} net{}
+server event list srv{}
+server stop srv{}
+console log show srv{}
+server lock srv{}
+server unlock srv{}
+server list --name srv{}
+server list --long
+server delete srv{} --wait
+server group delete sg{}
+keypair delete k{}
+port delete q{}
+router remove subnet r{} sub{}
+router unset r{} --external-gateway
+router delete r{}
+subnet delete sub{}
+network delete net{}
+security group delete g{}
+volume delete w{}
+application credential create app{} --description d
+application credential show app{}
+application credential delete app{}
+image create i{} --disk-format raw --container-format bare --file /etc/hostname --property a=b --tag t
+image set i{} --name j{} --property c=d --min-ram 1
+image unset j{} --property a
+image show j{}
+image save j{} --file /tmp/image{}
+image delete j{}
+"""
+ADMIN_LIFE = """
+project create p{} --description d --tag t
+project set p{} --name q{} --disable
+project set q{} --enable --name p{}
+project show p{}
+user create u{} --password secret --email a@b.c --project p{}
+user set u{} --description d --password secret2
+user show u{}
+role create role{}
+role add role{} --user u{} --project p{}
+role assignment list --user u{} --names
+role remove role{} --user u{} --project p{}
+role delete role{}
+group create grp{}
+group add user grp{} u{}
+group contains user grp{} u{}
+group remove user grp{} u{}
+group delete grp{}
+quota set p{} --cores 7 --instances 3 --networks 4 --volumes 2
+quota show p{}
+quota delete p{}
+flavor create f{} --ram 64 --vcpus 1 --disk 1 --property a=b
+flavor set f{} --property c=d --description d
+flavor unset f{} --property a
+flavor show f{}
+flavor delete f{}
+aggregate create a{} --zone z{} --property x=y
+aggregate set a{} --property y=z
+aggregate show a{}
+aggregate delete a{}
+volume type create vt{} --property a=b --description d
+volume type set vt{} --property c=d
+volume type show vt{}
+volume type delete vt{}
+service create svc{} --name svc{}
+endpoint create svc{} public http://example.com/
+service show svc{}
+service delete svc{}
+region create reg{} --description d
+region delete reg{}
+network create ext{} --external --share --provider-network-type geneve
+network show ext{}
+network delete ext{}
+resource class create CUSTOM_C{}
+resource class delete CUSTOM_C{}
+trait create CUSTOM_T{}
+trait delete CUSTOM_T{}
+resource provider create rp{}
+domain create d{}
+domain set d{} --disable
+domain delete d{}
+user delete u{}
+project delete p{}
+"""
+
+
+def lived(cloud, name, life, suffix):
+    lines = [line.replace("{}", suffix) for line in life.strip().splitlines()]
+    answers = run_all(cloud, name, lines)
+    return [f"openstack {line}: {answers[line].stdout[-300:]}{answers[line].stderr[-500:]}" for line in lines if answers[line].returncode != 0]
+
+
+def test_a_members_life_of_everything(cloud):
+    suffix = uuid.uuid4().hex[:6]
+    failed = lived(cloud, "wolke-demo", MEMBER_LIFE, suffix)
+    for path in (f"/tmp/key{suffix}", f"/tmp/image{suffix}"):
+        Path(path).unlink(missing_ok=True)
+    left = json.loads(run_all(cloud, "wolke-demo", ["floating ip list"])["floating ip list"].stdout)
+    run_all(cloud, "wolke-demo", [f"floating ip delete {row['ID']}" for row in left])
+    assert not failed, "\n".join(failed)
+
+
+def test_an_operators_life_of_everything(cloud):
+    suffix = uuid.uuid4().hex[:6].upper()
+    failed = lived(cloud, "wolke-admin", ADMIN_LIFE, suffix)
+    providers = json.loads(run_all(cloud, "wolke-admin", ["resource provider list"])["resource provider list"].stdout)
+    run_all(cloud, "wolke-admin", [f"resource provider delete {row['uuid']}" for row in providers if row["name"] == f"rp{suffix}"])
+    assert not failed, "\n".join(failed)
