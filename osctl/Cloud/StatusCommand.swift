@@ -130,6 +130,9 @@ enum StatusReport {
             })
         let sum = { (group: Part.Group) in parts.filter { $0.group == group.rawValue }.compactMap(\.memory).reduce(0, +) }
         text += "\n\nMemory (PSS): Wolke \(megabytes(sum(.wolke))), PostgreSQL, RabbitMQ, OVN and libvirt \(megabytes(sum(.infrastructure)))"
+        if let supervisor = SupervisorRecord.running(layout)?.process, let memory = supervisor.proportionalMemory {
+            text += "; the supervisor (process \(supervisor.pid)) \(megabytes(memory))"
+        }
         if !isSupervised { text += "\nThe supervisor does not run: nothing is restarted. `make up` starts it." }
         let problems = parts.filter { $0.problem != nil }
         if problems.isEmpty, isSupervised { text += "\nEverything is well." }
