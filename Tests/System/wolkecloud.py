@@ -11,7 +11,7 @@ from pathlib import Path
 import openstack
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / ".build" / os.environ.get("CONFIGURATION", "debug")
+BUILD = Path(os.environ.get("WOLKE_TEST_BINARIES", ROOT / ".build" / os.environ.get("CONFIGURATION", "debug")))
 # Starting a guest on an emulated processor takes seconds on an idle machine, and much longer beside others.
 START_LIMIT = 180
 PROCESS_LIMIT = 60
