@@ -1,5 +1,7 @@
 """Who may what: no token, bad tokens, revoked tokens, other projects' objects, roles."""
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from conftest import new_member, close
@@ -209,3 +211,21 @@ def test_application_credentials(member):
     wait("its tokens end with it", lambda: member.get("compute", "/servers", token=token).status_code == 401, 3)
     again = member.post("identity", "/auth/tokens", {"auth": {"identity": identity}}, token=None)
     assert again.status_code == 401
+
+
+def test_a_token_ends_when_it_expires(member):
+    """A token of an application credential lives no longer than the credential."""
+    end = datetime.now(timezone.utc) + timedelta(seconds=4)
+    body = {"application_credential": {"name": unique("app"), "expires_at": end.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}}
+    made = member.ok(member.post("identity", f"/users/{member.user_id}/application_credentials", body), 201)["application_credential"]
+    identity = {"methods": ["application_credential"], "application_credential": {"id": made["id"], "secret": made["secret"]}}
+    answer = member.post("identity", "/auth/tokens", {"auth": {"identity": identity}}, token=None)
+    assert answer.status_code == 201, answer.text
+    assert datetime.fromisoformat(answer.json()["token"]["expires_at"].replace("Z", "+00:00")) <= end + timedelta(seconds=1)
+    token = answer.headers["X-Subject-Token"]
+    assert member.get("network", "/networks", token=token).status_code == 200
+    for service, path in PROTECTED:
+        wait(f"{service} refuses the expired token", lambda: member.get(service, path, token=token).status_code == 401, 10)
+    assert member.post("identity", "/auth/tokens", {"auth": {"identity": identity}}, token=None).status_code == 401
+    past = {"application_credential": {"name": unique("app"), "expires_at": "2020-01-01T00:00:00Z"}}
+    assert member.post("identity", f"/users/{member.user_id}/application_credentials", past).status_code == 400
