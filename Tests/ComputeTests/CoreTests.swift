@@ -1,5 +1,6 @@
 import ComputeCore
 import Database
+import Foundation
 import JSON
 import Kernel
 import TestKit
@@ -42,6 +43,13 @@ import Testing
             }
             #expect(action.to.restingPower == action.power)
         }
+    }
+
+    @Test func theDocumentationHasTheDiagram() throws {
+        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("docs/compute.md")
+        let text = try String(contentsOf: path, encoding: .utf8)
+        #expect(text.contains("```mermaid\n\(ServerStates.diagram)\n```"), "docs/compute.md needs:\n\(ServerStates.diagram)")
     }
 
     @Test func observationsAreJudged() {

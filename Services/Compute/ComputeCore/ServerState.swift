@@ -180,3 +180,22 @@ extension VMState {
         }
     }
 }
+
+extension ServerStates {
+    /// The life of a server as a Mermaid diagram, made from the tables above; `docs/compute.md` holds it.
+    package static var diagram: String {
+        var lines = ["stateDiagram-v2", "    [*] --> building: create"]
+        lines.append("    building --> active: the host runs it, its ports are up, its metadata answers")
+        lines.append("    building --> error: no host, or the build failed (all is taken back)")
+        for action in PowerAction.allCases {
+            for state in action.from {
+                lines.append("    \(state.rawValue) --> \(action.to.rawValue): \(action.name) (\(action.task.rawValue))")
+            }
+        }
+        lines.append("    active --> stopped: the guest stops by itself")
+        for state in VMState.allCases where state != .deleted {
+            lines.append("    \(state.rawValue) --> deleted: delete (\(TaskState.deleting.rawValue))")
+        }
+        return (lines + ["    deleted --> [*]"]).joined(separator: "\n")
+    }
+}

@@ -63,6 +63,9 @@ struct ServerRoutes: Sendable {
             filters: ServerTable.names(context, isOperator: isOperator),
             ignoring: ServerRoutes.ignored.union(ServerTable.everything),
             strict: context.version(atLeast: 2, 75))
+        if let long = request.filters.first(where: { $0.value.utf8.count > 1024 }) {
+            throw ResourceError.badRequest("The value of the filter '\(long.name)' is longer than 1024 bytes.")
+        }
         let scope = try scope(context, isOperator: isOperator, request)
         let fields = ServerTable.table.visible(context, only: names).filter { $0.name != "server_groups" }
         let renderer = LinkedRenderer(context, path: "servers", optional: ServerTable.optional)

@@ -44,7 +44,8 @@ enum Observations {
             generation: report.generation, power: report.power, applied: report.applied, permanent: report.permanent,
             error: report.error, operationID: report.operationID)
         try apply(connection, server.judge(observation), report.server, task: task, ambient: ambient)
-        try connection.notify(Workflows.wakeChannel, report.server)
+        // Only builds and deletes wait for their host; a notification costs every commit beside it.
+        if vmState == .building || task == .deleting { try connection.notify(Workflows.wakeChannel, report.server) }
         return false
     }
 
