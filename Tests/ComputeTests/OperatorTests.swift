@@ -140,6 +140,12 @@ import WebAPI
             #expect(try await cloud.call("POST", base + "/action", ["resize": ["flavorRef": "2"]]).status == 501)
             #expect(try await cloud.call("POST", base + "/action", ["nonsense": nil]).status == 400)
             #expect(try await cloud.call("PUT", base, ["server": ["name": "renamed", "description": "new"]]).json["server"]?["name"] == "renamed")
+            let action = try #require(try await cloud.call("GET", base + "/os-instance-actions").json["instanceActions"]?.arrayValue?.last)
+            #expect(action["action"] == "create")
+            let shown = try await cloud.call("GET", base + "/os-instance-actions/\(action["request_id"]?.stringValue ?? "")").json
+            let event = shown["instanceAction"]?["events"]?.arrayValue?.first
+            #expect(event?["result"] == "Success")
+            #expect(event?["hostId"] == (try await cloud.server(id)["hostId"]))
             #expect(try await cloud.call("GET", base + "/ips").json["addresses"]?["net"]?.arrayValue?.count == 1)
         }
     }

@@ -84,7 +84,11 @@ struct InstanceActionRoutes: Sendable {
                 throw ResourceError.notFound("Action for request_id \(request.prefix(64)) on instance \(id) not found")
             }
             let events = try connection.query(
-                "SELECT event, start_time, finish_time, result, details, host FROM server_actions t WHERE \(condition) ORDER BY t.id")
+                """
+                SELECT event, start_time, finish_time, result, details, host, encode(sha224(convert_to(
+                    (SELECT s.project_id FROM servers s WHERE s.id = t.server_id) || t.host, 'UTF8')), 'hex') AS host_id
+                FROM server_actions t WHERE \(condition) ORDER BY t.id
+                """)
             return try .object { writer in
                 try writer.objectField("instanceAction") { action in
                     Table.render(rows, row: 0, fields, into: &action)
@@ -109,7 +113,7 @@ struct InstanceActionRoutes: Sendable {
         ]
         if seesDetails || !context.version(atLeast: 2, 51) { event["traceback"] = seesDetails ? JSONValue(try row.optionalString("details")) : .null }
         if context.version(atLeast: 2, 62) {
-            event["hostId"] = ""
+            event["hostId"] = .string(try row.optionalString("host_id") ?? "")
             if seesDetails { event["host"] = JSONValue(host) }
         }
         if context.version(atLeast: 2, 84) {
