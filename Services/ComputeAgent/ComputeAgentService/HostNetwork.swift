@@ -57,6 +57,9 @@ package struct HostNetwork: Sendable {
         return true
     }
 
+    /// Takes down the metadata of networks that no server here has any more.
+    package func closeUnusedMetadata() async throws { try await metadata.prune() }
+
     /// Removes what is left of servers and networks that are not here any more.
     ///
     /// - Parameter known: the taps of all servers, asked for after it is known which taps there are: a server is

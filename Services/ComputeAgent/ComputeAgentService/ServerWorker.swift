@@ -219,6 +219,9 @@ package actor ServerWorker {
                 try await save()
             }
             await report(power: "absent", generation: desired.generation)
+            do { try await tools.network.closeUnusedMetadata() } catch {
+                tools.log.info("metadata is closed later", metadata: ["error": "\(error)"])
+            }
             return
         }
         let leftByGuest = Reconciler.poweredOffByItself(desired, observed, record)

@@ -45,6 +45,8 @@ package enum SmallHTTPServer {
     private static func bootstrap(_ handler: @escaping Handler) -> ServerBootstrap {
         ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.backlog, value: 128)
+            // A guest's small client may close its own direction as soon as it has asked; it still wants the answer.
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
@@ -66,6 +68,8 @@ private final class SmallHTTPHandler: ChannelInboundHandler {
     private let handler: SmallHTTPServer.Handler
     private var head: HTTPRequestHead?
     private var bodyBytes = 0
+    private var isAnswering = false
+    private var isInputClosed = false
 
     init(_ handler: @escaping SmallHTTPServer.Handler) { self.handler = handler }
 
@@ -85,6 +89,8 @@ private final class SmallHTTPHandler: ChannelInboundHandler {
     }
 
     private func answer(_ head: HTTPRequestHead, on channel: any Channel) {
+        isAnswering = true
+        let this = NIOLoopBound(self, eventLoop: channel.eventLoop)
         let request = SmallRequest(
             method: head.method.rawValue, path: head.uri, remoteAddress: channel.remoteAddress?.ipAddress)
         let handler = handler
@@ -105,12 +111,24 @@ private final class SmallHTTPHandler: ChannelInboundHandler {
             }
             let written = channel.eventLoop.makePromise(of: Void.self)
             channel.writeAndFlush(HTTPServerResponsePart.end(nil), promise: written)
-            if !isPersistent { written.futureResult.whenComplete { _ in channel.close(promise: nil) } }
+            written.futureResult.whenComplete { _ in this.value.answered(channel, isPersistent: isPersistent) }
         }
     }
 
+    private func answered(_ channel: any Channel, isPersistent: Bool) {
+        isAnswering = false
+        if isInputClosed || !isPersistent { channel.close(promise: nil) }
+    }
+
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if event is IdleStateHandler.IdleStateEvent { context.close(promise: nil) }
+        if event as? ChannelEvent == .inputClosed {
+            isInputClosed = true
+            if !isAnswering { context.close(promise: nil) }
+        } else if event is IdleStateHandler.IdleStateEvent {
+            context.close(promise: nil)
+        } else {
+            context.fireUserInboundEventTriggered(event)
+        }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
