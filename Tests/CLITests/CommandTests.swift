@@ -162,7 +162,7 @@ import Testing
         let id = "22222222-2222-4222-8222-222222222222"
         let result = try await tool.run("server create web --flavor \(id) --image \(id) --wait")
         #expect(result.status == 1)
-        #expect(result.errors.hasSuffix("Error: The server web is now ERROR: No valid host was found.\nSee: osctl server show x\n"))
+        #expect(result.errors.hasSuffix("Error: The server web is now ERROR: No valid host was found.\nSee: osctl server why x\n"))
     }
 
     @Test(arguments: [

@@ -27,7 +27,7 @@ enum Servers: Creatable, Settable {
         ],
         progress: ProgressRule(
             field: "status", created: ["ACTIVE"], failed: ["ERROR", "DELETED"], deleted: ["DELETED"],
-            detail: { $0["OS-EXT-STS:task_state"]?.stringValue ?? "" }, reason: { $0["fault"]?["message"]?.stringValue }))
+            detail: { $0["OS-EXT-STS:task_state"]?.stringValue ?? "" }, reason: { $0["fault"]?["message"]?.stringValue }, explainedBy: "why"))
 
     static let verbs: [any ParsableCommand.Type] =
         [List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self]

@@ -88,4 +88,6 @@ struct ProgressRule: Sendable {
     var detail: @Sendable (JSONValue) -> String = { _ in "" }
     /// Why it failed, in the object's own words.
     var reason: @Sendable (JSONValue) -> String? = { _ in nil }
+    /// The verb that says more about a failure.
+    var explainedBy = "show"
 }

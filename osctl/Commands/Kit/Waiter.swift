@@ -28,7 +28,7 @@ struct Waiter {
             if done.contains(state), rule.detail(object).isEmpty { return true }
             guard rule.failed.contains(state), !done.contains(state) else { return false }
             let reason = rule.reason(object).map { ": " + $0 } ?? "."
-            throw CommandFailure("The \(kind.noun) \(kind.title(object)) is now \(state)\(reason)", hint: "See: \(kind.commandText) show \(id)")
+            throw CommandFailure("The \(kind.noun) \(kind.title(object)) is now \(state)\(reason)", hint: "See: \(kind.commandText) \(rule.explainedBy) \(id)")
         }
         return end ?? .null
     }
