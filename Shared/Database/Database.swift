@@ -3,6 +3,7 @@ import Foundation
 import Kernel
 import Logging
 import Synchronization
+import Telemetry
 
 /// How to reach PostgreSQL, and how much of it to use.
 package struct DatabaseConfiguration: Sendable {
@@ -130,10 +131,13 @@ package final class Database: Sendable {
     private func submit<Value: Sendable>(
         _ body: @escaping @Sendable (Connection) throws -> Value
     ) async throws -> Value {
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+        // The session's thread belongs to no task: what is written or logged there must still name the request.
+        let request = RequestScope.current
+        return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
             let accepted = enqueue { connection in
                 do {
-                    continuation.resume(returning: try body(connection))
+                    continuation.resume(
+                        returning: try RequestScope.$current.withValue(request) { try body(connection) })
                 } catch let error as DatabaseError where error.isConnectionFailure {
                     if connection.isBroken { connection.close() }
                     continuation.resume(throwing: error.commitUnknown ? error : error.resourceError as any Error)

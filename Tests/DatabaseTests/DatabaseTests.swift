@@ -2,6 +2,7 @@ import Database
 import JSON
 import Kernel
 import Schema
+import Telemetry
 import TestKit
 import Testing
 
@@ -20,6 +21,17 @@ import Testing
                 #expect(try row.optionalString("n") == nil)
                 #expect(try row.strings("j") == [nasty, "x"])
                 #expect(throws: ResourceError.self) { try row.string("n") }
+            }
+        }
+    }
+
+    @Test func theRequestIsKnownOnTheSessionsThread() async throws {
+        try await TestDatabase.with { test in
+            for request in ["req-1", "req-2", nil] {
+                let seen = try await RequestScope.$current.withValue(request) {
+                    try await test.database.write { _ in RequestScope.current }
+                }
+                #expect(seen == request)
             }
         }
     }
