@@ -70,7 +70,7 @@ def clean(member):
         if group["name"] != "default":
             member.delete("network", f"/security-groups/{group['id']}")
     for image in member.ok(member.get("image", "/images", params={"owner": member.project_id}))["images"]:
-        member.delete("image", f"/images/{image['id']}")
+        member.delete_image(image["id"])
 
 
 @pytest.fixture(scope="module")

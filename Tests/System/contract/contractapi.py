@@ -85,6 +85,13 @@ class API:
     def delete(self, service, path, **options):
         return self.send("DELETE", service, path, **options)
 
+    def delete_image(self, image):
+        """Deletes an image, also a protected one."""
+        self.patch(
+            "image", f"/images/{image}", [{"op": "replace", "path": "/protected", "value": False}],
+            headers={"Content-Type": "application/openstack-images-v2.1-json-patch"})
+        return self.delete("image", f"/images/{image}")
+
     def ok(self, answer, *statuses):
         assert answer.status_code in (statuses or (200, 201, 202, 204)), f"{answer.request.method} {answer.url}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else None

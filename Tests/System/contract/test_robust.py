@@ -163,5 +163,7 @@ def discard(member, service, path, answer):
         one = item.get("id") or item.get("name")
         if service == "volume":
             wait("it can be deleted", lambda: member.delete(service, f"{path}/{one}").status_code in (202, 404), 30)
+        elif service == "image":
+            member.delete_image(one)
         elif not path.startswith("/auth"):
             member.delete(service, f"{path}/{item['name'] if path == '/os-keypairs' else one}")
