@@ -37,7 +37,7 @@ package struct OutboxRelay: Sendable {
     private let metrics: Metrics?
 
     /// How long a relay may take for a batch before another takes it over (and sends it twice).
-    private static let lease: Duration = .seconds(60)
+    private static let lease: Duration = .seconds(15)
     /// Rows younger than this are left to the process that wrote them.
     private static let foreignAge: Duration = .seconds(2)
     private static let scanInterval: Duration = .seconds(2)
