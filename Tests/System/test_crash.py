@@ -1,5 +1,7 @@
 """A crash of any process of ours is noticed, the process is started again, and running guests do not notice."""
 
+from wolkecloud import PROCESS_LIMIT, wait
+
 WOLKE = (
     "wolke-identity", "wolke-placement", "wolke-image", "wolke-network", "wolke-block-storage", "wolke-compute",
     "wolke-compute-agent", "wolke-compute-agent@host-2",
@@ -27,3 +29,21 @@ def test_status_tells_all_parts(cloud):
     for name in ("postgres", "rabbitmq", "ovn-northbound", "ovn-southbound", "ovs-vswitchd", "ovn-controller", "libvirtd", *WOLKE):
         assert parts[name]["health"] == "healthy", parts[name]
         assert parts[name]["memory_bytes"] > 0
+
+
+def test_crashes_of_other_parts_leave_guests_running(cloud, tenant):
+    server = tenant.create_server("steady")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    tenant.ssh(address, "echo same > /run/mark")
+    for name in (
+        "postgres", "ovn-northbound", "ovn-southbound", "ovn-northd", "ovn-controller", "ovsdb-switch", "ovs-vswitchd",
+        "libvirtd", "virtlogd",
+    ):
+        cloud.kill(name)
+        # The switch carries packets: they stop while it is away.
+        tenant.reachable(address)
+        assert tenant.ssh(address, "cat /run/mark").strip() == "same", f"after the crash of {name}"
+    wait("all parts are well", lambda: all(part["health"] == "healthy" for part in cloud.parts().values()), PROCESS_LIMIT)
+    later = tenant.create_server("later")
+    tenant.reachable(tenant.floating_address(later))
