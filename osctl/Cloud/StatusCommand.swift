@@ -120,6 +120,9 @@ enum StatusReport {
 
     static func table(_ layout: CloudLayout, isSupervised: Bool, _ parts: [PartStatus]) -> String {
         guard !parts.isEmpty else { return "There is no cloud in \(layout.state). `make up` makes one." }
+        if !isSupervised, parts.allSatisfy({ $0.pid == nil }) {
+            return "The cloud in \(layout.state) is stopped. `make up` starts it."
+        }
         var text = Text.table(
             ["PART", "HEALTH", "VERSION", "PID", "MEMORY", "RESTARTS", "WHERE"],
             parts.map { part in
