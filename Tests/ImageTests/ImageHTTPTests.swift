@@ -106,6 +106,8 @@ import WebAPI
                 let framing = length.hasPrefix("Transfer") ? Array((String(piece.count, radix: 16) + "\r\n").utf8) : []
                 #expect(try await client.send(head("PUT", "/v2/images/\(id)/file", length: length) + framing + piece))
                 while try await cloud.status(id) != "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
+                // The connection must last until here: its last use is above.
+                withExtendedLifetime(client) {}
             }
             while try await cloud.status(id) == "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
             #expect(try await cloud.status(id) == "queued")

@@ -172,39 +172,46 @@ package final class FileDriver: VolumeDriver {
     private func advance(
         _ target: StoredObject, _ work: @escaping @Sendable (Int32) async throws -> Void
     ) async throws -> Bool {
-        if try await run({ [self] in try exists(path(target)) }) {
+        // A job of ours that has published may still have to tidy up: its end wakes whoever waits.
+        let isRunning = jobs.withLock { jobs in if case .running = jobs[target.name] { true } else { false } }
+        if isRunning { return false }
+        if try await run({ [self] in try settle(target) }) {
             jobs.withLock { $0[target.name] = nil }
             return true
         }
-        let isRunning = try jobs.withLock { jobs -> Bool in
-            switch jobs[target.name] {
-            case .running: return true
-            case .failed(let error):
+        let isFull = try jobs.withLock { jobs -> Bool in
+            if case .failed(let error) = jobs[target.name] {
                 jobs[target.name] = nil
                 throw error
-            case nil: return jobs.count >= FileDriver.copiesMax
             }
+            return jobs.count >= FileDriver.copiesMax
         }
-        if isRunning { return false }
+        if isFull { return false }
         // Held by another process, or by the tool of one that died: that one goes on.
         guard let lock = try await run({ [self] in try lock(target) }) else { return false }
-        if try await run({ [self] in try exists(path(target)) }) {
+        if try await run({ [self] in try settle(target) }) {
             close(lock)
             return true
         }
-        let task = Task { [self] in
-            var failure: (any Error)?
-            do { try await work(lock) } catch { failure = error }
-            close(lock)
-            jobs.withLock { jobs in jobs[target.name] = failure.map { .failed($0) } }
-            await ended(target.id)
-        }
         jobs.withLock { jobs in
-            // It may have ended before it could be entered.
-            if case .failed = jobs[target.name] { return }
-            jobs[target.name] = .running(task)
+            // Entered before it can end: its end waits for the mutex.
+            jobs[target.name] = .running(
+                Task { [self] in
+                    var failure: (any Error)?
+                    do { try await work(lock) } catch { failure = error }
+                    close(lock)
+                    self.jobs.withLock { jobs in jobs[target.name] = failure.map { .failed($0) } }
+                    await ended(target.id)
+                })
         }
         return false
+    }
+
+    /// Whether the object is published; then also removes what a process left that died right after publishing.
+    private func settle(_ object: StoredObject) throws -> Bool {
+        guard try exists(path(object)) else { return false }
+        for path in [imagePath(object), lockPath(object)] { try FileDriver.remove(path) }
+        return true
     }
 
     private func convert(_ source: String, _ format: String, to target: StoredObject, _ lock: Int32) async throws {
