@@ -3,7 +3,7 @@
 import re
 import time
 
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+LITERAL = re.compile(r"'(?:[^']|'')*'")
 
 
 def capture(cloud, action) -> list[str]:
@@ -48,16 +48,26 @@ def with_values(statement: str, parameters: str) -> str:
     return re.sub(r"\$(\d+)", lambda match: values[int(match.group(1))], statement)
 
 
-def pgbench_script(statements: list[str]) -> str:
-    """One transaction of these statements; ids that it inserts as new rows are new in each run."""
+def without_colons(literal) -> str:
+    """pgbench takes a colon before a name for a variable of its own, also inside of a literal."""
+    text = literal.group(0)
+    return text if ":" not in text else "E" + text.replace("\\", "\\\\").replace(":", "\\x3a")
+
+
+def transaction(statements: list[str]) -> list[str]:
+    """The last transaction of a session, from BEGIN to COMMIT."""
     begin = max(index for index, text in enumerate(statements) if text.upper().startswith("BEGIN"))
     end = next(index for index, text in enumerate(statements) if index > begin and text.upper().startswith("COMMIT"))
-    chosen = statements[begin : end + 1]
+    return statements[begin : end + 1]
+
+
+def pgbench_script(chosen: list[str]) -> str:
+    """A transaction as a script; ids that it inserts as new rows are new in each run."""
     inserted = re.findall(r"INSERT INTO (?:servers|workflows)\b.*?VALUES\s*\(\s*'([0-9a-f-]{36})'", "\n".join(chosen), re.DOTALL)
     lines = []
     for index, value in enumerate(dict.fromkeys(inserted)):
         lines.append(f"\\set fresh{index} random(1, 9000000000000000000)")
         replacement = f"(lpad(to_hex(:fresh{index}::bigint), 32, '0')::uuid)"
         chosen = [text.replace(f"'{value}'", replacement) for text in chosen]
-    # pgbench takes a colon before a name for a variable of its own; PostgreSQL's casts are two colons and safe.
+    chosen = [LITERAL.sub(without_colons, text) for text in chosen]
     return "\n".join(lines + [" ".join(text.split()) + ";" for text in chosen]) + "\n"

@@ -46,7 +46,10 @@ class Cloud:
 
     def sql(self, text: str) -> list[str]:
         arguments = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, self.database]
-        return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.splitlines()
+        result = subprocess.run(arguments, capture_output=True, text=True)
+        if result.returncode != 0:
+            raise RuntimeError(f"psql: {result.stderr}")
+        return result.stdout.splitlines()
 
     def processes(self) -> dict[str, list[int]]:
         """Process ids of the Wolke executables that belong to this cloud."""

@@ -42,7 +42,10 @@ def pgbench(database: str, script: str, *, seconds: int, clients: int, variables
         arguments = [PGBENCH, "-n", "-M", "prepared", "-c", str(clients), "-j", "1", "-T", str(seconds), "-f", file.name]
         for name, value in (variables or {}).items():
             arguments += ["-D", f"{name}={value}"]
-        output = subprocess.run([*arguments, database], check=True, capture_output=True, text=True).stdout
+        result = subprocess.run([*arguments, database], capture_output=True, text=True)
+        if result.returncode != 0:
+            raise RuntimeError(f"pgbench: {result.stderr}")
+        output = result.stdout
     failed = re.search(r"number of failed transactions: (\d+)", output)
     if failed and failed.group(1) != "0":
         raise RuntimeError(f"pgbench: {failed.group(1)} transactions failed")
