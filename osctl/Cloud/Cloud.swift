@@ -46,7 +46,39 @@ struct Cloud: Sendable {
             Milestone(name: "external network", needs: [identity, "wolke-identity", "wolke-network", "ovs-vswitchd"]) {
                 try await bootstrap.network()
             },
+            Milestone(
+                name: "hosts", needs: ["wolke-compute", "wolke-placement"] + layout.hosts.map { "wolke-compute-agent" + $0.partSuffix }
+            ) { try await hostsAreKnown() },
         ]
+    }
+
+    /// Waits until the scheduler may use every host: before that a server would find none.
+    private func hostsAreKnown() async throws -> String {
+        let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1))
+        defer { database.close() }
+        let names = layout.hosts.map(\.name)
+        let end = ambient.now + .seconds(30)
+        while true {
+            let known = try await database.read { connection in
+                try connection.query(
+                    """
+                    SELECT p.host FROM resource_providers p JOIN compute_services s ON s.host = p.host
+                    WHERE p.host = ANY(\(names)::text[]) AND s.last_seen_at > now() - interval '10 seconds'
+                    AND EXISTS (SELECT 1 FROM inventories i WHERE i.resource_provider_id = p.id)
+                    """
+                ).map { try $0.string("host") }
+            }
+            let missing = names.filter { !known.contains($0) }
+            if missing.isEmpty {
+                // What the scheduler keeps in memory follows the database within 0.2 s.
+                try await ambient.time.sleep(for: .milliseconds(300))
+                return names.joined(separator: ", ")
+            }
+            guard ambient.now < end else {
+                throw CloudError("not announced yet: \(missing.joined(separator: ", "))")
+            }
+            try await ambient.time.sleep(for: .milliseconds(100))
+        }
     }
 
     /// Executable, its port before the offset, and what it needs besides database and broker.
