@@ -9,7 +9,7 @@ import Testing
 @testable import ComputeAgentService
 
 /// The agent with a real libvirtd, QEMU (translating) and switch database: one agent at a time has the host.
-@Suite(.serialized, .timeLimit(.minutes(3))) enum OnARealHost {}
+@Suite(.serialized, .timeLimit(.minutes(10))) enum OnARealHost {}
 
 extension OnARealHost {
     @Suite(.serialized) struct AgentTests {

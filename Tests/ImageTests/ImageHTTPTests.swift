@@ -81,7 +81,7 @@ import WebAPI
                 + "Content-Type: application/octet-stream\r\n\(length)\r\n\r\n").utf8)
     }
 
-    @Test(.timeLimit(.minutes(5))) func largeDataGoesInAndComesOut() async throws {
+    @Test(.timeLimit(.minutes(10))) func largeDataGoesInAndComesOut() async throws {
         try await serving { cloud, port in
             let id = try await cloud.create()
             let data = Array(repeating: UInt8(7), count: 2 << 20) + Array(repeating: UInt8(9), count: 700_001)
@@ -96,7 +96,7 @@ import WebAPI
         }
     }
 
-    @Test(.timeLimit(.minutes(5)), arguments: ["Content-Length: 9000000", "Transfer-Encoding: chunked"])
+    @Test(.timeLimit(.minutes(10)), arguments: ["Content-Length: 9000000", "Transfer-Encoding: chunked"])
     func aClientThatGoesAwayLeavesNothing(_ length: String) async throws {
         try await serving { cloud, port in
             let id = try await cloud.create()
@@ -117,7 +117,7 @@ import WebAPI
         }
     }
 
-    @Test(.timeLimit(.minutes(5))) func refusedDataIsAnsweredWhileItIsStillSent() async throws {
+    @Test(.timeLimit(.minutes(10))) func refusedDataIsAnsweredWhileItIsStillSent() async throws {
         try await serving { cloud, port in
             let id = try await cloud.create(["disk_format": "qcow2", "container_format": "bare"])
             let client = try await Socket(port: port)
