@@ -1,0 +1,283 @@
+"""make chaos: tenants at work on a real cloud while its processes are killed at random; then everything must be well.
+
+Each worker owns one server at a time and takes it through its life. Every POST carries an Idempotency-Key and is
+repeated with it until there is an answer, as a careful client does: what was answered with 2xx must then come true.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "Tests" / "System"))
+
+from wolkecloud import Cloud, Tenant, wait  # noqa: E402
+
+VICTIMS = (
+    "wolke-identity", "wolke-placement", "wolke-compute", "wolke-network", "wolke-image", "wolke-block-storage",
+    "wolke-compute-agent", "postgres", "rabbitmq", "ovn-northbound", "ovn-southbound", "ovn-northd", "ovn-controller",
+    "libvirtd",
+)
+PORTS = {"compute": 8774, "network": 9696, "volume": 8776}
+CONVERGENCE = 60
+
+
+class Client:
+    """Requests that are repeated until somebody answers."""
+
+    def __init__(self, cloud, tenant, give_up):
+        self.offset, self.tenant, self.give_up = cloud.port_offset, tenant, give_up
+        self.session = requests.Session()
+
+    def url(self, service, path):
+        prefix = {"compute": "/v2.1", "network": "/v2.0", "volume": f"/v3/{self.tenant.project.id}"}[service]
+        return f"http://127.0.0.1:{PORTS[service] + self.offset}{prefix}{path}"
+
+    def send(self, method, service, path, body=None):
+        key = str(uuid.uuid4())
+        while True:
+            try:
+                headers = {"Idempotency-Key": key, "X-Auth-Token": self.tenant.api.auth_token, "OpenStack-API-Version": "compute 2.96"}
+                answer = self.session.request(method, self.url(service, path), json=body, headers=headers, timeout=20)
+                if answer.status_code == 401:
+                    self.tenant.api.session.invalidate()
+                elif answer.status_code < 500:
+                    return answer
+                elif answer.status_code != 503:
+                    raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}")
+            except (requests.RequestException, OSError) as error:
+                self.last = error
+            except Exception as error:  # the SDK's own, when Identity is away
+                if isinstance(error, AssertionError):
+                    raise
+                self.last = error
+            if time.monotonic() > self.give_up():
+                raise AssertionError(f"{method} {path}: no answer until the end")
+            time.sleep(0.3)
+
+
+class Worker(threading.Thread):
+    """One server after the other, through random changes."""
+
+    def __init__(self, number, cloud, tenant, seed, ends):
+        super().__init__(name=f"worker-{number}")
+        self.random = random.Random(seed * 1000 + number)
+        self.ends = ends
+        self.client = Client(cloud, tenant, lambda: ends + 2 * CONVERGENCE)
+        self.tenant = tenant
+        self.accepted = 0
+        self.refused = []
+        self.problems = []
+        self.expected = {}
+        tenant_api = tenant.api
+        self.image = tenant_api.image.find_image("guest").id
+        self.flavor = tenant_api.compute.find_flavor("m1.nano").id
+        self.network = tenant.network().id
+        self.external = next(tenant_api.network.networks(is_router_external=True)).id
+
+    def run(self):
+        try:
+            while time.monotonic() < self.ends:
+                self.life()
+        except Exception as error:
+            self.problems.append(f"{self.name}: {type(error).__name__}: {error}")
+
+    def ask(self, method, service, path, body=None):
+        answer = self.client.send(method, service, path, body)
+        if answer.ok:
+            self.accepted += 1
+        elif answer.status_code not in (404, 409):
+            self.refused.append(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
+        return answer
+
+    def settled(self, server):
+        """The server once nothing is under way, or None at the end of the run."""
+        while time.monotonic() < self.ends:
+            answer = self.client.send("GET", "compute", f"/servers/{server}")
+            if answer.status_code == 404:
+                return None
+            found = answer.json()["server"]
+            if found["status"] in ("ACTIVE", "SHUTOFF", "ERROR") and not found["OS-EXT-STS:task_state"]:
+                return found
+            time.sleep(0.5)
+        return None
+
+    def life(self):
+        body = {"server": {"name": "chaos", "imageRef": self.image, "flavorRef": self.flavor, "networks": [{"uuid": self.network}]}}
+        answer = self.ask("POST", "compute", "/servers", body)
+        if answer.status_code != 202:
+            time.sleep(1)
+            return
+        server = answer.json()["server"]["id"]
+        self.expected[server] = {"ACTIVE", "ERROR"}
+        found = self.settled(server)
+        for _ in range(self.random.randrange(4)):
+            if not found or found["status"] == "ERROR":
+                break
+            self.change(server, found)
+            found = self.settled(server)
+        if self.random.random() < 0.8:
+            if self.ask("DELETE", "compute", f"/servers/{server}").ok:
+                self.expected[server] = set()
+
+    def change(self, server, found):
+        verb = self.random.choice(["power", "reboot", "interface", "volume", "floating", "group"])
+        action = f"/servers/{server}/action"
+        if verb == "power":
+            start = found["status"] == "SHUTOFF"
+            if self.ask("POST", "compute", action, {"os-start" if start else "os-stop": None}).ok:
+                self.expected[server] = {"ACTIVE" if start else "SHUTOFF", "ERROR"}
+        elif verb == "reboot" and found["status"] == "ACTIVE":
+            self.ask("POST", "compute", action, {"reboot": {"type": "HARD"}})
+        elif verb == "interface":
+            answer = self.ask("POST", "compute", f"/servers/{server}/os-interface", {"interfaceAttachment": {"net_id": self.network}})
+            if answer.ok and self.random.random() < 0.7:
+                port = answer.json()["interfaceAttachment"]["port_id"]
+                self.ask("DELETE", "compute", f"/servers/{server}/os-interface/{port}")
+        elif verb == "volume":
+            self.volume(server)
+        elif verb == "floating":
+            ports = self.client.send("GET", "network", f"/ports?device_id={server}").json().get("ports", [])
+            if ports:
+                body = {"floatingip": {"floating_network_id": self.external, "port_id": ports[0]["id"]}}
+                answer = self.ask("POST", "network", "/floatingips", body)
+                if answer.ok and self.random.random() < 0.7:
+                    self.ask("DELETE", "network", f"/floatingips/{answer.json()['floatingip']['id']}")
+        elif verb == "group":
+            answer = self.ask("POST", "network", "/security-groups", {"security_group": {"name": "chaos"}})
+            if answer.ok:
+                self.ask("DELETE", "network", f"/security-groups/{answer.json()['security_group']['id']}")
+
+    def volume(self, server):
+        answer = self.ask("POST", "volume", "/volumes", {"volume": {"size": 1, "name": "chaos"}})
+        if not answer.ok:
+            return
+        volume = answer.json()["volume"]["id"]
+        while time.monotonic() < self.ends:
+            status = self.client.send("GET", "volume", f"/volumes/{volume}").json().get("volume", {}).get("status")
+            if status in ("available", "error"):
+                break
+            time.sleep(0.3)
+        self.ask("POST", "compute", f"/servers/{server}/os-volume_attachments", {"volumeAttachment": {"volumeId": volume}})
+        if self.random.random() < 0.5:
+            self.settled(server)
+            self.ask("DELETE", "compute", f"/servers/{server}/os-volume_attachments/{volume}")
+
+
+def kill_at_random(cloud, generator, ends, pause):
+    """Kills until the end; returns what was killed."""
+    killed = []
+    while time.monotonic() < ends:
+        time.sleep(generator.uniform(0.5, 2 * pause))
+        victim = generator.choice([*VICTIMS, "qemu"])
+        if victim == "qemu":
+            guests = [
+                int(entry.name) for entry in Path("/proc").iterdir()
+                if entry.name.isdigit() and f"{cloud.state}/".encode() in read(entry / "cmdline") and b"qemu-system" in read(entry / "cmdline")
+            ]
+            process = generator.choice(guests) if guests else None
+        else:
+            process = cloud.parts().get(victim, {}).get("pid")
+        if process:
+            try:
+                os.kill(process, signal.SIGKILL)
+                killed.append(victim)
+                print(f"  killed {victim}", flush=True)
+            except ProcessLookupError:
+                pass
+    return killed
+
+
+def read(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def doctor(cloud):
+    answer = cloud.osctl("doctor", "--json", check=False, limit=120)
+    try:
+        return [finding["words"] for finding in json.loads(answer.stdout)["findings"]]
+    except (ValueError, KeyError):
+        return [f"osctl doctor: {answer.stdout}{answer.stderr}"]
+
+
+def verdict(cloud, workers):
+    """What is not as it should be, now."""
+    wrong = [f"{name} is {part['health']}" for name, part in cloud.parts().items() if part["health"] != "healthy"]
+    statuses = dict(line.split("|") for line in cloud.sql("SELECT id, coalesce(task_state, upper(vm_state)) FROM servers WHERE NOT deleted"))
+    for worker in workers:
+        for server, expected in worker.expected.items():
+            state = {"STOPPED": "SHUTOFF"}.get(statuses.get(server), statuses.get(server))
+            if not expected and state is not None:
+                wrong.append(f"server {server} was deleted and is {state}")
+            elif expected and state is None:
+                wrong.append(f"server {server} was accepted and is gone")
+            elif expected and state not in expected:
+                wrong.append(f"server {server} is {state}, not {' or '.join(sorted(expected))}")
+    known = set(statuses)
+    wrong += [f"domain {domain} belongs to no server" for domain in cloud.libvirt_domains() - known]
+    return wrong + doctor(cloud)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--pause", type=float, default=4, help="seconds between kills, on average")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--port-offset", type=int, default=1500)
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}")
+    with tempfile.TemporaryDirectory(prefix="wolke-chaos.", dir="/tmp") as state:
+        os.chmod(state, 0o755)
+        cloud = Cloud(state, arguments.port_offset)
+        try:
+            sys.stdout.write(cloud.up())
+            return run(cloud, arguments, state)
+        finally:
+            cloud.down()
+
+
+def run(cloud, arguments, state):
+    tenant = Tenant(cloud, state)
+    ends = time.monotonic() + arguments.minutes * 60
+    workers = [Worker(number, cloud, tenant, arguments.seed, ends) for number in range(arguments.workers)]
+    for worker in workers:
+        worker.start()
+    killed = kill_at_random(cloud, random.Random(arguments.seed), ends, arguments.pause)
+    for worker in workers:
+        worker.join()
+    stopped = time.monotonic()
+    wrong = verdict(cloud, workers)
+    while wrong and time.monotonic() < stopped + CONVERGENCE:
+        time.sleep(2)
+        wrong = verdict(cloud, workers)
+    took = time.monotonic() - stopped
+    faults = cloud.sql("SELECT coalesce(fault->>'message', '?'), count(*) FROM servers WHERE NOT deleted AND vm_state = 'error' GROUP BY 1")
+    problems = [problem for worker in workers for problem in worker.problems]
+    refused = [text for worker in workers for text in worker.refused]
+    accepted = sum(worker.accepted for worker in workers)
+    tenant.close()
+    left = wait("nothing is left", lambda: not cloud.sql("SELECT consumer_id FROM allocations") and not cloud.libvirt_domains(), CONVERGENCE)
+    wrong += doctor(cloud)
+    print(f"{len(killed)} kills, {accepted} accepted requests, {sum(len(worker.expected) for worker in workers)} servers; converged after {took:.0f} s; nothing left: {left}")
+    for title, lines in (("refused", refused), ("ERROR", faults), ("problem", problems), ("VIOLATION", wrong)):
+        for line in lines[:20]:
+            print(f"{title}: {line}")
+    return 1 if wrong or problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
