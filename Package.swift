@@ -81,6 +81,7 @@ let package = Package(
         shared("Kernel"),
         shared("JSON", ["Kernel"]),
         shared("ImageFormat", ["Kernel"]),
+        shared("Commands", ["Kernel"]),
         shared("Settings", ["Kernel", yaml]),
         shared("Telemetry", ["Kernel", "JSON", log]),
         shared("Database", ["Kernel", "JSON", "Telemetry", "CLibpq", log]),
@@ -110,9 +111,9 @@ let package = Package(
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
         + service("Placement", "wolke-placement")
         + service("Compute", "wolke-compute", [crypto])
-        + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"], ["Libvirt", "OVSDB", "CLinux", crypto, nio, nioPosix, nioHTTP])
+        + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"], ["Libvirt", "OVSDB", "CLinux", "Commands", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
-        + service("BlockStorage", "wolke-block-storage", [crypto, nio, nioPosix])
+        + service("BlockStorage", "wolke-block-storage", ["Commands", crypto, nio, nioPosix])
         + service("Image", "wolke-image", core: ["ImageFormat"], [crypto, nio, nioPosix])
         + [
             .executableTarget(

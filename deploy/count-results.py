@@ -1,13 +1,31 @@
 """count-results.py BROKEN FILE…: prints "N passed, N failed" over JUnit XML files; exit code 1 unless all is well.
 
+count-results.py --hanging LOG: names the tests of a Swift Testing log that began and did not end.
+
 BROKEN is 1 when a part of the run ended badly; if no file then counts a failure, that is counted as one.
 """
 
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
 
+def hanging(path: str) -> None:
+    begun: list[str] = []
+    with open(path, encoding="utf-8", errors="replace") as log:
+        for line in log:
+            if began := re.search(r"Test (.+) started\.$", line):
+                begun.append(began[1])
+            elif ended := re.search(r"Test (.+?) (?:with \d+ test cases? )?(?:passed|failed|skipped)", line):
+                if ended[1] in begun:
+                    begun.remove(ended[1])
+    print("The Swift tests did not end; these were not finished: " + ", ".join(begun))
+
+
 def main() -> int:
+    if sys.argv[1] == "--hanging":
+        hanging(sys.argv[2])
+        return 1
     broken = sys.argv[1] == "1"
     passed = failed = skipped = 0
     for path in sys.argv[2:]:

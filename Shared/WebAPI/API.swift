@@ -13,7 +13,7 @@ package struct API: Sendable {
     package let policy: Policy
     private let router: Router
     private let authenticator: any Authenticating
-    private let ambient: Ambient
+    let ambient: Ambient
     private let log: Logger
     private let metrics: Metrics
 

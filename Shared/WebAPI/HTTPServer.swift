@@ -4,6 +4,7 @@ import Kernel
 import Logging
 import NIOCore
 import ServiceLifecycle
+import Synchronization
 import Telemetry
 
 /// Serves an API over HTTP, with `/healthz`, `/readyz` and `/metrics` beside it.
@@ -60,9 +61,14 @@ private struct Responder: HTTPResponder {
             return api.service.faults.response(error, requestID: "", versions: nil).hummingbird
         }
         let headers = Headers(request.headers.map { ($0.name.canonicalName, $0.value) })
+        let body = RequestBytes(request.body)
         let incoming = IncomingRequest(
-            method: request.method.rawValue, path: path, query: query, headers: headers, body: request.body)
-        return await api.respond(to: incoming).hummingbird
+            method: request.method.rawValue, path: path, query: query, headers: headers, body: body)
+        let response = await api.respond(to: incoming).hummingbird
+        let sendsBody = headers["transfer-encoding"] != nil || headers["content-length"].map { $0 != "0" } ?? false
+        guard sendsBody, !body.ended else { return response }
+        return Hummingbird.Response(
+            status: response.status, headers: response.headers, body: response.body.lingering(over: body, time: api.ambient.time))
     }
 
     private func builtIn(_ path: String) async -> Response? {
@@ -105,6 +111,55 @@ extension Response {
                 try await writer.finish(nil)
             }
             return Hummingbird.Response(status: status, headers: fields, body: body)
+        }
+    }
+}
+
+/// A request's body that knows whether it was read to its end. Read by one reader after the other.
+private final class RequestBytes: AsyncSequence, Sendable {
+    // Used by one task at a time: the handler, and what lingers after it.
+    private nonisolated(unsafe) var iterator: RequestBody.AsyncIterator
+    private let end = Atomic<Bool>(false)
+
+    init(_ body: RequestBody) { iterator = body.makeAsyncIterator() }
+
+    var ended: Bool { end.load(ordering: .acquiring) }
+
+    struct AsyncIterator: AsyncIteratorProtocol {
+        fileprivate let bytes: RequestBytes
+
+        func next() async throws -> ByteBuffer? { try await bytes.next() }
+    }
+
+    func makeAsyncIterator() -> AsyncIterator { AsyncIterator(bytes: self) }
+
+    private func next() async throws -> ByteBuffer? {
+        if ended { return nil }
+        if let buffer = try await iterator.next() { return buffer }
+        end.store(true, ordering: .releasing)
+        return nil
+    }
+}
+
+extension ResponseBody {
+    /// How long a client may go on sending what was refused.
+    private static let patience = Duration.seconds(30)
+
+    /// The same body; once it is written, what the client still sends is read and dropped: a client that writes before
+    /// it reads gets its answer (RFC 9112, 9.6). One that goes on for too long loses the connection.
+    fileprivate func lingering(over request: RequestBytes, time: any TimeSource) -> ResponseBody {
+        let body = self
+        return ResponseBody(contentLength: contentLength) { writer in
+            try await body.write(writer)
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { for try await _ in request {} }
+                group.addTask {
+                    try await time.sleep(for: ResponseBody.patience)
+                    throw CancellationError()
+                }
+                defer { group.cancelAll() }
+                try await group.next()
+            }
         }
     }
 }

@@ -3,6 +3,7 @@ import Kernel
 import Logging
 import NIOCore
 import NIOEmbedded
+import TestKit
 import Testing
 
 @testable import OVSDB

@@ -18,8 +18,7 @@ struct SimulationRun: Sendable {
     /// - Throws: `CloudError`, `ResourceError`.
     func run() async throws -> SimulationReport {
         guard let project = try await client.token().projectID else { throw CloudError("the operator's token is for no project") }
-        try await waitForHosts()
-        try await gather(project: project)
+        try await gather(try await announcedHosts(), project: project)
         let restore = try await unlimited(project)
         let body = try await serverBody()
         var report = SimulationReport(hosts: plan.hosts, servers: plan.servers)
@@ -61,19 +60,25 @@ struct SimulationRun: Sendable {
 
     // MARK: hosts
 
-    private func waitForHosts() async throws {
+    /// Waits for the hosts; their names as they announced themselves.
+    private func announcedHosts() async throws -> [String] {
+        var names: [String] = []
         var shown = -1
         try await wait("simulated hosts") {
-            let known = try await count(
-                "SELECT count(*) AS count FROM resource_providers WHERE host LIKE '\(SimulationRun.prefix)-%' AND enabled")
-            if known != shown { progress("hosts \(known) of \(plan.hosts)") }
-            shown = known
-            return known >= plan.hosts
+            names = try await database.read { connection in
+                try connection.query(
+                    "SELECT host FROM resource_providers WHERE host LIKE \(SimulationRun.prefix + "-%") AND enabled ORDER BY host"
+                ).map { try $0.string("host") }
+            }
+            if names.count != shown { progress("hosts \(names.count) of \(plan.hosts)") }
+            shown = names.count
+            return names.count >= plan.hosts
         }
+        return Array(names.prefix(plan.hosts))
     }
 
     /// A zone of their own, for the operator's project alone.
-    private func gather(project: String) async throws {
+    private func gather(_ hosts: [String], project: String) async throws {
         let all = try await client.get(.compute, "/os-aggregates")["aggregates"]?.arrayValue ?? []
         var aggregate = all.first { $0["name"]?.stringValue == SimulationRun.zone } ?? .null
         if aggregate == .null {
@@ -85,16 +90,10 @@ struct SimulationRun: Sendable {
         _ = try await client.post(
             .compute, "/os-aggregates/\(id)/action", ["set_metadata": ["metadata": ["filter_tenant_id": .string(project)]]])
         let members = Set((aggregate["hosts"]?.arrayValue ?? []).compactMap(\.stringValue))
-        let names = (1...plan.hosts).map { SimulationRun.hostName($0) }.filter { !members.contains($0) }
-        try await each(names) { name in
+        try await each(hosts.filter { !members.contains($0) }) { name in
             _ = try await client.post(.compute, "/os-aggregates/\(id)/action", ["add_host": ["host": .string(name)]])
         }
-        progress("zone \(SimulationRun.zone) has \(plan.hosts) hosts")
-    }
-
-    static func hostName(_ number: Int) -> String {
-        let digits = String(number)
-        return prefix + "-" + String(repeating: "0", count: max(0, 5 - digits.count)) + digits
+        progress("zone \(SimulationRun.zone) has \(hosts.count) hosts")
     }
 
     /// Takes the hosts out of the plane again.

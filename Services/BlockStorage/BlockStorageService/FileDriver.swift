@@ -1,4 +1,5 @@
 import BlockStorageCore
+import Commands
 import Crypto
 import Glibc
 import JSON

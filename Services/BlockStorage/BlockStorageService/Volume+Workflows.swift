@@ -1,4 +1,5 @@
 import BlockStorageCore
+import Commands
 import Database
 import JSON
 import Kernel

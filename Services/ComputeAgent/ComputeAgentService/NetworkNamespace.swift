@@ -32,12 +32,7 @@ package final class NetworkNamespace: Sendable {
 
     /// Runs a tool inside; it must succeed.
     package func command(_ arguments: [String]) async throws {
-        try await thread.run {
-            let outcome = try CommandRunner.spawn(arguments, timeout: .seconds(10))
-            guard outcome.status == 0 else {
-                throw CommandError(arguments: arguments, status: outcome.status, output: outcome.output)
-            }
-        }
+        try await thread.run { _ = try CommandRunner.command(arguments).run(timeout: .seconds(10)) }
     }
 
     /// A listening TCP socket inside.

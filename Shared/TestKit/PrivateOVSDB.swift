@@ -1,15 +1,15 @@
 import Foundation
 import Kernel
 
-/// One of OVN's databases in a temporary directory, ended by `stop`.
-final class PrivateOVSDB {
-    let directory: String
-    let socket: String
+/// An `ovsdb-server` of one database in a temporary directory, ended by `stop`.
+package final class PrivateOVSDB {
+    package let directory: String
+    package let socket: String
     private let databaseFile: String
     private var process: Process?
 
     /// `schema` is a file as OVS and OVN install them.
-    init(schema: String) throws {
+    package init(schema: String) throws {
         directory = FileManager.default.temporaryDirectory.path + "/wolke-ovsdb-" + SystemRandom().uuid().compact
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         socket = directory + "/db.sock"
@@ -23,7 +23,8 @@ final class PrivateOVSDB {
         try start()
     }
 
-    func start() throws {
+    /// Starts the server on the database that is there.
+    package func start() throws {
         let server = Process()
         server.executableURL = URL(fileURLWithPath: "/usr/sbin/ovsdb-server")
         server.arguments = [databaseFile, "--remote=punix:\(socket)", "--unixctl=\(directory)/ctl", "-vconsole:off"]
@@ -32,14 +33,16 @@ final class PrivateOVSDB {
         process = server
     }
 
-    func kill() {
+    /// Ends the server without a word to its clients.
+    package func kill() {
         guard let process else { return }
         Foundation.kill(process.processIdentifier, SIGKILL)
         process.waitUntilExit()
         self.process = nil
     }
 
-    func stop() throws {
+    /// Ends the server and removes the database.
+    package func stop() throws {
         kill()
         try FileManager.default.removeItem(atPath: directory)
     }

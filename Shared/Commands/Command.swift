@@ -9,37 +9,70 @@ package struct CommandError: Error, Sendable, CustomStringConvertible {
     package let status: Int?
     package let output: String
 
+    package init(arguments: [String], status: Int?, output: String) {
+        self.arguments = arguments
+        self.status = status
+        self.output = output
+    }
+
     package var description: String {
         let ending = status.map { "ended with status \($0)" } ?? "did not end by itself"
         return "\(arguments.joined(separator: " ")) \(ending): \(output)"
     }
 }
 
-/// One run of a tool: an argument vector, never a shell. Blocks its thread until the tool has ended.
-final class Command: Sendable {
-    private static let outputMax = 16 * 1024
+/// One run of a tool: an argument vector, never a shell; bounded output; nothing of our own environment. Blocks its
+/// thread until the tool has ended.
+package final class Command: Sendable {
+    package struct Outcome: Sendable {
+        /// Nil when a signal ended it, or the deadline did.
+        package let status: Int?
+        /// Standard error included.
+        package let output: String
+    }
+
     private let arguments: [String]
+    private let outputMax: Int
     private let process = Mutex<pid_t>(0)
     private let cancelled = Atomic<Bool>(false)
 
-    init(_ arguments: [String]) { self.arguments = arguments }
+    /// - Parameter outputMax: bytes of output that are kept; the rest is read and dropped.
+    package init(_ arguments: [String], outputMax: Int = 16 * 1024) {
+        self.arguments = arguments
+        self.outputMax = outputMax
+    }
 
     /// Ends the tool as soon as possible.
-    func cancel() {
+    package func cancel() {
         cancelled.store(true, ordering: .sequentiallyConsistent)
         process.withLock { if $0 > 0 { kill(-$0, SIGKILL) } }
     }
 
-    /// - Parameter inheriting: a descriptor that stays open in the tool: a lock held as long as the tool lives, also
-    ///   when this process does not.
+    /// Runs a tool that must succeed.
+    ///
     /// - Returns: its output, standard error included.
     /// - Throws: `CommandError`; `CancellationError`.
     @discardableResult
-    func run(inheriting descriptor: Int32? = nil) throws -> String {
+    package func run(inheriting descriptor: Int32? = nil, timeout: Duration? = nil) throws -> String {
+        let outcome = try outcome(inheriting: descriptor, timeout: timeout)
+        guard outcome.status == 0 else {
+            throw CommandError(arguments: arguments, status: outcome.status, output: outcome.output)
+        }
+        return outcome.output
+    }
+
+    /// Runs a tool and says how it ended.
+    ///
+    /// - Parameters:
+    ///   - descriptor: stays open in the tool: a lock held as long as the tool lives, also when this process does not.
+    ///   - timeout: after this the tool and its children are killed; nil for never.
+    /// - Throws: `CommandError` when it cannot be started; `CancellationError`.
+    package func outcome(inheriting descriptor: Int32? = nil, timeout: Duration? = nil) throws -> Outcome {
         let end = try Command.starting.withLock { _ in try start(descriptor) }
-        let output = Command.read(end)
+        let (output, inTime) = read(end, timeout: timeout)
         close(end)
         let pid = process.withLock { $0 }
+        if !inTime { kill(-pid, SIGKILL) }
         var info = siginfo_t()
         // The process id stays reserved until the number is forgotten here: `cancel` never hits somebody else.
         while waitid(P_PID, id_t(pid), &info, WEXITED | WNOWAIT) < 0, errno == EINTR {}
@@ -47,11 +80,8 @@ final class Command: Sendable {
         var status: Int32 = 0
         while waitpid(pid, &status, 0) < 0, errno == EINTR {}
         if cancelled.load(ordering: .sequentiallyConsistent) { throw CancellationError() }
-        guard status & 0x7f == 0, status >> 8 & 0xff == 0 else {
-            throw CommandError(
-                arguments: arguments, status: status & 0x7f == 0 ? Int(status >> 8 & 0xff) : nil, output: output)
-        }
-        return output
+        let exited = status & 0x7f == 0
+        return Outcome(status: inTime && exited ? Int(status >> 8 & 0xff) : nil, output: output)
     }
 
     /// One start at a time: a tool must not inherit another one's pipe before that is marked to be closed.
@@ -85,7 +115,7 @@ final class Command: Sendable {
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
-        // A group of its own, no signal of ours blocked or ignored in it.
+        // A group of its own, so that a kill reaches its children too; no signal of ours blocked or ignored in it.
         posix_spawnattr_setpgroup(&attributes, 0)
         var signals = sigset_t()
         sigemptyset(&signals)
@@ -105,15 +135,23 @@ final class Command: Sendable {
         if cancelled.load(ordering: .sequentiallyConsistent) { kill(-pid, SIGKILL) }
     }
 
-    private static func read(_ descriptor: Int32) -> String {
+    /// Reads until the other end is closed or the time is over.
+    private func read(_ descriptor: Int32, timeout: Duration?) -> (output: String, inTime: Bool) {
+        let time = SystemTime()
+        let deadline = timeout.map { time.monotonicNanoseconds() + UInt64($0.microseconds) * 1000 }
         var bytes: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 4096)
         while true {
+            if let deadline {
+                let now = time.monotonicNanoseconds()
+                guard now < deadline else { return (String(decoding: bytes, as: UTF8.self), false) }
+                var poller = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+                if poll(&poller, 1, Int32(min((deadline - now) / 1_000_000 + 1, 60_000))) <= 0 { continue }
+            }
             let count = Glibc.read(descriptor, &buffer, buffer.count)
             if count < 0, errno == EINTR { continue }
-            if count <= 0 { break }
+            if count <= 0 { return (String(decoding: bytes, as: UTF8.self), true) }
             if bytes.count < outputMax { bytes += buffer[0..<count] }
         }
-        return String(decoding: bytes, as: UTF8.self)
     }
 }
