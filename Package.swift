@@ -81,7 +81,7 @@ let package = Package(
         shared("Kernel"),
         shared("JSON", ["Kernel"]),
         shared("ImageFormat", ["Kernel"]),
-        shared("Commands", ["Kernel"]),
+        shared("Commands", ["Kernel", "CLinux"]),
         shared("Settings", ["Kernel", yaml]),
         shared("Telemetry", ["Kernel", "JSON", log]),
         shared("Database", ["Kernel", "JSON", "Telemetry", "CLibpq", log]),
@@ -105,7 +105,7 @@ let package = Package(
         shared("Client", ["Kernel", "JSON", httpClient, nio, nioPosix]),
         .target(
             name: "TestKit",
-            dependencies: ["Kernel", "JSON", "Database", "Schema", "Workflow", "WebAPI", "Authorization", log],
+            dependencies: ["Kernel", "JSON", "Commands", "Database", "Schema", "Workflow", "WebAPI", "Authorization", log],
             path: "Shared/TestKit", swiftSettings: swift),
     ]
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
@@ -119,8 +119,8 @@ let package = Package(
             .executableTarget(
                 name: "osctl",
                 dependencies: [
-                    "Kernel", "JSON", "Settings", "Client", "Database", "Schema", "Telemetry", "OVSDB", "Authorization",
-                    arguments, yaml, log, nio,
+                    "Kernel", "JSON", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry", "OVSDB",
+                    "Authorization", arguments, yaml, log, nio,
                 ],
                 path: "osctl", swiftSettings: swift),
             .executableTarget(
@@ -141,10 +141,11 @@ let package = Package(
             tests("ImageTests", ["ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
             tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", nio], platform: platform),
             tests("ComputeTests", ["ComputeCore", "ComputeService"], platform: platform),
-            tests("MessagingTests", ["Messaging", "Database", "Schema", log]),
+            tests("CommandsTests", ["Commands"]),
+            tests("MessagingTests", ["Messaging", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),
             tests("LibvirtTests", ["Libvirt", log]),
-            tests("ComputeAgentTests", ["ComputeAgentCore", "ImageFormat", "ComputeAgentService", "Libvirt", "OVSDB", nio, nioPosix], platform: platform),
+            tests("ComputeAgentTests", ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "Libvirt", "OVSDB", nio, nioPosix], platform: platform),
             tests("ClientTests", ["Client", log, nio, nioPosix, nioHTTP]),
             tests("CLITests", ["osctl", "Settings", "Client", arguments, yaml]),
         ],

@@ -14,7 +14,7 @@ def hanging(path: str) -> None:
     begun: list[str] = []
     with open(path, encoding="utf-8", errors="replace") as log:
         for line in log:
-            if began := re.search(r"Test (.+) started\.$", line):
+            if began := re.search(r"Test (?!case passing|run )(.+) started\.$", line):
                 begun.append(began[1])
             elif ended := re.search(r"Test (.+?) (?:with \d+ test cases? )?(?:passed|failed|skipped)", line):
                 if ended[1] in begun:

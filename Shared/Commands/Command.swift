@@ -68,7 +68,7 @@ package final class Command: Sendable {
     ///   - timeout: after this the tool and its children are killed; nil for never.
     /// - Throws: `CommandError` when it cannot be started; `CancellationError`.
     package func outcome(inheriting descriptor: Int32? = nil, timeout: Duration? = nil) throws -> Outcome {
-        let end = try Command.starting.withLock { _ in try start(descriptor) }
+        let end = try start(descriptor)
         let (output, inTime) = read(end, timeout: timeout)
         close(end)
         let pid = process.withLock { $0 }
@@ -83,9 +83,6 @@ package final class Command: Sendable {
         let exited = status & 0x7f == 0
         return Outcome(status: inTime && exited ? Int(status >> 8 & 0xff) : nil, output: output)
     }
-
-    /// One start at a time: a tool must not inherit another one's pipe before that is marked to be closed.
-    private static let starting = Mutex(())
 
     /// - Returns: where the tool's output comes from.
     private func start(_ inherited: Int32?) throws -> Int32 {
@@ -105,32 +102,11 @@ package final class Command: Sendable {
     }
 
     private func spawn(output: Int32, _ inherited: Int32?) throws {
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_adddup2(&actions, output, 1)
-        posix_spawn_file_actions_adddup2(&actions, output, 2)
-        if let inherited { posix_spawn_file_actions_adddup2(&actions, inherited, 3) }
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        // A group of its own, so that a kill reaches its children too; no signal of ours blocked or ignored in it.
-        posix_spawnattr_setpgroup(&attributes, 0)
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        posix_spawnattr_setsigmask(&attributes, &signals)
-        sigaddset(&signals, SIGPIPE)
-        posix_spawnattr_setsigdefault(&attributes, &signals)
-        posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
-        var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        let variables = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/"]
-        var environment: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) } + [nil]
-        defer { for pointer in vector + environment { free(pointer) } }
-        var pid = pid_t()
-        let problem = posix_spawnp(&pid, arguments[0], &actions, &attributes, &vector, &environment)
-        guard problem == 0 else { throw failure(problem) }
+        let environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/"]
+        // Its own group, so that a kill reaches its children too.
+        let pid = try Spawn.start(
+            arguments, environment: environment, descriptors: [nil, output, output] + (inherited.map { [$0] } ?? []),
+            group: .own)
         process.withLock { $0 = pid }
         if cancelled.load(ordering: .sequentiallyConsistent) { kill(-pid, SIGKILL) }
     }

@@ -1,3 +1,4 @@
+import Commands
 import Foundation
 import Kernel
 
@@ -6,7 +7,7 @@ package final class PrivateOVSDB {
     package let directory: String
     package let socket: String
     private let databaseFile: String
-    private var process: Process?
+    private var process: pid_t?
 
     /// `schema` is a file as OVS and OVN install them.
     package init(schema: String) throws {
@@ -14,30 +15,24 @@ package final class PrivateOVSDB {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         socket = directory + "/db.sock"
         databaseFile = directory + "/db"
-        let tool = Process()
-        tool.executableURL = URL(fileURLWithPath: "/usr/bin/ovsdb-tool")
-        tool.arguments = ["create", databaseFile, schema]
-        try tool.run()
-        tool.waitUntilExit()
-        guard tool.terminationStatus == 0 else { throw ResourceError.internalError("ovsdb-tool create failed") }
+        let tool = try Spawn.start(["/usr/bin/ovsdb-tool", "create", databaseFile, schema], environment: environment)
+        guard Spawn.wait(for: tool) == 0 else { throw ResourceError.internalError("ovsdb-tool create failed") }
         try start()
     }
 
     /// Starts the server on the database that is there.
     package func start() throws {
-        let server = Process()
-        server.executableURL = URL(fileURLWithPath: "/usr/sbin/ovsdb-server")
-        server.arguments = [databaseFile, "--remote=punix:\(socket)", "--unixctl=\(directory)/ctl", "-vconsole:off"]
-        server.environment = ["OVS_RUNDIR": directory, "OVS_LOGDIR": directory, "PATH": "/usr/bin:/usr/sbin"]
-        try server.run()
-        process = server
+        let arguments = [databaseFile, "--remote=punix:\(socket)", "--unixctl=\(directory)/ctl", "-vconsole:off"]
+        process = try Spawn.start(["/usr/sbin/ovsdb-server"] + arguments, environment: environment)
     }
+
+    private var environment: [String] { ["OVS_RUNDIR=\(directory)", "OVS_LOGDIR=\(directory)", "PATH=/usr/bin:/usr/sbin"] }
 
     /// Ends the server without a word to its clients.
     package func kill() {
         guard let process else { return }
-        Foundation.kill(process.processIdentifier, SIGKILL)
-        process.waitUntilExit()
+        Foundation.kill(process, SIGKILL)
+        Spawn.wait(for: process)
         self.process = nil
     }
 

@@ -1,3 +1,4 @@
+import Commands
 import Database
 import Foundation
 import Kernel
@@ -159,21 +160,9 @@ private enum PrivatePostgreSQL {
 
     private static func run(_ arguments: [String]) throws {
         // Not Foundation's Process: it waits until a descriptor is closed that a daemon inherits.
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        for descriptor in 0...2 as ClosedRange<Int32> {
-            posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0)
-        }
-        for descriptor in 3..<1024 as Range<Int32> { posix_spawn_file_actions_addclose(&actions, descriptor) }
-        let argv = arguments.map { strdup($0) } + [nil]
-        defer { for text in argv { free(text) } }
-        var pid = pid_t()
-        var status: Int32 = 0
-        let spawned = posix_spawn(&pid, arguments[0], &actions, nil, argv, environ)
-        if spawned == 0 { while waitpid(pid, &status, 0) < 0, errno == EINTR {} }
-        guard spawned == 0, status == 0 else {
-            throw ResourceError.internalError("\(arguments.joined(separator: " ")) ended with status \(spawned == 0 ? status : spawned)")
+        let status = Spawn.wait(for: try Spawn.start(arguments, environment: ["PATH=/usr/bin:/bin", "LC_ALL=C"]))
+        guard status == 0 else {
+            throw ResourceError.internalError("\(arguments.joined(separator: " ")) ended with status \(status)")
         }
     }
 }

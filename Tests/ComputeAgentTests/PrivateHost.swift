@@ -1,3 +1,4 @@
+import Commands
 import Foundation
 import JSON
 import Kernel
@@ -73,7 +74,7 @@ final class PrivateHost: Sendable {
     func killLibvirt() throws {
         let text = String(decoding: try Files.read(directory + "/run/libvirtd.pid") ?? [], as: UTF8.self)
         if let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)) { kill(pid, SIGKILL) }
-        PrivateHost.wait(for: processes.withLock { $0.removeValue(forKey: "libvirtd") })
+        if let old = processes.withLock({ $0.removeValue(forKey: "libvirtd") }) { Spawn.wait(for: old) }
         try Files.remove(directory + "/run/libvirt-sock")
     }
 
@@ -87,10 +88,10 @@ final class PrivateHost: Sendable {
     }
 
     func restartSwitch() throws {
-        let old = processes.withLock { $0.removeValue(forKey: "switch") }
-        // Not a polite signal: what a thread of the test's starts may have that one blocked.
-        if let old { kill(old, SIGKILL) }
-        PrivateHost.wait(for: old)
+        if let old = processes.withLock({ $0.removeValue(forKey: "switch") }) {
+            kill(old, SIGKILL)
+            Spawn.wait(for: old)
+        }
         try Files.remove(switchSocket)
         try startSwitch()
     }
@@ -115,20 +116,8 @@ final class PrivateHost: Sendable {
         try launch(name, ["/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, directory] + arguments)
     }
 
-    /// Foundation's `Process` notices an end only when all descendants have ended too; guests outlive their libvirtd.
     private func spawn(_ arguments: [String]) throws -> pid_t {
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        for descriptor in Int32(0)...2 { posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0) }
-        var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        let variables = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C"]
-        var environment: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) } + [nil]
-        defer { for pointer in vector + environment { free(pointer) } }
-        var pid = pid_t()
-        let failure = posix_spawn(&pid, arguments[0], &actions, nil, &vector, &environment)
-        guard failure == 0 else { throw ResourceError.internalError("\(arguments[0]): \(errorText(failure))") }
-        return pid
+        try Spawn.start(arguments, environment: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C"])
     }
 
     private func launch(_ name: String, _ arguments: [String]) throws {
@@ -137,18 +126,10 @@ final class PrivateHost: Sendable {
     }
 
     private func run(_ name: String, _ arguments: [String]) throws {
-        let status = PrivateHost.wait(for: try spawn(arguments))
+        let status = Spawn.wait(for: try spawn(arguments))
         guard status == 0 else {
             throw ResourceError.internalError("\(arguments.joined(separator: " ")) failed with \(status)")
         }
-    }
-
-    @discardableResult
-    private static func wait(for pid: pid_t?) -> Int32 {
-        var status: Int32 = 0
-        guard let pid else { return 0 }
-        while waitpid(pid, &status, 0) < 0, errno == EINTR {}
-        return status
     }
 
     private func wait(for path: String) async throws {
@@ -166,7 +147,7 @@ final class PrivateHost: Sendable {
             for name in try Files.list(directory + "/run/qemu") where name.hasSuffix(".pid") {
                 if let pid = try emulatorPID(String(name.dropLast(4))) { kill(pid, SIGKILL) }
             }
-            for pid in pids { PrivateHost.wait(for: pid) }
+            for pid in pids { Spawn.wait(for: pid) }
             try Files.removeTree(directory)
         } catch { print("could not remove the private host: \(error)") }
     }

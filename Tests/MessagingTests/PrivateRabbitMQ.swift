@@ -1,3 +1,4 @@
+import Commands
 import Foundation
 import Kernel
 import Messaging
@@ -77,7 +78,7 @@ final class PrivateRabbitMQ: Sendable {
     private func end() {
         guard let node = process.withLock({ $0.take() }) else { return }
         Foundation.kill(node, SIGKILL)
-        waitpid(node, nil, 0)
+        Spawn.wait(for: node)
     }
 
     /// Removes everything that the stopped node had stored.
@@ -88,32 +89,17 @@ final class PrivateRabbitMQ: Sendable {
         do {
             let epmd = try PrivateRabbitMQ.spawn(
                 ["/usr/bin/epmd", "-port", String(epmdPort), "-kill"], ["HOME": directory], in: directory)
-            waitpid(epmd, nil, 0)
+            Spawn.wait(for: epmd)
             try FileManager.default.removeItem(atPath: directory)
         } catch { print("could not remove the private RabbitMQ: \(error)") }
     }
 
-    /// Starts a process that has none of this one's descriptors. (Foundation's `Process` notices the end of a child by
-    /// a descriptor that whatever the child started keeps open.)
     private static func spawn(
         _ arguments: [String], _ environment: [String: String], in directory: String
     ) throws -> pid_t {
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        for descriptor in 0...2 as ClosedRange<Int32> {
-            posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0)
-        }
-        for descriptor in 3..<1024 as Range<Int32> { posix_spawn_file_actions_addclose(&actions, descriptor) }
         // A dying node writes its dumps where it runs.
-        let arguments = ["/usr/bin/env", "--chdir=\(directory)"] + arguments
-        let argv = arguments.map { strdup($0) } + [nil]
-        let envp = environment.map { strdup("\($0)=\($1)") } + [nil]
-        defer { for text in argv + envp { free(text) } }
-        var pid = pid_t()
-        let status = posix_spawn(&pid, arguments[0], &actions, nil, argv, envp)
-        guard status == 0 else { throw ResourceError.internalError("\(arguments[0]): \(String(cString: strerror(status)))") }
-        return pid
+        try Spawn.start(
+            ["/usr/bin/env", "--chdir=\(directory)"] + arguments, environment: environment.map { "\($0)=\($1)" })
     }
 
     private static func connects(_ port: Int) -> Bool {

@@ -1,3 +1,4 @@
+import Commands
 import Foundation
 import Kernel
 
@@ -78,53 +79,15 @@ struct Launch: Sendable {
         return identity
     }
 
-    /// POSIX_SPAWN_SETSID, a GNU extension that the imported headers hide.
-    private static let newSession: Int32 = 0x80
-
     static func spawn(
         _ arguments: [String], _ environment: [String: String], output: Int32
     ) throws -> Int32 {
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_adddup2(&actions, output, 1)
-        posix_spawn_file_actions_adddup2(&actions, output, 2)
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        var none = sigset_t()
-        sigemptyset(&none)
-        var all = sigset_t()
-        sigfillset(&all)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setsigdefault(&attributes, &all)
-        let flags = Launch.newSession | Int32(POSIX_SPAWN_SETSIGMASK) | Int32(POSIX_SPAWN_SETSIGDEF)
-        posix_spawnattr_setflags(&attributes, Int16(flags))
-
-        keepDescriptors()
-        var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        var envp: [UnsafeMutablePointer<CChar>?] = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
-        defer { for text in argv + envp { free(text) } }
-        var pid: pid_t = 0
-        let result = posix_spawn(&pid, arguments[0], &actions, &attributes, &argv, &envp)
-        guard result == 0 else {
-            throw CloudError("cannot start \(arguments[0]): \(String(cString: strerror(result)))")
-        }
-        return pid
-    }
-}
-
-extension Launch {
-    /// No file but the three standard ones passes to a child.
-    private static func keepDescriptors() {
-        guard let directory = opendir("/proc/self/fd") else { return }
-        defer { closedir(directory) }
-        while let entry = readdir(directory) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if let descriptor = Int32(name), descriptor > 2 { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) }
+        do {
+            return try Spawn.start(
+                arguments, environment: environment.map { "\($0.key)=\($0.value)" },
+                descriptors: [nil, output, output], group: .session)
+        } catch let error as CommandError {
+            throw CloudError("cannot start \(arguments[0]): \(error.output)")
         }
     }
 }

@@ -1,6 +1,8 @@
 #ifndef CLINUX_H
 #define CLINUX_H
 
+#include <spawn.h>
+
 /* Calls of Linux that the C library declares only with _GNU_SOURCE, which Swift's importer does not define. */
 
 /* Moves the calling thread into a new network namespace; -1 and errno when that fails. */
@@ -8,6 +10,9 @@ int clinux_unshare_network(void);
 
 /* The calling thread's id, as /proc and the kernel know it. */
 int clinux_thread_id(void);
+
+/* The started process closes every descriptor from this one on. */
+int clinux_spawn_closefrom(posix_spawn_file_actions_t *actions, int from);
 
 /* Opens a file for reading past the page cache; -1 and errno where the file system cannot do that. */
 int clinux_open_direct(const char *path);
