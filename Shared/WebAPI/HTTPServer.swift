@@ -15,12 +15,17 @@ package struct HTTPServer: Service {
     private let ready: @Sendable () async throws -> Void
     private let metrics: Metrics
     private let log: Logger
+    private let idle: Duration
 
-    /// - Parameter ready: throws with words for the operator while the service cannot do its work.
+    /// - Parameters:
+    ///   - idle: after this long without a request or an answer under way a connection is closed. Longer than clients
+    ///     keep theirs for the next request (60 s in the services' own).
+    ///   - ready: throws with words for the operator while the service cannot do its work.
     package init(
-        api: API, host: String, port: Int, metrics: Metrics, log: Logger,
+        api: API, host: String, port: Int, metrics: Metrics, log: Logger, idle: Duration = .seconds(120),
         ready: @escaping @Sendable () async throws -> Void
     ) {
+        self.idle = idle
         self.api = api
         self.host = host
         self.port = port
@@ -32,6 +37,7 @@ package struct HTTPServer: Service {
     package func run() async throws {
         let application = Application(
             responder: Responder(api: api, ready: ready, metrics: metrics),
+            server: .http1(configuration: .init(idleTimeout: .nanoseconds(idle.microseconds * 1000))),
             configuration: .init(address: .hostname(host, port: port), serverName: nil, backlog: 1024), logger: quiet)
         try await application.run()
     }

@@ -58,12 +58,14 @@ import WebAPI
 
     private static func freePort() -> Int { 21_000 + SystemRandom().below(20_000) }
 
-    private func serving(_ body: @escaping @Sendable (ImageFixture, Int) async throws -> Void) async throws {
+    private func serving(
+        idle: Duration = .seconds(120), _ body: @escaping @Sendable (ImageFixture, Int) async throws -> Void
+    ) async throws {
         try await ImageFixture.with { cloud in
             let port = ImageHTTPTests.freePort()
             let server = HTTPServer(
                 api: cloud.api, host: "127.0.0.1", port: port, metrics: Metrics(),
-                log: Telemetry.logger(service: "test", level: "critical"), ready: {})
+                log: Telemetry.logger(service: "test", level: "critical"), idle: idle, ready: {})
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { try await server.run() }
                 group.addTask { try await body(cloud, port) }
@@ -114,6 +116,15 @@ import WebAPI
             for _ in 0..<200 where !cloud.stored.isEmpty { try await SystemTime().sleep(for: .milliseconds(5)) }
             #expect(cloud.stored.isEmpty)
             #expect(try await cloud.upload(id, [1]).status == 204)
+        }
+    }
+
+    @Test(.timeLimit(.minutes(10))) func aClientThatSaysNothingLosesItsConnection() async throws {
+        try await serving(idle: .milliseconds(300)) { _, port in
+            let client = try await Socket(port: port)
+            #expect(try await client.send(Array("GET /v2/images HTTP/1.1\r\nHost: ".utf8)))
+            // Ends when the server closes.
+            #expect(try await client.receive().isEmpty)
         }
     }
 
