@@ -130,6 +130,7 @@ import Testing
             case "POST /compute/v2.1/servers": return .json(202, ["server": ["id": .string(id), "adminPass": "x"]])
             case "GET /compute/v2.1/flavors/detail": return .json(200, ["flavors": [["id": "1", "name": "m1.nano"]]])
             case "GET /image/v2/images?name=guest": return .json(200, ["images": [["id": "img", "name": "guest"]]])
+            case "GET /compute/v2.1/os-server-groups": return .json(200, ["server_groups": [["id": "g-id", "name": "g"]]])
             default:
                 let count = polls.withLock { count in
                     count += 1
@@ -150,8 +151,58 @@ import Testing
         #expect(
             body == [
                 "server": ["name": "web", "flavorRef": "1", "imageRef": "img", "networks": "auto", "key_name": "k", "metadata": ["a": "b"]],
-                "os:scheduler_hints": ["group": "g"],
+                "os:scheduler_hints": ["group": "g-id"],
             ])
+    }
+
+    private static let refused: JSONValue = [
+        "result": "rejected", "fits": 0, "dry_run": true, "message": "No valid host was found. It would fit with 2 vCPU less (2 instead of 4).",
+        "filters": [["name": "ResourceFilter", "hosts_before": 3, "hosts_after": 0, "reasons": ["not enough VCPU": 3]]],
+    ]
+
+    @Test func aDryRunAsksAndCreatesNothing() async throws {
+        let places: JSONValue = [
+            "result": "scheduled", "dry_run": true, "host": "h1", "fits": 7, "filters": [["name": "ComputeFilter", "hosts_before": 3, "hosts_after": 2, "reasons": ["not in service": 1]]],
+            "operator": [["host": "h2", "filter": "ComputeFilter", "reason": "the compute service is disabled"]],
+            "servers": [["result": "scheduled", "host": "h1"], ["result": "scheduled", "host": "h1"], ["result": "scheduled", "host": "h3"]],
+        ]
+        let answer = Mutex(places)
+        let tool = try CommandLineTool { request in
+            request.path == "/compute/v2.1/os-wolke-scheduling" ? .json(200, ["scheduling": answer.withLock { $0 }]) : .json(500, [:])
+        }
+        let id = "22222222-2222-4222-8222-222222222222"
+        let command = "server create web --flavor \(id) --image \(id) --count 3 --dry-run"
+        let found = try await tool.run(command)
+        #expect(found.status == 0, "\(found)")
+        #expect(found.output.hasPrefix("It would go to h1. 7 like it would fit now. Nothing is claimed.\nOf 3 servers all would find a host: 2 on h1, 1 on h3.\n"))
+        #expect(found.output.contains("h2    ComputeFilter  the compute service is disabled"))
+        answer.withLock { $0 = CommandTests.refused }
+        let refused = try await tool.run(command)
+        #expect(refused.status == 1)
+        #expect(refused.output.hasPrefix("No valid host was found. It would fit with 2 vCPU less (2 instead of 4).\n"))
+        #expect(refused.output.contains("ResourceFilter  0           3 × not enough VCPU"))
+        #expect(try JSONValue.parse(try await tool.run(command + " -o json").output)["fits"] == 0)
+        #expect(!tool.server.requests.contains { $0.method == "POST" && $0.path.hasSuffix("/servers") })
+    }
+
+    @Test func whyHasTheSchedulersRecord() async throws {
+        let id = "22222222-2222-4222-8222-222222222222"
+        var record = CommandTests.refused.objectValue ?? [:]
+        record["dry_run"] = nil
+        record["created_at"] = "2026-01-01T00:00:00Z"
+        let then = JSONValue.object(record)
+        let tool = try CommandLineTool { request in
+            switch request.path {
+            case "/compute/v2.1/servers/\(id)": .json(200, ["server": ["id": .string(id), "name": "web", "status": "ERROR"]])
+            case "/compute/v2.1/servers/\(id)/os-wolke-scheduling":
+                .json(200, ["scheduling": [then], "now": ["result": "scheduled", "fits": 1, "dry_run": true]])
+            default: .json(200, ["instanceActions": []])
+            }
+        }
+        let why = try await tool.run("server why \(id)")
+        #expect(why.output.hasPrefix("Server web is ERROR.\n\nThe scheduler's decision of 2026-01-01T00:00:00Z: No valid host was found."), "\(why)")
+        #expect(why.output.contains("Asked now: There is a host for it. One like it would fit now. Nothing is claimed."))
+        #expect(try JSONValue.parse(try await tool.run("server why \(id) -o json").output)["scheduling"] != nil)
     }
 
     @Test func aServerThatFailsSaysWhy() async throws {

@@ -23,6 +23,7 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         var domains: [String: [String: Domain]] = [:]
         var addresses = 10
         var rejection: JSONValue?
+        var trial: @Sendable (JSONValue) -> JSONValue = { _ in ["result": "scheduled", "host": "host-2", "fits": 4] }
         var failsOnHost: String?
         var silentHosts: Set<String> = []
         var received: [JSONValue] = []
@@ -44,6 +45,8 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
     // MARK: settings
 
     func reject(_ answer: JSONValue?) { state.withLock { $0.rejection = answer } }
+    /// Answers each of several requests that are tried.
+    func tryOut(_ answer: @escaping @Sendable (JSONValue) -> JSONValue) { state.withLock { $0.trial = answer } }
     /// Hosts refuse to start servers, for good, with these words.
     func failOnHost(_ error: String?) { state.withLock { $0.failsOnHost = error } }
     func silence(_ host: String) { _ = state.withLock { $0.silentHosts.insert(host) } }
@@ -54,7 +57,11 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
     // MARK: scheduler
 
     func schedule(_ request: JSONValue, operation: UUID128) async throws -> JSONValue {
-        try await probe.effect("schedule") {
+        if let requests = request["requests"]?.arrayValue {
+            state.withLock { $0.received.append(request) }
+            return ["answers": .array(requests.map { state.withLock { $0.trial }($0) }), "capacity": [:]]
+        }
+        return try await probe.effect("schedule") {
             if let rejection = state.withLock({ $0.rejection }) { return rejection }
             let consumer = request["consumer_id"]?.stringValue ?? ""
             let resources = request["resources"]?.objectValue ?? [:]

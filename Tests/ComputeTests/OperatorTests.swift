@@ -189,6 +189,57 @@ import WebAPI
         }
     }
 
+    @Test func whatFindsNoHostHearsWhatWouldFit() async throws {
+        try await TestCloud.with { cloud in
+            cloud.cloud.reject(["result": "rejected", "message": "No valid host was found.", "nearest": [:], "operator": [], "filters": []])
+            cloud.cloud.tryOut { request in
+                let memory = request["resources"]?["MEMORY_MB"]?.intValue ?? 0
+                return memory <= 512 ? ["result": "scheduled", "host": "secret", "fits": 3] : ["result": "rejected", "fits": 0]
+            }
+            let answer = try await cloud.call("POST", "/v2.1/os-wolke-scheduling", TestCloud.body(["flavorRef": "2"]))
+            let nearest = answer.json["scheduling"]?["nearest"]?["flavors"]?.arrayValue ?? []
+            #expect(!nearest.isEmpty && nearest.allSatisfy { $0["fits"] == 3 }, "\(answer.json)")
+            #expect(answer.json["scheduling"]?["message"]?.stringValue?.contains("would fit 3 times") == true)
+            let id = try await cloud.createServer(["flavorRef": "2"])
+            _ = try await cloud.database.write { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO scheduling_explanations (consumer_id, operation_id, answer, explanation, created_at)
+                    VALUES (\(id), \(id), '{}', '{"result": "rejected", "filters": [], "operator": [{"host": "secret"}]}', now())
+                    """)
+            }
+            let why = try await cloud.call("GET", "/v2.1/servers/\(id)/os-wolke-scheduling")
+            #expect(why.json["now"]?["nearest"]?["flavors"]?.arrayValue?.isEmpty == false, "\(why.json)")
+            #expect(!why.json.description.contains("secret"))
+            #expect(why.json["now"]?["operator"] == nil)
+        }
+    }
+
+    @Test func severalAreTriedTogether() async throws {
+        try await TestCloud.with { cloud in
+            let answer = try await cloud.call("POST", "/v2.1/os-wolke-scheduling", TestCloud.body(["min_count": 2, "max_count": 2]), as: "admin")
+            #expect(answer.json["scheduling"]?["servers"]?.arrayValue?.map { $0["host"] } == ["host-2", "host-2"], "\(answer.json)")
+            #expect(cloud.cloud.received.last?["together"] == true)
+        }
+    }
+
+    @Test func aHostThatWouldFail() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            let path = "/v2.1/os-wolke-scheduling/host-failure"
+            let answer = try await cloud.call("POST", path, ["host": "host-1"], as: "admin")
+            let failure = try #require(answer.json["host_failure"], "\(answer.json)")
+            #expect(failure["servers"]?.arrayValue?.map { $0["id"] } == [.string(id)])
+            #expect(failure["servers"]?.arrayValue?.first?["host"] == "host-2")
+            let asked = try #require(cloud.cloud.received.last { $0["requests"] != nil })
+            #expect(asked["exclude_hosts"] == ["host-1"])
+            #expect(asked["together"] == true)
+            #expect(try await cloud.call("POST", path, ["host": "host-9"], as: "admin").status == 404)
+            #expect(try await cloud.call("POST", path, ["host": "host-1"]).status == 403)
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
+        }
+    }
+
     @Test func whatEndedLongAgoIsForgotten() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()

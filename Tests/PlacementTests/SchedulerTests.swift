@@ -3,96 +3,6 @@ import Kernel
 @testable import PlacementCore
 import Testing
 
-/// The rules again, written without regard to speed and without the scheduler's code.
-private enum Oracle {
-    static func admits(_ host: HostState, _ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> Bool {
-        if host.outage != nil { return false }
-        if let zone = request.zone, zone != host.zone { return false }
-        if let name = request.host, name != host.name { return false }
-        if request.excludedHosts.contains(host.name) { return false }
-        for trait in request.requiredTraits where !host.traits.contains(trait) { return false }
-        for trait in request.forbiddenTraits where host.traits.contains(trait) { return false }
-        if let wanted = request.architecture, let has = host.architecture, has != wanted { return false }
-        let metadata = host.aggregates.compactMap { fleet.aggregates[$0]?.metadata }
-        for (name, value) in request.aggregateMetadata where !metadata.contains(where: { $0[name] == value }) { return false }
-        let tenants = metadata.compactMap { $0["filter_tenant_id"] }
-        if !tenants.isEmpty, !tenants.contains(where: { $0.split(separator: ",").contains(Substring(request.projectID)) }) { return false }
-        if !request.sameHost.isEmpty, !around.same.contains(host.id) { return false }
-        if around.different.contains(host.id) { return false }
-        if let group = request.group {
-            let here = around.members[host.id] ?? 0
-            if group.policy == .affinity, !around.members.isEmpty, here == 0 { return false }
-            if group.policy == .antiAffinity, here >= group.maxPerHost { return false }
-        }
-        return request.resources.allSatisfy { need in
-            guard let inventory = host.inventories[need.resourceClass] else { return false }
-            let limit = Double(inventory.total - inventory.reserved) * inventory.allocationRatio
-            return need.amount >= inventory.minUnit && need.amount <= inventory.maxUnit && need.amount % inventory.stepSize == 0
-                && Double(need.amount + (host.used[need.resourceClass] ?? 0)) <= limit
-        }
-    }
-}
-
-/// Fleets and requests by chance, small enough that every rule matters often.
-private struct Dice {
-    let random: SeededRandom
-
-    func pick<Value>(_ values: [Value]) -> Value { values[random.below(values.count)] }
-    func chance(_ percent: Int) -> Bool { random.below(100) < percent }
-    func some<Value>(_ values: [Value], _ percent: Int) -> [Value] { values.filter { _ in chance(percent) } }
-
-    func fleet(_ hosts: Int) -> Fleet {
-        let aggregates = (1...3).map { id in
-            HostAggregate(id: id, metadata: chance(40) ? ["ssd": pick(["true", "false"])] : chance(30) ? ["filter_tenant_id": pick(["p1", "p1,p2", "p2"])] : [:])
-        }
-        let states = (0..<hosts).map { number in
-            var inventories: [String: Inventory] = [:]
-            var used: [String: Int] = [:]
-            for (name, total) in [("VCPU", 8), ("MEMORY_MB", 4096), ("DISK_GB", 50), ("VGPU", 2)] where name != "VGPU" || chance(30) {
-                inventories[name] = Inventory(
-                    total: total, reserved: chance(20) ? total / 4 : 0, minUnit: 1, maxUnit: chance(20) ? max(1, total / 2) : total,
-                    stepSize: chance(10) ? 2 : 1, allocationRatio: pick([1, 1, 1.5, 4]))
-                used[name] = random.below(total + total / 4)
-            }
-            return HostState(
-                id: random.uuid(), name: "h\(number)", outage: chance(10) ? pick([.disabled, .forcedDown, .silent]) : nil,
-                zone: pick(["nova", "nova", "az2"]), aggregates: some([1, 2, 3], 25),
-                traits: Set(some(["HW_CPU_X86_AVX", "HW_CPU_X86_AVX2", "CUSTOM_A"], 60)),
-                architecture: pick([nil, "x86_64", "x86_64", "aarch64"]), inventories: inventories, used: used)
-        }
-        return Fleet(states, aggregates: aggregates)
-    }
-
-    func request(_ fleet: Fleet) -> (SchedulingRequest, Surroundings) {
-        var request = SchedulingRequest()
-        var around = Surroundings()
-        request.projectID = pick(["p1", "p2", "p3"])
-        request.resources = [ResourceAmount("DISK_GB", 1 + random.below(40)), ResourceAmount("MEMORY_MB", 1 + random.below(3000)), ResourceAmount("VCPU", 1 + random.below(8))]
-        if chance(15) { request.resources.append(ResourceAmount("VGPU", 1)) }
-        if chance(30) { request.zone = pick(["nova", "az2", "az3"]) }
-        if chance(10) { request.host = "h\(random.below(fleet.hosts.count + 1))" }
-        request.requiredTraits = Set(some(["HW_CPU_X86_AVX", "CUSTOM_A"], 20))
-        request.forbiddenTraits = Set(some(["HW_CPU_X86_AVX2"], 10)).subtracting(request.requiredTraits)
-        if chance(20) { request.architecture = pick(["x86_64", "aarch64"]) }
-        if chance(15) { request.aggregateMetadata = ["ssd": "true"] }
-        request.excludedHosts = Set(some(fleet.hosts.map(\.name), 5))
-        let few = some(fleet.hosts.map(\.id), 15)
-        if chance(40) {
-            request.group = .init(id: "g", policy: pick([.affinity, .antiAffinity, .softAffinity, .softAntiAffinity]), maxPerHost: pick([1, 1, 2]))
-            for id in few { around.members[id] = 1 + random.below(2) }
-        }
-        if chance(10) {
-            request.sameHost = [random.uuid()]
-            around.same = Set(few)
-        }
-        if chance(15) {
-            request.differentHost = [random.uuid()]
-            around.different = Set(some(fleet.hosts.map(\.id), 20))
-        }
-        return (request, around)
-    }
-}
-
 @Suite struct SchedulerTests {
     @Test(arguments: 1...4) func aHostIsFoundIfAndOnlyIfThereIsOne(_ seed: Int) {
         let dice = Dice(random: SeededRandom(seed: UInt64(seed)))
@@ -116,6 +26,65 @@ private struct Dice {
             }
         }
         #expect(found > 100)
+    }
+
+    /// Every filter refuses and passes hosts in these fleets and requests, so that the test above is about all of them.
+    @Test func chanceReachesEveryFilter() {
+        let dice = Dice(random: SeededRandom(seed: 11))
+        var refused: [HostFilter: Int] = [:]
+        var passed: [HostFilter: Int] = [:]
+        for _ in 0..<60 {
+            let fleet = dice.fleet(12)
+            for _ in 0..<20 {
+                let (request, around) = dice.request(fleet)
+                let inquiry = fleet.inquiry(request, around)
+                for filter in HostFilter.allCases where filter.isAsked(request) {
+                    for place in fleet.hosts.indices {
+                        if filter.passes(fleet, place, inquiry) { passed[filter, default: 0] += 1 } else { refused[filter, default: 0] += 1 }
+                    }
+                }
+            }
+        }
+        for filter in HostFilter.allCases {
+            #expect(refused[filter] ?? 0 > 100, "\(filter) refuses")
+            #expect(passed[filter] ?? 0 > 20, "\(filter) passes")
+        }
+    }
+
+    /// What is said to be the nearest fit does fit.
+    @Test func theNearestFits() {
+        var (amounts, zones, filters) = (0, 0, 0)
+        for seed in 1...30 {
+            let dice = Dice(random: SeededRandom(seed: UInt64(seed)))
+            for _ in 0..<60 {
+                let fleet = dice.fleet(dice.pick([1, 3, 8]))
+                let (request, around) = dice.request(fleet)
+                guard let nearest = Explanation(fleet, request, around).nearest else { continue }
+                func admitted(_ request: SchedulingRequest, _ around: Surroundings) -> Int {
+                    fleet.hosts.filter { Oracle.admits($0, fleet, request, around) }.count
+                }
+                if !nearest.resources.isEmpty {
+                    var less = request
+                    less.resources = nearest.resources
+                    #expect(admitted(less, around) > 0)
+                    #expect(zip(nearest.resources, request.resources).contains { $0.amount < $1.amount })
+                    amounts += 1
+                }
+                for (zone, room) in nearest.zones {
+                    var elsewhere = request
+                    elsewhere.zone = zone
+                    #expect(admitted(elsewhere, around) > 0)
+                    if request.group == nil { #expect(Scheduler.room(fleet, elsewhere, around) == room) }
+                    zones += 1
+                }
+                for filter in nearest.without {
+                    let (freer, about) = Oracle.without(filter, request, around)
+                    #expect(admitted(freer, about) > 0, "\(filter)")
+                    filters += 1
+                }
+            }
+        }
+        #expect(amounts > 20 && zones > 5 && filters > 20)
     }
 
     private func checkPreference(
@@ -188,8 +157,9 @@ private struct Dice {
         #expect(explanation.steps.map { [$0.before, $0.after] } == [[3, 2], [2, 1], [1, 1], [1, 0]])
         let shown = explanation.message(request) + explanation.filtersDocument.description
         #expect(!shown.contains("secret"))
-        #expect(shown.contains("3 of 10 VCPU"))
-        #expect(shown.contains("Without availability zone nova it would fit"))
+        #expect(shown.contains("It would fit with 7 vCPU less (3 instead of 10)."))
+        #expect(shown.contains("Availability zone az2 has room for 6."))
+        #expect(explanation.nearestDocument["availability_zones"] == ["az2": 6])
         #expect(explanation.operatorDocument.description.contains("needs 10 VCPU, 3 of 4 free"))
         #expect(explanation.notes.map(\.host) == ["secret-1", "secret-3", "secret-2"])
     }

@@ -175,6 +175,59 @@ import Testing
         }
     }
 
+    private func trial(_ bench: PlacementBench, _ requests: [JSONValue], _ members: JSONObject = [:]) async throws -> JSONValue {
+        var body: JSONObject = ["dry_run": true, "together": true, "requests": .array(requests)]
+        for member in members.members { body[member.name] = member.value }
+        return try await bench.placement.schedule(.object(body))
+    }
+
+    @Test func severalAreTriedTogetherOrAlone() async throws {
+        try await PlacementBench.with { bench in
+            for number in 0..<2 { try await bench.addHost("h\(number)", cpus: 4) }
+            let requests = (0..<5).map { _ in wanted(cpus: 2) }
+            let together = try await trial(bench, requests)
+            #expect(together["answers"]?.arrayValue?.map { $0["result"] } == ["scheduled", "scheduled", "scheduled", "scheduled", "rejected"])
+            #expect(together["answers"]?.arrayValue?.last?["filters"]?.arrayValue?.isEmpty == false)
+            #expect(together["capacity"]?["before"]?["resources"]?["VCPU"] == ["capacity": 8, "free": 8])
+            #expect(together["capacity"]?["after"]?["resources"]?["VCPU"] == ["capacity": 8, "free": 0])
+            let alone = try await trial(bench, requests, ["together": false])
+            #expect(alone["answers"]?.arrayValue?.allSatisfy { $0["fits"] == 4 } == true)
+            let fewer = try await trial(bench, requests, ["exclude_hosts": ["h0"]])
+            #expect(fewer["answers"]?.arrayValue?.filter { $0["host"] == "h1" }.count == 2)
+            #expect(fewer["capacity"]?["after"]?["hosts"] == 1)
+            #expect(try await bench.count("allocations") + bench.count("scheduling_explanations") == 0)
+            for bad in [["dry_run": false], ["requests": "all"], ["requests": [["resources": []]]]] as [JSONObject] {
+                await #expect(throws: ResourceError.self) { try await trial(bench, requests, bad) }
+            }
+        }
+    }
+
+    /// Whoever moves is not where it was: a group that must be together finds another host together.
+    @Test func aGroupLeavesItsHostTogether() async throws {
+        try await PlacementBench.with { bench in
+            for number in 0..<3 { try await bench.addHost("h\(number)", cpus: 4) }
+            let consumers = (0..<3).map { _ in SystemRandom().uuid() }
+            func requests(_ policy: String) -> [JSONValue] {
+                consumers.map {
+                    wanted($0, with: ["group": ["id": "g", "policy": .string(policy), "rules": [:], "members": JSONValue(consumers.map(\.description))]])
+                }
+            }
+            var host: String?
+            for request in requests("affinity") { host = try await bench.placement.schedule(request)["host"]?.stringValue }
+            let failed = try #require(host)
+            let together = try await trial(bench, requests("affinity"), ["exclude_hosts": [.string(failed)]])
+            let hosts = Set(together["answers"]?.arrayValue?.map { $0["host"]?.stringValue } ?? [])
+            #expect(hosts.count == 1 && !hosts.contains(failed) && !hosts.contains(nil), "\(together)")
+            let apart = try await trial(bench, requests("anti-affinity"), ["exclude_hosts": [.string(failed)]])
+            #expect(apart["answers"]?.arrayValue?.filter { $0["result"] == "scheduled" }.count == 2)
+            // The first must be where the last goes, so it has to wait for it.
+            let follower = wanted(consumers[0], with: ["same_host": [.string(consumers[1].description)]])
+            let pair = try await trial(bench, [follower, wanted(consumers[1])], ["exclude_hosts": [.string(failed)]])
+            #expect(Set(pair["answers"]?.arrayValue?.map { $0["host"]?.stringValue } ?? [nil]).count == 1)
+            #expect(pair["answers"]?.arrayValue?.first?["result"] == "scheduled")
+        }
+    }
+
     @Test func explanationsAreKept() async throws {
         try await PlacementBench.with { bench in
             try await bench.addHost("h1")

@@ -92,6 +92,7 @@ struct CloudCommand: AsyncParsableCommand {
             let time = SystemTime()
             let begun = time.monotonicNanoseconds()
             let supervisor = SupervisorRecord.running(layout)
+            try await FleetProcess.running(layout)?.stop()
             if let supervisor {
                 print("Stopping the cloud in \(layout.state)")
                 supervisor.process.signal(SIGTERM)

@@ -40,6 +40,9 @@ struct CloudLayout: Sendable, Hashable {
     /// There while network devices and namespaces with this cloud's names are this cloud's: another cloud may have the
     /// same offset, and must not lose them to this one's end.
     var devicesMark: String { run + "/devices" }
+    var fleetRecord: String { run + "/simulated-hosts.json" }
+    /// A file with the name of a simulated host, younger than some seconds, makes that host silent.
+    var silencedHosts: String { run + "/silenced-hosts" }
     /// There while an operator keeps a part from running.
     func heldMark(_ part: String) -> String { "\(run)/held-\(part)" }
 

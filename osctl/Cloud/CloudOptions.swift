@@ -75,13 +75,16 @@ struct SupervisorRecord: Sendable {
 
     static func write(_ layout: CloudLayout) throws {
         guard let own = ProcessIdentity.current(getpid()) else { throw CloudError("cannot read /proc; is it mounted?") }
-        try Machine.write(
-            layout.supervisorRecord,
-            JSONValue.object(["pid": JSONValue(Int(own.pid)), "start_ticks": .string(String(own.startTicks))]).description + "\n")
+        try Machine.write(layout.supervisorRecord, own.document + "\n")
     }
 }
 
 extension ProcessIdentity {
+    /// As it is written down.
+    var document: String {
+        JSONValue.object(["pid": JSONValue(Int(pid)), "start_ticks": .string(String(startTicks))]).description
+    }
+
     init?(json text: String) {
         do {
             self.init(json: try JSONValue.parse(text))

@@ -1,27 +1,45 @@
 import Glibc
 import Kernel
 
-/// The process that plays the simulated hosts.
+/// The process that plays the simulated hosts; at most one in a cloud.
 struct FleetProcess: Sendable {
-    let log: String
+    let layout: CloudLayout
     private let process: ProcessIdentity
 
-    static func start(layout: CloudLayout, arguments: [String]) throws -> FleetProcess {
+    var log: String { FleetProcess.log(layout) }
+
+    private static func log(_ layout: CloudLayout) -> String { layout.log + "/simulated-hosts.log" }
+
+    /// The one of an earlier command; nil when none runs.
+    static func running(_ layout: CloudLayout) -> FleetProcess? {
+        guard let text = Machine.readText(layout.fleetRecord), let process = ProcessIdentity(json: text), process.isRunning
+        else { return nil }
+        return FleetProcess(layout: layout, process: process)
+    }
+
+    /// Starts it in the place of an earlier one: hosts of memory learn from the plane what they run.
+    static func start(layout: CloudLayout, arguments: [String]) async throws -> FleetProcess {
+        try await running(layout)?.stop()
+        try Machine.makeDirectory(layout.silencedHosts)
         let program = try Machine.executablePath()
         let directory = program[..<(program.lastIndex(of: "/") ?? program.startIndex)]
-        let log = layout.log + "/simulated-hosts.log"
         var environment = Machine.environment.filter { $0.key.hasPrefix("WOLKE_") }
         environment["PATH"] = Tool.searchPath
         environment["WOLKE_AGENT_HEARTBEAT_INTERVAL"] = "10s"
         let launch = Launch(
             arguments: [
                 "\(directory)/wolke-compute-agent", "simulate", "--config", layout.configuration, "--southbound",
-                "unix:" + layout.southboundSocket,
-            ] + arguments, environment: environment, output: log)
-        return FleetProcess(log: log, process: try launch.spawn())
+                "unix:" + layout.southboundSocket, "--silenced", layout.silencedHosts,
+            ] + arguments, environment: environment, output: log(layout))
+        let fleet = FleetProcess(layout: layout, process: try launch.spawn())
+        try Machine.write(layout.fleetRecord, fleet.process.document + "\n")
+        return fleet
     }
 
     var isRunning: Bool { process.isRunning }
 
-    func stop() { if process.isRunning { kill(process.pid, SIGTERM) } }
+    func stop() async throws {
+        try await process.stop(SIGTERM, grace: .seconds(10), SystemTime())
+        unlink(layout.fleetRecord)
+    }
 }

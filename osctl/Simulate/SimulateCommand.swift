@@ -6,19 +6,45 @@ import JSON
 import Kernel
 import Settings
 
-/// `osctl simulate`: servers on a fleet of simulated hosts, through the real plane.
-struct SimulateCommand: AsyncParsableCommand {
+/// `osctl simulate`: rehearsals with simulated hosts, through the real plane.
+struct SimulateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "simulate",
+        commandName: "simulate", abstract: "Rehearse with simulated hosts and this cloud's real plane.",
+        subcommands: [SimulateServers.self, HostFailureCommand.self, EndSimulation.self], defaultSubcommand: SimulateServers.self)
+}
+
+/// Which cloud, and the operator's way into it.
+struct RehearsalOptions: ParsableArguments {
+    @Option(help: "The cloud's state directory (or STATE in the environment).")
+    var state: String = Machine.environment["STATE"] ?? ".state"
+
+    /// - Throws: `CloudError` when no cloud runs there.
+    func open() throws -> (layout: CloudLayout, client: RESTClient, database: Database) {
+        let layout = try CloudOptions.layout(state: state)
+        guard SupervisorRecord.running(layout) != nil else {
+            throw CloudError("no cloud runs in \(layout.state); start it with `make up`, or name its directory with --state")
+        }
+        let secrets = try CloudSecrets.load(layout, Ambient())
+        let settings = try Settings.load(path: layout.configuration, environment: Machine.environment, schema: .common)
+        let database = Database(
+            DatabaseConfiguration(connectionString: settings.requiredSecret("database.url").exposed, connectionsMax: 2))
+        return (layout, DemoCommand.client(layout, user: "admin", password: secrets.admin), database)
+    }
+}
+
+/// `osctl simulate [servers]`: many servers on a fleet of simulated hosts.
+struct SimulateServers: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "servers",
         abstract: "Build many servers on simulated hosts with this cloud's real plane, and report how that went.",
         discussion: """
             Scheduler, database, broker and API are the cloud's own; only the hypervisors and, with ports, their chassis \
             are played by one process. The servers go to an aggregate and availability zone of the simulated hosts, so \
-            nothing of it lands on a real host. Everything is deleted at the end unless --keep is given.
+            nothing of it lands on a real host. Everything is deleted at the end unless --keep is given; then \
+            `osctl simulate end` does that.
             """)
 
-    @Option(help: "The cloud's state directory (or STATE in the environment).")
-    var state: String = Machine.environment["STATE"] ?? ".state"
+    @OptionGroup var cloud: RehearsalOptions
 
     @Option(help: "Hosts to play.")
     var hosts = 100
@@ -51,30 +77,43 @@ struct SimulateCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let layout = try CloudOptions.layout(state: state)
-        guard SupervisorRecord.running(layout) != nil else {
-            throw CloudError("no cloud runs in \(layout.state); start it with `make up`")
-        }
-        let secrets = try CloudSecrets.load(layout, Ambient())
-        let settings = try Settings.load(path: layout.configuration, environment: Machine.environment, schema: .common)
-        let database = Database(
-            DatabaseConfiguration(connectionString: settings.requiredSecret("database.url").exposed, connectionsMax: 2))
+        let (layout, client, database) = try cloud.open()
         defer { database.close() }
         let run = SimulationRun(
-            layout: layout, client: DemoCommand.client(layout, user: "admin", password: secrets.admin), database: database,
-            ambient: Ambient(), plan: self)
-        let fleet = try FleetProcess.start(
+            layout: layout, client: client, database: database, ambient: Ambient(), plan: self)
+        let fleet = try await FleetProcess.start(
             layout: layout,
             arguments: [
                 "--hosts", "\(hosts)", "--prefix", SimulationRun.prefix, "--start-ms", "\(startMs)", "--failures-per-mille",
                 "\(failuresPerMille)",
             ])
-        defer { if !keep { fleet.stop() } }
         let report: SimulationReport
         do { report = try await run.run() } catch {
+            if !keep { try await fleet.stop() }
             throw CloudError("\(DemoCommand.words(error))\nThe simulated hosts' log is \(fleet.log).")
         }
+        if !keep { try await fleet.stop() }
         print(json ? report.document.description : report.text)
+        if keep, !json { print("Servers and hosts are still there: `osctl simulate host-failure HOST` shows what would become of them, `osctl simulate end` removes them.") }
         if !report.isClean { throw ExitCode(1) }
+    }
+}
+
+/// `osctl simulate end`: removes what `--keep` left.
+struct EndSimulation: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "end", abstract: "Delete the simulated servers and hosts that --keep left, and end their process.")
+
+    @OptionGroup var cloud: RehearsalOptions
+
+    func run() async throws {
+        let (layout, client, database) = try cloud.open()
+        defer { database.close() }
+        let plan = try SimulateServers.parse([])
+        do {
+            try await SimulationRun(layout: layout, client: client, database: database, ambient: Ambient(), plan: plan).end()
+        } catch { throw CloudError(DemoCommand.words(error)) }
+        try await FleetProcess.running(layout)?.stop()
+        print("The simulated servers and hosts are gone.")
     }
 }

@@ -13,7 +13,7 @@ struct SimulationRun: Sendable {
     let client: RESTClient
     let database: Database
     let ambient: Ambient
-    let plan: SimulateCommand
+    let plan: SimulateServers
 
     /// - Throws: `CloudError`, `ResourceError`.
     func run() async throws -> SimulationReport {
@@ -39,6 +39,15 @@ struct SimulationRun: Sendable {
             try Inspection.all.flatMap { try $0.findings(connection) }
         }
         return report
+    }
+
+    /// Removes the servers and hosts of an earlier run; the operator's project has the default quota again.
+    func end() async throws {
+        try await deleteServers()
+        if let project = try await client.token().projectID {
+            _ = try await client.delete(.compute, "/os-quota-sets/\(project)", missingIsFine: true)
+        }
+        try await dismiss()
     }
 
     private var seconds: Double { Double(ambient.time.monotonicNanoseconds()) / 1e9 }

@@ -26,8 +26,11 @@ package struct Explanation: Sendable {
     package let passed: Int
 
     package struct Nearest: Sendable {
-        /// Amounts of which one host that passes all other filters has enough, at most what was asked.
+        /// Amounts of which one host that passes all other filters has enough, at most what was asked; empty where no
+        /// such host has something of everything.
         package let resources: [ResourceAmount]
+        /// How many would fit in the availability zones that were not asked for.
+        package let zones: [String: Int]
         /// Filters without any one of which hosts would have passed.
         package let without: [HostFilter]
     }
@@ -89,27 +92,31 @@ package struct Explanation: Sendable {
         let request = inquiry.request
         let asked = HostFilter.allCases.filter { $0.isAsked(request) }
         var without: Set<HostFilter> = []
+        var zones: [String: Int] = [:]
         var closest: (share: Double, place: Int)?
         for place in fleet.hosts.indices {
-            var only: HostFilter?
-            var several = false
-            for filter in asked where !filter.passes(fleet, place, inquiry) {
-                several = only != nil
-                if several { break }
-                only = filter
-            }
-            guard !several, let only else { continue }
+            guard let only = onlyRefusal(asked, fleet, place, inquiry) else { continue }
             without.insert(only)
+            if only == .zone { zones[fleet.hosts[place].zone, default: 0] += Scheduler.room(fleet, place, inquiry) }
             guard only == .resources else { continue }
             let share = request.resources.map { Double(available(fleet.hosts[place], $0)) / Double($0.amount) }.min() ?? 0
-            if share > closest?.share ?? -1 { closest = (share, place) }
+            if share > closest?.share ?? 0 { closest = (share, place) }
         }
         let resources = closest.map { found in
             request.resources.map { ResourceAmount($0.resourceClass, available(fleet.hosts[found.place], $0)) }
         }
         return Nearest(
-            resources: resources ?? [],
-            without: HostFilter.allCases.filter { without.contains($0) && $0 != .resources && $0 != .compute })
+            resources: resources ?? [], zones: zones, without: HostFilter.askedFor.filter { without.contains($0) })
+    }
+
+    /// The one filter that refuses a host; nil where several do.
+    private static func onlyRefusal(_ asked: [HostFilter], _ fleet: Fleet, _ place: Int, _ inquiry: Inquiry) -> HostFilter? {
+        var only: HostFilter?
+        for filter in asked where !filter.passes(fleet, place, inquiry) {
+            if only != nil { return nil }
+            only = filter
+        }
+        return only
     }
 
     /// What one allocation could have of a class, at most what was asked.
@@ -127,15 +134,17 @@ package struct Explanation: Sendable {
         var text = "No valid host was found."
         guard let hosts = steps.first?.before, hosts > 0 else { return text + " There is no host yet." }
         guard let nearest else { return text }
-        if !nearest.resources.isEmpty {
-            let parts = zip(request.resources, nearest.resources).filter { $0.amount > $1.amount }
-                .map { "\($1.amount) of \($0.amount) \($0.resourceClass)" }
-            if !parts.isEmpty { text += " The nearest fit has \(parts.joined(separator: ", "))." }
+        let short = zip(request.resources, nearest.resources).filter { $0.amount > $1.amount }
+        if !short.isEmpty {
+            let less = short.map { ResourceAmount($0.resourceClass, $0.amount - $1.amount).words }
+            let kept = short.map { "\($1.amount) instead of \($0.amount)" }
+            text += " It would fit with \(less.joined(separator: " and ")) less (\(kept.joined(separator: ", ")))."
         }
-        if !nearest.without.isEmpty {
-            let words = nearest.without.map { $0.requirement(request) }
-            text += " Without \(words.joined(separator: ", or without ")) it would fit."
+        for (zone, room) in nearest.zones.sorted(by: { $0.key < $1.key }) {
+            text += " Availability zone \(zone) has room for \(room)."
         }
+        let words = nearest.without.filter { $0 != .zone }.map { $0.requirement(request) }
+        if !words.isEmpty { text += " Without \(words.joined(separator: ", or without ")) it would fit." }
         return text
     }
 
@@ -161,12 +170,28 @@ package struct Explanation: Sendable {
         guard let nearest else { return nil }
         return [
             "resources": .object(JSONObject(nearest.resources.map { ($0.resourceClass, JSONValue($0.amount)) })),
+            "availability_zones": .object(JSONObject(nearest.zones.sorted { $0.key < $1.key }.map { ($0.key, JSONValue($0.value)) })),
             "without": JSONValue(nearest.without.map(\.rawValue)),
         ]
     }
 }
 
+extension ResourceAmount {
+    /// In the tenant's words.
+    var words: String {
+        switch resourceClass {
+        case "VCPU": "\(amount) vCPU"
+        case "MEMORY_MB": "\(amount) MB of memory"
+        case "DISK_GB": "\(amount) GB of disk"
+        default: "\(amount) \(resourceClass)"
+        }
+    }
+}
+
 extension HostFilter {
+    /// Those that are about something which the asker can leave out.
+    static let askedFor = HostFilter.allCases.filter { ![.compute, .isolation, .excluded, .resources].contains($0) }
+
     /// What of the request the filter is about, in the tenant's words.
     func requirement(_ request: SchedulingRequest) -> String {
         switch self {

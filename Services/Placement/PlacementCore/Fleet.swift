@@ -112,6 +112,21 @@ package struct Fleet: Sendable {
 
     // MARK: questions
 
+    /// What hosts in service have and have left, by resource class.
+    ///
+    /// - Parameter excluded: names of hosts that are not counted.
+    package func capacity(without excluded: Set<String>) -> (hosts: Int, classes: [String: (capacity: Int, free: Int)]) {
+        var classes: [String: (capacity: Int, free: Int)] = [:]
+        let counted = hosts.filter { $0.outage == nil && !excluded.contains($0.name) }
+        for host in counted {
+            for (name, inventory) in host.inventories {
+                classes[name, default: (0, 0)].capacity += inventory.capacity
+                classes[name, default: (0, 0)].free += host.free(name)
+            }
+        }
+        return (counted.count, classes)
+    }
+
     /// The request with what has to be looked up but once for all hosts.
     func inquiry(_ request: SchedulingRequest, _ around: Surroundings) -> Inquiry {
         Inquiry(

@@ -50,7 +50,7 @@ package enum HostFilter: String, Sendable, CaseIterable {
         case .image: return image(fleet, place, request)
         case .excluded:
             guard !request.excludedHosts.isEmpty, request.excludedHosts.contains(fleet.hosts[place].name) else { return nil }
-            return Refusal("was tried before", operator: "is excluded by the request")
+            return Refusal("is excluded", operator: "is excluded by the request")
         case .requestedHost:
             guard let name = request.host, fleet.hosts[place].name != name else { return nil }
             return Refusal("not the requested host")

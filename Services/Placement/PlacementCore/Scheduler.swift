@@ -99,19 +99,23 @@ package enum Scheduler {
         var total = 0
         var largest = 0
         for place in fleet.hosts.indices where asked.allSatisfy({ $0.passes(fleet, place, inquiry) }) {
-            var fits = Int(Int32.max)
-            for need in inquiry.needs {
-                guard let column = need.column else { continue }
-                fits = min(fits, fleet.columns[column].free[place] / need.amount)
-            }
-            if let group = request.group, group.policy == .antiAffinity {
-                fits = min(fits, group.maxPerHost - (around.members[fleet.hosts[place].id] ?? 0))
-            }
+            let fits = room(fleet, place, inquiry)
             total += fits
             largest = max(largest, fits)
         }
         // The first member decides where all the others go.
         return request.group?.policy == .affinity ? largest : total
+    }
+
+    /// How many of them one host takes that passes every filter.
+    static func room(_ fleet: Fleet, _ place: Int, _ inquiry: Inquiry) -> Int {
+        var fits = Int(Int32.max)
+        for need in inquiry.needs {
+            guard let column = need.column else { continue }
+            fits = min(fits, fleet.columns[column].free[place] / need.amount)
+        }
+        guard let group = inquiry.request.group, group.policy == .antiAffinity else { return fits }
+        return min(fits, group.maxPerHost - (inquiry.around.members[fleet.hosts[place].id] ?? 0))
     }
 }
 

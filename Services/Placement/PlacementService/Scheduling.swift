@@ -11,7 +11,7 @@ extension Placement {
     private static let hostsNamedMax = 200
 
     /// What came of a request that was placed, or not.
-    private struct Outcome: Sendable {
+    struct Outcome: Sendable {
         var host: HostState?
         var explanation: Explanation
         var room: Int?
@@ -20,8 +20,12 @@ extension Placement {
     /// - Returns: the answer for the asker.
     /// - Throws: 400 for a request that cannot be read.
     package func schedule(_ body: JSONValue) async throws -> JSONValue {
-        let request = try SchedulingRequest(body)
         let started = ambient.time.monotonicNanoseconds()
+        if body["requests"] != nil {
+            let trial = try SchedulingTrial(body)
+            return try await database.read { try dryRun($0, trial, started) }
+        }
+        let request = try SchedulingRequest(body)
         let answer: JSONValue
         if request.dryRun {
             answer = try await database.read { try dryRun($0, request, started) }
@@ -38,7 +42,7 @@ extension Placement {
 
     private func dryRun(_ connection: Connection, _ request: SchedulingRequest, _ started: UInt64) throws -> JSONValue {
         try fleet.refresh(connection, since: started)
-        let around = try surroundings(connection, request)
+        let around = try Neighbourhood(connection, [request]).around(request)
         let random = ambient.random.next()
         let outcome = fleet.withFleet { fleet in
             let place = Scheduler.decide(&fleet, request, around, random: random)
@@ -95,7 +99,7 @@ extension Placement {
             fleet.markStale(given)
         }
         try fleet.refresh(connection)
-        let around = try surroundings(connection, request)
+        let around = try Neighbourhood(connection, [request]).around(request)
         if let answer = try claim(connection, request, around, touched) { return answer }
         // Never refuse because of what is known too late.
         try fleet.refresh(connection, since: started)
@@ -105,43 +109,6 @@ extension Placement {
         let answer = Placement.answer(request, outcome)
         try connection.execute(Placement.record(request, answer, outcome, at: ambient.now))
         return answer
-    }
-
-    /// Where the servers are that the request names. Allocations say it first: before the server's own row does.
-    private func surroundings(_ connection: Connection, _ request: SchedulingRequest) throws -> Surroundings {
-        var around = Surroundings()
-        if let group = request.group {
-            var members = Set(group.members)
-            if let id = UUID128(group.id) {
-                let rows = try connection.query("SELECT id FROM servers WHERE group_id = \(id) AND NOT deleted")
-                members.formUnion(try rows.map { try $0.uuid("id") })
-            }
-            members.remove(request.consumerID)
-            for (_, hosts) in try Placement.hosts(connection, of: Array(members)) {
-                for host in hosts { around.members[host, default: 0] += 1 }
-            }
-        }
-        if !request.sameHost.isEmpty {
-            around.same = Set(try Placement.hosts(connection, of: request.sameHost).values.joined())
-        }
-        if !request.differentHost.isEmpty {
-            around.different = Set(try Placement.hosts(connection, of: request.differentHost).values.joined())
-        }
-        return around
-    }
-
-    private static func hosts(_ connection: Connection, of servers: [UUID128]) throws -> [UUID128: Set<UUID128>] {
-        guard !servers.isEmpty else { return [:] }
-        let rows = try connection.query(
-            """
-            SELECT a.consumer_id AS server, r.id FROM allocations a JOIN resource_providers r ON r.id = a.resource_provider_id
-            WHERE a.consumer_id = ANY(\(servers)::uuid[]) AND r.host IS NOT NULL
-            UNION SELECT s.id, r.id FROM servers s JOIN resource_providers r ON r.host = s.host
-            WHERE s.id = ANY(\(servers)::uuid[]) AND NOT s.deleted
-            """)
-        var hosts: [UUID128: Set<UUID128>] = [:]
-        for row in rows { hosts[try row.uuid("server"), default: []].insert(try row.uuid("id")) }
-        return hosts
     }
 
     // MARK: claim
@@ -220,7 +187,7 @@ extension Placement {
 
     // MARK: answers
 
-    private static func answer(_ request: SchedulingRequest, _ outcome: Outcome) -> JSONValue {
+    static func answer(_ request: SchedulingRequest, _ outcome: Outcome) -> JSONValue {
         let explanation = outcome.explanation
         guard let host = outcome.host else {
             return [

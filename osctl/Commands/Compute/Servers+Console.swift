@@ -84,35 +84,4 @@ extension Servers {
             print(try output.list(list, columns: Events.columns), terminator: "")
         }
     }
-
-    /// Why a server is in the state it is in.
-    struct Why: APICommand {
-        static let configuration = CommandConfiguration(abstract: "Why a server is as it is: its state, its fault, the last action and where that failed.")
-        @Argument(help: "The server.") var server: String
-        @OptionGroup(title: "Cloud") var access: AccessOptions
-
-        func execute(_ api: API) async throws {
-            let object = try await api.find(kind, server)
-            let id = try kind.id(object)
-            let task = object["OS-EXT-STS:task_state"]?.stringValue.map { ", and it is \($0)" } ?? ""
-            var text = "Server \(kind.title(object)) is \(object["status"]?.stringValue ?? "in no known state")\(task).\n"
-            if let fault = object["fault"], let message = fault["message"]?.stringValue {
-                text += "Fault, at \(fault["created"]?.stringValue ?? "?"): \(message)\n"
-                if let details = fault["details"]?.stringValue, !details.isEmpty { text += details + "\n" }
-            }
-            let actions = try await api.client.list(
-                service: .compute, path: kind.path(id: id) + "/os-instance-actions", key: "instanceActions", microversion: kind.microversion)
-            if let last = actions.first, let request = last["request_id"]?.stringValue {
-                text += "The last action was \(last["action"]?.stringValue ?? "?") at \(last["start_time"]?.stringValue ?? "?")"
-                text += last["message"]?.stringValue.map { ": \($0)\n" } ?? ".\n"
-                let detail = try await api.client.get(.compute, kind.path(id: id) + "/os-instance-actions/\(request)", microversion: kind.microversion)
-                for event in detail["instanceAction"]?["events"]?.arrayValue ?? [] {
-                    let result = event["result"]?.stringValue ?? "not complete"
-                    text += "  \(event["event"]?.stringValue ?? "?"): \(result)\n"
-                    if let details = event["details"]?.stringValue { text += "    \(details)\n" }
-                }
-            }
-            print(text, terminator: "")
-        }
-    }
 }

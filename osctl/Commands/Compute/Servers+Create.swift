@@ -21,6 +21,7 @@ extension Servers {
         @Option(help: ArgumentHelp("A hint for the scheduler, such as group=NAME (repeatable).", valueName: "key=value")) var hint: [Assignment] = []
         @Flag(help: "Give it its metadata on a drive too.") var configDrive = false
         @Option(help: "How many.") var count = 1
+        @Flag(help: "Only say where it would go, or why nowhere; exit code 1 when nowhere.") var dryRun = false
 
         func validate() throws {
             guard image != nil || volume != nil else { throw ValidationError("A server needs --image (see: osctl image list) or --volume.") }
@@ -30,13 +31,20 @@ extension Servers {
             guard count > 0 else { throw ValidationError("--count must be at least 1, not \(count).") }
         }
 
-        var hints: JSONValue {
+        /// The API wants ids of groups and servers; here their names do too.
+        func hints(_ api: API) async throws -> JSONValue {
             var object = JSONObject()
             for pair in hint {
+                let value: String
+                switch pair.name {
+                case "group": value = try await api.id(ServerGroups.kind, pair.value)
+                case "same_host", "different_host": value = try await api.id(Servers.kind, pair.value)
+                default: value = pair.value
+                }
                 if let present = object[pair.name] {
-                    object[pair.name] = .array((present.arrayValue ?? [present]) + [.string(pair.value)])
+                    object[pair.name] = .array((present.arrayValue ?? [present]) + [.string(value)])
                 } else {
-                    object[pair.name] = .string(pair.value)
+                    object[pair.name] = .string(value)
                 }
             }
             return .object(object)

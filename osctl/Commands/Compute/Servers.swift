@@ -56,13 +56,17 @@ enum Servers: Creatable, Settable {
     }
 
     static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
-        var body: JSONObject = ["server": .object(try await options.members(api))]
-        if !options.hint.isEmpty { body["os:scheduler_hints"] = options.hints }
-        let created = try await api.create(kind, .object(body))
+        let created = try await api.create(kind, try await body(options, api))
         // Compute answers with the id and the password of the new server; the rest is asked for.
         guard options.count > 1 else { return created }
         Machine.write(to: 2, "\(options.count) servers are being created: \(options.name)-1 to \(options.name)-\(options.count).\n")
         return created
+    }
+
+    static func body(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
+        var body: JSONObject = ["server": .object(try await options.members(api))]
+        if !options.hint.isEmpty { body["os:scheduler_hints"] = try await options.hints(api) }
+        return .object(body)
     }
 
     struct SetOptions: SetArguments {

@@ -30,9 +30,13 @@ protocol Creatable: Resource {
     associatedtype CreateOptions: CreateArguments
     /// Sends the request; the default posts the options' members to the kind's path.
     static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue
+    /// Where the options ask only what would become of it: says that and returns true.
+    static func preview(_ options: CreateOptions, _ api: API, _ output: OutputOptions) async throws -> Bool
 }
 
 extension Creatable {
+    static func preview(_ options: CreateOptions, _ api: API, _ output: OutputOptions) async throws -> Bool { false }
+
     static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
         try await api.create(kind, kind.body(try await options.members(api)))
     }

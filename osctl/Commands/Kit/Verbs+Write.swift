@@ -24,6 +24,7 @@ struct Create<R: Creatable>: APICommand {
     @OptionGroup(title: "Cloud") var access: AccessOptions
 
     func execute(_ api: API) async throws {
+        if try await R.preview(options, api, output) { return }
         var object = try await R.create(options, api)
         if let rule = R.kind.progress, let id = object[R.kind.idField]?.stringValue {
             if waiting.wait {

@@ -19,6 +19,10 @@ struct SchedulingRoutes: Sendable {
                 Route(
                     .post, "/v2.1/os-wolke-scheduling", action: "os_compute_api:os-wolke-scheduling:try", rule: Rule.member,
                     body: .json(ServerSchema.create), "Find out where a server would go, and how many like it", handler: tryOut),
+                Route(
+                    .post, "/v2.1/os-wolke-scheduling/host-failure", action: "os_compute_api:os-wolke-scheduling:host_failure",
+                    rule: Rule.admin, body: .json(.object([.init("host", .identifier, required: true)])),
+                    "Find out where the servers of a host would find another one if it failed", handler: fail),
             ])
     }
 
@@ -27,7 +31,7 @@ struct SchedulingRoutes: Sendable {
 
     /// Carries the question out of the transaction that is taken back.
     private struct Question: Error {
-        let request: JSONValue
+        let trials: [SchedulingTrial]
     }
 
     /// All that a real request goes through, quota included, and a scheduling that claims nothing.
@@ -43,25 +47,67 @@ struct SchedulingRoutes: Sendable {
         let owner = ServerOwner(project: project, user: caller.userID, isAdmin: caller.isAdmin, requestID: context.requestID)
         let definition = ServerCreate(compute).definition
         let compute = compute
-        let operation = compute.ambient.newUUID()
         do {
             try await compute.database.write { connection in
                 let ids = try ServerCreation(
                     connection: connection, ambient: compute.ambient, settings: compute.settings, definition: definition,
                     owner: owner, request: request
                 ).run()
-                guard let question = try SchedulingRequest.load(
-                    connection, server: ids[0], operation: operation.description)
-                else { throw ResourceError.internalError("no question for a new server") }
-                throw Question(request: question)
+                let trials = try ids.compactMap {
+                    try SchedulingTrial.load(connection, server: $0, operation: compute.ambient.newUUID())
+                }
+                throw Question(trials: trials)
             }
             throw ResourceError.internalError("a trial was committed")
         } catch let question as Question {
-            var body = question.request.objectValue ?? [:]
-            body["dry_run"] = true
-            let answer = try await compute.neighbours.scheduler.schedule(.object(body), operation: operation)
-            return .json(200, ["scheduling": .object(SchedulingRoutes.shown(answer, seesHosts: seesHosts))])
+            guard let first = question.trials.first else { throw ResourceError.internalError("no question for a new server") }
+            var shown = SchedulingRoutes.shown(try await first.ask(compute), seesHosts: seesHosts)
+            if question.trials.count > 1 {
+                let answers = try await SchedulingTrial.askTogether(question.trials, compute)["answers"]?.arrayValue ?? []
+                shown["servers"] = .array(answers.map { .object(SchedulingRoutes.shown($0, seesHosts: seesHosts)) })
+            }
+            return .json(200, ["scheduling": .object(shown)])
         }
+    }
+
+    /// Where the servers of a host would go if it failed. Largest first, as they are the hardest to place.
+    private func fail(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let host = context.body["host"]?.stringValue ?? ""
+        let compute = compute
+        let (servers, trials) = try await compute.database.read { connection in
+            if try connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(host)").isEmpty {
+                throw ResourceError.notFound("Compute host \(host) could not be found.")
+            }
+            let rows = try connection.query(
+                """
+                SELECT id, name, project_id, vm_state, flavor->>'original_name' AS flavor FROM servers
+                WHERE host = \(host) AND NOT deleted
+                ORDER BY (flavor->>'ram')::int DESC, (flavor->>'vcpus')::int DESC, created_at, id
+                """)
+            var servers: [JSONObject] = []
+            var trials: [SchedulingTrial] = []
+            for row in rows {
+                let id = try row.string("id")
+                guard var trial = try SchedulingTrial.load(connection, server: id, operation: compute.ambient.newUUID()) else { continue }
+                trial.forgetRequestedHost()
+                trials.append(trial)
+                servers.append([
+                    "id": .string(id), "name": .string(try row.string("name")), "project_id": .string(try row.string("project_id")),
+                    "vm_state": .string(try row.string("vm_state")), "flavor": JSONValue(try row.optionalString("flavor")),
+                ])
+            }
+            return (servers, trials)
+        }
+        let answer = try await SchedulingTrial.askTogether(trials, without: [host], compute)
+        let moved = zip(servers, answer["answers"]?.arrayValue ?? []).map { server, answer in
+            var server = server
+            for member in answer.objectValue?.members ?? [] { server[member.name] = member.value }
+            return JSONValue.object(server)
+        }
+        return .json(
+            200,
+            ["host_failure": ["host": .string(host), "servers": .array(moved), "capacity": answer["capacity"] ?? .null]])
     }
 
     private static func shown(_ explanation: JSONValue, seesHosts: Bool) -> JSONObject {
@@ -73,7 +119,8 @@ struct SchedulingRoutes: Sendable {
     private func show(_ context: RequestContext) async throws -> Response {
         let server = try await compute.authorizedServer(context)
         let seesHosts = context.allows("os_compute_api:os-extended-server-attributes", target: server.target)
-        return try await compute.database.read { connection in
+        let compute = compute
+        let (list, trial) = try await compute.database.read { connection in
             let rows = try connection.query(
                 """
                 SELECT explanation, created_at FROM scheduling_explanations WHERE consumer_id = \(server.id)
@@ -84,7 +131,14 @@ struct SchedulingRoutes: Sendable {
                 entry["created_at"] = .string(try row.timestamp("created_at").iso8601)
                 return .object(entry)
             }
-            return .json(200, ["scheduling": .array(list)])
+            let isNowhere = list.first?["result"]?.stringValue == "rejected"
+            let trial = isNowhere
+                ? try SchedulingTrial.load(connection, server: server.id, operation: compute.ambient.newUUID()) : nil
+            return (list, trial)
         }
+        var answer: JSONObject = ["scheduling": .array(list)]
+        // What was missing then may be there by now.
+        if let trial { answer["now"] = .object(SchedulingRoutes.shown(try await trial.ask(compute), seesHosts: seesHosts)) }
+        return .json(200, .object(answer))
     }
 }

@@ -24,19 +24,27 @@ enum SchedulingRequest {
                 "members": JSONValue(try row.strings("members")),
             ]
         }
+        var members: JSONObject = [
+            "operation_id": .string(operation), "consumer_id": .string(server),
+            "project_id": .string(try row.string("project_id")), "user_id": .string(try row.string("user_id")),
+            "availability_zone": JSONValue(try row.optionalString("pinned_zone")),
+            "host": JSONValue(try row.optionalString("requested_host")), "aggregate_metadata": [:],
+            "image_properties": image["properties"] ?? [:], "group": group,
+            "same_host": list(hints["same_host"]), "different_host": list(hints["different_host"]),
+            "exclude_hosts": [], "dry_run": false,
+        ]
+        for member in needs(flavor, image).members { members[member.name] = member.value }
+        return .object(members)
+    }
+
+    /// What a flavor asks, with what the image adds to it.
+    static func needs(_ flavor: JSONValue, _ image: JSONValue) -> JSONObject {
         let specs = flavor["extra_specs"]?.objectValue ?? [:]
         let properties = image["properties"]?.objectValue ?? [:]
         return [
-            "operation_id": .string(operation), "consumer_id": .string(server),
-            "project_id": .string(try row.string("project_id")), "user_id": .string(try row.string("user_id")),
             "resources": .object(resources(flavor, specs, bootsFromImage: !image.isNull)),
             "required_traits": JSONValue(traits("required", specs, properties)),
-            "forbidden_traits": JSONValue(traits("forbidden", specs, properties)),
-            "availability_zone": JSONValue(try row.optionalString("pinned_zone")),
-            "host": JSONValue(try row.optionalString("requested_host")), "aggregate_metadata": [:],
-            "flavor_extra_specs": .object(specs), "image_properties": .object(properties), "group": group,
-            "same_host": list(hints["same_host"]), "different_host": list(hints["different_host"]),
-            "exclude_hosts": [], "dry_run": false,
+            "forbidden_traits": JSONValue(traits("forbidden", specs, properties)), "flavor_extra_specs": .object(specs),
         ]
     }
 

@@ -14,6 +14,7 @@ package struct SimulatedFleet: Sendable {
     private let ambient: Ambient
     private let log: Logger
     private let hosts: [(name: String, host: SimulatedHost)]
+    private let silence: Silence
 
     package init(
         options: SimulationOptions, bus: any MessageBus, reports: ReportQueue, chassis: SimulatedChassis?,
@@ -26,6 +27,7 @@ package struct SimulatedFleet: Sendable {
         self.heartbeatInterval = heartbeatInterval
         self.ambient = ambient
         self.log = log
+        silence = Silence(directory: options.silenced, ambient: ambient)
         hosts = (1...options.hosts).map { number in
             let name = options.hostName(number)
             return (
@@ -47,6 +49,7 @@ package struct SimulatedFleet: Sendable {
             if let chassis { group.addTask { try await chassis.run() } }
             group.addTask { [reports] in try await reports.run() }
             group.addTask { try await self.announce() }
+            if options.silenced != nil { group.addTask { try await self.followSilence() } }
             try await group.waitForAll()
         }
     }
@@ -69,10 +72,32 @@ package struct SimulatedFleet: Sendable {
         }
     }
 
+    /// Lets hosts fail and come back, as the directory says.
+    private func followSilence() async throws {
+        var silent: Set<String> = []
+        while true {
+            try await ambient.time.sleep(for: .milliseconds(500))
+            for (name, host) in hosts where silence.isSilent(name) != silent.contains(name) {
+                guard silent.remove(name) != nil else {
+                    silent.insert(name)
+                    await host.fail()
+                    log.notice("a host has failed", metadata: ["host": "\(name)"])
+                    continue
+                }
+                do { try await bus.publish(hello(name), to: ReportQueue.planeQueue) } catch {
+                    try Task.checkCancellation()
+                    silent.insert(name)
+                    continue
+                }
+                log.notice("a host is back", metadata: ["host": "\(name)"])
+            }
+        }
+    }
+
     /// One message per host; a bounded number awaits the broker's confirmation at a time.
     private func publish(_ message: @escaping @Sendable (String) -> Message) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
-            for (index, (name, _)) in hosts.enumerated() {
+            for (index, (name, _)) in hosts.filter({ !silence.isSilent($0.name) }).enumerated() {
                 if index >= 200 { try await group.next() }
                 group.addTask { [bus] in try await bus.publish(message(name), to: ReportQueue.planeQueue) }
             }

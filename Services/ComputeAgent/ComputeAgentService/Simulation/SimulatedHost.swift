@@ -16,11 +16,13 @@ package actor SimulatedHost {
     private let ambient: Ambient
     private let reports: ReportQueue
     private let chassis: SimulatedChassis?
+    private let silence: Silence
     private var servers: [String: Server] = [:]
 
     package init(
         name: String, options: SimulationOptions, ambient: Ambient, reports: ReportQueue, chassis: SimulatedChassis?
     ) {
+        silence = Silence(directory: options.silenced, ambient: ambient)
         self.name = name
         self.options = options
         self.ambient = ambient
@@ -31,8 +33,13 @@ package actor SimulatedHost {
     /// Servers that run here now.
     package var runningCount: Int { servers.values.count { $0.power == "running" } }
 
+    /// The machine loses its power: nothing runs any more.
+    package func fail() { servers = [:] }
+
     /// - Throws: `FormError` for a message that cannot be read; `CancellationError`.
     package func handle(_ body: JSONValue) async throws -> JSONValue {
+        // What is sent to a failed host stays unanswered until it is back.
+        while silence.isSilent(name) { try await ambient.time.sleep(for: .milliseconds(200)) }
         switch try PlaneMessage.decode(body) {
         case .ensure(let server): try await ensure(server)
         case .sync(let desired, _):
@@ -86,6 +93,7 @@ package actor SimulatedHost {
     }
 
     private func report(_ id: String, _ server: Server, unknown: Bool = false) async {
+        if silence.isSilent(name) { return }
         await reports.put(
             ObservedReport(
                 host: name, serverID: id, generation: server.generation, epoch: server.epoch, power: server.power,

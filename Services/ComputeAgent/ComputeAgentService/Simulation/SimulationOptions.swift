@@ -13,6 +13,8 @@ package struct SimulationOptions: Sendable {
     package var startTime: Duration
     /// Of 1000 starts, how many fail.
     package var failuresPerMille: Int
+    /// Directory whose files, by their names, make hosts silent; see `Silence`.
+    package var silenced: String?
 
     package init(
         hosts: Int, prefix: String = "sim", cpus: Int = 64, memoryMiB: Int = 262_144, diskGiB: Int = 4096,
@@ -48,6 +50,7 @@ package struct SimulationOptions: Sendable {
             case "--disk-gb": diskGiB = try number(1...1_048_576)
             case "--start-ms": startTime = .milliseconds(try number(0...600_000))
             case "--failures-per-mille": failuresPerMille = try number(0...1000)
+            case "--silenced": silenced = value
             default: throw ResourceError.badRequest("unknown argument \(name)")
             }
         }

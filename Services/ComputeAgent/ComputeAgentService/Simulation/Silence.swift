@@ -1,0 +1,25 @@
+import Glibc
+import Kernel
+
+/// Which simulated hosts have failed: those with a file of their name in a directory. A file counts for some seconds
+/// after it was last touched, so that nobody who dies leaves a host silent.
+package struct Silence: Sendable {
+    private let directory: String?
+    private let ambient: Ambient
+
+    private static let validity: Duration = .seconds(10)
+
+    /// - Parameter directory: nil when no host ever fails.
+    package init(directory: String?, ambient: Ambient) {
+        self.directory = directory
+        self.ambient = ambient
+    }
+
+    package func isSilent(_ host: String) -> Bool {
+        guard let directory else { return false }
+        var status = stat()
+        guard stat(directory + "/" + host, &status) == 0 else { return false }
+        let touched = Timestamp(microseconds: Int64(status.st_mtim.tv_sec) * 1_000_000 + Int64(status.st_mtim.tv_nsec) / 1000)
+        return ambient.now < touched + Silence.validity
+    }
+}

@@ -1,0 +1,81 @@
+import Foundation
+import JSON
+import Kernel
+import Messaging
+import Synchronization
+import Telemetry
+import Testing
+
+@testable import ComputeAgentCore
+@testable import ComputeAgentService
+
+/// Simulated hosts on a broker in memory.
+@Suite struct SimulatedFleetTests {
+    /// What the plane was told, by host.
+    private final class Heard: Sendable {
+        private let messages = Mutex<[JSONValue]>([])
+
+        func put(_ message: JSONValue) { messages.withLock { $0.append(message) } }
+        func count(_ host: String, _ type: String) -> Int {
+            messages.withLock { $0.count { $0["host"]?.stringValue == host && $0["type"]?.stringValue == type } }
+        }
+    }
+
+    private func wait(_ what: String, _ isSo: () -> Bool) async throws {
+        for _ in 0..<200 where !isSo() { try await SystemTime().sleep(for: .milliseconds(50)) }
+        #expect(isSo(), "\(what)")
+    }
+
+    @Test func aSilencedHostFailsAndComesBack() async throws {
+        let directory = NSTemporaryDirectory() + "silence-\(SystemRandom().uuid())"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let ambient = Ambient()
+        let log = Telemetry.logger(service: "test", level: "critical")
+        let bus = InMemoryBus()
+        var options = SimulationOptions(hosts: 2, startTime: .milliseconds(1))
+        options.silenced = directory
+        let fleet = SimulatedFleet(
+            options: options, bus: bus, reports: ReportQueue(bus: bus, ambient: ambient, log: log), chassis: nil,
+            heartbeatInterval: .milliseconds(100), ambient: ambient, log: log)
+        let heard = Heard()
+        let work = Task { try await fleet.run() }
+        let plane = Task { try await bus.consume(queue: ReportQueue.planeQueue) { heard.put($0.body) } }
+        let server = Fixture.document(["ports": []])
+        func send() async throws {
+            let body: JSONValue = ["type": "ensure", "server": server]
+            try await bus.publish(Message(id: ambient.newUUID(), type: "ensure", body: body), to: "agent.sim-00001")
+        }
+        try await wait("heartbeats") { heard.count("sim-00001", "heartbeat") > 2 }
+        try await send()
+        try await wait("a report") { heard.count("sim-00001", "observed") == 1 }
+
+        let mark = directory + "/sim-00001"
+        _ = FileManager.default.createFile(atPath: mark, contents: nil)
+        try await SystemTime().sleep(for: .milliseconds(800))
+        let (beats, others) = (heard.count("sim-00001", "heartbeat"), heard.count("sim-00002", "heartbeat"))
+        try await send()
+        try await wait("the other host's heartbeats") { heard.count("sim-00002", "heartbeat") > others + 5 }
+        #expect(heard.count("sim-00001", "heartbeat") == beats)
+        #expect(heard.count("sim-00001", "observed") == 1)
+
+        try FileManager.default.removeItem(atPath: mark)
+        try await wait("the second introduction") { heard.count("sim-00001", "hello") == 2 }
+        try await wait("the answer to what was sent meanwhile") { heard.count("sim-00001", "observed") == 2 }
+        work.cancel()
+        plane.cancel()
+    }
+
+    @Test func aMarkThatNobodyTouchesCountsNoMore() throws {
+        let directory = NSTemporaryDirectory() + "silence-\(SystemRandom().uuid())"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let silence = Silence(directory: directory, ambient: Ambient())
+        #expect(!silence.isSilent("h"))
+        _ = FileManager.default.createFile(atPath: directory + "/h", contents: nil)
+        #expect(silence.isSilent("h"))
+        try FileManager.default.setAttributes([.modificationDate: Date(timeIntervalSinceNow: -20)], ofItemAtPath: directory + "/h")
+        #expect(!silence.isSilent("h"))
+        #expect(!Silence(directory: nil, ambient: Ambient()).isSilent("h"))
+    }
+}
