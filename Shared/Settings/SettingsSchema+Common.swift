@@ -5,14 +5,18 @@ extension SettingsSchema {
         "agent", "network", "block_storage", "image",
     ]
 
-    /// What every executable reads.
-    package static let common: SettingsSchema =
+    /// What commands read that need the database and nothing else.
+    package static let database: SettingsSchema =
         .section(
             "database",
             [
                 .secret("url", required: true, "PostgreSQL connection string (libpq: `host=… dbname=…` or `postgresql://…`)."),
                 .integer("connections", default: 8, in: 1...200, "Connections that one process opens at most."),
             ])
+
+    /// What every executable reads.
+    package static let common: SettingsSchema =
+        database
         + .section(
             "messaging",
             [.secret("url", required: true, "RabbitMQ: `amqp://user:password@host:port/virtual-host`.")])

@@ -36,6 +36,43 @@ package struct RouteSweep: Sendable {
         self.headers = headers
     }
 
+    /// What every service owes, and the routes that are right not to: names of routes or actions.
+    package struct Duties: Sendable {
+        /// Callers who between them reach every route with an id.
+        package var reachedBy = ["member", "admin"]
+        package var unreachable: Set<String> = []
+        package var forAll: Set<String> = []
+        package var readersOwn: Set<String> = []
+        /// What a refusal of the foreigner may say instead.
+        package var refusal: String?
+
+        package init(
+            unreachable: Set<String> = [], forAll: Set<String> = [], readersOwn: Set<String> = [], refusal: String? = nil
+        ) {
+            self.unreachable = unreachable
+            self.forAll = forAll
+            self.readersOwn = readersOwn
+            self.refusal = refusal
+        }
+    }
+
+    package enum Duty: String, Sendable, CaseIterable {
+        case everyIdIsReal, nothingWithoutAToken, nothingForOtherProjects, readersDoNotWrite
+    }
+
+    /// - Returns: what breaks a duty, in words.
+    package func findings(_ duty: Duty, _ duties: Duties) async throws -> [String] {
+        switch duty {
+        case .everyIdIsReal: try await unreachable(duties.reachedBy, except: duties.unreachable)
+        case .nothingWithoutAToken: try await anonymous()
+        case .nothingForOtherProjects:
+            try await foreigner("other", except: duties.forAll).filter { finding in
+                duties.refusal.map { !finding.contains($0) } ?? true
+            }
+        case .readersDoNotWrite: try await reader("reader", except: duties.readersOwn)
+        }
+    }
+
     /// One route's answer to one caller.
     package struct Outcome: Sendable, Hashable, CustomStringConvertible {
         /// `GET /v3/users/{user_id}`, with the body key where the route has one.

@@ -46,32 +46,16 @@ import WebAPI
             "scheduler-stats/get_pools",
         ].map { "GET /v3/{project_id}/" + $0 })
 
-    @Test func everyIdIsReal() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.unreachable(
-                ["member", "admin"], except: operatorsOnly.union(["GET /v3/types/{type_id}/os-volume-type-access"]))
-            #expect(findings == [])
-        }
+    private var duties: RouteSweep.Duties {
+        RouteSweep.Duties(unreachable: operatorsOnly.union(["GET /v3/types/{type_id}/os-volume-type-access"]),
+        forAll: ["volume_extension:type_get"], readersOwn: ["volume_extension:volume_image_metadata:show"],
+        // A path with a project that is not the token's is refused before anything is looked at.
+        refusal: "Malformed request url")
     }
 
-    @Test func nothingWithoutAToken() async throws {
+    @Test(arguments: RouteSweep.Duty.allCases) func everyServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.anonymous()
-            #expect(findings == [])
-        }
-    }
-
-    @Test func nothingForOtherProjects() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            // A path with a project that is not the token's is refused before anything is looked at.
-            let findings = try await sweep.foreigner("other", except: ["volume_extension:type_get"]).filter { !$0.contains("Malformed request url") }
-            #expect(findings == [])
-        }
-    }
-
-    @Test func readersDoNotWrite() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.reader("reader", except: ["volume_extension:volume_image_metadata:show"])
+            let findings = try await sweep.findings(duty, duties)
             #expect(findings == [])
         }
     }

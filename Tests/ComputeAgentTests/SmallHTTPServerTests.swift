@@ -1,5 +1,6 @@
 import Glibc
 import NIOCore
+import Kernel
 import Testing
 
 @testable import ComputeAgentService
@@ -9,7 +10,7 @@ import Testing
     /// Sends bytes, closes that direction, and reads until the server closes.
     private func exchange(_ request: String, port: Int) async throws -> String {
         try await WorkerThreads(name: "client", count: 1).run {
-            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
             defer { close(descriptor) }
             var address = sockaddr_in()
             address.sin_family = sa_family_t(AF_INET)

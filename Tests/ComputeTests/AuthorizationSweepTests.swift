@@ -68,30 +68,13 @@ import WebAPI
         "GET /v2.1/os-hypervisors/{hypervisor_id}/uptime", "GET /v2.1/servers/{server_id}/diagnostics",
     ]
 
-    @Test func everyIdIsReal() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.unreachable(["member", "admin"], except: byHostName)
-            #expect(findings == [])
-        }
+    private var duties: RouteSweep.Duties {
+        RouteSweep.Duties(unreachable: byHostName, forAll: forAll, readersOwn: own)
     }
 
-    @Test func nothingWithoutAToken() async throws {
+    @Test(arguments: RouteSweep.Duty.allCases) func everyServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.anonymous()
-            #expect(findings == [])
-        }
-    }
-
-    @Test func nothingForOtherProjects() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.foreigner("other", except: forAll)
-            #expect(findings == [])
-        }
-    }
-
-    @Test func readersDoNotWrite() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.reader("reader", except: own)
+            let findings = try await sweep.findings(duty, duties)
             #expect(findings == [])
         }
     }

@@ -109,16 +109,16 @@ import Testing
 
     @Test func keysAreReadAndWritten() throws {
         let blob = SSHFormat.ed25519Blob(publicKey: Array(repeating: 7, count: 32))
-        let text = "ssh-ed25519 \(Base64Text.encode(blob)) me"
+        let text = "ssh-ed25519 \(Base64.encode(blob)) me"
         #expect(try SSHPublicKey(text).blob == blob)
-        for bad in ["", "ssh-ed25519", "ssh-ed25519 %%%", "ssh-rsa \(Base64Text.encode(blob))", "\(text)\n\(text)", "none AAAA"] {
+        for bad in ["", "ssh-ed25519", "ssh-ed25519 %%%", "ssh-rsa \(Base64.encode(blob))", "\(text)\n\(text)", "none AAAA"] {
             #expect(throws: ResourceError.self) { try SSHPublicKey(bad) }
         }
         for count in 0..<10 {
             let bytes = Array(repeating: UInt8(200), count: count)
-            #expect(Base64Text.decode(Base64Text.encode(bytes)) == bytes)
+            #expect(Base64.decode(Base64.encode(bytes)) == bytes)
         }
-        #expect(Base64Text.decode("A") == nil)
+        #expect(Base64.decode("A") == nil)
     }
 
     @Test func schedulingFaultsNameNoHost() {

@@ -21,30 +21,13 @@ import WebAPI
         }
     }
 
-    @Test func everyIdIsReal() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.unreachable(["member", "admin"])
-            #expect(findings == [])
-        }
+    private var duties: RouteSweep.Duties {
+        RouteSweep.Duties()
     }
 
-    @Test func nothingWithoutAToken() async throws {
+    @Test(arguments: RouteSweep.Duty.allCases) func everyServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.anonymous()
-            #expect(findings == [])
-        }
-    }
-
-    @Test func nothingForOtherProjects() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.foreigner("other")
-            #expect(findings == [])
-        }
-    }
-
-    @Test func readersDoNotWrite() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.reader("reader")
+            let findings = try await sweep.findings(duty, duties)
             #expect(findings == [])
         }
     }

@@ -14,7 +14,7 @@ import WebAPI
         private let descriptor: Int32
 
         init(port: Int) async throws {
-            descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
             var address = sockaddr_in()
             address.sin_family = sa_family_t(AF_INET)
             address.sin_port = in_port_t(UInt16(port)).bigEndian
@@ -56,13 +56,11 @@ import WebAPI
         }
     }
 
-    private static func freePort() -> Int { 21_000 + SystemRandom().below(20_000) }
-
     private func serving(
         idle: Duration = .seconds(120), _ body: @escaping @Sendable (ImageFixture, Int) async throws -> Void
     ) async throws {
         try await ImageFixture.with { cloud in
-            let port = ImageHTTPTests.freePort()
+            let port = try FreePorts.take(1)[0]
             let server = HTTPServer(
                 api: cloud.api, host: "127.0.0.1", port: port, metrics: Metrics(),
                 log: Telemetry.logger(service: "test", level: "critical"), idle: idle, ready: {})

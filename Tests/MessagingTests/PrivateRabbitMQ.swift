@@ -1,6 +1,7 @@
 import Commands
 import Foundation
 import Kernel
+import TestKit
 import Messaging
 import Synchronization
 
@@ -17,7 +18,7 @@ final class PrivateRabbitMQ: Sendable {
     var address: BrokerAddress { BrokerAddress(port: port) }
 
     private init() async throws {
-        let ports = try PrivateRabbitMQ.freePorts(3)
+        let ports = try FreePorts.take(3)
         (port, distributionPort, epmdPort) = (ports[0], ports[1], ports[2])
         directory = FileManager.default.temporaryDirectory
             .appendingPathComponent("wolke-rabbitmq-\(ProcessInfo.processInfo.processIdentifier)").path
@@ -103,7 +104,7 @@ final class PrivateRabbitMQ: Sendable {
     }
 
     private static func connects(_ port: Int) -> Bool {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         defer { close(descriptor) }
         var address = loopback(port)
         return withUnsafePointer(to: &address) {
@@ -119,23 +120,5 @@ final class PrivateRabbitMQ: Sendable {
         address.sin_port = in_port_t(port).bigEndian
         address.sin_addr = in_addr(s_addr: UInt32(0x7f00_0001).bigEndian)
         return address
-    }
-
-    private static func freePorts(_ count: Int) throws -> [Int] {
-        var descriptors: [Int32] = []
-        defer { for descriptor in descriptors { close(descriptor) } }
-        return try (0..<count).map { _ in
-            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-            descriptors.append(descriptor)
-            var address = loopback(0)
-            var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-            let bound = withUnsafeMutablePointer(to: &address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
-                }
-            }
-            guard bound else { throw ResourceError.internalError("no free port") }
-            return Int(in_port_t(bigEndian: address.sin_port))
-        }
     }
 }

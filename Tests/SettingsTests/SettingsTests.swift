@@ -117,6 +117,13 @@ private func problems(_ text: String, _ environment: [String: String] = [:]) -> 
         #expect(problems("").count == 3)
     }
 
+    @Test func theSchemaNeedsTheDatabaseAlone() throws {
+        let text = "database:\n  url: host=/x\nnetwork:\n  ovn_nb: unix:/y\n"
+        let settings = try Settings.parse(text, name: "f", environment: ["WOLKE_MESSAGING_URL": "amqp://x"], schema: .database)
+        #expect(settings.requiredSecret("database.url").exposed == "host=/x")
+        #expect(throws: SettingsError.self) { try Settings.parse(text, name: "f", environment: [:], schema: .common) }
+    }
+
     @Test func referenceNamesEveryKey() {
         let text = SettingsReference.markdown(schema)
         #expect(text.contains("| `ovn_nb` | text | `unix:/run/nb.sock` | `WOLKE_NETWORK_OVN_NB` | OVN northbound database. |"))

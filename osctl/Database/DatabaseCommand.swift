@@ -16,7 +16,7 @@ struct DatabaseCommand: AsyncParsableCommand {
         var config: String
 
         func run() async throws {
-            let settings = try Settings.load(path: config, environment: Machine.environment, schema: .common)
+            let settings = try Settings.load(path: config, environment: Machine.environment, schema: .database)
             let database = Database(
                 DatabaseConfiguration(
                     connectionString: settings.requiredSecret("database.url").exposed, connectionsMax: 1))

@@ -25,7 +25,7 @@ struct RehearsalOptions: ParsableArguments {
             throw CloudError("no cloud runs in \(layout.state); start it with `make up`, or name its directory with --state")
         }
         let secrets = try CloudSecrets.load(layout, Ambient())
-        let settings = try Settings.load(path: layout.configuration, environment: Machine.environment, schema: .common)
+        let settings = try Settings.load(path: layout.configuration, environment: Machine.environment, schema: .database)
         let database = Database(
             DatabaseConfiguration(connectionString: settings.requiredSecret("database.url").exposed, connectionsMax: 2))
         return (layout, DemoCommand.client(layout, user: "admin", password: secrets.admin), database)

@@ -43,10 +43,8 @@ extension BlockStorageHandlers {
             ]))
     }
 
-    /// An attachment with its volume locked, and the decision on the route's action.
-    private func attachment(
-        _ connection: Connection, _ context: RequestContext, _ id: String
-    ) throws -> (attachment: Attachment, volume: Volume) {
+    /// An attachment that the caller may see, and the decision on the route's action.
+    private func visible(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Attachment {
         _ = try context.project()
         guard let found = try BlockStorageStore.attachment(connection, id) else {
             try context.authorize(target: .project(try context.caller.projectID))
@@ -54,6 +52,14 @@ extension BlockStorageHandlers {
         }
         _ = try context.authorizeVisible(
             (), target: .project(found.projectID), visibleBy: "volume:attachment_get", notFound: noAttachment(id))
+        return found
+    }
+
+    /// An attachment with its volume locked, and the decision on the route's action.
+    private func attachment(
+        _ connection: Connection, _ context: RequestContext, _ id: String
+    ) throws -> (attachment: Attachment, volume: Volume) {
+        let found = try visible(connection, context, id)
         // The volume's lock orders all that is done to its attachments; what was found before may be gone by now.
         guard let volume = try BlockStorageStore.volume(connection, found.volumeID.text, locked: true),
             let attachment = try BlockStorageStore.attachment(connection, id)
@@ -70,25 +76,13 @@ extension BlockStorageHandlers {
     }
 
     private func listAttachments(_ context: RequestContext, detail: Bool) async throws -> Response {
-        let project = try context.project()
-        try context.authorize(target: .project(project))
-        let request = try context.volumeListRequest(filters: ["status", "volume_id", "instance_id", "instance", "id"])
-        let scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
-        return try await database.read { connection in
-            try Views.attachments.list(connection, context, request, scope: scope, detail: detail)
-        }
+        try await Views.attachments.list(database, context, filters: ["status", "volume_id", "instance_id", "instance", "id"], detail: detail)
     }
 
     private func showAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await database.read { connection in
-            _ = try context.project()
-            guard let found = try BlockStorageStore.attachment(connection, id) else {
-                try context.authorize(target: .project(try context.caller.projectID))
-                throw noAttachment(id)
-            }
-            _ = try context.authorizeVisible(
-                (), target: .project(found.projectID), visibleBy: "volume:attachment_get", notFound: noAttachment(id))
+            _ = try visible(connection, context, id)
             return try response(connection, context, id)
         }
     }

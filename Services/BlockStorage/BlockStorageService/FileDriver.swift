@@ -8,19 +8,6 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
-/// A file operation that failed.
-package struct FileError: Error, Sendable, CustomStringConvertible {
-    package let operation: String
-    package let path: String
-    package let number: Int32
-
-    static func last(_ operation: String, _ path: String) -> FileError {
-        FileError(operation: operation, path: path, number: errno)
-    }
-
-    package var description: String { "cannot \(operation) \(path): \(String(cString: strerror(number)))" }
-}
-
 /// Disks as files in one directory.
 ///
 /// A disk appears under its name when it is complete and on disk. Until then it is `NAME.part`, and whoever writes it

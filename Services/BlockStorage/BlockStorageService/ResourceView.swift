@@ -29,6 +29,19 @@ struct ResourceView: Sendable {
         }
     }
 
+    /// The caller's project's, or with `all_tenants` those of all.
+    ///
+    /// - Throws: what a list refuses.
+    func list(
+        _ database: Database, _ context: RequestContext, filters: Set<String>, detail: Bool
+    ) async throws -> Response {
+        let project = try context.project()
+        try context.authorize(target: .project(project))
+        let request = try context.volumeListRequest(filters: filters)
+        let scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
+        return try await database.read { try list($0, context, request, scope: scope, detail: detail) }
+    }
+
     /// `{"volumes": […], "volumes_links": […]}`
     func list(
         _ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL, detail: Bool

@@ -56,13 +56,7 @@ extension BlockStorageHandlers {
     }
 
     private func listSnapshots(_ context: RequestContext, detail: Bool) async throws -> Response {
-        let project = try context.project()
-        try context.authorize(target: .project(project))
-        let request = try context.volumeListRequest(filters: ["name", "status", "volume_id", "metadata", "id"])
-        let scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
-        return try await database.read { connection in
-            try Views.snapshots.list(connection, context, request, scope: scope, detail: detail)
-        }
+        try await Views.snapshots.list(database, context, filters: ["name", "status", "volume_id", "metadata", "id"], detail: detail)
     }
 
     private func showSnapshot(_ context: RequestContext) async throws -> Response {

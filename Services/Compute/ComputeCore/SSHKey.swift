@@ -22,7 +22,7 @@ package struct SSHPublicKey: Sendable, Hashable {
             throw ResourceError.badRequest("Keypair data is invalid: failed to generate fingerprint: the key does not begin with a known type.")
         }
         type = String(parts[0])
-        guard let blob = Base64Text.decode(parts[1]), blob.count >= 4 else {
+        guard let blob = Base64.decode(parts[1]), blob.count >= 4 else {
             throw ResourceError.badRequest("Keypair data is invalid: failed to generate fingerprint: the key is not base64.")
         }
         let length = blob[0..<4].reduce(0) { $0 << 8 | Int($1) }
@@ -60,59 +60,11 @@ package enum SSHFormat {
         var file = Array("openssh-key-v1\0".utf8) + string("none".utf8) + string("none".utf8) + string([])
         file += number(1) + string(ed25519Blob(publicKey: publicKey)) + string(secret)
         var lines = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
-        var rest = Base64Text.encode(file)[...]
+        var rest = Base64.encode(file)[...]
         while !rest.isEmpty {
             lines += rest.prefix(70) + "\n"
             rest = rest.dropFirst(70)
         }
         return lines + "-----END OPENSSH PRIVATE KEY-----\n"
-    }
-}
-
-/// RFC 4648 base64.
-package enum Base64Text {
-    private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-
-    package static func encode(_ bytes: [UInt8]) -> String {
-        var out: [UInt8] = []
-        var index = 0
-        while index < bytes.count {
-            let rest = min(3, bytes.count - index)
-            var word: UInt32 = 0
-            for offset in 0..<3 { word = word << 8 | (offset < rest ? UInt32(bytes[index + offset]) : 0) }
-            for place in 0..<4 {
-                out.append(place <= rest ? alphabet[Int(word >> UInt32(18 - place * 6) & 63)] : UInt8(ascii: "="))
-            }
-            index += 3
-        }
-        return String(decoding: out, as: UTF8.self)
-    }
-
-    /// Nil for what is no base64 with padding.
-    package static func decode(_ text: some StringProtocol) -> [UInt8]? {
-        var out: [UInt8] = []
-        var bits: UInt32 = 0
-        var count = 0
-        var padding = 0
-        for byte in text.utf8 {
-            if byte == UInt8(ascii: "=") {
-                padding += 1
-                continue
-            }
-            guard padding == 0, let value = alphabet.firstIndex(of: byte) else { return nil }
-            bits = bits << 6 | UInt32(value)
-            count += 1
-            if count % 4 == 0 {
-                out += [UInt8(truncatingIfNeeded: bits >> 16), UInt8(truncatingIfNeeded: bits >> 8), UInt8(truncatingIfNeeded: bits)]
-                bits = 0
-            }
-        }
-        switch (count % 4, padding) {
-        case (0, 0): break
-        case (2, 2): out.append(UInt8(truncatingIfNeeded: bits >> 4))
-        case (3, 1): out += [UInt8(truncatingIfNeeded: bits >> 10), UInt8(truncatingIfNeeded: bits >> 2)]
-        default: return nil
-        }
-        return out
     }
 }

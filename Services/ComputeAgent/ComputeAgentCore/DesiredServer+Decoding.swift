@@ -71,7 +71,7 @@ extension DesiredServer {
 
     private static func userData(_ fields: FieldReader) throws(FormError) -> [UInt8]? {
         guard let text = try fields.optionalText("user_data"), !text.isEmpty else { return nil }
-        guard let bytes = Base64.decode(text) else { throw fields.wrong("user_data", "must be base64") }
+        guard let bytes = Base64.decode(text, lineBreaks: true) else { throw fields.wrong("user_data", "must be base64") }
         return bytes
     }
 
@@ -133,62 +133,5 @@ extension DesiredServer {
             mtu: try fields.integer("mtu", in: 68...65535, default: 1442),
             fixedIPs: try fields.list("fixed_ips", fixedIP), metadataPort: metadataPort,
             tag: try fields.optionalText("tag"))
-    }
-}
-
-/// RFC 4648 base64 with padding; line breaks are allowed, as user data often carries them.
-package enum Base64 {
-    package static func decode(_ text: String) -> [UInt8]? {
-        var out: [UInt8] = []
-        var bits: UInt32 = 0
-        var count = 0
-        var padding = 0
-        for byte in text.utf8 {
-            let value: UInt32
-            switch byte {
-            case UInt8(ascii: "A")...UInt8(ascii: "Z"): value = UInt32(byte) - 65
-            case UInt8(ascii: "a")...UInt8(ascii: "z"): value = UInt32(byte) - 71
-            case UInt8(ascii: "0")...UInt8(ascii: "9"): value = UInt32(byte) + 4
-            case UInt8(ascii: "+"): value = 62
-            case UInt8(ascii: "/"): value = 63
-            case UInt8(ascii: "="):
-                padding += 1
-                continue
-            case 0x0a, 0x0d: continue
-            default: return nil
-            }
-            guard padding == 0 else { return nil }
-            bits = bits << 6 | value
-            count += 1
-            if count % 4 == 0 {
-                out += [UInt8(truncatingIfNeeded: bits >> 16), UInt8(truncatingIfNeeded: bits >> 8),
-                    UInt8(truncatingIfNeeded: bits)]
-                bits = 0
-            }
-        }
-        switch (count % 4, padding) {
-        case (0, 0): break
-        case (2, 2): out.append(UInt8(truncatingIfNeeded: bits >> 4))
-        case (3, 1): out += [UInt8(truncatingIfNeeded: bits >> 10), UInt8(truncatingIfNeeded: bits >> 2)]
-        default: return nil
-        }
-        return out
-    }
-
-    package static func encode(_ bytes: [UInt8]) -> String {
-        let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-        var out: [UInt8] = []
-        var index = 0
-        while index < bytes.count {
-            let rest = min(3, bytes.count - index)
-            var word: UInt32 = 0
-            for offset in 0..<3 { word = word << 8 | (offset < rest ? UInt32(bytes[index + offset]) : 0) }
-            for place in 0..<4 {
-                let character = alphabet[Int(word >> UInt32(18 - place * 6) & 63)]
-                out.append(place <= rest ? character : UInt8(ascii: "="))
-            }
-            index += 3
-        }
-        return String(decoding: out, as: UTF8.self)
     }
 }

@@ -2,18 +2,6 @@ import Foundation
 import Glibc
 import Kernel
 
-/// A file operation that failed.
-package struct FileError: Error, Sendable, CustomStringConvertible {
-    package let operation: String
-    package let path: String
-    package let number: Int32
-    package var description: String { "\(operation) \(path): \(errorText(number))" }
-
-    static func last(_ operation: String, _ path: String) -> FileError {
-        FileError(operation: operation, path: path, number: errno)
-    }
-}
-
 /// Blocking file work; call it on a thread of a `WorkerThreads`.
 package enum Files {
     /// Makes the directory and those above it.

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Kernel
 import Libvirt
 
 /// A network namespace without a name: it exists as long as this process holds it, and no crash leaves one behind.

@@ -4,22 +4,6 @@ import Kernel
 import NIOCore
 import NIOPosix
 
-/// A file operation that failed.
-package struct FileStoreError: Error, Sendable, CustomStringConvertible {
-    package let operation: String
-    package let path: String
-    package let number: Int32
-
-    static func last(_ operation: String, _ path: String) -> FileStoreError {
-        FileStoreError(operation: operation, path: path, number: errno)
-    }
-
-    /// Whether the disk is full.
-    package var isNoSpace: Bool { number == ENOSPC || number == EDQUOT }
-
-    package var description: String { "cannot \(operation) \(path): \(String(cString: strerror(number)))" }
-}
-
 /// Image data as files in one directory, which replicas may share.
 ///
 /// What is being received is `ID.part`, and becomes `ID` when it is complete and on disk. Whoever receives holds a lock
@@ -32,11 +16,11 @@ package struct FileStore: Sendable {
     /// Reads and writes are done in pieces of this size.
     package static let chunkBytes = 1 << 20
 
-    /// - Throws: `FileStoreError` when the directory cannot be made or written.
+    /// - Throws: `FileError` when the directory cannot be made or written.
     package init(directory: String, threads: Int = 8) throws {
         self.directory = directory
         try FileStore.makeDirectory(directory)
-        guard access(directory, W_OK | X_OK) == 0 else { throw FileStoreError.last("write to", directory) }
+        guard access(directory, W_OK | X_OK) == 0 else { throw FileError.last("write to", directory) }
         pool = NIOThreadPool(numberOfThreads: threads)
         pool.start()
     }
@@ -61,7 +45,7 @@ package struct FileStore: Sendable {
         var partial = path.hasPrefix("/") ? "" : "."
         for part in path.split(separator: "/") {
             partial += "/" + part
-            if mkdir(partial, 0o755) != 0, errno != EEXIST { throw FileStoreError.last("create the directory", partial) }
+            if mkdir(partial, 0o755) != 0, errno != EEXIST { throw FileError.last("create the directory", partial) }
         }
         _ = chmod(path, 0o700)
     }
@@ -73,13 +57,13 @@ package struct FileStore: Sendable {
 
     /// Opens stored data.
     ///
-    /// - Throws: `FileStoreError` when it is not there.
+    /// - Throws: `FileError` when it is not there.
     func open(_ id: String) async throws -> StoredFile { try await run { try StoredFile(path: path(id)) } }
 
     /// Removes stored data; that it is gone already is success.
     func remove(_ id: String) async throws {
         try await run {
-            if unlink(path(id)) != 0, errno != ENOENT { throw FileStoreError.last("remove", path(id)) }
+            if unlink(path(id)) != 0, errno != ENOENT { throw FileError.last("remove", path(id)) }
         }
     }
 
@@ -88,7 +72,7 @@ package struct FileStore: Sendable {
     /// The ids of all files, complete or not.
     func ids() async throws -> Set<String> {
         try await run {
-            guard let handle = opendir(directory) else { throw FileStoreError.last("list", directory) }
+            guard let handle = opendir(directory) else { throw FileError.last("list", directory) }
             defer { closedir(handle) }
             var ids: Set<String> = []
             while let entry = readdir(handle) {
@@ -110,7 +94,7 @@ package struct FileStore: Sendable {
                 let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
                 if descriptor < 0 {
                     if errno == ENOENT { continue }
-                    throw FileStoreError.last("open", path)
+                    throw FileError.last("open", path)
                 }
                 defer { close(descriptor) }
                 if flock(descriptor, LOCK_EX | LOCK_NB) != 0 { return true }
@@ -123,7 +107,7 @@ package struct FileStore: Sendable {
     func removeLeftover(_ id: String) async throws {
         try await run {
             for path in [partialPath(id), path(id)] where unlink(path) != 0 && errno != ENOENT {
-                throw FileStoreError.last("remove", path)
+                throw FileError.last("remove", path)
             }
         }
     }
@@ -143,8 +127,8 @@ final class IncomingFile: @unchecked Sendable {
         self.final = final
         self.directory = directory
         descriptor = Glibc.open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw FileStoreError.last("create", partial) }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { throw FileStoreError.last("lock", partial) }
+        guard descriptor >= 0 else { throw FileError.last("create", partial) }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { throw FileError.last("lock", partial) }
     }
 
     deinit { release() }
@@ -156,7 +140,7 @@ final class IncomingFile: @unchecked Sendable {
             while written < bytes.count {
                 let count = write(descriptor, base + written, bytes.count - written)
                 if count < 0, errno == EINTR { continue }
-                guard count > 0 else { throw FileStoreError.last("write", partial) }
+                guard count > 0 else { throw FileError.last("write", partial) }
                 written += count
             }
         }
@@ -164,19 +148,19 @@ final class IncomingFile: @unchecked Sendable {
 
     /// Makes the data durable, and visible under its final name. The lock stays.
     func publish() throws {
-        guard fsync(descriptor) == 0 else { throw FileStoreError.last("flush", partial) }
-        guard rename(partial, final) == 0 else { throw FileStoreError.last("publish", final) }
+        guard fsync(descriptor) == 0 else { throw FileError.last("flush", partial) }
+        guard rename(partial, final) == 0 else { throw FileError.last("publish", final) }
         let parent = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard parent >= 0 else { throw FileStoreError.last("open", directory) }
+        guard parent >= 0 else { throw FileError.last("open", directory) }
         defer { close(parent) }
-        guard fsync(parent) == 0 else { throw FileStoreError.last("flush", directory) }
+        guard fsync(parent) == 0 else { throw FileError.last("flush", directory) }
     }
 
     /// Removes the data, under whichever name it is.
     func discard() throws {
         defer { release() }
         for path in [partial, final] where unlink(path) != 0 && errno != ENOENT {
-            throw FileStoreError.last("remove", path)
+            throw FileError.last("remove", path)
         }
     }
 
@@ -196,11 +180,11 @@ final class StoredFile: Sendable {
     init(path: String) throws {
         self.path = path
         descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw FileStoreError.last("open", path) }
+        guard descriptor >= 0 else { throw FileError.last("open", path) }
         var status = stat()
         guard fstat(descriptor, &status) == 0 else {
             close(descriptor)
-            throw FileStoreError.last("look at", path)
+            throw FileError.last("look at", path)
         }
         size = Int(status.st_size)
         _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_SEQUENTIAL)
@@ -217,7 +201,7 @@ final class StoredFile: Sendable {
                 while true {
                     let got = pread(descriptor, space.baseAddress, min(space.count, count), off_t(position))
                     if got < 0, errno == EINTR { continue }
-                    guard got >= 0 else { throw FileStoreError.last("read", path) }
+                    guard got >= 0 else { throw FileError.last("read", path) }
                     return got
                 }
             }

@@ -102,7 +102,7 @@ extension FileStore {
 
     private static func store(_ batch: ByteBuffer, _ file: IncomingFile, _ inspector: ContentInspector) throws {
         try inspector.append(batch)
-        do { try file.append(batch) } catch let error as FileStoreError where error.isNoSpace {
+        do { try file.append(batch) } catch let error as FileError where error.isNoSpace {
             throw ResourceError(
                 .tooLarge, "There is not enough space left in the image store.", context: error.description)
         }

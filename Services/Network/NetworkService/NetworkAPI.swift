@@ -13,6 +13,8 @@ package struct NetworkAPI: Sendable {
     let ambient: Ambient
     let options: NetworkOptions
     let fleet: any FleetView
+    let networkCollection: Collection
+    let routerCollection: Collection
 
     /// - Parameter fleet: what is known of the hypervisors, for agents and availability zones.
     package init(database: Database, ambient: Ambient, options: NetworkOptions, fleet: any FleetView) {
@@ -20,6 +22,8 @@ package struct NetworkAPI: Sendable {
         self.ambient = ambient
         self.options = options
         self.fleet = fleet
+        networkCollection = Collection.networks.served(in: options.availabilityZone)
+        routerCollection = Collection.routers.served(in: options.availabilityZone)
     }
 
     /// - Throws: 400 for a rule of the operator's that cannot be read.

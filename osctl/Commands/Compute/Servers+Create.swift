@@ -1,5 +1,6 @@
 import ArgumentParser
 import JSON
+import Kernel
 
 extension Servers {
     struct CreateOptions: CreateArguments {

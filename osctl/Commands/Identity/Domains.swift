@@ -25,17 +25,6 @@ enum Domains: Creatable, Settable {
         }
     }
 
-    struct SetOptions: SetArguments {
-        @Option(name: .customLong("name"), help: "New name.") var newName: String?
-        @Option(help: "New description.") var description: String?
-        @Flag(inversion: .prefixedEnableDisable, help: "Whether its users can sign on.") var state: Bool?
-
-        func changes(_ api: API) async throws -> JSONObject {
-            var changes = JSONObject()
-            changes.put("name", newName)
-            changes.put("description", description)
-            changes.put("enabled", state)
-            return changes
-        }
-    }
+    /// A domain is a kind of project.
+    typealias SetOptions = Projects.SetOptions
 }

@@ -42,14 +42,11 @@ enum Projects: Creatable, Settable {
     }
 
     struct SetOptions: SetArguments {
-        @Option(name: .customLong("name"), help: "New name.") var newName: String?
-        @Option(help: "New description.") var description: String?
-        @Flag(inversion: .prefixedEnableDisable, help: "Whether it can be worked in.") var state: Bool?
+        @OptionGroup var texts: NameAndDescription
+        @Flag(inversion: .prefixedEnableDisable, help: "Whether it can be used.") var state: Bool?
 
         func changes(_ api: API) async throws -> JSONObject {
-            var changes = JSONObject()
-            changes.put("name", newName)
-            changes.put("description", description)
+            var changes = texts.changes(api)
             changes.put("enabled", state)
             return changes
         }

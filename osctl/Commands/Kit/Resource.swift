@@ -95,3 +95,16 @@ extension APICommand {
         try await APIErrors.translated(api) { try await execute(api) }
     }
 }
+
+/// Changes of what has only a name and a description.
+struct NameAndDescription: SetArguments {
+    @Option(name: .customLong("name"), help: "New name.") var newName: String?
+    @Option(help: "New description.") var description: String?
+
+    func changes(_ api: API) -> JSONObject {
+        var changes = JSONObject()
+        changes.put("name", newName)
+        changes.put("description", description)
+        return changes
+    }
+}

@@ -34,15 +34,5 @@ enum SecurityGroups: Creatable, Settable {
         }
     }
 
-    struct SetOptions: SetArguments {
-        @Option(name: .customLong("name"), help: "New name.") var newName: String?
-        @Option(help: "New description.") var description: String?
-
-        func changes(_ api: API) async throws -> JSONObject {
-            var changes = JSONObject()
-            changes.put("name", newName)
-            changes.put("description", description)
-            return changes
-        }
-    }
+    typealias SetOptions = NameAndDescription
 }

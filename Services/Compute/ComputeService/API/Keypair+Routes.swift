@@ -151,7 +151,7 @@ struct KeypairRoutes: Sendable {
         let file = SSHFormat.ed25519PrivateKey(
             seed: Array(key.rawRepresentation), publicKey: publicKey, comment: comment,
             check: UInt32(truncatingIfNeeded: compute.ambient.random.next()))
-        let text = "ssh-ed25519 \(Base64Text.encode(SSHFormat.ed25519Blob(publicKey: publicKey))) \(comment)"
+        let text = "ssh-ed25519 \(Base64.encode(SSHFormat.ed25519Blob(publicKey: publicKey))) \(comment)"
         return (text, file)
     }
 

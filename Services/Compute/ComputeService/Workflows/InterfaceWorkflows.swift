@@ -23,9 +23,11 @@ struct InterfaceWorkflows: Sendable {
             steps: [
                 WorkflowStep("port", deadline: .seconds(60), run: { try await takePort(&$0) }, undo: { try await dropPort(&$0) }),
                 WorkflowStep("plug", deadline: .seconds(60), run: { try await plug(&$0) }, undo: { try await unplug($0) }),
-                WorkflowStep("await", deadline: .seconds(180), run: { try await awaitApplied(&$0) }),
+                WorkflowStep("await", deadline: .seconds(180), run: { try await waitForHost($0, "attach_interface") }),
             ],
-            failed: { context, failure in try await finish(context, "attach_interface", error: failure) })
+            failed: { context, failure in
+                try await compute.finish("attach_interface", server: InterfaceWorkflows.text(context, "server") ?? "", error: failure)
+            })
     }
 
     private static func text(_ context: StepContext, _ name: String) -> String? { context.frame[name]?.stringValue }
@@ -101,28 +103,12 @@ struct InterfaceWorkflows: Sendable {
         }
     }
 
-    /// Until the host has applied the generation that the workflow made.
-    private func awaitApplied(_ context: inout StepContext) async throws -> StepResult {
-        let wanted = context.frame["generation"]?.intValue ?? 0
-        let id = InterfaceWorkflows.text(context, "server") ?? ""
-        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .done }
-        if server.observedGeneration >= wanted, server.observedState == "failed", server.observedPermanent {
-            throw StepFailure("The host could not change the server's interfaces.", details: server.observedError)
-        }
-        guard server.observedGeneration >= wanted, server.observedState == "applied" || server.host == nil else {
-            return .wait(.milliseconds(500))
-        }
-        try await finish(context, context.frame["detach"] == nil ? "attach_interface" : "detach_interface", error: nil)
-        return .next
-    }
-
-    private func finish(_ context: StepContext, _ action: String, error: StepFailure?) async throws {
-        let id = InterfaceWorkflows.text(context, "server") ?? ""
-        let now = compute.ambient.now
-        try await database.write { connection in
-            try ServerActions.finish(
-                connection, server: id, action: action, error: error?.message, details: error?.description, now: now)
-        }
+    /// Until the host has it; then the action has ended.
+    private func waitForHost(_ context: StepContext, _ action: String) async throws -> StepResult {
+        let server = InterfaceWorkflows.text(context, "server") ?? ""
+        let result = try await compute.awaitApplied(context, server: server, what: "interfaces")
+        if case .next = result { try await compute.finish(action, server: server) }
+        return result
     }
 
     // MARK: detach
@@ -132,10 +118,7 @@ struct InterfaceWorkflows: Sendable {
         WorkflowDefinition(
             service: Compute.service, kind: "interface.detach",
             steps: [
-                WorkflowStep("await", run: { context in
-                    context.frame["detach"] = true
-                    return try await awaitApplied(&context)
-                }),
+                WorkflowStep("await", run: { try await waitForHost($0, "detach_interface") }),
                 WorkflowStep("release", run: { context in
                     let port = InterfaceWorkflows.text(context, "port") ?? ""
                     try await steps.release(port: port, created: context.frame["created"]?.boolValue ?? true)

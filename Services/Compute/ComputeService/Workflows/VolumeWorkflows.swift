@@ -24,7 +24,7 @@ struct VolumeWorkflows: Sendable {
             steps: [
                 WorkflowStep("connect", deadline: .seconds(60), run: { try await connect(&$0) }, undo: { try await disconnect($0) }),
                 WorkflowStep("plug", deadline: .seconds(60), run: { try await plug(&$0) }, undo: { try await unplug($0) }),
-                WorkflowStep("await", deadline: .seconds(180), run: { try await awaitApplied(&$0) }),
+                WorkflowStep("await", deadline: .seconds(180), run: { try await awaitApplied($0) }),
                 WorkflowStep("complete", deadline: .seconds(120), run: { try await complete(&$0) }),
             ],
             failed: { context, failure in try await finish(context, "attach_volume", error: failure) })
@@ -88,16 +88,8 @@ struct VolumeWorkflows: Sendable {
         }
     }
 
-    /// Until the host has applied the generation that the workflow made, or the server has ended.
-    private func awaitApplied(_ context: inout StepContext) async throws -> StepResult {
-        let wanted = context.frame["generation"]?.intValue ?? 0
-        let id = VolumeWorkflows.text(context, "server")
-        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .done }
-        if server.observedGeneration >= wanted, server.observedState == "failed", server.observedPermanent {
-            throw StepFailure("The host could not change the server's disks.", details: server.observedError)
-        }
-        let isDone = server.host == nil || (server.observedGeneration >= wanted && server.observedState == "applied")
-        return isDone ? .next : .wait(.milliseconds(500))
+    private func awaitApplied(_ context: StepContext) async throws -> StepResult {
+        try await compute.awaitApplied(context, server: VolumeWorkflows.text(context, "server"), what: "disks")
     }
 
     private func complete(_ context: inout StepContext) async throws -> StepResult {
@@ -121,12 +113,7 @@ struct VolumeWorkflows: Sendable {
     }
 
     private func finish(_ context: StepContext, _ action: String, error: StepFailure?) async throws {
-        let id = VolumeWorkflows.text(context, "server")
-        let now = compute.ambient.now
-        try await database.write { connection in
-            try ServerActions.finish(
-                connection, server: id, action: action, error: error?.message, details: error?.description, now: now)
-        }
+        try await compute.finish(action, server: VolumeWorkflows.text(context, "server"), error: error)
     }
 
     // MARK: detach
@@ -136,7 +123,7 @@ struct VolumeWorkflows: Sendable {
         WorkflowDefinition(
             service: Compute.service, kind: "volume.detach",
             steps: [
-                WorkflowStep("await", run: { try await awaitApplied(&$0) }),
+                WorkflowStep("await", run: { try await awaitApplied($0) }),
                 WorkflowStep("release", run: { context in
                     try await disconnect(context)
                     try await finish(context, "detach_volume", error: nil)

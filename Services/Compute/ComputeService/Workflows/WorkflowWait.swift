@@ -29,3 +29,28 @@ extension Compute {
         }
     }
 }
+
+extension Compute {
+    /// Until the host has applied the generation in the workflow's frame, or the server has ended.
+    ///
+    /// - Parameter what: what of the server changes, for the failure's words.
+    /// - Throws: `StepFailure` when the host never will.
+    func awaitApplied(_ context: StepContext, server id: String, what: String) async throws -> StepResult {
+        let wanted = context.frame["generation"]?.intValue ?? 0
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .done }
+        if server.observedGeneration >= wanted, server.observedState == "failed", server.observedPermanent {
+            throw StepFailure("The host could not change the server's \(what).", details: server.observedError)
+        }
+        let isDone = server.host == nil || (server.observedGeneration >= wanted && server.observedState == "applied")
+        return isDone ? .next : .wait(.milliseconds(500))
+    }
+
+    /// Ends the record of an action, well or badly.
+    func finish(_ action: String, server: String, error: StepFailure? = nil) async throws {
+        let now = ambient.now
+        try await database.write { connection in
+            try ServerActions.finish(
+                connection, server: server, action: action, error: error?.message, details: error?.description, now: now)
+        }
+    }
+}

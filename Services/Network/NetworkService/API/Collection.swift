@@ -42,6 +42,16 @@ struct Collection: Sendable {
 
     var readAction: String { "get_\(name)" }
 
+    /// The same, in a cloud whose agents are all in one availability zone: they serve every one of these.
+    func served(in zone: String) -> Collection {
+        let literal = "'" + JSONValue.array([.string(zone)]).description.replacing("'", with: "''") + "'::json"
+        let fields = table.fields + [Field("availability_zones", .json, literal)]
+        return Collection(
+            name, plural: plural, path: path,
+            table: Table(table.source, key: table.key, defaultSort: table.defaultSort, fields: fields), relation: relation,
+            targets: targets, shared: shared, visible: seen, notFound: notFound)
+    }
+
     /// What the caller may see.
     func visible(_ context: RequestContext) throws -> SQL {
         if context.allows(readAction) { return "TRUE" }

@@ -16,7 +16,6 @@ extension Collection {
                     "subnets", .json,
                     "coalesce((SELECT json_agg(s.id ORDER BY s.created_at, s.id) FROM subnets s WHERE s.network_id = t.id), '[]')"),
                 Field("availability_zone_hints", .json),
-                Field("availability_zones", .json, "t.availability_zone_hints"),
                 Field("qos_policy_id", .text, "NULL"), Field("vlan_transparent", .text, "NULL"),
                 Field("l2_adjacency", .boolean, "true"),
                 Field("ipv4_address_scope", .text, "NULL"), Field("ipv6_address_scope", .text, "NULL"),
@@ -47,9 +46,9 @@ extension NetworkAPI {
 
     var networks: Resource {
         Resource(
-            "network", fields: Collection.networks.table.fields,
+            "network", fields: networkCollection.table.fields,
             routes: routes(
-                .networks, create: NetworkAPI.create, update: NetworkAPI.common, creating: createNetworks,
+                networkCollection, create: NetworkAPI.create, update: NetworkAPI.common, creating: createNetworks,
                 updating: updateNetwork, deleting: deleteNetwork))
     }
 
@@ -66,27 +65,27 @@ extension NetworkAPI {
         }
         return try await context.write(database) { connection in
             for draft in drafts { try insertNetwork(connection, draft) }
-            return try Collection.networks.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+            return try networkCollection.created(connection, context, drafts.map(\.id), isBulk: isBulk)
         }
     }
 
     private func updateNetwork(_ context: RequestContext) async throws -> Response {
-        let network = try await Collection.networks.find(database, context)
+        let network = try await networkCollection.find(database, context)
         guard let body = context.body["network"]?.objectValue else { return .empty() }
         try context.authorizeAttributes(
             body, "network", ["shared", "router:external", "is_default"], target: network.value.target)
         let mtu = try body.int("mtu").map { try NetworkDraft.mtu($0, most: options.physicalMTU) }
         return try await context.write(database) { connection in
             try updateNetwork(connection, network, body, mtu: mtu)
-            return try Collection.networks.changed(connection, context, network.value.id)
+            return try networkCollection.changed(connection, context, network.value.id)
         }
     }
 
     private func deleteNetwork(_ context: RequestContext) async throws -> Response {
-        let network = try await Collection.networks.find(database, context)
+        let network = try await networkCollection.find(database, context)
         return try await context.write(database) { connection in
             try deleteNetwork(connection, network)
-            return Collection.networks.deleted(network.value.id)
+            return networkCollection.deleted(network.value.id)
         }
     }
 }

@@ -20,7 +20,7 @@ extension Collection {
             fields: Field.standard + Field.history + Field.tags + [
                 .text("status"), .flag("admin_state_up"), Field("external_gateway_info", .json, gateway),
                 Field("routes", .json), Field("availability_zone_hints", .json),
-                Field("availability_zones", .json, "t.availability_zone_hints"), Field("flavor_id", .text, "NULL"),
+                Field("flavor_id", .text, "NULL"),
                 .flag("distributed", "false"), .flag("ha", "false"),
             ])
     ) { .notFound("Router \($0) could not be found", type: "RouterNotFound") }
@@ -53,9 +53,9 @@ extension NetworkAPI {
             Route(.put, "\(base)/\(name)", action: name, rule: NetworkPolicy.member, body: .json(body), name, handler: handler)
         }
         return Resource(
-            "router", fields: Collection.routers.table.fields,
+            "router", fields: routerCollection.table.fields,
             routes: routes(
-                .routers,
+                routerCollection,
                 create: NetworkAPI.common + [
                     .projectID, .tenantID, .tags, .init("availability_zone_hints", .array(.name, min: 0, max: 8)),
                 ], update: NetworkAPI.common, creating: createRouters, updating: updateRouter, deleting: deleteRouter) + [
@@ -101,34 +101,34 @@ extension NetworkAPI {
         }
         return try await context.write(database) { [drafts] connection in
             for draft in drafts { try insertRouter(connection, draft) }
-            return try Collection.routers.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+            return try routerCollection.created(connection, context, drafts.map(\.id), isBulk: isBulk)
         }
     }
 
     private func updateRouter(_ context: RequestContext) async throws -> Response {
-        let router = try await Collection.routers.find(database, context)
+        let router = try await routerCollection.find(database, context)
         guard let body = context.body["router"]?.objectValue else { return .empty() }
         let wish = try await gateway(context, body, "update_router", router.value.target)
         return try await context.write(database) { connection in
             try updateRouter(connection, router, body, gateway: wish)
-            return try Collection.routers.changed(connection, context, router.value.id)
+            return try routerCollection.changed(connection, context, router.value.id)
         }
     }
 
     private func deleteRouter(_ context: RequestContext) async throws -> Response {
-        let router = try await Collection.routers.find(database, context)
+        let router = try await routerCollection.find(database, context)
         return try await context.write(database) { connection in
             try deleteRouter(connection, router)
-            return Collection.routers.deleted(router.value.id)
+            return routerCollection.deleted(router.value.id)
         }
     }
 
     private func changeRoutes(_ context: RequestContext, adding: Bool) async throws -> Response {
-        let router = try await Collection.routers.find(database, context)
+        let router = try await routerCollection.find(database, context)
         let routes = try SubnetDraft.routes(context.body["router"]?["routes"]?.arrayValue ?? [])
         return try await context.write(database) { connection in
             try changeRoutes(connection, router, routes, adding: adding)
-            return try Collection.routers.changed(connection, context, router.value.id)
+            return try routerCollection.changed(connection, context, router.value.id)
         }
     }
 
@@ -145,7 +145,7 @@ extension NetworkAPI {
     }
 
     private func addInterface(_ context: RequestContext) async throws -> Response {
-        let router = try await Collection.routers.find(database, context)
+        let router = try await routerCollection.find(database, context)
         let ids = try interfaceIDs(context)
         guard ids.subnet == nil || ids.port == nil else {
             throw NetworkFault.badRequest("router", "Cannot specify both subnet-id and port-id")
@@ -167,7 +167,7 @@ extension NetworkAPI {
     }
 
     private func removeInterface(_ context: RequestContext) async throws -> Response {
-        let router = try await Collection.routers.find(database, context)
+        let router = try await routerCollection.find(database, context)
         let ids = try interfaceIDs(context)
         return try await context.write(database) { connection in
             let interface = try removeInterface(connection, router, subnet: ids.subnet, port: ids.port)
