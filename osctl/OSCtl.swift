@@ -7,13 +7,12 @@ struct OSCtl: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "osctl",
         abstract: "Wolke's command line, for tenants and operators.", version: WolkeVersion.current,
-        subcommands: tenantCommands + operatorCommands)
-
-    /// Verbs on resources through the public APIs (osctl/Commands).
-    static let tenantCommands: [any ParsableCommand.Type] = TenantCommands.all
+        groupedSubcommands: TenantCommands.groups + [CommandGroup(name: "Machine", subcommands: machineCommands)])
 
     /// The one-machine cloud, its state, its database.
-    static let operatorCommands: [any ParsableCommand.Type] = [CloudCommand.self, StatusCommand.self, DatabaseCommand.self, DemoCommand.self, DoctorCommand.self, SimulateCommand.self]
+    static let machineCommands: [any ParsableCommand.Type] = [
+        CloudCommand.self, StatusCommand.self, DemoCommand.self, DoctorCommand.self, SimulateCommand.self, DatabaseCommand.self,
+    ]
 
     /// Before the noun too, as the other clients have it.
     @OptionGroup(title: "Cloud") var access: AccessOptions

@@ -155,6 +155,14 @@ import Testing
             ])
     }
 
+    @Test func listsAreSortedBothWays() async throws {
+        let tool = try CommandLineTool { _ in
+            .json(200, ["flavors": .array([2, 10, 1].map { ["id": .string("\($0)"), "name": .string("f\($0)"), "ram": JSONValue($0)] })])
+        }
+        #expect(try await tool.run("flavor list --sort -ram --limit 2 -o value -c Name").output == "f10\nf2\n")
+        #expect(try await tool.run("flavor list --sort ram -o value -c Name").output == "f1\nf2\nf10\n")
+    }
+
     private static let refused: JSONValue = [
         "result": "rejected", "fits": 0, "dry_run": true, "message": "No valid host was found. It would fit with 2 vCPU less (2 instead of 4).",
         "filters": [["name": "ResourceFilter", "hosts_before": 3, "hosts_after": 0, "reasons": ["not enough VCPU": 3]]],

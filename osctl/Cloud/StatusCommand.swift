@@ -137,6 +137,7 @@ enum StatusReport {
             text += "; the supervisor (process \(supervisor.pid)) \(megabytes(memory))"
         }
         if !isSupervised { text += "\nThe supervisor does not run: nothing is restarted. `make up` starts it." }
+        if FleetProcess.running(layout) != nil { text += "\nSimulated hosts run too; `osctl simulate end` removes them." }
         let problems = parts.filter { $0.problem != nil }
         if problems.isEmpty, isSupervised { text += "\nEverything is well." }
         for part in problems { text += "\n\(part.name): \(part.problem ?? "") (log: \(part.log))" }
@@ -179,7 +180,7 @@ enum Summary {
 
             Next: `make demo`, or
               export OS_CLIENT_CONFIG_FILE=\(layout.clouds) OS_CLOUD=wolke-demo
-              openstack server list
+              \(program) server list        # or: openstack server list
             """
     }
 }

@@ -158,6 +158,7 @@ final class DemoStory {
     // MARK: The guest
 
     private func ping(_ address: String) async throws {
+        narrator.tell("waiting for \(address) to answer; without KVM a guest takes up to a minute to boot")
         try await narrator.wait("an answer to ping", DemoStory.answerLimit) {
             try await Tool.run(["ping", "-c", "1", "-W", "1", address]).status == 0 ? () : nil
         }

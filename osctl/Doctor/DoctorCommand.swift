@@ -33,7 +33,11 @@ struct DoctorCommand: AsyncParsableCommand {
     static let auditChannel = "wolke_audit"
 
     func run() async throws {
-        let path = try config ?? options.layout().configuration
+        let layout = try options.layout()
+        if config == nil, !Machine.exists(layout.configuration) {
+            throw CloudError("there is no cloud in \(layout.state); `make up` makes one, or name its directory with --state")
+        }
+        let path = config ?? layout.configuration
         let settings = try Settings.load(path: path, environment: Machine.environment, schema: .common)
         let database = Database(
             DatabaseConfiguration(connectionString: settings.requiredSecret("database.url").exposed, connectionsMax: 1))

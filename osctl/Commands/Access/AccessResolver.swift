@@ -56,7 +56,7 @@ struct AccessResolver {
             let looked = files.directories.map { $0 == "." ? "./clouds.yaml" : $0 + "/clouds.yaml" }.joined(separator: ", ")
             throw CommandFailure(
                 "There is no clouds.yaml (looked for \(looked)) and no OS_AUTH_URL.",
-                hint: "A cloud on this machine writes one: export OS_CLIENT_CONFIG_FILE=$STATE/clouds.yaml")
+                hint: "A cloud on this machine writes one to its state directory: export OS_CLIENT_CONFIG_FILE=$PWD/.state/clouds.yaml")
         }
         guard let clouds = document["clouds"]?.objectValue, !clouds.isEmpty else {
             throw CommandFailure("\(path) names no clouds.", hint: "It needs an entry under `clouds:` with auth_url, username, password and project_name.")

@@ -108,7 +108,8 @@ enum SchedulingText {
     static func together(_ answer: JSONValue) -> String {
         guard let servers = answer["servers"]?.arrayValue else { return "" }
         let placed = servers.filter { $0["result"]?.stringValue == "scheduled" }
-        var text = "Of \(servers.count) servers \(placed.count == servers.count ? "all" : String(placed.count)) would find a host"
+        let share = placed.isEmpty ? "none" : placed.count == servers.count ? "all" : String(placed.count)
+        var text = "Of \(servers.count) servers \(share) would find a host"
         var counts: [String: Int] = [:]
         for host in placed.compactMap({ $0["host"]?.stringValue }) { counts[host, default: 0] += 1 }
         if !counts.isEmpty {
