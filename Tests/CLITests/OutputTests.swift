@@ -113,4 +113,43 @@ import Yams
     @Test func bytesInReadableUnits() {
         #expect([0, 1023, 1024, 1536, 5 << 20, 3 << 30].map(CellText.bytes) == ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "5.0 MiB", "3.0 GiB"])
     }
+
+    @Test func aHostFailurePlanReads() throws {
+        let side: (Int, Int) -> JSONValue = { hosts, free in
+            ["hosts": JSONValue(hosts), "resources": ["VCPU": ["capacity": JSONValue(hosts * 8), "free": JSONValue(free)]]]
+        }
+        let refusal: JSONObject = [
+            "result": "rejected", "message": "No valid host was found.",
+            "filters": [["name": "ResourceFilter", "hosts_before": 2, "hosts_after": 0, "reasons": ["not enough VCPU": 2]]],
+        ]
+        var large: JSONObject = ["name": "db", "id": "1", "flavor": "big", "vm_state": "active"]
+        for member in refusal.members { large[member.name] = member.value }
+        let plan = HostFailurePlan(document: [
+            "host": "h1", "servers": [.object(large), ["name": "web", "id": "2", "flavor": "nano", "vm_state": "stopped", "result": "scheduled", "host": "h3"]],
+            "capacity": ["before": side(3, 9), "after": side(2, 5)],
+        ])
+        #expect(!plan.isComplete && plan.hostsInService == 3)
+        #expect(
+            try plan.text(OutputOptions.parse([])) == """
+                If h1 failed, 1 of its 2 servers would find another host, 1 would not.
+
+                SERVER  ID  FLAVOR  STATE    WOULD GO TO
+                db      1   big     active   nowhere
+                web     2   nano    stopped  h3
+
+                1 × nowhere (db): No valid host was found.
+
+                FILTER          HOSTS LEFT  REFUSED
+                (all hosts)     2
+                ResourceFilter  0           2 × not enough VCPU
+
+                FREE        HOSTS  VCPU
+                now         3      9 of 24
+                without h1  2      5 of 16
+
+                """)
+        #expect(try plan.text(OutputOptions.parse(["-o", "value"])).hasPrefix("db\t1\tbig\tactive\tnowhere\n"))
+        let empty = HostFailurePlan(document: ["host": "h1", "servers": [], "capacity": ["before": side(3, 9), "after": side(2, 5)]])
+        #expect(try empty.isComplete && empty.text(OutputOptions.parse([])).hasPrefix("h1 has no servers: nothing would be moved.\n"))
+    }
 }

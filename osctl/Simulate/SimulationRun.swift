@@ -42,7 +42,18 @@ struct SimulationRun: Sendable {
     }
 
     /// Removes the servers and hosts of an earlier run; the operator's project has the default quota again.
+    ///
+    /// - Throws: `CloudError` when other servers run on the simulated hosts.
     func end() async throws {
+        let others = try await database.read { connection in
+            try connection.query(
+                "SELECT name FROM servers WHERE host LIKE \(SimulationRun.prefix + "-%") AND name <> 'simulated' AND NOT deleted ORDER BY name"
+            ).map { try $0.string("name") }
+        }
+        guard others.isEmpty else {
+            let names = others.prefix(5).joined(separator: ", ") + (others.count > 5 ? ", …" : "")
+            throw CloudError("\(others.count) servers that no simulation made are on simulated hosts; delete them first: \(names)")
+        }
         try await deleteServers()
         if let project = try await client.token().projectID {
             _ = try await client.delete(.compute, "/os-quota-sets/\(project)", missingIsFine: true)
@@ -109,17 +120,30 @@ struct SimulationRun: Sendable {
     private func dismiss() async throws {
         let services = try await client.get(.compute, "/os-services", microversion: "2.53")["services"]?.arrayValue ?? []
         let ours = services.filter { $0["host"]?.stringValue?.hasPrefix(SimulationRun.prefix + "-") ?? false }
-        let aggregates = try await client.get(.compute, "/os-aggregates")["aggregates"]?.arrayValue ?? []
-        if let aggregate = aggregates.first(where: { $0["name"]?.stringValue == SimulationRun.zone }) {
-            let id = aggregate["id"]?.intValue ?? 0
-            try await each((aggregate["hosts"]?.arrayValue ?? []).compactMap(\.stringValue)) { name in
-                _ = try await client.post(.compute, "/os-aggregates/\(id)/action", ["remove_host": ["host": .string(name)]])
-            }
-            _ = try await client.delete(.compute, "/os-aggregates/\(id)", missingIsFine: true)
-        }
+        // A host leaves its aggregates with its service: outside of them it would be everybody's.
         try await each(ours.compactMap { $0["id"]?.stringValue }) { id in
             _ = try await client.delete(.compute, "/os-services/\(id)", microversion: "2.53", missingIsFine: true)
         }
+        try await removeChassis()
+        let aggregates = try await client.get(.compute, "/os-aggregates")["aggregates"]?.arrayValue ?? []
+        guard let id = aggregates.first(where: { $0["name"]?.stringValue == SimulationRun.zone })?["id"]?.intValue else { return }
+        _ = try await client.delete(.compute, "/os-aggregates/\(id)", missingIsFine: true)
+    }
+
+    /// What the hosts are to OVN; left behind, they would be agents that never answer.
+    private func removeChassis() async throws {
+        let chosen: JSONValue = ["op": "select", "table": "Chassis", "where": [], "columns": ["name"]]
+        let rows = try await southbound([chosen]).first?["rows"]?.arrayValue ?? []
+        let names = rows.compactMap { $0["name"]?.stringValue }.filter { $0.hasPrefix(SimulationRun.prefix + "-") }
+        guard !names.isEmpty else { return }
+        _ = try await southbound(names.map { ["op": "delete", "table": "Chassis", "where": [["name", "==", .string($0)]]] })
+    }
+
+    /// - Returns: the result of each operation (RFC 7047 §4.1.3).
+    private func southbound(_ operations: [JSONValue]) async throws -> [JSONValue] {
+        let transaction = JSONValue.array([.string("OVN_Southbound")] + operations)
+        let answer = try await Tool.require(["ovsdb-client", "transact", "unix:" + layout.southboundSocket, transaction.description])
+        return try JSONValue.parse(answer).arrayValue ?? []
     }
 
     // MARK: servers

@@ -72,7 +72,7 @@ struct Delete<R: Resource>: APICommand {
         }
         for (name, id) in deleted {
             if waiting.wait, let rule = R.kind.progress {
-                try await Waiter(api, limit: waiting.timeout).gone(R.kind, id: id, rule: rule)
+                try await Waiter(api, limit: waiting.timeout).gone(R.kind, id: id, name: name, rule: rule)
             }
             print("Deleted \(R.kind.noun) \(name).")
         }

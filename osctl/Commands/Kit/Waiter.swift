@@ -23,7 +23,7 @@ struct Waiter {
     /// - Returns: the object in that state.
     /// - Throws: `CommandFailure` when it fails, disappears or takes too long.
     func reach(_ done: Set<String>, _ kind: Kind, id: String, rule: ProgressRule) async throws -> JSONValue {
-        let end = try await poll(kind, id, rule) { object, state in
+        let end = try await poll(kind, id, id, rule) { object, state in
             guard let object else { throw CommandFailure("The \(kind.noun) \(id) has disappeared.", hint: "See: \(kind.listCommand)") }
             if done.contains(state), rule.detail(object).isEmpty { return true }
             guard rule.failed.contains(state), !done.contains(state) else { return false }
@@ -34,8 +34,8 @@ struct Waiter {
     }
 
     /// Waits until the object is gone.
-    func gone(_ kind: Kind, id: String, rule: ProgressRule) async throws {
-        _ = try await poll(kind, id, rule) { object, state in
+    func gone(_ kind: Kind, id: String, name: String, rule: ProgressRule) async throws {
+        _ = try await poll(kind, id, name, rule) { object, state in
             guard let object else { return true }
             if rule.deleted.contains(state) { return true }
             guard rule.failed.contains(state), state.lowercased().contains("delet") else { return false }
@@ -44,12 +44,12 @@ struct Waiter {
     }
 
     private func poll(
-        _ kind: Kind, _ id: String, _ rule: ProgressRule, until isComplete: (JSONValue?, String) throws -> Bool
+        _ kind: Kind, _ id: String, _ name: String, _ rule: ProgressRule, until isComplete: (JSONValue?, String) throws -> Bool
     ) async throws -> JSONValue? {
         let time = api.client.ambient.time
         let begun = time.monotonicNanoseconds()
         var pause = Waiter.pauseFirst
-        var title = id
+        var title = name
         defer { line.clear() }
         while true {
             let object = try await current(kind, id)
