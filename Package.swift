@@ -31,7 +31,7 @@ func library(_ name: String, _ library: String, package: String) -> Target {
 /// What every API service links: the request path, the store and the engine.
 let platform: [Target.Dependency] = [
     "Kernel", "JSON", "Database", "Schema", "Workflow", "Messaging", "WebAPI", "Authorization",
-    "Telemetry", "Settings", "Client", "ServiceKit", log, lifecycle,
+    "Telemetry", "Settings", "Client", "ServiceKit", "Inspections", log, lifecycle,
 ]
 
 func service(
@@ -100,6 +100,7 @@ let package = Package(
             [
                 "Kernel", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", log, lifecycle,
             ]),
+        shared("Inspections", ["Kernel", "Database", log]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),
         shared("Client", ["Kernel", "JSON", httpClient, nio, nioPosix]),
@@ -120,7 +121,7 @@ let package = Package(
                 name: "osctl",
                 dependencies: [
                     "Kernel", "JSON", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry", "OVSDB",
-                    "Authorization", arguments, yaml, log, nio,
+                    "Authorization", "Inspections", arguments, yaml, log, nio,
                 ],
                 path: "osctl", swiftSettings: swift),
             .executableTarget(

@@ -26,6 +26,7 @@ package enum Schema {
         networkMigration,
         blockStorageMigration,
         computeMigration,
+        repairsMigration,
     ]
 
     /// The number of the newest migration that this build knows.

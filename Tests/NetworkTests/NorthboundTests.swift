@@ -1,4 +1,5 @@
 import Database
+import Inspections
 import JSON
 import Kernel
 import NetworkCore
@@ -91,6 +92,17 @@ private struct Plane {
         }
         let rows = await observer.rows(table.rawValue).values
         Issue.record("\(what): \(Array(rows))", sourceLocation: sourceLocation)
+    }
+
+    /// Waits until the plane has written down that it repaired something.
+    func untilRepaired(_ words: String, sourceLocation: SourceLocation = #_sourceLocation) async throws {
+        var entries: [Repairs.Entry] = []
+        for _ in 0..<250 {
+            entries = try await database.read { try Repairs.entries($0, since: Timestamp(microseconds: 0)) }
+            if entries.contains(where: { $0.words.contains(words) }) { return }
+            try await SystemTime().sleep(for: .milliseconds(20))
+        }
+        Issue.record("no repair says '\(words)': \(entries.map(\.words))", sourceLocation: sourceLocation)
     }
 
     func row(_ table: NBTable, named name: String) async -> (UUID128, OVSDBRow)? {
@@ -222,6 +234,52 @@ private struct Plane {
             try await plane.until(.portGroup, "and their places in groups", filled)
             try await plane.observer.transact([.delete(table: "Port_Group", where: [])])
             try await plane.until(.portGroup, "groups that are gone come back with their members", filled)
+            for words in ["had another addresses", "logical switch \(network) was missing", "port group"] {
+                try await plane.untilRepaired(words)
+            }
+        }
+    }
+
+    @Test func whatOthersAddIsTakenAway() async throws {
+        try await Plane.with { plane in
+            let cloud = plane.cloud
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network)
+            let port = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            try await plane.until(.logicalSwitchPort, "the ports") { $0.count == 2 }
+            guard let (uuid, original) = await plane.row(.logicalSwitchPort, named: port.id),
+                let (place, _) = await plane.observer.rows("Logical_Switch").first.map({ ($0.key, $0.value) }),
+                let group = await plane.observer.rows("Port_Group").first(where: { !($0.value["ports"]?.uuids.isEmpty ?? true) })?.value
+            else {
+                Issue.record("rows are missing")
+                return
+            }
+            _ = uuid
+            // Copies with and without this plane's marks.
+            for (name, marks) in [("copy-marked", original["external_ids"] ?? .empty), ("copy-bare", .map([:]))] {
+                try await plane.observer.transact([
+                    .insert(
+                        table: "Logical_Switch_Port",
+                        row: ["name": OVSDBValue(name), "addresses": original["addresses"] ?? .empty, "external_ids": marks], name: "copy"),
+                    .mutate(
+                        table: "Logical_Switch", where: [.uuid(place)],
+                        mutations: [.insert("ports", .set([.namedUUID("copy")]))]),
+                ])
+                try await plane.until(.logicalSwitchPort, "\(name) is gone") { rows in
+                    rows.count == 2 && !rows.contains { $0["name"]?.string == name }
+                }
+                try await plane.untilRepaired("logical switch port \(name)")
+            }
+            try await plane.observer.transact([
+                .insert(
+                    table: "Port_Group",
+                    row: [
+                        "name": OVSDBValue("copy"), "ports": group["ports"] ?? .empty,
+                        "external_ids": group["external_ids"] ?? .empty,
+                    ], name: "copy")
+            ])
+            try await plane.until(.portGroup, "the copy of the group is gone") { rows in !rows.contains { $0["name"]?.string == "copy" } }
+            try await plane.untilRepaired("port group copy was there and should not be")
         }
     }
 

@@ -1,8 +1,10 @@
 import ArgumentParser
 import Database
+import Inspections
 import JSON
 import Kernel
 import Settings
+import Synchronization
 
 /// `osctl doctor`: is everything that should hold over the whole cloud so?
 struct DoctorCommand: AsyncParsableCommand {
@@ -11,8 +13,8 @@ struct DoctorCommand: AsyncParsableCommand {
         abstract: "Look for inconsistencies in the whole cloud, and say each in words.",
         discussion: """
             Looks twice and reports what was wrong both times: work under way is not a fault. Ends with status 1 when \
-            something is wrong. The services repair by themselves what can be repaired safely, within a minute; with \
-            --repair they do so at once, and the doctor waits and looks again.
+            something is wrong. The services repair by themselves what can be repaired safely, within a minute, and what \
+            they repaired is listed; with --repair they do so at once, and the doctor waits for them and looks again.
             """)
 
     @OptionGroup var options: CloudOptions
@@ -29,8 +31,8 @@ struct DoctorCommand: AsyncParsableCommand {
     @ArgumentParser.Flag(help: "Print findings as JSON.")
     var json = false
 
-    /// The services' audits listen here.
-    static let auditChannel = "wolke_audit"
+    @Option(help: "Show what was repaired in the last so many hours.")
+    var since = 1
 
     func run() async throws {
         let layout = try options.layout()
@@ -43,15 +45,71 @@ struct DoctorCommand: AsyncParsableCommand {
             DatabaseConfiguration(connectionString: settings.requiredSecret("database.url").exposed, connectionsMax: 1))
         defer { database.close() }
         let ambient = Ambient()
-        var findings = try await lasting(database, ambient)
-        if repair, !findings.isEmpty {
-            if !json { report(findings, title: "Before the repair") }
-            try await database.write { try $0.notify(DoctorCommand.auditChannel, "") }
-            let end = ambient.now + .seconds(60)
-            while !findings.isEmpty, ambient.now < end { findings = try await lasting(database, ambient) }
+        var repairsSince = ambient.now + .seconds(-3600 * since)
+        var findings: [Finding]
+        var silent: [String] = []
+        if repair {
+            let before = try await look(database)
+            if !before.isEmpty, !json { report(before, title: "Before the repair") }
+            repairsSince = ambient.now
+            silent = try await audits(database, ambient)
+            let end = ambient.now + .seconds(30)
+            repeat { findings = try await lasting(database, ambient) } while !findings.isEmpty && ambient.now < end
+        } else {
+            findings = try await lasting(database, ambient)
         }
-        if json { print(DoctorCommand.document(findings).description) } else { report(findings, title: "Found") }
-        if !findings.isEmpty { throw ExitCode(1) }
+        let since = repairsSince
+        let repairs = try await database.read { try Repairs.entries($0, since: since) }
+        if json {
+            print(DoctorCommand.document(findings, repairs, silent).description)
+        } else {
+            report(findings, title: "Found")
+            report(repairs)
+            for service in silent { print("The audit of \(service) has not answered within a minute.") }
+        }
+        if !findings.isEmpty || !silent.isEmpty { throw ExitCode(1) }
+    }
+
+    /// Has every service look and repair now.
+    ///
+    /// - Returns: the services that did not say within a minute that they have.
+    private func audits(_ database: Database, _ ambient: Ambient) async throws -> [String] {
+        let question = ambient.newUUID().description
+        return try await withThrowingTaskGroup(of: [String]?.self) { group in
+            let answers = database.notifications([AuditLoop.answer])
+            let missing = Missing(AuditLoop.services)
+            group.addTask {
+                for await notification in answers {
+                    if notification == .resync { try await database.write { try $0.notify(AuditLoop.request, question) } }
+                    let words = notification.payload.split(separator: " ")
+                    if words.count == 2, words[0] == question, missing.heard(String(words[1])) { return [] }
+                }
+                return nil
+            }
+            group.addTask {
+                try await ambient.time.sleep(for: .seconds(60))
+                return missing.names
+            }
+            defer { group.cancelAll() }
+            return try await group.next().flatMap { $0 } ?? missing.names
+        }
+    }
+
+    /// Who has not answered yet.
+    private final class Missing: Sendable {
+        private let left: Mutex<Set<String>>
+
+        init(_ names: [String]) { left = Mutex(Set(names)) }
+
+        var names: [String] { left.withLock { $0.sorted() } }
+
+        /// - Returns: whether it was the last one.
+        func heard(_ name: String) -> Bool {
+            left.withLock {
+                $0.remove(name)
+                return $0.isEmpty
+            }
+        }
     }
 
     /// What is wrong now and still is a while later.
@@ -79,8 +137,17 @@ struct DoctorCommand: AsyncParsableCommand {
         for finding in findings { print("  \(finding.invariant)  \(finding.words)") }
     }
 
-    private static func document(_ findings: [Finding]) -> JSONValue {
+    private func report(_ repairs: [Repairs.Entry]) {
+        guard !repairs.isEmpty else { return }
+        print(repair ? "Repaired now:" : "Repaired by the services since \(repairs[0].at.iso8601):")
+        for entry in repairs { print("  \(entry.at.iso8601)  \(entry.service): \(entry.words)") }
+    }
+
+    private static func document(_ findings: [Finding], _ repairs: [Repairs.Entry], _ silent: [String]) -> JSONValue {
         [
+            "repairs": .array(
+                repairs.map { ["at": .string($0.at.iso8601), "service": .string($0.service), "words": .string($0.words)] }),
+            "silent": JSONValue(silent),
             "rules": JSONValue(Inspection.all.count),
             "findings": .array(
                 findings.map {

@@ -1,3 +1,4 @@
+import Inspections
 import JSON
 
 /// What a simulation measured.

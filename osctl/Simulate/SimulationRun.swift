@@ -1,5 +1,6 @@
 import Client
 import Database
+import Inspections
 import JSON
 import Kernel
 import Synchronization

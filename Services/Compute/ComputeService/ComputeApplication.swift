@@ -1,4 +1,5 @@
 import Client
+import Inspections
 import Kernel
 import Messaging
 import ServiceKit
@@ -54,7 +55,12 @@ package struct ComputeApplication {
         let relay = OutboxRelay(
             database: process.database, bus: bus, ambient: process.ambient, logger: process.log, metrics: process.metrics)
         let consumer = AgentConsumer(compute)
-        let audit = Audit(compute)
+        let audit = AuditLoop(
+            "compute", every: Audit.interval, database: process.database, ambient: process.ambient, log: process.log
+        ) {
+            try await Audit(compute).once()
+            return true
+        }
         try await process.run(
             api,
             services: [

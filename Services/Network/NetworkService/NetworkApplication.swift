@@ -1,3 +1,4 @@
+import Inspections
 import Kernel
 import OVSDB
 import ServiceKit
@@ -29,8 +30,22 @@ package struct NetworkApplication: Sendable {
         ).make(
             publicURL: process.publicURL, policyOverrides: try process.policyOverrides(), authenticator: authenticator,
             log: process.log, metrics: process.metrics)
+        let process = process
+        let quotas = AuditLoop(
+            "network", every: .seconds(20), database: process.database, ambient: process.ambient, log: process.log
+        ) {
+            _ = try await Repairs.recount(service: "network", process.database, at: process.ambient.now, process.log)
+            return true
+        }
+        let northbound = AuditLoop(
+            "northbound", every: nil, database: process.database, ambient: process.ambient, log: process.log
+        ) { try await reconciler.audit() }
         try await process.run(
-            api, services: [authenticator, BackgroundLoop { try await reconciler.run() }],
+            api,
+            services: [
+                authenticator, BackgroundLoop { try await reconciler.run() }, BackgroundLoop { try await quotas.run() },
+                BackgroundLoop { try await northbound.run() },
+            ],
             ready: { try await reconciler.requireConnected() })
     }
 }

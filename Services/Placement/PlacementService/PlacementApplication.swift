@@ -1,3 +1,4 @@
+import Inspections
 import JSON
 import Kernel
 import Messaging
@@ -42,6 +43,12 @@ package struct PlacementApplication {
                 name: process.name),
             ambient: process.ambient, logger: process.log, metrics: process.metrics)
         let decisions = ConsumeOptions(prefetch: settings.integer("placement.decisions"))
+        let audit = AuditLoop(
+            "placement", every: Placement.upkeepInterval, database: process.database, ambient: process.ambient, log: process.log
+        ) {
+            try await placement.upkeep(process.log)
+            return true
+        }
         try await process.run(
             api,
             services: [
@@ -56,7 +63,7 @@ package struct PlacementApplication {
                         try await placement.register($0.body)
                     }
                 },
-                BackgroundLoop { try await placement.upkeep(process.log) },
+                BackgroundLoop { try await audit.run() },
             ],
             ready: {
                 guard bus.isConnected else { throw ResourceError.unavailable("RabbitMQ is not reachable") }

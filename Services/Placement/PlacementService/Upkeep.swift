@@ -1,50 +1,95 @@
 import Database
+import Inspections
 import Kernel
 import Logging
 
-/// What nobody asks for: allocations of servers that are no more, and old answers.
+/// What nobody asks for: allocations that are not as the servers need them, and old answers.
 extension Placement {
-    private static let interval: Duration = .seconds(20)
-    /// Younger consumers may belong to a server whose row is not written yet.
-    private static let grace: Duration = .seconds(120)
+    static let upkeepInterval: Duration = .seconds(20)
+    private static let service = "placement"
     private static let answersKept: Duration = .seconds(14 * 86_400)
     private static let batch = 500
 
-    /// Removes leftovers until the task is cancelled.
+    /// One round.
     package func upkeep(_ log: Logger) async throws {
-        while true {
-            try await ambient.time.sleep(for: Placement.interval)
-            do {
-                let removed = try await removeOrphans()
-                for consumer in removed { log.warning("removed allocations of a server that is no more", metadata: ["consumer": "\(consumer)"]) }
-                try await removeOldAnswers()
-            } catch {
-                log.warning("upkeep failed", metadata: ["error": "\(error)"])
-            }
+        for repair in [removeOrphans, restoreAllocations] {
+            var findings: [Finding]
+            repeat {
+                findings = try await repair()
+                Repairs.log(log, findings)
+            } while findings.count == Placement.batch
         }
+        try await removeOldAnswers()
     }
 
     /// Gives back what the scheduler took for servers that are deleted or never came to be.
     ///
-    /// - Returns: the consumers.
+    /// - Returns: what was wrong; subjects are the consumers.
     @discardableResult
-    package func removeOrphans() async throws -> [String] {
-        let now = ambient.now
-        let before = Timestamp(microseconds: now.microseconds - Placement.grace.microseconds)
-        return try await database.write { connection in
-            let orphans = try connection.query(
-                """
-                SELECT c.id FROM consumers c LEFT JOIN servers s ON s.id = c.id
-                WHERE c.scheduled AND c.created_at < \(before) AND (s.id IS NULL OR s.deleted)
-                ORDER BY c.id LIMIT \(Placement.batch) FOR UPDATE OF c SKIP LOCKED
-                """
-            ).map { try $0.string("id") }
+    package func removeOrphans() async throws -> [Finding] {
+        try await repair(.orphanedAllocations) { connection, consumers, now in
             var providers: Set<String> = []
-            for consumer in orphans {
+            for consumer in consumers {
                 providers.formUnion(try AllocationStore.remove(connection, consumer: consumer, at: now) ?? [])
             }
+            return providers
+        }
+    }
+
+    /// Makes the allocations of servers what their flavors say on the hosts where they are. A host may be promised
+    /// beyond its capacity by that: the servers are there.
+    ///
+    /// - Returns: what was wrong; subjects are the servers.
+    @discardableResult
+    package func restoreAllocations() async throws -> [Finding] {
+        try await repair(.allocationsOfServers) { connection, servers, now in
+            try connection.execute(
+                """
+                INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at)
+                SELECT id, project_id, user_id, 'INSTANCE', 0, true, \(now), \(now) FROM servers WHERE id = ANY(\(servers)::uuid[])
+                ORDER BY id ON CONFLICT (id) DO UPDATE SET generation = consumers.generation + 1, updated_at = EXCLUDED.updated_at
+                """)
+            let providers = try connection.query(
+                """
+                SELECT resource_provider_id AS id FROM allocations WHERE consumer_id = ANY(\(servers)::uuid[])
+                UNION SELECT p.id FROM servers s JOIN resource_providers p ON p.host = s.host
+                WHERE s.id = ANY(\(servers)::uuid[]) ORDER BY 1
+                """
+            ).map { try $0.string("id") }
+            for provider in providers { _ = try Placement.touch(connection, provider: provider, expected: nil, at: now) }
+            try connection.execute("DELETE FROM allocations WHERE consumer_id = ANY(\(servers)::uuid[])")
+            try connection.execute(
+                """
+                INSERT INTO allocations (consumer_id, resource_provider_id, resource_class, used, created_at, updated_at)
+                SELECT s.id, p.id, n.resource_class, n.amount, \(now), \(now)
+                FROM servers s JOIN resource_providers p ON p.host = s.host CROSS JOIN LATERAL (\(raw: Inspection.needs("s"))) n
+                WHERE s.id = ANY(\(servers)::uuid[])
+                """)
+            return Set(providers)
+        }
+    }
+
+    /// Looks, locks what was found against the scheduler, looks again, and repairs what is still so.
+    private func repair(
+        _ inspection: Inspection,
+        _ body: @escaping @Sendable (Connection, _ consumers: [String], _ now: Timestamp) throws -> Set<String>
+    ) async throws -> [Finding] {
+        guard try await !database.read({ try inspection.findings($0, limit: 1) }).isEmpty else { return [] }
+        let now = ambient.now
+        return try await database.write { connection in
+            let first = try inspection.findings(connection, limit: Placement.batch).map(\.subject)
+            try connection.query(
+                """
+                SELECT pg_advisory_xact_lock(hashtextextended(c, 11)) FROM (
+                    SELECT c FROM unnest(\(first)::text[]) c ORDER BY c) ordered
+                """)
+            let candidates = Set(first)
+            let findings = try inspection.findings(connection, limit: 2 * Placement.batch).filter { candidates.contains($0.subject) }
+            guard !findings.isEmpty else { return [] }
+            let providers = try body(connection, findings.map(\.subject).sorted(), now)
+            try Repairs.record(connection, service: Placement.service, findings, at: now)
             try Placement.announce(connection, providers)
-            return orphans
+            return findings
         }
     }
 

@@ -1,5 +1,6 @@
 import ComputeCore
 import Database
+import Inspections
 import JSON
 import Kernel
 import Logging
@@ -9,7 +10,7 @@ import Workflow
 package struct Audit: Sendable {
     private let compute: Compute
 
-    private static let interval: Duration = .seconds(10)
+    package static let interval: Duration = .seconds(10)
     /// A host that has not applied what it was told by then is told again.
     private static let patience: Duration = .seconds(15)
     /// How long a host may take for a change of power.
@@ -18,24 +19,13 @@ package struct Audit: Sendable {
 
     package init(_ compute: Compute) { self.compute = compute }
 
-    /// Runs until the task is cancelled.
-    package func run() async throws {
-        while true {
-            try await compute.ambient.time.sleep(for: Audit.interval)
-            do { try await once() } catch is CancellationError {
-                throw CancellationError()
-            } catch {
-                compute.log.warning("the audit failed", metadata: ["error": "\(error)"])
-            }
-        }
-    }
-
     /// One round.
     ///
     /// - Returns: how many things were repeated or removed.
     @discardableResult
     package func once() async throws -> Int {
         try await resend() + resendAbsences() + removeLeftPorts() + endTasks() + forget()
+            + Repairs.recount(service: Compute.service, compute.database, at: compute.ambient.now, compute.log)
     }
 
     /// Servers that ended long ago, and what was done with them.
@@ -124,8 +114,13 @@ package struct Audit: Sendable {
             ).map { try $0.string("id") }
         }
         for id in ids {
-            compute.log.warning("a port outlived its server", metadata: ["port": "\(id)"])
             try await compute.neighbours.network.deletePort(id)
+            let finding = Finding(
+                invariant: "I5", rule: "a port goes with its server", subject: id,
+                words: "port \(id) had outlived its server")
+            let now = compute.ambient.now
+            try await compute.database.write { try Repairs.record($0, service: Compute.service, [finding], at: now) }
+            Repairs.log(compute.log, [finding])
         }
         return ids.count
     }

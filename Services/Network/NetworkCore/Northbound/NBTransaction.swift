@@ -30,7 +30,7 @@ package struct NBTransaction: Sendable {
     package mutating func add(_ subject: NBSubject, _ desired: NBDesired) {
         let wanted = Dictionary(desired.rows.map { ($0.key, $0) }, uniquingKeysWith: { $1 })
         var present: [NBKey: UUID128] = [:]
-        for uuid in model.uuids(of: subject.description).sorted() {
+        for uuid in originalsFirst(model.uuids(of: subject.description), wanted) {
             guard let row = model.rows[uuid] else { continue }
             if let key = row.key, let want = wanted[key], present[key] == nil, isInPlace(uuid, want) {
                 present[key] = uuid
@@ -41,7 +41,31 @@ package struct NBTransaction: Sendable {
         for row in desired.rows {
             if let uuid = present[row.key] { change(uuid, to: row, subject) } else { insert(row, subject) }
         }
+        for uuid in present.values.sorted() { clear(uuid) }
         join(desired.memberships, subject, present)
+    }
+
+    /// Takes out of a row of this plane what somebody else has put into it.
+    private mutating func clear(_ uuid: UUID128) {
+        guard let row = model.rows[uuid] else { return }
+        for column in row.table.ownedColumns {
+            let strangers = (row.columns[column]?.atoms ?? []).filter { atom in
+                guard case .uuid(let child) = atom, let found = model.rows[child] else { return false }
+                return found.subject == nil
+            }
+            guard !strangers.isEmpty else { continue }
+            operations.append(.mutate(row.table, .uuid(uuid), delete: [column: .set(strangers)], insert: [:]))
+        }
+    }
+
+    /// Of two rows for one thing the one with the right name stays.
+    private func originalsFirst(_ uuids: Set<UUID128>, _ wanted: [NBKey: NBRow]) -> [UUID128] {
+        let (originals, copies) = uuids.sorted().reduce(into: ([UUID128](), [UUID128]())) { lists, uuid in
+            let row = model.rows[uuid]
+            let name = row?.key.flatMap { wanted[$0]?.columns["name"] }
+            if name == nil || name == row?.columns["name"] { lists.0.append(uuid) } else { lists.1.append(uuid) }
+        }
+        return originals + copies
     }
 
     /// Whether the row hangs where it should; one that doesn't is made anew.

@@ -36,6 +36,9 @@ package enum NBTable: String, Sendable, Hashable, CaseIterable {
         }
     }
 
+    /// Columns that hold other rows as parts: what is in them of a row of this plane must be this plane's too.
+    package var ownedColumns: [String] { self == .portGroup ? ["acls"] : referenceColumns }
+
     /// Columns that this plane reads back.
     package var columns: [String] {
         switch self {

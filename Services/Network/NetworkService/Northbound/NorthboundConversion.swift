@@ -91,7 +91,9 @@ enum NorthboundConversion {
 extension NBModel {
     /// Takes over what a monitor reported; returns the ports whose `up` may have changed, and the subjects that
     /// have other rows than before.
-    mutating func apply(_ news: [OVSDBRowChange]) -> (ports: Set<UUID128>, subjects: Set<String>) {
+    ///
+    /// - Parameter isOwn: after an own transaction; rows that only got or lost a place for another one do not count.
+    mutating func apply(_ news: [OVSDBRowChange], isOwn: Bool) -> (ports: Set<UUID128>, subjects: Set<String>) {
         var touched: Set<UUID128> = []
         var subjects: Set<String> = []
         for change in news {
@@ -102,7 +104,8 @@ extension NBModel {
                 if table == .logicalSwitchPort { touched.insert(change.uuid) }
                 if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
             case .modified(let columns):
-                if columns.keys.contains(where: { $0 != "up" }), let subject = rows[change.uuid]?.subject {
+                let isHolder = isOwn && columns.keys.allSatisfy { table.referenceColumns.contains($0) }
+                if !isHolder, columns.keys.contains(where: { $0 != "up" }), let subject = rows[change.uuid]?.subject {
                     subjects.insert(subject)
                 }
                 for column in table.referenceColumns {

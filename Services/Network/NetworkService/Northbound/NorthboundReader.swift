@@ -15,6 +15,8 @@ struct NorthboundState: Sendable {
     var metadata: [UUID128: IPAddress] = [:]
     /// Networks behind a router, by router.
     var inside: [UUID128: [IPNetwork]] = [:]
+    /// Those whose change is noted and not yet made in OVN.
+    var changing: Set<NBSubject> = []
 
     /// What should be there because of `subject`; nothing where it is gone.
     func compile(_ subject: NBSubject, _ compiler: Compiler) -> NBDesired {
@@ -43,6 +45,12 @@ struct NorthboundReader {
 
     init(_ connection: Connection) { self.connection = connection }
 
+    private mutating func changing(_ subjects: [NBSubject]) throws {
+        let names = subjects.map(\.description)
+        let rows = try connection.query("SELECT DISTINCT subject FROM northbound_changes WHERE subject = ANY(\(names)::text[])")
+        state.changing = Set(try rows.compactMap { NBSubject(try $0.string("subject")) })
+    }
+
     static func read(_ connection: Connection, _ subjects: [NBSubject]) throws -> NorthboundState {
         var reader = NorthboundReader(connection)
         var ids: [Int: [UUID128]] = [:]
@@ -65,6 +73,7 @@ struct NorthboundReader {
             .union(reader.state.subnets.values.map(\.networkID))
         try reader.networks(Array(networks))
         try reader.metadata(Array(subnets))
+        try reader.changing(subjects)
         return reader.state
     }
 

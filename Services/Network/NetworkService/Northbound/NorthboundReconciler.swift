@@ -3,6 +3,7 @@ import Kernel
 import Logging
 import NetworkCore
 import OVSDB
+import Synchronization
 import Telemetry
 
 /// How the reconciler reaches OVN, and how often it compares everything.
@@ -35,6 +36,7 @@ package struct NorthboundReconciler: Sendable {
     let metrics: Metrics
     let northbound: OVSDBClient
     let southbound: OVSDBClient
+    let audits = NorthboundAudits()
     private let wakes: AsyncStream<Void>
     private let signal: AsyncStream<Void>.Continuation
 
@@ -102,6 +104,48 @@ package struct NorthboundReconciler: Sendable {
     }
 
     func wake() { signal.yield() }
+
+    /// Compares everything now, and waits for the end of it.
+    ///
+    /// - Returns: false where another process has OVN's lock.
+    package func audit() async throws -> Bool {
+        let number = audits.ask()
+        for _ in 0..<300 {
+            wake()
+            try await ambient.time.sleep(for: .milliseconds(200))
+            if audits.done >= number { return true }
+            if !audits.isMine { return false }
+        }
+        throw ResourceError.unavailable("OVN's databases do not answer")
+    }
+}
+
+/// Requests for a full comparison, between those who ask and the worker.
+final class NorthboundAudits: Sendable {
+    private struct State {
+        var asked = 0
+        var done = 0
+        var isMine = false
+    }
+
+    private let state = Mutex(State())
+
+    func ask() -> Int {
+        state.withLock {
+            $0.asked += 1
+            return $0.asked
+        }
+    }
+
+    var asked: Int { state.withLock { $0.asked } }
+    var done: Int {
+        get { state.withLock { $0.done } }
+        set { state.withLock { $0.done = newValue } }
+    }
+    var isMine: Bool {
+        get { state.withLock { $0.isMine } }
+        set { state.withLock { $0.isMine = newValue } }
+    }
 }
 
 /// The hypervisors as the southbound database shows them.

@@ -1,4 +1,5 @@
 import Database
+import Inspections
 import Kernel
 import Logging
 import NetworkCore
@@ -15,6 +16,12 @@ final class NorthboundWorker {
     /// Refused by OVN or pointing at what is not there; tried again with the next audit.
     private var postponed: Set<NBSubject> = []
     private var touchedPorts: Set<UUID128> = []
+    /// Subjects on the list although nobody asked for a change: what is wrong about them is drift.
+    private var suspects: Set<NBSubject> = []
+    /// Subjects that look otherwise because gateways came or went; no drift until the next round.
+    private var moved: Set<NBSubject> = []
+    /// The last request for an audit that was heard.
+    private var auditHeard = 0
     private var auditedAt: UInt64?
     private var askedAt: UInt64 = 0
     private var isAuditing = false
@@ -26,6 +33,8 @@ final class NorthboundWorker {
     /// Changes read at once, and subjects read for one plan.
     private static let changesMax = 2000
     private static let subjectsMax = 300
+    /// Of one plan, as events of their own.
+    private static let driftShownMax = 20
 
     init(_ reconciler: NorthboundReconciler) {
         self.reconciler = reconciler
@@ -44,10 +53,14 @@ final class NorthboundWorker {
         guard await client.holdsLock else {
             isLoaded = false
             auditedAt = nil
+            reconciler.audits.isMine = false
             return
         }
+        reconciler.audits.isMine = true
         try await look()
         guard await reconciler.southbound.currentSchema != nil else { return }
+        let asked = reconciler.audits.asked
+        if asked > auditHeard { auditedAt = nil }
         try await lookForGateways()
         if auditedAt.map({ clock - $0 > interval(reconciler.configuration.auditInterval) }) ?? true { try await beginAudit() }
         var more = true
@@ -61,7 +74,11 @@ final class NorthboundWorker {
         if isAuditing {
             isAuditing = false
             auditedAt = clock
+            auditHeard = asked
+            reconciler.audits.done = asked
         }
+        suspects = []
+        moved = []
         try await reportPorts()
         try await askControllers()
     }
@@ -70,7 +87,8 @@ final class NorthboundWorker {
 
     // MARK: northbound news
 
-    private func look(isOwn: Bool = false) async throws {
+    /// - Parameter own: the subjects of the transaction that this process has just made.
+    private func look(own: Set<NBSubject> = []) async throws {
         let news = await client.takeChanges()
         if news.reset { isLoaded = false }
         if !isLoaded {
@@ -86,10 +104,12 @@ final class NorthboundWorker {
             }
             isLoaded = true
         }
-        let seen = model.apply(news.changes)
+        let seen = model.apply(news.changes, isOwn: !own.isEmpty)
         touchedPorts.formUnion(seen.ports)
         // What somebody else changed is compared at once; own changes are what they should be.
-        if !isOwn { pending.formUnion(seen.subjects.compactMap { NBSubject($0) }) }
+        let foreign = Set(seen.subjects.compactMap { NBSubject($0) }).subtracting(own)
+        pending.formUnion(foreign)
+        suspects.formUnion(foreign)
     }
 
     private func lookForGateways() async throws {
@@ -101,6 +121,7 @@ final class NorthboundWorker {
                 .map { try $0.uuid("gateway_port_id") }
         }
         for port in ports { pending.insert(.port(port)) }
+        moved.formUnion(ports.map { .port($0) })
     }
 
     // MARK: what is to be done
@@ -127,6 +148,8 @@ final class NorthboundWorker {
         let all = try await database.snapshot { try NorthboundReader.all($0) }
         pending.formUnion(all)
         pending.formUnion(model.subjects.compactMap { NBSubject($0) })
+        // What OVN refused before is no news.
+        suspects.formUnion(pending.subtracting(postponed))
         pending.formUnion(postponed)
         postponed = []
         touchedPorts.formUnion(model.rows.filter { $0.value.table == .logicalSwitchPort }.keys)
@@ -158,19 +181,33 @@ final class NorthboundWorker {
         var operations: [NBOperation] = []
         var done: [NBSubject] = []
         var incomplete: Set<NBSubject> = []
+        var drift: [Finding] = []
     }
 
     private func plan(_ subjects: [NBSubject], _ state: NorthboundState) -> Plan {
         var transaction = NBTransaction(model: model)
         var plan = Plan()
         for subject in subjects {
+            let before = transaction.operations.count
             transaction.add(subject, state.compile(subject, compiler))
             plan.done.append(subject)
+            if transaction.operations.count > before, isDrift(subject, state) {
+                plan.drift.append(
+                    Finding(
+                        invariant: "I12", rule: "OVN is as the networks are", subject: subject.description,
+                        words: NBDrift.words(subject, Array(transaction.operations[before...]), model)))
+            }
             if transaction.operations.count >= NetworkLimits.northboundOperationsMax { break }
         }
         plan.operations = transaction.operations
         plan.incomplete = transaction.incomplete
         return plan
+    }
+
+    /// Whether nobody has asked for what is about to change. An empty northbound database is a new one.
+    private func isDrift(_ subject: NBSubject, _ state: NorthboundState) -> Bool {
+        suspects.contains(subject) && !moved.contains(subject) && !state.changing.contains(subject)
+            && (subject != .global || !model.subjects.isEmpty)
     }
 
     private func apply(
@@ -179,7 +216,8 @@ final class NorthboundWorker {
         let plan = plan(subjects, state)
         guard !plan.operations.isEmpty else { return (plan.done, plan.incomplete) }
         do {
-            try await commit(plan.operations)
+            try await commit(plan.operations, of: Set(plan.done))
+            try await report(plan.drift)
             return (plan.done, plan.incomplete)
         } catch let error as OVSDBError {
             guard case .transaction = error, !error.isPassing else { throw error }
@@ -197,14 +235,31 @@ final class NorthboundWorker {
         }
     }
 
-    private func commit(_ operations: [NBOperation]) async throws {
+    /// Writes down what was wrong though nobody had asked for a change; a wiped database is one sentence.
+    private func report(_ drift: [Finding]) async throws {
+        guard !drift.isEmpty else { return }
+        var findings = drift
+        if drift.count > NorthboundWorker.driftShownMax {
+            findings = Array(drift.prefix(3)) + [
+                Finding(
+                    invariant: drift[0].invariant, rule: drift[0].rule, subject: "northbound",
+                    words: "OVN did not agree with \(drift.count - 3) more subjects")
+            ]
+        }
+        let entries = findings
+        let now = reconciler.ambient.now
+        Repairs.log(reconciler.log, entries)
+        try await database.write { try Repairs.record($0, service: "network", entries, at: now) }
+    }
+
+    private func commit(_ operations: [NBOperation], of subjects: Set<NBSubject>) async throws {
         let wire = try operations.map { try NorthboundConversion.operation($0) }
         try await client.transact([.assertLock(NorthboundReconciler.lock)] + wire)
         reconciler.metrics.increment(
             "wolke_northbound_operations_total", [("cause", isAuditing ? "audit" : "change")], by: Double(operations.count),
             help: "Operations on OVN's northbound database.")
         // The copy shows the effect by now.
-        try await look(isOwn: true)
+        try await look(own: subjects)
     }
 
     // MARK: ports

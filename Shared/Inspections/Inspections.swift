@@ -1,9 +1,9 @@
 extension Inspection {
     /// Everything that the store alone can tell. Work under way is not a fault: what it touches is left out, and
     /// whoever looks looks twice.
-    static let all: [Inspection] = work + placement + quota + addresses + volumes + servers
+    package static let all: [Inspection] = work + placement + Ledger.all.map(\.inspection) + addresses + volumes + servers
 
-    private static let busy = "SELECT subject_id FROM workflows WHERE finished_at IS NULL"
+    static let busy = "SELECT subject_id FROM workflows WHERE finished_at IS NULL"
 
     // MARK: work
 
@@ -30,75 +30,6 @@ extension Inspection {
                 ' has been waiting since ' || to_char(created_at, 'HH24:MI:SS') AS words
             FROM outbox WHERE created_at < now() - interval '60 seconds'
             """),
-    ]
-
-    // MARK: placement
-
-    private static let placement = [
-        Inspection(
-            "I3", "no provider is promised beyond its capacity",
-            """
-            SELECT p.id || ' ' || i.resource_class AS subject, p.name || ': ' || sum(a.used) || ' ' || i.resource_class ||
-                ' are allocated of ' || floor((i.total - i.reserved) * i.allocation_ratio) AS words
-            FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
-            JOIN inventories i ON i.resource_provider_id = a.resource_provider_id AND i.resource_class = a.resource_class
-            GROUP BY p.id, p.name, i.resource_class, i.total, i.reserved, i.allocation_ratio
-            HAVING sum(a.used) > floor((i.total - i.reserved) * i.allocation_ratio)
-            """),
-        Inspection(
-            "I3", "what is allocated to servers belongs to servers that are there",
-            """
-            SELECT DISTINCT a.consumer_id::text AS subject, 'allocations of ' || a.consumer_id || ' on ' || p.name ||
-                ' belong to no server' AS words
-            FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
-            JOIN consumers c ON c.id = a.consumer_id
-            WHERE c.scheduled AND NOT EXISTS (SELECT 1 FROM servers s WHERE s.id = a.consumer_id AND NOT s.deleted)
-            AND a.consumer_id NOT IN (\(busy))
-            """),
-        Inspection(
-            "I3", "each server on a host holds what its flavor says there",
-            """
-            SELECT s.id::text AS subject, 'server ' || s.id || ' on ' || s.host || ' holds ' ||
-                coalesce(string_agg(a.resource_class || ' ' || a.used, ', ' ORDER BY a.resource_class), 'nothing') ||
-                ' in placement; its flavor needs VCPU ' || (s.flavor->>'vcpus') || ', MEMORY_MB ' || (s.flavor->>'ram') AS words
-            FROM servers s
-            LEFT JOIN resource_providers p ON p.name = s.host
-            LEFT JOIN allocations a ON a.consumer_id = s.id AND a.resource_provider_id = p.id
-            WHERE NOT s.deleted AND s.host IS NOT NULL AND s.vm_state <> 'error' AND s.id NOT IN (\(busy))
-            GROUP BY s.id, s.host, s.flavor
-            HAVING coalesce(max(a.used) FILTER (WHERE a.resource_class = 'VCPU'), 0) <> (s.flavor->>'vcpus')::bigint
-            OR coalesce(max(a.used) FILTER (WHERE a.resource_class = 'MEMORY_MB'), 0) <> (s.flavor->>'ram')::bigint
-            """),
-    ]
-
-    // MARK: quota
-
-    /// Counted rows of each resource beside what the ledger says.
-    private static func ledger(_ resource: String, _ counted: String) -> Inspection {
-        Inspection(
-            "I4", "the use of quota is what is there",
-            """
-            SELECT coalesce(u.project_id, c.project_id) || ' \(resource)' AS subject, 'project ' ||
-                coalesce(u.project_id, c.project_id) || ': the ledger has ' || coalesce(u.used, 0) || ' \(resource), there are ' ||
-                coalesce(c.amount, 0) AS words
-            FROM (SELECT project_id, used FROM quota_usages WHERE resource = '\(resource)') u
-            FULL JOIN (\(counted)) c ON c.project_id = u.project_id
-            WHERE coalesce(u.used, 0) <> coalesce(c.amount, 0)
-            """)
-    }
-
-    private static func rows(_ table: String, _ amount: String = "count(*)", where condition: String = "true") -> String {
-        "SELECT project_id, \(amount) AS amount FROM \(table) WHERE project_id <> '' AND \(condition) GROUP BY project_id"
-    }
-
-    private static let quota = [
-        ledger("compute:instances", rows("servers", where: "NOT deleted")),
-        ledger("compute:cores", rows("servers", "sum((flavor->>'vcpus')::bigint)", where: "NOT deleted")),
-        ledger("compute:ram", rows("servers", "sum((flavor->>'ram')::bigint)", where: "NOT deleted")),
-        ledger("network:network", rows("networks")), ledger("network:subnet", rows("subnets")),
-        ledger("network:port", rows("ports", where: "device_owner <> 'network:distributed'")), ledger("network:router", rows("routers")),
-        ledger("network:floatingip", rows("floating_ips")), ledger("network:security_group", rows("security_groups")),
-        ledger("network:security_group_rule", rows("security_group_rules")),
     ]
 
     // MARK: addresses

@@ -1,0 +1,69 @@
+import Database
+import Kernel
+import Logging
+
+/// A service's audit: every so often, and at once when `osctl doctor --repair` asks for it.
+package struct AuditLoop: Sendable {
+    /// Asked for here, with an id of the question.
+    package static let request = "wolke_audit"
+    /// Answered here: `ID SERVICE`.
+    package static let answer = "wolke_audited"
+    /// Who answers.
+    package static let services = ["placement", "compute", "network", "northbound"]
+
+    private let service: String
+    private let interval: Duration?
+    private let database: Database
+    private let ambient: Ambient
+    private let log: Logger
+    private let audit: @Sendable () async throws -> Bool
+
+    /// - Parameters:
+    ///   - interval: between two rounds; nil for only when asked.
+    ///   - audit: one round; says whether it was this process that did it, where only one of several may.
+    package init(
+        _ service: String, every interval: Duration?, database: Database, ambient: Ambient, log: Logger,
+        audit: @escaping @Sendable () async throws -> Bool
+    ) {
+        self.service = service
+        self.interval = interval
+        self.database = database
+        self.ambient = ambient
+        self.log = log
+        self.audit = audit
+    }
+
+    /// Runs until the task is cancelled.
+    package func run() async throws {
+        let (rounds, next) = AsyncStream<String?>.makeStream(bufferingPolicy: .bufferingNewest(16))
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for await notification in database.notifications([AuditLoop.request])
+                where notification.channel == AuditLoop.request { next.yield(notification.payload) }
+            }
+            if let interval {
+                group.addTask {
+                    while true {
+                        try await ambient.time.sleep(for: interval)
+                        next.yield(nil)
+                    }
+                }
+            }
+            group.addTask { for await question in rounds { try await round(question) } }
+            defer { group.cancelAll() }
+            try await group.waitForAll()
+        }
+    }
+
+    private func round(_ question: String?) async throws {
+        do {
+            let done = try await audit()
+            guard let question, done else { return }
+            try await database.read { try $0.notify(AuditLoop.answer, "\(question) \(service)") }
+        } catch is CancellationError {
+            throw CancellationError()
+        } catch {
+            log.warning("the audit failed", metadata: ["error": "\(error)"])
+        }
+    }
+}

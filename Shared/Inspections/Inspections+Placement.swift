@@ -1,0 +1,73 @@
+extension Inspection {
+    static let placement = [capacity, orphanedAllocations, allocationsOfServers]
+
+    static let capacity = Inspection(
+        "I3", "no provider is promised beyond its capacity",
+        """
+        SELECT p.id || ' ' || i.resource_class AS subject, p.name || ': ' || sum(a.used) || ' ' || i.resource_class ||
+            ' are allocated of ' || floor((i.total - i.reserved) * i.allocation_ratio) AS words
+        FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
+        JOIN inventories i ON i.resource_provider_id = a.resource_provider_id AND i.resource_class = a.resource_class
+        GROUP BY p.id, p.name, i.resource_class, i.total, i.reserved, i.allocation_ratio
+        HAVING sum(a.used) > floor((i.total - i.reserved) * i.allocation_ratio)
+        """)
+
+    /// Subjects are consumers. What the scheduler has just taken may belong to a server whose row is not written yet.
+    package static let orphanedAllocations = Inspection(
+        "I3", "what is allocated to servers belongs to servers that are there",
+        """
+        SELECT c.id::text AS subject, 'server ' || c.id || ' is not there and holds ' ||
+            coalesce(string_agg(a.resource_class || ' ' || a.used || ' on ' || p.name, ', ' ORDER BY p.name, a.resource_class),
+                'nothing') AS words
+        FROM consumers c LEFT JOIN allocations a ON a.consumer_id = c.id
+        LEFT JOIN resource_providers p ON p.id = a.resource_provider_id
+        WHERE c.scheduled AND c.created_at < now() - interval '30 seconds'
+        AND NOT EXISTS (SELECT 1 FROM servers s WHERE s.id = c.id AND NOT s.deleted)
+        AND c.id NOT IN (\(busy))
+        GROUP BY c.id
+        """)
+
+    /// Subjects are servers: allocations that are missing, of another amount, or on another provider too.
+    package static let allocationsOfServers = Inspection(
+        "I3", "each server on a host holds what its flavor says there, and nothing elsewhere",
+        """
+        SELECT coalesce(n.server, a.consumer_id)::text AS subject, 'server ' || coalesce(n.server, a.consumer_id) || ' ' ||
+            string_agg(
+                CASE WHEN a.used IS NULL THEN 'does not hold its ' || n.resource_class || ' ' || n.amount || ' on ' || n.host
+                WHEN n.amount IS NULL THEN 'holds ' || a.resource_class || ' ' || a.used || ' on ' || a.name || ', which it should not'
+                ELSE 'holds ' || a.used || ' instead of ' || n.amount || ' ' || n.resource_class || ' on ' || n.host END,
+                '; ' ORDER BY coalesce(n.host, a.name), coalesce(n.resource_class, a.resource_class)) AS words
+        FROM (
+            SELECT s.id AS server, s.host, p.id AS provider, n.resource_class, n.amount
+            FROM servers s JOIN resource_providers p ON p.host = s.host CROSS JOIN LATERAL (\(needs("s"))) n
+            WHERE \(settled("s"))
+        ) n FULL JOIN (
+            SELECT a.consumer_id, a.resource_provider_id, p.name, a.resource_class, a.used
+            FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
+            JOIN servers s ON s.id = a.consumer_id JOIN resource_providers h ON h.host = s.host WHERE \(settled("s"))
+        ) a ON a.consumer_id = n.server AND a.resource_provider_id = n.provider AND a.resource_class = n.resource_class
+        WHERE a.used IS DISTINCT FROM n.amount
+        GROUP BY coalesce(n.server, a.consumer_id)
+        """)
+
+    private static func settled(_ server: String) -> String {
+        "NOT \(server).deleted AND \(server).host IS NOT NULL AND \(server).vm_state <> 'error' AND \(server).id NOT IN (\(busy))"
+    }
+
+    /// Selects `resource_class` and `amount` of what a server needs on its host: the flavor's amounts;
+    /// `resources:CLASS` in its extra specs replaces or adds to them.
+    ///
+    /// - Parameter server: the name of the row of `servers`.
+    package static func needs(_ server: String) -> String {
+        let specs = "coalesce(\(server).flavor->'extra_specs', '{}')"
+        func number(_ name: String) -> String { "coalesce((\(server).flavor->>'\(name)')::bigint, 0)" }
+        return """
+            SELECT d.resource_class, d.amount FROM (VALUES ('VCPU', \(number("vcpus"))), ('MEMORY_MB', \(number("ram"))),
+                ('DISK_GB', CASE WHEN \(server).image IS NULL THEN 0 ELSE \(number("disk")) END + \(number("ephemeral"))
+                    + (\(number("swap")) + 1023) / 1024)) d (resource_class, amount)
+            WHERE d.amount > 0 AND NOT \(specs) ? ('resources:' || d.resource_class)
+            UNION ALL SELECT substr(e.key, 11), e.value::bigint FROM jsonb_each_text(\(specs)) e
+            WHERE e.key LIKE 'resources:%' AND e.value ~ '^[0-9]{1,18}$' AND e.value::bigint > 0
+            """
+    }
+}
