@@ -127,7 +127,17 @@ package struct ServiceProcess: Sendable {
             try await ready()
         }
         log.notice("starting", metadata: ["url": "\(publicURL)"])
-        try await run(services + [server])
+        let forgetting = BackgroundLoop {
+            while true {
+                try await ambient.time.sleep(for: .seconds(900))
+                do {
+                    try await KeptAnswers.forget(database, service: api.service.type, at: ambient.now)
+                } catch let error as ResourceError {
+                    log.warning("old answers are still kept", metadata: ["error": "\(error.context ?? error.message)"])
+                }
+            }
+        }
+        try await run(services + [forgetting, server])
     }
 
     /// Runs `services` until SIGTERM or SIGINT; the last one is stopped first.

@@ -13,9 +13,9 @@ import WebAPI
 ///     #expect(try await sweep.foreigner("other") == [])
 ///     #expect(try await sweep.reader("reader", except: ["os_compute_api:os-keypairs:create"]) == [])
 package struct RouteSweep: Sendable {
-    private let api: API
+    let api: API
     private let database: Database?
-    private let parameters: [String: String]
+    package let parameters: [String: String]
     private let bodies: [String: JSONValue]
     private let headers: [(String, String)]
 
@@ -73,6 +73,13 @@ package struct RouteSweep: Sendable {
         }
     }
 
+    /// The same with other values for some.
+    package func with(parameters: [String: String] = [:], bodies: [String: JSONValue] = [:]) -> RouteSweep {
+        RouteSweep(
+            api, database: database, parameters: self.parameters.merging(parameters) { $1 },
+            bodies: self.bodies.merging(bodies) { $1 }, headers: headers)
+    }
+
     /// One route's answer to one caller.
     package struct Outcome: Sendable, Hashable, CustomStringConvertible {
         /// `GET /v3/users/{user_id}`, with the body key where the route has one.
@@ -90,7 +97,7 @@ package struct RouteSweep: Sendable {
         "\(route.method.rawValue) \(route.path)" + (route.bodyKey.map { " \($0)" } ?? "")
     }
 
-    private var routes: [Route] {
+    var routes: [Route] {
         let order: [Method] = [.get, .head, .post, .put, .patch, .delete]
         return api.resources.flatMap(\.routes).enumerated().sorted { left, right in
             let places = (order.firstIndex(of: left.element.method) ?? 0, order.firstIndex(of: right.element.method) ?? 0)
@@ -110,6 +117,17 @@ package struct RouteSweep: Sendable {
     }
 
     private func call(_ route: Route, _ token: String?) async throws -> Outcome {
+        let (request, hasParameters) = try request(route, token)
+        let response = await api.respond(to: request)
+        return Outcome(
+            route: RouteSweep.name(route), action: route.action, method: route.method, hasParameters: hasParameters,
+            status: response.status, message: String(decoding: response.bytes ?? [], as: UTF8.self))
+    }
+
+    /// A request that fits the route's declaration, and whether its path has parameters.
+    func request(
+        _ route: Route, _ token: String?, key: String? = nil, bytes: [UInt8]? = nil
+    ) throws -> (request: IncomingRequest, hasParameters: Bool) {
         var path = ""
         var hasParameters = false
         for segment in route.path.split(separator: "/") {
@@ -124,17 +142,18 @@ package struct RouteSweep: Sendable {
         }
         var fields = Headers(headers)
         if let token { fields["x-auth-token"] = token }
+        if let key { fields["idempotency-key"] = key }
         if let negotiation = api.service.negotiation {
             let version = route.versions.through ?? negotiation.maximum
             fields["openstack-api-version"] = "\(negotiation.serviceType) \(min(version, negotiation.maximum))"
         }
-        let body = body(route, version: route.versions.through ?? api.service.negotiation?.maximum ?? Microversion(0, 0))
         let request = try IncomingRequest(
-            route.method.rawValue, path.isEmpty ? "/" : path, headers: fields, body: body?.encoded ?? [])
-        let response = await api.respond(to: request)
-        return Outcome(
-            route: RouteSweep.name(route), action: route.action, method: route.method, hasParameters: hasParameters,
-            status: response.status, message: String(decoding: response.bytes ?? [], as: UTF8.self))
+            route.method.rawValue, path.isEmpty ? "/" : path, headers: fields, body: bytes ?? body(route)?.encoded ?? [])
+        return (request, hasParameters)
+    }
+
+    func body(_ route: Route) -> JSONValue? {
+        body(route, version: route.versions.through ?? api.service.negotiation?.maximum ?? Microversion(0, 0))
     }
 
     private func body(_ route: Route, version: Microversion) -> JSONValue? {
@@ -206,7 +225,7 @@ package struct RouteSweep: Sendable {
     // MARK: effects
 
     /// A digest of every table's content.
-    private func digest() async throws -> [String: String] {
+    func digest() async throws -> [String: String] {
         guard let database else { return [:] }
         return try await database.read { connection in
             let tables = try connection.query(
@@ -224,7 +243,7 @@ package struct RouteSweep: Sendable {
         }
     }
 
-    private func changed(since before: [String: String]) async throws -> [String] {
+    func changed(since before: [String: String]) async throws -> [String] {
         let after = try await digest()
         return after.keys.sorted().filter { after[$0] != before[$0] }.map { "a refused request changed the table \($0)" }
     }

@@ -13,17 +13,21 @@ package struct API: Sendable {
     package let policy: Policy
     private let router: Router
     private let authenticator: any Authenticating
+    private let database: Database?
     let ambient: Ambient
     private let log: Logger
     private let metrics: Metrics
 
-    /// - Parameter policyOverrides: rules of the operator's policy file.
+    /// - Parameters:
+    ///   - policyOverrides: rules of the operator's policy file.
+    ///   - database: where answers are kept under their `Idempotency-Key`.
     /// - Throws: 400 for a rule that cannot be read.
     package init(
         service: ServiceDescription, resources: [Resource], rules: [String: String] = [:],
-        policyOverrides: [String: String] = [:], authenticator: any Authenticating, ambient: Ambient, log: Logger,
-        metrics: Metrics
+        policyOverrides: [String: String] = [:], database: Database? = nil, authenticator: any Authenticating,
+        ambient: Ambient, log: Logger, metrics: Metrics
     ) throws {
+        self.database = database
         self.service = service
         self.resources = resources
         self.authenticator = authenticator
@@ -128,11 +132,20 @@ package struct API: Sendable {
             parameters: Router.parameters(route, segments), query: request.query, headers: request.headers, body: body,
             stream: request.body, version: version, ambient: ambient, log: log, verifiedCaller: caller, policy: policy,
             decision: decision, bodyDigest: digest)
-        let response = try await route.handler(context)
+        let response = try await handle(context)
         guard route.action == nil || decision.isMade else {
             throw ResourceError.internalError("\(route.method.rawValue) \(route.path) answered without a policy decision")
         }
         return response
+    }
+
+    private func handle(_ context: RequestContext) async throws -> Response {
+        do { return try await context.route.handler(context) } catch let error as ResourceError
+        where context.method == "POST" && error.code != .unauthorized && error.code != .forbidden {
+            guard let database, !error.isRetryable, let earlier = try await context.earlierAnswer(database) else { throw error }
+            context.decision.make()
+            return earlier
+        }
     }
 
     /// The one route that the body selects, with the validated body.

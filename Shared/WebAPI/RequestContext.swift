@@ -14,8 +14,13 @@ package struct Change: Sendable {
     package let resourceID: String?
     /// The resource's new content; nil after a delete. Never holds secrets.
     package let content: JSONValue?
+    /// Whether the answer has a secret that is nowhere else.
+    package let holdsSecret: Bool
 
-    package init(_ response: Response, _ resourceType: String, _ resourceID: String?, content: JSONValue? = nil) {
+    package init(
+        _ response: Response, _ resourceType: String, _ resourceID: String?, content: JSONValue? = nil, holdsSecret: Bool = false
+    ) {
+        self.holdsSecret = holdsSecret
         self.response = response
         self.resourceType = resourceType
         self.resourceID = resourceID
@@ -126,57 +131,56 @@ package struct RequestContext: Sendable {
         _ database: Database, _ body: @escaping @Sendable (Connection) throws -> Change
     ) async throws -> Response {
         let caller = try caller
-        let key = headers["idempotency-key"]
-        if let key, key.isEmpty || key.utf8.count > 255 {
-            throw ResourceError.badRequest("The Idempotency-Key header must have 1 to 255 characters.")
-        }
-        let scope = "\(service.type):\(caller.userID):\(caller.projectID ?? "")"
+        let kept = try idempotency()
         return try await database.write { connection in
-            if let key, let earlier = try earlierResponse(connection, scope: scope, key: key) {
+            if let earlier = try kept?.earlier(connection, at: ambient.now) {
                 // Decided when the answer was made; handlers that decide inside `body` are not asked again.
                 decision.make()
                 return earlier
             }
             let change = try body(connection)
             try audit(connection, change, caller)
-            if let key { try remember(connection, scope: scope, key: key, change.response) }
+            try kept?.remember(connection, change.response, holdsSecret: change.holdsSecret, ambient)
             return change.response
         }
     }
 
-    private var fingerprint: String { "\(method) \(path) \(bodyDigest)" }
-
-    private func earlierResponse(_ connection: Connection, scope: String, key: String) throws -> Response? {
-        // A concurrent request with the same key waits here for the first one's end.
-        let inserted = try connection.query(
-            """
-            INSERT INTO idempotency_keys (scope, key, fingerprint, created_at)
-            VALUES (\(scope), \(key), \(fingerprint), \(ambient.now)) ON CONFLICT DO NOTHING RETURNING key
-            """)
-        if !inserted.isEmpty { return nil }
-        let row = try connection.query(
-            "SELECT fingerprint, status, headers, encode(body, 'hex') AS body FROM idempotency_keys WHERE scope = \(scope) AND key = \(key)"
-        )[0]
-        guard try row.string("fingerprint") == fingerprint else {
-            throw ResourceError(
-                .unprocessable, "The Idempotency-Key '\(key)' was used before for another request.")
+    /// For answers that wait for work: the transaction of `begin` keeps what the work is known by, and `finish` does or
+    /// awaits the work and makes the answer from that. The same `Idempotency-Key` again never begins a second time;
+    /// `finish` must be safe to repeat, as it is where the first one was cut off.
+    ///
+    /// - Parameter begin: the effect; the value for `finish`, and what the audit records.
+    package func write(
+        _ database: Database, begin: @escaping @Sendable (Connection) throws -> (work: JSONValue, resourceType: String, resourceID: String?),
+        finish: (_ work: JSONValue) async throws -> Response
+    ) async throws -> Response {
+        let begun = try await write(database) { connection in
+            let (work, type, id) = try begin(connection)
+            return Change(Response(status: Idempotency.provisional, headers: [:], body: .bytes(work.encoded)), type, id)
         }
-        var headers = Headers()
-        for member in try row.object("headers").members { headers.append(member.name, member.value.stringValue ?? "") }
-        headers["idempotent-replay"] = "true"
-        let bytes = Hexadecimal.decode(try row.string("body")) ?? []
-        return Response(status: try row.int("status"), headers: headers, body: bytes.isEmpty ? .none : .bytes(bytes))
+        guard begun.status == Idempotency.provisional else { return begun }
+        var response = try await finish(try JSONValue.parse(begun.bytes ?? []))
+        if let kept = try idempotency() {
+            let answer = response
+            try await database.write { try kept.remember($0, answer, holdsSecret: false, ambient) }
+        }
+        response.headers["idempotent-replay"] = begun.headers["idempotent-replay"]
+        return response
     }
 
-    private func remember(_ connection: Connection, scope: String, key: String, _ response: Response) throws {
-        let headers = JSONObject(response.headers.fields.map { ($0.name, JSONValue.string($0.value)) })
-        let body = Hexadecimal.encode(response.bytes ?? [])
-        try connection.execute(
-            """
-            UPDATE idempotency_keys SET status = \(response.status), headers = \(headers)::jsonb,
-                body = decode(\(body), 'hex')
-            WHERE scope = \(scope) AND key = \(key)
-            """)
+    /// Where the client sent an `Idempotency-Key`.
+    private func idempotency() throws -> Idempotency? {
+        guard let key = headers["idempotency-key"] else { return nil }
+        let caller = try caller
+        return try Idempotency(
+            key: key, scope: "\(service.type):\(caller.userID):\(caller.projectID ?? "")", request: "\(method) \(path) \(bodyDigest)")
+    }
+
+    /// What this request was answered before. What it did then may be why it is refused now.
+    func earlierAnswer(_ database: Database) async throws -> Response? {
+        guard let kept = try idempotency() else { return nil }
+        let answer = try await database.read { try kept.look($0) }
+        return answer?.status == Idempotency.provisional ? nil : answer
     }
 
     private func audit(_ connection: Connection, _ change: Change, _ caller: Caller) throws {

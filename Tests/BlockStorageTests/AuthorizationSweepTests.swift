@@ -7,7 +7,7 @@ import WebAPI
 /// Every route of the Block Storage API, as callers who must not get through.
 @Suite struct AuthorizationSweepTests {
     /// A volume, a snapshot and an attachment of the project p1.
-    private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
+    private static func with(_ body: (VolumeFixture, RouteSweep) async throws -> Void) async throws {
         try await VolumeFixture.with { cloud in
             let volume = try await cloud.create(["size": 1, "metadata": ["k": "v"]])
             let attached = try await cloud.create()
@@ -29,6 +29,7 @@ import WebAPI
                 "POST", "/v3/types/\(type)/extra_specs", token: "admin", ["extra_specs": ["k": "v"]])
             #expect(specs.status < 300, "\(specs.json)")
             try await body(
+                cloud,
                 RouteSweep(
                     cloud.api, database: cloud.database,
                     parameters: [
@@ -53,8 +54,78 @@ import WebAPI
         refusal: "Malformed request url")
     }
 
+    /// What has no effect, and so none that could happen twice.
+    private static let effectless = [
+        "POST /v3/volumes/{volume_id}/action os-initialize_connection": "tells", "POST /v3/volumes/{volume_id}/action os-terminate_connection": "does nothing",
+        "POST /v3/volumes/{volume_id}/action os-show_image_metadata": "reads",
+    ]
+
+    /// The paths with a project lead to the same handlers.
+    @Test func aKeyGivesOneEffect() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let volume = try #require(sweep.parameters["volume_id"])
+            let snapshot = try #require(sweep.parameters["snapshot_id"])
+            let attachment = try #require(sweep.parameters["attachment_id"])
+            let attached = try await cloud.database.read {
+                try $0.query("SELECT volume_id FROM volume_attachments WHERE id = \(attachment)::uuid")[0].string("volume_id")
+            }
+            let type = try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": "closed", "os-volume-type-access:is_public": false]])
+            let open = try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": "open"]])
+            #expect(open.status == 200)
+            let closed = try #require(type["volume_type"]?["id"]?.stringValue, "\(type.json)")
+            let action = "POST /v3/volumes/{volume_id}/action "
+            let bodies: [String: JSONValue] = [
+                "POST /v3/volumes": ["volume": ["size": 1]], action + "os-extend": ["os-extend": ["new_size": 2]],
+                action + "os-reset_status": ["os-reset_status": ["status": "error"]],
+                action + "os-retype": ["os-retype": ["new_type": "open"]],
+                action + "os-attach": ["os-attach": ["instance_uuid": .string(SystemRandom().uuid().description), "mountpoint": "/dev/vdb"]],
+                action + "os-unset_image_metadata": ["os-unset_image_metadata": ["key": "k"]],
+                "POST /v3/snapshots": ["snapshot": ["volume_id": .string(volume)]],
+                "POST /v3/attachments": [
+                    "attachment": ["volume_uuid": .string(volume), "instance_uuid": .string(SystemRandom().uuid().description)]
+                ],
+            ]
+            let statuses = [
+                action + "os-begin_detaching": "in-use", action + "os-roll_detaching": "detaching",
+                action + "os-unreserve": "reserved", action + "os-detach": "in-use",
+            ]
+            let findings = try await sweep.with(
+                parameters: [
+                    "/v3/types/{type_id}/action type_id": closed,
+                ], bodies: bodies
+            ).repeated(
+                "admin", except: AuthorizationSweepTests.effectless,
+                where: { !$0.path.hasPrefix("/v3/{project_id}/") }, prepare: { route in
+                try await cloud.database.write { connection in
+                    try connection.execute("DELETE FROM intents")
+                    try connection.execute("DELETE FROM workflows")
+                    let status = statuses[route] ?? "available"
+                    try connection.execute(
+                        """
+                        UPDATE volumes SET status = CASE WHEN id = \(attached)::uuid THEN 'reserved' ELSE \(status) END, size = 1,
+                            image_metadata = '{"k": "v"}'
+                        """)
+                    try connection.execute("UPDATE volume_snapshots SET status = 'available' WHERE id = \(snapshot)::uuid")
+                    try connection.execute("DELETE FROM volume_snapshots WHERE id <> \(snapshot)::uuid")
+                    // A volume with a snapshot cannot be deleted.
+                    try connection.execute("UPDATE volume_snapshots SET volume_id = \(attached)::uuid")
+                    try connection.execute("DELETE FROM volume_attachments WHERE id <> \(attachment)::uuid")
+                    try connection.execute("UPDATE volume_attachments SET status = 'attaching' WHERE id = \(attachment)::uuid")
+                    if route == action + "os-detach" {
+                        try connection.execute(
+                            """
+                            INSERT INTO volume_attachments (id, volume_id, project_id, status, created_at, updated_at)
+                            VALUES (gen_random_uuid(), \(volume)::uuid, 'p1', 'attached', now(), now())
+                            """)
+                    }
+                }
+            })
+            #expect(findings == [])
+        }
+    }
+
     @Test(arguments: RouteSweep.Duty.allCases) func everyServiceOwes(_ duty: RouteSweep.Duty) async throws {
-        try await AuthorizationSweepTests.with { sweep in
+        try await AuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.findings(duty, duties)
             #expect(findings == [])
         }

@@ -10,7 +10,7 @@ import WebAPI
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2rjaT2vY u1"
 
     /// A server of the project p1 with a port and a volume, and one of everything else; the flavor is p1's alone.
-    private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
+    private static func with(_ body: (TestCloud, RouteSweep) async throws -> Void) async throws {
         try await TestCloud.with { cloud in
             try await cloud.database.write { connection in
                 try connection.execute(
@@ -43,6 +43,7 @@ import WebAPI
                 "POST", "/v2.1/os-keypairs", ["keypair": ["name": "kp", "public_key": .string(publicKey)]], as: "member")
             let text = { (value: JSONValue?) in value?.stringValue ?? value?.intValue.map { String($0) } ?? "" }
             try await body(
+                cloud,
                 RouteSweep(
                     cloud.api, database: cloud.database,
                     parameters: [
@@ -72,8 +73,51 @@ import WebAPI
         RouteSweep.Duties(unreachable: byHostName, forAll: forAll, readersOwn: own)
     }
 
+    /// What has no effect, and so none that could happen twice.
+    private static let effectless = [
+        "POST /v2.1/servers/{server_id}/action os-getConsoleOutput": "reads", "POST /v2.1/os-wolke-scheduling": "a dry run"
+    ]
+
+    @Test func aKeyGivesOneEffect() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let server = try #require(sweep.parameters["server_id"])
+            let group = SystemRandom().uuid().description
+            try await cloud.database.write { connection in
+                try connection.execute("INSERT INTO projects (id, name, is_domain, domain_id, parent_id, created_at, updated_at) VALUES ('x', 'x', false, 'default', 'default', now(), now())")
+                try connection.execute("INSERT INTO security_groups (id, project_id, name, created_at, updated_at) VALUES (\(group)::uuid, 'p1', 'extra', now(), now())")
+                try connection.execute("INSERT INTO quota_limits (project_id, resource, quota_limit) VALUES ('p1', 'compute:instances', -1)")
+            }
+            let action = "POST /v2.1/servers/{server_id}/action "
+            let bodies: [String: JSONValue] = [
+                "POST /v2.1/os-keypairs": ["keypair": ["name": "new", "type": "ssh", "public_key": .string(AuthorizationSweepTests.publicKey)]], "POST /v2.1/servers": TestCloud.body(),
+                action + "reboot": ["reboot": ["type": "HARD"]], action + "os-resetState": ["os-resetState": ["state": "error"]],
+                action + "addSecurityGroup": ["addSecurityGroup": ["name": "extra"]],
+                action + "removeSecurityGroup": ["removeSecurityGroup": ["name": "extra"]],
+                "POST /v2.1/servers/{server_id}/os-interface": ["interfaceAttachment": ["net_id": .string(Fixtures.network)]],
+                "POST /v2.1/servers/{server_id}/os-volume_attachments": ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]],
+                "POST /v2.1/os-aggregates/{aggregate_id}/action add_host": ["add_host": ["host": "host-1"]],
+                "POST /v2.1/os-aggregates/{aggregate_id}/action remove_host": ["remove_host": ["host": "host-1"]],
+            ]
+            let states = [
+                action + "os-start": "stopped", action + "unpause": "paused", action + "resume": "suspended",
+            ]
+            let findings = try await sweep.with(bodies: bodies).repeated("admin", except: AuthorizationSweepTests.effectless, prepare: { route in
+                try await cloud.database.write { connection in
+                    for table in ["workflows", "intents", "server_volumes"] { try connection.execute("DELETE FROM \(raw: table)") }
+                    if route == action + "removeSecurityGroup" {
+                        try connection.execute("INSERT INTO port_security_groups SELECT port_id, \(group)::uuid FROM server_interfaces ON CONFLICT DO NOTHING")
+                    }
+                    try connection.execute("UPDATE volumes SET status = 'available'")
+                    try connection.execute(
+                        "UPDATE servers SET vm_state = \(states[route] ?? "active"), task_state = NULL, locked_by = NULL, deleted = false WHERE id = \(server)::uuid")
+                }
+            })
+            #expect(findings == [])
+        }
+    }
+
     @Test(arguments: RouteSweep.Duty.allCases) func everyServiceOwes(_ duty: RouteSweep.Duty) async throws {
-        try await AuthorizationSweepTests.with { sweep in
+        try await AuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.findings(duty, duties)
             #expect(findings == [])
         }

@@ -58,6 +58,45 @@ import WebAPI
         }
     }
 
+    @Test func aKeyGivesOneEffect() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let findings = try await sweep.repeated(
+                try await cloud.admin(), except: [AuthorizationSweepTests.own: "one's own only: below"])
+            #expect(findings == [])
+            let token = try await cloud.token("target", project: "demo")
+            let own = try await sweep.repeated(token, where: { RouteSweep.name($0) == AuthorizationSweepTests.own })
+            #expect(own == [])
+        }
+    }
+
+    private static let own = "POST /v3/users/{user_id}/application_credentials"
+
+    /// Neither the secret nor the key that opens the kept answer is in the database.
+    @Test func keptAnswersAreSealed() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let user = try await cloud.id("users", "target")
+            let token = try await cloud.token("target", project: "demo")
+            let key = "a key that nobody guesses 8712634"
+            func create(_ key: String) async throws -> (status: Int, secret: String) {
+                let answer = try await cloud.call(
+                    "POST", "/v3/users/\(user)/application_credentials", token: token, headers: [("Idempotency-Key", key)],
+                    body: ["application_credential": ["name": "sealed"]])
+                return (answer.status, answer.json["application_credential"]?["secret"]?.stringValue ?? "")
+            }
+            #expect(try await create("short").status == 400)
+            let first = try await create(key)
+            #expect(first.status == 201 && first.secret.count > 40)
+            #expect(try await create(key) == first)
+            let stored = try await cloud.database.read { connection in
+                try connection.query(
+                    "SELECT scope || key || fingerprint || headers || encode(body, 'escape') || encode(body, 'hex') AS text FROM idempotency_keys"
+                ).map { try $0.string("text") }.joined()
+            }
+            let hex = first.secret.utf8.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
+            for secret in [first.secret, hex, key] { #expect(!stored.contains(secret)) }
+        }
+    }
+
     @Test func nothingWithoutAToken() async throws {
         try await AuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.anonymous()

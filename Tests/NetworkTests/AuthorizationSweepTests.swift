@@ -26,7 +26,7 @@ import WebAPI
             }
             let agents = try await cloud.call("GET", "/agents", as: "admin")
             let agent = agents.json["agents"]?.arrayValue?.first?.id ?? ""
-            var parameters = ["project": "p1", "project_id": "p1", "tag": "t1", "alias": "router", "/v2.0/agents/{id} id": agent]
+            var parameters = ["project": "p1", "project_id": "p1", "tag": "t1", "alias": "router", "external": external, "/v2.0/agents/{id} id": agent]
             for (path, id) in [
                 ("networks", network), ("subnets", subnet), ("routers", router), ("ports", port), ("floatingips", address),
                 ("security-groups", group.id), ("security-group-rules", rule), ("network-ip-availabilities", network),
@@ -41,6 +41,34 @@ import WebAPI
 
     private var duties: RouteSweep.Duties {
         RouteSweep.Duties(forAll: ["GET /v2.0/extensions/{alias}"])
+    }
+
+    @Test func aKeyGivesOneEffect() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let network = try #require(sweep.parameters["/v2.0/networks/{id} id"])
+            let group = try #require(sweep.parameters["/v2.0/security-groups/{id} id"])
+            let external = try #require(sweep.parameters["external"])
+            var bodies: [String: JSONValue] = [:]
+            func add(_ path: String, _ singular: String, _ plural: String, _ values: [JSONValue]) {
+                bodies["POST /v2.0/\(path) \(singular)"] = [singular: values[0]]
+                bodies["POST /v2.0/\(path) \(plural)"] = [plural: [values[1]]]
+            }
+            add(
+                "subnets", "subnet", "subnets",
+                [1, 2].map { (number: Int) -> JSONValue in ["network_id": .string(network), "ip_version": 4, "cidr": .string("10.7.\(number).0/24")] })
+            add("ports", "port", "ports", Array(repeating: ["network_id": .string(network)], count: 2))
+            add("floatingips", "floatingip", "floatingips", Array(repeating: ["floating_network_id": .string(external)], count: 2))
+            add(
+                "security-group-rules", "security_group_rule", "security_group_rules",
+                [1, 2].map { (number: Int) -> JSONValue in
+                    [
+                        "security_group_id": .string(group), "direction": "ingress", "protocol": "tcp", "port_range_min": JSONValue(number),
+                        "port_range_max": JSONValue(number),
+                    ]
+                })
+            let findings = try await sweep.with(bodies: bodies).repeated("admin")
+            #expect(findings == [])
+        }
     }
 
     @Test(arguments: RouteSweep.Duty.allCases) func everyServiceOwes(_ duty: RouteSweep.Duty) async throws {

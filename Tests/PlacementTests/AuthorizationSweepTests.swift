@@ -6,7 +6,7 @@ import WebAPI
 
 /// Every route of the Placement API, as callers who must not get through: it is for operators and services only.
 @Suite struct AuthorizationSweepTests {
-    private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
+    private static func with(_ body: (_ host: String, RouteSweep) async throws -> Void) async throws {
         try await PlacementBench.with { bench in
             let host = try await bench.addHost("h1")
             for name in ["CUSTOM_A"] {
@@ -14,6 +14,7 @@ import WebAPI
                 #expect(try await bench.call("PUT", "/resource_classes/\(name)").status < 300)
             }
             try await body(
+                host,
                 RouteSweep(
                     bench.api, database: bench.test.database,
                     parameters: ["uuid": host, "class": "VCPU", "name": "CUSTOM_A"]))
@@ -21,21 +22,43 @@ import WebAPI
     }
 
     @Test func everyIdIsReal() async throws {
-        try await AuthorizationSweepTests.with { sweep in
+        try await AuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.unreachable(["admin"])
             #expect(findings == [])
         }
     }
 
+    @Test func aKeyGivesOneEffect() async throws {
+        try await AuthorizationSweepTests.with { host, sweep in
+            let consumer = SystemRandom().uuid().description
+            let provider = SystemRandom().uuid().description
+            let bodies: [String: JSONValue] = [
+                "POST /resource_providers": ["name": "new", "uuid": .string(provider)],
+                "POST /resource_providers/{uuid}/inventories": [
+                    "resource_class": "CUSTOM_A", "total": 10, "resource_provider_generation": 0
+                ],
+                "POST /allocations": [
+                    consumer: [
+                        "allocations": [host: ["resources": ["VCPU": 1]]], "project_id": "p", "user_id": "u",
+                        "consumer_generation": nil, "consumer_type": "INSTANCE",
+                    ]
+                ],
+                "POST /resource_classes": ["name": "CUSTOM_NEW"],
+            ]
+            let findings = try await sweep.with(bodies: bodies).repeated("admin")
+            #expect(findings == [])
+        }
+    }
+
     @Test func nothingWithoutAToken() async throws {
-        try await AuthorizationSweepTests.with { sweep in
+        try await AuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.anonymous()
             #expect(findings == [])
         }
     }
 
     @Test func nothingForTenants() async throws {
-        try await AuthorizationSweepTests.with { sweep in
+        try await AuthorizationSweepTests.with { _, sweep in
             for token in ["other", "member", "reader", "unscoped"] {
                 let findings = try await sweep.foreigner(token)
                 #expect(findings == [], "\(token)")

@@ -25,7 +25,7 @@ package enum BlockStorageAPI {
                 type: "volumev3", title: "Block Storage", faults: .blockStorage,
                 negotiation: BlockStorageHandlers.negotiation, publicURL: publicURL),
             resources: handlers.resources, rules: BlockStorageHandlers.rules, policyOverrides: policyOverrides,
-            authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
+            database: database, authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
     }
 }
 

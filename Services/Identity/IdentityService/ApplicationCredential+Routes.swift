@@ -147,7 +147,7 @@ extension Identity {
             shown["secret"] = .string(secret)
             return Change(
                 .json(201, ["application_credential": .object(shown)]), "application_credential", new.id,
-                content: change.content)
+                content: change.content, holdsSecret: true)
         }
     }
 

@@ -21,7 +21,7 @@ package enum IdentityAPI {
             service: ServiceDescription(
                 type: "identity", title: "Identity v3", faults: .identity, publicURL: publicURL),
             resources: identity.resources, rules: rules,
-            policyOverrides: policyOverrides, authenticator: identity.authenticator, ambient: identity.ambient,
+            policyOverrides: policyOverrides, database: identity.database, authenticator: identity.authenticator, ambient: identity.ambient,
             log: log, metrics: metrics)
     }
 }

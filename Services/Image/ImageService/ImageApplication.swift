@@ -21,8 +21,8 @@ package enum ImageAPI {
             resources: [
                 handlers.discoveryResource, handlers.resource, handlers.fileResource, handlers.memberResource,
             ],
-            rules: ImageHandlers.rules, policyOverrides: policyOverrides, authenticator: authenticator,
-            ambient: ambient, log: log, metrics: metrics)
+            rules: ImageHandlers.rules, policyOverrides: policyOverrides, database: database,
+            authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
     }
 }
 

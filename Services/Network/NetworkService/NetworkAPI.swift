@@ -34,7 +34,7 @@ package struct NetworkAPI: Sendable {
         try API(
             service: ServiceDescription(type: "network", title: "Networking", faults: .network, publicURL: publicURL),
             resources: resources, rules: NetworkPolicy.rules, policyOverrides: policyOverrides,
-            authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
+            database: database, authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
     }
 
     package var resources: [Resource] {

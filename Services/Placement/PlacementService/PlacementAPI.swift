@@ -23,7 +23,7 @@ package enum PlacementAPI {
                 placement.discoveryResource, placement.resourceProviderResource, placement.inventoryResource,
                 placement.usageResource, placement.allocationResource, placement.candidateResource,
                 placement.traitResource, placement.resourceClassResource, placement.aggregateResource,
-            ], policyOverrides: policyOverrides, authenticator: authenticator, ambient: placement.ambient, log: log,
-            metrics: metrics)
+            ], policyOverrides: policyOverrides, database: placement.database, authenticator: authenticator,
+            ambient: placement.ambient, log: log, metrics: metrics)
     }
 }

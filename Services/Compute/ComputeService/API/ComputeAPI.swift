@@ -24,8 +24,8 @@ package enum ComputeAPI {
                     legacyHeader: "x-openstack-nova-api-version"),
                 publicURL: publicURL),
             resources: [VersionRoutes.resource] + resources(compute), rules: Rule.extra,
-            policyOverrides: policyOverrides, authenticator: authenticator, ambient: compute.ambient,
-            log: compute.log, metrics: metrics)
+            policyOverrides: policyOverrides, database: compute.database, authenticator: authenticator,
+            ambient: compute.ambient, log: compute.log, metrics: metrics)
     }
 
     private static func resources(_ compute: Compute) -> [Resource] {

@@ -131,7 +131,7 @@ struct KeypairRoutes: Sendable {
             let status = context.version(atLeast: 2, 2) ? 201 : 200
             return Change(
                 .json(status, ["keypair": .object(answer)]), "keypair", name,
-                content: ["name": .string(name), "fingerprint": .string(fingerprint)])
+                content: ["name": .string(name), "fingerprint": .string(fingerprint)], holdsSecret: generated != nil)
         }
     }
 

@@ -192,39 +192,51 @@ struct ServerActionRoutes: Sendable {
     private func changeGroups(_ context: RequestContext, key: String, adds: Bool) async throws -> Response {
         let server = try await compute.authorizedServer(context)
         let name = context.body[key]?["name"]?.stringValue ?? ""
-        let plan = try await compute.database.read { connection in
-            let groups = try connection.query(
-                """
-                SELECT id FROM security_groups WHERE project_id = \(server.project) AND (id::text = \(name) OR name = \(name))
-                """
-            ).map { try $0.string("id") }
-            guard let group = groups.first else {
-                throw ResourceError.notFound("Security group \(name.prefix(255)) not found for project \(server.project).")
+        return try await context.write(compute.database, begin: { connection in
+            let work = try ServerActionRoutes.groupChange(connection, server, name: name, adds: adds)
+            return (work, "server", server.id)
+        }, finish: { work in
+            for port in work.objectValue?.members ?? [] {
+                try await compute.neighbours.network.updatePort(port.name, ["security_groups": port.value])
             }
-            guard groups.count == 1 else {
-                throw ResourceError.conflict("Multiple security groups found matching '\(name.prefix(255))'. Use an ID to be more specific.")
-            }
-            let ports = try connection.query(
-                """
-                SELECT i.port_id, (SELECT json_agg(g.security_group_id) FROM port_security_groups g
-                    WHERE g.port_id = i.port_id) AS groups
-                FROM server_interfaces i JOIN ports p ON p.id = i.port_id
-                WHERE i.server_id = \(server.id) AND p.port_security_enabled
-                """
-            ).map { (port: try $0.string("port_id"), groups: try $0.strings("groups")) }
-            return (group: group, ports: ports)
+            return .empty(202)
+        })
+    }
+
+    /// The ports to change, with the groups that they shall have.
+    private static func groupChange(
+        _ connection: Connection, _ server: ServerRecord, name: String, adds: Bool
+    ) throws -> JSONValue {
+        let groups = try connection.query(
+            """
+            SELECT id FROM security_groups WHERE project_id = \(server.project) AND (id::text = \(name) OR name = \(name))
+            """
+        ).map { try $0.string("id") }
+        guard let group = groups.first else {
+            throw ResourceError.notFound("Security group \(name.prefix(255)) not found for project \(server.project).")
         }
-        let present = plan.ports.contains { $0.groups.contains(plan.group) }
-        guard !plan.ports.isEmpty, adds || present else {
+        guard groups.count == 1 else {
+            throw ResourceError.conflict("Multiple security groups found matching '\(name.prefix(255))'. Use an ID to be more specific.")
+        }
+        let ports = try connection.query(
+            """
+            SELECT i.port_id, (SELECT json_agg(g.security_group_id) FROM port_security_groups g
+                WHERE g.port_id = i.port_id) AS groups
+            FROM server_interfaces i JOIN ports p ON p.id = i.port_id
+            WHERE i.server_id = \(server.id) AND p.port_security_enabled
+            """
+        ).map { (port: try $0.string("port_id"), groups: try $0.strings("groups")) }
+        let present = ports.contains { $0.groups.contains(group) }
+        guard !ports.isEmpty, adds || present else {
             throw ResourceError.notFound(
                 adds ? "Instance \(server.id) has no port that takes security groups."
                     : "Security group \(name.prefix(255)) not associated with the instance \(server.id)")
         }
-        for (port, groups) in plan.ports where groups.contains(plan.group) != adds {
-            let changed = adds ? groups + [plan.group] : groups.filter { $0 != plan.group }
-            try await compute.neighbours.network.updatePort(port, ["security_groups": JSONValue(changed)])
+        var changes: JSONObject = [:]
+        for (port, groups) in ports where groups.contains(group) != adds {
+            changes[port] = JSONValue(adds ? groups + [group] : groups.filter { $0 != group })
         }
-        return .empty(202)
+        return .object(changes)
     }
 }
 

@@ -1,0 +1,62 @@
+import JSON
+import Kernel
+import WebAPI
+
+extension RouteSweep {
+    /// Routes whose effects may happen twice although the client sent an `Idempotency-Key`.
+    ///
+    /// Each POST is sent eight times at once, then once more, then with another body: the eight and the one get the same
+    /// answer, the one changes no table, and the other is refused.
+    ///
+    /// - Parameters:
+    ///   - except: routes that have no effect, or none that a key can guard, with the reason.
+    ///   - prepare: brings about, before each route, what it needs to succeed.
+    package func repeated(
+        _ token: String, except: [String: String] = [:], where included: (Route) -> Bool = { _ in true }, prepare: (String) async throws -> Void = { _ in }
+    ) async throws -> [String] {
+        var findings: [String] = []
+        for route in routes where route.method == .post && route.action != nil && included(route) {
+            let name = RouteSweep.name(route)
+            guard except[name] == nil else { continue }
+            try await prepare(name)
+            findings += try await repeated(route, token).map { "\(name): \($0)" }
+        }
+        let known = Set(routes.map(RouteSweep.name))
+        return findings + except.keys.filter { !known.contains($0) }.sorted().map { "there is no route \($0)" }
+    }
+
+    private func repeated(_ route: Route, _ token: String) async throws -> [String] {
+        let key = SystemRandom().uuid().description
+        let api = api
+        // A request's body is read once: each has its own, of the same bytes.
+        let bytes = body(route)?.encoded
+        let requests = try (0..<9).map { _ in try self.request(route, token, key: key, bytes: bytes ?? []).request }
+        let answers = await withTaskGroup(of: Response.self) { group in
+            for request in requests.dropLast() { group.addTask { await api.respond(to: request) } }
+            return await group.reduce(into: [Response]()) { $0.append($1) }
+        }
+        let texts = Set(answers.map(RouteSweep.text))
+        // What this cloud says it cannot do is done not even once.
+        if answers.allSatisfy({ $0.status == 501 }) { return [] }
+        guard texts.count == 1, let first = texts.first else { return ["eight at once got \(texts.sorted().map(RouteSweep.short))"] }
+        guard answers[0].status < 300 else { return ["is refused, so nothing is shown: \(RouteSweep.short(first))"] }
+        let originals = answers.count { $0.headers["idempotent-replay"] == nil }
+        var findings = originals == 1 ? [] : ["\(originals) of eight at once did the work"]
+        let before = try await digest()
+        let again = await api.respond(to: requests[8])
+        if RouteSweep.text(again) != first { findings.append("first \(RouteSweep.short(first)), again \(RouteSweep.short(RouteSweep.text(again)))") }
+        findings += try await changed(since: before)
+        if let bytes {
+            // The same in meaning, with other bytes: another request.
+            let other = await api.respond(to: try self.request(route, token, key: key, bytes: bytes + Array(" ".utf8)).request)
+            if other.status != 422 { findings.append("another body under the same key got \(RouteSweep.text(other))") }
+        }
+        return findings
+    }
+
+    private static func text(_ response: Response) -> String {
+        "\(response.status) \(String(decoding: response.bytes ?? [], as: UTF8.self))"
+    }
+
+    private static func short(_ text: String) -> String { String(text.prefix(200)) }
+}

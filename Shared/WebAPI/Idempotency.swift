@@ -1,0 +1,122 @@
+import Crypto
+import Database
+import Foundation
+import JSON
+import Kernel
+
+/// The answer to a request under its `Idempotency-Key`, kept so that the same request gets it again.
+///
+/// The key is the client's and is not stored: its hash finds the answer, and a key derived from it seals the answer,
+/// which may hold a secret (docs/adr/0007-sealed-answers.md).
+struct Idempotency: Sendable {
+    /// The status of what is kept until the answer itself is known.
+    static let provisional = 102
+    /// Answers are kept for so long.
+    static let kept: Duration = .seconds(86_400)
+    private static let lengthMax = 255
+    /// A key that protects a secret must not be guessable.
+    private static let secretLengthMin = 16
+
+    private let scope: String
+    private let text: String
+    private let name: String
+    private let sealing: SymmetricKey
+    private let fingerprint: String
+
+    /// - Parameters:
+    ///   - key: what the client sent.
+    ///   - scope: within which keys are one's own: service, user, project.
+    ///   - request: what tells this request from another one under the same key.
+    /// - Throws: 400 for a key that is none.
+    init(key: String, scope: String, request: String) throws {
+        guard !key.isEmpty, key.utf8.count <= Idempotency.lengthMax else {
+            throw ResourceError.badRequest("The Idempotency-Key header must have 1 to \(Idempotency.lengthMax) characters.")
+        }
+        self.scope = scope
+        text = key
+        name = Hexadecimal.encode(SHA256.hash(data: Array("\(scope) \(key)".utf8)))
+        sealing = HKDF<SHA256>.deriveKey(
+            inputKeyMaterial: SymmetricKey(data: Array(key.utf8)), salt: Array(scope.utf8), info: Array("answer".utf8), outputByteCount: 32)
+        // Of the body only what the key's owner can check: it may hold a password.
+        fingerprint = Hexadecimal.encode(HMAC<SHA256>.authenticationCode(for: Array(request.utf8), using: sealing))
+    }
+
+    /// The answer that was given before. Where there is none, the key is taken in this transaction.
+    ///
+    /// - Throws: 422 where the key came with another request.
+    func earlier(_ connection: Connection, at now: Timestamp) throws -> Response? {
+        // A concurrent request with the same key waits here for the first one's end.
+        let inserted = try connection.query(
+            """
+            INSERT INTO idempotency_keys (scope, key, fingerprint, created_at)
+            VALUES (\(scope), \(name), \(fingerprint), \(now)) ON CONFLICT DO NOTHING RETURNING key
+            """)
+        return inserted.isEmpty ? try look(connection) : nil
+    }
+
+    /// The answer that was given before, if there is one.
+    ///
+    /// - Throws: 422 where the key came with another request.
+    func look(_ connection: Connection) throws -> Response? {
+        guard
+            let row = try connection.query(
+                """
+                SELECT fingerprint, status, headers, encode(body, 'hex') AS body FROM idempotency_keys
+                WHERE scope = \(scope) AND key = \(name)
+                """
+            ).first
+        else { return nil }
+        guard try row.string("fingerprint") == fingerprint else {
+            throw ResourceError(
+                .unprocessable, "The Idempotency-Key '\(text)' was used before for another request.")
+        }
+        var headers = Headers()
+        for member in try row.object("headers").members { headers.append(member.name, member.value.stringValue ?? "") }
+        headers["idempotent-replay"] = "true"
+        let bytes = try open(Hexadecimal.decode(try row.string("body")) ?? [])
+        return Response(status: try row.int("status"), headers: headers, body: bytes.isEmpty ? .none : .bytes(bytes))
+    }
+
+    /// Keeps the answer, sealed.
+    ///
+    /// - Throws: 400 where the answer holds a secret that the key would not protect.
+    func remember(_ connection: Connection, _ response: Response, holdsSecret: Bool, _ ambient: Ambient) throws {
+        if holdsSecret, text.utf8.count < Idempotency.secretLengthMin {
+            throw ResourceError.badRequest(
+                "The Idempotency-Key must have at least \(Idempotency.secretLengthMin) characters here: it seals the kept answer, which holds a secret.")
+        }
+        let headers = JSONObject(response.headers.fields.map { ($0.name, JSONValue.string($0.value)) })
+        let body = Hexadecimal.encode(try seal(response.bytes ?? [], nonce: ambient.random.bytes(12)))
+        try connection.execute(
+            """
+            UPDATE idempotency_keys SET status = \(response.status), headers = \(headers)::jsonb,
+                body = decode(\(body), 'hex')
+            WHERE scope = \(scope) AND key = \(name)
+            """)
+    }
+
+    private func seal(_ bytes: [UInt8], nonce: [UInt8]) throws -> [UInt8] {
+        guard !bytes.isEmpty else { return [] }
+        let box = try ChaChaPoly.seal(
+            bytes, using: sealing, nonce: ChaChaPoly.Nonce(data: nonce), authenticating: Array(fingerprint.utf8))
+        return Array(box.combined)
+    }
+
+    private func open(_ bytes: [UInt8]) throws -> [UInt8] {
+        guard !bytes.isEmpty else { return [] }
+        return Array(
+            try ChaChaPoly.open(
+                ChaChaPoly.SealedBox(combined: bytes), using: sealing, authenticating: Array(fingerprint.utf8)))
+    }
+}
+
+/// Forgets the answers that have been kept long enough.
+package enum KeptAnswers {
+    /// - Parameter service: the type of the service whose answers they are.
+    package static func forget(_ database: Database, service: String, at now: Timestamp) async throws {
+        let before = Timestamp(microseconds: now.microseconds - Idempotency.kept.microseconds)
+        _ = try await database.write {
+            try $0.execute("DELETE FROM idempotency_keys WHERE created_at < \(before) AND scope LIKE \(service + ":%")")
+        }
+    }
+}
