@@ -1,5 +1,6 @@
-import ComputeService
+@testable import ComputeService
 import Database
+import Inspections
 import JSON
 import Kernel
 import TestKit
@@ -8,6 +9,30 @@ import WebAPI
 
 /// Flavors, key pairs, groups, hosts and quotas.
 @Suite struct OperatorTests {
+    /// What the scheduler is asked for and what the audits look for are the same.
+    @Test(arguments: [
+        #"{"vcpus": 2, "ram": 512, "disk": 3, "ephemeral": 1, "swap": 1500, "extra_specs": {}}"#,
+        #"{"vcpus": 2, "ram": 512, "disk": 0}"#,
+        #"{"vcpus": 2, "ram": 512, "disk": 3, "extra_specs": {"resources:VCPU": "0", "resources:CUSTOM_A": "4", "hw:x": "y"}}"#,
+    ])
+    func needsAreTheSameInSQL(_ flavor: String) async throws {
+        try await TestCloud.with { cloud in
+            let server = try await cloud.createServer()
+            for image in [nil, "{}"] as [String?] {
+                let asked = try await cloud.database.write { connection in
+                    try connection.execute("UPDATE servers SET flavor = \(flavor)::jsonb, image = \(image)::jsonb WHERE id = \(server)::uuid")
+                    return try SchedulingRequest.load(connection, server: server, operation: server)?["resources"]
+                }
+                let audited = try await cloud.database.read { connection in
+                    try connection.query(
+                        "SELECT n.resource_class, n.amount FROM servers s, LATERAL (\(raw: Inspection.needs("s"))) n WHERE s.id = \(server)::uuid"
+                    ).reduce(into: [String: Int]()) { $0[try $1.string("resource_class")] = try $1.int("amount") }
+                }
+                #expect(asked?.objectValue?.members.reduce(into: [String: Int]()) { $0[$1.name] = $1.value.intValue } == audited)
+            }
+        }
+    }
+
     @Test func flavorsHaveSpecsAndAccess() async throws {
         try await TestCloud.with { cloud in
             let body: JSONValue = ["flavor": ["name": "gold", "ram": 1024, "vcpus": 2, "disk": 10, "id": nil, "description": "best"]]

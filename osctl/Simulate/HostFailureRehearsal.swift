@@ -1,6 +1,7 @@
 import Client
 import Database
 import Glibc
+import Inspections
 import JSON
 import Kernel
 
