@@ -36,7 +36,7 @@ def damage(cloud, server, port):
         f" JOIN resource_providers p ON p.id <> a.resource_provider_id WHERE a.consumer_id <> '{server}'")
     switch = nbctl(cloud, "lsp-get-ls", port.id).split()[0]
     address = f"{port.mac_address} {port.fixed_ips[0]['ip_address']}"
-    nbctl(cloud, "lsp-add", switch, "copy", "--", "lsp-set-addresses", "copy", address)
+    nbctl(cloud, "lsp-add", switch, "copy", "--", "set", "Logical_Switch_Port", "copy", f'addresses="{address}"')
     marks = nbctl(cloud, "get", "Logical_Switch_Port", port.id, "external_ids").strip()
     marks = [f'external_ids:{key}={value}' for key, value in re.findall(r'("[^"]+"|[\w-]+)=("[^"]*"|[^,}]+)', marks)]
     nbctl(cloud, "lsp-add", switch, "marked-copy", "--", "set", "Logical_Switch_Port", "marked-copy", *marks)
@@ -63,7 +63,7 @@ def test_what_hands_break_is_repaired(cloud, tenant):
     wait("everything is as before, by itself", whole, 60)
     words = "\n".join(entry["words"] for entry in repairs(cloud)[said:])
     for expected in (
-        f"server {servers[0].id} does not hold its VCPU 1", f"server {servers[1].id} holds VCPU 1 on ",
+        f"server {servers[0].id} does not hold its DISK_GB 1", f"server {servers[1].id} holds DISK_GB 1 on ",
         f"logical switch port {port.id}", "logical switch port copy", "logical switch port marked-copy", "port group",
     ):
         assert expected in words, (expected, words)

@@ -61,7 +61,7 @@ package enum NBDrift {
     }
 
     private static func name(_ target: NBTarget, _ model: NBModel) -> String {
-        guard case .uuid(let uuid) = target, let row = model.rows[uuid] else { return "" }
+        guard case .uuid(let uuid) = target, let row = model.rows[uuid] else { return "that was missing" }
         return row.columns["name"].flatMap(text) ?? row.key?.id ?? uuid.description
     }
 

@@ -32,7 +32,16 @@ package struct NBModel: Sendable {
     /// Subjects that have rows.
     package var subjects: [String] { Array(bySubject.keys) }
 
-    package func uuid(of key: NBKey) -> UUID128? { byKey[key]?.min() }
+    /// The row for `key`; of several the one that is most in use.
+    package func uuid(of key: NBKey) -> UUID128? {
+        guard let uuids = byKey[key], uuids.count > 1 else { return byKey[key]?.first }
+        return uuids.max { (use(of: $0), $1) < (use(of: $1), $0) }
+    }
+
+    private func use(of uuid: UUID128) -> Int {
+        let held = rows[uuid].map { row in row.table.referenceColumns.reduce(0) { $0 + (row.columns[$1]?.atoms.count ?? 0) } }
+        return (referrers[uuid]?.count ?? 0) + (held ?? 0)
+    }
 
     package func uuids(of subject: String) -> Set<UUID128> { bySubject[subject] ?? [] }
 

@@ -29,14 +29,18 @@ package struct NBTransaction: Sendable {
     /// Adds what it takes to bring the rows of `subject` from what the model shows to `desired`.
     package mutating func add(_ subject: NBSubject, _ desired: NBDesired) {
         let wanted = Dictionary(desired.rows.map { ($0.key, $0) }, uniquingKeysWith: { $1 })
+        let found = model.uuids(of: subject.description).sorted()
+        let copies = copies(found, wanted)
+        guard copies.isEmpty else {
+            // Whatever points at a row must not take a copy for it: the rest follows when they are gone.
+            for uuid in copies { if let row = model.rows[uuid] { remove(uuid, row) } }
+            incomplete.insert(subject)
+            return
+        }
         var present: [NBKey: UUID128] = [:]
-        for uuid in originalsFirst(model.uuids(of: subject.description), wanted) {
+        for uuid in found {
             guard let row = model.rows[uuid] else { continue }
-            if let key = row.key, let want = wanted[key], present[key] == nil, isInPlace(uuid, want) {
-                present[key] = uuid
-            } else {
-                remove(uuid, row)
-            }
+            if let key = row.key, let want = wanted[key], isInPlace(uuid, want) { present[key] = uuid } else { remove(uuid, row) }
         }
         for row in desired.rows {
             if let uuid = present[row.key] { change(uuid, to: row, subject) } else { insert(row, subject) }
@@ -58,14 +62,17 @@ package struct NBTransaction: Sendable {
         }
     }
 
-    /// Of two rows for one thing the one with the right name stays.
-    private func originalsFirst(_ uuids: Set<UUID128>, _ wanted: [NBKey: NBRow]) -> [UUID128] {
-        let (originals, copies) = uuids.sorted().reduce(into: ([UUID128](), [UUID128]())) { lists, uuid in
-            let row = model.rows[uuid]
-            let name = row?.key.flatMap { wanted[$0]?.columns["name"] }
-            if name == nil || name == row?.columns["name"] { lists.0.append(uuid) } else { lists.1.append(uuid) }
+    /// Of several rows for one thing all but one, which has the right name if one has.
+    private func copies(_ uuids: [UUID128], _ wanted: [NBKey: NBRow]) -> [UUID128] {
+        var rows: [NBKey: [UUID128]] = [:]
+        for uuid in uuids {
+            if let key = model.rows[uuid]?.key, wanted[key] != nil { rows[key, default: []].append(uuid) }
         }
-        return originals + copies
+        return rows.filter { $0.value.count > 1 }.flatMap { key, uuids in
+            let name = wanted[key]?.columns["name"]
+            let original = uuids.first { name != nil && model.rows[$0]?.columns["name"] == name } ?? model.uuid(of: key)
+            return uuids.filter { $0 != original }
+        }.sorted()
     }
 
     /// Whether the row hangs where it should; one that doesn't is made anew.
@@ -112,7 +119,7 @@ package struct NBTransaction: Sendable {
         var insert: [String: NBValue] = [:]
         for (column, value) in row.columns {
             let wanted = resolve(value, subject)
-            let found = observed.columns[column] ?? .none
+            let found = observed.columns[column] ?? row.key.table.unsaid(column)
             switch wanted {
             case .map(let entries):
                 let current = found.entries

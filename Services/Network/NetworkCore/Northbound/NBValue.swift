@@ -39,6 +39,15 @@ package enum NBTable: String, Sendable, Hashable, CaseIterable {
     /// Columns that hold other rows as parts: what is in them of a row of this plane must be this plane's too.
     package var ownedColumns: [String] { self == .portGroup ? ["acls"] : referenceColumns }
 
+    /// What a monitor that says nothing about a column means: the default, which is a value where the column needs one.
+    package func unsaid(_ column: String) -> NBValue {
+        switch (self, column) {
+        case (.logicalSwitchPort, "type"): .string("")
+        case (.acl, "log"): .boolean(false)
+        default: .none
+        }
+    }
+
     /// Columns that this plane reads back.
     package var columns: [String] {
         switch self {
