@@ -257,7 +257,7 @@ extension BodySchema {
         case .string(let min, let max, let format): return .string(BodySchema.sampleText(min: min, max: max, format))
         case .integer(let min, let max): return .integer(Int64(Swift.min(Swift.max(1, min), max)))
         case .number: return 1
-        case .boolean: return true
+        case .boolean, .strictBoolean: return true
         case .enumeration(let words): return JSONValue(words.first)
         case .array(let element, let min, _): return .array((0..<min).map { _ in element.sample(version: version) })
         case .object(let properties, _):

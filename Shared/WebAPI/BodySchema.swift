@@ -10,6 +10,8 @@ package indirect enum BodySchema: Sendable {
     case number
     /// Booleans; also the words and digits that oslo.utils takes for one.
     case boolean
+    /// Nothing but true and false, as in Identity.
+    case strictBoolean
     case enumeration([String])
     case array(BodySchema, min: Int, max: Int)
     case object([Property], additional: Additional)
@@ -91,6 +93,9 @@ package indirect enum BodySchema: Sendable {
         case .boolean:
             guard let bool = BodySchema.boolean(value) else { throw wrongType(value, path, "boolean") }
             return .bool(bool)
+        case .strictBoolean:
+            guard value.boolValue != nil else { throw wrongType(value, path, "boolean") }
+            return value
         case .enumeration(let words):
             guard let text = value.stringValue, words.contains(text) else {
                 throw invalid(value, path, "is not one of \(words)")

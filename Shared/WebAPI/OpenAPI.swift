@@ -82,7 +82,7 @@ extension BodySchema {
         case .integer(let min, let max):
             return ["type": "integer", "minimum": JSONValue(min), "maximum": JSONValue(max)]
         case .number: return ["type": "number"]
-        case .boolean: return ["type": "boolean"]
+        case .boolean, .strictBoolean: return ["type": "boolean"]
         case .enumeration(let words): return ["type": "string", "enum": JSONValue(words)]
         case .array(let element, let min, let max):
             return ["type": "array", "items": element.openAPI, "minItems": JSONValue(min), "maxItems": JSONValue(max)]

@@ -87,7 +87,7 @@ extension JSONValue {
         ("POST", "users", "{\"user\": {}}", "name"), ("POST", "users", "{\"user\": {\"name\": \"\"}}", "name"),
         ("POST", "users", "{\"user\": {\"name\": 5}}", "name"), ("POST", "users", "{}", "user"),
         ("POST", "users", "{\"user\": {\"name\": \"x\", \"enabled\": \"perhaps\"}}", "enabled"),
-        ("POST", "users", "{\"user\": {\"name\": \"x\", \"domain_id\": \"nowhere\"}}", "domain"),
+        ("POST", "users", "{\"user\": {\"name\": \"x\", \"enabled\": \"True\"}}", "enabled"),
         ("POST", "users", "{\"user\": {\"name\": \"x\", \"default_project_id\": \"nowhere\"}}", "user"),
         ("POST", "users", "{\"user\": {\"name\": \"x\", \"options\": {\"fly\": true}}}", "fly"),
         ("POST", "users", "{\"user\": {\"name\": \"x\", \"password\": 5}}", "password"),
@@ -118,6 +118,15 @@ extension JSONValue {
             #expect(response.status == 400)
             let message = try JSONValue.parse(response.bytes ?? [])["error"]?["message"]?.stringValue ?? ""
             #expect(message.contains(word), "\(message)")
+        }
+    }
+
+    @Test(arguments: ["user", "group"])
+    func aDomainThatIsNotThere(kind: String) async throws {
+        try await Cloud.with { cloud in
+            let admin = try await cloud.admin()
+            let body: JSONValue = [kind: ["name": "x", "domain_id": "nowhere"]]
+            #expect(try await cloud.call("POST", "/v3/\(kind)s", token: admin, body: body).status == 404)
         }
     }
 

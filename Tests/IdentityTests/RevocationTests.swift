@@ -54,6 +54,10 @@ import WebAPI
             #expect(answer.status == 204)
             #expect(await !scene.accepted())
             #expect(try await scene.cloud.call("GET", "/v3/auth/catalog", token: scene.token).status == 401)
+            let another = try await scene.cloud.token("demo", project: "demo")
+            let shown = try await scene.cloud.call(
+                "GET", "/v3/auth/tokens", token: another, headers: [("X-Subject-Token", scene.token)])
+            #expect(shown.status == 404)
         }
     }
 

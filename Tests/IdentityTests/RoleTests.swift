@@ -79,13 +79,31 @@ import WebAPI
             let adminRole = try await cloud.id("roles", "admin")
             let path = "/v3/roles/\(support)/implies/\(reader)"
             #expect(try await cloud.call("PUT", path, token: admin).status == 201)
-            #expect(try await cloud.call("HEAD", path, token: admin).status == 200)
+            #expect(try await cloud.call("HEAD", path, token: admin).status == 204)
             #expect(try await cloud.call("PUT", "/v3/roles/\(support)/implies/\(adminRole)", token: admin).status == 403)
             #expect(try await cloud.call("PUT", "/v3/roles/\(support)/implies/\(support)", token: admin).status == 400)
             let inferences = try await cloud.call("GET", "/v3/role_inferences", token: admin)
             #expect(inferences.json["role_inferences"]?.arrayValue?.count == 4)
             #expect(try await cloud.call("DELETE", path, token: admin).status == 204)
             #expect(try await cloud.call("DELETE", path, token: admin).status == 404)
+        }
+    }
+
+    /// A domain's own roles are no roles in a token; what they imply is.
+    @Test func domainRoles() async throws {
+        try await Cloud.with { cloud in
+            let admin = try await cloud.admin()
+            let user = try await cloud.make("users", "user", ["name": "u"]).id
+            let demo = try await cloud.id("projects", "demo")
+            let reader = try await cloud.id("roles", "reader")
+            let own = try await cloud.make("roles", "role", ["name": "own", "domain_id": "default"]).id
+            #expect(try await cloud.call("PUT", "/v3/roles/\(reader)/implies/\(own)", token: admin).status == 403)
+            #expect(try await cloud.call("PUT", "/v3/projects/\(demo)/users/\(user)/roles/\(own)", token: admin).status == 204)
+            let list = "/v3/role_assignments?effective&user.id=\(user)"
+            #expect(try await cloud.call("GET", list, token: admin).json["role_assignments"] == [])
+            #expect(try await cloud.call("PUT", "/v3/roles/\(own)/implies/\(reader)", token: admin).status == 201)
+            let effective = try await cloud.call("GET", list, token: admin).json["role_assignments"]?.arrayValue
+            #expect(effective?.compactMap { $0["role"]?["id"]?.stringValue } == [reader])
         }
     }
 

@@ -12,7 +12,8 @@ extension Identity {
         FROM role_assignments a
         """
 
-    /// What the stored ones come to: groups as their members, inherited ones on each project below, implied roles too.
+    /// What the stored ones come to: groups as their members, inherited ones on each project below, implied roles too. A
+    /// domain's own roles count only through what they imply, as in tokens.
     private static let effectiveAssignments: SQL = """
         WITH RECURSIVE mine AS (
             SELECT a.role_id, coalesce(a.user_id, m.user_id) AS user_id, a.project_id, a.domain_id, a.system, a.inherited
@@ -30,7 +31,8 @@ extension Identity {
             UNION
             SELECT i.implied_role_id, e.user_id, e.project_id, e.domain_id, e.system
             FROM effective e JOIN implied_roles i ON i.prior_role_id = e.role_id)
-        SELECT role_id, user_id, NULL::text AS group_id, project_id, domain_id, system, false AS inherited FROM effective
+        SELECT role_id, user_id, NULL::text AS group_id, project_id, domain_id, system, false AS inherited
+        FROM effective WHERE role_id NOT IN (SELECT id FROM roles WHERE domain_id IS NOT NULL)
         """
 
     func listAssignments(_ context: RequestContext) async throws -> Response {

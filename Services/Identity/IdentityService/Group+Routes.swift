@@ -65,7 +65,7 @@ extension Identity {
         let now = ambient.now
         return try await context.write(database) { connection in
             guard try find(connection, project: domain, isDomain: true) != nil else {
-                throw ResourceError.badRequest("Could not find domain: \(domain.prefix(64)).")
+                throw Identity.missing("domain", domain)
             }
             let name = body["name"]?.stringValue
             try storing("group", name) {

@@ -128,12 +128,12 @@ extension Identity {
 /// Parts of the bodies that several kinds have.
 enum Bodies {
     static let description = BodySchema.Property("description", .nullable(.text(65_535)))
-    static let enabled = BodySchema.Property("enabled", .boolean)
+    static let enabled = BodySchema.Property("enabled", .strictBoolean)
     static let domain = BodySchema.Property("domain_id", .nullable(.string(min: 1, max: 64, format: nil)))
     static let tags = BodySchema.Property("tags", .array(tag, min: 0, max: 80))
     static let tag = BodySchema.string(min: 1, max: 255, format: .name)
     static let options = BodySchema.Property(
-        "options", .object([.init("immutable", .nullable(.boolean))], additional: .forbidden))
+        "options", .object([.init("immutable", .nullable(.strictBoolean))], additional: .forbidden))
 
     static func name(_ max: Int, required: Bool) -> BodySchema.Property {
         .init("name", .string(min: 1, max: max, format: .name), required: required)

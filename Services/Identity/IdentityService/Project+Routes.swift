@@ -11,7 +11,7 @@ extension Identity {
             [
                 Bodies.name(64, required: required), Bodies.domain, Bodies.enabled, Bodies.description, Bodies.tags,
                 Bodies.options, .init("parent_id", .nullable(.string(min: 1, max: 64, format: nil))),
-                .init("is_domain", .boolean),
+                .init("is_domain", .strictBoolean),
             ])
     }
 

@@ -201,7 +201,7 @@ extension Identity {
         let implied = context.parameter("implied_id")
         let found = try await database.read { try inference($0, context, role, implied) }
         guard let found else { throw ResourceError.notFound("\(role) does not imply \(implied.prefix(64))") }
-        return .json(200, found)
+        return context.method == "HEAD" ? .empty(204) : .json(200, found)
     }
 
     private func addImplied(_ context: RequestContext) async throws -> Response {
@@ -209,6 +209,10 @@ extension Identity {
         let id = context.parameter("implied_id")
         let response = try await context.write(database) { connection in
             guard let implied = try find(connection, role: id) else { throw Identity.missing("role", id) }
+            let prior = try find(connection, role: role)
+            guard implied.domainID == nil || prior?.domainID != nil else {
+                throw ResourceError.forbidden("The role \(role) is global and cannot imply the domain specific role \(id).")
+            }
             guard implied.name != "admin" else { throw ResourceError.forbidden("The role admin cannot be implied.") }
             guard implied.id != role else { throw ResourceError.badRequest("A role cannot imply itself.") }
             try storing("implied role", id) {

@@ -51,7 +51,8 @@ extension Identity {
         if token == context.headers["x-auth-token"] { return (token, try context.caller) }
         do { return (token, try await authenticator.caller(token: token)) } catch let error as ResourceError
         where error.code == .unauthorized {
-            try context.authorize(target: .none)
+            // A token that stands for nobody (any more): whoever signed on may learn that, as from Keystone.
+            try context.authorize(target: ["target.token.user_id": try context.caller.userID])
             throw ResourceError.notFound("Failed to validate token")
         }
     }

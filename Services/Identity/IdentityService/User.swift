@@ -54,7 +54,7 @@ extension Identity {
         let body = decision.value
         let now = ambient.now
         guard try find(connection, project: domain, isDomain: true) != nil else {
-            throw ResourceError.badRequest("Could not find domain: \(domain.prefix(64)).")
+            throw Identity.missing("domain", domain)
         }
         let name = body["name"]?.stringValue
         let options = JSONObject((body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
