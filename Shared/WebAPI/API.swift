@@ -67,6 +67,11 @@ package struct API: Sendable {
         var response: Response
         do {
             let segments = try API.segments(request.path)
+            // A path that ends in a slash lacks its last id; Network, Identity and Placement take it for the list's.
+            let isStrict = [.image, .compute, .blockStorage].contains(service.faults)
+            guard !isStrict || segments.count < 2 || !request.path.hasSuffix("/") else {
+                throw ResourceError.notFound("The resource could not be found.")
+            }
             let (routes, values) = try route(request.method, segments)
             label = routes[0].path
             let caller = try await authenticate(request, routes[0])

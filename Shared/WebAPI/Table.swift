@@ -55,6 +55,8 @@ package struct Field: Sendable {
 package struct ListRequest: Sendable {
     package var limit: Int?
     package var marker: String?
+    /// How many rows are left out at the beginning.
+    package var offset = 0
     package var sort: [(name: String, descending: Bool)] = []
     package var filters: [(name: String, value: String)] = []
     /// Names of `?fields=`; nil for all.
@@ -71,10 +73,14 @@ package struct Table: Sendable {
     /// Unique column, the last sort key of every list.
     package let key: String
     package let defaultSort: [(name: String, descending: Bool)]
+    /// What a marker is answered with that is not in the list: 400, and in Block Storage 404.
+    let missingMarker: ResourceError.Code
 
     package init(
-        _ source: String, key: String = "t.id", defaultSort: [(name: String, descending: Bool)] = [], fields: [Field]
+        _ source: String, key: String = "t.id", defaultSort: [(name: String, descending: Bool)] = [],
+        missingMarker: ResourceError.Code = .badRequest, fields: [Field]
     ) {
+        self.missingMarker = missingMarker
         self.source = source
         self.key = key
         self.defaultSort = defaultSort
@@ -168,7 +174,7 @@ package struct Table: Sendable {
         let orderText = order.map { "\($0.expression) \($0.descending ? "DESC" : "ASC")" }.joined(separator: ", ")
         let rows = try query(
             connection, fields, where: SQL.joined(conditions, separator: " AND "),
-            suffix: "ORDER BY \(raw: orderText) LIMIT \(limit + 1)")
+            suffix: "ORDER BY \(raw: orderText) LIMIT \(limit + 1) OFFSET \(request.offset)")
         return (rows, min(rows.count, limit), rows.count > limit)
     }
 
@@ -265,7 +271,7 @@ package struct Table: Sendable {
         let columns = order.enumerated().map { "(\($1.expression))::text AS k\($0)" }.joined(separator: ", ")
         let rows = try connection.query(
             "SELECT \(raw: columns) FROM \(raw: source) WHERE (\(raw: key))::text = \(marker) AND \(scope)")
-        guard let row = rows.first else { throw ResourceError.badRequest("marker [\(marker)] not found") }
+        guard let row = rows.first else { throw ResourceError(missingMarker, "marker [\(marker)] not found") }
         let values = try order.indices.map { try row.optionalString("k\($0)") }
         var alternatives: [SQL] = []
         for (index, item) in order.enumerated() {

@@ -50,9 +50,15 @@ import Testing
                 let answer = try await cloud.call("POST", "/v3/volumes", ["volume": volume])
                 #expect(answer.status == status, "\(volume): \(answer.json)")
             }
-            for query in ["limit=x", "marker=nothing", "sort=nothing:asc", "sort=size:up", "metadata=[1]", "bootable=maybe", "all_tenants=perhaps"] {
+            for query in ["limit=x", "sort=nothing:asc", "sort=size:up", "metadata=[1]", "bootable=maybe", "all_tenants=perhaps"] {
                 #expect(try await cloud.call("GET", "/v3/volumes/detail?\(query)").status == 400, "\(query)")
             }
+            for list in ["volumes", "snapshots", "types", "attachments"] {
+                let answer = try await cloud.call("GET", "/v3/\(list)?marker=\(SystemRandom().uuid())", version: "3.70")
+                #expect(answer.status == 404, "\(list)")
+            }
+            #expect(try await cloud.call("POST", "/v3/snapshots", ["snapshot": ["volume_id": nil]]).status == 404)
+            #expect(try await cloud.call("GET", "/v3/volumes/").status == 404)
             #expect(try await cloud.call("GET", "/v3/volumes/no-uuid").status == 404)
             #expect(try await cloud.call("GET", "/v3/snapshots/no-uuid").status == 404)
             #expect(try await cloud.call("POST", "/v3/volumes", token: "reader", ["volume": ["size": 1]]).status == 403)
@@ -73,6 +79,9 @@ import Testing
             }
             #expect(try await names("") == ["c", "a", "b"])
             #expect(try await names("sort=size:asc") == ["b", "c", "a"])
+            #expect(try await names("limit=0") == [])
+            #expect(try await names("offset=1&limit=5") == ["a", "b"])
+            #expect(try await names("sort_key=display_name&sort_dir=asc") == ["a", "b", "c"])
             #expect(try await names("sort=name:asc") == ["a", "b", "c"])
             #expect(try await names("sort_key=size") == ["a", "c", "b"])
             #expect(try await names("name=a") == ["a"])
@@ -109,6 +118,7 @@ import Testing
             #expect(try await cloud.usage() == ["volumes": 2, "gigabytes": 4, "snapshots": 0])
             #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", ["quota_set": ["volumes": 3]]).status == 403)
             #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["volumes": 3, "backups": 1]])["quota_set"]?["volumes"] == 3)
+            #expect(try await cloud.call("GET", "/v3/os-quota-sets/p1")["quota_set"]?["backups"] == 1)
             #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["volumes": -2]]).status == 400)
             #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["wheels": 2]]).status == 400)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1]]).status == 202)

@@ -52,6 +52,15 @@ package enum SnapshotStatus: String, Sendable, CaseIterable {
     case errorDeleting = "error_deleting"
 
     package var isDeletable: Bool { self != .deleting }
+
+    /// Whether a storage that works on a snapshot in this state may report it to be in another.
+    package func mayBeReported(as status: SnapshotStatus) -> Bool {
+        switch self {
+        case .creating: [.creating, .available, .error].contains(status)
+        case .deleting: [.deleting, .errorDeleting].contains(status)
+        default: false
+        }
+    }
 }
 
 /// Where an attachment is in its life.

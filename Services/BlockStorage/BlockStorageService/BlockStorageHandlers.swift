@@ -71,11 +71,11 @@ package struct BlockStorageHandlers: Sendable {
     // MARK: answering
 
     func volumeResponse(
-        _ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200
+        _ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200, brief: Bool = false
     ) throws -> Response {
         guard
             let response = try Views.volumes(context).response(
-                connection, context, status: status, where: "t.id = \(id)::uuid")
+                connection, context, status: status, brief: brief, where: "t.id = \(id)::uuid")
         else { throw noVolume(id) }
         return response
     }

@@ -49,7 +49,7 @@ extension BlockStorageHandlers {
         try context.authorize(target: .none)
         let now = context.ambient.now
         var scope: [SQL] = ["true"]
-        if let host = context.query["host"] { scope.append("host = \(host)") }
+        if let host = context.query["host"] { scope.append("(host = \(host) OR split_part(host, '@', 1) = \(host))") }
         if let binary = context.query["binary"] ?? context.query["service"] { scope.append("kind = \(binary)") }
         let condition = SQL.joined(scope, separator: " AND ")
         let rows = try await database.read { connection in

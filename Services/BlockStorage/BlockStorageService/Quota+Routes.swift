@@ -6,7 +6,9 @@ import WebAPI
 
 /// Quotas and limits.
 extension BlockStorageHandlers {
-    private static let names = ["volumes", "snapshots", "gigabytes", "per_volume_gigabytes"]
+    private static let names = [
+        "volumes", "snapshots", "gigabytes", "per_volume_gigabytes", "backups", "backup_gigabytes", "groups",
+    ]
 
     var quotaResource: Resource {
         let admin = BlockStorageHandlers.admin
@@ -48,7 +50,6 @@ extension BlockStorageHandlers {
     private func quotaResponse(_ target: String, id: Bool = true, _ value: (String) -> Int) -> Response {
         var set: JSONObject = id ? ["id": .string(target)] : [:]
         for name in BlockStorageHandlers.names { set[name] = JSONValue(value(name)) }
-        for name in VolumeQuota.absent { set[name] = 0 }
         return .json(200, ["quota_set": .object(set)])
     }
 
@@ -66,7 +67,6 @@ extension BlockStorageHandlers {
             let state = all[VolumeQuota.prefix + name]
             set[name] = entry(state?.limit ?? -1, state?.used ?? 0)
         }
-        for name in VolumeQuota.absent { set[name] = entry(0, 0) }
         return .json(200, ["quota_set": .object(set)])
     }
 
@@ -76,10 +76,10 @@ extension BlockStorageHandlers {
         let body = context.body["quota_set"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
             for member in body.members where !["tenant_id", "id", "project_id", "force"].contains(member.name) {
-                guard BlockStorageHandlers.names.contains(member.name) || VolumeQuota.absent.contains(member.name) else {
+                guard BlockStorageHandlers.names.contains(member.name) else {
                     throw ResourceError.badRequest("Invalid input for field/attribute quota_set. Bad key(s) in quota set: \(member.name.prefix(64))")
                 }
-                if member.value.isNull || VolumeQuota.absent.contains(member.name) { continue }
+                if member.value.isNull { continue }
                 guard let limit = member.value.intValue ?? member.value.stringValue.flatMap({ Int($0) }), limit >= -1 else {
                     throw ResourceError.badRequest("Invalid input for field/attribute quota_set.\(member.name). Value: \(member.value.description.prefix(64)). It must be a whole number from -1 on.")
                 }

@@ -15,17 +15,21 @@ struct ResourceView: Sendable {
     /// Fields that are left out where they have no value.
     var optional: [Field] = []
     var hasLinks = true
+    /// Names of the fields that answers to creating and changing leave out.
+    var shownOnly: Set<String> = []
 
     /// `{"volume": {…}}`, or nil where no row fits.
+    ///
+    /// - Parameter brief: as answers to creating and changing are.
     func response(
-        _ connection: Connection, _ context: RequestContext, status: Int = 200, where condition: SQL
+        _ connection: Connection, _ context: RequestContext, status: Int = 200, brief: Bool = false, where condition: SQL
     ) throws -> Response? {
-        let fields = table.visible(context)
+        let fields = table.visible(context).filter { !brief || !shownOnly.contains($0.name) }
         let rows = try table.query(connection, fields + optional, where: condition)
         guard !rows.isEmpty else { return nil }
         return .object(status) { object in
             object.name(member)
-            render(rows, 0, fields, context, into: &object)
+            render(rows, 0, fields, context, detail: !brief, into: &object)
         }
     }
 
@@ -55,7 +59,8 @@ struct ResourceView: Sendable {
             object.arrayField(collection) { list in
                 for row in 0..<page.count { render(page.rows, row, fields, context, detail: detail, into: &list) }
             }
-            if page.more, let last = Table.keyText(page.rows, row: page.count - 1) {
+            // As from Cinder: a page that is full is followed by another, which may be empty.
+            if page.count > 0, page.more || page.count == request.limit, let last = Table.keyText(page.rows, row: page.count - 1) {
                 object.arrayField(collection + "_links") { list in
                     list.object {
                         $0.field("rel", "next")
@@ -130,6 +135,13 @@ extension RequestContext {
     /// Paging, sorting and filters, as Block Storage's clients write them.
     func volumeListRequest(filters: Set<String>) throws -> ListRequest {
         var request = try listRequest(filters: filters)
+        if query["limit"] == "0" { request.limit = 0 }
+        if let text = query["offset"] {
+            guard let offset = Int(text), (0...Int(Int32.max)).contains(offset) else {
+                throw ResourceError.badRequest("Invalid input for query parameter offset. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")
+            }
+            request.offset = offset
+        }
         if query["sort_dir"] == nil { request.sort = request.sort.map { ($0.name, true) } }
         if let text = query["sort"] {
             guard query["sort_key"] == nil, query["sort_dir"] == nil else {
@@ -144,6 +156,8 @@ extension RequestContext {
                 return (String(parts[0]), direction == "desc")
             }
         }
+        // Things without a name have a place in the order too.
+        request.sort = request.sort.map { $0.name == "name" || $0.name == "display_name" ? ("display_order", $0.descending) : $0 }
         return request
     }
 

@@ -10,7 +10,7 @@ extension BlockStorageHandlers {
     private static let createSchema = BodySchema.wrapped(
         "snapshot",
         .object([
-            .init("volume_id", .uuid, required: true), .init("name", .nullable(.text)),
+            .init("volume_id", .nullable(.uuid), required: true), .init("name", .nullable(.text)),
             .init("description", .nullable(.text)), .init("display_name", .nullable(.text)),
             .init("display_description", .nullable(.text)), .init("metadata", .nullable(.stringMap)),
             .init("force", .nullable(.boolean)),
@@ -39,6 +39,7 @@ extension BlockStorageHandlers {
                     Route(.put, one, action: "volume:update_snapshot", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Change a snapshot", handler: updateSnapshot),
                     Route(.delete, one, action: "volume:delete_snapshot", rule: write, status: 202, "Delete a snapshot") { try await deleteSnapshot($0, force: false) },
                     Route(.post, one + "/action", key: "os-force_delete", action: "volume_extension:snapshot_admin_actions:force_delete", rule: admin, body: .json(.wrapped("os-force_delete", .any)), status: 202, "Delete from any state") { try await deleteSnapshot($0, force: true) },
+                    Route(.post, one + "/action", key: "os-update_snapshot_status", action: "volume_extension:snapshot_actions:update_snapshot_status", rule: admin, body: .json(.wrapped("os-update_snapshot_status", .object([.init("status", .text, required: true), .init("progress", .nullable(.oneOf([.text, .integer(min: 0, max: 100)])))]))), status: 202, "Report how far it is", handler: updateStatus),
                     Route(.post, one + "/action", key: "os-reset_status", action: "volume_extension:snapshot_admin_actions:reset_status", rule: admin, body: .json(.wrapped("os-reset_status", .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]))), status: 202, "Declare its state", handler: resetSnapshot),
                 ]
                     + metadataRoutes(
@@ -47,10 +48,11 @@ extension BlockStorageHandlers {
     }
 
     private func response(
-        _ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200
+        _ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200, brief: Bool = false
     ) throws -> Response {
         guard
-            let response = try Views.snapshots.response(connection, context, status: status, where: "t.id = \(id)::uuid")
+            let response = try Views.snapshots.response(
+                connection, context, status: status, brief: brief, where: "t.id = \(id)::uuid")
         else { throw noSnapshot(id) }
         return response
     }
@@ -70,7 +72,10 @@ extension BlockStorageHandlers {
     private func createSnapshot(_ context: RequestContext) async throws -> Response {
         let project = try context.project()
         let body = context.body["snapshot"] ?? [:]
-        let volumeID = body["volume_id"]?.stringValue.flatMap { UUID128($0) }?.description ?? ""
+        guard let volumeID = body["volume_id"]?.stringValue.flatMap({ UUID128($0) })?.description else {
+            try context.authorize(target: .project(project))
+            throw noVolume("None")
+        }
         let id: SnapshotID = context.ambient.newID()
         return try await context.write(database) { connection in
             guard let volume = try BlockStorageStore.volume(connection, volumeID, locked: true),
@@ -96,7 +101,7 @@ extension BlockStorageHandlers {
             try Workflows.start(
                 connection, workflows.snapshotCreate, subject: id.text, requestID: context.requestID,
                 ambient: context.ambient)
-            return change(try response(connection, context, id.text, status: 202), "snapshot", id.text)
+            return change(try response(connection, context, id.text, status: 202, brief: true), "snapshot", id.text)
         }
     }
 
@@ -114,7 +119,7 @@ extension BlockStorageHandlers {
             assignments.append("updated_at = \(context.ambient.now), generation = generation + 1")
             try connection.execute(
                 "UPDATE volume_snapshots SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(snapshot.id)::uuid")
-            return change(try response(connection, context, id), "snapshot", id)
+            return change(try response(connection, context, id, brief: true), "snapshot", id)
         }
     }
 
@@ -122,7 +127,7 @@ extension BlockStorageHandlers {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
         return try await context.write(database) { connection in
             let snapshot = try snapshot(connection, context, id).value
-            if snapshot.status == .deleting { return Change(.empty(202), "snapshot", id) }
+            if snapshot.status == .deleting, try !force || Workflows.isActive(connection, subject: id) { return Change(.empty(202), "snapshot", id) }
             guard force || snapshot.status.isDeletable else {
                 throw ResourceError.badRequest("Invalid snapshot: Snapshot status must be available or error, but it is \(snapshot.status.rawValue).")
             }
@@ -135,6 +140,24 @@ extension BlockStorageHandlers {
                 connection, workflows.snapshotDelete, intent: VolumeWorkflows.deleteIntent + "_snapshot", subject: id,
                 requestID: context.requestID, ambient: context.ambient)
             return Change(.empty(202), "snapshot", id, content: ["status": "deleting"])
+        }
+    }
+
+    /// What a storage reports of its own work: only along the way of that work.
+    private func updateStatus(_ context: RequestContext) async throws -> Response {
+        let id = try context.identifier("snapshot_id", of: "Snapshot")
+        let text = context.body["os-update_snapshot_status"]?["status"]?.stringValue ?? ""
+        return try await context.write(database) { connection in
+            let snapshot = try snapshot(connection, context, id).value
+            guard let status = SnapshotStatus(rawValue: text), snapshot.status.mayBeReported(as: status) else {
+                throw ResourceError.badRequest("Provided snapshot status \(text.prefix(64)) not allowed for snapshot with status \(snapshot.status.rawValue).")
+            }
+            guard try !Workflows.isActive(connection, subject: id) else {
+                throw ResourceError.badRequest("Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
+            }
+            try BlockStorageStore.move(
+                connection, snapshot: id, from: [snapshot.status], to: status, now: context.ambient.now)
+            return Change(.empty(202), "snapshot", id, content: ["status": .string(text)])
         }
     }
 

@@ -63,17 +63,15 @@ extension BlockStorageHandlers {
     private func listVolumes(_ context: RequestContext, detail: Bool) async throws -> Response {
         let project = try context.project()
         try context.authorize(target: .project(project))
-        var request = try context.volumeListRequest(filters: ["name", "status", "size", "availability_zone", "metadata", "bootable", "user_id", "volume_type", "id"])
-        // Volumes without a name have a place in the order too.
-        request.sort = request.sort.map { $0.name == "name" || $0.name == "display_name" ? ("display_order", $0.descending) : $0 }
+        let request = try context.volumeListRequest(filters: ["name", "status", "size", "availability_zone", "metadata", "bootable", "user_id", "volume_type", "id"])
         var scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
         if let part = context.query["name~"] {
             guard context.version(atLeast: 3, 31) else { throw ResourceError.badRequest("'name~' is not a filter of this list.") }
             scope = scope + " AND position(\(part) in coalesce(t.name, '')) > 0"
         }
-        let (condition, wanted) = (scope, request)
+        let condition = scope
         return try await database.read { connection in
-            try Views.volumes(context).list(connection, context, wanted, scope: condition, detail: detail)
+            try Views.volumes(context).list(connection, context, request, scope: condition, detail: detail)
         }
     }
 
@@ -140,7 +138,7 @@ extension BlockStorageHandlers {
                 """)
             try Workflows.start(
                 connection, workflows.create, subject: id.text, requestID: context.requestID, ambient: context.ambient)
-            return change(try volumeResponse(connection, context, id.text, status: 202), "volume", id.text)
+            return change(try volumeResponse(connection, context, id.text, status: 202, brief: true), "volume", id.text)
         }
     }
 
@@ -256,7 +254,7 @@ extension BlockStorageHandlers {
             assignments.append("updated_at = \(context.ambient.now), generation = generation + 1")
             try connection.execute(
                 "UPDATE volumes SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(volume.id)::uuid")
-            return change(try volumeResponse(connection, context, id), "volume", id)
+            return change(try volumeResponse(connection, context, id, brief: true), "volume", id)
         }
     }
 

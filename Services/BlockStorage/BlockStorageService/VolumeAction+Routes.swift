@@ -35,10 +35,10 @@ extension BlockStorageHandlers {
                     try await deleteVolume(context, force: true)
                 },
                 action("os-retype", "volume:retype", object([.init("new_type", .text, required: true), .init("migration_policy", .nullable(.enumeration(["never", "on-demand"])))]), "Give another type", retype),
-                action("os-reserve", "volume_extension:volume_actions:reserve", rule: attaching, .any, "Keep for a server") { context, _ in
+                action("os-reserve", "volume_extension:volume_actions:reserve", .any, "Keep for a server") { context, _ in
                     try await move(context, from: .available, to: .reserved)
                 },
-                action("os-unreserve", "volume_extension:volume_actions:unreserve", rule: attaching, .any, "Keep no longer") { context, _ in
+                action("os-unreserve", "volume_extension:volume_actions:unreserve", .any, "Keep no longer") { context, _ in
                     try await move(context, from: .reserved, to: .available)
                 },
                 action("os-begin_detaching", "volume_extension:volume_actions:begin_detaching", rule: attaching, .any, "Begin to detach") { context, _ in
@@ -64,7 +64,7 @@ extension BlockStorageHandlers {
                 },
                 action("os-unset_image_metadata", "volume_extension:volume_image_metadata:remove", object([.init("key", .text, required: true)]), status: 200, "Remove image metadata") { context, body in
                     let key = body["key"]?.stringValue ?? ""
-                    return try await imageMetadata(context) { metadata in
+                    return try await imageMetadata(context, isShown: false) { metadata in
                         guard metadata[key] != nil else { throw ResourceError.notFound("Metadata item \(key) was not found.") }
                         metadata[key] = nil
                     }
@@ -184,6 +184,10 @@ extension BlockStorageHandlers {
             guard volume.status == from else {
                 throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) status must be \(from.rawValue), but the current status is \(volume.status.rawValue).")
             }
+            // What an attachment reserved is free again when the attachment ends.
+            if to == .available, try !BlockStorageStore.attachments(connection, of: volume.id).isEmpty {
+                throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) is reserved by an attachment.")
+            }
             try BlockStorageStore.set(connection, volume: volume.id, status: to, now: context.ambient.now)
             return ["status": .string(to.rawValue)]
         }
@@ -239,7 +243,7 @@ extension BlockStorageHandlers {
     }
 
     private func imageMetadata(
-        _ context: RequestContext, _ body: @escaping @Sendable (inout JSONObject) throws -> Void
+        _ context: RequestContext, isShown: Bool = true, _ body: @escaping @Sendable (inout JSONObject) throws -> Void
     ) async throws -> Response {
         let id = try context.identifier("volume_id", of: "Volume")
         return try await context.write(database) { connection in
@@ -254,7 +258,7 @@ extension BlockStorageHandlers {
                     generation = generation + 1 WHERE id = \(id)::uuid
                 """)
             let answer: JSONValue = ["metadata": .object(metadata)]
-            return Change(.json(200, answer), "volume", id, content: answer)
+            return Change(isShown ? .json(200, answer) : .empty(200), "volume", id, content: answer)
         }
     }
 }

@@ -10,8 +10,8 @@ struct VolumeQuota: Sendable {
     static let gigabytes = "block_storage:gigabytes"
     static let snapshots = "block_storage:snapshots"
     static let perVolume = "block_storage:per_volume_gigabytes"
-    /// What clients ask for, and this service does not have.
-    static let absent = ["backups", "backup_gigabytes", "groups"]
+    /// Limits that clients read and set, of things that this service does not have.
+    private static let absent = ["block_storage:backups": 0, "block_storage:backup_gigabytes": 0, "block_storage:groups": 0]
 
     let quota: Quota
 
@@ -19,7 +19,7 @@ struct VolumeQuota: Sendable {
         quota = Quota(defaults: [
             VolumeQuota.volumes: limits.volumes, VolumeQuota.gigabytes: limits.gigabytes,
             VolumeQuota.snapshots: limits.snapshots, VolumeQuota.perVolume: limits.perVolumeGigabytes,
-        ]) { resource, asked, used, limit in
+        ].merging(VolumeQuota.absent) { limit, _ in limit }) { resource, asked, used, limit in
             switch resource {
             case "gigabytes":
                 ResourceError(.tooLarge, "Requested volume or snapshot exceeds allowed gigabytes quota. Requested \(asked)G, quota is \(limit)G and \(used)G has been consumed.", retryAfter: 0)

@@ -162,9 +162,9 @@ extension BlockStorageHandlers {
         }
     }
 
-    private func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
+    private func response(_ connection: Connection, _ context: RequestContext, _ id: String, view: ResourceView = Views.types, brief: Bool = false) throws -> Response {
         let condition = try visibleTypes(context) + " AND t.id = \(id)::uuid"
-        guard let response = try Views.types.response(connection, context, where: condition) else { throw noType(id) }
+        guard let response = try view.response(connection, context, brief: brief, where: condition) else { throw noType(id) }
         return response
     }
 
@@ -190,7 +190,7 @@ extension BlockStorageHandlers {
                 ON CONFLICT (name) DO NOTHING RETURNING id
                 """)
             guard !inserted.isEmpty else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
-            return change(try response(connection, context, id), "volume_type", id)
+            return change(try response(connection, context, id, brief: true), "volume_type", id)
         }
     }
 
@@ -212,7 +212,7 @@ extension BlockStorageHandlers {
             }
             try connection.execute(
                 "UPDATE volume_types SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(id)::uuid")
-            return change(try response(connection, context, id), "volume_type", id)
+            return change(try response(connection, context, id, view: Views.changedTypes, brief: true), "volume_type", id)
         }
     }
 

@@ -22,7 +22,7 @@ enum Views {
             collection: "volumes", member: "volume",
             table: Table(
                 "volumes t JOIN volume_types y ON y.id = t.volume_type_id",
-                defaultSort: [("created_at", true)],
+                defaultSort: [("created_at", true)], missingMarker: .notFound,
                 fields: [
                     Field("id", filter: .equals, sortable: true),
                     Field("name", .text, "t.name", filter: .equals, sortable: false),
@@ -57,7 +57,11 @@ enum Views {
                     Field("consumes_quota", .boolean, "true", versions: since(65)),
                     Field("display_order", .text, "coalesce(t.name, '')", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
                 ]),
-            summary: ["id", "name"], optional: [Field("volume_image_metadata", .json, "t.image_metadata")])
+            summary: ["id", "name"], optional: [Field("volume_image_metadata", .json, "t.image_metadata")],
+            shownOnly: [
+                "os-vol-tenant-attr:tenant_id", "os-vol-host-attr:host", "os-vol-mig-status-attr:migstat",
+                "os-vol-mig-status-attr:name_id",
+            ])
     }
 
     static let volumes = volume(hosts: false)
@@ -70,7 +74,7 @@ enum Views {
     static let snapshots = ResourceView(
         collection: "snapshots", member: "snapshot",
         table: Table(
-            "volume_snapshots t", defaultSort: [("created_at", true)],
+            "volume_snapshots t", defaultSort: [("created_at", true)], missingMarker: .notFound,
             fields: [
                 Field("id", filter: .equals, sortable: true), Field("name", .text, "t.name", filter: .equals),
                 Field("description"), Field("volume_id", filter: .equals, sortable: true),
@@ -82,9 +86,11 @@ enum Views {
                 Field("os-extended-snapshot-attributes:project_id", .text, "t.project_id"),
                 Field("group_snapshot_id", .text, "NULL::text", versions: since(14)),
                 Field("user_id", versions: since(41)), Field("consumes_quota", .boolean, "true", versions: since(65)),
+                Field("display_order", .text, "coalesce(t.name, '')", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
             ]),
         summary: ["id", "name", "description", "volume_id", "status", "size", "created_at", "updated_at", "metadata"],
-        hasLinks: false)
+        hasLinks: false,
+        shownOnly: ["os-extended-snapshot-attributes:progress", "os-extended-snapshot-attributes:project_id"])
 
     private static func time(_ column: String) -> String {
         "to_char(t.\(column) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
@@ -93,7 +99,7 @@ enum Views {
     static let attachments = ResourceView(
         collection: "attachments", member: "attachment",
         table: Table(
-            "volume_attachments t", defaultSort: [("created_at", true)],
+            "volume_attachments t", defaultSort: [("created_at", true)], missingMarker: .notFound,
             fields: [
                 Field("id", filter: .equals, sortable: true), Field("status", filter: .equals, sortable: true),
                 Field("instance", .text, "t.server_id", filter: .equals), Field("volume_id", filter: .equals),
@@ -108,15 +114,23 @@ enum Views {
     static let types = ResourceView(
         collection: "volume_types", member: "volume_type",
         table: Table(
-            "volume_types t", defaultSort: [("created_at", true)],
+            "volume_types t", defaultSort: [("created_at", true)], missingMarker: .notFound,
             fields: [
-                Field("id", sortable: true), Field("name", filter: .equals, sortable: true), Field("description"),
+                Field("id", sortable: true), Field("name", filter: .equals), Field("description"),
+                Field("display_order", .text, "t.name", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
                 Field("is_public", .boolean), Field("os-volume-type-access:is_public", .boolean, "t.is_public"),
                 Field("extra_specs", .json, visibleBy: "volume_extension:types_extra_specs:read_sensitive"),
                 Field("qos_specs_id", .text, "NULL::text", visibleBy: "volume_extension:types_extra_specs:read_sensitive"),
                 Field("created_at", .text, "t.created_at", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
             ]),
-        summary: [], hasLinks: false)
+        summary: [], hasLinks: false, shownOnly: ["qos_specs_id"])
+
+    /// A type in the answer to changing it.
+    static let changedTypes = {
+        var view = types
+        view.shownOnly.insert("os-volume-type-access:is_public")
+        return view
+    }()
 }
 
 /// `metadata={"k": "v"}` of a list; clients also write it as a Python dictionary.
