@@ -143,7 +143,7 @@ import WebAPI
         Case("GET", "/networks?sort_key=name&sort_dir=up", "", 400), Case("GET", "/networks?marker={random}", "", 400),
         Case("GET", "/networks?shared=perhaps", "", 400),
         Case("GET", "/ports?fixed_ips=10.0.0.3", "", 400), Case("GET", "/networks/%00", "", 400),
-        Case("GET", "/nothing", "", 404), Case("GET", "/extensions/nothing", "", 404), Case("GET", "/agents", "", 403),
+        Case("GET", "/nothing", "", 404), Case("GET", "/extensions/nothing", "", 404), Case("GET", "/agents/nothing", "", 403),
         Case("PUT", "/quotas/p1", "{\"quota\": {\"network\": 5}}", 403), Case("GET", "/quotas/p2", "", 403),
         Case("PUT", "/networks/{net}/tags", "{\"tags\": \"x\"}", 400), Case("GET", "/networks/{net}/tags/none", "", 404, "TagNotFound"),
         Case("DELETE", "/networks/{net}/tags/none", "", 404, "TagNotFound"),
