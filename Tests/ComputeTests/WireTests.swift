@@ -25,7 +25,9 @@ import WebAPI
 
     @Test func aServerLooksAsItsVersionSays() async throws {
         try await TestCloud.with { cloud in
-            let id = try await cloud.createServer(["description": "a web server", "tags": ["blue"], "metadata": ["role": "web"]])
+            let id = try await cloud.createServer([
+                "description": "a web server", "tags": ["blue"], "metadata": ["role": "web"], "accessIPv6": "::babe:220.12.22.2",
+            ])
             let old = try await cloud.server(id, version: "2.1")
             #expect(old["flavor"]?["id"] == "1")
             #expect(old["image"]?["id"] == .string(Fixtures.image))
@@ -35,6 +37,12 @@ import WebAPI
                 "tenant_id", "user_id", "metadata", "addresses"]
             { #expect(old[name] != nil, "\(name)") }
             #expect(old["fault"] == nil)
+            #expect(old["accessIPv6"] == "::babe:dc0c:1602")
+            for (version, isWhole) in [("2.74", false), ("2.75", true)] {
+                let changed = try await cloud.call("PUT", "/v2.1/servers/\(id)", ["server": ["name": "web"]], version: version)
+                #expect(changed.json["server"]?["name"] == "web")
+                #expect((changed.json["server"]?["OS-EXT-STS:vm_state"] != nil) == isWhole)
+            }
             let new = try await cloud.server(id, version: "2.96")
             #expect(new["flavor"]?["original_name"] == "m1.tiny")
             #expect(new["flavor"]?["id"] == nil)

@@ -54,7 +54,8 @@ package struct ServerRequest: Sendable {
         tags = (server["tags"]?.arrayValue ?? []).compactMap(\.stringValue).uniqued
         diskConfig = text("OS-DCF:diskConfig") ?? "MANUAL"
         accessIPv4 = text("accessIPv4").flatMap { $0.isEmpty ? nil : $0 }
-        accessIPv6 = text("accessIPv6").flatMap { $0.isEmpty ? nil : $0 }
+        // In the one form that RFC 5952 gives an address.
+        accessIPv6 = text("accessIPv6").flatMap { $0.isEmpty ? nil : IPAddress($0)?.description ?? $0 }
         adminPass = text("adminPass")
         returnsReservation = server["return_reservation_id"]?.boolValue ?? false
         securityGroups = (server["security_groups"]?.arrayValue ?? []).compactMap { $0["name"]?.stringValue }.uniqued

@@ -32,6 +32,9 @@ package struct Compute: Sendable {
         defaults: [
             "compute:instances": 10, "compute:cores": 20, "compute:ram": 51_200, "compute:metadata_items": 128,
             "compute:key_pairs": 100, "compute:server_groups": 10, "compute:server_group_members": 10,
+            "compute:injected_files": -1, "compute:injected_file_content_bytes": -1, "compute:injected_file_path_bytes": -1,
+            "compute:floating_ips": -1, "compute:fixed_ips": -1, "compute:security_groups": -1,
+            "compute:security_group_rules": -1,
         ]
     ) { resource, asked, used, limit in
         .forbidden(

@@ -21,6 +21,9 @@ struct AggregateRoutes: Sendable {
             Field("number", .number, "t.id", sortable: true, visibleBy: FlavorRoutes.hidden),
         ])
 
+    private static let created = Table(
+        "aggregates t", fields: table.fields.filter { $0.name != "hosts" && $0.name != "metadata" })
+
     private func action(_ key: String, _ name: String, _ schema: BodySchema, _ handler: @escaping @Sendable (RequestContext) async throws -> Response) -> Route {
         Route(
             .post, AggregateRoutes.one + "/action", key: key, action: "os_compute_api:os-aggregates:\(name)", rule: Rule.admin,
@@ -102,7 +105,10 @@ struct AggregateRoutes: Sendable {
             guard let id = try rows.first?.string("id") else {
                 throw ResourceError.conflict("Aggregate \(name) already exists.")
             }
-            return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: aggregate)
+            // A new aggregate's answer has neither hosts nor metadata.
+            guard let response = try AggregateRoutes.created.response(connection, context, name: "aggregate", where: "t.id = \(id)::int")
+            else { throw AggregateRoutes.missing(id) }
+            return Change(response, "aggregate", id, content: aggregate)
         }
     }
 

@@ -9,22 +9,23 @@ struct QuotaRoutes: Sendable {
 
     private static let path = "/v2.1/os-quota-sets/{project_id}"
 
-    /// Names in Compute's API, and those of the quota; nil for what is not counted here and has a fixed answer.
-    private static let names: [(name: String, quota: String?, versions: VersionRange)] = [
+    /// Names in Compute's API, and those of the quota. The last ones are kept, but there is nothing that they count.
+    private static let names: [(name: String, quota: String, versions: VersionRange)] = [
         ("instances", "compute:instances", .all), ("cores", "compute:cores", .all), ("ram", "compute:ram", .all),
         ("metadata_items", "compute:metadata_items", .all), ("key_pairs", "compute:key_pairs", .all),
         ("server_groups", "compute:server_groups", .all), ("server_group_members", "compute:server_group_members", .all),
-        ("injected_files", nil, .through(56)), ("injected_file_content_bytes", nil, .through(56)),
-        ("injected_file_path_bytes", nil, .through(56)), ("floating_ips", nil, .through(35)), ("fixed_ips", nil, .through(35)),
-        ("security_groups", nil, .through(35)), ("security_group_rules", nil, .through(35)),
+        ("injected_files", "compute:injected_files", .through(56)),
+        ("injected_file_content_bytes", "compute:injected_file_content_bytes", .through(56)),
+        ("injected_file_path_bytes", "compute:injected_file_path_bytes", .through(56)),
+        ("floating_ips", "compute:floating_ips", .through(35)), ("fixed_ips", "compute:fixed_ips", .through(35)),
+        ("security_groups", "compute:security_groups", .through(35)),
+        ("security_group_rules", "compute:security_group_rules", .through(35)),
     ]
 
     private static let schema: BodySchema = .wrapped(
         "quota_set",
         .object(
-            names.compactMap { entry in
-                entry.quota == nil ? nil : .init(entry.name, .integer(min: -1, max: Int(Int32.max)))
-            } + [.init("force", .boolean), .init("tenant_id", .text)]))
+            names.map { .init($0.name, .integer(min: -1, max: Int(Int32.max)), versions: $0.versions) } + [.init("force", .boolean), .init("tenant_id", .text)]))
 
     var resource: Resource {
         let path = QuotaRoutes.path
@@ -77,7 +78,7 @@ struct QuotaRoutes: Sendable {
     ) -> JSONObject {
         var object: JSONObject = ["id": .string(id)]
         for (name, quota, versions) in names where versions.contains(context.version) {
-            let value = quota.flatMap { values[$0] } ?? (limit: quota == nil ? -1 : 0, used: 0)
+            let value = values[quota] ?? (limit: 0, used: 0)
             object[name] = isDetailed
                 ? ["limit": JSONValue(value.limit), "in_use": JSONValue(value.used), "reserved": 0] : JSONValue(value.limit)
         }
@@ -108,7 +109,7 @@ struct QuotaRoutes: Sendable {
         return try await context.write(compute.database) { connection in
             try QuotaRoutes.check(connection, project: project)
             for (name, quota, _) in QuotaRoutes.names {
-                guard let quota, let limit = set[name]?.intValue else { continue }
+                guard let limit = set[name]?.intValue else { continue }
                 let used = try Compute.quota.state(connection, project: project, resource: quota).used
                 if limit >= 0, limit < used, !isForced {
                     throw ResourceError.badRequest("Quota limit \(limit) for \(name) must be greater than or equal to already used and reserved \(used).")

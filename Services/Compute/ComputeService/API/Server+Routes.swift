@@ -112,9 +112,13 @@ struct ServerRoutes: Sendable {
     }
 
     /// `{"server": {…}}`
-    static func response(_ connection: Connection, _ context: RequestContext, id: String) throws -> Response {
+    /// - Parameter isChange: the answer to a change, which has all fields from 2.75 on.
+    static func response(
+        _ connection: Connection, _ context: RequestContext, id: String, isChange: Bool = false
+    ) throws -> Response {
         let isOperator = context.allows("os_compute_api:os-extended-server-attributes")
-        let fields = ServerTable.table.visible(context).map { field in
+        let isBrief = isChange && !context.version(atLeast: 2, 75)
+        let fields = ServerTable.table.visible(context).filter { !isBrief || !ServerTable.isShownOnly($0) }.map { field in
             guard field.name == "fault", isOperator else { return field }
             return Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault END")
         }
@@ -210,14 +214,15 @@ struct ServerRoutes: Sendable {
             if let description = body["description"] { changes.append("description = \(description.stringValue)") }
             if let config = body["OS-DCF:diskConfig"]?.stringValue { changes.append("disk_config = \(config)") }
             if let address = body["accessIPv4"] { changes.append("access_ip_v4 = \(address.stringValue)") }
-            if let address = body["accessIPv6"] { changes.append("access_ip_v6 = \(address.stringValue)") }
+            if let address = body["accessIPv6"] { changes.append("access_ip_v6 = \(address.stringValue.map { IPAddress($0)?.description ?? $0 })") }
             if let hostname = body["hostname"]?.stringValue { changes.append("hostname = \(hostname)") }
             try connection.execute("UPDATE servers SET \(SQL.joined(changes, separator: ", ")) WHERE id = \(server.id)")
             if body["name"] != nil || body["hostname"] != nil {
                 try DesiredState.change(connection, server: server.id)
                 try DesiredState.publish(connection, server: server.id, ambient: ambient)
             }
-            return Change(try ServerRoutes.response(connection, context, id: server.id), "server", server.id, content: body)
+            return Change(
+                try ServerRoutes.response(connection, context, id: server.id, isChange: true), "server", server.id, content: body)
         }
     }
 

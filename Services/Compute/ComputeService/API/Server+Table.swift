@@ -17,6 +17,12 @@ enum ServerTable {
     /// Left out where there is nothing to say.
     static let optional: Set<String> = ["fault", "progress", "security_groups", "server_groups"]
 
+    /// Whether a field is in what is shown and listed, but before 2.75 not in the answer to a change.
+    static func isShownOnly(_ field: Field) -> Bool {
+        ["config_drive", "key_name", "security_groups", "host_status"].contains(field.name)
+            || ["OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:"].contains { field.name.hasPrefix($0) }
+    }
+
     private static let basics: [Field] = [
         Field("id"), Field("name"), Field("status", .text, ServerStates.statusSQL(alias: "t")),
         Field("tenant_id", .text, "t.project_id"), Field("user_id"), Field("metadata", .json, "t.metadata"),

@@ -120,7 +120,7 @@ struct VolumeAttachmentRoutes: Sendable {
         let taken = try connection.query("SELECT volume_id, device FROM server_volumes WHERE server_id = \(server.id)")
             .reduce(into: [String: String]()) { $0[try $1.string("volume_id")] = try $1.string("device") }
         if taken[volume] != nil {
-            throw ResourceError.conflict("Volume \(volume) is already attached to instance \(server.id).")
+            throw ResourceError.badRequest("Invalid volume: volume \(volume) is already attached to instance \(server.id).")
         }
         let status = try row.string("status")
         guard try status == "available" || (status == "in-use" && row.bool("multiattach")) else {
