@@ -1,0 +1,162 @@
+"""configure.py STATE: writes the Tempest workspace STATE/tempest for the cloud that runs from STATE.
+
+What a cloud has is asked from the cloud (versions, extensions, flavors, images); what Wolke does not have is switched
+off here, so that Tempest skips it. A second image is uploaded, because some tests tell servers apart by their image.
+"""
+
+import configparser
+import importlib.util
+import json
+import pathlib
+import sys
+import urllib.error
+import urllib.request
+
+import yaml
+
+state = pathlib.Path(sys.argv[1])
+cloud = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"]["wolke-admin"]
+auth = cloud["auth"]
+identity = auth["auth_url"].rstrip("/")
+
+
+def call(method, url, body=None, headers=None, raw=False):
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer, got = response.read(), response.headers
+    except urllib.error.HTTPError as error:
+        if error.code != 300:
+            sys.exit(f"configure.py: {method} {url}: {error.code} {error.read().decode(errors='replace')[:300]}")
+        answer, got = error.read(), error.headers
+    except urllib.error.URLError as error:
+        sys.exit(f"configure.py: no cloud answers at {url}: {error.reason}")
+    return (answer if raw else json.loads(answer or b"{}")), got
+
+
+token, headers = call("POST", f"{identity}/auth/tokens", {"auth": {
+    "identity": {"methods": ["password"], "password": {"user": {
+        "name": auth["username"], "password": auth["password"], "domain": {"id": auth["user_domain_id"]}}}},
+    "scope": {"project": {"name": auth["project_name"], "domain": {"id": auth["project_domain_id"]}}},
+}})
+tokens = {"X-Auth-Token": headers["X-Subject-Token"]}
+urls = {service["type"]: next(e["url"] for e in service["endpoints"] if e["interface"] == "public")
+        for service in token["token"]["catalog"]}
+compute, volume, network, image, placement = (
+    urls[name].rstrip("/") for name in ("compute", "block-storage", "network", "image", "placement"))
+
+
+def get(url):
+    return call("GET", url, headers=tokens)[0]
+
+
+def versions(url):
+    """The lowest and the highest microversion."""
+    documents = call("GET", url + "/")[0]
+    document = (documents.get("versions") or [documents.get("version")])[-1]
+    return document["min_version"], document.get("version") or document.get("max_version")
+
+
+def second_image():
+    images = {item["name"]: item for item in get(f"{image}/v2/images?limit=1000")["images"] if item["status"] == "active"}
+    first = images.get("guest") or sys.exit("configure.py: the cloud has no image named guest")
+    if "guest-2" not in images:
+        data = call("GET", f"{image}/v2/images/{first['id']}/file", headers=tokens, raw=True)[0]
+        made = call("POST", f"{image}/v2/images", {
+            "name": "guest-2", "visibility": "public", "disk_format": first["disk_format"],
+            "container_format": first["container_format"], "min_disk": first["min_disk"], "min_ram": first["min_ram"],
+        }, tokens)[0]
+        call("PUT", f"{image}/v2/images/{made['id']}/file", data, {**tokens, "Content-Type": "application/octet-stream"})
+        images["guest-2"] = made
+    return first["id"], images["guest-2"]["id"]
+
+
+flavors = {item["name"]: item["id"] for item in get(f"{compute}/flavors")["flavors"]}
+external = get(f"{network}/v2.0/networks?router:external=true")["networks"][0]
+aliases = [item["alias"] for item in get(f"{network}/v2.0/extensions")["extensions"]]
+volume_aliases = [item["alias"] for item in get(f"{volume}/extensions")["extensions"]]
+compute_versions, placement_versions = versions(compute), versions(placement)
+volume_versions = versions(volume.split("/v3")[0] + "/v3")
+image_id, second_image_id = second_image()
+work = state / "tempest"
+
+# Yes and no stand for themselves; the rest is text.
+settings = {
+    "DEFAULT": {"log_file": work / "tempest.log", "state_path": work, "use_stderr": False},
+    "oslo_concurrency": {"lock_path": work / "lock"},
+    "auth": {
+        "use_dynamic_credentials": True, "admin_username": auth["username"], "admin_password": auth["password"],
+        "admin_project_name": auth["project_name"], "admin_domain_name": "Default",
+        "default_credentials_domain_name": "Default", "tempest_roles": "member", "create_isolated_networks": True,
+    },
+    "identity": {
+        "uri_v3": identity, "auth_version": "v3", "region": cloud["region_name"], "v3_endpoint_type": "public",
+    },
+    "identity-feature-enabled": {
+        "api_v2": False, "api_v3": True, "application_credentials": True, "access_rules": True, "project_tags": True,
+        "trust": False, "federation": False, "security_compliance": False, "domain_specific_drivers": False,
+    },
+    "service_available": {
+        "cinder": True, "neutron": True, "glance": True, "nova": True, "placement": True, "swift": False, "horizon": False,
+    },
+    "compute": {
+        "image_ref": image_id, "image_ref_alt": second_image_id, "flavor_ref": flavors["m1.nano"],
+        "flavor_ref_alt": flavors["m1.tiny"], "min_microversion": compute_versions[0],
+        "max_microversion": compute_versions[1], "build_timeout": 300, "build_interval": 1, "min_compute_nodes": 1,
+    },
+    "compute-feature-enabled": {
+        "console_output": True, "config_drive": True, "interface_attach": True, "pause": True, "suspend": True,
+        "resize": False, "rescue": False, "stable_rescue": False, "shelve": False, "snapshot": False,
+        "live_migration": False, "cold_migration": False, "vnc_console": False, "serial_console": False,
+        "spice_console": False, "personality": False, "swap_volume": False, "change_password": False,
+        "attach_encrypted_volume": False, "volume_multiattach": False,
+        "volume_backed_live_migration": False, "unified_limits": False,
+    },
+    "network": {"public_network_id": external["id"], "floating_network_name": external["name"], "project_networks_reachable": False},
+    "network-feature-enabled": {
+        "ipv6": True, "ipv6_subnet_attributes": True, "floating_ips": True, "port_security": True,
+        "port_admin_state_change": True, "api_extensions": ",".join(aliases),
+    },
+    "image": {"build_timeout": 120, "disk_formats": "raw,qcow2", "container_formats": "bare"},
+    "image-feature-enabled": {"import_image": False, "image_format_enforcement": True},
+    "volume": {
+        "build_timeout": 120, "storage_protocol": "file", "vendor_name": "Wolke", "min_microversion": volume_versions[0],
+        "max_microversion": volume_versions[1], "backend_names": "file",
+    },
+    "volume-feature-enabled": {
+        "snapshot": True, "clone": True, "volume_services": True, "backup": False, "manage_volume": False,
+        "manage_snapshot": False, "multi_backend": False, "consistency_group": False, "extend_attached_volume": False,
+        "volume_revert": False, "volume_image_dep_tests": False, "api_extensions": ",".join(volume_aliases),
+    },
+    "placement": {"min_microversion": placement_versions[0], "max_microversion": placement_versions[1]},
+    "validation": {
+        "connect_method": "floating", "image_ssh_user": "root", "image_alt_ssh_user": "root", "ping_timeout": 120,
+        "ssh_timeout": 180, "ssh_key_type": "ecdsa",
+    },
+}
+
+
+def write(name, run_validation):
+    parser = configparser.RawConfigParser()
+    for section, options in settings.items():
+        if section != "DEFAULT":
+            parser.add_section(section)
+        for option, value in options.items():
+            parser.set(section, option, str(value).lower() if isinstance(value, bool) else str(value))
+    parser.set("validation", "run_validation", str(run_validation).lower())
+    path = work / "etc" / name
+    path.touch(mode=0o600)
+    with path.open("w") as file:
+        parser.write(file)
+
+
+for directory in (work / "etc", work / "lock"):
+    directory.mkdir(parents=True, exist_ok=True)
+# The scenarios look into the guests; the API's tests need not, which saves most of their time.
+write("tempest.conf", False)
+write("scenario.conf", True)
+package = pathlib.Path(importlib.util.find_spec("tempest").origin).parent
+(work / ".stestr.conf").write_text(
+    f"[DEFAULT]\ntest_path={package}/test_discover\ntop_dir={package}\ngroup_regex=([^\\.]*\\.)*\n")
+print(f"Tempest: {work}/etc/tempest.conf for {identity}")
