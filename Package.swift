@@ -125,7 +125,11 @@ let package = Package(
                 ],
                 path: "osctl", swiftSettings: swift),
             .executableTarget(
-                name: "wolke-bench", dependencies: ["Kernel", "Database", "Authorization", hummingbird, nio, log, arguments],
+                name: "wolke-bench",
+                dependencies: [
+                    "Kernel", "JSON", "Database", "Schema", "Authorization", "Workflow", "Messaging", "CRabbitMQ", "OVSDB",
+                    "PlacementCore", "PlacementService", hummingbird, nio, log, arguments,
+                ],
                 path: "bench/wolke-bench", swiftSettings: swift),
             tests("KernelTests", []),
             tests(

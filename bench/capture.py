@@ -61,11 +61,16 @@ def transaction(statements: list[str]) -> list[str]:
     return statements[begin : end + 1]
 
 
-def pgbench_script(chosen: list[str]) -> str:
-    """A transaction as a script; ids that it inserts as new rows are new in each run."""
-    inserted = re.findall(r"INSERT INTO (?:servers|workflows)\b.*?VALUES\s*\(\s*'([0-9a-f-]{36})'", "\n".join(chosen), re.DOTALL)
+def inserted(chosen: list[str]) -> list[str]:
+    """The ids of a transaction's new servers and workflows."""
+    found = re.findall(r"INSERT INTO (?:servers|workflows)\b.*?VALUES\s*\(\s*'([0-9a-f-]{36})'", "\n".join(chosen), re.DOTALL)
+    return list(dict.fromkeys(found))
+
+
+def pgbench_script(chosen: list[str], fresh: list[str]) -> str:
+    """A transaction as a script, with other ids in the place of `fresh` in each run."""
     lines = []
-    for index, value in enumerate(dict.fromkeys(inserted)):
+    for index, value in enumerate(fresh):
         lines.append(f"\\set fresh{index} random(1, 9000000000000000000)")
         replacement = f"(lpad(to_hex(:fresh{index}::bigint), 32, '0')::uuid)"
         chosen = [text.replace(f"'{value}'", replacement) for text in chosen]

@@ -44,8 +44,8 @@ class Cloud:
         headers, _, _ = call("POST", self.url("identity") + "/v3/auth/tokens", self.sign_on_body(user))
         return headers["X-Subject-Token"]
 
-    def sql(self, text: str) -> list[str]:
-        arguments = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, self.database]
+    def sql(self, text: str, database: str | None = None) -> list[str]:
+        arguments = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, database or self.database]
         result = subprocess.run(arguments, capture_output=True, text=True)
         if result.returncode != 0:
             raise RuntimeError(f"psql: {result.stderr}")
@@ -71,3 +71,13 @@ def pss_kib(pid: int) -> int:
     """Proportional set size: shared pages are divided among those who share them."""
     text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
     return int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE).group(1))
+
+
+def memory(cloud: Cloud) -> tuple[float, str]:
+    """Megabytes of all services together, and of each in words; raises when one does not run."""
+    processes = cloud.processes()
+    missing = [name for name in SERVICES if f"wolke-{name}" not in processes]
+    if missing:
+        raise RuntimeError(f"not running: {', '.join(missing)}")
+    sizes = {name: sum(pss_kib(pid) for pid in pids) / 1024 for name, pids in sorted(processes.items())}
+    return sum(sizes.values()), ", ".join(f"{name.removeprefix('wolke-')} {size:.0f}" for name, size in sizes.items())

@@ -1,6 +1,7 @@
 """Load generators: wrk for HTTP, pgbench for SQL. Programs are called with argument lists, never through a shell."""
 
 import contextlib
+import http.client
 import json
 import pathlib
 import re
@@ -8,6 +9,7 @@ import subprocess
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 PGBENCH = "/usr/lib/postgresql/15/bin/pgbench"
@@ -44,7 +46,7 @@ def pgbench(database: str, script: str, *, seconds: int, clients: int, variables
             arguments += ["-D", f"{name}={value}"]
         result = subprocess.run([*arguments, database], capture_output=True, text=True)
         if result.returncode != 0:
-            raise RuntimeError(f"pgbench: {result.stderr}")
+            raise RuntimeError(f"pgbench: {result.stderr[:500]}")
         output = result.stdout
     failed = re.search(r"number of failed transactions: (\d+)", output)
     if failed and failed.group(1) != "0":
@@ -77,6 +79,23 @@ def wait_for(url: str, seconds: float = 20) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(0.002)
+
+
+def latency(url: str, headers: dict[str, str], count: int) -> list[float]:
+    """Seconds that each of so many GETs takes, one after the other on one connection."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+    times = []
+    for _ in range(count):
+        begun = time.monotonic()
+        connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        times.append(time.monotonic() - begun)
+        if answer.status != 200:
+            raise RuntimeError(f"{url}: {answer.status}")
+    connection.close()
+    return times
 
 
 def call(method: str, url: str, body=None, *, headers: dict[str, str] | None = None):

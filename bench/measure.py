@@ -64,6 +64,28 @@ class Row:
     details: str
 
 
+@dataclasses.dataclass
+class Size:
+    """How much is measured: all of it, or just enough to see that it can be."""
+
+    seconds: int
+    repetitions: int
+    short: bool = False
+
+    def many(self, count: int) -> int:
+        """So many rows, hosts or the like; a fiftieth in the short form, with at least as many as make sense."""
+        return max(count // 50, 20) if self.short else count
+
+
+def ratio_row(name: str, meaning: str, ratio: Ratio, floor: str, goal: str, unit: str) -> Row:
+    low, high = ratio.interval
+    details = (
+        f"95 % {low:.2f}–{high:.2f}; medians {statistics.median(ratio.ours):.0f} and "
+        f"{statistics.median(ratio.peer):.0f} {unit}"
+    )
+    return Row(name, meaning, f"{ratio.value:.2f}", floor, goal, details)
+
+
 def table(rows: list[Row]) -> str:
     lines = ["| Row | What | Measured | At least | Aim | Details |", "| --- | --- | --- | --- | --- | --- |"]
     lines += [

@@ -1,4 +1,4 @@
-"""The rows of the report. Each takes the cloud, seconds and repetitions, and returns what it measured."""
+"""The rows of the report. Each takes the cloud and how much to measure, and returns what it measured."""
 
 import json
 import os
@@ -8,48 +8,41 @@ import subprocess
 import tempfile
 import time
 
-from capture import capture, pgbench_script, transaction
-from cloud import SERVICES, Cloud, pss_kib
+from capture import capture, inserted, pgbench_script, transaction
+from cloud import Cloud, memory
 from load import call, pgbench, serving, wait_for, wrk
-from measure import Ratio, Row, interleave
+from measure import Ratio, Row, Size, interleave, ratio_row
+import rows_fleet
+import rows_scheduler
+import rows_wires
 
 CONNECTIONS = 16
 
 
-def ratio_row(name: str, meaning: str, ratio: Ratio, floor: str, goal: str, unit: str) -> Row:
-    low, high = ratio.interval
-    details = (
-        f"95 % {low:.2f}–{high:.2f}; medians {statistics.median(ratio.ours):.0f} and "
-        f"{statistics.median(ratio.peer):.0f} {unit}"
-    )
-    return Row(name, meaning, f"{ratio.value:.2f}", floor, goal, details)
-
-
-def against_bare(cloud: Cloud, url: str, headers: dict[str, str], seconds: int, repetitions: int) -> Ratio:
+def against_bare(cloud: Cloud, url: str, headers: dict[str, str], size: Size) -> Ratio:
     """Requests per second of a GET, and of the bare server with the same bytes."""
     _, body, _ = call("GET", url, headers=headers)
     with serving(cloud.binaries / "wolke-bench", 18080 + cloud.offset % 1000, body) as bare:
         return interleave(
-            lambda: wrk(url, headers=headers, seconds=seconds, connections=CONNECTIONS),
-            lambda: wrk(bare, headers=headers, seconds=seconds, connections=CONNECTIONS),
-            repetitions,
+            lambda: wrk(url, headers=headers, seconds=size.seconds, connections=CONNECTIONS),
+            lambda: wrk(bare, headers=headers, seconds=size.seconds, connections=CONNECTIONS),
+            size.repetitions,
         )
 
 
-def token_validation(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+def token_validation(cloud: Cloud, size: Size) -> Row:
     token = cloud.token("admin")
     ratio = against_bare(
-        cloud, cloud.url("identity") + "/v3/auth/tokens", {"X-Auth-Token": token, "X-Subject-Token": token}, seconds,
-        repetitions)
+        cloud, cloud.url("identity") + "/v3/auth/tokens", {"X-Auth-Token": token, "X-Subject-Token": token}, size)
     return ratio_row("M1", "token validation ÷ bare Hummingbird, same bytes", ratio, "0.5", "0.8", "requests/s")
 
 
-def password_sign_on(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+def password_sign_on(cloud: Cloud, size: Size) -> Row:
     """The peer is crypt(3) with the stored hash's own cost, on all cores."""
     stored = cloud.sql("SELECT password_hash FROM users WHERE name = 'demo' AND domain_id = 'default'")[0]
     body = json.dumps(cloud.sign_on_body("demo"))
     script = f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = [==[{body}]==]\n"
-    hasher = [cloud.binaries / "wolke-bench", "hash", "--like", stored, "--seconds", str(seconds)]
+    hasher = [cloud.binaries / "wolke-bench", "hash", "--like", stored, "--seconds", str(size.seconds)]
 
     def hashes() -> float:
         output = subprocess.run(hasher, check=True, capture_output=True, text=True).stdout
@@ -57,24 +50,19 @@ def password_sign_on(cloud: Cloud, seconds: int, repetitions: int) -> Row:
 
     ratio = interleave(
         lambda: wrk(
-            cloud.url("identity") + "/v3/auth/tokens", headers={}, seconds=seconds, connections=CONNECTIONS, script=script),
+            cloud.url("identity") + "/v3/auth/tokens", headers={}, seconds=size.seconds, connections=CONNECTIONS, script=script),
         hashes,
-        repetitions,
+        size.repetitions,
     )
     return ratio_row("M3", "password sign-ons ÷ hashes at the same cost on all cores", ratio, "0.85", "0.98", "per second")
 
 
-def idle_memory(cloud: Cloud, seconds: int, repetitions: int) -> Row:
-    processes = cloud.processes()
-    missing = [name for name in SERVICES if f"wolke-{name}" not in processes]
-    if missing:
-        raise RuntimeError(f"not running: {', '.join(missing)}")
-    sizes = {name: sum(pss_kib(pid) for pid in pids) / 1024 for name, pids in sorted(processes.items())}
-    details = ", ".join(f"{name.removeprefix('wolke-')} {size:.0f}" for name, size in sizes.items())
-    return Row("M30", "resident memory (PSS) of all Wolke processes, idle", f"{sum(sizes.values()):.0f} MB", "300 MB", "150 MB", details)
+def idle_memory(cloud: Cloud, size: Size) -> Row:
+    total, details = memory(cloud)
+    return Row("M30", "resident memory (PSS) of all Wolke processes, idle", f"{total:.0f} MB", "300 MB", "150 MB", details)
 
 
-def start_time(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+def start_time(cloud: Cloud, size: Size) -> Row:
     """A second process of each service on a free port, exec to the first 200 of /readyz."""
     times = {}
     for index, name in enumerate(("identity", "placement", "image", "network", "block-storage", "compute")):
@@ -98,7 +86,7 @@ def start_time(cloud: Cloud, seconds: int, repetitions: int) -> Row:
     return Row("M31", "start of a service, exec to ready", f"{max(times.values()):.0f} ms", "300 ms", "50 ms", details + " ms; the slowest counts")
 
 
-def servers_detail(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+def servers_detail(cloud: Cloud, size: Size) -> Row:
     """1 000 servers with a port each, listed in one page; the peer fetches the same rows over libpq."""
     project, token, headers = listing(cloud)
     url = cloud.url("compute") + "/v2.1/servers/detail?limit=1000"
@@ -112,22 +100,22 @@ def servers_detail(cloud: Cloud, seconds: int, repetitions: int) -> Row:
         file.flush()
         fetcher = [
             cloud.binaries / "wolke-bench", "rows", "--database", cloud.database, "--query", file.name, "--connections", "2",
-            "--seconds", str(seconds)]
+            "--seconds", str(size.seconds)]
 
         def fetches() -> float:
             return json.loads(subprocess.run(fetcher, check=True, capture_output=True, text=True).stdout)["fetches_per_second"]
 
         ratio = interleave(
-            lambda: wrk(url, headers=headers, seconds=seconds, connections=4), fetches, repetitions)
+            lambda: wrk(url, headers=headers, seconds=size.seconds, connections=4), fetches, size.repetitions)
     row = ratio_row("M5", "GET /servers/detail with 1 000 servers ÷ libpq fetching the same rows", ratio, "0.4", "0.8", "per second")
     row.details += f"; {len(body) // 1024} KiB per answer"
     return row
 
 
-def servers_detail_bare(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+def servers_detail_bare(cloud: Cloud, size: Size) -> Row:
     _, _, headers = listing(cloud)
     url = cloud.url("compute") + "/v2.1/servers/detail?limit=1000"
-    ratio = against_bare(cloud, url, headers, seconds, repetitions)
+    ratio = against_bare(cloud, url, headers, size)
     return ratio_row("M5b", "the same ÷ bare Hummingbird, same bytes", ratio, "–", "–", "requests/s")
 
 
@@ -177,7 +165,7 @@ def flavor_and_image(cloud: Cloud, headers: dict[str, str]) -> dict[str, str]:
     return {"imageRef": images[0]["id"], "flavorRef": next(item["id"] for item in flavors if item["name"] == "m1.nano")}
 
 
-def accepted_servers(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+def accepted_servers(cloud: Cloud, size: Size) -> Row:
     """The accepting transaction alone: Placement is stopped, so that nothing is built meanwhile."""
     project, token, headers = listing(cloud)
     # It is not started again: what was accepted here is for a cloud that ends with the run.
@@ -189,20 +177,20 @@ def accepted_servers(cloud: Cloud, seconds: int, repetitions: int) -> Row:
     # The first fills caches and prepared statements; the second is what is written down.
     call("POST", url, {"server": server}, headers=headers)
     statements = transaction(capture(cloud, lambda: call("POST", url, {"server": server}, headers=headers)))
-    script = pgbench_script(statements)
+    script = pgbench_script(statements, inserted(statements))
     body = json.dumps({"server": server})
     lua = f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = [==[{body}]==]\n"
     ratio = interleave(
-        lambda: wrk(url, headers=headers, seconds=seconds, connections=CONNECTIONS, script=lua),
-        lambda: pgbench(cloud.database, script, seconds=seconds, clients=8),
-        repetitions,
+        lambda: wrk(url, headers=headers, seconds=size.seconds, connections=CONNECTIONS, script=lua),
+        lambda: pgbench(cloud.database, script, seconds=size.seconds, clients=8),
+        size.repetitions,
     )
     row = ratio_row("M7", "POST /servers accepted ÷ pgbench with the same SQL", ratio, "0.5", "0.9", "per second")
     row.details += f"; {len(statements) - 2} statements in the transaction"
     return row
 
 
-def command_line(cloud: Cloud, seconds: int, repetitions: int) -> Row:
+def command_line(cloud: Cloud, size: Size) -> Row:
     """Wall time of listing servers with the stock client and with osctl."""
     environment = {**os.environ, "OS_CLIENT_CONFIG_FILE": str(cloud.state / "clouds.yaml"), "OS_CLOUD": "wolke-demo"}
     stock = pathlib.Path(__file__).parent.parent / ".venv/bin/openstack"
@@ -213,7 +201,7 @@ def command_line(cloud: Cloud, seconds: int, repetitions: int) -> Row:
         return time.monotonic() - started
 
     wall(cloud.binaries / "osctl")
-    ratio = interleave(lambda: wall(cloud.binaries / "osctl"), lambda: wall(stock), min(repetitions, 5))
+    ratio = interleave(lambda: wall(cloud.binaries / "osctl"), lambda: wall(stock), min(size.repetitions, 5))
     details = f"medians {statistics.median(ratio.ours) * 1000:.0f} ms and {statistics.median(ratio.peer) * 1000:.0f} ms"
     return Row("M33", "osctl server list ÷ openstack server list, wall", f"1/{1 / ratio.value:.0f}", "1/20", "1/60", details)
 
@@ -223,10 +211,15 @@ ALL = {
     "m30": idle_memory,
     "m1": token_validation,
     "m3": password_sign_on,
-    "m5": servers_detail,
-    "m5b": servers_detail_bare,
     "m31": start_time,
     "m33": command_line,
-    # Last: leaves servers behind that were accepted and never built.
+    **rows_fleet.ROWS,
+    **rows_scheduler.ROWS,
+    "m21": rows_wires.round_trips,
+    "m5": servers_detail,
+    "m5b": servers_detail_bare,
+    # These leave ports behind, the last servers that were accepted and never built.
+    "m23": rows_wires.port_creates,
+    "m24": rows_wires.port_cost,
     "m7": accepted_servers,
 }

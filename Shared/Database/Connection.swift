@@ -7,6 +7,7 @@ package final class Connection {
     private var handle: OpaquePointer?
     private let configuration: DatabaseConfiguration
     private var prepared: [String: String] = [:]
+    private var announcements: [Announcement] = []
 
     private static let preparedMax = 512
 
@@ -99,6 +100,7 @@ package final class Connection {
     // MARK: transactions
 
     func transaction<Value>(_ body: (Connection) throws -> Value) throws -> Value {
+        announcements = []
         try script("BEGIN")
         let value: Value
         do { value = try body(self) } catch {
@@ -133,8 +135,24 @@ package final class Connection {
 
     // MARK: notifications
 
+    /// Sends a hint once the transaction has committed: at once to this process, soon to the others. Unlike `notify`
+    /// it holds up no other commit, and is lost when the process dies right after the commit.
+    ///
+    /// - Parameter everywhere: false for what concerns this process only.
+    package func announce(_ channel: String, _ payload: String = "", everywhere: Bool = true) {
+        announcements.append(
+            Announcement(notification: Notification(channel: channel, payload: payload), everywhere: everywhere))
+    }
+
+    func takeAnnouncements() -> [Announcement] {
+        defer { announcements = [] }
+        return announcements
+    }
+
     /// Waits for notifications until one arrives or `timeoutMilliseconds` pass.
-    func awaitNotifications(timeoutMilliseconds: Int32) throws -> [Notification] {
+    ///
+    /// - Parameter isOwn: whether the notifications of a server's process are known already.
+    func awaitNotifications(timeoutMilliseconds: Int32, isOwn: (Int32) -> Bool) throws -> [Notification] {
         let handle = try open()
         var descriptor = pollfd(fd: PQsocket(handle), events: Int16(POLLIN), revents: 0)
         _ = poll(&descriptor, 1, timeoutMilliseconds)
@@ -145,10 +163,11 @@ package final class Connection {
         }
         var notifications: [Notification] = []
         while let next = PQnotifies(handle) {
+            defer { PQfreemem(next) }
+            if isOwn(next.pointee.be_pid) { continue }
             notifications.append(
                 Notification(
                     channel: String(cString: next.pointee.relname), payload: String(cString: next.pointee.extra)))
-            PQfreemem(next)
         }
         return notifications
     }

@@ -51,6 +51,7 @@ package final class Database: Sendable {
 
     package let configuration: DatabaseConfiguration
     private let random: any RandomSource
+    private let announcements: Announcements
     private let condition = NSCondition()
     // Guarded by `condition`.
     private nonisolated(unsafe) var state = State()
@@ -58,6 +59,7 @@ package final class Database: Sendable {
     package init(_ configuration: DatabaseConfiguration, random: any RandomSource = SystemRandom()) {
         self.configuration = configuration
         self.random = random
+        announcements = Announcements(configuration)
     }
 
     /// Ends the threads once the waiting work is done.
@@ -66,6 +68,7 @@ package final class Database: Sendable {
         state.closed = true
         condition.broadcast()
         condition.unlock()
+        announcements.close()
     }
 
     // MARK: work
@@ -134,10 +137,11 @@ package final class Database: Sendable {
         // The session's thread belongs to no task: what is written or logged there must still name the request.
         let request = RequestScope.current
         return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
-            let accepted = enqueue { connection in
+            let accepted = enqueue { [announcements] connection in
                 do {
-                    continuation.resume(
-                        returning: try RequestScope.$current.withValue(request) { try body(connection) })
+                    let value = try RequestScope.$current.withValue(request) { try body(connection) }
+                    announcements.make(connection.takeAnnouncements())
+                    continuation.resume(returning: value)
                 } catch let error as DatabaseError where error.isConnectionFailure {
                     if connection.isBroken { connection.close() }
                     continuation.resume(throwing: error.commitUnknown ? error : error.resourceError as any Error)
@@ -199,10 +203,13 @@ package final class Database: Sendable {
         let (stream, continuation) = AsyncStream.makeStream(
             of: Notification.self, bufferingPolicy: .bufferingNewest(4096))
         let stopped = Flag()
-        continuation.onTermination = { _ in stopped.set() }
-        let configuration = configuration
-        let thread = Thread {
-            Database.listen(configuration, channels, advisoryLock, stopped: stopped) { continuation.yield($0) }
+        let listener = announcements.addListener(channels) { continuation.yield($0) }
+        continuation.onTermination = { [announcements] _ in
+            stopped.set()
+            announcements.removeListener(listener)
+        }
+        let thread = Thread { [configuration, announcements] in
+            Database.listen(configuration, channels, advisoryLock, stopped: stopped, announcements) { continuation.yield($0) }
             continuation.finish()
         }
         thread.name = "listen"
@@ -213,7 +220,7 @@ package final class Database: Sendable {
 
     private static func listen(
         _ configuration: DatabaseConfiguration, _ channels: [String], _ advisoryLock: Int?, stopped: Flag,
-        deliver: (Notification) -> Void
+        _ announcements: Announcements, deliver: (Notification) -> Void
     ) {
         let connection = Connection(configuration: configuration)
         var listening = false
@@ -225,9 +232,8 @@ package final class Database: Sendable {
                     listening = true
                     deliver(.resync)
                 }
-                for notification in try connection.awaitNotifications(timeoutMilliseconds: 500) {
-                    deliver(notification)
-                }
+                let news = try connection.awaitNotifications(timeoutMilliseconds: 500) { announcements.isOwn(backend: $0) }
+                for notification in news { deliver(notification) }
             } catch {
                 // Back-off only; the next round says resync.
                 listening = false

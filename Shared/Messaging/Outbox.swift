@@ -1,5 +1,4 @@
 import Database
-import Glibc
 import JSON
 import Kernel
 import Logging
@@ -7,10 +6,8 @@ import Telemetry
 
 /// Messages that must follow a commit: written in its transaction, relayed to the bus after it.
 package enum Outbox {
-    /// Channel on which new rows are announced; the payload names the process that wrote them.
+    /// Channel on which new rows are announced, within the process that wrote them.
     package static let channel = "wolke_outbox"
-
-    static let origin = String(getpid())
 
     /// Adds a message to the transaction: it is sent if and only if that commits.
     ///
@@ -18,11 +15,10 @@ package enum Outbox {
     package static func add(_ connection: Connection, _ message: Message, to queue: String, at now: Timestamp) throws {
         try connection.query(
             """
-            WITH added AS (
-                INSERT INTO outbox (message_id, queue, type, body, request_id, created_at)
-                VALUES (\(message.id), \(queue), \(message.type), \(message.body), \(message.requestID), \(now)))
-            SELECT pg_notify(\(channel), \(origin))
+            INSERT INTO outbox (message_id, queue, type, body, request_id, created_at)
+            VALUES (\(message.id), \(queue), \(message.type), \(message.body), \(message.requestID), \(now))
             """)
+        connection.announce(channel, everywhere: false)
     }
 }
 
@@ -57,11 +53,7 @@ package struct OutboxRelay: Sendable {
     package func run() async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
-                for await notification in self.database.notifications([Outbox.channel]) {
-                    if notification == .resync || notification.payload == Outbox.origin {
-                        await self.relayAll(olderThan: .zero)
-                    }
-                }
+                for await _ in self.database.notifications([Outbox.channel]) { await self.relayAll(olderThan: .zero) }
             }
             group.addTask {
                 while true {

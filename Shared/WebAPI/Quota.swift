@@ -24,34 +24,44 @@ package struct Quota: Sendable {
     package func reserve(
         _ connection: Connection, project: String, limitsOf limits: String? = nil, _ amounts: [(resource: String, amount: Int)]
     ) throws {
-        // One order for all transactions, so that two of them cannot wait for each other.
-        for (resource, amount) in amounts.sorted(by: { $0.resource < $1.resource }) where amount != 0 {
-            let rows = try connection.query(
-                """
-                WITH effective AS (
-                    SELECT coalesce((SELECT quota_limit FROM quota_limits
-                        WHERE project_id = \(limits ?? project) AND resource = \(resource)), \(defaults[resource] ?? 0)) AS quota_limit)
-                INSERT INTO quota_usages (project_id, resource, used)
-                SELECT \(project), \(resource), \(amount) FROM effective WHERE quota_limit < 0 OR \(amount) <= quota_limit
-                ON CONFLICT (project_id, resource) DO UPDATE SET used = quota_usages.used + EXCLUDED.used
-                WHERE EXCLUDED.used <= 0 OR (SELECT quota_limit FROM effective) < 0
-                    OR quota_usages.used + EXCLUDED.used <= (SELECT quota_limit FROM effective)
-                RETURNING used
-                """)
-            guard rows.isEmpty else { continue }
-            let used = try self.state(connection, project: project, resource: resource).used
-            let limit = try self.state(connection, project: limits ?? project, resource: resource).limit
-            let name = resource.split(separator: ":").last.map(String.init) ?? resource
-            throw exceeded(name, amount, used, limit)
-        }
+        let wanted = amounts.filter { $0.amount != 0 }.sorted { $0.resource < $1.resource }
+        if wanted.isEmpty { return }
+        // Rows are taken in one order by all transactions, so that two of them cannot wait for each other.
+        let taken = try connection.query(
+            """
+            WITH asked AS (
+                SELECT a.resource, a.amount, coalesce(l.quota_limit, a.preset) AS quota_limit
+                FROM unnest(\(wanted.map(\.resource))::text[], \(wanted.map(\.amount))::bigint[],
+                    \(wanted.map { defaults[$0.resource] ?? 0 })::bigint[]) AS a (resource, amount, preset)
+                LEFT JOIN quota_limits l ON l.project_id = \(limits ?? project) AND l.resource = a.resource)
+            INSERT INTO quota_usages AS u (project_id, resource, used)
+            SELECT \(project), resource, amount FROM asked WHERE quota_limit < 0 OR amount <= quota_limit ORDER BY resource
+            ON CONFLICT (project_id, resource) DO UPDATE SET used = u.used + EXCLUDED.used
+            WHERE EXCLUDED.used <= 0 OR EXISTS (SELECT 1 FROM asked a WHERE a.resource = EXCLUDED.resource
+                AND (a.quota_limit < 0 OR u.used + EXCLUDED.used <= a.quota_limit))
+            RETURNING resource
+            """
+        ).map { try $0.string("resource") }
+        guard let (resource, amount) = wanted.first(where: { !taken.contains($0.resource) }) else { return }
+        let used = try self.state(connection, project: project, resource: resource).used
+        let limit = try self.state(connection, project: limits ?? project, resource: resource).limit
+        let name = resource.split(separator: ":").last.map(String.init) ?? resource
+        throw exceeded(name, amount, used, limit)
     }
 
     /// Takes from a project's usage what `reserve` added.
     package func release(_ connection: Connection, project: String, _ amounts: [(resource: String, amount: Int)]) throws {
-        for (resource, amount) in amounts.sorted(by: { $0.resource < $1.resource }) where amount != 0 {
-            try connection.execute(
-                "UPDATE quota_usages SET used = used - \(amount) WHERE project_id = \(project) AND resource = \(resource)")
-        }
+        let given = amounts.filter { $0.amount != 0 }
+        if given.isEmpty { return }
+        try connection.execute(
+            """
+            UPDATE quota_usages u SET used = u.used - held.amount
+            FROM (SELECT q.resource, a.amount FROM quota_usages q
+                JOIN unnest(\(given.map(\.resource))::text[], \(given.map(\.amount))::bigint[]) AS a (resource, amount)
+                    ON a.resource = q.resource
+                WHERE q.project_id = \(project) ORDER BY q.resource FOR UPDATE OF q) held
+            WHERE u.project_id = \(project) AND u.resource = held.resource
+            """)
     }
 
     package func state(_ connection: Connection, project: String, resource: String) throws -> (limit: Int, used: Int) {

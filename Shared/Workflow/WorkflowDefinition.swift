@@ -10,6 +10,11 @@ package typealias WorkflowID = ID<WorkflowKind>
 package enum StepResult: Sendable {
     /// Done; go on to the following step.
     case next
+    /// Go on without writing that down: nothing was to be done, or it may well be done again. When the process dies
+    /// before the next record, this step is begun again; it is never undone.
+    case skip
+    /// Done; begin the following step after `Duration`, or when somebody wakes the subject.
+    case nextAfter(Duration)
     /// Not there yet: run this step again after `Duration`, or when somebody wakes the subject.
     case wait(Duration)
     /// Go on to the named step, skipping those between.
@@ -55,6 +60,23 @@ package struct StepContext: Sendable {
     package let now: Timestamp
     /// Why the workflow unwinds; nil while it goes forward.
     package let failure: String?
+    var commits: [@Sendable (Connection) throws -> Void] = []
+
+    init(_ workflow: LeasedWorkflow, now: Timestamp, failure: String?) {
+        workflowID = workflow.id
+        subjectID = workflow.subjectID
+        requestID = workflow.requestID
+        epoch = workflow.epoch
+        attempt = workflow.attempts
+        frame = workflow.frame
+        step = workflow.step
+        self.now = now
+        self.failure = failure
+    }
+
+    /// Has `effect` done in the very transaction that records the step's outcome: both or neither, and nothing once
+    /// the lease is lost. Saves a commit of its own.
+    package mutating func commit(_ effect: @escaping @Sendable (Connection) throws -> Void) { commits.append(effect) }
 
     /// The same for every repetition of this step: what it is done under elsewhere, so that it is done once.
     package func operationID(_ ordinal: Int = 0) -> String { "\(workflowID.text):\(step):\(ordinal)" }

@@ -65,10 +65,11 @@ package final class WorkflowEngine: Service {
 
     private func listen() async {
         for await notification in store.database.notifications([Workflows.wakeChannel], advisoryLock: lockKey) {
-            if UUID128(notification.payload) != nil {
+            guard let wake = Workflows.Wake(notification.payload, for: store.service) else { continue }
+            if let subject = wake.subject {
                 state.withLock { state in
-                    if state.running[notification.payload] != nil { state.running[notification.payload] = true }
-                    if state.notified.count < 10_000 { state.notified.insert(notification.payload) }
+                    if state.running[subject] != nil { state.running[subject] = true }
+                    if state.notified.count < 10_000 { state.notified.insert(subject) }
                 }
             }
             signal.yield()
@@ -189,7 +190,7 @@ package final class WorkflowEngine: Service {
             return try await startUnwinding(&workflow, definition, StepFailure("interrupted by \(intent)"))
         }
         let step = definition.steps[index]
-        var context = context(workflow, failure: nil)
+        var context = StepContext(workflow, now: ambient.now, failure: nil)
         let started = ambient.time.monotonicNanoseconds()
         defer {
             metrics?.observe(
@@ -198,7 +199,7 @@ package final class WorkflowEngine: Service {
         }
         do {
             let result = try await step.run(&context)
-            return try await conclude(&workflow, definition, index, context.frame, result)
+            return try await conclude(&workflow, definition, index, context, result)
         } catch let kill as SimulatedKill {
             throw kill
         } catch {
@@ -206,27 +207,33 @@ package final class WorkflowEngine: Service {
         }
     }
 
-    private func context(_ workflow: LeasedWorkflow, failure: String?) -> StepContext {
-        StepContext(
-            workflowID: workflow.id, subjectID: workflow.subjectID, requestID: workflow.requestID,
-            epoch: workflow.epoch, attempt: workflow.attempts, frame: workflow.frame, step: workflow.step,
-            now: ambient.now, failure: failure)
-    }
-
     private func conclude(
-        _ workflow: inout LeasedWorkflow, _ definition: WorkflowDefinition, _ index: Int, _ frame: JSONObject,
+        _ workflow: inout LeasedWorkflow, _ definition: WorkflowDefinition, _ index: Int, _ context: StepContext,
         _ result: StepResult
     ) async throws -> Bool {
+        let frame = context.frame
         let outcome: StepOutcome
+        let following = index + 1 < definition.steps.count ? definition.steps[index + 1] : nil
         switch result {
-        case .next where index + 1 == definition.steps.count, .done:
-            return try await finish(workflow, frame: frame, succeeded: true, error: nil)
-        case .next:
-            let next = definition.steps[index + 1]
-            outcome = .advance(to: next.name, deadline: next.deadline)
+        case .done:
+            return try await finish(workflow, frame: frame, succeeded: true, error: nil, commits: context.commits)
+        case .next, .nextAfter, .skip:
+            guard let following else {
+                return try await finish(workflow, frame: frame, succeeded: true, error: nil, commits: context.commits)
+            }
+            if case .skip = result, context.commits.isEmpty {
+                workflow.step = following.name
+                workflow.frame = frame
+                workflow.attempts = 1
+                workflow.deadline = ambient.now + following.deadline
+                return true
+            }
+            var delay: Duration?
+            if case .nextAfter(let asked) = result { delay = wasWoken(workflow) ? .zero : asked }
+            outcome = .advance(to: following.name, deadline: following.deadline, after: delay)
         case .goto(let name):
             guard let target = definition.index(of: name) else { throw StepFailure("unknown step \(name)") }
-            outcome = .advance(to: name, deadline: definition.steps[target].deadline)
+            outcome = .advance(to: name, deadline: definition.steps[target].deadline, after: nil)
         case .wait(let delay):
             if ambient.now >= workflow.deadline, !definition.retriesForever {
                 let failure = StepFailure(
@@ -235,12 +242,10 @@ package final class WorkflowEngine: Service {
                 workflow.frame = frame
                 return try await startUnwinding(&workflow, definition, failure)
             }
-            let subject = workflow.subjectID
-            let wokenMeanwhile = state.withLock { $0.running[subject] == true }
-            outcome = .pause(wokenMeanwhile ? .zero : delay, attempts: 0, error: nil)
+            outcome = .pause(wasWoken(workflow) ? .zero : delay, attempts: 0, error: nil)
         }
-        guard let intents = try await store.record(workflow, frame: frame, outcome: outcome) else { return false }
-        guard case .advance(let step, let deadline) = outcome else { return false }
+        let recorded = try await store.record(workflow, frame: frame, outcome: outcome, commits: context.commits)
+        guard let intents = recorded, case .advance(let step, let deadline, nil) = outcome else { return false }
         workflow.startedSteps.append(workflow.step)
         workflow.step = step
         workflow.frame = frame
@@ -248,6 +253,11 @@ package final class WorkflowEngine: Service {
         workflow.attempts = 1
         workflow.deadline = ambient.now + deadline
         return true
+    }
+
+    /// Whether somebody woke the subject while its step ran here: it must not wait then.
+    private func wasWoken(_ workflow: LeasedWorkflow) -> Bool {
+        state.withLock { $0.running[workflow.subjectID] == true }
     }
 
     private func stepFailed(
@@ -312,7 +322,7 @@ package final class WorkflowEngine: Service {
         let recorded = workflow.frame[WorkflowEngine.failureKey]
         let failure = StepFailure(
             recorded?["message"]?.stringValue ?? "The operation failed.", details: recorded?["details"]?.stringValue)
-        var context = context(workflow, failure: failure.message)
+        var context = StepContext(workflow, now: ambient.now, failure: failure.message)
         do {
             if let index = definition.index(of: workflow.step) {
                 try await definition.steps[index].undo?(&context)
@@ -332,8 +342,7 @@ package final class WorkflowEngine: Service {
         } catch let kill as SimulatedKill {
             throw kill
         } catch let wait as UndoWait {
-            let wokenMeanwhile = state.withLock { $0.running[workflow.subjectID] == true }
-            let delay = wokenMeanwhile ? Duration.zero : wait.delay
+            let delay = wasWoken(workflow) ? Duration.zero : wait.delay
             let outcome = StepOutcome.pause(delay, attempts: 0, error: nil)
             _ = try await store.record(workflow, frame: context.frame, outcome: outcome)
             return false
@@ -352,10 +361,12 @@ package final class WorkflowEngine: Service {
     }
 
     private func finish(
-        _ workflow: LeasedWorkflow, frame: JSONObject, succeeded: Bool, error: String?
+        _ workflow: LeasedWorkflow, frame: JSONObject, succeeded: Bool, error: String?,
+        commits: [@Sendable (Connection) throws -> Void] = []
     ) async throws -> Bool {
         let outcome = StepOutcome.finish(succeeded: succeeded, error: error)
-        guard let intents = try await store.record(workflow, frame: frame, outcome: outcome) else { return false }
+        let recorded = try await store.record(workflow, frame: frame, outcome: outcome, commits: commits)
+        guard let intents = recorded else { return false }
         metrics?.increment("wolke_workflows_total", [("kind", workflow.kind), ("result", succeeded ? "done" : "failed")])
         if !intents.isEmpty {
             _ = try await store.startIntended(intentDefinitions, subject: workflow.subjectID, limit: 1)

@@ -36,8 +36,8 @@ struct LeasedWorkflow: Sendable {
 
 /// What becomes of a workflow after a step.
 enum StepOutcome: Sendable {
-    /// Forward to `step`, still leased.
-    case advance(to: String, deadline: Duration)
+    /// Forward to `step`: still leased, or, with a time to wait, with the lease given back.
+    case advance(to: String, deadline: Duration, after: Duration?)
     /// Same step later, lease given back. `attempts` counts failures since the step was reached.
     case pause(Duration, attempts: Int, error: String?)
     /// Backwards: `step` is the one to undo next.
@@ -98,21 +98,27 @@ struct WorkflowStore: Sendable {
         }
     }
 
-    /// Writes the outcome of a step.
+    /// Writes the outcome of a step, and does what belongs to it in the same transaction.
     ///
     /// - Returns: the intents pending now, or nil when the lease was lost.
     func record(
         _ workflow: LeasedWorkflow, frame: JSONObject, outcome: StepOutcome,
-        inTransaction extra: (@Sendable (Connection) throws -> Void)? = nil
+        commits: [@Sendable (Connection) throws -> Void] = []
     ) async throws -> [String]? {
         let now = ambient.now
         let assignments: SQL
         switch outcome {
-        case .advance(let step, let deadline):
+        case .advance(let step, let deadline, nil):
             let until = now + WorkflowStore.lease
             assignments = """
                 step = \(step), started_steps = started_steps || \(workflow.step)::text, attempts = 1, last_error = NULL,
                 deadline = \(now + deadline), lease_until = \(until), run_at = \(until)
+                """
+        case .advance(let step, let deadline, let delay?):
+            // The next lease counts the first attempt.
+            assignments = """
+                step = \(step), started_steps = started_steps || \(workflow.step)::text, attempts = 0, last_error = NULL,
+                deadline = \(now + deadline), lease_holder = NULL, lease_until = NULL, run_at = \(now + delay)
                 """
         case .pause(let delay, let attempts, let error):
             assignments = """
@@ -140,7 +146,7 @@ struct WorkflowStore: Sendable {
                 RETURNING \(raw: WorkflowStore.columns)
                 """)
             guard let row = rows.first else { return nil }
-            try extra?(connection)
+            for effect in commits { try effect(connection) }
             return try LeasedWorkflow(row).intents
         }
     }

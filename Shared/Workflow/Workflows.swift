@@ -4,8 +4,29 @@ import Kernel
 
 /// Starting workflows and sending intents; all inside the transaction that accepts the request.
 package enum Workflows {
-    /// Channel on which subjects with something to do are announced; the payload is the subject's id.
+    /// Channel on which work is announced: `Wake` says how.
     package static let wakeChannel = "wolke_wake"
+
+    /// A payload of the channel: a service with something new to run, with the id of a subject that shall go on, or a
+    /// subject alone, which concerns every service.
+    struct Wake {
+        /// Nil where nobody waits for this.
+        let subject: String?
+
+        /// Nil for what concerns other services only.
+        init?(_ payload: String, for service: String) {
+            let words = payload.split(separator: " ", maxSplits: 1).map(String.init)
+            let isSubject = words.last.map { UUID128($0) != nil } ?? false
+            let named = words.count == 2 || !isSubject ? words.first : nil
+            guard (named ?? service) == service else { return nil }
+            subject = isSubject ? words.last : nil
+        }
+    }
+
+    /// Lets the service's workflow on a subject go on, if it waits, when the transaction commits.
+    package static func wake(_ connection: Connection, service: String, subject: String) {
+        connection.announce(wakeChannel, "\(service) \(subject)")
+    }
 
     /// Adds a workflow to the transaction: it will run if and only if that commits.
     @discardableResult
@@ -18,15 +39,13 @@ package enum Workflows {
         let step = definition.steps[0]
         try connection.query(
             """
-            WITH inserted AS (
-                INSERT INTO workflows (
-                    id, service, kind, subject_id, step, frame, run_at, deadline, request_id, created_at, updated_at)
-                VALUES (
-                    \(id), \(definition.service), \(definition.kind), \(subject)::uuid, \(step.name), \(frame)::jsonb,
-                    \(now), \(now + step.deadline)::timestamptz, \(requestID), \(now), \(now))
-                RETURNING subject_id)
-            SELECT pg_notify(\(wakeChannel), subject_id::text) FROM inserted
+            INSERT INTO workflows (
+                id, service, kind, subject_id, step, frame, run_at, deadline, request_id, created_at, updated_at)
+            VALUES (
+                \(id), \(definition.service), \(definition.kind), \(subject)::uuid, \(step.name), \(frame)::jsonb,
+                \(now), \(now + step.deadline)::timestamptz, \(requestID), \(now), \(now))
             """)
+        connection.announce(wakeChannel, definition.service)
         return id
     }
 
@@ -50,7 +69,7 @@ package enum Workflows {
             VALUES (\(subject)::uuid, \(definition.service), \(intent), \(frame)::jsonb, \(ambient.now))
             ON CONFLICT (subject_id, kind) DO NOTHING
             """)
-        try connection.notify(wakeChannel, subject)
+        wake(connection, service: definition.service, subject: subject)
         return false
     }
 

@@ -5,7 +5,7 @@ import Logging
 import Synchronization
 import TestKit
 import Testing
-import Workflow
+@testable import Workflow
 
 /// The engine: order, repetition, waiting, unwinding, intents, leases.
 @Suite struct WorkflowTests {
@@ -210,6 +210,69 @@ import Workflow
             #expect(frame["written"] == nil)
             #expect(bench.trace.all == ["one", "one"])
         }
+    }
+
+    @Test func whatBelongsToAStepIsCommittedWithItsRecordOrNotAtAll() async throws {
+        try await with { bench in
+            let effect: @Sendable (Connection) throws -> Void = { try $0.execute("INSERT INTO inbox (consumer, message_id, received_at) VALUES ('effect', gen_random_uuid(), now())") }
+            let definition = bench.definition(
+                "committing",
+                [
+                    bench.step("one") { [bench] context in
+                        context.commit(effect)
+                        if context.attempt == 1 {
+                            let id = context.workflowID
+                            _ = try await bench.database.write {
+                                try $0.execute("UPDATE workflows SET epoch = epoch + 1, run_at = \(bench.ambient.now) WHERE id = \(id)")
+                            }
+                        }
+                        return .next
+                    },
+                    bench.step("two") { context in
+                        context.commit { _ in throw StepFailure("the effect is refused") }
+                        return .done
+                    },
+                ])
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            #expect(bench.trace.all == ["one", "one", "two", "undo two", "undo one", "failed: the effect is refused"])
+            let effects = try await bench.database.read { try $0.query("SELECT count(*) AS count FROM inbox")[0].int("count") }
+            #expect(effects == 1)
+        }
+    }
+
+    @Test func aSkippedStepIsNotUndoneAndAStepMayBeginLater() async throws {
+        try await with { bench in
+            let definition = bench.definition(
+                "skipping",
+                [
+                    bench.step("one"), bench.step("two") { _ in .skip },
+                    bench.step("three") { context in
+                        context.frame["number"] = 7
+                        return .nextAfter(.seconds(3))
+                    },
+                    bench.step("four") { context in
+                        #expect(context.frame["number"] == 7)
+                        #expect(context.attempt == 1)
+                        throw StepFailure("no use")
+                    },
+                ])
+            let start = bench.time.now()
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            #expect(bench.trace.all == ["one", "two", "three", "four", "undo four", "undo three", "undo one", "failed: no use"])
+            #expect(bench.time.now() - start >= .seconds(3))
+        }
+    }
+
+    @Test func aWakeConcernsItsServiceOrAll() {
+        func subject(_ payload: String) -> String?? { Workflows.Wake(payload, for: "compute").map(\.subject) }
+        #expect(subject("") == .some(nil))
+        #expect(subject("compute") == .some(nil))
+        #expect(subject("network") == nil)
+        #expect(subject(Bench.subject0) == Bench.subject0)
+        #expect(subject("compute \(Bench.subject0)") == Bench.subject0)
+        #expect(subject("network \(Bench.subject0)") == nil)
     }
 
     @Test func everyVariantOfTheChecksIsMade() async throws {

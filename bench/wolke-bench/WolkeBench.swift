@@ -5,5 +5,8 @@ import ArgumentParser
 struct WolkeBench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "wolke-bench", abstract: "Peers that Wolke is measured against.",
-        subcommands: [BareServer.self, RowFetcher.self, Hashing.self])
+        subcommands: [
+            BareServer.self, RowFetcher.self, Hashing.self, SchedulerRate.self, ClaimRate.self, StepRate.self, RoundTrips.self,
+            PortWatch.self, PortBatches.self, MigrateCommand.self,
+        ])
 }

@@ -55,6 +55,9 @@ struct SimulateServers: AsyncParsableCommand {
     @Option(help: "Requests under way at a time.")
     var concurrency = 50
 
+    @ArgumentParser.Flag(help: "Each of these waits until its server is built before it asks for the next.")
+    var follow = false
+
     @Option(help: "Milliseconds that a simulated start takes on average.")
     var startMs = 200
 

@@ -172,6 +172,13 @@ struct SimulationRun: Sendable {
         ]
     }
 
+    /// Waits until the server is built, or has failed.
+    private func waitForServer(_ id: String) async throws {
+        while try await database.read({
+            try !$0.query("SELECT 1 AS one FROM servers WHERE id = \(id)::uuid AND vm_state = 'building'").isEmpty
+        }) { try await ambient.time.sleep(for: .milliseconds(50)) }
+    }
+
     private func post(_ body: JSONValue) async throws -> (times: [Double], failures: [String: Int]) {
         let times = Mutex<[Double]>([])
         let failures = Mutex<[String: Int]>([:])
@@ -179,8 +186,9 @@ struct SimulationRun: Sendable {
         try await each(Array(0..<plan.servers)) { _ in
             let begun = seconds
             do {
-                _ = try await client.post(.compute, "/servers", body, microversion: "2.37")
+                let answer = try await client.post(.compute, "/servers", body, microversion: "2.37")
                 let taken = seconds - begun
+                if plan.follow { try await waitForServer(answer["server"]?["id"]?.stringValue ?? "") }
                 let done = times.withLock { times in
                     times.append(taken)
                     return times.count

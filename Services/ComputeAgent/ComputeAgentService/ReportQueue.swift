@@ -13,6 +13,8 @@ package actor ReportQueue {
     private var reports: [String: ObservedReport] = [:]
     private let (signals, signal) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
 
+    private static let batchMax = 64
+
     /// Where all agents' messages go.
     package static let planeQueue = "compute.agents"
 
@@ -32,9 +34,11 @@ package actor ReportQueue {
         signal.yield()
     }
 
-    private func next() -> ObservedReport? {
-        guard !order.isEmpty else { return nil }
-        return reports.removeValue(forKey: order.removeFirst())
+    /// The oldest reports, each about another server.
+    private func next() -> [ObservedReport] {
+        let batch = order.prefix(ReportQueue.batchMax)
+        order.removeFirst(batch.count)
+        return batch.compactMap { reports.removeValue(forKey: $0) }
     }
 
     /// Gives a report back that could not be sent, unless there is a newer one.
@@ -47,19 +51,36 @@ package actor ReportQueue {
     /// Sends until the task is cancelled.
     package func run() async throws {
         for await _ in signals {
-            while let report = next() {
-                do {
-                    try await bus.publish(
-                        Message(id: ambient.newUUID(), type: "observed", body: report.document),
-                        to: ReportQueue.planeQueue)
-                } catch {
-                    putBack(report)
-                    try Task.checkCancellation()
-                    log.warning("a report waits for the broker", metadata: ["error": "\(error)"])
-                    try await ambient.time.sleep(for: .seconds(1))
-                }
+            while case let batch = next(), !batch.isEmpty {
+                guard let error = await send(batch) else { continue }
+                try Task.checkCancellation()
+                log.warning("a report waits for the broker", metadata: ["error": "\(error)"])
+                try await ambient.time.sleep(for: .seconds(1))
             }
         }
         try Task.checkCancellation()
+    }
+
+    /// Sends reports side by side, and waits for all: what is said about one server stays in order.
+    ///
+    /// - Returns: an error, when some could not be sent; those wait again.
+    private func send(_ batch: [ObservedReport]) async -> (any Error)? {
+        let messages = batch.map { Message(id: ambient.newUUID(), type: "observed", body: $0.document) }
+        return await withTaskGroup(of: (Int, (any Error)?).self) { [bus] group in
+            for (index, message) in messages.enumerated() {
+                group.addTask {
+                    do {
+                        try await bus.publish(message, to: ReportQueue.planeQueue)
+                        return (index, nil)
+                    } catch { return (index, error) }
+                }
+            }
+            var failure: (any Error)?
+            for await (index, error) in group where error != nil {
+                putBack(batch[index])
+                failure = error
+            }
+            return failure
+        }
     }
 }

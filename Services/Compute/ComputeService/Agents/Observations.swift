@@ -45,7 +45,9 @@ enum Observations {
             error: report.error, operationID: report.operationID)
         try apply(connection, server.judge(observation), report.server, task: task, ambient: ambient)
         // Only builds and deletes wait for their host; a notification costs every commit beside it.
-        if vmState == .building || task == .deleting { try connection.notify(Workflows.wakeChannel, report.server) }
+        if vmState == .building || task == .deleting {
+            Workflows.wake(connection, service: Compute.service, subject: report.server)
+        }
         return false
     }
 

@@ -34,9 +34,12 @@ enum DesiredState {
             UPDATE servers SET published_at = \(ambient.now)
             WHERE id = \(server) AND host IS NOT NULL AND (\(first) OR published_at IS NOT NULL) RETURNING host
             """)
-        guard let host = try rows.first?.string("host"),
-            let description = try load(connection, where: "s.id = \(server)").first
-        else { return }
+        if let host = try rows.first?.string("host") { try send(connection, server: server, host: host, ambient: ambient) }
+    }
+
+    /// Sends the server as its row is now.
+    static func send(_ connection: Connection, server: String, host: String, ambient: Ambient) throws {
+        guard let description = try load(connection, where: "s.id = \(server)").first else { return }
         try send(connection, description.desired, host: host, ambient: ambient)
     }
 
@@ -56,19 +59,21 @@ enum DesiredState {
 
     // MARK: loading
 
-    /// Three statements for any number of servers.
+    /// At most three statements for any number of servers.
     static func load(_ connection: Connection, where condition: SQL) throws -> [ServerDescription] {
         let rows = try connection.query(
             """
             SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation,
                 s.flavor, s.image, s.metadata, s.user_data, s.config_drive, s.key_name, s.key_data,
-                s.availability_zone, s.launch_index
+                s.availability_zone, s.launch_index,
+                EXISTS (SELECT 1 FROM server_interfaces i WHERE i.server_id = s.id) AS has_ports,
+                EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id) AS has_volumes
             FROM servers s WHERE \(condition) ORDER BY s.id
             """)
         guard !rows.isEmpty else { return [] }
-        let ids = try rows.map { try $0.string("id") }
-        let ports = try self.ports(connection, servers: ids)
-        let volumes = try self.volumes(connection, servers: ids)
+        let ids = { (column: String) in try rows.filter { try $0.bool(column) }.map { try $0.string("id") } }
+        let ports = try self.ports(connection, servers: ids("has_ports"))
+        let volumes = try self.volumes(connection, servers: ids("has_volumes"))
         return try rows.map { row in
             let id = try row.string("id")
             return ServerDescription(
@@ -85,6 +90,7 @@ enum DesiredState {
     }
 
     private static func ports(_ connection: Connection, servers: [String]) throws -> [String: [PortDescription]] {
+        if servers.isEmpty { return [:] }
         let rows = try connection.query(
             """
             SELECT i.server_id, i.tag, p.id, p.network_id, p.mac_address, n.mtu,
@@ -120,6 +126,7 @@ enum DesiredState {
     }
 
     private static func volumes(_ connection: Connection, servers: [String]) throws -> [String: [VolumeDescription]] {
+        if servers.isEmpty { return [:] }
         let rows = try connection.query(
             """
             SELECT v.server_id, v.volume_id, v.attachment_id, v.device, v.boot_index, v.connection, v.tag

@@ -23,6 +23,8 @@ struct ServerCreation {
     let owner: ServerOwner
     let request: ServerRequest
 
+    /// The usage of the quota, which all requests of a project wait for in turn, is taken as late as can be.
+    ///
     /// - Returns: ids in order of launch index.
     /// - Throws: 400, 403 (quota), 404 or 409 in Compute's words.
     func run() throws -> [String] {
@@ -34,8 +36,9 @@ struct ServerCreation {
         let networks = try self.networks()
         let securityGroups = try self.securityGroups()
         try checkVolumes()
-        let count = request.maxCount
-        let accepted = try reserve(flavor, count: count)
+        let isFixed = request.minCount == request.maxCount
+        try checkMetadata()
+        let accepted = isFixed ? request.maxCount : try reserve(flavor)
         let reservation = "r-" + ambient.newSecret(length: 8)
         var ids: [String] = []
         for index in 0..<accepted {
@@ -45,33 +48,30 @@ struct ServerCreation {
                 networks: networks, securityGroups: securityGroups, reservation: reservation)
             ids.append(id)
         }
+        if isFixed { try Compute.quota.reserve(connection, project: owner.project, amounts(flavor, accepted)) }
         return ids
     }
 
-    /// As many as the quota has room for, at least `min_count`.
-    private func reserve(_ flavor: Flavor, count: Int) throws -> Int {
-        func amounts(_ count: Int) -> [(resource: String, amount: Int)] {
-            [
-                ("compute:instances", count), ("compute:cores", count * flavor.vcpus),
-                ("compute:ram", count * flavor.memory),
-            ]
-        }
+    private func amounts(_ flavor: Flavor, _ count: Int) -> [(resource: String, amount: Int)] {
+        [("compute:instances", count), ("compute:cores", count * flavor.vcpus), ("compute:ram", count * flavor.memory)]
+    }
+
+    private func checkMetadata() throws {
         let items = request.metadata.count
-        if items > 0 {
-            let limit = try Compute.quota.state(connection, project: owner.project, resource: "compute:metadata_items").limit
-            if limit >= 0, items > limit {
-                throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
-            }
+        guard items > 0 else { return }
+        let limit = try Compute.quota.state(connection, project: owner.project, resource: "compute:metadata_items").limit
+        if limit >= 0, items > limit {
+            throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
         }
-        if count == request.minCount {
-            try Compute.quota.reserve(connection, project: owner.project, amounts(count))
-            return count
-        }
-        var count = count
+    }
+
+    /// As many as the quota has room for, at least `min_count`.
+    private func reserve(_ flavor: Flavor) throws -> Int {
+        var count = request.maxCount
         while true {
             do {
-                let wanted = count
-                try connection.savepoint { try Compute.quota.reserve($0, project: owner.project, amounts(wanted)) }
+                let wanted = amounts(flavor, count)
+                try connection.savepoint { try Compute.quota.reserve($0, project: owner.project, wanted) }
                 return count
             } catch let error as ResourceError where error.code == .forbidden && count > request.minCount {
                 count -= 1

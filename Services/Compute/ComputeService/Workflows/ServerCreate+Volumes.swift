@@ -8,6 +8,7 @@ extension ServerCreate {
     /// Makes the volumes that are asked for, waits for them and connects all to the host.
     func volumes(_ context: inout StepContext) async throws -> StepResult {
         let server = try await steps.server(context.subjectID)
+        if server.devices.isEmpty { return .skip }
         var isReady = true
         for (index, device) in server.devices.enumerated() {
             let volume = try await volume(device, server, index: index, context: context)

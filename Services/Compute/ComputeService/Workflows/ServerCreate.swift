@@ -52,16 +52,16 @@ struct ServerCreate: Sendable {
         }
         let zone = compute.settings.defaultZone
         let now = context.now
-        try await database.write { connection in
+        context.commit { connection in
             try connection.execute(
                 """
                 UPDATE servers SET host = \(host), availability_zone = coalesce(
                     (SELECT a.availability_zone FROM aggregates a JOIN aggregate_hosts h ON h.aggregate_id = a.id
                         WHERE h.host = \(host) AND a.availability_zone IS NOT NULL ORDER BY a.id LIMIT 1),
-                    (SELECT c.availability_zone FROM compute_services c WHERE c.host = \(host)), \(zone))
+                    (SELECT c.availability_zone FROM compute_services c WHERE c.host = \(host)), \(zone)),
+                    \(ServerSteps.entering(.networking, progress: 10, now: now))
                 WHERE id = \(id) AND NOT deleted
                 """)
-            try ServerSteps.enter(connection, id, .networking, progress: 10, now: now)
         }
         return .next
     }
@@ -79,6 +79,7 @@ struct ServerCreate: Sendable {
 
     private func ports(_ context: inout StepContext) async throws -> StepResult {
         let server = try await steps.server(context.subjectID)
+        if server.networks.isEmpty { return .skip }
         for (index, item) in server.networks.enumerated() {
             let port = try await bind(item, server, operation: context.operationID(index))
             try await database.write { connection in
@@ -93,7 +94,7 @@ struct ServerCreate: Sendable {
             }
         }
         let now = context.now
-        try await database.write { try ServerSteps.enter($0, server.id, .blockDeviceMapping, progress: 25, now: now) }
+        context.commit { try ServerSteps.enter($0, server.id, .blockDeviceMapping, progress: 25, now: now) }
         return .next
     }
 
@@ -120,12 +121,19 @@ struct ServerCreate: Sendable {
         let id = context.subjectID
         let now = context.now
         let ambient = ambient
-        try await database.write { connection in
-            try DesiredState.change(connection, server: id, power: .running)
-            try DesiredState.publish(connection, server: id, first: true, ambient: ambient)
-            try ServerSteps.enter(connection, id, .spawning, progress: 40, now: now)
+        context.commit { connection in
+            let rows = try connection.query(
+                """
+                UPDATE servers SET power = 'running', generation = generation + 1, epoch = epoch + 1,
+                    published_at = CASE WHEN host IS NULL THEN published_at ELSE \(now) END,
+                    \(ServerSteps.entering(.spawning, progress: 40, now: now))
+                WHERE id = \(id) RETURNING host
+                """)
+            if let host = try rows.first?.optionalString("host") {
+                try DesiredState.send(connection, server: id, host: host, ambient: ambient)
+            }
         }
-        return .next
+        return .nextAfter(.seconds(5))
     }
 
     private func awaitHost(_ context: inout StepContext) async throws -> StepResult {
@@ -135,6 +143,7 @@ struct ServerCreate: Sendable {
                 "The host could not start the server.", details: server.observedError)
         }
         guard server.isApplied, server.observedPower == "running" else { return .wait(.seconds(5)) }
+        if server.networks.isEmpty { return .skip }
         let network = try await database.read { connection in
             try connection.query(
                 """
@@ -146,29 +155,34 @@ struct ServerCreate: Sendable {
             ).first.map { (down: try $0.int("down"), served: try $0.int("served")) }
         }
         guard network?.down ?? 0 == 0, server.metadataReady || network?.served ?? 0 == 0 else { return .wait(.seconds(2)) }
-        return .next
+        return .skip
     }
 
     private func finish(_ context: inout StepContext) async throws -> StepResult {
-        let server = try await steps.server(context.subjectID)
+        let id = context.subjectID
         let attachments = try await database.read { connection in
             try connection.query(
-                "SELECT attachment_id FROM server_volumes WHERE server_id = \(server.id) AND attachment_id IS NOT NULL"
-            ).map { try $0.string("attachment_id") }
+                """
+                SELECT v.attachment_id, s.project_id FROM server_volumes v JOIN servers s ON s.id = v.server_id
+                WHERE s.id = \(id) AND v.attachment_id IS NOT NULL
+                """
+            ).map { (id: try $0.string("attachment_id"), project: try $0.string("project_id")) }
         }
         for attachment in attachments {
-            try await compute.neighbours.volumes.complete(attachment: attachment, project: server.project)
+            try await compute.neighbours.volumes.complete(attachment: attachment.id, project: attachment.project)
         }
         let now = context.now
-        try await database.write { connection in
-            try connection.execute("UPDATE server_volumes SET state = 'attached' WHERE server_id = \(server.id)")
+        context.commit { connection in
+            if !attachments.isEmpty {
+                try connection.execute("UPDATE server_volumes SET state = 'attached' WHERE server_id = \(id)")
+            }
             try connection.execute(
                 """
                 UPDATE servers SET vm_state = 'active', progress = 100, power_state = 1, launched_at = \(now),
                     updated_at = \(now), task_state = CASE WHEN task_state = 'deleting' THEN task_state END
-                WHERE id = \(server.id) AND vm_state = 'building'
+                WHERE id = \(id) AND vm_state = 'building'
                 """)
-            try ServerActions.finish(connection, server: server.id, action: "create", now: now)
+            try ServerActions.finish(connection, server: id, action: "create", now: now)
         }
         return .next
     }

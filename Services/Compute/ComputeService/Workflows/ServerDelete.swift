@@ -22,17 +22,17 @@ struct ServerDelete: Sendable {
                     try await steps.settleAbsence(context.subjectID) ? .next : .wait(.seconds(5))
                 }),
                 WorkflowStep("volumes", run: { context in
-                    guard let server = try await load(context.subjectID) else { return .next }
+                    guard let server = try await load(context.subjectID) else { return .skip }
                     try await steps.releaseVolumes(server.id, project: server.project, undoing: false)
-                    return .next
+                    return .skip
                 }),
                 WorkflowStep("ports", run: { context in
                     try await steps.releasePorts(context.subjectID)
-                    return .next
+                    return .skip
                 }),
                 WorkflowStep("allocation", run: { context in
                     try await steps.compute.neighbours.scheduler.release(consumer: context.subjectID)
-                    return .next
+                    return .skip
                 }),
                 WorkflowStep("finish", run: { try await finish(&$0) }),
             ],
@@ -46,7 +46,7 @@ struct ServerDelete: Sendable {
     private func finish(_ context: inout StepContext) async throws -> StepResult {
         let id = context.subjectID
         let now = context.now
-        try await database.write { connection in
+        context.commit { connection in
             let rows = try connection.query(
                 """
                 UPDATE servers SET deleted = true, vm_state = 'deleted', task_state = NULL, power_state = 0,
@@ -55,13 +55,14 @@ struct ServerDelete: Sendable {
                 """)
             guard let row = rows.first else { return }
             let flavor = try row.json("flavor")
+            try ServerActions.finish(connection, server: id, action: "delete", now: now)
+            // Last: all of the project's other servers wait for it.
             try Compute.quota.release(
                 connection, project: try row.string("project_id"),
                 [
                     ("compute:instances", 1), ("compute:cores", flavor["vcpus"]?.intValue ?? 0),
                     ("compute:ram", flavor["ram"]?.intValue ?? 0),
                 ])
-            try ServerActions.finish(connection, server: id, action: "delete", now: now)
         }
         return .next
     }

@@ -80,11 +80,17 @@ struct ServerSteps: Sendable {
 
     /// Shows how far a build is, unless the server is being deleted.
     static func enter(_ connection: Connection, _ id: String, _ task: TaskState, progress: Int, now: Timestamp) throws {
-        try connection.execute(
+        try connection.execute("UPDATE servers SET \(entering(task, progress: progress, now: now)) WHERE id = \(id)")
+    }
+
+    /// The same as assignments, for an update that changes more.
+    static func entering(_ task: TaskState, progress: Int, now: Timestamp) -> SQL {
+        let moves: SQL = "vm_state = 'building' AND task_state IS DISTINCT FROM 'deleting'"
+        return """
+            task_state = CASE WHEN \(moves) THEN \(task.rawValue)::text ELSE task_state END,
+            progress = CASE WHEN \(moves) THEN \(progress) ELSE progress END,
+            updated_at = CASE WHEN \(moves) THEN \(now)::timestamptz ELSE updated_at END
             """
-            UPDATE servers SET task_state = \(task.rawValue), progress = \(progress), updated_at = \(now)
-            WHERE id = \(id) AND vm_state = 'building' AND task_state IS DISTINCT FROM 'deleting'
-            """)
     }
 
     // MARK: hosts

@@ -1,0 +1,137 @@
+"""Rows about the broker and OVN."""
+
+import concurrent.futures
+import contextlib
+import json
+import queue
+import re
+import statistics
+import subprocess
+import threading
+import time
+
+from load import call
+from measure import Row, interleave, ratio_row
+
+
+def round_trips(cloud, size) -> Row:
+    url = re.search(r'^messaging:\n  url: "([^"]*)"', (cloud.state / "wolke.yaml").read_text(), re.MULTILINE).group(1)
+
+    def rate(*arguments: str) -> float:
+        program = [cloud.binaries / "wolke-bench", "round-trips", "--broker", url, "--seconds", str(size.seconds), *arguments]
+        return json.loads(subprocess.run(program, check=True, capture_output=True, text=True).stdout)["round_trips_per_second"]
+
+    ratio = interleave(rate, lambda: rate("--raw"), size.repetitions)
+    row = ratio_row("M21", "command round trip over AMQP ÷ raw librabbitmq, equal durability", ratio, "0.5", "0.9", "per second")
+    row.details += f"; 32 at once {rate('--concurrency', '32'):.0f} per second"
+    return row
+
+
+class Watch:
+    """Sees ports arrive in OVN's northbound database."""
+
+    def __init__(self, cloud):
+        self.names: queue.Queue[tuple[str, float]] = queue.Queue()
+        self.process = subprocess.Popen(
+            [cloud.binaries / "wolke-bench", "watch-ports", "--northbound", northbound(cloud)], stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline() != "watching\n":
+            raise RuntimeError("OVN's northbound database cannot be watched")
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.names.put((line.strip(), time.monotonic()))
+
+    def wait(self, ports: set[str], seconds: float = 120) -> float:
+        """When the last of these arrived."""
+        left, last, end = set(ports), 0.0, time.monotonic() + seconds
+        while left:
+            name, at = self.names.get(timeout=max(0.1, end - time.monotonic()))
+            if name in left:
+                left.discard(name)
+                last = max(last, at)
+        return last
+
+
+@contextlib.contextmanager
+def watching(cloud):
+    watch = Watch(cloud)
+    try:
+        yield watch
+    finally:
+        watch.process.kill()
+        watch.process.wait()
+
+
+def northbound(cloud) -> str:
+    return f"unix:{cloud.state}/ovn/run/nb.sock"
+
+
+class Tenant:
+    """A network with room for many ports, without a limit on them."""
+
+    BULK = 100
+
+    def __init__(self, cloud):
+        self.headers = {"X-Auth-Token": cloud.token("admin")}
+        self.url = cloud.url("network") + "/v2.0"
+        token = call("GET", cloud.url("identity") + "/v3/auth/tokens", headers={**self.headers, "X-Subject-Token": self.headers["X-Auth-Token"]})
+        project = token[2]["token"]["project"]["id"]
+        call("PUT", f"{self.url}/quotas/{project}", {"quota": {"port": -1, "network": -1, "subnet": -1}}, headers=self.headers)
+        self.network = call("POST", self.url + "/networks", {"network": {"name": "bench-ports"}}, headers=self.headers)[2]["network"]["id"]
+        subnet = {"network_id": self.network, "cidr": "10.64.0.0/10", "ip_version": 4}
+        call("POST", self.url + "/subnets", {"subnet": subnet}, headers=self.headers)
+
+    def bulk(self, count: int) -> set[str]:
+        port = {"network_id": self.network}
+        answer = call("POST", self.url + "/ports", {"ports": [port] * count}, headers=self.headers)[2]
+        return {item["id"] for item in answer["ports"]}
+
+    def one(self) -> str:
+        return call("POST", self.url + "/ports", {"port": {"network_id": self.network}}, headers=self.headers)[2]["port"]["id"]
+
+    def fill(self, watch: Watch, count: int) -> float:
+        """Adds ports in bulk from two connections; seconds until the last is in OVN."""
+        sizes = [min(self.BULK, count - start) for start in range(0, count, self.BULK)]
+        begun = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            ports = set().union(*pool.map(self.bulk, sizes))
+        return watch.wait(ports, 600) - begun
+
+
+def port_creates(cloud, size) -> Row:
+    tenant, ports = Tenant(cloud), size.many(2000)
+    with watching(cloud) as watch:
+
+        def peer() -> float:
+            program = [
+                cloud.binaries / "wolke-bench", "port-batches", "--northbound", northbound(cloud), "--ports", str(ports),
+                "--batch", str(Tenant.BULK)]
+            return json.loads(subprocess.run(program, check=True, capture_output=True, text=True).stdout)["ports_per_second"]
+
+        ratio = interleave(lambda: ports / tenant.fill(watch, ports), peer, min(size.repetitions, 3))
+    row = ratio_row("M23", "port creates committed to OVN NB ÷ raw OVSDB batches", ratio, "0.4", "0.9", "per second")
+    row.details += f"; bulk requests and batches of {Tenant.BULK}"
+    return row
+
+
+def port_cost(cloud, size) -> Row:
+    """From the POST of one port to its row in OVN, in one network."""
+    tenant, few, many = Tenant(cloud), size.many(200), size.many(20_000)
+    with watching(cloud) as watch:
+
+        def median() -> float:
+            times = []
+            for _ in range(max(5, size.many(60))):
+                begun = time.monotonic()
+                times.append(watch.wait({tenant.one()}) - begun)
+            return statistics.median(times)
+
+        tenant.fill(watch, few)
+        small = median()
+        tenant.fill(watch, many - few)
+        large = median()
+    return Row(
+        "M24", f"cost of a port create at {many} ports ÷ at {few}", f"{large / small:.2f}", "1.5", "1.0",
+        f"POST to OVN NB {large * 1000:.1f} ms and {small * 1000:.1f} ms")
+

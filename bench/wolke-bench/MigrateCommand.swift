@@ -1,0 +1,15 @@
+import ArgumentParser
+import Database
+import Schema
+
+/// An empty database with the schema, for rows that want one of their own.
+struct MigrateCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "migrate", abstract: "Brings a database to this build's schema.")
+
+    @Option(help: "libpq connection string.")
+    var database: String
+
+    func run() async throws {
+        try await Schema.migrate(Database(DatabaseConfiguration(connectionString: database, connectionsMax: 1)))
+    }
+}
