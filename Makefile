@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up down status demo test test-nightly tempest bench chaos clean-state guest-image debian-image build install
+.PHONY: help up down status demo test test-nightly tempest bench chaos simulate clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ chaos: build ## kill processes at random under load, then look for anything lost
 
 tempest: ## OpenStack's Tempest against the running cloud (TESTS=regex for some)
 	@bash deploy/tempest/run $(if $(TESTS),'$(TESTS)')
+
+simulate: ## the plane in one process under faults drawn from a seed (SEED=n, or SEEDS=n FROM=n; VERBOSE=1 shows each event)
+	@bash deploy/simulate $(if $(SEED),--from $(SEED) --seeds 1,$(if $(FROM),--from $(FROM)) $(if $(SEEDS),--seeds $(SEEDS))) $(if $(VERBOSE),--verbose)
 
 test-nightly: ## the slow tests: a full Debian guest that cloud-init configures
 	@bash deploy/test-nightly

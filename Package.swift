@@ -131,6 +131,13 @@ let package = Package(
                     "PlacementCore", "PlacementService", hummingbird, nio, log, arguments,
                 ],
                 path: "bench/wolke-bench", swiftSettings: swift),
+            .executableTarget(
+                name: "wolke-simulate",
+                dependencies: [
+                    "PlacementCore", "PlacementService", "ComputeService", "NetworkService", "BlockStorageCore", "BlockStorageService",
+                    "ComputeAgentCore", "ComputeAgentService", "TestKit",
+                ] + platform,
+                path: "Tests/Simulation", swiftSettings: swift),
             tests("KernelTests", []),
             tests(
                 "OVSDBTests",

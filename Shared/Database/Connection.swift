@@ -9,9 +9,12 @@ package final class Connection {
     private var prepared: [String: String] = [:]
     private var announcements: [Announcement] = []
 
+    /// Asked before each statement; what it throws is the statement's failure. For simulation.
+    package var beforeStatement: (() throws -> Void)?
+
     private static let preparedMax = 512
 
-    init(configuration: DatabaseConfiguration) { self.configuration = configuration }
+    package init(configuration: DatabaseConfiguration) { self.configuration = configuration }
 
     deinit { if let handle { PQfinish(handle) } }
 
@@ -20,6 +23,7 @@ package final class Connection {
     /// - Throws: `DatabaseError`.
     @discardableResult
     package func query(_ sql: SQL) throws -> Rows {
+        try beforeStatement?()
         let text = sql.text
         let name = try prepare(text)
         let binds = sql.binds
@@ -152,7 +156,7 @@ package final class Connection {
     /// Waits for notifications until one arrives or `timeoutMilliseconds` pass.
     ///
     /// - Parameter isOwn: whether the notifications of a server's process are known already.
-    func awaitNotifications(timeoutMilliseconds: Int32, isOwn: (Int32) -> Bool) throws -> [Notification] {
+    package func awaitNotifications(timeoutMilliseconds: Int32, isOwn: (Int32) -> Bool) throws -> [Notification] {
         let handle = try open()
         var descriptor = pollfd(fd: PQsocket(handle), events: Int16(POLLIN), revents: 0)
         _ = poll(&descriptor, 1, timeoutMilliseconds)

@@ -1,6 +1,7 @@
 import Inspections
 import JSON
 import Kernel
+import Logging
 import Messaging
 import PlacementCore
 import ServiceKit
@@ -43,31 +44,36 @@ package struct PlacementApplication {
                 name: process.name),
             ambient: process.ambient, logger: process.log, metrics: process.metrics)
         let decisions = ConsumeOptions(prefetch: settings.integer("placement.decisions"))
-        let audit = AuditLoop(
-            "placement", every: Placement.upkeepInterval, database: process.database, ambient: process.ambient, log: process.log
-        ) {
-            try await placement.upkeep(process.log)
-            return true
-        }
         try await process.run(
             api,
-            services: [
-                authenticator,
-                BackgroundLoop { await placement.fleet.follow(process.database) },
-                BackgroundLoop {
-                    try await bus.serve(queue: "placement.schedule", options: decisions) { try await placement.schedule($0.body) }
-                },
-                // One after the other: what is said later about a host counts.
-                BackgroundLoop {
-                    try await bus.consume(queue: Placement.hostsQueue, options: ConsumeOptions(prefetch: 1)) {
-                        try await placement.register($0.body)
-                    }
-                },
-                BackgroundLoop { try await audit.run() },
-            ],
+            services: [authenticator] + placement.workers(bus: bus, decisions: decisions, log: process.log).map { BackgroundLoop($0) },
             ready: {
                 guard bus.isConnected else { throw ResourceError.unavailable("RabbitMQ is not reachable") }
             })
         bus.close()
+    }
+}
+
+extension Placement {
+    /// What the process does beside answering requests; each runs until its task is cancelled.
+    package func workers(
+        bus: any MessageBus, decisions: ConsumeOptions, log: Logger
+    ) -> [@Sendable () async throws -> Void] {
+        [
+            { await fleet.follow(database) },
+            { try await bus.serve(queue: "placement.schedule", options: decisions) { try await schedule($0.body) } },
+            // One after the other: what is said later about a host counts.
+            {
+                try await bus.consume(queue: Placement.hostsQueue, options: ConsumeOptions(prefetch: 1)) {
+                    try await register($0.body)
+                }
+            },
+            {
+                try await AuditLoop("placement", every: Placement.upkeepInterval, database: database, ambient: ambient, log: log) {
+                    try await upkeep(log)
+                    return true
+                }.run()
+            },
+        ]
     }
 }
