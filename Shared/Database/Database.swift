@@ -148,8 +148,8 @@ package final class Database: Sendable {
             return try await inline.run { connection in
                 let value = try body(connection)
                 for item in connection.takeAnnouncements() {
-                    // Hints; lost with their session.
-                    do { try connection.notify(item.notification.channel, item.notification.payload) } catch is DatabaseError {}
+                    // A hint after the commit: lost with the session.
+                    do { try connection.notify(item.notification.channel, item.notification.payload) } catch { break }
                 }
                 return value
             }

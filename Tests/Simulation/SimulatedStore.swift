@@ -79,7 +79,7 @@ final class SimulatedStore: @unchecked Sendable {
         for table in kept { try connection.script("INSERT INTO public.\(table) SELECT * FROM baseline.\(table)") }
         try connection.script("SET session_replication_role = DEFAULT")
         try connection.script("SELECT setval('network_segment_ids', 1, false)")
-        _ = try connection.awaitNotifications(timeoutMilliseconds: 0)
+        _ = try connection.awaitNotifications(timeoutMilliseconds: 0, isOwn: { _ in false })
     }
 
     /// Statements of the run itself: no fault, no time.
@@ -100,7 +100,7 @@ final class SimulatedStore: @unchecked Sendable {
         }
         defer { connection.beforeStatement = nil }
         let value = try body(connection)
-        for notification in try connection.awaitNotifications(timeoutMilliseconds: 0) { tell(world, notification) }
+        for notification in try connection.awaitNotifications(timeoutMilliseconds: 0, isOwn: { _ in false }) { tell(world, notification) }
         return value
     }
 
