@@ -81,6 +81,7 @@ import WebAPI
                 action + "os-attach": ["os-attach": ["instance_uuid": .string(SystemRandom().uuid().description), "mountpoint": "/dev/vdb"]],
                 action + "os-unset_image_metadata": ["os-unset_image_metadata": ["key": "k"]],
                 "POST /v3/snapshots": ["snapshot": ["volume_id": .string(volume)]],
+                "POST /v3/snapshots/{snapshot_id}/action os-update_snapshot_status": ["os-update_snapshot_status": ["status": "available"]],
                 "POST /v3/attachments": [
                     "attachment": ["volume_uuid": .string(volume), "instance_uuid": .string(SystemRandom().uuid().description)]
                 ],
@@ -105,7 +106,8 @@ import WebAPI
                         UPDATE volumes SET status = CASE WHEN id = \(attached)::uuid THEN 'reserved' ELSE \(status) END, size = 1,
                             image_metadata = '{"k": "v"}'
                         """)
-                    try connection.execute("UPDATE volume_snapshots SET status = 'available' WHERE id = \(snapshot)::uuid")
+                    let reported = route.hasSuffix("os-update_snapshot_status") ? "creating" : "available"
+                    try connection.execute("UPDATE volume_snapshots SET status = \(reported) WHERE id = \(snapshot)::uuid")
                     try connection.execute("DELETE FROM volume_snapshots WHERE id <> \(snapshot)::uuid")
                     // A volume with a snapshot cannot be deleted.
                     try connection.execute("UPDATE volume_snapshots SET volume_id = \(attached)::uuid")

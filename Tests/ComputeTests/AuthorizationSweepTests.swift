@@ -75,7 +75,8 @@ import WebAPI
 
     /// What has no effect, and so none that could happen twice.
     private static let effectless = [
-        "POST /v2.1/servers/{server_id}/action os-getConsoleOutput": "reads", "POST /v2.1/os-wolke-scheduling": "a dry run"
+        "POST /v2.1/servers/{server_id}/action os-getConsoleOutput": "reads", "POST /v2.1/os-wolke-scheduling": "a dry run",
+        "POST /v2.1/os-wolke-scheduling/host-failure": "a rehearsal",
     ]
 
     @Test func aKeyGivesOneEffect() async throws {

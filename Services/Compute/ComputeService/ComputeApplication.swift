@@ -1,5 +1,4 @@
 import Client
-import Inspections
 import Kernel
 import Messaging
 import ServiceKit
@@ -55,12 +54,7 @@ package struct ComputeApplication {
         let relay = OutboxRelay(
             database: process.database, bus: bus, ambient: process.ambient, logger: process.log, metrics: process.metrics)
         let consumer = AgentConsumer(compute)
-        let audit = AuditLoop(
-            "compute", every: Audit.interval, database: process.database, ambient: process.ambient, log: process.log
-        ) {
-            try await Audit(compute).once()
-            return true
-        }
+        let audit = Audit(compute)
         try await process.run(
             api,
             services: [

@@ -10,7 +10,7 @@ import Workflow
 package struct Audit: Sendable {
     private let compute: Compute
 
-    package static let interval: Duration = .seconds(10)
+    private static let interval: Duration = .seconds(10)
     /// A host that has not applied what it was told by then is told again.
     private static let patience: Duration = .seconds(15)
     /// How long a host may take for a change of power.
@@ -18,6 +18,16 @@ package struct Audit: Sendable {
     private static let batchMax = 200
 
     package init(_ compute: Compute) { self.compute = compute }
+
+    /// Runs until the task is cancelled.
+    package func run() async throws {
+        try await AuditLoop(
+            "compute", every: Audit.interval, database: compute.database, ambient: compute.ambient, log: compute.log
+        ) {
+            try await once()
+            return true
+        }.run()
+    }
 
     /// One round.
     ///
