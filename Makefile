@@ -56,9 +56,10 @@ test: ## build and run all tests
 bench: ## measure: ratios against peers in one run (ROWS="m1 m30" for some)
 	@bash bench/run $(ROWS)
 
-chaos: build ## kill processes at random under load, then look for anything lost (MINUTES=n SEED=n)
+chaos: build ## kill processes at random under load, then look for anything lost (KILLS=n SEED=n MINUTES=n CASE=broker)
 	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4'
-	@.venv/bin/python Tests/Chaos/chaos.py $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+	@.venv/bin/python Tests/Chaos/chaos.py $(if $(CASE),--case $(CASE)) $(if $(KILLS),--kills $(KILLS)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
 tempest: ## OpenStack's Tempest against the running cloud (TESTS=regex for some)
 	@bash deploy/tempest/run $(if $(TESTS),'$(TESTS)')

@@ -8,7 +8,9 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -21,22 +23,41 @@ import requests
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "Tests" / "System"))
 
-from wolkecloud import Cloud, Tenant, wait  # noqa: E402
+from wolkecloud import BUILD, Cloud, Tenant, wait  # noqa: E402
 
 VICTIMS = (
     "wolke-identity", "wolke-placement", "wolke-compute", "wolke-network", "wolke-image", "wolke-block-storage",
     "wolke-compute-agent", "postgres", "rabbitmq", "ovn-northbound", "ovn-southbound", "ovn-northd", "ovn-controller",
-    "libvirtd",
+    "libvirtd", "wolke-compute-agent@host-2", "ovn-controller@host-2", "libvirtd@host-2", "qemu",
 )
 PORTS = {"compute": 8774, "network": 9696, "volume": 8776}
 CONVERGENCE = 60
 
 
+class End:
+    """When the workload ends: when enough has been killed, or at the latest after so many seconds."""
+
+    def __init__(self, seconds):
+        self.at = time.monotonic() + seconds
+
+    @property
+    def reached(self):
+        return time.monotonic() >= self.at
+
+    def now(self):
+        self.at = min(self.at, time.monotonic())
+
+    @property
+    def patience(self):
+        """Until when a request is repeated."""
+        return self.at + 2 * CONVERGENCE
+
+
 class Client:
     """Requests that are repeated until somebody answers."""
 
-    def __init__(self, cloud, tenant, give_up):
-        self.offset, self.tenant, self.give_up = cloud.port_offset, tenant, give_up
+    def __init__(self, cloud, tenant, end):
+        self.offset, self.tenant, self.end = cloud.port_offset, tenant, end
         self.session = requests.Session()
 
     def url(self, service, path):
@@ -61,7 +82,7 @@ class Client:
                 if isinstance(error, AssertionError):
                     raise
                 self.last = error
-            if time.monotonic() > self.give_up():
+            if time.monotonic() > self.end.patience:
                 raise AssertionError(f"{method} {path}: no answer until the end")
             time.sleep(0.3)
 
@@ -69,16 +90,18 @@ class Client:
 class Worker(threading.Thread):
     """One server after the other, through random changes."""
 
-    def __init__(self, number, cloud, tenant, seed, ends):
+    def __init__(self, number, cloud, tenant, seed, end):
         super().__init__(name=f"worker-{number}")
         self.random = random.Random(seed * 1000 + number)
-        self.ends = ends
-        self.client = Client(cloud, tenant, lambda: ends + 2 * CONVERGENCE)
+        self.end = end
+        self.client = Client(cloud, tenant, end)
         self.tenant = tenant
         self.accepted = 0
         self.refused = []
         self.problems = []
         self.expected = {}
+        self.interfaces = {}
+        self.volumes = []
         tenant_api = tenant.api
         self.image = tenant_api.image.find_image("guest").id
         self.flavor = tenant_api.compute.find_flavor("m1.nano").id
@@ -87,7 +110,7 @@ class Worker(threading.Thread):
 
     def run(self):
         try:
-            while time.monotonic() < self.ends:
+            while not self.end.reached:
                 self.life()
         except Exception as error:
             self.problems.append(f"{self.name}: {type(error).__name__}: {error}")
@@ -102,7 +125,7 @@ class Worker(threading.Thread):
 
     def settled(self, server):
         """The server once nothing is under way, or None at the end of the run."""
-        while time.monotonic() < self.ends:
+        while not self.end.reached:
             answer = self.client.send("GET", "compute", f"/servers/{server}")
             if answer.status_code == 404:
                 return None
@@ -120,6 +143,7 @@ class Worker(threading.Thread):
             return
         server = answer.json()["server"]["id"]
         self.expected[server] = {"ACTIVE", "ERROR"}
+        self.interfaces[server] = 1
         found = self.settled(server)
         for _ in range(self.random.randrange(4)):
             if not found or found["status"] == "ERROR":
@@ -141,6 +165,8 @@ class Worker(threading.Thread):
             self.ask("POST", "compute", action, {"reboot": {"type": "HARD"}})
         elif verb == "interface":
             answer = self.ask("POST", "compute", f"/servers/{server}/os-interface", {"interfaceAttachment": {"net_id": self.network}})
+            if answer.ok:
+                self.interfaces[server] += 1
             if answer.ok and self.random.random() < 0.7:
                 port = answer.json()["interfaceAttachment"]["port_id"]
                 self.ask("DELETE", "compute", f"/servers/{server}/os-interface/{port}")
@@ -163,7 +189,7 @@ class Worker(threading.Thread):
         if not answer.ok:
             return
         volume = answer.json()["volume"]["id"]
-        while time.monotonic() < self.ends:
+        while not self.end.reached:
             status = self.client.send("GET", "volume", f"/volumes/{volume}").json().get("volume", {}).get("status")
             if status in ("available", "error"):
                 break
@@ -172,29 +198,36 @@ class Worker(threading.Thread):
         if self.random.random() < 0.5:
             self.settled(server)
             self.ask("DELETE", "compute", f"/servers/{server}/os-volume_attachments/{volume}")
+        self.volumes.append(volume)
+        for old in self.volumes[:-2]:
+            # Refused while it is attached to a server that is still there.
+            if self.client.send("DELETE", "volume", f"/volumes/{old}").status_code in (202, 404):
+                self.volumes.remove(old)
 
 
-def kill_at_random(cloud, generator, ends, pause):
-    """Kills until the end; returns what was killed."""
-    killed = []
-    while time.monotonic() < ends:
+def kill_at_random(cloud, generator, end, kills, pause):
+    """Kills until the end, all kinds in turn and each turn in another order; returns what was killed."""
+    killed, turn = [], []
+    while not end.reached and len(killed) < kills:
         time.sleep(generator.uniform(0.5, 2 * pause))
-        victim = generator.choice([*VICTIMS, "qemu"])
+        turn = turn or generator.sample(VICTIMS, len(VICTIMS))
+        victim = turn.pop()
         if victim == "qemu":
             guests = [
                 int(entry.name) for entry in Path("/proc").iterdir()
                 if entry.name.isdigit() and f"{cloud.state}/".encode() in read(entry / "cmdline") and b"qemu-system" in read(entry / "cmdline")
             ]
-            process = generator.choice(guests) if guests else None
+            process = generator.choice(sorted(guests)) if guests else None
         else:
             process = cloud.parts().get(victim, {}).get("pid")
         if process:
             try:
                 os.kill(process, signal.SIGKILL)
                 killed.append(victim)
-                print(f"  killed {victim}", flush=True)
+                print(f"  {len(killed):3d} killed {victim}", flush=True)
             except ProcessLookupError:
                 pass
+    end.now()
     return killed
 
 
@@ -226,6 +259,12 @@ def verdict(cloud, workers):
                 wrong.append(f"server {server} was accepted and is gone")
             elif expected and state not in expected:
                 wrong.append(f"server {server} is {state}, not {' or '.join(sorted(expected))}")
+    ports = dict(line.split("|") for line in cloud.sql("SELECT server_id, count(*) FROM server_interfaces GROUP BY 1"))
+    for worker in workers:
+        wrong += [
+            f"server {server} has {ports[server]} interfaces, {most} were accepted"
+            for server, most in worker.interfaces.items() if int(ports.get(server, 0)) > most
+        ]
     known = set(statuses)
     wrong += [f"domain {domain} belongs to no server" for domain in cloud.libvirt_domains() - known]
     return wrong + doctor(cloud)
@@ -233,7 +272,9 @@ def verdict(cloud, workers):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--case", choices=["random", "broker"], default="random")
+    parser.add_argument("--kills", type=int, default=50, help="how many processes to kill")
+    parser.add_argument("--minutes", type=float, default=8, help="at most so long, however few were killed")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--pause", type=float, default=4, help="seconds between kills, on average")
     parser.add_argument("--seed", type=int, default=int(time.time()))
@@ -245,26 +286,81 @@ def main():
         cloud = Cloud(state, arguments.port_offset)
         try:
             sys.stdout.write(cloud.up())
-            return run(cloud, arguments, state)
+            return broker(cloud) if arguments.case == "broker" else run(cloud, arguments, state)
         finally:
             cloud.down()
 
 
+def broker(cloud, servers=200, hosts=20):
+    """200 creates are accepted while RabbitMQ is away; it comes back without its data, and all become ACTIVE."""
+    fleet = subprocess.Popen(
+        [BUILD / "wolke-compute-agent", "simulate", "--config", cloud.state / "wolke.yaml", "--southbound",
+         f"unix:{cloud.state}/ovn/run/sb.sock", "--hosts", str(hosts), "--prefix", "sim"],
+        stdout=(cloud.state / "log" / "simulated-hosts.log").open("w"), stderr=subprocess.STDOUT)
+    try:
+        return lost_broker(cloud, servers, hosts)
+    finally:
+        fleet.terminate()
+        fleet.wait()
+
+
+def lost_broker(cloud, servers, hosts):
+    admin = cloud.admin
+    wait("simulated hosts", lambda: int(cloud.sql("SELECT count(*) FROM resource_providers WHERE host LIKE 'sim-%' AND enabled")[0]) == hosts)
+    project = admin.current_project_id
+    admin.set_compute_quotas(project, instances=-1, cores=-1, ram=-1)
+    zone = admin.compute.create_aggregate(name="simulated", availability_zone="simulated")
+    for host in cloud.sql("SELECT host FROM resource_providers WHERE host LIKE 'sim-%'"):
+        admin.compute.add_host_to_aggregate(zone.id, host)
+    body = {
+        "name": "lost", "imageRef": admin.image.find_image("guest").id, "flavorRef": admin.compute.find_flavor("m1.nano").id,
+        "networks": "none", "availability_zone": "simulated",
+    }
+    cloud.stop("rabbitmq")
+    url = f"http://127.0.0.1:{PORTS['compute'] + cloud.port_offset}/v2.1/servers"
+    headers = {"X-Auth-Token": admin.auth_token, "OpenStack-API-Version": "compute 2.96"}
+    session = requests.Session()
+    answers = [session.post(url, json={"server": body}, headers=headers, timeout=20) for _ in range(servers)]
+    accepted = sum(answer.status_code == 202 for answer in answers)
+    shutil.rmtree(cloud.state / "rabbitmq" / "mnesia")
+    cloud.start("rabbitmq")
+    started = time.monotonic()
+
+    def states():
+        return dict(line.split("|") for line in cloud.sql("SELECT vm_state, count(*) FROM servers WHERE NOT deleted GROUP BY 1"))
+
+    all_active = lambda: states() == {"active": str(accepted)}  # noqa: E731
+    try:
+        wait("all are active", all_active, 180)
+    except AssertionError as error:
+        print(f"VIOLATION: {error}: {states()}")
+    took = time.monotonic() - started
+    wrong = doctor(cloud)
+    print(f"{accepted} of {servers} creates accepted without a broker; its data deleted; {states()} {took:.0f} s after its start; {len(wrong)} rules broken")
+    for line in wrong[:20]:
+        print(f"VIOLATION: {line}")
+    return 1 if wrong or accepted != servers or not all_active() else 0
+
+
 def run(cloud, arguments, state):
     tenant = Tenant(cloud, state)
-    ends = time.monotonic() + arguments.minutes * 60
-    workers = [Worker(number, cloud, tenant, arguments.seed, ends) for number in range(arguments.workers)]
+    cloud.admin.set_volume_quotas(tenant.project.id, volumes=-1, gigabytes=-1)
+    end = End(arguments.minutes * 60)
+    workers = [Worker(number, cloud, tenant, arguments.seed, end) for number in range(arguments.workers)]
     for worker in workers:
         worker.start()
-    killed = kill_at_random(cloud, random.Random(arguments.seed), ends, arguments.pause)
+    begun = time.monotonic()
+    killed = kill_at_random(cloud, random.Random(arguments.seed), end, arguments.kills, arguments.pause)
+    took = time.monotonic() - begun
     for worker in workers:
         worker.join()
-    stopped = time.monotonic()
+    # From the last kill: requests under way count.
+    stopped = end.at
     wrong = verdict(cloud, workers)
     while wrong and time.monotonic() < stopped + CONVERGENCE:
         time.sleep(2)
         wrong = verdict(cloud, workers)
-    took = time.monotonic() - stopped
+    converged = time.monotonic() - stopped
     faults = cloud.sql("SELECT coalesce(fault->>'message', '?'), count(*) FROM servers WHERE NOT deleted AND vm_state = 'error' GROUP BY 1")
     problems = [problem for worker in workers for problem in worker.problems]
     refused = [text for worker in workers for text in worker.refused]
@@ -272,7 +368,10 @@ def run(cloud, arguments, state):
     tenant.close()
     left = wait("nothing is left", lambda: not cloud.sql("SELECT consumer_id FROM allocations") and not cloud.libvirt_domains(), CONVERGENCE)
     wrong += doctor(cloud)
-    print(f"{len(killed)} kills, {accepted} accepted requests, {sum(len(worker.expected) for worker in workers)} servers; converged after {took:.0f} s; nothing left: {left}")
+    print(
+        f"seed {arguments.seed}: {len(killed)} kills of {len(set(killed))} kinds in {took:.0f} s, {accepted} accepted requests, "
+        f"{sum(len(worker.expected) for worker in workers)} servers; converged {converged:.0f} s after the last kill; "
+        f"nothing left: {left}; {len(wrong) + len(problems)} violations")
     for title, lines in (("refused", refused), ("ERROR", faults), ("problem", problems), ("VIOLATION", wrong)):
         for line in lines[:20]:
             print(f"{title}: {line}")
