@@ -6,18 +6,29 @@ extension CloudCommand {
     /// Longest time for one part to stop or to become ready.
     static let partLimit: Duration = .seconds(60)
 
+    /// One part of one cloud.
+    struct PartOptions: ParsableArguments {
+        @OptionGroup var options: CloudOptions
+        @Argument(help: "The part, such as postgres.")
+        var part: String
+
+        /// - Throws: `CloudError` when the cloud does not run or has no such part.
+        func layout() throws -> CloudLayout {
+            let layout = try options.layout()
+            try CloudCommand.checkPart(part, layout)
+            return layout
+        }
+    }
+
     struct StopPart: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "stop", abstract: "Stop one part and keep it stopped, for maintenance.",
             discussion: "The parts' names are those of `osctl status`.")
 
-        @OptionGroup var options: CloudOptions
-        @Argument(help: "The part, such as postgres.")
-        var part: String
+        @OptionGroup var chosen: PartOptions
 
         func run() async throws {
-            let layout = try options.layout()
-            try CloudCommand.checkPart(part, layout)
+            let (layout, part) = (try chosen.layout(), chosen.part)
             try Machine.write(layout.heldMark(part), "\n")
             try await CloudCommand.wait(part, layout, for: "held")
             print("\(part) is stopped; `osctl cloud start \(part)` starts it again.")
@@ -28,13 +39,10 @@ extension CloudCommand {
         static let configuration = CommandConfiguration(
             commandName: "start", abstract: "Start a part that was stopped.")
 
-        @OptionGroup var options: CloudOptions
-        @Argument(help: "The part, such as postgres.")
-        var part: String
+        @OptionGroup var chosen: PartOptions
 
         func run() async throws {
-            let layout = try options.layout()
-            try CloudCommand.checkPart(part, layout)
+            let (layout, part) = (try chosen.layout(), chosen.part)
             unlink(layout.heldMark(part))
             try await CloudCommand.wait(part, layout, for: "ready")
             print("\(part) is ready.")

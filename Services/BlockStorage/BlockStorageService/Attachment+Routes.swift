@@ -94,12 +94,7 @@ extension BlockStorageHandlers {
         let server = body["instance_uuid"]?.stringValue.flatMap { UUID128($0) }?.description
         let id: AttachmentID = context.ambient.newID()
         return try await context.write(database) { connection in
-            guard let volume = try BlockStorageStore.volume(connection, volumeID, locked: true),
-                context.allows("volume:get", target: .project(volume.projectID))
-            else {
-                try context.authorize(target: .project(project))
-                throw noVolume(volumeID)
-            }
+            let volume = try givenVolume(connection, context, volumeID, project: project)
             try context.authorize(target: .project(volume.projectID))
             try volume.status.require(.attach, of: volume.id)
             try BlockStorageStore.requireIdle(connection, volume)

@@ -59,6 +59,19 @@ package struct BlockStorageHandlers: Sendable {
             volume, target: .project(volume.projectID), visibleBy: "volume:get", notFound: noVolume(id))
     }
 
+    /// A volume that a request's body names, locked; 404 where the caller may not see it.
+    func givenVolume(
+        _ connection: Connection, _ context: RequestContext, _ id: String, project: String
+    ) throws -> Volume {
+        guard let volume = try BlockStorageStore.volume(connection, id, locked: true),
+            context.allows("volume:get", target: .project(volume.projectID))
+        else {
+            try context.authorize(target: .project(project))
+            throw noVolume(id)
+        }
+        return volume
+    }
+
     func snapshot(
         _ connection: Connection, _ context: RequestContext, _ id: String, locked: Bool = true
     ) throws -> Authorized<Snapshot> {

@@ -73,12 +73,7 @@ extension BlockStorageHandlers {
         let volumeID = body["volume_id"]?.stringValue.flatMap { UUID128($0) }?.description ?? ""
         let id: SnapshotID = context.ambient.newID()
         return try await context.write(database) { connection in
-            guard let volume = try BlockStorageStore.volume(connection, volumeID, locked: true),
-                context.allows("volume:get", target: .project(volume.projectID))
-            else {
-                try context.authorize(target: .project(project))
-                throw noVolume(volumeID)
-            }
+            let volume = try givenVolume(connection, context, volumeID, project: project)
             let decision = try context.authorize(volume, target: .project(volume.projectID))
             // The file of a running guest is never at rest: a copy of it would be of no use.
             try volume.status.require(.snapshot, of: volume.id)
