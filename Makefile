@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up down status demo test test-nightly bench chaos clean-state guest-image debian-image build install
+.PHONY: help up down status demo test test-nightly bench chaos simulate clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: ## measure: ratios against peers in one run (ROWS="m1 m30" for some)
 chaos: build ## kill processes at random under load, then look for anything lost (MINUTES=n SEED=n)
 	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4'
 	@.venv/bin/python Tests/Chaos/chaos.py $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+simulate: ## the plane in one process under faults drawn from a seed (SEED=n, or SEEDS=n FROM=n; VERBOSE=1 shows each event)
+	@bash deploy/simulate $(if $(SEED),--from $(SEED) --seeds 1,$(if $(FROM),--from $(FROM)) $(if $(SEEDS),--seeds $(SEEDS))) $(if $(VERBOSE),--verbose)
 
 test-nightly: ## the slow tests: a full Debian guest that cloud-init configures
 	@bash deploy/test-nightly

@@ -126,6 +126,13 @@ let package = Package(
             .executableTarget(
                 name: "wolke-bench", dependencies: ["Kernel", "Database", "Authorization", hummingbird, nio, log, arguments],
                 path: "bench/wolke-bench", swiftSettings: swift),
+            .executableTarget(
+                name: "wolke-simulate",
+                dependencies: [
+                    "PlacementCore", "PlacementService", "ComputeService", "NetworkService", "BlockStorageCore", "BlockStorageService",
+                    "ComputeAgentCore", "ComputeAgentService", "TestKit",
+                ] + platform,
+                path: "Tests/Simulation", swiftSettings: swift),
             tests("KernelTests", []),
             tests(
                 "OVSDBTests",

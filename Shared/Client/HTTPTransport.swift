@@ -6,7 +6,36 @@ import NIOPosix
 import Synchronization
 
 /// Connections to the APIs. One pool per process and TLS setting, kept for the life of the process.
-final class HTTPTransport: Sendable {
+package final class HTTPTransport: Sendable {
+    /// A request as it goes to something that stands in for the network.
+    package struct Outgoing: Sendable {
+        package let method: String
+        package let url: String
+        package let headers: [(String, String)]
+        package let body: [UInt8]
+
+        package init(method: String, url: String, headers: [(String, String)], body: [UInt8]) {
+            self.method = method
+            self.url = url
+            self.headers = headers
+            self.body = body
+        }
+    }
+
+    package struct Incoming: Sendable {
+        package let status: Int
+        package let headers: [(String, String)]
+        package let body: [UInt8]
+
+        package init(status: Int, headers: [(String, String)], body: [UInt8]) {
+            self.status = status
+            self.headers = headers
+            self.body = body
+        }
+    }
+
+    package typealias Exchange = @Sendable (Outgoing, _ timeout: Duration?) async throws -> Incoming
+
     struct TLSSettings: Hashable {
         let verifies: Bool
         let certificateFile: String?
@@ -23,7 +52,14 @@ final class HTTPTransport: Sendable {
         }
     }
 
-    private let client: HTTPClient
+    private let client: HTTPClient?
+    private let exchange: Exchange?
+
+    /// Without a network: requests go to `exchange`, which throws `TransportError` when no answer comes.
+    package init(_ exchange: @escaping Exchange) {
+        client = nil
+        self.exchange = exchange
+    }
 
     private init(_ settings: TLSSettings) {
         var configuration = HTTPClient.Configuration(
@@ -40,17 +76,32 @@ final class HTTPTransport: Sendable {
         // Repeating is decided here, where it is known whether the request may be repeated.
         configuration.connectionPool.retryConnectionEstablishment = false
         client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+        exchange = nil
     }
 
     /// - Parameter timeout: for the whole exchange; nil for a stream, which only may not pause too long.
     /// - Throws: `TransportError`, `CancellationError`.
     func send(_ request: HTTPClientRequest, timeout: Duration?) async throws -> HTTPClientResponse {
+        guard let client else { return try await stand(in: request, timeout) }
         let deadline: NIODeadline = timeout.map { .now() + .microseconds($0.microseconds) } ?? .distantFuture
         do {
             return try await client.execute(request, deadline: deadline)
         } catch {
             throw try TransportError.wrap(error)
         }
+    }
+
+    private func stand(in request: HTTPClientRequest, _ timeout: Duration?) async throws -> HTTPClientResponse {
+        guard let exchange else { throw TransportError(isBeforeSending: true, reason: "there is no connection") }
+        var body: [UInt8] = []
+        if let content = request.body { for try await chunk in content { body += chunk.readableBytesView } }
+        let answer = try await exchange(
+            Outgoing(
+                method: request.method.rawValue, url: request.url, headers: request.headers.map { ($0.name, $0.value) },
+                body: body), timeout)
+        return HTTPClientResponse(
+            status: .init(statusCode: answer.status), headers: .init(answer.headers),
+            body: .bytes(ByteBuffer(bytes: answer.body)))
     }
 
     /// The whole body.
@@ -76,10 +127,15 @@ final class HTTPTransport: Sendable {
 }
 
 /// No answer came.
-struct TransportError: Error {
+package struct TransportError: Error {
     /// Nothing was sent: the request may be repeated whatever it is.
-    let isBeforeSending: Bool
-    let reason: String
+    package let isBeforeSending: Bool
+    package let reason: String
+
+    package init(isBeforeSending: Bool, reason: String) {
+        self.isBeforeSending = isBeforeSending
+        self.reason = reason
+    }
 
     /// - Throws: `CancellationError` when that is what happened.
     static func wrap(_ error: any Error) throws -> TransportError {

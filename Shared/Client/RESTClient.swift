@@ -34,15 +34,17 @@ package final class RESTClient: Sendable {
 
     /// - Parameters:
     ///   - cache: keeps the token between processes.
+    ///   - transport: what stands in for the network; nil takes the process's connections.
     ///   - requestID: sent as `X-Openstack-Request-Id`, so that logs of several services can be joined.
     ///   - onExchange: told about every attempt.
     package init(
         _ configuration: CloudConfiguration, ambient: Ambient = Ambient(), retry: RetryPolicy = RetryPolicy(),
-        cache: (any TokenCache)? = nil, requestID: @escaping @Sendable () -> String? = { nil },
+        cache: (any TokenCache)? = nil, transport: HTTPTransport? = nil, requestID: @escaping @Sendable () -> String? = { nil },
         onExchange: @escaping @Sendable (RESTExchange) -> Void = { _ in }
     ) {
         let connection = RESTConnection(
-            transport: .shared(.init(verifies: configuration.verifiesCertificates, certificateFile: configuration.certificateFile)),
+            transport: transport
+                ?? .shared(.init(verifies: configuration.verifiesCertificates, certificateFile: configuration.certificateFile)),
             ambient: ambient, retry: retry, requestID: requestID, onExchange: onExchange)
         self.configuration = configuration
         self.ambient = ambient

@@ -8,9 +8,12 @@ package final class Connection {
     private let configuration: DatabaseConfiguration
     private var prepared: [String: String] = [:]
 
+    /// Asked before each statement; what it throws is the statement's failure. For simulation.
+    package var beforeStatement: (() throws -> Void)?
+
     private static let preparedMax = 512
 
-    init(configuration: DatabaseConfiguration) { self.configuration = configuration }
+    package init(configuration: DatabaseConfiguration) { self.configuration = configuration }
 
     deinit { if let handle { PQfinish(handle) } }
 
@@ -19,6 +22,7 @@ package final class Connection {
     /// - Throws: `DatabaseError`.
     @discardableResult
     package func query(_ sql: SQL) throws -> Rows {
+        try beforeStatement?()
         let text = sql.text
         let name = try prepare(text)
         let binds = sql.binds
@@ -134,7 +138,7 @@ package final class Connection {
     // MARK: notifications
 
     /// Waits for notifications until one arrives or `timeoutMilliseconds` pass.
-    func awaitNotifications(timeoutMilliseconds: Int32) throws -> [Notification] {
+    package func awaitNotifications(timeoutMilliseconds: Int32) throws -> [Notification] {
         let handle = try open()
         var descriptor = pollfd(fd: PQsocket(handle), events: Int16(POLLIN), revents: 0)
         _ = poll(&descriptor, 1, timeoutMilliseconds)

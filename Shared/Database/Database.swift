@@ -50,6 +50,7 @@ package final class Database: Sendable {
     }
 
     package let configuration: DatabaseConfiguration
+    private let inline: (any InlineSession)?
     private let random: any RandomSource
     private let condition = NSCondition()
     // Guarded by `condition`.
@@ -58,6 +59,14 @@ package final class Database: Sendable {
     package init(_ configuration: DatabaseConfiguration, random: any RandomSource = SystemRandom()) {
         self.configuration = configuration
         self.random = random
+        inline = nil
+    }
+
+    /// A database without threads: bodies run where `inline` runs them. For simulation.
+    package init(inline: any InlineSession, random: any RandomSource) {
+        configuration = DatabaseConfiguration(connectionString: "")
+        self.random = random
+        self.inline = inline
     }
 
     /// Ends the threads once the waiting work is done.
@@ -131,6 +140,7 @@ package final class Database: Sendable {
     private func submit<Value: Sendable>(
         _ body: @escaping @Sendable (Connection) throws -> Value
     ) async throws -> Value {
+        if let inline { return try await inline.run(body) }
         // The session's thread belongs to no task: what is written or logged there must still name the request.
         let request = RequestScope.current
         return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
@@ -196,6 +206,7 @@ package final class Database: Sendable {
     ///
     /// - Parameter advisoryLock: a session lock to hold as long as the session lives: the sign of life of this process.
     package func notifications(_ channels: [String], advisoryLock: Int? = nil) -> AsyncStream<Notification> {
+        if let inline { return inline.notifications(channels, advisoryLock: advisoryLock) }
         let (stream, continuation) = AsyncStream.makeStream(
             of: Notification.self, bufferingPolicy: .bufferingNewest(4096))
         let stopped = Flag()
@@ -237,6 +248,12 @@ package final class Database: Sendable {
         }
         connection.close()
     }
+}
+
+/// A session that runs bodies on the caller's own thread, one at a time.
+package protocol InlineSession: Sendable {
+    func run<Value: Sendable>(_ body: @Sendable (Connection) throws -> Value) async throws -> Value
+    func notifications(_ channels: [String], advisoryLock: Int?) -> AsyncStream<Notification>
 }
 
 /// A flag that one side sets and another sees.

@@ -11,6 +11,11 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     /// The connection broke while COMMIT was under way: the transaction may or may not have happened.
     package var commitUnknown = false
 
+    /// The connection broke while COMMIT was under way, as simulation tells it.
+    package static let lostCommit = DatabaseError(
+        sqlState: "08006", message: "the session was closed", constraint: nil, table: nil, statement: "COMMIT",
+        commitUnknown: true)
+
     package var description: String {
         "SQLSTATE \(sqlState): \(message)" + (constraint.map { " (constraint \($0))" } ?? "")
             + (statement.map { " in: \($0.prefix(400))" } ?? "")

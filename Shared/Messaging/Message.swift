@@ -70,7 +70,7 @@ extension Message {
     /// The result of a reply.
     ///
     /// - Throws: the `ResourceError` that an error reply carries.
-    func result() throws -> JSONValue {
+    package func result() throws -> JSONValue {
         guard type == Message.errorType else { return body }
         let code = body["code"]?.intValue.flatMap { ResourceError.Code(rawValue: $0) } ?? .internalError
         throw ResourceError(

@@ -116,14 +116,14 @@ extension MessageBus {
 }
 
 /// What becomes of one delivery.
-enum DeliveryOutcome: Sendable {
+package enum DeliveryOutcome: Sendable {
     case done
     case again(after: Duration, any Error)
     case poison(reason: String)
     case cancelled
 
     /// Runs `handler` on a delivery under its request id and judges the end.
-    static func of(
+    package static func of(
         _ message: Message, options: ConsumeOptions, handler: @Sendable (Message) async throws -> Void
     ) async -> DeliveryOutcome {
         let deliveries = message.deliveryCount + 1
@@ -146,7 +146,7 @@ enum DeliveryOutcome: Sendable {
     }
 
     /// The message as it is kept in `<queue>.poison`.
-    static func poisoned(_ message: Message, queue: String, reason: String) -> Message {
+    package static func poisoned(_ message: Message, queue: String, reason: String) -> Message {
         Message(
             id: message.id, type: "poison",
             body: [

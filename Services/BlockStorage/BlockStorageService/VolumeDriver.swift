@@ -38,6 +38,11 @@ package protocol VolumeDriver: Sendable {
 package struct DriverCapacity: Sendable, Hashable {
     package let total: Int
     package let free: Int
+
+    package init(total: Int, free: Int) {
+        self.total = total
+        self.free = free
+    }
 }
 
 /// Where image data comes from.

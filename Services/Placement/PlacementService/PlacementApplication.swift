@@ -1,5 +1,6 @@
 import JSON
 import Kernel
+import Logging
 import Messaging
 import PlacementCore
 import ServiceKit
@@ -44,23 +45,29 @@ package struct PlacementApplication {
         let decisions = ConsumeOptions(prefetch: settings.integer("placement.decisions"))
         try await process.run(
             api,
-            services: [
-                authenticator,
-                BackgroundLoop { await placement.fleet.follow(process.database) },
-                BackgroundLoop {
-                    try await bus.serve(queue: "placement.schedule", options: decisions) { try await placement.schedule($0.body) }
-                },
-                // One after the other: what is said later about a host counts.
-                BackgroundLoop {
-                    try await bus.consume(queue: Placement.hostsQueue, options: ConsumeOptions(prefetch: 1)) {
-                        try await placement.register($0.body)
-                    }
-                },
-                BackgroundLoop { try await placement.upkeep(process.log) },
-            ],
+            services: [authenticator] + placement.workers(bus: bus, decisions: decisions, log: process.log).map { BackgroundLoop($0) },
             ready: {
                 guard bus.isConnected else { throw ResourceError.unavailable("RabbitMQ is not reachable") }
             })
         bus.close()
+    }
+}
+
+extension Placement {
+    /// What the process does beside answering requests; each runs until its task is cancelled.
+    package func workers(
+        bus: any MessageBus, decisions: ConsumeOptions, log: Logger
+    ) -> [@Sendable () async throws -> Void] {
+        [
+            { await fleet.follow(database) },
+            { try await bus.serve(queue: "placement.schedule", options: decisions) { try await schedule($0.body) } },
+            // One after the other: what is said later about a host counts.
+            {
+                try await bus.consume(queue: Placement.hostsQueue, options: ConsumeOptions(prefetch: 1)) {
+                    try await register($0.body)
+                }
+            },
+            { try await upkeep(log) },
+        ]
     }
 }

@@ -1,0 +1,84 @@
+import BlockStorageCore
+import BlockStorageService
+import JSON
+import Kernel
+
+/// The disks that exist, whatever becomes of the processes.
+final class SimulatedStorage: @unchecked Sendable {
+    struct Disk {
+        var size: Int
+        /// Nil once it is complete.
+        var readyAt: UInt64?
+    }
+
+    var disks: [String: Disk] = [:]
+}
+
+/// Disks of memory: slow, sometimes failing before or after the effect.
+struct SimulatedVolumeDriver: VolumeDriver {
+    let process: SimulatedProcess
+
+    var name: String { "file" }
+    private var world: World { process.world }
+    private var storage: SimulatedStorage { process.world.storage }
+
+    private static func key(_ object: StoredObject) -> String { "\(object.kind.rawValue)-\(object.id)" }
+
+    private func effect(_ what: String, _ body: () throws -> Void) async throws {
+        try await process.reach(what)
+        if world.happens(world.faults.storageTrouble, "storage trouble") {
+            // Half of the failures come after the work was done.
+            if world.random.below(2) == 0 { try body() }
+            throw ResourceError.unavailable("the storage does not answer")
+        }
+        try body()
+        world.trace("\(process.name) \(what)")
+        try await process.reach("done \(what)")
+    }
+
+    func capacity() async throws -> DriverCapacity { DriverCapacity(total: 10_000, free: 10_000) }
+
+    func create(_ object: StoredObject) async throws {
+        try await effect("create \(object.id)") {
+            if storage.disks[Self.key(object)] == nil { storage.disks[Self.key(object)] = .init(size: object.size) }
+        }
+    }
+
+    func copy(_ source: StoredObject, to target: StoredObject) async throws -> Bool {
+        try await make(target)
+    }
+
+    func fill(_ target: StoredObject, from image: SourceImage) async throws -> Bool { try await make(target) }
+
+    private func make(_ target: StoredObject) async throws -> Bool {
+        var isReady = false
+        try await effect("copy to \(target.id)") {
+            let key = Self.key(target)
+            if storage.disks[key] == nil {
+                let time = world.between(.milliseconds(10), .seconds(3))
+                storage.disks[key] = .init(size: target.size, readyAt: world.executor.now + UInt64(time.microseconds) * 1000)
+            }
+            isReady = (storage.disks[key]?.readyAt ?? 0) <= world.executor.now
+        }
+        return isReady
+    }
+
+    func extend(_ object: StoredObject, to size: Int) async throws {
+        try await effect("extend \(object.id)") { storage.disks[Self.key(object)]?.size = size }
+    }
+
+    func delete(_ object: StoredObject) async throws {
+        try await effect("delete \(object.id)") {
+            let users = world.hosts.values.flatMap { $0.domains.values }.filter { $0.volumes.contains(object.id) }
+            if !users.isEmpty { world.violation("I6: disk \(object.id) is deleted while \(users.count) guests have it") }
+            storage.disks[Self.key(object)] = nil
+        }
+    }
+
+    func connection(_ object: StoredObject, readOnly: Bool) -> JSONObject {
+        [
+            "driver": "file", "path": .string("/volumes/\(object.id)"), "format": .string(object.format.rawValue),
+            "read_only": .bool(readOnly),
+        ]
+    }
+}

@@ -1,0 +1,11 @@
+import Glibc
+
+// The order of dictionaries is part of a run: it must be the same in every process.
+if getenv("SWIFT_DETERMINISTIC_HASHING") == nil {
+    setenv("SWIFT_DETERMINISTIC_HASHING", "1", 1)
+    var arguments: [UnsafeMutablePointer<CChar>?] = CommandLine.arguments.map { strdup($0) }
+    arguments.append(nil)
+    execv("/proc/self/exe", arguments)
+}
+SimulationExecutor.install()
+exit(Command.run(Array(CommandLine.arguments.dropFirst())))
