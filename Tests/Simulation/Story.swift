@@ -3,28 +3,141 @@ import Kernel
 
 /// What happens in a run: tenants at work under faults, then peace, then the checks.
 struct Story {
-    let world: World
+    private let world: World
+    private let history = History()
+
+    /// Simulated time that everything may take to become right once nothing fails any more.
+    private static let patience: Duration = .seconds(3600)
 
     init(_ world: World) { self.world = world }
 
     func tell() async throws {
         var scene = Scene(world)
         try await scene.build()
-        let tenant = Tenant(world: world, token: "p1", number: 1)
         try await world.executor.sleep(.seconds(12))
-        let id = try await tenant.made(
-            "compute", "/v2.1/servers", "server",
-            ["name": "one", "flavorRef": "1", "imageRef": .string(Scene.image), "networks": [["uuid": .string(scene.networks["p1"] ?? "")]]])
-        for _ in 0..<100 {
-            try await world.executor.sleep(.seconds(1))
-            let answer = try await tenant.call("compute", "GET", "/v2.1/servers/\(id)")
-            if answer.json["server"]?["status"]?.stringValue == "ACTIVE" { break }
+        try await safety(scene)
+        let auditor = Auditor(world, history)
+        try peace()
+        guard try await converge(auditor, "after the faults") else { return }
+        try auditor.check()
+        try await clean()
+        guard try await converge(auditor, "after the last delete") else { return }
+        try auditor.check()
+        try auditor.checkEmpty()
+    }
+
+    // MARK: phases
+
+    private func safety(_ scene: Scene) async throws {
+        world.trace("faults begin")
+        world.faults.isOn = true
+        let ends = Ends()
+        disturb(ends)
+        let (world, history) = (world, history)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for project in Scene.projects {
+                for number in 1...2 {
+                    let count = 6 + world.random.below(8)
+                    group.addTask {
+                        try await Workload(world, scene, history, project: project, number: number).run(operations: count)
+                    }
+                }
+            }
+            try await group.waitForAll()
         }
-        let answer = try await tenant.call("compute", "GET", "/v2.1/servers/\(id)")
-        if answer.json["server"]?["status"]?.stringValue != "ACTIVE" { world.violation("not active: \(answer.json)") }
-        _ = try await tenant.call("compute", "DELETE", "/v2.1/servers/\(id)")
-        try await world.executor.sleep(.seconds(20))
-        let gone = try await tenant.call("compute", "GET", "/v2.1/servers/\(id)")
-        if gone.status != 404 { world.violation("not gone: \(gone.json)") }
+        ends.isOver = true
+        world.maximum("accepted", history.accepted)
+    }
+
+    private final class Ends: @unchecked Sendable { var isOver = false }
+
+    /// Clocks that jump, and a database or broker that is away for everybody.
+    private func disturb(_ ends: Ends) {
+        let world = world
+        if world.faults.clockInterval > 0 {
+            repeating(ends, world.faults.clockInterval) {
+                let processes = world.allProcesses
+                let process = processes[world.random.below(processes.count)]
+                process.clockOffset = world.between(.seconds(-300), .seconds(300))
+                world.trace("clock of \(process.name) is off by \(process.clockOffset)")
+                world.count("clock jump")
+            }
+        }
+        if world.faults.outageInterval > 0 {
+            repeating(ends, world.faults.outageInterval) {
+                let length = world.between(.milliseconds(500), .seconds(15))
+                world.store.awayUntil = world.executor.now + UInt64(length.microseconds) * 1000
+                world.trace("the database is away for \(length)")
+                world.count("outage")
+            }
+        }
+    }
+
+    private func repeating(_ ends: Ends, _ seconds: Int, _ action: @escaping () -> Void) {
+        world.executor.after(world.between(.seconds(1), .seconds(2 * seconds))) {
+            guard !ends.isOver else { return }
+            action()
+            repeating(ends, seconds, action)
+        }
+    }
+
+    private func peace() throws {
+        world.trace("faults end")
+        world.faults.isOn = false
+        world.store.awayUntil = 0
+        for process in world.allProcesses { process.clockOffset = .zero }
+        try world.startAll()
+    }
+
+    private func converge(_ auditor: Auditor, _ when: String) async throws -> Bool {
+        let started = world.executor.now
+        while true {
+            let open = try auditor.open()
+            if open.isEmpty {
+                world.trace("all is done \(when)")
+                world.maximum("convergence", Int((world.executor.now - started) / 1_000_000_000))
+                return true
+            }
+            guard world.executor.now - started < UInt64(Story.patience.microseconds) * 1000 else {
+                for text in open { world.violation("I12: \(when), still: \(text)") }
+                return false
+            }
+            try await world.executor.sleep(.seconds(2))
+        }
+    }
+
+    /// Tenants delete all that is theirs.
+    private func clean() async throws {
+        for kind in ["floatingip", "server", "volume", "port", "security_group"] {
+            for thing in history.all(kind) where !thing.deleteAccepted {
+                let tenant = Tenant(world: world, token: thing.project, number: 9)
+                var answer = try await tenant.call(thing.service, "DELETE", "\(thing.path)/\(thing.id)")
+                // Volumes and ports are in use until their servers have gone.
+                for _ in 0..<60 where answer.status == 400 || answer.status == 409 {
+                    try await world.executor.sleep(.seconds(2))
+                    answer = try await tenant.call(thing.service, "DELETE", "\(thing.path)/\(thing.id)")
+                }
+                guard answer.isAccepted else {
+                    world.violation("I1: \(kind) \(thing.id) cannot be deleted: \(answer.status) \(answer.json)")
+                    continue
+                }
+                history.deleting(kind, thing.id)
+            }
+        }
+        try await leftVolumes()
+    }
+
+    /// Volumes that servers were booted from and that stay when the server goes.
+    private func leftVolumes() async throws {
+        for project in Scene.projects {
+            let tenant = Tenant(world: world, token: project, number: 8)
+            for _ in 0..<60 {
+                let list = try await tenant.call("block-storage", "GET", "/v3/\(project)/volumes")
+                let ids = (list.json["volumes"]?.arrayValue ?? []).compactMap { $0["id"]?.stringValue }
+                if ids.isEmpty { break }
+                for id in ids { _ = try await tenant.call("block-storage", "DELETE", "/v3/\(project)/volumes/\(id)") }
+                try await world.executor.sleep(.seconds(2))
+            }
+        }
     }
 }

@@ -53,6 +53,8 @@ final class World: @unchecked Sendable {
 
     func count(_ what: String) { counts[what, default: 0] += 1 }
 
+    func maximum(_ what: String, _ value: Int) { counts[what] = max(counts[what] ?? 0, value) }
+
     func violation(_ text: String) {
         trace("VIOLATION \(text)")
         if violations.count < 40 { violations.append(text) }

@@ -1,0 +1,176 @@
+import Database
+import JSON
+import Kernel
+
+/// Holds what clients were told, the store, the hosts and the storage against each other.
+struct Auditor {
+    let world: World
+    let history: History
+
+    init(_ world: World, _ history: History) {
+        self.world = world
+        self.history = history
+    }
+
+    func words(_ sql: SQL) throws -> [String] {
+        try world.store.look { try $0.query(sql).map { try $0.string("words") } }
+    }
+
+    func violate(_ invariant: String, _ texts: [String]) {
+        for text in texts { world.violation("\(invariant): \(text)") }
+    }
+
+    // MARK: work under way
+
+    /// What is not at its end yet.
+    func open() throws -> [String] {
+        var open = try words(
+            """
+            SELECT kind || ' of ' || subject_id || ' at ' || step || ' (' || state || ') ' || coalesce(last_error, '') AS words
+            FROM workflows WHERE finished_at IS NULL
+            UNION ALL SELECT 'intent ' || kind || ' of ' || subject_id FROM intents
+            UNION ALL SELECT 'message ' || type || ' for ' || queue FROM outbox
+            UNION ALL SELECT 'server ' || id || ' is ' || vm_state || ' and ' || task_state FROM servers
+                WHERE NOT deleted AND task_state IS NOT NULL
+            UNION ALL SELECT 'server ' || server_id || ' is ordered away from ' || host FROM server_absences
+            UNION ALL SELECT 'server ' || id || ' at ' || observed_generation || ' of ' || generation FROM servers
+                WHERE NOT deleted AND published_at IS NOT NULL AND observed_generation < generation
+            UNION ALL SELECT 'volume ' || id || ' is ' || status FROM volumes
+                WHERE status IN ('creating', 'downloading', 'attaching', 'detaching', 'deleting', 'extending', 'reserved')
+            UNION ALL SELECT 'attachment of volume ' || volume_id || ' is ' || state FROM server_volumes WHERE state <> 'attached'
+            UNION ALL SELECT 'interface ' || port_id || ' is ' || state FROM server_interfaces WHERE state <> 'attached'
+            """)
+        for host in world.hosts.keys.sorted() {
+            for (id, record) in (world.hosts[host]?.records ?? [:]).sorted(by: { $0.key < $1.key })
+            where record.applied < record.desired.generation && !record.isRefused {
+                open.append("\(host) has not done generation \(record.desired.generation) of \(id)")
+            }
+        }
+        if !world.broker.isQuiet { open.append("messages under way") }
+        return open
+    }
+
+    // MARK: checks
+
+    func check() throws {
+        try promises()
+        try placement()
+        try quota()
+        try addresses()
+        try volumes()
+        try hosts()
+        try audit()
+        for message in world.broker.poisoned { world.violation("a message was set aside: \(message.body)") }
+    }
+
+    /// I1, I2: all that was accepted is there or says why not; nothing is there that nobody asked for.
+    private func promises() throws {
+        let servers = try world.store.look { connection in
+            try connection.query("SELECT id, name, vm_state, fault IS NOT NULL AS explained, deleted FROM servers ORDER BY id").map {
+                (
+                    id: try $0.string("id"), name: try $0.string("name"), state: try $0.string("vm_state"),
+                    explained: try $0.bool("explained"), deleted: try $0.bool("deleted")
+                )
+            }
+        }
+        let found = Dictionary(uniqueKeysWithValues: servers.map { ($0.id, $0) })
+        for thing in history.all("server") {
+            guard let server = found[thing.id] else {
+                world.violation("I1: server \(thing.id) was accepted and is not there")
+                continue
+            }
+            if server.deleted != thing.deleteAccepted {
+                world.violation("I1: server \(thing.id) is \(server.state); its deletion was\(thing.deleteAccepted ? "" : " not") accepted")
+            }
+            if server.state == "building" { world.violation("I1: server \(thing.id) is still building") }
+            if server.state == "error", !server.explained { world.violation("I1: server \(thing.id) failed without a reason") }
+            world.count("server \(server.state)")
+        }
+        for server in servers where history.things["server"]?[server.id] == nil {
+            world.violation("I2: nobody asked for server \(server.id) (\(server.name))")
+        }
+        violate("I10", try words("SELECT count(*) || ' servers are called ' || name AS words FROM servers GROUP BY name HAVING count(*) > 1"))
+        for (kind, table) in [("volume", "volumes"), ("port", "ports"), ("floatingip", "floating_ips"), ("security_group", "security_groups")] {
+            let ids = Set(try world.store.look { try $0.query("SELECT id FROM \(raw: table)").map { try $0.string("id") } })
+            for thing in history.all(kind) where ids.contains(thing.id) == thing.deleteAccepted {
+                world.violation("I1: \(kind) \(thing.id) is \(thing.deleteAccepted ? "there although its deletion was accepted" : "gone")")
+            }
+            guard kind == "volume" else { continue }
+            let own = Set(try world.store.look { try $0.query("SELECT volume_id FROM server_volumes WHERE created").map { try $0.string("volume_id") } })
+            for id in ids.sorted() where history.things[kind]?[id] == nil && !own.contains(id) { try strayVolume(id) }
+        }
+    }
+
+    /// Volumes that a server was booted from stay when it goes, if so asked.
+    private func strayVolume(_ id: String) throws {
+        let rows = try world.store.look {
+            try $0.query("SELECT 1 AS one FROM audit_records WHERE resource_id = \(id) AND action = 'volume:create' AND user_id = 'wolke'")
+        }
+        if rows.isEmpty { world.violation("I2: nobody asked for volume \(id)") }
+    }
+
+    /// I3
+    private func placement() throws {
+        violate("I3", try words(
+            """
+            SELECT p.name || ' has ' || sum(a.used) || ' ' || i.resource_class || ' allocated' AS words
+            FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
+            JOIN inventories i ON i.resource_provider_id = a.resource_provider_id AND i.resource_class = a.resource_class
+            GROUP BY p.id, p.name, i.resource_class, i.total, i.reserved, i.allocation_ratio
+            HAVING sum(a.used) > floor((i.total - i.reserved) * i.allocation_ratio)
+            UNION ALL SELECT 'allocations of ' || a.consumer_id || ' belong to no server on ' || p.name
+            FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
+            WHERE NOT EXISTS (SELECT 1 FROM servers s WHERE s.id = a.consumer_id AND NOT s.deleted AND s.host = p.name)
+            UNION ALL SELECT 'server ' || s.id || ' on ' || s.host || ' holds ' || coalesce(h.vcpus, 0) || ' VCPU and ' || coalesce(h.memory, 0) || ' MEMORY_MB'
+            FROM servers s LEFT JOIN (
+                SELECT a.consumer_id, sum(a.used) FILTER (WHERE resource_class = 'VCPU') AS vcpus,
+                    sum(a.used) FILTER (WHERE resource_class = 'MEMORY_MB') AS memory
+                FROM allocations a GROUP BY a.consumer_id) h ON h.consumer_id = s.id
+            WHERE NOT s.deleted AND s.host IS NOT NULL
+            AND (coalesce(h.vcpus, 0) <> (s.flavor->>'vcpus')::bigint OR coalesce(h.memory, 0) <> (s.flavor->>'ram')::bigint)
+            """))
+    }
+
+    /// I4
+    private func quota() throws {
+        let counted: [(String, String)] = [
+            ("compute:instances", "SELECT project_id, count(*) AS n FROM servers WHERE NOT deleted GROUP BY 1"),
+            ("compute:cores", "SELECT project_id, sum((flavor->>'vcpus')::bigint) AS n FROM servers WHERE NOT deleted GROUP BY 1"),
+            ("compute:ram", "SELECT project_id, sum((flavor->>'ram')::bigint) AS n FROM servers WHERE NOT deleted GROUP BY 1"),
+            ("network:port", "SELECT project_id, count(*) AS n FROM ports WHERE project_id <> '' AND device_owner <> 'network:distributed' GROUP BY 1"),
+            ("network:floatingip", "SELECT project_id, count(*) AS n FROM floating_ips GROUP BY 1"),
+            ("network:security_group", "SELECT project_id, count(*) AS n FROM security_groups GROUP BY 1"),
+            ("network:security_group_rule", "SELECT project_id, count(*) AS n FROM security_group_rules GROUP BY 1"),
+            ("block_storage:volumes", "SELECT project_id, count(*) AS n FROM volumes GROUP BY 1"),
+            ("block_storage:gigabytes", "SELECT project_id, sum(size) AS n FROM volumes GROUP BY 1"),
+        ]
+        for (resource, rows) in counted {
+            violate("I4", try words(
+                """
+                SELECT coalesce(u.project_id, c.project_id) || ' uses ' || coalesce(u.used, 0) || ' \(raw: resource) and has ' || coalesce(c.n, 0) AS words
+                FROM (SELECT project_id, used FROM quota_usages WHERE resource = '\(raw: resource)') u
+                FULL JOIN (\(raw: rows)) c ON c.project_id = u.project_id WHERE coalesce(u.used, 0) <> coalesce(c.n, 0)
+                """))
+        }
+    }
+
+    /// I5
+    private func addresses() throws {
+        violate("I5", try words(
+            """
+            SELECT 'port ' || p.id || ' belongs to ' || p.device_id || ', which does not have it' AS words FROM ports p
+            WHERE p.device_owner LIKE 'compute:%'
+            AND NOT EXISTS (SELECT 1 FROM servers s JOIN server_interfaces i ON i.server_id = s.id
+                WHERE s.id::text = p.device_id AND NOT s.deleted AND i.port_id = p.id)
+            UNION ALL SELECT 'server ' || i.server_id || ' has port ' || i.port_id || ', which is not its own'
+            FROM server_interfaces i JOIN servers s ON s.id = i.server_id
+            WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id AND p.device_id = i.server_id::text)
+            UNION ALL SELECT 'port ' || p.id || ' has no device and the owner ' || p.device_owner FROM ports p
+            WHERE p.device_id = '' AND p.device_owner <> ''
+            UNION ALL SELECT 'address ' || f.floating_ip_address || ' has no port of its own' FROM floating_ips f
+            WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = f.floating_port_id)
+            UNION ALL SELECT 'port ' || p.id || ' stands for a floating address that is not there' FROM ports p
+            WHERE p.device_owner = 'network:floatingip' AND NOT EXISTS (SELECT 1 FROM floating_ips f WHERE f.floating_port_id = p.id)
+            """))
+    }
+}

@@ -1,0 +1,37 @@
+import JSON
+import Kernel
+
+/// What clients were promised.
+final class History: @unchecked Sendable {
+    struct Thing {
+        let project: String
+        let service: String
+        /// The path of the collection.
+        let path: String
+        let name: String
+        let id: String
+        var deleteAccepted = false
+    }
+
+    /// By id, for each kind: `server`, `volume`, `port`, `floatingip`, `security_group`.
+    private(set) var things: [String: [String: Thing]] = [:]
+    private(set) var accepted = 0
+    /// The policy action and resource of what must be in the audit.
+    private(set) var audited: [(action: String, resource: String)] = []
+
+    func made(_ kind: String, _ thing: Thing) { things[kind, default: [:]][thing.id] = thing }
+
+    func deleting(_ kind: String, _ id: String) { things[kind]?[id]?.deleteAccepted = true }
+
+    func accept(_ action: String, _ resource: String) {
+        accepted += 1
+        audited.append((action, resource))
+    }
+
+    func all(_ kind: String) -> [Thing] { (things[kind] ?? [:]).values.sorted { $0.id < $1.id } }
+
+    /// What is there as far as the project was told.
+    func living(_ kind: String, _ project: String) -> [String] {
+        all(kind).filter { $0.project == project && !$0.deleteAccepted }.map(\.id)
+    }
+}
