@@ -130,7 +130,7 @@ package struct RequestContext: Sendable {
         if let key, key.isEmpty || key.utf8.count > 255 {
             throw ResourceError.badRequest("The Idempotency-Key header must have 1 to 255 characters.")
         }
-        let scope = "\(service.type):\(caller.userID):\(caller.projectID ?? "")"
+        let scope = try idempotencyScope
         return try await database.write { connection in
             if let key, let earlier = try earlierResponse(connection, scope: scope, key: key) {
                 // Decided when the answer was made; handlers that decide inside `body` are not asked again.
@@ -141,6 +141,40 @@ package struct RequestContext: Sendable {
             try audit(connection, change, caller)
             if let key { try remember(connection, scope: scope, key: key, change.response) }
             return change.response
+        }
+    }
+
+    /// As `write`, for an answer that is known only when work has gone on for a while. Under an `Idempotency-Key` the
+    /// first answer stays the answer, whoever was still there to give it.
+    ///
+    /// - Parameters:
+    ///   - accept: the transaction's body; returns what `answer` needs to go on.
+    ///   - answer: waits and renders; run again by a repetition that finds no answer yet.
+    package func write(
+        _ database: Database, accept: @escaping @Sendable (Connection) throws -> (Change, ticket: String),
+        answer: (_ ticket: String) async throws -> Response
+    ) async throws -> Response {
+        let accepted = try await write(database) { connection in
+            let (change, ticket) = try accept(connection)
+            var response = change.response
+            response.headers[RequestContext.ticketHeader] = ticket
+            return Change(response, change.resourceType, change.resourceID, content: change.content)
+        }
+        guard let ticket = accepted.headers[RequestContext.ticketHeader] else { return accepted }
+        let response = try await answer(ticket)
+        guard let key = headers["idempotency-key"] else { return response }
+        let scope = try idempotencyScope
+        try await database.write { try remember($0, scope: scope, key: key, response) }
+        return response
+    }
+
+    /// Marks an answer that is not there yet; never sent.
+    private static let ticketHeader = "wolke-ticket"
+
+    private var idempotencyScope: String {
+        get throws {
+            let caller = try caller
+            return "\(service.type):\(caller.userID):\(caller.projectID ?? "")"
         }
     }
 

@@ -39,6 +39,8 @@ struct Auditor {
                 WHERE status IN ('creating', 'downloading', 'attaching', 'detaching', 'deleting', 'extending', 'reserved')
             UNION ALL SELECT 'attachment of volume ' || volume_id || ' is ' || state FROM server_volumes WHERE state <> 'attached'
             UNION ALL SELECT 'interface ' || port_id || ' is ' || state FROM server_interfaces WHERE state <> 'attached'
+            UNION ALL SELECT 'interface ' || port_id || ' has no port' FROM server_interfaces i
+                WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id)
             """)
         for host in world.hosts.keys.sorted() {
             for (id, record) in (world.hosts[host]?.records ?? [:]).sorted(by: { $0.key < $1.key })

@@ -91,7 +91,8 @@ struct InterfaceRoutes: Sendable {
         let caller = try context.caller
         let ambient = compute.ambient
         let definition = InterfaceWorkflows(compute).attach
-        let workflow = try await compute.database.write { connection in
+        let audited = context.body
+        return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
             try current.require(states: InterfaceRoutes.states, for: "attach_interface")
@@ -99,14 +100,16 @@ struct InterfaceRoutes: Sendable {
             try ServerActions.begin(
                 connection, server: server.id, action: "attach_interface", event: "compute_attach_interface",
                 requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
-            return try Workflows.start(
+            let workflow = try Workflows.start(
                 connection, definition, subject: ambient.newUUID().description, frame: frame,
                 requestID: context.requestID, ambient: ambient)
-        }
-        try await compute.await(workflow: workflow, past: ["port", "plug"])
-        return try await compute.database.read { connection in
-            let made = try connection.query("SELECT frame->>'port_id' AS port FROM workflows WHERE id = \(workflow)").first?.optionalString("port")
-            return try InterfaceRoutes.response(connection, context, server.id, made ?? "")
+            return (Change(.empty(202), "server", server.id, content: audited), workflow.text)
+        } answer: { workflow in
+            try await compute.await(workflow: workflow, past: ["port", "plug"])
+            return try await compute.database.read { connection in
+                let made = try connection.query("SELECT frame->>'port_id' AS port FROM workflows WHERE id = \(workflow)::uuid").first?.optionalString("port")
+                return try InterfaceRoutes.response(connection, context, server.id, made ?? "")
+            }
         }
     }
 

@@ -92,7 +92,8 @@ struct VolumeAttachmentRoutes: Sendable {
         let ambient = compute.ambient
         let definition = VolumeWorkflows(compute).attach
         let id = ambient.newUUID().description
-        let workflow = try await compute.database.write { connection in
+        let audited = context.body
+        return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
             try current.require(states: VolumeAttachmentRoutes.states, for: "attach_volume")
@@ -100,13 +101,15 @@ struct VolumeAttachmentRoutes: Sendable {
             try ServerActions.begin(
                 connection, server: server.id, action: "attach_volume", event: "compute_attach_volume",
                 requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
-            return try Workflows.start(
+            let workflow = try Workflows.start(
                 connection, definition, subject: id,
                 frame: ["server": .string(server.id), "volume": .string(volume), "device": .string(device)],
                 requestID: context.requestID, ambient: ambient)
+            return (Change(.empty(202), "server", server.id, content: audited), workflow.text)
+        } answer: { workflow in
+            try await compute.await(workflow: workflow, past: ["connect", "plug"])
+            return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
         }
-        try await compute.await(workflow: workflow, past: ["connect", "plug"])
-        return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
     }
 
     /// Checks the volume and writes the row that keeps its device name.

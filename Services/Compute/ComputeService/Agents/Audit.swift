@@ -35,7 +35,7 @@ package struct Audit: Sendable {
     /// - Returns: how many things were repeated or removed.
     @discardableResult
     package func once() async throws -> Int {
-        try await resend() + resendAbsences() + removeLeftPorts() + endTasks() + forget()
+        try await resend() + resendAbsences() + removeLeftPorts() + dropLostInterfaces() + endTasks() + forget()
     }
 
     /// Servers that ended long ago, and what was done with them.
@@ -128,5 +128,31 @@ package struct Audit: Sendable {
             try await compute.neighbours.network.deletePort(id)
         }
         return ids.count
+    }
+
+    /// Interfaces whose port somebody deleted: the host unplugs them.
+    private func dropLostInterfaces() async throws -> Int {
+        let ambient = compute.ambient
+        let lost = try await compute.database.write { connection in
+            let rows = try connection.query(
+                """
+                DELETE FROM server_interfaces WHERE port_id IN (
+                    SELECT i.port_id FROM server_interfaces i JOIN servers s ON s.id = i.server_id
+                    WHERE i.state = 'attached' AND NOT s.deleted AND NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id)
+                    AND NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = s.id AND w.finished_at IS NULL)
+                    ORDER BY i.port_id LIMIT \(Audit.batchMax) FOR UPDATE OF i SKIP LOCKED)
+                RETURNING port_id, server_id
+                """
+            ).map { (port: try $0.string("port_id"), server: try $0.string("server_id")) }
+            for server in Set(rows.map(\.server)).sorted() {
+                try DesiredState.change(connection, server: server)
+                try DesiredState.publish(connection, server: server, ambient: ambient)
+            }
+            return rows
+        }
+        for (port, server) in lost {
+            compute.log.warning("a server's port was deleted", metadata: ["server": "\(server)", "port": "\(port)"])
+        }
+        return lost.count
     }
 }

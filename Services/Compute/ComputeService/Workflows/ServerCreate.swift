@@ -192,6 +192,9 @@ struct ServerCreate: Sendable {
             "details": JSONValue(failure.details),
         ]
         try await database.write { connection in
+            // What was only reserved, because the build did not come so far as to take it.
+            try connection.execute("DELETE FROM server_interfaces WHERE server_id = \(id)")
+            try connection.execute("DELETE FROM server_volumes WHERE server_id = \(id)")
             try connection.execute(
                 """
                 UPDATE servers SET vm_state = 'error', fault = \(fault)::jsonb, updated_at = \(now), progress = 0,

@@ -9,11 +9,11 @@ extension Compute {
     /// - Parameters:
     ///   - steps: the steps to wait for.
     /// - Throws: what made the workflow unwind, in the tenant's words; 503 when it takes too long. The work goes on.
-    func await(workflow: WorkflowID, past steps: Set<String>, timeout: Duration = .seconds(30)) async throws {
+    func await(workflow: String, past steps: Set<String>, timeout: Duration = .seconds(30)) async throws {
         let deadline = ambient.now + timeout
         while true {
             let row = try await database.read { connection in
-                try connection.query("SELECT state, step, frame->'_failure'->>'message' AS failure FROM workflows WHERE id = \(workflow)")
+                try connection.query("SELECT state, step, frame->'_failure'->>'message' AS failure FROM workflows WHERE id = \(workflow)::uuid")
                     .first.map { (state: try $0.string("state"), step: try $0.string("step"), failure: try $0.optionalString("failure")) }
             }
             guard let row else { return }
