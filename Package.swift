@@ -133,6 +133,7 @@ let package = Package(
                     "ComputeAgentCore", "ComputeAgentService", "TestKit",
                 ] + platform,
                 path: "Tests/Simulation", swiftSettings: swift),
+            tests("SimulationTests", ["wolke-simulate"]),
             tests("KernelTests", []),
             tests(
                 "OVSDBTests",

@@ -15,6 +15,8 @@ final class History: @unchecked Sendable {
 
     /// By id, for each kind: `server`, `volume`, `port`, `floatingip`, `security_group`.
     private(set) var things: [String: [String: Thing]] = [:]
+    /// What somebody has asked to delete; whoever looks for it meanwhile may find it or not.
+    var doomed: Set<String> = []
     private(set) var accepted = 0
     /// The policy action and resource of what must be in the audit.
     private(set) var audited: [(action: String, resource: String)] = []
