@@ -1,9 +1,11 @@
 import Glibc
 import Kernel
 
-/// `wolke-simulate [--seed N | --from N --seeds N] [--processes N] [--twice] [--verbose]`
+/// `wolke-simulate [--seed N,N… | --from N --seeds N] [--processes N] [--twice] [--verbose]`
 struct Command {
     private var from: UInt64 = 1
+    /// Given one by one.
+    private var listed: [UInt64] = []
     private var count: UInt64 = 1
     private var processes: UInt64 = 1
     private var isVerbose = false
@@ -11,14 +13,14 @@ struct Command {
 
     static func run(_ arguments: [String]) -> Int32 {
         guard let command = Command(arguments) else {
-            print("wolke-simulate [--seed N | --from N --seeds N] [--processes N] [--twice] [--verbose]")
+            print("wolke-simulate [--seed N,N… | --from N --seeds N] [--processes N] [--twice] [--verbose]")
             return 2
         }
         guard let server = getenv("WOLKE_TEST_PG").map({ String(cString: $0) }) else {
             print("WOLKE_TEST_PG must name a PostgreSQL server: deploy/test-postgres DIRECTORY COMMAND starts one")
             return 2
         }
-        return command.processes > 1 ? command.divide() : command.seeds(server)
+        return command.processes > 1 && command.count > 1 && command.listed.isEmpty ? command.divide() : command.seeds(server)
     }
 
     private init?(_ arguments: [String]) {
@@ -27,7 +29,12 @@ struct Command {
             switch name {
             case "--verbose": isVerbose = true
             case "--twice": isTwice = true
-            case "--seed", "--from", "--seeds", "--processes":
+            case "--seed":
+                for word in (rest.popFirst() ?? "").split(separator: ",") {
+                    guard let seed = UInt64(word) else { return nil }
+                    listed.append(seed)
+                }
+            case "--from", "--seeds", "--processes":
                 guard let value = rest.popFirst().flatMap({ UInt64($0) }) else { return nil }
                 switch name {
                 case "--seeds": count = value
@@ -46,8 +53,9 @@ struct Command {
             let store = try SimulatedStore(server: server)
             defer { store.drop(server: server) }
             var failed: [UInt64] = []
-            for seed in from..<from + count where !one(seed, store) { failed.append(seed) }
-            print(failed.isEmpty ? "\(count) seeds clean" : "\(failed.count) of \(count) seeds failed: \(failed)")
+            let seeds = listed.isEmpty ? Array(from..<from + count) : listed
+            for seed in seeds where !one(seed, store) { failed.append(seed) }
+            print(failed.isEmpty ? "\(seeds.count) seeds clean" : "\(failed.count) of \(seeds.count) seeds failed: \(failed)")
             return failed.isEmpty ? 0 : 1
         } catch {
             print("\(error)")
