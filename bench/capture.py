@@ -6,8 +6,9 @@ import time
 LITERAL = re.compile(r"'(?:[^']|'')*'")
 
 
-def capture(cloud, action) -> list[str]:
-    """The statements of the session that `action` made busiest, in order, with their values in place."""
+def capture(cloud, action, telling: str) -> list[str]:
+    """The statements of the session that did `action`, in order, with their values in place: the one with a statement
+    that `telling` (a regular expression) matches. Others work at the same time: audits, heartbeats."""
     log = cloud.state / "log" / "postgres.log"
     for text in ("ALTER SYSTEM SET log_line_prefix = '%p|'", "ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()"):
         cloud.sql(text)
@@ -36,7 +37,7 @@ def capture(cloud, action) -> list[str]:
                 statements.append(found.group(1).strip())
         elif statements and text.lower().startswith("parameters:"):
             statements[-1] = with_values(statements[-1], text.split(":", 1)[1])
-    return max(sessions.values(), key=lambda statements: sum(map(len, statements)))
+    return next(statements for statements in sessions.values() if any(re.search(telling, text) for text in statements))
 
 
 def with_values(statement: str, parameters: str) -> str:
@@ -54,10 +55,11 @@ def without_colons(literal) -> str:
     return text if ":" not in text else "E" + text.replace("\\", "\\\\").replace(":", "\\x3a")
 
 
-def transaction(statements: list[str]) -> list[str]:
-    """The last transaction of a session, from BEGIN to COMMIT."""
-    begin = max(index for index, text in enumerate(statements) if text.upper().startswith("BEGIN"))
-    end = next(index for index, text in enumerate(statements) if index > begin and text.upper().startswith("COMMIT"))
+def transaction(statements: list[str], telling: str) -> list[str]:
+    """The last transaction, from BEGIN to COMMIT, with a statement that `telling` (a regular expression) matches."""
+    at = max(index for index, text in enumerate(statements) if re.search(telling, text))
+    begin = max(index for index in range(at) if statements[index].upper().startswith("BEGIN"))
+    end = next(index for index in range(at, len(statements)) if statements[index].upper().startswith("COMMIT"))
     return statements[begin : end + 1]
 
 

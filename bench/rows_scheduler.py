@@ -75,7 +75,7 @@ def claims(cloud, size) -> Row:
     with scratch(cloud, "wolke_bench_claims") as database:
         hosts = size.many(1000)
         database.fill(hosts)
-        statements = transaction(capture(cloud, lambda: database.measure("claims", "--claims", "5")))
+        statements = transaction(capture(cloud, lambda: database.measure("claims", "--claims", "5"), "INSERT INTO allocations"), "INSERT INTO allocations")
         script = claim_script(statements, hosts)
         ratio = interleave(
             lambda: database.measure("claims", "--seconds", str(size.seconds))["claims_per_second"],
