@@ -137,6 +137,7 @@ import Testing
             #expect(try await cloud.call("POST", path, ["os-set_bootable": ["bootable": true]]).status == 200)
             #expect(try await cloud.volume(id)["bootable"] == "true")
             #expect(try await cloud.call("POST", path, ["os-reserve": nil]).status == 202)
+            #expect(try await cloud.status(id) == "attaching")
             #expect(try await cloud.call("POST", path, ["os-reserve": nil]).status == 400)
             #expect(try await cloud.call("POST", path, ["os-unreserve": nil]).status == 202)
             let set = try await cloud.call("POST", path, ["os-set_image_metadata": ["metadata": ["a": "b"]]])

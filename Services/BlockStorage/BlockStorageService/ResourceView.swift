@@ -135,7 +135,6 @@ extension RequestContext {
     /// Paging, sorting and filters, as Block Storage's clients write them.
     func volumeListRequest(filters: Set<String>) throws -> ListRequest {
         var request = try listRequest(filters: filters)
-        if query["limit"] == "0" { request.limit = 0 }
         if let text = query["offset"] {
             guard let offset = Int(text), (0...Int(Int32.max)).contains(offset) else {
                 throw ResourceError.badRequest("Invalid input for query parameter offset. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")

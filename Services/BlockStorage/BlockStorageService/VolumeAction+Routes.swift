@@ -36,10 +36,10 @@ extension BlockStorageHandlers {
                 },
                 action("os-retype", "volume:retype", object([.init("new_type", .text, required: true), .init("migration_policy", .nullable(.enumeration(["never", "on-demand"])))]), "Give another type", retype),
                 action("os-reserve", "volume_extension:volume_actions:reserve", .any, "Keep for a server") { context, _ in
-                    try await move(context, from: .available, to: .reserved)
+                    try await move(context, from: .available, to: .attaching)
                 },
                 action("os-unreserve", "volume_extension:volume_actions:unreserve", .any, "Keep no longer") { context, _ in
-                    try await move(context, from: .reserved, to: .available)
+                    try await move(context, from: .attaching, to: .available)
                 },
                 action("os-begin_detaching", "volume_extension:volume_actions:begin_detaching", rule: attaching, .any, "Begin to detach") { context, _ in
                     try await move(context, from: .inUse, to: .detaching)
