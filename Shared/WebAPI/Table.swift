@@ -175,7 +175,7 @@ package struct Table: Sendable {
         let rows = try query(
             connection, fields, where: SQL.joined(conditions, separator: " AND "),
             suffix: "ORDER BY \(raw: orderText) LIMIT \(limit + 1) OFFSET \(request.offset)")
-        return (rows, min(rows.count, limit), rows.count > limit)
+        return (rows, min(rows.count, limit), limit > 0 && rows.count > limit)
     }
 
     /// How many rows all pages together have.
@@ -347,7 +347,8 @@ extension RequestContext {
         guard let limit = Int(text), limit >= 0 else {
             throw ResourceError.badRequest("Invalid input for query parameter limit. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")
         }
-        return limit == 0 ? Limits.pageSizeMax : limit
+        // Zero is none in Compute and Block Storage, and no limit elsewhere.
+        return limit == 0 && ![.compute, .blockStorage].contains(service.faults) ? Limits.pageSizeMax : limit
     }
 
     private func direction(_ text: String) throws -> String {

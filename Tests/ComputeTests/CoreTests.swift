@@ -90,6 +90,8 @@ import Testing
         let volume: JSONValue = ["uuid": .string(image), "source_type": "image", "destination_type": "volume", "boot_index": 0, "volume_size": 2]
         #expect(try request(["block_device_mapping_v2": [volume]]).imageID == nil)
         #expect(throws: ResourceError.self) { try request([:]) }
+        #expect(throws: ResourceError.self) { try request(["imageRef": .string(image), "accessIPv4": "1.1.1.1.1.1"]) }
+        #expect(throws: ResourceError.self) { try request(["imageRef": .string(image), "accessIPv6": "notvalid"]) }
         #expect(throws: ResourceError.self) { try request(["block_device_mapping_v2": [boot, boot]]) }
         #expect(throws: ResourceError.self) { try request(["imageRef": .string(image), "availability_zone": "a:b:c:d"]) }
         #expect(try request(["imageRef": .string(image), "availability_zone": "a:b"]).zone.target == "b")

@@ -67,6 +67,7 @@ import WebAPI
             #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": .string(key)]]).status == 409)
             #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "new"]]).status == 400)
             #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "bad", "public_key": "ssh-rsa nonsense"]]).status == 400)
+            #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "bad", "public_key": ""]], version: "2.2").status == 400)
             let generated = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "new"]], version: "2.1")
             #expect(generated.status == 200)
             #expect(generated.json["keypair"]?["private_key"]?.stringValue?.hasPrefix("-----BEGIN OPENSSH PRIVATE KEY-----") == true)

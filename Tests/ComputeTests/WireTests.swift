@@ -38,6 +38,7 @@ import WebAPI
             { #expect(old[name] != nil, "\(name)") }
             #expect(old["fault"] == nil)
             #expect(old["accessIPv6"] == "::babe:dc0c:1602")
+            #expect(try await cloud.call("GET", "/v2.1/servers?limit=0").json["servers"] == [])
             for (version, isWhole) in [("2.74", false), ("2.75", true)] {
                 let changed = try await cloud.call("PUT", "/v2.1/servers/\(id)", ["server": ["name": "web"]], version: version)
                 #expect(changed.json["server"]?["name"] == "web")

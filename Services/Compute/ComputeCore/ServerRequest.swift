@@ -36,6 +36,15 @@ package struct ServerRequest: Sendable {
     /// A group, by id, and other hints that this cloud knows.
     package var groupID: String? { hints["group"]?.stringValue }
 
+    /// - Throws: 400 for an `accessIPv4` or `accessIPv6` that is no address of its version.
+    package static func checkAccessAddresses(_ server: JSONValue) throws {
+        for (name, version) in [("accessIPv4", IPAddress.Version.v4), ("accessIPv6", .v6)] {
+            if let text = server[name]?.stringValue, !text.isEmpty, IPAddress(text)?.version != version {
+                throw ResourceError.badRequest("Invalid input for field/attribute \(name). Value: \(text.prefix(64)). It is no IPv\(version.rawValue) address.")
+            }
+        }
+    }
+
     /// - Parameters:
     ///   - body: the validated body.
     ///   - networksRequired: whether the version wants `networks` named.
@@ -53,6 +62,7 @@ package struct ServerRequest: Sendable {
         configDrive = server["config_drive"]?.boolValue ?? false
         tags = (server["tags"]?.arrayValue ?? []).compactMap(\.stringValue).uniqued
         diskConfig = text("OS-DCF:diskConfig") ?? "MANUAL"
+        try ServerRequest.checkAccessAddresses(server)
         accessIPv4 = text("accessIPv4").flatMap { $0.isEmpty ? nil : $0 }
         // In the one form that RFC 5952 gives an address.
         accessIPv6 = text("accessIPv6").flatMap { $0.isEmpty ? nil : IPAddress($0)?.description ?? $0 }

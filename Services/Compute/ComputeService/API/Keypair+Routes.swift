@@ -104,7 +104,7 @@ struct KeypairRoutes: Sendable {
         var publicKey = (keypair["public_key"]?.stringValue ?? "").trimmedSpaces
         var privateKey: String?
         if publicKey.isEmpty {
-            guard !context.version(atLeast: 2, 92) else {
+            guard keypair["public_key"]?.stringValue == nil, !context.version(atLeast: 2, 92) else {
                 throw ResourceError.badRequest("Invalid input for field/attribute public_key. It must not be empty.")
             }
             (publicKey, privateKey) = generate(comment: "Generated-by-Wolke")

@@ -201,11 +201,7 @@ struct ServerRoutes: Sendable {
         let server = try await compute.authorizedServer(context)
         let body = context.body["server"] ?? [:]
         let now = compute.ambient.now
-        for (name, version) in [("accessIPv4", IPAddress.Version.v4), ("accessIPv6", .v6)] {
-            if let text = body[name]?.stringValue, !text.isEmpty, IPAddress(text)?.version != version {
-                throw ResourceError.badRequest("Invalid input for field/attribute \(name). Value: \(text). It is no IPv\(version.rawValue) address.")
-            }
-        }
+        try ServerRequest.checkAccessAddresses(body)
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
             _ = try ServerRecord.find(connection, server.id, lock: true)
