@@ -14,7 +14,7 @@ import urllib.request
 
 import yaml
 
-state = pathlib.Path(sys.argv[1])
+state = pathlib.Path(sys.argv[1]).resolve()
 cloud = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"]["wolke-admin"]
 auth = cloud["auth"]
 identity = auth["auth_url"].rstrip("/")
@@ -80,6 +80,7 @@ compute_versions, placement_versions = versions(compute), versions(placement)
 volume_versions = versions(volume.split("/v3")[0] + "/v3")
 image_id, second_image_id = second_image()
 work = state / "tempest"
+guest = state / "images" / "guest.qcow2"
 
 # Yes and no stand for themselves; the rest is text.
 settings = {
@@ -129,6 +130,7 @@ settings = {
         "manage_snapshot": False, "multi_backend": False, "consistency_group": False, "extend_attached_volume": False,
         "volume_revert": False, "volume_image_dep_tests": False, "api_extensions": ",".join(volume_aliases),
     },
+    "scenario": {"img_file": guest, "img_disk_format": "qcow2", "img_container_format": "bare"},
     "placement": {"min_microversion": placement_versions[0], "max_microversion": placement_versions[1]},
     "validation": {
         "connect_method": "floating", "image_ssh_user": "root", "image_alt_ssh_user": "root", "ping_timeout": 120,
