@@ -88,7 +88,7 @@ import WebAPI
             ]
             let statuses = [
                 action + "os-begin_detaching": "in-use", action + "os-roll_detaching": "detaching",
-                action + "os-unreserve": "reserved", action + "os-detach": "in-use",
+                action + "os-unreserve": "attaching", action + "os-detach": "in-use",
             ]
             let findings = try await sweep.with(
                 parameters: [
