@@ -29,6 +29,15 @@ import Workflow
         return try #require(answer["volume"]?["id"]?.stringValue, "\(answer.json)")
     }
 
+    /// A workflow that is not in this list has no checks: add them.
+    @Test func everyWorkflowIsDisturbed() async throws {
+        try await VolumeFixture.with { cloud in
+            #expect(Set(cloud.workflows.definitions.map(\.kind)) == [
+                "volume_create", "volume_extend", "volume_delete", "snapshot_create", "snapshot_delete",
+            ])
+        }
+    }
+
     @Test(arguments: ["blank", "image", "volume"]) func creating(_ source: String) async throws {
         try await VolumeFixture.with { cloud in
             var body: JSONObject = ["size": 1]

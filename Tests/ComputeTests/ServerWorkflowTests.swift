@@ -27,6 +27,15 @@ import Workflow
         }
     }
 
+    /// A workflow that is not in this list has no checks: add them, here or in `AttachTests`.
+    @Test func everyWorkflowIsDisturbed() async throws {
+        try await TestCloud.with { cloud in
+            #expect(Set(ComputeWorkflows.definitions(cloud.compute).map(\.kind)) == [
+                "server.create", "server.delete", "interface.attach", "interface.detach", "volume.attach", "volume.detach",
+            ])
+        }
+    }
+
     // MARK: create
 
     /// Runs every variant of `kind` on a create, then a delete.

@@ -16,7 +16,8 @@ final class History: @unchecked Sendable {
     /// By id, for each kind: `server`, `volume`, `port`, `floatingip`, `security_group`.
     private(set) var things: [String: [String: Thing]] = [:]
     /// What somebody has asked to delete; whoever looks for it meanwhile may find it or not.
-    var doomed: Set<String> = []
+    private(set) var doomed: Set<String> = []
+    private var deletions: [String: Int] = [:]
     private(set) var accepted = 0
     /// The policy action and resource of what must be in the audit.
     private(set) var audited: [(action: String, resource: String)] = []
@@ -24,6 +25,15 @@ final class History: @unchecked Sendable {
     func made(_ kind: String, _ thing: Thing) { things[kind, default: [:]][thing.id] = thing }
 
     func deleting(_ kind: String, _ id: String) { things[kind]?[id]?.deleteAccepted = true }
+
+    /// Somebody asks to delete `id`.
+    func ask(toDelete id: String) {
+        doomed.insert(id)
+        deletions[id, default: 0] += 1
+    }
+
+    /// Whether one has asked so far, and so nobody else can have deleted it.
+    func isAsked(once id: String) -> Bool { deletions[id] == 1 }
 
     func accept(_ action: String, _ resource: String) {
         accepted += 1

@@ -103,12 +103,6 @@ final class SimulatedBroker: @unchecked Sendable {
         for number in deliveries.keys.sorted() where deliveries[number]?.process === process { giveBack(number) }
     }
 
-    /// Everything that waits is gone, as when the broker's data is deleted.
-    func wipe() {
-        world.trace("broker wiped")
-        for name in queues.keys { queues[name]?.messages = [] }
-    }
-
     // MARK: questions
 
     func ask(_ name: String) -> Wait<Message> {

@@ -58,7 +58,7 @@ struct Story {
             repeating(ends, world.faults.clockInterval) {
                 let processes = world.allProcesses
                 let process = processes[world.random.below(processes.count)]
-                process.clockOffset = world.between(.seconds(-300), .seconds(300))
+                process.clockOffset = world.between(.seconds(-20), .seconds(20))
                 world.trace("clock of \(process.name) is off by \(process.clockOffset)")
                 world.count("clock jump")
             }

@@ -154,11 +154,10 @@ final class Workload: @unchecked Sendable {
 
     private func remove(_ kind: String) async throws {
         guard let id = pick(kind), let thing = history.things[kind]?[id] else { return }
-        let isFirst = history.doomed.insert(id).inserted
+        history.ask(toDelete: id)
         let answer = try await tenant.call(thing.service, "DELETE", "\(thing.path)/\(id)")
         guard answer.isAccepted else {
-            if answer.status == 404, isFirst { world.violation("I1: \(kind) \(id) was made and is not there to delete: \(answer.json)") }
-            if isFirst { history.doomed.remove(id) }
+            if answer.status == 404, history.isAsked(once: id) { world.violation("I1: \(kind) \(id) was made and is not there to delete: \(answer.json)") }
             return refused(answer, "delete \(kind)")
         }
         history.deleting(kind, id)
