@@ -31,7 +31,9 @@ package final class Database: Sendable {
     private struct State {
         var waiting: [Job] = []
         var head = 0
-        var idle = 0
+        /// Threads without work, the one that worked last at the end: it is woken first, because its session, and what
+        /// PostgreSQL keeps for it, is still warm.
+        var idle: [DispatchSemaphore] = []
         var threads = 0
         var closed = false
 
@@ -41,7 +43,10 @@ package final class Database: Sendable {
             guard head < waiting.count else { return nil }
             let job = waiting[head]
             head += 1
-            if head > 1024, head * 2 > waiting.count {
+            if head == waiting.count {
+                waiting.removeAll(keepingCapacity: true)
+                head = 0
+            } else if head > 1024, head * 2 > waiting.count {
                 waiting.removeFirst(head)
                 head = 0
             }
@@ -53,9 +58,7 @@ package final class Database: Sendable {
     private let inline: (any InlineSession)?
     private let random: any RandomSource
     private let announcements: Announcements
-    private let condition = NSCondition()
-    // Guarded by `condition`.
-    private nonisolated(unsafe) var state = State()
+    private let state = Mutex(State())
 
     package init(_ configuration: DatabaseConfiguration, random: any RandomSource = SystemRandom()) {
         self.configuration = configuration
@@ -74,10 +77,12 @@ package final class Database: Sendable {
 
     /// Ends the threads once the waiting work is done.
     package func close() {
-        condition.lock()
-        state.closed = true
-        condition.broadcast()
-        condition.unlock()
+        let idle = state.withLock { state in
+            state.closed = true
+            defer { state.idle = [] }
+            return state.idle
+        }
+        for thread in idle { thread.signal() }
         announcements.close()
     }
 
@@ -176,15 +181,20 @@ package final class Database: Sendable {
     }
 
     private func enqueue(_ job: @escaping Job) -> Bool {
-        condition.lock()
-        defer { condition.unlock() }
-        guard !state.closed, state.count < configuration.waitingMax else { return false }
-        state.waiting.append(job)
-        if state.idle == 0, state.threads < configuration.connectionsMax {
+        enum Outcome { case refused, start, wake(DispatchSemaphore), busy }
+        let outcome: Outcome = state.withLock { state in
+            guard !state.closed, state.count < configuration.waitingMax else { return .refused }
+            state.waiting.append(job)
+            if let thread = state.idle.popLast() { return .wake(thread) }
+            guard state.threads < configuration.connectionsMax else { return .busy }
             state.threads += 1
-            startThread()
-        } else {
-            condition.signal()
+            return .start
+        }
+        switch outcome {
+        case .refused: return false
+        case .start: startThread()
+        case .wake(let thread): thread.signal()
+        case .busy: break
         }
         return true
     }
@@ -192,7 +202,8 @@ package final class Database: Sendable {
     private func startThread() {
         let thread = Thread { [self] in
             let connection = Connection(configuration: configuration)
-            while let job = next() { job(connection) }
+            let wake = DispatchSemaphore(value: 0)
+            while let job = next(wake) { job(connection) }
             connection.close()
         }
         thread.name = "postgresql"
@@ -200,15 +211,17 @@ package final class Database: Sendable {
         thread.start()
     }
 
-    private func next() -> Job? {
-        condition.lock()
-        defer { condition.unlock() }
+    /// The next work for the thread that waits on `wake`; nil when there will be none.
+    private func next(_ wake: DispatchSemaphore) -> Job? {
         while true {
-            if let job = state.pop() { return job }
-            if state.closed { return nil }
-            state.idle += 1
-            condition.wait()
-            state.idle -= 1
+            let (job, closed): (Job?, Bool) = state.withLock { state in
+                if let job = state.pop() { return (job, false) }
+                if !state.closed { state.idle.append(wake) }
+                return (nil, state.closed)
+            }
+            if let job { return job }
+            if closed { return nil }
+            wake.wait()
         }
     }
 
