@@ -19,10 +19,10 @@ help: ## what you can do here
 	@echo "  HOSTS=N                hypervisor hosts: this machine and N-1 simulated ones (default 1)"
 	@echo "  CONFIGURATION=debug    build faster, run slower"
 
-install:
+install: ## the Debian packages for building and running, and nothing else
 	@bash deploy/install build run image
 
-build: install
+build: install ## these and the executables (.build/$CONFIGURATION)
 	@echo "Building ($(CONFIGURATION))"
 	@swift build -c $(CONFIGURATION)
 
