@@ -5,6 +5,7 @@ import Kernel
 package enum UserKind {}
 package enum ProjectKind {}
 package enum DomainKind {}
+/// Ids of users, projects and domains; not to be mixed up.
 package typealias UserID = ID<UserKind>
 package typealias ProjectID = ID<ProjectKind>
 package typealias DomainID = ID<DomainKind>

@@ -84,8 +84,10 @@ package struct TokenSigner: Sendable {
         )
     }
 
+    /// The line that `TokenVerifier` needs.
     package var publicFile: String { "\(keyID) \(key.publicKey.rawRepresentation.base64EncodedString())\n" }
 
+    /// The token's text: `w1.KEY.BODY.SIGNATURE`.
     package func sign(_ payload: TokenPayload) throws -> String {
         let body = payload.json.encoded
         let signature = try key.signature(for: body)
@@ -124,6 +126,7 @@ package struct TokenVerifier: Sendable {
 
 /// base64url without padding (RFC 4648 §5).
 package enum Base64URL {
+    /// The text of these bytes.
     package static func encode(_ bytes: some Collection<UInt8>) -> String {
         let base64 = Data(bytes).base64EncodedData()
         return String(decoding: base64.compactMap { byte -> UInt8? in
@@ -136,6 +139,7 @@ package enum Base64URL {
         }, as: UTF8.self)
     }
 
+    /// The bytes; nil for what is no base64url.
     package static func decode(_ text: some StringProtocol) -> [UInt8]? {
         var base = text.utf8.map { byte -> UInt8 in
             switch byte {

@@ -14,6 +14,7 @@ package enum CloudCredentials: Sendable {
         case name(String, domain: Domain)
     }
 
+    /// A domain, by id or by name.
     package enum Domain: Sendable, Hashable {
         case id(String)
         case name(String)

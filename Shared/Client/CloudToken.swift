@@ -64,6 +64,7 @@ package struct CloudToken: Sendable {
 package protocol TokenCache: Sendable {
     /// The stored token; nil when there is none that can be read.
     func load() -> CloudToken?
+    /// Keeps the token; where that fails, it is not kept.
     func store(_ token: CloudToken)
     /// Called when a service has refused the stored token.
     func remove()

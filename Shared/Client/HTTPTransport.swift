@@ -22,6 +22,7 @@ package final class HTTPTransport: Sendable {
         }
     }
 
+    /// An answer, read to its end.
     package struct Incoming: Sendable {
         package let status: Int
         package let headers: [(String, String)]
@@ -34,6 +35,7 @@ package final class HTTPTransport: Sendable {
         }
     }
 
+    /// Sends one request and reads the answer.
     package typealias Exchange = @Sendable (Outgoing, _ timeout: Duration?) async throws -> Incoming
 
     struct TLSSettings: Hashable {

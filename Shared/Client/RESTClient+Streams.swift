@@ -89,10 +89,16 @@ extension RESTClient {
 
     // MARK: Short forms
 
+    /// The JSON of a GET.
+    ///
+    /// - Throws: `ResourceError` as `request`.
     package func get(_ service: CloudService, _ path: RESTPath, query: [(String, String)] = [], microversion: String? = nil) async throws -> JSONValue {
         try await request(service: service, method: .get, path: path, query: query, microversion: microversion).json
     }
 
+    /// The JSON of the answer to a POST.
+    ///
+    /// - Throws: `ResourceError` as `request`.
     @discardableResult
     package func post(
         _ service: CloudService, _ path: RESTPath, _ body: JSONValue, microversion: String? = nil, idempotencyKey: String? = nil
@@ -102,6 +108,9 @@ extension RESTClient {
         ).json
     }
 
+    /// The JSON of the answer to a PUT.
+    ///
+    /// - Throws: `ResourceError` as `request`.
     @discardableResult
     package func put(
         _ service: CloudService, _ path: RESTPath, _ body: JSONValue? = nil, microversion: String? = nil, idempotencyKey: String? = nil

@@ -3,6 +3,7 @@ import JSON
 import Kernel
 import NIOCore
 
+/// The methods of the services' APIs.
 package enum RESTMethod: String, Sendable {
     case get = "GET"
     case head = "HEAD"

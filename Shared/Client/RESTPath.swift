@@ -12,6 +12,7 @@ package struct RESTPath: Sendable, Hashable, ExpressibleByStringInterpolation, C
     /// A path that already is encoded.
     package init(encoded: String) { description = encoded }
 
+    /// Encodes what is interpolated.
     package struct StringInterpolation: StringInterpolationProtocol {
         var text = ""
 
@@ -27,6 +28,7 @@ package struct RESTPath: Sendable, Hashable, ExpressibleByStringInterpolation, C
         package mutating func appendInterpolation(path: RESTPath) { text += path.description }
     }
 
+    /// The second path below the first.
     package static func + (left: RESTPath, right: RESTPath) -> RESTPath {
         RESTPath(encoded: left.description + right.description)
     }

@@ -9,6 +9,7 @@ package struct RESTHeaders: Sendable {
 
     init(_ fields: [(name: String, value: String)]) { self.fields = fields }
 
+    /// The first value of that name.
     package subscript(_ name: String) -> String? {
         let name = name.lowercased()
         return fields.first { $0.name.lowercased() == name }?.value

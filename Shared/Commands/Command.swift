@@ -24,6 +24,7 @@ package struct CommandError: Error, Sendable, CustomStringConvertible {
 /// One run of a tool: an argument vector, never a shell; bounded output; nothing of our own environment. Blocks its
 /// thread until the tool has ended.
 package final class Command: Sendable {
+    /// How a run ended.
     package struct Outcome: Sendable {
         /// Nil when a signal ended it, or the deadline did.
         package let status: Int?

@@ -26,6 +26,7 @@ package struct DatabaseConfiguration: Sendable {
 /// Work is given as a synchronous body that runs on the session's thread: no suspension, and so no call to another
 /// service, can happen while a transaction is open.
 package final class Database: Sendable {
+    /// Work for a session, on its thread.
     package typealias Job = @Sendable (Connection) -> Void
 
     private struct State {
@@ -281,7 +282,9 @@ package final class Database: Sendable {
 
 /// A session that runs bodies on the caller's own thread, one at a time.
 package protocol InlineSession: Sendable {
+    /// Runs `body` on the calling thread.
     func run<Value: Sendable>(_ body: @Sendable (Connection) throws -> Value) async throws -> Value
+    /// As `Database.notifications`.
     func notifications(_ channels: [String], advisoryLock: Int?) -> AsyncStream<Notification>
 }
 
@@ -290,5 +293,6 @@ package final class Flag: Sendable {
     private let value = Atomic<Bool>(false)
     package init() {}
     package var isSet: Bool { value.load(ordering: .acquiring) }
+    /// Sets it for good.
     package func set() { value.store(true, ordering: .releasing) }
 }

@@ -19,6 +19,7 @@ package final class Rows: RandomAccessCollection {
     package var endIndex: Int { Int(PQntuples(result)) }
     package subscript(position: Int) -> Row { Row(rows: self, index: Int32(position)) }
 
+    /// Columns of every row.
     package var columnCount: Int { Int(PQnfields(result)) }
 
     /// Rows that an INSERT, UPDATE or DELETE touched.
@@ -63,30 +64,46 @@ package struct Row {
         return try required(name, parse(text))
     }
 
+    /// The cell as text.
     package func string(_ name: String) throws -> String { try required(name, optionalString(name)) }
+    /// The cell as a whole number; nil for NULL.
     package func optionalInt(_ name: String) throws -> Int? { try parsed(name) { Int($0) } }
+    /// The cell as a whole number.
     package func int(_ name: String) throws -> Int { try required(name, optionalInt(name)) }
+    /// The cell as a floating-point number; nil for NULL.
     package func optionalDouble(_ name: String) throws -> Double? { try parsed(name) { Double($0) } }
+    /// The cell as a floating-point number.
     package func double(_ name: String) throws -> Double { try required(name, optionalDouble(name)) }
+    /// The cell as a boolean; nil for NULL.
     package func optionalBool(_ name: String) throws -> Bool? { try parsed(name) { $0 == "t" } }
+    /// The cell as a boolean.
     package func bool(_ name: String) throws -> Bool { try required(name, optionalBool(name)) }
+    /// The cell as a time; nil for NULL.
     package func optionalTimestamp(_ name: String) throws -> Timestamp? { try parsed(name) { Timestamp($0) } }
+    /// The cell as a time (`timestamptz`).
     package func timestamp(_ name: String) throws -> Timestamp { try required(name, optionalTimestamp(name)) }
+    /// The cell as a UUID; nil for NULL.
     package func optionalUUID(_ name: String) throws -> UUID128? { try parsed(name) { UUID128($0) } }
+    /// The cell as a UUID.
     package func uuid(_ name: String) throws -> UUID128 { try required(name, optionalUUID(name)) }
+    /// The cell as a typed id; nil for NULL.
     package func optionalID<Subject>(_ name: String, _ type: Subject.Type = Subject.self) throws -> ID<Subject>? {
         try optionalString(name).map { ID($0) }
     }
+    /// The cell as a typed id.
     package func id<Subject>(_ name: String, _ type: Subject.Type = Subject.self) throws -> ID<Subject> {
         ID(try string(name))
     }
+    /// The cell as JSON, at most 128 levels deep; nil for NULL.
     package func optionalJSON(_ name: String) throws -> JSONValue? {
         guard let text = try optionalString(name) else { return nil }
         do { return try JSONValue.parse(text.utf8, depthMax: 128) } catch {
             throw ResourceError.internalError("column \(name) is no JSON: \(error)")
         }
     }
+    /// The cell as JSON.
     package func json(_ name: String) throws -> JSONValue { try required(name, optionalJSON(name)) }
+    /// The cell as a JSON object.
     package func object(_ name: String) throws -> JSONObject { try required(name, optionalJSON(name)?.objectValue) }
 
     /// A JSON array of strings (`json_agg` of text), or `[]` for NULL.

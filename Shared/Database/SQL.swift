@@ -17,6 +17,7 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
     package init(stringInterpolation: StringInterpolation) { parts = stringInterpolation.parts }
     package init() {}
 
+    /// Makes every interpolated value a bind value.
     package struct StringInterpolation: StringInterpolationProtocol {
         fileprivate var parts: [Part] = []
 
@@ -28,9 +29,13 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
             if !literal.isEmpty { parts.append(.text(literal)) }
         }
 
+        /// A bind value.
         package mutating func appendInterpolation(_ value: some SQLBindable) { parts.append(.bind(value.sqlText)) }
+        /// A bind value; nil is NULL.
         package mutating func appendInterpolation(_ value: (some SQLBindable)?) { parts.append(.bind(value?.sqlText)) }
+        /// A fragment with its own binds.
         package mutating func appendInterpolation(_ fragment: SQL) { parts.append(contentsOf: fragment.parts) }
+        /// Trusted text, as it is: never what a client sent.
         package mutating func appendInterpolation(raw text: String) { parts.append(.text(text)) }
     }
 
@@ -44,6 +49,7 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
         return result
     }
 
+    /// Both, one after the other, with nothing between.
     package static func + (left: SQL, right: SQL) -> SQL {
         var result = left
         result.parts.append(contentsOf: right.parts)

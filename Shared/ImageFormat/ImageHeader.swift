@@ -10,6 +10,7 @@ package struct ImageRefusal: Error, Sendable, Hashable, CustomStringConvertible 
 /// A disk image can name other files (backing files, external data files, extents) that a tool would then open with
 /// the rights of a host. Such images are refused, and so is data that is not what the image is declared to be.
 package struct ImageHeader: Sendable, Hashable {
+    /// What the first bytes say that the data is; `raw` when they say nothing.
     package enum Content: String, Sendable, Hashable, CaseIterable {
         case raw, qcow2, vmdk, vdi, vhd, vhdx, qed, iso, luks
     }

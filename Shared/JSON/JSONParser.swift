@@ -21,6 +21,7 @@ extension JSONValue {
         return try parser.document()
     }
 
+    /// As `parse(_:depthMax:)`, of text.
     package static func parse(_ text: String) throws(JSONParseError) -> JSONValue {
         try parse(text.utf8)
     }

@@ -65,10 +65,12 @@ package struct JSONObject: Sendable, Hashable, ExpressibleByDictionaryLiteral {
         for (name, value) in elements { self[name] = value }
     }
 
+    /// Names of the members, in their order.
     package var names: [String] { members.map(\.name) }
     package var count: Int { members.count }
     package var isEmpty: Bool { members.isEmpty }
 
+    /// The value of a member; a new one goes to the end, nil removes.
     package subscript(_ name: String) -> JSONValue? {
         get { index[name].map { members[$0].value } }
         set {

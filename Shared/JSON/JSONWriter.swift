@@ -12,6 +12,7 @@ package struct JSONWriter: Sendable {
         bytes.reserveCapacity(capacity)
     }
 
+    /// What was written so far, as text.
     package var string: String { String(decoding: bytes, as: UTF8.self) }
 
     private mutating func separate() {
@@ -21,6 +22,7 @@ package struct JSONWriter: Sendable {
 
     // MARK: structure
 
+    /// An object; `body` writes its members.
     package mutating func object(_ body: (inout JSONWriter) throws -> Void) rethrows {
         separate()
         bytes.append(UInt8(ascii: "{"))
@@ -30,6 +32,7 @@ package struct JSONWriter: Sendable {
         needsComma = true
     }
 
+    /// An array; `body` writes its elements.
     package mutating func array(_ body: (inout JSONWriter) throws -> Void) rethrows {
         separate()
         bytes.append(UInt8(ascii: "["))
@@ -47,11 +50,13 @@ package struct JSONWriter: Sendable {
         needsComma = false
     }
 
+    /// A member that is an object.
     package mutating func objectField(_ name: String, _ body: (inout JSONWriter) throws -> Void) rethrows {
         self.name(name)
         try object(body)
     }
 
+    /// A member that is an array.
     package mutating func arrayField(_ name: String, _ body: (inout JSONWriter) throws -> Void) rethrows {
         self.name(name)
         try array(body)
@@ -59,11 +64,13 @@ package struct JSONWriter: Sendable {
 
     // MARK: values
 
+    /// `null`.
     package mutating func null() {
         separate()
         bytes.append(contentsOf: StaticBytes.null)
     }
 
+    /// A value, as an element or after `name`; nil becomes null. The other types are alike.
     package mutating func value(_ value: Bool) {
         separate()
         bytes.append(contentsOf: value ? StaticBytes.true : StaticBytes.false)
@@ -117,6 +124,7 @@ package struct JSONWriter: Sendable {
 
     // MARK: members
 
+    /// A member with its value; nil becomes null. The other types are alike.
     package mutating func field(_ name: String, _ value: String) {
         self.name(name)
         self.value(value)
@@ -144,6 +152,7 @@ package struct JSONWriter: Sendable {
     package mutating func field(_ name: String, _ values: [String]) {
         arrayField(name) { for value in values { $0.value(value) } }
     }
+    /// A member whose value already is JSON.
     package mutating func rawField(_ name: String, _ json: some Sequence<UInt8>) {
         self.name(name)
         raw(json)

@@ -2,6 +2,7 @@ import Synchronization
 
 /// Where randomness comes from: the operating system, or a seed in tests and simulation.
 package protocol RandomSource: Sendable {
+    /// 64 uniform bits.
     func next() -> UInt64
 }
 
@@ -39,6 +40,7 @@ extension RandomSource {
         return Int((next().multipliedFullWidth(by: UInt64(bound))).high)
     }
 
+    /// `count` uniform bytes.
     package func bytes(_ count: Int) -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(count)
@@ -67,9 +69,12 @@ package struct Ambient: Sendable {
         self.random = random
     }
 
+    /// Wall time.
     package var now: Timestamp { time.now() }
 
+    /// A version 4 UUID.
     package func newUUID() -> UUID128 { random.uuid() }
+    /// A typed id of a version 4 UUID.
     package func newID<Subject>(_ type: Subject.Type = Subject.self) -> ID<Subject> { ID(random.uuid()) }
 
     /// A random text of `length` characters from `a–z` and `0–9`, for generated passwords and secrets.

@@ -1,5 +1,6 @@
 /// An IPv4 or IPv6 address.
 package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertible {
+    /// IPv4 or IPv6.
     package enum Version: Int, Sendable {
         case v4 = 4
         case v6 = 6
@@ -150,10 +151,12 @@ package struct IPNetwork: Hashable, Sendable, CustomStringConvertible {
     /// `255.255.255.0` for a /24; IPv4 only.
     package var netmask: IPAddress { IPAddress(version: version, value: IPNetwork.mask(prefixLength, version)) }
 
+    /// Whether the address lies in the network.
     package func contains(_ address: IPAddress) -> Bool {
         address.version == version && address.value & IPNetwork.mask(prefixLength, version) == network.value
     }
 
+    /// Whether the two have an address in common.
     package func overlaps(_ other: IPNetwork) -> Bool {
         prefixLength <= other.prefixLength ? contains(other.network) : other.contains(network)
     }

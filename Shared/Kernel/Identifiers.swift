@@ -57,10 +57,12 @@ package struct UUID128: Hashable, Sendable, Comparable, CustomStringConvertible 
 
 /// Hexadecimal digits, lower case.
 package enum Hexadecimal {
+    /// The ASCII digit of a number below 16.
     package static func digit(_ nibble: UInt8) -> UInt8 {
         nibble < 10 ? UInt8(ascii: "0") + nibble : UInt8(ascii: "a") + nibble - 10
     }
 
+    /// The number of an ASCII digit, upper or lower case; nil for another character.
     package static func value(of byte: UInt8) -> UInt8? {
         switch byte {
         case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
@@ -70,6 +72,7 @@ package enum Hexadecimal {
         }
     }
 
+    /// Two digits for each byte.
     package static func encode(_ bytes: some Sequence<UInt8>) -> String {
         var text = ""
         for byte in bytes {

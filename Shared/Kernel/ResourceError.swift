@@ -54,21 +54,27 @@ package struct ResourceError: Error, Sendable {
         }
     }
 
+    /// 400, for the caller to read.
     package static func badRequest(_ message: String, type: String? = nil) -> ResourceError {
         ResourceError(.badRequest, message, type: type)
     }
+    /// 404, for the caller to read.
     package static func notFound(_ message: String, type: String? = nil) -> ResourceError {
         ResourceError(.notFound, message, type: type)
     }
+    /// 409, for the caller to read.
     package static func conflict(_ message: String, type: String? = nil) -> ResourceError {
         ResourceError(.conflict, message, type: type)
     }
+    /// 403, for the caller to read.
     package static func forbidden(_ message: String, type: String? = nil) -> ResourceError {
         ResourceError(.forbidden, message, type: type)
     }
+    /// 500; `context` goes to the log only.
     package static func internalError(_ context: String) -> ResourceError {
         ResourceError(.internalError, "An unexpected error occurred; the request id identifies it.", context: context)
     }
+    /// 503, to be tried again after a second; `context` goes to the log only.
     package static func unavailable(_ context: String) -> ResourceError {
         ResourceError(
             .unavailable, "The service is temporarily unable to answer; try again.", context: context, retryAfter: 1)

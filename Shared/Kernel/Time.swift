@@ -7,14 +7,17 @@ package struct Timestamp: Hashable, Sendable, Comparable {
     package init(microseconds: Int64) { self.microseconds = microseconds }
     package init(seconds: Int64) { self.microseconds = seconds * 1_000_000 }
 
+    /// Whole seconds since 1970, rounded down.
     package var seconds: Int64 { microseconds.flooredDivision(by: 1_000_000) }
 
     package static func < (left: Timestamp, right: Timestamp) -> Bool { left.microseconds < right.microseconds }
 
+    /// The time that much later.
     package static func + (left: Timestamp, right: Duration) -> Timestamp {
         Timestamp(microseconds: left.microseconds + right.microseconds)
     }
 
+    /// From `right` to `left`.
     package static func - (left: Timestamp, right: Timestamp) -> Duration {
         .microseconds(left.microseconds - right.microseconds)
     }
@@ -130,6 +133,7 @@ private struct DigitScanner {
 
 /// Days since 1970-01-01 in the proleptic Gregorian calendar.
 package enum CivilDate {
+    /// The number of a day.
     package static func toDays(year: Int, month: Int, day: Int) -> Int64 {
         let shifted = month <= 2 ? year - 1 : year
         let era = (shifted >= 0 ? shifted : shifted - 399) / 400
@@ -139,6 +143,7 @@ package enum CivilDate {
         return Int64(era * 146_097 + dayOfEra - 719_468)
     }
 
+    /// The day of a number.
     package static func fromDays(_ days: Int64) -> (year: Int, month: Int, day: Int) {
         let shifted = Int(days) + 719_468
         let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
@@ -152,6 +157,7 @@ package enum CivilDate {
 }
 
 extension Int64 {
+    /// Division that rounds towards negative infinity.
     package func flooredDivision(by divisor: Int64) -> Int64 {
         let quotient = self / divisor
         return (self % divisor != 0 && (self < 0) != (divisor < 0)) ? quotient - 1 : quotient

@@ -3,6 +3,7 @@ import Logging
 
 /// A fixed number of threads for calls that block; the cooperative pool never runs one.
 package final class WorkerThreads: Sendable {
+    /// Work for one of the threads; it may block.
     package typealias Job = @Sendable () -> Void
 
     private let condition = NSCondition()

@@ -74,6 +74,7 @@ package protocol MessageBus: Sendable {
 }
 
 extension MessageBus {
+    /// As `consume(queue:options:handler:)` with the default options.
     package func consume(
         queue: String, handler: @escaping @Sendable (Message) async throws -> Void
     ) async throws {

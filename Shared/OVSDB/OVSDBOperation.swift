@@ -3,6 +3,7 @@ import Kernel
 
 /// A clause of a `where` (RFC 7047 §5.1); all clauses of a list must hold.
 package struct OVSDBCondition: Hashable, Sendable {
+    /// How the column is compared.
     package enum Function: String, Sendable {
         case equal = "=="
         case notEqual = "!="
@@ -22,6 +23,7 @@ package struct OVSDBCondition: Hashable, Sendable {
         self.value = value
     }
 
+    /// The row with this UUID.
     package static func uuid(_ uuid: UUID128) -> OVSDBCondition { OVSDBCondition("_uuid", .equal, OVSDBValue(uuid)) }
 
     /// The row that this transaction inserts under `name`.
@@ -29,6 +31,7 @@ package struct OVSDBCondition: Hashable, Sendable {
         OVSDBCondition("_uuid", .equal, .set([.namedUUID(name)]))
     }
 
+    /// Rows whose column has just this value.
     package static func equal(_ column: String, _ value: OVSDBValue) -> OVSDBCondition {
         OVSDBCondition(column, .equal, value)
     }
@@ -52,6 +55,7 @@ package struct OVSDBMutation: Hashable, Sendable {
         OVSDBMutation(column: column, mutator: "delete", value: value)
     }
 
+    /// Adds `amount` to an integer column.
     package static func add(_ column: String, _ amount: Int) -> OVSDBMutation {
         OVSDBMutation(column: column, mutator: "+=", value: OVSDBValue(amount))
     }

@@ -10,6 +10,7 @@ package enum OVSDBColumnChange: Sendable, Hashable {
 
 /// How one row changed.
 package struct OVSDBRowChange: Sendable, Hashable {
+    /// What happened to the row.
     package enum Kind: Sendable, Hashable {
         case inserted(OVSDBRow)
         case modified([String: OVSDBColumnChange])

@@ -2,6 +2,7 @@ import JSON
 
 /// What the client must know of a database's schema to read differences: the shape of each column.
 package struct OVSDBSchema: Sendable {
+    /// How many values a column may have.
     package enum Shape: Sendable {
         /// At most one value: a difference is the new value.
         case single
@@ -36,9 +37,12 @@ package struct OVSDBSchema: Sendable {
         return .set
     }
 
+    /// Whether the database has the column.
     package func has(table: String, column: String) -> Bool { tables[table]?[column] != nil }
 
+    /// The shape of a column; `single` for one that is not there.
     package func shape(table: String, column: String) -> Shape { tables[table]?[column] ?? .single }
 
+    /// Whether the database has the table.
     package func hasTable(_ table: String) -> Bool { tables[table] != nil }
 }

@@ -159,6 +159,7 @@ package struct BackgroundLoop: Service {
 
     package init(_ body: @escaping @Sendable () async throws -> Void) { self.body = body }
 
+    /// Runs the loop until it ends or the process shuts down.
     package func run() async throws {
         try await cancelWhenGracefulShutdown { try await body() }
     }

@@ -56,21 +56,25 @@ package struct Settings: Sendable {
         }
     }
 
+    /// The whole number at `section.key`.
     package func integer(_ path: String) -> Int {
         guard case .integer(let number)? = value(path) else { preconditionFailure("setting \(path) is not an integer") }
         return number
     }
 
+    /// The boolean at `section.key`.
     package func boolean(_ path: String) -> Bool {
         guard case .boolean(let flag)? = value(path) else { preconditionFailure("setting \(path) is not a boolean") }
         return flag
     }
 
+    /// The duration at `section.key`.
     package func duration(_ path: String) -> Duration {
         guard case .duration(let duration)? = value(path) else { preconditionFailure("setting \(path) is not a duration") }
         return duration
     }
 
+    /// The texts at `section.key`.
     package func list(_ path: String) -> [String] {
         guard case .list(let list)? = value(path) else { preconditionFailure("setting \(path) is not a list") }
         return list

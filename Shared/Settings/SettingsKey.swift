@@ -44,6 +44,7 @@ package struct SettingsKey: Sendable, Hashable {
         self.documentation = documentation
     }
 
+    /// A text; nil: none unless given.
     package static func string(_ name: String, default fallback: String?, _ documentation: String) -> SettingsKey {
         SettingsKey(name, .string, default: fallback, documentation)
     }
@@ -51,11 +52,13 @@ package struct SettingsKey: Sendable, Hashable {
     package static func required(_ name: String, _ documentation: String) -> SettingsKey {
         SettingsKey(name, .string, default: nil, required: true, documentation)
     }
+    /// A whole number in `range`.
     package static func integer(
         _ name: String, default fallback: Int, in range: ClosedRange<Int> = 0...Int(Int32.max), _ documentation: String
     ) -> SettingsKey {
         SettingsKey(name, .integer(range), default: String(fallback), documentation)
     }
+    /// `true` or `false`.
     package static func boolean(_ name: String, default fallback: Bool, _ documentation: String) -> SettingsKey {
         SettingsKey(name, .boolean, default: String(fallback), documentation)
     }
@@ -63,14 +66,17 @@ package struct SettingsKey: Sendable, Hashable {
     package static func duration(_ name: String, default fallback: String, _ documentation: String) -> SettingsKey {
         SettingsKey(name, .duration, default: fallback, documentation)
     }
+    /// A sequence of texts in the file, separated by commas in the environment.
     package static func list(_ name: String, default fallback: [String], _ documentation: String) -> SettingsKey {
         SettingsKey(name, .list, default: fallback.joined(separator: ","), documentation)
     }
+    /// One of `words`.
     package static func choice(
         _ name: String, _ words: [String], default fallback: String, _ documentation: String
     ) -> SettingsKey {
         SettingsKey(name, .choice(words), default: fallback, documentation)
     }
+    /// A value that is never shown; `name_file` may name a file that holds it.
     package static func secret(_ name: String, required: Bool, _ documentation: String) -> SettingsKey {
         SettingsKey(name, .secret, default: nil, required: required, documentation)
     }
@@ -99,6 +105,7 @@ package struct SettingsSchema: Sendable {
         SettingsSchema([name: Section(keys: keys, isComplete: false)])
     }
 
+    /// The keys of both; a section is complete when it is in one of them.
     package static func + (left: SettingsSchema, right: SettingsSchema) -> SettingsSchema {
         var all = left
         for (name, section) in right.sections {

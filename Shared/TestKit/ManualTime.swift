@@ -9,6 +9,7 @@ package final class ManualTime: TimeSource {
         microseconds = Mutex(start.microseconds)
     }
 
+    /// Moves the clock.
     package func advance(by duration: Duration) { microseconds.withLock { $0 += duration.microseconds } }
 
     package func now() -> Timestamp { Timestamp(microseconds: microseconds.withLock { $0 }) }

@@ -56,6 +56,7 @@ package struct RouteSweep: Sendable {
         }
     }
 
+    /// One of the things that every service owes.
     package enum Duty: String, Sendable, CaseIterable {
         case everyIdIsReal, nothingWithoutAToken, nothingForOtherProjects, readersDoNotWrite
     }
@@ -93,6 +94,7 @@ package struct RouteSweep: Sendable {
         package var description: String { "\(route) → \(status) \(message.prefix(200))" }
     }
 
+    /// The route as findings and exceptions name it: `POST /servers/{id}/action os-start`.
     package static func name(_ route: Route) -> String {
         "\(route.method.rawValue) \(route.path)" + (route.bodyKey.map { " \($0)" } ?? "")
     }

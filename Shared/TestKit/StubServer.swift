@@ -4,6 +4,7 @@ import Synchronization
 
 /// An HTTP/1.1 server on plain sockets, for tests of clients: it answers what the test says, and breaks off where the test wants it to.
 package final class StubServer: Sendable {
+    /// A request as it arrived.
     package struct Request: Sendable {
         package let method: String
         /// Without the query, still percent-encoded.
@@ -22,6 +23,7 @@ package final class StubServer: Sendable {
         package var line: String { method + " " + path + (query.isEmpty ? "" : "?" + query) }
     }
 
+    /// What the server shall answer.
     package struct Answer: Sendable {
         var status = 200
         var headers: [(String, String)] = []
@@ -30,14 +32,17 @@ package final class StubServer: Sendable {
         var breaksAfter: Int?
         var isDropped = false
 
+        /// An answer with a JSON body.
         package static func json(_ status: Int, _ body: JSONValue, headers: [(String, String)] = []) -> Answer {
             Answer(status: status, headers: [("content-type", "application/json")] + headers, body: body.encoded)
         }
 
+        /// An answer with a body of another type.
         package static func bytes(_ status: Int, _ body: [UInt8], type: String = "application/octet-stream", headers: [(String, String)] = []) -> Answer {
             Answer(status: status, headers: [("content-type", type)] + headers, body: body)
         }
 
+        /// An answer without a body.
         package static func empty(_ status: Int, headers: [(String, String)] = []) -> Answer { Answer(status: status, headers: headers) }
 
         /// The connection is closed without an answer.

@@ -4,6 +4,7 @@ import Kernel
 
 /// Marker for workflow ids.
 package enum WorkflowKind {}
+/// The id of one workflow.
 package typealias WorkflowID = ID<WorkflowKind>
 
 /// What a step says when it returns.

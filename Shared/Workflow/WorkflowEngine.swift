@@ -53,6 +53,7 @@ package final class WorkflowEngine: Service {
 
     // MARK: running
 
+    /// Leases and runs what is ready until the task is cancelled.
     package func run() async throws {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await self.listen() }

@@ -1,6 +1,7 @@
 import JSON
 import Kernel
 
+/// Markers for the ids of Block Storage's resources.
 package enum VolumeKind {}
 package enum SnapshotKind {}
 package enum AttachmentKind {}
@@ -90,6 +91,7 @@ package struct Snapshot: Sendable, Hashable {
 
 /// A disk as a driver keeps it: everything that it has to know.
 package struct StoredObject: Sendable, Hashable {
+    /// What the disk belongs to.
     package enum Kind: String, Sendable {
         case volume, snapshot
     }

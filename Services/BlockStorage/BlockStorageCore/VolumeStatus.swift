@@ -14,6 +14,7 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
         case delete, extend, snapshot, clone, attach, reserve, retype, setBootable, setReadOnly
     }
 
+    /// The static table: an action is possible from these states and no others.
     package static let allowed: [(action: Action, from: Set<VolumeStatus>)] = [
         // A volume that is still being made can be given up.
         (.delete, [.creating, .downloading, .available, .error, .errorDeleting, .errorExtending]),
@@ -27,6 +28,7 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
         (.setReadOnly, [.available]),
     ]
 
+    /// Whether `action` is possible from this state.
     package func allows(_ action: Action) -> Bool {
         VolumeStatus.allowed.first { $0.action == action }?.from.contains(self) ?? false
     }

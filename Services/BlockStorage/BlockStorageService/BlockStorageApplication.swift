@@ -35,8 +35,10 @@ package struct BlockStorageApplication: Sendable {
 
     package init(_ process: ServiceProcess) { self.process = process }
 
+    /// The keys of the section `block_storage`.
     package static let settingsKeys = BlockStorageSettings.keys
 
+    /// Runs until the process is told to stop.
     package func run() async throws {
         let process = process
         let settings = BlockStorageSettings(process.settings)
@@ -107,6 +109,7 @@ package struct ServiceHeartbeat: Sendable {
         }
     }
 
+    /// Writes the service's sign of life once, with the driver's capacity.
     package func beat() async throws {
         let capacity = try await driver.capacity()
         let now = ambient.now

@@ -3,6 +3,7 @@ import Settings
 
 /// What the operator decides.
 package struct BlockStorageSettings: Sendable {
+    /// Default limits of a project; -1 means none.
     package struct Quotas: Sendable {
         package var volumes = 10
         package var gigabytes = 1000
@@ -32,6 +33,7 @@ package struct BlockStorageSettings: Sendable {
         format = DiskFormat(rawValue: settings.string("block_storage.format")) ?? .raw
     }
 
+    /// All keys of the section `block_storage`.
     package static let keys: [SettingsKey] = [
         .string("directory", default: "/var/lib/wolke/volumes", "Directory of the volumes; replicas and compute hosts share it."),
         .choice("format", DiskFormat.allCases.map(\.rawValue), default: "raw", "How new volumes are stored."),

@@ -8,6 +8,7 @@ package protocol VolumeDriver: Sendable {
     /// `file`
     var name: String { get }
 
+    /// The room of the whole backend.
     func capacity() async throws -> DriverCapacity
 
     /// Makes an empty disk; one that is there already is kept.

@@ -35,10 +35,12 @@ package struct SSHPublicKey: Sendable, Hashable {
 
 /// RFC 4251 strings and the private key format of OpenSSH.
 package enum SSHFormat {
+    /// A string of RFC 4251: its length, then its bytes.
     package static func string(_ bytes: some Collection<UInt8>) -> [UInt8] {
         number(UInt32(bytes.count)) + Array(bytes)
     }
 
+    /// A uint32 of RFC 4251: four bytes, the highest first.
     package static func number(_ value: UInt32) -> [UInt8] {
         [UInt8(value >> 24), UInt8(value >> 16 & 255), UInt8(value >> 8 & 255), UInt8(value & 255)]
     }

@@ -3,6 +3,7 @@ import Kernel
 
 /// A server as a client asks for it: the body of `POST /servers` after validation, in one form for all versions.
 package struct ServerRequest: Sendable {
+    /// What the request says about the server's networks.
     package enum Networks: Sendable, Hashable {
         /// Nothing was said (below 2.37) or `auto`: the one network that there is.
         case automatic(required: Bool)
@@ -227,7 +228,9 @@ package struct InterfaceRequest: Sendable, Hashable {
 
 /// One entry of `block_device_mapping_v2`.
 package struct DeviceRequest: Sendable, Hashable {
+    /// What the disk is made from.
     package enum Source: String, Sendable { case image, volume, snapshot, blank }
+    /// Where the disk is: with the server on its host, or a volume.
     package enum Destination: String, Sendable { case local, volume }
 
     package var source: Source

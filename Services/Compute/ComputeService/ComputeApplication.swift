@@ -67,6 +67,7 @@ package struct ComputeApplication {
 
 /// The service's workflows.
 package enum ComputeWorkflows {
+    /// Every kind of workflow that the service has.
     package static func definitions(_ compute: Compute) -> [WorkflowDefinition] {
         [
             ServerCreate(compute).definition, ServerDelete(compute).definition, InterfaceWorkflows(compute).attach,

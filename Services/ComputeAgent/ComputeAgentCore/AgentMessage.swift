@@ -40,6 +40,7 @@ package enum PlaneMessage: Sendable, Hashable {
 
 /// A server as the agent found or left it.
 package struct ObservedReport: Sendable, Hashable {
+    /// Whether the generation is in effect.
     package enum State: String, Sendable { case applied, failed }
 
     package var host: String

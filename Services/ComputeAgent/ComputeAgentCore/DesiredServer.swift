@@ -10,6 +10,7 @@ package enum DesiredPower: String, Sendable, Hashable, CaseIterable {
 
 /// A one-time act beside the level: done once per id, however often it arrives.
 package struct ServerOperation: Sendable, Hashable {
+    /// What is done.
     package enum Kind: String, Sendable, Hashable {
         case rebootSoft = "reboot-soft"
         case rebootHard = "reboot-hard"

@@ -3,6 +3,7 @@ import Kernel
 
 /// The `network_data.json` of a server's ports: links, networks and name servers as OpenStack defines them.
 package enum NetworkData {
+    /// The whole document for a server with these ports.
     package static func document(_ ports: [DesiredPort]) -> JSONObject {
         var links: [JSONValue] = []
         var networks: [JSONValue] = []

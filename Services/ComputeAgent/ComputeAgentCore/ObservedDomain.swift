@@ -20,11 +20,13 @@ package enum OffReason: String, Sendable, Hashable {
 
 /// A domain as libvirt shows it.
 package struct ObservedDomain: Sendable, Hashable {
+    /// A disk of the running guest.
     package struct Disk: Sendable, Hashable {
         package let target: String
         /// The volume's id for a volume.
         package let serial: String?
     }
+    /// A network interface of the running guest.
     package struct Interface: Sendable, Hashable {
         package let mac: MACAddress
         package let tap: String

@@ -155,6 +155,7 @@ package enum Reconciler {
 
 /// How often a server whose QEMU keeps dying is started again.
 package struct RestartLimiter: Sendable, Hashable {
+    /// Most restarts within `window`.
     package static let restartsMax = 5
     package static let window = Duration.seconds(600)
     private var restarts: [Timestamp] = []
@@ -172,15 +173,18 @@ package struct RestartLimiter: Sendable, Hashable {
 
 /// Growing pauses between attempts.
 package struct Backoff: Sendable, Hashable {
+    /// Longest pause.
     package static let pauseMax = Duration.seconds(30)
     private var failures = 0
 
     package init() {}
 
+    /// The pause before the next attempt: 0.5 s at first, then doubled up to `pauseMax`.
     package mutating func next() -> Duration {
         defer { failures += 1 }
         return min(.milliseconds(500) * (1 << min(failures, 6)), Backoff.pauseMax)
     }
 
+    /// The next failure counts as the first one.
     package mutating func reset() { failures = 0 }
 }

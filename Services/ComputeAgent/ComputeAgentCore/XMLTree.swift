@@ -6,6 +6,7 @@ package struct XMLTree: Sendable, Hashable {
     /// Character data directly inside the element.
     package var text: String
 
+    /// An attribute of an element; unescaped.
     package struct Attribute: Sendable, Hashable {
         package let name: String
         package let value: String
@@ -23,6 +24,7 @@ package struct XMLTree: Sendable, Hashable {
         self.text = text
     }
 
+    /// The value of an attribute; nil when there is none.
     package subscript(_ attribute: String) -> String? { attributes.first { $0.name == attribute }?.value }
 
     /// The first child of that name.
@@ -31,8 +33,10 @@ package struct XMLTree: Sendable, Hashable {
     /// Every child of that name.
     package func all(_ name: String) -> [XMLTree] { children.filter { $0.name == name } }
 
+    /// Adds an element after the last child.
     package mutating func append(_ child: XMLTree) { children.append(child) }
 
+    /// Gives an attribute its value, in place of an earlier one.
     package mutating func set(_ name: String, _ value: String) {
         attributes.removeAll { $0.name == name }
         attributes.append(Attribute(name: name, value: value))

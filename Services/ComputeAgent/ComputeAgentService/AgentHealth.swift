@@ -29,6 +29,7 @@ package struct AgentHealth: Sendable {
         }
     }
 
+    /// The answer to one request: 405 for what is not GET or HEAD, 404 for other paths.
     package func answer(_ request: SmallRequest) async -> SmallResponse {
         guard request.method == "GET" || request.method == "HEAD" else {
             return SmallResponse(status: 405, text: "only GET is answered here\n")

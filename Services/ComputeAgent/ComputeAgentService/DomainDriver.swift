@@ -69,21 +69,33 @@ package struct DomainDriver: Sendable {
 
     // MARK: power
 
+    /// Defines the domain, in place of an earlier definition.
+    ///
+    /// - Throws: `PermanentFailure` when libvirt refuses the definition, `LibvirtError`.
     package func define(_ server: DesiredServer) async throws {
         try await definitely { try await hypervisor.define(xml: xml(server).document.rendered) }
     }
 
+    /// Starts the defined domain.
+    ///
+    /// - Throws: `PermanentFailure` when libvirt refuses the definition, `LibvirtError`.
     package func start(_ serverID: String, paused: Bool) async throws {
         try await definitely { try await hypervisor.start(serverID, paused: paused) }
     }
 
+    /// Stops the guest's processors, keeping its memory.
     package func suspend(_ serverID: String) async throws { try await hypervisor.suspend(serverID) }
+    /// Lets a paused guest run on.
     package func resume(_ serverID: String) async throws { try await hypervisor.resume(serverID) }
+    /// Stops the guest with its memory on disk; the next start goes on from there.
     package func save(_ serverID: String) async throws { try await hypervisor.managedSave(serverID) }
+    /// Forgets the memory on disk: the next start boots.
     package func discardSave(_ serverID: String) async throws { try await hypervisor.discardManagedSave(serverID) }
+    /// Ends the guest at once; one that is not there is fine.
     package func destroy(_ serverID: String) async throws {
         do { try await hypervisor.destroy(serverID) } catch let error as LibvirtError where error.isNoDomain { return }
     }
+    /// Removes the definition.
     package func undefine(_ serverID: String) async throws { try await hypervisor.undefine(serverID) }
 
     /// Asks the guest to shut down; one that has not after the time allowed is stopped.
@@ -117,6 +129,9 @@ package struct DomainDriver: Sendable {
 
     // MARK: devices
 
+    /// Plugs a volume into the running guest.
+    ///
+    /// - Throws: 503 when the file of the volume is not there, `PermanentFailure`, `LibvirtError`.
     package func attachVolume(_ volume: DesiredVolume, to server: DesiredServer) async throws {
         if case .file(let path, _, _) = volume.connection, !Files.exists(path) {
             throw ResourceError.unavailable("volume \(volume.volumeID): \(path) is not there")
@@ -126,18 +141,23 @@ package struct DomainDriver: Sendable {
         }
     }
 
+    /// Plugs a port's interface into the running guest.
+    ///
+    /// - Throws: `PermanentFailure`, `LibvirtError`.
     package func attachPort(_ port: DesiredPort, to server: DesiredServer) async throws {
         try await definitely {
             try await hypervisor.attach(server.id, device: xml(server).interface(port).rendered, to: .live)
         }
     }
 
+    /// Asks the running guest for the disk at `target` (`vdb`) until it is gone.
     package func detachVolume(_ target: String, from serverID: String) async throws {
         try await detach(serverID, "disk \(target)") { devices in
             devices.all("disk").first { $0.child("target")?["dev"] == target }
         }
     }
 
+    /// Asks the running guest for the interface with this address until it is gone.
     package func detachPort(_ mac: MACAddress, from serverID: String) async throws {
         try await detach(serverID, "interface \(mac)") { devices in
             devices.all("interface").first { $0.child("mac")?["address"].flatMap { MACAddress($0) } == mac }

@@ -14,6 +14,7 @@ package enum Files {
         guard mkdir(path, mode) == 0 || errno == EEXIST else { throw FileError.last("mkdir", path) }
     }
 
+    /// Whether there is something at the path, of whatever kind.
     package static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
     /// Bytes of a file; nil when there is none.

@@ -13,6 +13,7 @@ package struct Links: Sendable {
         self.threads = threads
     }
 
+    /// Whether the machine has a network device of this name.
     package static func exists(_ name: String) -> Bool { if_nametoindex(name) != 0 }
 
     /// A tap that outlives whoever opens it, up and silent.

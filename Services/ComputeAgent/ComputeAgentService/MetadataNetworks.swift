@@ -39,6 +39,7 @@ package final class MetadataDirectory: Sendable {
         state.withLock { state in Set(state.servers.values.flatMap { $0.ports.map(\.networkID) }) }
     }
 
+    /// The server that has this address in this network.
     package func server(network: String, address: String) -> DesiredServer? {
         state.withLock { state in state.byAddress[network]?[address].flatMap { state.servers[$0] } }
     }

@@ -8,6 +8,7 @@ package struct RESTImageSource: ImageSource {
 
     package init(client: RESTClient) { self.client = client }
 
+    /// - Throws: `PermanentFailure` when there is no such image, it has no data, or it may not be read.
     package func download(
         _ imageID: String, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void
     ) async throws {

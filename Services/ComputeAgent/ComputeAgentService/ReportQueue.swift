@@ -27,6 +27,7 @@ package actor ReportQueue {
     /// Reports that wait.
     package var count: Int { reports.count }
 
+    /// Adds a report, in place of an older one about the same server that waits.
     package func put(_ report: ObservedReport) {
         // That something is unknown must not take the place of what is known about it.
         if report.unknown, reports[report.serverID] != nil { return }

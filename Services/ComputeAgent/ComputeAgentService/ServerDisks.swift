@@ -21,6 +21,7 @@ package struct ServerDisks: Sendable {
         try Files.makeDirectory(directory)
     }
 
+    /// Where the files of a server are.
     package func files(_ serverID: String) -> ServerFiles { ServerFiles(directory: "\(directory)/\(serverID)") }
 
     /// Fetches what `provision` will need from elsewhere.

@@ -101,6 +101,7 @@ package actor ServerFleet {
 
     // MARK: watching
 
+    /// Has everything compared with what is desired soon.
     package func requestAudit() { auditWanted.yield() }
 
     /// Follows libvirt's events until the task is cancelled.
@@ -203,6 +204,9 @@ package actor ServerFleet {
 
     // MARK: questions
 
+    /// The console's last `lines`; nil for all that is kept.
+    ///
+    /// - Throws: 404 when the server is not on this host.
     package func consoleLog(_ serverID: String, lines: Int?) async throws -> JSONValue {
         guard let worker = workers[serverID], await worker.current.desired != nil else {
             throw ResourceError.notFound("Server \(serverID) is not on this host.")
@@ -210,6 +214,9 @@ package actor ServerFleet {
         return ["output": .string(try await tools.disks.consoleLog(serverID, lines: lines))]
     }
 
+    /// The guest's figures in the form of Compute's API.
+    ///
+    /// - Throws: 404 when the server is not on this host, 409 when it does not run.
     package func diagnostics(_ serverID: String) async throws -> JSONValue {
         guard let desired = await workers[serverID]?.current.desired,
             let observed = try await tools.domains.observe(serverID)

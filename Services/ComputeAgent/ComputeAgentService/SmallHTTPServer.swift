@@ -10,6 +10,7 @@ package struct SmallRequest: Sendable {
     package let remoteAddress: String?
 }
 
+/// An answer, whole.
 package struct SmallResponse: Sendable {
     package var status: Int
     package var contentType: String
@@ -26,6 +27,7 @@ package struct SmallResponse: Sendable {
 
 /// HTTP/1.1 over a socket that somebody else has made.
 package enum SmallHTTPServer {
+    /// Answers one request.
     package typealias Handler = @Sendable (SmallRequest) async -> SmallResponse
 
     /// How long a connection may be silent.

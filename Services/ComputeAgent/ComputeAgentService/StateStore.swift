@@ -25,6 +25,7 @@ package struct StateStore: Sendable {
         try await threads.run { try Files.replace(path, with: content) }
     }
 
+    /// Forgets a server's record.
     package func remove(_ serverID: String) async throws {
         let path = path(serverID)
         try await threads.run { try Files.remove(path) }

@@ -58,6 +58,7 @@ package actor SwitchPorts {
         await interface(device)?["external_ids"]?["iface-id"] == interfaceID
     }
 
+    /// Whether the switch has the device, under whatever port.
     package func has(_ device: String) async -> Bool { await interface(device) != nil }
 
     /// Devices of ours on the switch.

@@ -23,12 +23,14 @@ import Kernel
 /// admin implies manager implies member implies reader. `url` stands for the same URL on all three interfaces.
 /// Assignments are to a `project` by name, to the `domain` "default", or to the `system`.
 package struct BootstrapPlan: Sendable {
+    /// What a role is given on.
     package enum Target: Sendable, Hashable {
         case project(String)
         case defaultDomain
         case system
     }
 
+    /// A user with the roles that it has at least.
     package struct User: Sendable {
         package let name: String
         package let password: Secret<String>
@@ -36,6 +38,7 @@ package struct BootstrapPlan: Sendable {
         package let assignments: [(target: Target, roles: [String])]
     }
 
+    /// A service of the catalog.
     package struct Service: Sendable {
         package let type: String
         package let name: String

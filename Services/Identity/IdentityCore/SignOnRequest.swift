@@ -15,6 +15,7 @@ package struct SignOnRequest: Sendable {
         case name(String, DomainReference)
     }
 
+    /// How who signs on is proved.
     package enum Method: Sendable {
         case password(user: Reference, password: Secret<String>)
         case token(Secret<String>)
@@ -31,6 +32,7 @@ package struct SignOnRequest: Sendable {
         }
     }
 
+    /// What the token shall give rights over.
     package enum ScopeRequest: Sendable, Hashable {
         /// No `scope` in the request: the user's default project if there is one.
         case implied

@@ -24,5 +24,6 @@ package struct ByteRange: Sendable, Hashable {
         return ByteRange(range: first..<min(size, last == Int.max ? last : last + 1))
     }
 
+    /// The range lies outside the data: 416.
     package struct Unsatisfiable: Error {}
 }

@@ -1,6 +1,7 @@
 import JSON
 import Kernel
 
+/// Marker for the ids of images.
 package enum ImageKind {}
 package typealias ImageID = ID<ImageKind>
 
@@ -71,6 +72,7 @@ package enum ImageStatus: String, Sendable, CaseIterable {
     /// Has data that only administrators may read.
     case deactivated
 
+    /// What happens to an image.
     package enum Event: String, Sendable, CaseIterable {
         case upload, stored, uploadFailed, deactivate, reactivate
     }
@@ -97,6 +99,7 @@ package enum ImageStatus: String, Sendable, CaseIterable {
     ]
 }
 
+/// Who sees an image.
 package enum ImageVisibility: String, Sendable, CaseIterable {
     /// Everybody's, in everybody's list.
     case `public`
@@ -107,10 +110,12 @@ package enum ImageVisibility: String, Sendable, CaseIterable {
     case `private`
 }
 
+/// What the data is, as OpenStack names it.
 package enum DiskFormat: String, Sendable, CaseIterable {
     case ami, ari, aki, vhd, vhdx, vmdk, raw, qcow2, vdi, iso
 }
 
+/// What is around the disk, as OpenStack names it.
 package enum ContainerFormat: String, Sendable, CaseIterable {
     case ami, ari, aki, bare, ovf, ova, docker, compressed
 

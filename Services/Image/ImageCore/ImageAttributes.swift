@@ -3,6 +3,7 @@ import Kernel
 
 /// The attributes that every image has: one declaration for create, update, filters and the published schema.
 package struct ImageAttribute: Sendable {
+    /// What a value may be.
     package enum Kind: Sendable {
         case text(max: Int)
         case nullableText(max: Int)
@@ -17,6 +18,7 @@ package struct ImageAttribute: Sendable {
         case anything
     }
 
+    /// Who may set it.
     package enum Writer: Sendable {
         case anyone
         /// An owner is set by administrators only.

@@ -6,6 +6,7 @@ package enum ImageFilter: Sendable, Hashable {
     case oneOf([String])
     case compared(Comparison, String)
 
+    /// The operators before the colon.
     package enum Comparison: String, Sendable, CaseIterable {
         case gt, gte, lt, lte, eq, neq
 

@@ -3,6 +3,7 @@ import Kernel
 
 /// A JSON patch in Image's dialect: paths of one member, operations add, replace and remove.
 package struct ImagePatch: Sendable {
+    /// The two forms, by media type.
     package enum Dialect: Sendable {
         /// `application/openstack-images-v2.0-json-patch`: `{"replace": "/name", "value": "x"}`
         case v2_0
@@ -20,10 +21,12 @@ package struct ImagePatch: Sendable {
         }
     }
 
+    /// What an operation does.
     package enum Verb: String, Sendable {
         case add, replace, remove
     }
 
+    /// One operation on one attribute or property; `value` is null for `remove`.
     package struct Operation: Sendable {
         package let verb: Verb
         package let name: String

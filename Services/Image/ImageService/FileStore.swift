@@ -38,6 +38,7 @@ package struct FileStore: Sendable {
         }
     }
 
+    /// The file with the data that was published under `id`.
     package func path(_ id: String) -> String { "\(directory)/\(id)" }
     func partialPath(_ id: String) -> String { "\(directory)/\(id).part" }
 

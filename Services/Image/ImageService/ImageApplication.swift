@@ -32,6 +32,7 @@ package struct ImageApplication: Sendable {
 
     package init(_ process: ServiceProcess) { self.process = process }
 
+    /// The keys of the section `image`.
     package static let settingsKeys: [SettingsKey] = [
         .string("directory", default: "/var/lib/wolke/images", "Directory of the image data; replicas share it."),
         .integer("size_limit_gb", default: 1024, in: 1...65_536, "Largest upload, in GiB."),
@@ -39,6 +40,7 @@ package struct ImageApplication: Sendable {
         .integer("quota_size_mb", default: 1 << 20, in: -1...Int(Int32.max), "MiB of image data that a project may keep; -1 means no limit."),
     ]
 
+    /// Runs until the process is told to stop.
     package func run() async throws {
         let settings = process.settings
         let files = try FileStore(directory: settings.string("image.directory"))

@@ -3,6 +3,7 @@ import Kernel
 
 /// How a decision came about: what each filter left over, and why.
 package struct Explanation: Sendable {
+    /// One filter: the hosts before and after it.
     package struct Step: Sendable, Hashable {
         package let filter: HostFilter
         package let before: Int
@@ -11,6 +12,7 @@ package struct Explanation: Sendable {
         package let reasons: [String: Int]
     }
 
+    /// Why one host was refused; for operators.
     package struct HostNote: Sendable {
         package let host: String
         package let filter: HostFilter
@@ -25,6 +27,7 @@ package struct Explanation: Sendable {
     /// Hosts that passed every filter.
     package let passed: Int
 
+    /// What would fit instead.
     package struct Nearest: Sendable {
         /// Amounts of which one host that passes all other filters has enough, at most what was asked; empty where no
         /// such host has something of everything.

@@ -49,7 +49,9 @@ package struct Fleet: Sendable {
         for place in hosts.indices { fillColumns(place) }
     }
 
+    /// The host's index in `hosts`, by its provider's id.
     package func place(of id: UUID128) -> Int? { places[id] }
+    /// The host's index in `hosts`, by its name.
     package func place(named name: String) -> Int? { names[name] }
 
     // MARK: changes

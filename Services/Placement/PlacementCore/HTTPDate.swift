@@ -5,6 +5,7 @@ package enum HTTPDate {
     private static let days = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]
     private static let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
+    /// The time as a header has it; whole seconds.
     package static func text(_ time: Timestamp) -> String {
         let day = time.seconds.flooredDivision(by: 86_400)
         let (year, month, date) = CivilDate.fromDays(day)

@@ -28,6 +28,7 @@ package struct ProviderQuery: Sendable {
         }
     }
 
+    /// A 400 with the code that Placement's clients know.
     package static func bad(_ message: String) -> ResourceError { .badRequest(message, type: "placement.query.bad_value") }
 
     /// The names in all traits that are asked for or excluded.
@@ -106,6 +107,7 @@ package struct ProviderQuery: Sendable {
         if negated { notMemberOf += ids } else { memberOf.append(ids) }
     }
 
+    /// - Throws: 400 when the text is no UUID.
     package mutating func set(inTree text: String) throws {
         guard let id = UUID128(text) else { throw ProviderQuery.bad("Expected 'in_tree' parameter to be a format of uuid. Got: \(text.prefix(100))") }
         inTree = id

@@ -3,6 +3,7 @@ import Kernel
 
 /// What is to be placed, and what it asks of its host.
 package struct SchedulingRequest: Sendable, Hashable {
+    /// How the members of a server group stand to each other.
     package enum GroupPolicy: String, Sendable {
         case affinity
         case antiAffinity = "anti-affinity"
@@ -10,6 +11,7 @@ package struct SchedulingRequest: Sendable, Hashable {
         case softAntiAffinity = "soft-anti-affinity"
     }
 
+    /// The server group, with the members that are there already.
     package struct Group: Sendable, Hashable {
         package var id: String
         package var policy: GroupPolicy

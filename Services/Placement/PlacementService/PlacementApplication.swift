@@ -22,6 +22,7 @@ package struct PlacementApplication {
         .integer("decisions", default: 32, in: 1...1000, "Scheduling requests handled at a time."),
     ]
 
+    /// Runs until the process is told to stop.
     package func run() async throws {
         guard process.arguments.isEmpty else {
             throw ResourceError.badRequest("unknown argument \"\(process.arguments[0])\"")

@@ -9,9 +9,12 @@ import Workflow
 
 /// The service's API, from its parts' declarations.
 package enum ComputeAPI {
+    /// The oldest microversion that is served.
     package static let minimum = Microversion(2, 1)
+    /// The newest microversion that is served.
     package static let maximum = Microversion(2, 96)
 
+    /// - Throws: 400 for a policy rule that cannot be read.
     package static func make(
         _ compute: Compute, publicURL: String, policyOverrides: [String: String] = [:],
         authenticator: any Authenticating, metrics: Metrics

@@ -16,6 +16,7 @@ package protocol SchedulerNeighbour: Sendable {
 package protocol NetworkNeighbour: Sendable {
     /// - Returns: the port's id.
     func createPort(_ port: JSONObject, operation: String) async throws -> String
+    /// Changes the members that are given.
     func updatePort(_ id: String, _ changes: JSONObject) async throws
     /// A port that is not there is fine.
     func deletePort(_ id: String) async throws
@@ -35,6 +36,7 @@ package protocol VolumeNeighbour: Sendable {
     func detach(attachment: String, project: String) async throws
 }
 
+/// Which volume goes to which server, as which device on which host; `operation` makes a repetition the same one.
 package struct VolumeAttachRequest: Sendable {
     package var volumeID: String
     package var serverID: String
@@ -44,6 +46,7 @@ package struct VolumeAttachRequest: Sendable {
     package var operation: String
 }
 
+/// What Block Storage says to a `VolumeAttachRequest`.
 package struct VolumeAttachAnswer: Sendable {
     package var attachmentID: String
     /// How the host reaches the volume, in the form of the agent's message.

@@ -15,6 +15,7 @@ package struct Silence: Sendable {
         self.ambient = ambient
     }
 
+    /// Whether the host is to be silent now.
     package func isSilent(_ host: String) -> Bool {
         guard let directory else { return false }
         var status = stat()

@@ -28,10 +28,12 @@ package actor SimulatedChassis {
         self.log = log
     }
 
+    /// The ports shall be up on `host`.
     package func bind(ports: [String], to host: String) {
         for port in ports { wishes[port] = Wish(host: host, written: false) }
     }
 
+    /// Nobody looks after these ports any more.
     package func release(ports: [String]) {
         for port in ports { wishes[port] = nil }
     }
@@ -46,7 +48,7 @@ package actor SimulatedChassis {
         for start in stride(from: 0, to: missing.count, by: 100) {
             var operations: [OVSDBOperation] = []
             for (number, host) in missing[start..<min(start + 100, missing.count)] {
-                // Never reached: an address of the block for documentation (RFC 6890).
+                // Never reached: an address of the block for benchmarks (RFC 2544).
                 let address = "198.18.\(number / 250).\(number % 250 + 1)"
                 operations.append(
                     .insert(
