@@ -19,6 +19,7 @@ package struct RESTExchange: Sendable {
     package let url: String
     /// Nil when no answer came.
     package let status: Int?
+    /// How long the exchange took.
     package let duration: Duration
     package let requestID: String?
 }

@@ -4,7 +4,9 @@ import Kernel
 package struct RetryPolicy: Sendable {
     /// Attempts in all.
     package var attemptsMax = 4
+    /// The pause after the first failure; each further one doubles it.
     package var pauseFirst: Duration = .milliseconds(100)
+    /// Longest pause, also where the service's `Retry-After` asks for more.
     package var pauseMax: Duration = .seconds(5)
 
     package init() {}

@@ -112,6 +112,7 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
 /// A network in CIDR form (RFC 4632); `network` has its host bits cleared.
 package struct IPNetwork: Hashable, Sendable, CustomStringConvertible {
     package let network: IPAddress
+    /// Bits that all addresses of the network share.
     package let prefixLength: Int
 
     package init(_ address: IPAddress, prefixLength: Int) {

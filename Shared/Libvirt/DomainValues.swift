@@ -82,6 +82,7 @@ package struct NodeInfo: Sendable, Hashable {
     package let memoryMiB: Int
     /// Logical processors.
     package let cpus: Int
+    /// The processor's clock, in MHz.
     package let mhz: Int
     package let numaNodes: Int
     package let sockets: Int

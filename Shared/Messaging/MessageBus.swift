@@ -10,6 +10,7 @@ package struct ConsumeOptions: Sendable {
     package var deliveriesMax: Int
     /// Wait before the first repetition after a failure; doubles with each further one.
     package var retryDelay: Duration
+    /// Longest delay before a message is delivered again.
     package var retryDelayMax: Duration
 
     package init(

@@ -23,9 +23,11 @@ package struct OVSDBConfiguration: Sendable {
     package var monitors: [OVSDBMonitor]
     /// A lock to ask for in each session; `OVSDBOperation.assertLock` makes transactions depend on it.
     package var lock: String?
+    /// How long a request may take.
     package var requestTimeout: Duration = .seconds(30)
     /// After this long without a word from the server it is asked for an echo; after twice as long it counts as gone.
     package var echoInterval: Duration = .seconds(5)
+    /// Longest pause between attempts to connect.
     package var reconnectDelayMax: Duration = .seconds(5)
 
     package init(

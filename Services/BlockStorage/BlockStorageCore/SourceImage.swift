@@ -10,6 +10,7 @@ package struct SourceImage: Sendable {
     package var containerFormat: String?
     /// GB.
     package var minDisk: Int
+    /// MiB.
     package var minRAM: Int
     /// Bytes of the data, and of the disk in it where that is known.
     package var size: Int

@@ -69,6 +69,7 @@ package struct Snapshot: Sendable, Hashable {
     package var volumeID: VolumeID
     package var projectID: String
     package var status: SnapshotStatus
+    /// GiB.
     package var size: Int
     package var format: DiskFormat
     package var metadata: JSONObject
@@ -111,6 +112,7 @@ package struct StoredObject: Sendable, Hashable {
 
     /// `volume-…`: unique among all disks of a driver.
     package var name: String { "\(kind.rawValue)-\(id)" }
+    /// The size in bytes.
     package var bytes: Int { size << 30 }
 }
 

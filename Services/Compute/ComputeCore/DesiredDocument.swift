@@ -28,6 +28,7 @@ package struct PortDescription: Sendable, Hashable {
     package var id: String
     package var networkID: String
     package var mac: String
+    /// Bytes.
     package var mtu: Int
     package var addresses: [PortAddress]
     package var tag: String?

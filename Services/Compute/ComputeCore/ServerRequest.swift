@@ -237,6 +237,7 @@ package struct DeviceRequest: Sendable, Hashable {
     package var destination: Destination
     package var uuid: String?
     package var bootIndex: Int?
+    /// GiB.
     package var size: Int?
     package var volumeType: String?
     package var deletesOnTermination: Bool

@@ -71,6 +71,7 @@ package struct DesiredPort: Sendable, Hashable {
     package let id: String
     package let networkID: String
     package let mac: MACAddress
+    /// Bytes.
     package let mtu: Int
     package let fixedIPs: [FixedIP]
     package let metadataPort: MetadataPort?

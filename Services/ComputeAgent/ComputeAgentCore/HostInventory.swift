@@ -10,6 +10,7 @@ package struct HostInventory: Sendable, Hashable {
     package var reservedMemoryMiB: Int
     package var reservedCPUs: Int
     package var reservedDiskGiB: Int
+    /// Promised amounts per real one.
     package var cpuRatio: Double
     package var memoryRatio: Double
     package var diskRatio: Double

@@ -22,12 +22,14 @@ package struct AgentSettings: Sendable {
     package var vncListen: String?
     package var heartbeatInterval: Duration
     package var auditInterval: Duration
+    /// After it a guest that does not shut down is stopped.
     package var shutdownTimeout: Duration
     package var imageLifetime: Duration
     package var parallelStarts: Int
     package var reservedCPUs: Int
     package var reservedMemoryMiB: Int
     package var reservedDiskGiB: Int
+    /// Promised amounts per real one.
     package var cpuRatio: Double
     package var memoryRatio: Double
     package var diskRatio: Double

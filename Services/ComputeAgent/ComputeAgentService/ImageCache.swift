@@ -27,6 +27,7 @@ package struct CachedImage: Sendable, Hashable {
     package let path: String
     /// `raw` or `qcow2`.
     package let format: String
+    /// Bytes of the disk inside.
     package let virtualSize: Int
 }
 

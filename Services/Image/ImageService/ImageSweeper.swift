@@ -9,6 +9,7 @@ package struct ImageSweeper: Sendable {
     let ambient: Ambient
     let log: Logger
 
+    /// Time between two rounds.
     package static let interval: Duration = .seconds(60)
 
     package init(database: Database, files: FileStore, ambient: Ambient, log: Logger) {

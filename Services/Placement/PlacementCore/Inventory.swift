@@ -1,10 +1,13 @@
 /// How much of a resource class a provider has and how it may be taken.
 package struct Inventory: Sendable, Hashable {
     package var total: Int
+    /// Of the total, what is not for consumers.
     package var reserved: Int
+    /// Least and most that one allocation may take, and the step between amounts.
     package var minUnit: Int
     package var maxUnit: Int
     package var stepSize: Int
+    /// How often what is not reserved may be promised.
     package var allocationRatio: Double
 
     package init(
