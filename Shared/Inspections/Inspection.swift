@@ -1,4 +1,5 @@
 import Database
+import Kernel
 
 /// One rule that must hold over the whole cloud, as a query for what breaks it.
 package struct Inspection: Sendable {
@@ -6,8 +7,9 @@ package struct Inspection: Sendable {
     package let invariant: String
     /// What should be so.
     package let rule: String
-    /// Selects `subject` (what it is about, stable between two looks) and `words` (what is wrong).
-    package let query: String
+    /// Selects `subject` (what it is about, stable between two looks) and `words` (what is wrong). `{now}` stands for
+    /// the time.
+    private let query: String
 
     init(_ invariant: String, _ rule: String, _ query: String) {
         self.invariant = invariant
@@ -18,8 +20,10 @@ package struct Inspection: Sendable {
     /// What breaks the rule now.
     ///
     /// - Parameter limit: at most so many.
-    package func findings(_ connection: Connection, limit: Int = 10_000) throws -> [Finding] {
-        try connection.query("\(raw: query) LIMIT \(limit)").map { row in
+    package func findings(_ connection: Connection, _ ambient: Ambient = Ambient(), limit: Int = 10_000) throws -> [Finding] {
+        let parts = query.split(separator: "{now}", omittingEmptySubsequences: false).map { "\(raw: String($0))" as SQL }
+        let statement = parts.dropFirst().reduce(parts[0]) { $0 + ambient.databaseNow + $1 }
+        return try connection.query("\(statement) LIMIT \(limit)").map { row in
             Finding(
                 invariant: invariant, rule: rule, subject: try row.string("subject"), words: try row.string("words"))
         }

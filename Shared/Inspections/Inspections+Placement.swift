@@ -21,7 +21,7 @@ extension Inspection {
                 'nothing') AS words
         FROM consumers c LEFT JOIN allocations a ON a.consumer_id = c.id
         LEFT JOIN resource_providers p ON p.id = a.resource_provider_id
-        WHERE c.scheduled AND c.created_at < now() - interval '30 seconds'
+        WHERE c.scheduled AND c.created_at < {now} - interval '30 seconds'
         AND NOT EXISTS (SELECT 1 FROM servers s WHERE s.id = c.id AND NOT s.deleted)
         AND c.id NOT IN (\(busy))
         GROUP BY c.id

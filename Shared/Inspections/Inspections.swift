@@ -13,14 +13,14 @@ extension Inspection {
             """
             SELECT id::text AS subject, service || ' has not touched ' || kind || ' of ' || subject_id || ' since ' ||
                 to_char(run_at, 'HH24:MI:SS') || ' (step ' || step || coalesce(': ' || last_error, '') || ')' AS words
-            FROM workflows WHERE finished_at IS NULL AND run_at < now() - interval '90 seconds'
+            FROM workflows WHERE finished_at IS NULL AND run_at < {now} - interval '90 seconds'
             """),
         Inspection(
             "I8", "work that asks for other work gets it",
             """
             SELECT i.subject_id || ' ' || i.kind AS subject, i.service || ' has not begun ' || i.kind || ' of ' ||
                 i.subject_id || ', asked for at ' || to_char(i.created_at, 'HH24:MI:SS') AS words
-            FROM intents i WHERE i.created_at < now() - interval '60 seconds'
+            FROM intents i WHERE i.created_at < {now} - interval '60 seconds'
             AND NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = i.subject_id AND w.finished_at IS NULL)
             """),
         Inspection(
@@ -28,7 +28,7 @@ extension Inspection {
             """
             SELECT id::text AS subject, 'a message of type ' || type || ' for the queue ' || queue ||
                 ' has been waiting since ' || to_char(created_at, 'HH24:MI:SS') AS words
-            FROM outbox WHERE created_at < now() - interval '60 seconds'
+            FROM outbox WHERE created_at < {now} - interval '60 seconds'
             """),
     ]
 
@@ -107,7 +107,7 @@ extension Inspection {
             SELECT s.id::text AS subject, 'server ' || s.id || ' is ' || s.vm_state || ' (' || s.task_state ||
                 ') and nothing works on it' AS words
             FROM servers s WHERE NOT s.deleted AND s.task_state IS NOT NULL AND s.id NOT IN (\(busy))
-            AND s.id NOT IN (SELECT subject_id FROM intents) AND s.updated_at < now() - interval '60 seconds'
+            AND s.id NOT IN (SELECT subject_id FROM intents) AND s.updated_at < {now} - interval '60 seconds'
             """),
     ]
 }

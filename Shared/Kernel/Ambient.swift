@@ -72,6 +72,12 @@ package struct Ambient: Sendable {
     /// Wall time.
     package var now: Timestamp { time.now() }
 
+    /// The end of a time-out, in nanoseconds of the monotonic clock; a wall clock that is set does not move it.
+    package func deadline(in duration: Duration) -> UInt64 {
+        let clock = time.monotonicNanoseconds()
+        return duration > .zero ? clock + UInt64(duration.microseconds) * 1000 : clock
+    }
+
     /// A version 4 UUID.
     package func newUUID() -> UUID128 { random.uuid() }
     /// A typed id of a version 4 UUID.

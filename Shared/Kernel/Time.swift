@@ -182,6 +182,12 @@ package protocol TimeSource: Sendable {
     func monotonicNanoseconds() -> UInt64
     /// Suspends for `duration`; throws `CancellationError` when the task is cancelled.
     func sleep(for duration: Duration) async throws
+    /// What stands for the database's clock in tests; nil where that clock itself counts.
+    func databaseNow() -> Timestamp?
+}
+
+extension TimeSource {
+    package func databaseNow() -> Timestamp? { nil }
 }
 
 /// The machine's clocks.

@@ -12,11 +12,11 @@ package enum Outbox {
     /// Adds a message to the transaction: it is sent if and only if that commits.
     ///
     /// - Throws: `DatabaseError`.
-    package static func add(_ connection: Connection, _ message: Message, to queue: String, at now: Timestamp) throws {
+    package static func add(_ connection: Connection, _ message: Message, to queue: String, ambient: Ambient) throws {
         try connection.query(
             """
             INSERT INTO outbox (message_id, queue, type, body, request_id, created_at)
-            VALUES (\(message.id), \(queue), \(message.type), \(message.body), \(message.requestID), \(now))
+            VALUES (\(message.id), \(queue), \(message.type), \(message.body), \(message.requestID), \(ambient.databaseNow))
             """)
         connection.announce(channel, everywhere: false)
     }
@@ -111,18 +111,16 @@ package struct OutboxRelay: Sendable {
     }
 
     private func lease(olderThan age: Duration) async throws -> [OutboxRow] {
-        let now = ambient.now
-        let until = now + OutboxRelay.lease
-        let before = Timestamp(microseconds: now.microseconds - age.microseconds)
+        let now = ambient.databaseNow
         return try await database.write { connection in
             // An empty outbox, the usual case, costs one look at an index.
             let rows = try connection.query(
                 """
                 WITH batch AS (
                     SELECT id FROM outbox
-                    WHERE (leased_until IS NULL OR leased_until < \(now)) AND created_at <= \(before)
+                    WHERE (leased_until IS NULL OR leased_until < \(now)) AND created_at <= \(now) - \(age)::interval
                     ORDER BY id LIMIT \(MessagingLimits.outboxBatchMax) FOR UPDATE SKIP LOCKED)
-                UPDATE outbox SET leased_until = \(until) FROM batch WHERE outbox.id = batch.id
+                UPDATE outbox SET leased_until = \(now) + \(OutboxRelay.lease)::interval FROM batch WHERE outbox.id = batch.id
                 RETURNING outbox.id, message_id, queue, type, body, request_id
                 """)
             return try rows.map { row in

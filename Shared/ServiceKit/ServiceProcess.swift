@@ -131,7 +131,7 @@ package struct ServiceProcess: Sendable {
             while true {
                 try await ambient.time.sleep(for: .seconds(900))
                 do {
-                    try await KeptAnswers.forget(database, service: api.service.type, at: ambient.now)
+                    try await KeptAnswers.forget(database, service: api.service.type, ambient)
                 } catch let error as ResourceError {
                     log.warning("old answers are still kept", metadata: ["error": "\(error.context ?? error.message)"])
                 }

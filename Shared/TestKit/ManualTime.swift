@@ -14,6 +14,8 @@ package final class ManualTime: TimeSource {
 
     package func now() -> Timestamp { Timestamp(microseconds: microseconds.withLock { $0 }) }
 
+    package func databaseNow() -> Timestamp? { now() }
+
     package func monotonicNanoseconds() -> UInt64 { UInt64(microseconds.withLock { $0 }) * 1000 }
 
     package func sleep(for duration: Duration) async throws {
@@ -21,4 +23,20 @@ package final class ManualTime: TimeSource {
         advance(by: duration)
         await Task.yield()
     }
+}
+
+/// The clock of a process that is off, beside a database whose clock is right.
+package struct WrongTime: TimeSource {
+    private let right: any TimeSource
+    private let error: Duration
+
+    package init(_ right: any TimeSource, by error: Duration) {
+        self.right = right
+        self.error = error
+    }
+
+    package func now() -> Timestamp { right.now() + error }
+    package func databaseNow() -> Timestamp? { right.databaseNow() }
+    package func monotonicNanoseconds() -> UInt64 { right.monotonicNanoseconds() }
+    package func sleep(for duration: Duration) async throws { try await right.sleep(for: duration) }
 }

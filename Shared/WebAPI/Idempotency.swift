@@ -44,12 +44,12 @@ struct Idempotency: Sendable {
     /// The answer that was given before. Where there is none, the key is taken in this transaction.
     ///
     /// - Throws: 422 where the key came with another request.
-    func earlier(_ connection: Connection, at now: Timestamp) throws -> Response? {
+    func earlier(_ connection: Connection, _ ambient: Ambient) throws -> Response? {
         // A concurrent request with the same key waits here for the first one's end.
         let inserted = try connection.query(
             """
             INSERT INTO idempotency_keys (scope, key, fingerprint, created_at)
-            VALUES (\(scope), \(name), \(fingerprint), \(now)) ON CONFLICT DO NOTHING RETURNING key
+            VALUES (\(scope), \(name), \(fingerprint), \(ambient.databaseNow)) ON CONFLICT DO NOTHING RETURNING key
             """)
         return inserted.isEmpty ? try look(connection) : nil
     }
@@ -113,10 +113,9 @@ struct Idempotency: Sendable {
 /// Forgets the answers that have been kept long enough.
 package enum KeptAnswers {
     /// - Parameter service: the type of the service whose answers they are.
-    package static func forget(_ database: Database, service: String, at now: Timestamp) async throws {
-        let before = Timestamp(microseconds: now.microseconds - Idempotency.kept.microseconds)
+    package static func forget(_ database: Database, service: String, _ ambient: Ambient) async throws {
         _ = try await database.write {
-            try $0.execute("DELETE FROM idempotency_keys WHERE created_at < \(before) AND scope LIKE \(service + ":%")")
+            try $0.execute("DELETE FROM idempotency_keys WHERE created_at < \(ambient.databaseNow) - \(Idempotency.kept)::interval AND scope LIKE \(service + ":%")")
         }
     }
 }

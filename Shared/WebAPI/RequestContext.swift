@@ -133,7 +133,7 @@ package struct RequestContext: Sendable {
         let caller = try caller
         let kept = try idempotency()
         return try await database.write { connection in
-            if let earlier = try kept?.earlier(connection, at: ambient.now) {
+            if let earlier = try kept?.earlier(connection, ambient) {
                 // Decided when the answer was made; handlers that decide inside `body` are not asked again.
                 decision.make()
                 return earlier

@@ -107,7 +107,7 @@ package final class WorkflowEngine: Service {
                     }
                     if !leased.isEmpty { continue }
                     if let next = try await store.nextRun() {
-                        pause = min(pause, max(.milliseconds(1), next - ambient.now))
+                        pause = min(pause, max(.milliseconds(1), next))
                     }
                 } catch {
                     log.warning("workflows cannot be leased", metadata: ["error": "\(error)"])
@@ -148,7 +148,7 @@ package final class WorkflowEngine: Service {
             if !leased.isEmpty { continue }
             if try await store.startIntended(intentDefinitions, subject: nil, limit: 100) > 0 { continue }
             guard let next = try await store.nextRun() else { return }
-            try await ambient.time.sleep(for: max(.milliseconds(1), next - ambient.now))
+            try await ambient.time.sleep(for: max(.milliseconds(1), next))
         }
         throw ResourceError.internalError("workflows do not come to an end")
     }
@@ -226,7 +226,7 @@ package final class WorkflowEngine: Service {
                 workflow.step = following.name
                 workflow.frame = frame
                 workflow.attempts = 1
-                workflow.deadline = ambient.now + following.deadline
+                workflow.deadline = ambient.deadline(in: following.deadline)
                 return true
             }
             var delay: Duration?
@@ -236,7 +236,7 @@ package final class WorkflowEngine: Service {
             guard let target = definition.index(of: name) else { throw StepFailure("unknown step \(name)") }
             outcome = .advance(to: name, deadline: definition.steps[target].deadline, after: nil)
         case .wait(let delay):
-            if ambient.now >= workflow.deadline, !definition.retriesForever {
+            if ambient.time.monotonicNanoseconds() >= workflow.deadline, !definition.retriesForever {
                 let failure = StepFailure(
                     "The operation did not finish in time.",
                     details: "step \(workflow.step) of \(workflow.kind) waited past its deadline")
@@ -252,7 +252,7 @@ package final class WorkflowEngine: Service {
         workflow.frame = frame
         workflow.intents = intents
         workflow.attempts = 1
-        workflow.deadline = ambient.now + deadline
+        workflow.deadline = ambient.deadline(in: deadline)
         return true
     }
 
@@ -271,7 +271,7 @@ package final class WorkflowEngine: Service {
             case let error as ResourceError where !error.isRetryable: StepFailure(error.message, details: error.context)
             default: nil
             }
-        let late = ambient.now >= workflow.deadline
+        let late = ambient.time.monotonicNanoseconds() >= workflow.deadline
         log.info(
             "workflow step failed",
             metadata: [

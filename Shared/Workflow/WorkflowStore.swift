@@ -13,12 +13,13 @@ struct LeasedWorkflow: Sendable {
     var startedSteps: [String]
     var epoch: Int
     var attempts: Int
-    var deadline: Timestamp
+    /// By the process's monotonic clock, in nanoseconds.
+    var deadline: UInt64
     var requestID: String?
     /// An intent that is waiting for the subject.
     var intents: [String]
 
-    init(_ row: Row) throws {
+    init(_ row: Row, _ ambient: Ambient) throws {
         id = try row.id("id")
         kind = try row.string("kind")
         subjectID = try row.string("subject_id")
@@ -28,7 +29,7 @@ struct LeasedWorkflow: Sendable {
         startedSteps = try row.strings("started")
         epoch = try row.int("epoch")
         attempts = try row.int("attempts")
-        deadline = try row.timestamp("deadline")
+        deadline = ambient.deadline(in: .microseconds(try row.int("left_microseconds")))
         requestID = try row.optionalString("request_id")
         intents = try row.strings("pending_intents")
     }
@@ -45,7 +46,8 @@ enum StepOutcome: Sendable {
     case finish(succeeded: Bool, error: String?)
 }
 
-/// The SQL of the engine. Every write names the epoch: whoever lost the lease changes nothing.
+/// The SQL of the engine. Every write names the epoch: whoever lost the lease changes nothing. All times are the
+/// database's: processes whose clocks differ neither take each other's leases nor end each other's steps.
 struct WorkflowStore: Sendable {
     let database: Database
     let service: String
@@ -54,41 +56,47 @@ struct WorkflowStore: Sendable {
 
     static let lease: Duration = .seconds(60)
 
-    private static let columns =
-        "w.id, w.kind, w.subject_id, w.state, w.step, w.frame, to_json(w.started_steps) AS started, w.epoch, w.attempts, w.deadline, w.request_id, (SELECT json_agg(i.kind) FROM intents i WHERE i.subject_id = w.subject_id) AS pending_intents"
+    private static let intents: SQL =
+        "(SELECT json_agg(i.kind) FROM intents i WHERE i.subject_id = w.subject_id) AS pending_intents"
 
     /// Leases up to `limit` ready workflows. `run_at` moves to the lease's end, so that one index finds both what is
     /// ready and what was left behind.
     func lease(limit: Int) async throws -> [LeasedWorkflow] {
-        let now = ambient.now
-        let until = now + WorkflowStore.lease
-        return try await database.read { [service, holder] connection in
+        let now = ambient.databaseNow
+        return try await database.read { [service, holder, ambient] connection in
             try connection.query(
                 """
                 WITH ready AS (
                     SELECT id FROM workflows
                     WHERE service = \(service) AND finished_at IS NULL AND run_at <= \(now)
                     ORDER BY run_at, id LIMIT \(limit) FOR UPDATE SKIP LOCKED)
-                UPDATE workflows w SET lease_holder = \(holder), lease_until = \(until), run_at = \(until),
-                    epoch = epoch + 1, attempts = attempts + 1
-                FROM ready WHERE w.id = ready.id RETURNING \(raw: WorkflowStore.columns)
+                UPDATE workflows w SET lease_holder = \(holder), lease_until = \(now) + \(WorkflowStore.lease)::interval,
+                    run_at = \(now) + \(WorkflowStore.lease)::interval, epoch = epoch + 1, attempts = attempts + 1
+                FROM ready WHERE w.id = ready.id
+                RETURNING w.id, w.kind, w.subject_id, w.state, w.step, w.frame, to_json(w.started_steps) AS started, w.epoch,
+                    w.attempts, w.request_id, (extract(epoch FROM w.deadline - \(now)) * 1000000)::bigint AS left_microseconds,
+                    \(WorkflowStore.intents)
                 """
-            ).map { try LeasedWorkflow($0) }
+            ).map { try LeasedWorkflow($0, ambient) }
         }
     }
 
-    /// When the next workflow becomes ready; nil when none waits.
-    func nextRun() async throws -> Timestamp? {
-        try await database.read { [service] connection in
+    /// Until the next workflow becomes ready; nil when none waits.
+    func nextRun() async throws -> Duration? {
+        let now = ambient.databaseNow
+        return try await database.read { [service] connection in
             try connection.query(
-                "SELECT run_at FROM workflows WHERE service = \(service) AND finished_at IS NULL ORDER BY run_at, id LIMIT 1"
-            ).first?.timestamp("run_at")
+                """
+                SELECT (extract(epoch FROM run_at - \(now)) * 1000000)::bigint AS microseconds FROM workflows
+                WHERE service = \(service) AND finished_at IS NULL ORDER BY run_at, id LIMIT 1
+                """
+            ).first.map { .microseconds(try $0.int("microseconds")) }
         }
     }
 
     /// Makes waiting workflows of `subjects` ready.
     func wake(subjects: [String]) async throws {
-        let now = ambient.now
+        let now = ambient.databaseNow
         _ = try await database.read { [service] connection in
             try connection.execute(
                 """
@@ -105,28 +113,27 @@ struct WorkflowStore: Sendable {
         _ workflow: LeasedWorkflow, frame: JSONObject, outcome: StepOutcome,
         commits: [@Sendable (Connection) throws -> Void] = []
     ) async throws -> [String]? {
-        let now = ambient.now
+        let now = ambient.databaseNow
+        let until: SQL = "\(now) + \(WorkflowStore.lease)::interval"
         let assignments: SQL
         switch outcome {
         case .advance(let step, let deadline, nil):
-            let until = now + WorkflowStore.lease
             assignments = """
                 step = \(step), started_steps = started_steps || \(workflow.step)::text, attempts = 1, last_error = NULL,
-                deadline = \(now + deadline), lease_until = \(until), run_at = \(until)
+                deadline = \(now) + \(deadline)::interval, lease_until = \(until), run_at = \(until)
                 """
         case .advance(let step, let deadline, let delay?):
             // The next lease counts the first attempt.
             assignments = """
                 step = \(step), started_steps = started_steps || \(workflow.step)::text, attempts = 0, last_error = NULL,
-                deadline = \(now + deadline), lease_holder = NULL, lease_until = NULL, run_at = \(now + delay)
+                deadline = \(now) + \(deadline)::interval, lease_holder = NULL, lease_until = NULL, run_at = \(now) + \(delay)::interval
                 """
         case .pause(let delay, let attempts, let error):
             assignments = """
                 attempts = \(attempts), last_error = coalesce(\(error), last_error), lease_holder = NULL,
-                lease_until = NULL, run_at = \(now + delay)
+                lease_until = NULL, run_at = \(now) + \(delay)::interval
                 """
         case .unwind(let step, let error):
-            let until = now + WorkflowStore.lease
             assignments = """
                 state = 'unwinding', step = \(step), attempts = 1, last_error = \(error), lease_until = \(until),
                 run_at = \(until), started_steps = array_remove(started_steps, \(step)::text)
@@ -143,11 +150,11 @@ struct WorkflowStore: Sendable {
                 """
                 UPDATE workflows w SET \(assignments), frame = \(frame)::jsonb, updated_at = \(now)
                 WHERE w.id = \(workflow.id) AND w.epoch = \(workflow.epoch) AND w.finished_at IS NULL
-                RETURNING \(raw: WorkflowStore.columns)
+                RETURNING \(WorkflowStore.intents)
                 """)
             guard let row = rows.first else { return nil }
             for effect in commits { try effect(connection) }
-            return try LeasedWorkflow(row).intents
+            return try row.strings("pending_intents")
         }
     }
 
@@ -179,7 +186,7 @@ struct WorkflowStore: Sendable {
 
     /// Frees at once what processes left behind that are gone: their session lock is gone too.
     func releaseOrphans() async throws -> Int {
-        let now = ambient.now
+        let now = ambient.databaseNow
         return try await database.read { [service] connection in
             try connection.execute(
                 """
@@ -195,7 +202,7 @@ struct WorkflowStore: Sendable {
 
     /// Forgets what ended before `age` ago.
     func prune(olderThan age: Duration, limit: Int) async throws -> Int {
-        let before = ambient.now + .microseconds(-age.microseconds)
+        let before: SQL = "\(ambient.databaseNow) - \(age)::interval"
         return try await database.read { [service] connection in
             try connection.execute(
                 """

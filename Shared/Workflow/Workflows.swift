@@ -35,7 +35,7 @@ package enum Workflows {
         requestID: String?, ambient: Ambient
     ) throws -> WorkflowID {
         let id: WorkflowID = ambient.newID()
-        let now = ambient.now
+        let now = ambient.databaseNow
         let step = definition.steps[0]
         try connection.query(
             """
@@ -43,7 +43,7 @@ package enum Workflows {
                 id, service, kind, subject_id, step, frame, run_at, deadline, request_id, created_at, updated_at)
             VALUES (
                 \(id), \(definition.service), \(definition.kind), \(subject)::uuid, \(step.name), \(frame)::jsonb,
-                \(now), \(now + step.deadline)::timestamptz, \(requestID), \(now), \(now))
+                \(now), \(now) + \(step.deadline)::interval, \(requestID), \(now), \(now))
             """)
         connection.announce(wakeChannel, definition.service)
         return id
@@ -66,7 +66,7 @@ package enum Workflows {
         try connection.execute(
             """
             INSERT INTO intents (subject_id, service, kind, body, created_at)
-            VALUES (\(subject)::uuid, \(definition.service), \(intent), \(frame)::jsonb, \(ambient.now))
+            VALUES (\(subject)::uuid, \(definition.service), \(intent), \(frame)::jsonb, \(ambient.databaseNow))
             ON CONFLICT (subject_id, kind) DO NOTHING
             """)
         wake(connection, service: definition.service, subject: subject)

@@ -267,6 +267,7 @@ final class CloudTime: TimeSource {
     func whenWaiting(_ body: @escaping @Sendable () async throws -> Void) { work.withLock { $0 = body } }
     func advance(by duration: Duration) { manual.advance(by: duration) }
     func now() -> Timestamp { manual.now() }
+    func databaseNow() -> Timestamp? { manual.now() }
     func monotonicNanoseconds() -> UInt64 { manual.monotonicNanoseconds() }
 
     func sleep(for duration: Duration) async throws {

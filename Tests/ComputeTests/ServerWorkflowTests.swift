@@ -1,4 +1,4 @@
-import ComputeService
+@testable import ComputeService
 import Database
 import JSON
 import Kernel
@@ -194,6 +194,27 @@ import Workflow
             #expect(cloud.cloud.domains(on: "host-1").isEmpty)
             let left = try await cloud.database.read { try $0.query("SELECT count(*) AS count FROM server_absences")[0].int("count") }
             #expect(left == 0)
+        }
+    }
+
+    /// Whether a host lives is the database's to say: a delete waits for it, whatever this process's clock shows.
+    @Test(arguments: [-3, 3]) func aWrongClockKillsNoHost(hours: Int) async throws {
+        try await TestCloud.with { cloud in
+            let ambient = Ambient(time: WrongTime(cloud.time, by: .seconds(hours * 3600)), random: SeededRandom(seed: 2))
+            let wrong = Compute(
+                database: cloud.database, ambient: ambient, bus: cloud.compute.bus, neighbours: cloud.compute.neighbours,
+                log: cloud.compute.log)
+            #expect(try await ServerSteps(compute: wrong).isUp(host: "host-1"))
+            cloud.time.advance(by: .seconds(600))
+            #expect(try await !ServerSteps(compute: wrong).isUp(host: "host-1"))
+            let consumer = AgentConsumer(wrong)
+            try await cloud.cloud.send(["type": "heartbeat", "host": "host-1"], consumer)
+            cloud.time.advance(by: .seconds(50))
+            try await consumer.writeBeats()
+            for compute in [wrong, cloud.compute] { #expect(try await ServerSteps(compute: compute).isUp(host: "host-1")) }
+            // Spoken, not written down: 50 s ago.
+            cloud.time.advance(by: .seconds(15))
+            for compute in [wrong, cloud.compute] { #expect(try await !ServerSteps(compute: compute).isUp(host: "host-1")) }
         }
     }
 

@@ -249,12 +249,11 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
         try await TestDatabase.with { test in
             let bus = InMemoryBus()
             let relay = OutboxRelay(database: test.database, bus: bus)
-            let now = Ambient().now
             let kept = message("kept", ["a": 1])
-            try await test.database.write { try Outbox.add($0, kept, to: "q", at: now) }
+            try await test.database.write { try Outbox.add($0, kept, to: "q", ambient: Ambient()) }
             await #expect(throws: ResourceError.self) {
                 try await test.database.write { connection in
-                    try Outbox.add(connection, message("lost"), to: "q", at: now)
+                    try Outbox.add(connection, message("lost"), to: "q", ambient: Ambient())
                     throw ResourceError.conflict("rolled back")
                 }
             }
@@ -274,7 +273,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
                 try await during({ try await bus.consume(queue: "q") { seen.add($0) } }) {
                     for n in 0..<5 {
                         try await test.database.write {
-                            try Outbox.add($0, message("n\(n)"), to: "q", at: Ambient().now)
+                            try Outbox.add($0, message("n\(n)"), to: "q", ambient: Ambient())
                         }
                     }
                     try await seen.wait(for: 5)
@@ -288,7 +287,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
         try await TestDatabase.with(connectionsMax: 6) { test in
             let bus = InMemoryBus()
             try await test.database.write { connection in
-                for n in 0..<500 { try Outbox.add(connection, message("n\(n)"), to: "q", at: Ambient().now) }
+                for n in 0..<500 { try Outbox.add(connection, message("n\(n)"), to: "q", ambient: Ambient()) }
             }
             try await withThrowingTaskGroup(of: Int.self) { group in
                 for _ in 0..<6 {
@@ -315,7 +314,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
             let away = RabbitBus(
                 BusConfiguration(addresses: [BrokerAddress(port: 1)], confirmTimeout: .milliseconds(100)),
                 logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
-            try await test.database.write { try Outbox.add($0, message("x"), to: "q", at: Ambient().now) }
+            try await test.database.write { try Outbox.add($0, message("x"), to: "q", ambient: Ambient()) }
             await #expect(throws: ResourceError.self) {
                 try await OutboxRelay(database: test.database, bus: away).relay()
             }

@@ -46,7 +46,7 @@ struct Faults {
         hostRefusals = some(30)
         guestCrashes = some(20)
         storageTrouble = some(60)
-        clockInterval = random.below(3) == 0 ? 10 + random.below(50) : 0
+        clockInterval = random.below(3) == 0 ? 0 : 3 + random.below(30)
         outageInterval = random.below(3) == 0 ? 20 + random.below(60) : 0
     }
 }

@@ -7,8 +7,6 @@ final class SimulatedProcess: @unchecked Sendable {
     let name: String
     let world: World
     private(set) var isAlive = true
-    /// How far its wall clock is off.
-    var clockOffset: Duration = .zero
     /// What it answers requests with.
     var api: API?
     private var tasks: [Int: Task<Void, Never>] = [:]
@@ -84,7 +82,8 @@ final class SimulatedProcess: @unchecked Sendable {
 struct ProcessTime: TimeSource {
     let process: SimulatedProcess
 
-    func now() -> Timestamp { process.world.now + process.clockOffset }
+    func now() -> Timestamp { process.world.now + (process.world.clockErrors[process.name] ?? .zero) }
+    func databaseNow() -> Timestamp? { process.world.now }
     func monotonicNanoseconds() -> UInt64 { process.world.executor.now }
 
     func sleep(for duration: Duration) async throws {

@@ -9,6 +9,9 @@ struct Story {
     /// Simulated time that everything may take to become right once nothing fails any more.
     private static let patience: Duration = .seconds(3600)
 
+    /// How far a clock is off at most, one of them at each jump.
+    private static let clockErrors: [Duration] = [.seconds(20), .seconds(300), .seconds(6 * 3600)]
+
     init(_ world: World) { self.world = world }
 
     func tell() async throws {
@@ -55,13 +58,9 @@ struct Story {
     private func disturb(_ ends: Ends) {
         let world = world
         if world.faults.clockInterval > 0 {
-            repeating(ends, world.faults.clockInterval) {
-                let processes = world.allProcesses
-                let process = processes[world.random.below(processes.count)]
-                process.clockOffset = world.between(.seconds(-20), .seconds(20))
-                world.trace("clock of \(process.name) is off by \(process.clockOffset)")
-                world.count("clock jump")
-            }
+            let names = world.allProcesses.map(\.name)
+            for name in names where world.random.below(2) == 0 { setClock(of: name) }
+            repeating(ends, world.faults.clockInterval) { setClock(of: names[world.random.below(names.count)]) }
         }
         if world.faults.outageInterval > 0 {
             repeating(ends, world.faults.outageInterval) {
@@ -71,6 +70,14 @@ struct Story {
                 world.count("outage")
             }
         }
+    }
+
+    private func setClock(of name: String) {
+        let most = Story.clockErrors[world.random.below(Story.clockErrors.count)]
+        let error = world.between(.zero - most, most)
+        world.clockErrors[name] = error
+        world.trace("clock of \(name) is off by \(error)")
+        world.count("clock jump")
     }
 
     private func repeating(_ ends: Ends, _ seconds: Int, _ action: @escaping () -> Void) {
@@ -85,7 +92,8 @@ struct Story {
         world.trace("faults end")
         world.faults.isOn = false
         world.store.awayUntil = 0
-        for process in world.allProcesses { process.clockOffset = .zero }
+        // A wrong clock is no fault that ends by itself: everything must come right with it, too.
+        if world.random.below(2) == 0 { world.clockErrors = [:] }
         try world.startAll()
     }
 

@@ -121,8 +121,6 @@ final class Workload: @unchecked Sendable {
         let old = sent[random.below(sent.count)]
         let answer = try await tenant.call(old.service, "POST", old.target, old.body, key: old.key)
         guard (200..<300).contains(old.status) else { return }
-        // What it was made under may have gone meanwhile.
-        if answer.status == 404 { return }
         guard answer.status == old.status, answer.json == old.json else {
             return world.violation("I10: POST \(old.target) under \(old.key) was \(old.status) \(old.json) and is now \(answer.status) \(answer.json)")
         }

@@ -16,6 +16,8 @@ final class World: @unchecked Sendable {
     let network = SimulatedNetwork()
     let storage = SimulatedStorage()
     var hosts: [String: SimulatedHypervisor] = [:]
+    /// How far the wall clocks of processes are off, by name: a successor has its predecessor's machine.
+    var clockErrors: [String: Duration] = [:]
     private(set) var violations: [String] = []
     private(set) var counts: [String: Int] = [:]
     /// FNV-1a over every line of the trace.
@@ -127,6 +129,7 @@ final class World: @unchecked Sendable {
 /// The run's own clock, for what belongs to no process.
 struct WorldTime: TimeSource {
     func now() -> Timestamp { World.start + .microseconds(Int64(SimulationExecutor.shared.now / 1000)) }
+    func databaseNow() -> Timestamp? { now() }
     func monotonicNanoseconds() -> UInt64 { SimulationExecutor.shared.now }
     func sleep(for duration: Duration) async throws { try await SimulationExecutor.shared.sleep(duration) }
 }

@@ -212,6 +212,35 @@ import Testing
         }
     }
 
+    /// Neither lease nor deadline nor wait is judged, or made, by the clock of a process.
+    @Test(arguments: [-3, 3]) func aWrongClockChangesNothing(hours: Int) async throws {
+        try await with { bench in
+            func store(_ holder: String, _ time: any TimeSource) -> WorkflowStore {
+                WorkflowStore(
+                    database: bench.database, service: "test", holder: holder,
+                    ambient: Ambient(time: time, random: SeededRandom(seed: 4)))
+            }
+            let right = store("right", bench.time)
+            let wrong = store("wrong", WrongTime(bench.time, by: .seconds(hours * 3600)))
+            let definition = bench.definition("leased", [bench.step("one", deadline: .seconds(30))])
+            try await bench.database.write {
+                _ = try Workflows.start($0, definition, subject: Bench.subject0, requestID: nil, ambient: wrong.ambient)
+            }
+            let first = try #require(try await right.lease(limit: 1).first)
+            #expect(first.deadline == right.ambient.deadline(in: .seconds(30)))
+            #expect(try await wrong.lease(limit: 1).isEmpty)
+            _ = try await right.record(first, frame: [:], outcome: .pause(.seconds(5), attempts: 0, error: nil))
+            #expect(try await wrong.lease(limit: 1).isEmpty)
+            #expect(try await wrong.nextRun() == .seconds(5))
+            bench.time.advance(by: .seconds(5))
+            let second = try #require(try await wrong.lease(limit: 1).first)
+            #expect(second.deadline == right.ambient.deadline(in: .seconds(25)))
+            _ = try await wrong.record(second, frame: [:], outcome: .pause(.seconds(5), attempts: 0, error: nil))
+            bench.time.advance(by: .seconds(5))
+            #expect(try await right.lease(limit: 1).count == 1)
+        }
+    }
+
     @Test func whatBelongsToAStepIsCommittedWithItsRecordOrNotAtAll() async throws {
         try await with { bench in
             let effect: @Sendable (Connection) throws -> Void = { try $0.execute("INSERT INTO inbox (consumer, message_id, received_at) VALUES ('effect', gen_random_uuid(), now())") }

@@ -112,7 +112,7 @@ package struct ServiceHeartbeat: Sendable {
     /// Writes the service's sign of life once, with the driver's capacity.
     package func beat() async throws {
         let capacity = try await driver.capacity()
-        let now = ambient.now
+        let now = ambient.databaseNow
         let settings = settings
         _ = try await database.write { connection in
             try connection.execute(

@@ -47,17 +47,20 @@ extension BlockStorageHandlers {
 
     private func listServices(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
-        let now = context.ambient.now
         var scope: [SQL] = ["true"]
         if let host = context.query["host"] { scope.append("(host = \(host) OR split_part(host, '@', 1) = \(host))") }
         if let binary = context.query["binary"] ?? context.query["service"] { scope.append("kind = \(binary)") }
         let condition = SQL.joined(scope, separator: " AND ")
         let rows = try await database.read { connection in
             try connection.query(
-                "SELECT host, kind, availability_zone, disabled, disabled_reason, seen_at FROM block_storage_services WHERE \(condition) ORDER BY kind, host"
+                """
+                SELECT host, kind, availability_zone, disabled, disabled_reason, seen_at,
+                    seen_at > \(context.ambient.databaseNow) - \(BlockStorageHandlers.serviceLifetime)::interval AS is_up
+                FROM block_storage_services WHERE \(condition) ORDER BY kind, host
+                """
             ).map { row -> JSONValue in
                 let seen = try row.timestamp("seen_at")
-                let isUp = now - seen < BlockStorageHandlers.serviceLifetime
+                let isUp = try row.bool("is_up")
                 var service: JSONObject = [
                     "binary": .string(try row.string("kind")), "host": .string(try row.string("host")),
                     "zone": .string(try row.string("availability_zone")),

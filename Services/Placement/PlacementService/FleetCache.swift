@@ -65,8 +65,8 @@ package final class FleetCache: Sendable {
         if done { return }
         let clock = ambient.time.monotonicNanoseconds()
         state.withLock { $0.stale = [] }
-        let fingerprint = try loader.fingerprint(connection, at: ambient.now)
-        let fleet = try loader.fleet(connection, at: ambient.now)
+        let fingerprint = try loader.fingerprint(connection, at: ambient.databaseNow)
+        let fleet = try loader.fleet(connection, at: ambient.databaseNow)
         state.withLock { state in
             state.fleet = fleet
             state.fingerprint = fingerprint
@@ -76,7 +76,7 @@ package final class FleetCache: Sendable {
     }
 
     private func compare(_ connection: Connection, _ clock: UInt64) throws {
-        let fingerprint = try loader.fingerprint(connection, at: ambient.now)
+        let fingerprint = try loader.fingerprint(connection, at: ambient.databaseNow)
         let took = ambient.time.monotonicNanoseconds() &- clock
         let changed = state.withLock { state in
             state.checkedAt = clock
@@ -94,7 +94,7 @@ package final class FleetCache: Sendable {
         }
         guard !ids.isEmpty else { return }
         if ids.contains("") { return try load(connection, since: UInt64.max) }
-        let hosts = try loader.hosts(connection, where: "r.id = ANY(\(Array(ids))::uuid[])", at: ambient.now)
+        let hosts = try loader.hosts(connection, where: "r.id = ANY(\(Array(ids))::uuid[])", at: ambient.databaseNow)
         let known = state.withLock { state in hosts.allSatisfy { state.fleet.update($0) } }
         if !known { try load(connection, since: UInt64.max) }
     }

@@ -8,7 +8,7 @@ struct FleetLoader: Sendable {
     let weights: SchedulingWeights
     let hostSilence: Duration
 
-    func fleet(_ connection: Connection, at now: Timestamp) throws -> Fleet {
+    func fleet(_ connection: Connection, at now: SQL) throws -> Fleet {
         let aggregates = try connection.query("SELECT id, metadata, availability_zone FROM aggregates").map { row in
             (HostAggregate(id: try row.int("id"), metadata: try FleetLoader.texts(row.json("metadata"))), try row.optionalString("availability_zone"))
         }
@@ -17,7 +17,7 @@ struct FleetLoader: Sendable {
     }
 
     /// What changes when something other than an allocation or a provider changes: services, aggregates, who is silent.
-    func fingerprint(_ connection: Connection, at now: Timestamp) throws -> String {
+    func fingerprint(_ connection: Connection, at now: SQL) throws -> String {
         let row = try connection.query(
             """
             SELECT
@@ -30,10 +30,10 @@ struct FleetLoader: Sendable {
         return try row.string("services") + "/" + row.string("aggregates") + "/" + row.string("members")
     }
 
-    private func cut(_ now: Timestamp) -> Timestamp { Timestamp(microseconds: now.microseconds - hostSilence.microseconds) }
+    private func cut(_ now: SQL) -> SQL { "\(now) - \(hostSilence)::interval" }
 
     /// The hosts that fit the condition on the provider `r`.
-    func hosts(_ connection: Connection, where condition: SQL, at now: Timestamp) throws -> [HostState] {
+    func hosts(_ connection: Connection, where condition: SQL, at now: SQL) throws -> [HostState] {
         let rows = try connection.query(
             """
             SELECT r.id, r.host, coalesce(s.enabled, r.enabled) AS enabled,

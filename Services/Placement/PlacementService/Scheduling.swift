@@ -176,7 +176,7 @@ extension Placement {
             """
             WITH consumer AS (
                 INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at)
-                VALUES (\(consumer)::uuid, \(request.projectID), \(request.userID), 'INSTANCE', 1, true, \(now), \(now))),
+                VALUES (\(consumer)::uuid, \(request.projectID), \(request.userID), 'INSTANCE', 1, true, \(ambient.databaseNow), \(now))),
             taken AS (
                 INSERT INTO allocations (consumer_id, resource_provider_id, resource_class, used, created_at, updated_at)
                 SELECT \(consumer)::uuid, \(id)::uuid, c, n, \(now), \(now)

@@ -74,17 +74,17 @@ extension Placement {
         _ inspection: Inspection,
         _ body: @escaping @Sendable (Connection, _ consumers: [String], _ now: Timestamp) throws -> Set<String>
     ) async throws -> [Finding] {
-        guard try await !database.read({ try inspection.findings($0, limit: 1) }).isEmpty else { return [] }
+        guard try await !database.read({ try inspection.findings($0, ambient, limit: 1) }).isEmpty else { return [] }
         let now = ambient.now
         return try await database.write { connection in
-            let first = try inspection.findings(connection, limit: Placement.batch).map(\.subject)
+            let first = try inspection.findings(connection, ambient, limit: Placement.batch).map(\.subject)
             try connection.query(
                 """
                 SELECT pg_advisory_xact_lock(hashtextextended(c, 11)) FROM (
                     SELECT c FROM unnest(\(first)::text[]) c ORDER BY c) ordered
                 """)
             let candidates = Set(first)
-            let findings = try inspection.findings(connection, limit: 2 * Placement.batch).filter { candidates.contains($0.subject) }
+            let findings = try inspection.findings(connection, ambient, limit: 2 * Placement.batch).filter { candidates.contains($0.subject) }
             guard !findings.isEmpty else { return [] }
             let providers = try body(connection, findings.map(\.subject).sorted(), now)
             try Repairs.record(connection, service: Placement.service, findings, at: now)

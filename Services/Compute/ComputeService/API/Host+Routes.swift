@@ -44,11 +44,6 @@ struct HostRoutes: Sendable {
             WHERE g.host = t.host AND a.availability_zone IS NOT NULL ORDER BY a.id LIMIT 1), t.availability_zone)
         """
 
-    static func isUp(_ row: Row, _ compute: Compute) throws -> Bool {
-        let after = compute.ambient.now + .microseconds(-compute.settings.hostDownAfter.microseconds)
-        return try !row.bool("forced_down") && (row.optionalTimestamp("last_seen_at").map { $0 > after } ?? false)
-    }
-
     // MARK: services
 
     private func list(_ context: RequestContext) async throws -> Response {
@@ -60,20 +55,20 @@ struct HostRoutes: Sendable {
             let rows = try connection.query(
                 """
                 SELECT t.id, t.number, t.host, t.enabled, t.disabled_reason, t.forced_down, t.last_seen_at, t.updated_at,
-                    \(raw: HostRoutes.zoneSQL) AS zone
+                    \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
                 FROM compute_services t WHERE (\(host)::text IS NULL OR t.host = \(host)) AND \(binary) = 'nova-compute'
                 ORDER BY t.number
                 """)
-            return .json(200, ["services": .array(try rows.map { try HostRoutes.service($0, context, compute) })])
+            return .json(200, ["services": .array(try rows.map { try HostRoutes.service($0, context) })])
         }
     }
 
-    private static func service(_ row: Row, _ context: RequestContext, _ compute: Compute) throws -> JSONValue {
+    private static func service(_ row: Row, _ context: RequestContext) throws -> JSONValue {
         var service: JSONObject = [
             "id": context.version(atLeast: 2, 53) ? .string(try row.string("id")) : JSONValue(try row.int("number")),
             "binary": "nova-compute", "host": .string(try row.string("host")), "zone": .string(try row.string("zone")),
             "status": try row.bool("enabled") ? "enabled" : "disabled",
-            "state": try isUp(row, compute) ? "up" : "down",
+            "state": try row.bool("is_up") ? "up" : "down",
             "updated_at": JSONValue(try (row.optionalTimestamp("last_seen_at") ?? row.timestamp("updated_at")).iso8601NoZone),
             "disabled_reason": JSONValue(try row.optionalString("disabled_reason")),
         ]
@@ -136,13 +131,13 @@ struct HostRoutes: Sendable {
                     forced_down = coalesce(\(forcedDown), t.forced_down), updated_at = \(compute.ambient.now)
                 WHERE \(condition)
                 RETURNING t.id, t.number, t.host, t.enabled, t.disabled_reason, t.forced_down, t.last_seen_at,
-                    t.updated_at, \(raw: HostRoutes.zoneSQL) AS zone
+                    t.updated_at, \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
                 """)
             guard let row = rows.first else { throw ResourceError.notFound(missing) }
             let host = try row.string("host")
             try Hosts.announce(connection, host: host, ambient: compute.ambient)
             return Change(
-                .json(200, ["service": try HostRoutes.service(row, context, compute)]), "compute-service",
+                .json(200, ["service": try HostRoutes.service(row, context)]), "compute-service",
                 try row.string("id"), content: context.body)
         }
     }
@@ -169,7 +164,7 @@ struct HostRoutes: Sendable {
                 "type": "host_removed", "host": .string(host), "resource_provider_id": JSONValue(try row.optionalString("provider")),
             ]
             try Outbox.add(
-                connection, Message(id: ambient.newUUID(), type: "host_removed", body: message), to: "placement.hosts", at: ambient.now)
+                connection, Message(id: ambient.newUUID(), type: "host_removed", body: message), to: "placement.hosts", ambient: ambient)
             try connection.execute("DELETE FROM aggregate_hosts WHERE host = \(host)")
             try connection.execute("DELETE FROM compute_services WHERE host = \(host)")
             return Change(.empty(204), "compute-service", id)
@@ -184,14 +179,14 @@ struct HostRoutes: Sendable {
         return try await compute.database.read { connection in
             let rows = try connection.query(
                 """
-                SELECT t.host, t.enabled, t.forced_down, t.last_seen_at, t.updated_at, \(raw: HostRoutes.zoneSQL) AS zone
+                SELECT t.host, t.enabled, t.last_seen_at, \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
                 FROM compute_services t ORDER BY zone, t.host
                 """)
             var zones: [(name: String, hosts: JSONObject, available: Bool)] = []
             for row in rows {
                 let zone = try row.string("zone")
                 if zones.last?.name != zone { zones.append((zone, [:], false)) }
-                let isUp = try HostRoutes.isUp(row, compute)
+                let isUp = try row.bool("is_up")
                 let entry: JSONValue = [
                     "active": .bool(try row.bool("enabled")), "available": .bool(isUp),
                     "updated_at": JSONValue(try row.optionalTimestamp("last_seen_at")?.iso8601NoZone),

@@ -32,10 +32,11 @@ struct HypervisorRoutes: Sendable {
             ])
     }
 
-    private static let columns: SQL = """
+    private static func columns(_ compute: Compute) -> SQL {
+        """
         SELECT h.id, h.number, h.host, h.hypervisor_type, h.hypervisor_version, h.vcpus, h.memory_mb, h.disk_gb, h.cpu_info,
             coalesce(h.host_ip, '127.0.0.1') AS host_ip, c.id AS service_id, c.number AS service_number, c.enabled,
-            c.disabled_reason, c.forced_down, c.last_seen_at, u.servers, u.vcpus AS vcpus_used, u.ram AS ram_used,
+            c.disabled_reason, \(Hosts.isUp("c", compute)) AS is_up, u.servers, u.vcpus AS vcpus_used, u.ram AS ram_used,
             u.disk AS disk_used, u.building, u.list
         FROM hypervisors h JOIN compute_services c ON c.host = h.host
         LEFT JOIN LATERAL (SELECT count(*) AS servers, coalesce(sum((s.flavor->>'vcpus')::int), 0) AS vcpus,
@@ -45,6 +46,7 @@ struct HypervisorRoutes: Sendable {
             coalesce(json_agg(json_build_object('uuid', s.id, 'name', s.name) ORDER BY s.created_at, s.id), '[]') AS list
             FROM servers s WHERE s.host = h.host AND NOT s.deleted) u ON true
         """
+    }
 
     private func list(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
         try context.authorize(target: .none)
@@ -65,7 +67,7 @@ struct HypervisorRoutes: Sendable {
                 conditions.append("h.number > \(try row.int("number"))")
             }
             let rows = try connection.query(
-                "\(HypervisorRoutes.columns) WHERE \(SQL.joined(conditions, separator: " AND ")) ORDER BY h.number LIMIT \(limit + 1)")
+                "\(HypervisorRoutes.columns(compute)) WHERE \(SQL.joined(conditions, separator: " AND ")) ORDER BY h.number LIMIT \(limit + 1)")
             if let pattern, rows.isEmpty {
                 throw ResourceError.notFound("No hypervisor matching '\(pattern.prefix(255))' could be found.")
             }
@@ -85,7 +87,7 @@ struct HypervisorRoutes: Sendable {
         _ row: Row, _ context: RequestContext, _ compute: Compute, isDetailed: Bool, withServers: Bool
     ) throws -> JSONValue {
         let isModern = context.version(atLeast: 2, 53)
-        let isUp = try HostRoutes.isUp(row, compute)
+        let isUp = try row.bool("is_up")
         var object: JSONObject = [
             "id": isModern ? .string(try row.string("id")) : JSONValue(try row.int("number")),
             "hypervisor_hostname": .string(try row.string("host")), "state": isUp ? "up" : "down",
@@ -128,7 +130,7 @@ struct HypervisorRoutes: Sendable {
             && (context.query["with_servers"].flatMap { BodySchema.boolean($0) } ?? false)
         let compute = compute
         return try await compute.database.read { connection in
-            let rows = try connection.query("\(HypervisorRoutes.columns) WHERE h.id::text = \(id) OR h.number::text = \(id)")
+            let rows = try connection.query("\(HypervisorRoutes.columns(compute)) WHERE h.id::text = \(id) OR h.number::text = \(id)")
             guard let row = rows.first else {
                 throw ResourceError.notFound("Hypervisor with ID '\(id.prefix(64))' could not be found.")
             }
@@ -143,7 +145,7 @@ struct HypervisorRoutes: Sendable {
         let pattern = context.parameter("hypervisor_id")
         let compute = compute
         return try await compute.database.read { connection in
-            let rows = try connection.query("\(HypervisorRoutes.columns) WHERE strpos(h.host, \(pattern)) > 0 ORDER BY h.number")
+            let rows = try connection.query("\(HypervisorRoutes.columns(compute)) WHERE strpos(h.host, \(pattern)) > 0 ORDER BY h.number")
             if rows.isEmpty { throw ResourceError.notFound("No hypervisor matching '\(pattern.prefix(255))' could be found.") }
             return .json(200, [
                 "hypervisors": .array(try rows.map {
@@ -159,7 +161,7 @@ struct HypervisorRoutes: Sendable {
     private func statistics(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         return try await compute.database.read { connection in
-            let rows = try connection.query(HypervisorRoutes.columns)
+            let rows = try connection.query(HypervisorRoutes.columns(compute))
             var sums: [String: Int] = [:]
             for row in rows { for (name, value) in try HypervisorRoutes.numbers(row) { sums[name, default: 0] += value } }
             var object: JSONObject = ["count": JSONValue(rows.count)]

@@ -75,7 +75,7 @@ enum ServerTable {
 
     private static let hostStatus = """
         CASE WHEN t.host IS NULL THEN '' ELSE coalesce((SELECT CASE WHEN c.forced_down THEN 'DOWN'
-            WHEN NOT c.enabled THEN 'MAINTENANCE' WHEN c.last_seen_at > now() - interval '60 seconds' THEN 'UP'
+            WHEN NOT c.enabled THEN 'MAINTENANCE' WHEN c.last_seen_at > statement_timestamp() - interval '60 seconds' THEN 'UP'
             ELSE 'DOWN' END FROM compute_services c WHERE c.host = t.host), 'UNKNOWN') END
         """
 

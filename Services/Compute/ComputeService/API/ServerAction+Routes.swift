@@ -116,7 +116,7 @@ struct ServerActionRoutes: Sendable {
             try DesiredState.change(connection, server: server.id, power: action.power, operation: operation ?? .null)
             try connection.execute(
                 """
-                UPDATE servers SET task_state = \(action.task.rawValue), updated_at = \(ambient.now), fault = NULL,
+                UPDATE servers SET task_state = \(action.task.rawValue), updated_at = \(ambient.databaseNow), fault = NULL,
                     vm_state = vm_state WHERE id = \(server.id)
                 """)
             try ServerActions.begin(

@@ -13,7 +13,8 @@ package final class AgentConsumer: Sendable {
     package static let queue = "compute.agents"
 
     private let compute: Compute
-    private let beats = Mutex<[String: Timestamp]>([:])
+    /// When hosts last spoke, by the monotonic clock.
+    private let beats = Mutex<[String: UInt64]>([:])
 
     package init(_ compute: Compute) { self.compute = compute }
 
@@ -51,8 +52,7 @@ package final class AgentConsumer: Sendable {
         case "hello":
             try await hello(host, body)
         case "heartbeat":
-            let now = compute.ambient.now
-            beats.withLock { $0[host] = now }
+            heard(from: host)
         case "observed":
             try await observed(host, body)
         default: throw PoisonMessage("unknown message \(type)")
@@ -72,9 +72,14 @@ package final class AgentConsumer: Sendable {
             try Outbox.add(
                 connection,
                 Message(id: compute.ambient.newUUID(), type: "sync", body: sync, requestID: RequestScope.current),
-                to: DesiredState.queue(host: host), at: compute.ambient.now)
+                to: DesiredState.queue(host: host), ambient: compute.ambient)
         }
         compute.log.notice("a host has come", metadata: ["host": "\(host)"])
+    }
+
+    private func heard(from host: String) {
+        let clock = compute.ambient.time.monotonicNanoseconds()
+        beats.withLock { $0[host] = clock }
     }
 
     /// Writes the signs of life of all hosts that gave one since the last time, in one statement.
@@ -85,12 +90,14 @@ package final class AgentConsumer: Sendable {
         }
         guard !taken.isEmpty else { return }
         let hosts = Array(taken.keys)
-        let times = hosts.compactMap { taken[$0] }
+        let ambient = compute.ambient
         try await compute.database.write { connection in
+            let clock = ambient.time.monotonicNanoseconds()
+            let ages = hosts.map { Duration.microseconds(Int64((clock - (taken[$0] ?? clock)) / 1000)) }
             try connection.execute(
                 """
-                UPDATE compute_services c SET last_seen_at = greatest(c.last_seen_at, b.at)
-                FROM unnest(\(hosts)::text[], \(times)::timestamptz[]) AS b(host, at) WHERE c.host = b.host
+                UPDATE compute_services c SET last_seen_at = greatest(c.last_seen_at, \(ambient.databaseNow) - b.age)
+                FROM unnest(\(hosts)::text[], \(ages)::interval[]) AS b(host, age) WHERE c.host = b.host
                 """)
         }
     }
@@ -112,8 +119,7 @@ package final class AgentConsumer: Sendable {
             compute.log.warning(
                 "a host has a server that it was not given", metadata: ["host": "\(host)", "server": "\(id)"])
         }
-        let now = ambient.now
-        beats.withLock { $0[host] = now }
+        heard(from: host)
     }
 }
 

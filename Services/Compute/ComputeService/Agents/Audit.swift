@@ -56,7 +56,7 @@ package struct Audit: Sendable {
     /// Power tasks that the host could not finish in time: the server is what the host last said it is.
     private func endTasks() async throws -> Int {
         let ambient = compute.ambient
-        let before = ambient.now + .microseconds(-Audit.taskDeadline.microseconds)
+        let before: SQL = "\(ambient.databaseNow) - \(Audit.taskDeadline)::interval"
         return try await compute.database.write { connection in
             let rows = try connection.query(
                 """
@@ -77,7 +77,7 @@ package struct Audit: Sendable {
     /// Servers whose host has not applied the newest generation.
     private func resend() async throws -> Int {
         let ambient = compute.ambient
-        let before = ambient.now + .microseconds(-Audit.patience.microseconds)
+        let before: SQL = "\(ambient.databaseNow) - \(Audit.patience)::interval"
         return try await compute.database.write { connection in
             let ids = try connection.query(
                 """
@@ -94,11 +94,11 @@ package struct Audit: Sendable {
 
     private func resendAbsences() async throws -> Int {
         let ambient = compute.ambient
-        let before = ambient.now + .microseconds(-2 * Audit.patience.microseconds)
+        let before: SQL = "\(ambient.databaseNow) - \(Audit.patience * 2)::interval"
         return try await compute.database.write { connection in
             let rows = try connection.query(
                 """
-                UPDATE server_absences SET published_at = \(ambient.now) WHERE (server_id, host) IN (
+                UPDATE server_absences SET published_at = \(ambient.databaseNow) WHERE (server_id, host) IN (
                     SELECT server_id, host FROM server_absences WHERE published_at < \(before)
                     ORDER BY published_at LIMIT \(Audit.batchMax) FOR UPDATE SKIP LOCKED)
                 RETURNING host, desired

@@ -7,6 +7,17 @@ import Telemetry
 
 /// Rows of hosts and what Placement must know of them.
 enum Hosts {
+    /// Whether a host's agent has spoken lately, by the database's clock and nobody else's.
+    ///
+    /// - Parameter service: the name of the row of `compute_services`.
+    static func isUp(_ service: String, _ compute: Compute) -> SQL {
+        let silence = compute.settings.hostDownAfter
+        return """
+            (NOT \(raw: service).forced_down AND coalesce(
+                \(raw: service).last_seen_at > \(compute.ambient.databaseNow) - \(silence)::interval, false))
+            """
+    }
+
     /// A host that said hello: its rows, and the message that makes it a resource provider.
     static func register(
         _ connection: Connection, host: String, version: String?, capabilities: JSONValue, compute: Compute
@@ -15,7 +26,7 @@ enum Hosts {
         try connection.execute(
             """
             INSERT INTO compute_services (id, host, availability_zone, version, last_seen_at, created_at, updated_at)
-            VALUES (\(compute.ambient.newUUID()), \(host), \(compute.settings.defaultZone), \(version), \(now), \(now), \(now))
+            VALUES (\(compute.ambient.newUUID()), \(host), \(compute.settings.defaultZone), \(version), \(compute.ambient.databaseNow), \(now), \(now))
             ON CONFLICT (host) DO UPDATE SET version = EXCLUDED.version, last_seen_at = EXCLUDED.last_seen_at,
                 updated_at = EXCLUDED.updated_at
             """)
@@ -65,6 +76,6 @@ enum Hosts {
         ]
         try Outbox.add(
             connection, Message(id: ambient.newUUID(), type: "host", body: body, requestID: RequestScope.current),
-            to: "placement.hosts", at: ambient.now)
+            to: "placement.hosts", ambient: ambient)
     }
 }

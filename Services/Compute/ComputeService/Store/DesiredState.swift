@@ -31,7 +31,7 @@ enum DesiredState {
     static func publish(_ connection: Connection, server: String, first: Bool = false, ambient: Ambient) throws {
         let rows = try connection.query(
             """
-            UPDATE servers SET published_at = \(ambient.now)
+            UPDATE servers SET published_at = \(ambient.databaseNow)
             WHERE id = \(server) AND host IS NOT NULL AND (\(first) OR published_at IS NOT NULL) RETURNING host
             """)
         if let host = try rows.first?.string("host") { try send(connection, server: server, host: host, ambient: ambient) }
@@ -47,7 +47,7 @@ enum DesiredState {
         let message = Message(
             id: ambient.newUUID(), type: "ensure", body: ["type": "ensure", "server": desired],
             requestID: RequestScope.current)
-        try Outbox.add(connection, message, to: queue(host: host), at: ambient.now)
+        try Outbox.add(connection, message, to: queue(host: host), ambient: ambient)
     }
 
     /// All that belongs, or must no longer be, on a host.

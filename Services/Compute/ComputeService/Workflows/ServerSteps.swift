@@ -97,10 +97,9 @@ struct ServerSteps: Sendable {
 
     /// Whether a host's agent has spoken lately.
     func isUp(host: String) async throws -> Bool {
-        let after = ambient.now + .microseconds(-compute.settings.hostDownAfter.microseconds)
-        return try await database.read { connection in
+        try await database.read { [compute] connection in
             try !connection.query(
-                "SELECT 1 AS one FROM compute_services WHERE host = \(host) AND NOT forced_down AND last_seen_at > \(after)"
+                "SELECT 1 AS one FROM compute_services t WHERE t.host = \(host) AND \(Hosts.isUp("t", compute))"
             ).isEmpty
         }
     }
@@ -208,7 +207,7 @@ enum Absences {
         try connection.execute(
             """
             INSERT INTO server_absences (server_id, host, generation, desired, published_at)
-            VALUES (\(server), \(host), \(description.generation), \(desired)::jsonb, \(ambient.now))
+            VALUES (\(server), \(host), \(description.generation), \(desired)::jsonb, \(ambient.databaseNow))
             ON CONFLICT (server_id, host) DO UPDATE SET generation = EXCLUDED.generation, desired = EXCLUDED.desired,
                 published_at = EXCLUDED.published_at
             """)

@@ -10,7 +10,7 @@ extension Compute {
     ///   - steps: the steps to wait for.
     /// - Throws: what made the workflow unwind, in the tenant's words; 503 when it takes too long. The work goes on.
     func await(workflow: WorkflowID, past steps: Set<String>, timeout: Duration = .seconds(30)) async throws {
-        let deadline = ambient.now + timeout
+        let deadline = ambient.deadline(in: timeout)
         while true {
             let row = try await database.read { connection in
                 try connection.query("SELECT state, step, frame->'_failure'->>'message' AS failure FROM workflows WHERE id = \(workflow)")
@@ -22,7 +22,7 @@ extension Compute {
             case "failed", "unwinding": throw ResourceError.badRequest(row.failure ?? "The operation failed.")
             default: if !steps.contains(row.step) { return }
             }
-            guard ambient.now < deadline else {
+            guard ambient.time.monotonicNanoseconds() < deadline else {
                 throw ResourceError.unavailable("workflow \(workflow) is still at \(row.step)")
             }
             try await ambient.time.sleep(for: .milliseconds(30))
