@@ -6,33 +6,50 @@ extension RouteSweep {
     /// Routes whose effects may happen twice although the client sent an `Idempotency-Key`.
     ///
     /// Each POST is sent eight times at once, then once more, then with another body: the eight and the one get the same
-    /// answer, the one changes no table, and the other is refused.
+    /// answer, the one changes no table, and the other is refused. At the end all that the requests named is removed, and
+    /// each is sent a last time: what it was answered does not depend on what is there now.
     ///
     /// - Parameters:
     ///   - except: routes that have no effect, or none that a key can guard, with the reason.
+    ///   - keeping: tables that stay at the end, because who asks is in them.
     ///   - prepare: brings about, before each route, what it needs to succeed.
     package func repeated(
-        _ token: String, except: [String: String] = [:], where included: (Route) -> Bool = { _ in true }, prepare: (String) async throws -> Void = { _ in }
+        _ token: String, except: [String: String] = [:], keeping: Set<String> = [], where included: (Route) -> Bool = { _ in true }, prepare: (String) async throws -> Void = { _ in }
     ) async throws -> [String] {
         var findings: [String] = []
+        var answered: [Answered] = []
         for route in routes where route.method == .post && route.action != nil && included(route) {
             let name = RouteSweep.name(route)
             guard except[name] == nil else { continue }
             try await prepare(name)
-            findings += try await repeated(route, token).map { "\(name): \($0)" }
+            findings += try await repeated(route, token, &answered).map { "\(name): \($0)" }
+        }
+        try await removeAll(except: keeping.union(["idempotency_keys", "schema_migrations"]))
+        for old in answered {
+            let text = RouteSweep.text(await api.respond(to: old.request))
+            if text != old.text {
+                findings.append("\(RouteSweep.name(old.route)): first \(RouteSweep.short(old.text)), when all is gone \(RouteSweep.short(text))")
+            }
         }
         let known = Set(routes.map(RouteSweep.name))
         return findings + except.keys.filter { !known.contains($0) }.sorted().map { "there is no route \($0)" }
     }
 
-    private func repeated(_ route: Route, _ token: String) async throws -> [String] {
+    /// A request that was accepted, to be sent again, and what it was answered.
+    private struct Answered {
+        let route: Route
+        let request: IncomingRequest
+        let text: String
+    }
+
+    private func repeated(_ route: Route, _ token: String, _ answered: inout [Answered]) async throws -> [String] {
         let key = SystemRandom().uuid().description
         let api = api
         // A request's body is read once: each has its own, of the same bytes.
         let bytes = body(route)?.encoded
-        let requests = try (0..<9).map { _ in try self.request(route, token, key: key, bytes: bytes ?? []).request }
+        let requests = try (0..<10).map { _ in try self.request(route, token, key: key, bytes: bytes ?? []).request }
         let answers = await withTaskGroup(of: Response.self) { group in
-            for request in requests.dropLast() { group.addTask { await api.respond(to: request) } }
+            for request in requests.prefix(8) { group.addTask { await api.respond(to: request) } }
             return await group.reduce(into: [Response]()) { $0.append($1) }
         }
         let texts = Set(answers.map(RouteSweep.text))
@@ -40,6 +57,7 @@ extension RouteSweep {
         if answers.allSatisfy({ $0.status == 501 }) { return [] }
         guard texts.count == 1, let first = texts.first else { return ["eight at once got \(texts.sorted().map(RouteSweep.short))"] }
         guard answers[0].status < 300 else { return ["is refused, so nothing is shown: \(RouteSweep.short(first))"] }
+        answered.append(Answered(route: route, request: requests[9], text: first))
         let originals = answers.count { $0.headers["idempotent-replay"] == nil }
         var findings = originals == 1 ? [] : ["\(originals) of eight at once did the work"]
         let before = try await digest()

@@ -245,6 +245,15 @@ package struct RouteSweep: Sendable {
         }
     }
 
+    func removeAll(except kept: Set<String>) async throws {
+        let tables = try await digest().keys.filter { !kept.contains($0) }.sorted()
+        guard !tables.isEmpty else { return }
+        try await database?.write { connection in
+            try connection.script("SET LOCAL session_replication_role = replica")
+            for table in tables { try connection.execute("DELETE FROM \(raw: table)") }
+        }
+    }
+
     func changed(since before: [String: String]) async throws -> [String] {
         let after = try await digest()
         return after.keys.sorted().filter { after[$0] != before[$0] }.map { "a refused request changed the table \($0)" }
