@@ -27,6 +27,7 @@ package enum Schema {
         blockStorageMigration,
         computeMigration,
         repairsMigration,
+        northboundChangesMigration,
     ]
 
     /// The number of the newest migration that this build knows.

@@ -72,12 +72,28 @@ private func type(of body: () throws -> Void) -> String? {
         let candidates = AddressPlanner.candidates(pools, count: 32, random: random)
         #expect(Set(candidates).count == candidates.count)
         for candidate in candidates { #expect(pools.contains { $0.contains(candidate) }) }
-        var taken: Set<IPAddress> = []
-        while let next = AddressPlanner.free(pools, taken: taken, count: 1).first {
-            #expect(pools.contains { $0.contains(next) })
-            #expect(taken.insert(next).inserted)
+    }
+
+    /// A pool that hands out in order, and one that begins anywhere: both to their end, without what is taken.
+    @Test(arguments: 0..<30) func aSearchFindsWhatIsFreeAndEnds(seed: Int) {
+        let random = SeededRandom(seed: UInt64(seed))
+        for pools in [
+            [pool("10.0.0.20", "10.0.0.23"), pool("10.0.0.5", "10.0.0.9")], [pool("10.0.0.7", "10.0.16.3")], [],
+        ] {
+            var all = Set(pools.flatMap { pool in (pool.start.value...pool.end.value).map { IPAddress(version: .v4, value: $0) } })
+            let taken = all.filter { _ in random.below(3) == 0 }
+            all.subtract(taken)
+            var search = AddressSearch(pools, random: random)
+            while let guesses = search.guesses(8, random: random) {
+                for guess in guesses { #expect(pools.contains { $0.contains(guess) }) }
+            }
+            var found: [IPAddress] = []
+            while !search.isExhausted { found += search.choose(1 + random.below(40), of: search.window, taken: taken) }
+            #expect(Set(found).count == found.count)
+            #expect(Set(found) == all)
+            #expect(search.window.isEmpty)
+            if pools.count == 2 { #expect(found == found.sorted()) }
         }
-        #expect(taken.count == 9)
     }
 
     @Test func autoAddress() throws {

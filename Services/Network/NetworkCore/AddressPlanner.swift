@@ -20,6 +20,11 @@ package enum AddressPlanner {
         return nil
     }
 
+    /// A place in pools of `size` addresses, by chance.
+    static func index(below size: UInt128, random: any RandomSource) -> UInt128 {
+        size > UInt128(Int.max) ? UInt128(random.next() >> 1) % size : UInt128(random.below(Int(size)))
+    }
+
     /// Up to `count` different addresses drawn from the pools.
     package static func candidates(_ pools: [AddressPool], count: Int, random: any RandomSource) -> [IPAddress] {
         let size = size(pools)
@@ -27,22 +32,8 @@ package enum AddressPlanner {
         var seen: Set<UInt128> = []
         var result: [IPAddress] = []
         for _ in 0..<count * 2 where result.count < count {
-            let drawn = size > UInt128(Int.max) ? UInt128(random.next() >> 1) : UInt128(random.below(Int(size)))
-            let index = drawn % size
+            let index = index(below: size, random: random)
             if seen.insert(index).inserted, let address = address(pools, at: index) { result.append(address) }
-        }
-        return result
-    }
-
-    /// The free addresses in ascending order, `count` at most.
-    package static func free(_ pools: [AddressPool], taken: Set<IPAddress>, count: Int) -> [IPAddress] {
-        var result: [IPAddress] = []
-        for pool in pools.sorted() {
-            var next: IPAddress? = pool.start
-            while let address = next, address <= pool.end, result.count < count {
-                if !taken.contains(address) { result.append(address) }
-                next = address.advanced(by: 1)
-            }
         }
         return result
     }

@@ -17,8 +17,11 @@ package enum NetworkLimits {
     /// Subnets up to this many addresses hand them out in order; larger ones at random, which needs no look at what is
     /// taken.
     package static let orderedPoolSize = 1024
-    /// Addresses tried at random in one round.
-    package static let candidates = 32
+    /// How often addresses are tried at random before looking which ones are free.
+    package static let addressGuesses = 3
+    /// Addresses looked at in the first round, and in a later one at most.
+    package static let addressWindowMin = 128
+    package static let addressWindowMax = 4096
     /// Operations in one northbound transaction, unless one resource alone needs more.
     package static let northboundOperationsMax = 500
     /// Gateway chassis per router.

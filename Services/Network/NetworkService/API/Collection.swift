@@ -75,16 +75,30 @@ struct Collection: Sendable {
 
     /// - Throws: 404 where there is no such row that the caller may see.
     func subject(_ connection: Connection, _ context: RequestContext, _ id: UUID128) throws -> Subject {
+        guard let subject = try subjects(connection, context, [id])[id] else { throw notFound("\(id)") }
+        return subject
+    }
+
+    /// Those of the rows that the caller may see.
+    func subjects(_ connection: Connection, _ context: RequestContext, _ ids: [UUID128]) throws -> [UUID128: Subject] {
+        guard !ids.isEmpty else { return [:] }
         let extra = targets.enumerated().map { ", (\($1.expression))::text AS target\($0)" }.joined()
         let rows = try connection.query(
-            "SELECT t.project_id, t.generation\(raw: extra) FROM \(raw: table.source) WHERE t.id = \(id) AND \(try visible(context))")
-        guard let row = rows.first else { throw notFound("\(id)") }
-        let project = try row.string("project_id")
-        var target = PolicyTarget.project(project)
-        for (index, item) in targets.enumerated() {
-            target.attributes[item.name] = try row.optionalString("target\(index)")
+            """
+            SELECT t.id, t.project_id, t.generation\(raw: extra) FROM \(raw: table.source)
+            WHERE t.id = ANY(\(ids)::uuid[]) AND \(try visible(context))
+            """)
+        var result: [UUID128: Subject] = [:]
+        for row in rows {
+            let id = try row.uuid("id")
+            let project = try row.string("project_id")
+            var target = PolicyTarget.project(project)
+            for (index, item) in targets.enumerated() {
+                target.attributes[item.name] = try row.optionalString("target\(index)")
+            }
+            result[id] = Subject(id: id, projectID: project, revision: try row.int("generation"), target: target)
         }
-        return Subject(id: id, projectID: project, revision: try row.int("generation"), target: target)
+        return result
     }
 
     // MARK: answers
@@ -120,10 +134,16 @@ struct Collection: Sendable {
     /// The answer to a create request and its audit record.
     func created(_ connection: Connection, _ context: RequestContext, _ ids: [UUID128], isBulk: Bool) throws -> Change {
         if !isBulk, let id = ids.first { return try changed(connection, context, id, status: 201) }
-        var writer = JSONWriter()
-        try writer.object {
-            try $0.arrayField(plural) { list in
-                for id in ids { _ = try table.show(connection, context, where: "t.id = \(id)", into: &list) }
+        let fields = table.visible(context)
+        let rows = try table.query(connection, fields, where: "t.id = ANY(\(ids)::uuid[])")
+        let places = Dictionary(
+            (0..<rows.count).map { (Table.keyText(rows, row: $0), $0) }, uniquingKeysWith: { first, _ in first })
+        var writer = JSONWriter(capacity: 256 + rows.count * 1024)
+        writer.object {
+            $0.arrayField(plural) { list in
+                for row in ids.compactMap({ places[$0.description] }) {
+                    list.object { Table.render(rows, row: row, fields, into: &$0) }
+                }
             }
         }
         return Change(

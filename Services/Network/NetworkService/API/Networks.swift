@@ -25,6 +25,7 @@ extension Collection {
                 .number(
                     "provider:segmentation_id", "t.segmentation_id", visibleBy: "get_network:provider:segmentation_id"),
             ]),
+        targets: [("shared", "t.shared")],
         shared: { _ in "(t.shared OR t.external)" }
     ) { .notFound("Network \($0) could not be found.", type: "NetworkNotFound") }
 }

@@ -101,30 +101,29 @@ extension NetworkAPI {
 
     private func createPorts(_ context: RequestContext) async throws -> Response {
         let (items, isBulk) = context.items("port", plural: "ports")
-        var drafts: [PortDraft] = []
-        for item in items {
+        let networks = try await networkSubjects(context, items)
+        let seesAll = context.allows("get_security_group")
+        let drafts = try items.map { item in
             let owner = try context.authorizeCreate(item, "port")
-            let network = try await networkSubject(context, item)
+            let network = try NetworkAPI.network(of: item, among: networks)
             var target = PolicyTarget.project(owner.value)
             target.attributes["network:project_id"] = network.projectID
             try authorizePortAttributes(context, item, "create_port", target)
-            let seesAll = context.allows("get_security_group")
-            drafts.append(
-                try PortDraft(item, id: ambient.newUUID(), owner: owner, network: network.id, anyGroup: seesAll))
-            if try await isForeignExternal(network, context) { try context.authorize(target: target, action: "create_port:external") }
+            let draft = try PortDraft(item, id: ambient.newUUID(), owner: owner, network: network.id, anyGroup: seesAll)
+            if try NetworkAPI.isForeignExternal(network, context) {
+                try context.authorize(target: target, action: "create_port:external")
+            }
+            return draft
         }
-        return try await context.write(database) { [drafts] connection in
-            for draft in drafts { try createPort(connection, draft) }
+        return try await context.write(database) { connection in
+            try createPorts(connection, drafts)
             return try Collection.ports.created(connection, context, drafts.map(\.id), isBulk: isBulk)
         }
     }
 
     /// Whether a tenant sees the network only because it is external: addresses of it go through routers.
-    private func isForeignExternal(_ network: Subject, _ context: RequestContext) async throws -> Bool {
-        if try context.caller.projectID == network.projectID { return false }
-        return try await database.read { connection in
-            try !connection.query("SELECT 1 AS one FROM networks WHERE id = \(network.id) AND NOT shared").isEmpty
-        }
+    private static func isForeignExternal(_ network: Subject, _ context: RequestContext) throws -> Bool {
+        try context.caller.projectID != network.projectID && network.target.attributes["shared"] != "true"
     }
 
     /// Attributes that are not every tenant's to set.

@@ -58,29 +58,36 @@ extension NetworkAPI {
 
     private func createSubnets(_ context: RequestContext) async throws -> Response {
         let (items, isBulk) = context.items("subnet", plural: "subnets")
-        var drafts: [SubnetDraft] = []
-        for item in items {
-            let network = try await networkSubject(context, item)
+        let networks = try await networkSubjects(context, items)
+        let drafts = try items.map { item in
+            let network = try NetworkAPI.network(of: item, among: networks)
             var target = network.target
             target.attributes["network:project_id"] = network.projectID
             let decision = try context.authorize(network, target: target)
             let project = item.text("project_id") ?? item.text("tenant_id") ?? network.projectID
             // A subnet belongs to the owner of its network, whoever makes it, unless an administrator says otherwise.
             if project != network.projectID { try context.authorize(target: [:], action: "create_subnet:project_id") }
-            drafts.append(try SubnetDraft(item, id: ambient.newUUID(), network: decision, project: project))
+            return try SubnetDraft(item, id: ambient.newUUID(), network: decision, project: project)
         }
-        return try await context.write(database) { [drafts] connection in
+        return try await context.write(database) { connection in
             for draft in drafts { try insertSubnet(connection, draft) }
             return try Collection.subnets.created(connection, context, drafts.map(\.id), isBulk: isBulk)
         }
     }
 
+    /// Of the networks that items name, those that the caller may see.
+    func networkSubjects(_ context: RequestContext, _ items: [JSONObject]) async throws -> [UUID128: Subject] {
+        let ids = Set(items.compactMap { $0.text("network_id").flatMap { UUID128($0) } })
+        return try await database.read { try Collection.networks.subjects($0, context, Array(ids)) }
+    }
+
     /// The network that an item names, where the caller may see it.
-    func networkSubject(_ context: RequestContext, _ item: JSONObject) async throws -> Subject {
+    static func network(of item: JSONObject, among networks: [UUID128: Subject]) throws -> Subject {
         guard let id = try item.uuid("network_id") else {
             throw ResourceError.badRequest("Invalid input: 'network_id' is a required property")
         }
-        return try await database.read { try Collection.networks.subject($0, context, id) }
+        guard let network = networks[id] else { throw Collection.networks.notFound("\(id)") }
+        return network
     }
 
     private func updateSubnet(_ context: RequestContext) async throws -> Response {

@@ -3,8 +3,9 @@ import JSON
 import Kernel
 import NetworkCore
 
-/// Gives addresses to ports. Exact under concurrency: what is taken is decided by the unique key of `port_fixed_ips`
-/// alone, and an insertion waits there for another transaction that is about to take the same address.
+/// Gives addresses to ports, to many of them at once. Exact under concurrency: what is taken is decided by the unique
+/// key of `port_fixed_ips` alone, and an insertion waits there for another transaction that is about to take the same
+/// address.
 struct AddressAllocator {
     let connection: Connection
     let random: any RandomSource
@@ -33,44 +34,107 @@ struct AddressAllocator {
         }
     }
 
-    /// The subnets of a network in the order in which they are used.
-    func subnets(of network: UUID128) throws -> [Subnet] {
-        try connection.query("SELECT * FROM subnets WHERE network_id = \(network) ORDER BY created_at, id")
-            .map { try SubnetRow.subnet($0) }
+    /// A port that is to get addresses.
+    struct Request {
+        let port: UUID128
+        let network: UUID128
+        let mac: MACAddress
+        /// Nil for one address of each IP version that the network has.
+        let wishes: [Wish]?
+        /// The place of the first of them among the port's addresses.
+        var position = 0
     }
 
-    /// Addresses for a port as `wishes` say; nil for one address of each IP version that the network has.
+    /// The subnets of a network in the order in which they are used.
+    func subnets(of network: UUID128) throws -> [Subnet] { try subnets(of: [network], lock: "") }
+
+    private func subnets(of networks: [UUID128], lock: SQL) throws -> [Subnet] {
+        try connection.query(
+            "SELECT * FROM subnets WHERE network_id = ANY(\(networks)::uuid[]) ORDER BY created_at, id \(lock)"
+        ).map { try SubnetRow.subnet($0) }
+    }
+
+    /// Addresses for a port as its wishes say.
     ///
     /// - Throws: 409 when the pools are exhausted or an address is in use; 400 for what does not fit the network.
     @discardableResult
-    func allocate(
-        port: UUID128, network: UUID128, mac: MACAddress, wishes: [Wish]?, startingAt position: Int = 0
-    ) throws -> [FixedIP] {
-        let subnets = try subnets(of: network)
-        guard let wishes else { return try automatic(port, network, mac, subnets) }
-        var result: [FixedIP] = []
-        for wish in wishes {
-            let place = position + result.count
+    func allocate(_ request: Request) throws -> [FixedIP] { try allocate([request]) }
+
+    /// The same for several ports, all or none.
+    @discardableResult
+    func allocate(_ requests: [Request]) throws -> [FixedIP] {
+        guard requests.contains(where: { $0.wishes?.isEmpty != true }) else { return [] }
+        let networks = Array(Set(requests.map(\.network)))
+        let subnets = Dictionary(grouping: try subnets(of: networks, lock: "FOR KEY SHARE"), by: \.networkID)
+        return try take(try requests.flatMap { try demands($0, subnets[$0.network] ?? []) }).compactMap { $0 }
+    }
+
+    // MARK: what is asked for
+
+    /// An address that a port is to get.
+    struct Demand {
+        enum Source {
+            case exact(FixedIP)
+            case any(Subnet)
+        }
+
+        let port: UUID128
+        let position: Int
+        /// Where it may come from, the best first.
+        var sources: ArraySlice<Source>
+        /// What to say when it is not to be had; nil where the port does without.
+        let fault: ResourceError?
+    }
+
+    private func demands(_ request: Request, _ subnets: [Subnet]) throws -> [Demand] {
+        guard let wishes = request.wishes else { return automatic(request, subnets) }
+        return try wishes.enumerated().map { index, wish in
+            let source: Demand.Source
+            let fault: ResourceError
             if let address = wish.address {
-                let subnet = try self.subnet(for: address, wish.subnet, network, subnets)
-                if subnet.isAutoAddressed, !choosesFreely, address != AddressPlanner.autoAddress(subnet.cidr, mac: mac) {
+                let subnet = try subnet(for: address, wish.subnet, request.network, subnets)
+                if subnet.isAutoAddressed, !choosesFreely,
+                    address != AddressPlanner.autoAddress(subnet.cidr, mac: request.mac)
+                {
                     throw NetworkFault.invalidInput(
                         "IPv6 address \(address) cannot be directly assigned to a port on subnet \(subnet.id) as the subnet is configured for automatic addresses")
                 }
-                guard try take(address, subnet.id, port, place) else {
-                    throw ResourceError.conflict(
-                        "IP address \(address) already allocated in subnet \(subnet.id)", type: "IpAddressAlreadyAllocated")
+                source = .exact(FixedIP(subnetID: subnet.id, address: address))
+                fault = .conflict(
+                    "IP address \(address) already allocated in subnet \(subnet.id)", type: "IpAddressAlreadyAllocated")
+            } else {
+                guard let subnet = subnets.first(where: { $0.id == wish.subnet }) else {
+                    throw wrongSubnet(wish.subnet, request.network)
                 }
-                result.append(FixedIP(subnetID: subnet.id, address: address))
-                continue
+                source = self.source(in: subnet, request.mac)
+                fault = NetworkFault.noAddresses(subnet: subnet.id)
             }
-            guard let id = wish.subnet, let subnet = subnets.first(where: { $0.id == id }) else {
-                throw wrongSubnet(wish.subnet, network)
-            }
-            guard let address = try next(in: subnet, port, mac, place) else { throw NetworkFault.noAddresses(subnet: id) }
-            result.append(FixedIP(subnetID: id, address: address))
+            return Demand(port: request.port, position: request.position + index, sources: [source], fault: fault)
         }
+    }
+
+    /// One address of each version, plus the ones that guests of auto-addressed subnets give themselves.
+    private func automatic(_ request: Request, _ subnets: [Subnet]) -> [Demand] {
+        var result: [Demand] = []
+        func add(_ subnets: [Subnet], _ fault: ResourceError?) {
+            guard !subnets.isEmpty else { return }
+            result.append(
+                Demand(
+                    port: request.port, position: request.position + result.count,
+                    sources: ArraySlice(subnets.map { source(in: $0, request.mac) }), fault: fault))
+        }
+        for version in [IPAddress.Version.v4, .v6] {
+            add(
+                subnets.filter { $0.cidr.version == version && !$0.isAutoAddressed },
+                NetworkFault.noAddresses(request.network))
+        }
+        for subnet in subnets where subnet.isAutoAddressed { add([subnet], nil) }
         return result
+    }
+
+    private func source(in subnet: Subnet, _ mac: MACAddress) -> Demand.Source {
+        guard subnet.isAutoAddressed else { return .any(subnet) }
+        return .exact(FixedIP(subnetID: subnet.id, address: AddressPlanner.autoAddress(subnet.cidr, mac: mac)))
     }
 
     private func wrongSubnet(_ subnet: UUID128?, _ network: UUID128) -> ResourceError {
@@ -96,61 +160,122 @@ struct AddressAllocator {
         SubnetRules.usableRange(cidr)?.contains(address) ?? false
     }
 
-    /// One address of each version, plus the ones that guests of auto-addressed subnets give themselves.
-    private func automatic(
-        _ port: UUID128, _ network: UUID128, _ mac: MACAddress, _ subnets: [Subnet]
-    ) throws -> [FixedIP] {
-        var result: [FixedIP] = []
-        for version in [IPAddress.Version.v4, .v6] {
-            let candidates = subnets.filter { $0.cidr.version == version && !$0.isAutoAddressed }
-            guard !candidates.isEmpty else { continue }
-            var found = false
-            for subnet in candidates where !found {
-                guard let address = try next(in: subnet, port, mac, result.count) else { continue }
-                result.append(FixedIP(subnetID: subnet.id, address: address))
-                found = true
+    /// Takes an address of the subnet for each of the ports that can have one; nil for those that cannot.
+    func take(in subnet: Subnet, _ ports: [(id: UUID128, mac: MACAddress, position: Int)]) throws -> [FixedIP?] {
+        try take(ports.map {
+            Demand(port: $0.id, position: $0.position, sources: [source(in: subnet, $0.mac)], fault: nil)
+        })
+    }
+}
+
+extension AddressAllocator {
+    /// An address that may be free, for the demand at `index`.
+    private struct Proposal {
+        let index: Int
+        let fixed: FixedIP
+        let isExact: Bool
+    }
+
+    /// A row of `port_fixed_ips`.
+    private struct Place: Hashable {
+        let port: UUID128
+        let fixed: FixedIP
+    }
+
+    /// Takes what is demanded, in rounds of one insertion: who loses an address to somebody else is in the next round.
+    /// Each round sees what others have committed since the last one, so it ends.
+    ///
+    /// - Returns: the address of each demand; nil where the port does without.
+    /// - Throws: the first fault of a demand that cannot be met.
+    private func take(_ demands: [Demand]) throws -> [FixedIP?] {
+        var demands = demands
+        var result = [FixedIP?](repeating: nil, count: demands.count)
+        var searches: [UUID128: AddressSearch] = [:]
+        var open = Array(demands.indices)
+        while !open.isEmpty {
+            let proposals = try propose(&demands, open, &searches)
+            var taken = try insert(proposals, demands)
+            for proposal in proposals {
+                if taken.remove(Place(port: demands[proposal.index].port, fixed: proposal.fixed)) != nil {
+                    result[proposal.index] = proposal.fixed
+                } else if proposal.isExact {
+                    demands[proposal.index].sources.removeFirst()
+                }
             }
-            if !found { throw NetworkFault.noAddresses(network) }
-        }
-        for subnet in subnets where subnet.isAutoAddressed {
-            guard let address = try next(in: subnet, port, mac, result.count) else { continue }
-            result.append(FixedIP(subnetID: subnet.id, address: address))
+            open.removeAll { result[$0] != nil }
+            for index in open where demands[index].sources.isEmpty { if let fault = demands[index].fault { throw fault } }
+            open.removeAll { demands[$0].sources.isEmpty }
         }
         return result
     }
 
-    /// Takes a free address of the subnet's pools; nil when there is none.
-    func next(in subnet: Subnet, _ port: UUID128, _ mac: MACAddress, _ position: Int) throws -> IPAddress? {
-        if subnet.isAutoAddressed {
-            let address = AddressPlanner.autoAddress(subnet.cidr, mac: mac)
-            return try take(address, subnet.id, port, position) ? address : nil
+    /// The next address to try for each of the demands in `open`; a source that has no more is dropped.
+    private func propose(
+        _ demands: inout [Demand], _ open: [Int], _ searches: inout [UUID128: AddressSearch]
+    ) throws -> [Proposal] {
+        var proposals: [Proposal] = []
+        var asking: [UUID128: (subnet: Subnet, indices: [Int])] = [:]
+        for index in open {
+            switch demands[index].sources.first {
+            case .exact(let fixed)?: proposals.append(Proposal(index: index, fixed: fixed, isExact: true))
+            case .any(let subnet)?: asking[subnet.id, default: (subnet, [])].indices.append(index)
+            case nil: break
+            }
         }
-        if AddressPlanner.size(subnet.allocationPools) > UInt128(NetworkLimits.orderedPoolSize) {
-            for address in AddressPlanner.candidates(
-                subnet.allocationPools, count: NetworkLimits.candidates, random: random)
-            where try take(address, subnet.id, port, position) { return address }
+        let exact = Set(proposals.map(\.fixed))
+        for (id, asked) in asking {
+            var search = searches[id] ?? AddressSearch(asked.subnet.allocationPools, random: random)
+            let named = Set(exact.filter { $0.subnetID == id }.map(\.address))
+            let addresses = try find(asked.indices.count, in: id, &search, except: named)
+            for (index, address) in zip(asked.indices, addresses) {
+                proposals.append(
+                    Proposal(index: index, fixed: FixedIP(subnetID: id, address: address), isExact: false))
+            }
+            if search.isExhausted {
+                for index in asked.indices.dropFirst(addresses.count) { demands[index].sources.removeFirst() }
+            }
+            searches[id] = search
         }
-        // Each round sees what others have committed since the last one, so it ends: with an address or without any.
-        while true {
-            let taken = try connection.query("SELECT ip_address FROM port_fixed_ips WHERE subnet_id = \(subnet.id)")
-                .compactMap { IPAddress(try $0.string("ip_address")) }
-            let free = AddressPlanner.free(
-                subnet.allocationPools, taken: Set(taken), count: NetworkLimits.candidates)
-            if free.isEmpty { return nil }
-            for address in free where try take(address, subnet.id, port, position) { return address }
-        }
+        // In one order in all transactions, so that two of them do not wait for each other.
+        return proposals.sorted { ($0.fixed.subnetID, $0.fixed.address) < ($1.fixed.subnetID, $1.fixed.address) }
     }
 
-    private func take(_ address: IPAddress, _ subnet: UUID128, _ port: UUID128, _ position: Int) throws -> Bool {
+    /// Addresses of the subnet's pools to try. Fewer than `count` while `search` is not at its end: ask again.
+    private func find(
+        _ count: Int, in subnet: UUID128, _ search: inout AddressSearch, except named: Set<IPAddress>
+    ) throws -> [IPAddress] {
+        if let guesses = search.guesses(count, random: random) { return guesses.filter { !named.contains($0) } }
+        var result: [IPAddress] = []
+        while result.count < count, !search.isExhausted {
+            let window = search.window
+            let rows = try connection.query(
+                "SELECT ip_address FROM port_fixed_ips WHERE subnet_id = \(subnet) AND ip_address = ANY(\(window)::text[])")
+            let taken = Set(try rows.compactMap { IPAddress(try $0.string("ip_address")) })
+            result += search.choose(count - result.count, of: window, taken: taken.union(named))
+        }
+        return result
+    }
+
+    /// Writes down the proposed addresses; returns those that were free.
+    private func insert(_ proposals: [Proposal], _ demands: [Demand]) throws -> Set<Place> {
+        guard let first = proposals.first else { return [] }
         do {
-            return try !connection.query(
+            let rows = try connection.query(
                 """
                 INSERT INTO port_fixed_ips (port_id, subnet_id, ip_address, position)
-                VALUES (\(port), \(subnet), \(address), \(position)) ON CONFLICT (subnet_id, ip_address) DO NOTHING
-                RETURNING port_id
-                """).isEmpty
+                SELECT * FROM unnest(\(proposals.map { demands[$0.index].port })::uuid[],
+                    \(proposals.map(\.fixed.subnetID))::uuid[], \(proposals.map(\.fixed.address))::text[],
+                    \(proposals.map { demands[$0.index].position })::integer[])
+                ON CONFLICT (subnet_id, ip_address) DO NOTHING RETURNING port_id, subnet_id, ip_address
+                """)
+            return Set(
+                try rows.compactMap { row in
+                    guard let address = IPAddress(try row.string("ip_address")) else { return nil }
+                    return Place(
+                        port: try row.uuid("port_id"), fixed: FixedIP(subnetID: try row.uuid("subnet_id"), address: address))
+                })
         } catch let error as DatabaseError where error.isForeignKeyViolation {
-            throw Collection.subnets.notFound("\(subnet)")
+            throw Collection.subnets.notFound("\(first.fixed.subnetID)")
         }
     }
 }
@@ -172,10 +297,11 @@ extension NetworkAPI {
             SELECT p.id, p.mac_address, (SELECT count(*) FROM port_fixed_ips f WHERE f.port_id = p.id) AS held
             FROM ports p WHERE p.network_id = \(network) AND p.device_owner NOT LIKE 'network:%'
             """)
-        for port in ports {
-            guard let mac = MACAddress(try port.string("mac_address")) else { continue }
-            _ = try allocator(connection).next(in: subnet, try port.uuid("id"), mac, try port.int("held"))
+        let members = try ports.compactMap { port -> (id: UUID128, mac: MACAddress, position: Int)? in
+            guard let mac = MACAddress(try port.string("mac_address")) else { return nil }
+            return (try port.uuid("id"), mac, try port.int("held"))
         }
+        _ = try allocator(connection).take(in: subnet, members)
     }
 
     // MARK: metadata port
@@ -196,7 +322,7 @@ extension NetworkAPI {
         let held = try connection.query("SELECT 1 AS one FROM port_fixed_ips WHERE port_id = \(port) AND subnet_id = \(subnet.id)")
         guard held.isEmpty else { return }
         // Without an address left metadata is not reachable through this subnet, all else works.
-        _ = try allocator(connection).next(in: subnet, port, MACAddress(value: 0), 0)
+        _ = try allocator(connection).take(in: subnet, [(port, MACAddress(value: 0), 0)])
     }
 
     /// The port itself stays as long as the network: hypervisors know it by its id.

@@ -54,13 +54,16 @@ extension NetworkAPI {
         let wanted = try draft.body.address("floating_ip_address")
         if wanted != nil || subnet != nil {
             let fixed = try allocator.allocate(
-                port: port, network: draft.network, mac: MACAddress(value: 0),
-                wishes: [AddressAllocator.Wish(subnet: subnet, address: wanted)])
+                AddressAllocator.Request(
+                    port: port, network: draft.network, mac: MACAddress(value: 0),
+                    wishes: [AddressAllocator.Wish(subnet: subnet, address: wanted)]))
             if let address = fixed.first?.address, address.version == .v4 { return address }
             throw NetworkFault.badRequest("floatingip", "A floating IP must be an IPv4 address")
         }
         for subnet in try allocator.subnets(of: draft.network) where subnet.cidr.version == .v4 {
-            if let address = try allocator.next(in: subnet, port, MACAddress(value: 0), 0) { return address }
+            if let fixed = try allocator.take(in: subnet, [(port, MACAddress(value: 0), 0)]).first ?? nil {
+                return fixed.address
+            }
         }
         let hasSubnet = try allocator.subnets(of: draft.network).contains { $0.cidr.version == .v4 }
         throw hasSubnet

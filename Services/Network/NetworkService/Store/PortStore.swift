@@ -20,7 +20,7 @@ struct PortRow: Sendable {
     var hostID = ""
     var profile: JSONValue = [:]
     var portSecurity = true
-    var pairs: JSONValue = []
+    var pairs: [AddressPair] = []
     var dhcpOptions: JSONValue = []
     var tags: [String] = []
 }
@@ -102,73 +102,125 @@ struct PortChange: Sendable {
 extension NetworkAPI {
     /// - Throws: 409 where the hardware address is taken; 404 where the network is gone.
     func insertPort(_ connection: Connection, _ row: PortRow) throws -> UUID128 {
-        for _ in 0..<16 {
-            let mac = row.mac ?? AddressPlanner.newMAC(ambient.random)
-            let inserted: Rows
-            do {
-                inserted = try connection.query(
-                    """
-                    INSERT INTO ports (id, network_id, project_id, name, description, status, admin_state_up, mac_address,
-                        device_id, device_owner, host_id, binding_profile, port_security_enabled, allowed_address_pairs,
-                        extra_dhcp_opts, tags, created_at, updated_at)
-                    VALUES (\(row.id), \(row.network), \(row.project), \(row.name), \(row.description), \(row.status),
-                        \(row.adminStateUp), \(mac.description), \(row.deviceID), \(row.deviceOwner), \(row.hostID),
-                        \(row.profile)::jsonb, \(row.portSecurity), \(row.pairs)::jsonb, \(row.dhcpOptions)::jsonb,
-                        \(row.tags)::text[], \(ambient.now), \(ambient.now))
-                    ON CONFLICT (network_id, mac_address) DO NOTHING RETURNING id
-                    """)
-            } catch let error as DatabaseError where error.isForeignKeyViolation {
-                throw Collection.networks.notFound("\(row.network)")
-            }
-            if !inserted.isEmpty { return row.id }
-            if let mac = row.mac { throw NetworkFault.macInUse(mac, network: row.network) }
+        _ = try insertPorts(connection, [row])
+        return row.id
+    }
+
+    /// Writes the rows, all or none; those without a hardware address get one of the service's choice.
+    ///
+    /// - Returns: the hardware addresses by port.
+    /// - Throws: 409 where one is taken; 404 where the network is gone.
+    private func insertPorts(_ connection: Connection, _ rows: [PortRow]) throws -> [UUID128: MACAddress] {
+        var result: [UUID128: MACAddress] = [:]
+        // Those first that have no choice.
+        var open = rows.filter { $0.mac != nil } + rows.filter { $0.mac == nil }
+        for _ in 0..<16 where !open.isEmpty {
+            let macs = open.map { $0.mac ?? AddressPlanner.newMAC(ambient.random) }
+            let inserted = try insertPorts(connection, open, macs)
+            for (row, mac) in zip(open, macs) where inserted.contains(row.id) { result[row.id] = mac }
+            open.removeAll { inserted.contains($0.id) }
+            if let row = open.first, let mac = row.mac { throw NetworkFault.macInUse(mac, network: row.network) }
         }
+        guard let row = open.first else { return result }
         throw ResourceError(
             .unavailable, "Unable to generate a unique mac on network \(row.network).", type: "MacAddressGenerationFailure")
     }
 
-    func createPort(_ connection: Connection, _ draft: PortDraft) throws {
+    /// One statement; returns the ports whose hardware address was free.
+    private func insertPorts(_ connection: Connection, _ rows: [PortRow], _ macs: [MACAddress]) throws -> Set<UUID128> {
+        do {
+            let inserted = try connection.query(
+                """
+                INSERT INTO ports (id, network_id, project_id, name, description, status, admin_state_up, mac_address,
+                    device_id, device_owner, host_id, binding_profile, port_security_enabled, allowed_address_pairs,
+                    extra_dhcp_opts, tags, created_at, updated_at)
+                SELECT r.id, r.network, r.project, r.name, r.description, r.status, r.up, r.mac, r.device, r.owner, r.host,
+                    r.profile, r.secured, r.pairs, r.dhcp_opts, r.tags::text[], \(ambient.now)::timestamptz,
+                    \(ambient.now)::timestamptz
+                FROM unnest(\(rows.map(\.id))::uuid[], \(rows.map(\.network))::uuid[], \(rows.map(\.project))::text[],
+                    \(rows.map(\.name))::text[], \(rows.map(\.description))::text[], \(rows.map(\.status))::text[],
+                    \(rows.map(\.adminStateUp))::boolean[], \(macs.map(\.description))::text[],
+                    \(rows.map(\.deviceID))::text[], \(rows.map(\.deviceOwner))::text[], \(rows.map(\.hostID))::text[],
+                    \(rows.map(\.profile))::jsonb[], \(rows.map(\.portSecurity))::boolean[],
+                    \(zip(rows, macs).map { PortChange.json($0.pairs, mac: $1) })::jsonb[],
+                    \(rows.map(\.dhcpOptions))::jsonb[], \(rows.map { $0.tags.sqlText ?? "{}" })::text[])
+                    AS r (id, network, project, name, description, status, up, mac, device, owner, host, profile, secured,
+                        pairs, dhcp_opts, tags)
+                ON CONFLICT (network_id, mac_address) DO NOTHING RETURNING id
+                """)
+            return Set(try inserted.map { try $0.uuid("id") })
+        } catch let error as DatabaseError where error.isForeignKeyViolation {
+            throw Collection.networks.notFound(rows.first.map { "\($0.network)" } ?? "")
+        }
+    }
+
+    /// Creates all of the ports or none; how many statements that takes does not depend on how many ports there are.
+    func createPorts(_ connection: Connection, _ drafts: [PortDraft]) throws {
+        let owners = Dictionary(grouping: drafts, by: \.owner.value).mapValues(\.count)
+        for (project, count) in owners.sorted(by: { $0.key < $1.key }) { try reserve(connection, project, "port", count) }
+        let isSecured = try lockNetworks(connection, drafts)
+        let rows = try drafts.map { draft in
+            guard let preset = isSecured[draft.network] else { throw Collection.networks.notFound("\(draft.network)") }
+            return try NetworkAPI.row(draft, isSecured: draft.change.body.bool("port_security_enabled") ?? preset)
+        }
+        let macs = try insertPorts(connection, rows)
+        try allocator(connection).allocate(
+            drafts.compactMap { draft in
+                macs[draft.id].map {
+                    AddressAllocator.Request(
+                        port: draft.id, network: draft.network, mac: $0, wishes: draft.change.wishes)
+                }
+            })
+        try joinGroups(connection, try groups(connection, drafts, rows))
+    }
+
+    /// Keeps the networks of `drafts` as they are until the end of the transaction; returns whether ports of them are
+    /// secured when nothing else is said.
+    private func lockNetworks(_ connection: Connection, _ drafts: [PortDraft]) throws -> [UUID128: Bool] {
+        let networks = Array(Set(drafts.map(\.network)))
+        let rows = try connection.query(
+            """
+            SELECT id, port_security_enabled FROM networks WHERE id = ANY(\(networks)::uuid[]) ORDER BY id FOR SHARE
+            """)
+        return Dictionary(uniqueKeysWithValues: try rows.map { (try $0.uuid("id"), try $0.bool("port_security_enabled")) })
+    }
+
+    private static func row(_ draft: PortDraft, isSecured: Bool) throws -> PortRow {
         let change = draft.change
         let body = change.body
-        let project = draft.owner.value
-        try reserve(connection, project, "port")
-        guard
-            let network = try connection.query(
-                "SELECT port_security_enabled FROM networks WHERE id = \(draft.network) FOR SHARE").first
-        else { throw Collection.networks.notFound("\(draft.network)") }
-        let owner = body.text("device_owner") ?? ""
-        let secured = try body.bool("port_security_enabled") ?? network.bool("port_security_enabled")
         var row = PortRow(
-            id: draft.id, network: draft.network, project: project,
-            mac: change.mac ?? AddressPlanner.newMAC(ambient.random), deviceID: body.text("device_id") ?? "",
-            deviceOwner: owner)
+            id: draft.id, network: draft.network, project: draft.owner.value, mac: change.mac,
+            deviceID: body.text("device_id") ?? "", deviceOwner: body.text("device_owner") ?? "")
         row.name = body.text("name") ?? ""
         row.description = body.text("description") ?? ""
         row.adminStateUp = body.bool("admin_state_up") ?? true
         row.hostID = body.text("binding:host_id") ?? ""
         row.profile = body["binding:profile"].flatMap { $0.isNull ? nil : $0 } ?? [:]
-        row.portSecurity = secured
+        row.portSecurity = isSecured
         row.dhcpOptions = change.dhcpOptions ?? []
         row.tags = draft.tags
-        if let pairs = change.pairs, !pairs.isEmpty {
-            guard secured else { throw NetworkAPI.pairsNeedSecurity }
-            row.pairs = PortChange.json(pairs, mac: row.mac ?? MACAddress(value: 0))
+        row.pairs = change.pairs ?? []
+        guard isSecured || row.pairs.isEmpty else { throw NetworkAPI.pairsNeedSecurity }
+        return row
+    }
+
+    /// The groups that the ports ask for; the project's default group for those that say nothing.
+    private func groups(_ connection: Connection, _ drafts: [PortDraft], _ rows: [PortRow]) throws -> [GroupWish] {
+        var defaults: [String: UUID128] = [:]
+        var result: [GroupWish] = []
+        for (draft, row) in zip(drafts, rows) {
+            if let groups = draft.change.groups {
+                guard row.portSecurity || groups.isEmpty else { throw NetworkAPI.groupsNeedSecurity }
+                result += groups.map {
+                    GroupWish(port: row.id, group: $0, project: row.project, any: draft.change.anyGroup)
+                }
+            } else if row.portSecurity, !DeviceOwner.isTrusted(row.deviceOwner) {
+                let group = try defaults[row.project] ?? defaultGroup(connection, project: row.project)
+                defaults[row.project] = group
+                result.append(GroupWish(port: row.id, group: group, project: row.project, any: true))
+            }
         }
-        if change.mac == nil { row.mac = nil }
-        _ = try insertPort(connection, row)
-        let mac = try self.mac(connection, draft.id)
-        try allocator(connection).allocate(port: draft.id, network: draft.network, mac: mac, wishes: change.wishes)
-        if change.mac == nil, let pairs = change.pairs, !pairs.isEmpty {
-            try connection.execute(
-                "UPDATE ports SET allowed_address_pairs = \(PortChange.json(pairs, mac: mac))::jsonb WHERE id = \(draft.id)")
-        }
-        if let groups = change.groups, !groups.isEmpty {
-            guard secured else { throw NetworkAPI.groupsNeedSecurity }
-            try setGroups(connection, port: draft.id, project: project, groups, any: change.anyGroup)
-        } else if change.groups == nil, secured, !DeviceOwner.isTrusted(owner) {
-            let group = try defaultGroup(connection, project: project)
-            try setGroups(connection, port: draft.id, project: project, [group], any: true)
-        }
+        return result
     }
 
     private static let pairsNeedSecurity = ResourceError.conflict(
@@ -178,26 +230,43 @@ extension NetworkAPI {
         "Port security must be enabled and port must have an IP address in order to use security groups.",
         type: "PortSecurityAndIPRequiredForSecurityGroups")
 
-    private func mac(_ connection: Connection, _ port: UUID128) throws -> MACAddress {
-        let text = try connection.query("SELECT mac_address FROM ports WHERE id = \(port)")[0].string("mac_address")
-        guard let mac = MACAddress(text) else { throw ResourceError.internalError("port \(port) has the MAC '\(text)'") }
-        return mac
+    /// A port that is to be a member of a group.
+    private struct GroupWish {
+        let port: UUID128
+        let group: UUID128
+        /// The port's.
+        let project: String
+        /// Whether the group may be another project's.
+        let any: Bool
     }
 
-    private func setGroups(
-        _ connection: Connection, port: UUID128, project: String, _ groups: [UUID128], any: Bool
-    ) throws {
-        let condition: SQL = any ? "TRUE" : "project_id = \(project)"
-        let found = try connection.query(
-            "SELECT id FROM security_groups WHERE id = ANY(\(groups)::uuid[]) AND \(condition) FOR KEY SHARE")
-            .map { try $0.uuid("id") }
-        if let missing = groups.first(where: { !found.contains($0) }) { throw Collection.securityGroups.notFound("\(missing)") }
-        try connection.execute(
-            "DELETE FROM port_security_groups WHERE port_id = \(port) AND NOT security_group_id = ANY(\(groups)::uuid[])")
+    /// - Throws: 404 for a group that is not there, or not the project's.
+    private func joinGroups(_ connection: Connection, _ wishes: [GroupWish]) throws {
+        guard !wishes.isEmpty else { return }
+        struct Key: Hashable {
+            let group: UUID128
+            /// Nil where any group may be used.
+            let project: String?
+        }
+        let keys = wishes.map { Key(group: $0.group, project: $0.any ? nil : $0.project) }
+        let named = Array(Set(keys))
+        let found = Set(
+            try connection.query(
+                """
+                SELECT g.id, CASE WHEN w.is_owners THEN g.project_id END AS project_id FROM security_groups g
+                JOIN unnest(\(named.map(\.group))::uuid[], \(named.map { $0.project ?? "" })::text[],
+                    \(named.map { $0.project != nil })::boolean[]) AS w (id, project_id, is_owners)
+                    ON w.id = g.id AND (NOT w.is_owners OR w.project_id = g.project_id)
+                ORDER BY g.id FOR KEY SHARE OF g
+                """
+            ).map { Key(group: try $0.uuid("id"), project: try $0.optionalString("project_id")) })
+        if let missing = keys.first(where: { !found.contains($0) }) {
+            throw Collection.securityGroups.notFound("\(missing.group)")
+        }
         try connection.execute(
             """
             INSERT INTO port_security_groups (port_id, security_group_id)
-            SELECT \(port), unnest(\(groups)::uuid[]) ON CONFLICT DO NOTHING
+            SELECT * FROM unnest(\(wishes.map(\.port))::uuid[], \(wishes.map(\.group))::uuid[]) ON CONFLICT DO NOTHING
             """)
     }
 
@@ -225,7 +294,9 @@ extension NetworkAPI {
         if body["binding:host_id"] != nil { changes.set("host_id", body.text("binding:host_id") ?? "") }
         if let profile = body["binding:profile"] { changes.set(json: "binding_profile", profile.isNull ? [:] : profile) }
         if let options = change.dhcpOptions { changes.set(json: "extra_dhcp_opts", options) }
-        let mac = try change.mac ?? self.mac(connection, id)
+        guard let mac = try change.mac ?? MACAddress(row.string("mac_address")) else {
+            throw ResourceError.internalError("port \(id) has the MAC '\(try row.string("mac_address"))'")
+        }
         if let wanted = change.mac { changes.set("mac_address", wanted.description) }
         try changeSecurity(connection, port, row, change, mac, &changes)
         do { try changes.apply(connection, "ports", id, at: ambient.now) } catch let error as DatabaseError
@@ -264,7 +335,11 @@ extension NetworkAPI {
         }
         if let pairs = change.pairs { changes.set(json: "allowed_address_pairs", PortChange.json(pairs, mac: mac)) }
         if let groups = change.groups {
-            try setGroups(connection, port: id, project: port.value.projectID, groups, any: change.anyGroup)
+            try joinGroups(
+                connection,
+                groups.map { GroupWish(port: id, group: $0, project: port.value.projectID, any: change.anyGroup) })
+            try connection.execute(
+                "DELETE FROM port_security_groups WHERE port_id = \(id) AND NOT security_group_id = ANY(\(groups)::uuid[])")
         }
     }
 
@@ -293,7 +368,7 @@ extension NetworkAPI {
             try disassociate(connection, port: port, fixed: fixed.address)
         }
         try allocator(connection).allocate(
-            port: port, network: network, mac: mac, wishes: fresh, startingAt: kept.count)
+            AddressAllocator.Request(port: port, network: network, mac: mac, wishes: fresh, position: kept.count))
     }
 
     // MARK: delete

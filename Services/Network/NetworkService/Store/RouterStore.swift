@@ -129,7 +129,7 @@ extension NetworkAPI {
                 id: ambient.newUUID(), network: network, project: "", mac: nil, deviceID: "\(router)",
                 deviceOwner: DeviceOwner.routerGateway))
         let fixed = try routerAllocator(connection).allocate(
-            port: port, network: network, mac: MACAddress(value: 0), wishes: wishes)
+            AddressAllocator.Request(port: port, network: network, mac: MACAddress(value: 0), wishes: wishes))
         guard !fixed.isEmpty else {
             throw NetworkFault.badRequest("router", "No IPs available for external network \(network)")
         }
@@ -227,8 +227,9 @@ extension NetworkAPI {
                 id: ambient.newUUID(), network: subnet.networkID, project: router.value.projectID, mac: nil,
                 deviceID: "\(router.value.id)", deviceOwner: DeviceOwner.routerInterface))
         try routerAllocator(connection).allocate(
-            port: port, network: subnet.networkID, mac: MACAddress(value: 0),
-            wishes: [AddressAllocator.Wish(subnet: id, address: address)])
+            AddressAllocator.Request(
+                port: port, network: subnet.networkID, mac: MACAddress(value: 0),
+                wishes: [AddressAllocator.Wish(subnet: id, address: address)]))
         return RouterInterface(port: port, network: subnet.networkID, subnets: [id])
     }
 

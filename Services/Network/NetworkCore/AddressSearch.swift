@@ -1,0 +1,62 @@
+import Kernel
+
+/// Finds addresses of a subnet's pools that are free: large pools by chance, then window by window. What a look costs
+/// is what it looks at, and not how much of the subnet is taken.
+package struct AddressSearch: Sendable {
+    private let pools: [AddressPool]
+    private let size: UInt128
+    /// Where the windows begin; they go round from there.
+    private let start: UInt128
+    /// Addresses from `start` on of which it is known whether they are free.
+    private var looked: UInt128 = 0
+    private var width = NetworkLimits.addressWindowMin
+    private var guessesLeft: Int
+
+    package init(_ pools: [AddressPool], random: any RandomSource) {
+        self.pools = pools.sorted()
+        size = AddressPlanner.size(pools)
+        let isOrdered = size <= UInt128(NetworkLimits.orderedPoolSize)
+        start = isOrdered ? 0 : AddressPlanner.index(below: size, random: random)
+        guessesLeft = isOrdered ? 0 : NetworkLimits.addressGuesses
+    }
+
+    /// Whether everything was looked at.
+    package var isExhausted: Bool { looked >= size }
+
+    /// Up to `count` addresses that may well be free; nil when it is time to look.
+    package mutating func guesses(_ count: Int, random: any RandomSource) -> [IPAddress]? {
+        guard guessesLeft > 0 else { return nil }
+        guessesLeft -= 1
+        return AddressPlanner.candidates(pools, count: count, random: random)
+    }
+
+    /// The next addresses to look at.
+    package var window: [IPAddress] {
+        var result: [IPAddress] = []
+        let count = Int(min(UInt128(width), size - min(looked, size)))
+        result.reserveCapacity(count)
+        for offset in 0..<count {
+            // Not the plain sum: all of IPv6 in one pool would overflow.
+            let rest = size - start
+            let step = looked + UInt128(offset)
+            let index = step < rest ? start + step : step - rest
+            if let address = AddressPlanner.address(pools, at: index) { result.append(address) }
+        }
+        return result
+    }
+
+    /// The first `count` of `window` that are not among `taken`; goes on behind the last of them.
+    package mutating func choose(_ count: Int, of window: [IPAddress], taken: Set<IPAddress>) -> [IPAddress] {
+        var result: [IPAddress] = []
+        for (offset, address) in window.enumerated() where !taken.contains(address) {
+            result.append(address)
+            if result.count == count {
+                looked += UInt128(offset + 1)
+                return result
+            }
+        }
+        looked += UInt128(window.count)
+        width = min(width * 4, NetworkLimits.addressWindowMax)
+        return result
+    }
+}
