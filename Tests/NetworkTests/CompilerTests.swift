@@ -22,6 +22,29 @@ import Testing
         #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
     }
 
+    @Test(arguments: 0..<20) func gatheredOperationsDoTheSame(seed: Int) {
+        var cloud = RandomCloud(seed: UInt64(seed))
+        var northbound = NorthboundSimulator()
+        func apply() {
+            let plan = cloud.plan(cloud.subjects, northbound.model).operations
+            let gathered = plan.gathered
+            let mutated = gathered.compactMap { if case .mutate(_, let target, _, _) = $0 { target } else { nil } }
+            #expect(Set(mutated).count == mutated.count)
+            #expect(gathered.count <= plan.count)
+            northbound.apply(gathered)
+            #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
+        }
+        apply()
+        // Ports leave groups and networks while others come.
+        let (groups, network) = (Array(cloud.groups.keys), cloud.networks.keys.sorted()[0])
+        for (index, port) in cloud.ports.values.enumerated() where !DeviceOwner.isTrusted(port.deviceOwner) {
+            cloud.ports[port.id]?.securityGroups = index % 2 == 0 ? groups : []
+            if index % 3 == 0 { cloud.ports[port.id]?.portSecurityEnabled.toggle() }
+            if index % 5 == 0 { cloud.ports[port.id]?.networkID = network }
+        }
+        apply()
+    }
+
     @Test(arguments: 0..<10) func deletingEverythingLeavesNothing(seed: Int) {
         let cloud = RandomCloud(seed: UInt64(seed))
         var northbound = NorthboundSimulator()

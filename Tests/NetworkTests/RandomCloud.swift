@@ -98,7 +98,7 @@ struct RandomCloud {
         all += routers.keys.map { .router($0) }
         all += ports.keys.map { .port($0) }
         all += floating.keys.map { .floatingIP($0) }
-        return all.sorted { ($0.rank, $0.description) < ($1.rank, $1.description) }
+        return all.sorted()
     }
 
     func compile(_ subject: NBSubject) -> NBDesired {

@@ -22,8 +22,8 @@ package enum NetworkLimits {
     /// Addresses looked at in the first round, and in a later one at most.
     package static let addressWindowMin = 128
     package static let addressWindowMax = 4096
-    /// Operations in one northbound transaction, unless one resource alone needs more.
-    package static let northboundOperationsMax = 500
+    /// Operations planned for one northbound transaction, unless one resource alone needs more.
+    package static let northboundOperationsMax = 1500
     /// Gateway chassis per router.
     package static let gatewayChassisMax = 5
 }

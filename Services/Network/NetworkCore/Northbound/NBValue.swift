@@ -147,7 +147,7 @@ package struct NBMembership: Hashable, Sendable {
 }
 
 /// What changes together: one resource of the API and the rows that exist because of it.
-package enum NBSubject: Hashable, Sendable, CustomStringConvertible {
+package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible {
     case global
     case network(UUID128)
     case subnet(UUID128)
@@ -198,6 +198,19 @@ package enum NBSubject: Hashable, Sendable, CustomStringConvertible {
         case .port: 5
         case .floatingIP: 6
         }
+    }
+
+    package var id: UUID128? {
+        switch self {
+        case .global: nil
+        case .network(let id), .subnet(let id), .port(let id), .router(let id), .floatingIP(let id), .securityGroup(let id): id
+        }
+    }
+
+    /// By rank; those of one rank in an order of no meaning.
+    package static func < (left: NBSubject, right: NBSubject) -> Bool {
+        guard left.rank == right.rank, let first = left.id, let second = right.id else { return left.rank < right.rank }
+        return first < second
     }
 }
 

@@ -15,7 +15,7 @@ struct NorthboundState: Sendable {
     var metadata: [UUID128: IPAddress] = [:]
     /// Networks behind a router, by router.
     var inside: [UUID128: [IPNetwork]] = [:]
-    /// Those whose change is noted and not yet made in OVN.
+    /// Of the suspects those whose change is noted and not yet made in OVN.
     var changing: Set<NBSubject> = []
 
     /// What should be there because of `subject`; nothing where it is gone.
@@ -46,20 +46,20 @@ struct NorthboundReader {
     init(_ connection: Connection) { self.connection = connection }
 
     private mutating func changing(_ subjects: [NBSubject]) throws {
+        guard !subjects.isEmpty else { return }
         let names = subjects.map(\.description)
         let rows = try connection.query("SELECT DISTINCT subject FROM northbound_changes WHERE subject = ANY(\(names)::text[])")
         state.changing = Set(try rows.compactMap { NBSubject(try $0.string("subject")) })
     }
 
-    static func read(_ connection: Connection, _ subjects: [NBSubject]) throws -> NorthboundState {
+    /// - Parameter suspects: those of which it is to be known whether their change is noted.
+    static func read(
+        _ connection: Connection, _ subjects: [NBSubject], suspects: [NBSubject]
+    ) throws -> NorthboundState {
         var reader = NorthboundReader(connection)
         var ids: [Int: [UUID128]] = [:]
         for subject in subjects {
-            switch subject {
-            case .global: break
-            case .securityGroup(let id), .network(let id), .subnet(let id), .router(let id), .port(let id), .floatingIP(let id):
-                ids[subject.rank, default: []].append(id)
-            }
+            if let id = subject.id { ids[subject.rank, default: []].append(id) }
         }
         func of(_ subject: NBSubject) -> [UUID128] { ids[subject.rank] ?? [] }
         let none = UUID128(high: 0, low: 0)
@@ -73,7 +73,7 @@ struct NorthboundReader {
             .union(reader.state.subnets.values.map(\.networkID))
         try reader.networks(Array(networks))
         try reader.metadata(Array(subnets))
-        try reader.changing(subjects)
+        try reader.changing(suspects)
         return reader.state
     }
 

@@ -160,19 +160,25 @@ final class NorthboundWorker {
     private func work() async throws {
         var incomplete: Set<NBSubject> = []
         while !pending.isEmpty {
-            let batch = Array(
-                pending.sorted { ($0.rank, $0.description) < ($1.rank, $1.description) }.prefix(NorthboundWorker.subjectsMax))
-            let state = try await database.snapshot { try NorthboundReader.read($0, batch) }
-            let result = try await apply(batch, state)
-            pending.subtract(result.done)
-            incomplete.formUnion(result.incomplete)
+            var left = pending.sorted()[...]
+            while !left.isEmpty {
+                let batch = Array(left.prefix(NorthboundWorker.subjectsMax))
+                let result = try await apply(batch, try await read(batch))
+                pending.subtract(result.done)
+                incomplete.formUnion(result.incomplete)
+                left = left.dropFirst(result.done.count)
+            }
         }
         // What was missing may have come with what followed.
-        for subject in incomplete.sorted(by: { $0.rank < $1.rank }) {
-            let state = try await database.snapshot { try NorthboundReader.read($0, [subject]) }
-            let result = try await apply([subject], state)
+        for subject in incomplete.sorted() {
+            let result = try await apply([subject], try await read([subject]))
             postponed.formUnion(result.incomplete)
         }
+    }
+
+    private func read(_ subjects: [NBSubject]) async throws -> NorthboundState {
+        let doubtful = subjects.filter(suspects.contains)
+        return try await database.snapshot { try NorthboundReader.read($0, subjects, suspects: doubtful) }
     }
 
     // MARK: transactions
@@ -253,7 +259,7 @@ final class NorthboundWorker {
     }
 
     private func commit(_ operations: [NBOperation], of subjects: Set<NBSubject>) async throws {
-        let wire = try operations.map { try NorthboundConversion.operation($0) }
+        let wire = try operations.gathered.map { try NorthboundConversion.operation($0) }
         try await client.transact([.assertLock(NorthboundReconciler.lock)] + wire)
         reconciler.metrics.increment(
             "wolke_northbound_operations_total", [("cause", isAuditing ? "audit" : "change")], by: Double(operations.count),

@@ -1,0 +1,37 @@
+import Kernel
+
+private struct Place: Hashable {
+    let table: NBTable
+    let target: NBTarget
+}
+
+extension [NBOperation] {
+    /// The same change with one mutation of a row where there is one for each element that comes to it or goes: the
+    /// database copies the whole row, with thousands of ports, for each of them.
+    package var gathered: [NBOperation] {
+        var result: [NBOperation] = []
+        var order: [Place] = []
+        var gone: [Place: [String: Set<NBAtom>]] = [:]
+        var fresh: [Place: [String: Set<NBAtom>]] = [:]
+        for operation in self {
+            guard case .mutate(let table, let target, let delete, let insert) = operation,
+                delete.keys.allSatisfy(table.referenceColumns.contains), insert.keys.allSatisfy(table.referenceColumns.contains)
+            else {
+                result.append(operation)
+                continue
+            }
+            let place = Place(table: table, target: target)
+            if gone[place] == nil, fresh[place] == nil { order.append(place) }
+            for (column, value) in delete { gone[place, default: [:]][column, default: []].formUnion(value.atoms) }
+            for (column, value) in insert { fresh[place, default: [:]][column, default: []].formUnion(value.atoms) }
+        }
+        // At the end, when all rows are there that they name.
+        for place in order {
+            result.append(
+                .mutate(
+                    place.table, place.target, delete: (gone[place] ?? [:]).mapValues { .set($0) },
+                    insert: (fresh[place] ?? [:]).mapValues { .set($0) }))
+        }
+        return result
+    }
+}
