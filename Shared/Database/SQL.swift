@@ -105,9 +105,14 @@ extension Array: SQLBindable where Element: SQLBindable {
                 continue
             }
             text += "\""
-            for character in value.unicodeScalars {
-                if character == "\"" || character == "\\" { text += "\\" }
-                text.unicodeScalars.append(character)
+            // Rarely anything to escape, and often hundreds of elements.
+            if value.utf8.contains(where: { $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\\") }) {
+                for character in value.unicodeScalars {
+                    if character == "\"" || character == "\\" { text += "\\" }
+                    text.unicodeScalars.append(character)
+                }
+            } else {
+                text += value
             }
             text += "\""
         }

@@ -3,6 +3,7 @@
 let northboundChangesMigration = Migration(
     9, "northbound_changes",
     """
+    -- OFFSET 0: nobody knows how many rows are new, and no plan is to read a whole table because of that.
     CREATE FUNCTION northbound_ports_added() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         INSERT INTO northbound_changes (subject)
@@ -11,7 +12,8 @@ let northboundChangesMigration = Migration(
             SELECT 'router/' || device_id FROM added
                 WHERE device_owner IN ('network:router_interface', 'network:router_gateway')
             UNION ALL
-            SELECT 'subnet/' || s.id FROM added a JOIN subnets s ON s.network_id = a.network_id
+            SELECT 'subnet/' || s.id
+                FROM added a, LATERAL (SELECT id FROM subnets WHERE network_id = a.network_id OFFSET 0) s
                 WHERE a.device_owner = 'network:distributed';
         IF FOUND THEN
             PERFORM pg_notify('wolke_northbound', '');
@@ -26,7 +28,7 @@ let northboundChangesMigration = Migration(
             UNION ALL
             SELECT DISTINCT CASE WHEN p.device_owner = 'network:distributed' THEN 'subnet/' || a.subnet_id
                     ELSE 'router/' || p.device_id END
-                FROM added a JOIN ports p ON p.id = a.port_id
+                FROM added a, LATERAL (SELECT device_owner, device_id FROM ports WHERE id = a.port_id OFFSET 0) p
                 WHERE p.device_owner IN ('network:router_interface', 'network:router_gateway', 'network:distributed');
         IF FOUND THEN
             PERFORM pg_notify('wolke_northbound', '');

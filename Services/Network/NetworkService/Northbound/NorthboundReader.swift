@@ -72,7 +72,7 @@ struct NorthboundReader {
         let networks = Set(of(.network(none))).union(reader.state.ports.values.map(\.networkID))
             .union(reader.state.subnets.values.map(\.networkID))
         try reader.networks(Array(networks))
-        try reader.metadata(Array(subnets))
+        try reader.metadata(Array(networks))
         try reader.changing(suspects)
         return reader.state
     }
@@ -220,12 +220,15 @@ struct NorthboundReader {
         }
     }
 
-    private mutating func metadata(_ subnets: [UUID128]) throws {
-        guard !subnets.isEmpty else { return }
+    private mutating func metadata(_ networks: [UUID128]) throws {
+        guard !networks.isEmpty else { return }
+        // From the one port of each network, not from all addresses of its subnets.
         for row in try connection.query(
             """
-            SELECT f.subnet_id, f.ip_address FROM port_fixed_ips f JOIN ports p ON p.id = f.port_id
-            WHERE f.subnet_id = ANY(\(subnets)::uuid[]) AND p.device_owner = \(DeviceOwner.metadata)
+            SELECT f.subnet_id, f.ip_address
+            FROM (SELECT id FROM ports WHERE network_id = ANY(\(networks)::uuid[]) AND device_owner = \(DeviceOwner.metadata)
+                OFFSET 0) p
+            JOIN port_fixed_ips f ON f.port_id = p.id
             """)
         {
             state.metadata[try row.uuid("subnet_id")] = IPAddress(try row.string("ip_address"))
