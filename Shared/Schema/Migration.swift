@@ -28,6 +28,7 @@ package enum Schema {
         computeMigration,
         repairsMigration,
         northboundChangesMigration,
+        tokenPlansMigration,
     ]
 
     /// The number of the newest migration that this build knows.
