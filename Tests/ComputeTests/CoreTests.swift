@@ -64,6 +64,8 @@ import Testing
         #expect(judge(.active, nil, .running, Observation(generation: 4, power: "shutoff", applied: true)) == .noted)
         #expect(judge(.active, .poweringOff, .shutoff, off) == .finished(.stopped))
         #expect(judge(.active, .poweringOff, .shutoff, running) == .noted)
+        #expect(judge(.stopped, .poweringOn, .running, off) == .stoppedItself)
+        #expect(judge(.active, .rebooting, .running, off, operation: "a") == .noted)
         #expect(judge(.active, .deleting, .absent, off) == .noted)
         #expect(judge(.building, .spawning, .running, running) == .noted)
         #expect(judge(.active, .rebooting, .running, running, operation: "a") == .noted)

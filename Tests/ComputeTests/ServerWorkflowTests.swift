@@ -158,6 +158,32 @@ import Workflow
         }
     }
 
+    /// A guest that is off again before its build has ended was built, and is stopped.
+    @Test func aGuestThatEndsAtOnceWasBuilt() async throws {
+        try await TestCloud.with { cloud in
+            cloud.cloud.silence("host-1")
+            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
+            let id = try #require(answer.json["server"]?["id"]?.stringValue)
+            let begun = cloud.time.now()
+            let rounds = Counter()
+            cloud.time.whenWaiting {
+                guard await rounds.next() == 2 else { return }
+                let row = try await cloud.database.read { connection in
+                    try connection.query("SELECT generation, epoch FROM servers").map { (try $0.int("generation"), try $0.int("epoch")) }[0]
+                }
+                try await cloud.cloud.report(
+                    id, host: "host-1", power: "shutoff", generation: row.0, epoch: row.1, cloud.consumer)
+            }
+            try await cloud.engine().drain()
+            #expect(cloud.time.now() - begun < .seconds(60))
+            let server = try await cloud.server(id)
+            #expect(server["status"] == "SHUTOFF")
+            #expect(server["OS-EXT-STS:task_state"] == .null)
+            let actions = try await cloud.call("GET", "/v2.1/servers/\(id)/os-instance-actions")
+            #expect(actions.json["instanceActions"]?.arrayValue?.compactMap { $0["action"]?.stringValue }.sorted() == ["create", "stop"])
+        }
+    }
+
     @Test func deleteWhileBuilding() async throws {
         try await TestCloud.with { cloud in
             cloud.cloud.silence("host-1")

@@ -7,7 +7,7 @@ struct Story {
     private let history = History()
 
     /// Simulated time that everything may take to become right once nothing fails any more.
-    private static let patience: Duration = .seconds(3600)
+    private static let patience: Duration = .seconds(600)
 
     /// How far a clock is off at most, one of them at each jump.
     private static let clockErrors: [Duration] = [.seconds(20), .seconds(300), .seconds(6 * 3600)]

@@ -54,8 +54,8 @@ extension ObservedServer {
     /// Judges an observation. Pure: the same report twice gives the same end.
     package func judge(_ observation: Observation) -> ObservationOutcome {
         guard observation.generation >= generation else { return .noted }
+        let off = observation.power == "shutoff" || observation.power == "crashed"
         guard let task else {
-            let off = observation.power == "shutoff" || observation.power == "crashed"
             return vmState == .active && off && observation.applied && desiredPower == .running ? .stoppedItself : .noted
         }
         let target: VMState
@@ -76,6 +76,8 @@ extension ObservedServer {
             return .failed(now, observation.error ?? "The host could not do it.")
         }
         let done = operationID == nil || observation.operationID == operationID
+        // Started, and off again before anybody heard of it.
+        if done, off, desiredPower == .running { return .stoppedItself }
         return done && observation.power == desiredPower.rawValue ? .finished(target) : .noted
     }
 }

@@ -65,14 +65,23 @@ enum Observations {
         case .failed(let state, let error):
             try takeBack(connection, id, state, task: task, error: error, ambient: ambient)
         case .stoppedItself:
-            try DesiredState.change(connection, server: id, power: .shutoff)
-            try settle(connection, id, .stopped, now: now)
-            try DesiredState.publish(connection, server: id, ambient: ambient)
-            try ServerActions.begin(
-                connection, server: id, action: "stop", event: "compute__sync_instance_power_state",
-                requestID: "req-" + ambient.newUUID().description, user: "", project: nil, now: now)
-            try ServerActions.finish(connection, server: id, action: "stop", now: now)
+            if let action = task?.actionName {
+                try ServerActions.finish(connection, server: id, action: action, now: now)
+            }
+            try stop(connection, id, ambient: ambient)
         }
+    }
+
+    /// A guest that ended by itself stays off.
+    static func stop(_ connection: Connection, _ id: String, ambient: Ambient) throws {
+        let now = ambient.now
+        try DesiredState.change(connection, server: id, power: .shutoff)
+        try settle(connection, id, .stopped, now: now)
+        try DesiredState.publish(connection, server: id, ambient: ambient)
+        try ServerActions.begin(
+            connection, server: id, action: "stop", event: "compute__sync_instance_power_state",
+            requestID: "req-" + ambient.newUUID().description, user: "", project: nil, now: now)
+        try ServerActions.finish(connection, server: id, action: "stop", now: now)
     }
 
     /// Ends a change of power that failed or took too long: the server is what its host says.

@@ -125,7 +125,7 @@ struct ServerCreate: Sendable {
             let rows = try connection.query(
                 """
                 UPDATE servers SET power = 'running', generation = generation + 1, epoch = epoch + 1,
-                    published_at = CASE WHEN host IS NULL THEN published_at ELSE \(now) END,
+                    published_at = CASE WHEN host IS NULL THEN published_at ELSE \(ambient.databaseNow) END,
                     \(ServerSteps.entering(.spawning, progress: 40, now: now))
                 WHERE id = \(id) RETURNING host
                 """)
@@ -142,6 +142,7 @@ struct ServerCreate: Sendable {
             throw StepFailure(
                 "The host could not start the server.", details: server.observedError)
         }
+        if server.hasStopped { return .skip }
         guard server.isApplied, server.observedPower == "running" else { return .wait(.seconds(5)) }
         if server.networks.isEmpty { return .skip }
         let network = try await database.read { connection in
@@ -172,6 +173,7 @@ struct ServerCreate: Sendable {
             try await compute.neighbours.volumes.complete(attachment: attachment.id, project: attachment.project)
         }
         let now = context.now
+        let ambient = ambient
         context.commit { connection in
             if !attachments.isEmpty {
                 try connection.execute("UPDATE server_volumes SET state = 'attached' WHERE server_id = \(id)")
@@ -183,6 +185,10 @@ struct ServerCreate: Sendable {
                 WHERE id = \(id) AND vm_state = 'building'
                 """)
             try ServerActions.finish(connection, server: id, action: "create", now: now)
+            // The host will not say it again.
+            if let server = try WorkflowServer.load(connection, id), server.task == nil, server.hasStopped {
+                try Observations.stop(connection, id, ambient: ambient)
+            }
         }
         return .next
     }

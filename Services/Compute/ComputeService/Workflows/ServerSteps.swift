@@ -58,6 +58,11 @@ struct WorkflowServer: Sendable {
         observedGeneration >= generation && observedState == "applied" && observedHost == host
     }
 
+    /// The host has started it, and its guest has ended by itself since.
+    var hasStopped: Bool {
+        isApplied && power == DesiredPower.running.rawValue && (observedPower == "shutoff" || observedPower == "crashed")
+    }
+
     var isConfirmedAbsent: Bool {
         observedGeneration >= generation && observedPower == "absent" && observedHost == host
     }
