@@ -7,6 +7,8 @@ final class Tenant: @unchecked Sendable {
     struct Answer: Sendable {
         let status: Int
         let json: JSONValue
+        /// It was not there when it was to be deleted once more: by an earlier attempt, or by somebody else.
+        var wasGone = false
         /// It, or an earlier attempt whose answer was lost, was accepted.
         var isAccepted: Bool { (200..<300).contains(status) }
     }
@@ -46,7 +48,7 @@ final class Tenant: @unchecked Sendable {
                 if answer.status != 503 {
                     let json = answer.body.isEmpty ? JSONValue.null : try JSONValue.parse(answer.body)
                     // An earlier attempt may have done it.
-                    if method == "DELETE", answer.status == 404, attempts > 1 { return Answer(status: 204, json: json) }
+                    if method == "DELETE", answer.status == 404, attempts > 1 { return Answer(status: 204, json: json, wasGone: true) }
                     return Answer(status: answer.status, json: json)
                 }
             } catch is TransportError {}

@@ -113,7 +113,7 @@ final class Workload: @unchecked Sendable {
             refused(answer, "\(method) \(target)")
             return false
         }
-        history.accept(action, resource)
+        if !answer.wasGone { history.accept(action, resource) }
         return true
     }
 
