@@ -83,7 +83,10 @@ package struct Row {
     /// The cell as a time (`timestamptz`).
     package func timestamp(_ name: String) throws -> Timestamp { try required(name, optionalTimestamp(name)) }
     /// The cell as a UUID; nil for NULL.
-    package func optionalUUID(_ name: String) throws -> UUID128? { try parsed(name) { UUID128($0) } }
+    package func optionalUUID(_ name: String) throws -> UUID128? {
+        guard let text = rows.utf8(row: Int(index), column: Int(try rows.column(name))) else { return nil }
+        return try required(name, UUID128(utf8: text))
+    }
     /// The cell as a UUID.
     package func uuid(_ name: String) throws -> UUID128 { try required(name, optionalUUID(name)) }
     /// The cell as a typed id; nil for NULL.

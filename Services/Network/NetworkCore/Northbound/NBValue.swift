@@ -169,14 +169,15 @@ package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible 
     }
 
     /// Reads what `description` writes.
-    package init?(_ text: some StringProtocol) {
+    package init?(_ text: String) {
         if text == "global" {
             self = .global
             return
         }
-        let parts = text.split(separator: "/")
-        guard parts.count == 2, let id = UUID128(parts[1]) else { return nil }
-        switch parts[0] {
+        let bytes = text.utf8
+        guard let slash = bytes.firstIndex(of: UInt8(ascii: "/")), let id = UUID128(text[bytes.index(after: slash)...])
+        else { return nil }
+        switch text[..<slash] {
         case "network": self = .network(id)
         case "subnet": self = .subnet(id)
         case "port": self = .port(id)
