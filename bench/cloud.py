@@ -1,10 +1,7 @@
 """The cloud that is measured: where its state is, its ports, its users."""
 
-import contextlib
-import os
 import pathlib
 import re
-import signal
 import subprocess
 
 from load import call
@@ -57,27 +54,6 @@ class Cloud:
     def processes(self) -> dict[str, list[int]]:
         """Process ids of the Wolke executables that belong to this cloud."""
         found: dict[str, list[int]] = {}
-        for pid, name, arguments in self._programs():
-            if name.startswith("wolke-") and str(self.state / "wolke.yaml") in arguments:
-                found.setdefault(name, []).append(pid)
-        return found
-
-    @contextlib.contextmanager
-    def halted(self, program: str):
-        """Nothing of `program` runs in this cloud meanwhile; it goes on afterwards."""
-        pids = [pid for pid, name, arguments in self._programs() if name == program and any(str(self.state) in item for item in arguments)]
-        if not pids:
-            raise RuntimeError(f"{program} does not run in {self.state}")
-        try:
-            for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
-            yield
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
-
-    @staticmethod
-    def _programs():
         for directory in pathlib.Path("/proc").iterdir():
             if not directory.name.isdigit():
                 continue
@@ -85,7 +61,10 @@ class Cloud:
                 arguments = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            yield int(directory.name), arguments[0].rsplit("/", 1)[-1], arguments
+            name = arguments[0].rsplit("/", 1)[-1]
+            if name.startswith("wolke-") and str(self.state / "wolke.yaml") in arguments:
+                found.setdefault(name, []).append(int(directory.name))
+        return found
 
 
 def pss_kib(pid: int) -> int:

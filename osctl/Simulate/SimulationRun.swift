@@ -81,14 +81,17 @@ struct SimulationRun: Sendable {
 
     // MARK: hosts
 
-    /// Waits for the hosts; their names as they announced themselves.
+    /// Waits for the hosts; their names as they announced themselves. Providers of an earlier run may still be leaving.
     private func announcedHosts() async throws -> [String] {
         var names: [String] = []
         var shown = -1
         try await wait("simulated hosts") {
             names = try await database.read { connection in
                 try connection.query(
-                    "SELECT host FROM resource_providers WHERE host LIKE \(SimulationRun.prefix + "-%") AND enabled ORDER BY host"
+                    """
+                    SELECT p.host FROM resource_providers p JOIN compute_services c ON c.host = p.host
+                    WHERE p.host LIKE \(SimulationRun.prefix + "-%") AND p.enabled ORDER BY p.host
+                    """
                 ).map { try $0.string("host") }
             }
             if names.count != shown { progress("hosts \(names.count) of \(plan.hosts)") }

@@ -117,7 +117,10 @@ extension NetworkAPI {
         }
         return try await context.write(database) { connection in
             try createPorts(connection, drafts)
-            return try Collection.ports.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+            let created = try Collection.ports.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+            // Last, because the project's ledger stays locked from here to the end of the transaction.
+            try reserve(connection, drafts)
+            return created
         }
     }
 

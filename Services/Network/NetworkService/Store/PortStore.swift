@@ -155,9 +155,8 @@ extension NetworkAPI {
     }
 
     /// Creates all of the ports or none; how many statements that takes does not depend on how many ports there are.
+    /// Their quotas are the caller's to take.
     func createPorts(_ connection: Connection, _ drafts: [PortDraft]) throws {
-        let owners = Dictionary(grouping: drafts, by: \.owner.value).mapValues(\.count)
-        for (project, count) in owners.sorted(by: { $0.key < $1.key }) { try reserve(connection, project, "port", count) }
         let isSecured = try lockNetworks(connection, drafts)
         let rows = try drafts.map { draft in
             guard let preset = isSecured[draft.network] else { throw Collection.networks.notFound("\(draft.network)") }
@@ -172,6 +171,14 @@ extension NetworkAPI {
                 }
             })
         try joinGroups(connection, try groups(connection, drafts, rows))
+    }
+
+    /// Takes the ports from their projects' quotas.
+    ///
+    /// - Throws: 409 where a quota is exceeded.
+    func reserve(_ connection: Connection, _ drafts: [PortDraft]) throws {
+        let owners = Dictionary(grouping: drafts, by: \.owner.value).mapValues(\.count)
+        for (project, count) in owners.sorted(by: { $0.key < $1.key }) { try reserve(connection, project, "port", count) }
     }
 
     /// Keeps the networks of `drafts` as they are until the end of the transaction; returns whether ports of them are
