@@ -59,10 +59,14 @@ struct WorkflowStore: Sendable {
     private static let intents: SQL =
         "(SELECT json_agg(i.kind) FROM intents i WHERE i.subject_id = w.subject_id) AS pending_intents"
 
+    /// Until when what is leased or renewed now is held.
+    private var leaseEnd: SQL { "\(ambient.databaseNow) + \(WorkflowStore.lease)::interval" }
+
     /// Leases up to `limit` ready workflows. `run_at` moves to the lease's end, so that one index finds both what is
     /// ready and what was left behind.
     func lease(limit: Int) async throws -> [LeasedWorkflow] {
         let now = ambient.databaseNow
+        let until = leaseEnd
         return try await database.read { [service, holder, ambient] connection in
             try connection.query(
                 """
@@ -70,8 +74,8 @@ struct WorkflowStore: Sendable {
                     SELECT id FROM workflows
                     WHERE service = \(service) AND finished_at IS NULL AND run_at <= \(now)
                     ORDER BY run_at, id LIMIT \(limit) FOR UPDATE SKIP LOCKED)
-                UPDATE workflows w SET lease_holder = \(holder), lease_until = \(now) + \(WorkflowStore.lease)::interval,
-                    run_at = \(now) + \(WorkflowStore.lease)::interval, epoch = epoch + 1, attempts = attempts + 1
+                UPDATE workflows w SET lease_holder = \(holder), lease_until = \(until), run_at = \(until),
+                    epoch = epoch + 1, attempts = attempts + 1
                 FROM ready WHERE w.id = ready.id
                 RETURNING w.id, w.kind, w.subject_id, w.state, w.step, w.frame, to_json(w.started_steps) AS started, w.epoch,
                     w.attempts, w.request_id, (extract(epoch FROM w.deadline - \(now)) * 1000000)::bigint AS left_microseconds,
@@ -114,7 +118,7 @@ struct WorkflowStore: Sendable {
         commits: [@Sendable (Connection) throws -> Void] = []
     ) async throws -> [String]? {
         let now = ambient.databaseNow
-        let until: SQL = "\(now) + \(WorkflowStore.lease)::interval"
+        let until = leaseEnd
         let assignments: SQL
         switch outcome {
         case .advance(let step, let deadline, nil):

@@ -54,7 +54,7 @@ extension ObservedServer {
     /// Judges an observation. Pure: the same report twice gives the same end.
     package func judge(_ observation: Observation) -> ObservationOutcome {
         guard observation.generation >= generation else { return .noted }
-        let off = observation.power == "shutoff" || observation.power == "crashed"
+        let off = VMState(reportedPower: observation.power) == .stopped
         guard let task else {
             return vmState == .active && off && observation.applied && desiredPower == .running ? .stoppedItself : .noted
         }

@@ -60,7 +60,7 @@ struct WorkflowServer: Sendable {
 
     /// The host has started it, and its guest has ended by itself since.
     var hasStopped: Bool {
-        isApplied && power == DesiredPower.running.rawValue && (observedPower == "shutoff" || observedPower == "crashed")
+        isApplied && power == DesiredPower.running.rawValue && observedPower.map(VMState.init(reportedPower:)) == .stopped
     }
 
     var isConfirmedAbsent: Bool {
