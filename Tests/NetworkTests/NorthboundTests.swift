@@ -108,6 +108,57 @@ private struct Plane {
     func row(_ table: NBTable, named name: String) async -> (UUID128, OVSDBRow)? {
         await observer.rows(table.rawValue).first { $0.value["name"]?.string == name }.map { ($0.key, $0.value) }
     }
+
+    /// The switches and groups with the ports in them, as a person would compare them.
+    func picture() async -> [String] {
+        let ports = await observer.rows("Logical_Switch_Port")
+        var lines = ports.values.map { row in
+            "port \(row["name"]?.string ?? "") \(row["addresses"]?.strings.sorted() ?? []) \(row["port_security"]?.strings.sorted() ?? [])"
+        }
+        for table in ["Logical_Switch", "Port_Group"] {
+            for row in await observer.rows(table).values {
+                let members = (row["ports"]?.uuids ?? []).map { ports[$0]?["name"]?.string ?? "?" }.sorted()
+                lines.append("\(table) \(row["name"]?.string ?? "") \(row["acls"]?.uuids.count ?? 0) \(members)")
+            }
+        }
+        return lines.sorted()
+    }
+}
+
+/// Does to OVN what hands could do.
+private struct Hands: Sendable {
+    let observer: OVSDBClient
+
+    /// Breaks something of one of `ports`.
+    func damage(_ ports: [String], _ random: SeededRandom) async throws {
+        let name = ports[random.below(ports.count)]
+        let groups = await observer.rows("Port_Group").keys.sorted()
+        guard let place = await observer.rows("Logical_Switch").keys.first, let (port, row) = await observer.rows("Logical_Switch_Port").first(where: { $0.value["name"]?.string == name }),
+            !groups.isEmpty
+        else { return }
+        let group = groups[random.below(groups.count)]
+        let this = OVSDBValue.set([.uuid(port)])
+        func copy(_ marks: OVSDBValue) -> [OVSDBOperation] {
+            [
+                .insert(
+                    table: "Logical_Switch_Port",
+                    row: ["name": OVSDBValue("copy-\(random.below(1 << 30))"), "external_ids": marks], name: "copy"),
+                .mutate(
+                    table: "Logical_Switch", where: [.uuid(place)], mutations: [.insert("ports", .set([.namedUUID("copy")]))]),
+            ]
+        }
+        let operations: [OVSDBOperation] =
+            switch random.below(6) {
+            case 0: [.mutate(table: "Logical_Switch", where: [.uuid(place)], mutations: [.delete("ports", this)])]
+            case 1: [.mutate(table: "Port_Group", where: [.uuid(group)], mutations: [.delete("ports", this)])]
+            case 2: [.update(table: "Logical_Switch_Port", where: [.uuid(port)], row: ["addresses": OVSDBValue("unknown")])]
+            case 3: copy(row["external_ids"] ?? .empty)
+            case 4: copy(.map([:]))
+            default: [.delete(table: "Port_Group", where: [.uuid(group)])]
+            }
+        // Of something that has just gone there is nothing to break.
+        do { try await observer.transact(operations) } catch OVSDBError.transaction { return }
+    }
 }
 
 @Suite(.serialized) struct NorthboundTests {
@@ -280,6 +331,36 @@ private struct Plane {
             ])
             try await plane.until(.portGroup, "the copy of the group is gone") { rows in !rows.contains { $0["name"]?.string == "copy" } }
             try await plane.untilRepaired("port group copy was there and should not be")
+        }
+    }
+
+    @Test(arguments: 1...4) func whatOthersChangeInTheSameMomentIsPutRight(_ seed: UInt64) async throws {
+        try await Plane.with { plane in
+            let cloud = plane.cloud
+            let random = SeededRandom(seed: seed)
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network)
+            let ports = try await cloud.call(
+                "POST", "/ports", ["ports": .array(Array(repeating: ["network_id": .string(network)], count: 2))])
+            let ids = ports.json["ports"]?.arrayValue?.map { $0.text("id") } ?? []
+            #expect(ids.count == 2)
+            func hasGroups(_ rows: [OVSDBRow]) -> Bool { rows.count { ($0["ports"]?.uuids.count ?? 0) == 2 } == 2 }
+            try await plane.until(.portGroup, "all are in both groups", hasGroups)
+            let before = await plane.picture()
+            let hands = Hands(observer: plane.observer)
+            // Hands and the plane's own changes of the same rows, as close together as can be.
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask {
+                    for number in 0..<80 {
+                        let port = ids[number % ids.count]
+                        _ = try await cloud.call("PUT", "/ports/\(port)", ["port": ["name": .string("n\(number)")]])
+                    }
+                }
+                group.addTask { for _ in 0..<120 { try await hands.damage(ids, random) } }
+                try await group.waitForAll()
+            }
+            for _ in 0..<500 where await plane.picture() != before { try await SystemTime().sleep(for: .milliseconds(20)) }
+            #expect(await plane.picture() == before)
         }
     }
 

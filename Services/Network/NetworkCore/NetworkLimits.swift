@@ -23,7 +23,7 @@ package enum NetworkLimits {
     package static let addressWindowMin = 128
     package static let addressWindowMax = 4096
     /// Operations planned for one northbound transaction, unless one resource alone needs more.
-    package static let northboundOperationsMax = 1500
+    package static let northboundOperationsMax = 6000
     /// Gateway chassis per router.
     package static let gatewayChassisMax = 5
 }

@@ -90,12 +90,11 @@ enum NorthboundConversion {
 
 extension NBModel {
     /// Takes over what a monitor reported; returns the ports whose `up` may have changed, and the subjects that
-    /// have other rows than before.
-    ///
-    /// - Parameter isOwn: after an own transaction; rows that only got or lost a place for another one do not count.
-    mutating func apply(_ news: [OVSDBRowChange], isOwn: Bool) -> (ports: Set<UUID128>, subjects: Set<String>) {
+    /// have other rows, or the same ones in other places, than before.
+    mutating func apply(_ news: [OVSDBRowChange]) -> (ports: Set<UUID128>, subjects: Set<String>) {
         var touched: Set<UUID128> = []
         var subjects: Set<String> = []
+        var placed: [(holder: UUID128, row: UUID128)] = []
         for change in news {
             guard let table = NBTable(rawValue: change.table) else { continue }
             switch change.kind {
@@ -104,12 +103,14 @@ extension NBModel {
                 if table == .logicalSwitchPort { touched.insert(change.uuid) }
                 if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
             case .modified(let columns):
-                let isHolder = isOwn && columns.keys.allSatisfy { table.referenceColumns.contains($0) }
-                if !isHolder, columns.keys.contains(where: { $0 != "up" }), let subject = rows[change.uuid]?.subject {
+                if columns.keys.contains(where: { $0 != "up" && !table.referenceColumns.contains($0) }),
+                    let subject = rows[change.uuid]?.subject
+                {
                     subjects.insert(subject)
                 }
                 for column in table.referenceColumns {
-                    guard case .elements(_, let removed)? = columns[column] else { continue }
+                    guard case .elements(let added, let removed)? = columns[column] else { continue }
+                    placed += added.compactMap { atom in atom.uuidValue.map { (change.uuid, $0) } }
                     // Taken out of its place: the row's own subject puts it back.
                     for atom in removed {
                         if let uuid = atom.uuidValue, let subject = rows[uuid]?.subject { subjects.insert(subject) }
@@ -127,6 +128,10 @@ extension NBModel {
                 }
                 delete(change.uuid)
             }
+        }
+        // After all rows are known: a stranger in a row of this plane is that row's matter.
+        for (holder, row) in placed {
+            if let subject = rows[row]?.subject ?? rows[holder]?.subject { subjects.insert(subject) }
         }
         return (touched, subjects)
     }

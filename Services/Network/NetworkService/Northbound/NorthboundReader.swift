@@ -15,6 +15,8 @@ struct NorthboundState: Sendable {
     var metadata: [UUID128: IPAddress] = [:]
     /// Networks behind a router, by router.
     var inside: [UUID128: [IPNetwork]] = [:]
+    /// Ports that are not up, as far as is known.
+    var down: Set<UUID128> = []
     /// Of the suspects those whose change is noted and not yet made in OVN.
     var changing: Set<NBSubject> = []
 
@@ -109,6 +111,7 @@ struct NorthboundReader {
         for row in try connection.query("SELECT * FROM ports WHERE id = ANY(\(ids)::uuid[])") {
             let id = try row.uuid("id")
             guard let mac = MACAddress(try row.string("mac_address")) else { continue }
+            if try row.string("status") == "DOWN" { state.down.insert(id) }
             let pairs = try row.json("allowed_address_pairs").arrayValue ?? []
             state.ports[id] = Port(
                 id: id, networkID: try row.uuid("network_id"), projectID: try row.string("project_id"),

@@ -8,14 +8,26 @@ import OVSDB
 /// The reconciler's state and steps; used by one task.
 final class NorthboundWorker {
     private let reconciler: NorthboundReconciler
+    private let ledger: NorthboundLedger
     private var compiler: Compiler
     private var model = NBModel()
     /// Whether `model` shows the database as this session knows it.
     private var isLoaded = false
     private var pending: Set<NBSubject> = []
-    /// Refused by OVN or pointing at what is not there; tried again with the next audit.
+    /// What a full comparison has not come to yet, in order; waits for everything else.
+    private var audited: ArraySlice<NBSubject> = []
+    /// Pointing at what is not there; tried again when something has come.
+    private var waiting: Set<NBSubject> = []
+    private var isWaitingOver = false
+    /// Refused by OVN; tried again with the next audit.
     private var postponed: Set<NBSubject> = []
+    /// How often this round has found a subject otherwise than it had just been made.
+    private var unsettled: [NBSubject: Int] = [:]
     private var touchedPorts: Set<UUID128> = []
+    /// Changes that are read and not forgotten, by subject.
+    private var owed: [NBSubject: [Int]] = [:]
+    /// Changes that OVN has.
+    private var made: [Int] = []
     /// Subjects on the list although nobody asked for a change: what is wrong about them is drift.
     private var suspects: Set<NBSubject> = []
     /// Subjects that look otherwise because gateways came or went; no drift until the next round.
@@ -30,14 +42,14 @@ final class NorthboundWorker {
     private var client: OVSDBClient { reconciler.northbound }
     private var clock: UInt64 { reconciler.ambient.time.monotonicNanoseconds() }
 
-    /// Changes read at once, and subjects read for one plan.
-    private static let changesMax = 2000
-    private static let subjectsMax = 300
     /// Of one plan, as events of their own.
     private static let driftShownMax = 20
+    /// How often a subject is made again in one round before it is left to the next audit.
+    private static let repeatsMax = 5
 
     init(_ reconciler: NorthboundReconciler) {
         self.reconciler = reconciler
+        ledger = NorthboundLedger(database: reconciler.database, ambient: reconciler.ambient)
         compiler = reconciler.compiler
     }
 
@@ -63,14 +75,7 @@ final class NorthboundWorker {
         if asked > auditHeard { auditedAt = nil }
         try await lookForGateways()
         if auditedAt.map({ clock - $0 > interval(reconciler.configuration.auditInterval) }) ?? true { try await beginAudit() }
-        var more = true
-        while more {
-            let changes = try await readChanges()
-            more = changes.count == NorthboundWorker.changesMax
-            for subject in changes.compactMap(\.subject) { pending.insert(subject) }
-            try await work()
-            try await forget(changes.map(\.id))
-        }
+        try await work()
         if isAuditing {
             isAuditing = false
             auditedAt = clock
@@ -79,7 +84,7 @@ final class NorthboundWorker {
         }
         suspects = []
         moved = []
-        try await reportPorts()
+        unsettled = [:]
         try await askControllers()
     }
 
@@ -87,8 +92,10 @@ final class NorthboundWorker {
 
     // MARK: northbound news
 
-    /// - Parameter own: the subjects of the transaction that this process has just made.
-    private func look(own: Set<NBSubject> = []) async throws {
+    /// - Parameters:
+    ///   - own: the subjects that this process' transaction has just changed; they are looked at otherwise.
+    ///   - down: ports that are down in the database.
+    private func look(own: Set<NBSubject> = [], down: Set<UUID128> = []) async throws {
         let news = await client.takeChanges()
         if news.reset { isLoaded = false }
         if !isLoaded {
@@ -104,9 +111,15 @@ final class NorthboundWorker {
             }
             isLoaded = true
         }
-        let seen = model.apply(news.changes, isOwn: !own.isEmpty)
-        touchedPorts.formUnion(seen.ports)
-        // What somebody else changed is compared at once; own changes are what they should be.
+        let seen = model.apply(news.changes)
+        for row in seen.ports {
+            if let port = model.port(row), !port.isUp, down.contains(port.id) { continue }
+            touchedPorts.insert(row)
+        }
+        if !news.changes.isEmpty { isWaitingOver = true }
+        // All is compared anyway, then.
+        guard !news.reset else { return }
+        // What somebody else changed is compared at once.
         let foreign = Set(seen.subjects.compactMap { NBSubject($0) }).subtracting(own)
         pending.formUnion(foreign)
         suspects.formUnion(foreign)
@@ -126,63 +139,72 @@ final class NorthboundWorker {
 
     // MARK: what is to be done
 
-    private struct ChangeRow: Sendable {
-        let id: Int
-        let subject: NBSubject?
-    }
-
-    private func readChanges() async throws -> [ChangeRow] {
-        try await database.read { connection in
-            try connection.query("SELECT id, subject FROM northbound_changes ORDER BY id LIMIT \(NorthboundWorker.changesMax)")
-                .map { ChangeRow(id: try $0.int("id"), subject: NBSubject(try $0.string("subject"))) }
-        }
-    }
-
-    private func forget(_ ids: [Int]) async throws {
-        guard !ids.isEmpty else { return }
-        try await database.write { connection in
-            // One that comes back after a crash is compared again, and nothing is found to do.
-            try connection.script("SET LOCAL synchronous_commit TO off")
-            try connection.execute("DELETE FROM northbound_changes WHERE id = ANY(\(ids)::bigint[])")
-        }
-    }
-
     /// Puts everything on the list: what should be there, and what is there.
     private func beginAudit() async throws {
-        let all = try await database.snapshot { try NorthboundReader.all($0) }
-        pending.formUnion(all)
-        pending.formUnion(model.subjects.compactMap { NBSubject($0) })
+        var all = Set(try await database.snapshot { try NorthboundReader.all($0) })
+        all.formUnion(model.subjects.compactMap { NBSubject($0) })
         // What OVN refused before is no news.
-        suspects.formUnion(pending.subtracting(postponed))
-        pending.formUnion(postponed)
+        suspects.formUnion(all.subtracting(postponed))
+        audited = all.union(postponed).sorted()[...]
         postponed = []
         touchedPorts.formUnion(model.rows.filter { $0.value.table == .logicalSwitchPort }.keys)
         isAuditing = true
     }
 
-    /// Works through the list in the order in which rows refer to each other.
+    /// Compares and commits until nothing is left. While OVN commits one plan, the next one is read.
     private func work() async throws {
-        var incomplete: Set<NBSubject> = []
-        while !pending.isEmpty {
-            var left = pending.sorted()[...]
-            while !left.isEmpty {
-                let batch = Array(left.prefix(NorthboundWorker.subjectsMax))
-                let result = try await apply(batch, try await read(batch))
-                pending.subtract(result.done)
-                incomplete.formUnion(result.incomplete)
-                left = left.dropFirst(result.done.count)
+        var work = try await chores()
+        while true {
+            for change in work.changes {
+                if let subject = change.subject {
+                    pending.insert(subject)
+                    owed[subject, default: []].append(change.id)
+                } else {
+                    made.append(change.id)
+                }
             }
-        }
-        // What was missing may have come with what followed.
-        for subject in incomplete.sorted() {
-            let result = try await apply([subject], try await read([subject]))
-            postponed.formUnion(result.incomplete)
+            let plan = plan(work.subjects, work.state)
+            if plan.done.isEmpty {
+                if isWaitingOver, !waiting.isEmpty {
+                    pending.formUnion(waiting)
+                    waiting = []
+                    isWaitingOver = false
+                } else if pending.isEmpty, audited.isEmpty, made.isEmpty, touchedPorts.isEmpty {
+                    return
+                }
+                work = try await chores()
+                continue
+            }
+            pending.subtract(plan.done)
+            do {
+                work = try await commit(plan, work.state)
+            } catch {
+                pending.formUnion(plan.done)
+                throw error
+            }
         }
     }
 
-    private func read(_ subjects: [NBSubject]) async throws -> NorthboundState {
-        let doubtful = subjects.filter(suspects.contains)
-        return try await database.snapshot { try NorthboundReader.read($0, subjects, suspects: doubtful) }
+    private func chores() async throws -> NorthboundLedger.Work {
+        let (job, touched) = takeJob()
+        do {
+            return try await ledger.run(job)
+        } catch {
+            made += job.made
+            touchedPorts.formUnion(touched)
+            throw error
+        }
+    }
+
+    private func takeJob() -> (NorthboundLedger.Job, touched: Set<UUID128>) {
+        defer {
+            made = []
+            touchedPorts = []
+        }
+        let job = NorthboundLedger.Job(
+            made: made, ports: touchedPorts.compactMap { model.port($0) }, taken: Set(owed.values.joined()), pending: pending,
+            audited: Array(audited.prefix(NorthboundLedger.auditedMax)), suspects: suspects)
+        return (job, touchedPorts)
     }
 
     // MARK: transactions
@@ -190,6 +212,8 @@ final class NorthboundWorker {
     private struct Plan {
         var operations: [NBOperation] = []
         var done: [NBSubject] = []
+        /// Those of `done` that are to be changed, as they will be.
+        var changed: [(subject: NBSubject, desired: NBDesired)] = []
         var incomplete: Set<NBSubject> = []
         var drift: [Finding] = []
     }
@@ -199,9 +223,12 @@ final class NorthboundWorker {
         var plan = Plan()
         for subject in subjects {
             let before = transaction.operations.count
-            transaction.add(subject, state.compile(subject, compiler))
+            let desired = state.compile(subject, compiler)
+            transaction.add(subject, desired)
             plan.done.append(subject)
-            if transaction.operations.count > before, isDrift(subject, state) {
+            guard transaction.operations.count > before else { continue }
+            plan.changed.append((subject, desired))
+            if isDrift(subject, state) {
                 plan.drift.append(
                     Finding(
                         invariant: "I12", rule: "OVN is as the networks are", subject: subject.description,
@@ -220,28 +247,75 @@ final class NorthboundWorker {
             && (subject != .global || !model.subjects.isEmpty)
     }
 
-    private func apply(
-        _ subjects: [NBSubject], _ state: NorthboundState
-    ) async throws -> (done: [NBSubject], incomplete: Set<NBSubject>) {
-        let plan = plan(subjects, state)
-        guard !plan.operations.isEmpty else { return (plan.done, plan.incomplete) }
+    /// Brings the plan to OVN, and reads meanwhile what comes next.
+    private func commit(_ plan: Plan, _ state: NorthboundState) async throws -> NorthboundLedger.Work {
+        if !audited.isEmpty {
+            let done = Set(plan.done)
+            audited = audited.drop { done.contains($0) }
+        }
+        let (job, touched) = takeJob()
+        let ledger = ledger
         do {
-            try await commit(plan.operations, of: Set(plan.done))
-            try await report(plan.drift)
-            return (plan.done, plan.incomplete)
-        } catch let error as OVSDBError {
-            guard case .transaction = error, !error.isPassing else { throw error }
-            guard plan.done.count > 1 else {
-                reconciler.log.error(
-                    "OVN refuses a change", metadata: ["subject": "\(plan.done[0])", "reason": "\(error)"])
-                reconciler.metrics.increment("wolke_northbound_refused_total", help: "Changes that OVN refused.")
-                postponed.insert(plan.done[0])
-                return (plan.done, [])
+            async let following = ledger.run(job)
+            try await send(plan, state)
+            for subject in plan.done { made += owed.removeValue(forKey: subject) ?? [] }
+            return try await following
+        } catch {
+            made += job.made
+            touchedPorts.formUnion(touched)
+            throw error
+        }
+    }
+
+    /// - Throws: what ends the step; what OVN refuses is put off.
+    private func send(_ plan: Plan, _ state: NorthboundState) async throws {
+        if !plan.operations.isEmpty {
+            do {
+                let wire = try plan.operations.gathered.map { try NorthboundConversion.operation($0) }
+                try await client.transact([.assertLock(NorthboundReconciler.lock)] + wire)
+            } catch let error as OVSDBError {
+                guard case .transaction = error, !error.isPassing else { throw error }
+                try await refused(plan, state, error)
+                return
             }
-            // One of them spoils it for all; the others must not wait for it.
-            var incomplete: Set<NBSubject> = []
-            for subject in plan.done { incomplete.formUnion(try await apply([subject], state).incomplete) }
-            return (plan.done, incomplete)
+            reconciler.metrics.increment(
+                "wolke_northbound_operations_total", [("cause", isAuditing ? "audit" : "change")],
+                by: Double(plan.operations.count), help: "Operations on OVN's northbound database.")
+            // The copy shows the effect by now.
+            try await look(own: Set(plan.changed.map(\.subject)), down: state.down)
+            verify(plan)
+            try await report(plan.drift)
+        }
+        waiting.subtract(plan.done)
+        waiting.formUnion(plan.incomplete)
+    }
+
+    private func refused(_ plan: Plan, _ state: NorthboundState, _ error: OVSDBError) async throws {
+        guard plan.done.count > 1 else {
+            reconciler.log.error("OVN refuses a change", metadata: ["subject": "\(plan.done[0])", "reason": "\(error)"])
+            reconciler.metrics.increment("wolke_northbound_refused_total", help: "Changes that OVN refused.")
+            postponed.insert(plan.done[0])
+            return
+        }
+        // One of them spoils it for all; the others must not wait for it.
+        for subject in plan.done { try await send(self.plan([subject], state), state) }
+    }
+
+    /// What somebody else changed in the same moment came with the own news: what was made is compared once more.
+    private func verify(_ plan: Plan) {
+        var transaction = NBTransaction(model: model)
+        for (subject, desired) in plan.changed where !plan.incomplete.contains(subject) {
+            let before = transaction.operations.count
+            transaction.add(subject, desired)
+            guard transaction.operations.count > before else { continue }
+            unsettled[subject, default: 0] += 1
+            guard unsettled[subject, default: 0] <= NorthboundWorker.repeatsMax else {
+                reconciler.log.error("OVN does not keep a change", metadata: ["subject": "\(subject)"])
+                postponed.insert(subject)
+                continue
+            }
+            pending.insert(subject)
+            suspects.insert(subject)
         }
     }
 
@@ -260,45 +334,6 @@ final class NorthboundWorker {
         let now = reconciler.ambient.now
         Repairs.log(reconciler.log, entries)
         try await database.write { try Repairs.record($0, service: "network", entries, at: now) }
-    }
-
-    private func commit(_ operations: [NBOperation], of subjects: Set<NBSubject>) async throws {
-        let wire = try operations.gathered.map { try NorthboundConversion.operation($0) }
-        try await client.transact([.assertLock(NorthboundReconciler.lock)] + wire)
-        reconciler.metrics.increment(
-            "wolke_northbound_operations_total", [("cause", isAuditing ? "audit" : "change")], by: Double(operations.count),
-            help: "Operations on OVN's northbound database.")
-        // The copy shows the effect by now.
-        try await look(own: subjects)
-    }
-
-    // MARK: ports
-
-    /// Writes down which ports are up, and wakes those who wait for their servers' ports.
-    private func reportPorts() async throws {
-        let states = touchedPorts.compactMap { model.port($0) }
-        touchedPorts = []
-        guard !states.isEmpty else { return }
-        let ids = states.map(\.id)
-        let statuses = states.map { $0.isUp ? "ACTIVE" : "DOWN" }
-        let now = reconciler.ambient.now
-        do {
-            try await database.write { connection in
-                let changed = try connection.query(
-                    """
-                    UPDATE ports p SET status = v.status, updated_at = \(now)
-                    FROM unnest(\(ids)::uuid[], \(statuses)::text[]) AS v(id, status)
-                    WHERE p.id = v.id AND p.status <> v.status AND p.device_owner <> \(DeviceOwner.floatingIP)
-                    RETURNING p.device_id
-                    """)
-                for device in Set(try changed.map { try $0.string("device_id") }) where !device.isEmpty {
-                    try connection.notify("wolke_wake", device)
-                }
-            }
-        } catch {
-            auditedAt = nil
-            throw error
-        }
     }
 
     /// Asks every controller to say that it is up to date; the answers are the agents' sign of life.

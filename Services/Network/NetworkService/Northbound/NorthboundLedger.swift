@@ -1,0 +1,98 @@
+import Database
+import Kernel
+import NetworkCore
+
+/// What the reconciler does in PostgreSQL: apart from its worker, so that it goes on while OVN commits.
+struct NorthboundLedger: Sendable {
+    let database: Database
+    let ambient: Ambient
+
+    /// Changes read at once, and subjects compared in one go.
+    static let changesMax = 4000
+    static let subjectsMax = 1000
+    /// Of a full comparison: what changes meanwhile is not to wait for all of it.
+    static let auditedMax = 300
+
+    /// A subject that somebody has changed.
+    struct Change: Sendable {
+        let id: Int
+        let subject: NBSubject?
+    }
+
+    struct Job: Sendable {
+        /// Changes that OVN has: forgotten.
+        var made: [Int] = []
+        /// Ports and whether they are up: written down.
+        var ports: [(id: UUID128, isUp: Bool)] = []
+        /// Changes that are known and not yet made.
+        var taken: Set<Int> = []
+        /// Subjects to be compared beside those of new changes.
+        var pending: Set<NBSubject> = []
+        /// Compared along with them.
+        var audited: [NBSubject] = []
+        /// Those of which it is to be known whether their change is noted.
+        var suspects: Set<NBSubject> = []
+    }
+
+    /// What there is to do next, as one snapshot of the database shows it.
+    struct Work: Sendable {
+        var changes: [Change] = []
+        /// In the order in which rows refer to each other.
+        var subjects: [NBSubject] = []
+        var state = NorthboundState()
+    }
+
+    func run(_ job: Job) async throws -> Work {
+        try await forget(job.made)
+        try await report(job.ports)
+        return try await database.snapshot { try NorthboundLedger.read($0, job) }
+    }
+
+    private static func read(_ connection: Connection, _ job: Job) throws -> Work {
+        var work = Work()
+        // Ids are given before transactions end: the next change may have a lower one.
+        let rows = try connection.query(
+            "SELECT id, subject FROM northbound_changes ORDER BY id LIMIT \(changesMax + job.taken.count)")
+        for row in rows {
+            let id = try row.int("id")
+            guard !job.taken.contains(id) else { continue }
+            work.changes.append(Change(id: id, subject: NBSubject(try row.string("subject"))))
+        }
+        let pending = job.pending.union(work.changes.compactMap(\.subject))
+        work.subjects = Array(pending.sorted().prefix(subjectsMax))
+        if !job.audited.isEmpty { work.subjects = Set(work.subjects).union(job.audited).sorted() }
+        guard !work.subjects.isEmpty else { return work }
+        work.state = try NorthboundReader.read(
+            connection, work.subjects, suspects: work.subjects.filter(job.suspects.contains))
+        return work
+    }
+
+    private func forget(_ ids: [Int]) async throws {
+        guard !ids.isEmpty else { return }
+        try await database.write { connection in
+            // One that comes back after a crash is compared again, and nothing is found to do.
+            try connection.script("SET LOCAL synchronous_commit TO off")
+            try connection.execute("DELETE FROM northbound_changes WHERE id = ANY(\(ids)::bigint[])")
+        }
+    }
+
+    /// Writes down which ports are up, and wakes those who wait for their servers' ports.
+    private func report(_ ports: [(id: UUID128, isUp: Bool)]) async throws {
+        guard !ports.isEmpty else { return }
+        let ids = ports.map(\.id)
+        let statuses = ports.map { $0.isUp ? "ACTIVE" : "DOWN" }
+        let now = ambient.now
+        try await database.write { connection in
+            let changed = try connection.query(
+                """
+                UPDATE ports p SET status = v.status, updated_at = \(now)
+                FROM unnest(\(ids)::uuid[], \(statuses)::text[]) AS v(id, status)
+                WHERE p.id = v.id AND p.status <> v.status AND p.device_owner <> \(DeviceOwner.floatingIP)
+                RETURNING p.device_id
+                """)
+            for device in Set(try changed.map { try $0.string("device_id") }) where !device.isEmpty {
+                try connection.notify("wolke_wake", device)
+            }
+        }
+    }
+}
