@@ -55,6 +55,23 @@ package struct AuditLoop: Sendable {
         }
     }
 
+    /// Runs all parts of an audit: one that fails must not keep the others from repairing what is theirs.
+    ///
+    /// - Returns: how much they did together.
+    /// - Throws: the first failure, after all of them; `CancellationError` at once.
+    @discardableResult
+    package static func all(_ parts: [@Sendable () async throws -> Int]) async throws -> Int {
+        var done = 0
+        var failure: (any Error)?
+        for part in parts {
+            do { done += try await part() } catch is CancellationError { throw CancellationError() } catch {
+                failure = failure ?? error
+            }
+        }
+        if let failure { throw failure }
+        return done
+    }
+
     private func round(_ question: String?) async throws {
         do {
             let done = try await audit()

@@ -12,14 +12,20 @@ extension Placement {
 
     /// One round.
     package func upkeep(_ log: Logger) async throws {
-        for repair in [removeOrphans, restoreAllocations] {
-            var findings: [Finding]
-            repeat {
-                findings = try await repair()
-                Repairs.log(log, findings)
-            } while findings.count == Placement.batch
-        }
-        try await removeOldAnswers()
+        try await AuditLoop.all([
+            { try await toTheEnd(removeOrphans, log) }, { try await toTheEnd(restoreAllocations, log) }, { try await removeOldAnswers() },
+        ])
+    }
+
+    private func toTheEnd(_ repair: @Sendable () async throws -> [Finding], _ log: Logger) async throws -> Int {
+        var findings: [Finding]
+        var done = 0
+        repeat {
+            findings = try await repair()
+            done += findings.count
+            Repairs.log(log, findings)
+        } while findings.count == Placement.batch
+        return done
     }
 
     /// Gives back what the scheduler took for servers that are deleted or never came to be.
@@ -93,10 +99,10 @@ extension Placement {
         }
     }
 
-    private func removeOldAnswers() async throws {
+    private func removeOldAnswers() async throws -> Int {
         let before = Timestamp(microseconds: ambient.now.microseconds - Placement.answersKept.microseconds)
-        try await database.write {
-            _ = try $0.execute(
+        return try await database.write {
+            try $0.execute(
                 """
                 DELETE FROM scheduling_explanations WHERE ctid IN (
                     SELECT ctid FROM scheduling_explanations WHERE created_at < \(before) LIMIT 5000)

@@ -34,8 +34,10 @@ package struct Audit: Sendable {
     /// - Returns: how many things were repeated or removed.
     @discardableResult
     package func once() async throws -> Int {
-        try await resend() + resendAbsences() + removeLeftPorts() + dropLostInterfaces() + endTasks() + forget()
-            + Repairs.recount(service: Compute.service, compute.database, at: compute.ambient.now, compute.log)
+        try await AuditLoop.all([
+            resend, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, forget,
+            { try await Repairs.recount(service: Compute.service, compute.database, at: compute.ambient.now, compute.log) },
+        ])
     }
 
     /// Servers that ended long ago, and what was done with them.
@@ -123,16 +125,17 @@ package struct Audit: Sendable {
                 """
             ).map { try $0.string("id") }
         }
-        for id in ids {
-            try await compute.neighbours.network.deletePort(id)
-            let finding = Finding(
-                invariant: "I5", rule: "a port goes with its server", subject: id,
-                words: "port \(id) had outlived its server")
-            let now = compute.ambient.now
-            try await compute.database.write { try Repairs.record($0, service: Compute.service, [finding], at: now) }
-            Repairs.log(compute.log, [finding])
-        }
-        return ids.count
+        return try await AuditLoop.all(ids.map { id in { try await removeLeftPort(id) } })
+    }
+
+    private func removeLeftPort(_ id: String) async throws -> Int {
+        try await compute.neighbours.network.deletePort(id)
+        let finding = Finding(
+            invariant: "I5", rule: "a port goes with its server", subject: id, words: "port \(id) had outlived its server")
+        let now = compute.ambient.now
+        try await compute.database.write { try Repairs.record($0, service: Compute.service, [finding], at: now) }
+        Repairs.log(compute.log, [finding])
+        return 1
     }
 
     /// Interfaces whose port somebody deleted: the host unplugs them.
