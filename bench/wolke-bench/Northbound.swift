@@ -41,7 +41,8 @@ struct PortWatch: AsyncParsableCommand {
     }
 }
 
-/// The peer of the row about port creates: the same rows in OVN, written by nothing but an OVSDB client.
+/// The peer of the row about port creates: the same rows in OVN, written by nothing but an OVSDB client. The switch and
+/// the groups stay and grow with each run, as those of a tenant do: the database copies a holder for each transaction.
 struct PortBatches: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "port-batches", abstract: "Adds ports to a logical switch in batches; prints ports per second.")
@@ -55,46 +56,79 @@ struct PortBatches: AsyncParsableCommand {
     @Option(help: "Ports in all.")
     var ports = 2000
 
+    /// The switch, the group of the default drop rules and the security group.
+    private static let holders = [
+        (table: "Logical_Switch", name: "wolke-bench"), (table: "Port_Group", name: "wolke_bench_drop"),
+        (table: "Port_Group", name: "wolke_bench_default"),
+    ]
+
     func run() async throws {
-        let client = try Northbound.client(northbound, monitors: [OVSDBMonitor("Logical_Switch", columns: ["name"])])
+        let client = try Northbound.client(
+            northbound,
+            monitors: [
+                OVSDBMonitor("Logical_Switch", columns: ["name", "ports"]), OVSDBMonitor("Port_Group", columns: ["name"]),
+                OVSDBMonitor("DHCP_Options", columns: ["cidr"]),
+            ])
         let running = Task { await client.run() }
         defer { running.cancel() }
         try await client.waitUntilConnected(timeout: .seconds(20))
         let ambient = Ambient()
-        let made = try await client.transact([
-            .insert(table: "Logical_Switch", row: ["name": OVSDBValue("wolke-bench")], name: "switch"),
-            .insert(table: "Port_Group", row: ["name": OVSDBValue("wolke_bench")], name: "group"),
-        ])
-        guard let network = made.first?.uuid, let group = made.dropFirst().first?.uuid else { throw ValidationError("OVN made no switch") }
+        var holders: [(table: String, row: UUID128)] = []
+        for (table, name) in PortBatches.holders {
+            let row = try await row(table, where: "name", name, client, inserting: ["name": OVSDBValue(name)])
+            holders.append((table, row))
+        }
+        let options = try await row(
+            "DHCP_Options", where: "cidr", "10.0.0.0/8", client,
+            inserting: [
+                "cidr": OVSDBValue("10.0.0.0/8"),
+                "options": OVSDBValue(["server_id": "10.0.0.1", "server_mac": "fa:16:3e:ff:ff:ff", "lease_time": "43200"]),
+            ])
+        let first = await client.rows("Logical_Switch")[holders[0].row]?["ports"]?.uuids.count ?? 0
         let begun = ambient.time.monotonicNanoseconds()
         for start in stride(from: 0, to: ports, by: batch) {
-            try await client.transact(operations(start..<min(ports, start + batch), network, group, ambient))
+            let numbers = first + start..<first + min(ports, start + batch)
+            try await client.transact(operations(numbers, holders, options, ambient))
         }
         let rate = Double(ports) * 1e9 / Double(ambient.time.monotonicNanoseconds() - begun)
-        try await client.transact([
-            .delete(table: "Logical_Switch", where: [.uuid(network)]), .delete(table: "Port_Group", where: [.uuid(group)]),
-        ])
         print("{\"ports_per_second\": \(rate)}")
     }
 
-    /// What the service writes for a port: the row, its place in the switch and in the group of the default drop rules.
-    private func operations(_ numbers: Range<Int>, _ network: UUID128, _ group: UUID128, _ ambient: Ambient) -> [OVSDBOperation] {
+    /// The row that says `text` in `column`, or a new one.
+    private func row(
+        _ table: String, where column: String, _ text: String, _ client: OVSDBClient, inserting new: [String: OVSDBValue]
+    ) async throws -> UUID128 {
+        if let found = await client.rows(table).first(where: { $0.value[column]?.string == text }) { return found.key }
+        let made = try await client.transact([.insert(table: table, row: new)])
+        guard let uuid = made.first?.uuid else { throw ValidationError("OVN made no \(table)") }
+        return uuid
+    }
+
+    /// What the service writes for a port: the row, its place in the switch and in the groups.
+    private func operations(
+        _ numbers: Range<Int>, _ holders: [(table: String, row: UUID128)], _ options: UUID128, _ ambient: Ambient
+    ) -> [OVSDBOperation] {
         var operations: [OVSDBOperation] = []
         for number in numbers {
-            let own = "fa:16:3e:\(Hexadecimal.encode([UInt8(number >> 16), UInt8(number >> 8 & 255), UInt8(number & 255)])) 10.9.\(number >> 8).\(number & 255)"
+            let id = ambient.newUUID().description
+            let bytes = [UInt8(number >> 16), UInt8(number >> 8 & 255), UInt8(number & 255)]
+            let mac = "fa:16:3e:" + bytes.map { Hexadecimal.encode([$0]) }.joined(separator: ":")
+            let own = OVSDBValue("\(mac) 10.\(bytes[0]).\(bytes[1]).\(bytes[2])")
             operations.append(
                 .insert(
                     table: "Logical_Switch_Port",
                     row: [
-                        "name": OVSDBValue(ambient.newUUID().description), "enabled": OVSDBValue(true), "type": OVSDBValue(""),
-                        "addresses": OVSDBValue(own), "port_security": OVSDBValue(own),
-                        "external_ids": OVSDBValue(["wolke:name": "bench", "wolke:device_id": "", "wolke:project_id": "bench"]),
+                        "name": OVSDBValue(id), "enabled": OVSDBValue(true), "type": OVSDBValue(""), "addresses": own,
+                        "port_security": own, "dhcpv4_options": .set([.uuid(options)]),
+                        "external_ids": OVSDBValue([
+                            "bench:id": id, "bench:subject": "port/\(id)", "bench:name": "", "bench:device_id": "",
+                            "bench:device_owner": "", "bench:project_id": "bench",
+                        ]),
                     ], name: "port\(number)"))
-            for (table, row) in [("Logical_Switch", network), ("Port_Group", group)] {
-                operations.append(
-                    .mutate(table: table, where: [.uuid(row)], mutations: [.insert("ports", .set([.namedUUID("port\(number)")]))]))
-            }
         }
-        return operations
+        let added = OVSDBValue.set(Set(numbers.map { .namedUUID("port\($0)") }))
+        return operations + holders.map { holder in
+            .mutate(table: holder.table, where: [.uuid(holder.row)], mutations: [.insert("ports", added)])
+        }
     }
 }
