@@ -18,33 +18,53 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
     }
 
     /// Parses dotted-quad IPv4 (no leading zeros, RFC 6943 §3.1.1) or RFC 4291 IPv6 text without a zone.
-    package init?(_ text: some StringProtocol) {
-        if text.utf8.contains(UInt8(ascii: ":")) {
-            guard let value = IPAddress.parseV6(text) else { return nil }
-            self.init(version: .v6, value: value)
-        } else {
-            guard let value = IPAddress.parseV4(text) else { return nil }
+    package init?(_ text: String) {
+        var text = text
+        guard let address = text.withUTF8({ IPAddress(utf8: $0) }) else { return nil }
+        self = address
+    }
+
+    /// The same.
+    package init?(_ text: some StringProtocol) { self.init(String(text)) }
+
+    /// The same from bytes: generic texts cost many times as much.
+    package init?(utf8 text: UnsafeBufferPointer<UInt8>) {
+        // What parses as IPv4 has no colon, so only the rest is searched for one.
+        if let value = IPAddress.parseV4(text) {
             self.init(version: .v4, value: UInt128(value))
-        }
-    }
-
-    private static func parseV4(_ text: some StringProtocol) -> UInt32? {
-        let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-        guard parts.count == 4 else { return nil }
-        var value: UInt32 = 0
-        for part in parts {
-            guard (1...3).contains(part.utf8.count), part.utf8.allSatisfy({ (48...57).contains($0) }),
-                part.utf8.count == 1 || part.utf8.first != 48, let octet = UInt8(part)
+        } else {
+            guard text.contains(UInt8(ascii: ":")), let value = IPAddress.parseV6(String(decoding: text, as: UTF8.self))
             else { return nil }
-            value = value << 8 | UInt32(octet)
+            self.init(version: .v6, value: value)
         }
-        return value
     }
 
-    private static func parseV6(_ text: some StringProtocol) -> UInt128? {
+    private static func parseV4(_ text: UnsafeBufferPointer<UInt8>) -> UInt32? {
+        guard (7...15).contains(text.count) else { return nil }
+        var value: UInt32 = 0
+        var octet: UInt32 = 0
+        var digits = 0
+        var dots = 0
+        for byte in text {
+            if byte == UInt8(ascii: ".") {
+                guard digits > 0, dots < 3 else { return nil }
+                value = value << 8 | octet
+                octet = 0
+                digits = 0
+                dots += 1
+            } else {
+                guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9"), digits == 0 || octet > 0 else { return nil }
+                octet = octet * 10 + UInt32(byte - UInt8(ascii: "0"))
+                digits += 1
+                guard octet <= 255 else { return nil }
+            }
+        }
+        return dots == 3 && digits > 0 ? value << 8 | octet : nil
+    }
+
+    private static func parseV6(_ text: String) -> UInt128? {
         var head: [UInt16] = []
         var tail: [UInt16] = []
-        let text = String(text)
         let halves: [Substring]
         if let gap = text.firstRange(of: "::") {
             halves = [text[..<gap.lowerBound], text[gap.upperBound...]]
@@ -56,7 +76,8 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
             for (position, group) in groups.enumerated() {
                 var words: [UInt16]
                 if group.contains(".") {
-                    guard index == halves.count - 1, position == groups.count - 1, let v4 = parseV4(group) else {
+                    var quad = String(group)
+                    guard index == halves.count - 1, position == groups.count - 1, let v4 = quad.withUTF8(parseV4) else {
                         return nil
                     }
                     words = [UInt16(v4 >> 16), UInt16(truncatingIfNeeded: v4)]
@@ -78,8 +99,7 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
     /// Canonical text (RFC 5952 for IPv6).
     package var description: String {
         if version == .v4 {
-            let value = UInt32(truncatingIfNeeded: value)
-            return "\(value >> 24).\(value >> 16 & 255).\(value >> 8 & 255).\(value & 255)"
+            return String(unsafeUninitializedCapacity: 15) { writeV4($0) }
         }
         let words = (0..<8).map { UInt16(truncatingIfNeeded: value >> UInt128(112 - $0 * 16)) }
         var best = 0..<0
@@ -95,6 +115,20 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
         let hex = words.map { String($0, radix: 16) }
         if best.isEmpty { return hex.joined(separator: ":") }
         return hex[..<best.lowerBound].joined(separator: ":") + "::" + hex[best.upperBound...].joined(separator: ":")
+    }
+
+    /// Writes the dotted quad, at most 15 bytes; returns how many.
+    fileprivate func writeV4(_ buffer: UnsafeMutableBufferPointer<UInt8>) -> Int {
+        let value = UInt32(truncatingIfNeeded: value)
+        var index = 0
+        for place: UInt32 in 0..<4 {
+            if place > 0 {
+                buffer[index] = UInt8(ascii: ".")
+                index += 1
+            }
+            writeDecimal(UInt8(truncatingIfNeeded: value >> (24 - place * 8)), buffer, &index)
+        }
+        return index
     }
 
     package static func < (left: IPAddress, right: IPAddress) -> Bool {
@@ -124,10 +158,24 @@ package struct IPNetwork: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// Parses `address/length`; host bits may be set and are cleared. Nil without a valid length.
-    package init?(_ text: some StringProtocol) {
-        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count == 2, let address = IPAddress(parts[0]), parts[1].utf8.allSatisfy({ (48...57).contains($0) }),
-            (1...3).contains(parts[1].utf8.count), let length = Int(parts[1]), length <= address.version.width
+    package init?(_ text: String) {
+        var text = text
+        guard let network = text.withUTF8({ IPNetwork(utf8: $0) }) else { return nil }
+        self = network
+    }
+
+    /// The same.
+    package init?(_ text: some StringProtocol) { self.init(String(text)) }
+
+    /// The same from bytes.
+    package init?(utf8 text: UnsafeBufferPointer<UInt8>) {
+        guard let slash = text.firstIndex(of: UInt8(ascii: "/")), (1...3).contains(text.count - slash - 1) else { return nil }
+        var length = 0
+        for byte in text[(slash + 1)...] {
+            guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9") else { return nil }
+            length = length * 10 + Int(byte - UInt8(ascii: "0"))
+        }
+        guard let address = IPAddress(utf8: UnsafeBufferPointer(rebasing: text[..<slash])), length <= address.version.width
         else { return nil }
         self.init(address, prefixLength: length)
     }
@@ -147,7 +195,16 @@ package struct IPNetwork: Hashable, Sendable, CustomStringConvertible {
         return IPAddress(version: version, value: network.value | ones)
     }
 
-    package var description: String { "\(network)/\(prefixLength)" }
+    package var description: String {
+        guard version == .v4 else { return "\(network)/\(prefixLength)" }
+        return String(unsafeUninitializedCapacity: 18) { buffer in
+            var index = network.writeV4(buffer)
+            buffer[index] = UInt8(ascii: "/")
+            index += 1
+            writeDecimal(UInt8(prefixLength), buffer, &index)
+            return index
+        }
+    }
 
     /// `255.255.255.0` for a /24; IPv4 only.
     package var netmask: IPAddress { IPAddress(version: version, value: IPNetwork.mask(prefixLength, version)) }
@@ -169,21 +226,59 @@ package struct MACAddress: Hashable, Sendable, CustomStringConvertible {
 
     package init(value: UInt64) { self.value = value & 0xffff_ffff_ffff }
 
-    package init?(_ text: some StringProtocol) {
-        let parts = text.split(whereSeparator: { $0 == ":" || $0 == "-" })
-        guard parts.count == 6 else { return nil }
+    /// Parses six pairs of hexadecimal digits with colons or dashes between, of which more than needed do no harm.
+    package init?(_ text: String) {
+        var text = text
+        guard let address = text.withUTF8({ MACAddress(utf8: $0) }) else { return nil }
+        self = address
+    }
+
+    /// The same.
+    package init?(_ text: some StringProtocol) { self.init(String(text)) }
+
+    /// The same from bytes.
+    package init?(utf8 text: UnsafeBufferPointer<UInt8>) {
         var value: UInt64 = 0
-        for part in parts {
-            guard part.utf8.count == 2, let bytes = Hexadecimal.decode(part) else { return nil }
-            value = value << 8 | UInt64(bytes[0])
+        var digits = 0
+        var isInPair = false
+        for byte in text {
+            if byte == UInt8(ascii: ":") || byte == UInt8(ascii: "-") {
+                guard digits.isMultiple(of: 2) else { return nil }
+                isInPair = false
+            } else {
+                // A pair ends at a separator, not with its second digit.
+                guard let nibble = Hexadecimal.value(of: byte), digits < 12, !isInPair || !digits.isMultiple(of: 2) else { return nil }
+                value = value << 4 | UInt64(nibble)
+                digits += 1
+                isInPair = true
+            }
         }
+        guard digits == 12 else { return nil }
         self.init(value: value)
     }
 
     package var description: String {
-        (0..<6).map { Hexadecimal.encode([UInt8(truncatingIfNeeded: value >> UInt64(40 - $0 * 8))]) }
-            .joined(separator: ":")
+        String(unsafeUninitializedCapacity: 17) { buffer in
+            for place in 0..<6 {
+                let byte = UInt8(truncatingIfNeeded: value >> UInt64(40 - place * 8))
+                buffer[place * 3] = Hexadecimal.digit(byte >> 4)
+                buffer[place * 3 + 1] = Hexadecimal.digit(byte & 0xf)
+                if place < 5 { buffer[place * 3 + 2] = UInt8(ascii: ":") }
+            }
+            return 17
+        }
     }
 
     package var isMulticast: Bool { value >> 40 & 1 == 1 }
+}
+
+/// Writes a number's decimal digits at `index`, which moves behind them.
+private func writeDecimal(_ number: UInt8, _ buffer: UnsafeMutableBufferPointer<UInt8>, _ index: inout Int) {
+    func write(_ digit: UInt8) {
+        buffer[index] = UInt8(ascii: "0") + digit
+        index += 1
+    }
+    if number >= 100 { write(number / 100) }
+    if number >= 10 { write(number / 10 % 10) }
+    write(number % 10)
 }

@@ -54,8 +54,28 @@ import Testing
         #expect(try #require(IPAddress(text)).description == expected)
     }
 
-    @Test(arguments: ["1.2.3", "1.2.3.256", "01.2.3.4", "1.2.3.4.5", ":::", "1::2::3", "1:2:3:4:5:6:7:8:9", "g::", "", "1.2.3.4%eth0"])
-    func refuses(text: String) { #expect(IPAddress(text) == nil) }
+    @Test(arguments: [
+        "1.2.3", "1.2.3.256", "01.2.3.4", "1.2.3.4.5", ":::", "1::2::3", "1:2:3:4:5:6:7:8:9", "g::", "", "1.2.3.4%eth0",
+        "256.1.1.1", "1.2.3.1000", "99999999999.1.1.1", "1.2.3.04", "1.2.3.00", "1..2.3", ".1.2.3", "1.2.3.", ".1.2.3.4", "1.2.3.4.", "...",
+        " 1.2.3.4", "1.2.3.4 ", "+1.2.3.4", "1.2.3.-4", "1.2.3.4/8", "1.2.3.4\0", "1.2.3.\u{664}", "1.2.3.\u{ff14}", "1.2.3.4\u{301}",
+        "1,2,3,4", "0x1.2.3.4", "1.2.3.4:", "::1.2.3", "::1.2.3.04", "1.2.3.4::", "::1.2.3.4:1", "1.2.3.4:\u{301}", "::1.2.3.\u{664}",
+    ])
+    func refuses(text: String) {
+        #expect(IPAddress(text) == nil)
+        #expect(IPAddress(text[...]) == nil)
+        #expect(IPNetwork(text + "/8") == nil)
+    }
+
+    @Test func everyOctetInEveryPlace() {
+        for octet in 0...255 {
+            for (place, text) in ["\(octet).0.10.200", "0.\(octet).10.200", "0.10.\(octet).200", "0.10.200.\(octet)"].enumerated() {
+                let address = IPAddress(text)
+                #expect(address.map { Int($0.value >> UInt128(24 - place * 8)) & 255 } == octet)
+                #expect(address?.description == text)
+                #expect(IPAddress("[\(text)]".dropFirst().dropLast()) == address)
+            }
+        }
+    }
 
     @Test func networks() throws {
         let network = try #require(IPNetwork("10.1.2.3/24"))
@@ -66,12 +86,46 @@ import Testing
         #expect(!network.overlaps(try #require(IPNetwork("10.1.3.0/24"))))
         #expect(IPNetwork("0.0.0.0/0")?.last.description == "255.255.255.255")
         #expect(IPNetwork("::/0")?.contains(try #require(IPAddress("ffff::"))) == true)
-        #expect(IPNetwork("10.0.0.0/33") == nil)
+    }
+
+    @Test(arguments: [
+        ("0.0.0.0/0", "0.0.0.0/0"), ("255.255.255.255/32", "255.255.255.255/32"), ("10.200.30.4/08", "10.0.0.0/8"),
+        ("10.1.2.3/024", "10.1.2.0/24"), ("2001:db8::1/128", "2001:db8::1/128"), ("2001:db8::1/64", "2001:db8::/64"),
+    ])
+    func networksAsText(text: String, expected: String) {
+        #expect(IPNetwork(text)?.description == expected)
+        #expect(IPNetwork(text[...])?.description == expected)
+    }
+
+    @Test(arguments: [
+        "10.0.0.0/33", "10.0.0.0/999", "10.0.0.0/0008", "10.0.0.0/", "10.0.0.0", "/8", "/", "", "10.0.0.0//8", "10.0.0.0/8/", "10.0.0.0/+8",
+        "10.0.0.0/-1", "10.0.0.0/8 ", "10.0.0.0/\u{668}", "10.0.0.0/8\u{301}", "10.0.0.0/\u{301}8", "::/129", "::1", "10.0.0/8",
+    ])
+    func noNetwork(text: String) {
+        #expect(IPNetwork(text) == nil)
+        #expect(IPNetwork(text[...]) == nil)
     }
 
     @Test func macs() throws {
         #expect(try #require(MACAddress("FA:16:3e:00:00:0a")).description == "fa:16:3e:00:00:0a")
-        #expect(MACAddress("fa:16:3e:00:00") == nil)
+        #expect(MACAddress(value: 0).description == "00:00:00:00:00:00")
+        #expect(MACAddress(value: .max).description == "ff:ff:ff:ff:ff:ff")
+    }
+
+    @Test(arguments: ["01:23:45:67:89:ab", "01-23-45-67-89-AB", "01:23-45:67-89:Ab", ":01::23:45:67:89:ab-"])
+    func macsAreRead(text: String) {
+        #expect(MACAddress(text)?.value == 0x0123_4567_89ab)
+        #expect(MACAddress(text[...])?.value == 0x0123_4567_89ab)
+    }
+
+    @Test(arguments: [
+        "", ":::::", "fa:16:3e:00:00", "fa:16:3e:00:00:", "fa:16:3e:00:00:0", "fa:16:3e:00:00:0a:01", "fa163e00000a", "fa16:3e:00:00:0a",
+        "fa16.3e00.000a", "fa:16:3e:00:0:00a", "f:a1:63:e0:00:00:a", "fa:16:3e:00:00:0g", "fa:16:3e:00:00:+a", "fa:16:3e:00:00:0a ",
+        "fa:16:3e:00:00:\u{661}a", "fa:16:3e:00:00:\u{ff10}a", "fa:16:3e:00:00:0a\u{301}", "fa:\u{301}16:3e:00:00:0a", "fa:16:3e:00:00:0a\0",
+    ])
+    func noMAC(text: String) {
+        #expect(MACAddress(text) == nil)
+        #expect(MACAddress(text[...]) == nil)
     }
 }
 
