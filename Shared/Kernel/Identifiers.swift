@@ -41,19 +41,27 @@ package struct UUID128: Hashable, Sendable, Comparable, CustomStringConvertible 
     }
 
     package var description: String {
-        String(unsafeUninitializedCapacity: 36) { buffer in
-            var index = 0
-            for digit in 0..<32 {
-                if digit == 8 || digit == 12 || digit == 16 || digit == 20 {
-                    buffer[index] = UInt8(ascii: "-")
-                    index += 1
-                }
-                let word = digit < 16 ? high : low
-                let shift = UInt64(60 - (digit % 16) * 4)
-                buffer[index] = Hexadecimal.digit(UInt8(truncatingIfNeeded: (word >> shift) & 0xf))
+        String(unsafeUninitializedCapacity: UUID128.textLength) { buffer in
+            write(to: buffer)
+            return UUID128.textLength
+        }
+    }
+
+    /// Bytes of the text with dashes.
+    package static let textLength = 36
+
+    /// Writes the text with dashes to the buffer's first `textLength` bytes.
+    package func write(to buffer: UnsafeMutableBufferPointer<UInt8>) {
+        var index = 0
+        for digit in 0..<32 {
+            if digit == 8 || digit == 12 || digit == 16 || digit == 20 {
+                buffer[index] = UInt8(ascii: "-")
                 index += 1
             }
-            return 36
+            let word = digit < 16 ? high : low
+            let shift = UInt64(60 - (digit % 16) * 4)
+            buffer[index] = Hexadecimal.digit(UInt8(truncatingIfNeeded: (word >> shift) & 0xf))
+            index += 1
         }
     }
 
