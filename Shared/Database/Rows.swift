@@ -5,13 +5,16 @@ import Kernel
 /// The rows of one result. Lives on the connection's thread.
 package final class Rows: RandomAccessCollection {
     fileprivate let result: OpaquePointer
-    private lazy var columns: [String: Int32] = {
-        var columns: [String: Int32] = [:]
-        for index in 0..<PQnfields(result) { columns[String(cString: PQfname(result, index))] = index }
-        return columns
-    }()
+    /// For each column, and at the end for the beginning, the column that was asked for after it; -1 when none was.
+    /// Rows are read one like the other, so that finding a column is mostly one comparison.
+    private var followers: [Int32]
+    private var latest: Int
 
-    init(result: OpaquePointer) { self.result = result }
+    init(result: OpaquePointer) {
+        self.result = result
+        latest = Int(PQnfields(result))
+        followers = Array(repeating: -1, count: latest + 1)
+    }
 
     deinit { PQclear(result) }
 
@@ -25,9 +28,29 @@ package final class Rows: RandomAccessCollection {
     /// Rows that an INSERT, UPDATE or DELETE touched.
     package var affected: Int { Int(String(cString: PQcmdTuples(result))) ?? 0 }
 
+    /// The column of this name, the last one if there are several.
     func column(_ name: String) throws -> Int32 {
-        guard let column = columns[name] else { throw ResourceError.internalError("no column \(name) in the result") }
+        var column = followers[latest]
+        if column < 0 || !isName(name, of: column) {
+            column = PQnfields(result) - 1
+            while column >= 0, !isName(name, of: column) { column -= 1 }
+            guard column >= 0 else { throw ResourceError.internalError("no column \(name) in the result") }
+            followers[latest] = column
+        }
+        latest = Int(column)
         return column
+    }
+
+    private func isName(_ name: String, of column: Int32) -> Bool {
+        guard let other = PQfname(result, column) else { return false }
+        var length = 0
+        for byte in name.utf8 {
+            // The other's end differs from every byte but NUL, and beyond it nothing may be read.
+            let unit = UInt8(bitPattern: other[length])
+            guard unit == byte, unit != 0 else { return false }
+            length += 1
+        }
+        return other[length] == 0
     }
 
     /// The text of a cell, without copying; nil for NULL. Valid while the rows live.
@@ -49,9 +72,7 @@ package struct Row {
 
     /// The cell as text; nil for NULL.
     package func optionalString(_ name: String) throws -> String? {
-        let column = try rows.column(name)
-        guard PQgetisnull(rows.result, index, column) == 0 else { return nil }
-        return String(cString: PQgetvalue(rows.result, index, column))
+        rows.utf8(row: Int(index), column: Int(try rows.column(name))).map { String(decoding: $0, as: UTF8.self) }
     }
 
     private func required<Value>(_ name: String, _ value: Value?) throws -> Value {

@@ -25,6 +25,54 @@ import Testing
         }
     }
 
+    @Test func arraysComeBackAsTheyWere() async throws {
+        try await TestDatabase.with { test in
+            let texts = [
+                "", "NULL", "a,b", "{}", "{", "}", " ", " a ", "\"", "\\", "\\\"", "a\"b\\c", "\"\"", "\\\\", "\n\t", "€\"ü\\😀", "'; --",
+                String(repeating: "x\"", count: 500),
+            ]
+            let uuids = [UUID128(high: 0, low: 0), UUID128(high: .max, low: .max), UUID128(high: 0x0123_4567_89ab_cdef, low: 1)]
+            try await test.database.read { connection in
+                let row = try connection.query(
+                    """
+                    SELECT to_json(\(texts)::text[]) AS texts, to_json(\(uuids)::uuid[]) AS uuids, to_json(\([1, -2, Int.max])::bigint[]) AS ints,
+                      to_json(\([true, false])::bool[]) AS bools, \([String]())::text[] = '{}' AS nothing, to_json(\([["a,b", "\""], ["{", "\\"]])::text[]) AS deep,
+                      (\([Perhaps(nil), Perhaps("NULL")])::text[])[1] IS NULL AS null, (\([Perhaps(nil), Perhaps("NULL")])::text[])[2] AS word
+                    """
+                )[0]
+                #expect(try row.strings("texts") == texts)
+                #expect(try row.strings("uuids") == uuids.map(\.description))
+                #expect(try row.json("ints") == [1, -2, JSONValue(Int.max)])
+                #expect(try row.json("bools") == [true, false])
+                #expect(try row.bool("nothing"))
+                #expect(try row.bool("null"))
+                #expect(try row.string("word") == "NULL")
+            }
+        }
+    }
+
+    @Test func columnsAreFoundInAnyOrder() async throws {
+        try await TestDatabase.with { test in
+            try await test.database.read { connection in
+                let rows = try connection.query(
+                    "SELECT n AS id, n * 2 AS id_two, n * 3 AS three, n * 4 AS three, NULL::int AS nothing FROM generate_series(1, 4) n ORDER BY n")
+                for (index, row) in rows.enumerated() {
+                    let n = index + 1
+                    #expect(try row.int("id") == n)
+                    #expect(try row.int("id") == n)
+                    // The same way through each row, and another one through each second.
+                    if index % 2 == 1 { #expect(try row.int("id_two") == n * 2) }
+                    #expect(try row.int("three") == n * 4, "the last one of a name counts")
+                    #expect(try row.optionalInt("nothing") == nil)
+                    #expect(try row.int("id_two") == n * 2)
+                    for missing in ["", "i", "id_", "id_two_", "Id", "id\0", "id\0x", "ïd"] {
+                        #expect(throws: ResourceError.self, "\(missing)") { try row.int(missing) }
+                    }
+                }
+            }
+        }
+    }
+
     @Test func theRequestIsKnownOnTheSessionsThread() async throws {
         try await TestDatabase.with { test in
             for request in ["req-1", "req-2", nil] {
@@ -90,6 +138,30 @@ import Testing
             #expect(used == 64)
         }
     }
+}
+
+@Suite struct ArrayLiteralTests {
+    @Test func text() {
+        #expect([String]().sqlText == "{}")
+        #expect([UUID128]().sqlText == "{}")
+        #expect([""].sqlText == #"{""}"#)
+        #expect(["a,b", "{}", "NULL"].sqlText == #"{"a,b","{}","NULL"}"#)
+        #expect([#"""#, #"\"#, #"a"b\c"#, #"\""#].sqlText == #"{"\"","\\","a\"b\\c","\\\""}"#)
+        #expect([1, -20].sqlText == #"{"1","-20"}"#)
+        #expect([true, false].sqlText == #"{"t","f"}"#)
+        #expect([["a"], []].sqlText == #"{"{\"a\"}","{}"}"#)
+        #expect([Perhaps(nil), Perhaps("a"), Perhaps(nil)].sqlText == #"{NULL,"a",NULL}"#)
+        let uuid = UUID128(high: 0x0123_4567_89ab_cdef, low: 0xfedc_ba98_7654_3210)
+        #expect([uuid, uuid].sqlText == "{\"\(uuid)\",\"\(uuid)\"}")
+        #expect([IPAddress("10.0.0.1"), IPAddress("::1")].compactMap(\.self).sqlText == #"{"10.0.0.1","::1"}"#)
+    }
+}
+
+/// A value that may be NULL within an array.
+private struct Perhaps: SQLBindable {
+    let sqlText: String?
+
+    init(_ text: String?) { sqlText = text }
 }
 
 @Suite struct SchemaTests {
