@@ -106,7 +106,7 @@ struct Bootstrap: Sendable {
         }
         let path = guestImage ?? layout.images + "/guest.qcow2"
         guard Machine.exists(path) else {
-            throw CloudError("there is no \(path) to make the image `\(Bootstrap.imageName)` from; run `make guest-image`")
+            throw CloudError("there is no \(path) to make the image `\(Bootstrap.imageName)` from; run `make guest-image`", isFinal: true)
         }
         // What an upload that was cut short has left.
         for image in there {

@@ -125,7 +125,7 @@ struct Cloud: Sendable {
             needs: [Cloud.schemaMilestone, "rabbitmq"] + needs,
             readyWithin: .seconds(20),
             prepare: {
-                guard access(path, X_OK) == 0 else { throw CloudError("\(path) is not built") }
+                guard access(path, X_OK) == 0 else { throw CloudError("\(path) is not built", isFinal: true) }
             },
             probe: {
                 try await Cloud.ready(host: address, port: port)

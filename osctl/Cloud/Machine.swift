@@ -4,7 +4,14 @@ import Kernel
 /// Something that this command could not do, in words.
 struct CloudError: Error, CustomStringConvertible, LocalizedError {
     let description: String
-    init(_ description: String) { self.description = description }
+    /// Whether trying again is of no use until somebody does what the text says.
+    let isFinal: Bool
+
+    init(_ description: String, isFinal: Bool = false) {
+        self.description = description
+        self.isFinal = isFinal
+    }
+
     var errorDescription: String? { description }
 }
 

@@ -113,7 +113,7 @@ enum Tool {
     /// - Throws: `CloudError` when it is not there.
     static func run(_ arguments: [String], environment: [String: String] = [:]) async throws -> Result {
         guard let path = find(arguments[0]) else {
-            throw CloudError("\(arguments[0]) is not installed; run `make install`")
+            throw CloudError("\(arguments[0]) is not installed; run `make install`", isFinal: true)
         }
         var complete = environment
         complete["PATH"] = searchPath

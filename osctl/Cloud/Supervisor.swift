@@ -17,6 +17,8 @@ actor Supervisor {
     private let progress: Progress
     private var records: [String: PartRecord] = [:]
     private var reached: Set<String> = []
+    /// Those whose last attempt failed for good: they are tried again, in case somebody mends it, but not waited for.
+    private var failed: Set<String> = []
     private var watchers: [Task<Void, Never>] = []
     private var isStopping = false
 
@@ -33,7 +35,8 @@ actor Supervisor {
 
     // MARK: Starting
 
-    /// Starts everything; returns when all is ready, or throws what keeps it from becoming so within `limit`.
+    /// Starts everything; returns when all is ready, or throws what keeps it from becoming so: as soon as nothing more
+    /// can become ready by itself, at the latest after `limit`.
     func start(within limit: Duration) async throws {
         writeRecords()
         for part in parts { watchers.append(Task { await self.keep(part) }) }
@@ -42,9 +45,27 @@ actor Supervisor {
         let all = Set(parts.map(\.name) + milestones.map(\.name))
         while !all.isSubset(of: reached) {
             if isStopping { throw CloudError("stopped while starting") }
-            if time.monotonicNanoseconds() > end { throw CloudError(explainMissing(all)) }
+            if time.monotonicNanoseconds() > end || isHopeless { throw CloudError(explainMissing(all)) }
             try await time.sleep(for: .milliseconds(50))
         }
+    }
+
+    /// Whether all that is not ready has failed for good, or needs something that has.
+    private var isHopeless: Bool {
+        guard !failed.isEmpty else { return false }
+        var open = (parts.map { ($0.name, $0.needs) } + milestones.map { ($0.name, $0.needs) }).filter { !reached.contains($0.0) }
+        var lost = failed
+        while true {
+            let before = open.count
+            for (name, needs) in open where !lost.isDisjoint(with: needs) { lost.insert(name) }
+            open.removeAll { lost.contains($0.0) }
+            if open.isEmpty { return true }
+            if open.count == before { return false }
+        }
+    }
+
+    private func noteIfFinal(_ name: String, _ error: any Error) {
+        if (error as? CloudError)?.isFinal == true { failed.insert(name) }
     }
 
     private func explainMissing(_ all: Set<String>) -> String {
@@ -74,6 +95,7 @@ actor Supervisor {
         while !Task.isCancelled {
             let begun = time.monotonicNanoseconds()
             progress.begin(milestone.name)
+            failed.remove(milestone.name)
             do {
                 let result = try await milestone.work()
                 reached.insert(milestone.name)
@@ -86,6 +108,7 @@ actor Supervisor {
                 let problem = "\(error)"
                 if milestoneProblems[milestone.name] != problem { progress.trouble(milestone.name, problem) }
                 milestoneProblems[milestone.name] = problem
+                noteIfFinal(milestone.name, error)
             }
             guard await sleep(pause) else { return }
             pause = min(pause * 2, Supervisor.pauseMax)
@@ -102,6 +125,7 @@ actor Supervisor {
             let process: ProcessIdentity
             do {
                 update(part) { $0.state = .preparing }
+                failed.remove(part.name)
                 progress.begin(part.name)
                 try await part.prepare()
                 guard !isStopping else { return }
@@ -110,6 +134,7 @@ actor Supervisor {
                 return
             } catch {
                 note(part, "\(error)")
+                noteIfFinal(part.name, error)
                 guard await sleep(pause) else { return }
                 pause = min(pause * 2, Supervisor.pauseMax)
                 continue
