@@ -10,6 +10,8 @@ struct NorthboundLedger: Sendable {
     /// Changes read at once, and subjects compared in one go.
     static let changesMax = 4000
     static let subjectsMax = 1000
+    /// With fewer, a plan waits for the one before.
+    static let hurryMin = 200
     /// Of a full comparison: what changes meanwhile is not to wait for all of it.
     static let auditedMax = 300
 
@@ -32,6 +34,8 @@ struct NorthboundLedger: Sendable {
         var audited: [NBSubject] = []
         /// Those of which it is to be known whether their change is noted.
         var suspects: Set<NBSubject> = []
+        /// On their way to OVN: left out.
+        var inFlight: Set<NBSubject> = []
     }
 
     /// What there is to do next, as one snapshot of the database shows it.
@@ -58,9 +62,9 @@ struct NorthboundLedger: Sendable {
             guard !job.taken.contains(id) else { continue }
             work.changes.append(Change(id: id, subject: NBSubject(try row.string("subject"))))
         }
-        let pending = job.pending.union(work.changes.compactMap(\.subject))
+        let pending = job.pending.union(work.changes.compactMap(\.subject)).subtracting(job.inFlight)
         work.subjects = Array(pending.sorted().prefix(subjectsMax))
-        if !job.audited.isEmpty { work.subjects = Set(work.subjects).union(job.audited).sorted() }
+        if !job.audited.isEmpty { work.subjects = Set(work.subjects).union(job.audited).subtracting(job.inFlight).sorted() }
         guard !work.subjects.isEmpty else { return work }
         work.state = try NorthboundReader.read(
             connection, work.subjects, suspects: work.subjects.filter(job.suspects.contains))

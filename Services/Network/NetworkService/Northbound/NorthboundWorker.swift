@@ -151,42 +151,66 @@ final class NorthboundWorker {
         isAuditing = true
     }
 
-    /// Compares and commits until nothing is left. While OVN commits one plan, the next one is read.
+    /// Compares and commits until nothing is left. While OVN commits one plan, the next one is read, made and sent.
     private func work() async throws {
-        var work = try await chores()
-        while true {
-            for change in work.changes {
-                if let subject = change.subject {
-                    pending.insert(subject)
-                    owed[subject, default: []].append(change.id)
+        var flight: Flight?
+        do {
+            while true {
+                let work = try await chores(flight)
+                take(work.changes)
+                let plan = plan(work.subjects, work.state)
+                if let landing = flight, plan.done.count < NorthboundLedger.hurryMin {
+                    // Not much: there may be more when that one is done, and fewer transactions are less work for OVN.
+                    flight = nil
+                    try await land(landing, beside: nil)
+                } else if plan.done.isEmpty {
+                    guard findMore() else { return }
                 } else {
-                    made.append(change.id)
+                    let next = start(plan, work.state)
+                    let landing = flight
+                    flight = next
+                    if let landing { try await land(landing, beside: next) }
                 }
             }
-            let plan = plan(work.subjects, work.state)
-            if plan.done.isEmpty {
-                if isWaitingOver, !waiting.isEmpty {
-                    pending.formUnion(waiting)
-                    waiting = []
-                    isWaitingOver = false
-                } else if pending.isEmpty, audited.isEmpty, made.isEmpty, touchedPorts.isEmpty {
-                    return
-                }
-                work = try await chores()
-                continue
+        } catch {
+            if let flight {
+                _ = await flight.reply.result
+                abandon(flight)
             }
-            pending.subtract(plan.done)
-            do {
-                work = try await commit(plan, work.state)
-            } catch {
-                pending.formUnion(plan.done)
-                throw error
+            throw error
+        }
+    }
+
+    private func take(_ changes: [NorthboundLedger.Change]) {
+        for change in changes {
+            if let subject = change.subject {
+                pending.insert(subject)
+                owed[subject, default: []].append(change.id)
+            } else {
+                made.append(change.id)
             }
         }
     }
 
-    private func chores() async throws -> NorthboundLedger.Work {
-        let (job, touched) = takeJob()
+    /// Whether there is anything left to do.
+    private func findMore() -> Bool {
+        if isWaitingOver, !waiting.isEmpty {
+            pending.formUnion(waiting)
+            waiting = []
+        }
+        isWaitingOver = false
+        return !pending.isEmpty || !audited.isEmpty || !made.isEmpty || !touchedPorts.isEmpty
+    }
+
+    /// Writes down in PostgreSQL what has happened, and reads what is next.
+    private func chores(_ flight: Flight?) async throws -> NorthboundLedger.Work {
+        let touched = touchedPorts
+        let job = NorthboundLedger.Job(
+            made: made, ports: touched.compactMap { model.port($0) }, taken: Set(owed.values.joined()).union(flight?.changes ?? []),
+            pending: pending, audited: Array(audited.prefix(NorthboundLedger.auditedMax)), suspects: suspects,
+            inFlight: Set(flight?.plan.done ?? []))
+        made = []
+        touchedPorts = []
         do {
             return try await ledger.run(job)
         } catch {
@@ -194,17 +218,6 @@ final class NorthboundWorker {
             touchedPorts.formUnion(touched)
             throw error
         }
-    }
-
-    private func takeJob() -> (NorthboundLedger.Job, touched: Set<UUID128>) {
-        defer {
-            made = []
-            touchedPorts = []
-        }
-        let job = NorthboundLedger.Job(
-            made: made, ports: touchedPorts.compactMap { model.port($0) }, taken: Set(owed.values.joined()), pending: pending,
-            audited: Array(audited.prefix(NorthboundLedger.auditedMax)), suspects: suspects)
-        return (job, touchedPorts)
     }
 
     // MARK: transactions
@@ -247,45 +260,72 @@ final class NorthboundWorker {
             && (subject != .global || !model.subjects.isEmpty)
     }
 
-    /// Brings the plan to OVN, and reads meanwhile what comes next.
-    private func commit(_ plan: Plan, _ state: NorthboundState) async throws -> NorthboundLedger.Work {
+    /// A plan on its way to OVN.
+    private struct Flight {
+        let plan: Plan
+        let state: NorthboundState
+        /// What was noted of its subjects.
+        let changes: [Int]
+        let reply: Task<Void, any Error>
+    }
+
+    /// - Returns: nil where there is nothing to change.
+    private func start(_ plan: Plan, _ state: NorthboundState) -> Flight? {
+        pending.subtract(plan.done)
         if !audited.isEmpty {
             let done = Set(plan.done)
             audited = audited.drop { done.contains($0) }
         }
-        let (job, touched) = takeJob()
-        let ledger = ledger
-        do {
-            async let following = ledger.run(job)
-            try await send(plan, state)
-            for subject in plan.done { made += owed.removeValue(forKey: subject) ?? [] }
-            return try await following
-        } catch {
-            made += job.made
-            touchedPorts.formUnion(touched)
-            throw error
+        let changes = plan.done.flatMap { owed.removeValue(forKey: $0) ?? [] }
+        guard !plan.operations.isEmpty else {
+            made += changes
+            close(plan)
+            return nil
         }
+        let (client, operations) = (client, plan.operations)
+        let reply = Task { try await NorthboundWorker.transact(operations, client) }
+        return Flight(plan: plan, state: state, changes: changes, reply: reply)
     }
 
+    private static func transact(_ operations: [NBOperation], _ client: OVSDBClient) async throws {
+        let wire = try operations.gathered.map { try NorthboundConversion.operation($0) }
+        try await client.transact([.assertLock(NorthboundReconciler.lock)] + wire)
+    }
+
+    /// - Parameter other: started meanwhile; its news may have come too.
     /// - Throws: what ends the step; what OVN refuses is put off.
-    private func send(_ plan: Plan, _ state: NorthboundState) async throws {
-        if !plan.operations.isEmpty {
-            do {
-                let wire = try plan.operations.gathered.map { try NorthboundConversion.operation($0) }
-                try await client.transact([.assertLock(NorthboundReconciler.lock)] + wire)
-            } catch let error as OVSDBError {
+    private func land(_ flight: Flight, beside other: Flight?) async throws {
+        do {
+            do { try await flight.reply.value } catch let error as OVSDBError {
                 guard case .transaction = error, !error.isPassing else { throw error }
-                try await refused(plan, state, error)
+                try await refused(flight.plan, flight.state, error)
+                made += flight.changes
                 return
             }
-            reconciler.metrics.increment(
-                "wolke_northbound_operations_total", [("cause", isAuditing ? "audit" : "change")],
-                by: Double(plan.operations.count), help: "Operations on OVN's northbound database.")
-            // The copy shows the effect by now.
-            try await look(own: Set(plan.changed.map(\.subject)), down: state.down)
-            verify(plan)
-            try await report(plan.drift)
+            try await committed(flight.plan, flight.state, beside: other)
+        } catch {
+            abandon(flight)
+            throw error
         }
+        made += flight.changes
+    }
+
+    /// Its subjects are compared again; what was noted of them is still there and is read again.
+    private func abandon(_ flight: Flight) { pending.formUnion(flight.plan.done) }
+
+    private func committed(_ plan: Plan, _ state: NorthboundState, beside other: Flight?) async throws {
+        reconciler.metrics.increment(
+            "wolke_northbound_operations_total", [("cause", isAuditing ? "audit" : "change")],
+            by: Double(plan.operations.count), help: "Operations on OVN's northbound database.")
+        // The copy shows the effect by now.
+        let own = Set(plan.changed.map(\.subject)).union(other?.plan.changed.map(\.subject) ?? [])
+        try await look(own: own, down: state.down.union(other?.state.down ?? []))
+        verify(plan)
+        try await report(plan.drift)
+        close(plan)
+    }
+
+    private func close(_ plan: Plan) {
         waiting.subtract(plan.done)
         waiting.formUnion(plan.incomplete)
     }
@@ -298,7 +338,17 @@ final class NorthboundWorker {
             return
         }
         // One of them spoils it for all; the others must not wait for it.
-        for subject in plan.done { try await send(self.plan([subject], state), state) }
+        for subject in plan.done {
+            let single = self.plan([subject], state)
+            do {
+                if !single.operations.isEmpty { try await NorthboundWorker.transact(single.operations, client) }
+            } catch let error as OVSDBError {
+                guard case .transaction = error, !error.isPassing else { throw error }
+                try await refused(single, state, error)
+                continue
+            }
+            try await committed(single, state, beside: nil)
+        }
     }
 
     /// What somebody else changed in the same moment came with the own news: what was made is compared once more.
