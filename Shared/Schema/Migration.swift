@@ -29,6 +29,7 @@ package enum Schema {
         repairsMigration,
         northboundChangesMigration,
         tokenPlansMigration,
+        snapshotProgressMigration,
     ]
 
     /// The number of the newest migration that this build knows.

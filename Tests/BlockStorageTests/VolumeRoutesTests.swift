@@ -89,7 +89,17 @@ import Testing
             func act(_ body: JSONValue) async throws -> Int { try await cloud.call("POST", action, token: "admin", body).status }
             #expect(try await act(["os-update_snapshot_status": ["status": "error"]]) == 400)
             #expect(try await act(["os-reset_status": ["status": "creating"]]) == 202)
-            #expect(try await act(["os-update_snapshot_status": ["status": "available", "progress": "100%"]]) == 202)
+            for wrong: JSONValue in ["80", "101%", "%", "-1%", "+8%", ""] {
+                #expect(try await act(["os-update_snapshot_status": ["status": "creating", "progress": wrong]]) == 400, "\(wrong)")
+            }
+            for (progress, shown) in [("80%", "80%"), (nil, "80%"), (90, "90%")] as [(JSONValue, JSONValue)] {
+                #expect(try await act(["os-update_snapshot_status": ["status": "creating", "progress": progress]]) == 202)
+                let snapshot = try await cloud.call("GET", "/v3/snapshots/\(snapshotID)")["snapshot"]
+                #expect(snapshot?["os-extended-snapshot-attributes:progress"] == shown)
+            }
+            #expect(try await act(["os-update_snapshot_status": ["status": "available", "progress": "70%"]]) == 202)
+            let snapshotNow = try await cloud.call("GET", "/v3/snapshots/\(snapshotID)")["snapshot"]
+            #expect(snapshotNow?["os-extended-snapshot-attributes:progress"] == "100%")
             let second = try await cloud.create(["size": 2, "snapshot_id": .string(snapshotID)])
             #expect(try content(second) == bytes)
             #expect(try await cloud.volume(second)["size"] == 2)

@@ -141,7 +141,9 @@ extension BlockStorageHandlers {
     /// What a storage reports of its own work: only along the way of that work.
     private func updateStatus(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
-        let text = context.body["os-update_snapshot_status"]?["status"]?.stringValue ?? ""
+        let report = context.body["os-update_snapshot_status"]
+        let text = report?["status"]?.stringValue ?? ""
+        let progress = try report?["progress"].flatMap { try Self.progress($0) }
         return try await context.write(database) { connection in
             let snapshot = try snapshot(connection, context, id).value
             guard let status = SnapshotStatus(rawValue: text), snapshot.status.mayBeReported(as: status) else {
@@ -152,8 +154,23 @@ extension BlockStorageHandlers {
             }
             try BlockStorageStore.move(
                 connection, snapshot: id, from: [snapshot.status], to: status, now: context.ambient.now)
+            if let progress { try connection.execute("UPDATE volume_snapshots SET progress = \(progress) WHERE id = \(id)::uuid") }
             return Change(.empty(202), "snapshot", id, content: ["status": .string(text)])
         }
+    }
+
+    /// - Returns: percent; nil for null.
+    /// - Throws: 400.
+    private static func progress(_ value: JSONValue) throws -> Int? {
+        if value.isNull { return nil }
+        let text = value.stringValue ?? value.intValue.map { "\($0)%" } ?? ""
+        guard text.last == "%", text.utf8.count <= 4, text.utf8.dropLast().allSatisfy({ (48...57).contains($0) }),
+            let percent = Int(text.dropLast()), percent <= 100
+        else {
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute progress. Value: \(text.prefix(64)). It must be a whole number from 0 to 100 with a '%'.")
+        }
+        return percent
     }
 
     private func resetSnapshot(_ context: RequestContext) async throws -> Response {

@@ -82,7 +82,7 @@ enum Views {
                 Field("created_at", .timestampMicroseconds, sortable: true),
                 Field("updated_at", .timestampMicroseconds, sortable: true),
                 Field("metadata", .json, filter: .custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }),
-                Field("os-extended-snapshot-attributes:progress", .text, "CASE WHEN t.status = 'available' THEN '100%' ELSE '0%' END"),
+                Field("os-extended-snapshot-attributes:progress", .text, "CASE WHEN t.status = 'available' THEN 100 ELSE t.progress END || '%'"),
                 Field("os-extended-snapshot-attributes:project_id", .text, "t.project_id"),
                 Field("group_snapshot_id", .text, "NULL::text", versions: since(14)),
                 Field("user_id", versions: since(41)), Field("consumes_quota", .boolean, "true", versions: since(65)),
