@@ -10,7 +10,7 @@ import Testing
 extension OnARealHost {
     /// Bad days of a real host.
     @Suite(.serialized) struct AgentTroubleTests {
-        private static func id(_ number: Int) -> String { "22222222-0000-0000-0000-00000000000\(number)" }
+        private static func id(_ number: Int) -> String { UUID128(high: 0x2222_2222_0000_0000, low: UInt64(number)).description }
 
         private func server(_ number: Int, image: String = TestImages.talking, _ changes: JSONObject = [:]) throws -> DesiredServer {
             var document: JSONObject = [
@@ -74,6 +74,21 @@ extension OnARealHost {
             #expect(try host.emulatorPID(id) == pid)
             try await remove(agent, 3)
             try await remove(agent, 4)
+            await agent.stop()
+        }
+
+        @Test func whoIsToldTwiceThatAServerIsToGoSaysOnceThatItIsGone() async throws {
+            let host = try await PrivateHost.shared.value
+            let agent = try await TestAgent(host, state: host.directory + "/twice")
+            for number in 100..<140 {
+                let gone = try server(number, ["generation": 99, "power": "absent"])
+                async let first: Void = agent.fleet.ensure(gone)
+                async let second: Void = agent.fleet.ensure(gone)
+                _ = try await (first, second)
+            }
+            for number in 100..<140 {
+                _ = try await agent.waitForReport(AgentTroubleTests.id(number), within: 20) { $0.power == "absent" && $0.state == "applied" }
+            }
             await agent.stop()
         }
 

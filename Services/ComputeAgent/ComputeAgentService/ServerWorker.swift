@@ -216,7 +216,11 @@ package actor ServerWorker {
                 record.pluggedPorts = []
                 record.desired = nil
                 tools.directory.set(serverID, nil)
-                try await save()
+                do { try await save() } catch {
+                    // The same word of the plane, heard again, may have ended this attempt: the next one says that it is gone.
+                    if record.desired == nil, record.generation == desired.generation { record.desired = desired }
+                    throw error
+                }
             }
             await report(power: "absent", generation: desired.generation)
             do { try await tools.network.closeUnusedMetadata() } catch {
