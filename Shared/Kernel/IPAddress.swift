@@ -1,5 +1,5 @@
 /// An IPv4 or IPv6 address.
-package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertible {
+package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertible, UTF8Readable {
     /// IPv4 or IPv6.
     package enum Version: Int, Sendable {
         case v4 = 4
@@ -18,16 +18,6 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
     }
 
     /// Parses dotted-quad IPv4 (no leading zeros, RFC 6943 §3.1.1) or RFC 4291 IPv6 text without a zone.
-    package init?(_ text: String) {
-        var text = text
-        guard let address = text.withUTF8({ IPAddress(utf8: $0) }) else { return nil }
-        self = address
-    }
-
-    /// The same.
-    package init?(_ text: some StringProtocol) { self.init(String(text)) }
-
-    /// The same from bytes: generic texts cost many times as much.
     package init?(utf8 text: UnsafeBufferPointer<UInt8>) {
         // What parses as IPv4 has no colon, so only the rest is searched for one.
         if let value = IPAddress.parseV4(text) {
@@ -144,7 +134,7 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
 }
 
 /// A network in CIDR form (RFC 4632); `network` has its host bits cleared.
-package struct IPNetwork: Hashable, Sendable, CustomStringConvertible {
+package struct IPNetwork: Hashable, Sendable, CustomStringConvertible, UTF8Readable {
     package let network: IPAddress
     /// Bits that all addresses of the network share.
     package let prefixLength: Int
@@ -158,16 +148,6 @@ package struct IPNetwork: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// Parses `address/length`; host bits may be set and are cleared. Nil without a valid length.
-    package init?(_ text: String) {
-        var text = text
-        guard let network = text.withUTF8({ IPNetwork(utf8: $0) }) else { return nil }
-        self = network
-    }
-
-    /// The same.
-    package init?(_ text: some StringProtocol) { self.init(String(text)) }
-
-    /// The same from bytes.
     package init?(utf8 text: UnsafeBufferPointer<UInt8>) {
         guard let slash = text.firstIndex(of: UInt8(ascii: "/")), (1...3).contains(text.count - slash - 1) else { return nil }
         var length = 0
@@ -221,22 +201,12 @@ package struct IPNetwork: Hashable, Sendable, CustomStringConvertible {
 }
 
 /// A 48-bit hardware address in the form `fa:16:3e:00:00:01`.
-package struct MACAddress: Hashable, Sendable, CustomStringConvertible {
+package struct MACAddress: Hashable, Sendable, CustomStringConvertible, UTF8Readable {
     package let value: UInt64
 
     package init(value: UInt64) { self.value = value & 0xffff_ffff_ffff }
 
     /// Parses six pairs of hexadecimal digits with colons or dashes between, of which more than needed do no harm.
-    package init?(_ text: String) {
-        var text = text
-        guard let address = text.withUTF8({ MACAddress(utf8: $0) }) else { return nil }
-        self = address
-    }
-
-    /// The same.
-    package init?(_ text: some StringProtocol) { self.init(String(text)) }
-
-    /// The same from bytes.
     package init?(utf8 text: UnsafeBufferPointer<UInt8>) {
         var value: UInt64 = 0
         var digits = 0

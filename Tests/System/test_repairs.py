@@ -26,6 +26,12 @@ def northbound(cloud):
     return sorted(rows)
 
 
+def marks(cloud, table, name):
+    """The row's `external_ids`, as words for another row."""
+    entries = re.findall(r'("[^"]+"|[\w-]+)=("[^"]*"|[^,}]+)', nbctl(cloud, "get", table, name, "external_ids"))
+    return [f"external_ids:{key}={value}" for key, value in entries]
+
+
 def repairs(cloud):
     """What was repaired, in words: each entry is told apart by its time."""
     return {(entry["at"], entry["words"]) for entry in json.loads(cloud.osctl("doctor", "--json").stdout)["repairs"]}
@@ -41,14 +47,12 @@ def damage(cloud, servers, port, group):
     switch = nbctl(cloud, "lsp-get-ls", port.id).split()[0]
     address = f"{port.mac_address} {port.fixed_ips[0]['ip_address']}"
     nbctl(cloud, "lsp-add", switch, "copy", "--", "set", "Logical_Switch_Port", "copy", f'addresses="{address}"')
-    marks = nbctl(cloud, "get", "Logical_Switch_Port", port.id, "external_ids").strip()
-    marks = [f'external_ids:{key}={value}' for key, value in re.findall(r'("[^"]+"|[\w-]+)=("[^"]*"|[^,}]+)', marks)]
-    nbctl(cloud, "lsp-add", switch, "marked-copy", "--", "set", "Logical_Switch_Port", "marked-copy", *marks)
+    same = marks(cloud, "Logical_Switch_Port", port.id)
+    nbctl(cloud, "lsp-add", switch, "marked-copy", "--", "set", "Logical_Switch_Port", "marked-copy", *same)
     nbctl(cloud, "lsp-del", port.id)
-    marks = nbctl(cloud, "get", "Port_Group", group, "external_ids").strip()
-    marks = [f'external_ids:{key}={value}' for key, value in re.findall(r'("[^"]+"|[\w-]+)=("[^"]*"|[^,}]+)', marks)]
+    same = marks(cloud, "Port_Group", group)
     nbctl(cloud, "destroy", "Port_Group", group)
-    nbctl(cloud, "create", "Port_Group", "name=group_copy", *marks)
+    nbctl(cloud, "create", "Port_Group", "name=group_copy", *same)
 
 
 def test_what_hands_break_is_repaired(cloud, tenant):

@@ -114,12 +114,12 @@ enum BlockStorageStore {
     @discardableResult
     static func move(
         _ connection: Connection, snapshot id: String, from: [SnapshotStatus], to: SnapshotStatus,
-        fault: String? = nil, now: Timestamp
+        progress: Int? = nil, fault: String? = nil, now: Timestamp
     ) throws -> Bool {
         try connection.execute(
             """
-            UPDATE volume_snapshots SET status = \(to.rawValue), fault = \(fault), updated_at = \(now),
-                generation = generation + 1
+            UPDATE volume_snapshots SET status = \(to.rawValue), progress = coalesce(\(progress)::smallint, progress),
+                fault = \(fault), updated_at = \(now), generation = generation + 1
             WHERE id = \(id)::uuid AND status = ANY(\(from.map(\.rawValue))::text[])
             """) == 1
     }

@@ -153,8 +153,7 @@ extension BlockStorageHandlers {
                 throw ResourceError.badRequest("Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
             }
             try BlockStorageStore.move(
-                connection, snapshot: id, from: [snapshot.status], to: status, now: context.ambient.now)
-            if let progress { try connection.execute("UPDATE volume_snapshots SET progress = \(progress) WHERE id = \(id)::uuid") }
+                connection, snapshot: id, from: [snapshot.status], to: status, progress: progress, now: context.ambient.now)
             return Change(.empty(202), "snapshot", id, content: ["status": .string(text)])
         }
     }

@@ -62,9 +62,9 @@ struct NorthboundLedger: Sendable {
             guard !job.taken.contains(id) else { continue }
             work.changes.append(Change(id: id, subject: NBSubject(try row.string("subject"))))
         }
-        let pending = job.pending.union(work.changes.compactMap(\.subject)).subtracting(job.inFlight)
-        work.subjects = Array(pending.sorted().prefix(subjectsMax))
-        if !job.audited.isEmpty { work.subjects = Set(work.subjects).union(job.audited).subtracting(job.inFlight).sorted() }
+        var subjects = job.pending.union(work.changes.compactMap(\.subject)).subtracting(job.inFlight)
+        if subjects.count > subjectsMax { subjects = Set(subjects.sorted().prefix(subjectsMax)) }
+        work.subjects = subjects.union(job.audited).subtracting(job.inFlight).sorted()
         guard !work.subjects.isEmpty else { return work }
         work.state = try NorthboundReader.read(
             connection, work.subjects, suspects: work.subjects.filter(job.suspects.contains))

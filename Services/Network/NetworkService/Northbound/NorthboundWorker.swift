@@ -14,7 +14,7 @@ final class NorthboundWorker {
     /// Whether `model` shows the database as this session knows it.
     private var isLoaded = false
     private var pending: Set<NBSubject> = []
-    /// What a full comparison has not come to yet, in order; waits for everything else.
+    /// What a full comparison has not come to yet, in order.
     private var audited: ArraySlice<NBSubject> = []
     /// Pointing at what is not there; tried again when something has come.
     private var waiting: Set<NBSubject> = []
@@ -158,15 +158,14 @@ final class NorthboundWorker {
             while true {
                 let work = try await chores(flight)
                 take(work.changes)
-                let plan = plan(work.subjects, work.state)
-                if let landing = flight, plan.done.count < NorthboundLedger.hurryMin {
+                if let landing = flight, work.subjects.count < NorthboundLedger.hurryMin {
                     // Not much: there may be more when that one is done, and fewer transactions are less work for OVN.
                     flight = nil
                     try await land(landing, beside: nil)
-                } else if plan.done.isEmpty {
+                } else if work.subjects.isEmpty {
                     guard findMore() else { return }
                 } else {
-                    let next = start(plan, work.state)
+                    let next = start(plan(work.subjects, work.state), work.state)
                     let landing = flight
                     flight = next
                     if let landing { try await land(landing, beside: next) }
@@ -282,6 +281,10 @@ final class NorthboundWorker {
             close(plan)
             return nil
         }
+        return send(plan, state, changes)
+    }
+
+    private func send(_ plan: Plan, _ state: NorthboundState, _ changes: [Int]) -> Flight {
         let (client, operations) = (client, plan.operations)
         let reply = Task { try await NorthboundWorker.transact(operations, client) }
         return Flight(plan: plan, state: state, changes: changes, reply: reply)
@@ -296,18 +299,25 @@ final class NorthboundWorker {
     /// - Throws: what ends the step; what OVN refuses is put off.
     private func land(_ flight: Flight, beside other: Flight?) async throws {
         do {
-            do { try await flight.reply.value } catch let error as OVSDBError {
-                guard case .transaction = error, !error.isPassing else { throw error }
-                try await refused(flight.plan, flight.state, error)
-                made += flight.changes
-                return
+            if let refusal = try await refusal(of: flight) {
+                try await refused(flight.plan, flight.state, refusal, beside: other)
+            } else {
+                try await committed(flight.plan, flight.state, beside: other)
             }
-            try await committed(flight.plan, flight.state, beside: other)
         } catch {
             abandon(flight)
             throw error
         }
         made += flight.changes
+    }
+
+    /// Why OVN will never take it; nil when it has.
+    private func refusal(of flight: Flight) async throws -> OVSDBError? {
+        do { try await flight.reply.value } catch let error as OVSDBError {
+            guard case .transaction = error, !error.isPassing else { throw error }
+            return error
+        }
+        return nil
     }
 
     /// Its subjects are compared again; what was noted of them is still there and is read again.
@@ -330,7 +340,7 @@ final class NorthboundWorker {
         waiting.formUnion(plan.incomplete)
     }
 
-    private func refused(_ plan: Plan, _ state: NorthboundState, _ error: OVSDBError) async throws {
+    private func refused(_ plan: Plan, _ state: NorthboundState, _ error: OVSDBError, beside other: Flight?) async throws {
         guard plan.done.count > 1 else {
             reconciler.log.error("OVN refuses a change", metadata: ["subject": "\(plan.done[0])", "reason": "\(error)"])
             reconciler.metrics.increment("wolke_northbound_refused_total", help: "Changes that OVN refused.")
@@ -340,14 +350,7 @@ final class NorthboundWorker {
         // One of them spoils it for all; the others must not wait for it.
         for subject in plan.done {
             let single = self.plan([subject], state)
-            do {
-                if !single.operations.isEmpty { try await NorthboundWorker.transact(single.operations, client) }
-            } catch let error as OVSDBError {
-                guard case .transaction = error, !error.isPassing else { throw error }
-                try await refused(single, state, error)
-                continue
-            }
-            try await committed(single, state, beside: nil)
+            if single.operations.isEmpty { close(single) } else { try await land(send(single, state, []), beside: other) }
         }
     }
 
