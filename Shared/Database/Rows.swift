@@ -110,6 +110,14 @@ package struct Row {
     }
     /// The cell as a UUID.
     package func uuid(_ name: String) throws -> UUID128 { try required(name, optionalUUID(name)) }
+    /// The cell as UUIDs (`uuid[]`, none of them NULL).
+    package func uuids(_ name: String) throws -> [UUID128] {
+        let text = try required(name, rows.utf8(row: Int(index), column: Int(try rows.column(name))))
+        guard text.first == UInt8(ascii: "{"), text.last == UInt8(ascii: "}") else { return try required(name, nil) }
+        return try text[1..<text.count - 1].split(separator: UInt8(ascii: ",")).map {
+            try required(name, UUID128(utf8: UnsafeBufferPointer(rebasing: $0)))
+        }
+    }
     /// The cell as a typed id; nil for NULL.
     package func optionalID<Subject>(_ name: String, _ type: Subject.Type = Subject.self) throws -> ID<Subject>? {
         try optionalString(name).map { ID($0) }

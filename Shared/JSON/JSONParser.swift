@@ -88,11 +88,13 @@ private struct JSONParser {
             skipSpace()
             guard index < bytes.count, bytes[index] == UInt8(ascii: "\"") else { throw failure("expected a member name") }
             let name = try string()
-            guard object[name] == nil else { throw failure("repeated member \"\(name)\"") }
+            let end = index
             skipSpace()
             guard index < bytes.count, bytes[index] == UInt8(ascii: ":") else { throw failure("expected ':'") }
             index += 1
-            object[name] = try value(depth: depth + 1)
+            guard object.add(name, try value(depth: depth + 1)) else {
+                throw JSONParseError(reason: "repeated member \"\(name)\"", offset: end)
+            }
             if try endOfList(UInt8(ascii: "}")) { return .object(object) }
         }
     }

@@ -53,7 +53,10 @@ package enum JSONValue: Sendable, Hashable {
 /// The members of a JSON object in document order.
 package struct JSONObject: Sendable, Hashable, ExpressibleByDictionaryLiteral {
     package private(set) var members: [(name: String, value: JSONValue)] = []
+    /// Places by name, once there are so many members that looking through them costs more.
     private var index: [String: Int] = [:]
+
+    private static let indexedMin = 16
 
     package init() {}
 
@@ -72,21 +75,41 @@ package struct JSONObject: Sendable, Hashable, ExpressibleByDictionaryLiteral {
 
     /// The value of a member; a new one goes to the end, nil removes.
     package subscript(_ name: String) -> JSONValue? {
-        get { index[name].map { members[$0].value } }
+        get { position(of: name).map { members[$0].value } }
         set {
-            if let position = index[name] {
+            if let position = position(of: name) {
                 if let newValue {
                     members[position].value = newValue
                 } else {
                     members.remove(at: position)
                     index = [:]
-                    for (place, member) in members.enumerated() { index[member.name] = place }
+                    indexAll()
                 }
             } else if let newValue {
-                index[name] = members.count
-                members.append((name, newValue))
+                append(name, newValue)
             }
         }
+    }
+
+    /// Adds a member that is not there yet; returns whether it was not.
+    mutating func add(_ name: String, _ value: JSONValue) -> Bool {
+        guard position(of: name) == nil else { return false }
+        append(name, value)
+        return true
+    }
+
+    private func position(of name: String) -> Int? {
+        index.isEmpty ? members.firstIndex { $0.name == name } : index[name]
+    }
+
+    private mutating func append(_ name: String, _ value: JSONValue) {
+        members.append((name, value))
+        if index.isEmpty { indexAll() } else { index[name] = members.count - 1 }
+    }
+
+    private mutating func indexAll() {
+        guard members.count >= JSONObject.indexedMin else { return }
+        for (place, member) in members.enumerated() { index[member.name] = place }
     }
 
     /// Equal when both have the same members, in any order.

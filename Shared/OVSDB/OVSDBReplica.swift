@@ -4,7 +4,7 @@ import Kernel
 /// How one column changed.
 package enum OVSDBColumnChange: Sendable, Hashable {
     case value(OVSDBValue)
-    case elements(added: Set<OVSDBAtom>, removed: Set<OVSDBAtom>)
+    case elements(added: SmallSet<OVSDBAtom>, removed: SmallSet<OVSDBAtom>)
     case entries(set: [OVSDBAtom: OVSDBAtom], removed: Set<OVSDBAtom>)
 }
 
@@ -84,10 +84,10 @@ package struct OVSDBReplica: Sendable {
         case .set:
             var current = value.atoms
             value = .empty
-            var added: Set<OVSDBAtom> = []
-            var removed: Set<OVSDBAtom> = []
+            var added = SmallSet<OVSDBAtom>()
+            var removed = SmallSet<OVSDBAtom>()
             for atom in difference.atoms {
-                if current.remove(atom) != nil { removed.insert(atom) } else {
+                if current.remove(atom) { removed.insert(atom) } else {
                     current.insert(atom)
                     added.insert(atom)
                 }

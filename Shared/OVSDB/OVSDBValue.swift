@@ -53,17 +53,17 @@ package enum OVSDBAtom: Hashable, Sendable {
 /// The value of a column. A scalar is a set of one, an empty optional is the empty set: the wire makes no difference
 /// between them either.
 package enum OVSDBValue: Hashable, Sendable {
-    case set(Set<OVSDBAtom>)
+    case set(SmallSet<OVSDBAtom>)
     case map([OVSDBAtom: OVSDBAtom])
 
     package static let empty = OVSDBValue.set([])
 
-    package init(_ value: String) { self = .set([.string(value)]) }
-    package init(_ value: Int) { self = .set([.integer(Int64(value))]) }
-    package init(_ value: Bool) { self = .set([.boolean(value)]) }
-    package init(_ value: UUID128) { self = .set([.uuid(value)]) }
-    package init(strings: some Sequence<String>) { self = .set(Set(strings.map { .string($0) })) }
-    package init(uuids: some Sequence<UUID128>) { self = .set(Set(uuids.map { .uuid($0) })) }
+    package init(_ value: String) { self = .set(SmallSet(.string(value))) }
+    package init(_ value: Int) { self = .set(SmallSet(.integer(Int64(value)))) }
+    package init(_ value: Bool) { self = .set(SmallSet(.boolean(value))) }
+    package init(_ value: UUID128) { self = .set(SmallSet(.uuid(value))) }
+    package init(strings: some Sequence<String>) { self = .set(SmallSet(strings.lazy.map { .string($0) })) }
+    package init(uuids: some Sequence<UUID128>) { self = .set(SmallSet(uuids.lazy.map { .uuid($0) })) }
     package init(_ entries: [String: String]) {
         self = .map(Dictionary(uniqueKeysWithValues: entries.map { (.string($0.key), .string($0.value)) }))
     }
@@ -71,7 +71,7 @@ package enum OVSDBValue: Hashable, Sendable {
     package var json: JSONValue {
         switch self {
         case .set(let atoms):
-            if atoms.count == 1, let only = atoms.first { return only.json }
+            if let only = atoms.only { return only.json }
             return ["set", .array(atoms.map(\.json))]
         case .map(let entries):
             return ["map", .array(entries.map { [$0.key.json, $0.value.json] })]
@@ -83,11 +83,11 @@ package enum OVSDBValue: Hashable, Sendable {
         guard case .array(let pair) = json, pair.count == 2, let tag = pair[0].stringValue,
             let elements = pair[1].arrayValue
         else {
-            self = .set([try OVSDBAtom(json: json)])
+            self = .set(SmallSet(try OVSDBAtom(json: json)))
             return
         }
         if tag == "set" {
-            var atoms = Set<OVSDBAtom>(minimumCapacity: elements.count)
+            var atoms = SmallSet<OVSDBAtom>()
             for element in elements { atoms.insert(try OVSDBAtom(json: element)) }
             self = .set(atoms)
         } else if tag == "map" {
@@ -105,12 +105,12 @@ package enum OVSDBValue: Hashable, Sendable {
     }
 
     /// The elements; none for a map.
-    package var atoms: Set<OVSDBAtom> { if case .set(let atoms) = self { atoms } else { [] } }
+    package var atoms: SmallSet<OVSDBAtom> { if case .set(let atoms) = self { atoms } else { [] } }
     /// The single element as text; nil when there is none or it is of another type.
-    package var string: String? { atoms.count == 1 ? atoms.first?.stringValue : nil }
-    package var integer: Int64? { atoms.count == 1 ? atoms.first?.integerValue : nil }
-    package var boolean: Bool? { atoms.count == 1 ? atoms.first?.booleanValue : nil }
-    package var uuid: UUID128? { atoms.count == 1 ? atoms.first?.uuidValue : nil }
+    package var string: String? { atoms.only?.stringValue }
+    package var integer: Int64? { atoms.only?.integerValue }
+    package var boolean: Bool? { atoms.only?.booleanValue }
+    package var uuid: UUID128? { atoms.only?.uuidValue }
     package var strings: [String] { atoms.compactMap(\.stringValue) }
     package var uuids: [UUID128] { atoms.compactMap(\.uuidValue) }
 

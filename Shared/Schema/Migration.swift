@@ -30,6 +30,7 @@ package enum Schema {
         northboundChangesMigration,
         tokenPlansMigration,
         snapshotProgressMigration,
+        northboundBatchesMigration,
     ]
 
     /// The number of the newest migration that this build knows.

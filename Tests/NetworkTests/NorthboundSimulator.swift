@@ -23,7 +23,7 @@ struct NorthboundSimulator {
         for case .insert(_, let name, _) in operations { names[name] = random.uuid() }
         func resolve(_ value: NBValue) -> NBValue {
             guard case .set(let atoms) = value else { return value }
-            return .set(Set(atoms.map { if case .named(let name) = $0 { .uuid(names[name]!) } else { $0 } }))
+            return .set(atoms.mapped { if case .named(let name) = $0 { .uuid(names[name]!) } else { $0 } })
         }
         func uuid(_ target: NBTarget) -> UUID128 {
             switch target {

@@ -126,7 +126,7 @@ struct PortBatches: AsyncParsableCommand {
                         ]),
                     ], name: "port\(number)"))
         }
-        let added = OVSDBValue.set(Set(numbers.map { .namedUUID("port\($0)") }))
+        let added = OVSDBValue.set(SmallSet(numbers.map { .namedUUID("port\($0)") }))
         return operations + holders.map { holder in
             .mutate(table: holder.table, where: [.uuid(holder.row)], mutations: [.insert("ports", added)])
         }

@@ -66,7 +66,7 @@ package enum NBDrift {
     }
 
     private static func text(_ value: NBValue) -> String? {
-        guard case .string(let text)? = value.atoms.first, !text.isEmpty else { return nil }
+        guard case .string(let text)? = value.atoms.only, !text.isEmpty else { return nil }
         return text
     }
 }

@@ -3,7 +3,7 @@ import Kernel
 /// How one column of an observed row changed.
 package enum NBColumnChange: Sendable {
     case value(NBValue)
-    case elements(added: Set<NBAtom>, removed: Set<NBAtom>)
+    case elements(added: SmallSet<NBAtom>, removed: SmallSet<NBAtom>)
     case entries(set: [String: String], removed: Set<String>)
 }
 
@@ -90,7 +90,7 @@ package struct NBModel: Sendable {
     }
 
     /// In place, so that one element more costs one element.
-    private static func merge(_ added: Set<NBAtom>, _ removed: Set<NBAtom>, into value: inout NBValue) {
+    private static func merge(_ added: SmallSet<NBAtom>, _ removed: SmallSet<NBAtom>, into value: inout NBValue) {
         var atoms = value.atoms
         value = .none
         for atom in removed { atoms.remove(atom) }
@@ -123,11 +123,11 @@ package struct NBModel: Sendable {
         }
     }
 
-    private mutating func mention(_ atoms: Set<NBAtom>, by row: UUID128, _ column: String) {
+    private mutating func mention(_ atoms: SmallSet<NBAtom>, by row: UUID128, _ column: String) {
         for case .uuid(let uuid) in atoms { referrers[uuid, default: []].insert(Referrer(row: row, column: column)) }
     }
 
-    private mutating func forget(_ atoms: Set<NBAtom>, by row: UUID128, _ column: String) {
+    private mutating func forget(_ atoms: SmallSet<NBAtom>, by row: UUID128, _ column: String) {
         for case .uuid(let uuid) in atoms {
             referrers[uuid]?.remove(Referrer(row: row, column: column))
             if referrers[uuid]?.isEmpty == true { referrers[uuid] = nil }

@@ -64,6 +64,7 @@ package struct NBTransaction: Sendable {
 
     /// Of several rows for one thing all but one, which has the right name if one has.
     private func copies(_ uuids: [UUID128], _ wanted: [NBKey: NBRow]) -> [UUID128] {
+        guard uuids.count > 1 else { return [] }
         var rows: [NBKey: [UUID128]] = [:]
         for uuid in uuids {
             if let key = model.rows[uuid]?.key, wanted[key] != nil { rows[key, default: []].append(uuid) }
@@ -91,7 +92,7 @@ package struct NBTransaction: Sendable {
                 guard let table = model.rows[referrer.row]?.table else { continue }
                 operations.append(
                     .mutate(
-                        table, .uuid(referrer.row), delete: [referrer.column: .set([.uuid(uuid)])], insert: [:]))
+                        table, .uuid(referrer.row), delete: [referrer.column: .set(SmallSet(.uuid(uuid)))], insert: [:]))
             }
         }
     }
@@ -108,7 +109,7 @@ package struct NBTransaction: Sendable {
         inserted[row.key] = name
         if let parent = row.parent, let target = target(parent) {
             operations.append(
-                .mutate(parent.table, target, delete: [:], insert: [row.parentColumn: .set([.named(name)])]))
+                .mutate(parent.table, target, delete: [:], insert: [row.parentColumn: .set(SmallSet(.named(name)))]))
         }
     }
 
@@ -118,16 +119,16 @@ package struct NBTransaction: Sendable {
         var delete: [String: NBValue] = [:]
         var insert: [String: NBValue] = [:]
         for (column, value) in row.columns {
-            let wanted = resolve(value, subject)
             let found = observed.columns[column] ?? row.key.table.unsaid(column)
+            guard value != found else { continue }
+            let wanted = resolve(value, subject)
             switch wanted {
             case .map(let entries):
                 let current = found.entries
                 // An entry with another value is deleted first: inserting keeps the old one.
-                let stale = Set(current.keys.filter { column != "external_ids" && entries[$0] != current[$0] })
-                let changed = Set(current.keys.filter { entries[$0] != nil && entries[$0] != current[$0] })
+                var gone = Set(entries.keys.filter { current[$0] != nil && current[$0] != entries[$0] })
+                if column != "external_ids" { gone.formUnion(current.keys.filter { entries[$0] == nil }) }
                 let fresh = entries.filter { current[$0.key] != $0.value }
-                let gone = stale.union(changed)
                 if !gone.isEmpty { delete[column] = .strings(gone) }
                 if !fresh.isEmpty { insert[column] = .map(fresh) }
             case .set(let atoms):
@@ -163,7 +164,7 @@ package struct NBTransaction: Sendable {
                 continue
             }
             operations.append(
-                .mutate(membership.group.table, group, delete: [:], insert: ["ports": .set([member])]))
+                .mutate(membership.group.table, group, delete: [:], insert: ["ports": .set(SmallSet(member))]))
         }
         for (key, uuid) in present.sorted(by: { $0.value < $1.value }) where key.table == .logicalSwitchPort {
             for referrer in model.referrers(of: uuid).sorted(by: { $0.row < $1.row }) {
@@ -171,7 +172,7 @@ package struct NBTransaction: Sendable {
                     !memberships.contains(NBMembership(group: group, member: key))
                 else { continue }
                 operations.append(
-                    .mutate(.portGroup, .uuid(referrer.row), delete: ["ports": .set([.uuid(uuid)])], insert: [:]))
+                    .mutate(.portGroup, .uuid(referrer.row), delete: ["ports": .set(SmallSet(.uuid(uuid)))], insert: [:]))
             }
         }
     }
@@ -192,8 +193,10 @@ package struct NBTransaction: Sendable {
     }
 
     private mutating func resolve(_ value: NBValue, _ subject: NBSubject) -> NBValue {
-        guard case .set(let atoms) = value else { return value }
-        var resolved: Set<NBAtom> = []
+        guard case .set(let atoms) = value, atoms.contains(where: { if case .row = $0 { true } else { false } }) else {
+            return value
+        }
+        var resolved = SmallSet<NBAtom>()
         for element in atoms {
             guard case .row(let key) = element else {
                 resolved.insert(element)

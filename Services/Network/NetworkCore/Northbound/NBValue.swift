@@ -102,19 +102,19 @@ package enum NBAtom: Hashable, Sendable {
 
 /// The value of a column: a scalar is a set of one, an absent optional the empty set.
 package enum NBValue: Hashable, Sendable {
-    case set(Set<NBAtom>)
+    case set(SmallSet<NBAtom>)
     case map([String: String])
 
     package static let none = NBValue.set([])
-    package static func string(_ value: String) -> NBValue { .set([.string(value)]) }
-    package static func integer(_ value: Int) -> NBValue { .set([.integer(value)]) }
-    package static func boolean(_ value: Bool) -> NBValue { .set([.boolean(value)]) }
+    package static func string(_ value: String) -> NBValue { .set(SmallSet(.string(value))) }
+    package static func integer(_ value: Int) -> NBValue { .set(SmallSet(.integer(value))) }
+    package static func boolean(_ value: Bool) -> NBValue { .set(SmallSet(.boolean(value))) }
     package static func strings(_ values: some Sequence<String>) -> NBValue {
-        .set(Set(values.map { .string($0) }))
+        .set(SmallSet(values.lazy.map { .string($0) }))
     }
-    package static func row(_ key: NBKey?) -> NBValue { .set(key.map { [.row($0)] } ?? []) }
+    package static func row(_ key: NBKey?) -> NBValue { .set(key.map { SmallSet(.row($0)) } ?? []) }
 
-    package var atoms: Set<NBAtom> { if case .set(let atoms) = self { atoms } else { [] } }
+    package var atoms: SmallSet<NBAtom> { if case .set(let atoms) = self { atoms } else { [] } }
     package var entries: [String: String] { if case .map(let entries) = self { entries } else { [:] } }
     package var isEmpty: Bool { atoms.isEmpty && entries.isEmpty }
 }
@@ -177,7 +177,12 @@ package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible 
         let bytes = text.utf8
         guard let slash = bytes.firstIndex(of: UInt8(ascii: "/")), let id = UUID128(text[bytes.index(after: slash)...])
         else { return nil }
-        switch text[..<slash] {
+        self.init(String(text[..<slash]), id)
+    }
+
+    /// - Parameter kind: what `description` begins with.
+    package init?(_ kind: String, _ id: UUID128) {
+        switch kind {
         case "network": self = .network(id)
         case "subnet": self = .subnet(id)
         case "port": self = .port(id)

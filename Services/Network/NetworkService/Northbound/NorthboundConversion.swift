@@ -19,7 +19,7 @@ enum NorthboundConversion {
 
     static func value(_ value: NBValue) throws -> OVSDBValue {
         switch value {
-        case .set(let atoms): .set(Set(try atoms.map { try atom($0) }))
+        case .set(let atoms): .set(try atoms.mapped { try atom($0) })
         case .map(let entries): OVSDBValue(entries)
         }
     }
@@ -62,7 +62,7 @@ enum NorthboundConversion {
 
     static func value(_ value: OVSDBValue) -> NBValue {
         switch value {
-        case .set(let atoms): .set(Set(atoms.map { atom($0) }))
+        case .set(let atoms): .set(atoms.mapped { atom($0) })
         case .map: .map(value.entries)
         }
     }
@@ -71,7 +71,7 @@ enum NorthboundConversion {
         switch change {
         case .value(let new): .value(value(new))
         case .elements(let added, let removed):
-            .elements(added: Set(added.map { atom($0) }), removed: Set(removed.map { atom($0) }))
+            .elements(added: added.mapped { atom($0) }, removed: removed.mapped { atom($0) })
         case .entries(let set, let removed):
             .entries(
                 set: Dictionary(

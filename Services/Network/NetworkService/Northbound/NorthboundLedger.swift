@@ -7,18 +7,19 @@ struct NorthboundLedger: Sendable {
     let database: Database
     let ambient: Ambient
 
-    /// Changes read at once, and subjects compared in one go.
-    static let changesMax = 4000
+    /// Changes read at once.
+    static let changesMax = 1000
+    /// Subjects compared in one go; with as many at hand no more changes are read.
     static let subjectsMax = 1000
     /// With fewer, a plan waits for the one before.
     static let hurryMin = 200
     /// Of a full comparison: what changes meanwhile is not to wait for all of it.
     static let auditedMax = 300
 
-    /// A subject that somebody has changed.
+    /// Subjects that somebody has changed together.
     struct Change: Sendable {
         let id: Int
-        let subject: NBSubject?
+        let subjects: Set<NBSubject>
     }
 
     struct Job: Sendable {
@@ -54,21 +55,29 @@ struct NorthboundLedger: Sendable {
 
     private static func read(_ connection: Connection, _ job: Job) throws -> Work {
         var work = Work()
-        // Ids are given before transactions end: the next change may have a lower one.
-        let rows = try connection.query(
-            "SELECT id, subject FROM northbound_changes ORDER BY id LIMIT \(changesMax + job.taken.count)")
-        for row in rows {
-            let id = try row.int("id")
-            guard !job.taken.contains(id) else { continue }
-            work.changes.append(Change(id: id, subject: NBSubject(try row.string("subject"))))
-        }
-        var subjects = job.pending.union(work.changes.compactMap(\.subject)).subtracting(job.inFlight)
+        if job.pending.count < subjectsMax { work.changes = try changes(connection, except: job.taken) }
+        var subjects = job.pending
+        for change in work.changes { subjects.formUnion(change.subjects) }
+        subjects.subtract(job.inFlight)
         if subjects.count > subjectsMax { subjects = Set(subjects.sorted().prefix(subjectsMax)) }
         work.subjects = subjects.union(job.audited).subtracting(job.inFlight).sorted()
         guard !work.subjects.isEmpty else { return work }
         work.state = try NorthboundReader.read(
             connection, work.subjects, suspects: work.subjects.filter(job.suspects.contains))
         return work
+    }
+
+    /// Ids are given before transactions end: the next change may have a lower one than those that are known.
+    private static func changes(_ connection: Connection, except taken: Set<Int>) throws -> [Change] {
+        let rows = try connection.query(
+            """
+            SELECT id, kind, ids FROM northbound_changes WHERE id <> ALL(\(Array(taken))::bigint[])
+            ORDER BY id LIMIT \(changesMax)
+            """)
+        return try rows.map { row in
+            let kind = try row.string("kind")
+            return Change(id: try row.int("id"), subjects: Set(try row.uuids("ids").compactMap { NBSubject(kind, $0) }))
+        }
     }
 
     private func forget(_ ids: [Int]) async throws {

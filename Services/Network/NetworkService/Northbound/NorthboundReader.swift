@@ -49,9 +49,12 @@ struct NorthboundReader {
 
     private mutating func changing(_ subjects: [NBSubject]) throws {
         guard !subjects.isEmpty else { return }
-        let names = subjects.map(\.description)
-        let rows = try connection.query("SELECT DISTINCT subject FROM northbound_changes WHERE subject = ANY(\(names)::text[])")
-        state.changing = Set(try rows.compactMap { NBSubject(try $0.string("subject")) })
+        let rows = try connection.query(
+            """
+            SELECT DISTINCT c.kind, u.id FROM northbound_changes c, unnest(c.ids) AS u (id)
+            WHERE u.id = ANY(\(subjects.compactMap(\.id))::uuid[])
+            """)
+        state.changing = Set(try rows.compactMap { NBSubject(try $0.string("kind"), try $0.uuid("id")) }).intersection(subjects)
     }
 
     /// - Parameter suspects: those of which it is to be known whether their change is noted.

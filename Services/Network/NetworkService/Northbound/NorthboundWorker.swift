@@ -24,8 +24,10 @@ final class NorthboundWorker {
     /// How often this round has found a subject otherwise than it had just been made.
     private var unsettled: [NBSubject: Int] = [:]
     private var touchedPorts: Set<UUID128> = []
-    /// Changes that are read and not forgotten, by subject.
+    /// Changes that are read and not made, by subject.
     private var owed: [NBSubject: [Int]] = [:]
+    /// How many subjects of each change are not made.
+    private var unmade: [Int: Int] = [:]
     /// Changes that OVN has.
     private var made: [Int] = []
     /// Subjects on the list although nobody asked for a change: what is wrong about them is drift.
@@ -182,12 +184,13 @@ final class NorthboundWorker {
 
     private func take(_ changes: [NorthboundLedger.Change]) {
         for change in changes {
-            if let subject = change.subject {
-                pending.insert(subject)
-                owed[subject, default: []].append(change.id)
-            } else {
+            guard !change.subjects.isEmpty else {
                 made.append(change.id)
+                continue
             }
+            pending.formUnion(change.subjects)
+            unmade[change.id] = change.subjects.count
+            for subject in change.subjects { owed[subject, default: []].append(change.id) }
         }
     }
 
@@ -205,7 +208,7 @@ final class NorthboundWorker {
     private func chores(_ flight: Flight?) async throws -> NorthboundLedger.Work {
         let touched = touchedPorts
         let job = NorthboundLedger.Job(
-            made: made, ports: touched.compactMap { model.port($0) }, taken: Set(owed.values.joined()).union(flight?.changes ?? []),
+            made: made, ports: touched.compactMap { model.port($0) }, taken: Set(unmade.keys),
             pending: pending, audited: Array(audited.prefix(NorthboundLedger.auditedMax)), suspects: suspects,
             inFlight: Set(flight?.plan.done ?? []))
         made = []
@@ -263,8 +266,8 @@ final class NorthboundWorker {
     private struct Flight {
         let plan: Plan
         let state: NorthboundState
-        /// What was noted of its subjects.
-        let changes: [Int]
+        /// The changes that are owed by its subjects.
+        let changes: [NBSubject: [Int]]
         let reply: Task<Void, any Error>
     }
 
@@ -275,16 +278,17 @@ final class NorthboundWorker {
             let done = Set(plan.done)
             audited = audited.drop { done.contains($0) }
         }
-        let changes = plan.done.flatMap { owed.removeValue(forKey: $0) ?? [] }
+        var changes: [NBSubject: [Int]] = [:]
+        for subject in plan.done { changes[subject] = owed.removeValue(forKey: subject) }
         guard !plan.operations.isEmpty else {
-            made += changes
+            forget(changes)
             close(plan)
             return nil
         }
         return send(plan, state, changes)
     }
 
-    private func send(_ plan: Plan, _ state: NorthboundState, _ changes: [Int]) -> Flight {
+    private func send(_ plan: Plan, _ state: NorthboundState, _ changes: [NBSubject: [Int]]) -> Flight {
         let (client, operations) = (client, plan.operations)
         let reply = Task { try await NorthboundWorker.transact(operations, client) }
         return Flight(plan: plan, state: state, changes: changes, reply: reply)
@@ -308,7 +312,16 @@ final class NorthboundWorker {
             abandon(flight)
             throw error
         }
-        made += flight.changes
+        forget(flight.changes)
+    }
+
+    /// Nothing is left to do for these subjects.
+    private func forget(_ changes: [NBSubject: [Int]]) {
+        for change in changes.values.joined() {
+            let left = (unmade[change] ?? 1) - 1
+            unmade[change] = left > 0 ? left : nil
+            if left == 0 { made.append(change) }
+        }
     }
 
     /// Why OVN will never take it; nil when it has.
@@ -320,8 +333,11 @@ final class NorthboundWorker {
         return nil
     }
 
-    /// Its subjects are compared again; what was noted of them is still there and is read again.
-    private func abandon(_ flight: Flight) { pending.formUnion(flight.plan.done) }
+    /// Its subjects are compared again.
+    private func abandon(_ flight: Flight) {
+        pending.formUnion(flight.plan.done)
+        owed.merge(flight.changes) { $1 + $0 }
+    }
 
     private func committed(_ plan: Plan, _ state: NorthboundState, beside other: Flight?) async throws {
         reconciler.metrics.increment(
@@ -350,7 +366,7 @@ final class NorthboundWorker {
         // One of them spoils it for all; the others must not wait for it.
         for subject in plan.done {
             let single = self.plan([subject], state)
-            if single.operations.isEmpty { close(single) } else { try await land(send(single, state, []), beside: other) }
+            if single.operations.isEmpty { close(single) } else { try await land(send(single, state, [:]), beside: other) }
         }
     }
 

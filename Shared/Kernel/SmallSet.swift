@@ -1,0 +1,167 @@
+/// A set that needs no memory of its own while it has one element at most: nearly all columns of a row are like that.
+@frozen
+package struct SmallSet<Element: Hashable>: Hashable {
+    /// Normal: `many` has two elements at least.
+    @frozen @usableFromInline
+    enum Storage: Hashable {
+        case none
+        case one(Element)
+        case many(Set<Element>)
+    }
+
+    @usableFromInline var storage: Storage
+
+    @inlinable
+    package init() { storage = .none }
+
+    @inlinable
+    package init(_ element: Element) { storage = .one(element) }
+
+    @inlinable
+    package init(_ elements: Set<Element>) {
+        switch elements.count {
+        case 0: storage = .none
+        case 1: storage = .one(elements[elements.startIndex])
+        default: storage = .many(elements)
+        }
+    }
+
+    @inlinable
+    package init(_ elements: some Sequence<Element>) {
+        storage = .none
+        for element in elements { insert(element) }
+    }
+
+    @inlinable
+    package var count: Int {
+        switch storage {
+        case .none: 0
+        case .one: 1
+        case .many(let elements): elements.count
+        }
+    }
+
+    @inlinable
+    package var isEmpty: Bool { count == 0 }
+
+    /// The element, where there is just one.
+    @inlinable
+    package var only: Element? { if case .one(let element) = storage { element } else { nil } }
+
+    @inlinable
+    package func contains(_ element: Element) -> Bool {
+        switch storage {
+        case .none: false
+        case .one(let only): only == element
+        case .many(let elements): elements.contains(element)
+        }
+    }
+
+    /// In place; returns whether it was not there.
+    @discardableResult @inlinable
+    package mutating func insert(_ element: Element) -> Bool {
+        switch storage {
+        case .none:
+            storage = .one(element)
+            return true
+        case .one(let only):
+            guard only != element else { return false }
+            storage = .many([only, element])
+            return true
+        case .many(var elements):
+            // Let go of here, so that it is not copied.
+            storage = .none
+            let isNew = elements.insert(element).inserted
+            storage = .many(elements)
+            return isNew
+        }
+    }
+
+    /// In place; returns whether it was there.
+    @discardableResult @inlinable
+    package mutating func remove(_ element: Element) -> Bool {
+        switch storage {
+        case .none: return false
+        case .one(let only):
+            guard only == element else { return false }
+            storage = .none
+            return true
+        case .many(var elements):
+            storage = .none
+            let wasThere = elements.remove(element) != nil
+            self = SmallSet(elements)
+            return wasThere
+        }
+    }
+
+    @inlinable
+    package mutating func formUnion(_ other: some Sequence<Element>) { for element in other { insert(element) } }
+
+    @inlinable
+    package func union(_ other: SmallSet) -> SmallSet {
+        var result = self
+        result.formUnion(other)
+        return result
+    }
+
+    @inlinable
+    package func subtracting(_ other: SmallSet) -> SmallSet { filter { !other.contains($0) } }
+
+    /// What `transform` makes of the elements, as a set.
+    @inlinable
+    package func mapped<New: Hashable>(_ transform: (Element) throws -> New) rethrows -> SmallSet<New> {
+        switch storage {
+        case .none: return SmallSet<New>()
+        case .one(let only): return SmallSet<New>(try transform(only))
+        case .many(let elements): return SmallSet<New>(Set(try elements.map(transform)))
+        }
+    }
+
+    @inlinable
+    package func filter(_ isIncluded: (Element) throws -> Bool) rethrows -> SmallSet {
+        switch storage {
+        case .none: return self
+        case .one(let only): return try isIncluded(only) ? self : SmallSet()
+        case .many(let elements): return SmallSet(try elements.filter(isIncluded))
+        }
+    }
+}
+
+extension SmallSet: Sendable where Element: Sendable {}
+extension SmallSet.Storage: Sendable where Element: Sendable {}
+
+extension SmallSet: ExpressibleByArrayLiteral {
+    @inlinable
+    package init(arrayLiteral elements: Element...) { self.init(elements) }
+}
+
+extension SmallSet: Sequence {
+    /// Gives the elements in no particular order.
+    @frozen
+    package struct Iterator: IteratorProtocol {
+        @usableFromInline var single: Element?
+        @usableFromInline var rest: Set<Element>.Iterator?
+
+        @inlinable
+        init(_ storage: Storage) {
+            switch storage {
+            case .none: break
+            case .one(let element): single = element
+            case .many(let elements): rest = elements.makeIterator()
+            }
+        }
+
+        @inlinable
+        package mutating func next() -> Element? {
+            guard rest == nil else { return rest?.next() }
+            defer { single = nil }
+            return single
+        }
+    }
+
+    @inlinable
+    package func makeIterator() -> Iterator { Iterator(storage) }
+
+    @inlinable
+    package var underestimatedCount: Int { count }
+}
