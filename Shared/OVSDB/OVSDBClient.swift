@@ -139,12 +139,16 @@ package actor OVSDBClient {
         }
         guard isReady else { throw OVSDBError.notConnected }
         let reply = try await call(
-            "transact", [.string(configuration.database)] + operations.map(\.json), answer: { .reply($0) })
+            "transact",
+            {
+                $0.value(configuration.database)
+                for operation in operations { operation.write(to: &$0) }
+            }, answer: { .reply($0) })
         return try OVSDBResult.decode(reply, operations: operations.count)
     }
 
     private func call(
-        _ method: String, _ parameters: [JSONValue],
+        _ method: String, _ parameters: (inout JSONWriter) -> Void,
         answer: @Sendable (CheckedContinuation<JSONValue, any Error>) -> sending Answer
     ) async throws -> JSONValue {
         guard let channel else { throw OVSDBError.notConnected }
@@ -152,16 +156,25 @@ package actor OVSDBClient {
             throw OVSDBError.refused("more than \(OVSDBLimits.requestsPendingMax) requests are waiting for answers")
         }
         let id = newID()
+        var message = JSONWriter()
+        message.object {
+            $0.field("method", method)
+            $0.arrayField("params", parameters)
+            $0.field("id", id)
+        }
+        let bytes = message.bytes
         let deadline = ambient.time.monotonicNanoseconds() + nanoseconds(configuration.requestTimeout)
         return try await withCheckedThrowingContinuation { continuation in
             pending[id] = Pending(answer: answer(continuation), deadline: deadline)
-            send(["method": .string(method), "params": .array(parameters), "id": JSONValue(id)], on: channel)
+            send(bytes, on: channel)
         }
     }
 
-    private func send(_ message: JSONValue, on channel: any Channel) {
-        channel.writeAndFlush(ByteBuffer(bytes: message.encoded), promise: nil)
+    private func send(_ message: [UInt8], on channel: any Channel) {
+        channel.writeAndFlush(ByteBuffer(bytes: message), promise: nil)
     }
+
+    private static let echo: JSONValue = ["method": "echo", "params": [], "id": "echo"]
 
     private func newID() -> Int {
         defer { nextID += 1 }
@@ -237,11 +250,11 @@ package actor OVSDBClient {
 
     private func prepare() async throws {
         let schema = try OVSDBSchema(
-            json: try await call("get_schema", [.string(configuration.database)], answer: { .reply($0) }))
+            json: try await call("get_schema", { $0.value(configuration.database) }, answer: { .reply($0) }))
         self.schema = schema
         replica = OVSDBReplica(schema: schema)
         if let lock = configuration.lock {
-            let reply = try await call("lock", [.string(lock)], answer: { .reply($0) })
+            let reply = try await call("lock", { $0.value(lock) }, answer: { .reply($0) })
             locked = reply["locked"]?.boolValue ?? false
         }
         var requests = JSONObject()
@@ -257,7 +270,12 @@ package actor OVSDBClient {
         }
         if !requests.isEmpty {
             _ = try await call(
-                "monitor_cond", [.string(configuration.database), "replica", .object(requests)],
+                "monitor_cond",
+                {
+                    $0.value(configuration.database)
+                    $0.value("replica")
+                    $0.value(.object(requests))
+                },
                 answer: { .monitor($0) })
         }
         isReady = true
@@ -309,7 +327,7 @@ package actor OVSDBClient {
             if silence > interval * 2 { throw OVSDBError.disconnected("no answer to an echo") }
             if silence > interval, !asked, let channel {
                 asked = true
-                send(["method": "echo", "params": [], "id": "echo"], on: channel)
+                send(OVSDBClient.echo.encoded, on: channel)
             }
         }
     }
@@ -348,7 +366,8 @@ package actor OVSDBClient {
         switch method {
         case "echo":
             guard let channel else { return }
-            send(["result": message["params"] ?? [], "error": .null, "id": message["id"] ?? .null], on: channel)
+            let answer: JSONValue = ["result": message["params"] ?? [], "error": .null, "id": message["id"] ?? .null]
+            send(answer.encoded, on: channel)
         case "update2":
             guard let parameters = message["params"]?.arrayValue, parameters.count == 2 else {
                 throw OVSDBError.protocolViolation("update2 without its two parameters")

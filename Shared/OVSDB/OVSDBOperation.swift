@@ -36,7 +36,13 @@ package struct OVSDBCondition: Hashable, Sendable {
         OVSDBCondition(column, .equal, value)
     }
 
-    var json: JSONValue { [.string(column), .string(function.rawValue), value.json] }
+    func write(to writer: inout JSONWriter) {
+        writer.array {
+            $0.value(column)
+            $0.value(function.rawValue)
+            value.write(to: &$0)
+        }
+    }
 }
 
 /// A change to part of a column.
@@ -60,12 +66,13 @@ package struct OVSDBMutation: Hashable, Sendable {
         OVSDBMutation(column: column, mutator: "+=", value: OVSDBValue(amount))
     }
 
-    var json: JSONValue {
-        // "set" of one must stay tagged here: a bare string would be right for the server too, a bare pair would not.
-        if case .set(let atoms) = value, mutator != "+=" {
-            return [.string(column), .string(mutator), ["set", .array(atoms.map(\.json))]]
+    func write(to writer: inout JSONWriter) {
+        writer.array {
+            $0.value(column)
+            $0.value(mutator)
+            // "set" of one must stay tagged here: a bare string would be right for the server too, a bare pair would not.
+            value.write(to: &$0, isTagged: mutator != "+=")
         }
-        return [.string(column), .string(mutator), value.json]
     }
 }
 
@@ -84,38 +91,54 @@ package enum OVSDBOperation: Hashable, Sendable {
     /// Fails the transaction unless this session holds the lock.
     case assertLock(String)
 
-    package var json: JSONValue {
-        switch self {
-        case .insert(let table, let row, let name):
-            var object: JSONObject = ["op": "insert", "table": .string(table), "row": row.rowJSON]
-            if let name { object["uuid-name"] = .string(name) }
-            return .object(object)
-        case .select(let table, let conditions, let columns):
-            var object: JSONObject = [
-                "op": "select", "table": .string(table), "where": .array(conditions.map(\.json)),
-            ]
-            if let columns { object["columns"] = JSONValue(columns) }
-            return .object(object)
-        case .update(let table, let conditions, let row):
-            return [
-                "op": "update", "table": .string(table), "where": .array(conditions.map(\.json)), "row": row.rowJSON,
-            ]
-        case .mutate(let table, let conditions, let mutations):
-            return [
-                "op": "mutate", "table": .string(table), "where": .array(conditions.map(\.json)),
-                "mutations": .array(mutations.map(\.json)),
-            ]
-        case .delete(let table, let conditions):
-            return ["op": "delete", "table": .string(table), "where": .array(conditions.map(\.json))]
-        case .wait(let table, let conditions, let columns, let rows, let until, let timeout):
-            return [
-                "op": "wait", "table": .string(table), "where": .array(conditions.map(\.json)),
-                "columns": JSONValue(columns), "rows": .array(rows.map(\.rowJSON)), "until": until ? "==" : "!=",
-                "timeout": JSONValue(timeout),
-            ]
-        case .comment(let text): return ["op": "comment", "comment": .string(text)]
-        case .assertLock(let name): return ["op": "assert", "lock": .string(name)]
+    package func write(to writer: inout JSONWriter) {
+        writer.object {
+            switch self {
+            case .insert(let table, let row, let name):
+                $0.field("op", "insert")
+                $0.field("table", table)
+                OVSDBOperation.write("row", row, to: &$0)
+                if let name { $0.field("uuid-name", name) }
+            case .select(let table, let conditions, let columns):
+                $0.field("op", "select")
+                OVSDBOperation.write(table, conditions, to: &$0)
+                if let columns { $0.field("columns", columns) }
+            case .update(let table, let conditions, let row):
+                $0.field("op", "update")
+                OVSDBOperation.write(table, conditions, to: &$0)
+                OVSDBOperation.write("row", row, to: &$0)
+            case .mutate(let table, let conditions, let mutations):
+                $0.field("op", "mutate")
+                OVSDBOperation.write(table, conditions, to: &$0)
+                $0.arrayField("mutations") { for mutation in mutations { mutation.write(to: &$0) } }
+            case .delete(let table, let conditions):
+                $0.field("op", "delete")
+                OVSDBOperation.write(table, conditions, to: &$0)
+            case .wait(let table, let conditions, let columns, let rows, let until, let timeout):
+                $0.field("op", "wait")
+                OVSDBOperation.write(table, conditions, to: &$0)
+                $0.field("columns", columns)
+                $0.arrayField("rows") { for row in rows { row.write(to: &$0) } }
+                $0.field("until", until ? "==" : "!=")
+                $0.field("timeout", timeout)
+            case .comment(let text):
+                $0.field("op", "comment")
+                $0.field("comment", text)
+            case .assertLock(let name):
+                $0.field("op", "assert")
+                $0.field("lock", name)
+            }
         }
+    }
+
+    private static func write(_ table: String, _ conditions: [OVSDBCondition], to writer: inout JSONWriter) {
+        writer.field("table", table)
+        writer.arrayField("where") { for condition in conditions { condition.write(to: &$0) } }
+    }
+
+    private static func write(_ name: String, _ row: OVSDBRow, to writer: inout JSONWriter) {
+        writer.name(name)
+        row.write(to: &writer)
     }
 }
 

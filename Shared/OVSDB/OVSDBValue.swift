@@ -11,14 +11,21 @@ package enum OVSDBAtom: Hashable, Sendable {
     /// A row that the same transaction inserts under this name.
     case namedUUID(String)
 
-    package var json: JSONValue {
+    package func write(to writer: inout JSONWriter) {
         switch self {
-        case .string(let value): .string(value)
-        case .integer(let value): .integer(value)
-        case .real(let value): .double(value)
-        case .boolean(let value): .bool(value)
-        case .uuid(let value): ["uuid", .string(value.description)]
-        case .namedUUID(let value): ["named-uuid", .string(value)]
+        case .string(let value): writer.value(value)
+        case .integer(let value): writer.value(Int(value))
+        case .real(let value): writer.value(value)
+        case .boolean(let value): writer.value(value)
+        case .uuid(let value): OVSDBAtom.write("uuid", value.description, to: &writer)
+        case .namedUUID(let value): OVSDBAtom.write("named-uuid", value, to: &writer)
+        }
+    }
+
+    private static func write(_ tag: String, _ text: String, to writer: inout JSONWriter) {
+        writer.array {
+            $0.value(tag)
+            $0.value(text)
         }
     }
 
@@ -68,13 +75,30 @@ package enum OVSDBValue: Hashable, Sendable {
         self = .map(Dictionary(uniqueKeysWithValues: entries.map { (.string($0.key), .string($0.value)) }))
     }
 
-    package var json: JSONValue {
+    /// - Parameter isTagged: whether a set of one is written as a set, as mutations want it.
+    package func write(to writer: inout JSONWriter, isTagged: Bool = false) {
         switch self {
         case .set(let atoms):
-            if let only = atoms.only { return only.json }
-            return ["set", .array(atoms.map(\.json))]
+            if let only = atoms.only, !isTagged {
+                only.write(to: &writer)
+                return
+            }
+            writer.array {
+                $0.value("set")
+                $0.array { for atom in atoms { atom.write(to: &$0) } }
+            }
         case .map(let entries):
-            return ["map", .array(entries.map { [$0.key.json, $0.value.json] })]
+            writer.array {
+                $0.value("map")
+                $0.array { list in
+                    for (key, value) in entries {
+                        list.array {
+                            key.write(to: &$0)
+                            value.write(to: &$0)
+                        }
+                    }
+                }
+            }
         }
     }
 
@@ -135,7 +159,14 @@ package enum OVSDBValue: Hashable, Sendable {
 package typealias OVSDBRow = [String: OVSDBValue]
 
 extension OVSDBRow {
-    package var rowJSON: JSONValue { .object(JSONObject(sorted { $0.key < $1.key }.map { ($0.key, $0.value.json) })) }
+    package func write(to writer: inout JSONWriter) {
+        writer.object {
+            for (column, value) in self {
+                $0.name(column)
+                value.write(to: &$0)
+            }
+        }
+    }
 
     /// - Throws: `OVSDBError.protocolViolation` when this is no row.
     package static func decode(_ json: JSONValue) throws(OVSDBError) -> OVSDBRow {
