@@ -1,6 +1,8 @@
 /// A set that needs no memory of its own while it has one element at most: nearly all columns of a row are like that.
+///
+/// Public, because only then is it compiled for the elements that other modules put into it.
 @frozen
-package struct SmallSet<Element: Hashable>: Hashable {
+public struct SmallSet<Element: Hashable>: Hashable {
     /// Normal: `many` has two elements at least.
     @frozen @usableFromInline
     enum Storage: Hashable {
@@ -12,13 +14,13 @@ package struct SmallSet<Element: Hashable>: Hashable {
     @usableFromInline var storage: Storage
 
     @inlinable
-    package init() { storage = .none }
+    public init() { storage = .none }
 
     @inlinable
-    package init(_ element: Element) { storage = .one(element) }
+    public init(_ element: Element) { storage = .one(element) }
 
     @inlinable
-    package init(_ elements: Set<Element>) {
+    public init(_ elements: Set<Element>) {
         switch elements.count {
         case 0: storage = .none
         case 1: storage = .one(elements[elements.startIndex])
@@ -27,13 +29,13 @@ package struct SmallSet<Element: Hashable>: Hashable {
     }
 
     @inlinable
-    package init(_ elements: some Sequence<Element>) {
+    public init(_ elements: some Sequence<Element>) {
         storage = .none
         for element in elements { insert(element) }
     }
 
     @inlinable
-    package var count: Int {
+    public var count: Int {
         switch storage {
         case .none: 0
         case .one: 1
@@ -42,14 +44,14 @@ package struct SmallSet<Element: Hashable>: Hashable {
     }
 
     @inlinable
-    package var isEmpty: Bool { count == 0 }
+    public var isEmpty: Bool { count == 0 }
 
     /// The element, where there is just one.
     @inlinable
-    package var only: Element? { if case .one(let element) = storage { element } else { nil } }
+    public var only: Element? { if case .one(let element) = storage { element } else { nil } }
 
     @inlinable
-    package func contains(_ element: Element) -> Bool {
+    public func contains(_ element: Element) -> Bool {
         switch storage {
         case .none: false
         case .one(let only): only == element
@@ -59,7 +61,7 @@ package struct SmallSet<Element: Hashable>: Hashable {
 
     /// In place; returns whether it was not there.
     @discardableResult @inlinable
-    package mutating func insert(_ element: Element) -> Bool {
+    public mutating func insert(_ element: Element) -> Bool {
         switch storage {
         case .none:
             storage = .one(element)
@@ -79,7 +81,7 @@ package struct SmallSet<Element: Hashable>: Hashable {
 
     /// In place; returns whether it was there.
     @discardableResult @inlinable
-    package mutating func remove(_ element: Element) -> Bool {
+    public mutating func remove(_ element: Element) -> Bool {
         switch storage {
         case .none: return false
         case .one(let only):
@@ -95,21 +97,21 @@ package struct SmallSet<Element: Hashable>: Hashable {
     }
 
     @inlinable
-    package mutating func formUnion(_ other: some Sequence<Element>) { for element in other { insert(element) } }
+    public mutating func formUnion(_ other: some Sequence<Element>) { for element in other { insert(element) } }
 
     @inlinable
-    package func union(_ other: SmallSet) -> SmallSet {
+    public func union(_ other: SmallSet) -> SmallSet {
         var result = self
         result.formUnion(other)
         return result
     }
 
     @inlinable
-    package func subtracting(_ other: SmallSet) -> SmallSet { filter { !other.contains($0) } }
+    public func subtracting(_ other: SmallSet) -> SmallSet { filter { !other.contains($0) } }
 
     /// What `transform` makes of the elements, as a set.
     @inlinable
-    package func mapped<New: Hashable>(_ transform: (Element) throws -> New) rethrows -> SmallSet<New> {
+    public func mapped<New: Hashable>(_ transform: (Element) throws -> New) rethrows -> SmallSet<New> {
         switch storage {
         case .none: return SmallSet<New>()
         case .one(let only): return SmallSet<New>(try transform(only))
@@ -118,7 +120,7 @@ package struct SmallSet<Element: Hashable>: Hashable {
     }
 
     @inlinable
-    package func filter(_ isIncluded: (Element) throws -> Bool) rethrows -> SmallSet {
+    public func filter(_ isIncluded: (Element) throws -> Bool) rethrows -> SmallSet {
         switch storage {
         case .none: return self
         case .one(let only): return try isIncluded(only) ? self : SmallSet()
@@ -132,13 +134,13 @@ extension SmallSet.Storage: Sendable where Element: Sendable {}
 
 extension SmallSet: ExpressibleByArrayLiteral {
     @inlinable
-    package init(arrayLiteral elements: Element...) { self.init(elements) }
+    public init(arrayLiteral elements: Element...) { self.init(elements) }
 }
 
 extension SmallSet: Sequence {
     /// Gives the elements in no particular order.
     @frozen
-    package struct Iterator: IteratorProtocol {
+    public struct Iterator: IteratorProtocol {
         @usableFromInline var single: Element?
         @usableFromInline var rest: Set<Element>.Iterator?
 
@@ -152,7 +154,7 @@ extension SmallSet: Sequence {
         }
 
         @inlinable
-        package mutating func next() -> Element? {
+        public mutating func next() -> Element? {
             guard rest == nil else { return rest?.next() }
             defer { single = nil }
             return single
@@ -160,8 +162,8 @@ extension SmallSet: Sequence {
     }
 
     @inlinable
-    package func makeIterator() -> Iterator { Iterator(storage) }
+    public func makeIterator() -> Iterator { Iterator(storage) }
 
     @inlinable
-    package var underestimatedCount: Int { count }
+    public var underestimatedCount: Int { count }
 }

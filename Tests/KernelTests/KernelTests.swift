@@ -130,6 +130,22 @@ import Testing
 }
 
 @Suite struct JSONTests {
+    /// Few members are looked through, many are found by an index: nobody can tell.
+    @Test(arguments: [1, 2, 15, 16, 17, 100]) func membersOfAnObject(count: Int) throws {
+        var object = JSONObject()
+        for number in 0..<count { object["m\(number)"] = .integer(Int64(number)) }
+        for number in 0..<count { object["m\(number)"] = .integer(Int64(number * 2)) }
+        #expect(object.names == (0..<count).map { "m\($0)" })
+        #expect(object["m\(count)"] == nil)
+        object["m0"] = nil
+        object["new"] = true
+        #expect(object.names == (1..<count).map { "m\($0)" } + ["new"])
+        for number in 1..<count { #expect(object["m\(number)"] == .integer(Int64(number * 2))) }
+        let text = JSONValue.object(object).description
+        #expect(try JSONValue.parse(text) == .object(object))
+        #expect(throws: JSONParseError.self) { try JSONValue.parse(text.dropLast() + ",\"new\":1}") }
+    }
+
     @Test(arguments: [
         #"{"a":[1,-2,3.5,true,false,null,"x\n\u00e9\ud83d\ude00"],"b":{}}"#, "[]", "\"\"", " [ 1 , 2 ] ", "-0.5e3",
     ])

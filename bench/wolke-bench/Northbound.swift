@@ -53,8 +53,11 @@ struct PortBatches: AsyncParsableCommand {
     @Option(help: "Ports in one transaction.")
     var batch = 100
 
-    @Option(help: "Ports in all.")
-    var ports = 2000
+    @Option(help: "For how long.")
+    var seconds = 1.0
+
+    @Option(help: "Ports that are left there at the end.")
+    var keep = 2000
 
     /// The switch, the group of the default drop rules and the security group.
     private static let holders = [
@@ -86,12 +89,26 @@ struct PortBatches: AsyncParsableCommand {
             ])
         let first = await client.rows("Logical_Switch")[holders[0].row]?["ports"]?.uuids.count ?? 0
         let begun = ambient.time.monotonicNanoseconds()
-        for start in stride(from: 0, to: ports, by: batch) {
-            let numbers = first + start..<first + min(ports, start + batch)
-            try await client.transact(operations(numbers, holders, options, ambient))
+        var made: [UUID128] = []
+        var passed = 0.0
+        repeat {
+            let start = first + made.count
+            let results = try await client.transact(operations(start..<start + batch, holders, options, ambient))
+            made += results.compactMap(\.uuid)
+            passed = Double(ambient.time.monotonicNanoseconds() - begun) / 1e9
+        } while passed < seconds
+        print("{\"ports_per_second\": \(Double(made.count) / passed)}")
+        try await remove(Array(made.dropFirst(keep)), holders, client)
+    }
+
+    private func remove(
+        _ ports: [UUID128], _ holders: [(table: String, row: UUID128)], _ client: OVSDBClient
+    ) async throws {
+        for start in stride(from: 0, to: ports.count, by: 1000) {
+            let gone = OVSDBValue(uuids: ports[start..<min(ports.count, start + 1000)])
+            try await client.transact(
+                holders.map { .mutate(table: $0.table, where: [.uuid($0.row)], mutations: [.delete("ports", gone)]) })
         }
-        let rate = Double(ports) * 1e9 / Double(ambient.time.monotonicNanoseconds() - begun)
-        print("{\"ports_per_second\": \(rate)}")
     }
 
     /// The row that says `text` in `column`, or a new one.

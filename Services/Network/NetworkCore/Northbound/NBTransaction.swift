@@ -125,10 +125,14 @@ package struct NBTransaction: Sendable {
             switch wanted {
             case .map(let entries):
                 let current = found.entries
-                // An entry with another value is deleted first: inserting keeps the old one.
-                var gone = Set(entries.keys.filter { current[$0] != nil && current[$0] != entries[$0] })
-                if column != "external_ids" { gone.formUnion(current.keys.filter { entries[$0] == nil }) }
-                let fresh = entries.filter { current[$0.key] != $0.value }
+                var gone: Set<String> = []
+                var fresh: [String: String] = [:]
+                for (key, value) in entries where current[key] != value {
+                    fresh[key] = value
+                    // Deleted first: inserting keeps the old value.
+                    if current[key] != nil { gone.insert(key) }
+                }
+                if column != "external_ids" { for key in current.keys where entries[key] == nil { gone.insert(key) } }
                 if !gone.isEmpty { delete[column] = .strings(gone) }
                 if !fresh.isEmpty { insert[column] = .map(fresh) }
             case .set(let atoms):
@@ -167,12 +171,12 @@ package struct NBTransaction: Sendable {
                 .mutate(membership.group.table, group, delete: [:], insert: ["ports": .set(SmallSet(member))]))
         }
         for (key, uuid) in present.sorted(by: { $0.value < $1.value }) where key.table == .logicalSwitchPort {
-            for referrer in model.referrers(of: uuid).sorted(by: { $0.row < $1.row }) {
-                guard let row = model.rows[referrer.row], row.table == .portGroup, let group = row.key,
-                    !memberships.contains(NBMembership(group: group, member: key))
-                else { continue }
-                operations.append(
-                    .mutate(.portGroup, .uuid(referrer.row), delete: ["ports": .set(SmallSet(.uuid(uuid)))], insert: [:]))
+            let strangers = model.referrers(of: uuid).map(\.row).filter { holder in
+                guard let row = model.rows[holder], row.table == .portGroup, let group = row.key else { return false }
+                return !memberships.contains(NBMembership(group: group, member: key))
+            }
+            for group in strangers.sorted() {
+                operations.append(.mutate(.portGroup, .uuid(group), delete: ["ports": .set(SmallSet(.uuid(uuid)))], insert: [:]))
             }
         }
     }

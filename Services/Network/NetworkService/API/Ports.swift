@@ -7,12 +7,11 @@ import WebAPI
 
 extension Collection {
     private static let fixedIPs = """
-        coalesce((SELECT json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address)
-            ORDER BY f.position, f.ip_address) FROM port_fixed_ips f WHERE f.port_id = t.id), '[]')
+        array_to_json(ARRAY(SELECT json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address)
+            FROM port_fixed_ips f WHERE f.port_id = t.id ORDER BY f.position, f.ip_address))
         """
     private static let groups = """
-        coalesce((SELECT json_agg(g.security_group_id ORDER BY g.security_group_id) FROM port_security_groups g
-            WHERE g.port_id = t.id), '[]')
+        array_to_json(ARRAY(SELECT g.security_group_id FROM port_security_groups g WHERE g.port_id = t.id ORDER BY 1))
         """
     private static let details = """
         CASE WHEN t.host_id = '' THEN '{}' ELSE
