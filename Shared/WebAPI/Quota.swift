@@ -50,7 +50,7 @@ package struct Quota: Sendable {
     }
 
     /// Takes from a project's usage what `reserve` added.
-    package func release(_ connection: Connection, project: String, _ amounts: [(resource: String, amount: Int)]) throws {
+    package static func release(_ connection: Connection, project: String, _ amounts: [(resource: String, amount: Int)]) throws {
         let given = amounts.filter { $0.amount != 0 }
         if given.isEmpty { return }
         try connection.execute(

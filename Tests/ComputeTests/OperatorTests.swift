@@ -3,12 +3,22 @@ import Database
 import Inspections
 import JSON
 import Kernel
+import Settings
 import TestKit
 import Testing
 import WebAPI
 
 /// Flavors, key pairs, groups, hosts and quotas.
 @Suite struct OperatorTests {
+    @Test func presetQuotasAreSettings() throws {
+        let settings = try Settings.parse(
+            "compute:\n  quota_ram: -1\n", name: "f", environment: ["WOLKE_COMPUTE_QUOTA_CORES": "3"],
+            schema: .section("compute", ComputeApplication.settingsKeys))
+        let defaults = ComputeQuota.make(settings).defaults
+        #expect(defaults["compute:cores"] == 3 && defaults["compute:ram"] == -1 && defaults["compute:instances"] == 10)
+        #expect(Set(defaults.keys) == Set(ComputeQuota.make().defaults.keys))
+    }
+
     /// What the scheduler is asked for and what the audits look for are the same.
     @Test(arguments: [
         #"{"vcpus": 2, "ram": 512, "disk": 3, "ephemeral": 1, "swap": 1500, "extra_specs": {}}"#,

@@ -1,11 +1,28 @@
 import JSON
 import Kernel
+import Settings
 import Testing
 import WebAPI
 
 @testable import NetworkService
 
 @Suite struct NetworkAPITests {
+    /// What the operator says goes for projects that have no limits of their own.
+    @Test func presetQuotasAreSettings() async throws {
+        let settings = try Settings.parse(
+            "network:\n  quota_subnet: -1\n", name: "f", environment: ["WOLKE_NETWORK_QUOTA_ROUTER": "1"],
+            schema: .section("network", NetworkApplication.settingsKeys))
+        try await NetworkHarness.with(try NetworkOptions(settings)) { cloud in
+            let preset = try await cloud.call("GET", "/quotas/p1/default").json["quota"]
+            #expect(preset?["router"] == 1 && preset?["subnet"] == -1 && preset?["port"] == 500, "\(preset ?? [:])")
+            _ = try await cloud.make("routers", "router", ["name": "first"])
+            let second = try await cloud.call("POST", "/routers", ["router": ["name": "second"]])
+            #expect(second.status == 409 && second.json["NeutronError"]?["type"] == "OverQuota", "\(second.json)")
+            _ = try await cloud.call("PUT", "/quotas/p1", as: "admin", ["quota": ["router": 2]])
+            _ = try await cloud.make("routers", "router", ["name": "second"])
+        }
+    }
+
     @Test func versionsNeedNoToken() async throws {
         try await NetworkHarness.with { cloud in
             let root = try await cloud.raw("GET", "/", as: nil, [])

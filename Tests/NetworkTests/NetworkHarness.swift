@@ -21,13 +21,15 @@ struct NetworkHarness: Sendable {
     let database: Database
     static let chassis = UUID128(high: 5, low: 5)
 
-    static func with(_ body: (NetworkHarness) async throws -> Void) async throws {
+    static func with(
+        _ options: NetworkOptions = NetworkOptions(), _ body: (NetworkHarness) async throws -> Void
+    ) async throws {
         try await TestDatabase.with(connectionsMax: 8) { test in
-            try await body(try NetworkHarness(test.database))
+            try await body(try NetworkHarness(test.database, options: options))
         }
     }
 
-    init(_ database: Database, ambient: Ambient = Ambient()) throws {
+    init(_ database: Database, ambient: Ambient = Ambient(), options: NetworkOptions = NetworkOptions()) throws {
         self.database = database
         let fleet = FixedFleet(all: [
             FleetMember(
@@ -37,7 +39,7 @@ struct NetworkHarness: Sendable {
         var callers = NetworkHarness.callers
         callers["service"] = StaticAuthenticator.caller(
             user: "wolke", project: "service", roles: ["admin", "manager", "member", "reader", "service"])
-        api = try NetworkAPI(database: database, ambient: ambient, options: NetworkOptions(), fleet: fleet).make(
+        api = try NetworkAPI(database: database, ambient: ambient, options: options, fleet: fleet).make(
             publicURL: "http://network.example:9696", authenticator: StaticAuthenticator(callers),
             log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
     }
@@ -112,7 +114,7 @@ struct NetworkHarness: Sendable {
     }
 
     func used(_ resource: String, project: String = "p1") async throws -> Int {
-        try await database.read { try NetworkAPI.quota.state($0, project: project, resource: "network:" + resource).used }
+        try await database.read { try NetworkQuota.make().state($0, project: project, resource: "network:" + resource).used }
     }
 }
 

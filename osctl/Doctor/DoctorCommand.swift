@@ -87,7 +87,12 @@ struct DoctorCommand: AsyncParsableCommand {
                 return nil
             }
             group.addTask {
-                try await ambient.time.sleep(for: .seconds(60))
+                try await ambient.time.sleep(for: .seconds(20))
+                // Who was just renewing its session has not heard.
+                for _ in 0..<2 {
+                    try await database.write { try $0.notify(AuditLoop.request, question) }
+                    try await ambient.time.sleep(for: .seconds(20))
+                }
                 return missing.names
             }
             defer { group.cancelAll() }

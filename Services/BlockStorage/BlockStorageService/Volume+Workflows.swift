@@ -146,7 +146,7 @@ package struct VolumeWorkflows: Sendable {
                 else { return }
                 try BlockStorageStore.move(
                     connection, volume: id, from: [.extending], to: .errorExtending, fault: failure.message, now: now)
-                try quota.quota.release(
+                try Quota.release(
                     connection, project: volume.projectID, [(VolumeQuota.gigabytes, size - volume.size)])
             }
         }

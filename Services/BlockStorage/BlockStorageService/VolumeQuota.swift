@@ -46,7 +46,7 @@ struct VolumeQuota: Sendable {
     }
 
     func releaseVolume(_ connection: Connection, project: String, size: Int) throws {
-        try quota.release(connection, project: project, [(VolumeQuota.volumes, 1), (VolumeQuota.gigabytes, size)])
+        try Quota.release(connection, project: project, [(VolumeQuota.volumes, 1), (VolumeQuota.gigabytes, size)])
     }
 
     func reserveSnapshot(_ connection: Connection, project: String, size: Int) throws {
@@ -54,6 +54,6 @@ struct VolumeQuota: Sendable {
     }
 
     func releaseSnapshot(_ connection: Connection, project: String, size: Int) throws {
-        try quota.release(connection, project: project, [(VolumeQuota.snapshots, 1), (VolumeQuota.gigabytes, size)])
+        try Quota.release(connection, project: project, [(VolumeQuota.snapshots, 1), (VolumeQuota.gigabytes, size)])
     }
 }

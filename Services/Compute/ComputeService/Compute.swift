@@ -28,18 +28,7 @@ package struct Compute: Sendable {
     }
 
     /// Limits of projects that have none of their own, and the words for reaching them.
-    package static let quota = Quota(
-        defaults: [
-            "compute:instances": 10, "compute:cores": 20, "compute:ram": 51_200, "compute:metadata_items": 128,
-            "compute:key_pairs": 100, "compute:server_groups": 10, "compute:server_group_members": 10,
-            "compute:injected_files": -1, "compute:injected_file_content_bytes": -1, "compute:injected_file_path_bytes": -1,
-            "compute:floating_ips": -1, "compute:fixed_ips": -1, "compute:security_groups": -1,
-            "compute:security_group_rules": -1,
-        ]
-    ) { resource, asked, used, limit in
-        .forbidden(
-            "Quota exceeded for \(resource): Requested \(asked), but already used \(used) of \(limit) \(resource)")
-    }
+    var quota: Quota { settings.quota }
 
     /// The name of the service in workflows, intents and messages.
     static let service = "compute"
@@ -55,14 +44,17 @@ package struct ComputeSettings: Sendable {
     package var defaultZone: String
     /// How long servers that have ended can still be read.
     package var keepDeleted: Duration
+    /// Limits of projects that have none of their own.
+    package var quota: Quota
 
     package init(
         hostDownAfter: Duration = .seconds(60), spawnDeadline: Duration = .seconds(900), defaultZone: String = "nova",
-        keepDeleted: Duration = .seconds(90 * 86_400)
+        keepDeleted: Duration = .seconds(90 * 86_400), quota: Quota = ComputeQuota.make()
     ) {
         self.hostDownAfter = hostDownAfter
         self.spawnDeadline = spawnDeadline
         self.defaultZone = defaultZone
         self.keepDeleted = keepDeleted
+        self.quota = quota
     }
 }

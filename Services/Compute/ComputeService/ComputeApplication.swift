@@ -19,7 +19,7 @@ package struct ComputeApplication {
         .duration("host_down_after", default: "60s", "A host whose agent has been silent for so long counts as down."),
         .duration("spawn_deadline", default: "15m", "How long a host may take to start a new server before the build fails."),
         .duration("keep_deleted", default: "90d", "How long servers that have ended are kept for lists with `deleted` and for their actions."),
-    ]
+    ] + ComputeQuota.keys
 
     /// Runs until the process is told to end.
     package func run() async throws {
@@ -45,7 +45,7 @@ package struct ComputeApplication {
                 hostDownAfter: settings.duration("compute.host_down_after"),
                 spawnDeadline: settings.duration("compute.spawn_deadline"),
                 defaultZone: settings.string("compute.default_zone"),
-                keepDeleted: settings.duration("compute.keep_deleted")))
+                keepDeleted: settings.duration("compute.keep_deleted"), quota: ComputeQuota.make(settings)))
         let authenticator = try process.makeAuthenticator()
         let api = try ComputeAPI.make(
             compute, publicURL: process.publicURL, policyOverrides: try process.policyOverrides(),

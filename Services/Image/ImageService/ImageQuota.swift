@@ -30,7 +30,7 @@ struct ImageQuota: Sendable {
     }
 
     func release(_ connection: Connection, _ image: Image) throws {
-        try quota.release(connection, project: image.owner, amounts(image))
+        try Quota.release(connection, project: image.owner, amounts(image))
     }
 
     /// Bytes that the project may still add; nil without a limit.

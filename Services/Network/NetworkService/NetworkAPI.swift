@@ -87,21 +87,17 @@ package struct NetworkAPI: Sendable {
 
     // MARK: quota
 
-    /// Limits of projects that have none of their own, as Networking has them.
-    static let quota = Quota(
-        defaults: [
-            "network:network": 100, "network:subnet": 100, "network:port": 500, "network:router": 10,
-            "network:floatingip": 50, "network:security_group": 10, "network:security_group_rule": 100,
-        ]) { resource, _, _, _ in NetworkFault.overQuota([resource]) }
+    /// Limits of projects that have none of their own.
+    var quota: Quota { options.quota }
 
     func reserve(_ connection: Connection, _ project: String, _ resource: String, _ amount: Int = 1) throws {
         guard !project.isEmpty else { return }
-        try NetworkAPI.quota.reserve(connection, project: project, [("network:" + resource, amount)])
+        try quota.reserve(connection, project: project, [("network:" + resource, amount)])
     }
 
     func release(_ connection: Connection, _ project: String, _ resource: String, _ amount: Int = 1) throws {
         guard !project.isEmpty else { return }
-        try NetworkAPI.quota.release(connection, project: project, [("network:" + resource, amount)])
+        try Quota.release(connection, project: project, [("network:" + resource, amount)])
     }
 }
 

@@ -1,5 +1,6 @@
 import Kernel
 import Settings
+import WebAPI
 
 /// What the operator decides about networks.
 package struct NetworkOptions: Sendable {
@@ -13,6 +14,8 @@ package struct NetworkOptions: Sendable {
     package var dhcpLeaseSeconds = 43_200
     /// Floating IPs are translated on the hypervisor of the server instead of the gateway chassis.
     package var distributedFloatingIPs = false
+    /// Limits of projects that have none of their own.
+    package var quota = NetworkQuota.make()
 
     package init() {}
 
@@ -38,7 +41,7 @@ extension NetworkOptions {
             "distributed_floating_ips", default: false,
             "Whether floating IPs leave on the hypervisor of the server; it needs the external network on every one."),
         .duration("audit_interval", default: "5m", "Time between full comparisons of OVN with the database."),
-    ]
+    ] + NetworkQuota.keys
 
     /// - Throws: 400 naming the setting that makes no sense.
     init(_ settings: Settings) throws {
@@ -53,5 +56,6 @@ extension NetworkOptions {
         availabilityZone = settings.string("network.availability_zone")
         dhcpLeaseSeconds = Int(settings.duration("network.dhcp_lease").microseconds / 1_000_000)
         distributedFloatingIPs = settings.boolean("network.distributed_floating_ips")
+        quota = NetworkQuota.make(settings)
     }
 }

@@ -41,14 +41,14 @@ struct QuotaRoutes: Sendable {
                 Route(.get, path + "/defaults", action: "os_compute_api:os-quota-sets:defaults", rule: Rule.anybody, "Show the default quota") { context in
                     try context.authorize(target: .none)
                     let project = context.parameter("project_id")
-                    let values = Compute.quota.defaults.mapValues { (limit: $0, used: 0) }
+                    let values = compute.quota.defaults.mapValues { (limit: $0, used: 0) }
                     return .json(200, ["quota_set": .object(QuotaRoutes.object(values, context, id: project, isDetailed: false))])
                 },
                 Route(.put, path, action: "os_compute_api:os-quota-sets:update", rule: Rule.admin, body: .json(QuotaRoutes.schema), "Change a project's quota", handler: update),
                 Route(.delete, path, action: "os_compute_api:os-quota-sets:delete", rule: Rule.admin, status: 202, "Give a project the default quota", handler: reset),
                 Route(.get, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:show", rule: Rule.admin, "Show the default quota") { context in
                     try context.authorize(target: .none)
-                    let values = Compute.quota.defaults.mapValues { (limit: $0, used: 0) }
+                    let values = compute.quota.defaults.mapValues { (limit: $0, used: 0) }
                     return .json(200, ["quota_class_set": .object(QuotaRoutes.object(values, context, id: context.parameter("class"), isDetailed: false))])
                 },
                 Route(.get, "/v2.1/limits", action: "os_compute_api:limits", rule: Rule.anybody, "Show limits and usage", handler: limits),
@@ -90,7 +90,7 @@ struct QuotaRoutes: Sendable {
         try context.authorize(target: .project(project))
         let values = try await compute.database.read { connection in
             try QuotaRoutes.check(connection, project: project)
-            return try Compute.quota.all(connection, project: project)
+            return try compute.quota.all(connection, project: project)
         }
         return .json(200, ["quota_set": .object(QuotaRoutes.object(values, context, id: project, isDetailed: isDetailed))])
     }
@@ -110,14 +110,14 @@ struct QuotaRoutes: Sendable {
             try QuotaRoutes.check(connection, project: project)
             for (name, quota, _) in QuotaRoutes.names {
                 guard let limit = set[name]?.intValue else { continue }
-                let used = try Compute.quota.state(connection, project: project, resource: quota).used
+                let used = try compute.quota.state(connection, project: project, resource: quota).used
                 if limit >= 0, limit < used, !isForced {
                     throw ResourceError.badRequest("Quota limit \(limit) for \(name) must be greater than or equal to already used and reserved \(used).")
                 }
-                try Compute.quota.set(connection, project: project, resource: quota, limit: limit)
+                try compute.quota.set(connection, project: project, resource: quota, limit: limit)
             }
             var object = QuotaRoutes.object(
-                try Compute.quota.all(connection, project: project), context, id: project, isDetailed: false)
+                try compute.quota.all(connection, project: project), context, id: project, isDetailed: false)
             object["id"] = nil
             return Change(.json(200, ["quota_set": .object(object)]), "quota-set", project, content: .object(set))
         }
@@ -127,7 +127,7 @@ struct QuotaRoutes: Sendable {
         let project = context.parameter("project_id")
         try context.authorize(target: .project(project))
         return try await context.write(compute.database) { connection in
-            try Compute.quota.reset(connection, project: project)
+            try compute.quota.reset(connection, project: project)
             return Change(.empty(202), "quota-set", project)
         }
     }
@@ -142,7 +142,7 @@ struct QuotaRoutes: Sendable {
             throw ResourceError.forbidden("Policy doesn't allow os_compute_api:os-used-limits:other_project to be performed.")
         }
         let project = try asked ?? context.caller.requireProject()
-        let values = try await compute.database.read { connection in try Compute.quota.all(connection, project: project) }
+        let values = try await compute.database.read { connection in try compute.quota.all(connection, project: project) }
         func limit(_ name: String) -> JSONValue { JSONValue(values["compute:\(name)"]?.limit ?? 0) }
         func used(_ name: String) -> JSONValue { JSONValue(values["compute:\(name)"]?.used ?? 0) }
         var absolute: JSONObject = [

@@ -105,7 +105,7 @@ struct ServerGroupRoutes: Sendable {
         let id = compute.ambient.newUUID().description
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
-            try Compute.quota.reserve(connection, project: project, [("compute:server_groups", 1)])
+            try compute.quota.reserve(connection, project: project, [("compute:server_groups", 1)])
             try connection.execute(
                 """
                 INSERT INTO server_groups (id, project_id, user_id, name, policy, rules, created_at)
@@ -123,7 +123,7 @@ struct ServerGroupRoutes: Sendable {
             guard let project = try rows.first?.string("project_id") else {
                 throw ResourceError.notFound("Instance group \(id) could not be found.")
             }
-            try Compute.quota.release(connection, project: project, [("compute:server_groups", 1)])
+            try Quota.release(connection, project: project, [("compute:server_groups", 1)])
             return Change(.empty(204), "server-group", id)
         }
     }

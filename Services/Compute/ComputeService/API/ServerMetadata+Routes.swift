@@ -83,7 +83,7 @@ struct ServerMetadataRoutes: Sendable {
             try current.requireUnlocked(context)
             var metadata = try connection.query("SELECT metadata FROM servers WHERE id = \(server.id)")[0].object("metadata")
             let response = try body(&metadata)
-            let limit = try Compute.quota.state(
+            let limit = try compute.quota.state(
                 connection, project: server.project, resource: "compute:metadata_items").limit
             if limit >= 0, metadata.count > limit {
                 throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")

@@ -48,7 +48,7 @@ struct ServerCreation {
                 networks: networks, securityGroups: securityGroups, reservation: reservation)
             ids.append(id)
         }
-        if isFixed { try Compute.quota.reserve(connection, project: owner.project, amounts(flavor, accepted)) }
+        if isFixed { try settings.quota.reserve(connection, project: owner.project, amounts(flavor, accepted)) }
         return ids
     }
 
@@ -59,7 +59,7 @@ struct ServerCreation {
     private func checkMetadata() throws {
         let items = request.metadata.count
         guard items > 0 else { return }
-        let limit = try Compute.quota.state(connection, project: owner.project, resource: "compute:metadata_items").limit
+        let limit = try settings.quota.state(connection, project: owner.project, resource: "compute:metadata_items").limit
         if limit >= 0, items > limit {
             throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
         }
@@ -71,7 +71,7 @@ struct ServerCreation {
         while true {
             do {
                 let wanted = amounts(flavor, count)
-                try connection.savepoint { try Compute.quota.reserve($0, project: owner.project, wanted) }
+                try connection.savepoint { try settings.quota.reserve($0, project: owner.project, wanted) }
                 return count
             } catch let error as ResourceError where error.code == .forbidden && count > request.minCount {
                 count -= 1
@@ -232,7 +232,7 @@ struct ServerCreation {
         guard let id = try rows?.first?.string("id") else {
             throw ResourceError.badRequest("Instance group \(text.prefix(64)) could not be found.")
         }
-        let limit = try Compute.quota.state(
+        let limit = try settings.quota.state(
             connection, project: owner.project, resource: "compute:server_group_members").limit
         let members = try connection.query(
             "SELECT count(*) AS count FROM servers WHERE group_id = \(id) AND NOT deleted")[0].int("count")

@@ -2,6 +2,7 @@ import ComputeCore
 import Database
 import JSON
 import Kernel
+import WebAPI
 import Workflow
 
 /// Ends a server. It never gives up: what it needs may be away for a while, but comes back.
@@ -57,7 +58,7 @@ struct ServerDelete: Sendable {
             let flavor = try row.json("flavor")
             try ServerActions.finish(connection, server: id, action: "delete", now: now)
             // Last: all of the project's other servers wait for it.
-            try Compute.quota.release(
+            try Quota.release(
                 connection, project: try row.string("project_id"),
                 [
                     ("compute:instances", 1), ("compute:cores", flavor["vcpus"]?.intValue ?? 0),

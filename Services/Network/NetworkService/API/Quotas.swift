@@ -4,12 +4,10 @@ import Kernel
 import WebAPI
 
 extension NetworkAPI {
-    private static let names = quota.defaults.keys.map { String($0.dropFirst("network:".count)) }.sorted()
-
     private static let body = BodySchema.wrapped(
         "quota",
         .object(
-            names.map { .init($0, .integer(min: -1, max: Int(Int32.max))) } + [
+            NetworkQuota.names.map { .init($0, .integer(min: -1, max: Int(Int32.max))) } + [
                 .tenantID, .projectID, .init("force", .boolean), .init("check_limit", .boolean),
             ]))
 
@@ -30,12 +28,12 @@ extension NetworkAPI {
                 },
                 Route(.get, base + "/{project}", action: "get_quota", rule: own, "Show a project's quota") { context in
                     let project = try quotaProject(context)
-                    let all = try await database.read { try NetworkAPI.quota.all($0, project: project) }
+                    let all = try await database.read { try quota.all($0, project: project) }
                     return quotaAnswer(all.mapValues { JSONValue.integer(Int64($0.limit)) }, project)
                 },
                 Route(.get, base + "/{project}/default", action: "get_quota", rule: own, "Show the default quota") { context in
                     let project = try quotaProject(context)
-                    return quotaAnswer(NetworkAPI.quota.defaults.mapValues { JSONValue($0) }, project)
+                    return quotaAnswer(quota.defaults.mapValues { JSONValue($0) }, project)
                 },
                 Route(.get, base + "/{project}/details", action: "get_quota", rule: own, "Show quota and usage", handler: details),
                 Route(.get, base + "/{project}/details.json", action: "get_quota", rule: own, "Show quota and usage", handler: details),
@@ -48,7 +46,7 @@ extension NetworkAPI {
                 ) { context in
                     let project = try quotaProject(context)
                     return try await context.write(database) { connection in
-                        try NetworkAPI.quota.reset(connection, project: project)
+                        try quota.reset(connection, project: project)
                         return Change(.empty(204), "quota", project)
                     }
                 },
@@ -57,7 +55,7 @@ extension NetworkAPI {
 
     private func details(_ context: RequestContext) async throws -> Response {
         let project = try quotaProject(context)
-        let all = try await database.read { try NetworkAPI.quota.all($0, project: project) }
+        let all = try await database.read { try quota.all($0, project: project) }
         return quotaAnswer(
             all.mapValues { ["limit": JSONValue($0.limit), "used": JSONValue($0.used), "reserved": 0] }, project)
     }
@@ -79,7 +77,7 @@ extension NetworkAPI {
 
     private func quotaAnswer(_ values: [String: JSONValue], _ project: String) -> Response {
         var members = JSONObject()
-        for name in NetworkAPI.names { members[name] = values["network:" + name] ?? .null }
+        for name in NetworkQuota.names { members[name] = values["network:" + name] ?? .null }
         return Response.json(200, ["quota": .object(members)])
     }
 
@@ -95,8 +93,8 @@ extension NetworkAPI {
         }
         let items = rows.map { project, limits -> JSONValue in
             var members: JSONObject = ["tenant_id": .string(project), "project_id": .string(project)]
-            for name in NetworkAPI.names {
-                members[name] = limits[name] ?? JSONValue(NetworkAPI.quota.defaults["network:" + name] ?? -1)
+            for name in NetworkQuota.names {
+                members[name] = limits[name] ?? JSONValue(quota.defaults["network:" + name] ?? -1)
             }
             return .object(members)
         }
@@ -107,16 +105,16 @@ extension NetworkAPI {
         let project = try quotaProject(context)
         let body = context.body["quota"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
-            for name in NetworkAPI.names {
+            for name in NetworkQuota.names {
                 guard let limit = body.int(name) else { continue }
-                let used = try NetworkAPI.quota.state(connection, project: project, resource: "network:" + name).used
+                let used = try quota.state(connection, project: project, resource: "network:" + name).used
                 guard body.bool("check_limit") != true || limit < 0 || limit >= used else {
                     throw ResourceError.badRequest(
                         "Quota limit \(limit) of \(name) is below the \(used) in use.", type: "InvalidQuotaValue")
                 }
-                try NetworkAPI.quota.set(connection, project: project, resource: "network:" + name, limit: limit)
+                try quota.set(connection, project: project, resource: "network:" + name, limit: limit)
             }
-            let all = try NetworkAPI.quota.all(connection, project: project)
+            let all = try quota.all(connection, project: project)
             return Change(
                 quotaAnswer(all.mapValues { JSONValue.integer(Int64($0.limit)) }, project), "quota", project, content: .object(body))
         }
