@@ -9,10 +9,11 @@ struct NorthboundLedger: Sendable {
 
     /// Changes read at once.
     static let changesMax = 1000
-    /// Subjects compared in one go; with as many at hand no more changes are read.
-    static let subjectsMax = 1000
+    /// Subjects compared in one go, few enough for the next ones to be made while OVN commits; with as many at hand no more
+    /// changes are read.
+    static let subjectsMax = 300
     /// With fewer, a plan waits for the one before.
-    static let hurryMin = 200
+    static let hurryMin = 100
     /// Of a full comparison: what changes meanwhile is not to wait for all of it.
     static let auditedMax = 300
 
