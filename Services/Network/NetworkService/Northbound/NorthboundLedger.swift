@@ -29,7 +29,7 @@ struct NorthboundLedger: Sendable {
         /// Ports and whether they are up: written down.
         var ports: [(id: UUID128, isUp: Bool)] = []
         /// Changes that are known and not yet made.
-        var taken: Set<Int> = []
+        var taken: [Int] = []
         /// Subjects to be compared beside those of new changes.
         var pending: Set<NBSubject> = []
         /// Compared along with them.
@@ -61,7 +61,7 @@ struct NorthboundLedger: Sendable {
         for change in work.changes { subjects.formUnion(change.subjects) }
         subjects.subtract(job.inFlight)
         if subjects.count > subjectsMax { subjects = Set(subjects.sorted().prefix(subjectsMax)) }
-        work.subjects = subjects.union(job.audited).subtracting(job.inFlight).sorted()
+        work.subjects = subjects.union(Set(job.audited).subtracting(job.inFlight)).sorted()
         guard !work.subjects.isEmpty else { return work }
         work.state = try NorthboundReader.read(
             connection, work.subjects, suspects: work.subjects.filter(job.suspects.contains))
@@ -69,10 +69,10 @@ struct NorthboundLedger: Sendable {
     }
 
     /// Ids are given before transactions end: the next change may have a lower one than those that are known.
-    private static func changes(_ connection: Connection, except taken: Set<Int>) throws -> [Change] {
+    private static func changes(_ connection: Connection, except taken: [Int]) throws -> [Change] {
         let rows = try connection.query(
             """
-            SELECT id, kind, ids FROM northbound_changes WHERE id <> ALL(\(Array(taken))::bigint[])
+            SELECT id, kind, ids FROM northbound_changes WHERE id <> ALL(\(taken)::bigint[])
             ORDER BY id LIMIT \(changesMax)
             """)
         return try rows.map { row in

@@ -208,7 +208,7 @@ final class NorthboundWorker {
     private func chores(_ flight: Flight?) async throws -> NorthboundLedger.Work {
         let touched = touchedPorts
         let job = NorthboundLedger.Job(
-            made: made, ports: touched.compactMap { model.port($0) }, taken: Set(unmade.keys),
+            made: made, ports: touched.compactMap { model.port($0) }, taken: Array(unmade.keys),
             pending: pending, audited: Array(audited.prefix(NorthboundLedger.auditedMax)), suspects: suspects,
             inFlight: Set(flight?.plan.done ?? []))
         made = []
