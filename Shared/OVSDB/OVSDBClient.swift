@@ -23,6 +23,9 @@ package struct OVSDBConfiguration: Sendable {
     package var monitors: [OVSDBMonitor]
     /// A lock to ask for in each session; `OVSDBOperation.assertLock` makes transactions depend on it.
     package var lock: String?
+    /// Whether the client keeps a copy of what it monitors. Without one it tells changes as the server does, and the
+    /// session begins anew where the reader takes too long to fetch them.
+    package var keepsCopy = true
     /// How long a request may take.
     package var requestTimeout: Duration = .seconds(30)
     /// After this long without a word from the server it is asked for an echo; after twice as long it counts as gone.
@@ -72,6 +75,8 @@ package actor OVSDBClient {
     private var schema: OVSDBSchema?
     private var replica: OVSDBReplica?
     private var changes = OVSDBChanges(reset: false, changes: [])
+    /// Of `changes`, those that came after the session's beginning.
+    private var pendingNews = 0
     private var locked = false
     private var lastHeard: UInt64 = 0
     private var readyWaiters: [Int: CheckedContinuation<Void, any Error>] = [:]
@@ -105,8 +110,11 @@ package actor OVSDBClient {
 
     /// What changed since the last call, in order. For one reader.
     package func takeChanges() -> OVSDBChanges {
-        defer { changes = OVSDBChanges(reset: false, changes: []) }
-        if changes.reset, let replica { return OVSDBChanges(reset: true, changes: replica.asInserted) }
+        defer {
+            changes = OVSDBChanges(reset: false, changes: [])
+            pendingNews = 0
+        }
+        if changes.reset, configuration.keepsCopy, let replica { return OVSDBChanges(reset: true, changes: replica.asInserted) }
         return changes
     }
 
@@ -133,18 +141,29 @@ package actor OVSDBClient {
     /// - Throws: `OVSDBError`; after `.disconnected` and `.timedOut` the outcome is unknown.
     @discardableResult
     package func transact(_ operations: [OVSDBOperation]) async throws -> [OVSDBResult] {
-        guard operations.count <= OVSDBLimits.operationsMax else {
+        try OVSDBResult.decode(
+            try await send(OVSDBTransaction(operations) { $0.write(to: &$1) }), operations: operations.count)
+    }
+
+    /// Runs an encoded transaction, whose results nobody wants to know.
+    ///
+    /// - Throws: as `transact(_:)` of operations does.
+    package func transact(_ transaction: OVSDBTransaction) async throws {
+        try OVSDBResult.check(try await send(transaction), operations: transaction.count)
+    }
+
+    private func send(_ transaction: OVSDBTransaction) async throws -> JSONValue {
+        guard transaction.count <= OVSDBLimits.operationsMax else {
             throw OVSDBError.invalid(
-                "\(operations.count) operations in a transaction; \(OVSDBLimits.operationsMax) at most")
+                "\(transaction.count) operations in a transaction; \(OVSDBLimits.operationsMax) at most")
         }
         guard isReady else { throw OVSDBError.notConnected }
-        let reply = try await call(
+        return try await call(
             "transact",
             {
                 $0.value(configuration.database)
-                for operation in operations { operation.write(to: &$0) }
+                if transaction.count > 0 { $0.raw(transaction.bytes) }
             }, answer: { .reply($0) })
-        return try OVSDBResult.decode(reply, operations: operations.count)
     }
 
     private func call(
@@ -252,7 +271,7 @@ package actor OVSDBClient {
         let schema = try OVSDBSchema(
             json: try await call("get_schema", { $0.value(configuration.database) }, answer: { .reply($0) }))
         self.schema = schema
-        replica = OVSDBReplica(schema: schema)
+        replica = OVSDBReplica(schema: schema, isKept: configuration.keepsCopy)
         if let lock = configuration.lock {
             let reply = try await call("lock", { $0.value(lock) }, answer: { .reply($0) })
             locked = reply["locked"]?.boolValue ?? false
@@ -280,7 +299,7 @@ package actor OVSDBClient {
         }
         isReady = true
         lastProblem = nil
-        changes = OVSDBChanges(reset: true, changes: [])
+        if configuration.keepsCopy { changes = OVSDBChanges(reset: true, changes: []) }
         let waiters = readyWaiters
         readyWaiters = [:]
         for waiter in waiters.values { waiter.resume() }
@@ -356,7 +375,11 @@ package actor OVSDBClient {
         case .monitor(let continuation):
             // Here and not where it is awaited: the next message may already be an update.
             do {
-                _ = try replica?.apply(result)
+                let initial = try replica?.apply(result) ?? []
+                if !configuration.keepsCopy {
+                    changes = OVSDBChanges(reset: true, changes: initial)
+                    pendingNews = 0
+                }
                 continuation.resume(returning: .null)
             } catch { continuation.resume(throwing: error) }
         }
@@ -379,7 +402,7 @@ package actor OVSDBClient {
                 throw error
             }
             replica = copy
-            record(news)
+            try record(news)
         case "locked":
             locked = true
             onChange()
@@ -390,10 +413,12 @@ package actor OVSDBClient {
         }
     }
 
-    private func record(_ news: [OVSDBRowChange]) {
-        if !changes.reset {
+    private func record(_ news: [OVSDBRowChange]) throws {
+        if !changes.reset || !configuration.keepsCopy {
             changes.changes += news
-            if changes.changes.count > OVSDBLimits.changesPendingMax {
+            pendingNews += news.count
+            if pendingNews > OVSDBLimits.changesPendingMax {
+                guard configuration.keepsCopy else { throw OVSDBError.disconnected("nobody took \(pendingNews) changes") }
                 changes = OVSDBChanges(reset: true, changes: [])
             }
         }

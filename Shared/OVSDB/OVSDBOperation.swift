@@ -36,7 +36,7 @@ package struct OVSDBCondition: Hashable, Sendable {
         OVSDBCondition(column, .equal, value)
     }
 
-    func write(to writer: inout JSONWriter) {
+    package func write(to writer: inout JSONWriter) {
         writer.array {
             $0.value(column)
             $0.value(function.rawValue)
@@ -142,6 +142,30 @@ package enum OVSDBOperation: Hashable, Sendable {
     }
 }
 
+/// The operations of a transaction as they go over the wire; made before the client is asked to send them, which has only
+/// one thread for all that it does.
+package struct OVSDBTransaction: Sendable {
+    package private(set) var count = 0
+    private var writer = JSONWriter(capacity: 64 << 10)
+
+    var bytes: [UInt8] { writer.bytes }
+
+    /// - Parameter write: writes one operation, an object (RFC 7047 §5.2).
+    package init<Operation>(
+        _ operations: [Operation], write: (Operation, inout JSONWriter) throws -> Void
+    ) rethrows {
+        try append(operations, write: write)
+    }
+
+    /// - Parameter write: as for `init`.
+    package mutating func append<Operation>(
+        _ operations: [Operation], write: (Operation, inout JSONWriter) throws -> Void
+    ) rethrows {
+        for operation in operations { try write(operation, &writer) }
+        count += operations.count
+    }
+}
+
 /// What one operation of a committed transaction gave.
 package struct OVSDBResult: Sendable, Hashable {
     /// Rows touched by an update, mutate or delete.
@@ -152,7 +176,8 @@ package struct OVSDBResult: Sendable, Hashable {
     package var rows: [OVSDBRow]?
 
     /// - Throws: `OVSDBError.transaction` for the first operation that failed.
-    static func decode(_ reply: JSONValue, operations: Int) throws(OVSDBError) -> [OVSDBResult] {
+    @discardableResult
+    static func check(_ reply: JSONValue, operations: Int) throws(OVSDBError) -> [JSONValue] {
         guard let items = reply.arrayValue else {
             throw OVSDBError.protocolViolation("the reply to transact is \(reply.kindName)")
         }
@@ -164,6 +189,12 @@ package struct OVSDBResult: Sendable, Hashable {
         guard items.count >= operations else {
             throw OVSDBError.protocolViolation("\(items.count) results for \(operations) operations")
         }
+        return items
+    }
+
+    /// - Throws: as `check` does.
+    static func decode(_ reply: JSONValue, operations: Int) throws(OVSDBError) -> [OVSDBResult] {
+        let items = try check(reply, operations: operations)
         var results: [OVSDBResult] = []
         for item in items.prefix(operations) {
             var result = OVSDBResult()

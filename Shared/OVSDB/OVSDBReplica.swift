@@ -5,7 +5,7 @@ import Kernel
 package enum OVSDBColumnChange: Sendable, Hashable {
     case value(OVSDBValue)
     case elements(added: SmallSet<OVSDBAtom>, removed: SmallSet<OVSDBAtom>)
-    case entries(set: [OVSDBAtom: OVSDBAtom], removed: Set<OVSDBAtom>)
+    case entries(set: SmallMap<OVSDBAtom, OVSDBAtom>, removed: SmallSet<OVSDBAtom>)
 }
 
 /// How one row changed.
@@ -13,7 +13,10 @@ package struct OVSDBRowChange: Sendable, Hashable {
     /// What happened to the row.
     package enum Kind: Sendable, Hashable {
         case inserted(OVSDBRow)
-        case modified([String: OVSDBColumnChange])
+        case modified(SmallMap<String, OVSDBColumnChange>)
+        /// As the server tells it, from a client that keeps no copy: of a column with many values the elements that came
+        /// or went, of a map the entries that changed or, given as they were, went; of any other column the new value.
+        case differing(OVSDBRow)
         case deleted
     }
 
@@ -26,8 +29,13 @@ package struct OVSDBRowChange: Sendable, Hashable {
 package struct OVSDBReplica: Sendable {
     package private(set) var tables: [String: [UUID128: OVSDBRow]] = [:]
     private let schema: OVSDBSchema
+    /// Otherwise rows are only passed on.
+    private let isKept: Bool
 
-    init(schema: OVSDBSchema) { self.schema = schema }
+    init(schema: OVSDBSchema, isKept: Bool) {
+        self.schema = schema
+        self.isKept = isKept
+    }
 
     /// Applies a `<table-updates2>` and tells what changed by it.
     ///
@@ -52,15 +60,16 @@ package struct OVSDBReplica: Sendable {
     ) throws(OVSDBError) -> OVSDBRowChange {
         if let json = update["initial"] ?? update["insert"] {
             let row = try OVSDBRow.decode(json)
-            tables[table, default: [:]][uuid] = row
+            if isKept { tables[table, default: [:]][uuid] = row }
             return OVSDBRowChange(table: table, uuid: uuid, kind: .inserted(row))
         }
         if let json = update["modify"] {
             let difference = try OVSDBRow.decode(json)
+            guard isKept else { return OVSDBRowChange(table: table, uuid: uuid, kind: .differing(difference)) }
             guard tables[table]?[uuid] != nil else {
                 throw OVSDBError.protocolViolation("a change to the unknown row \(uuid) of \(table)")
             }
-            var columns: [String: OVSDBColumnChange] = [:]
+            var columns = SmallMap<String, OVSDBColumnChange>(minimumCapacity: difference.count)
             for (name, value) in difference {
                 let shape = schema.shape(table: table, column: name)
                 columns[name] = OVSDBReplica.merge(
@@ -95,11 +104,11 @@ package struct OVSDBReplica: Sendable {
             value = .set(current)
             return .elements(added: added, removed: removed)
         case .map:
-            var current: [OVSDBAtom: OVSDBAtom] = [:]
+            var current: SmallMap<OVSDBAtom, OVSDBAtom> = [:]
             if case .map(let entries) = value { current = entries }
             value = .empty
-            var set: [OVSDBAtom: OVSDBAtom] = [:]
-            var removed: Set<OVSDBAtom> = []
+            var set: SmallMap<OVSDBAtom, OVSDBAtom> = [:]
+            var removed = SmallSet<OVSDBAtom>()
             if case .map(let entries) = difference {
                 for (key, new) in entries {
                     if current[key] == new {

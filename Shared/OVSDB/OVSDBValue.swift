@@ -61,7 +61,7 @@ package enum OVSDBAtom: Hashable, Sendable {
 /// between them either.
 package enum OVSDBValue: Hashable, Sendable {
     case set(SmallSet<OVSDBAtom>)
-    case map([OVSDBAtom: OVSDBAtom])
+    case map(SmallMap<OVSDBAtom, OVSDBAtom>)
 
     package static let empty = OVSDBValue.set([])
 
@@ -71,8 +71,10 @@ package enum OVSDBValue: Hashable, Sendable {
     package init(_ value: UUID128) { self = .set(SmallSet(.uuid(value))) }
     package init(strings: some Sequence<String>) { self = .set(SmallSet(strings.lazy.map { .string($0) })) }
     package init(uuids: some Sequence<UUID128>) { self = .set(SmallSet(uuids.lazy.map { .uuid($0) })) }
-    package init(_ entries: [String: String]) {
-        self = .map(Dictionary(uniqueKeysWithValues: entries.map { (.string($0.key), .string($0.value)) }))
+    package init(_ entries: SmallMap<String, String>) {
+        var atoms = SmallMap<OVSDBAtom, OVSDBAtom>(minimumCapacity: entries.count)
+        for (key, value) in entries { atoms.append(new: .string(key), .string(value)) }
+        self = .map(atoms)
     }
 
     /// - Parameter isTagged: whether a set of one is written as a set, as mutations want it.
@@ -115,7 +117,7 @@ package enum OVSDBValue: Hashable, Sendable {
             for element in elements { atoms.insert(try OVSDBAtom(json: element)) }
             self = .set(atoms)
         } else if tag == "map" {
-            var entries: [OVSDBAtom: OVSDBAtom] = [:]
+            var entries = SmallMap<OVSDBAtom, OVSDBAtom>(minimumCapacity: elements.count)
             for element in elements {
                 guard case .array(let entry) = element, entry.count == 2 else {
                     throw OVSDBError.protocolViolation("not a map entry: \(element)")
@@ -139,11 +141,11 @@ package enum OVSDBValue: Hashable, Sendable {
     package var uuids: [UUID128] { atoms.compactMap(\.uuidValue) }
 
     /// The text entries of a map; empty for a set.
-    package var entries: [String: String] {
+    package var entries: SmallMap<String, String> {
         guard case .map(let entries) = self else { return [:] }
-        var result: [String: String] = [:]
+        var result = SmallMap<String, String>(minimumCapacity: entries.count)
         for (key, value) in entries {
-            if let key = key.stringValue, let value = value.stringValue { result[key] = value }
+            if let key = key.stringValue, let value = value.stringValue { result.append(new: key, value) }
         }
         return result
     }
@@ -156,7 +158,7 @@ package enum OVSDBValue: Hashable, Sendable {
 }
 
 /// Columns by name.
-package typealias OVSDBRow = [String: OVSDBValue]
+package typealias OVSDBRow = SmallMap<String, OVSDBValue>
 
 extension OVSDBRow {
     package func write(to writer: inout JSONWriter) {
@@ -172,7 +174,8 @@ extension OVSDBRow {
     package static func decode(_ json: JSONValue) throws(OVSDBError) -> OVSDBRow {
         guard let object = json.objectValue else { throw OVSDBError.protocolViolation("not a row: \(json.kindName)") }
         var row = OVSDBRow(minimumCapacity: object.count)
-        for member in object.members { row[member.name] = try OVSDBValue(json: member.value) }
+        // The parser refuses an object that has a member twice.
+        for member in object.members { row.append(new: member.name, try OVSDBValue(json: member.value)) }
         return row
     }
 }

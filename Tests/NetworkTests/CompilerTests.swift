@@ -45,6 +45,38 @@ import Testing
         apply()
     }
 
+    @Test(arguments: 0..<20) func nothingIsPlannedForWhatIsShown(seed: Int) {
+        var cloud = RandomCloud(seed: UInt64(seed))
+        var northbound = NorthboundSimulator()
+        /// How many subjects are shown as they should be; others may be so, too.
+        func shown() -> Int {
+            cloud.subjects.count { subject in
+                let desired = cloud.compile(subject)
+                guard northbound.model.shows(subject, desired) else { return false }
+                var transaction = NBTransaction(model: northbound.model)
+                transaction.add(subject, desired)
+                #expect(transaction.operations.isEmpty && transaction.incomplete.isEmpty, "\(subject)")
+                return true
+            }
+        }
+        // Subjects without any rows are as they should be from the beginning.
+        let empty = cloud.subjects.count { cloud.compile($0).rows.isEmpty }
+        #expect(shown() == empty)
+        for subject in cloud.subjects.filter({ $0.rank != 5 }) {
+            northbound.apply(cloud.plan([subject], northbound.model).operations)
+        }
+        _ = shown()
+        northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+        #expect(shown() >= cloud.ports.values.count { !DeviceOwner.isRouterPort($0.deviceOwner) })
+        let groups = Array(cloud.groups.keys)
+        for (index, port) in cloud.ports.values.enumerated() where !DeviceOwner.isTrusted(port.deviceOwner) {
+            cloud.ports[port.id]?.securityGroups = index % 2 == 0 ? groups : []
+            if index % 3 == 0 { cloud.ports[port.id]?.portSecurityEnabled.toggle() }
+            if index % 4 == 0 { cloud.ports[port.id]?.fixedIPs = [] }
+        }
+        _ = shown()
+    }
+
     @Test(arguments: 0..<10) func deletingEverythingLeavesNothing(seed: Int) {
         let cloud = RandomCloud(seed: UInt64(seed))
         var northbound = NorthboundSimulator()

@@ -7,7 +7,7 @@ import Kernel
 struct NorthboundSimulator {
     struct Row {
         var table: NBTable
-        var columns: [String: NBValue]
+        var columns: NBColumns
     }
 
     private(set) var rows: [UUID128: Row] = [:]
@@ -46,7 +46,7 @@ struct NorthboundSimulator {
         publish(before)
     }
 
-    private mutating func mutate(_ uuid: UUID128, _ delete: [String: NBValue], _ insert: [String: NBValue]) {
+    private mutating func mutate(_ uuid: UUID128, _ delete: NBColumns, _ insert: NBColumns) {
         for (column, value) in delete {
             guard let current = rows[uuid]?.columns[column] else { continue }
             switch current {
@@ -62,8 +62,9 @@ struct NorthboundSimulator {
                 let present = rows[uuid]?.columns[column]?.atoms ?? []
                 rows[uuid]?.columns[column] = .set(present.union(atoms))
             case .map(let fresh):
-                let entries = rows[uuid]?.columns[column]?.entries ?? [:]
-                rows[uuid]?.columns[column] = .map(entries.merging(fresh) { old, _ in old })
+                var entries = rows[uuid]?.columns[column]?.entries ?? [:]
+                entries.merge(fresh) { old, _ in old }
+                rows[uuid]?.columns[column] = .map(entries)
             }
         }
     }
@@ -97,13 +98,13 @@ struct NorthboundSimulator {
                 model.insert(row.table, uuid, row.columns)
                 continue
             }
-            var changes: [String: NBColumnChange] = [:]
+            var changes: SmallMap<String, NBColumnChange> = [:]
             for (column, value) in row.columns where old.columns[column] != value {
                 switch value {
                 case .map(let entries):
                     let known = old.columns[column]?.entries ?? [:]
                     changes[column] = .entries(
-                        set: entries.filter { known[$0.key] != $0.value }, removed: Set(known.keys).subtracting(entries.keys))
+                        set: entries.filter { known[$0.key] != $0.value }, removed: SmallSet(known.keys.filter { entries[$0] == nil }))
                 case .set(let atoms) where row.table.manyValued.contains(column):
                     let known = old.columns[column]?.atoms ?? []
                     changes[column] = .elements(added: atoms.subtracting(known), removed: known.subtracting(atoms))

@@ -150,6 +150,42 @@ private func withClient(
         }
     }
 
+    @Test func withoutACopyDifferencesComeAsTheyAre() async throws {
+        let monitors = [OVSDBMonitor("Port_Group", columns: ["name", "external_ids", "ports"])]
+        try await withClient([]) { writer, server in
+            let uuid = try #require(
+                try await writer.transact([
+                    .insert(table: "Port_Group", row: ["name": OVSDBValue("g"), "external_ids": OVSDBValue(["k": "v"])])
+                ])[0].uuid)
+            var configuration = OVSDBConfiguration(
+                endpoints: [.unix(path: server.socket)], database: "OVN_Northbound", monitors: monitors)
+            configuration.keepsCopy = false
+            let client = OVSDBClient(configuration, ambient: Ambient(), logger: quiet())
+            let running = Task { await client.run() }
+            defer { running.cancel() }
+            try await client.waitUntilConnected()
+            let first = await client.takeChanges()
+            #expect(first.reset)
+            #expect(first.changes.map(\.uuid) == [uuid])
+            #expect(await client.rows("Port_Group").isEmpty)
+            try await client.transact([
+                .update(table: "Port_Group", where: [.uuid(uuid)], row: ["name": OVSDBValue("h")]),
+                .mutate(
+                    table: "Port_Group", where: [.uuid(uuid)],
+                    mutations: [
+                        .delete("external_ids", OVSDBValue(strings: ["k"])), .insert("external_ids", OVSDBValue(["l": "w"])),
+                    ]),
+            ])
+            let second = await client.takeChanges()
+            #expect(!second.reset)
+            // An entry that went is told as it was.
+            #expect(
+                second.changes.map(\.kind) == [
+                    .differing(["name": OVSDBValue("h"), "external_ids": OVSDBValue(["k": "v", "l": "w"])])
+                ])
+        }
+    }
+
     @Test func reconnectsAndMonitorsAnew() async throws {
         try await withClient([OVSDBMonitor("Logical_Switch")]) { client, server in
             try await client.transact([.insert(table: "Logical_Switch", row: ["name": OVSDBValue("kept")])])
@@ -226,7 +262,7 @@ private func withClient(
         let uuid = UUID128(high: 1, low: 2)
         let values: [OVSDBValue] = [
             OVSDBValue("x"), OVSDBValue(7), OVSDBValue(true), OVSDBValue(uuid), .empty, OVSDBValue(strings: ["a", "b"]),
-            OVSDBValue(["k": "v"]), OVSDBValue([:] as [String: String]), .set([.namedUUID("n")]), .set([.real(1.5)]),
+            OVSDBValue(["k": "v"]), OVSDBValue([:] as SmallMap<String, String>), .set([.namedUUID("n")]), .set([.real(1.5)]),
         ]
         for value in values {
             var writer = JSONWriter()

@@ -113,7 +113,7 @@ struct PortBatches: AsyncParsableCommand {
 
     /// The row that says `text` in `column`, or a new one.
     private func row(
-        _ table: String, where column: String, _ text: String, _ client: OVSDBClient, inserting new: [String: OVSDBValue]
+        _ table: String, where column: String, _ text: String, _ client: OVSDBClient, inserting new: OVSDBRow
     ) async throws -> UUID128 {
         if let found = await client.rows(table).first(where: { $0.value[column]?.string == text }) { return found.key }
         let made = try await client.transact([.insert(table: table, row: new)])

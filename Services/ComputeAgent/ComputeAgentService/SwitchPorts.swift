@@ -18,8 +18,8 @@ package struct SwitchPort: Sendable, Hashable {
 
     static let kindKey = "wolke-kind"
 
-    var externalIDs: [String: String] {
-        var ids = [
+    var externalIDs: SmallMap<String, String> {
+        var ids: SmallMap<String, String> = [
             "iface-id": interfaceID, "attached-mac": mac.description, "iface-status": "active",
             SwitchPort.kindKey: kind.rawValue, "wolke-network": networkID,
         ]

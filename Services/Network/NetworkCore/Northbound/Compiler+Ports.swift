@@ -12,7 +12,7 @@ extension Compiler {
         // A floating IP's port only keeps its address.
         guard port.deviceOwner != DeviceOwner.floatingIP else { return .nothing }
         let key = Compiler.switchPortKey(port.id)
-        var columns: [String: NBValue] = [
+        var columns: NBColumns = [
             "name": .string("\(port.id)"), "enabled": .boolean(port.adminStateUp), "type": .string(""),
             "options": .map([:]), "addresses": .none, "port_security": .none, "dhcpv4_options": .none,
             "dhcpv6_options": .none,
@@ -24,7 +24,7 @@ extension Compiler {
         if DeviceOwner.isRouterPort(port.deviceOwner) { return compileRouterPort(port, network, subnets, key, columns) }
 
         let own = ([port.mac.description] + port.fixedIPs.map(\.address.description)).joined(separator: " ")
-        var addresses: Set<String> = [own]
+        var addresses = SmallSet(own)
         var ownOptions: [NBRow] = []
         if port.deviceOwner == DeviceOwner.metadata {
             columns["type"] = .string("localport")
@@ -39,7 +39,7 @@ extension Compiler {
                 }
             }
             if port.isSecured {
-                columns["port_security"] = .strings(portSecurity(port, own))
+                columns["port_security"] = portSecurity(port, own)
             } else if !DeviceOwner.isTrusted(port.deviceOwner) {
                 addresses.insert("unknown")
             }
@@ -51,7 +51,7 @@ extension Compiler {
         columns["addresses"] = .strings(addresses)
         let row = NBRow(key, in: Compiler.switchKey(port.networkID), column: "ports", columns)
         guard port.isSecured else { return NBDesired(rows: ownOptions + [row]) }
-        var memberships: Set<NBMembership> = [NBMembership(group: Compiler.dropGroupKey, member: key)]
+        var memberships: SmallSet<NBMembership> = [NBMembership(group: Compiler.dropGroupKey, member: key)]
         for group in port.securityGroups {
             memberships.insert(NBMembership(group: Compiler.groupKey(group), member: key))
         }
@@ -68,7 +68,8 @@ extension Compiler {
             ["cidr": .string(subnet.cidr.description), "options": .map(options), "external_ids": .map([:])])
     }
 
-    private func portSecurity(_ port: Port, _ own: String) -> Set<String> {
+    private func portSecurity(_ port: Port, _ own: String) -> NBValue {
+        guard !port.addressPairs.isEmpty else { return .string(own) }
         var byMAC: [MACAddress: [String]] = [:]
         for pair in port.addressPairs { byMAC[pair.mac ?? port.mac, default: []].append(pair.ip) }
         var result: Set<String> = []
@@ -77,12 +78,12 @@ extension Compiler {
         for (mac, addresses) in byMAC where mac != port.mac {
             result.insert(([mac.description] + addresses.sorted()).joined(separator: " "))
         }
-        return result
+        return .strings(result)
     }
 
     private func compileRouterPort(
         _ port: Port, _ network: Network, _ subnets: [UUID128: Subnet], _ key: NBKey,
-        _ base: [String: NBValue]
+        _ base: NBColumns
     ) -> NBDesired {
         guard let router = UUID128(port.deviceID) else { return .nothing }
         let isGateway = port.deviceOwner == DeviceOwner.routerGateway
@@ -90,7 +91,7 @@ extension Compiler {
         var columns = base
         columns["type"] = .string("router")
         columns["addresses"] = .strings(["router"])
-        var options = ["router-port": name]
+        var options: NBEntries = ["router-port": name]
         if isGateway { options["nat-addresses"] = "router" }
         columns["options"] = .map(options)
 
@@ -127,7 +128,7 @@ extension Compiler {
         return NBDesired(rows: rows)
     }
 
-    private func advertisement(_ port: Port, _ network: Network, _ subnets: [UUID128: Subnet]) -> [String: String] {
+    private func advertisement(_ port: Port, _ network: Network, _ subnets: [UUID128: Subnet]) -> NBEntries {
         let modes = port.fixedIPs.compactMap { subnets[$0.subnetID] }
             .filter { $0.cidr.version == .v6 }.compactMap(\.ipv6RouterMode)
         guard let mode = modes.first else { return [:] }

@@ -92,14 +92,14 @@ package struct Compiler: Sendable {
         ])
     }
 
-    func dhcpOptions(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> [String: String]? {
+    func dhcpOptions(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> NBEntries? {
         subnet.cidr.version == .v4 ? dhcpv4Options(subnet, network: network, metadata: metadata) : dhcpv6Options(subnet)
     }
 
-    private func dhcpv4Options(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> [String: String]? {
+    private func dhcpv4Options(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> NBEntries? {
         // OVN answers only with an address to answer from.
         guard let server = subnet.gatewayIP ?? metadata ?? SubnetRules.usableRange(subnet.cidr)?.start else { return nil }
-        var options = [
+        var options: NBEntries = [
             "server_id": server.description, "server_mac": Compiler.serverMAC(subnet.id).description,
             "lease_time": String(dhcpLeaseSeconds), "mtu": String(network.mtu),
         ]
@@ -117,8 +117,8 @@ package struct Compiler: Sendable {
         return options
     }
 
-    private func dhcpv6Options(_ subnet: Subnet) -> [String: String]? {
-        var options = ["server_id": Compiler.serverMAC(subnet.id).description]
+    private func dhcpv6Options(_ subnet: Subnet) -> NBEntries? {
+        var options: NBEntries = ["server_id": Compiler.serverMAC(subnet.id).description]
         if let servers = nameServers(subnet, .v6) { options["dns_server"] = servers }
         if subnet.ipv6AddressMode == .stateless { options["dhcpv6_stateless"] = "true" }
         if !dnsDomain.isEmpty { options["domain_search"] = "\"\(dnsDomain)\"" }

@@ -28,7 +28,7 @@ package enum NBDrift {
     }
 
     private static func mutation(
-        _ table: NBTable, _ target: NBTarget, _ delete: [String: NBValue], _ insert: [String: NBValue], _ model: NBModel
+        _ table: NBTable, _ target: NBTarget, _ delete: NBColumns, _ insert: NBColumns, _ model: NBModel
     ) -> [String] {
         var parts: [String] = []
         let holder = "\(noun(table)) \(name(target, model))"

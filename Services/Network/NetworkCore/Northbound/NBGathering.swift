@@ -11,8 +11,8 @@ extension [NBOperation] {
     package var gathered: [NBOperation] {
         var result: [NBOperation] = []
         var order: [Place] = []
-        var gone: [Place: [String: SmallSet<NBAtom>]] = [:]
-        var fresh: [Place: [String: SmallSet<NBAtom>]] = [:]
+        var gone: [Place: SmallMap<String, SmallSet<NBAtom>>] = [:]
+        var fresh: [Place: SmallMap<String, SmallSet<NBAtom>>] = [:]
         for operation in self {
             guard case .mutate(let table, let target, let delete, let insert) = operation,
                 delete.keys.allSatisfy(table.referenceColumns.contains), insert.keys.allSatisfy(table.referenceColumns.contains)

@@ -4,16 +4,17 @@ import Kernel
 package enum NBColumnChange: Sendable {
     case value(NBValue)
     case elements(added: SmallSet<NBAtom>, removed: SmallSet<NBAtom>)
-    case entries(set: [String: String], removed: Set<String>)
+    case entries(set: NBEntries, removed: SmallSet<String>)
 }
 
 /// What is in the northbound database, as far as it is this plane's, indexed for comparison by subject.
 package struct NBModel: Sendable {
     package struct Row: Sendable {
         package let table: NBTable
-        package fileprivate(set) var columns: [String: NBValue]
+        package fileprivate(set) var columns: NBColumns
         package fileprivate(set) var key: NBKey?
-        package fileprivate(set) var subject: String?
+        /// Nil also where the row names one that this plane does not know.
+        package fileprivate(set) var subject: NBSubject?
     }
 
     /// A place where a row is mentioned.
@@ -23,19 +24,19 @@ package struct NBModel: Sendable {
     }
 
     package private(set) var rows: [UUID128: Row] = [:]
-    private var byKey: [NBKey: Set<UUID128>] = [:]
-    private var bySubject: [String: Set<UUID128>] = [:]
-    private var referrers: [UUID128: Set<Referrer>] = [:]
+    private var byKey: [NBKey: SmallSet<UUID128>] = [:]
+    private var bySubject: [NBSubject: SmallSet<UUID128>] = [:]
+    private var referrers: [UUID128: SmallSet<Referrer>] = [:]
 
     package init() {}
 
     /// Subjects that have rows.
-    package var subjects: [String] { Array(bySubject.keys) }
+    package var subjects: [NBSubject] { Array(bySubject.keys) }
 
     /// The row for `key`; of several the one that is most in use.
     package func uuid(of key: NBKey) -> UUID128? {
-        guard let uuids = byKey[key], uuids.count > 1 else { return byKey[key]?.first }
-        return uuids.max { (use(of: $0), $1) < (use(of: $1), $0) }
+        guard let uuids = byKey[key] else { return nil }
+        return uuids.only ?? uuids.max { (use(of: $0), $1) < (use(of: $1), $0) }
     }
 
     private func use(of uuid: UUID128) -> Int {
@@ -43,20 +44,65 @@ package struct NBModel: Sendable {
         return (referrers[uuid]?.count ?? 0) + (held ?? 0)
     }
 
-    package func uuids(of subject: String) -> Set<UUID128> { bySubject[subject] ?? [] }
+    package func uuids(of subject: NBSubject) -> SmallSet<UUID128> { bySubject[subject] ?? [] }
 
-    package func referrers(of uuid: UUID128) -> Set<Referrer> { referrers[uuid] ?? [] }
+    package func referrers(of uuid: UUID128) -> SmallSet<Referrer> { referrers[uuid] ?? [] }
+
+    // MARK: comparison
+
+    /// Whether the rows of `subject` are just as desired: nothing would be planned for it. False proves nothing where rows
+    /// hold others, in which there may be what does not belong there.
+    package func shows(_ subject: NBSubject, _ desired: NBDesired) -> Bool {
+        guard uuids(of: subject).count == desired.rows.count,
+            desired.memberships.allSatisfy({ place in desired.rows.contains { $0.key == place.member } })
+        else { return false }
+        return desired.rows.allSatisfy { row in
+            guard row.key.table.referenceColumns.isEmpty, let uuid = byKey[row.key]?.only, let found = rows[uuid],
+                found.subject == subject, isInPlace(uuid, row)
+            else { return false }
+            return row.columns.allSatisfy { isAlike($0.key, $0.value, found) } && groups(uuid, row.key, are: desired.memberships)
+        }
+    }
+
+    /// Whether the row hangs where it should.
+    func isInPlace(_ uuid: UUID128, _ wanted: NBRow) -> Bool {
+        guard let parent = wanted.parent else { return true }
+        guard let place = self.uuid(of: parent) else { return false }
+        return referrers(of: uuid).contains(Referrer(row: place, column: wanted.parentColumn))
+    }
+
+    private func isAlike(_ column: String, _ wanted: NBValue, _ row: Row) -> Bool {
+        let found = row.columns[column] ?? row.table.unsaid(column)
+        if case .set(let atoms) = wanted {
+            guard case .row(let key)? = atoms.only else { return wanted == found }
+            return uuid(of: key).map { found == .set(SmallSet(.uuid($0))) } ?? false
+        }
+        let entries = found.entries
+        guard column == "external_ids" else { return wanted.entries == entries }
+        // Beside what others keep there.
+        return wanted.entries.allSatisfy { entries[$0.key] == $0.value }
+    }
+
+    /// Whether the row is a member of these port groups and of no other ones of this plane.
+    private func groups(_ uuid: UUID128, _ key: NBKey, are wanted: SmallSet<NBMembership>) -> Bool {
+        guard key.table == .logicalSwitchPort else { return wanted.allSatisfy { $0.member != key } }
+        let holders = referrers(of: uuid).filter { rows[$0.row]?.table == .portGroup && rows[$0.row]?.key != nil }
+        return holders.count == wanted.count { $0.member == key } && wanted.allSatisfy { membership in
+            guard membership.member == key else { return true }
+            return self.uuid(of: membership.group).map { holders.contains(Referrer(row: $0, column: "ports")) } ?? false
+        }
+    }
 
     // MARK: news
 
-    package mutating func insert(_ table: NBTable, _ uuid: UUID128, _ columns: [String: NBValue]) {
+    package mutating func insert(_ table: NBTable, _ uuid: UUID128, _ columns: NBColumns) {
         if rows[uuid] != nil { delete(uuid) }
         rows[uuid] = Row(table: table, columns: columns, key: nil, subject: nil)
         for column in table.referenceColumns { mention(columns[column]?.atoms ?? [], by: uuid, column) }
         identify(uuid)
     }
 
-    package mutating func modify(_ uuid: UUID128, _ changes: [String: NBColumnChange]) {
+    package mutating func modify(_ uuid: UUID128, _ changes: SmallMap<String, NBColumnChange>) {
         guard let table = rows[uuid]?.table else { return }
         for (column, change) in changes {
             let isReference = table.referenceColumns.contains(column)
@@ -75,12 +121,29 @@ package struct NBModel: Sendable {
                 NBModel.merge(added, removed, into: &rows[uuid]!.columns[column, default: .none])
             case .entries(let set, let removed):
                 var entries = rows[uuid]?.columns[column]?.entries ?? [:]
-                entries.merge(set) { $1 }
+                entries.merge(set, uniquingKeysWith: { $1 })
                 for key in removed { entries[key] = nil }
                 rows[uuid]?.columns[column] = .map(entries)
             }
         }
         if changes["external_ids"] != nil { identify(uuid) }
+    }
+
+    /// What a difference means, as a monitor tells it: of a column with many values the elements that came or went, of a
+    /// map the entries that changed or, given as they were, went; of any other column the new value.
+    package func change(of uuid: UUID128, _ column: String, difference: NBValue) -> NBColumnChange {
+        guard let row = rows[uuid] else { return .value(difference) }
+        switch difference {
+        case .set(let atoms):
+            guard row.table.manyValued.contains(column) else { return .value(difference) }
+            let current = row.columns[column]?.atoms ?? []
+            return .elements(added: atoms.subtracting(current), removed: atoms.filter { current.contains($0) })
+        case .map(let entries):
+            let current = row.columns[column]?.entries ?? [:]
+            return .entries(
+                set: entries.filter { current[$0.key] != $0.value },
+                removed: SmallSet(entries.lazy.filter { current[$0.key] == $0.value }.map { $0.key }))
+        }
     }
 
     package mutating func delete(_ uuid: UUID128) {
@@ -105,7 +168,7 @@ package struct NBModel: Sendable {
         unlist(uuid, row)
         let entries = row.columns["external_ids"]?.entries ?? [:]
         let key = entries[NBKey.idEntry].map { NBKey(row.table, $0) }
-        let subject = entries[NBKey.subjectEntry]
+        let subject = entries[NBKey.subjectEntry].flatMap { NBSubject($0) }
         rows[uuid]?.key = key
         rows[uuid]?.subject = subject
         if let key { byKey[key, default: []].insert(uuid) }

@@ -9,10 +9,10 @@ package enum NBTarget: Hashable, Sendable {
 
 /// One operation on the northbound database; references in values are `uuid` or `named`.
 package enum NBOperation: Hashable, Sendable {
-    case insert(NBTable, name: String, row: [String: NBValue])
-    case update(NBTable, NBTarget, [String: NBValue])
+    case insert(NBTable, name: String, row: NBColumns)
+    case update(NBTable, NBTarget, NBColumns)
     /// Deletions come before insertions. Deleted map entries are given by key, as a set of strings.
-    case mutate(NBTable, NBTarget, delete: [String: NBValue], insert: [String: NBValue])
+    case mutate(NBTable, NBTarget, delete: NBColumns, insert: NBColumns)
     case delete(NBTable, UUID128)
 }
 
@@ -28,8 +28,8 @@ package struct NBTransaction: Sendable {
 
     /// Adds what it takes to bring the rows of `subject` from what the model shows to `desired`.
     package mutating func add(_ subject: NBSubject, _ desired: NBDesired) {
-        let wanted = Dictionary(desired.rows.map { ($0.key, $0) }, uniquingKeysWith: { $1 })
-        let found = model.uuids(of: subject.description).sorted()
+        let wanted = SmallMap(desired.rows.map { ($0.key, $0) })
+        let found = model.uuids(of: subject).sorted()
         let copies = copies(found, wanted)
         guard copies.isEmpty else {
             // Whatever points at a row must not take a copy for it: the rest follows when they are gone.
@@ -37,10 +37,13 @@ package struct NBTransaction: Sendable {
             incomplete.insert(subject)
             return
         }
-        var present: [NBKey: UUID128] = [:]
+        var present: SmallMap<NBKey, UUID128> = [:]
         for uuid in found {
             guard let row = model.rows[uuid] else { continue }
-            if let key = row.key, let want = wanted[key], isInPlace(uuid, want) { present[key] = uuid } else { remove(uuid, row) }
+            // One that hangs elsewhere is made anew.
+            if let key = row.key, let want = wanted[key], model.isInPlace(uuid, want) { present[key] = uuid } else {
+                remove(uuid, row)
+            }
         }
         for row in desired.rows {
             if let uuid = present[row.key] { change(uuid, to: row, subject) } else { insert(row, subject) }
@@ -63,7 +66,7 @@ package struct NBTransaction: Sendable {
     }
 
     /// Of several rows for one thing all but one, which has the right name if one has.
-    private func copies(_ uuids: [UUID128], _ wanted: [NBKey: NBRow]) -> [UUID128] {
+    private func copies(_ uuids: [UUID128], _ wanted: SmallMap<NBKey, NBRow>) -> [UUID128] {
         guard uuids.count > 1 else { return [] }
         var rows: [NBKey: [UUID128]] = [:]
         for uuid in uuids {
@@ -74,13 +77,6 @@ package struct NBTransaction: Sendable {
             let original = uuids.first { name != nil && model.rows[$0]?.columns["name"] == name } ?? model.uuid(of: key)
             return uuids.filter { $0 != original }
         }.sorted()
-    }
-
-    /// Whether the row hangs where it should; one that doesn't is made anew.
-    private func isInPlace(_ uuid: UUID128, _ want: NBRow) -> Bool {
-        guard let parent = want.parent else { return true }
-        guard let place = model.uuid(of: parent) else { return false }
-        return model.referrers(of: uuid).contains(NBModel.Referrer(row: place, column: want.parentColumn))
     }
 
     private mutating func remove(_ uuid: UUID128, _ row: NBModel.Row) {
@@ -103,7 +99,11 @@ package struct NBTransaction: Sendable {
             return
         }
         let name = NBTransaction.name(row.key, operations.count)
-        var columns = row.columns.mapValues { resolve($0, subject) }.filter { !$0.value.isEmpty }
+        var columns = NBColumns(minimumCapacity: row.columns.count + 1)
+        for (column, value) in row.columns {
+            let resolved = resolve(value, subject)
+            if !resolved.isEmpty { columns.append(new: column, resolved) }
+        }
         columns["external_ids"] = .map(NBTransaction.identity(row, subject))
         operations.append(.insert(row.key.table, name: name, row: columns))
         inserted[row.key] = name
@@ -115,9 +115,9 @@ package struct NBTransaction: Sendable {
 
     private mutating func change(_ uuid: UUID128, to row: NBRow, _ subject: NBSubject) {
         guard let observed = model.rows[uuid] else { return }
-        var update: [String: NBValue] = [:]
-        var delete: [String: NBValue] = [:]
-        var insert: [String: NBValue] = [:]
+        var update: NBColumns = [:]
+        var delete: NBColumns = [:]
+        var insert: NBColumns = [:]
         for (column, value) in row.columns {
             let found = observed.columns[column] ?? row.key.table.unsaid(column)
             guard value != found else { continue }
@@ -125,8 +125,8 @@ package struct NBTransaction: Sendable {
             switch wanted {
             case .map(let entries):
                 let current = found.entries
-                var gone: Set<String> = []
-                var fresh: [String: String] = [:]
+                var gone = SmallSet<String>()
+                var fresh: NBEntries = [:]
                 for (key, value) in entries where current[key] != value {
                     fresh[key] = value
                     // Deleted first: inserting keeps the old value.
@@ -155,7 +155,7 @@ package struct NBTransaction: Sendable {
     }
 
     private mutating func join(
-        _ memberships: Set<NBMembership>, _ subject: NBSubject, _ present: [NBKey: UUID128]
+        _ memberships: SmallSet<NBMembership>, _ subject: NBSubject, _ present: SmallMap<NBKey, UUID128>
     ) {
         for membership in memberships.sorted(by: { $0.group.id < $1.group.id }) {
             guard let group = target(membership.group), let member = atom(membership.member) else {
@@ -211,7 +211,7 @@ package struct NBTransaction: Sendable {
         return .set(resolved)
     }
 
-    private static func identity(_ row: NBRow, _ subject: NBSubject) -> [String: String] {
+    private static func identity(_ row: NBRow, _ subject: NBSubject) -> NBEntries {
         var entries = row.columns["external_ids"]?.entries ?? [:]
         entries[NBKey.idEntry] = row.key.id
         entries[NBKey.subjectEntry] = subject.description

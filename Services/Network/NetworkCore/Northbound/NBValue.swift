@@ -14,7 +14,7 @@ package enum NBTable: String, Sendable, Hashable, CaseIterable {
     case gatewayChassis = "Gateway_Chassis"
 
     /// Columns with many values: changed by element. All other columns have at most one value.
-    package var manyValued: Set<String> {
+    package var manyValued: [String] {
         switch self {
         case .logicalSwitch: ["ports", "acls"]
         case .logicalSwitchPort: ["addresses", "port_security"]
@@ -75,11 +75,22 @@ package enum NBTable: String, Sendable, Hashable, CaseIterable {
 package struct NBKey: Hashable, Sendable, CustomStringConvertible {
     package let table: NBTable
     package let id: String
+    /// Of the id (FNV-1a), taken once: a key is looked up many times. Ids are this plane's own, nobody chooses them.
+    private let digest: UInt64
 
     package init(_ table: NBTable, _ id: String) {
         self.table = table
         self.id = id
+        var digest: UInt64 = 0xcbf2_9ce4_8422_2325
+        for byte in id.utf8 { digest = (digest ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        self.digest = digest
     }
+
+    package static func == (left: NBKey, right: NBKey) -> Bool {
+        left.digest == right.digest && left.table == right.table && left.id == right.id
+    }
+
+    package func hash(into hasher: inout Hasher) { hasher.combine(digest) }
 
     package var description: String { "\(table.rawValue)(\(id))" }
 
@@ -100,10 +111,16 @@ package enum NBAtom: Hashable, Sendable {
     case named(String)
 }
 
+/// Columns by name.
+package typealias NBColumns = SmallMap<String, NBValue>
+
+/// The entries of a column that is a map.
+package typealias NBEntries = SmallMap<String, String>
+
 /// The value of a column: a scalar is a set of one, an absent optional the empty set.
 package enum NBValue: Hashable, Sendable {
     case set(SmallSet<NBAtom>)
-    case map([String: String])
+    case map(NBEntries)
 
     package static let none = NBValue.set([])
     package static func string(_ value: String) -> NBValue { .set(SmallSet(.string(value))) }
@@ -115,7 +132,7 @@ package enum NBValue: Hashable, Sendable {
     package static func row(_ key: NBKey?) -> NBValue { .set(key.map { SmallSet(.row($0)) } ?? []) }
 
     package var atoms: SmallSet<NBAtom> { if case .set(let atoms) = self { atoms } else { [] } }
-    package var entries: [String: String] { if case .map(let entries) = self { entries } else { [:] } }
+    package var entries: NBEntries { if case .map(let entries) = self { entries } else { [:] } }
     package var isEmpty: Bool { atoms.isEmpty && entries.isEmpty }
 }
 
@@ -125,9 +142,9 @@ package struct NBRow: Hashable, Sendable {
     /// The row whose `parentColumn` holds this one; nil for rows that stand alone.
     package let parent: NBKey?
     package let parentColumn: String
-    package let columns: [String: NBValue]
+    package let columns: NBColumns
 
-    package init(_ key: NBKey, in parent: NBKey? = nil, column: String = "", _ columns: [String: NBValue]) {
+    package init(_ key: NBKey, in parent: NBKey? = nil, column: String = "", _ columns: NBColumns) {
         self.key = key
         self.parent = parent
         self.parentColumn = column
@@ -223,9 +240,9 @@ package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible 
 /// Everything that should exist because of one subject. Empty when the subject is gone.
 package struct NBDesired: Hashable, Sendable {
     package var rows: [NBRow]
-    package var memberships: Set<NBMembership>
+    package var memberships: SmallSet<NBMembership>
 
-    package init(rows: [NBRow] = [], memberships: Set<NBMembership> = []) {
+    package init(rows: [NBRow] = [], memberships: SmallSet<NBMembership> = []) {
         self.rows = rows
         self.memberships = memberships
     }

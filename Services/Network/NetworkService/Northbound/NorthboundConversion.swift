@@ -1,3 +1,4 @@
+import JSON
 import Kernel
 import NetworkCore
 import OVSDB
@@ -17,33 +18,80 @@ enum NorthboundConversion {
         }
     }
 
-    static func value(_ value: NBValue) throws -> OVSDBValue {
+    /// - Parameter isTagged: whether a set of one is written as a set, as mutations want it.
+    private static func write(_ value: NBValue, isTagged: Bool = false, to writer: inout JSONWriter) throws {
         switch value {
-        case .set(let atoms): .set(try atoms.mapped { try atom($0) })
-        case .map(let entries): OVSDBValue(entries)
+        case .set(let atoms):
+            if let only = atoms.only, !isTagged {
+                try atom(only).write(to: &writer)
+                return
+            }
+            try writer.array {
+                $0.value("set")
+                try $0.array { for element in atoms { try atom(element).write(to: &$0) } }
+            }
+        case .map(let entries): OVSDBValue(entries).write(to: &writer)
         }
     }
 
-    private static func condition(_ target: NBTarget) -> OVSDBCondition {
-        switch target {
-        case .uuid(let uuid): .uuid(uuid)
-        case .named(let name): .inserted(name)
+    private static func write(_ row: NBColumns, to writer: inout JSONWriter) throws {
+        writer.name("row")
+        try writer.object {
+            for (column, value) in row {
+                $0.name(column)
+                try write(value, to: &$0)
+            }
         }
     }
 
-    static func operation(_ operation: NBOperation) throws -> OVSDBOperation {
-        switch operation {
-        case .insert(let table, let name, let row):
-            return .insert(table: table.rawValue, row: try row.mapValues { try value($0) }, name: name)
-        case .update(let table, let target, let columns):
-            return .update(
-                table: table.rawValue, where: [condition(target)], row: try columns.mapValues { try value($0) })
-        case .mutate(let table, let target, let delete, let insert):
-            let mutations =
-                try delete.sorted { $0.key < $1.key }.map { OVSDBMutation.delete($0.key, try value($0.value)) }
-                + insert.sorted { $0.key < $1.key }.map { OVSDBMutation.insert($0.key, try value($0.value)) }
-            return .mutate(table: table.rawValue, where: [condition(target)], mutations: mutations)
-        case .delete(let table, let uuid): return .delete(table: table.rawValue, where: [.uuid(uuid)])
+    private static func write(_ target: NBTarget, to writer: inout JSONWriter) {
+        writer.arrayField("where") {
+            switch target {
+            case .uuid(let uuid): OVSDBCondition.uuid(uuid).write(to: &$0)
+            case .named(let name): OVSDBCondition.inserted(name).write(to: &$0)
+            }
+        }
+    }
+
+    private static func write(_ mutator: String, _ columns: NBColumns, to writer: inout JSONWriter) throws {
+        for (column, value) in columns.sorted(by: { $0.key < $1.key }) {
+            try writer.array {
+                $0.value(column)
+                $0.value(mutator)
+                try write(value, isTagged: true, to: &$0)
+            }
+        }
+    }
+
+    /// Straight to bytes: there are many of them.
+    ///
+    /// - Throws: 500 for a reference that was not resolved.
+    static func write(_ operation: NBOperation, to writer: inout JSONWriter) throws {
+        try writer.object {
+            switch operation {
+            case .insert(let table, let name, let row):
+                $0.field("op", "insert")
+                $0.field("table", table.rawValue)
+                $0.field("uuid-name", name)
+                try write(row, to: &$0)
+            case .update(let table, let target, let columns):
+                $0.field("op", "update")
+                $0.field("table", table.rawValue)
+                write(target, to: &$0)
+                try write(columns, to: &$0)
+            case .mutate(let table, let target, let delete, let insert):
+                $0.field("op", "mutate")
+                $0.field("table", table.rawValue)
+                write(target, to: &$0)
+                try $0.arrayField("mutations") {
+                    try write("delete", delete, to: &$0)
+                    try write("insert", insert, to: &$0)
+                }
+            case .delete(let table, let uuid):
+                $0.field("op", "delete")
+                $0.field("table", table.rawValue)
+                write(.uuid(uuid), to: &$0)
+            }
         }
     }
 
@@ -67,21 +115,6 @@ enum NorthboundConversion {
         }
     }
 
-    static func change(_ change: OVSDBColumnChange) -> NBColumnChange {
-        switch change {
-        case .value(let new): .value(value(new))
-        case .elements(let added, let removed):
-            .elements(added: added.mapped { atom($0) }, removed: removed.mapped { atom($0) })
-        case .entries(let set, let removed):
-            .entries(
-                set: Dictionary(
-                    uniqueKeysWithValues: set.compactMap { key, value in
-                        guard let key = key.stringValue, let value = value.stringValue else { return nil }
-                        return (key, value)
-                    }), removed: Set(removed.compactMap(\.stringValue)))
-        }
-    }
-
     /// What to watch of the northbound database.
     static let monitors = NBTable.allCases.map { OVSDBMonitor($0.rawValue, columns: $0.columns) } + [
         OVSDBMonitor("NB_Global", columns: ["nb_cfg"])
@@ -91,9 +124,9 @@ enum NorthboundConversion {
 extension NBModel {
     /// Takes over what a monitor reported; returns the ports whose `up` may have changed, and the subjects that
     /// have other rows, or the same ones in other places, than before.
-    mutating func apply(_ news: [OVSDBRowChange]) -> (ports: Set<UUID128>, subjects: Set<String>) {
+    mutating func apply(_ news: [OVSDBRowChange]) -> (ports: Set<UUID128>, subjects: Set<NBSubject>) {
         var touched: Set<UUID128> = []
-        var subjects: Set<String> = []
+        var subjects: Set<NBSubject> = []
         var placed: [(holder: UUID128, row: UUID128)] = []
         for change in news {
             guard let table = NBTable(rawValue: change.table) else { continue }
@@ -102,22 +135,24 @@ extension NBModel {
                 insert(table, change.uuid, row.mapValues { NorthboundConversion.value($0) })
                 if table == .logicalSwitchPort { touched.insert(change.uuid) }
                 if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
-            case .modified(let columns):
-                if columns.keys.contains(where: { $0 != "up" && !table.referenceColumns.contains($0) }),
-                    let subject = rows[change.uuid]?.subject
-                {
-                    subjects.insert(subject)
-                }
-                for column in table.referenceColumns {
-                    guard case .elements(let added, let removed)? = columns[column] else { continue }
-                    placed += added.compactMap { atom in atom.uuidValue.map { (change.uuid, $0) } }
-                    // Taken out of its place: the row's own subject puts it back.
-                    for atom in removed {
-                        if let uuid = atom.uuidValue, let subject = rows[uuid]?.subject { subjects.insert(subject) }
-                    }
-                }
-                modify(change.uuid, columns.mapValues { NorthboundConversion.change($0) })
+            case .differing(let columns):
                 if table == .logicalSwitchPort, columns["up"] != nil { touched.insert(change.uuid) }
+                let before = rows[change.uuid]?.subject
+                var changes = SmallMap<String, NBColumnChange>(minimumCapacity: columns.count)
+                for (column, difference) in columns {
+                    let meaning = self.change(of: change.uuid, column, difference: NorthboundConversion.value(difference))
+                    changes.append(new: column, meaning)
+                    guard table.referenceColumns.contains(column) else {
+                        if column != "up", let before { subjects.insert(before) }
+                        continue
+                    }
+                    guard case .elements(let added, let removed) = meaning else { continue }
+                    for case .uuid(let row) in added { placed.append((change.uuid, row)) }
+                    // Taken out of its place: the row's own subject puts it back.
+                    for case .uuid(let row) in removed { if let subject = rows[row]?.subject { subjects.insert(subject) } }
+                }
+                modify(change.uuid, changes)
+            case .modified: break  // From a client that keeps a copy; this one keeps none.
             case .deleted:
                 if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
                 // Members of a group that is gone belong to other subjects.

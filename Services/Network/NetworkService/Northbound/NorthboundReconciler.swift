@@ -58,11 +58,12 @@ package struct NorthboundReconciler: Sendable {
         let (wakes, signal) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
         self.wakes = wakes
         self.signal = signal
-        northbound = OVSDBClient(
-            OVSDBConfiguration(
-                endpoints: configuration.northbound, database: "OVN_Northbound",
-                monitors: NorthboundConversion.monitors, lock: NorthboundReconciler.lock), ambient: ambient, logger: log
-        ) { signal.yield() }
+        var northbound = OVSDBConfiguration(
+            endpoints: configuration.northbound, database: "OVN_Northbound", monitors: NorthboundConversion.monitors,
+            lock: NorthboundReconciler.lock)
+        // The worker's model is the only one.
+        northbound.keepsCopy = false
+        self.northbound = OVSDBClient(northbound, ambient: ambient, logger: log) { signal.yield() }
         southbound = OVSDBClient(
             OVSDBConfiguration(
                 endpoints: configuration.southbound, database: "OVN_Southbound", monitors: SouthboundFleet.monitors),

@@ -11,8 +11,6 @@ final class NorthboundWorker {
     private let ledger: NorthboundLedger
     private var compiler: Compiler
     private var model = NBModel()
-    /// Whether `model` shows the database as this session knows it.
-    private var isLoaded = false
     private var pending: Set<NBSubject> = []
     /// What a full comparison has not come to yet, in order.
     private var audited: ArraySlice<NBSubject> = []
@@ -65,7 +63,8 @@ final class NorthboundWorker {
 
     private func reconcile() async throws {
         guard await client.holdsLock else {
-            isLoaded = false
+            // What the one who has the lock does is followed here all the same.
+            _ = model.apply(await takeNews().changes)
             auditedAt = nil
             reconciler.audits.isMine = false
             return
@@ -98,21 +97,7 @@ final class NorthboundWorker {
     ///   - own: the subjects that this process' transaction has just changed; they are looked at otherwise.
     ///   - down: ports that are down in the database.
     private func look(own: Set<NBSubject> = [], down: Set<UUID128> = []) async throws {
-        let news = await client.takeChanges()
-        if news.reset { isLoaded = false }
-        if !isLoaded {
-            model = NBModel()
-            auditedAt = nil
-            if !news.reset {
-                for table in NBTable.allCases {
-                    let rows = await client.rows(table.rawValue)
-                    for (uuid, row) in rows {
-                        model.insert(table, uuid, row.mapValues { NorthboundConversion.value($0) })
-                    }
-                }
-            }
-            isLoaded = true
-        }
+        let news = await takeNews()
         let seen = model.apply(news.changes)
         for row in seen.ports {
             if let port = model.port(row), !port.isUp, down.contains(port.id) { continue }
@@ -122,9 +107,21 @@ final class NorthboundWorker {
         // All is compared anyway, then.
         guard !news.reset else { return }
         // What somebody else changed is compared at once.
-        let foreign = Set(seen.subjects.compactMap { NBSubject($0) }).subtracting(own)
+        let foreign = seen.subjects.subtracting(own)
         pending.formUnion(foreign)
         suspects.formUnion(foreign)
+    }
+
+    /// What has changed in the database; everything, for an empty model, when a session has begun.
+    private func takeNews() async -> OVSDBChanges {
+        let news = await client.takeChanges()
+        if news.reset {
+            model = NBModel()
+            auditedAt = nil
+            // One that is under way has compared with what was before.
+            isAuditing = false
+        }
+        return news
     }
 
     private func lookForGateways() async throws {
@@ -144,7 +141,7 @@ final class NorthboundWorker {
     /// Puts everything on the list: what should be there, and what is there.
     private func beginAudit() async throws {
         var all = Set(try await database.snapshot { try NorthboundReader.all($0) })
-        all.formUnion(model.subjects.compactMap { NBSubject($0) })
+        all.formUnion(model.subjects)
         // What OVN refused before is no news.
         suspects.formUnion(all.subtracting(postponed))
         audited = all.union(postponed).sorted()[...]
@@ -295,8 +292,9 @@ final class NorthboundWorker {
     }
 
     private static func transact(_ operations: [NBOperation], _ client: OVSDBClient) async throws {
-        let wire = try operations.gathered.map { try NorthboundConversion.operation($0) }
-        try await client.transact([.assertLock(NorthboundReconciler.lock)] + wire)
+        var transaction = OVSDBTransaction([OVSDBOperation.assertLock(NorthboundReconciler.lock)]) { $0.write(to: &$1) }
+        try transaction.append(operations.gathered) { try NorthboundConversion.write($0, to: &$1) }
+        try await client.transact(transaction)
     }
 
     /// - Parameter other: started meanwhile; its news may have come too.
@@ -373,7 +371,7 @@ final class NorthboundWorker {
     /// What somebody else changed in the same moment came with the own news: what was made is compared once more.
     private func verify(_ plan: Plan) {
         var transaction = NBTransaction(model: model)
-        for (subject, desired) in plan.changed where !plan.incomplete.contains(subject) {
+        for (subject, desired) in plan.changed where !plan.incomplete.contains(subject) && !model.shows(subject, desired) {
             let before = transaction.operations.count
             transaction.add(subject, desired)
             guard transaction.operations.count > before else { continue }
