@@ -6,7 +6,7 @@ import Logging
 import OVSDB
 
 /// OVN's northbound database, as the rows about ports need it.
-private enum Northbound {
+enum Northbound {
     static func client(_ endpoint: String, monitors: [OVSDBMonitor], onChange: @escaping @Sendable () -> Void = {}) throws -> OVSDBClient {
         OVSDBClient(
             OVSDBConfiguration(endpoints: try OVSDBEndpoint.list(endpoint), database: "OVN_Northbound", monitors: monitors),

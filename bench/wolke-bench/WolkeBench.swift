@@ -7,6 +7,6 @@ struct WolkeBench: AsyncParsableCommand {
         commandName: "wolke-bench", abstract: "Peers that Wolke is measured against.",
         subcommands: [
             BareServer.self, RowFetcher.self, Hashing.self, SchedulerRate.self, ClaimRate.self, StepRate.self, RoundTrips.self,
-            PortWatch.self, PortBatches.self, MigrateCommand.self,
+            PortWatch.self, PortCreates.self, PortBatches.self, MigrateCommand.self,
         ])
 }
