@@ -208,4 +208,58 @@ import WebAPI
             #expect(used.0 + used.1 == 20)
         }
     }
+
+    /// Few hardware addresses to choose from, and all else as random as ever.
+    private struct FewMACs: RandomSource {
+        func next() -> UInt64 { SystemRandom().next() & ~0xff_ffc0 }
+    }
+
+    @Test func hardwareAddressesOfTheServicesChoiceAreFound() async throws {
+        try await TestDatabase.with(connectionsMax: 8) { test in
+            let cloud = try NetworkHarness(test.database, ambient: Ambient(random: FewMACs()))
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network, "10.0.0.0/24")
+            let ask = Self.bulk(Array(repeating: ["network_id": .string(network)], count: 5))
+            let answers = try await withThrowingTaskGroup(of: NetworkHarness.Answer.self) { group in
+                for _ in 0..<8 { group.addTask { try await cloud.call("POST", "/ports", ask) } }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            for answer in answers { #expect(answer.status == 201, "\(answer.json)") }
+            let macs = answers.flatMap { ($0.json["ports"]?.arrayValue ?? []).map { $0.text("mac_address") } }
+            #expect(macs.count == 40)
+            #expect(Set(macs).count == 40)
+            #expect(try await cloud.used("port") == 40)
+            let noted = try await cloud.database.read { try $0.query("SELECT count(*) AS count FROM ports")[0].int("count") }
+            #expect(noted == 41)
+        }
+    }
+
+    /// What each of the writers names, one of them gets; who leaves the choice is never refused.
+    @Test func oneOfManyGetsWhatIsNamed() async throws {
+        try await NetworkHarness.with { cloud in
+            let network = try await cloud.network("shared", as: "admin", ["shared": true])
+            // 12 addresses, one for metadata.
+            let pools: JSONValue = [["start": "10.0.0.10", "end": "10.0.0.21"]]
+            _ = try await cloud.subnet(network, "10.0.0.0/24", as: "admin", ["allocation_pools": pools])
+            let free: JSONValue = ["network_id": .string(network)]
+            let mac: JSONValue = ["network_id": .string(network), "mac_address": "fa:16:3e:00:00:01", "fixed_ips": []]
+            let address: JSONValue = ["network_id": .string(network), "fixed_ips": [["ip_address": "10.0.0.15"]]]
+            let asks: [(kind: String, ask: JSONValue)] = (0..<5).flatMap { _ in
+                [("mac", Self.bulk([mac])), ("address", Self.bulk([address])), ("free", Self.bulk([free, free]))]
+            }
+            let answers = try await withThrowingTaskGroup(of: (String, NetworkHarness.Answer).self) { group in
+                for (kind, ask) in asks { group.addTask { (kind, try await cloud.call("POST", "/ports", as: "admin", ask)) } }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            let refused = answers.filter { $0.1.status != 201 }
+            for (kind, type) in [("mac", "MacAddressInUse"), ("address", "IpAddressAlreadyAllocated")] {
+                let faults = refused.filter { $0.0 == kind }.map(\.1)
+                #expect(faults.allSatisfy { $0.status == 409 && $0.type == type })
+                #expect(faults.count == 4 || kind == "address" && faults.count == 5)
+            }
+            #expect(!refused.contains { $0.0 == "free" })
+            let taken = answers.filter { $0.0 != "mac" && $0.1.status == 201 }.flatMap { Self.addresses($0.1) }
+            #expect(taken.count == Set(taken).count)
+        }
+    }
 }

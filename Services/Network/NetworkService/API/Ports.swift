@@ -114,13 +114,15 @@ extension NetworkAPI {
             }
             return draft
         }
-        return try await context.write(database) { connection in
-            try createPorts(connection, drafts)
+        @Sendable func create(_ connection: Connection, trusting: Bool) throws -> Change {
+            try createPorts(connection, drafts, trusting: trusting)
             let created = try Collection.ports.created(connection, context, drafts.map(\.id), isBulk: isBulk)
             // Last, because the project's ledger stays locked from here to the end of the transaction.
             try reserve(connection, drafts)
             return created
         }
+        do { return try await context.write(database) { try create($0, trusting: true) } } catch let error as DatabaseError
+        where error.isTakenMAC { return try await context.write(database) { try create($0, trusting: false) } }
     }
 
     /// Whether a tenant sees the network only because it is external: addresses of it go through routers.

@@ -116,7 +116,9 @@ extension NetworkAPI {
         var open = rows.filter { $0.mac != nil } + rows.filter { $0.mac == nil }
         for _ in 0..<16 where !open.isEmpty {
             let macs = open.map { $0.mac ?? AddressPlanner.newMAC(ambient.random) }
-            let inserted = try insertPorts(connection, open, macs)
+            let inserted = Set(
+                try insert(connection, open, macs, "ON CONFLICT (network_id, mac_address) DO NOTHING RETURNING id")
+                    .map { try $0.uuid("id") })
             for (row, mac) in zip(open, macs) where inserted.contains(row.id) { result[row.id] = mac }
             open.removeAll { inserted.contains($0.id) }
             if let row = open.first, let mac = row.mac { throw NetworkFault.macInUse(mac, network: row.network) }
@@ -126,10 +128,22 @@ extension NetworkAPI {
             .unavailable, "Unable to generate a unique mac on network \(row.network).", type: "MacAddressGenerationFailure")
     }
 
-    /// One statement; returns the ports whose hardware address was free.
-    private func insertPorts(_ connection: Connection, _ rows: [PortRow], _ macs: [MACAddress]) throws -> Set<UUID128> {
+    /// The same for rows without hardware addresses of their own, trusting that what is chosen is free: among thousands
+    /// of ports it is, and `ON CONFLICT` has PostgreSQL insert each row in two steps, with a record in its log for both.
+    ///
+    /// - Throws: `DatabaseError.isTakenMAC` where it was not; the transaction is lost then, in its first writing statement.
+    private func insertTrusting(_ connection: Connection, _ rows: [PortRow]) throws -> [UUID128: MACAddress] {
+        let macs = rows.map { _ in AddressPlanner.newMAC(ambient.random) }
+        _ = try insert(connection, rows, macs, "")
+        return Dictionary(uniqueKeysWithValues: zip(rows.map(\.id), macs))
+    }
+
+    /// One statement, which ends with `conflicts`.
+    private func insert(
+        _ connection: Connection, _ rows: [PortRow], _ macs: [MACAddress], _ conflicts: SQL
+    ) throws -> Rows {
         do {
-            let inserted = try connection.query(
+            return try connection.query(
                 """
                 INSERT INTO ports (id, network_id, project_id, name, description, status, admin_state_up, mac_address,
                     device_id, device_owner, host_id, binding_profile, port_security_enabled, allowed_address_pairs,
@@ -146,9 +160,8 @@ extension NetworkAPI {
                     \(rows.map(\.dhcpOptions))::jsonb[], \(rows.map { $0.tags.sqlText ?? "{}" })::text[])
                     AS r (id, network, project, name, description, status, up, mac, device, owner, host, profile, secured,
                         pairs, dhcp_opts, tags)
-                ON CONFLICT (network_id, mac_address) DO NOTHING RETURNING id
+                \(conflicts)
                 """)
-            return Set(try inserted.map { try $0.uuid("id") })
         } catch let error as DatabaseError where error.isForeignKeyViolation {
             throw Collection.networks.notFound(rows.first.map { "\($0.network)" } ?? "")
         }
@@ -156,13 +169,17 @@ extension NetworkAPI {
 
     /// Creates all of the ports or none; how many statements that takes does not depend on how many ports there are.
     /// Their quotas are the caller's to take.
-    func createPorts(_ connection: Connection, _ drafts: [PortDraft]) throws {
+    ///
+    /// - Parameter trusting: whether hardware addresses of the service's choice are taken to be free.
+    /// - Throws: `DatabaseError.isTakenMAC` where one was not: to be repeated in a new transaction, without trusting.
+    func createPorts(_ connection: Connection, _ drafts: [PortDraft], trusting: Bool) throws {
         let isSecured = try lockNetworks(connection, drafts)
         let rows = try drafts.map { draft in
             guard let preset = isSecured[draft.network] else { throw Collection.networks.notFound("\(draft.network)") }
             return try NetworkAPI.row(draft, isSecured: draft.change.body.bool("port_security_enabled") ?? preset)
         }
-        let macs = try insertPorts(connection, rows)
+        let chooses = rows.allSatisfy { $0.mac == nil }
+        let macs = try trusting && chooses ? insertTrusting(connection, rows) : insertPorts(connection, rows)
         try allocator(connection).allocate(
             drafts.compactMap { draft in
                 macs[draft.id].map {
@@ -170,7 +187,7 @@ extension NetworkAPI {
                         port: draft.id, network: draft.network, mac: $0, wishes: draft.change.wishes)
                 }
             })
-        try joinGroups(connection, try groups(connection, drafts, rows))
+        try joinGroups(connection, try groups(connection, drafts, rows), "")
     }
 
     /// Takes the ports from their projects' quotas.
@@ -247,8 +264,9 @@ extension NetworkAPI {
         let any: Bool
     }
 
+    /// - Parameter conflicts: the end of the statement; empty for new ports, which are in no group yet.
     /// - Throws: 404 for a group that is not there, or not the project's.
-    private func joinGroups(_ connection: Connection, _ wishes: [GroupWish]) throws {
+    private func joinGroups(_ connection: Connection, _ wishes: [GroupWish], _ conflicts: SQL) throws {
         guard !wishes.isEmpty else { return }
         struct Key: Hashable {
             let group: UUID128
@@ -273,7 +291,7 @@ extension NetworkAPI {
         try connection.execute(
             """
             INSERT INTO port_security_groups (port_id, security_group_id)
-            SELECT * FROM unnest(\(wishes.map(\.port))::uuid[], \(wishes.map(\.group))::uuid[]) ON CONFLICT DO NOTHING
+            SELECT * FROM unnest(\(wishes.map(\.port))::uuid[], \(wishes.map(\.group))::uuid[]) \(conflicts)
             """)
     }
 
@@ -344,7 +362,8 @@ extension NetworkAPI {
         if let groups = change.groups {
             try joinGroups(
                 connection,
-                groups.map { GroupWish(port: id, group: $0, project: port.value.projectID, any: change.anyGroup) })
+                groups.map { GroupWish(port: id, group: $0, project: port.value.projectID, any: change.anyGroup) },
+                "ON CONFLICT DO NOTHING")
             try connection.execute(
                 "DELETE FROM port_security_groups WHERE port_id = \(id) AND NOT security_group_id = ANY(\(groups)::uuid[])")
         }
@@ -397,4 +416,9 @@ extension NetworkAPI {
         guard let row = rows.first, try row.string("device_owner") != DeviceOwner.metadata else { return }
         try release(connection, row.string("project_id"), "port")
     }
+}
+
+extension DatabaseError {
+    /// Whether another port of the network has the hardware address.
+    var isTakenMAC: Bool { isUniqueViolation && constraint == "ports_network_id_mac_address_key" }
 }
