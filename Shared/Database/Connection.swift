@@ -26,13 +26,10 @@ package final class Connection {
         try beforeStatement?()
         let text = sql.text
         let name = try prepare(text)
-        let binds = sql.binds
-        // libpq would read a text up to its first NUL; PostgreSQL has no such character anyway.
-        guard !binds.contains(where: { $0?.utf8.contains(0) == true }) else { throw DatabaseError.unstorable }
-        let pointers = binds.map { value -> UnsafeMutablePointer<CChar>? in value.flatMap { strdup($0) } }
-        defer { for pointer in pointers { free(pointer) } }
-        let values = pointers.map { UnsafePointer<CChar>($0) }
-        let result = PQexecPrepared(try open(), name, Int32(binds.count), values, nil, nil, 0)
+        let values = try Values(sql.binds)
+        defer { values.free() }
+        let result = PQexecPrepared(
+            try open(), name, Int32(values.pointers.count), values.pointers, values.lengths, values.formats, 0)
         return try check(result, statement: text)
     }
 
@@ -174,6 +171,39 @@ package final class Connection {
                     channel: String(cString: next.pointee.relname), payload: String(cString: next.pointee.extra)))
         }
         return notifications
+    }
+}
+
+/// Bind values as libpq takes them.
+private struct Values {
+    private(set) var pointers: [UnsafePointer<CChar>?] = []
+    /// Of those that are bytes; libpq looks for the end of a text itself.
+    private(set) var lengths: [Int32] = []
+    private(set) var formats: [Int32] = []
+
+    init(_ binds: [SQLBind]) throws {
+        // libpq would read a text up to its first NUL; PostgreSQL has no such character anyway.
+        for case .text(let text?) in binds where text.utf8.contains(0) { throw DatabaseError.unstorable }
+        for bind in binds {
+            switch bind {
+            case .text(let text):
+                pointers.append(text.flatMap { strdup($0) }.map { UnsafePointer($0) })
+                lengths.append(0)
+                formats.append(0)
+            case .uuids(let bytes):
+                pointers.append(Values.copy(bytes))
+                lengths.append(Int32(bytes.count))
+                formats.append(1)
+            }
+        }
+    }
+
+    func free() { for pointer in pointers { Glibc.free(UnsafeMutableRawPointer(mutating: pointer)) } }
+
+    private static func copy(_ bytes: [UInt8]) -> UnsafePointer<CChar>? {
+        guard let copy = malloc(bytes.count) else { return nil }
+        bytes.withUnsafeBytes { source in if let start = source.baseAddress { memcpy(copy, start, source.count) } }
+        return UnsafePointer(copy.assumingMemoryBound(to: CChar.self))
     }
 }
 

@@ -8,7 +8,7 @@ import Kernel
 package struct SQL: ExpressibleByStringInterpolation, Sendable {
     fileprivate enum Part: Sendable {
         case text(String)
-        case bind(String?)
+        case bind(SQLBind)
     }
 
     fileprivate var parts: [Part] = []
@@ -30,9 +30,9 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
         }
 
         /// A bind value.
-        package mutating func appendInterpolation(_ value: some SQLBindable) { parts.append(.bind(value.sqlText)) }
+        package mutating func appendInterpolation(_ value: some SQLBindable) { parts.append(.bind(value.sqlBind)) }
         /// A bind value; nil is NULL.
-        package mutating func appendInterpolation(_ value: (some SQLBindable)?) { parts.append(.bind(value?.sqlText)) }
+        package mutating func appendInterpolation(_ value: (some SQLBindable)?) { parts.append(.bind(value?.sqlBind ?? .text(nil))) }
         /// A fragment with its own binds.
         package mutating func appendInterpolation(_ fragment: SQL) { parts.append(contentsOf: fragment.parts) }
         /// Trusted text, as it is: never what a client sent.
@@ -63,15 +63,45 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
         for part in parts {
             switch part {
             case .text(let literal): text += literal
-            case .bind:
+            case .bind(let value):
                 number += 1
                 text += "$\(number)"
+                // Bytes mean something in one type only, so that is said here and not left to the context.
+                if case .uuids = value { text += "::uuid[]" }
             }
         }
         return text
     }
 
-    package var binds: [String?] {
-        parts.compactMap { part -> String?? in if case .bind(let value) = part { .some(value) } else { nil } }
+    /// The values of the placeholders, in their order.
+    package var binds: [SQLBind] {
+        parts.compactMap { part in if case .bind(let value) = part { value } else { nil } }
+    }
+}
+
+/// A bind value as it is sent.
+package enum SQLBind: Sendable, Hashable {
+    /// Text of whatever type the context says; nil is NULL.
+    case text(String?)
+    /// PostgreSQL's binary form of a `uuid[]`: a third of its text, and copied where text is parsed.
+    case uuids([UInt8])
+
+    package init(uuids: [UUID128]) {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(20 + 20 * uuids.count)
+        func append(_ number: some FixedWidthInteger) { withUnsafeBytes(of: number.bigEndian) { bytes.append(contentsOf: $0) } }
+        append(Int32(uuids.isEmpty ? 0 : 1))  // dimensions
+        append(Int32(0))  // no NULL among them
+        append(Int32(2950))  // the type of an element, uuid
+        if !uuids.isEmpty {
+            append(Int32(uuids.count))
+            append(Int32(1))  // the index of the first
+        }
+        for uuid in uuids {
+            append(Int32(16))
+            append(uuid.high)
+            append(uuid.low)
+        }
+        self = .uuids(bytes)
     }
 }

@@ -6,15 +6,24 @@ import Kernel
 package protocol SQLBindable {
     var sqlText: String? { get }
 
+    /// The value as it is sent; its text, for most types.
+    var sqlBind: SQLBind { get }
+
     /// Writes the value as an array's element; the same as with `sqlText`, for types that need no text of their own.
     func write(to literal: inout ArrayLiteral)
 
     /// PostgreSQL's array literal of these. A requirement, for each type to have its own loop: a generic one asks for
     /// every element anew how it is copied and written.
     static func arrayLiteral(_ elements: [Self]) -> String
+
+    /// An array of these as it is sent; its literal, for most types.
+    static func arrayBind(_ elements: [Self]) -> SQLBind
 }
 
 extension SQLBindable {
+    package var sqlBind: SQLBind { .text(sqlText) }
+    package static func arrayBind(_ elements: [Self]) -> SQLBind { .text(arrayLiteral(elements)) }
+
     package func write(to literal: inout ArrayLiteral) { literal.append(sqlText) }
 
     package static func arrayLiteral(_ elements: [Self]) -> String {
@@ -32,6 +41,7 @@ extension Bool: SQLBindable { package var sqlText: String? { self ? "t" : "f" } 
 extension UUID128: SQLBindable {
     package var sqlText: String? { description }
     package func write(to literal: inout ArrayLiteral) { literal.append(self) }
+    package static func arrayBind(_ elements: [UUID128]) -> SQLBind { SQLBind(uuids: elements) }
 }
 extension ID: SQLBindable { package var sqlText: String? { text } }
 extension Timestamp: SQLBindable { package var sqlText: String? { postgresql } }
@@ -41,8 +51,9 @@ extension IPAddress: SQLBindable { package var sqlText: String? { description } 
 extension Duration: SQLBindable { package var sqlText: String? { "\(microseconds) microseconds" } }
 
 extension Array: SQLBindable where Element: SQLBindable {
-    /// PostgreSQL's array literal; cast it where the type is not evident: `\(ids)::uuid[]`.
+    /// PostgreSQL's array literal; cast it where the type is not evident: `\(names)::text[]`.
     package var sqlText: String? { Element.arrayLiteral(self) }
+    package var sqlBind: SQLBind { Element.arrayBind(self) }
 }
 
 /// PostgreSQL's text of an array, as it is written: often hundreds of elements, so without a text for each.

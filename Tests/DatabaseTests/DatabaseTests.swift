@@ -36,12 +36,15 @@ import Testing
                 let row = try connection.query(
                     """
                     SELECT to_json(\(texts)::text[]) AS texts, to_json(\(uuids)::uuid[]) AS uuids, to_json(\([1, -2, Int.max])::bigint[]) AS ints,
-                      to_json(\([true, false])::bool[]) AS bools, \([String]())::text[] = '{}' AS nothing, to_json(\([["a,b", "\""], ["{", "\\"]])::text[]) AS deep,
+                      \([UUID128]()) = '{}' AS none, to_json(\(uuids)::text[]) AS words, \(uuids[1]) = ANY(\(uuids)) AS found,
+                      \([UUID128]?.none)::uuid[] IS NULL AS unknown, to_json(\([true, false])::bool[]) AS bools, \([String]())::text[] = '{}' AS nothing, to_json(\([["a,b", "\""], ["{", "\\"]])::text[]) AS deep,
                       (\([Perhaps(nil), Perhaps("NULL")])::text[])[1] IS NULL AS null, (\([Perhaps(nil), Perhaps("NULL")])::text[])[2] AS word
                     """
                 )[0]
                 #expect(try row.strings("texts") == texts)
                 #expect(try row.strings("uuids") == uuids.map(\.description))
+                #expect(try row.strings("words") == uuids.map(\.description))
+                for name in ["none", "found", "unknown"] { #expect(try row.bool(name), "\(name)") }
                 #expect(try row.json("ints") == [1, -2, JSONValue(Int.max)])
                 #expect(try row.json("bools") == [true, false])
                 #expect(try row.bool("nothing"))
@@ -154,6 +157,20 @@ import Testing
         let uuid = UUID128(high: 0x0123_4567_89ab_cdef, low: 0xfedc_ba98_7654_3210)
         #expect([uuid, uuid].sqlText == "{\"\(uuid)\",\"\(uuid)\"}")
         #expect([IPAddress("10.0.0.1"), IPAddress("::1")].compactMap(\.self).sqlText == #"{"10.0.0.1","::1"}"#)
+    }
+
+    @Test func uuidsAreSentAsBytes() {
+        let uuid = UUID128(high: 0x0123_4567_89ab_cdef, low: 0xfedc_ba98_7654_3210)
+        let array: [UInt8] = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x0b, 0x86, 0, 0, 0, 1, 0, 0, 0, 1]
+        let element: [UInt8] = [
+            0, 0, 0, 16, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10,
+        ]
+        #expect([uuid].sqlBind == .uuids(array + element))
+        #expect([UUID128]().sqlBind == .uuids([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0b, 0x86]))
+        #expect([[uuid]].sqlBind == .text([[uuid]].sqlText))
+        let statement: SQL = "SELECT \(1), \([uuid]), \([UUID128]?.none), \(["a"])"
+        #expect(statement.text == "SELECT $1, $2::uuid[], $3, $4")
+        #expect(statement.binds == [.text("1"), .uuids(array + element), .text(nil), .text(#"{"a"}"#)])
     }
 }
 
