@@ -96,7 +96,11 @@ struct NorthboundReader {
             state.groups[id] = SecurityGroup(id: id, name: try row.string("name"), stateful: try row.bool("stateful"))
         }
         for row in try connection.query(
-            "SELECT * FROM security_group_rules WHERE security_group_id = ANY(\(ids)::uuid[]) ORDER BY id")
+            """
+            SELECT id, security_group_id, direction, ethertype, protocol, port_range_min, port_range_max, remote_ip_prefix,
+                remote_group_id
+            FROM security_group_rules WHERE security_group_id = ANY(\(ids)::uuid[]) ORDER BY id
+            """)
         {
             let prefix = try row.optionalString("remote_ip_prefix").flatMap { IPNetwork($0) }
             state.groups[try row.uuid("security_group_id")]?.rules.append(
@@ -111,11 +115,18 @@ struct NorthboundReader {
 
     private mutating func ports(_ ids: [UUID128]) throws {
         guard !ids.isEmpty else { return }
-        for row in try connection.query("SELECT * FROM ports WHERE id = ANY(\(ids)::uuid[])") {
+        for row in try connection.query(
+            """
+            SELECT id, mac_address, status, network_id, project_id, name, admin_state_up, device_id, device_owner,
+                nullif(allowed_address_pairs, '[]') AS pairs, port_security_enabled, nullif(extra_dhcp_opts, '[]') AS dhcp_opts
+            FROM ports WHERE id = ANY(\(ids)::uuid[])
+            """)
+        {
             let id = try row.uuid("id")
             guard let mac = MACAddress(try row.string("mac_address")) else { continue }
             if try row.string("status") == "DOWN" { state.down.insert(id) }
-            let pairs = try row.json("allowed_address_pairs").arrayValue ?? []
+            // Hardly a port has any, and nothing is parsed for the others.
+            let pairs = try row.optionalJSON("pairs")?.arrayValue ?? []
             state.ports[id] = Port(
                 id: id, networkID: try row.uuid("network_id"), projectID: try row.string("project_id"),
                 name: try row.string("name"), mac: mac, adminStateUp: try row.bool("admin_state_up"),
@@ -125,7 +136,7 @@ struct NorthboundReader {
                         mac: pair["mac_address"]?.stringValue.flatMap { MACAddress($0) },
                         ip: pair["ip_address"]?.stringValue ?? "")
                 }, portSecurityEnabled: try row.bool("port_security_enabled"),
-                dhcpOptions: DHCPOptions.read(try row.json("extra_dhcp_opts")))
+                dhcpOptions: try row.optionalJSON("dhcp_opts").map { DHCPOptions.read($0) } ?? [])
         }
         for row in try fixedIPs(ids) {
             guard let address = IPAddress(try row.string("ip_address")) else { continue }
@@ -204,7 +215,7 @@ struct NorthboundReader {
 
     private mutating func subnets(_ ids: [UUID128]) throws {
         guard !ids.isEmpty else { return }
-        for row in try connection.query("SELECT * FROM subnets WHERE id = ANY(\(ids)::uuid[])") {
+        for row in try connection.query("SELECT \(raw: SubnetRow.columns) FROM subnets WHERE id = ANY(\(ids)::uuid[])") {
             let subnet = try SubnetRow.subnet(row)
             state.subnets[subnet.id] = subnet
         }
@@ -212,7 +223,13 @@ struct NorthboundReader {
 
     private mutating func networks(_ ids: [UUID128]) throws {
         guard !ids.isEmpty else { return }
-        for row in try connection.query("SELECT * FROM networks WHERE id = ANY(\(ids)::uuid[])") {
+        for row in try connection.query(
+            """
+            SELECT id, project_id, name, admin_state_up, shared, external, mtu, port_security_enabled, provider_type,
+                physical_network, segmentation_id
+            FROM networks WHERE id = ANY(\(ids)::uuid[])
+            """)
+        {
             let id = try row.uuid("id")
             state.networks[id] = Network(
                 id: id, projectID: try row.string("project_id"), name: try row.string("name"),

@@ -50,7 +50,10 @@ struct AddressAllocator {
 
     private func subnets(of networks: [UUID128], lock: SQL) throws -> [Subnet] {
         try connection.query(
-            "SELECT * FROM subnets WHERE network_id = ANY(\(networks)::uuid[]) ORDER BY created_at, id \(lock)"
+            """
+            SELECT \(raw: SubnetRow.columns) FROM subnets WHERE network_id = ANY(\(networks)::uuid[])
+            ORDER BY created_at, id \(lock)
+            """
         ).map { try SubnetRow.subnet($0) }
     }
 

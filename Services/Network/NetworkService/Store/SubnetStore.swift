@@ -239,6 +239,12 @@ extension NetworkAPI {
 
 /// Rows of `subnets` as values.
 enum SubnetRow {
+    /// What `subnet` reads.
+    static let columns = """
+        id, network_id, cidr, gateway_ip, enable_dhcp, allocation_pools, dns_nameservers, host_routes, ipv6_address_mode,
+            ipv6_ra_mode
+        """
+
     static func subnet(_ row: Row) throws -> Subnet {
         guard let cidr = IPNetwork(try row.string("cidr")) else {
             throw ResourceError.internalError("subnet \(try row.string("id")) has a malformed cidr")
