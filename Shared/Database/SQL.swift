@@ -35,6 +35,11 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
         package mutating func appendInterpolation(_ value: (some SQLBindable)?) { parts.append(.bind(value?.sqlBind ?? .text(nil))) }
         /// A fragment with its own binds.
         package mutating func appendInterpolation(_ fragment: SQL) { parts.append(contentsOf: fragment.parts) }
+        /// `= ANY` of these; `=` where there is only one. PostgreSQL keeps no plan for an array, which it takes to have ten
+        /// elements, where it finds a cheaper one for what the array really holds: it would plan that anew each time.
+        package mutating func appendInterpolation(anyOf ids: [UUID128]) {
+            if ids.count == 1 { appendInterpolation("= \(ids[0])" as SQL) } else { appendInterpolation("= ANY(\(ids)::uuid[])" as SQL) }
+        }
         /// Trusted text, as it is: never what a client sent.
         package mutating func appendInterpolation(raw text: String) { parts.append(.text(text)) }
     }

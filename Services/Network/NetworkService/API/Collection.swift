@@ -86,7 +86,7 @@ struct Collection: Sendable {
         let rows = try connection.query(
             """
             SELECT t.id, t.project_id, t.generation\(raw: extra) FROM \(raw: table.source)
-            WHERE t.id = ANY(\(ids)::uuid[]) AND \(try visible(context))
+            WHERE t.id \(anyOf: ids) AND \(try visible(context))
             """)
         var result: [UUID128: Subject] = [:]
         for row in rows {
@@ -135,7 +135,7 @@ struct Collection: Sendable {
     func created(_ connection: Connection, _ context: RequestContext, _ ids: [UUID128], isBulk: Bool) throws -> Change {
         if !isBulk, let id = ids.first { return try changed(connection, context, id, status: 201) }
         let fields = table.visible(context)
-        let rows = try table.query(connection, fields, where: "t.id = ANY(\(ids)::uuid[])")
+        let rows = try table.query(connection, fields, where: "t.id \(anyOf: ids)")
         let places = Dictionary(
             (0..<rows.count).map { (Table.keyText(rows, row: $0), $0) }, uniquingKeysWith: { first, _ in first })
         var writer = JSONWriter(capacity: 256 + rows.count * 1024)

@@ -91,7 +91,7 @@ struct NorthboundReader {
 
     private mutating func groups(_ ids: [UUID128]) throws {
         guard !ids.isEmpty else { return }
-        for row in try connection.query("SELECT id, name, stateful FROM security_groups WHERE id = ANY(\(ids)::uuid[])") {
+        for row in try connection.query("SELECT id, name, stateful FROM security_groups WHERE id \(anyOf: ids)") {
             let id = try row.uuid("id")
             state.groups[id] = SecurityGroup(id: id, name: try row.string("name"), stateful: try row.bool("stateful"))
         }
@@ -99,7 +99,7 @@ struct NorthboundReader {
             """
             SELECT id, security_group_id, direction, ethertype, protocol, port_range_min, port_range_max, remote_ip_prefix,
                 remote_group_id
-            FROM security_group_rules WHERE security_group_id = ANY(\(ids)::uuid[]) ORDER BY id
+            FROM security_group_rules WHERE security_group_id \(anyOf: ids) ORDER BY id
             """)
         {
             let prefix = try row.optionalString("remote_ip_prefix").flatMap { IPNetwork($0) }
@@ -119,7 +119,7 @@ struct NorthboundReader {
             """
             SELECT id, mac_address, status, network_id, project_id, name, admin_state_up, device_id, device_owner,
                 nullif(allowed_address_pairs, '[]') AS pairs, port_security_enabled, nullif(extra_dhcp_opts, '[]') AS dhcp_opts
-            FROM ports WHERE id = ANY(\(ids)::uuid[])
+            FROM ports WHERE id \(anyOf: ids)
             """)
         {
             let id = try row.uuid("id")
@@ -144,7 +144,7 @@ struct NorthboundReader {
                 FixedIP(subnetID: try row.uuid("subnet_id"), address: address))
         }
         for row in try connection.query(
-            "SELECT port_id, security_group_id FROM port_security_groups WHERE port_id = ANY(\(ids)::uuid[])")
+            "SELECT port_id, security_group_id FROM port_security_groups WHERE port_id \(anyOf: ids)")
         {
             state.ports[try row.uuid("port_id")]?.securityGroups.append(try row.uuid("security_group_id"))
         }
@@ -153,7 +153,7 @@ struct NorthboundReader {
     private func fixedIPs(_ ports: [UUID128]) throws -> Rows {
         try connection.query(
             """
-            SELECT port_id, subnet_id, ip_address FROM port_fixed_ips WHERE port_id = ANY(\(ports)::uuid[])
+            SELECT port_id, subnet_id, ip_address FROM port_fixed_ips WHERE port_id \(anyOf: ports)
             ORDER BY port_id, position, ip_address
             """)
     }
@@ -164,7 +164,7 @@ struct NorthboundReader {
         for row in try connection.query(
             """
             SELECT r.*, p.network_id AS gateway_network FROM routers r LEFT JOIN ports p ON p.id = r.gateway_port_id
-            WHERE r.id = ANY(\(ids)::uuid[])
+            WHERE r.id \(anyOf: ids)
             """)
         {
             let id = try row.uuid("id")
@@ -201,7 +201,7 @@ struct NorthboundReader {
         for row in try connection.query(
             """
             SELECT i.*, p.mac_address FROM floating_ips i JOIN ports p ON p.id = i.floating_port_id
-            WHERE i.id = ANY(\(ids)::uuid[])
+            WHERE i.id \(anyOf: ids)
             """)
         {
             let id = try row.uuid("id")
@@ -215,7 +215,7 @@ struct NorthboundReader {
 
     private mutating func subnets(_ ids: [UUID128]) throws {
         guard !ids.isEmpty else { return }
-        for row in try connection.query("SELECT \(raw: SubnetRow.columns) FROM subnets WHERE id = ANY(\(ids)::uuid[])") {
+        for row in try connection.query("SELECT \(raw: SubnetRow.columns) FROM subnets WHERE id \(anyOf: ids)") {
             let subnet = try SubnetRow.subnet(row)
             state.subnets[subnet.id] = subnet
         }
@@ -227,7 +227,7 @@ struct NorthboundReader {
             """
             SELECT id, project_id, name, admin_state_up, shared, external, mtu, port_security_enabled, provider_type,
                 physical_network, segmentation_id
-            FROM networks WHERE id = ANY(\(ids)::uuid[])
+            FROM networks WHERE id \(anyOf: ids)
             """)
         {
             let id = try row.uuid("id")
@@ -249,7 +249,7 @@ struct NorthboundReader {
         for row in try connection.query(
             """
             SELECT f.subnet_id, f.ip_address
-            FROM (SELECT id FROM ports WHERE network_id = ANY(\(networks)::uuid[]) AND device_owner = \(DeviceOwner.metadata)
+            FROM (SELECT id FROM ports WHERE network_id \(anyOf: networks) AND device_owner = \(DeviceOwner.metadata)
                 OFFSET 0) p
             JOIN port_fixed_ips f ON f.port_id = p.id
             """)

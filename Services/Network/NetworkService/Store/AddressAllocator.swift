@@ -51,7 +51,7 @@ struct AddressAllocator {
     private func subnets(of networks: [UUID128], lock: SQL) throws -> [Subnet] {
         try connection.query(
             """
-            SELECT \(raw: SubnetRow.columns) FROM subnets WHERE network_id = ANY(\(networks)::uuid[])
+            SELECT \(raw: SubnetRow.columns) FROM subnets WHERE network_id \(anyOf: networks)
             ORDER BY created_at, id \(lock)
             """
         ).map { try SubnetRow.subnet($0) }

@@ -204,7 +204,7 @@ extension NetworkAPI {
         let networks = Array(Set(drafts.map(\.network)))
         let rows = try connection.query(
             """
-            SELECT id, port_security_enabled FROM networks WHERE id = ANY(\(networks)::uuid[]) ORDER BY id FOR SHARE
+            SELECT id, port_security_enabled FROM networks WHERE id \(anyOf: networks) ORDER BY id FOR SHARE
             """)
         return Dictionary(uniqueKeysWithValues: try rows.map { (try $0.uuid("id"), try $0.bool("port_security_enabled")) })
     }
