@@ -26,7 +26,8 @@ package struct NBModel: Sendable {
     package private(set) var rows: [UUID128: Row] = [:]
     private var byKey: [NBKey: SmallSet<UUID128>] = [:]
     private var bySubject: [NBSubject: SmallSet<UUID128>] = [:]
-    private var referrers: [UUID128: SmallSet<Referrer>] = [:]
+    /// Few for each row: a port is in its switch and its groups.
+    private var referrers: [UUID128: [Referrer]] = [:]
 
     package init() {}
 
@@ -46,7 +47,7 @@ package struct NBModel: Sendable {
 
     package func uuids(of subject: NBSubject) -> SmallSet<UUID128> { bySubject[subject] ?? [] }
 
-    package func referrers(of uuid: UUID128) -> SmallSet<Referrer> { referrers[uuid] ?? [] }
+    package func referrers(of uuid: UUID128) -> [Referrer] { referrers[uuid] ?? [] }
 
     // MARK: comparison
 
@@ -86,11 +87,13 @@ package struct NBModel: Sendable {
     /// Whether the row is a member of these port groups and of no other ones of this plane.
     private func groups(_ uuid: UUID128, _ key: NBKey, are wanted: SmallSet<NBMembership>) -> Bool {
         guard key.table == .logicalSwitchPort else { return wanted.allSatisfy { $0.member != key } }
-        let holders = referrers(of: uuid).filter { rows[$0.row]?.table == .portGroup && rows[$0.row]?.key != nil }
-        return holders.count == wanted.count { $0.member == key } && wanted.allSatisfy { membership in
-            guard membership.member == key else { return true }
-            return self.uuid(of: membership.group).map { holders.contains(Referrer(row: $0, column: "ports")) } ?? false
+        var left = wanted.count { $0.member == key }
+        for holder in referrers(of: uuid) {
+            guard let row = rows[holder.row], row.table == .portGroup, let group = row.key else { continue }
+            guard wanted.contains(NBMembership(group: group, member: key)), byKey[group]?.only != nil else { return false }
+            left -= 1
         }
+        return left == 0
     }
 
     // MARK: news
@@ -187,13 +190,17 @@ package struct NBModel: Sendable {
     }
 
     private mutating func mention(_ atoms: SmallSet<NBAtom>, by row: UUID128, _ column: String) {
-        for case .uuid(let uuid) in atoms { referrers[uuid, default: []].insert(Referrer(row: row, column: column)) }
+        for case .uuid(let uuid) in atoms {
+            let place = Referrer(row: row, column: column)
+            if referrers[uuid]?.contains(place) != true { referrers[uuid, default: []].append(place) }
+        }
     }
 
     private mutating func forget(_ atoms: SmallSet<NBAtom>, by row: UUID128, _ column: String) {
         for case .uuid(let uuid) in atoms {
-            referrers[uuid]?.remove(Referrer(row: row, column: column))
-            if referrers[uuid]?.isEmpty == true { referrers[uuid] = nil }
+            guard var places = referrers[uuid] else { continue }
+            places.removeAll { $0.row == row && $0.column == column }
+            referrers[uuid] = places.isEmpty ? nil : places
         }
     }
 }

@@ -92,6 +92,8 @@ package struct NBKey: Hashable, Sendable, CustomStringConvertible {
 
     package func hash(into hasher: inout Hasher) { hasher.combine(digest) }
 
+    package func _rawHashValue(seed: Int) -> Int { UUID128(high: digest, low: digest)._rawHashValue(seed: seed) }
+
     package var description: String { "\(table.rawValue)(\(id))" }
 
     /// `external_ids` entries that mark a row as this plane's.
@@ -229,6 +231,8 @@ package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible 
         case .network(let id), .subnet(let id), .port(let id), .router(let id), .floatingIP(let id), .securityGroup(let id): id
         }
     }
+
+    package func _rawHashValue(seed: Int) -> Int { (id ?? UUID128(high: 0, low: 0))._rawHashValue(seed: seed ^ rank) }
 
     /// By rank; those of one rank in an order of no meaning.
     package static func < (left: NBSubject, right: NBSubject) -> Bool {
