@@ -31,6 +31,7 @@ package enum Schema {
         tokenPlansMigration,
         snapshotProgressMigration,
         northboundBatchesMigration,
+        newPortsMigration,
     ]
 
     /// The number of the newest migration that this build knows.

@@ -262,14 +262,23 @@ extension AddressAllocator {
     /// Writes down the proposed addresses; returns those that were free.
     private func insert(_ proposals: [Proposal], _ demands: [Demand]) throws -> Set<Place> {
         guard let first = proposals.first else { return [] }
+        let ports = proposals.map { demands[$0.index].port }
+        let (subnets, addresses) = (proposals.map(\.fixed.subnetID), proposals.map(\.fixed.address))
         do {
-            let rows = try connection.query(
+            let count = try connection.execute(
                 """
                 INSERT INTO port_fixed_ips (port_id, subnet_id, ip_address, position)
-                SELECT * FROM unnest(\(proposals.map { demands[$0.index].port })::uuid[],
-                    \(proposals.map(\.fixed.subnetID))::uuid[], \(proposals.map(\.fixed.address))::text[],
+                SELECT * FROM unnest(\(ports)::uuid[], \(subnets)::uuid[], \(addresses)::text[],
                     \(proposals.map { demands[$0.index].position })::integer[])
-                ON CONFLICT (subnet_id, ip_address) DO NOTHING RETURNING port_id, subnet_id, ip_address
+                ON CONFLICT (subnet_id, ip_address) DO NOTHING
+                """)
+            // Mostly all were free.
+            if count == proposals.count { return Set(zip(ports, proposals).map { Place(port: $0, fixed: $1.fixed) }) }
+            let rows = try connection.query(
+                """
+                SELECT f.port_id, f.subnet_id, f.ip_address
+                FROM unnest(\(ports)::uuid[], \(subnets)::uuid[], \(addresses)::text[]) AS w (port_id, subnet_id, ip_address)
+                    JOIN port_fixed_ips f USING (port_id, subnet_id, ip_address)
                 """)
             return Set(
                 try rows.compactMap { row in

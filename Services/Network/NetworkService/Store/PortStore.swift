@@ -23,6 +23,15 @@ struct PortRow: Sendable {
     var pairs: [AddressPair] = []
     var dhcpOptions: JSONValue = []
     var tags: [String] = []
+
+    /// Whether only ids and hardware addresses differ.
+    func isLike(_ other: PortRow) -> Bool {
+        network == other.network && project == other.project && name == other.name && description == other.description
+            && status == other.status && adminStateUp == other.adminStateUp && deviceID == other.deviceID
+            && deviceOwner == other.deviceOwner && hostID == other.hostID && profile == other.profile
+            && portSecurity == other.portSecurity && pairs == other.pairs && dhcpOptions == other.dhcpOptions
+            && tags == other.tags
+    }
 }
 
 /// A port as a create request describes it.
@@ -148,23 +157,38 @@ extension NetworkAPI {
                 INSERT INTO ports (id, network_id, project_id, name, description, status, admin_state_up, mac_address,
                     device_id, device_owner, host_id, binding_profile, port_security_enabled, allowed_address_pairs,
                     extra_dhcp_opts, tags, created_at, updated_at)
-                SELECT r.id, r.network, r.project, r.name, r.description, r.status, r.up, r.mac, r.device, r.owner, r.host,
-                    r.profile, r.secured, r.pairs, r.dhcp_opts, r.tags::text[], \(ambient.now)::timestamptz,
-                    \(ambient.now)::timestamptz
-                FROM unnest(\(rows.map(\.id))::uuid[], \(rows.map(\.network))::uuid[], \(rows.map(\.project))::text[],
-                    \(rows.map(\.name))::text[], \(rows.map(\.description))::text[], \(rows.map(\.status))::text[],
-                    \(rows.map(\.adminStateUp))::boolean[], \(macs.map(\.description))::text[],
-                    \(rows.map(\.deviceID))::text[], \(rows.map(\.deviceOwner))::text[], \(rows.map(\.hostID))::text[],
-                    \(rows.map(\.profile))::jsonb[], \(rows.map(\.portSecurity))::boolean[],
-                    \(zip(rows, macs).map { PortChange.json($0.pairs, mac: $1) })::jsonb[],
-                    \(rows.map(\.dhcpOptions))::jsonb[], \(rows.map { $0.tags.sqlText ?? "{}" })::text[])
-                    AS r (id, network, project, name, description, status, up, mac, device, owner, host, profile, secured,
-                        pairs, dhcp_opts, tags)
-                \(conflicts)
+                \(NetworkAPI.values(rows, macs, at: ambient.now)) \(conflicts)
                 """)
         } catch let error as DatabaseError where error.isForeignKeyViolation {
             throw Collection.networks.notFound(rows.first.map { "\($0.network)" } ?? "")
         }
+    }
+
+    /// The rows of an insertion. Ports of one request mostly differ in nothing but their ids and hardware addresses: then
+    /// all else is sent once.
+    private static func values(_ rows: [PortRow], _ macs: [MACAddress], at now: Timestamp) -> SQL {
+        let addresses = macs.map(\.description)
+        if let row = rows.first, row.pairs.isEmpty, rows.allSatisfy({ $0.isLike(row) }) {
+            return """
+                SELECT r.id, \(row.network)::uuid, \(row.project)::text, \(row.name)::text, \(row.description)::text,
+                    \(row.status)::text, \(row.adminStateUp)::boolean, r.mac, \(row.deviceID)::text,
+                    \(row.deviceOwner)::text, \(row.hostID)::text, \(row.profile)::jsonb, \(row.portSecurity)::boolean,
+                    '[]'::jsonb, \(row.dhcpOptions)::jsonb, \(row.tags)::text[], \(now)::timestamptz, \(now)::timestamptz
+                FROM unnest(\(rows.map(\.id))::uuid[], \(addresses)::text[]) AS r (id, mac)
+                """
+        }
+        return """
+            SELECT r.id, r.network, r.project, r.name, r.description, r.status, r.up, r.mac, r.device, r.owner, r.host,
+                r.profile, r.secured, r.pairs, r.dhcp_opts, r.tags::text[], \(now)::timestamptz, \(now)::timestamptz
+            FROM unnest(\(rows.map(\.id))::uuid[], \(rows.map(\.network))::uuid[], \(rows.map(\.project))::text[],
+                \(rows.map(\.name))::text[], \(rows.map(\.description))::text[], \(rows.map(\.status))::text[],
+                \(rows.map(\.adminStateUp))::boolean[], \(addresses)::text[], \(rows.map(\.deviceID))::text[],
+                \(rows.map(\.deviceOwner))::text[], \(rows.map(\.hostID))::text[], \(rows.map(\.profile))::jsonb[],
+                \(rows.map(\.portSecurity))::boolean[], \(zip(rows, macs).map { PortChange.json($0.pairs, mac: $1) })::jsonb[],
+                \(rows.map(\.dhcpOptions))::jsonb[], \(rows.map { $0.tags.sqlText ?? "{}" })::text[])
+                AS r (id, network, project, name, description, status, up, mac, device, owner, host, profile, secured,
+                    pairs, dhcp_opts, tags)
+            """
     }
 
     /// Creates all of the ports or none; how many statements that takes does not depend on how many ports there are.
@@ -199,12 +223,14 @@ extension NetworkAPI {
     }
 
     /// Keeps the networks of `drafts` as they are until the end of the transaction; returns whether ports of them are
-    /// secured when nothing else is said.
+    /// secured when nothing else is said. From here on the transaction writes addresses and groups of new ports only: that
+    /// the ports are new is noted with them, and says it all.
     private func lockNetworks(_ connection: Connection, _ drafts: [PortDraft]) throws -> [UUID128: Bool] {
         let networks = Array(Set(drafts.map(\.network)))
         let rows = try connection.query(
             """
-            SELECT id, port_security_enabled FROM networks WHERE id \(anyOf: networks) ORDER BY id FOR SHARE
+            SELECT id, port_security_enabled, set_config('wolke.new_ports', 'on', true) FROM networks
+            WHERE id \(anyOf: networks) ORDER BY id FOR SHARE
             """)
         return Dictionary(uniqueKeysWithValues: try rows.map { (try $0.uuid("id"), try $0.bool("port_security_enabled")) })
     }
