@@ -54,17 +54,23 @@ class Cloud:
     def processes(self) -> dict[str, list[int]]:
         """Process ids of the Wolke executables that belong to this cloud."""
         found: dict[str, list[int]] = {}
-        for directory in pathlib.Path("/proc").iterdir():
-            if not directory.name.isdigit():
-                continue
-            try:
-                arguments = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
+        for process, arguments in commands():
             name = arguments[0].rsplit("/", 1)[-1]
             if name.startswith("wolke-") and str(self.state / "wolke.yaml") in arguments:
-                found.setdefault(name, []).append(int(directory.name))
+                found.setdefault(name, []).append(process)
         return found
+
+
+def commands():
+    """Id and arguments of each process of the machine."""
+    for directory in pathlib.Path("/proc").iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            arguments = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        yield int(directory.name), arguments
 
 
 def pss_kib(pid: int) -> int:

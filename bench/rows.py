@@ -223,6 +223,7 @@ ALL = {
     "m5b": servers_detail_bare,
     # These leave ports behind, the last servers that were accepted and never built.
     "m23": rows_wires.port_creates,
+    "m23b": rows_wires.port_creates_alone,
     "m24": rows_wires.port_cost,
     "m7": accepted_servers,
 }

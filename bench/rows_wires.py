@@ -5,11 +5,13 @@ import json
 import os
 import queue
 import re
+import signal
 import statistics
 import subprocess
 import threading
 import time
 
+from cloud import commands
 from load import call
 from measure import Row, interleave, ratio_row
 
@@ -99,6 +101,20 @@ class Tenant:
 
 
 def port_creates(cloud, size) -> Row:
+    ratio = port_rates(cloud, size, size.repetitions, settle)
+    row = ratio_row("M23", "port creates committed to OVN NB ÷ raw OVSDB batches", ratio, "0.4", "0.9", "per second")
+    row.details += f"; bulk requests and batches of {Tenant.BULK}"
+    return row
+
+
+def port_creates_alone(cloud, size) -> Row:
+    """What the row above is where ovn-northd, which is on neither side's way, takes no processor from either."""
+    with without_northd(cloud):
+        ratio = port_rates(cloud, size, min(size.repetitions, 3), lambda _: None)
+    return ratio_row("M23b", "the same while ovn-northd is stopped, on both sides", ratio, "–", "–", "per second")
+
+
+def port_rates(cloud, size, repetitions: int, settle):
     tenant, ports = Tenant(cloud), size.many(2000)
     took = tenant.fill(ports)["seconds"]
 
@@ -117,10 +133,22 @@ def port_creates(cloud, size) -> Row:
             "--keep", str(ports), "--batch", str(Tenant.BULK)]
         return json.loads(subprocess.run(program, check=True, capture_output=True, text=True).stdout)["ports_per_second"]
 
-    ratio = interleave(ours, peer, size.repetitions)
-    row = ratio_row("M23", "port creates committed to OVN NB ÷ raw OVSDB batches", ratio, "0.4", "0.9", "per second")
-    row.details += f"; bulk requests and batches of {Tenant.BULK}"
-    return row
+    return interleave(ours, peer, repetitions)
+
+
+@contextlib.contextmanager
+def without_northd(cloud):
+    found = [process for process, arguments in commands() if f"--ovnnb-db={northbound(cloud)}" in arguments]
+    if not found:
+        raise RuntimeError("ovn-northd does not run")
+    for process in found:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in found:
+            os.kill(process, signal.SIGCONT)
+        settle(cloud)
 
 
 def settle(cloud) -> None:
