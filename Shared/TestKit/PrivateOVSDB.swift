@@ -28,6 +28,12 @@ package final class PrivateOVSDB {
 
     private var environment: [String] { ["OVS_RUNDIR=\(directory)", "OVS_LOGDIR=\(directory)", "PATH=/usr/bin:/usr/sbin"] }
 
+    /// Lets what clients say wait in front of the server, until `resume`.
+    package func pause() { if let process { Foundation.kill(process, SIGSTOP) } }
+
+    /// Goes on after `pause`.
+    package func resume() { if let process { Foundation.kill(process, SIGCONT) } }
+
     /// Ends the server without a word to its clients.
     package func kill() {
         guard let process else { return }

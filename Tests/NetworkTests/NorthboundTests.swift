@@ -40,7 +40,11 @@ private struct Plane {
                 try await withThrowingTaskGroup(of: Void.self) { group in
                     group.addTask { await observer.run() }
                     group.addTask { await chassis.run() }
-                    group.addTask { try await reconciler.run() }
+                    group.addTask {
+                        // OVSDB hears its clients in the order in which they came.
+                        try await observer.waitUntilConnected()
+                        try await reconciler.run()
+                    }
                     try await group.waitForAll()
                 }
             }
@@ -122,6 +126,11 @@ private struct Plane {
             }
         }
         return lines.sorted()
+    }
+
+    func untilPicture(_ wanted: [String], sourceLocation: SourceLocation = #_sourceLocation) async throws {
+        for _ in 0..<500 where await picture() != wanted { try await SystemTime().sleep(for: .milliseconds(20)) }
+        #expect(await picture() == wanted, sourceLocation: sourceLocation)
     }
 }
 
@@ -334,6 +343,52 @@ private struct Hands: Sendable {
         }
     }
 
+    @Test func groupsThatGoWhileAPortIsOnItsWayComeBackWithIt() async throws {
+        try await Plane.with { plane in
+            let cloud = plane.cloud
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network)
+            _ = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            func hold(_ count: Int) -> ([OVSDBRow]) -> Bool {
+                { rows in rows.count { ($0["ports"]?.uuids.count ?? 0) == count } == 2 }
+            }
+            try await plane.until(.portGroup, "one port is in both groups", hold(1))
+            let observer = plane.observer
+            plane.northbound.pause()
+            async let gone = observer.transact([.delete(table: "Port_Group", where: [])])
+            _ = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            // The plane, too, has sent what it makes of it, and not seen that the groups are gone.
+            try await SystemTime().sleep(for: .milliseconds(500))
+            plane.northbound.resume()
+            _ = try await gone
+            try await plane.until(.portGroup, "both ports are in both groups", hold(2))
+            try await plane.untilRepaired("port group")
+        }
+    }
+
+    @Test func aCopyThatTakesTheOriginalsPlaceGetsItsName() async throws {
+        try await Plane.with { plane in
+            let cloud = plane.cloud
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network)
+            _ = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            func filled(_ rows: [OVSDBRow]) -> Bool { rows.count { $0["ports"]?.uuids.count == 1 } == 2 }
+            try await plane.until(.portGroup, "the port is in both groups", filled)
+            let before = await plane.picture()
+            guard let group = await plane.observer.rows("Port_Group").values.first, let name = group["name"]?.string else {
+                Issue.record("there is no group")
+                return
+            }
+            try await plane.observer.transact([
+                .delete(table: "Port_Group", where: [.equal("name", OVSDBValue(name))]),
+                .insert(
+                    table: "Port_Group", row: ["name": OVSDBValue("copy"), "external_ids": group["external_ids"] ?? .empty], name: "copy"),
+            ])
+            try await plane.untilPicture(before)
+            try await plane.untilRepaired("port group copy should be called \(name)")
+        }
+    }
+
     @Test(arguments: 1...4) func whatOthersChangeInTheSameMomentIsPutRight(_ seed: UInt64) async throws {
         try await Plane.with { plane in
             let cloud = plane.cloud
@@ -359,8 +414,7 @@ private struct Hands: Sendable {
                 group.addTask { for _ in 0..<120 { try await hands.damage(ids, random) } }
                 try await group.waitForAll()
             }
-            for _ in 0..<500 where await plane.picture() != before { try await SystemTime().sleep(for: .milliseconds(20)) }
-            #expect(await plane.picture() == before)
+            try await plane.untilPicture(before)
         }
     }
 

@@ -19,12 +19,20 @@ package enum NBDrift {
         switch operation {
         case .insert(let table, _, let row):
             ["\(noun(table)) \(row["name"].flatMap(text) ?? row["external_ids"]?.entries[NBKey.idEntry] ?? "") was missing"]
-        case .update(let table, let target, let columns):
-            ["\(noun(table)) \(name(target, model)) had another \(columns.keys.sorted().joined(separator: ", "))"]
+        case .update(let table, let target, let columns): update("\(noun(table)) \(name(target, model))", columns)
         case .mutate(let table, let target, let delete, let insert):
             mutation(table, target, delete, insert, model)
         case .delete(let table, let uuid): ["\(noun(table)) \(name(.uuid(uuid), model)) was there and should not be"]
         }
+    }
+
+    private static func update(_ holder: String, _ columns: NBColumns) -> [String] {
+        var parts: [String] = []
+        // Who knows it by its right name is to find it.
+        if let name = columns["name"].flatMap(text) { parts.append("\(holder) should be called \(name)") }
+        let others = columns.keys.filter { $0 != "name" || parts.isEmpty }.sorted()
+        if !others.isEmpty { parts.append("\(holder) had another \(others.joined(separator: ", "))") }
+        return parts
     }
 
     private static func mutation(

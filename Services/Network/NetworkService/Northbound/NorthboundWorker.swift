@@ -344,9 +344,9 @@ final class NorthboundWorker {
         // The copy shows the effect by now.
         let own = Set(plan.changed.map(\.subject)).union(other?.plan.changed.map(\.subject) ?? [])
         try await look(own: own, down: state.down.union(other?.state.down ?? []))
+        close(plan)
         verify(plan)
         try await report(plan.drift)
-        close(plan)
     }
 
     private func close(_ plan: Plan) {
@@ -384,6 +384,9 @@ final class NorthboundWorker {
             pending.insert(subject)
             suspects.insert(subject)
         }
+        // What it points at has gone meanwhile, and will be made again.
+        waiting.formUnion(transaction.incomplete)
+        suspects.formUnion(transaction.incomplete)
     }
 
     /// Writes down what was wrong though nobody had asked for a change; a wiped database is one sentence.
