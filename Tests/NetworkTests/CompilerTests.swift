@@ -102,7 +102,7 @@ import Testing
             port.securityGroups = Array(cloud.groups.keys.prefix(1))
             cloud.ports[port.id] = port
             let plan = cloud.plan([.port(port.id)], northbound.model)
-            // The row, its place in the switch, two groups; each by one element.
+            // The row, its place in the switch and in the group; each by one element.
             costs.append(plan.operations.count)
             for case .mutate(_, _, _, let insert) in plan.operations {
                 for value in insert.values { #expect(value.atoms.count == 1) }
@@ -113,7 +113,66 @@ import Testing
             let removal = cloud.plan([.port(port.id)], northbound.model)
             #expect(removal.operations.count <= 3)
         }
-        #expect(costs == [4, 4])
+        #expect(costs == [3, 3])
+    }
+
+    @Test func aPortWhoseGroupIsNotThereIsDenied() throws {
+        var cloud = RandomCloud(seed: 6)
+        var northbound = NorthboundSimulator()
+        var port = try #require(cloud.ports.values.first { $0.isSecured })
+        let group = try #require(cloud.groups.keys.first)
+        port.securityGroups = [group]
+        cloud.ports[port.id] = port
+        let others = cloud.subjects.filter { $0 != .securityGroup(group) }
+        northbound.apply(cloud.plan(others, northbound.model).operations)
+        func groups() -> Set<NBKey> {
+            guard let row = northbound.model.uuid(of: Compiler.switchPortKey(port.id)) else { return [] }
+            return Set(northbound.model.referrers(of: row).compactMap { northbound.model.rows[$0.row]?.key }.filter { $0.table == .portGroup })
+        }
+        #expect(groups() == [Compiler.dropGroupKey])
+        // As often as it is looked at.
+        let again = cloud.plan([.port(port.id)], northbound.model)
+        #expect(again.operations.isEmpty && again.incomplete == [.port(port.id)])
+        for subject in [NBSubject.securityGroup(group), .port(port.id)] {
+            northbound.apply(cloud.plan([subject], northbound.model).operations)
+        }
+        #expect(groups() == [Compiler.groupKey(group)])
+        // Without any group it is denied for good.
+        cloud.ports[port.id]?.securityGroups = []
+        northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+        #expect(groups() == [Compiler.dropGroupKey])
+        #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
+    }
+
+    /// Whoever is in a group is denied by it what nothing allows, below what its rules allow.
+    @Test func eachGroupDeniesWhatItDoesNotAllow() throws {
+        let cloud = RandomCloud(seed: 7)
+        let group = try #require(cloud.groups.values.first { !$0.rules.isEmpty })
+        let name = Compiler.groupName(group.id)
+        let acls = cloud.compiler.compile(group).rows.filter { $0.key.table == .acl }
+        let drops = acls.filter { $0.columns["action"] == .string("drop") }
+        #expect(Set(drops.map { $0.columns["match"] }) == [.string("inport == @\(name) && ip"), .string("outport == @\(name) && ip")])
+        let others = acls.filter { $0.columns["action"] != .string("drop") }
+        #expect(others.count == group.rules.count + 2)
+        func priority(_ row: NBRow) -> Int { if case .integer(let number)? = row.columns["priority"]?.atoms.only { number } else { 0 } }
+        #expect(drops.map(priority).max() ?? 0 < others.map(priority).min() ?? 0)
+        #expect(Set(acls.map(\.key)).count == acls.count)
+    }
+
+    @Test func labelsComeAndGoAndOthersAreLeftAlone() throws {
+        var cloud = RandomCloud(seed: 8)
+        var northbound = NorthboundSimulator()
+        let id = try #require(cloud.networks.values.first { !$0.external }?.id)
+        cloud.networks[id]?.name = "named"
+        northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+        let row = try #require(northbound.model.uuid(of: Compiler.switchKey(id)))
+        northbound.apply([.mutate(.logicalSwitch, .uuid(row), delete: [:], insert: ["external_ids": .map(["theirs": "x", "wolke:old": "y"])])])
+        func entries() -> NBEntries { northbound.rows[row]?.columns["external_ids"]?.entries ?? [:] }
+        #expect(entries()["wolke:name"] == "named" && entries()["wolke:id"] == nil)
+        cloud.networks[id]?.name = ""
+        northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
+        #expect(Set(entries().keys) == ["theirs", "wolke:subject"])
+        #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
     }
 
     @Test func oneChangeTouchesItsOwnRowsOnly() throws {

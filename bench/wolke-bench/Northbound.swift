@@ -42,7 +42,7 @@ struct PortWatch: AsyncParsableCommand {
 }
 
 /// The peer of the row about port creates: the same rows in OVN, written by nothing but an OVSDB client. The switch and
-/// the groups stay and grow with each run, as those of a tenant do: the database copies a holder for each transaction.
+/// the group stay and grow with each run, as those of a tenant do: the database copies a holder for each transaction.
 struct PortBatches: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "port-batches", abstract: "Adds ports to a logical switch in batches; prints ports per second.")
@@ -59,11 +59,12 @@ struct PortBatches: AsyncParsableCommand {
     @Option(help: "Ports that are left there at the end.")
     var keep = 2000
 
-    /// The switch, the group of the default drop rules and the security group.
+    /// The switch and the security group.
     private static let holders = [
-        (table: "Logical_Switch", name: "wolke-bench"), (table: "Port_Group", name: "wolke_bench_drop"),
-        (table: "Port_Group", name: "wolke_bench_default"),
+        (table: "Logical_Switch", name: "wolke-bench"), (table: "Port_Group", name: "wolke_bench_default"),
     ]
+    /// As long as ours.
+    private static let project = String(repeating: "b", count: 32)
 
     func run() async throws {
         let client = try Northbound.client(
@@ -135,11 +136,10 @@ struct PortBatches: AsyncParsableCommand {
                 .insert(
                     table: "Logical_Switch_Port",
                     row: [
-                        "name": OVSDBValue(id), "enabled": OVSDBValue(true), "type": OVSDBValue(""), "addresses": own,
-                        "port_security": own, "dhcpv4_options": .set([.uuid(options)]),
+                        "name": OVSDBValue(id), "addresses": own, "port_security": own,
+                        "dhcpv4_options": .set([.uuid(options)]),
                         "external_ids": OVSDBValue([
-                            "bench:id": id, "bench:subject": "port/\(id)", "bench:name": "", "bench:device_id": "",
-                            "bench:device_owner": "", "bench:project_id": "bench",
+                            "bench:subject": "port/\(id)", "bench:project_id": PortBatches.project,
                         ]),
                     ], name: "port\(number)"))
         }

@@ -13,11 +13,11 @@ extension Compiler {
         guard port.deviceOwner != DeviceOwner.floatingIP else { return .nothing }
         let key = Compiler.switchPortKey(port.id)
         var columns: NBColumns = [
-            "name": .string("\(port.id)"), "enabled": .boolean(port.adminStateUp), "type": .string(""),
+            "name": .string("\(port.id)"), "enabled": port.adminStateUp ? .none : .boolean(false), "type": .string(""),
             "options": .map([:]), "addresses": .none, "port_security": .none, "dhcpv4_options": .none,
             "dhcpv6_options": .none,
         ]
-        columns["external_ids"] = .map([
+        columns["external_ids"] = Compiler.labels([
             "wolke:name": port.name, "wolke:device_id": port.deviceID, "wolke:device_owner": port.deviceOwner,
             "wolke:project_id": port.projectID,
         ])
@@ -51,10 +51,8 @@ extension Compiler {
         columns["addresses"] = .strings(addresses)
         let row = NBRow(key, in: Compiler.switchKey(port.networkID), column: "ports", columns)
         guard port.isSecured else { return NBDesired(rows: ownOptions + [row]) }
-        var memberships: SmallSet<NBMembership> = [NBMembership(group: Compiler.dropGroupKey, member: key)]
-        for group in port.securityGroups {
-            memberships.insert(NBMembership(group: Compiler.groupKey(group), member: key))
-        }
+        let groups = port.securityGroups.isEmpty ? [Compiler.dropGroupKey] : port.securityGroups.map(Compiler.groupKey)
+        let memberships = SmallSet(groups.lazy.map { NBMembership(group: $0, member: key) })
         return NBDesired(rows: ownOptions + [row], memberships: memberships)
     }
 
@@ -107,7 +105,7 @@ extension Compiler {
                 portKey, in: Compiler.routerKey(router), column: "ports",
                 [
                     "name": .string(name), "mac": .string(port.mac.description), "networks": .strings(networks),
-                    "enabled": .boolean(port.adminStateUp), "options": .map([:]),
+                    "enabled": port.adminStateUp ? .none : .boolean(false), "options": .map([:]),
                     "ipv6_ra_configs": .map(isGateway ? [:] : advertisement(port, network, subnets)),
                     "external_ids": .map([:]),
                 ]),

@@ -16,7 +16,7 @@ extension Compiler {
                 [
                     "name": .string("\(router.id)"), "enabled": .boolean(router.adminStateUp),
                     "options": .map(["always_learn_from_arp_request": "false", "dynamic_neigh_routers": "true"]),
-                    "external_ids": .map(["wolke:name": router.name]),
+                    "external_ids": Compiler.labels(["wolke:name": router.name]),
                 ])
         ]
         for route in router.routes { rows.append(Compiler.route(router.id, key, route.destination, route.nexthop, nil)) }

@@ -7,15 +7,23 @@ extension Compiler {
         static let allow = 1002
     }
 
-    /// The group of all secured ports: nothing passes that no rule allows.
+    /// The group of secured ports without a security group, or whose groups OVN does not have yet.
     package func compileGlobal() -> NBDesired {
         let key = Compiler.dropGroupKey
         let name = Compiler.dropGroupName
-        var rows = [NBRow(key, ["name": .string(name), "external_ids": .map([:])])]
+        return NBDesired(rows: [NBRow(key, ["name": .string(name), "external_ids": .map([:])])] + denials(key, name, "drop"))
+    }
+
+    /// Nothing passes that no rule allows. Each group has these rules itself: one group of all ports of the cloud would be
+    /// sent anew to every hypervisor with each port.
+    ///
+    /// - Parameter prefix: of the ids of the rows.
+    private func denials(_ key: NBKey, _ name: String, _ prefix: String) -> [NBRow] {
+        var rows: [NBRow] = []
         func acl(_ id: String, _ direction: String, _ match: String, _ action: String, _ priority: Int) {
             rows.append(
                 NBRow(
-                    NBKey(.acl, "drop/\(id)"), in: key, column: "acls",
+                    NBKey(.acl, "\(prefix)/\(id)"), in: key, column: "acls",
                     [
                         "direction": .string(direction), "match": .string(match), "action": .string(action),
                         "priority": .integer(priority), "log": .boolean(false), "external_ids": .map([:]),
@@ -31,15 +39,15 @@ extension Compiler {
             "dhcpv6", "from-lport",
             "inport == @\(name) && ip6 && ip6.dst == {ff02::1:2, ff05::1:3} && udp && udp.src == 546 && udp.dst == 547",
             "allow", Priority.allow)
-        return NBDesired(rows: rows)
+        return rows
     }
 
     package func compile(_ group: SecurityGroup) -> NBDesired {
         let key = Compiler.groupKey(group.id)
         let name = Compiler.groupName(group.id)
         var rows = [
-            NBRow(key, ["name": .string(name), "external_ids": .map(["wolke:name": group.name])])
-        ]
+            NBRow(key, ["name": .string(name), "external_ids": Compiler.labels(["wolke:name": group.name])])
+        ] + denials(key, name, "drop/\(group.id)")
         for rule in group.rules {
             rows.append(
                 NBRow(

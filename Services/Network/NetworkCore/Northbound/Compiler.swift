@@ -52,6 +52,9 @@ package struct Compiler: Sendable {
     package static func groupName(_ group: UUID128) -> String { "pg_" + group.compact }
     package static let dropGroupName = "pg_drop"
 
+    /// `external_ids` for people who look at OVN; what is empty says nothing.
+    static func labels(_ entries: NBEntries) -> NBValue { .map(entries.filter { !$0.value.isEmpty }) }
+
     // MARK: network
 
     package func compile(_ network: Network) -> NBDesired {
@@ -61,7 +64,7 @@ package struct Compiler: Sendable {
                 key,
                 [
                     "name": .string("\(network.id)"), "other_config": .map([:]),
-                    "external_ids": .map(["wolke:name": network.name]),
+                    "external_ids": Compiler.labels(["wolke:name": network.name]),
                 ])
         ]
         if let physical = network.provider.physicalNetwork {

@@ -17,8 +17,7 @@ package enum NBDrift {
 
     private static func words(_ operation: NBOperation, _ model: NBModel) -> [String] {
         switch operation {
-        case .insert(let table, _, let row):
-            ["\(noun(table)) \(row["name"].flatMap(text) ?? row["external_ids"]?.entries[NBKey.idEntry] ?? "") was missing"]
+        case .insert(let table, _, let row): ["\(noun(table)) \(name(row)) was missing"]
         case .update(let table, let target, let columns): update("\(noun(table)) \(name(target, model))", columns)
         case .mutate(let table, let target, let delete, let insert):
             mutation(table, target, delete, insert, model)
@@ -71,6 +70,11 @@ package enum NBDrift {
     private static func name(_ target: NBTarget, _ model: NBModel) -> String {
         guard case .uuid(let uuid) = target, let row = model.rows[uuid] else { return "that was missing" }
         return row.columns["name"].flatMap(text) ?? row.key?.id ?? uuid.description
+    }
+
+    private static func name(_ row: NBColumns) -> String {
+        let marks = row["external_ids"]?.entries ?? [:]
+        return row["name"].flatMap(text) ?? marks[NBKey.idEntry] ?? marks[NBKey.subjectEntry] ?? ""
     }
 
     private static func text(_ value: NBValue) -> String? {

@@ -80,8 +80,8 @@ package struct NBModel: Sendable {
         }
         let entries = found.entries
         guard column == "external_ids" else { return wanted.entries == entries }
-        // Beside what others keep there.
         return wanted.entries.allSatisfy { entries[$0.key] == $0.value }
+            && entries.count { NBKey.isLabel($0.key) } == wanted.entries.count
     }
 
     /// Whether the row is a member of these port groups and of no other ones of this plane.
@@ -170,8 +170,8 @@ package struct NBModel: Sendable {
         guard let row = rows[uuid] else { return }
         unlist(uuid, row)
         let entries = row.columns["external_ids"]?.entries ?? [:]
-        let key = entries[NBKey.idEntry].map { NBKey(row.table, $0) }
         let subject = entries[NBKey.subjectEntry].flatMap { NBSubject($0) }
+        let key = (entries[NBKey.idEntry] ?? subject?.id?.description).map { NBKey(row.table, $0) }
         rows[uuid]?.key = key
         rows[uuid]?.subject = subject
         if let key { byKey[key, default: []].insert(uuid) }

@@ -102,7 +102,7 @@ package struct NBTransaction: Sendable {
         var columns = NBColumns(minimumCapacity: row.columns.count + 1)
         for (column, value) in row.columns {
             let resolved = resolve(value, subject)
-            if !resolved.isEmpty { columns.append(new: column, resolved) }
+            if resolved != row.key.table.unsaid(column), !resolved.isEmpty { columns.append(new: column, resolved) }
         }
         columns["external_ids"] = .map(NBTransaction.identity(row, subject))
         operations.append(.insert(row.key.table, name: name, row: columns))
@@ -132,7 +132,9 @@ package struct NBTransaction: Sendable {
                     // Deleted first: inserting keeps the old value.
                     if current[key] != nil { gone.insert(key) }
                 }
-                if column != "external_ids" { for key in current.keys where entries[key] == nil { gone.insert(key) } }
+                for key in current.keys where entries[key] == nil && (column != "external_ids" || NBKey.isLabel(key)) {
+                    gone.insert(key)
+                }
                 if !gone.isEmpty { delete[column] = .strings(gone) }
                 if !fresh.isEmpty { insert[column] = .map(fresh) }
             case .set(let atoms):
@@ -157,6 +159,13 @@ package struct NBTransaction: Sendable {
     private mutating func join(
         _ memberships: SmallSet<NBMembership>, _ subject: NBSubject, _ present: SmallMap<NBKey, UUID128>
     ) {
+        var memberships = memberships
+        let known = memberships.filter { target($0.group) != nil }
+        if known.count < memberships.count {
+            incomplete.insert(subject)
+            // Denied rather than open until its groups are there.
+            memberships = known.isEmpty ? SmallSet(memberships.map { NBMembership(group: Compiler.dropGroupKey, member: $0.member) }) : known
+        }
         for membership in memberships.sorted(by: { $0.group.id < $1.group.id }) {
             guard let group = target(membership.group), let member = atom(membership.member) else {
                 incomplete.insert(subject)
@@ -213,7 +222,7 @@ package struct NBTransaction: Sendable {
 
     private static func identity(_ row: NBRow, _ subject: NBSubject) -> NBEntries {
         var entries = row.columns["external_ids"]?.entries ?? [:]
-        entries[NBKey.idEntry] = row.key.id
+        if row.key.id != subject.id?.description { entries[NBKey.idEntry] = row.key.id }
         entries[NBKey.subjectEntry] = subject.description
         return entries
     }

@@ -96,9 +96,14 @@ package struct NBKey: Hashable, Sendable, CustomStringConvertible {
 
     package var description: String { "\(table.rawValue)(\(id))" }
 
-    /// `external_ids` entries that mark a row as this plane's.
+    /// `external_ids` entries that mark a row as this plane's. Without an id of its own a row stands for its subject.
     package static let idEntry = "wolke:id"
     package static let subjectEntry = "wolke:subject"
+
+    /// Whether an entry of `external_ids` is this plane's and no mark; others keep theirs beside it.
+    static func isLabel(_ entry: String) -> Bool {
+        entry.hasPrefix("wolke:") && entry != idEntry && entry != subjectEntry
+    }
 }
 
 /// One element of a column.
