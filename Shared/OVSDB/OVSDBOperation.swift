@@ -36,7 +36,7 @@ package struct OVSDBCondition: Hashable, Sendable {
         OVSDBCondition(column, .equal, value)
     }
 
-    package func write(to writer: inout JSONWriter) {
+    func write(to writer: inout JSONWriter) {
         writer.array {
             $0.value(column)
             $0.value(function.rawValue)

@@ -12,6 +12,30 @@ enum Northbound {
             OVSDBConfiguration(endpoints: try OVSDBEndpoint.list(endpoint), database: "OVN_Northbound", monitors: monitors),
             ambient: Ambient(), logger: Logger(label: "wolke-bench"), onChange: onChange)
     }
+
+    /// Runs `body` with the names of the switch ports that are added from now on, as they are.
+    static func withNewPorts<Result>(
+        _ endpoint: String, _ body: (AsyncStream<[String]>) async throws -> Result
+    ) async throws -> Result {
+        let (news, signal) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        let client = try client(endpoint, monitors: [OVSDBMonitor("Logical_Switch_Port", columns: ["name"])]) { signal.yield() }
+        let running = Task { await client.run() }
+        defer { running.cancel() }
+        try await client.waitUntilConnected(timeout: .seconds(20))
+        _ = await client.takeChanges()
+        let (names, continuation) = AsyncStream.makeStream(of: [String].self)
+        let reading = Task {
+            for await _ in news {
+                let added = await client.takeChanges().changes.compactMap { change -> String? in
+                    guard case .inserted(let row) = change.kind else { return nil }
+                    return row["name"]?.string
+                }
+                continuation.yield(added)
+            }
+        }
+        defer { reading.cancel() }
+        return try await body(names)
+    }
 }
 
 /// Says when ports have arrived in OVN.
@@ -23,20 +47,13 @@ struct PortWatch: AsyncParsableCommand {
     var northbound: String
 
     func run() async throws {
-        let (news, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
-        let client = try Northbound.client(
-            northbound, monitors: [OVSDBMonitor("Logical_Switch_Port", columns: ["name"])]) { continuation.yield() }
-        let running = Task { await client.run() }
-        defer { running.cancel() }
-        try await client.waitUntilConnected(timeout: .seconds(20))
-        _ = await client.takeChanges()
-        print("watching")
-        fflush(nil)
-        for await _ in news {
-            for change in await client.takeChanges().changes {
-                if case .inserted(let row) = change.kind, let name = row["name"]?.string { print(name) }
-            }
+        try await Northbound.withNewPorts(northbound) { added in
+            print("watching")
             fflush(nil)
+            for await names in added {
+                for name in names { print(name) }
+                fflush(nil)
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Foundation
 import Kernel
-import OVSDB
 import Synchronization
 
 /// The load of the rows about ports: as lean as its peer, because both run on the cores that are measured.
@@ -40,24 +39,24 @@ struct PortCreates: AsyncParsableCommand {
         let requests = stride(from: 0, to: count, by: bulk).map { start in
             request(min(bulk, count - start), "\(host):\(url.port ?? 80)", url.path, token)
         }
-        let arrivals = Arrivals()
-        let (news, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
-        let client = try Northbound.client(
-            northbound, monitors: [OVSDBMonitor("Logical_Switch_Port", columns: ["name"])]) { continuation.yield() }
-        let running = Task { await client.run() }
-        defer { running.cancel() }
-        try await client.waitUntilConnected(timeout: .seconds(20))
-        _ = await client.takeChanges()
-        let watching = Task {
-            for await _ in news { await arrivals.note(client.takeChanges()) }
+        let seconds = try await Northbound.withNewPorts(northbound) { names in
+            try await create(requests, host, "\(url.port ?? 80)", names)
         }
+        print("{\"ports_per_second\": \(Double(count) / seconds), \"seconds\": \(seconds)}")
+    }
+
+    /// Seconds until the last port was in OVN.
+    private func create(
+        _ requests: [[UInt8]], _ host: String, _ port: String, _ names: AsyncStream<[String]>
+    ) async throws -> Double {
+        let arrivals = Arrivals()
+        let watching = Task { for await added in names { await arrivals.note(added) } }
         defer { watching.cancel() }
-        let time = Ambient().time
         let turns = Turns()
-        let begun = time.monotonicNanoseconds()
+        let begun = Ambient().time.monotonicNanoseconds()
         let created = try await withThrowingTaskGroup(of: [UUID128].self) { group in
             for _ in 0..<connections {
-                group.addTask { try await Self.onThread { try Self.send(requests, turns, host, "\(url.port ?? 80)") } }
+                group.addTask { try await Self.onThread { try Self.send(requests, turns, host, port) } }
             }
             return try await group.reduce(into: []) { $0 += $1 }
         }
@@ -65,8 +64,7 @@ struct PortCreates: AsyncParsableCommand {
             throw ValidationError("\(Set(created).count) ports were created instead of \(count)")
         }
         let last = try await arrivals.last(of: created, within: .seconds(Self.arrivalSeconds))
-        let seconds = Double(last - begun) / 1e9
-        print("{\"ports_per_second\": \(Double(count) / seconds), \"seconds\": \(seconds)}")
+        return Double(last - begun) / 1e9
     }
 
     private func request(_ ports: Int, _ host: String, _ path: String, _ token: String) -> [UInt8] {
@@ -124,11 +122,9 @@ private actor Arrivals {
     private var times: [UUID128: UInt64] = [:]
     private let time = Ambient().time
 
-    func note(_ changes: OVSDBChanges) {
+    func note(_ names: [String]) {
         let now = time.monotonicNanoseconds()
-        for change in changes.changes {
-            if case .inserted(let row) = change.kind, let id = row["name"]?.string.flatMap({ UUID128($0) }) { times[id] = now }
-        }
+        for id in names.compactMap({ UUID128($0) }) { times[id] = now }
     }
 
     /// When the last of these arrived.

@@ -164,7 +164,8 @@ package struct NBTransaction: Sendable {
         if known.count < memberships.count {
             incomplete.insert(subject)
             // Denied rather than open until its groups are there.
-            memberships = known.isEmpty ? SmallSet(memberships.map { NBMembership(group: Compiler.dropGroupKey, member: $0.member) }) : known
+            let denied = memberships.lazy.map { NBMembership(group: Compiler.dropGroupKey, member: $0.member) }
+            memberships = known.isEmpty ? SmallSet(denied) : known
         }
         for membership in memberships.sorted(by: { $0.group.id < $1.group.id }) {
             guard let group = target(membership.group), let member = atom(membership.member) else {

@@ -1,4 +1,3 @@
-import JSON
 import Kernel
 import NetworkCore
 import OVSDB
@@ -18,80 +17,36 @@ enum NorthboundConversion {
         }
     }
 
-    /// - Parameter isTagged: whether a set of one is written as a set, as mutations want it.
-    private static func write(_ value: NBValue, isTagged: Bool = false, to writer: inout JSONWriter) throws {
+    private static func value(_ value: NBValue) throws -> OVSDBValue {
         switch value {
         case .set(let atoms):
-            if let only = atoms.only, !isTagged {
-                try atom(only).write(to: &writer)
-                return
-            }
-            try writer.array {
-                $0.value("set")
-                try $0.array { for element in atoms { try atom(element).write(to: &$0) } }
-            }
-        case .map(let entries): OVSDBValue(entries).write(to: &writer)
+            if let only = atoms.only { return .set(SmallSet(try atom(only))) }
+            var result = SmallSet<OVSDBAtom>()
+            for element in atoms { result.insert(try atom(element)) }
+            return .set(result)
+        case .map(let entries): return OVSDBValue(entries)
         }
     }
 
-    private static func write(_ row: NBColumns, to writer: inout JSONWriter) throws {
-        writer.name("row")
-        try writer.object {
-            for (column, value) in row {
-                $0.name(column)
-                try write(value, to: &$0)
-            }
+    private static func condition(_ target: NBTarget) -> OVSDBCondition {
+        switch target {
+        case .uuid(let uuid): .uuid(uuid)
+        case .named(let name): .inserted(name)
         }
     }
 
-    private static func write(_ target: NBTarget, to writer: inout JSONWriter) {
-        writer.arrayField("where") {
-            switch target {
-            case .uuid(let uuid): OVSDBCondition.uuid(uuid).write(to: &$0)
-            case .named(let name): OVSDBCondition.inserted(name).write(to: &$0)
-            }
-        }
-    }
-
-    private static func write(_ mutator: String, _ columns: NBColumns, to writer: inout JSONWriter) throws {
-        for (column, value) in columns.sorted(by: { $0.key < $1.key }) {
-            try writer.array {
-                $0.value(column)
-                $0.value(mutator)
-                try write(value, isTagged: true, to: &$0)
-            }
-        }
-    }
-
-    /// Straight to bytes: there are many of them.
-    ///
     /// - Throws: 500 for a reference that was not resolved.
-    static func write(_ operation: NBOperation, to writer: inout JSONWriter) throws {
-        try writer.object {
-            switch operation {
-            case .insert(let table, let name, let row):
-                $0.field("op", "insert")
-                $0.field("table", table.rawValue)
-                $0.field("uuid-name", name)
-                try write(row, to: &$0)
-            case .update(let table, let target, let columns):
-                $0.field("op", "update")
-                $0.field("table", table.rawValue)
-                write(target, to: &$0)
-                try write(columns, to: &$0)
-            case .mutate(let table, let target, let delete, let insert):
-                $0.field("op", "mutate")
-                $0.field("table", table.rawValue)
-                write(target, to: &$0)
-                try $0.arrayField("mutations") {
-                    try write("delete", delete, to: &$0)
-                    try write("insert", insert, to: &$0)
-                }
-            case .delete(let table, let uuid):
-                $0.field("op", "delete")
-                $0.field("table", table.rawValue)
-                write(.uuid(uuid), to: &$0)
-            }
+    static func operation(_ operation: NBOperation) throws -> OVSDBOperation {
+        switch operation {
+        case .insert(let table, let name, let row):
+            return .insert(table: table.rawValue, row: try row.mapValues(value), name: name)
+        case .update(let table, let target, let columns):
+            return .update(table: table.rawValue, where: [condition(target)], row: try columns.mapValues(value))
+        case .mutate(let table, let target, let delete, let insert):
+            let gone = try delete.sorted { $0.key < $1.key }.map { OVSDBMutation.delete($0.key, try value($0.value)) }
+            let fresh = try insert.sorted { $0.key < $1.key }.map { OVSDBMutation.insert($0.key, try value($0.value)) }
+            return .mutate(table: table.rawValue, where: [condition(target)], mutations: gone + fresh)
+        case .delete(let table, let uuid): return .delete(table: table.rawValue, where: [.uuid(uuid)])
         }
     }
 

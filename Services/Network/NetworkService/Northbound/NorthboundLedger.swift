@@ -12,8 +12,8 @@ struct NorthboundLedger: Sendable {
     /// Subjects compared in one go, few enough for the next ones to be made while OVN commits; with as many at hand no more
     /// changes are read.
     static let subjectsMax = 300
-    /// With fewer, a plan waits for the one before.
-    static let hurryMin = 100
+    /// With fewer, a plan waits for the one before: more may come meanwhile, and OVN copies whole switches for each plan.
+    static let hurryMin = 250
     /// Of a full comparison: what changes meanwhile is not to wait for all of it.
     static let auditedMax = 300
 

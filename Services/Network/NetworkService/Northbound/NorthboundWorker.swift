@@ -293,7 +293,7 @@ final class NorthboundWorker {
 
     private static func transact(_ operations: [NBOperation], _ client: OVSDBClient) async throws {
         var transaction = OVSDBTransaction([OVSDBOperation.assertLock(NorthboundReconciler.lock)]) { $0.write(to: &$1) }
-        try transaction.append(operations.gathered) { try NorthboundConversion.write($0, to: &$1) }
+        try transaction.append(operations.gathered) { try NorthboundConversion.operation($0).write(to: &$1) }
         try await client.transact(transaction)
     }
 
