@@ -22,7 +22,7 @@ struct TestCloud: Sendable {
     let api: API
 
     static func with<Value: Sendable>(
-        probe: EffectProbe = EffectProbe(), seed: UInt64 = 1, _ body: (TestCloud) async throws -> Value
+        probe: EffectProbe = EffectProbe(), seed: UInt64 = 1, settings: ComputeSettings = ComputeSettings(), _ body: (TestCloud) async throws -> Value
     ) async throws -> Value {
         try await TestDatabase.with { test in
             let time = CloudTime()
@@ -37,7 +37,8 @@ struct TestCloud: Sendable {
             }
             defer { agent.cancel() }
             let compute = Compute(
-                database: test.database, ambient: ambient, bus: bus, neighbours: cloud.neighbours, log: log)
+                database: test.database, ambient: ambient, bus: bus, neighbours: cloud.neighbours, log: log,
+                settings: settings)
             let consumer = AgentConsumer(compute)
             let api = try ComputeAPI.make(
                 compute, publicURL: "http://compute.example", authenticator: StaticAuthenticator.standard,

@@ -62,6 +62,19 @@ import WebAPI
         }
     }
 
+    @Test func aHostIsDownWhenTheSettingSaysSo() async throws {
+        try await TestCloud.with(settings: ComputeSettings(hostDownAfter: .seconds(300))) { cloud in
+            let id = try await cloud.createServer()
+            for (silence, status) in [(100, "UP"), (301, "DOWN")] {
+                try await cloud.database.write {
+                    try $0.execute(
+                        "UPDATE compute_services SET last_seen_at = statement_timestamp() - \(Duration.seconds(silence))::interval")
+                }
+                #expect(try await cloud.server(id, as: "admin")["host_status"] == .string(status))
+            }
+        }
+    }
+
     @Test func listsFilterAndPage() async throws {
         try await TestCloud.with { cloud in
             for name in ["web-1", "web-2", "db-1"] { _ = try await cloud.createServer(["name": .string(name)]) }

@@ -35,6 +35,12 @@ struct DoctorCommand: AsyncParsableCommand {
     var since = 1
 
     func run() async throws {
+        do { try await examine() } catch let error as ResourceError {
+            throw CloudError("the cloud cannot be examined: \(error.context ?? error.message)\nIs it up? See: osctl status")
+        }
+    }
+
+    private func examine() async throws {
         let layout = try options.layout()
         if config == nil, !Machine.exists(layout.configuration) {
             throw CloudError("there is no cloud in \(layout.state); `make up` makes one, or name its directory with --state")

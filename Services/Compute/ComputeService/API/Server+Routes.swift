@@ -8,6 +8,12 @@ import Workflow
 /// Servers: making, reading, changing and ending them.
 struct ServerRoutes: Sendable {
     let compute: Compute
+    private let table: Table
+
+    init(compute: Compute) {
+        self.compute = compute
+        table = ServerTable.table(hostDownAfter: compute.settings.hostDownAfter)
+    }
 
     private static let path = "/v2.1/servers"
     private static let one = "/v2.1/servers/{server_id}"
@@ -16,7 +22,7 @@ struct ServerRoutes: Sendable {
         let path = ServerRoutes.path
         let one = ServerRoutes.one
         return Resource(
-            "server", fields: ServerTable.table.fields,
+            "server", fields: table.fields,
             routes: [
                 Route(.get, path, action: "os_compute_api:servers:index", rule: Rule.reader, "List servers") {
                     try await list($0, only: ServerTable.short)
@@ -67,11 +73,11 @@ struct ServerRoutes: Sendable {
             throw ResourceError.badRequest("The value of the filter '\(long.name)' is longer than 1024 bytes.")
         }
         let scope = try scope(context, isOperator: isOperator, request)
-        let fields = ServerTable.table.visible(context, only: names).filter { $0.name != "server_groups" }
+        let fields = table.visible(context, only: names).filter { $0.name != "server_groups" }
         let renderer = LinkedRenderer(context, path: "servers", optional: ServerTable.optional)
         do {
             return try await compute.database.read { connection in
-                let page = try ServerTable.table.page(connection, context, request, fields: fields, scope: scope)
+                let page = try table.page(connection, context, request, fields: fields, scope: scope)
                 return renderer.list(
                     page, fields, collection: "servers", context: context, bytesPerRow: names == nil ? 2048 : 384)
             }
@@ -108,21 +114,21 @@ struct ServerRoutes: Sendable {
 
     private func show(_ context: RequestContext) async throws -> Response {
         let server = try await compute.authorizedServer(context)
-        return try await compute.database.read { try ServerRoutes.response($0, context, id: server.id) }
+        return try await compute.database.read { try response($0, context, id: server.id) }
     }
 
     /// `{"server": {…}}`
     /// - Parameter isChange: the answer to a change, which has all fields from 2.75 on.
-    static func response(
+    private func response(
         _ connection: Connection, _ context: RequestContext, id: String, isChange: Bool = false
     ) throws -> Response {
         let isOperator = context.allows("os_compute_api:os-extended-server-attributes")
         let isBrief = isChange && !context.version(atLeast: 2, 75)
-        let fields = ServerTable.table.visible(context).filter { !isBrief || !ServerTable.isShownOnly($0) }.map { field in
+        let fields = table.visible(context).filter { !isBrief || !ServerTable.isShownOnly($0) }.map { field in
             guard field.name == "fault", isOperator else { return field }
             return Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault END")
         }
-        let rows = try ServerTable.table.query(connection, fields, where: "t.id = \(id)")
+        let rows = try table.query(connection, fields, where: "t.id = \(id)")
         guard !rows.isEmpty else { throw ServerRecord.missing(id) }
         return .object(capacity: 4096) {
             $0.name("server")
@@ -133,9 +139,9 @@ struct ServerRoutes: Sendable {
 
     private func addresses(_ context: RequestContext) async throws -> JSONValue {
         let server = try await compute.authorizedServer(context)
-        let fields = ServerTable.table.fields.filter { $0.name == "addresses" }
+        let fields = table.fields.filter { $0.name == "addresses" }
         let all = try await compute.database.read { connection -> JSONValue in
-            let rows = try ServerTable.table.query(connection, fields, where: "t.id = \(server.id)")
+            let rows = try table.query(connection, fields, where: "t.id = \(server.id)")
             guard let bytes = rows.utf8(row: 0, column: 0) else { return [:] }
             return try JSONValue.parse(Array(bytes))
         }
@@ -218,7 +224,7 @@ struct ServerRoutes: Sendable {
                 try DesiredState.publish(connection, server: server.id, ambient: ambient)
             }
             return Change(
-                try ServerRoutes.response(connection, context, id: server.id, isChange: true), "server", server.id, content: body)
+                try response(connection, context, id: server.id, isChange: true), "server", server.id, content: body)
         }
     }
 

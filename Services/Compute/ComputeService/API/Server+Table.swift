@@ -9,8 +9,12 @@ enum ServerTable {
     private static let hidden = FlavorRoutes.hidden
     private static let operators = "os_compute_api:os-extended-server-attributes"
 
-    static let table = Table(
-        "servers t", defaultSort: [("created_at", true)], fields: basics + extended + attributes + filters)
+    /// - Parameter hostDownAfter: a host that has said nothing for so long counts as down.
+    static func table(hostDownAfter: Duration) -> Table {
+        Table(
+            "servers t", defaultSort: [("created_at", true)],
+            fields: basics + extended + attributes + [hostStatus(hostDownAfter)] + filters)
+    }
 
     /// Fields of `/servers` without detail.
     static let short: Set<String> = ["id", "name", "links"]
@@ -70,14 +74,18 @@ enum ServerTable {
         Field("OS-EXT-SRV-ATTR:ramdisk_id", .text, "''", versions: .from(3), visibleBy: operators),
         Field("OS-EXT-SRV-ATTR:root_device_name", .text, "t.root_device", versions: .from(3), visibleBy: operators),
         Field("OS-EXT-SRV-ATTR:user_data", .text, "t.user_data", versions: .from(3), visibleBy: operators),
-        Field("host_status", .text, hostStatus, versions: .from(16), visibleBy: "os_compute_api:servers:show:host_status"),
     ]
 
-    private static let hostStatus = """
-        CASE WHEN t.host IS NULL THEN '' ELSE coalesce((SELECT CASE WHEN c.forced_down THEN 'DOWN'
-            WHEN NOT c.enabled THEN 'MAINTENANCE' WHEN c.last_seen_at > statement_timestamp() - interval '60 seconds' THEN 'UP'
-            ELSE 'DOWN' END FROM compute_services c WHERE c.host = t.host), 'UNKNOWN') END
-        """
+    private static func hostStatus(_ hostDownAfter: Duration) -> Field {
+        let silence = "interval '\(hostDownAfter.microseconds) microseconds'"
+        return Field(
+            "host_status", .text,
+            """
+            CASE WHEN t.host IS NULL THEN '' ELSE coalesce((SELECT CASE WHEN c.forced_down THEN 'DOWN'
+                WHEN NOT c.enabled THEN 'MAINTENANCE' WHEN c.last_seen_at > statement_timestamp() - \(silence) THEN 'UP'
+                ELSE 'DOWN' END FROM compute_services c WHERE c.host = t.host), 'UNKNOWN') END
+            """, versions: .from(16), visibleBy: "os_compute_api:servers:show:host_status")
+    }
 
     private static let addresses = """
         coalesce((SELECT json_object_agg(a.name, a.list) FROM (
