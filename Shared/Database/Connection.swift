@@ -100,9 +100,9 @@ package final class Connection {
 
     // MARK: transactions
 
-    func transaction<Value>(_ body: (Connection) throws -> Value) throws -> Value {
+    func transaction<Value>(begin: String = "BEGIN", _ body: (Connection) throws -> Value) throws -> Value {
         announcements = []
-        try script("BEGIN")
+        try script(begin)
         let value: Value
         do { value = try body(self) } catch {
             if isBroken { close() } else { do { try script("ROLLBACK") } catch { close() } }

@@ -106,10 +106,7 @@ package final class Database: Sendable {
     ) async throws -> Value {
         try await submit { connection in
             try Database.reconnecting(connection) { connection in
-                try connection.transaction { connection in
-                    try connection.script("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    return try body(connection)
-                }
+                try connection.transaction(begin: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", body)
             }
         }
     }
