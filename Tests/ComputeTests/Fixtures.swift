@@ -22,7 +22,8 @@ struct TestCloud: Sendable {
     let api: API
 
     static func with<Value: Sendable>(
-        probe: EffectProbe = EffectProbe(), seed: UInt64 = 1, settings: ComputeSettings = ComputeSettings(), _ body: (TestCloud) async throws -> Value
+        probe: EffectProbe = EffectProbe(), seed: UInt64 = 1, settings: ComputeSettings = ComputeSettings(),
+        _ body: (TestCloud) async throws -> Value
     ) async throws -> Value {
         try await TestDatabase.with { test in
             let time = CloudTime()

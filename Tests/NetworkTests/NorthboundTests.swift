@@ -109,6 +109,14 @@ private struct Plane {
         Issue.record("no repair says '\(words)': \(entries.map(\.words))", sourceLocation: sourceLocation)
     }
 
+    /// The id of a new network with a subnet and one port.
+    func networkWithPort() async throws -> String {
+        let network = try await cloud.network()
+        _ = try await cloud.subnet(network)
+        _ = try await cloud.make("ports", "port", ["network_id": .string(network)])
+        return network
+    }
+
     func row(_ table: NBTable, named name: String) async -> (UUID128, OVSDBRow)? {
         await observer.rows(table.rawValue).first { $0.value["name"]?.string == name }.map { ($0.key, $0.value) }
     }
@@ -346,10 +354,7 @@ private struct Hands: Sendable {
 
     @Test func groupsThatGoWhileAPortIsOnItsWayComeBackWithIt() async throws {
         try await Plane.with { plane in
-            let cloud = plane.cloud
-            let network = try await cloud.network()
-            _ = try await cloud.subnet(network)
-            _ = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            let network = try await plane.networkWithPort()
             func hold(_ count: Int) -> ([OVSDBRow]) -> Bool {
                 { rows in rows.count == 2 && rows.contains { $0["ports"]?.uuids.count == count } }
             }
@@ -357,7 +362,7 @@ private struct Hands: Sendable {
             let observer = plane.observer
             plane.northbound.pause()
             async let gone = observer.transact([.delete(table: "Port_Group", where: [])])
-            _ = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            _ = try await plane.cloud.make("ports", "port", ["network_id": .string(network)])
             // The plane, too, has sent what it makes of it, and not seen that the groups are gone.
             try await SystemTime().sleep(for: .milliseconds(500))
             plane.northbound.resume()
@@ -369,10 +374,7 @@ private struct Hands: Sendable {
 
     @Test func aCopyThatTakesTheOriginalsPlaceGetsItsName() async throws {
         try await Plane.with { plane in
-            let cloud = plane.cloud
-            let network = try await cloud.network()
-            _ = try await cloud.subnet(network)
-            _ = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            _ = try await plane.networkWithPort()
             func isFilled(_ row: OVSDBRow) -> Bool { row["ports"]?.uuids.count == 1 }
             try await plane.until(.portGroup, "the port is in its group") { $0.contains(where: isFilled) }
             let before = await plane.picture()

@@ -19,12 +19,8 @@ enum NorthboundConversion {
 
     private static func value(_ value: NBValue) throws -> OVSDBValue {
         switch value {
-        case .set(let atoms):
-            if let only = atoms.only { return .set(SmallSet(try atom(only))) }
-            var result = SmallSet<OVSDBAtom>()
-            for element in atoms { result.insert(try atom(element)) }
-            return .set(result)
-        case .map(let entries): return OVSDBValue(entries)
+        case .set(let atoms): .set(try atoms.mapped { try atom($0) })
+        case .map(let entries): OVSDBValue(entries)
         }
     }
 
