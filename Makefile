@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up down status demo test test-nightly tempest bench chaos simulate clean-state guest-image debian-image build install
+.PHONY: help up down status demo test test-nightly tempest bench chaos simulate attack clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ chaos: build ## kill processes at random under load, then look for anything lost
 	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4'
 	@.venv/bin/python Tests/Chaos/chaos.py $(if $(CASE),--case $(CASE)) $(if $(KILLS),--kills $(KILLS)) \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
+
+attack: ## attack a cloud of its own in all ways of Tests/System/attack (TESTS=expression for some)
+	@bash deploy/attack $(if $(TESTS),-k '$(TESTS)')
 
 tempest: ## OpenStack's Tempest against the running cloud (TESTS=regex for some)
 	@bash deploy/tempest/run $(if $(TESTS),'$(TESTS)')
