@@ -31,7 +31,7 @@ package enum Schema {
         tokenPlansMigration,
         snapshotProgressMigration,
         northboundBatchesMigration,
-        newPortsMigration,
+        newPortsMigration, ruleSignaturesMigration,
     ]
 
     /// The number of the newest migration that this build knows.

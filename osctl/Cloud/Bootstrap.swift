@@ -136,7 +136,7 @@ struct Bootstrap: Sendable {
                 .network, "/networks",
                 [
                     "network": [
-                        "name": .string(Bootstrap.externalName), "router:external": true, "is_default": true,
+                        "name": .string(Bootstrap.externalName), "router:external": true,
                         "provider:network_type": "flat", "provider:physical_network": .string(CloudLayout.physicalNetwork),
                     ]
                 ])["network"]

@@ -68,6 +68,12 @@ package enum IPProtocol {
         return number
     }
 
+    /// All that rules may call the protocol: its names, and its number.
+    package static func spellings(_ text: String) -> [String] {
+        guard let number = number(text) else { return [] }
+        return numbers.filter { $0.value == number }.map(\.key).sorted() + [String(number)]
+    }
+
     package static let tcp = 6
     package static let udp = 17
     package static let sctp = 132
@@ -142,12 +148,13 @@ extension SecurityGroupRule {
         }
     }
 
-    /// What makes two rules of one group the same.
+    /// What makes two rules of one group the same. All networks are the same as none.
     package var signature: String {
+        let remote = remoteNetwork.flatMap { $0.prefixLength == 0 ? nil : $0 }
         let number = protocolName.flatMap { IPProtocol.number($0) }.map(String.init) ?? "any"
         return [
             direction.rawValue, etherType.rawValue, number, portRangeMin.map(String.init) ?? "",
-            portRangeMax.map(String.init) ?? "", remoteNetwork?.description ?? "", remoteGroupID?.description ?? "",
+            portRangeMax.map(String.init) ?? "", remote?.description ?? "", remoteGroupID?.description ?? "",
         ].joined(separator: "|")
     }
 }

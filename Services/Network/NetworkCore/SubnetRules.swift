@@ -40,18 +40,7 @@ package enum SubnetRules {
             throw ResourceError.badRequest(
                 "Invalid input for operation: 0 is not allowed as CIDR prefix length.", type: "InvalidInput")
         }
-        let bad: [(String, String)] = [
-            ("224.0.0.0/4", "multicast"), ("127.0.0.0/8", "loopback"), ("0.0.0.0/8", "this-network"),
-            ("ff00::/8", "multicast"), ("::1/128", "loopback"), ("fe80::/10", "link-local"),
-        ]
-        for (text, kind) in bad {
-            guard let reserved = IPNetwork(text), reserved.version == cidr.version, reserved.overlaps(cidr) else {
-                continue
-            }
-            throw ResourceError.badRequest(
-                "Invalid input for operation: '\(cidr)' overlaps the \(kind) range \(text) and cannot be a subnet.",
-                type: "InvalidInput")
-        }
+        try AddressRules.check(cidr, as: .subnet, field: "cidr")
     }
 
     /// - Throws: 400 `InvalidInput` for a gateway that no host of the subnet could reach.
@@ -125,6 +114,14 @@ package enum SubnetRules {
         }
     }
 
+    /// - Throws: 400 for routes that lead to or through addresses of special ranges.
+    package static func validate(routes: [Route], field: String) throws {
+        for route in routes {
+            try AddressRules.check(route.destination, as: .destination, field: field)
+            try AddressRules.check(route.nexthop, as: .nexthop, field: field)
+        }
+    }
+
     /// - Throws: 400 for host routes or name servers that cannot be handed out.
     package static func validate(
         hostRoutes: [Route], dnsNameservers: [IPAddress], cidr: IPNetwork
@@ -139,6 +136,8 @@ package enum SubnetRules {
                 "Unable to complete operation for the subnet. The number of host routes exceeds the limit "
                     + "\(NetworkLimits.hostRoutesMax).", type: "HostRoutesExhausted")
         }
+        for server in dnsNameservers { try AddressRules.check(server, as: .nameServer, field: "dns_nameservers") }
+        try validate(routes: hostRoutes, field: "host_routes")
         for route in hostRoutes {
             guard route.destination.version == cidr.version, route.nexthop.version == cidr.version else {
                 throw ResourceError.badRequest(

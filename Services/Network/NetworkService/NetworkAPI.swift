@@ -40,7 +40,7 @@ package struct NetworkAPI: Sendable {
     package var resources: [Resource] {
         [
             versions, networks, subnets, ports, routers, floatingIPs, securityGroups, securityGroupRules, quotas,
-            extensions, agents, availabilityZones, ipAvailabilities,
+            extensions, serviceProviders, agents, availabilityZones, ipAvailabilities,
         ] + tags
     }
 

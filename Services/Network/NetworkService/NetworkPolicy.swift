@@ -12,7 +12,6 @@ enum NetworkPolicy {
     static let rules: [String: String] = [
         "create_network:shared": admin, "update_network:shared": admin,
         "create_network:router:external": admin, "update_network:router:external": admin,
-        "create_network:is_default": admin, "update_network:is_default": admin,
         "create_network:provider:network_type": admin, "create_network:provider:physical_network": admin,
         "create_network:provider:segmentation_id": admin,
         "get_network:provider:network_type": admin, "get_network:provider:physical_network": admin,

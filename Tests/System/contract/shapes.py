@@ -8,12 +8,11 @@ NETWORK = {
     "id": str, "name": str, "description": str, "project_id": str, "tenant_id": str, "status": str, "admin_state_up": bool,
     "shared": bool, "router:external": bool, "mtu": int, "port_security_enabled": bool, "subnets": list, "tags": list,
     "availability_zones": list, "availability_zone_hints": list, "created_at": str, "updated_at": str, "revision_number": int,
-    "ipv4_address_scope": text, "ipv6_address_scope": text, "is_default": (bool, NoneType),
 }
 SUBNET = {
     "id": str, "name": str, "description": str, "network_id": str, "project_id": str, "tenant_id": str, "cidr": str,
     "ip_version": int, "gateway_ip": text, "enable_dhcp": bool, "allocation_pools": list, "dns_nameservers": list,
-    "host_routes": list, "ipv6_address_mode": text, "ipv6_ra_mode": text, "subnetpool_id": text, "service_types": list,
+    "host_routes": list, "ipv6_address_mode": text, "ipv6_ra_mode": text, "subnetpool_id": text,
     "tags": list, "created_at": str, "updated_at": str, "revision_number": int,
 }
 PORT = {
@@ -34,7 +33,7 @@ FLOATING_IP = {
 }
 SECURITY_GROUP = {
     "id": str, "name": str, "description": str, "project_id": str, "tenant_id": str, "security_group_rules": list,
-    "stateful": bool, "shared": bool, "tags": list, "created_at": str, "updated_at": str, "revision_number": int,
+    "stateful": bool, "tags": list, "created_at": str, "updated_at": str, "revision_number": int,
 }
 SECURITY_GROUP_RULE = {
     "id": str, "security_group_id": str, "direction": str, "ethertype": str, "protocol": text, "port_range_min": number,

@@ -31,6 +31,10 @@ extension Compiler {
         } else {
             for fixed in port.fixedIPs {
                 guard let subnet = subnets[fixed.subnetID], subnet.servesDHCP else { continue }
+                let isDisabled = port.dhcpOptions.contains {
+                    $0.name == DHCPOption.disabled && $0.version == subnet.cidr.version
+                }
+                guard !isDisabled else { continue }
                 let column = subnet.cidr.version == .v4 ? "dhcpv4_options" : "dhcpv6_options"
                 columns[column] = .row(Compiler.dhcpKey(subnet.id))
                 if let row = dhcpRow(port, subnet, network, metadata[subnet.id]) {
@@ -59,8 +63,8 @@ extension Compiler {
     /// Options of a port that has some of its own: those of the subnet with the port's in their place.
     private func dhcpRow(_ port: Port, _ subnet: Subnet, _ network: Network, _ metadata: IPAddress?) -> NBRow? {
         let extra = port.dhcpOptions.filter { $0.version == subnet.cidr.version }
-        guard !extra.isEmpty, var options = dhcpOptions(subnet, network: network, metadata: metadata) else { return nil }
-        for option in extra { options[option.name] = option.value }
+        guard !extra.isEmpty, let options = dhcpOptions(subnet, network: network, metadata: metadata, extra: extra)
+        else { return nil }
         return NBRow(
             NBKey(.dhcpOptions, "port/\(port.id)/\(subnet.id)"),
             ["cidr": .string(subnet.cidr.description), "options": .map(options), "external_ids": .map([:])])

@@ -36,8 +36,6 @@ package struct Compiler: Sendable {
         self.gateways = gateways
     }
 
-    package static let metadataAddress = "169.254.169.254"
-
     // MARK: keys
 
     package static func switchKey(_ network: UUID128) -> NBKey { NBKey(.logicalSwitch, "\(network)") }
@@ -95,26 +93,49 @@ package struct Compiler: Sendable {
         ])
     }
 
-    func dhcpOptions(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> NBEntries? {
-        subnet.cidr.version == .v4 ? dhcpv4Options(subnet, network: network, metadata: metadata) : dhcpv6Options(subnet)
+    /// - Parameter extra: options of one port, which take the place of the subnet's.
+    func dhcpOptions(
+        _ subnet: Subnet, network: Network, metadata: IPAddress?, extra: [DHCPOption] = []
+    ) -> NBEntries? {
+        let common =
+            subnet.cidr.version == .v4
+            ? dhcpv4Options(subnet, network: network, metadata: metadata, extra: extra) : dhcpv6Options(subnet)
+        guard var options = common else { return nil }
+        // Routes are merged above.
+        for option in extra where option.name != Compiler.routesOption { options[option.name] = option.value }
+        return options
     }
 
-    private func dhcpv4Options(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> NBEntries? {
+    private static let routesOption = "classless_static_route"
+
+    private func dhcpv4Options(
+        _ subnet: Subnet, network: Network, metadata: IPAddress?, extra: [DHCPOption]
+    ) -> NBEntries? {
         // OVN answers only with an address to answer from.
         guard let server = subnet.gatewayIP ?? metadata ?? SubnetRules.usableRange(subnet.cidr)?.start else { return nil }
         var options: NBEntries = [
             "server_id": server.description, "server_mac": Compiler.serverMAC(subnet.id).description,
             "lease_time": String(dhcpLeaseSeconds), "mtu": String(network.mtu),
         ]
-        var routes: [String] = []
-        if let metadata { routes.append("\(Compiler.metadataAddress)/32,\(metadata)") }
-        routes += subnet.hostRoutes.map { "\($0.destination),\($0.nexthop)" }
-        if let gateway = subnet.gatewayIP {
+        var routes: [Route] = []
+        let own = extra.first { $0.name == Compiler.routesOption }.flatMap { DHCPOption.routes($0.value) }
+        let metadataRoute = metadata.map {
+            Route(destination: IPNetwork(AddressRules.metadata, prefixLength: 32), nexthop: $0)
+        }
+        // A port's own routes say all but the way to the metadata service.
+        if let metadataRoute, !(own ?? []).contains(where: { $0.destination == metadataRoute.destination }) {
+            routes.append(metadataRoute)
+        }
+        routes += own ?? subnet.hostRoutes
+        let gateway = extra.first { $0.name == "router" }.flatMap { IPAddress($0.value) } ?? subnet.gatewayIP
+        if let gateway {
             options["router"] = gateway.description
             // A client that takes option 121 ignores the router option (RFC 3442), so the default route is here too.
-            if !routes.isEmpty { routes.append("0.0.0.0/0,\(gateway)") }
+            if !routes.isEmpty, own == nil {
+                routes.append(Route(destination: IPNetwork(IPAddress(version: .v4, value: 0), prefixLength: 0), nexthop: gateway))
+            }
         }
-        if !routes.isEmpty { options["classless_static_route"] = "{" + routes.joined(separator: ", ") + "}" }
+        if !routes.isEmpty { options[Compiler.routesOption] = DHCPOption.text(routes) }
         if let servers = nameServers(subnet, .v4) { options["dns_server"] = servers }
         if !dnsDomain.isEmpty { options["domain_name"] = "\"\(dnsDomain)\"" }
         return options
@@ -130,7 +151,8 @@ package struct Compiler: Sendable {
 
     private func nameServers(_ subnet: Subnet, _ version: IPAddress.Version) -> String? {
         let own = subnet.dnsNameservers.isEmpty ? dnsServers : subnet.dnsNameservers
-        let servers = own.filter { $0.version == version }
+        // The unspecified address says that none is handed out.
+        let servers = own.filter { $0.version == version && $0.value != 0 }
         return servers.isEmpty ? nil : "{" + servers.map(\.description).joined(separator: ", ") + "}"
     }
 

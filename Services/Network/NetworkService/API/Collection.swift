@@ -266,6 +266,25 @@ extension Field {
         Field(name, .text, expression, filter: .equals, sortable: true, visibleBy: visibleBy)
     }
 
+    /// An address, which a filter may write in any way.
+    static func address(_ name: String) -> Field {
+        Field(name, .text, filter: .custom { text in IPAddress(text).map { "t.\(raw: name) = \($0)" } ?? "FALSE" }, sortable: true)
+    }
+
+    /// The same for a network in CIDR form.
+    static func network(_ name: String) -> Field {
+        Field(
+            name, .text, filter: .custom { text in IPNetwork(text).map { "t.\(raw: name) = \($0.description)" } ?? "FALSE" },
+            sortable: true)
+    }
+
+    /// The same for a hardware address.
+    static func mac(_ name: String) -> Field {
+        Field(
+            name, .text, filter: .custom { text in MACAddress(text).map { "t.\(raw: name) = \($0.description)" } ?? "FALSE" },
+            sortable: true)
+    }
+
     static func flag(_ name: String, _ expression: String? = nil) -> Field {
         Field(name, .boolean, expression, filter: .boolean, sortable: true)
     }

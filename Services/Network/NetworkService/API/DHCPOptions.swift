@@ -23,11 +23,11 @@ enum DHCPOptions {
             let version = value["ip_version"]?.intValue ?? 4
             // A null value takes an option away.
             guard let text = value["opt_value"]?.stringValue else { continue }
-            guard DHCPOption(name: name, value: text, version: version == 6 ? .v6 : .v4) != nil, version != 5 else {
+            guard let option = DHCPOption(name: name, value: text, version: version == 6 ? .v6 : .v4), version != 5 else {
                 throw ResourceError.badRequest(
                     "Invalid input for extra_dhcp_opts. Reason: '\(name)' with the value '\(text.prefix(64))' is not an option that can be handed out.")
             }
-            guard seen.insert("\(version)/\(name)").inserted else {
+            guard seen.insert("\(version)/\(option.name)").inserted else {
                 throw ResourceError.badRequest("Invalid input for extra_dhcp_opts. Reason: Duplicate option '\(name)'.")
             }
             result.append(["opt_name": .string(name), "opt_value": .string(text), "ip_version": JSONValue(version)])

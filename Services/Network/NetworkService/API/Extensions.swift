@@ -52,6 +52,7 @@ enum Extensions {
         Extension("security-group", "security-group", "The security groups extension."),
         Extension("security-groups-normalized-cidr", "Normalized CIDR field for security group rules", "Add new field with normalized remote_ip_prefix cidr in SG rule"),
         Extension("security-groups-rules-belongs-to-default-sg", "Security group rules belongs to the default security group", "Flag to determine if the security group rule belongs to the default security group"),
+        Extension("service-type", "Neutron Service Type Management", "API for retrieving service providers for Neutron advanced services"),
         Extension("sorting", "Sorting support", "Extension that indicates that sorting is enabled."),
         Extension("standard-attr-description", "standard-attr-description", "Extension to add descriptions to standard attributes"),
         Extension("standard-attr-revisions", "Resource revision numbers", "This extension will display the revision number of neutron resources."),

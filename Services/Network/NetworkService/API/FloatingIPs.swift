@@ -11,8 +11,8 @@ extension Collection {
             "floating_ips t",
             fields: [
                 .uuid("id"), .text("tenant_id", "t.project_id"), .text("project_id"), .text("description"),
-                .uuid("floating_network_id"), .text("floating_ip_address"), .uuid("port_id"), .text("fixed_ip_address"),
-                .uuid("router_id"), .text("status"), Field("qos_policy_id", .text, "NULL"),
+                .uuid("floating_network_id"), .address("floating_ip_address"), .uuid("port_id"), .address("fixed_ip_address"),
+                .uuid("router_id"), .text("status"),
                 Field(
                     "port_details", .json,
                     """

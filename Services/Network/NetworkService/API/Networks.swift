@@ -11,14 +11,11 @@ extension Collection {
             "networks t",
             fields: Field.standard + Field.history + Field.tags + [
                 .text("status"), .flag("admin_state_up"), .flag("shared"), .flag("router:external", "t.external"),
-                .flag("is_default"), .flag("port_security_enabled"), .number("mtu"),
+                .flag("port_security_enabled"), .number("mtu"),
                 Field(
                     "subnets", .json,
                     "coalesce((SELECT json_agg(s.id ORDER BY s.created_at, s.id) FROM subnets s WHERE s.network_id = t.id), '[]')"),
                 Field("availability_zone_hints", .json),
-                Field("qos_policy_id", .text, "NULL"), Field("vlan_transparent", .text, "NULL"),
-                Field("l2_adjacency", .boolean, "true"),
-                Field("ipv4_address_scope", .text, "NULL"), Field("ipv6_address_scope", .text, "NULL"),
                 .text("provider:network_type", "t.provider_type", visibleBy: "get_network:provider:network_type"),
                 .text(
                     "provider:physical_network", "t.physical_network", visibleBy: "get_network:provider:physical_network"),
@@ -33,7 +30,7 @@ extension Collection {
 extension NetworkAPI {
     private static let common: [BodySchema.Property] = [
         .resourceName, .description, .adminStateUp, .init("shared", .boolean), .init("router:external", .boolean),
-        .init("is_default", .boolean), .init("port_security_enabled", .boolean),
+        .init("port_security_enabled", .boolean),
         .init("mtu", .integer(min: 0, max: NetworkLimits.mtuMax)),
     ]
 
@@ -59,7 +56,7 @@ extension NetworkAPI {
             let owner = try context.authorizeCreate(
                 item, "network",
                 attributes: [
-                    ("shared", false), ("router:external", false), ("is_default", false), ("provider:network_type", .null),
+                    ("shared", false), ("router:external", false), ("provider:network_type", .null),
                     ("provider:physical_network", .null), ("provider:segmentation_id", .null),
                 ])
             return try NetworkDraft(item, id: ambient.newUUID(), owner: owner, options)
@@ -74,7 +71,7 @@ extension NetworkAPI {
         let network = try await networkCollection.find(database, context)
         guard let body = context.body["network"]?.objectValue else { return .empty() }
         try context.authorizeAttributes(
-            body, "network", ["shared", "router:external", "is_default"], target: network.value.target)
+            body, "network", ["shared", "router:external"], target: network.value.target)
         let mtu = try body.int("mtu").map { try NetworkDraft.mtu($0, most: options.physicalMTU) }
         return try await context.write(database) { connection in
             try updateNetwork(connection, network, body, mtu: mtu)

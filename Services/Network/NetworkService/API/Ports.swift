@@ -23,7 +23,7 @@ extension Collection {
         table: Table(
             "ports t JOIN networks n ON n.id = t.network_id",
             fields: Field.standard + Field.history + Field.tags + [
-                .uuid("network_id"), .text("status"), .flag("admin_state_up"), .text("mac_address"), .text("device_id"),
+                .uuid("network_id"), .text("status"), .flag("admin_state_up"), .mac("mac_address"), .text("device_id"),
                 .text("device_owner"), .flag("port_security_enabled"),
                 Field("fixed_ips", .json, fixedIPs, filter: .equals),
                 Field(
@@ -32,8 +32,6 @@ extension Collection {
                         guard let id = UUID128(text) else { return "FALSE" }
                         return "EXISTS (SELECT 1 FROM port_security_groups g WHERE g.port_id = t.id AND g.security_group_id = \(id))"
                     }),
-                Field("qos_policy_id", .text, "NULL"), Field("data_plane_status", .text, "NULL"),
-                Field("resource_request", .text, "NULL"), Field("propagate_uplink_status", .boolean, "false"),
                 Field("allowed_address_pairs", .json), Field("extra_dhcp_opts", .json),
                 .text("binding:vnic_type", "t.vnic_type"),
                 .text("binding:host_id", "t.host_id", visibleBy: "get_port:binding:host_id"),

@@ -20,8 +20,6 @@ extension Collection {
             fields: Field.standard + Field.history + Field.tags + [
                 .text("status"), .flag("admin_state_up"), Field("external_gateway_info", .json, gateway),
                 Field("routes", .json), Field("availability_zone_hints", .json),
-                Field("flavor_id", .text, "NULL"),
-                .flag("distributed", "false"), .flag("ha", "false"),
             ])
     ) { .notFound("Router \($0) could not be found", type: "RouterNotFound") }
 }

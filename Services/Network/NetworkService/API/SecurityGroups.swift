@@ -10,7 +10,7 @@ extension Collection {
             'security_group_id', r.security_group_id, 'direction', r.direction, 'ethertype', r.ethertype,
             'protocol', r.protocol, 'port_range_min', r.port_range_min, 'port_range_max', r.port_range_max,
             'remote_ip_prefix', r.remote_ip_prefix, 'remote_group_id', r.remote_group_id,
-            'remote_address_group_id', NULL, 'normalized_cidr', network(r.remote_ip_prefix::inet)::text,
+            'normalized_cidr', network(r.remote_ip_prefix::inet)::text,
             'description', r.description, 'revision_number', r.generation,
             'created_at', to_char(r.created_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
             'updated_at', to_char(r.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'tags', json_build_array())
@@ -21,7 +21,7 @@ extension Collection {
         table: Table(
             "security_groups t",
             fields: Field.standard + Field.history + Field.tags + [
-                .flag("stateful"), Field("shared", .boolean, "false"),
+                .flag("stateful"),
                 Field(
                     "security_group_rules", .json,
                     """
@@ -31,15 +31,31 @@ extension Collection {
             ])
     ) { .notFound("Security group \($0) does not exist", type: "SecurityGroupNotFound") }
 
+    /// Rules with the protocol, however they and the filter call it.
+    private static func protocolFilter(_ text: String) -> SQL {
+        if text.isEmpty || text.lowercased() == "any" { return "t.protocol IS NULL" }
+        return "t.protocol = ANY(\(IPProtocol.spellings(text))::text[])"
+    }
+
+    private static func prefixFilter(_ text: String) -> SQL {
+        let address = IPAddress(text)
+        guard let network = address.map({ IPNetwork($0, prefixLength: $0.version.width) }) ?? IPNetwork(text) else {
+            return "FALSE"
+        }
+        return "network(t.remote_ip_prefix::inet) = \("\(network)")::cidr"
+    }
+
     static let securityGroupRules = Collection(
         "security_group_rule", path: "security-group-rules",
         table: Table(
             "security_group_rules t JOIN security_groups g ON g.id = t.security_group_id",
             fields: [
                 .uuid("id"), .text("tenant_id", "t.project_id"), .text("project_id"), .text("description"),
-                .uuid("security_group_id"), .text("direction"), .text("ethertype"), .text("protocol"),
-                .number("port_range_min"), .number("port_range_max"), .text("remote_ip_prefix"), .uuid("remote_group_id"),
-                Field("remote_address_group_id", .text, "NULL", filter: .equals),
+                .uuid("security_group_id"), .text("direction"),
+                Field("ethertype", .text, filter: .custom { "lower(t.ethertype) = lower(\($0))" }, sortable: true),
+                Field("protocol", .text, filter: .custom(protocolFilter), sortable: true),
+                .number("port_range_min"), .number("port_range_max"),
+                Field("remote_ip_prefix", .text, filter: .custom(prefixFilter), sortable: true), .uuid("remote_group_id"),
                 Field("normalized_cidr", .text, "network(t.remote_ip_prefix::inet)::text"),
                 .flag("belongs_to_default_sg", "(g.name = 'default')"),
             ] + Field.history)
@@ -57,7 +73,7 @@ extension NetworkAPI {
         .init("protocol", .nullable(.oneOf([.string(min: 1, max: 40, format: nil), .integer(min: 0, max: 255)]))),
         .init("port_range_min", port), .init("port_range_max", port),
         .init("remote_ip_prefix", .nullable(.string(min: 1, max: 64, format: nil))),
-        .init("remote_group_id", .nullable(.text)), .init("remote_address_group_id", .nullable(.enumeration([]))),
+        .init("remote_group_id", .nullable(.text)),
     ]
 
     var securityGroups: Resource {

@@ -10,10 +10,9 @@ extension Collection {
         table: Table(
             "subnets t JOIN networks n ON n.id = t.network_id",
             fields: Field.standard + Field.history + Field.tags + [
-                .uuid("network_id"), .number("ip_version"), .text("cidr"), .text("gateway_ip"), .flag("enable_dhcp"),
+                .uuid("network_id"), .number("ip_version"), .network("cidr"), .address("gateway_ip"), .flag("enable_dhcp"),
                 Field("allocation_pools", .json), Field("dns_nameservers", .json), Field("host_routes", .json),
                 .text("ipv6_address_mode"), .text("ipv6_ra_mode"), Field("subnetpool_id", .text, "NULL", filter: .equals),
-                Field("service_types", .json), Field("segment_id", .text, "NULL", filter: .equals),
                 .filter("shared") { BodySchema.boolean($0).map { "n.shared = \($0)" } ?? "FALSE" },
                 .filter("router:external") { BodySchema.boolean($0).map { "n.external = \($0)" } ?? "FALSE" },
             ]),

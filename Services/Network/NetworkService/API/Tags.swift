@@ -37,6 +37,7 @@ extension NetworkAPI {
     private func tagRoutes(_ collection: Collection) -> [Route] {
         let base = "/v2.0/\(collection.path)/{id}/tags"
         let read = "get_\(collection.plural)_tags"
+        let add = "create_\(collection.plural)_tags"
         let write = "update_\(collection.plural)_tags"
         let remove = "delete_\(collection.plural)_tags"
         let body = BodySchema.object([.init("tags", .array(Tags.schema, min: 0, max: Tags.countMax), required: true)])
@@ -48,6 +49,12 @@ extension NetworkAPI {
             Route(.put, base, action: write, rule: NetworkPolicy.member, body: .json(body), "Replace all tags") { context in
                 let wanted = try Tags.checked((context.body["tags"]?.arrayValue ?? []).compactMap(\.stringValue))
                 return try await setTags(collection, context, answer: .json(200, ["tags": JSONValue(wanted)])) { _ in wanted }
+            },
+            Route(.post, base, action: add, rule: NetworkPolicy.member, body: .json(body), "Add tags") { context in
+                let more = try Tags.checked((context.body["tags"]?.arrayValue ?? []).compactMap(\.stringValue))
+                return try await setTags(collection, context, answer: .json(200, ["tags": JSONValue(more)])) {
+                    try Tags.checked($0 + more)
+                }
             },
             Route(.delete, base, action: remove, rule: NetworkPolicy.member, status: 204, "Remove all tags") { context in
                 try await setTags(collection, context, answer: .empty()) { _ in [] }

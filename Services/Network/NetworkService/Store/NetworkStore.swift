@@ -63,12 +63,12 @@ extension NetworkAPI {
         do {
             try connection.execute(
                 """
-                INSERT INTO networks (id, project_id, name, description, admin_state_up, shared, external, is_default, mtu,
+                INSERT INTO networks (id, project_id, name, description, admin_state_up, shared, external, mtu,
                     port_security_enabled, provider_type, physical_network, segmentation_id, availability_zone_hints, tags,
                     created_at, updated_at)
                 VALUES (\(draft.id), \(project), \(draft.body.text("name") ?? ""), \(draft.body.text("description") ?? ""),
                     \(draft.body.bool("admin_state_up") ?? true), \(draft.body.bool("shared") ?? false), \(external),
-                    \(external && draft.body.bool("is_default") ?? false), \(draft.mtu),
+                    \(draft.mtu),
                     \(draft.body.bool("port_security_enabled") ?? true), \(draft.provider.kind.rawValue),
                     \(draft.provider.physicalNetwork), \(segment),
                     \(draft.body["availability_zone_hints"] ?? [])::jsonb, \(draft.tags)::text[],
@@ -105,7 +105,6 @@ extension NetworkAPI {
         if let text = body.text("description") { changes.set("description", text) }
         if let up = body.bool("admin_state_up") { changes.set("admin_state_up", up) }
         if let enabled = body.bool("port_security_enabled") { changes.set("port_security_enabled", enabled) }
-        if let isDefault = body.bool("is_default") { changes.set("is_default", isDefault) }
         if let mtu {
             if try row.string("provider_type") == ProviderAttributes.Kind.geneve.rawValue {
                 _ = try NetworkDraft.mtu(mtu, most: options.tenantMTU)

@@ -68,12 +68,7 @@ struct PortChange: Sendable {
     init(_ body: JSONObject, anyGroup: Bool) throws {
         self.body = body
         self.anyGroup = anyGroup
-        mac = try body.text("mac_address").map { text in
-            guard let mac = MACAddress(text), !mac.isMulticast, mac.value != 0 else {
-                throw ResourceError.badRequest("Invalid input for mac_address. Reason: '\(text)' is not a unicast MAC address.")
-            }
-            return mac
-        }
+        mac = try body.text("mac_address").map { try PortChange.unicastMAC($0, "mac_address") }
         wishes = try body.list("fixed_ips").map { try AddressAllocator.Wish.parse($0) }
         if body["security_groups"]?.isNull == true { groups = [] } else {
             groups = try body.list("security_groups").map { values in
@@ -86,15 +81,26 @@ struct PortChange: Sendable {
         dhcpOptions = try body.list("extra_dhcp_opts").map { try DHCPOptions.checked($0) }
     }
 
+    private static func unicastMAC(_ text: String, _ field: String) throws -> MACAddress {
+        guard let mac = MACAddress(text), !mac.isMulticast, mac.value != 0 else {
+            throw ResourceError.badRequest(
+                "Invalid input for \(field). Reason: '\(text.prefix(32))' is not a unicast MAC address.")
+        }
+        return mac
+    }
+
     private static func pairs(_ values: [JSONValue]) throws -> [AddressPair] {
         let pairs = try values.map { value -> AddressPair in
             let text = value["ip_address"]?.stringValue ?? ""
-            let ip: String
-            if let address = IPAddress(text) { ip = "\(address)" } else if let network = IPNetwork(text) { ip = "\(network)" } else {
+            let address = IPAddress(text)
+            guard let network = address.map({ IPNetwork($0, prefixLength: $0.version.width) }) ?? IPNetwork(text) else {
                 throw ResourceError.badRequest(
-                    "Invalid input for allowed_address_pairs. Reason: '\(text)' is neither an IP address nor a CIDR.")
+                    "Invalid input for allowed_address_pairs. Reason: '\(text.prefix(64))' is neither an IP address nor a CIDR.")
             }
-            return AddressPair(mac: value["mac_address"]?.stringValue.flatMap { MACAddress($0) }, ip: ip)
+            try AddressRules.check(network, as: .addressPair, field: "allowed_address_pairs", text: text)
+            return AddressPair(
+                mac: try value["mac_address"]?.stringValue.map { try unicastMAC($0, "allowed_address_pairs") },
+                ip: address?.description ?? network.description)
         }
         guard Set(pairs).count == pairs.count else {
             throw ResourceError.badRequest(
@@ -201,6 +207,9 @@ extension NetworkAPI {
         let rows = try drafts.map { draft in
             guard let preset = isSecured[draft.network] else { throw Collection.networks.notFound("\(draft.network)") }
             return try NetworkAPI.row(draft, isSecured: draft.change.body.bool("port_security_enabled") ?? preset)
+        }
+        for (network, rows) in Dictionary(grouping: rows, by: \.network) {
+            try refuseBroadcastPairs(connection, network, rows.flatMap(\.pairs))
         }
         let chooses = rows.allSatisfy { $0.mac == nil }
         let macs = try trusting && chooses ? insertTrusting(connection, rows) : insertPorts(connection, rows)
@@ -361,6 +370,22 @@ extension NetworkAPI {
         }
     }
 
+    /// - Throws: 400 for a pair whose address is the network's or broadcast address of one of the network's subnets.
+    private func refuseBroadcastPairs(_ connection: Connection, _ network: UUID128, _ pairs: [AddressPair]) throws {
+        let addresses = pairs.compactMap { IPAddress($0.ip) }.filter { $0.version == .v4 }
+        guard !addresses.isEmpty else { return }
+        let subnets = try allocator(connection).subnets(of: network)
+        for address in addresses {
+            guard
+                let subnet = subnets.first(where: {
+                    $0.cidr.contains(address) && SubnetRules.usableRange($0.cidr)?.contains(address) == false
+                })
+            else { continue }
+            throw NetworkFault.invalidInput(
+                "allowed_address_pairs: '\(address)' is the \(address == subnet.cidr.last ? "broadcast" : "network") address of the subnet \(subnet.cidr).")
+        }
+    }
+
     private func subnetIDs(_ connection: Connection, _ port: UUID128) throws -> [UUID128] {
         try connection.query("SELECT subnet_id FROM port_fixed_ips WHERE port_id = \(port) ORDER BY subnet_id")
             .map { try $0.uuid("subnet_id") }
@@ -384,7 +409,10 @@ extension NetworkAPI {
             let pairs = try change.pairs.map { !$0.isEmpty } ?? !(row.json("allowed_address_pairs").arrayValue ?? []).isEmpty
             if pairs { throw NetworkAPI.pairsNeedSecurity }
         }
-        if let pairs = change.pairs { changes.set(json: "allowed_address_pairs", PortChange.json(pairs, mac: mac)) }
+        if let pairs = change.pairs {
+            try refuseBroadcastPairs(connection, try row.uuid("network_id"), pairs)
+            changes.set(json: "allowed_address_pairs", PortChange.json(pairs, mac: mac))
+        }
         if let groups = change.groups {
             try joinGroups(
                 connection,
@@ -414,13 +442,29 @@ extension NetworkAPI {
             }
             if let index { kept.append(held.remove(at: index)) } else { fresh.append(wish) }
         }
+        try refuseFloatingIPs(connection, port, leading: held.map(\.address))
         for fixed in held {
             try connection.execute(
                 "DELETE FROM port_fixed_ips WHERE subnet_id = \(fixed.subnetID) AND ip_address = \(fixed.address)")
-            try disassociate(connection, port: port, fixed: fixed.address)
         }
         try allocator(connection).allocate(
             AddressAllocator.Request(port: port, network: network, mac: mac, wishes: fresh, position: kept.count))
+    }
+
+    /// A floating IP stays with the address that it leads to, as in Neutron: the client takes it off first.
+    ///
+    /// - Throws: 400 where one leads to an address of the port that is to go.
+    private func refuseFloatingIPs(_ connection: Connection, _ port: UUID128, leading addresses: [IPAddress]) throws {
+        guard !addresses.isEmpty else { return }
+        let rows = try connection.query(
+            """
+            SELECT floating_ip_address, fixed_ip_address FROM floating_ips
+            WHERE port_id = \(port) AND fixed_ip_address = ANY(\(addresses.map(\.description))::text[]) LIMIT 1
+            """)
+        guard let row = rows.first else { return }
+        throw NetworkFault.badRequest(
+            "port",
+            "Cannot update the fixed_ips of the port \(port): the floating IP \(try row.string("floating_ip_address")) is associated with \(try row.string("fixed_ip_address")). Disassociate it first.")
     }
 
     // MARK: delete

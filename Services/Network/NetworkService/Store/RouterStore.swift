@@ -169,6 +169,7 @@ extension NetworkAPI {
             """)
         let own = Set(try ports.map { try $0.string("ip_address") })
         let reachable = try ports.compactMap { IPNetwork(try $0.string("cidr")) }
+        try SubnetRules.validate(routes: routes, field: "routes")
         for route in routes {
             guard route.destination.version == route.nexthop.version else {
                 throw NetworkFault.invalidRoutes(text, "the versions of destination and nexthop differ")

@@ -172,10 +172,8 @@ extension NetworkAPI {
         let pools = try body.list("allocation_pools").map { try SubnetDraft.pools($0) }
         try SubnetRules.validate(pools: pools ?? old.allocationPools, cidr: old.cidr, gateway: gateway)
         if let pools { changes.set(json: "allocation_pools", SubnetDraft.json(pools)) }
-        let dns = try body.list("dns_nameservers").map { try SubnetDraft.addresses($0, "dns_nameservers") }
-            ?? (body["dns_nameservers"] == nil ? old.dnsNameservers : [])
-        let routes = try body.list("host_routes").map { try SubnetDraft.routes($0) }
-            ?? (body["host_routes"] == nil ? old.hostRoutes : [])
+        let dns = try SubnetDraft.addresses(body.list("dns_nameservers") ?? [], "dns_nameservers")
+        let routes = try SubnetDraft.routes(body.list("host_routes") ?? [])
         try SubnetRules.validate(hostRoutes: routes, dnsNameservers: dns, cidr: old.cidr)
         if body["dns_nameservers"] != nil {
             changes.set(json: "dns_nameservers", JSONValue(dns.map(\.description)))

@@ -1,0 +1,90 @@
+import Kernel
+
+/// What addresses of special ranges cannot be used for.
+///
+/// Source of the ranges: IANA's IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890), RFC 4291 and RFC 5771.
+package enum AddressRules {
+    /// What a request uses an address or network for.
+    package enum Use: Sendable, CaseIterable {
+        /// The CIDR of a subnet. Refused when it has an address in common with the range.
+        case subnet
+        /// An allowed address pair. Refused, as the uses below, when it lies in the range: `0.0.0.0/0` remains possible.
+        case addressPair
+        /// The next hop of a route.
+        case nexthop
+        /// The destination of a route.
+        case destination
+        case nameServer
+    }
+
+    /// A range with a meaning of its own.
+    package struct Range: Sendable {
+        package let network: IPNetwork
+        /// As it stands in errors, with its article: `a multicast address`.
+        package let name: String
+        package let refused: Set<Use>
+
+        fileprivate init(_ network: String, _ name: String, refused: Set<Use>) {
+            guard let parsed = IPNetwork(network) else { preconditionFailure("'\(network)' is not a network") }
+            self.network = parsed
+            self.name = name
+            self.refused = refused
+        }
+    }
+
+    private static let all = Set(Use.allCases)
+
+    /// The first one that fits is the one that an error names.
+    package static let ranges: [Range] = [
+        Range("255.255.255.255/32", "the limited broadcast address", refused: all),
+        // A neighbour with this address would answer in the place of the metadata service.
+        Range("169.254.169.254/32", "the address of the metadata service", refused: [.subnet, .addressPair]),
+        Range("224.0.0.0/4", "a multicast address", refused: all.subtracting([.destination])),
+        Range("240.0.0.0/4", "a reserved address", refused: all),
+        Range("127.0.0.0/8", "a loopback address", refused: all.subtracting([.nameServer])),
+        // As a name server, 0.0.0.0 and :: say that none is handed out.
+        Range("0.0.0.0/8", "an address of this network", refused: all.subtracting([.nameServer, .destination])),
+        Range("ff00::/8", "a multicast address", refused: all.subtracting([.destination])),
+        Range("::ffff:0:0/96", "an IPv4-mapped address", refused: all),
+        Range("::1/128", "the loopback address", refused: all.subtracting([.nameServer])),
+        Range("::/128", "the unspecified address", refused: all.subtracting([.nameServer, .destination])),
+        Range("fe80::/10", "a link-local address", refused: [.subnet, .destination]),
+    ]
+
+    /// The range because of which `network` cannot be used so; nil when it can.
+    package static func range(against network: IPNetwork, as use: Use) -> Range? {
+        ranges.first { range in
+            guard range.refused.contains(use), range.network.version == network.version else { return false }
+            switch use {
+            case .subnet: return range.network.overlaps(network)
+            case .addressPair where range.network.contains(metadata):
+                // A pair for a part of the link-local range is meant for addresses like this one.
+                return network.contains(metadata) && linkLocal.contains(network.network)
+                    && network.prefixLength >= linkLocal.prefixLength
+            // Its /0 is the default route.
+            case .destination where network.prefixLength == 0: return false
+            default: return range.network.prefixLength <= network.prefixLength && range.network.contains(network.network)
+            }
+        }
+    }
+
+    /// - Parameter text: the value as the client wrote it.
+    /// - Throws: 400 naming the field, the value and the range.
+    package static func check(_ network: IPNetwork, as use: Use, field: String, text: String? = nil) throws {
+        guard let range = range(against: network, as: use) else { return }
+        let isOne = network.prefixLength == network.version.width
+        let text = text ?? (isOne ? "\(network.network)" : "\(network)")
+        let verb = use == .subnet && !range.network.contains(network.network) ? "contains" : "is"
+        throw ResourceError.badRequest(
+            "Invalid input for \(field). Reason: '\(text)' \(verb) \(range.name) (\(range.network)).", type: "InvalidInput")
+    }
+
+    /// - Throws: 400 naming the field, the value and the range.
+    package static func check(_ address: IPAddress, as use: Use, field: String) throws {
+        try check(IPNetwork(address, prefixLength: address.version.width), as: use, field: field)
+    }
+
+    /// Where guests find the metadata service.
+    package static let metadata = IPAddress(version: .v4, value: 0xa9fe_a9fe)
+    private static let linkLocal = IPNetwork(IPAddress(version: .v4, value: 0xa9fe_0000), prefixLength: 16)
+}

@@ -1,0 +1,19 @@
+import WebAPI
+
+extension NetworkAPI {
+    /// Providers of advanced services (`service-type`). There is none to choose here: no VPN, and one kind of router.
+    var serviceProviders: Resource {
+        Resource(
+            "service_provider",
+            routes: [
+                Route(
+                    .get, "/v2.0/service-providers", action: "get_service_provider", rule: "@", "List service providers"
+                ) { context in
+                    try context.authorize(target: .none)
+                    _ = try context.listRequest(
+                        filters: ["service_type", "name", "default"], ignoring: ["page_reverse"], strict: true)
+                    return .json(200, ["service_providers": []])
+                }
+            ])
+    }
+}
