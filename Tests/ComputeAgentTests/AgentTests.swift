@@ -60,6 +60,42 @@ extension OnARealHost {
             throw ResourceError.internalError("not within \(seconds) s: \(what)")
         }
 
+        // MARK: confinement
+
+        /// What a guest that broke out of its virtual machine would be: a user without rights, capabilities, other
+        /// guests' files and most of the system calls.
+        @Test("S26: QEMU runs as a user of its own, without capabilities, filtered")
+        func emulatorsAreConfined() async throws {
+            let place = try await place("confined")
+            let agent = try await TestAgent(place.host, state: place.state)
+            let id = AgentTests.id(9)
+            try await agent.fleet.ensure(try server(9, ["config_drive": true]))
+            _ = try await agent.waitForReport(id, running)
+            let pid = try #require(try place.host.emulatorPID(id))
+            // The kernel's files say nothing of their size.
+            let status = String(decoding: try Files.read("/proc/\(pid)/status", offset: 0, count: 8192), as: UTF8.self)
+            let fields = Dictionary(
+                status.split(separator: "\n").compactMap { line -> (String, String)? in
+                    guard let colon = line.firstIndex(of: ":") else { return nil }
+                    return (String(line[..<colon]), line[line.index(after: colon)...].trimmingCharacters(in: .whitespaces))
+                }, uniquingKeysWith: { first, _ in first })
+            let user = try #require(getpwnam("libvirt-qemu")).pointee.pw_uid
+            #expect(fields["Uid"]?.split(separator: "\t").allSatisfy { $0 == "\(user)" } == true, "\(fields["Uid"] ?? "")")
+            #expect(fields["CapEff"] == "0000000000000000")
+            #expect(fields["CapPrm"] == "0000000000000000")
+            #expect(fields["Seccomp"] == "2")
+            #expect(try place.host.mountNamespace(of: pid) != place.host.mountNamespace(of: try place.host.libvirtPID()))
+            var disk = stat()
+            #expect(stat(ServerFiles(directory: "\(place.state)/servers/\(id)").root, &disk) == 0 && disk.st_uid == user)
+            for directory in ["\(place.state)/servers", "\(place.state)/images"] {
+                var information = stat()
+                #expect(stat(directory, &information) == 0 && information.st_mode & 0o777 == 0o711, "\(directory)")
+            }
+            var records = stat()
+            #expect(stat("\(place.state)/records", &records) == 0 && records.st_mode & 0o077 == 0)
+            await agent.stop()
+        }
+
         // MARK: a server's life
 
         @Test func aServerLivesAndLeavesNothing() async throws {

@@ -45,12 +45,13 @@ final class PrivateHost: Sendable {
             log_outputs = "3:file:\(directory)/libvirtd.log"
             """
         let qemu = """
-            user = "root"
-            group = "root"
+            user = "libvirt-qemu"
+            group = "kvm"
             security_driver = "none"
-            dynamic_ownership = 0
+            dynamic_ownership = 1
             remember_owner = 0
-            namespaces = []
+            namespaces = [ "mount" ]
+            seccomp_sandbox = 1
             cgroup_controllers = []
             """
         for (name, text) in [("libvirtd.conf", libvirtd), ("qemu.conf", qemu), ("virtlogd.conf", "")] {
@@ -72,8 +73,8 @@ final class PrivateHost: Sendable {
 
     /// Ends libvirtd as a crash would; its guests go on.
     func killLibvirt() throws {
-        let text = String(decoding: try Files.read(directory + "/run/libvirtd.pid") ?? [], as: UTF8.self)
-        if let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)) { kill(pid, SIGKILL) }
+        let pid = try libvirtPID()
+        if pid > 0 { kill(pid, SIGKILL) }
         if let old = processes.withLock({ $0.removeValue(forKey: "libvirtd") }) { Spawn.wait(for: old) }
         try Files.remove(directory + "/run/libvirt-sock")
     }
@@ -103,6 +104,15 @@ final class PrivateHost: Sendable {
         return pid
     }
 
+    func libvirtPID() throws -> Int32 {
+        let text = String(decoding: try Files.read(directory + "/run/libvirtd.pid") ?? [], as: UTF8.self)
+        return Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)) ?? 0
+    }
+
+    func mountNamespace(of pid: Int32) throws -> String {
+        try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(pid)/ns/mnt")
+    }
+
     // MARK: processes
 
     private func mounted(_ name: String, _ arguments: [String]) throws {
@@ -111,6 +121,11 @@ final class PrivateHost: Sendable {
             for d in etc:/etc/libvirt lib:/var/lib/libvirt run:/run/libvirt log:/var/log/libvirt cache:/var/cache/libvirt; do
               mkdir -p "${d#*:}" && mount --bind "$0/${d%%:*}" "${d#*:}" || exit 1
             done
+            # As udev has it.
+            if [ -c /dev/kvm ] && [ "$(stat -c %G /dev/kvm)" != kvm ]; then
+              mkdir -p "$0/dev" && mount -t tmpfs -o mode=0711 tmpfs "$0/dev" && mknod -m 660 "$0/dev/kvm" c 10 232 \
+                && chgrp kvm "$0/dev/kvm" && mount --bind "$0/dev/kvm" /dev/kvm || exit 1
+            fi
             exec "$@"
             """
         try launch(name, ["/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, directory] + arguments)

@@ -51,11 +51,21 @@ struct HostLayout: Sendable, Hashable {
     }
 
     /// The command with these directories in place of fixed ones, as a process of this host.
-    func command(_ arguments: [String], program: String, mounts: [(source: String, target: String)]) -> [String] {
-        if isMachine { return PrivateMounts.command(program: program, mounts: mounts, arguments) }
+    ///
+    /// - Parameters:
+    ///   - opening: a directory that other users reach from there, whatever the modes of those above it are.
+    ///   - devices: a directory for nodes of devices that QEMU's user may use.
+    func command(
+        _ arguments: [String], program: String, mounts: [(source: String, target: String)], opening: String? = nil,
+        devices: String? = nil
+    ) -> [String] {
+        if isMachine {
+            return PrivateMounts.command(program: program, mounts: mounts, opening: opening, devices: devices, arguments)
+        }
         return command(
             PrivateMounts.command(
-                program: program, mounts: mounts + [(source: hostsFile, target: "/etc/hosts")], hostName: name, arguments))
+                program: program, mounts: mounts + [(source: hostsFile, target: "/etc/hosts")], hostName: name, opening: opening,
+                devices: devices, arguments))
     }
 
     /// Whether this host has a network device of this name.

@@ -112,16 +112,21 @@ enum Machine {
             .split(separator: "\n").suffix(lines).map(String.init)
     }
 
-    /// The group that may pass through every directory above `path`: whether another user reaches it.
-    static func isReachableByOthers(_ path: String) -> Bool {
+    /// Whether users who own nothing of it reach `path`.
+    static func isReachableByOthers(_ path: String) -> Bool { closedDirectory(path) == nil }
+
+    /// The first directory above `path` through which others do not pass; nil when there is none.
+    static func closedParent(of path: String) -> String? { closedDirectory(path).flatMap { $0 == path ? nil : $0 } }
+
+    private static func closedDirectory(_ path: String) -> String? {
         var partial = ""
         for component in path.split(separator: "/") {
             partial += "/" + component
             var information = stat()
-            guard stat(partial, &information) == 0 else { return false }
-            if information.st_mode & S_IFMT == S_IFDIR, information.st_mode & S_IXOTH == 0 { return false }
+            guard stat(partial, &information) == 0 else { return partial }
+            if information.st_mode & S_IFMT == S_IFDIR, information.st_mode & S_IXOTH == 0 { return partial }
         }
-        return true
+        return nil
     }
 
     /// Whether a TCP port of the loopback address is free.

@@ -19,10 +19,14 @@ struct LibvirtParts: Sendable {
         ("cache", "/var/cache/libvirt"),
     ]
 
+    /// Made by Debian's libvirt-daemon-system.
+    private static let emulatorUser = "libvirt-qemu"
+
     private func launch(_ name: String, _ arguments: [String]) -> Launch {
         let mounts = LibvirtParts.mounts.map { (source: "\(host.libvirt)/\($0.0)", target: $0.1) }
         return Launch(
-            arguments: host.command(arguments, program: program, mounts: mounts),
+            arguments: host.command(arguments, program: program, mounts: mounts, opening: layout.state,
+                devices: host.libvirt + "/dev"),
             environment: ["PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "HOME": "/root"], output: "\(layout.log)/\(name)\(host.partSuffix).log")
     }
 
@@ -71,16 +75,18 @@ struct LibvirtParts: Sendable {
 
             """)
         try Machine.write(directory + "/virtlogd.conf", "log_outputs = \"3:stderr\"\n")
-        // Guests are kept apart by QEMU's own processes; user and labels need nothing system-wide.
+        // QEMU runs as a user of its own, without capabilities, with a /dev of its own and a filter of system calls; libvirt
+        // gives it the files of the guest when the guest starts. Labels (AppArmor) would need profiles of the machine's.
         try Machine.write(
             directory + "/qemu.conf",
             """
-            user = "root"
-            group = "root"
+            user = "\(LibvirtParts.emulatorUser)"
+            group = "kvm"
             security_driver = "none"
-            dynamic_ownership = 0
+            dynamic_ownership = 1
             remember_owner = 0
-            namespaces = []
+            namespaces = [ "mount" ]
+            seccomp_sandbox = 1
             cgroup_controllers = []
 
             """)

@@ -10,6 +10,12 @@ struct PrivateMounts: ParsableCommand {
     @Option(help: "SOURCE:TARGET: the program sees SOURCE at TARGET.")
     var bind: [String] = []
 
+    @Option(help: "DIRECTORY: other users reach it from the program, also where a directory above it is closed to them.")
+    var opening: String?
+
+    @Option(help: "DIRECTORY: an empty place for the device nodes of guests; with it, members of the group kvm may use /dev/kvm.")
+    var devices: String?
+
     @Option(help: "The host name that the program sees.")
     var hostName: String?
 
@@ -17,11 +23,16 @@ struct PrivateMounts: ParsableCommand {
     var command: [String]
 
     /// The program's start, as arguments: a new mount namespace, the mounts, the program.
-    static func command(program: String, mounts: [(source: String, target: String)], hostName: String? = nil, _ arguments: [String]) -> [String] {
+    static func command(
+        program: String, mounts: [(source: String, target: String)], hostName: String? = nil, opening: String? = nil,
+        devices: String? = nil, _ arguments: [String]
+    ) -> [String] {
         var command = ["/usr/bin/unshare", "--mount", "--propagation", "private"]
         if hostName != nil { command.append("--uts") }
         command += [program, "cloud", "private-mounts"]
         if let hostName { command += ["--host-name", hostName] }
+        if let opening { command += ["--opening", opening] }
+        if let devices { command += ["--devices", devices] }
         for mount in mounts { command += ["--bind", "\(mount.source):\(mount.target)"] }
         return command + ["--"] + arguments
     }
@@ -33,6 +44,41 @@ struct PrivateMounts: ParsableCommand {
         return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
+    /// Puts an empty file system, which everybody may pass, in the place of the first directory above `directory` that is
+    /// closed to others, and in it only the way to `directory`.
+    private static func open(_ directory: String) throws {
+        guard let closed = Machine.closedParent(of: directory) else { return }
+        let descriptor = Glibc.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw Machine.failure("open", directory) }
+        defer { close(descriptor) }
+        guard mount("tmpfs", closed, "tmpfs", UInt(MS_NOSUID | MS_NODEV), "mode=0711,size=64k") == 0 else {
+            throw Machine.failure("mount an empty file system on", closed)
+        }
+        try Machine.makeDirectory(directory)
+        guard mount("/proc/self/fd/\(descriptor)", directory, nil, UInt(MS_BIND | MS_REC), nil) == 0 else {
+            throw Machine.failure("mount on", directory)
+        }
+    }
+
+    /// Where no udev gives `/dev/kvm` to the group kvm, a node of the same device takes its place: libvirtd, which may use
+    /// the first one, would ask a QEMU that may not for its abilities again and again.
+    private static func shareKVM(_ directory: String) throws {
+        let node = "/dev/kvm"
+        var information = stat()
+        guard stat(node, &information) == 0, let group = getgrnam("kvm")?.pointee.gr_gid else { return }
+        let isShared = information.st_gid == group && information.st_mode & 0o060 == 0o060
+        guard !isShared, information.st_mode & 0o006 != 0o006 else { return }
+        try Machine.makeDirectory(directory)
+        guard mount("tmpfs", directory, "tmpfs", UInt(MS_NOSUID), "mode=0711,size=64k") == 0 else {
+            throw Machine.failure("mount an empty file system on", directory)
+        }
+        let copy = directory + "/kvm"
+        guard mknod(copy, S_IFCHR | 0o660, information.st_rdev) == 0, chown(copy, 0, group) == 0, chmod(copy, 0o660) == 0 else {
+            throw Machine.failure("make the device node", copy)
+        }
+        guard mount(copy, node, nil, UInt(MS_BIND), nil) == 0 else { throw Machine.failure("mount \(copy) on", node) }
+    }
+
     func run() throws {
         guard let program = command.first else { throw CloudError("no program given") }
         // What is mounted here must not reach the machine.
@@ -40,6 +86,9 @@ struct PrivateMounts: ParsableCommand {
             throw CloudError("private-mounts must run in a mount namespace of its own (unshare --mount --propagation private)")
         }
         if let hostName { try Machine.write(descriptorOf: "/proc/sys/kernel/hostname", hostName) }
+        // First: what is bound may lie in it.
+        if let opening { try PrivateMounts.open(opening) }
+        if let devices { try PrivateMounts.shareKVM(devices) }
         for pair in bind {
             guard let colon = pair.firstIndex(of: ":") else { throw CloudError("--bind wants SOURCE:TARGET, not \(pair)") }
             let source = String(pair[..<colon])

@@ -63,7 +63,7 @@ package struct ComputeAgentApplication: Sendable {
 
     /// Two agents over one state would undo each other's work.
     private func lockState() throws -> Int32 {
-        try Files.makeDirectory(settings.stateDirectory)
+        try Files.makePassableDirectory(settings.stateDirectory)
         let path = settings.stateDirectory + "/lock"
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw FileError.last("open", path) }

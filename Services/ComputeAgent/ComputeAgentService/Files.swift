@@ -14,6 +14,14 @@ package enum Files {
         guard mkdir(path, mode) == 0 || errno == EEXIST else { throw FileError.last("mkdir", path) }
     }
 
+    /// Makes a directory through which other users reach the files whose names they know, and which they cannot list:
+    /// QEMU opens disks as a user of its own.
+    package static func makePassableDirectory(_ path: String) throws {
+        try makeDirectory(path, mode: 0o711)
+        // One that an older version made lets nobody through.
+        guard chmod(path, 0o711) == 0 else { throw FileError.last("chmod", path) }
+    }
+
     /// Whether there is something at the path, of whatever kind.
     package static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 

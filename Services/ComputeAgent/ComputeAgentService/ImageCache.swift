@@ -59,7 +59,7 @@ package actor ImageCache {
         self.threads = threads
         self.ambient = ambient
         self.log = log
-        try Files.makeDirectory(directory)
+        try Files.makePassableDirectory(directory)
         // What a crash left half loaded.
         for name in try Files.list(directory) where name.hasPrefix(".") { try Files.remove("\(directory)/\(name)") }
     }
@@ -166,7 +166,8 @@ package actor ImageCache {
         let path = "\(directory)/\(key).\(format)"
         let source = file
         try await threads.run {
-            chmod(source, 0o444)
+            // libvirt gives it to QEMU's user when a guest starts.
+            guard chmod(source, 0o440) == 0 else { throw FileError.last("chmod", source) }
             try Files.publish(source, as: path)
         }
         return try await open(path, format: format)

@@ -18,7 +18,7 @@ package struct ServerDisks: Sendable {
         self.images = images
         self.runner = runner
         self.threads = threads
-        try Files.makeDirectory(directory)
+        try Files.makePassableDirectory(directory)
     }
 
     /// Where the files of a server are.
@@ -35,7 +35,7 @@ package struct ServerDisks: Sendable {
     /// - Throws: `PermanentFailure` when image and flavor do not fit; `CommandError`, `FileError`.
     package func provision(_ server: DesiredServer, refreshConfigDrive: Bool) async throws {
         let files = files(server.id)
-        try await threads.run { try Files.makeDirectory(files.directory) }
+        try await threads.run { try Files.makePassableDirectory(files.directory) }
         if let image = server.image, server.hasLocalRoot, !Files.exists(files.root) {
             let cached = try await images.ensure(image)
             let size = try ServerDisks.rootSize(server, cached)
