@@ -82,6 +82,7 @@ let package = Package(
         shared("JSON", ["Kernel"]),
         shared("ImageFormat", ["Kernel"]),
         shared("Commands", ["Kernel", "CLinux"]),
+        shared("DiskTool", ["Kernel", "JSON", "Commands", "ImageFormat"]),
         shared("Settings", ["Kernel", yaml]),
         shared("Telemetry", ["Kernel", "JSON", log]),
         shared("Database", ["Kernel", "JSON", "Telemetry", "CLibpq", log]),
@@ -112,9 +113,9 @@ let package = Package(
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
         + service("Placement", "wolke-placement")
         + service("Compute", "wolke-compute", [crypto])
-        + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"], ["Libvirt", "OVSDB", "CLinux", "Commands", crypto, nio, nioPosix, nioHTTP])
+        + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"], ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
-        + service("BlockStorage", "wolke-block-storage", ["Commands", crypto, nio, nioPosix])
+        + service("BlockStorage", "wolke-block-storage", ["Commands", "DiskTool", "ImageFormat", crypto, nio, nioPosix])
         + service("Image", "wolke-image", core: ["ImageFormat"], [crypto, nio, nioPosix])
         + [
             .executableTarget(
@@ -151,14 +152,16 @@ let package = Package(
             tests("AuthorizationTests", ["Authorization", "Database", "Schema", log]),
             tests("TidyTests", []),
             tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
+            tests("ImageFormatTests", ["ImageFormat"]),
+            tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
             tests("ImageTests", ["ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
-            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", nio], platform: platform),
+            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", nio], platform: platform),
             tests("ComputeTests", ["ComputeCore", "ComputeService"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),
             tests("LibvirtTests", ["Libvirt", log]),
-            tests("ComputeAgentTests", ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "Libvirt", "OVSDB", nio, nioPosix], platform: platform),
+            tests("ComputeAgentTests", ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "Libvirt", "OVSDB", nio, nioPosix], platform: platform),
             tests("ClientTests", ["Client", log, nio, nioPosix, nioHTTP]),
             tests("CLITests", ["osctl", "Settings", "Client", arguments, yaml]),
         ],

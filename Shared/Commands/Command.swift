@@ -34,13 +34,17 @@ package final class Command: Sendable {
 
     private let arguments: [String]
     private let outputMax: Int
+    private let input: [UInt8]?
     private let process = Mutex<pid_t>(0)
     private let cancelled = Atomic<Bool>(false)
 
-    /// - Parameter outputMax: bytes of output that are kept; the rest is read and dropped.
-    package init(_ arguments: [String], outputMax: Int = 16 * 1024) {
+    /// - Parameters:
+    ///   - outputMax: bytes of output that are kept; the rest is read and dropped.
+    ///   - input: what the tool can read from its descriptor 3, at most what a pipe holds (64 KiB).
+    package init(_ arguments: [String], outputMax: Int = 16 * 1024, input: [UInt8]? = nil) {
         self.arguments = arguments
         self.outputMax = outputMax
+        self.input = input
     }
 
     /// Ends the tool as soon as possible.
@@ -87,27 +91,47 @@ package final class Command: Sendable {
 
     /// - Returns: where the tool's output comes from.
     private func start(_ inherited: Int32?) throws -> Int32 {
+        let (end, output) = try makePipe()
+        defer { close(output) }
+        do {
+            let given = try input.map { try filledPipe($0) }
+            defer { if let given { close(given) } }
+            try spawn(output: output, [given, inherited].compactMap { $0 })
+        } catch {
+            close(end)
+            throw error
+        }
+        return end
+    }
+
+    private func makePipe() throws -> (read: Int32, write: Int32) {
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else { throw failure(errno) }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-        defer { close(ends[1]) }
-        do { try spawn(output: ends[1], inherited) } catch {
-            close(ends[0])
-            throw error
+        return (ends[0], ends[1])
+    }
+
+    private func filledPipe(_ bytes: [UInt8]) throws -> Int32 {
+        precondition(bytes.count <= 64 * 1024)
+        let ends = try makePipe()
+        defer { close(ends.write) }
+        guard write(ends.write, bytes, bytes.count) == bytes.count else {
+            let number = errno
+            close(ends.read)
+            throw failure(number)
         }
-        return ends[0]
+        return ends.read
     }
 
     private func failure(_ number: Int32) -> CommandError {
         CommandError(arguments: arguments, status: nil, output: String(cString: strerror(number)))
     }
 
-    private func spawn(output: Int32, _ inherited: Int32?) throws {
+    private func spawn(output: Int32, _ inherited: [Int32]) throws {
         let environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/"]
         // Its own group, so that a kill reaches its children too.
         let pid = try Spawn.start(
-            arguments, environment: environment, descriptors: [nil, output, output] + (inherited.map { [$0] } ?? []),
-            group: .own)
+            arguments, environment: environment, descriptors: [nil, output, output] + inherited, group: .own)
         process.withLock { $0 = pid }
         if cancelled.load(ordering: .sequentiallyConsistent) { kill(-pid, SIGKILL) }
     }

@@ -8,15 +8,16 @@ package struct ImageRefusal: Error, Sendable, Hashable, CustomStringConvertible 
 /// What image data says about itself, read by ourselves before any tool opens it.
 ///
 /// A disk image can name other files (backing files, external data files, extents) that a tool would then open with
-/// the rights of a host. Such images are refused, and so is data that is not what the image is declared to be.
+/// the rights of a host. Such images are refused, and so is data that is not what the image is declared to be. The
+/// readers look at every place in which QEMU 7.2 looks; where a size stands in several places, the places must agree.
 package struct ImageHeader: Sendable, Hashable {
-    /// What the first bytes say that the data is; `raw` when they say nothing.
+    /// What the bytes say that the data is; `raw` when they say nothing.
     package enum Content: String, Sendable, Hashable, CaseIterable {
-        case raw, qcow2, vmdk, vdi, vhd, vhdx, qed, iso, luks
+        case raw, qcow2, vmdk, vdi, vhd, vhdx, qed, iso, luks, parallels, bochs, cloop, dmg
     }
 
     package let content: Content
-    /// Size of the disk inside, in bytes; nil when the header does not say it.
+    /// Size of the disk inside, in bytes, as QEMU computes it; nil while it is not known yet.
     package let virtualSize: Int?
 
     package init(content: Content, virtualSize: Int?) {
@@ -29,153 +30,117 @@ package struct ImageHeader: Sendable, Hashable {
 
     /// How many leading bytes are wanted (all of them when there are fewer).
     package static let prefixLength = 128 * 1024
-    /// How many bytes of the end are wanted.
-    package static let tailLength = 512
+    /// How many bytes of the end are wanted: VMDK's footer is the last three sectors.
+    package static let tailLength = 1536
 
-    /// What the content is, by its marks.
+    /// Reads the header of an image with a bare disk, and compares it with what the image is declared to be.
     ///
     /// - Parameters:
     ///   - prefix: the first `prefixLength` bytes.
-    ///   - tail: the last `tailLength` bytes where they are known: a fixed VHD has its mark there only.
-    package static func detect(prefix: [UInt8], tail: [UInt8]?) -> Content {
-        let found = detect(ByteView(prefix))
-        if found == .raw, let tail, ByteView(tail).has("conectix", at: 0) { return .vhd }
+    ///   - tail: the last `tailLength` bytes (all of them when there are fewer); nil while they have not arrived.
+    ///   - size: bytes in all; nil while more may come.
+    ///   - declared: the image's `disk_format`.
+    /// - Throws: `ImageRefusal`.
+    package static func inspect(
+        prefix: [UInt8], tail: [UInt8]?, size: Int?, declared: String
+    ) throws(ImageRefusal) -> ImageHeader {
+        let wanted = try expected(declared)
+        var found = try detect(prefix: prefix, tail: tail)
+        // A live system's ISO is a fine raw disk too.
+        if found == .iso, wanted == .raw { found = .raw }
+        // A fixed VHD has its mark at the end only, which is still to come.
+        if found == .raw, wanted == .vhd, tail == nil { return ImageHeader(content: .vhd, virtualSize: nil) }
+        guard found == wanted else {
+            throw ImageRefusal("disk_format is '\(declared)', but the content is '\(found.rawValue)'")
+        }
+        let excerpt = Excerpt(head: ByteView(prefix), tail: tail.map(ByteView.init), size: size)
+        return ImageHeader(content: found, virtualSize: try virtualSize(found, excerpt))
+    }
+
+    /// What data must be that is declared as `disk_format`.
+    ///
+    /// - Throws: `ImageRefusal` for formats that are not accepted.
+    private static func expected(_ declared: String) throws(ImageRefusal) -> Content {
+        switch declared {
+        case "raw", "ami", "ari", "aki": .raw
+        case "qcow2": .qcow2
+        case "vmdk": .vmdk
+        case "vdi": .vdi
+        case "vhd": .vhd
+        case "iso": .iso
+        case "vhdx":
+            throw ImageRefusal("disk_format 'vhdx' is not accepted; convert the image to qcow2 or raw")
+        default: throw ImageRefusal("disk_format '\(declared)' is not supported")
+        }
+    }
+
+    private static func virtualSize(_ content: Content, _ data: Excerpt) throws(ImageRefusal) -> Int? {
+        switch content {
+        case .raw, .iso: data.size
+        case .qcow2: try Qcow2Reader.virtualSize(data)
+        case .vmdk: try VMDKReader.virtualSize(data)
+        case .vdi: try VDIReader.virtualSize(data)
+        case .vhd: try VHDReader.virtualSize(data)
+        case .vhdx, .qed, .luks, .parallels, .bochs, .cloop, .dmg:
+            throw ImageRefusal("content of the format '\(content.rawValue)' is not accepted")
+        }
+    }
+
+    // MARK: marks
+
+    /// What the content is, by its marks.
+    ///
+    /// - Parameter tail: the last bytes where they are known: a fixed VHD and a DMG have their mark there only.
+    /// - Throws: `ImageRefusal` for data that has the marks of several formats: two readers could take it for
+    ///   different disks.
+    package static func detect(prefix: [UInt8], tail: [UInt8]?) throws(ImageRefusal) -> Content {
+        let marks = marks(ByteView(prefix), tail.map { ByteView(Array($0.suffix(512))) })
+        if marks.count > 1 {
+            let names = marks.map { "'\($0.rawValue)'" }.joined(separator: " and ")
+            throw ImageRefusal("the content has the marks of \(names)")
+        }
+        if let mark = marks.first { return mark }
+        return ByteView(prefix).has("CD001", at: 0x8001) ? .iso : .raw
+    }
+
+    private static func marks(_ head: ByteView, _ lastSector: ByteView?) -> [Content] {
+        var found: [Content] = []
+        if head.hasBytes([0x51, 0x46, 0x49, 0xfb], at: 0) { found.append(.qcow2) }
+        if head.has("KDMV", at: 0) || head.has("COWD", at: 0) || VMDKReader.isDescriptor(head) { found.append(.vmdk) }
+        if head.has("vhdxfile", at: 0) { found.append(.vhdx) }
+        if head.has("conectix", at: 0) || lastSector?.has("conectix", at: 0) ?? false { found.append(.vhd) }
+        if head.hasBytes([0x7f, 0x10, 0xda, 0xbe], at: 0x40) { found.append(.vdi) }
+        if head.has("QED\u{0}", at: 0) { found.append(.qed) }
+        if head.hasBytes([0x4c, 0x55, 0x4b, 0x53, 0xba, 0xbe], at: 0) { found.append(.luks) }
+        if head.has("WithoutFreeSpace", at: 0) || head.has("WithouFreSpacExt", at: 0) { found.append(.parallels) }
+        if head.has("Bochs Virtual HD Image", at: 0) { found.append(.bochs) }
+        if head.has("#!/bin/" + "sh\n#V2.0 Format\nmodprobe cloop", at: 0) { found.append(.cloop) }
+        if lastSector?.has("koly", at: 0) ?? false { found.append(.dmg) }
         return found
     }
+}
 
-    /// Reads the header of an image with a bare disk.
-    ///
-    /// - Parameters:
-    ///   - content: what `detect` found.
-    ///   - tail: nil while the last bytes have not arrived.
-    ///   - size: bytes in all; nil while more may come.
-    /// - Throws: `ImageRefusal`.
-    package static func read(
-        _ content: Content, prefix: [UInt8], tail: [UInt8]?, size: Int?
-    ) throws(ImageRefusal) -> ImageHeader {
-        let bytes = ByteView(prefix)
-        switch content {
-        case .raw, .iso: return ImageHeader(content: content, virtualSize: size)
-        case .qcow2: return ImageHeader(content: .qcow2, virtualSize: try qcow2(bytes))
-        case .vmdk: return ImageHeader(content: .vmdk, virtualSize: try vmdk(bytes))
-        case .vdi: return ImageHeader(content: .vdi, virtualSize: try vdi(bytes))
-        case .vhd:
-            if bytes.has("conectix", at: 0) { return ImageHeader(content: .vhd, virtualSize: try vhd(bytes)) }
-            return ImageHeader(content: .vhd, virtualSize: try tail.map { (bytes) throws(ImageRefusal) in try vhd(ByteView(bytes)) })
-        case .vhdx: return ImageHeader(content: .vhdx, virtualSize: nil)
-        case .qed, .luks: throw ImageRefusal("content of the format '\(content.rawValue)' is not accepted")
-        }
-    }
+/// The parts of an image's data that headers stand in.
+struct Excerpt {
+    let head: ByteView
+    /// The last bytes; nil while they have not arrived.
+    let tail: ByteView?
+    /// Bytes in all; nil while more may come.
+    let size: Int?
 
-    private static func detect(_ bytes: ByteView) -> Content {
-        if bytes.hasBytes([0x51, 0x46, 0x49, 0xfb], at: 0) { return .qcow2 }
-        if bytes.has("KDMV", at: 0) || bytes.has("COWD", at: 0) || bytes.has("# Disk DescriptorFile", at: 0) {
-            return .vmdk
-        }
-        if bytes.has("vhdxfile", at: 0) { return .vhdx }
-        if bytes.has("conectix", at: 0) { return .vhd }
-        if bytes.hasBytes([0x7f, 0x10, 0xda, 0xbe], at: 0x40) { return .vdi }
-        if bytes.has("QED\u{0}", at: 0) { return .qed }
-        if bytes.hasBytes([0x4c, 0x55, 0x4b, 0x53, 0xba, 0xbe], at: 0) { return .luks }
-        if bytes.has("CD001", at: 0x8001) { return .iso }
-        return .raw
-    }
-
-    private static func size(_ value: UInt64, _ name: String) throws(ImageRefusal) -> Int {
-        guard value > 0, value <= UInt64(virtualSizeMax) else {
-            throw ImageRefusal("the \(name) image's size of \(value) bytes is outside 1 to \(virtualSizeMax)")
+    /// - Throws: `ImageRefusal` for sizes that no disk here has.
+    static func checked(_ value: UInt64, _ name: String) throws(ImageRefusal) -> Int {
+        guard value > 0, value <= UInt64(ImageHeader.virtualSizeMax) else {
+            throw ImageRefusal("the \(name) image's size of \(value) bytes is outside 1 to \(ImageHeader.virtualSizeMax)")
         }
         return Int(value)
     }
 
-    private static func qcow2(_ bytes: ByteView) throws(ImageRefusal) -> Int {
-        guard let version = bytes.big32(4), let backing = bytes.big64(8), let size = bytes.big64(24),
-            let encryption = bytes.big32(32)
-        else { throw ImageRefusal("the qcow2 header is cut off") }
-        guard version == 2 || version == 3 else { throw ImageRefusal("qcow2 version \(version) is unknown") }
-        guard backing == 0 else { throw ImageRefusal("the qcow2 image has a backing file") }
-        guard encryption == 0 else { throw ImageRefusal("the qcow2 image is encrypted") }
-        let virtualSize = try self.size(size, "qcow2")
-        guard version == 3 else { return virtualSize }
-        guard let incompatible = bytes.big64(72), let length = bytes.big32(100) else {
-            throw ImageRefusal("the qcow2 header is cut off")
-        }
-        // Bit 2: the data is in another file. Bits above 4 are unknown here, and unknown means unsafe.
-        guard incompatible & 0b100 == 0 else { throw ImageRefusal("the qcow2 image has an external data file") }
-        guard incompatible >> 5 == 0 else { throw ImageRefusal("the qcow2 image uses unknown features") }
-        var offset = Int(length)
-        while true {
-            guard let kind = bytes.big32(offset), let count = bytes.big32(offset + 4) else {
-                throw ImageRefusal("the qcow2 header extensions are cut off")
-            }
-            if kind == 0 { return virtualSize }
-            if kind == 0x4441_5441 { throw ImageRefusal("the qcow2 image names an external data file") }
-            if kind == 0xe279_2aca { throw ImageRefusal("the qcow2 image names a backing format") }
-            offset += 8 + (Int(count) + 7) / 8 * 8
-        }
+    /// A table that the header announces must be in the file: so what a tool allocates for it is bounded by the upload.
+    func require(_ name: String, at offset: UInt64, bytes: UInt64) throws(ImageRefusal) {
+        let (end, overflow) = offset.addingReportingOverflow(bytes)
+        guard !overflow, end <= UInt64(Int64.max) else { throw ImageRefusal("the \(name) is outside of the image") }
+        // QEMU's files end at a whole sector.
+        if let size, end > UInt64((size + 511) / 512 * 512) { throw ImageRefusal("the \(name) is outside of the image") }
     }
-
-    private static func vmdk(_ bytes: ByteView) throws(ImageRefusal) -> Int {
-        guard bytes.has("KDMV", at: 0) else {
-            throw ImageRefusal("a VMDK descriptor that names other files is not accepted")
-        }
-        guard let capacity = bytes.little64(12), let offset = bytes.little64(28), let sectors = bytes.little64(36),
-            capacity > 0, capacity < 1 << 50, offset > 0, sectors > 0, sectors <= 128, offset < 128,
-            let raw = bytes.slice(Int(offset) * 512, Int(sectors) * 512)
-        else { throw ImageRefusal("the VMDK header has no embedded descriptor") }
-        let descriptor = String(decoding: raw.prefix { $0 != 0 }, as: UTF8.self)
-        var extents = 0
-        var type = ""
-        for line in descriptor.split(whereSeparator: \.isNewline) {
-            let text = line.drop { $0 == " " || $0 == "\t" }
-            if text.hasPrefix("createType=") { type = text.dropFirst(11).filter { $0 != "\"" } }
-            if text.hasPrefix("parentFileNameHint") { throw ImageRefusal("the VMDK image has a parent") }
-            if ["RW ", "RDONLY ", "NOACCESS "].contains(where: { text.hasPrefix($0) }) {
-                extents += 1
-                let words = text.split(separator: " ")
-                guard words.count >= 4, words[2] == "SPARSE",
-                    !words[3...].joined(separator: " ").contains(where: { $0 == "/" || $0 == "\\" })
-                else { throw ImageRefusal("the VMDK image has an extent outside of itself") }
-            }
-        }
-        guard type == "monolithicSparse" || type == "streamOptimized", extents == 1 else {
-            throw ImageRefusal("a VMDK image must be monolithicSparse or streamOptimized with one extent")
-        }
-        return try size(capacity * 512, "VMDK")
-    }
-
-    private static func vdi(_ bytes: ByteView) throws(ImageRefusal) -> Int {
-        guard let kind = bytes.little32(0x4c), let size = bytes.little64(0x170) else {
-            throw ImageRefusal("the VDI header is cut off")
-        }
-        guard kind == 1 || kind == 2 else { throw ImageRefusal("a VDI image must be dynamic or fixed, without a parent") }
-        return try self.size(size, "VDI")
-    }
-
-    private static func vhd(_ footer: ByteView) throws(ImageRefusal) -> Int {
-        guard let size = footer.big64(48), let kind = footer.big32(60) else {
-            throw ImageRefusal("the VHD footer is cut off")
-        }
-        guard kind == 2 || kind == 3 else { throw ImageRefusal("a VHD image must be fixed or dynamic, without a parent") }
-        return try self.size(size, "VHD")
-    }
-}
-
-/// Bounds-checked reads.
-private struct ByteView {
-    private let bytes: [UInt8]
-    init(_ bytes: [UInt8]) { self.bytes = bytes }
-
-    func slice(_ offset: Int, _ count: Int) -> ArraySlice<UInt8>? {
-        guard offset >= 0, count >= 0, offset <= bytes.count, count <= bytes.count - offset else { return nil }
-        return bytes[offset..<offset + count]
-    }
-    func hasBytes(_ wanted: [UInt8], at offset: Int) -> Bool {
-        slice(offset, wanted.count).map { $0.elementsEqual(wanted) } ?? false
-    }
-    func has(_ text: String, at offset: Int) -> Bool { hasBytes(Array(text.utf8), at: offset) }
-    func big32(_ offset: Int) -> UInt32? { slice(offset, 4)?.reduce(UInt32(0)) { $0 << 8 | UInt32($1) } }
-    func big64(_ offset: Int) -> UInt64? { slice(offset, 8)?.reduce(UInt64(0)) { $0 << 8 | UInt64($1) } }
-    func little32(_ offset: Int) -> UInt32? { slice(offset, 4)?.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) } }
-    func little64(_ offset: Int) -> UInt64? { slice(offset, 8)?.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) } }
 }

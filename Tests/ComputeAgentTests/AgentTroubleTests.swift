@@ -104,7 +104,7 @@ extension OnARealHost {
             }
             let talking = JSONValue.string(TestImages.talking)
             #expect(try await refused(5, ["id": talking, "disk_format": "raw", "checksum": "00"]).contains("checksum"))
-            #expect(try await refused(6, ["id": talking, "disk_format": "qcow2"]).contains("disk_format is qcow2"))
+            #expect(try await refused(6, ["id": talking, "disk_format": "qcow2"]).contains("disk_format is 'qcow2'"))
             #expect(try await refused(7, ["id": talking, "disk_format": "raw", "size": 1000]).contains("larger"))
             #expect(try await refused(8, ["id": .string(Fixture.volumeID), "disk_format": "raw"]).contains("does not exist"))
             for number in 5...8 { try await remove(agent, number) }

@@ -228,9 +228,10 @@ final class TestAgent: Sendable {
         let threads = WorkerThreads(name: "agent", count: 4)
         let runner = CommandRunner(threads: threads)
         let cache = try ImageCache(
-            directory: state + "/images", source: images, runner: runner, threads: threads, ambient: ambient, log: log)
+            directory: state + "/images", source: images, sandbox: Sandbox(), threads: threads, ambient: ambient, log: log)
         self.images = cache
-        disks = try ServerDisks(directory: state + "/servers", images: cache, runner: runner, threads: threads)
+        disks = try ServerDisks(
+            directory: state + "/servers", images: cache, runner: runner, sandbox: Sandbox(), threads: threads)
         hypervisor = Hypervisor(uri: host.libvirtURI, log: log)
         switchDatabase = OVSDBClient(
             OVSDBConfiguration(

@@ -101,28 +101,3 @@ final class Collector: ByteSink {
     var bytes: [UInt8] = []
     func write(_ buffer: ByteBuffer) async throws { bytes += Array(buffer.readableBytesView) }
 }
-
-/// The smallest qcow2 headers that mean something.
-enum Qcow2 {
-    static func header(
-        version: UInt32 = 3, backing: UInt64 = 0, size: UInt64 = 1 << 20, incompatible: UInt64 = 0, extensions: [UInt8] = []
-    ) -> [UInt8] {
-        var bytes: [UInt8] = [0x51, 0x46, 0x49, 0xfb]
-        func put<Number: FixedWidthInteger>(_ value: Number) { withUnsafeBytes(of: value.bigEndian) { bytes += Array($0) } }
-        put(version)
-        put(backing)
-        put(UInt32(backing == 0 ? 0 : 8))
-        put(UInt32(16))
-        put(size)
-        put(UInt32(0))
-        while bytes.count < 72 { bytes.append(0) }
-        put(incompatible)
-        put(UInt64(0))
-        put(UInt64(0))
-        put(UInt32(4))
-        put(UInt32(104))
-        bytes += extensions
-        while bytes.count < 512 { bytes.append(0) }
-        return bytes
-    }
-}

@@ -1,5 +1,6 @@
 import ImageService
 import JSON
+import TestKit
 import Testing
 
 @Suite struct ImageRoutesTests {
@@ -37,7 +38,7 @@ import Testing
             #expect(try await cloud.call("POST", "/v2/images", json: ["id": .string(id)]).status == 409)
             #expect(try await cloud.call("GET", "/v2/images/\(id)/file").status == 204)
 
-            let data = Qcow2.header(size: 7 << 30) + Array(repeating: 5, count: 300_000)
+            let data = DiskImages.qcow2(size: 7 << 30) + Array(repeating: 5, count: 300_000)
             #expect(try await cloud.upload(id, data).status == 204)
             let shown = try await cloud.call("GET", "/v2/images/\(id)")
             #expect(shown["status"] == "active")

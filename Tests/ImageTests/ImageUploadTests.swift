@@ -4,6 +4,7 @@ import ImageService
 import JSON
 import Kernel
 import NIOCore
+import TestKit
 import Testing
 import WebAPI
 
@@ -17,7 +18,7 @@ import WebAPI
     @Test func refusedContentLeavesNothing() async throws {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create(["disk_format": "qcow2", "container_format": "bare"])
-            for bytes in [Qcow2.header(backing: 512), Qcow2.header(incompatible: 4), [1, 2, 3]] {
+            for bytes in [HostileImages.qcow2WithBacking("/x"), HostileImages.qcow2WithDataFile("/x"), [1, 2, 3]] {
                 // With more behind it, so that it is refused in the middle too.
                 for more in [0, 2 << 20] {
                     let answer = try await cloud.upload(id, bytes + Array(repeating: 0, count: more))
@@ -26,7 +27,7 @@ import WebAPI
                     #expect(cloud.stored.isEmpty)
                 }
             }
-            #expect(try await cloud.upload(id, Qcow2.header()).status == 204)
+            #expect(try await cloud.upload(id, DiskImages.qcow2()).status == 204)
         }
     }
 

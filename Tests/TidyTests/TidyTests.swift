@@ -148,6 +148,22 @@ import Testing
         expectNone(findings, "no shell is ever started; arguments are arrays")
     }
 
+    /// One place opens disk images, in a sandbox and with every driver named.
+    @Test("S1: QEMU's disk tools are run by DiskTool only")
+    func s1_diskToolsHaveOneOwner() {
+        var findings: [String] = []
+        for source in TidyTests.sources where !source.isTest && !source.path.hasPrefix("Shared/DiskTool/") {
+            for (index, line) in source.lines.enumerated()
+            where ["\"qemu-img", "\"qemu-nbd", "\"qemu-io", "/qemu-img", "/qemu-nbd", "/qemu-io"].contains(where: line.contains)
+                // The list of what must be installed.
+                && source.path != "osctl/Cloud/Cloud.swift"
+            {
+                findings.append("\(source.path):\(index + 1)")
+            }
+        }
+        expectNone(findings, "only DiskTool runs QEMU's disk tools")
+    }
+
     // MARK: size
 
     @Test func filesStayReadable() {

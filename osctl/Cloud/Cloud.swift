@@ -150,7 +150,7 @@ struct Cloud: Sendable {
         let programs = [
             StoreParts.postgresBinaries + "/postgres", StoreParts.rabbitmqBinaries + "/rabbitmq-server", "epmd", "ovsdb-server",
             "ovs-vswitchd", "ovn-northd", "ovn-controller", "ovs-vsctl", "libvirtd", "virtlogd", "virsh", "qemu-system-x86_64",
-            "qemu-img", "ip",
+            "qemu-img", "bwrap", "setpriv", "prlimit", "ip",
         ]
         let missing = programs.filter { Tool.find($0) == nil }
         if !missing.isEmpty { found.append("not installed: \(missing.joined(separator: ", ")); run `make install`") }

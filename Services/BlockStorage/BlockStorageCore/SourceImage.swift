@@ -37,25 +37,17 @@ package struct SourceImage: Sendable {
         self.properties = properties
     }
 
-    /// The name by which qemu-img knows the image's format; nil for what cannot become a volume.
-    package var toolFormat: String? {
-        switch diskFormat {
-        case "raw", "iso", "ami", "ari", "aki": "raw"
-        case "qcow2": "qcow2"
-        case "vmdk": "vmdk"
-        case "vdi": "vdi"
-        case "vhd": "vpc"
-        case "vhdx": "vhdx"
-        default: nil
-        }
-    }
+    /// Formats of which volumes can be made.
+    private static let diskFormats: Set<String> = ["raw", "iso", "ami", "ari", "aki", "qcow2", "vmdk", "vdi", "vhd"]
 
     /// - Throws: 400 with the reason why a volume of `size` GiB cannot be made of it.
     package func check(volumeSize: Int) throws {
         guard status == "active" else {
             throw ResourceError.badRequest("Invalid image: Image \(id) is not active.")
         }
-        guard let containerFormat, ["bare", "ami", "ari", "aki", "ovf"].contains(containerFormat), toolFormat != nil else {
+        guard let containerFormat, ["bare", "ami", "ari", "aki", "ovf"].contains(containerFormat),
+            SourceImage.diskFormats.contains(diskFormat ?? "")
+        else {
             throw ResourceError.badRequest(
                 "Invalid image: Image \(id) with container format '\(containerFormat ?? "none")' and disk format '\(diskFormat ?? "none")' cannot become a volume.")
         }

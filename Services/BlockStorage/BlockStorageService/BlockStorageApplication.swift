@@ -1,6 +1,7 @@
 import Authorization
 import BlockStorageCore
 import Client
+import Commands
 import Database
 import Kernel
 import Logging
@@ -44,7 +45,7 @@ package struct BlockStorageApplication: Sendable {
         let settings = BlockStorageSettings(process.settings)
         let driver = try FileDriver(
             directory: process.settings.string("block_storage.directory"), images: RemoteImages(client: try client()),
-            ended: { subject in await wake(subject) })
+            sandbox: Sandbox(user: settings.sandboxUser), ended: { subject in await wake(subject) })
         let workflows = VolumeWorkflows(
             database: process.database, driver: driver, settings: settings, ambient: process.ambient)
         let engine = WorkflowEngine(

@@ -1,4 +1,5 @@
 import BlockStorageCore
+import Commands
 import Settings
 
 /// What the operator decides.
@@ -19,6 +20,7 @@ package struct BlockStorageSettings: Sendable {
     package var availabilityZone = "nova"
     package var defaultType = "__DEFAULT__"
     package var format = DiskFormat.raw
+    package var sandboxUser = Sandbox.defaultUser
 
     package init() {}
 
@@ -31,12 +33,14 @@ package struct BlockStorageSettings: Sendable {
         availabilityZone = settings.string("block_storage.availability_zone")
         defaultType = settings.string("block_storage.default_type")
         format = DiskFormat(rawValue: settings.string("block_storage.format")) ?? .raw
+        sandboxUser = settings.integer("block_storage.sandbox_user")
     }
 
     /// All keys of the section `block_storage`.
     package static let keys: [SettingsKey] = [
         .string("directory", default: "/var/lib/wolke/volumes", "Directory of the volumes; replicas and compute hosts share it."),
         .choice("format", DiskFormat.allCases.map(\.rawValue), default: "raw", "How new volumes are stored."),
+        .integer("sandbox_user", default: Sandbox.defaultUser, in: 1...65_533, "Numeric user and group id, used by nothing else, of the tools that read images."),
         .string("host", default: "wolke", "Name of this backend for operators: `host@file#file`."),
         .string("availability_zone", default: "nova", "The availability zone of the volumes."),
         .string("default_type", default: "__DEFAULT__", "Name of the volume type of volumes for which none was asked."),

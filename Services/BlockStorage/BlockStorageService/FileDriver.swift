@@ -1,6 +1,7 @@
 import BlockStorageCore
 import Commands
 import Crypto
+import DiskTool
 import Glibc
 import JSON
 import Kernel
@@ -16,6 +17,7 @@ package final class FileDriver: VolumeDriver {
     package let name = "file"
     let directory: String
     private let images: any ImageSource
+    private let sandbox: Sandbox
     private let pool: NIOThreadPool
     /// Told when a copy has ended, well or badly.
     private let ended: @Sendable (String) async -> Void
@@ -29,23 +31,26 @@ package final class FileDriver: VolumeDriver {
         case failed(any Error)
     }
 
+    /// - Parameter sandbox: where tools read and write disks.
     /// - Throws: `FileError` when the directory cannot be made or written.
     package init(
-        directory: String, images: any ImageSource, ended: @escaping @Sendable (String) async -> Void = { _ in }
+        directory: String, images: any ImageSource, sandbox: Sandbox = Sandbox(),
+        ended: @escaping @Sendable (String) async -> Void = { _ in }
     ) throws {
-        // qemu-img takes a colon for the end of a protocol's name, and a comma for the next option.
-        guard directory.hasPrefix("/"), !directory.contains(":"), !directory.contains(",") else {
-            throw ResourceError.badRequest("the volumes' directory must be an absolute path without colons and commas: \(directory)")
+        guard directory.hasPrefix("/") else {
+            throw ResourceError.badRequest("the volumes' directory must be an absolute path: \(directory)")
         }
         self.directory = directory
         self.images = images
+        self.sandbox = sandbox
         self.ended = ended
         var partial = ""
         for part in directory.split(separator: "/") {
             partial += "/" + part
-            if mkdir(partial, 0o755) != 0, errno != EEXIST { throw FileError.last("create the directory", partial) }
+            if mkdir(partial, partial.utf8.count < directory.utf8.count ? 0o755 : 0o711) != 0, errno != EEXIST { throw FileError.last("create the directory", partial) }
         }
         guard access(directory, W_OK | X_OK) == 0 else { throw FileError.last("write to", directory) }
+        try FileDriver.closeToOthers(directory)
         pool = NIOThreadPool(numberOfThreads: FileDriver.copiesMax + 4)
         pool.start()
     }
@@ -85,29 +90,29 @@ package final class FileDriver: VolumeDriver {
             guard try !exists(path(object)) else { return }
             let part = partPath(object)
             try FileDriver.remove(part)
-            switch object.format {
-            case .raw: try FileDriver.resize(part, to: object.bytes, creating: true)
-            case .qcow2: try Command(["qemu-img", "create", "-q", "-f", "qcow2", part, String(object.bytes)]).run()
-            }
+            try DiskTool(sandbox).create(part, object.format.driver, size: object.bytes)
             try publish(object)
         }
     }
 
     package func copy(_ source: StoredObject, to target: StoredObject) async throws -> Bool {
         try await advance(target) { [self] lock in
-            try await convert(path(source), source.format.rawValue, to: target, lock)
+            let source = DiskSource(path: path(source), driver: source.format.driver)
+            try await write(target, lock) { tool, part in
+                try tool.copy(source, to: part, target.format.driver, size: target.bytes)
+            }
         }
     }
 
     package func fill(_ target: StoredObject, from image: SourceImage) async throws -> Bool {
-        guard let format = image.toolFormat else {
-            throw ResourceError.badRequest("images of the format '\(image.diskFormat ?? "")' cannot become volumes")
-        }
-        return try await advance(target) { [self] lock in
+        try await advance(target) { [self] lock in
             let data = imagePath(target)
             do {
                 try await fetch(image, into: data)
-                try await convert(data, format, to: target, lock)
+                try await write(target, lock) { tool, part in
+                    let disk = try ForeignDisk(path: data, declared: image.diskFormat ?? "")
+                    try tool.convert(disk, to: part, target.format.driver, size: target.bytes)
+                }
                 try await run { try FileDriver.remove(data) }
             } catch {
                 try await run { try FileDriver.remove(data) }
@@ -119,8 +124,8 @@ package final class FileDriver: VolumeDriver {
     package func extend(_ object: StoredObject, to size: Int) async throws {
         try await run { [self] in
             switch object.format {
-            case .raw: try FileDriver.resize(path(object), to: size << 30, creating: false)
-            case .qcow2: try Command(["qemu-img", "resize", "-q", "-f", "qcow2", path(object), String(size << 30)]).run()
+            case .raw: try FileDriver.resize(path(object), to: size << 30)
+            case .qcow2: try DiskTool(sandbox).resize(DiskSource(path: path(object), driver: .qcow2), to: size << 30)
             }
         }
     }
@@ -202,22 +207,24 @@ package final class FileDriver: VolumeDriver {
         return true
     }
 
-    private func convert(_ source: String, _ format: String, to target: StoredObject, _ lock: Int32) async throws {
+    /// Has a tool write the incomplete disk, and publishes it.
+    private func write(
+        _ target: StoredObject, _ lock: Int32, _ body: @escaping @Sendable (DiskTool, String) throws -> Void
+    ) async throws {
         try Task.checkCancellation()
         let part = partPath(target)
-        let command = Command(["qemu-img", "convert", "-q", "-f", format, "-O", target.format.rawValue, source, part])
+        let tool = DiskTool(sandbox, holding: lock)
         try await withTaskCancellationHandler {
             try await run { [self] in
                 try FileDriver.remove(part)
-                try command.run(inheriting: lock)
-                switch target.format {
-                case .raw: try FileDriver.resize(part, to: target.bytes, creating: false)
-                case .qcow2: try Command(["qemu-img", "resize", "-q", "-f", "qcow2", part, String(target.bytes)]).run()
+                do { try body(tool, part) } catch {
+                    try FileDriver.remove(part)
+                    throw error
                 }
                 try publish(target)
             }
         } onCancel: {
-            command.cancel()
+            tool.cancel()
         }
     }
 
@@ -262,7 +269,10 @@ package final class FileDriver: VolumeDriver {
         let descriptor = open(part, O_RDWR | O_CLOEXEC)
         guard descriptor >= 0 else { throw FileError.last("open", part) }
         defer { close(descriptor) }
-        guard fchmod(descriptor, 0o600) == 0, fsync(descriptor) == 0 else { throw FileError.last("flush", part) }
+        // The sandbox's group has no business with a finished disk.
+        guard fchown(descriptor, uid_t.max, getegid()) == 0, fchmod(descriptor, 0o600) == 0, fsync(descriptor) == 0 else {
+            throw FileError.last("flush", part)
+        }
         guard rename(part, path(object)) == 0 else { throw FileError.last("publish", path(object)) }
         try syncDirectory()
         try FileDriver.remove(lockPath(object))
@@ -279,9 +289,17 @@ package final class FileDriver: VolumeDriver {
         if unlink(path) != 0, errno != ENOENT { throw FileError.last("remove", path) }
     }
 
+    /// Other users may pass, because QEMU has a user of its own; they can neither list nor change the directory.
+    private static func closeToOthers(_ directory: String) throws {
+        var status = stat()
+        guard stat(directory, &status) == 0 else { throw FileError.last("look at", directory) }
+        guard status.st_mode & 0o066 != 0 else { return }
+        guard chmod(directory, status.st_mode & 0o711) == 0 else { throw FileError.last("change the mode of", directory) }
+    }
+
     /// Grows a sparse file; never makes one smaller.
-    private static func resize(_ path: String, to bytes: Int, creating: Bool) throws {
-        let descriptor = open(path, O_RDWR | O_CLOEXEC | (creating ? O_CREAT : 0), 0o600)
+    private static func resize(_ path: String, to bytes: Int) throws {
+        let descriptor = open(path, O_RDWR | O_CLOEXEC)
         guard descriptor >= 0 else { throw FileError.last("open", path) }
         defer { close(descriptor) }
         var status = stat()
@@ -289,6 +307,15 @@ package final class FileDriver: VolumeDriver {
         guard status.st_size < off_t(bytes) else { return }
         guard ftruncate(descriptor, off_t(bytes)) == 0, fsync(descriptor) == 0 else {
             throw FileError.last("extend", path)
+        }
+    }
+}
+
+extension DiskFormat {
+    fileprivate var driver: DiskDriver {
+        switch self {
+        case .raw: .raw
+        case .qcow2: .qcow2
         }
     }
 }

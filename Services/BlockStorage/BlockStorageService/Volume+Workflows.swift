@@ -1,6 +1,7 @@
 import BlockStorageCore
 import Commands
 import Database
+import ImageFormat
 import JSON
 import Kernel
 import WebAPI
@@ -108,6 +109,10 @@ package struct VolumeWorkflows: Sendable {
                 }
                 return try await driver.fill(volume.object, from: image)
             }
+        } catch let error as ImageRefusal {
+            throw StepFailure("The image cannot become a volume: \(error.reason).")
+        } catch let error as SandboxError {
+            throw StepFailure("The volume's data could not be written: the storage host cannot read it safely.", details: error.description)
         } catch let error as CommandError {
             throw StepFailure("The volume's data could not be written.", details: error.description)
         }

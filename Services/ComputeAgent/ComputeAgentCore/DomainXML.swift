@@ -61,13 +61,28 @@ package struct DomainXML: Sendable {
     package let server: DesiredServer
     package let files: ServerFiles
     package let options: DomainOptions
+    /// What the root disk lies on; nil when it lies on nothing.
+    package let backing: Backing?
+
+    /// A file below a disk.
+    package struct Backing: Sendable, Hashable {
+        package let path: String
+        /// `raw` or `qcow2`.
+        package let format: String
+
+        package init(path: String, format: String) {
+            self.path = path
+            self.format = format
+        }
+    }
 
     package static let namespace = "https://wolke.cloud/xmlns/server/1"
 
-    package init(server: DesiredServer, files: ServerFiles, options: DomainOptions) {
+    package init(server: DesiredServer, files: ServerFiles, options: DomainOptions, backing: Backing? = nil) {
         self.server = server
         self.files = files
         self.options = options
+        self.backing = backing
     }
 
     private func property(_ name: String) -> String? { server.image?.properties[name] }
@@ -210,7 +225,7 @@ package struct DomainXML: Sendable {
     private var disks: [XMLTree] {
         var disks: [XMLTree] = []
         if server.hasLocalRoot {
-            disks.append(localDisk(files.root, LocalDevice.root, serial: "root", boot: 1))
+            disks.append(localDisk(files.root, LocalDevice.root, serial: "root", backing: backing, boot: 1))
         }
         disks += server.volumes.map { volumeDisk($0) }
         if server.ephemeralGiB > 0 {
@@ -224,6 +239,7 @@ package struct DomainXML: Sendable {
                     [
                         XMLTree("driver", ["name": "qemu", "type": "raw"]),
                         XMLTree("source", ["file": files.configDrive]),
+                        XMLTree("backingStore"),
                         XMLTree("target", ["dev": LocalDevice.configDrive, "bus": "virtio"]),
                         XMLTree("readonly"),
                         XMLTree("serial", text: "config-drive"),
@@ -232,12 +248,26 @@ package struct DomainXML: Sendable {
         return disks
     }
 
-    private func localDisk(_ path: String, _ target: String, serial: String, boot: Int? = nil) -> XMLTree {
+    /// The whole chain is named, so that libvirt does not look into the disks for it.
+    private func chain(_ backing: Backing?) -> XMLTree {
+        guard let backing else { return XMLTree("backingStore") }
+        return XMLTree(
+            "backingStore", ["type": "file"],
+            [
+                XMLTree("format", ["type": backing.format]), XMLTree("source", ["file": backing.path]),
+                XMLTree("backingStore"),
+            ])
+    }
+
+    private func localDisk(
+        _ path: String, _ target: String, serial: String, backing: Backing? = nil, boot: Int? = nil
+    ) -> XMLTree {
         var disk = XMLTree(
             "disk", ["type": "file", "device": "disk"],
             [
                 XMLTree("driver", ["name": "qemu", "type": "qcow2", "cache": options.diskCache, "discard": "unmap"]),
                 XMLTree("source", ["file": path]),
+                chain(backing),
                 XMLTree("target", ["dev": target, "bus": "virtio"]),
                 XMLTree("serial", text: serial),
             ])
@@ -265,6 +295,7 @@ package struct DomainXML: Sendable {
             [
                 XMLTree("driver", ["name": "qemu", "type": format, "cache": options.diskCache, "discard": "unmap"]),
                 source,
+                XMLTree("backingStore"),
                 XMLTree("target", ["dev": volume.device, "bus": "virtio"]),
             ])
         if readOnly { disk.append(XMLTree("readonly")) }

@@ -1,3 +1,4 @@
+import Commands
 import ComputeAgentCore
 import Glibc
 import Kernel
@@ -25,6 +26,8 @@ package struct AgentSettings: Sendable {
     /// After it a guest that does not shut down is stopped.
     package var shutdownTimeout: Duration
     package var imageLifetime: Duration
+    /// Numeric id of the user under which tools read images.
+    package var sandboxUser: Int
     package var parallelStarts: Int
     package var reservedCPUs: Int
     package var reservedMemoryMiB: Int
@@ -57,6 +60,7 @@ package struct AgentSettings: Sendable {
         .duration("audit_interval", default: "15s", "How often everything is compared with what is desired."),
         .duration("shutdown_timeout", default: "60s", "How long a guest may take to shut down before it is stopped."),
         .duration("image_lifetime", default: "1d", "How long an image is kept after its last use."),
+        .integer("sandbox_user", default: Sandbox.defaultUser, in: 1...65_533, "Numeric user and group id, used by nothing else, of the tools that read images."),
         .integer("parallel_starts", default: 4, in: 1...256, "Servers whose disks are built or that are started at the same time."),
         .integer("reserved_vcpus", default: 0, "Processors that are not for servers."),
         .integer("reserved_memory_mb", default: 512, "Memory that is not for servers, in MiB."),
@@ -96,6 +100,7 @@ package struct AgentSettings: Sendable {
         auditInterval = settings.duration("agent.audit_interval")
         shutdownTimeout = settings.duration("agent.shutdown_timeout")
         imageLifetime = settings.duration("agent.image_lifetime")
+        sandboxUser = settings.integer("agent.sandbox_user")
         parallelStarts = settings.integer("agent.parallel_starts")
         reservedCPUs = settings.integer("agent.reserved_vcpus")
         reservedMemoryMiB = settings.integer("agent.reserved_memory_mb")

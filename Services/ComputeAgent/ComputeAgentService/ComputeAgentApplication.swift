@@ -1,3 +1,4 @@
+import Commands
 import CLinux
 import Client
 import ComputeAgentCore
@@ -131,11 +132,13 @@ package struct ComputeAgentApplication: Sendable {
         }
         let hypervisor = Hypervisor(uri: settings.libvirtURI, threads: settings.parallelStarts + 4, log: log)
         let bus = try makeBus()
+        let sandbox = Sandbox(user: settings.sandboxUser)
         let images = try ImageCache(
-            directory: settings.stateDirectory + "/images", source: try makeImageSource(), runner: runner,
+            directory: settings.stateDirectory + "/images", source: try makeImageSource(), sandbox: sandbox,
             threads: threads, ambient: ambient, log: log)
         let disks = try ServerDisks(
-            directory: settings.stateDirectory + "/servers", images: images, runner: runner, threads: threads)
+            directory: settings.stateDirectory + "/servers", images: images, runner: runner, sandbox: sandbox,
+            threads: threads)
         let reports = ReportQueue(bus: bus, ambient: ambient, log: log)
         let switchDatabase = OVSDBClient(
             OVSDBConfiguration(

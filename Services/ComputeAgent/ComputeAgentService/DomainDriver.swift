@@ -71,9 +71,12 @@ package struct DomainDriver: Sendable {
 
     /// Defines the domain, in place of an earlier definition.
     ///
-    /// - Throws: `PermanentFailure` when libvirt refuses the definition, `LibvirtError`.
+    /// - Throws: `PermanentFailure` when libvirt refuses the definition or the root disk is not what it was made as,
+    ///   `LibvirtError`.
     package func define(_ server: DesiredServer) async throws {
-        try await definitely { try await hypervisor.define(xml: xml(server).document.rendered) }
+        let backing = try await disks.backing(server)
+        let xml = DomainXML(server: server, files: disks.files(server.id), options: options, backing: backing)
+        try await definitely { try await hypervisor.define(xml: xml.document.rendered) }
     }
 
     /// Starts the defined domain.

@@ -1,5 +1,7 @@
+import Commands
 import ComputeAgentCore
 import Crypto
+import DiskTool
 import Glibc
 import ImageFormat
 import Kernel
@@ -36,7 +38,7 @@ package struct CachedImage: Sendable, Hashable {
 package actor ImageCache {
     private let directory: String
     private let source: any ImageSource
-    private let runner: CommandRunner
+    private let sandbox: Sandbox
     private let threads: WorkerThreads
     private let ambient: Ambient
     private let log: Logger
@@ -46,16 +48,18 @@ package actor ImageCache {
     /// A load under way and who waits for it.
     private struct Loading {
         var waiters: [Int: CheckedContinuation<CachedImage, any Error>] = [:]
+        /// The largest disk, in bytes, that anybody who asked for the image can use.
+        var largest = 0
     }
 
     /// - Throws: `FileError`.
     package init(
-        directory: String, source: any ImageSource, runner: CommandRunner, threads: WorkerThreads, ambient: Ambient,
+        directory: String, source: any ImageSource, sandbox: Sandbox, threads: WorkerThreads, ambient: Ambient,
         log: Logger
     ) throws {
         self.directory = directory
         self.source = source
-        self.runner = runner
+        self.sandbox = sandbox
         self.threads = threads
         self.ambient = ambient
         self.log = log
@@ -67,13 +71,15 @@ package actor ImageCache {
     /// The image as a local file; loads it when it is not here yet. Several callers share one download, and each may
     /// be cancelled without ending it for the others.
     ///
+    /// - Parameter largest: bytes of the disk in the image at most, of an image that has to be converted.
     /// - Throws: `PermanentFailure` when the content is not what it must be; `CancellationError`.
-    package func ensure(_ image: DesiredImage) async throws -> CachedImage {
+    package func ensure(_ image: DesiredImage, largest: Int) async throws -> CachedImage {
         let key = ImageCache.key(image)
         if loading[key] == nil {
             loading[key] = Loading()
             Task { await self.lead(image, key: key) }
         }
+        if largest > loading[key]?.largest ?? 0 { loading[key]?.largest = largest }
         let waiter = nextWaiter
         nextWaiter += 1
         return try await withTaskCancellationHandler {
@@ -88,10 +94,29 @@ package actor ImageCache {
     }
 
     private func lead(_ image: DesiredImage, key: String) async {
-        let result: Result<CachedImage, any Error>
-        do { result = .success(try await load(image, key: key)) } catch { result = .failure(error) }
+        var result: Result<CachedImage, any Error>
+        while true {
+            do { result = .success(try await load(image, key: key)) } catch let error as ImageTooLarge {
+                // Somebody with a larger flavor may have joined meanwhile.
+                let largest = loading[key]?.largest ?? 0
+                if largest >= error.size { continue }
+                result = .failure(
+                    PermanentFailure(
+                        "the flavor's root disk of \(largest >> 30) GiB is too small for the image, which needs \((error.size - 1) >> 30 + 1) GiB"))
+            } catch { result = .failure(error) }
+            break
+        }
         let waiters = loading.removeValue(forKey: key)?.waiters ?? [:]
         for waiter in waiters.values { waiter.resume(with: result) }
+    }
+
+    /// The disk in an image has more bytes than anybody who asked for it can use.
+    private struct ImageTooLarge: Error { let size: Int }
+
+    /// Whether `path` is a file of this cache with the image's content, and how it is to be opened.
+    package nonisolated func format(of path: String, for image: DesiredImage) -> String? {
+        guard path.hasPrefix("\(directory)/\(ImageCache.key(image)).") else { return nil }
+        return path.hasSuffix(".raw") ? "raw" : "qcow2"
     }
 
     /// The image's id and its content's hash: an id never gets new content, but a cache should not depend on that.
@@ -100,40 +125,57 @@ package actor ImageCache {
         return "\(image.id)-\(hash.prefix(16))"
     }
 
-    private func load(_ image: DesiredImage, key: String) async throws -> CachedImage {
-        for format in ["raw", "qcow2"] {
-            let path = "\(directory)/\(key).\(format)"
-            if Files.exists(path) { return try await open(path, format: format) }
+    /// The file of an image that is here already.
+    ///
+    /// Disks that were converted have a name of their own: an earlier version published qcow2 images as they came.
+    private func file(_ key: String) -> (path: String, format: DiskDriver)? {
+        for (suffix, format) in [(".raw", DiskDriver.raw), (ImageCache.convertedSuffix, .qcow2)] {
+            let path = directory + "/" + key + suffix
+            if Files.exists(path) { return (path, format) }
         }
+        return nil
+    }
+
+    private static let convertedSuffix = ".disk.qcow2"
+
+    private func load(_ image: DesiredImage, key: String) async throws -> CachedImage {
+        if let found = file(key) { return try await open(found.path, found.format) }
         let temporary = "\(directory)/.\(key).\(ambient.newUUID())"
+        let converted = temporary + ".qcow2"
         do {
             let started = ambient.time.monotonicNanoseconds()
             try await fetch(image, into: temporary)
-            let header = try await inspect(temporary, declared: image.diskFormat)
-            let cached = try await publish(temporary, header: header, key: key)
+            let disk = try await readingForeign { try ForeignDisk(path: temporary, declared: image.diskFormat) }
+            let cached = try await publish(disk, converted: converted, key: key)
+            try await threads.run { try Files.remove(temporary) }
             let seconds = Double(ambient.time.monotonicNanoseconds() - started) / 1e9
             log.info(
                 "image loaded", metadata: ["image": "\(image.id)", "seconds": "\(seconds)", "path": "\(cached.path)"])
             return cached
         } catch {
-            try await threads.run { try Files.remove(temporary) }
+            try await threads.run { for path in [temporary, converted] { try Files.remove(path) } }
             throw error
         }
     }
 
-    private func open(_ path: String, format: String) async throws -> CachedImage {
-        let header = try await inspect(path, declared: format)
-        return CachedImage(path: path, format: format, virtualSize: header.virtualSize ?? 0)
+    /// Runs `body` on a thread, and makes what it says about foreign data an answer to the tenant.
+    private func readingForeign<Value: Sendable>(
+        _ body: @escaping @Sendable () throws -> Value
+    ) async throws -> Value {
+        do { return try await threads.run(body) } catch let error as ImageRefusal {
+            throw PermanentFailure("the image cannot be used: \(error.reason)")
+        } catch let error as SandboxError {
+            log.error("images cannot be read", metadata: ["error": "\(error)"])
+            throw PermanentFailure("the image cannot be used: this host cannot read it safely")
+        } catch let error as CommandError {
+            log.error("an image cannot be read", metadata: ["error": "\(error)"])
+            throw PermanentFailure("the image cannot be used: its data cannot be read as a disk")
+        }
     }
 
-    private func inspect(_ path: String, declared: String) async throws -> ImageHeader {
-        try await threads.run {
-            let size = Files.size(path) ?? 0
-            let prefix = try Files.read(path, offset: 0, count: min(size, ImageHeader.prefixLength))
-            do { return try ImageHeader.inspect(prefix: prefix, fileSize: size, declared: declared) } catch {
-                throw PermanentFailure("the image cannot be used: \(error)")
-            }
-        }
+    private func open(_ path: String, _ format: DiskDriver) async throws -> CachedImage {
+        let disk = try await readingForeign { try ForeignDisk(path: path, declared: format.rawValue) }
+        return CachedImage(path: path, format: format.rawValue, virtualSize: disk.header.virtualSize ?? 0)
     }
 
     private func fetch(_ image: DesiredImage, into path: String) async throws {
@@ -149,28 +191,28 @@ package actor ImageCache {
         }
     }
 
-    private func publish(_ temporary: String, header: ImageHeader, key: String) async throws -> CachedImage {
-        var file = temporary
-        var format = header.content.rawValue
-        if header.content != .raw, header.content != .qcow2 {
-            guard let name = header.content.qemuName else {
-                throw PermanentFailure("images of format \(format) cannot be root disks on this host")
+    private func publish(_ disk: ForeignDisk, converted: String, key: String) async throws -> CachedImage {
+        var (file, path, format) = (disk.path, "\(directory)/\(key).raw", DiskDriver.raw)
+        if disk.driver != .raw {
+            // Foreign tables are read once, in the sandbox: the QEMU of a running guest sees only tables of our own.
+            guard let size = disk.header.virtualSize else {
+                throw PermanentFailure("the image cannot be used: the size of the disk in it is unknown")
             }
-            // Foreign formats are converted once: QEMU's drivers for them are not made for running guests.
-            file = temporary + ".qcow2"
-            try await runner.run(
-                ["qemu-img", "convert", "-f", name, "-O", "qcow2", temporary, file], timeout: .seconds(3600))
-            format = "qcow2"
-            try await threads.run { try Files.remove(temporary) }
+            guard size <= loading[key]?.largest ?? 0 else { throw ImageTooLarge(size: size) }
+            try await readingForeign { [sandbox] in
+                try DiskTool(sandbox).convert(disk, to: converted, .qcow2, size: size)
+            }
+            (file, path, format) = (converted, directory + "/" + key + ImageCache.convertedSuffix, .qcow2)
         }
-        let path = "\(directory)/\(key).\(format)"
-        let source = file
+        let (source, target) = (file, path)
         try await threads.run {
             // libvirt gives it to QEMU's user when a guest starts.
-            guard chmod(source, 0o440) == 0 else { throw FileError.last("chmod", source) }
-            try Files.publish(source, as: path)
+            guard chown(source, uid_t.max, getegid()) == 0, chmod(source, 0o440) == 0 else {
+                throw FileError.last("change the mode of", source)
+            }
+            try Files.publish(source, as: target)
         }
-        return try await open(path, format: format)
+        return try await open(path, format)
     }
 
     /// Removes images that nobody asked for during `lifetime`.
@@ -182,7 +224,7 @@ package actor ImageCache {
         let loadingKeys = Set(loading.keys)
         try await threads.run {
             for name in try Files.list(directory) where !name.hasPrefix(".") {
-                let key = name.lastIndex(of: ".").map { String(name[..<$0]) } ?? name
+                let key = name.firstIndex(of: ".").map { String(name[..<$0]) } ?? name
                 var info = stat()
                 guard !inUse.contains("\(directory)/\(name)"), !loadingKeys.contains(key), stat("\(directory)/\(name)", &info) == 0,
                     now - Int64(max(info.st_atim.tv_sec, info.st_mtim.tv_sec)) > lifetime.components.seconds

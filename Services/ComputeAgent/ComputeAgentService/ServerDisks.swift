@@ -1,5 +1,8 @@
+import Commands
 import ComputeAgentCore
+import DiskTool
 import Glibc
+import ImageFormat
 import Kernel
 import Libvirt
 
@@ -8,15 +11,19 @@ package struct ServerDisks: Sendable {
     private let directory: String
     private let images: ImageCache
     private let runner: CommandRunner
+    private let sandbox: Sandbox
     private let threads: WorkerThreads
 
     private static let gib = 1 << 30
 
     /// - Throws: `FileError`.
-    package init(directory: String, images: ImageCache, runner: CommandRunner, threads: WorkerThreads) throws {
+    package init(
+        directory: String, images: ImageCache, runner: CommandRunner, sandbox: Sandbox, threads: WorkerThreads
+    ) throws {
         self.directory = directory
         self.images = images
         self.runner = runner
+        self.sandbox = sandbox
         self.threads = threads
         try Files.makePassableDirectory(directory)
     }
@@ -27,7 +34,7 @@ package struct ServerDisks: Sendable {
     /// Fetches what `provision` will need from elsewhere.
     package func prepare(_ server: DesiredServer) async throws {
         guard let image = server.image, server.hasLocalRoot, !Files.exists(files(server.id).root) else { return }
-        _ = try await images.ensure(image)
+        _ = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
     }
 
     /// Makes what is missing. What exists is the guest's and stays.
@@ -37,10 +44,9 @@ package struct ServerDisks: Sendable {
         let files = files(server.id)
         try await threads.run { try Files.makePassableDirectory(files.directory) }
         if let image = server.image, server.hasLocalRoot, !Files.exists(files.root) {
-            let cached = try await images.ensure(image)
+            let cached = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
             let size = try ServerDisks.rootSize(server, cached)
-            try await create(
-                files.root, size: size, backing: ["-b", cached.path, "-F", cached.format])
+            try await create(files.root, size: size, backing: cached)
         }
         if server.ephemeralGiB > 0, !Files.exists(files.ephemeral) {
             try await create(files.ephemeral, size: server.ephemeralGiB * ServerDisks.gib)
@@ -62,11 +68,46 @@ package struct ServerDisks: Sendable {
         return server.rootGiB * gib
     }
 
-    private func create(_ path: String, size: Int, backing: [String] = []) async throws {
+    /// The largest image that the server's root disk can hold; a flavor without a size holds any.
+    static func largestRoot(_ server: DesiredServer) -> Int {
+        server.rootGiB > 0 ? server.rootGiB * gib : ImageHeader.virtualSizeMax
+    }
+
+    private func create(_ path: String, size: Int, backing: CachedImage? = nil) async throws {
         let temporary = path + ".new"
-        try await threads.run { try Files.remove(temporary) }
-        try await runner.run(["qemu-img", "create", "-q", "-f", "qcow2"] + backing + [temporary, String(size)])
-        try await threads.run { try Files.publish(temporary, as: path) }
+        let below = backing.map { DiskSource(path: $0.path, driver: $0.format == "raw" ? .raw : .qcow2) }
+        do {
+            try await threads.run { [sandbox] in
+                try Files.remove(temporary)
+                try DiskTool(sandbox).create(temporary, .qcow2, size: size, backing: below)
+                guard chown(temporary, uid_t.max, getegid()) == 0, chmod(temporary, 0o600) == 0 else {
+                    throw FileError.last("change the mode of", temporary)
+                }
+                try Files.publish(temporary, as: path)
+            }
+        } catch let error as SandboxError {
+            throw PermanentFailure("this host cannot make the server's disks: \(error)")
+        }
+    }
+
+    /// The file that a server's root disk lies on; nil when it lies on none.
+    ///
+    /// The name stands in the disk itself, where a QEMU that its guest has taken over could change it.
+    ///
+    /// - Throws: `PermanentFailure` when it is not the server's image; `FileError`.
+    package func backing(_ server: DesiredServer) async throws -> DomainXML.Backing? {
+        let root = files(server.id).root
+        guard server.hasLocalRoot, let image = server.image else { return nil }
+        let found = try await threads.run { () -> String? in
+            guard let size = Files.size(root) else { return nil }
+            return OwnDisk.backingFile(
+                prefix: try Files.read(root, offset: 0, count: min(size, OwnDisk.prefixLength)))
+        }
+        guard let found else { return nil }
+        guard let format = images.format(of: found, for: image) else {
+            throw PermanentFailure("the server's root disk names a file that is not its image")
+        }
+        return DomainXML.Backing(path: found, format: format)
     }
 
     /// The image files that the servers' root disks lie on, as the disks themselves say.
@@ -95,6 +136,8 @@ package struct ServerDisks: Sendable {
                 try Files.makeDirectory(String(full[..<(full.lastIndex(of: "/") ?? full.startIndex)]))
                 try Files.replace(full, with: bytes)
             }
+            // Made here, because the tool makes it readable for everybody.
+            try Files.replace(temporary, with: [])
         }
         try await runner.run([
             "genisoimage", "-quiet", "-o", temporary, "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r",

@@ -112,7 +112,12 @@ package enum ImageVisibility: String, Sendable, CaseIterable {
 
 /// What the data is, as OpenStack names it.
 package enum DiskFormat: String, Sendable, CaseIterable {
-    case ami, ari, aki, vhd, vhdx, vmdk, raw, qcow2, vdi, iso
+    case ami, ari, aki, vhd, vmdk, raw, qcow2, vdi, iso
+    /// No new images have it: two places of a VHDX say what the disk is, and we cannot read all that QEMU reads.
+    case vhdx
+
+    /// What new images may have.
+    package static let accepted = allCases.filter { $0 != .vhdx }
 }
 
 /// What is around the disk, as OpenStack names it.

@@ -55,7 +55,7 @@ package struct ImageAttribute: Sendable {
         ImageAttribute("size", .nullableCount, .nobody, "Size of image file in bytes"),
         ImageAttribute("virtual_size", .nullableCount, .nobody, "Virtual size of image in bytes"),
         ImageAttribute("container_format", .nullableWord(ContainerFormat.allCases.map(\.rawValue)), .whileQueued, "Format of the container"),
-        ImageAttribute("disk_format", .nullableWord(DiskFormat.allCases.map(\.rawValue)), .whileQueued, "Format of the disk"),
+        ImageAttribute("disk_format", .nullableWord(DiskFormat.accepted.map(\.rawValue)), .whileQueued, "Format of the disk"),
         ImageAttribute("created_at", .time, .nobody, "Date and time of image registration"),
         ImageAttribute("updated_at", .time, .nobody, "Date and time of the last image modification"),
         ImageAttribute("tags", .words, .anyone, "List of strings related to the image"),

@@ -61,7 +61,7 @@ final class ContentInspector: @unchecked Sendable {
         guard let declared else { return nil }
         do {
             return try ImageHeader.inspect(
-                prefix: prefix, tail: complete ? tail : nil, size: complete ? size : nil, declared: declared
+                prefix: prefix, tail: complete ? tail : nil, size: complete ? size : nil, declared: declared.rawValue
             ).virtualSize
         } catch {
             throw ResourceError(.unsupportedMediaType, "The data is not accepted as an image: \(error.reason).")

@@ -1,0 +1,155 @@
+import Commands
+import Glibc
+import ImageFormat
+import JSON
+import Kernel
+import Synchronization
+
+/// The only way to QEMU's disk tool: every run is sandboxed, and every file is opened with its driver named.
+///
+/// One value does one piece of work on one thread, which it blocks; `cancel` ends it from another.
+package final class DiskTool: Sendable {
+    private static let program = "/usr/bin/qemu-img"
+    private let sandbox: Sandbox
+    /// A lock of the caller's that its tools hold too.
+    private let lock: Int32?
+    private let state = Mutex<State>(State())
+
+    private struct State {
+        var running: SandboxedCommand?
+        var isCancelled = false
+    }
+
+    package init(_ sandbox: Sandbox, holding lock: Int32? = nil) {
+        self.sandbox = sandbox
+        self.lock = lock
+    }
+
+    /// Ends the tool as soon as possible; later work of this value throws `CancellationError`.
+    package func cancel() {
+        let running = state.withLock { state in
+            state.isCancelled = true
+            return state.running
+        }
+        running?.cancel()
+    }
+
+    // MARK: foreign disks
+
+    /// The size of the disk inside, as QEMU finds it.
+    ///
+    /// - Parameter largest: bytes that are acceptable.
+    /// - Throws: `ImageRefusal` when the size is unknown, not what our parser found, or too large, and for images whose
+    ///   further description our parser should have refused; `SandboxError`, `CommandError`, `CancellationError`.
+    package func measure(_ disk: ForeignDisk, largest: Int) throws -> Int {
+        let text = try run(
+            ["info", "--output=json", DiskNode(driver: disk.driver, path: Sandbox.name(0)).filename],
+            files: [.reading(disk.path)], limits: Sandbox.Limits(fileSize: 0))
+        // Warnings may stand around the document.
+        guard let start = text.firstIndex(of: "{"), let end = text.lastIndex(of: "}"), start < end else {
+            throw ImageRefusal("the size of the disk in the image is unknown")
+        }
+        let info: JSONValue
+        do { info = try JSONValue.parse(String(text[start...end])) } catch {
+            throw ImageRefusal("the size of the disk in the image is unknown")
+        }
+        guard let size = info["virtual-size"]?.intValue, let expected = disk.header.virtualSize else {
+            throw ImageRefusal("the size of the disk in the image is unknown")
+        }
+        guard info["format"]?.stringValue == disk.driver.rawValue, info["backing-filename"] == nil,
+            info["encrypted"]?.boolValue != true, info["snapshots"] == nil,
+            info["format-specific"]?["data"]?["data-file"] == nil
+        else { throw ImageRefusal("the image refers to other data, is encrypted or has snapshots") }
+        guard size == (expected + 511) / 512 * 512 else {
+            throw ImageRefusal("the image's header says \(expected) bytes, but the disk in it has \(size)")
+        }
+        guard size <= largest else {
+            throw ImageRefusal("the disk in the image has \(size) bytes, more than the \(largest) that are asked for")
+        }
+        return size
+    }
+
+    /// Writes a foreign disk's content as a new disk of exactly `size` bytes.
+    ///
+    /// - Parameters:
+    ///   - target: a path where nothing is yet.
+    ///   - format: `raw` or `qcow2`.
+    /// - Throws: as `measure`; `FileError`.
+    package func convert(_ disk: ForeignDisk, to target: String, _ format: DiskDriver, size: Int) throws {
+        _ = try measure(disk, largest: (size + 511) / 512 * 512)
+        try copy(DiskSource(path: disk.path, driver: disk.driver), to: target, format, size: size)
+    }
+
+    // MARK: own disks
+
+    /// Writes the content of one of our own disks as a new disk of exactly `size` bytes; see `convert`.
+    package func copy(_ source: DiskSource, to target: String, _ format: DiskDriver, size: Int) throws {
+        try create(target, format, size: size)
+        let seconds = size >> 24
+        var limits = Sandbox.Limits(
+            fileSize: DiskTool.fileSizeMax(format, size: size), cpuSeconds: 300 + seconds,
+            time: .seconds(600 + 4 * seconds))
+        limits.memory = 4 << 30
+        try run(
+            [
+                "convert", "-q", "-n", "--target-is-zero", "--target-image-opts",
+                DiskNode(driver: source.driver, path: Sandbox.name(0)).filename,
+                DiskNode(driver: format, path: Sandbox.name(1)).targetOptions,
+            ],
+            files: [.reading(source.path), .writing(target)], limits: limits)
+    }
+
+    /// Makes an empty disk of `size` bytes.
+    ///
+    /// - Parameters:
+    ///   - path: where nothing is yet.
+    ///   - backing: our own disk that it lies on; its name is written down, and it is not opened.
+    package func create(_ path: String, _ format: DiskDriver, size: Int, backing: DiskSource? = nil) throws {
+        let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw FileError.last("create", path) }
+        defer { close(descriptor) }
+        if format == .raw {
+            guard ftruncate(descriptor, off_t(size)) == 0 else { throw FileError.last("extend", path) }
+            return
+        }
+        let below = backing.map { ["-u", "-b", $0.path, "-F", $0.driver.rawValue] } ?? []
+        try run(
+            ["create", "-q", "-f", format.rawValue] + below + [Sandbox.name(0), String(size)], files: [.writing(path)],
+            limits: Sandbox.Limits(fileSize: DiskTool.fileSizeMax(format, size: size)))
+    }
+
+    /// Makes one of our own disks larger.
+    package func resize(_ disk: DiskSource, to size: Int) throws {
+        try run(
+            ["resize", "-q", DiskNode(driver: disk.driver, path: Sandbox.name(0)).filename, String(size)],
+            files: [.writing(disk.path)],
+            limits: Sandbox.Limits(fileSize: DiskTool.fileSizeMax(disk.driver, size: size)))
+    }
+
+    /// The largest file that a disk can need: its size, and for qcow2 its tables (under 1/1024 of it, and a minimum).
+    static func fileSizeMax(_ format: DiskDriver, size: Int) -> Int {
+        format == .raw ? size : size + size / 1024 + (16 << 20)
+    }
+
+    @discardableResult
+    private func run(_ arguments: [String], files: [Sandbox.File], limits: Sandbox.Limits) throws -> String {
+        let command = try sandbox.command([DiskTool.program] + arguments, files: files, limits: limits)
+        try state.withLock { state in
+            if state.isCancelled { throw CancellationError() }
+            state.running = command
+        }
+        defer { state.withLock { $0.running = nil } }
+        return try command.run(inheriting: lock)
+    }
+}
+
+/// A disk that we made ourselves.
+package struct DiskSource: Sendable {
+    package let path: String
+    package let driver: DiskDriver
+
+    package init(path: String, driver: DiskDriver) {
+        self.path = path
+        self.driver = driver
+    }
+}

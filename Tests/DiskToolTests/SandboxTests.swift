@@ -1,0 +1,166 @@
+import Commands
+import Foundation
+import Glibc
+import Kernel
+import Testing
+
+/// A directory of a test's own.
+struct Scratch: ~Copyable {
+    let path: String
+
+    init() throws {
+        path = FileManager.default.temporaryDirectory.appendingPathComponent("wolke-disks-" + SystemRandom().uuid().compact).path
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func file(_ name: String, _ bytes: [UInt8] = []) throws -> String {
+        let file = path + "/" + name
+        #expect(FileManager.default.createFile(atPath: file, contents: Data(bytes), attributes: [.posixPermissions: 0o600]))
+        return file
+    }
+
+    func mode(_ file: String) -> mode_t {
+        var status = stat()
+        return stat(file, &status) == 0 ? status.st_mode & 0o7777 : 0
+    }
+}
+
+/// What a tool in the sandbox can do. Needs root, as the services do.
+@Suite(.enabled(if: geteuid() == 0, "needs root")) struct SandboxTests {
+    private let sandbox = Sandbox()
+
+    private func run(
+        _ arguments: [String], files: [Sandbox.File] = [], limits: Sandbox.Limits = Sandbox.Limits(fileSize: 1 << 20)
+    ) throws -> String {
+        try sandbox.command(arguments, files: files, limits: limits).run()
+    }
+
+    private func perl(
+        _ code: String, files: [Sandbox.File] = [], limits: Sandbox.Limits = Sandbox.Limits(fileSize: 1 << 20)
+    ) throws -> String {
+        try run(["/usr/bin/perl", "-e", code], files: files, limits: limits)
+    }
+
+    @Test("S1: the tool is another user, without groups and capabilities")
+    func s1_anotherUser() throws {
+        #expect(try run(["/usr/bin/id", "-u"]) == "\(Sandbox.defaultUser)\n")
+        #expect(try run(["/usr/bin/id", "-G"]) == "\(Sandbox.defaultUser)\n")
+        // prctl(PR_CAPBSET_READ, n) for all n, PR_GET_NO_NEW_PRIVS and PR_GET_SECCOMP.
+        let text = try perl("print join ',', (map { syscall(157, 23, $_, 0, 0, 0) } 0..40), syscall(157, 39, 0, 0, 0, 0), syscall(157, 21, 0, 0, 0, 0)")
+        #expect(text == String(repeating: "0,", count: 41) + "1,2")
+    }
+
+    @Test("S1: the tool sees the files that it is given and nothing beside them")
+    func s1_onlyItsFiles() throws {
+        let scratch = try Scratch()
+        let canary = try scratch.file("canary", Array("CANARY".utf8))
+        let given = try scratch.file("given", Array("given".utf8))
+        chmod(canary, 0o644)
+        #expect(try run(["/usr/bin/cat", "/disk0"], files: [.reading(given)]) == "given")
+        for path in [canary, given, "/etc/shadow", "/etc/passwd", "/proc/1/environ", "/sys/kernel", "/root", "/var/lib", "/run"] {
+            let error = #expect(throws: CommandError.self) { try run(["/usr/bin/cat", path], files: [.reading(given)]) }
+            #expect(error?.output.contains("No such file") ?? false, "\(path): \(error?.output ?? "")")
+        }
+        #expect(try run(["/usr/bin/ls", "/"], files: [.reading(given)]) == "bin\ndev\ndisk0\nlib\nlib64\nusr\n")
+    }
+
+    @Test("S1: the tool writes what it may write only")
+    func s1_writes() throws {
+        let scratch = try Scratch()
+        let (source, target) = (try scratch.file("source", [1]), try scratch.file("target"))
+        let files: [Sandbox.File] = [.reading(source), .writing(target)]
+        _ = try run(["/usr/bin/cp", "/disk0", "/disk1"], files: files)
+        #expect(FileManager.default.contents(atPath: target) == Data([1]))
+        for path in ["/disk0", "/new", "/usr/new", "/dev/new", "/tmp/new"] {
+            #expect(throws: CommandError.self, "\(path)") { try run(["/usr/bin/cp", "/disk1", path], files: files) }
+        }
+        #expect(scratch.mode(source) == 0o640)
+        #expect(scratch.mode(target) == 0o660)
+    }
+
+    @Test("S1: a link is not followed, and only regular files are given")
+    func s1_links() throws {
+        let scratch = try Scratch()
+        let link = scratch.path + "/link"
+        symlink("/etc/shadow", link)
+        #expect(throws: FileError.self) { try run(["/usr/bin/cat", "/disk0"], files: [.reading(link)]) }
+        #expect(throws: SandboxError.self) { try run(["/usr/bin/ls", "/disk0"], files: [.reading(scratch.path)]) }
+    }
+
+    @Test("S1: the tool has no network, and no sockets at all")
+    func s1_noNetwork() throws {
+        // socket(AF_INET), socket(AF_UNIX), unshare(CLONE_NEWUSER), ptrace, mount: all EPERM.
+        for call in ["41, 2, 1, 0", "41, 1, 1, 0", "272, 0x10000000", "101, 0, 0, 0, 0", "165, 0, 0, 0, 0, 0", "321, 0, 0, 0"] {
+            #expect(try perl("my $r = syscall(\(call)); print $r, ' ', $! + 0") == "-1 1", "\(call)")
+        }
+        #expect(try perl("my $r = syscall(56, 0x10000000 | 17, 0, 0, 0, 0); print $r, ' ', $! + 0") == "-1 1")
+        #expect(try perl("my $r = fork; if ($r == 0) { exit 0 } waitpid($r, 0); print $?") == "0")
+        // In a sandbox without the filter there is still no way out.
+        let interfaces = try run(["/usr/bin/perl", "-e", "print syscall(435, 0, 0) . ' ' . ($! + 0)"])
+        #expect(interfaces == "-1 38")
+    }
+
+    @Test("S3: files, memory, processor time and time are limited")
+    func s3_limits() throws {
+        let scratch = try Scratch()
+        let target = try scratch.file("target")
+        var limits = Sandbox.Limits(fileSize: 100_000)
+        #expect(throws: CommandError.self) {
+            try run(["/usr/bin/truncate", "-s", "200000", "/disk0"], files: [.writing(target)], limits: limits)
+        }
+        _ = try? perl("open F, '>', '/disk0'; print F 'x' x 300000; close F", files: [.writing(target)], limits: limits)
+        #expect(try FileManager.default.attributesOfItem(atPath: target)[.size] as? Int ?? .max <= 100_000)
+
+        limits.memory = 200 << 20
+        #expect(throws: CommandError.self) { try perl("my $x = 'x' x (400 << 20); print length $x", limits: limits) }
+        #expect(try perl("my $x = 'x' x (20 << 20); print length $x", limits: limits) == "\(20 << 20)")
+
+        limits.cpuSeconds = 1
+        let started = SystemTime().monotonicNanoseconds()
+        #expect(throws: CommandError.self) { try perl("1 while 1", limits: limits) }
+        limits.cpuSeconds = 60
+        limits.time = .milliseconds(500)
+        #expect(throws: CommandError.self) { try run(["/usr/bin/sleep", "60"], limits: limits) }
+        #expect(SystemTime().monotonicNanoseconds() - started < 20_000_000_000)
+    }
+
+    @Test("S1: nothing runs when the sandbox cannot be set up")
+    func s1_neverUnconfined() throws {
+        let scratch = try Scratch()
+        let given = try scratch.file("given", Array("given".utf8))
+        let command = ["/usr/bin/cat", "/disk0"]
+        let limits = Sandbox.Limits(fileSize: 0)
+        for broken in [
+            Sandbox(user: 0), Sandbox(user: 70_000), Sandbox(bubblewrap: "/no/such/bwrap"), Sandbox(bubblewrap: "/usr/bin/false"),
+        ] {
+            let error = #expect(throws: (any Error).self) {
+                try broken.command(command, files: [.reading(given)], limits: limits).run()
+            }
+            #expect(!"\(error.map { "\($0)" } ?? "given")".contains("given:"))
+        }
+        let missing = #expect(throws: SandboxError.self) {
+            try Sandbox(bubblewrap: "/no/such/bwrap").command(command, files: [.reading(given)], limits: limits).run()
+        }
+        #expect(missing?.description.contains("No such file") ?? false)
+    }
+
+    @Test func aLockIsHeldAsLongAsTheToolLives() throws {
+        let scratch = try Scratch()
+        let lock = try scratch.file("lock")
+        let descriptor = open(lock, O_RDWR | O_CLOEXEC)
+        #expect(flock(descriptor, LOCK_EX | LOCK_NB) == 0)
+        let command = try sandbox.command(["/usr/bin/sleep", "30"], files: [], limits: Sandbox.Limits(fileSize: 0))
+        let thread = Thread { _ = try? command.run(inheriting: descriptor) }
+        thread.start()
+        usleep(300_000)
+        close(descriptor)
+        let other = open(lock, O_RDWR | O_CLOEXEC)
+        #expect(flock(other, LOCK_EX | LOCK_NB) != 0)
+        command.cancel()
+        for _ in 0..<100 where flock(other, LOCK_EX | LOCK_NB) != 0 { usleep(50_000) }
+        #expect(flock(other, LOCK_EX | LOCK_NB) == 0)
+        close(other)
+    }
+}
