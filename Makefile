@@ -16,6 +16,7 @@ help: ## what you can do here
 	@echo
 	@echo "  STATE=DIR              where the cloud lives (now $(STATE))"
 	@echo "  PORT_OFFSET=N          added to every port, so that several clouds fit on one machine (default 0)"
+	@echo "  DATAPATH=WORD          Open vSwitch's datapath: system, netdev or auto (default auto: the kernel's where it works)"
 	@echo "  HOSTS=N                hypervisor hosts: this machine and N-1 simulated ones (default 1)"
 	@echo "  CONFIGURATION=debug    build faster, run slower"
 

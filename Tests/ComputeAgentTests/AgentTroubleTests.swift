@@ -2,6 +2,7 @@ import Foundation
 import JSON
 import Kernel
 import Libvirt
+import OVSDB
 import Testing
 
 @testable import ComputeAgentCore
@@ -35,6 +36,27 @@ extension OnARealHost {
             try await SystemTime().sleep(for: .seconds(2))
             #expect(try host.emulatorPID(id) == nil)
             try await remove(agent, 1)
+            await agent.stop()
+        }
+
+        @Test("S18: the agent takes back the capability with which a guest could end a userspace switch")
+        func theUserspaceDatapathLosesZeroSNAT() async throws {
+            let host = try await PrivateHost.shared.value
+            let agent = try await TestAgent(host, state: host.directory + "/datapath")
+            try await agent.switchDatabase.transact([
+                .insert(
+                    table: "Datapath", row: ["capabilities": OVSDBValue(["ct_zero_snat": "true", "ct_flush": "true"])],
+                    name: "datapath"),
+                .mutate(
+                    table: "Open_vSwitch", where: [],
+                    mutations: [.insert("datapaths", .map([.string("netdev"): .namedUUID("datapath")]))]),
+            ])
+            func capabilities() async -> [String?] {
+                await agent.switchDatabase.rows("Datapath").values.map { $0["capabilities"]?["ct_zero_snat"] }
+            }
+            for _ in 0..<100 where await capabilities() != ["false"] { try await SystemTime().sleep(for: .milliseconds(50)) }
+            #expect(await capabilities() == ["false"])
+            #expect(await agent.switchDatabase.rows("Datapath").values.first?["capabilities"]?["ct_flush"] == "true")
             await agent.stop()
         }
 

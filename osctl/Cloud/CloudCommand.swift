@@ -46,7 +46,11 @@ struct CloudCommand: AsyncParsableCommand {
                 throw CloudError("this machine is not ready for a cloud:\n  " + obstacles.joined(separator: "\n  "))
             }
             unlink(layout.progress)
-            var arguments = [program, "cloud", "run", "--state", layout.state, "--port-offset", "\(layout.portOffset)", "--hosts", "\(layout.hostCount)"]
+            let choice = try options.datapathChoice()
+            var arguments = [
+                program, "cloud", "run", "--state", layout.state, "--port-offset", "\(layout.portOffset)",
+                "--hosts", "\(layout.hostCount)", "--datapath", choice.rawValue,
+            ]
             if let guestImage {
                 guard let path = realpath(guestImage, nil) else { throw Machine.failure("find the image", guestImage) }
                 arguments += ["--guest-image", String(cString: path)]
@@ -119,10 +123,15 @@ struct CloudCommand: AsyncParsableCommand {
         var guestImage: String?
 
         func run() async throws {
-            let layout = try options.layout()
+            var layout = try options.layout()
             if SupervisorRecord.running(layout) != nil { throw CloudError("the cloud in \(layout.state) has a supervisor already") }
             let ambient = Ambient()
             try Leftovers.create(layout)
+            let (datapath, reason) = try await options.datapathChoice().resolve(
+                layout, ownsKernel: Machine.exists(layout.datapathMark) && layout.datapath == .kernel)
+            layout.datapath = datapath
+            try Machine.write(layout.datapathMark, datapath.rawValue)
+            print("Open vSwitch uses the \(datapath.words)\(reason.isEmpty ? "" : ": \(reason)")")
             let cloud = Cloud(
                 layout: layout, secrets: try .load(layout, ambient), program: try Machine.executablePath(),
                 guestImage: guestImage, ambient: ambient)

@@ -8,6 +8,8 @@ struct CloudLayout: Sendable, Hashable {
     let portOffset: Int
     /// Hypervisor hosts: the machine itself and simulated ones.
     var hostCount = 1
+    /// Decided at each start; until then the one that works everywhere.
+    var datapath = Datapath.userspace
 
     /// Longest state path: sockets below it must fit into the 107 bytes of a Unix socket's address.
     static let statePathMax = 70
@@ -40,6 +42,8 @@ struct CloudLayout: Sendable, Hashable {
     /// There while network devices and namespaces with this cloud's names are this cloud's: another cloud may have the
     /// same offset, and must not lose them to this one's end.
     var devicesMark: String { run + "/devices" }
+    /// There, with the datapath's type, while the cloud's bridges use it.
+    var datapathMark: String { run + "/datapath" }
     var fleetRecord: String { run + "/simulated-hosts.json" }
     /// A file with the name of a simulated host, younger than some seconds, makes that host silent.
     var silencedHosts: String { run + "/silenced-hosts" }

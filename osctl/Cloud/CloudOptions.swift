@@ -14,6 +14,18 @@ struct CloudOptions: ParsableArguments {
     @Option(help: "Hypervisor hosts: this machine and simulated ones in network namespaces; remembered by the state directory.")
     var hosts: Int?
 
+    @Option(help: "Open vSwitch's datapath: system (the kernel's), netdev (userspace), or auto, the kernel's where it works (or DATAPATH in the environment).")
+    var datapath: String?
+
+    /// - Throws: `CloudError` for a word that is none of the choices.
+    func datapathChoice() throws -> DatapathChoice {
+        let word = datapath ?? Machine.environment["DATAPATH"] ?? DatapathChoice.auto.rawValue
+        guard let choice = DatapathChoice(rawValue: word) else {
+            throw CloudError("DATAPATH must be auto, system or netdev, not '\(word)'")
+        }
+        return choice
+    }
+
     /// The layout of the cloud that lives in `state`.
     ///
     /// - Throws: `CloudError` when it cannot be used.
@@ -22,6 +34,7 @@ struct CloudOptions: ParsableArguments {
         options.state = state
         options.portOffset = nil
         options.hosts = nil
+        options.datapath = nil
         return try options.layout()
     }
 
@@ -37,9 +50,10 @@ struct CloudOptions: ParsableArguments {
             throw CloudError(
                 "the cloud in \(path) was made with PORT_OFFSET=\(remembered), not \(wanted): use that, or another STATE")
         }
-        let layout = CloudLayout(
+        var layout = CloudLayout(
             state: path, portOffset: wanted ?? remembered ?? 0, hostCount: hosts ?? description?["hosts"]?.intValue ?? 1)
         if let problem = layout.problem() { throw CloudError(problem) }
+        if let mark = Machine.readText(layout.datapathMark), let datapath = Datapath(rawValue: mark) { layout.datapath = datapath }
         return layout
     }
 
@@ -109,10 +123,30 @@ struct RecordedPart: Sendable {
     let state: String
     let process: ProcessIdentity?
     let restarts: Int
+    let outages: Outages
     let version: String
     let problem: String?
     let log: String
     let stopSignal: Int32
+
+    /// When the supervisor began to count restarts.
+    static func since(_ layout: CloudLayout) -> Timestamp? {
+        do {
+            return try Machine.readText(layout.partsRecord).flatMap { try JSONValue.parse($0)["since"]?.stringValue }
+                .flatMap { Timestamp($0) }
+        } catch {
+            return nil
+        }
+    }
+
+    /// Whether guests lose their network while it is away.
+    var carriesTraffic: Bool { name.hasPrefix("ovs") || name.hasPrefix("ovn") }
+
+    /// How often the switch and OVN were away, in words; empty when they were not.
+    static func networkOutages(_ layout: CloudLayout) -> [String] {
+        let since = since(layout)
+        return all(layout).filter(\.carriesTraffic).compactMap { $0.outages.words($0.name, since: since) }
+    }
 
     static func all(_ layout: CloudLayout) -> [RecordedPart] {
         guard let text = Machine.readText(layout.partsRecord) else { return [] }
@@ -122,6 +156,7 @@ struct RecordedPart: Sendable {
                     name: part["name"]?.stringValue ?? "?", group: part["group"]?.stringValue ?? "",
                     address: part["address"]?.stringValue ?? "", state: part["state"]?.stringValue ?? "",
                     process: ProcessIdentity(json: part), restarts: part["restarts"]?.intValue ?? 0,
+                    outages: Outages(json: part["outages"]),
                     version: part["version"]?.stringValue ?? "",
                     problem: part["problem"]?.stringValue, log: part["log"]?.stringValue ?? "",
                     stopSignal: Int32(part["stop_signal"]?.intValue ?? 15))

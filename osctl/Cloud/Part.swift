@@ -45,4 +45,33 @@ struct PartRecord: Sendable {
     var version = ""
     /// What went wrong last, in words; nil when nothing did.
     var problem: String?
+    var outages = Outages()
+}
+
+/// How often a part was away since its supervisor started, and for how long.
+struct Outages: Sendable, Equatable {
+    var count = 0
+    /// From the end of a process to the next one's being ready, in seconds; an outage that lasts is not in it.
+    var seconds = 0.0
+    /// Of the last one; nil when there was none.
+    var lastAt: Timestamp?
+    var lastReason = ""
+
+    mutating func begin(at time: Timestamp, _ reason: String) {
+        count += 1
+        lastAt = time
+        lastReason = reason
+    }
+
+    mutating func end(after seconds: Double) { self.seconds += seconds }
+
+    /// In words; nil when there was none.
+    func words(_ name: String, since: Timestamp?) -> String? {
+        guard count > 0, let lastAt else { return nil }
+        let tenths = Int(seconds * 10)
+        let times = count == 1 ? "once" : "\(count) times"
+        let from = since.map { " since \($0.iso8601)" } ?? ""
+        return "\(name) was restarted \(times)\(from), away for \(tenths / 10).\(tenths % 10) s in all; "
+            + "last at \(lastAt.iso8601): \(lastReason)"
+    }
 }

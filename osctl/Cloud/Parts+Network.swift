@@ -3,10 +3,7 @@ import JSON
 import Kernel
 import Synchronization
 
-/// Open vSwitch and OVN with databases of their own, on the userspace datapath.
-///
-/// The userspace datapath is used even where the kernel has one: there is one kernel datapath per machine, so two
-/// clouds could not share it.
+/// Open vSwitch and OVN with databases of their own.
 struct NetworkParts: Sendable {
     let layout: CloudLayout
     let host: HostLayout
@@ -119,11 +116,13 @@ struct NetworkParts: Sendable {
             address: host.isMachine ? "\(layout.externalBridge) has \(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)" : "",
             launch: launch(
                 "ovs-vswitchd" + host.partSuffix,
-                ["/usr/sbin/ovs-vswitchd", "unix:\(host.vswitchSocket)", "--disable-system", "--unixctl=\(control)", "--no-chdir"]),
+                ["/usr/sbin/ovs-vswitchd", "unix:\(host.vswitchSocket)", "--unixctl=\(control)", "--no-chdir"]
+                    + (layout.datapath == .kernel ? [] : ["--disable-system"])),
             needs: ["ovsdb-switch" + host.partSuffix],
             prepare: {
                 try await configureSwitch()
-                guard host.isMachine else { return }
+                try await start.prepare()
+                guard host.isMachine, layout.datapath == .userspace else { return }
                 try await lock.take()
                 try await freeDatapathName()
             },
@@ -132,17 +131,29 @@ struct NetworkParts: Sendable {
                 for bridge in bridges {
                     guard try await host.hasDevice(bridge) else { throw CloudError("the bridge \(bridge) is not there yet") }
                 }
-                return try await version("ovs-vswitchd")
+                return try await version("ovs-vswitchd") + ", \(layout.datapath.words)"
             },
             settle: {
                 if host.isMachine {
-                    try await renameDatapath()
-                    lock.release()
+                    if layout.datapath == .userspace {
+                        try await renameDatapath()
+                        lock.release()
+                    }
                     try await bringUp(
                         layout.externalBridge, "\(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)")
                 }
                 if layout.hostCount > 1 { try await bringUp(layout.tunnelBridge, "\(host.tunnelAddress)/24") }
+                try await start.finish(controllerRuns: try await controllerRuns(), SystemTime())
             })
+    }
+
+    /// What the switch is told around its start.
+    var start: SwitchStart {
+        SwitchStart(socket: host.vswitchSocket, bridge: layout.integrationBridge, runtime: runtime, datapath: layout.datapath)
+    }
+
+    private func controllerRuns() async throws -> Bool {
+        try await Tool.run(["ovn-appctl", "-T", "1", "-t", "ovn-controller", "version"], environment: ["OVN_RUNDIR": runtime]).status == 0
     }
 
     private var bridges: [String] {
@@ -174,6 +185,7 @@ struct NetworkParts: Sendable {
 
     private func configureSwitch() async throws {
         let name = host.name
+        let datapath = layout.datapath.rawValue
         let connection = ["ovs-vsctl", "--db=unix:\(host.vswitchSocket)", "--no-wait", "--timeout=5"]
         try await Tool.require(connection + ["init"])
         try await Tool.require(
@@ -182,13 +194,13 @@ struct NetworkParts: Sendable {
                     "--", "set", "Open_vSwitch", ".", "external_ids:system-id=\(name)", "external_ids:hostname=\(name)",
                     "external_ids:ovn-remote=unix:\(layout.southboundSocket)", "external_ids:ovn-encap-type=geneve",
                     "external_ids:ovn-encap-ip=\(host.tunnelAddress)", "external_ids:ovn-bridge=\(layout.integrationBridge)",
-                    "external_ids:ovn-bridge-datapath-type=netdev", "external_ids:ovn-monitor-all=true",
+                    "external_ids:ovn-bridge-datapath-type=\(datapath)", "external_ids:ovn-monitor-all=true",
                     "external_ids:ovn-bridge-mappings=\(CloudLayout.physicalNetwork):\(layout.externalBridge)",
                     "--", "--may-exist", "add-br", layout.integrationBridge,
-                    "--", "set", "Bridge", layout.integrationBridge, "datapath_type=netdev", "fail_mode=secure",
+                    "--", "set", "Bridge", layout.integrationBridge, "datapath_type=\(datapath)", "fail_mode=secure",
                     "other_config:disable-in-band=true",
                     "--", "--may-exist", "add-br", layout.externalBridge,
-                    "--", "set", "Bridge", layout.externalBridge, "datapath_type=netdev",
+                    "--", "set", "Bridge", layout.externalBridge, "datapath_type=\(datapath)",
                 ] + formerCables + cables)
     }
 
@@ -200,9 +212,10 @@ struct NetworkParts: Sendable {
         let tunnel = host.isMachine ? others.map { $0.device("ul") } : [HostLayout.tunnelDevice]
         let external = host.isMachine ? others.map { $0.device("ex") } : [HostLayout.externalDevice]
         let mac = "02:57:4f:00:00:0\(host.number)"
+        let datapath = layout.datapath.rawValue
         return [
             "--", "--may-exist", "add-br", layout.tunnelBridge,
-            "--", "set", "Bridge", layout.tunnelBridge, "datapath_type=netdev", "other_config:hwaddr=\"\(mac)\"",
+            "--", "set", "Bridge", layout.tunnelBridge, "datapath_type=\(datapath)", "other_config:hwaddr=\"\(mac)\"",
         ] + tunnel.flatMap { ["--", "--may-exist", "add-port", layout.tunnelBridge, $0] }
             + external.flatMap { ["--", "--may-exist", "add-port", layout.externalBridge, $0] }
     }
@@ -272,6 +285,12 @@ struct NetworkParts: Sendable {
                 // Without the program there is nothing more to do; the next start takes the devices over.
                 return
             }
+        }
+        guard layout.datapath == .kernel, Machine.exists(layout.datapathMark) else { return }
+        do {
+            _ = try await Tool.run(["ovs-dpctl", "del-dp", Datapath.kernelDevice])
+        } catch {
+            // As above.
         }
     }
 }

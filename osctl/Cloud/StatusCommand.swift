@@ -37,6 +37,7 @@ struct PartStatus: Sendable {
     /// Proportional set size with child processes, in bytes.
     let memory: Int?
     let restarts: Int
+    let outages: Outages
     let address: String
     let problem: String?
     let log: String
@@ -83,7 +84,7 @@ enum StatusReport {
         }
         return PartStatus(
             name: part.name, group: part.group, health: health, version: part.version, pid: process?.pid, memory: memory,
-            restarts: part.restarts, address: part.address, problem: problem, log: part.log)
+            restarts: part.restarts, outages: part.outages, address: part.address, problem: problem, log: part.log)
     }
 
     private static func infrastructureProblem(_ part: RecordedPart, _ layout: CloudLayout) async -> String? {
@@ -97,6 +98,7 @@ enum StatusReport {
                 ])
             case "rabbitmq": _ = try await Probe.amqp(port: layout.amqpPort)
             case "ovsdb-switch": try await Probe.ovsdb(socket: host.vswitchSocket)
+            case "ovs-vswitchd": try await NetworkParts(layout: layout, host: host).start.check()
             case "ovn-northbound": try await Probe.ovsdb(socket: layout.northboundSocket)
             case "ovn-southbound": try await Probe.ovsdb(socket: layout.southboundSocket)
             case "libvirtd": try await Tool.require(["virsh", "-c", host.libvirtURI, "version"])
@@ -138,6 +140,8 @@ enum StatusReport {
         }
         if !isSupervised { text += "\nThe supervisor does not run: nothing is restarted. `make up` starts it." }
         if FleetProcess.running(layout) != nil { text += "\nSimulated hosts run too; `osctl simulate end` removes them." }
+        let since = RecordedPart.since(layout)
+        for words in parts.compactMap({ $0.outages.words($0.name, since: since) }) { text += "\n" + words }
         let problems = parts.filter { $0.problem != nil }
         if problems.isEmpty, isSupervised { text += "\nEverything is well." }
         for part in problems { text += "\n\(part.name): \(part.problem ?? "") (log: \(part.log))" }
@@ -148,12 +152,13 @@ enum StatusReport {
         [
             "state": .string(layout.state), "port_offset": JSONValue(layout.portOffset), "supervised": .bool(isSupervised),
             "healthy": .bool(isSupervised && !parts.isEmpty && parts.allSatisfy { $0.problem == nil }),
+            "since": JSONValue(RecordedPart.since(layout)?.iso8601),
             "parts": .array(
                 parts.map { part in
                     [
                         "name": .string(part.name), "group": .string(part.group), "health": .string(part.health),
                         "version": .string(part.version), "pid": part.pid.map { JSONValue(Int($0)) } ?? nil,
-                        "memory_bytes": part.memory.map { JSONValue($0) } ?? nil, "restarts": JSONValue(part.restarts),
+                        "memory_bytes": part.memory.map { JSONValue($0) } ?? nil, "restarts": JSONValue(part.restarts), "outages": part.outages.json,
                         "address": .string(part.address), "problem": JSONValue(part.problem), "log": .string(part.log),
                     ]
                 }),

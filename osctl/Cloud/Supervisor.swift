@@ -21,12 +21,14 @@ actor Supervisor {
     private var failed: Set<String> = []
     private var watchers: [Task<Void, Never>] = []
     private var isStopping = false
+    private let since: Timestamp
 
     init(layout: CloudLayout, parts: [Part], milestones: [Milestone], time: any TimeSource, progress: Progress) {
         self.layout = layout
         self.parts = parts
         self.milestones = milestones
         self.time = time
+        since = time.now()
         self.progress = progress
         for part in parts {
             records[part.name] = PartRecord(name: part.name, state: .waiting, process: nil, startedAt: nil, restarts: 0, problem: nil)
@@ -119,6 +121,7 @@ actor Supervisor {
     private func keep(_ part: Part) async {
         guard await wait(for: part.needs) else { return }
         var pause = Supervisor.pauseMin
+        var endedAt: UInt64?
         while !Task.isCancelled, !isStopping {
             guard await holdBack(part) else { return }
             let begun = time.monotonicNanoseconds()
@@ -145,13 +148,16 @@ actor Supervisor {
                 $0.process = process
                 $0.startedAt = startedAt
             }
-            let ending = await watch(part, process, begun: begun)
+            let (ending, wasReady) = await watch(part, process, begun: begun, endedAt: endedAt)
             guard !isStopping, !Task.isCancelled else { return }
             reached.remove(part.name)
+            let now = time.now()
+            if wasReady || endedAt == nil { endedAt = time.monotonicNanoseconds() }
             update(part) {
                 $0.state = .restarting
                 $0.process = nil
                 $0.restarts += 1
+                $0.outages.begin(at: now, ending)
             }
             if isHeld(part) { continue }
             note(part, ending)
@@ -161,20 +167,27 @@ actor Supervisor {
         }
     }
 
-    /// Follows a started process; returns how it ended, in words.
-    private func watch(_ part: Part, _ process: ProcessIdentity, begun: UInt64) async -> String {
+    /// Follows a started process.
+    ///
+    /// - Parameter endedAt: when the one before it ended.
+    /// - Returns: how it ended, in words, and whether it had become ready.
+    private func watch(
+        _ part: Part, _ process: ProcessIdentity, begun: UInt64, endedAt: UInt64?
+    ) async -> (ending: String, wasReady: Bool) {
         var isReady = false
         var nextProbe = time.monotonicNanoseconds()
         while !Task.isCancelled {
             var status: Int32 = 0
-            if waitpid(process.pid, &status, WNOHANG) == process.pid { return Supervisor.ending(part, status) }
+            if waitpid(process.pid, &status, WNOHANG) == process.pid { return (Supervisor.ending(part, status), isReady) }
             if !isReady, time.monotonicNanoseconds() >= nextProbe {
                 do {
                     let version = try await part.probe()
                     try await part.settle()
                     isReady = true
                     reached.insert(part.name)
+                    let away = endedAt.map { seconds(since: $0) } ?? 0
                     update(part) {
+                        $0.outages.end(after: away)
                         $0.state = .ready
                         $0.version = version
                         $0.problem = nil
@@ -187,11 +200,11 @@ actor Supervisor {
             }
             if isHeld(part) {
                 await Supervisor.end(part, process, time)
-                return "stopped by an operator"
+                return ("stopped by an operator", isReady)
             }
             guard await sleep(.milliseconds(isReady ? 200 : 40)) else { break }
         }
-        return "stopped"
+        return ("stopped", isReady)
     }
 
     private nonisolated func isHeld(_ part: Part) -> Bool { Machine.exists(layout.heldMark(part.name)) }
@@ -304,10 +317,23 @@ actor Supervisor {
     private func writeRecords() {
         let list = parts.compactMap { part in records[part.name].map { $0.json(part) } }
         do {
-            try Machine.write(layout.partsRecord, JSONValue.object(["parts": .array(list)]).description + "\n")
+            try Machine.write(layout.partsRecord, JSONValue.object(["since": .string(since.iso8601), "parts": .array(list)]).description + "\n")
         } catch {
             progress.trouble("supervisor", "\(error)")
         }
+    }
+}
+
+extension Outages {
+    var json: JSONValue {
+        ["count": JSONValue(count), "seconds": .double(seconds), "last_at": JSONValue(lastAt?.iso8601), "last_reason": .string(lastReason)]
+    }
+
+    init(json: JSONValue?) {
+        count = json?["count"]?.intValue ?? 0
+        seconds = json?["seconds"]?.doubleValue ?? 0
+        lastAt = json?["last_at"]?.stringValue.flatMap { Timestamp($0) }
+        lastReason = json?["last_reason"]?.stringValue ?? ""
     }
 }
 
@@ -317,7 +343,7 @@ extension PartRecord {
             "name": .string(name), "group": .string(part.group.rawValue), "address": .string(part.address),
             "state": .string(state.rawValue), "pid": process.map { JSONValue(Int($0.pid)) } ?? nil,
             "start_ticks": process.map { .string(String($0.startTicks)) } ?? nil,
-            "started_at": JSONValue(startedAt?.iso8601), "restarts": JSONValue(restarts),
+            "started_at": JSONValue(startedAt?.iso8601), "restarts": JSONValue(restarts), "outages": outages.json,
             "version": .string(version),
             "problem": JSONValue(problem), "log": .string(part.launch.output),
             "stop_signal": JSONValue(Int(part.stopSignal)),

@@ -66,11 +66,14 @@ struct DoctorCommand: AsyncParsableCommand {
         }
         let since = repairsSince
         let repairs = try await database.read { try Repairs.entries($0, since: since) }
+        let outages = RecordedPart.networkOutages(layout)
         if json {
-            print(DoctorCommand.document(findings, repairs, silent).description)
+            print(DoctorCommand.document(findings, repairs, silent, outages).description)
         } else {
             report(findings, title: "Found")
             report(repairs)
+            if !outages.isEmpty { print("Interruptions of guests' networks on this machine:") }
+            for outage in outages { print("  \(outage)") }
             for service in silent { print("The audit of \(service) has not answered within a minute.") }
         }
         if !findings.isEmpty || !silent.isEmpty { throw ExitCode(1) }
@@ -154,11 +157,13 @@ struct DoctorCommand: AsyncParsableCommand {
         for entry in repairs { print("  \(entry.at.iso8601)  \(entry.service): \(entry.words)") }
     }
 
-    private static func document(_ findings: [Finding], _ repairs: [Repairs.Entry], _ silent: [String]) -> JSONValue {
+    private static func document(
+        _ findings: [Finding], _ repairs: [Repairs.Entry], _ silent: [String], _ outages: [String]
+    ) -> JSONValue {
         [
             "repairs": .array(
                 repairs.map { ["at": .string($0.at.iso8601), "service": .string($0.service), "words": .string($0.words)] }),
-            "silent": JSONValue(silent),
+            "silent": JSONValue(silent), "network_outages": JSONValue(outages),
             "rules": JSONValue(Inspection.all.count),
             "findings": .array(
                 findings.map {

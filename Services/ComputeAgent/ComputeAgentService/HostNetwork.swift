@@ -76,6 +76,9 @@ package struct HostNetwork: Sendable {
         }
     }
 
+    /// See `SwitchPorts.protectDatapath`.
+    package func protectDatapath() async throws -> Bool { try await ports.protectDatapath() }
+
     /// - Throws: `ResourceError` 503 while there is no session with the switch.
     package func requireSwitch() async throws {
         guard await ports.client.isConnected else {

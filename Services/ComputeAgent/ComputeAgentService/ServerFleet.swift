@@ -116,14 +116,26 @@ package actor ServerFleet {
         try Task.checkCancellation()
     }
 
-    /// Looks around each time the switch's database comes back, until the task is cancelled.
+    /// Looks around each time the switch's database comes back, and keeps its datapath safe from guests, until the task
+    /// is cancelled.
     package func followSwitch(_ client: OVSDBClient) async throws {
         var wasConnected = false
         while true {
             let isConnected = await client.isConnected
             if isConnected, !wasConnected { requestAudit() }
             wasConnected = isConnected
+            if isConnected { await protectDatapath() }
             try await tools.ambient.time.sleep(for: .milliseconds(250))
+        }
+    }
+
+    private func protectDatapath() async {
+        do {
+            if try await tools.network.protectDatapath() {
+                tools.log.notice("took ct_zero_snat back from the userspace datapath")
+            }
+        } catch {
+            // The session has just ended; the next one looks again.
         }
     }
 

@@ -42,7 +42,8 @@ package actor SwitchPorts {
     package static let monitors = [
         OVSDBMonitor("Bridge", columns: ["name", "ports"]), OVSDBMonitor("Port", columns: ["name", "interfaces"]),
         OVSDBMonitor("Interface", columns: ["name", "external_ids"]),
-        OVSDBMonitor("Open_vSwitch", columns: ["next_cfg", "cur_cfg"]),
+        OVSDBMonitor("Open_vSwitch", columns: ["next_cfg", "cur_cfg", "datapaths"]),
+        OVSDBMonitor("Datapath", columns: ["capabilities"]),
     ]
 
     private func interface(_ device: String) async -> OVSDBRow? {
@@ -116,6 +117,30 @@ package actor SwitchPorts {
                 table: "Bridge", where: [.equal("name", OVSDBValue(bridge))],
                 mutations: [.delete("ports", OVSDBValue(uuid))])
         ])
+    }
+
+    /// Takes the capability `ct_zero_snat` back from a userspace datapath.
+    ///
+    /// OVN commits connections with an all-zero source translation where a datapath has it. The userspace datapath of Open
+    /// vSwitch before 3.1.3 aborts when such a connection has expired and its addresses and ports come again, which any
+    /// guest can bring about. Only zones that also hold translated connections need it; a port's zone never does.
+    ///
+    /// - Returns: whether there was something to take back.
+    /// - Throws: `OVSDBError`.
+    package func protectDatapath() async throws -> Bool {
+        guard case .map(let datapaths)? = await client.rows("Open_vSwitch").values.first?["datapaths"],
+            let row = datapaths[.string("netdev")]?.uuidValue,
+            await client.rows("Datapath")[row]?["capabilities"]?["ct_zero_snat"] == "true"
+        else { return false }
+        try await client.transact([
+            .mutate(
+                table: "Datapath", where: [.uuid(row)],
+                mutations: [
+                    .delete("capabilities", OVSDBValue(strings: ["ct_zero_snat"])),
+                    .insert("capabilities", OVSDBValue(["ct_zero_snat": "false"])),
+                ])
+        ])
+        return true
     }
 
     /// Waits until the switch has done what its database says, but not for long: it may be away.

@@ -1,0 +1,35 @@
+import JSON
+import Kernel
+import Testing
+
+@testable import osctl
+
+@Suite struct OutageTests {
+    @Test func outagesAreCountedAndToldInWords() {
+        var outages = Outages()
+        #expect(outages.words("ovs-vswitchd", since: nil) == nil)
+        outages.begin(at: Timestamp(seconds: 0), "was ended by signal 6")
+        outages.end(after: 1.25)
+        outages.begin(at: Timestamp(seconds: 60), "ended with exit code 1")
+        outages.end(after: 2)
+        #expect(
+            outages.words("ovs-vswitchd", since: Timestamp(seconds: 0))
+                == "ovs-vswitchd was restarted 2 times since 1970-01-01T00:00:00Z, away for 3.2 s in all; "
+                + "last at 1970-01-01T00:01:00Z: ended with exit code 1")
+        #expect(Outages(json: outages.json) == outages)
+        #expect(Outages(json: nil) == Outages())
+    }
+
+    @Test func datapathChoicesAreChecked() throws {
+        var options = CloudOptions()
+        options.state = "/tmp/none"
+        options.portOffset = nil
+        options.hosts = nil
+        for (word, choice) in [("auto", DatapathChoice.auto), ("system", .system), ("netdev", .netdev)] {
+            options.datapath = word
+            #expect(try options.datapathChoice() == choice)
+        }
+        options.datapath = "dpdk"
+        #expect(throws: CloudError.self) { try options.datapathChoice() }
+    }
+}

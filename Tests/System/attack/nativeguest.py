@@ -1,0 +1,145 @@
+"""Guests without a machine: a network namespace that is plugged into a port of the API. They are as fast as the host."""
+
+import json
+import subprocess
+import sys
+import uuid
+
+from wolkecloud import run, wait
+
+
+class NativeGuest:
+    """One on `port` (of openstacksdk); `close` takes it away. `host` 1 is the machine itself, 2 the simulated host."""
+
+    def __init__(self, cloud, port, host=1, addresses=()):
+        self.cloud, self.port, self.host = cloud, port, host
+        self.name = "wt" + uuid.uuid4().hex[:8]
+        self.device = self.name + "t"
+        self.processes = []
+        directory = cloud.state if host == 1 else cloud.state / f"host-{host}"
+        suffix = str(cloud.port_offset) if cloud.port_offset else ""
+        self.switch = ["ovs-vsctl", f"--db=unix:{directory}/ovn/run/db.sock", "--timeout=10"]
+        # A simulated host's switch has its ports in the host's own network namespace.
+        self.outer = [] if host == 1 else ["ip", "netns", "exec", f"wolke{cloud.port_offset}-host-{host}"]
+        run("ip", "netns", "add", self.name)
+        run(*self.outer, "ip", "link", "add", self.device, "type", "veth", "peer", "name", "eth0",
+            "netns", f"/run/netns/{self.name}")
+        run(*self.outer, "ip", "link", "set", self.device, "up")
+        run(*self.switch, "add-port", "wbr-int" + suffix, self.device,
+            "--", "set", "Interface", self.device, f"external_ids:iface-id={port.id}")
+        self("ip", "link", "set", "lo", "up")
+        self("ip", "link", "set", "eth0", "address", port.mac_address, "mtu", "1442")
+        # The userspace datapath passes on what a device would have left to hardware.
+        self("ethtool", "-K", "eth0", "tx", "off")
+        self("ip", "link", "set", "eth0", "up")
+        for fixed in port.fixed_ips:
+            bits = 64 if ":" in fixed["ip_address"] else 24
+            extra = ["nodad"] if ":" in fixed["ip_address"] else []
+            self("ip", "address", "add", f"{fixed['ip_address']}/{bits}", "dev", "eth0", *extra)
+        for address in addresses:
+            self("ip", "address", "add", address, "dev", "eth0")
+
+    @property
+    def address(self):
+        return next(fixed["ip_address"] for fixed in self.port.fixed_ips if ":" not in fixed["ip_address"])
+
+    def __call__(self, *command, check=True, limit=60):
+        return run("ip", "netns", "exec", self.name, *command, check=check, limit=limit)
+
+    def python(self, program, *arguments):
+        """Starts a Python program there."""
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.name, sys.executable, "-c", program, *map(str, arguments)],
+            stdout=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        return process
+
+    def is_up(self):
+        found = run(*self.switch, "--bare", "--columns=external_ids", "list", "Interface", self.device)
+        return "ovn-installed=true" in found
+
+    def ready(self):
+        wait(f"the port of {self.name} is up", self.is_up, 30)
+        return self
+
+    def close(self):
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        run(*self.switch, "--if-exists", "del-port", self.device, check=False)
+        run("ip", "netns", "delete", self.name, check=False)
+
+
+SERVER = """
+import selectors, socket, sys
+with socket.create_server(("0.0.0.0", int(sys.argv[1])), backlog=1024) as server:
+    print("ready", flush=True)
+    while True:
+        peer, _ = server.accept()
+        try:
+            peer.recv(64)
+            peer.sendall(b"ok")
+        except OSError:
+            pass
+        peer.close()
+"""
+
+# Connections one after the other from a small range of ports, so that addresses and ports come again.
+CHURN = """
+import json, socket, sys, time
+address, port, count, ports = sys.argv[1], *map(int, sys.argv[2:5])
+made = failed = 0
+begun = time.monotonic()
+for number in range(count):
+    with socket.socket() as client:
+        client.settimeout(2)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\\1\\0\\0\\0\\0\\0\\0\\0")
+        try:
+            client.bind(("", 20000 + number % ports))
+            client.connect((address, port))
+            client.sendall(b"x")
+            client.recv(8)
+            made += 1
+        except OSError:
+            failed += 1
+print(json.dumps({"made": made, "failed": failed, "seconds": time.monotonic() - begun}))
+"""
+
+# Answers each line of one connection; ends with it.
+ECHO = """
+import socket, sys
+with socket.create_server(("0.0.0.0", int(sys.argv[1]))) as server:
+    print("ready", flush=True)
+    peer, _ = server.accept()
+    while data := peer.recv(64):
+        peer.sendall(data)
+"""
+
+# One connection that speaks ten times a second until it is told to end: how often it spoke, and its longest silence.
+TALK = """
+import json, socket, sys, time
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as server:
+    server.settimeout(60)
+    print("ready", flush=True)
+    words, longest, error, end = 0, 0.0, None, time.monotonic() + float(sys.argv[3])
+    try:
+        while time.monotonic() < end:
+            begun = time.monotonic()
+            server.sendall(b"word")
+            if server.recv(64) == b"":
+                raise OSError("closed")
+            longest = max(longest, time.monotonic() - begun)
+            words += 1
+            time.sleep(0.1)
+    except OSError as problem:
+        error = str(problem)
+print(json.dumps({"words": words, "longest": longest, "error": error}))
+"""
+
+
+def answer(process, limit=120):
+    """The JSON that a program of a guest ends with."""
+    output, _ = process.communicate(timeout=limit)
+    return json.loads(output.splitlines()[-1])
