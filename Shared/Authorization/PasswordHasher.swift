@@ -1,4 +1,5 @@
 import CCrypt
+import Crypto
 import Foundation
 import Kernel
 import Synchronization
@@ -106,10 +107,19 @@ package final class PasswordHasher: Sendable {
         return text
     }
 
+    /// Longest passphrase that crypt(3) takes: CRYPT_MAX_PASSPHRASE_SIZE counts the NUL.
+    private static let cryptBytesMax = 511
+
+    /// What crypt gets: the password, or base 64 of its SHA-512 where it is longer than crypt takes.
+    private static func passphrase(_ password: String) -> String {
+        guard password.utf8.count > cryptBytesMax else { return password }
+        return Data(SHA512.hash(data: Data(password.utf8))).base64EncodedString()
+    }
+
     private func crypt(_ password: String, _ setting: String) -> String? {
         hashes.add(1, ordering: .relaxed)
         var output = [CChar](repeating: 0, count: 384)
-        guard wolke_crypt(password, setting, &output, output.count) == 0 else { return nil }
+        guard wolke_crypt(PasswordHasher.passphrase(password), setting, &output, output.count) == 0 else { return nil }
         return String(decoding: output.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 

@@ -61,7 +61,7 @@ package struct TokenPayload: Sendable, Hashable {
 
 /// Signs tokens; only Identity holds one. Ed25519 (RFC 8032) over the payload's bytes.
 package struct TokenSigner: Sendable {
-    private let key: Curve25519.Signing.PrivateKey
+    let key: Curve25519.Signing.PrivateKey
     package let keyID: String
 
     /// - Parameter file: text of a signing key file: key id and base64 of the 32 private bytes.

@@ -246,15 +246,24 @@ enum AccessRules {
         guard fits else { throw ResourceError(.unauthorized, "The request is outside the access rules of the application credential.") }
     }
 
-    /// `*` and `{name}` stand for one segment, `**` for any number.
+    /// `*` and `{name}` stand for one segment, `**` for any number. Takes time in proportion to the product of the two
+    /// lengths, whatever the pattern: it is a tenant's text.
     static func matches(_ pattern: String, _ path: String) -> Bool {
-        func fits(_ pattern: ArraySlice<Substring>, _ path: ArraySlice<Substring>) -> Bool {
-            guard let first = pattern.first else { return path.isEmpty }
-            if first == "**" { return path.indices.contains { fits(pattern.dropFirst(), path[$0...]) } || fits(pattern.dropFirst(), []) }
-            guard let segment = path.first else { return false }
-            guard first == "*" || first.hasPrefix("{") || first == segment else { return false }
-            return fits(pattern.dropFirst(), path.dropFirst())
+        let pattern = pattern.split(separator: "/")
+        let path = path.split(separator: "/")
+        // Whether the part of the pattern so far fits the first n segments of the path.
+        var fits = [true] + Array(repeating: false, count: path.count)
+        for part in pattern {
+            var next = Array(repeating: false, count: path.count + 1)
+            for count in 0...path.count {
+                if part == "**" {
+                    next[count] = fits[count] || (count > 0 && next[count - 1])
+                } else if count > 0, fits[count - 1] {
+                    next[count] = part == "*" || part.hasPrefix("{") || part == path[count - 1]
+                }
+            }
+            fits = next
         }
-        return fits(pattern.split(separator: "/")[...], path.split(separator: "/")[...])
+        return fits[path.count]
     }
 }

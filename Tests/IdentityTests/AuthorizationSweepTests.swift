@@ -40,17 +40,21 @@ import WebAPI
                 ["name": "c", "access_rules": [["service": "compute", "path": "/v2.1/servers", "method": "GET"]]], token: target)
             let rules = try await cloud.call("GET", "/v3/users/\(user)/access_rules", token: target)
             let rule = try #require(rules.json["access_rules"]?.arrayValue?.first?["id"]?.stringValue)
+            let stored = try await create(
+                "credentials", "credential", ["type": "cert", "blob": "text", "user_id": .string(user)], token: target)
             let sweep = RouteSweep(
                 cloud.api, database: cloud.database,
                 parameters: [
                     "project_id": demo, "domain_id": "default", "user_id": user, "group_id": group, "role_id": role,
                     "implied_id": implied, "tag": "t1", "credential_id": credential, "rule_id": rule,
+                    "stored_id": stored,
                     "/v3/regions/{id} id": region, "/v3/services/{id} id": service, "/v3/endpoints/{id} id": endpoint,
                 ],
                 bodies: [
                     "POST /v3/endpoints": [
                         "endpoint": ["interface": "admin", "service_id": .string(service), "url": "http://y.example"]
                     ],
+                    "POST /v3/credentials": ["credential": ["type": "cert", "blob": "text", "user_id": .string(user)]],
                     "POST /v3/regions": ["region": ["id": "elsewhere"]],
                 ],
                 headers: [("X-Subject-Token", try await cloud.token("target", project: "demo"))])

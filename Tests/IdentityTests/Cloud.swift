@@ -53,7 +53,9 @@ struct Cloud: Sendable {
             let hasher = PasswordHasher(cost: 1)
             let identity = Identity(
                 database: test.database, authenticator: authenticator, signer: try TokenSigner(file: pair.privateFile),
-                hasher: hasher, options: options, ambient: ambient)
+                hasher: hasher, options: options,
+                credentialKeys: try CredentialKeys(file: CredentialKeys.generate(keyID: "c1", random: ambient.random.bytes(32))),
+                ambient: ambient)
             try await Bootstrap(database: test.database, hasher: hasher, ambient: ambient).run(BootstrapPlan(plan))
             time.advance(by: .seconds(1))
             let api = try IdentityAPI.make(

@@ -6,6 +6,7 @@ enum SweepTable {
         DELETE /v3/OS-INHERIT/projects/{project_id}/groups/{group_id}/roles/{role_id}/inherited_to_projects 403 403 403 403 404
         DELETE /v3/OS-INHERIT/projects/{project_id}/users/{user_id}/roles/{role_id}/inherited_to_projects 403 403 403 403 404
         DELETE /v3/auth/tokens 403 403 403 403 204
+        DELETE /v3/credentials/{stored_id} 403 403 403 403 404
         DELETE /v3/domains/{domain_id} 403 403 403 403 403
         DELETE /v3/domains/{domain_id}/groups/{group_id}/roles/{role_id} 403 403 403 403 404
         DELETE /v3/domains/{domain_id}/users/{user_id}/roles/{role_id} 403 403 403 403 404
@@ -23,7 +24,8 @@ enum SweepTable {
         DELETE /v3/services/{id} 403 403 403 403 204
         DELETE /v3/system/groups/{group_id}/roles/{role_id} 403 403 403 403 404
         DELETE /v3/system/users/{user_id}/roles/{role_id} 403 403 403 403 404
-        DELETE /v3/users/{user_id} 403 403 403 204 204
+        DELETE /v3/users/{user_id} 403 403 403 403 204
+        DELETE /v3/users/{user_id}/access_rules/{rule_id} 403 403 403 403 404
         DELETE /v3/users/{user_id}/application_credentials/{credential_id} 403 403 403 403 404
         GET /v3/OS-INHERIT/domains/{domain_id}/groups/{group_id}/roles/inherited_to_projects 403 403 403 200 200
         GET /v3/OS-INHERIT/domains/{domain_id}/groups/{group_id}/roles/{role_id}/inherited_to_projects 403 403 403 404 404
@@ -38,6 +40,8 @@ enum SweepTable {
         GET /v3/auth/projects 200 200 200 200 200
         GET /v3/auth/system 200 200 200 200 200
         GET /v3/auth/tokens 403 403 403 403 200
+        GET /v3/credentials 200 200 200 200 200
+        GET /v3/credentials/{stored_id} 403 403 403 403 200
         GET /v3/domains 403 403 403 200 200
         GET /v3/domains/{domain_id} 200 200 200 200 200
         GET /v3/domains/{domain_id}/groups/{group_id}/roles 403 403 403 200 200
@@ -84,6 +88,7 @@ enum SweepTable {
         GET /v3/users/{user_id}/groups 403 403 403 200 200
         GET /v3/users/{user_id}/projects 403 403 403 200 200
         HEAD /v3/auth/tokens 403 403 403 403 200
+        PATCH /v3/credentials/{stored_id} 403 403 403 403 200
         PATCH /v3/domains/{domain_id} 403 403 403 403 200
         PATCH /v3/endpoints/{id} 403 403 403 403 200
         PATCH /v3/groups/{group_id} 403 403 403 200 200
@@ -91,7 +96,8 @@ enum SweepTable {
         PATCH /v3/regions/{id} 403 403 403 403 200
         PATCH /v3/roles/{role_id} 403 403 403 403 200
         PATCH /v3/services/{id} 403 403 403 403 200
-        PATCH /v3/users/{user_id} 403 403 403 200 200
+        PATCH /v3/users/{user_id} 403 403 403 403 200
+        POST /v3/credentials 403 403 403 403 201
         POST /v3/domains 403 403 403 403 201
         POST /v3/endpoints 403 403 403 403 201
         POST /v3/groups 403 403 403 201 201
@@ -107,7 +113,7 @@ enum SweepTable {
         PUT /v3/OS-INHERIT/projects/{project_id}/users/{user_id}/roles/{role_id}/inherited_to_projects 403 403 403 403 204
         PUT /v3/domains/{domain_id}/groups/{group_id}/roles/{role_id} 403 403 403 403 204
         PUT /v3/domains/{domain_id}/users/{user_id}/roles/{role_id} 403 403 403 403 204
-        PUT /v3/groups/{group_id}/users/{user_id} 403 403 403 204 204
+        PUT /v3/groups/{group_id}/users/{user_id} 403 403 403 403 204
         PUT /v3/projects/{project_id}/groups/{group_id}/roles/{role_id} 403 403 403 403 204
         PUT /v3/projects/{project_id}/tags 403 403 403 200 200
         PUT /v3/projects/{project_id}/tags/{tag} 403 403 403 201 201

@@ -27,6 +27,7 @@ struct CloudFiles: Sendable {
             "messaging", [("url", .text("amqp://wolke:\(secrets.rabbitmq)@\(host.machineAddress):\(layout.amqpPort)/%2F"))])
         yaml.section(
             "tokens", [("public_keys_file", .text(secrets.publicKeysFile)), ("signing_key_file", .text(secrets.signingKeyFile))])
+        yaml.section("identity", [("credential_keys_file", .text(secrets.credentialKeysFile))])
         yaml.section("service_user", [("password_file", .text(secrets.servicePasswordFile))])
         var endpoints: [(String, YAMLText.Value)] = [
             ("bind", .text(layout.hostCount == 1 ? CloudFiles.host : "0.0.0.0")), ("public_host", .text(host.machineAddress.description)), ("region", .text(CloudFiles.region)),

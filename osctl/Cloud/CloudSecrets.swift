@@ -1,4 +1,5 @@
 import Authorization
+import Foundation
 import JSON
 import Kernel
 
@@ -17,6 +18,8 @@ struct CloudSecrets: Sendable {
     let hostUUIDs: [String]
 
     let signingKeyFile: String
+    /// What seals the credentials that users store.
+    let credentialKeysFile: String
     let publicKeysFile: String
     let servicePasswordFile: String
     let adminPasswordFile: String
@@ -42,6 +45,11 @@ struct CloudSecrets: Sendable {
             try Machine.write(accepted, pair.publicFile, mode: 0o600)
             try Machine.write(signing, pair.privateFile, mode: 0o600)
         }
+        let credentials = layout.secrets + "/credential-keys"
+        if !Machine.exists(credentials) {
+            let key = Data(ambient.random.bytes(32)).base64EncodedString()
+            try Machine.write(credentials, "\(ambient.newSecret(length: 8)) \(key)\n", mode: 0o600)
+        }
         let password = { ambient.newSecret() }
         return CloudSecrets(
             postgres: try secret("postgres-password", make: password),
@@ -54,7 +62,7 @@ struct CloudSecrets: Sendable {
             hostUUIDs: try (1...HostLayout.countMax).map { number in
                 try secret(number == 1 ? "host-uuid" : "host-\(number)-uuid", make: { ambient.newUUID().description })
             },
-            signingKeyFile: signing, publicKeysFile: accepted,
+            signingKeyFile: signing, credentialKeysFile: credentials, publicKeysFile: accepted,
             servicePasswordFile: layout.secrets + "/service-password",
             adminPasswordFile: layout.secrets + "/admin-password")
     }

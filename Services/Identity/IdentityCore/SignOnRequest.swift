@@ -19,6 +19,8 @@ package struct SignOnRequest: Sendable {
     package enum Method: Sendable {
         case password(user: Reference, password: Secret<String>)
         case token(Secret<String>)
+        /// A one-time password; proves something only beside another method.
+        case totp(user: Reference, code: Secret<String>)
         /// `user` is there where the credential comes by name.
         case applicationCredential(id: String, secret: Secret<String>)
         case namedApplicationCredential(name: String, user: Reference, secret: Secret<String>)
@@ -27,6 +29,7 @@ package struct SignOnRequest: Sendable {
             switch self {
             case .password: "password"
             case .token: "token"
+            case .totp: "totp"
             case .applicationCredential, .namedApplicationCredential: "application_credential"
             }
         }
@@ -78,6 +81,11 @@ package struct SignOnRequest: Sendable {
                 password: Secret(try text(user["password"], path + ".user.password", max: 4096)))
         case "token":
             return .token(Secret(try text(try object(identity[name], path)["id"], path + ".id", max: Limits.tokenBytesMax)))
+        case "totp":
+            let user = try object(try object(identity[name], path)["user"], path + ".user")
+            return .totp(
+                user: try reference(user, path + ".user"),
+                code: Secret(try text(user["passcode"], path + ".user.passcode", max: 64)))
         case "application_credential":
             let credential = try object(identity[name], path)
             let secret = Secret(try text(credential["secret"], path + ".secret", max: 4096))

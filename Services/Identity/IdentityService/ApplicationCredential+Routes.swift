@@ -1,5 +1,6 @@
 import Authorization
 import Database
+import IdentityCore
 import JSON
 import Kernel
 import WebAPI
@@ -41,7 +42,7 @@ extension Identity {
 
     private static let accessRule = BodySchema.object(
         [
-            .init("id", .text), .init("service", .string(min: 1, max: 255, format: nil)),
+            .init("id", .string(min: 1, max: 64, format: nil)), .init("service", .string(min: 1, max: 255, format: nil)),
             .init("path", .string(min: 1, max: 255, format: nil)),
             .init("method", .enumeration(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])),
         ])
@@ -65,6 +66,9 @@ extension Identity {
                     rule: "role:admin or rule:self", status: 204, "Delete an application credential", handler: deleteCredential),
                 Route(.get, rules, action: "identity:list_access_rules", rule: read, "List access rules", handler: listRules),
                 Route(.get, rules + "/{rule_id}", action: "identity:get_access_rule", rule: read, "Show an access rule", handler: showRule),
+                Route(
+                    .delete, rules + "/{rule_id}", action: "identity:delete_access_rule", rule: "role:admin or rule:self",
+                    status: 204, "Delete an access rule that no application credential uses", handler: deleteRule),
             ])
     }
 
@@ -91,27 +95,6 @@ extension Identity {
         return response
     }
 
-    private static func rules(_ connection: Connection, _ user: String) throws -> [JSONValue] {
-        try connection.query(
-            "SELECT access_rules FROM application_credentials WHERE user_id = \(user) AND access_rules IS NOT NULL ORDER BY id"
-        ).flatMap { try $0.optionalJSON("access_rules")?.arrayValue ?? [] }
-    }
-
-    private func listRules(_ context: RequestContext) async throws -> Response {
-        let user = try await decideUser(context).value.id
-        let rules = try await database.read { try Identity.rules($0, user) }
-        return .json(
-            200, ["access_rules": .array(rules), "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
-    }
-
-    private func showRule(_ context: RequestContext) async throws -> Response {
-        let user = try await decideUser(context).value.id
-        let id = context.parameter("rule_id")
-        let rules = try await database.read { try Identity.rules($0, user) }
-        guard let rule = rules.first(where: { $0["id"]?.stringValue == id }) else { throw Identity.missing("access rule", id) }
-        return .json(200, ["access_rule": rule])
-    }
-
     // MARK: writing
 
     /// What a new credential is to be.
@@ -120,7 +103,6 @@ extension Identity {
         let project: String
         let secretHash: String
         let expiresAt: Timestamp?
-        let accessRules: JSONValue?
         let body: JSONObject
         let caller: Caller
     }
@@ -138,7 +120,7 @@ extension Identity {
         let secret = body["secret"]?.stringValue ?? Base64URL.encode(ambient.random.bytes(64))
         let new = NewCredential(
             id: newID(), project: project, secretHash: try await hasher.hash(Secret(secret)), expiresAt: expiresAt,
-            accessRules: try accessRules(body), body: body, caller: caller)
+            body: body, caller: caller)
         return try await context.write(database) { connection in
             try insert(connection, new, user: user)
             let change = try Identity.credentials.change(connection, context, status: 201, id: new.id)
@@ -152,38 +134,43 @@ extension Identity {
     }
 
     /// A credential that is not unrestricted must not make or remove others: a leak could not be contained.
-    private func requireMayManage(_ caller: Caller) async throws {
+    func requireMayManage(_ caller: Caller) async throws {
         guard let id = caller.token.applicationCredentialID else { return }
         let unrestricted = try await database.read {
             try $0.query("SELECT unrestricted FROM application_credentials WHERE id = \(id)").first?.bool("unrestricted") ?? false
         }
-        guard unrestricted else {
-            throw ResourceError.forbidden("Using method 'application_credential' is not allowed for managing additional application credentials.")
-        }
+        guard unrestricted else { throw Identity.mayNotManage }
     }
 
-    private func accessRules(_ body: JSONObject) throws -> JSONValue? {
-        guard let rules = body["access_rules"]?.arrayValue else { return nil }
-        return .array(
-            try rules.map { rule in
-                guard let service = rule["service"], let path = rule["path"], let method = rule["method"] else {
-                    throw ResourceError.badRequest("Invalid input for field/attribute access_rules. Each rule needs service, path and method.")
-                }
-                return ["id": .string(newID()), "service": service, "path": path, "method": method]
-            })
+    private static let mayNotManage = ResourceError.forbidden(
+        "Using method 'application_credential' is not allowed for managing additional application credentials.")
+
+    /// What a credential made by this caller may have at most. Keeps the caller's own credential from changing until
+    /// the transaction ends.
+    private func limits(_ connection: Connection, _ caller: Caller) throws -> CredentialLimits {
+        guard let id = caller.token.applicationCredentialID else { return CredentialLimits(expiresAt: nil, accessRules: nil) }
+        let rows = try connection.query(
+            "SELECT unrestricted, expires_at, access_rules FROM application_credentials WHERE id = \(id) FOR SHARE")
+        guard let own = rows.first, try own.bool("unrestricted") else { throw Identity.mayNotManage }
+        let rules = try own.optionalJSON("access_rules")?.arrayValue
+        return CredentialLimits(
+            expiresAt: try own.optionalTimestamp("expires_at"), accessRules: rules?.compactMap { AccessRule($0) })
     }
 
     private func insert(_ connection: Connection, _ new: NewCredential, user: String) throws {
         let now = ambient.now
         let body = new.body
         let name = body["name"]?.stringValue
+        let limits = try limits(connection, new.caller)
+        let rules = try accessRules(connection, body, user: user, limits)
+        let expiresAt = try limits.expiry(asked: new.expiresAt)
         try storing("application_credential", name) {
             try connection.execute(
                 """
                 INSERT INTO application_credentials (id, user_id, project_id, name, secret_hash, description,
                     unrestricted, expires_at, access_rules, created_at)
                 VALUES (\(new.id), \(user), \(new.project), \(name), \(new.secretHash), \(body["description"]?.stringValue),
-                    \(body["unrestricted"]?.boolValue ?? false), \(new.expiresAt), \(new.accessRules)::jsonb, \(now))
+                    \(body["unrestricted"]?.boolValue ?? false), \(expiresAt), \(rules)::jsonb, \(now))
                 """)
         }
         for role in try roles(body, held: new.caller.roles) {

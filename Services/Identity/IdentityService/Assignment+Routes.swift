@@ -124,6 +124,12 @@ extension Identity {
         if let targetID, place == nil { throw Identity.missing(target.rawValue, targetID) }
         if who == nil { throw Identity.missing(actor.rawValue, actorID) }
         if let roleID, role == nil { throw Identity.missing("role", roleID) }
+        if context.method != "GET", context.method != "HEAD" {
+            let caller = try context.caller
+            try await requireControl(caller, over: actor == .user ? .user(actorID) : .group(actorID))
+            if let roleID { try await requireHolding(caller, role: roleID) }
+            try await requireTenantProject(caller, target == .project ? targetID : nil)
+        }
         return Assignment(
             target: target, actor: actor, inherited: inherited, targetID: targetID, actorID: actorID, roleID: roleID)
     }
@@ -173,10 +179,12 @@ extension Identity {
 
     private func revokeGrant(_ context: RequestContext, _ assignment: Assignment) async throws -> Response {
         let response = try await context.write(database) { connection in
-            let removed = try connection.execute(
-                "DELETE FROM role_assignments a WHERE \(assignment.condition) AND a.role_id = \(assignment.roleID)")
-            guard removed == 1 else { throw Identity.missingGrant(assignment) }
-            return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
+            try Operability.keeping(connection) {
+                let removed = try connection.execute(
+                    "DELETE FROM role_assignments a WHERE \(assignment.condition) AND a.role_id = \(assignment.roleID)")
+                guard removed == 1 else { throw Identity.missingGrant(assignment) }
+                return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
+            }
         }
         await authenticator.refresh()
         return response

@@ -4,13 +4,19 @@ import IdentityCore
 import Kernel
 
 /// Brings the identity side of a cloud to what a plan says. Repeating it changes nothing; a changed password, URL or
-/// assignment in the plan is carried out; nothing is ever removed.
+/// assignment in the plan is carried out; nothing is ever removed. The domain `default`, the users with the role
+/// `service` and their projects are enabled again where somebody disabled them: no service works without.
 package struct Bootstrap: Sendable {
     private let database: Database
     private let hasher: PasswordHasher
     private let ambient: Ambient
+    /// Whether every user and project of the plan is to be usable again.
+    private let restoring: Bool
 
-    package init(database: Database, hasher: PasswordHasher, ambient: Ambient) {
+    /// - Parameter restoring: for an operator who is locked out: every project and user of the plan is enabled, the
+    ///   users are unlocked and asked for their password alone.
+    package init(database: Database, hasher: PasswordHasher, ambient: Ambient, restoring: Bool = false) {
+        self.restoring = restoring
         self.database = database
         self.hasher = hasher
         self.ambient = ambient
@@ -47,6 +53,11 @@ package struct Bootstrap: Sendable {
             """
             INSERT INTO projects (id, name, is_domain, description, created_at, updated_at)
             VALUES ('default', 'Default', true, 'The default domain', \(now), \(now)) ON CONFLICT DO NOTHING
+            """)
+        try connection.execute(
+            """
+            UPDATE projects SET enabled = true, updated_at = \(now), generation = generation + 1
+            WHERE id = 'default' AND NOT enabled
             """)
         for role in BootstrapPlan.roles {
             try connection.execute(
@@ -93,6 +104,29 @@ package struct Bootstrap: Sendable {
         for (target, roles) in user.assignments {
             for role in roles { try assign(connection, user.name, target, role) }
         }
+        let isService = user.assignments.contains { $0.roles.contains("service") }
+        try connection.execute(
+            "UPDATE users SET service_user = \(isService) WHERE domain_id = 'default' AND name = \(user.name) AND service_user <> \(isService)")
+        if isService || restoring { try enable(connection, user) }
+    }
+
+    /// Lets a user sign on with its password alone, and use its projects.
+    private func enable(_ connection: Connection, _ user: BootstrapPlan.User) throws {
+        let now = ambient.now
+        try connection.execute(
+            """
+            UPDATE users SET enabled = true, failed_attempts = 0, failed_at = NULL, failed_codes = 0, failed_code_at = NULL,
+                password_expires_at = NULL, options = options - 'multi_factor_auth_rules', updated_at = \(now),
+                generation = generation + 1
+            WHERE domain_id = 'default' AND name = \(user.name) AND (NOT enabled OR failed_attempts > 0 OR failed_codes > 0
+                OR password_expires_at IS NOT NULL OR options ? 'multi_factor_auth_rules')
+            """)
+        let projects = user.assignments.compactMap { if case .project(let name) = $0.target { name } else { nil } }
+        try connection.execute(
+            """
+            UPDATE projects SET enabled = true, updated_at = \(now), generation = generation + 1
+            WHERE domain_id = 'default' AND name = ANY (\(projects)::text[]) AND NOT enabled
+            """)
     }
 
     private func assign(

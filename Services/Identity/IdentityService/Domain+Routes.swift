@@ -78,8 +78,10 @@ extension Identity {
         let body = context.entity("domain")
         try decision.value.requireMutable("domain", body)
         let response = try await context.write(database) { connection in
-            try update(connection, project: decision, body, isDomain: true)
-            return try Identity.domains.change(connection, context, status: 200, id: decision.value.id)
+            try Operability.keeping(connection) {
+                try update(connection, project: decision, body, isDomain: true)
+                return try Identity.domains.change(connection, context, status: 200, id: decision.value.id)
+            }
         }
         await authenticator.refresh()
         return response
@@ -89,8 +91,10 @@ extension Identity {
         let decision = try await decideDomain(context)
         try decision.value.requireMutable("domain")
         let response = try await context.write(database) { connection in
-            try delete(connection, domain: decision)
-            return Change(.empty(), "domain", decision.value.id)
+            try Operability.keeping(connection) {
+                try delete(connection, domain: decision)
+                return Change(.empty(), "domain", decision.value.id)
+            }
         }
         await authenticator.refresh()
         return response

@@ -91,7 +91,7 @@ extension Identity {
     }
 
     private func updateGroup(_ context: RequestContext) async throws -> Response {
-        let group = try await decideGroup(context).value
+        let group = try await decideGroupChange(context).value
         let body = context.entity("group")
         try requireSameDomain(body, group)
         var changes = Changes(at: ambient.now)
@@ -108,10 +108,12 @@ extension Identity {
     }
 
     private func deleteGroup(_ context: RequestContext) async throws -> Response {
-        let group = try await decideGroup(context).value
+        let group = try await decideGroupChange(context).value
         let response = try await context.write(database) { connection in
-            try connection.execute("DELETE FROM groups WHERE id = \(group.id)")
-            return Change(.empty(), "group", group.id)
+            try Operability.keeping(connection) {
+                try connection.execute("DELETE FROM groups WHERE id = \(group.id)")
+                return Change(.empty(), "group", group.id)
+            }
         }
         await authenticator.refresh()
         return response
@@ -130,9 +132,11 @@ extension Identity {
     }
 
     /// The user of the route, after the decision on the group: both must be in reach of the caller.
-    private func groupAndUser(_ context: RequestContext) async throws -> (group: String, user: String) {
-        let group = try await decideGroup(context).value.id
-        return (group, try await decideUser(context).value.id)
+    private func groupAndUser(
+        _ context: RequestContext, changes: Bool = false
+    ) async throws -> (group: String, user: String) {
+        let group = try await changes ? decideGroupChange(context).value.id : decideGroup(context).value.id
+        return (group, try await changes ? decideUserChange(context).value.id : decideUser(context).value.id)
     }
 
     private func checkGroupUser(_ context: RequestContext) async throws -> Response {
@@ -145,7 +149,7 @@ extension Identity {
     }
 
     private func addGroupUser(_ context: RequestContext) async throws -> Response {
-        let (group, user) = try await groupAndUser(context)
+        let (group, user) = try await groupAndUser(context, changes: true)
         let response = try await context.write(database) { connection in
             try storing("group membership", user) {
                 try connection.execute("INSERT INTO group_members (group_id, user_id) VALUES (\(group), \(user)) ON CONFLICT DO NOTHING")
@@ -157,11 +161,13 @@ extension Identity {
     }
 
     private func removeGroupUser(_ context: RequestContext) async throws -> Response {
-        let (group, user) = try await groupAndUser(context)
+        let (group, user) = try await groupAndUser(context, changes: true)
         let response = try await context.write(database) { connection in
-            let removed = try connection.execute("DELETE FROM group_members WHERE group_id = \(group) AND user_id = \(user)")
-            guard removed == 1 else { throw ResourceError.notFound("User \(user) is not found in group \(group).") }
-            return Change(.empty(), "group_member", group, content: ["user_id": .string(user)])
+            try Operability.keeping(connection) {
+                let removed = try connection.execute("DELETE FROM group_members WHERE group_id = \(group) AND user_id = \(user)")
+                guard removed == 1 else { throw ResourceError.notFound("User \(user) is not found in group \(group).") }
+                return Change(.empty(), "group_member", group, content: ["user_id": .string(user)])
+            }
         }
         await authenticator.refresh()
         return response

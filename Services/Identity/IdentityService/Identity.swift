@@ -34,18 +34,21 @@ package struct Identity: Sendable {
     let signer: TokenSigner
     let hasher: PasswordHasher
     let options: IdentityOptions
+    /// Nil where the operator has set none: no credentials are stored then.
+    let credentialKeys: CredentialKeys?
     let ambient: Ambient
     let documents = TokenDocumentCache()
 
     package init(
         database: Database, authenticator: TokenAuthenticator, signer: TokenSigner, hasher: PasswordHasher,
-        options: IdentityOptions, ambient: Ambient
+        options: IdentityOptions, credentialKeys: CredentialKeys?, ambient: Ambient
     ) {
         self.database = database
         self.authenticator = authenticator
         self.signer = signer
         self.hasher = hasher
         self.options = options
+        self.credentialKeys = credentialKeys
         self.ambient = ambient
     }
 

@@ -31,7 +31,7 @@ extension Identity {
     var resources: [Resource] {
         [
             discoveryResource, tokenResource, userResource, projectResource, domainResource, groupResource, roleResource,
-            assignmentResource, credentialResource, limitResource,
+            assignmentResource, credentialResource, storedCredentialResource, limitResource,
         ] + catalogResources
     }
 }

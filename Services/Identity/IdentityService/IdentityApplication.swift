@@ -6,7 +6,8 @@ import Schema
 import ServiceKit
 import Settings
 
-/// The process `wolke-identity`: serves the API, or with `bootstrap --file JSON` brings the database to a plan.
+/// The process `wolke-identity`: serves the API, with `bootstrap --file JSON` brings the database to a plan, or with
+/// `recover --file JSON` lets the plan's users in again.
 package struct IdentityApplication {
     private let process: ServiceProcess
 
@@ -20,6 +21,9 @@ package struct IdentityApplication {
         .integer("password_threads", default: 0, in: 0...256, "Password hashes at a time; 0 for one per core."),
         .integer("password_length_min", default: 1, in: 1...4096, "Fewest characters of a new password."),
         .integer("lockout_attempts", default: 0, in: 0...1000, "Wrong passwords in a row that lock a user; 0 for never."),
+        .string(
+            "credential_keys_file", default: nil,
+            "File with the keys that seal `/v3/credentials`, one per line: key id and base64 of 32 bytes; the first one seals. Without it there are no credentials."),
         .duration("lockout_duration", default: "30m", "How long a locked user stays locked."),
     ]
 
@@ -27,8 +31,9 @@ package struct IdentityApplication {
     package func run() async throws {
         switch process.arguments.first {
         case nil: try await serve()
-        case "bootstrap": try await bootstrap(Array(process.arguments.dropFirst()))
-        case let word?: throw ResourceError.badRequest("unknown command \"\(word)\"; known: bootstrap --file JSON")
+        case "bootstrap", "recover": try await bootstrap(process.arguments)
+        case let word?:
+            throw ResourceError.badRequest("unknown command \"\(word)\"; known: bootstrap --file JSON, recover --file JSON")
         }
     }
 
@@ -39,18 +44,21 @@ package struct IdentityApplication {
     }
 
     private func bootstrap(_ arguments: [String]) async throws {
-        guard arguments.count == 2, arguments[0] == "--file" else {
-            throw ResourceError.badRequest("bootstrap needs --file JSON")
+        guard arguments.count == 3, arguments[1] == "--file" else {
+            throw ResourceError.badRequest("\(arguments[0]) needs --file JSON")
         }
         let document: JSONValue
-        do { document = try JSONValue.parse(try SettingsFile.text(arguments[1]).utf8) } catch let error as JSONParseError {
-            throw ResourceError.badRequest("\(arguments[1]): \(error)")
+        do { document = try JSONValue.parse(try SettingsFile.text(arguments[2]).utf8) } catch let error as JSONParseError {
+            throw ResourceError.badRequest("\(arguments[2]): \(error)")
         }
+        let restoring = arguments[0] == "recover"
         let plan = try BootstrapPlan(document)
         try await Schema.require(process.database)
-        try await Bootstrap(database: process.database, hasher: hasher, ambient: process.ambient).run(plan)
+        try await Bootstrap(
+            database: process.database, hasher: hasher, ambient: process.ambient, restoring: restoring
+        ).run(plan)
         process.log.notice(
-            "bootstrapped", metadata: ["users": "\(plan.users.count)", "services": "\(plan.services.count)"])
+            restoring ? "recovered" : "bootstrapped", metadata: ["users": "\(plan.users.count)", "services": "\(plan.services.count)"])
     }
 
     private func serve() async throws {
@@ -66,7 +74,9 @@ package struct IdentityApplication {
                 lockoutAttempts: process.settings.integer("identity.lockout_attempts"),
                 lockoutDuration: process.settings.duration("identity.lockout_duration"),
                 passwordLengthMin: process.settings.integer("identity.password_length_min")),
-            ambient: process.ambient)
+            credentialKeys: try process.settings.optionalString("identity.credential_keys_file").map {
+                try CredentialKeys(file: try SettingsFile.text($0))
+            }, ambient: process.ambient)
         let api = try IdentityAPI.make(
             identity, publicURL: process.publicURL, policyOverrides: try process.policyOverrides(), log: process.log,
             metrics: process.metrics)

@@ -150,38 +150,42 @@ extension Identity {
     }
 
     private func updateProject(_ context: RequestContext) async throws -> Response {
-        let decision = try await decideProject(context)
+        let decision = try await decideProjectChange(context)
         let body = context.entity("project")
         try decision.value.requireMutable("project", body)
         let response = try await context.write(database) { connection in
-            let id = decision.value.id
-            let row = try connection.query("SELECT domain_id, parent_id, is_domain FROM projects WHERE id = \(id) FOR UPDATE")
-            guard let row = row.first else { throw Identity.missing("project", id) }
-            for (name, code) in [("domain_id", ResourceError.Code.badRequest), ("parent_id", .forbidden)] {
-                if let asked = body[name]?.stringValue, try asked != row.optionalString(name) {
-                    throw ResourceError(code, "Invalid input for field/attribute \(name). Value: \(asked.prefix(64)). It cannot be changed.")
+            try Operability.keeping(connection) {
+                let id = decision.value.id
+                let row = try connection.query("SELECT domain_id, parent_id, is_domain FROM projects WHERE id = \(id) FOR UPDATE")
+                guard let row = row.first else { throw Identity.missing("project", id) }
+                for (name, code) in [("domain_id", ResourceError.Code.badRequest), ("parent_id", .forbidden)] {
+                    if let asked = body[name]?.stringValue, try asked != row.optionalString(name) {
+                        throw ResourceError(code, "Invalid input for field/attribute \(name). Value: \(asked.prefix(64)). It cannot be changed.")
+                    }
                 }
+                if let asked = body["is_domain"]?.boolValue, try asked != row.bool("is_domain") {
+                    throw ResourceError.badRequest("Invalid input for field/attribute is_domain. It cannot be changed.")
+                }
+                try update(connection, project: decision, body, isDomain: row.bool("is_domain"))
+                return try Identity.projects.change(connection, context, status: 200, id: id)
             }
-            if let asked = body["is_domain"]?.boolValue, try asked != row.bool("is_domain") {
-                throw ResourceError.badRequest("Invalid input for field/attribute is_domain. It cannot be changed.")
-            }
-            try update(connection, project: decision, body, isDomain: row.bool("is_domain"))
-            return try Identity.projects.change(connection, context, status: 200, id: id)
         }
         await authenticator.refresh()
         return response
     }
 
     private func deleteProject(_ context: RequestContext) async throws -> Response {
-        let decision = try await decideProject(context)
+        let decision = try await decideProjectChange(context)
         try decision.value.requireMutable("project")
         let response = try await context.write(database) { connection in
-            if decision.value.domainID == decision.value.id {
-                try delete(connection, domain: decision)
-            } else {
-                try delete(connection, project: decision)
+            try Operability.keeping(connection) {
+                if decision.value.domainID == decision.value.id {
+                    try delete(connection, domain: decision)
+                } else {
+                    try delete(connection, project: decision)
+                }
+                return Change(.empty(), "project", decision.value.id)
             }
-            return Change(.empty(), "project", decision.value.id)
         }
         await authenticator.refresh()
         return response
@@ -203,7 +207,7 @@ extension Identity {
     }
 
     private func replaceTags(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProject(context).value.id
+        let id = try await decideProjectChange(context).value.id
         let wanted = context.body["tags"]?.arrayValue?.compactMap(\.stringValue) ?? []
         return try await context.write(database) { connection in
             try setTags(connection, id, wanted)
@@ -225,7 +229,7 @@ extension Identity {
     }
 
     private func addTag(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProject(context).value.id
+        let id = try await decideProjectChange(context).value.id
         let tag = context.parameter("tag")
         guard (1...255).contains(tag.unicodeScalars.count), !tag.contains(",") else {
             throw ResourceError.badRequest("Invalid input for field/attribute tag. Value: \(tag.prefix(64)). It must have 1 to 255 characters without commas.")
@@ -239,7 +243,7 @@ extension Identity {
     }
 
     private func removeTag(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProject(context).value.id
+        let id = try await decideProjectChange(context).value.id
         let tag = context.parameter("tag")
         return try await context.write(database) { connection in
             let removed = try connection.execute("DELETE FROM project_tags WHERE project_id = \(id) AND tag = \(tag)")

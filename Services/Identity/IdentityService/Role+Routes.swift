@@ -111,10 +111,12 @@ extension Identity {
         changes.extra(body, beside: Identity.roleMembers)
         let sql = changes.sql
         let response = try await context.write(database) { connection in
-            try storing("role", body["name"]?.stringValue) {
-                try connection.execute("UPDATE roles SET \(sql) WHERE id = \(role.id)")
+            try Operability.keeping(connection) {
+                try storing("role", body["name"]?.stringValue) {
+                    try connection.execute("UPDATE roles SET \(sql) WHERE id = \(role.id)")
+                }
+                return try Identity.roles.change(connection, context, status: 200, id: role.id)
             }
-            return try Identity.roles.change(connection, context, status: 200, id: role.id)
         }
         await authenticator.refresh()
         return response
@@ -124,8 +126,10 @@ extension Identity {
         let role = try await decideRole(context).value
         try role.requireMutable("role")
         let response = try await context.write(database) { connection in
-            try connection.execute("DELETE FROM roles WHERE id = \(role.id)")
-            return Change(.empty(), "role", role.id)
+            try Operability.keeping(connection) {
+                try connection.execute("DELETE FROM roles WHERE id = \(role.id)")
+                return Change(.empty(), "role", role.id)
+            }
         }
         await authenticator.refresh()
         return response
@@ -230,9 +234,11 @@ extension Identity {
         let role = try await decideRole(context).value.id
         let id = context.parameter("implied_id")
         let response = try await context.write(database) { connection in
-            let removed = try connection.execute("DELETE FROM implied_roles WHERE prior_role_id = \(role) AND implied_role_id = \(id)")
-            guard removed == 1 else { throw ResourceError.notFound("\(role) does not imply \(id.prefix(64))") }
-            return Change(.empty(), "implied_role", role, content: ["implies": .string(id)])
+            try Operability.keeping(connection) {
+                let removed = try connection.execute("DELETE FROM implied_roles WHERE prior_role_id = \(role) AND implied_role_id = \(id)")
+                guard removed == 1 else { throw ResourceError.notFound("\(role) does not imply \(id.prefix(64))") }
+                return Change(.empty(), "implied_role", role, content: ["implies": .string(id)])
+            }
         }
         await authenticator.refresh()
         return response

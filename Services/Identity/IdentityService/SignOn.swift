@@ -23,9 +23,16 @@ extension Identity {
     /// The same words for every reason, so that they do not help with guessing.
     static let refused = ResourceError(.unauthorized, "The request you have made requires authentication.")
 
-    func prove(_ request: SignOnRequest) async throws -> Proof {
+    /// - Parameter receipt: what the user has proved in an earlier request.
+    /// - Throws: 401 where a proof is wrong, or the proofs are of different users.
+    func prove(_ request: SignOnRequest, receipt: SignOnReceipt?) async throws -> Proof {
         var proof: Proof?
+        var code: (user: SignOnRequest.Reference, code: Secret<String>)?
         for method in request.methods {
+            if case .totp(let user, let passcode) = method {
+                code = (user, passcode)
+                continue
+            }
             let next = try await prove(method)
             guard let earlier = proof else {
                 proof = next
@@ -37,7 +44,19 @@ extension Identity {
             proof?.expiresAt = [earlier.expiresAt, next.expiresAt].compactMap { $0 }.min()
             proof?.credential = earlier.credential ?? next.credential
         }
-        guard let proof else { throw Identity.refused }
+        if let receipt {
+            guard proof == nil || proof?.userID == receipt.userID, try await isUsable(receipt) else { throw Identity.refused }
+            if proof == nil { proof = Proof(userID: receipt.userID, methods: []) }
+            for method in receipt.methods where proof?.methods.contains(method) == false { proof?.methods.append(method) }
+        }
+        // Codes are looked at last: only who has proved something else may try one.
+        guard var proof else { throw Identity.refused }
+        if let code {
+            guard try await owner(code.user) == proof.userID, try await spendCode(code.code, user: proof.userID) else {
+                throw Identity.refused
+            }
+            if !proof.methods.contains("totp") { proof.methods.append("totp") }
+        }
         return proof
     }
 
@@ -45,10 +64,32 @@ extension Identity {
         switch method {
         case .password(let user, let password): return try await provePassword(user, password)
         case .token(let token): return try await proveToken(token)
+        case .totp: throw Identity.refused
         case .applicationCredential(let id, let secret):
             return try await proveCredential("c.id = \(id)", secret)
         case .namedApplicationCredential(let name, let user, let secret):
             return try await proveCredential("c.name = \(name) AND \(Identity.condition(user: user))", secret)
+        }
+    }
+
+    private func owner(_ user: SignOnRequest.Reference) async throws -> String? {
+        try await database.read { connection in
+            try connection.query(
+                "SELECT u.id FROM users u JOIN projects d ON d.id = u.domain_id WHERE \(Identity.condition(user: user))"
+            ).first?.string("id")
+        }
+    }
+
+    /// Whether a receipt still counts: not expired, and no new password since.
+    private func isUsable(_ receipt: SignOnReceipt) async throws -> Bool {
+        guard ambient.now < receipt.expiresAt else { return false }
+        return try await database.read { connection in
+            try !connection.query(
+                """
+                SELECT id FROM users WHERE id = \(receipt.userID)
+                    AND (tokens_valid_from IS NULL OR tokens_valid_from <= \(receipt.issuedAt))
+                """
+            ).isEmpty
         }
     }
 
@@ -108,7 +149,7 @@ extension Identity {
                     coalesce(u.password_expires_at <= \(now), false)
                         AND NOT coalesce((u.options ->> 'ignore_password_expiry')::boolean, false) AS expired,
                     coalesce((u.options ->> 'lock_password')::boolean, false) AS password_locked,
-                    coalesce((u.options ->> 'ignore_lockout_failure_attempts')::boolean, false) AS never_locked
+                    u.service_user OR coalesce((u.options ->> 'ignore_lockout_failure_attempts')::boolean, false) AS never_locked
                 FROM users u JOIN projects d ON d.id = u.domain_id WHERE \(Identity.condition(user: user))
                 """)
             guard let row = rows.first else { return nil }

@@ -10,12 +10,68 @@ extension Identity {
     /// `POST /v3/auth/tokens`
     func issue(_ context: RequestContext) async throws -> Response {
         let request = try SignOnRequest(context.body)
-        let proof = try await prove(request)
+        let receipt = try context.headers["openstack-auth-receipt"].map { text in
+            guard let receipt = signer.receipt(text) else { throw Identity.refused }
+            return receipt
+        }
+        let proof = try await prove(request, receipt: receipt)
+        if let missing = try await missingFactors(proof) { return missing }
         let withCatalog = context.query["nocatalog"] == nil
         let (payload, document) = try await document(proof, request.scope, withCatalog: withCatalog)
         let token = try signer.sign(payload)
         return .json(
             201, headers: ["x-subject-token": token, "vary": "X-Auth-Token"], bytes: document)
+    }
+
+    // MARK: more than one factor
+
+    /// How long a receipt counts, as in Keystone.
+    private static let receiptLifetime: Duration = .seconds(300)
+    /// What a receipt may stand for: tokens and application credentials come with limits, which it does not carry.
+    private static let receiptMethods: Set<String> = ["password", "totp"]
+
+    /// The response where the user's rules ask for more than was proved: 401 with a receipt for it; nil where it is enough.
+    ///
+    /// - Throws: 401 where there can be no receipt.
+    private func missingFactors(_ proof: Proof) async throws -> Response? {
+        let row = try await database.read { connection in
+            try connection.query(
+                """
+                SELECT u.name, u.options, u.domain_id, d.name AS domain_name FROM users u JOIN projects d ON d.id = u.domain_id
+                WHERE u.id = \(proof.userID) AND u.enabled AND d.enabled
+                """
+            ).first.map { row in
+                (
+                    name: try row.string("name"), rules: FactorRules(options: try row.optionalJSON("options")),
+                    domain: try row.string("domain_id"), domainName: try row.string("domain_name")
+                )
+            }
+        }
+        guard let row else { throw Identity.refused }
+        if row.rules.areMet(by: proof.methods) { return nil }
+        guard Identity.receiptMethods.isSuperset(of: proof.methods) else {
+            throw ResourceError(
+                .unauthorized,
+                "The user's multi_factor_auth_rules ask for more than the methods \(proof.methods.joined(separator: ", ")).")
+        }
+        let now = ambient.now
+        let receipt = SignOnReceipt(
+            userID: proof.userID, methods: proof.methods, issuedAt: now, expiresAt: now + Identity.receiptLifetime)
+        let required = row.rules.begun(with: proof.methods).map { JSONValue($0) }
+        return .json(
+            401, headers: ["openstack-auth-receipt": try signer.sign(receipt), "vary": "X-Auth-Token"],
+            [
+                "receipt": [
+                    "methods": JSONValue(receipt.methods),
+                    "user": [
+                        "id": .string(receipt.userID), "name": .string(row.name),
+                        "domain": ["id": .string(row.domain), "name": .string(row.domainName)],
+                    ],
+                    "issued_at": .string(receipt.issuedAt.iso8601Microseconds),
+                    "expires_at": .string(receipt.expiresAt.iso8601Microseconds),
+                ],
+                "required_auth_methods": .array(required),
+            ])
     }
 
     private func document(

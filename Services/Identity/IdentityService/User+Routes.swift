@@ -1,5 +1,6 @@
 import Authorization
 import Database
+import IdentityCore
 import JSON
 import Kernel
 import WebAPI
@@ -56,6 +57,7 @@ extension Identity {
         let body = context.entity("user")
         let domain = try domain(context, body)
         let decision = try context.authorize(body, target: ["target.domain_id": domain])
+        try FactorRules.check(body["options"])
         let hash = try await checkedHash(body["password"]?.stringValue)
         let id = newID()
         return try await context.write(database) { connection in
@@ -75,23 +77,28 @@ extension Identity {
     }
 
     private func updateUser(_ context: RequestContext) async throws -> Response {
-        let decision = try await decideUser(context)
+        let decision = try await decideUserChange(context)
         let body = context.entity("user")
         try requireSameDomain(body, decision.value)
+        try FactorRules.check(body["options"])
         let hash = try await checkedHash(body["password"]?.stringValue)
         let response = try await context.write(database) { connection in
-            try update(connection, user: decision, body, hash: hash)
-            return try Identity.users.change(connection, context, status: 200, id: decision.value.id)
+            try Operability.keeping(connection) {
+                try update(connection, user: decision, body, hash: hash)
+                return try Identity.users.change(connection, context, status: 200, id: decision.value.id)
+            }
         }
         await authenticator.refresh()
         return response
     }
 
     private func deleteUser(_ context: RequestContext) async throws -> Response {
-        let decision = try await decideUser(context)
+        let decision = try await decideUserChange(context)
         let response = try await context.write(database) { connection in
-            try delete(connection, user: decision)
-            return Change(.empty(), "user", decision.value.id)
+            try Operability.keeping(connection) {
+                try delete(connection, user: decision)
+                return Change(.empty(), "user", decision.value.id)
+            }
         }
         await authenticator.refresh()
         return response

@@ -1,0 +1,120 @@
+import Authorization
+import Database
+import Kernel
+import WebAPI
+
+/// Nobody changes a user or a group that has rights beyond their own: whoever sets a password, an e-mail address or a
+/// membership controls what the user or the group may do.
+extension Identity {
+    /// Who is to be changed.
+    enum Controlled: Sendable {
+        case user(String)
+        case group(String)
+
+        /// The condition on `role_assignments a`.
+        fileprivate var condition: SQL {
+            switch self {
+            case .user(let id):
+                "(a.user_id = \(id) OR a.group_id IN (SELECT m.group_id FROM group_members m WHERE m.user_id = \(id)))"
+            case .group(let id): "a.group_id = \(id)"
+            }
+        }
+
+        fileprivate var words: String {
+            switch self {
+            case .user(let id): "The user \(id.prefix(64))"
+            case .group(let id): "The group \(id.prefix(64))"
+            }
+        }
+    }
+
+    /// - Throws: 403 where the caller is no administrator and the user or group has any role, directly, through a group
+    ///   or implied, that the caller's token does not have, or has one outside of the token's scope.
+    func requireControl(_ caller: Caller, over controlled: Controlled) async throws {
+        if caller.isAdmin { return }
+        let held = caller.roles.map(\.id)
+        let inScope: SQL =
+            switch caller.scope {
+            case .system: "true"
+            case .domain(let id): "NOT r.system AND coalesce(r.domain_id, p.domain_id, p.id) = \(id.text)"
+            case .project(let id): "NOT r.inherited AND r.project_id IS NOT DISTINCT FROM \(id.text)"
+            case .unscoped: "false"
+            }
+        let beyond = try await database.read { connection in
+            try connection.query(
+                """
+                WITH RECURSIVE rights AS (
+                    SELECT a.role_id, a.project_id, a.domain_id, a.system, a.inherited
+                    FROM role_assignments a WHERE \(controlled.condition)
+                    UNION
+                    SELECT i.implied_role_id, r.project_id, r.domain_id, r.system, r.inherited
+                    FROM rights r JOIN implied_roles i ON i.prior_role_id = r.role_id)
+                SELECT o.name FROM rights r JOIN roles o ON o.id = r.role_id LEFT JOIN projects p ON p.id = r.project_id
+                WHERE o.domain_id IS NULL AND NOT (r.role_id = ANY (\(held)::text[]) AND (\(inScope)))
+                ORDER BY o.name LIMIT 1
+                """
+            ).first?.string("name")
+        }
+        guard let beyond else { return }
+        throw ResourceError.forbidden(
+            "\(controlled.words) has the role \(beyond) where the token of this request does not have it. Only a cloud administrator may change it.")
+    }
+
+    /// - Throws: 403 where the caller is no administrator and the role is, or implies, one that the token does not have.
+    func requireHolding(_ caller: Caller, role id: String) async throws {
+        if caller.isAdmin { return }
+        let held = caller.roles.map(\.id)
+        let beyond = try await database.read { connection in
+            try connection.query(
+                """
+                WITH RECURSIVE given AS (
+                    SELECT \(id)::text AS id
+                    UNION
+                    SELECT i.implied_role_id FROM given g JOIN implied_roles i ON i.prior_role_id = g.id)
+                SELECT o.name FROM given g JOIN roles o ON o.id = g.id
+                WHERE o.domain_id IS NULL AND NOT (o.id = ANY (\(held)::text[])) ORDER BY o.name LIMIT 1
+                """
+            ).first?.string("name")
+        }
+        guard let beyond else { return }
+        throw ResourceError.forbidden(
+            "The role \(id.prefix(64)) is or implies \(beyond), which the token of this request does not have. Only a cloud administrator may assign or remove it.")
+    }
+
+    /// - Throws: 403 where the caller is no administrator and the services of the cloud act in this project.
+    func requireTenantProject(_ caller: Caller, _ project: String?) async throws {
+        guard !caller.isAdmin, let project else { return }
+        let services = try await database.read { connection in
+            try !connection.query(
+                """
+                SELECT 1 AS one FROM role_assignments a JOIN users u ON u.id = a.user_id
+                WHERE a.project_id = \(project) AND u.service_user LIMIT 1
+                """
+            ).isEmpty
+        }
+        guard services else { return }
+        throw ResourceError.forbidden(
+            "The services of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may change it or its role assignments.")
+    }
+
+    /// `decideUser` for routes that change the user.
+    func decideUserChange(_ context: RequestContext) async throws -> Authorized<Found> {
+        let decision = try await decideUser(context)
+        try await requireControl(decision.caller, over: .user(decision.value.id))
+        return decision
+    }
+
+    /// `decideGroup` for routes that change the group.
+    func decideGroupChange(_ context: RequestContext) async throws -> Authorized<Found> {
+        let decision = try await decideGroup(context)
+        try await requireControl(decision.caller, over: .group(decision.value.id))
+        return decision
+    }
+
+    /// `decideProject` for routes that change the project.
+    func decideProjectChange(_ context: RequestContext) async throws -> Authorized<Found> {
+        let decision = try await decideProject(context)
+        try await requireTenantProject(decision.caller, decision.value.id)
+        return decision
+    }
+}

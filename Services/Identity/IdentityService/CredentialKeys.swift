@@ -1,0 +1,42 @@
+import Crypto
+import Foundation
+import Kernel
+
+/// The keys that seal what users store under `/v3/credentials`; they are in a file, not in the database.
+package struct CredentialKeys: Sendable {
+    private let keys: [(id: String, key: SymmetricKey)]
+
+    /// - Parameter file: a line for each key: key id and base64 of 32 bytes. The first one seals; the others open what
+    ///   was sealed before they were replaced.
+    package init(file: String) throws {
+        keys = try file.split(separator: "\n").map { line in
+            let parts = line.split(whereSeparator: \.isWhitespace)
+            guard parts.count == 2, let raw = Data(base64Encoded: String(parts[1])), raw.count == 32 else {
+                throw ResourceError.internalError("malformed credential key file: each line needs a key id and base64 of 32 bytes")
+            }
+            return (String(parts[0]), SymmetricKey(data: raw))
+        }
+        guard !keys.isEmpty else { throw ResourceError.internalError("the credential key file has no key") }
+    }
+
+    /// The text of a file with one new key.
+    package static func generate(keyID: String, random: [UInt8]) -> String {
+        "\(keyID) \(Data(random).base64EncodedString())\n"
+    }
+
+    /// - Parameter context: what the text belongs to; it opens only together with that.
+    func seal(_ text: String, context: String, nonce: [UInt8]) throws -> (keyID: String, bytes: [UInt8]) {
+        let box = try ChaChaPoly.seal(
+            Array(text.utf8), using: keys[0].key, nonce: ChaChaPoly.Nonce(data: nonce), authenticating: Array(context.utf8))
+        return (keys[0].id, Array(box.combined))
+    }
+
+    /// - Throws: 500 where the key is not in the file any more or the bytes were changed.
+    func open(_ bytes: [UInt8], keyID: String, context: String) throws -> String {
+        guard let key = keys.first(where: { $0.id == keyID })?.key else {
+            throw ResourceError.internalError("a credential is sealed with the key \(keyID), which the file of credential keys lacks")
+        }
+        let box = try ChaChaPoly.SealedBox(combined: bytes)
+        return String(decoding: try ChaChaPoly.open(box, using: key, authenticating: Array(context.utf8)), as: UTF8.self)
+    }
+}

@@ -1,0 +1,73 @@
+import Database
+import Kernel
+import WebAPI
+
+/// What a cloud needs to stay operable: an administrator who can sign on, and every right of the users as which its own
+/// services sign on. A change that ends one of these is refused, whatever route it comes by.
+struct Operability: Sendable {
+    /// A role of a service user on a project, the domain or the system, by the names that services sign on with.
+    private struct Right: Hashable {
+        let user: String
+        let role: String
+        let place: String
+    }
+
+    private var administrators: Set<String> = []
+    private var services: Set<Right> = []
+
+    /// Serializes the changes that could end it: two of them could otherwise each leave the other's administrator.
+    private static let lockKey = 8024
+
+    /// Runs a change and checks that it left the cloud operable.
+    ///
+    /// - Throws: 403 that says what would be lost; the transaction is to be rolled back then.
+    static func keeping<Value>(_ connection: Connection, _ change: () throws -> Value) throws -> Value {
+        try connection.query("SELECT pg_advisory_xact_lock(\(lockKey))")
+        let before = try Operability(connection)
+        let value = try change()
+        let after = try Operability(connection)
+        if after.administrators.isEmpty, let last = before.administrators.sorted().first {
+            throw ResourceError.forbidden(
+                "This would leave the cloud without an administrator who can sign on: \(last) is the last user with the role admin, not counting the services' own.")
+        }
+        if let lost = before.services.subtracting(after.services).min(by: { ($0.user, $0.role) < ($1.user, $1.role) }) {
+            throw ResourceError.forbidden(
+                "The services of this cloud sign on as the user \(lost.user) and need its role \(lost.role) on \(lost.place); this would end it. A service user is changed with `wolke-identity bootstrap`.")
+        }
+        return value
+    }
+
+    private init(_ connection: Connection) throws {
+        let rows = try connection.query(
+            """
+            WITH RECURSIVE held AS (
+                SELECT x.user_id, a.role_id, a.project_id, a.domain_id, a.system
+                FROM role_assignments a LEFT JOIN group_members m ON m.group_id = a.group_id
+                    CROSS JOIN LATERAL (SELECT coalesce(a.user_id, m.user_id) AS user_id) x
+                WHERE NOT a.inherited AND x.user_id IS NOT NULL
+                    AND (a.role_id IN (SELECT r.id FROM roles r WHERE lower(r.name) = 'admin' AND r.domain_id IS NULL)
+                        OR x.user_id IN (SELECT s.id FROM users s WHERE s.service_user))
+                UNION
+                SELECT h.user_id, i.implied_role_id, h.project_id, h.domain_id, h.system
+                FROM held h JOIN implied_roles i ON i.prior_role_id = h.role_id)
+            SELECT u.name AS user_name, u.service_user, lower(r.name) AS role_name, h.system, p.name AS place_name,
+                NOT user_needs_factors(u.options) OR (NOT u.service_user AND EXISTS (
+                    SELECT FROM credentials c WHERE c.user_id = u.id AND c.type = 'totp')) AS can_sign_on
+            FROM held h JOIN users u ON u.id = h.user_id JOIN projects d ON d.id = u.domain_id
+                JOIN roles r ON r.id = h.role_id
+                LEFT JOIN projects p ON p.id = coalesce(h.project_id, h.domain_id)
+                LEFT JOIN projects pd ON pd.id = p.domain_id
+            WHERE r.domain_id IS NULL AND u.enabled AND d.enabled AND u.password_hash IS NOT NULL
+                AND (h.system OR (p.enabled AND coalesce(pd.enabled, true)))
+            """)
+        for row in rows where try row.bool("can_sign_on") {
+            let user = try row.string("user_name")
+            if try row.bool("service_user") {
+                let place = try row.bool("system") ? "the system" : "the project or domain \(row.string("place_name"))"
+                services.insert(Right(user: user, role: try row.string("role_name"), place: place))
+            } else if try row.string("role_name") == "admin" {
+                administrators.insert(user)
+            }
+        }
+    }
+}

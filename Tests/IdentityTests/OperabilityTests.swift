@@ -1,0 +1,116 @@
+import Authorization
+import IdentityCore
+import JSON
+import Kernel
+import TestKit
+import Testing
+import WebAPI
+
+@testable import IdentityService
+
+/// No request makes a cloud that nobody can use any more.
+@Suite struct OperabilityTests {
+    @Test("S9: what the services and the last administrator sign on with is not taken away")
+    func s9TheCloudStaysOperable() async throws {
+        try await Cloud.with { cloud in
+            let token = try await cloud.admin()
+            let (admin, wolke) = (try await cloud.id("users", "admin"), try await cloud.id("users", "wolke"))
+            let (adminProject, service) = (try await cloud.id("projects", "admin"), try await cloud.id("projects", "service"))
+            let (adminRole, serviceRole) = (try await cloud.id("roles", "admin"), try await cloud.id("roles", "service"))
+            let (manager, reader) = (try await cloud.id("roles", "manager"), try await cloud.id("roles", "reader"))
+            let rules: JSONValue = ["multi_factor_auth_rules": [["password", "totp"]]]
+            let system = "system/users/\(admin)/roles/\(adminRole)"
+            #expect(try await cloud.call("DELETE", "/v3/\(system)", token: token).status == 204)
+            for (method, path, body) in [
+                ("PATCH", "domains/default", ["domain": ["enabled": false]]), ("DELETE", "domains/default", nil),
+                ("PATCH", "projects/default", ["project": ["enabled": false]]),
+                ("PATCH", "users/\(admin)", ["user": ["enabled": false]]), ("DELETE", "users/\(admin)", nil),
+                ("PATCH", "users/\(admin)", ["user": ["options": rules]]),
+                ("PATCH", "users/\(admin)", ["user": ["password": .null]]),
+                ("PATCH", "users/\(wolke)", ["user": ["enabled": false]]), ("DELETE", "users/\(wolke)", nil),
+                ("PATCH", "users/\(wolke)", ["user": ["name": "wind"]]),
+                ("PATCH", "users/\(wolke)", ["user": ["options": rules]]),
+                ("PATCH", "projects/\(adminProject)", ["project": ["enabled": false]]), ("DELETE", "projects/\(adminProject)", nil),
+                ("PATCH", "projects/\(service)", ["project": ["enabled": false]]), ("DELETE", "projects/\(service)", nil),
+                ("PATCH", "projects/\(service)", ["project": ["name": "servitude"]]),
+                ("DELETE", "roles/\(adminRole)", nil), ("PATCH", "roles/\(adminRole)", ["role": ["name": "root"]]),
+                ("DELETE", "roles/\(serviceRole)", nil), ("DELETE", "roles/\(reader)", nil),
+                ("DELETE", "roles/\(adminRole)/implies/\(manager)", nil),
+                ("DELETE", "projects/\(adminProject)/users/\(admin)/roles/\(adminRole)", nil),
+                ("DELETE", "projects/\(service)/users/\(wolke)/roles/\(serviceRole)", nil),
+            ] as [(String, String, JSONValue?)] {
+                let answer = try await cloud.call(method, "/v3/\(path)", token: token, body: body)
+                #expect(answer.status == 403 && !answer.message.isEmpty, "\(method) \(path) \(answer.status) \(answer.json)")
+            }
+            _ = try await cloud.token("wolke", project: "service", password: "service-pw")
+            _ = try await cloud.admin()
+            // What takes nothing away is still possible: another password, another administrator, then the first one goes.
+            #expect(try await cloud.call("PATCH", "/v3/domains/default", token: token, body: ["domain": ["description": "d"]]).status == 200)
+            let second = try await cloud.make("users", "user", ["name": "second", "password": "second-pw"]).id
+            #expect(try await cloud.call("PUT", "/v3/system/users/\(second)/roles/\(adminRole)", token: token).status == 204)
+            let other = try await cloud.token("second", scope: ["system": ["all": true]])
+            #expect(try await cloud.call("DELETE", "/v3/users/\(admin)", token: other).status == 204)
+            #expect(try await cloud.call("DELETE", "/v3/users/\(second)", token: other).status == 403)
+        }
+    }
+
+    /// Two administrators remove each other at the same moment: one stays.
+    @Test("S9: two administrators who remove each other at once leave one")
+    func s9OneAdministratorStays() async throws {
+        try await Cloud.with { cloud in
+            let token = try await cloud.admin()
+            let role = try await cloud.id("roles", "admin")
+            let ids = try await [cloud.id("users", "admin"), cloud.make("users", "user", ["name": "second", "password": "second-pw"]).id]
+            #expect(try await cloud.call("PUT", "/v3/system/users/\(ids[1])/roles/\(role)", token: token).status == 204)
+            let tokens = try await [token, cloud.token("second", scope: ["system": ["all": true]])]
+            let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
+                for (token, id) in zip(tokens, ids.reversed()) {
+                    group.addTask { try await cloud.call("DELETE", "/v3/users/\(id)", token: token).status }
+                }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            #expect(statuses.count { $0 == 204 } == 1, "\(statuses)")
+        }
+    }
+
+    @Test("S7: nobody locks the services out with wrong passwords")
+    func s7ServicesAreNeverLocked() async throws {
+        try await Cloud.with(options: IdentityOptions(lockoutAttempts: 2)) { cloud in
+            for _ in 0..<4 {
+                #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("wolke", "wrong")).status == 401)
+                #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "wrong")).status == 401)
+            }
+            _ = try await cloud.token("wolke", project: "service", password: "service-pw")
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw")).status == 401)
+        }
+    }
+
+    /// The operator's way back, whatever happened to the database.
+    @Test func recovery() async throws {
+        try await Cloud.with { cloud in
+            try await cloud.database.write { connection in
+                try connection.execute("UPDATE projects SET enabled = false")
+                try connection.execute(
+                    """
+                    UPDATE users SET enabled = false, password_hash = NULL, failed_attempts = 9, failed_at = now(),
+                        options = '{"multi_factor_auth_rules": [["password", "totp"]]}'
+                    """)
+                try connection.execute("DELETE FROM role_assignments")
+                try connection.execute("UPDATE roles SET name = 'root' WHERE name = 'admin'")
+            }
+            let plan = try BootstrapPlan(Cloud.plan)
+            let hasher = PasswordHasher(cost: 1)
+            let ambient = Ambient(time: cloud.time)
+            // A bootstrap brings the services back and leaves tenants as the administrator wanted them.
+            try await Bootstrap(database: cloud.database, hasher: hasher, ambient: ambient).run(plan)
+            cloud.time.advance(by: .seconds(1))
+            _ = try await cloud.token("wolke", project: "service", password: "service-pw")
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw")).status == 401)
+            try await Bootstrap(database: cloud.database, hasher: hasher, ambient: ambient, restoring: true).run(plan)
+            cloud.time.advance(by: .seconds(1))
+            let admin = try await cloud.admin()
+            #expect(try await cloud.call("GET", "/v3/users", token: admin).status == 200)
+            _ = try await cloud.token("demo", project: "demo")
+        }
+    }
+}
