@@ -31,8 +31,7 @@ package enum Schema {
         tokenPlansMigration,
         snapshotProgressMigration,
         northboundBatchesMigration,
-        newPortsMigration, ruleSignaturesMigration,
-        identityControlMigration,
+        newPortsMigration, ruleSignaturesMigration, identityControlMigration, readOnlyFlagMigration,
     ]
 
     /// The number of the newest migration that this build knows.

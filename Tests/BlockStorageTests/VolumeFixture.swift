@@ -69,6 +69,18 @@ struct VolumeFixture: Sendable {
         }
     }
 
+    /// Compute's row for a volume of a server; there is no such server.
+    func plug(_ volume: String, into server: String) async throws {
+        try await database.write { connection in
+            try connection.script("SET LOCAL session_replication_role = replica")
+            try connection.execute(
+                """
+                INSERT INTO server_volumes (id, server_id, volume_id, device, created_at)
+                VALUES (gen_random_uuid(), \(server)::uuid, \(volume)::uuid, '/dev/vdb', now())
+                """)
+        }
+    }
+
     struct Answer {
         let status: Int
         let json: JSONValue

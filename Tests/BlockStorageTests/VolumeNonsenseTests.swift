@@ -16,7 +16,7 @@ import WebAPI
                 parameters: try await Self.parameters(cloud),
                 query: [
                     "limit", "marker", "sort", "sort_key", "sort_dir", "name", "status", "metadata", "bootable",
-                    "all_tenants", "name~", "with_count", "volume_id", "is_public", "usage", "project_id", "created_at",
+                    "all_tenants", "name~", "with_count", "volume_id", "is_public", "usage", "extra_specs", "resource", "updated_at", "consumes_quota", "group_id", "project_id", "created_at",
                 ],
                 bodies: Self.bodies, excluding: "/v3/{project_id}")
         }
@@ -43,7 +43,7 @@ import WebAPI
         return [
             "volume_id": volume, "snapshot_id": snapshot["snapshot"]?["id"]?.stringValue ?? "",
             "attachment_id": attachment["attachment"]?["id"]?.stringValue ?? "", "type_id": "default", "target_id": "p1",
-            "class": "default", "change": "enable",
+            "class": "default", "change": "enable", "host": "wolke@file",
         ]
     }
 }

@@ -19,6 +19,7 @@ struct SimulatedVolumeDriver: VolumeDriver {
     let process: SimulatedProcess
 
     var name: String { "file" }
+    var capabilities: Set<String> { ["thin_provisioning_support"] }
     private var world: World { process.world }
     private var storage: SimulatedStorage { process.world.storage }
 

@@ -121,6 +121,8 @@ package enum BlockStorageLimits {
     package static let metadataItemsMax = 128
     package static let metadataBytesMax = 255
     package static let descriptionMax = 255
+    /// Bytes of one value of a volume's image metadata, as in Cinder.
+    package static let imageMetadataBytesMax = 65_535
     /// Largest volume, in GiB, whatever the quota says.
     package static let sizeMax = 1 << 20
     /// How long copying a disk may take.

@@ -76,7 +76,7 @@ extension BlockStorageHandlers {
     }
 
     private func listAttachments(_ context: RequestContext, detail: Bool) async throws -> Response {
-        try await Views.attachments.list(database, context, filters: ["status", "volume_id", "instance_id", "instance", "id"], detail: detail)
+        try await Views.attachments.list(database, context, filters: ListFilters.attachments, detail: detail)
     }
 
     private func showAttachment(_ context: RequestContext) async throws -> Response {
@@ -120,8 +120,8 @@ extension BlockStorageHandlers {
         guard let host = connector["host"]?.stringValue, !host.isEmpty else {
             throw ResourceError.badRequest("Invalid input received: The connector needs the name of a 'host'.")
         }
-        let mode = mode ?? connector["mode"]?.stringValue ?? "rw"
-        let info = driver.connection(volume.object, readOnly: volume.isReadOnly || mode == "ro")
+        let mode = volume.isReadOnly ? "ro" : mode ?? connector["mode"]?.stringValue ?? "rw"
+        let info = driver.connection(volume.object, readOnly: mode == "ro")
         try connection.execute(
             """
             UPDATE volume_attachments SET status = CASE WHEN status = 'attached' THEN status ELSE 'attaching' END,
@@ -149,8 +149,9 @@ extension BlockStorageHandlers {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await context.write(database) { connection in
             let (attachment, volume) = try attachment(connection, context, id)
-            guard attachment.status == .attaching || attachment.status == .attached else {
-                throw ResourceError.badRequest("Invalid volume: The attachment \(id) is \(attachment.status.rawValue); it must be connected before it can be complete.")
+            // As in Cinder, also without a connector: who connects by other means says so this way.
+            guard attachment.status != .detaching else {
+                throw ResourceError.badRequest("Invalid volume: The attachment \(id) is detaching; it cannot be complete.")
             }
             let now = context.ambient.now
             try connection.execute(
@@ -168,8 +169,9 @@ extension BlockStorageHandlers {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await context.write(database) { connection in
             let (attachment, volume) = try attachment(connection, context, id)
-            // Taking a disk from under a guest is Compute's business.
-            if let server = attachment.serverID, attachment.status != .reserved,
+            // Taking a disk from under a guest is Compute's business. As in Cinder, what was never connected, and what no
+            // server has, the project may delete: nothing else would end it.
+            if let server = attachment.serverID, try BlockStorageStore.isServers(connection, attachment),
                 !context.allows("volume:detach_from_server", target: .project(attachment.projectID))
             {
                 throw ResourceError.conflict("Detach volume from instance \(server) using the Compute API")

@@ -40,7 +40,7 @@ package struct BlockStorageHandlers: Sendable {
         [
             discoveryResource, volumeResource, volumeActionResource, snapshotResource, attachmentResource, typeResource,
             quotaResource, operatorResource,
-        ]
+        ] + absentResources
     }
 
     // MARK: looking up

@@ -10,7 +10,8 @@ enum BlockStorageStore {
     // MARK: volumes
 
     private static let volumeColumns = """
-        v.id, v.project_id, v.user_id, v.name, v.status, v.size, v.bootable, v.read_only, v.volume_type_id, v.format,
+        v.id, v.project_id, v.user_id, v.name, v.status, v.size, v.bootable,
+        coalesce(v.read_only, false) AS read_only, v.volume_type_id, v.format,
         v.metadata, v.image_metadata, v.source_image_id, v.source_snapshot_id, v.source_volume_id
         """
 
@@ -152,6 +153,16 @@ enum BlockStorageStore {
         Attachment(
             id: try row.id("id"), volumeID: try row.id("volume_id"), projectID: try row.string("project_id"),
             serverID: try row.optionalString("server_id"), status: try word(row, "status"))
+    }
+
+    /// Whether a connection was handed out and Compute has the volume on the attachment's server.
+    static func isServers(_ connection: Connection, _ attachment: Attachment) throws -> Bool {
+        try connection.query(
+            """
+            SELECT EXISTS (SELECT 1 FROM volume_attachments a JOIN server_volumes s ON s.volume_id = a.volume_id
+                    AND s.server_id = a.server_id
+                WHERE a.id = \(attachment.id)::uuid AND a.connection IS NOT NULL) AS used
+            """)[0].bool("used")
     }
 
     /// Makes the volume's state what its attachments say, and wakes who waits for the server.

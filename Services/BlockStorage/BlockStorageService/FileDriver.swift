@@ -15,6 +15,8 @@ import Synchronization
 /// holds a lock on `NAME.lock`, tools included: the kernel lets go of it when the last of them is dead.
 package final class FileDriver: VolumeDriver {
     package let name = "file"
+    /// Files are sparse. Two guests on one file would need its lock shared, which neither the agents nor qcow2 do.
+    package let capabilities: Set<String> = ["thin_provisioning_support"]
     let directory: String
     private let images: any ImageSource
     private let sandbox: Sandbox

@@ -14,7 +14,7 @@ extension BlockStorageHandlers {
         let reader = "rule:admin_required or role:service or role:reader"
         let change = BodySchema.object(
             [
-                .init("host", .identifier, required: true), .init("binary", .text), .init("service", .text),
+                .init("host", .nullable(.identifier)), .init("binary", .nullable(.text)), .init("service", .text),
                 .init("disabled_reason", .nullable(.text)),
             ], additional: .allowed)
         return Resource(
@@ -27,6 +27,15 @@ extension BlockStorageHandlers {
                     return .json(200, ["availabilityZoneInfo": [["zoneName": .string(settings.availabilityZone), "zoneState": ["available": true]]]])
                 },
                 Route(.get, "/scheduler-stats/get_pools", action: "scheduler_extension:scheduler_stats:get_pools", rule: admin, "List storage pools", handler: pools),
+                Route(.get, "/capabilities/{host}", action: "volume_extension:capabilities", rule: admin, "Show what a backend can do", handler: capabilities),
+                Route(.get, "/resource_filters", action: "volume:resource_filters", rule: reader, versions: VersionRange(from: Microversion(3, 33)), "List the filters of lists") { context in
+                    try context.authorize(target: .none)
+                    return ListFilters.answer(context)
+                },
+                Route(.post, "/workers/cleanup", action: "workers:cleanup", rule: admin, versions: VersionRange(from: Microversion(3, 24)), body: .optionalJSON(.any), "501: not available in this cloud") { context in
+                    try context.authorize(target: .none)
+                    throw ResourceError(.notImplemented, "Cleaning up on request is not available in this cloud: interrupted work continues by itself.")
+                },
                 Route(.get, "/extensions", action: "volume:extensions", rule: reader, "List extensions") { context in
                     try context.authorize(target: .none)
                     return .json(200, ["extensions": .array(BlockStorageHandlers.extensions)])
@@ -79,10 +88,15 @@ extension BlockStorageHandlers {
     private func changeService(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let wish = context.parameter("change")
+        guard !["freeze", "thaw", "failover_host", "get-log", "set-log"].contains(wish) else {
+            throw ResourceError(.notImplemented, "The action '\(wish)' on services is not available in this cloud.")
+        }
         guard ["enable", "disable", "disable-log-reason"].contains(wish) else {
             throw ResourceError.notFound("Unknown action: \(wish.prefix(64))")
         }
-        let host = context.body["host"]?.stringValue ?? ""
+        guard let host = context.body["host"]?.stringValue else {
+            throw ResourceError.badRequest("Missing required element 'host' in request body.")
+        }
         guard let kind = context.body["binary"]?.stringValue ?? context.body["service"]?.stringValue else {
             throw ResourceError.badRequest("Missing required element 'binary' in request body.")
         }
@@ -121,13 +135,28 @@ extension BlockStorageHandlers {
                 "pool_name": .string(driver.name), "volume_backend_name": .string(driver.name), "storage_protocol": "file",
                 "driver_version": "1.0", "vendor_name": "Wolke", "total_capacity_gb": JSONValue(capacity.total),
                 "free_capacity_gb": JSONValue(capacity.free), "provisioned_capacity_gb": JSONValue(allocated),
-                "allocated_capacity_gb": JSONValue(allocated), "reserved_percentage": 0, "thin_provisioning_support": true,
-                "thick_provisioning_support": false, "max_over_subscription_ratio": "20.0", "multiattach": false,
-                "QoS_support": false, "timestamp": .string(context.ambient.now.iso8601NoZone), "filter_function": .null,
+                "allocated_capacity_gb": JSONValue(allocated), "reserved_percentage": 0, "thin_provisioning_support": .bool(driver.capabilities.contains("thin_provisioning_support")),
+                "thick_provisioning_support": false, "max_over_subscription_ratio": "20.0",
+                "multiattach": .bool(driver.capabilities.contains("multiattach")), "QoS_support": false, "timestamp": .string(context.ambient.now.iso8601NoZone), "filter_function": .null,
                 "goodness_function": .null,
             ]
         }
         return .json(200, ["pools": [.object(pool)]])
+    }
+
+    private func capabilities(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let host = context.parameter("host")
+        guard host == settings.serviceHost || host == settings.pool else {
+            throw ResourceError.notFound("Can't find service: \(host.prefix(255))")
+        }
+        return .json(200, [
+            "namespace": .string("OS::Storage::Capabilities::\(settings.serviceHost)"), "vendor_name": "Wolke",
+            "volume_backend_name": .string(driver.name), "pool_name": .string(driver.name), "driver_version": "1.0",
+            "storage_protocol": "file", "display_name": "Capabilities of Wolke's volume driver 'file'",
+            "description": "Volumes as files in a shared directory.", "visibility": "public", "replication_targets": [],
+            "properties": [:],
+        ])
     }
 
     // MARK: discovery

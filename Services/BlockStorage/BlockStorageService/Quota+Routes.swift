@@ -75,6 +75,7 @@ extension BlockStorageHandlers {
         try context.authorize(target: .project(target))
         let body = context.body["quota_set"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
+            let before = try quota.quota.all(connection, project: target)
             for member in body.members where !["tenant_id", "id", "project_id", "force"].contains(member.name) {
                 guard BlockStorageHandlers.names.contains(member.name) else {
                     throw ResourceError.badRequest("Invalid input for field/attribute quota_set. Bad key(s) in quota set: \(member.name.prefix(64))")
@@ -82,6 +83,10 @@ extension BlockStorageHandlers {
                 if member.value.isNull { continue }
                 guard let limit = member.value.intValue ?? member.value.stringValue.flatMap({ Int($0) }), limit >= -1 else {
                     throw ResourceError.badRequest("Invalid input for field/attribute quota_set.\(member.name). Value: \(member.value.description.prefix(64)). It must be a whole number from -1 on.")
+                }
+                let used = before[VolumeQuota.prefix + member.name]?.used ?? 0
+                guard limit < 0 || limit >= used else {
+                    throw ResourceError.badRequest("Quota \(member.name) limit must be equal or greater than existing resources. Current usage is \(used) and the requested limit is \(limit).")
                 }
                 try quota.quota.set(connection, project: target, resource: VolumeQuota.prefix + member.name, limit: limit)
             }

@@ -132,8 +132,25 @@ extension RequestContext {
         try uuidParameter(name, of: resource)
     }
 
+    /// Query parameters that every list knows beside its filters.
+    private static let listParameters: Set<String> = [
+        "limit", "marker", "offset", "sort", "sort_key", "sort_dir", "fields", "with_count", "all_tenants", "all_projects",
+        "project_id", "tenant_id",
+    ]
+
     /// Paging, sorting and filters, as Block Storage's clients write them.
-    func volumeListRequest(filters: Set<String>) throws -> ListRequest {
+    ///
+    /// - Parameter also: further parameters of the list, which the caller looks at.
+    /// - Throws: 400, from 3.31 on also for filters that the list does not have; operators' are ignored, as by Cinder.
+    func volumeListRequest(filters: Set<String>, also: Set<String> = []) throws -> ListRequest {
+        if version(atLeast: 3, 31), !allows("volume:see_operator_fields") {
+            let known = filters.union(also).union(RequestContext.listParameters)
+            let unknown = query.items.map(\.name).filter { !known.contains($0) }
+            guard unknown.isEmpty else {
+                throw ResourceError.badRequest(
+                    "Invalid filters \(unknown.map { String($0.prefix(64)) }.joined(separator: ",")) are found in query options.")
+            }
+        }
         var request = try listRequest(filters: filters)
         if let text = query["offset"] {
             guard let offset = Int(text), (0...Int(Int32.max)).contains(offset) else {

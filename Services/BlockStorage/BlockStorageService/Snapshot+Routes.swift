@@ -58,7 +58,7 @@ extension BlockStorageHandlers {
     }
 
     private func listSnapshots(_ context: RequestContext, detail: Bool) async throws -> Response {
-        try await Views.snapshots.list(database, context, filters: ["name", "status", "volume_id", "metadata", "id"], detail: detail)
+        try await Views.snapshots.list(database, context, filters: ListFilters.snapshots(context), detail: detail)
     }
 
     private func showSnapshot(_ context: RequestContext) async throws -> Response {

@@ -53,6 +53,15 @@ extension BlockStorageHandlers {
                         try await deleteVolume(context, force: context.query["force"].flatMap { BodySchema.boolean($0) } ?? false)
                     },
                 ]
+                    + [
+                        Route(.get, one + "/encryption", action: "volume_extension:volume_encryption_metadata", rule: read, "Encryption of a volume: none") { context in
+                            let id = try context.identifier("volume_id", of: "Volume")
+                            return try await database.read { connection in
+                                _ = try volume(connection, context, id, locked: false)
+                                return .json(200, ["encryption_key_id": .null])
+                            }
+                        },
+                    ]
                     + metadataRoutes(
                         one + "/metadata", .volume, read: "volume:get_volume_metadata",
                         write: "volume:update_volume_metadata", remove: "volume:delete_volume_metadata")))
@@ -63,7 +72,7 @@ extension BlockStorageHandlers {
     private func listVolumes(_ context: RequestContext, detail: Bool) async throws -> Response {
         let project = try context.project()
         try context.authorize(target: .project(project))
-        let request = try context.volumeListRequest(filters: ["name", "status", "size", "availability_zone", "metadata", "bootable", "user_id", "volume_type", "id"])
+        let request = try context.volumeListRequest(filters: ListFilters.volumes(context), also: ["name~"])
         var scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
         if let part = context.query["name~"] {
             guard context.version(atLeast: 3, 31) else { throw ResourceError.badRequest("'name~' is not a filter of this list.") }

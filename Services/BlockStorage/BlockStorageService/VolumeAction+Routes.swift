@@ -57,9 +57,11 @@ extension BlockStorageHandlers {
                         return .empty(202)
                     }
                 },
-                action("os-set_image_metadata", "volume_extension:volume_image_metadata:set", object([.init("metadata", .object([], additional: .values(.text)), required: true)]), status: 200, "Add image metadata") { context, body in
-                    try await imageMetadata(context) { metadata in
-                        for member in body["metadata"]?.objectValue?.members ?? [] { metadata[member.name] = member.value }
+                action("os-set_image_metadata", "volume_extension:volume_image_metadata:set", object([.init("metadata", .object([], additional: .values(.text(BlockStorageLimits.imageMetadataBytesMax))), required: true)]), status: 200, "Add image metadata") { context, body in
+                    let added = body["metadata"]?.objectValue ?? [:]
+                    return try await imageMetadata(context) { metadata in
+                        try BlockStorageHandlers.checkImageMetadata(added)
+                        for member in added.members { metadata[member.name] = member.value }
                     }
                 },
                 action("os-unset_image_metadata", "volume_extension:volume_image_metadata:remove", object([.init("key", .text, required: true)]), status: 200, "Remove image metadata") { context, body in
@@ -82,8 +84,30 @@ extension BlockStorageHandlers {
                         throw ResourceError(.notImplemented, "Images cannot be made from volumes here.")
                     }
                 },
-            ]))
+            ] + BlockStorageHandlers.absentActions.map { absent in
+                Route(
+                    .post, "/volumes/{volume_id}/action", key: absent.key, action: absent.action,
+                    rule: absent.isAdmin ? admin : BlockStorageHandlers.write, versions: VersionRange(from: Microversion(3, absent.minor)),
+                    body: .json(.wrapped(absent.key, .any)), "501: not available in this cloud"
+                ) { context in
+                    let id = try context.identifier("volume_id", of: "Volume")
+                    return try await database.read { connection in
+                        _ = try volume(connection, context, id, locked: false)
+                        throw ResourceError(.notImplemented, "\(absent.what) is not available in this cloud.")
+                    }
+                }
+            }))
     }
+
+    /// Actions of Cinder's API that this service does not have, with the version that brought them.
+    private static let absentActions: [(key: String, action: String, isAdmin: Bool, minor: Int, what: String)] = [
+        ("os-migrate_volume", "volume_extension:volume_admin_actions:migrate_volume", true, 0, "Migrating volumes to another backend"),
+        ("os-migrate_volume_completion", "volume_extension:volume_admin_actions:migrate_volume_completion", true, 0, "Migrating volumes to another backend"),
+        ("os-force_detach", "volume_extension:volume_admin_actions:force_detach", true, 0, "Detaching a volume behind Compute's back"),
+        ("os-unmanage", "volume_extension:volume_unmanage", true, 0, "Giving up a volume but not its disk"),
+        ("revert", "volume:revert_to_snapshot", false, 40, "Reverting a volume to a snapshot"),
+        ("os-reimage", "volume:reimage", false, 68, "Writing an image to a volume that exists"),
+    ]
 
     /// Runs a change on the locked volume and answers `status` without a body.
     private func changing(
@@ -213,8 +237,11 @@ extension BlockStorageHandlers {
             else { throw ResourceError.badRequest("Invalid volume: Volume status must be available, reserved or attaching, but it is \(volume.status.rawValue).") }
             try BlockStorageStore.requireIdle(connection, volume)
             let now = context.ambient.now
-            let mode = body["mode"]?.stringValue ?? "rw"
-            let info = driver.connection(volume.object, readOnly: volume.isReadOnly || mode == "ro")
+            let mode = body["mode"]?.stringValue ?? (volume.isReadOnly ? "ro" : "rw")
+            guard mode == "ro" || !volume.isReadOnly else {
+                throw ResourceError.badRequest("Invalid attaching mode '\(mode)' for volume \(volume.id): the volume is read-only.")
+            }
+            let info = driver.connection(volume.object, readOnly: mode == "ro")
             try connection.execute(
                 """
                 INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, mode, device, host, connection,
@@ -239,6 +266,28 @@ extension BlockStorageHandlers {
             try connection.execute("DELETE FROM volume_attachments WHERE id = \(attachment.id)::uuid")
             try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: context.ambient.now)
             return ["attachment_id": .string(attachment.id.text)]
+        }
+    }
+
+    /// Image metadata is stored in Cinder's terms: names of letters, digits and `-_:. /`, values of up to 65 535 bytes.
+    ///
+    /// - Throws: 400 naming the item and the rule.
+    private static func checkImageMetadata(_ added: JSONObject) throws {
+        for member in added.members {
+            let isName = !member.name.isEmpty && member.name.utf8.count <= 255
+                && member.name.utf8.allSatisfy { byte in
+                    (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte) || (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte)
+                        || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || "-_:. /".utf8.contains(byte)
+                }
+            guard isName else {
+                throw ResourceError.badRequest(
+                    "Invalid input for field/attribute metadata. The name '\(member.name.prefix(64))' must have 1 to 255 letters, digits and characters of '-_:. /'.")
+            }
+            let length = member.value.stringValue?.utf8.count ?? 0
+            guard length <= BlockStorageLimits.imageMetadataBytesMax else {
+                throw ResourceError.badRequest(
+                    "Invalid input for field/attribute metadata. The value of '\(member.name)' has \(length) bytes; it may have \(BlockStorageLimits.imageMetadataBytesMax) at most.")
+            }
         }
     }
 

@@ -8,6 +8,9 @@ package protocol VolumeDriver: Sendable {
     /// `file`
     var name: String { get }
 
+    /// Names of the capabilities that volume types may require by `<is> True`, as pools report them.
+    var capabilities: Set<String> { get }
+
     /// The room of the whole backend.
     func capacity() async throws -> DriverCapacity
 

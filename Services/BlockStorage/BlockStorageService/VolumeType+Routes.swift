@@ -37,6 +37,16 @@ extension BlockStorageHandlers {
                         return .json(200, [:])
                     }
                 },
+                Route(.get, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:get", rule: admin, "404: no type has encryption", handler: noEncryption),
+                Route(.post, one + "/encryption", action: "volume_extension:volume_type_encryption:create", rule: admin, body: .optionalJSON(.any), "501: not available in this cloud") { context in
+                    try context.authorize(target: .none)
+                    return try await database.read { connection in
+                        _ = try type(connection, context.parameter("type_id"))
+                        throw ResourceError(.notImplemented, "Encrypted volume types are not available in this cloud.")
+                    }
+                },
+                Route(.put, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:update", rule: admin, body: .optionalJSON(.any), "404: no type has encryption", handler: noEncryption),
+                Route(.delete, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:delete", rule: admin, "404: no type has encryption", handler: noEncryption),
                 Route(.get, specs, action: "volume_extension:types_extra_specs:index", rule: admin, "List extra specs") { context in
                     try context.authorize(target: .none)
                     return try await database.read { .json(200, ["extra_specs": .object(try type($0, context.parameter("type_id")).specs)]) }
@@ -119,18 +129,34 @@ extension BlockStorageHandlers {
             id: try row.string("id"), isPublic: try row.bool("is_public"), specs: try row.object("extra_specs"))
     }
 
-    /// The id of a type that the project may use, by name or id.
+    /// - Throws: 400 where the extra specs promise what the storage cannot do.
+    private func requireCapabilities(_ specs: JSONObject) throws {
+        guard let unmet = TypeRequirements.unmetCapability(specs, capabilities: driver.capabilities) else { return }
+        throw ResourceError.badRequest(
+            "Invalid input for field/attribute extra_specs: the storage of this cloud does not have the capability that \(String(unmet.prefix(160))) requires.")
+    }
+
+    /// The id of a type that the project may use for a volume, by name or id.
     ///
-    /// - Throws: 404.
+    /// - Throws: 404; 400 where the type requires what the storage does not have.
     func typeID(_ connection: Connection, _ name: String, project: String) throws -> String {
         let rows = try connection.query(
             """
-            SELECT id FROM volume_types y WHERE (y.name = \(name) OR y.id::text = \(name))
+            SELECT id, extra_specs FROM volume_types y WHERE (y.name = \(name) OR y.id::text = \(name))
             AND (y.is_public OR EXISTS (SELECT 1 FROM volume_type_access a
                 WHERE a.volume_type_id = y.id AND a.project_id = \(project)))
             """)
         guard let row = rows.first else {
             throw ResourceError.notFound("Volume type with name \(name.prefix(255)) could not be found.")
+        }
+        let specs = try row.object("extra_specs")
+        if let unmet = TypeRequirements.unmetCapability(specs, capabilities: driver.capabilities) {
+            throw ResourceError.badRequest(
+                "Invalid volume_type: No backend satisfies the volume type \(name.prefix(255)): it requires \(String(unmet.prefix(160))).")
+        }
+        if let backend = TypeRequirements.otherBackend(specs, backend: driver.name) {
+            throw ResourceError.badRequest(
+                "Invalid volume_type: No backend satisfies the volume type \(name.prefix(255)): it requires the backend '\(backend.prefix(64))', and this cloud's is '\(driver.name)'.")
         }
         return try row.string("id")
     }
@@ -145,8 +171,11 @@ extension BlockStorageHandlers {
 
     private func listTypes(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
-        let request = try context.volumeListRequest(filters: ["name"])
+        let request = try context.volumeListRequest(filters: ["name"], also: ListFilters.types)
         var scope = try visibleTypes(context)
+        if let text = context.query["extra_specs"], context.version(atLeast: 3, 52) {
+            scope = scope + " AND \(raw: Views.specs(context)) @> \(try MetadataFilter.parse(text, name: "extra_specs"))::jsonb"
+        }
         switch context.query["is_public"]?.lowercased() {
         case nil where context.allows("volume_extension:see_all_types"): scope = scope + " AND t.is_public"
         case nil, "none": break
@@ -158,14 +187,22 @@ extension BlockStorageHandlers {
         }
         let condition = scope
         return try await database.read { connection in
-            try Views.types.list(connection, context, request, scope: condition, detail: true)
+            try Views.types(context).list(connection, context, request, scope: condition, detail: true)
         }
     }
 
-    private func response(_ connection: Connection, _ context: RequestContext, _ id: String, view: ResourceView = Views.types, brief: Bool = false) throws -> Response {
+    private func response(_ connection: Connection, _ context: RequestContext, _ id: String, view: ResourceView? = nil, brief: Bool = false) throws -> Response {
         let condition = try visibleTypes(context) + " AND t.id = \(id)::uuid"
-        guard let response = try view.response(connection, context, brief: brief, where: condition) else { throw noType(id) }
+        guard let response = try (view ?? Views.types(context)).response(connection, context, brief: brief, where: condition) else { throw noType(id) }
         return response
+    }
+
+    private func noEncryption(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        return try await database.read { connection in
+            let found = try type(connection, context.parameter("type_id"))
+            throw ResourceError.notFound("Volume type encryption for type \(found.id) does not exist.")
+        }
     }
 
     private func showType(_ context: RequestContext) async throws -> Response {
@@ -181,12 +218,14 @@ extension BlockStorageHandlers {
         let name = body["name"]?.stringValue ?? ""
         let isPublic = body["os-volume-type-access:is_public"]?.boolValue ?? body["is_public"]?.boolValue ?? true
         let id = context.ambient.newUUID().description
+        let specs = body["extra_specs"]?.objectValue ?? [:]
+        try requireCapabilities(specs)
         return try await context.write(database) { connection in
             let inserted = try connection.query(
                 """
                 INSERT INTO volume_types (id, name, description, is_public, extra_specs, created_at)
                 VALUES (\(id)::uuid, \(name), \(body["description"]?.stringValue), \(isPublic),
-                    \(body["extra_specs"]?.objectValue ?? [:])::jsonb, \(context.ambient.now))
+                    \(specs)::jsonb, \(context.ambient.now))
                 ON CONFLICT (name) DO NOTHING RETURNING id
                 """)
             guard !inserted.isEmpty else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
@@ -244,6 +283,7 @@ extension BlockStorageHandlers {
             let found = try type(connection, context.parameter("type_id"))
             var specs = found.specs
             try body(&specs)
+            try requireCapabilities(specs)
             guard specs.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError.badRequest("A type has at most \(BlockStorageLimits.metadataItemsMax) extra specs.")
             }

@@ -1,3 +1,4 @@
+import BlockStorageCore
 import Database
 import JSON
 import Kernel
@@ -17,6 +18,12 @@ enum Views {
         """
     }
 
+    /// As from Cinder, a volume whose flag was ever set says so in its metadata, beside what its users put there.
+    private static let shownMetadata = """
+        CASE WHEN t.read_only IS NULL THEN t.metadata
+        ELSE t.metadata || jsonb_build_object('readonly', CASE WHEN t.read_only THEN 'True' ELSE 'False' END) END
+        """
+
     private static func volume(hosts: Bool) -> ResourceView {
         ResourceView(
             collection: "volumes", member: "volume",
@@ -28,12 +35,12 @@ enum Views {
                     Field("name", .text, "t.name", filter: .equals, sortable: false),
                     Field("status", filter: .equals, sortable: true), Field("size", .number, filter: .equals, sortable: true),
                     Field("availability_zone", filter: .equals, sortable: true),
-                    Field("created_at", .timestampMicroseconds, sortable: true),
-                    Field("updated_at", .timestampMicroseconds, sortable: true),
+                    Field("created_at", .timestampMicroseconds, filter: TimeFilter.of("t.created_at"), sortable: true),
+                    Field("updated_at", .timestampMicroseconds, filter: TimeFilter.of("t.updated_at"), sortable: true),
                     Field("attachments", .json, attachments(hosts: hosts)), Field("description"),
                     Field("volume_type", .text, "y.name", filter: .equals),
                     Field("snapshot_id", .text, "t.source_snapshot_id"), Field("source_volid", .text, "t.source_volume_id"),
-                    Field("metadata", .json, filter: .custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }),
+                    Field("metadata", .json, shownMetadata, filter: .custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }),
                     Field("user_id", filter: .equals),
                     Field("bootable", .text, "CASE WHEN t.bootable THEN 'true' ELSE 'false' END", filter: .custom { value in
                         guard let wanted = BodySchema.boolean(value) else {
@@ -43,18 +50,18 @@ enum Views {
                     }, sortable: true),
                     Field("encrypted", .boolean, "false"), Field("replication_status", .text, "NULL::text"),
                     Field("consistencygroup_id", .text, "NULL::text"), Field("multiattach", .boolean),
-                    Field("migration_status", .text, "NULL::text"),
+                    Field("migration_status", .text, "NULL::text", filter: .equals),
                     Field("os-vol-tenant-attr:tenant_id", .text, "t.project_id"),
                     Field("os-vol-host-attr:host", .text, "t.service_host || '#file'", visibleBy: admin),
                     Field("os-vol-mig-status-attr:migstat", .text, "NULL::text", visibleBy: admin),
                     Field("os-vol-mig-status-attr:name_id", .text, "NULL::text", visibleBy: admin),
-                    Field("group_id", .text, "NULL::text", versions: since(13)),
+                    Field("group_id", .text, "NULL::text", filter: .equals, versions: since(13)),
                     Field("provider_id", .text, "NULL::text", versions: since(21), visibleBy: admin),
                     Field("service_uuid", .text, "NULL::text", versions: since(48)),
                     Field("shared_targets", .boolean, "false", versions: since(48)),
                     Field("cluster_name", .text, "NULL::text", versions: since(61), visibleBy: admin),
                     Field("volume_type_id", versions: since(63)),
-                    Field("consumes_quota", .boolean, "true", versions: since(65)),
+                    Field("consumes_quota", .boolean, "true", filter: .boolean, versions: since(65)),
                     Field("display_order", .text, "coalesce(t.name, '')", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
                 ]),
             summary: ["id", "name"], optional: [Field("volume_image_metadata", .json, "t.image_metadata")],
@@ -85,7 +92,7 @@ enum Views {
                 Field("os-extended-snapshot-attributes:progress", .text, "CASE WHEN t.status = 'available' THEN 100 ELSE t.progress END || '%'"),
                 Field("os-extended-snapshot-attributes:project_id", .text, "t.project_id"),
                 Field("group_snapshot_id", .text, "NULL::text", versions: since(14)),
-                Field("user_id", versions: since(41)), Field("consumes_quota", .boolean, "true", versions: since(65)),
+                Field("user_id", versions: since(41)), Field("consumes_quota", .boolean, "true", filter: .boolean, versions: since(65)),
                 Field("display_order", .text, "coalesce(t.name, '')", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
             ]),
         summary: ["id", "name", "description", "volume_id", "status", "size", "created_at", "updated_at", "metadata"],
@@ -111,36 +118,75 @@ enum Views {
             ]),
         summary: ["id", "status", "instance", "volume_id"], hasLinks: false)
 
-    static let types = ResourceView(
-        collection: "volume_types", member: "volume_type",
-        table: Table(
-            "volume_types t", defaultSort: [("created_at", true)], missingMarker: .notFound,
-            fields: [
-                Field("id", sortable: true), Field("name", filter: .equals), Field("description"),
-                Field("display_order", .text, "t.name", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
-                Field("is_public", .boolean), Field("os-volume-type-access:is_public", .boolean, "t.is_public"),
-                Field("extra_specs", .json, visibleBy: "volume_extension:types_extra_specs:read_sensitive"),
-                Field("qos_specs_id", .text, "NULL::text", visibleBy: "volume_extension:types_extra_specs:read_sensitive"),
-                Field("created_at", .text, "t.created_at", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
-            ]),
-        summary: [], hasLinks: false, shownOnly: ["qos_specs_id"])
+    /// Users see the extra specs that concern them only.
+    private static let userSpecs = """
+        (SELECT coalesce(jsonb_object_agg(s.key, s.value), '{}') FROM jsonb_each(t.extra_specs) s
+            WHERE s.key IN (\(TypeRequirements.visibleToUsers.map { "'\($0)'" }.joined(separator: ", "))))
+        """
+    private static let sensitive = "volume_extension:types_extra_specs:read_sensitive"
+
+    static let types = types(specs: userSpecs)
+    static let typesForOperators = types(specs: "t.extra_specs")
+
+    static func types(_ context: RequestContext) -> ResourceView { context.allows(sensitive) ? typesForOperators : types }
+
+    /// The extra specs that the caller sees, as SQL.
+    static func specs(_ context: RequestContext) -> String { context.allows(sensitive) ? "t.extra_specs" : userSpecs }
+
+    private static func types(specs: String) -> ResourceView {
+        ResourceView(
+            collection: "volume_types", member: "volume_type",
+            table: Table(
+                "volume_types t", defaultSort: [("created_at", true)], missingMarker: .notFound,
+                fields: [
+                    Field("id", sortable: true), Field("name", filter: .equals), Field("description"),
+                    Field("display_order", .text, "t.name", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+                    Field("is_public", .boolean), Field("os-volume-type-access:is_public", .boolean, "t.is_public"),
+                    Field("extra_specs", .json, specs), Field("qos_specs_id", .text, "NULL::text", visibleBy: sensitive),
+                    Field("created_at", .text, "t.created_at", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+                ]),
+            summary: [], hasLinks: false, shownOnly: ["qos_specs_id"])
+    }
 
     /// A type in the answer to changing it.
     static let changedTypes = {
-        var view = types
+        var view = typesForOperators
         view.shownOnly.insert("os-volume-type-access:is_public")
         return view
     }()
 }
 
+/// `created_at=gt:2026-01-31T12:00:00,lt:2026-02-01T00:00:00` of a list (3.60).
+enum TimeFilter {
+    private static let operators = ["gt": ">", "gte": ">=", "eq": "=", "neq": "<>", "lt": "<", "lte": "<="]
+
+    /// - Parameter column: a column of type `timestamptz`.
+    static func of(_ column: String) -> Field.Filter {
+        .custom { text in
+            let terms = try text.split(separator: ",", omittingEmptySubsequences: false).map { try term(String($0), column) }
+            return SQL.joined(terms, separator: " AND ")
+        }
+    }
+
+    private static func term(_ text: String, _ column: String) throws -> SQL {
+        let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        let (comparison, time) = parts.count == 2 && operators[parts[0]] != nil ? (parts[0], parts[1]) : ("eq", text)
+        guard let moment = Timestamp(time) else {
+            throw ResourceError.badRequest(
+                "Invalid timestamp '\(text.prefix(64))': expected OPERATOR:TIME with one of \(operators.keys.sorted().joined(separator: ", ")) and an ISO 8601 time, for example gt:2026-01-31T12:00:00.")
+        }
+        return "\(raw: column) \(raw: operators[comparison] ?? "=") \(moment)"
+    }
+}
+
 /// `metadata={"k": "v"}` of a list; clients also write it as a Python dictionary.
 enum MetadataFilter {
     /// - Throws: 400 for what is no map of texts.
-    static func parse(_ text: String) throws -> String {
+    static func parse(_ text: String, name: String = "metadata") throws -> String {
         for candidate in [text, text.replacing("'", with: "\"")] {
             if let value = parsed(candidate) { return value }
         }
-        throw ResourceError.badRequest("The filter 'metadata' must be an object of texts, not '\(text.prefix(64))'.")
+        throw ResourceError.badRequest("The filter '\(name)' must be an object of texts, not '\(text.prefix(64))'.")
     }
 
     private static func parsed(_ text: String) -> String? {

@@ -1,0 +1,43 @@
+import JSON
+import Kernel
+
+/// What a volume type's extra specs require of the storage.
+///
+/// As in Cinder, a spec without a scope or with the scope `capabilities` is a requirement on the backend; other scopes
+/// are a driver's own. Cinder's scheduler puts a volume whose type no backend satisfies into `error`; here the request is
+/// refused, because there is one backend and the answer is known.
+package enum TypeRequirements {
+    /// Specs that users see, as from Cinder.
+    package static let visibleToUsers = ["RESKEY:availability_zones", "multiattach", "replication_enabled"]
+
+    /// The first capability that `specs` require by `<is> True` and that the storage does not have, as `name='<is> True'`.
+    ///
+    /// - Parameter capabilities: names of the capabilities that the storage has.
+    package static func unmetCapability(_ specs: JSONObject, capabilities: Set<String>) -> String? {
+        for member in specs.members {
+            guard let name = capability(member.name), let value = member.value.stringValue, requiresTruth(value) else { continue }
+            if !capabilities.contains(name) { return "\(member.name)='\(value)'" }
+        }
+        return nil
+    }
+
+    /// `volume_backend_name` of `specs` where it names another backend.
+    package static func otherBackend(_ specs: JSONObject, backend: String) -> String? {
+        for member in specs.members where capability(member.name) == "volume_backend_name" {
+            if let value = member.value.stringValue, value != backend { return value }
+        }
+        return nil
+    }
+
+    private static func capability(_ key: String) -> String? {
+        let parts = key.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+        if parts.count == 1 { return key }
+        return parts[0] == "capabilities" ? String(parts[1]) : nil
+    }
+
+    /// `<is> True`, in any case and spacing.
+    private static func requiresTruth(_ value: String) -> Bool {
+        let words = value.lowercased().split(separator: " ")
+        return words.count == 2 && words[0] == "<is>" && ["true", "t", "yes", "y", "on", "1"].contains(words[1])
+    }
+}
