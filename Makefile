@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up down status demo test test-nightly tempest bench chaos simulate attack clean-state guest-image debian-image build install
+.PHONY: help up down status demo test test-nightly test-horizon tempest bench chaos simulate attack clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,3 +73,6 @@ simulate: ## the plane in one process under faults drawn from a seed (SEED=n, or
 
 test-nightly: ## the slow tests: a full Debian guest that cloud-init configures
 	@bash deploy/test-nightly
+
+test-horizon: ## Debian's Horizon in a browser: every panel and the usual forms (nightly; TESTS=expression for some)
+	@bash deploy/test-horizon $(if $(TESTS),-k '$(TESTS)')

@@ -1,0 +1,75 @@
+"""Horizon, a browser and two people for a session's tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from playwright.sync_api import sync_playwright
+
+from dashboard import Dashboard, Person
+
+CHROMIUM = "/usr/bin/chromium"
+
+
+@pytest.fixture(scope="session")
+def accounts(cloud):
+    return yaml.safe_load(cloud.clouds.read_text())["clouds"]
+
+
+@pytest.fixture(scope="session")
+def dashboard(accounts):
+    dashboard = Dashboard(os.environ["WOLKE_HORIZON_ROOT"], accounts["wolke-admin"]["auth"]["auth_url"])
+    dashboard.start()
+    yield dashboard
+    dashboard.stop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        # As root, Chromium has no sandbox; it sees pages of this machine only.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory):
+    named = os.environ.get("WOLKE_HORIZON_SHOTS")
+    directory = Path(named) if named else tmp_path_factory.mktemp("horizon")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def person(browser, dashboard, accounts, shots, account):
+    auth = accounts[account]["auth"]
+    return Person(browser, dashboard, auth["username"], auth["password"], shots)
+
+
+@pytest.fixture(scope="session")
+def member(browser, dashboard, accounts, shots):
+    return person(browser, dashboard, accounts, shots, "wolke-demo")
+
+
+@pytest.fixture(scope="session")
+def admin(browser, dashboard, accounts, shots):
+    return person(browser, dashboard, accounts, shots, "wolke-admin")
+
+
+@pytest.fixture(autouse=True)
+def shot_of_failure(request, shots):
+    """A screenshot of each open page when a test fails."""
+    yield
+    report = getattr(request.node, "report", None)
+    if report and report.failed:
+        for name in ("member", "admin"):
+            if name in request.fixturenames:
+                request.getfixturevalue(name).shoot(f"{request.node.name}-{name}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.when == "call":
+        item.report = report
