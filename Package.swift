@@ -9,6 +9,7 @@ let swift: [SwiftSetting] = [
 ]
 
 let hummingbird: Target.Dependency = .product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdCore: Target.Dependency = .product(name: "HummingbirdCore", package: "hummingbird")
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
@@ -93,7 +94,7 @@ let package = Package(
         shared(
             "WebAPI",
             [
-                "Kernel", "JSON", "Database", "Authorization", "Telemetry", hummingbird, nio, httpTypes, log,
+                "Kernel", "JSON", "Database", "Authorization", "Telemetry", hummingbird, hummingbirdCore, nio, nioHTTP, httpTypes, log,
                 lifecycle, crypto,
             ]),
         shared(

@@ -75,7 +75,7 @@ def start_time(cloud: Cloud, size: Size) -> Row:
                 started = time.monotonic()
                 process = subprocess.Popen(
                     [cloud.binaries / f"wolke-{name}", "--config", cloud.state / "wolke.yaml"],
-                    env={**os.environ, key: str(port)}, stdout=log, stderr=log)
+                    env={**os.environ, key: str(port), key.replace("_PORT", "_OPERATOR_PORT"): "0"}, stdout=log, stderr=log)
                 try:
                     wait_for(f"http://127.0.0.1:{port}/readyz")
                     samples.append((time.monotonic() - started) * 1000)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Kernel
 import Settings
 
 /// The command line: one file per group of commands, each listed here.
@@ -13,6 +14,11 @@ struct OSCtl: AsyncParsableCommand {
     static let machineCommands: [any ParsableCommand.Type] = [
         CloudCommand.self, StatusCommand.self, DemoCommand.self, DoctorCommand.self, SimulateCommand.self, DatabaseCommand.self,
     ]
+
+    static func main() async {
+        DescriptorLimit.raise()
+        await main(nil)
+    }
 
     /// Before the noun too, as the other clients have it.
     @OptionGroup(title: "Cloud") var access: AccessOptions

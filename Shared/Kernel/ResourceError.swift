@@ -10,14 +10,17 @@ package struct ResourceError: Error, Sendable {
         case notFound = 404
         case methodNotAllowed = 405
         case notAcceptable = 406
+        case requestTimeout = 408
         case conflict = 409
         case gone = 410
         case preconditionFailed = 412
         case tooLarge = 413
         case unsupportedMediaType = 415
         case rangeNotSatisfiable = 416
+        case expectationFailed = 417
         case unprocessable = 422
         case tooManyRequests = 429
+        case headersTooLarge = 431
         case internalError = 500
         case notImplemented = 501
         case unavailable = 503
@@ -46,10 +49,10 @@ package struct ResourceError: Error, Sendable {
     /// Whether the same request can succeed later without the caller changing anything.
     package var isRetryable: Bool {
         switch code {
-        case .tooManyRequests, .unavailable, .internalError: true
+        case .tooManyRequests, .unavailable, .internalError, .requestTimeout: true
         case .badRequest, .unauthorized, .forbidden, .notFound, .methodNotAllowed, .notAcceptable, .conflict, .gone,
-            .preconditionFailed, .tooLarge, .unsupportedMediaType, .rangeNotSatisfiable, .unprocessable,
-            .notImplemented:
+            .preconditionFailed, .tooLarge, .unsupportedMediaType, .rangeNotSatisfiable, .expectationFailed,
+            .unprocessable, .headersTooLarge, .notImplemented:
             false
         }
     }

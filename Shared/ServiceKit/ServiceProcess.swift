@@ -42,6 +42,7 @@ package struct ServiceProcess: Sendable {
         _ name: String, section: String, keys: [SettingsKey], borrowing: SettingsSchema? = nil,
         _ body: (ServiceProcess) async throws -> Void
     ) async {
+        DescriptorLimit.raise()
         do {
             if CommandLine.arguments.dropFirst().first == "--version" {
                 print("\(name) \(WolkeVersion.current)")
@@ -119,12 +120,23 @@ package struct ServiceProcess: Sendable {
     ) async throws {
         try await Schema.require(database)
         let database = database
-        let server = HTTPServer(
-            api: api, host: settings.string("endpoints.bind"), port: settings.integer("endpoints.\(section)_port"),
-            metrics: metrics, log: log
-        ) {
+        let readiness = Readiness(time: ambient.time) {
             _ = try await database.read { try $0.query("SELECT 1 AS one")[0].int("one") }
             try await ready()
+        }
+        var served = api
+        served.bodies = BodyBudget(bytesMax: settings.integer("web.body_memory") << 20)
+        let server = HTTPServer(
+            api: served, host: settings.string("endpoints.bind"), port: settings.integer("endpoints.\(section)_port"),
+            metrics: metrics, log: log, limits: try settings.connectionLimits(), readiness: readiness)
+        var servers: [any Service] = [server]
+        let operatorPort = settings.integer("endpoints.\(section)_operator_port")
+        if operatorPort > 0 {
+            servers.insert(
+                OperatorServer(
+                    api: served, host: settings.string("endpoints.operator_bind"), port: operatorPort, metrics: metrics, log: log,
+                    readiness: readiness),
+                at: 0)
         }
         log.notice("starting", metadata: ["url": "\(publicURL)"])
         let forgetting = BackgroundLoop {
@@ -137,7 +149,7 @@ package struct ServiceProcess: Sendable {
                 }
             }
         }
-        try await run(services + [forgetting, server])
+        try await run(services + [forgetting] + servers)
     }
 
     /// Runs `services` until SIGTERM or SIGINT; the last one is stopped first.
@@ -150,6 +162,36 @@ package struct ServiceProcess: Sendable {
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
         try await group.run()
         log.notice("stopped")
+    }
+}
+
+extension Settings {
+    /// What the section `web` grants to an API's connections, within what the process may open.
+    ///
+    /// - Throws: `SettingsError` for a trusted proxy that is no address or network, and where the process may not open
+    ///   enough files for any connections.
+    package func connectionLimits() throws -> ConnectionLimits {
+        var limits = ConnectionLimits()
+        let descriptors = DescriptorLimit.raise()
+        // The listener for operators has its own connections beside these.
+        let available = descriptors - DescriptorLimit.reserve(of: descriptors) - limits.refusalsMax - 128
+        guard available >= 16 else {
+            throw SettingsError(["this process may open \(descriptors) files; it needs 640 (ulimit -n, or LimitNOFILE of its unit)"])
+        }
+        limits.connectionsMax = min(integer("web.connections"), available)
+        limits.connectionsPerSourceMax = min(integer("web.connections_per_source"), limits.connectionsMax)
+        limits.headTimeout = duration("web.head_timeout")
+        limits.idleTimeout = duration("web.idle_timeout")
+        limits.bodyRateMin = integer("web.body_rate")
+        limits.writeTimeout = duration("web.write_timeout")
+        limits.trustedProxies = try list("web.trusted_proxies").map { text in
+            if let network = IPNetwork(text) { return network }
+            guard let address = IPAddress(text) else {
+                throw SettingsError(["web.trusted_proxies: \"\(text)\" is not an address or a network such as 192.0.2.0/24"])
+            }
+            return IPNetwork(address, prefixLength: address.version.width)
+        }
+        return limits
     }
 }
 

@@ -1,7 +1,7 @@
 extension SettingsSchema {
     /// The sections that may stand in the file: one file serves all executables, each of which checks its own.
     package static let sectionNames = [
-        "database", "messaging", "tokens", "service_user", "endpoints", "log", "identity", "placement", "compute",
+        "database", "messaging", "tokens", "service_user", "endpoints", "web", "log", "identity", "placement", "compute",
         "agent", "network", "block_storage", "image",
     ]
 
@@ -40,6 +40,7 @@ extension SettingsSchema {
                 .string("project", default: "service", "Name of the project in which it acts."),
             ])
         + .section("endpoints", endpointKeys)
+        + .section("web", webKeys)
         + .section(
             "log",
             [
@@ -52,20 +53,46 @@ extension SettingsSchema {
         ("image", 9292),
     ]
 
+    /// From an API's port to the one for operators, unless the settings say otherwise.
+    package static let operatorPortDistance = 10_000
+
+    /// What connections and requests may take of a process.
+    private static let webKeys: [SettingsKey] = [
+        .list(
+            "trusted_proxies", default: [],
+            "Networks (`192.0.2.0/24`) or addresses of proxies: their `X-Forwarded-Host` and `X-Forwarded-Proto` are believed, and `connections_per_source` does not apply to them. Nobody else's are."),
+        .integer(
+            "connections", default: 4096, in: 4...1_000_000,
+            "Open connections of an API at most; fewer where the process may not open that many files. Over the limit the connection that has been silent for longest gives way; where all have a request under way, the answer is 503."),
+        .integer("connections_per_source", default: 1024, in: 1...1_000_000, "Open connections from one address (of IPv6 one /64) at most."),
+        .duration("head_timeout", default: "10s", "From a connection, or a later request's first byte, to the end of the request's head."),
+        .duration("idle_timeout", default: "2m", "How long a connection stays open between two requests."),
+        .integer("body_rate", default: 1024, in: 0...1_000_000_000, "Bytes per second, over 15 s, that a client must send of a body while the service waits for it."),
+        .duration("write_timeout", default: "1m", "How long a client may take no byte of an answer."),
+        .integer("body_memory", default: 64, in: 1...65_536, "MiB of JSON request bodies that a process holds at once, a project at most a quarter; over it the answer is 503."),
+    ]
+
     private static var endpointKeys: [SettingsKey] {
         var keys: [SettingsKey] = [
             .string("bind", default: "127.0.0.1", "Address on which the APIs listen."),
+            .string(
+                "operator_bind", default: "127.0.0.1",
+                "Address on which each process answers operators: `/healthz`, `/readyz` with its reasons, `/metrics`, `/openapi.json`. Whoever reaches it reads all that without a token."),
             .string("public_host", default: "127.0.0.1", "Host name or address of the APIs in the catalog."),
             .string("region", default: "RegionOne", "The region's name in the catalog."),
         ]
         for (service, port) in servicePorts {
             keys.append(.integer("\(service)_port", default: port, in: 1...65_535, "Port of that API."))
             keys.append(
+                .integer(
+                    "\(service)_operator_port", default: port + operatorPortDistance, in: 0...65_535,
+                    "Port of its answers to operators, on `operator_bind`; 0 for none."))
+            keys.append(
                 .string(
                     "\(service)_url", default: nil,
                     "Public base URL of that API when it is not `http://public_host:port`, for example behind a proxy."))
         }
-        keys.append(.integer("agent_port", default: 8790, in: 1...65_535, "Port on which the compute agent answers `/healthz`, `/readyz` and `/metrics`."))
+        keys.append(.integer("agent_port", default: 8790, in: 1...65_535, "Port on which the compute agent answers `/healthz`, `/readyz` and `/metrics`, on `operator_bind`."))
         return keys
     }
 }

@@ -17,6 +17,8 @@ package struct API: Sendable {
     let ambient: Ambient
     private let log: Logger
     private let metrics: Metrics
+    /// What bodies of requests may take of the process's memory.
+    package var bodies = BodyBudget()
 
     /// - Parameters:
     ///   - policyOverrides: rules of the operator's policy file.
@@ -58,7 +60,7 @@ package struct API: Sendable {
         let seconds = Double(ambient.time.monotonicNanoseconds() - started) / 1e9
         metrics.observe(
             "wolke_http_request_seconds", seconds,
-            [("method", request.method), ("route", label), ("status", String(response.status))])
+            [("method", Method(rawValue: request.method)?.rawValue ?? "other"), ("route", label), ("status", String(response.status))])
         return response
     }
 
@@ -130,7 +132,7 @@ package struct API: Sendable {
     ) async throws -> Response {
         let fitting = candidates.filter { $0.versions.contains(version) }
         guard !fitting.isEmpty else { throw ResourceError.notFound("The resource could not be found.") }
-        let (route, body, digest) = try await chosen(fitting, request, version)
+        let (route, body, digest) = try await chosen(fitting, request, version, owner: caller.map { $0.projectID ?? $0.userID })
         let decision = RequestContext.Decision()
         let context = RequestContext(
             service: service, route: route, requestID: requestID, method: request.method, path: request.path,
@@ -155,11 +157,15 @@ package struct API: Sendable {
 
     /// The one route that the body selects, with the validated body.
     private func chosen(
-        _ routes: [Route], _ request: IncomingRequest, _ version: Microversion
+        _ routes: [Route], _ request: IncomingRequest, _ version: Microversion, owner: String?
     ) async throws -> (Route, JSONValue, digest: String) {
         if case .stream = routes[0].body { return (routes[0], .null, "") }
         if case .none = routes[0].body { return (routes[0], .null, "") }
-        let bytes = try await API.collect(request)
+        // Until the document is parsed: what comes of it is the handler's.
+        let share = bodies.share(of: owner ?? "")
+        defer { withExtendedLifetime(share) {} }
+        let bytes = try await collect(
+            request, share, bytesMax: owner == nil ? Limits.anonymousBodyBytesMax : Limits.requestBodyBytesMax)
         var json = JSONValue.null
         if bytes.isEmpty {
             guard case .optionalJSON = routes[0].body else {
@@ -189,19 +195,35 @@ package struct API: Sendable {
         throw ResourceError.badRequest("There is no such action: \(object.names.joined(separator: ", ").prefix(100))")
     }
 
-    private static func collect(_ request: IncomingRequest) async throws -> [UInt8] {
+    /// The whole body. The server sees to it that it does not come too slowly; this sees to the whole time.
+    private func collect(_ request: IncomingRequest, _ share: BodyBudget.Share, bytesMax: Int) async throws -> [UInt8] {
+        let tooLarge = ResourceError(.tooLarge, "The request body is larger than \(bytesMax) bytes.")
+        if let announced = request.headers["content-length"].flatMap({ Int($0) }), announced > bytesMax { throw tooLarge }
+        let started = ambient.time.monotonicNanoseconds()
         var bytes: [UInt8] = []
         for try await buffer in request.body {
-            bytes.append(contentsOf: buffer.readableBytesView)
-            guard bytes.count <= Limits.requestBodyBytesMax else {
-                throw ResourceError(
-                    .tooLarge, "The request body is larger than \(Limits.requestBodyBytesMax) bytes.")
+            guard bytes.count + buffer.readableBytes <= bytesMax else { throw tooLarge }
+            guard share.take(buffer.readableBytes) else { throw Overload() }
+            guard ambient.time.monotonicNanoseconds() - started < Limits.requestBodyNanosecondsMax else {
+                throw ResourceError(.requestTimeout, "The request body did not arrive in time.")
             }
+            bytes.append(contentsOf: buffer.readableBytesView)
         }
         return bytes
     }
 
+    /// Refused to protect the process: the client's to repeat, and nothing that an operator must look into one by one.
+    private struct Overload: Error {}
+
     // MARK: failures
+
+    /// The answer to a request that could not be read far enough to be routed.
+    func refusal(_ error: ResourceError) -> Response {
+        let requestID = "req-" + ambient.newUUID().description
+        var response = service.faults.response(error, requestID: requestID, versions: service.negotiation)
+        response.headers["x-openstack-request-id"] = requestID
+        return response
+    }
 
     private func failure(_ error: any Error, requestID: String, _ request: IncomingRequest) -> Response {
         switch error {
@@ -211,6 +233,12 @@ package struct API: Sendable {
                 requestID: requestID, versions: service.negotiation)
             response.headers["allow"] = error.allowed
             return response
+        case is Overload:
+            metrics.increment(
+                "wolke_http_bodies_refused_total", help: "Requests refused because other requests' bodies take too much memory.")
+            return service.faults.response(
+                ResourceError(.unavailable, "Too many large requests are under way; try again.", retryAfter: 1),
+                requestID: requestID, versions: service.negotiation)
         case let error as ResourceError: return fault(error, requestID, request)
         case let error as DatabaseError:
             return fault(error.resourceError, requestID, request)

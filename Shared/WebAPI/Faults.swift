@@ -65,6 +65,7 @@ package enum FaultStyle: Sendable {
         }
     }
 
+    /// The names of WebOb's exceptions, which are what Neutron answers where it has no name of its own.
     private static func networkType(_ code: ResourceError.Code) -> String {
         switch code {
         case .badRequest: "HTTPBadRequest"
@@ -72,8 +73,21 @@ package enum FaultStyle: Sendable {
         case .notFound: "HTTPNotFound"
         case .conflict: "HTTPConflict"
         case .preconditionFailed: "RevisionNumberConstraintFailed"
+        case .unauthorized: "HTTPUnauthorized"
+        case .methodNotAllowed: "HTTPMethodNotAllowed"
+        case .notAcceptable: "HTTPNotAcceptable"
+        case .requestTimeout: "HTTPRequestTimeout"
+        case .gone: "HTTPGone"
+        case .tooLarge: "HTTPRequestEntityTooLarge"
+        case .unsupportedMediaType: "HTTPUnsupportedMediaType"
+        case .rangeNotSatisfiable: "HTTPRequestRangeNotSatisfiable"
+        case .expectationFailed: "HTTPExpectationFailed"
+        case .unprocessable: "HTTPUnprocessableEntity"
+        case .tooManyRequests: "HTTPTooManyRequests"
+        case .headersTooLarge: "HTTPRequestHeaderFieldsTooLarge"
+        case .internalError: "HTTPInternalServerError"
         case .notImplemented: "HTTPNotImplemented"
-        default: "HTTPInternalServerError"
+        case .unavailable: "HTTPServiceUnavailable"
         }
     }
 
@@ -85,14 +99,17 @@ package enum FaultStyle: Sendable {
         case .notFound: "Not Found"
         case .methodNotAllowed: "Method Not Allowed"
         case .notAcceptable: "Not Acceptable"
+        case .requestTimeout: "Request Timeout"
         case .conflict: "Conflict"
         case .gone: "Gone"
         case .preconditionFailed: "Precondition Failed"
         case .tooLarge: "Request Entity Too Large"
         case .unsupportedMediaType: "Unsupported Media Type"
         case .rangeNotSatisfiable: "Requested Range Not Satisfiable"
+        case .expectationFailed: "Expectation Failed"
         case .unprocessable: "Unprocessable Entity"
         case .tooManyRequests: "Too Many Requests"
+        case .headersTooLarge: "Request Header Fields Too Large"
         case .internalError: "Internal Server Error"
         case .notImplemented: "Not Implemented"
         case .unavailable: "Service Unavailable"

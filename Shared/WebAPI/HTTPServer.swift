@@ -1,5 +1,6 @@
 import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import Kernel
 import Logging
 import NIOCore
@@ -7,99 +8,160 @@ import ServiceLifecycle
 import Synchronization
 import Telemetry
 
-/// Serves an API over HTTP, with `/healthz`, `/readyz` and `/metrics` beside it.
+/// Serves an API over HTTP, with `/healthz` and `/readyz` beside it.
+///
+/// What operators ask is on a listener of its own: `OperatorServer`.
 package struct HTTPServer: Service {
     private let api: API
-    private let host: String
-    private let port: Int
-    private let ready: @Sendable () async throws -> Void
-    private let metrics: Metrics
+    private let listener: Listener
+    private let readiness: Readiness
     private let log: Logger
-    private let idle: Duration
 
-    /// - Parameters:
-    ///   - idle: after this long without a request or an answer under way a connection is closed. Longer than clients
-    ///     keep theirs for the next request (60 s in the services' own).
-    ///   - ready: throws with words for the operator while the service cannot do its work.
+    /// - Parameter limits: what connections are granted.
     package init(
-        api: API, host: String, port: Int, metrics: Metrics, log: Logger, idle: Duration = .seconds(120),
-        ready: @escaping @Sendable () async throws -> Void
+        api: API, host: String, port: Int, metrics: Metrics, log: Logger, limits: ConnectionLimits = ConnectionLimits(),
+        readiness: Readiness
     ) {
-        self.idle = idle
         self.api = api
-        self.host = host
-        self.port = port
-        self.metrics = metrics
+        self.readiness = readiness
         self.log = log
-        self.ready = ready
+        listener = Listener(host: host, port: port, ledger: ConnectionLedger(limits: limits, listener: "api", metrics: metrics))
     }
 
     package func run() async throws {
+        let api = api
+        let responder = APIResponder(api: api, readiness: readiness, limits: listener.ledger.limits)
+        try await listener.run(responder, log: log) { refusal in
+            // `Retry-After` is the guard's to write.
+            let response = api.refusal(ResourceError(ResourceError.Code(rawValue: refusal.status) ?? .badRequest, refusal.message))
+            return (response.headers.fields, response.bytes ?? [])
+        }
+    }
+}
+
+/// One listening address and its guarded connections.
+struct Listener: Sendable {
+    let host: String
+    let port: Int
+    let ledger: ConnectionLedger
+
+    /// Serves until the process shuts down.
+    func run<Responder: HTTPResponder>(_ responder: Responder, log: Logger, writer: @escaping RefusalWriter) async throws
+    where Responder.Context == PeerContext {
+        let (ledger, limits) = (ledger, ledger.limits)
         let application = Application(
-            responder: Responder(api: api, ready: ready, metrics: metrics),
-            server: .http1(configuration: .init(idleTimeout: .nanoseconds(idle.microseconds * 1000))),
-            configuration: .init(address: .hostname(host, port: port), serverName: nil, backlog: 1024), logger: quiet)
+            responder: responder,
+            server: HTTPServerBuilder { respond in
+                GuardedChannel(inner: HTTP1Channel(responder: respond, configuration: .init(
+                    httpDecoderConfiguration: .init(
+                        maxHeaderFieldSize: limits.headBytesMax, maxHeaderListSize: limits.headBytesMax, maxHeaderFieldCount: 200))),
+                    ledger: ledger, writer: writer)
+            },
+            configuration: .init(address: .hostname(host, port: port), serverName: nil, backlog: 1024),
+            onServerRunning: { channel in
+                do {
+                    try await channel.eventLoop.submit {
+                        try channel.pipeline.syncOperations.limitAccepting(ledger)
+                    }.get()
+                } catch {
+                    log.error("connections are accepted without a limit", metadata: ["error": "\(error)"])
+                }
+            },
+            logger: quiet(log))
         try await application.run()
     }
 
     /// Hummingbird's own records below warning are of no use to an operator.
-    private var quiet: Logger {
+    private func quiet(_ log: Logger) -> Logger {
         var logger = log
         logger.logLevel = max(.warning, log.logLevel)
         return logger
     }
 }
 
-private struct Responder: HTTPResponder {
-    typealias Context = BasicRequestContext
+/// HTTP/1.1 with guards around it.
+private struct GuardedChannel: ServerChildChannel {
+    let inner: HTTP1Channel
+    let ledger: ConnectionLedger
+    let writer: RefusalWriter
+
+    func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
+        let (ledger, writer) = (ledger, writer)
+        return inner.setup(channel: channel, logger: logger).flatMapThrowing { value in
+            try channel.pipeline.syncOperations.guardHTTP(ledger, writer: writer)
+            return value
+        }
+    }
+
+    func handle(value: HTTP1Channel.Value, logger: Logger) async { await inner.handle(value: value, logger: logger) }
+}
+
+/// Knows the connection's other end.
+struct PeerContext: Hummingbird.RequestContext {
+    var coreContext: CoreRequestContextStorage
+    let channel: any Channel
+
+    init(source: ApplicationRequestContextSource) {
+        coreContext = .init(source: source)
+        channel = source.channel
+    }
+}
+
+private struct APIResponder: HTTPResponder {
+    typealias Context = PeerContext
 
     let api: API
-    let ready: @Sendable () async throws -> Void
-    let metrics: Metrics
+    let readiness: Readiness
+    let limits: ConnectionLimits
 
     func respond(to request: Hummingbird.Request, context: Context) async throws -> Hummingbird.Response {
         let target = request.head.path ?? "/"
         let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
         let path = parts.first.map(String.init) ?? "/"
         if let own = await builtIn(path) { return own.hummingbird }
+        var headers = Headers(request.headers.map { ($0.name.canonicalName, $0.value) })
+        if !limits.trusts(PeerAddress.parse(context.channel.remoteAddress?.ipAddress)) { headers.removeForwarded() }
+        let isAwaited = headers["expect"] != nil
+        let body = RequestBytes(request.body, asking: isAwaited ? context.channel : nil)
         let query: Query
-        do { query = try Query(parsing: parts.count == 2 ? parts[1] : "") } catch let error as ResourceError {
-            return api.service.faults.response(error, requestID: "", versions: nil).hummingbird
+        var response: Response
+        do {
+            query = try Query(parsing: parts.count == 2 ? parts[1] : "")
+            response = await api.respond(
+                to: IncomingRequest(method: request.method.rawValue, path: path, query: query, headers: headers, body: body))
+        } catch let error as ResourceError {
+            response = api.refusal(error)
         }
-        let headers = Headers(request.headers.map { ($0.name.canonicalName, $0.value) })
-        let body = RequestBytes(request.body)
-        let incoming = IncomingRequest(
-            method: request.method.rawValue, path: path, query: query, headers: headers, body: body)
-        let response = await api.respond(to: incoming).hummingbird
         let sendsBody = headers["transfer-encoding"] != nil || headers["content-length"].map { $0 != "0" } ?? false
-        guard sendsBody, !body.ended else { return response }
+        guard sendsBody, !body.ended else { return response.hummingbird }
+        if isAwaited, !body.wasAsked {
+            // The client may send the body now or leave it out: only a new connection is unambiguous (RFC 9110, 10.1.1).
+            response.headers["connection"] = "close"
+        }
+        let answer = response.hummingbird
         return Hummingbird.Response(
-            status: response.status, headers: response.headers, body: response.body.lingering(over: body, time: api.ambient.time))
+            status: answer.status, headers: answer.headers, body: answer.body.lingering(over: body, time: api.ambient.time))
     }
 
+    /// What load balancers ask. Anybody may, so that neither answer says more than yes or no.
     private func builtIn(_ path: String) async -> Response? {
         switch path {
-        case "/healthz": return Response(status: 200, headers: ["content-type": "text/plain"], body: .bytes(Array("ok\n".utf8)))
-        case "/readyz":
-            do {
-                try await ready()
-                return Response(status: 200, headers: ["content-type": "text/plain"], body: .bytes(Array("ready\n".utf8)))
-            } catch {
-                let text = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
-                return Response(status: 503, headers: ["content-type": "text/plain"], body: .bytes(Array((text + "\n").utf8)))
-            }
-        case "/metrics":
-            return Response(
-                status: 200, headers: ["content-type": "text/plain; version=0.0.4"],
-                body: .bytes(Array(metrics.render().utf8)))
-        case "/openapi.json": return Response.json(200, OpenAPI.document(api))
-        default: return nil
+        case "/healthz": .text(200, "ok\n")
+        case "/readyz": await readiness.problem() == nil ? .text(200, "ready\n") : .text(503, "not ready\n")
+        default: nil
         }
     }
 }
 
 extension Response {
-    fileprivate var hummingbird: Hummingbird.Response {
+    /// Plain text.
+    static func text(_ status: Int, _ text: String) -> Response {
+        Response(status: status, headers: ["content-type": "text/plain"], body: .bytes(Array(text.utf8)))
+    }
+}
+
+extension Response {
+    var hummingbird: Hummingbird.Response {
         var fields = HTTPFields()
         for (name, value) in headers.fields {
             if let name = HTTPField.Name(name) { fields.append(HTTPField(name: name, value: value)) }
@@ -126,10 +188,18 @@ private final class RequestBytes: AsyncSequence, Sendable {
     // Used by one task at a time: the handler, and what lingers after it.
     private nonisolated(unsafe) var iterator: RequestBody.AsyncIterator
     private let end = Atomic<Bool>(false)
+    private let asked = Atomic<Bool>(false)
+    private let channel: (any Channel)?
 
-    init(_ body: RequestBody) { iterator = body.makeAsyncIterator() }
+    /// - Parameter channel: where the client waits to be asked for the body; nil where it sends without that.
+    init(_ body: RequestBody, asking channel: (any Channel)?) {
+        iterator = body.makeAsyncIterator()
+        self.channel = channel
+    }
 
+    /// Whether nothing more will come.
     var ended: Bool { end.load(ordering: .acquiring) }
+    var wasAsked: Bool { asked.load(ordering: .acquiring) }
 
     struct AsyncIterator: AsyncIteratorProtocol {
         fileprivate let bytes: RequestBytes
@@ -141,7 +211,21 @@ private final class RequestBytes: AsyncSequence, Sendable {
 
     private func next() async throws -> ByteBuffer? {
         if ended { return nil }
-        if let buffer = try await iterator.next() { return buffer }
+        if let channel, asked.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged {
+            channel.triggerUserOutboundEvent(ContinueWanted(), promise: nil)
+        }
+        do {
+            if let buffer = try await iterator.next() { return buffer }
+        } catch let error as CancellationError {
+            throw error
+        } catch {
+            // Whatever broke the body off, it came from the client's side of the connection.
+            end.store(true, ordering: .releasing)
+            if error is RequestBodyTooSlow {
+                throw ResourceError(.requestTimeout, "The request body arrives too slowly.")
+            }
+            throw ResourceError.badRequest("The request body is malformed, or ended before its announced end.")
+        }
         end.store(true, ordering: .releasing)
         return nil
     }

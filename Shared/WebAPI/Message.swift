@@ -1,4 +1,3 @@
-import Hummingbird
 import JSON
 import Kernel
 import NIOCore
@@ -26,6 +25,11 @@ package struct Headers: Sendable, ExpressibleByDictionaryLiteral {
     }
 
     package func values(_ name: String) -> [String] { fields.filter { $0.name == name }.map(\.value) }
+
+    /// Drops what only a proxy may say about the client: `Forwarded` (RFC 7239) and `X-Forwarded-*`.
+    package mutating func removeForwarded() {
+        fields.removeAll { $0.name == "forwarded" || $0.name.hasPrefix("x-forwarded-") }
+    }
 
     package mutating func append(_ name: String, _ value: String) { fields.append((name.lowercased(), value)) }
 }

@@ -84,10 +84,29 @@ package struct RequestContext: Sendable {
 
     package func version(atLeast major: Int, _ minor: Int) -> Bool { version >= Microversion(major, minor) }
 
-    /// The service's base URL as this client reached it.
+    /// The service's base URL as this client reached it. The `X-Forwarded-*` fields are a trusted proxy's: the server drops
+    /// anybody else's before the request comes here. Of several values the last one is that proxy's own.
     package var publicURL: String {
-        guard let host = headers["x-forwarded-host"] else { return service.publicURL }
-        return "\(headers["x-forwarded-proto"] ?? "http")://\(host)"
+        guard let host = RequestContext.last(headers["x-forwarded-host"]), RequestContext.isHost(host) else { return service.publicURL }
+        let scheme = RequestContext.last(headers["x-forwarded-proto"]) == "https" ? "https" : "http"
+        return "\(scheme)://\(host)"
+    }
+
+    private static func last(_ list: String?) -> String? {
+        list?.split(separator: ",").last.map { String($0.drop { $0 == " " }.prefix { $0 != " " }) }
+    }
+
+    /// A host name or address, with or without a port.
+    private static func isHost(_ text: String) -> Bool {
+        (1...262).contains(text.utf8.count) && text.utf8.allSatisfy { byte in
+            switch byte {
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: ":"),
+                UInt8(ascii: "["), UInt8(ascii: "]"), UInt8(ascii: "_"):
+                true
+            default: false
+            }
+        }
     }
 
     // MARK: policy

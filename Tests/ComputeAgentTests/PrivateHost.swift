@@ -8,6 +8,7 @@ import NIOCore
 import OVSDB
 import Synchronization
 import Telemetry
+import WebAPI
 
 @testable import ComputeAgentCore
 @testable import ComputeAgentService
@@ -252,7 +253,7 @@ final class TestAgent: Sendable {
                 links: links, ports: ports,
                 metadata: MetadataNetworks(
                     links: links, ports: ports, directory: directory, random: SystemRandom(), metrics: Metrics(),
-                    log: log),
+                    limits: .small, log: log),
                 time: SystemTime()),
             store: try StateStore(directory: state + "/records", threads: threads), directory: directory,
             reports: queue, heavyWork: Gate(width: 2), ambient: ambient, metrics: Metrics(), log: log)

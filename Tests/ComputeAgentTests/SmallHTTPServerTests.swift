@@ -1,7 +1,9 @@
 import Glibc
 import NIOCore
 import Kernel
+import Telemetry
 import Testing
+import WebAPI
 
 @testable import ComputeAgentService
 @testable import Libvirt
@@ -10,18 +12,8 @@ import Testing
     /// Sends bytes, closes that direction, and reads until the server closes.
     private func exchange(_ request: String, port: Int) async throws -> String {
         try await WorkerThreads(name: "client", count: 1).run {
-            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+            let descriptor = try SmallHTTPServerTests.connected(port)
             defer { close(descriptor) }
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_port = in_port_t(port).bigEndian
-            address.sin_addr = in_addr(s_addr: UInt32(0x7f00_0001).bigEndian)
-            let connected = withUnsafePointer(to: &address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-                }
-            }
-            guard connected == 0 else { throw FileError.last("connect", "\(port)") }
             try Files.write(descriptor, Array(request.utf8), "socket")
             shutdown(descriptor, Int32(SHUT_WR))
             var answer: [UInt8] = []
@@ -36,7 +28,9 @@ import Testing
     }
 
     @Test(.timeLimit(.minutes(10))) func whoHasAskedIsAnswered() async throws {
-        let channel = try await SmallHTTPServer.serve(host: "127.0.0.1", port: 0) { request in
+        let channel = try await SmallHTTPServer.serve(
+            host: "127.0.0.1", port: 0, ConnectionLedger(limits: .small, listener: "test", metrics: Metrics())
+        ) { request in
             await Task.yield()
             return SmallResponse(status: 200, text: "\(request.method) \(request.path) \(request.remoteAddress ?? "?")")
         }
@@ -52,5 +46,56 @@ import Testing
         #expect(try await exchange("nonsense\r\n\r\n", port: port).hasPrefix("HTTP/1.1 400"))
         #expect(try await exchange("", port: port).isEmpty)
         try await channel.close()
+    }
+
+    @Test("S18: one network's silent guests cost neither it nor another network its metadata", .timeLimit(.minutes(5)))
+    func s18SilentGuestsCostNobodyTheirMetadata() async throws {
+        var limits = ConnectionLimits.small
+        limits.connectionsMax = 16
+        limits.connectionsPerSourceMax = 8
+        let metrics = Metrics()
+        let total = ConnectionTotal(connectionsMax: 24)
+        func serve(_ name: String) async throws -> any Channel {
+            try await SmallHTTPServer.serve(
+                host: "127.0.0.1", port: 0, ConnectionLedger(limits: limits, listener: name, metrics: metrics, total: total)
+            ) { _ in SmallResponse(status: 200, text: name) }
+        }
+        let (attacked, other) = (try await serve("attacked"), try await serve("other"))
+        let (port, otherPort) = (try #require(attacked.localAddress?.port), try #require(other.localAddress?.port))
+        try await WorkerThreads(name: "silent", count: 1).run {
+            var open: [Int32] = []
+            defer { for descriptor in open { close(descriptor) } }
+            for _ in 0..<200 { open.append(try SmallHTTPServerTests.connected(port)) }
+            for (port, name) in [(port, "attacked"), (otherPort, "other")] {
+                for _ in 0..<20 {
+                    let asking = try SmallHTTPServerTests.connected(port)
+                    defer { close(asking) }
+                    try Files.write(asking, Array("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".utf8), "socket")
+                    var buffer = [UInt8](repeating: 0, count: 4096)
+                    let count = read(asking, &buffer, buffer.count)
+                    let answer = String(decoding: buffer.prefix(max(0, count)), as: UTF8.self)
+                    #expect(answer.hasPrefix("HTTP/1.1 200") && answer.hasSuffix(name))
+                }
+            }
+        }
+        #expect(metrics.render().contains("wolke_http_connections_evicted_total{listener=\"attacked\"}"))
+        try await attacked.close()
+        try await other.close()
+    }
+
+    private static func connected(_ port: Int) throws -> Int32 {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(port).bigEndian
+        address.sin_addr = in_addr(s_addr: UInt32(0x7f00_0001).bigEndian)
+        let result = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+        }
+        guard result == 0 else {
+            close(descriptor)
+            throw FileError.last("connect", "\(port)")
+        }
+        return descriptor
     }
 }

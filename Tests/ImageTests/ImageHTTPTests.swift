@@ -61,9 +61,13 @@ import WebAPI
     ) async throws {
         try await ImageFixture.with { cloud in
             let port = try FreePorts.take(1)[0]
+            var limits = ConnectionLimits()
+            limits.idleTimeout = idle
+            limits.headTimeout = min(idle, limits.headTimeout)
             let server = HTTPServer(
                 api: cloud.api, host: "127.0.0.1", port: port, metrics: Metrics(),
-                log: Telemetry.logger(service: "test", level: "critical"), idle: idle, ready: {})
+                log: Telemetry.logger(service: "test", level: "critical"), limits: limits,
+                readiness: Readiness(time: SystemTime()) {})
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { try await server.run() }
                 group.addTask { try await body(cloud, port) }
@@ -122,7 +126,7 @@ import WebAPI
             let client = try await Socket(port: port)
             #expect(try await client.send(Array("GET /v2/images HTTP/1.1\r\nHost: ".utf8)))
             // Ends when the server closes.
-            #expect(try await client.receive().isEmpty)
+            #expect(try await String(decoding: client.receive(), as: UTF8.self).hasPrefix("HTTP/1.1 408"))
         }
     }
 

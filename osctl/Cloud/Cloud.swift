@@ -95,7 +95,8 @@ struct Cloud: Sendable {
     private var services: [Part] {
         Cloud.serviceList.map { service in
             let name = "wolke-" + service.name
-            return part(name, executable: name, host: layout.machine, port: layout.port(service.port), needs: service.needs)
+            return part(name, executable: name, host: layout.machine, port: layout.port(service.port),
+                operatorPort: layout.operatorPort(service.port), needs: service.needs)
         }
     }
 
@@ -105,11 +106,13 @@ struct Cloud: Sendable {
             let needs = ["libvirtd", "ovn-controller"].map { $0 + host.partSuffix }
             return part(
                 "wolke-compute-agent" + host.partSuffix, executable: "wolke-compute-agent", host: host,
-                port: layout.port(Cloud.agentPort), needs: needs)
+                port: layout.port(Cloud.agentPort), operatorPort: layout.port(Cloud.agentPort), needs: needs)
         }
     }
 
-    private func part(_ name: String, executable: String, host: HostLayout, port: Int, needs: [String]) -> Part {
+    private func part(
+        _ name: String, executable: String, host: HostLayout, port: Int, operatorPort: Int, needs: [String]
+    ) -> Part {
         let path = "\(binaries)/\(executable)"
         var environment = Machine.environment.filter { $0.key.hasPrefix("WOLKE_") }
         environment["PATH"] = Tool.searchPath
@@ -128,7 +131,7 @@ struct Cloud: Sendable {
                 guard access(path, X_OK) == 0 else { throw CloudError("\(path) is not built", isFinal: true) }
             },
             probe: {
-                try await Cloud.ready(host: address, port: port)
+                try await Cloud.ready(host: address, port: operatorPort)
                 return try await Tool.require([path, "--version"]).split(separator: " ").last.map { String($0.filter { $0 != "\n" }) } ?? ""
             })
     }
@@ -159,7 +162,8 @@ struct Cloud: Sendable {
             [
                 ("PostgreSQL", layout.postgresPort), ("RabbitMQ", layout.amqpPort), ("Erlang distribution", layout.erlangDistributionPort),
                 ("epmd", layout.epmdPort), ("OVN southbound", layout.southboundPort),
-            ] + Cloud.serviceList.map { ("wolke-" + $0.name, layout.port($0.port)) } + [("wolke-compute-agent", layout.port(Cloud.agentPort))]
+            ] + Cloud.serviceList.map { ("wolke-" + $0.name, layout.port($0.port)) }
+            + Cloud.serviceList.map { ("wolke-" + $0.name + " for operators", layout.operatorPort($0.port)) } + [("wolke-compute-agent", layout.port(Cloud.agentPort))]
         let taken = ports.filter { !Machine.isFree(port: $0.1) }
         if !taken.isEmpty {
             found.append(

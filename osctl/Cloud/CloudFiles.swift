@@ -32,7 +32,11 @@ struct CloudFiles: Sendable {
         var endpoints: [(String, YAMLText.Value)] = [
             ("bind", .text(layout.hostCount == 1 ? CloudFiles.host : "0.0.0.0")), ("public_host", .text(host.machineAddress.description)), ("region", .text(CloudFiles.region)),
         ]
-        for (service, port) in SettingsSchema.servicePorts { endpoints.append(("\(service)_port", .number(layout.port(port)))) }
+        endpoints.append(("operator_bind", .text(host.address.description)))
+        for (service, port) in SettingsSchema.servicePorts {
+            endpoints.append(("\(service)_port", .number(layout.port(port))))
+            endpoints.append(("\(service)_operator_port", .number(layout.operatorPort(port))))
+        }
         endpoints.append(("agent_port", .number(layout.port(8790))))
         yaml.section("endpoints", endpoints)
         yaml.section("block_storage", [("directory", .text(layout.state + "/volumes"))])

@@ -1,4 +1,5 @@
 import Kernel
+import Settings
 
 /// Where everything of one cloud is on this machine: derived from the state directory and the port offset alone.
 struct CloudLayout: Sendable, Hashable {
@@ -23,6 +24,8 @@ struct CloudLayout: Sendable, Hashable {
     var epmdPort: Int { 14_369 + portOffset }
     var southboundPort: Int { 16_642 + portOffset }
     func port(_ standard: Int) -> Int { standard + portOffset }
+    /// Where the service with this API port answers operators.
+    func operatorPort(_ standard: Int) -> Int { port(standard) + SettingsSchema.operatorPortDistance }
 
     // MARK: Directories and files
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import JSON
 import Kernel
+import Settings
 
 /// `osctl status`: every part of the one-machine cloud, and what is wrong with it.
 struct StatusCommand: AsyncParsableCommand {
@@ -68,7 +69,7 @@ enum StatusReport {
         } else if part.group == Part.Group.wolke.rawValue {
             do {
                 let place = place(part.address)
-                let answer = try await Probe.http(host: place.host, port: place.port, path: "/readyz")
+                let answer = try await Probe.http(host: place.host, port: operatorPort(part, place.port), path: "/readyz")
                 health = answer.status == 200 ? "healthy" : "not ready"
                 problem = answer.status == 200 ? nil : "not ready (\(answer.status)): \(oneLine(answer.body))"
             } catch {
@@ -108,6 +109,11 @@ enum StatusReport {
         } catch {
             return "does not answer: \(error)"
         }
+    }
+
+    /// Where a part says what is missing: APIs do so to operators only.
+    private static func operatorPort(_ part: RecordedPart, _ port: Int) -> Int {
+        part.name.hasPrefix("wolke-compute-agent") ? port : port + SettingsSchema.operatorPortDistance
     }
 
     /// Host and port of `http://HOST:PORT`.

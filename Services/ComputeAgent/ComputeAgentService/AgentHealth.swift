@@ -4,6 +4,7 @@ import Messaging
 import NIOCore
 import OVSDB
 import Telemetry
+import WebAPI
 
 /// `/healthz`, `/readyz` and `/metrics` of the agent.
 package struct AgentHealth: Sendable {
@@ -21,7 +22,8 @@ package struct AgentHealth: Sendable {
 
     /// Serves until the task is cancelled.
     package func serve(host: String, port: Int) async throws {
-        let channel = try await SmallHTTPServer.serve(host: host, port: port) { await answer($0) }
+        let ledger = ConnectionLedger(limits: .small, listener: "operator", metrics: metrics)
+        let channel = try await SmallHTTPServer.serve(host: host, port: port, ledger) { await answer($0) }
         try await withTaskCancellationHandler {
             try await channel.closeFuture.get()
         } onCancel: {

@@ -3,6 +3,7 @@ import ComputeAgentCore
 import Glibc
 import Kernel
 import Settings
+import WebAPI
 
 /// The agent's configuration, checked.
 package struct AgentSettings: Sendable {
@@ -36,6 +37,8 @@ package struct AgentSettings: Sendable {
     package var cpuRatio: Double
     package var memoryRatio: Double
     package var diskRatio: Double
+    /// What the guests of one network, and each of them, may have open to the metadata service.
+    package var metadataLimits: ConnectionLimits
 
     /// All keys of the section `agent`.
     package static let keys: [SettingsKey] = [
@@ -68,6 +71,10 @@ package struct AgentSettings: Sendable {
         .string("cpu_allocation_ratio", default: "4", "Virtual processors per processor."),
         .string("memory_allocation_ratio", default: "1", "Promised memory per memory."),
         .string("disk_allocation_ratio", default: "1", "Promised disk space per disk space."),
+        .integer(
+            "metadata_connections", default: 64, in: 4...10_000,
+            "Open connections to the metadata service of one network. Over it the one that has been silent for longest gives way."),
+        .integer("metadata_connections_per_guest", default: 16, in: 2...10_000, "Open connections of one guest address to it."),
     ]
 
     /// - Throws: `SettingsError`.
@@ -108,6 +115,10 @@ package struct AgentSettings: Sendable {
         cpuRatio = try ratio("cpu_allocation_ratio")
         memoryRatio = try ratio("memory_allocation_ratio")
         diskRatio = try ratio("disk_allocation_ratio")
+        metadataLimits = .small
+        metadataLimits.connectionsMax = settings.integer("agent.metadata_connections")
+        metadataLimits.connectionsPerSourceMax = settings.integer("agent.metadata_connections_per_guest")
+        metadataLimits.idleTimeout = .seconds(30)
         guard stateDirectory.hasPrefix("/") else {
             throw SettingsError(["agent.state_directory: \"\(stateDirectory)\" is not absolute"])
         }

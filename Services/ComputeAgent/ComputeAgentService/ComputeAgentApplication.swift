@@ -23,6 +23,7 @@ package struct ComputeAgentApplication: Sendable {
 
     /// Runs the executable to its end; a failure is written in words and ends the process with status 1.
     package static func main() async {
+        DescriptorLimit.raise()
         do {
             if CommandLine.arguments.dropFirst().first == "--version" {
                 print("wolke-compute-agent \(WolkeVersion.current)")
@@ -158,7 +159,7 @@ package struct ComputeAgentApplication: Sendable {
                 links: links, ports: ports,
                 metadata: MetadataNetworks(
                     links: links, ports: ports, directory: directory, random: ambient.random, metrics: metrics,
-                    log: log),
+                    limits: settings.metadataLimits, log: log),
                 time: ambient.time),
             store: try StateStore(directory: settings.stateDirectory + "/records", threads: threads),
             directory: directory, reports: reports, heavyWork: Gate(width: settings.parallelStarts), ambient: ambient,
@@ -183,7 +184,7 @@ package struct ComputeAgentApplication: Sendable {
     ) async throws {
         let events = hypervisor.events()
         let time = ambient.time
-        let (host, port) = (all.string("endpoints.bind"), all.integer("endpoints.agent_port"))
+        let (host, port) = (all.string("endpoints.operator_bind"), all.integer("endpoints.agent_port"))
         let interval = settings.auditInterval
         let loops: [BackgroundLoop] = [
             BackgroundLoop { try await health.serve(host: host, port: port) },

@@ -5,6 +5,7 @@ import Logging
 import NIOCore
 import Synchronization
 import Telemetry
+import WebAPI
 
 /// Which server has which address on which network: who asks is told from where the question came.
 package final class MetadataDirectory: Sendable {
@@ -66,15 +67,22 @@ package actor MetadataNetworks {
     private let directory: MetadataDirectory
     private let random: any RandomSource
     private let metrics: Metrics
+    private let limits: ConnectionLimits
+    /// The guests of all networks share the process's descriptors.
+    private let total: ConnectionTotal
     private let log: Logger
     private var networks: [String: Network] = [:]
     private let turn = Gate(width: 1)
 
+    /// - Parameter limits: what each network's guests are granted together, and each guest of them.
     package init(
         links: Links, ports: SwitchPorts, directory: MetadataDirectory, random: any RandomSource, metrics: Metrics,
-        log: Logger
+        limits: ConnectionLimits, log: Logger
     ) {
         self.random = random
+        self.limits = limits
+        let descriptors = DescriptorLimit.raise()
+        total = ConnectionTotal(connectionsMax: max(limits.connectionsMax, (descriptors - DescriptorLimit.reserve(of: descriptors)) / 2))
         self.links = links
         self.ports = ports
         self.directory = directory
@@ -127,7 +135,8 @@ package actor MetadataNetworks {
         try await links.ensureCable(device, inner: MetadataNetworks.innerName, into: namespace, mtu: mtu)
         try await configure(namespace, port, mtu: mtu)
         let socket = try await namespace.listen(MetadataNetworks.address, port: 80)
-        let channel = try await SmallHTTPServer.serve(socket: socket) { [self] request in
+        let ledger = ConnectionLedger(limits: limits, listener: "metadata", metrics: metrics, total: total)
+        let channel = try await SmallHTTPServer.serve(socket: socket, ledger) { [self] request in
             answer(request, networkID: networkID)
         }
         networks[networkID] = Network(device: device, port: port, mtu: mtu, namespace: namespace, channel: channel)

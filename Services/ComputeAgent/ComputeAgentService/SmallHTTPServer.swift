@@ -1,6 +1,7 @@
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import WebAPI
 
 /// A request of the agent's two small servers: metadata and health.
 package struct SmallRequest: Sendable {
@@ -30,33 +31,47 @@ package enum SmallHTTPServer {
     /// Answers one request.
     package typealias Handler = @Sendable (SmallRequest) async -> SmallResponse
 
-    /// How long a connection may be silent.
-    private static let idle = TimeAmount.seconds(30)
-
     /// Serves a listening socket, which belongs to the returned channel from now on.
-    package static func serve(socket: Int32, _ handler: @escaping Handler) async throws -> any Channel {
-        try await bootstrap(handler).withBoundSocket(socket).get()
+    package static func serve(socket: Int32, _ ledger: ConnectionLedger, _ handler: @escaping Handler) async throws -> any Channel {
+        try await bootstrap(ledger, handler).withBoundSocket(socket).get()
     }
 
     /// Serves an address of this host.
-    package static func serve(host: String, port: Int, _ handler: @escaping Handler) async throws -> any Channel {
-        try await bootstrap(handler).serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+    package static func serve(
+        host: String, port: Int, _ ledger: ConnectionLedger, _ handler: @escaping Handler
+    ) async throws -> any Channel {
+        try await bootstrap(ledger, handler).serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .bind(host: host, port: port).get()
     }
 
-    private static func bootstrap(_ handler: @escaping Handler) -> ServerBootstrap {
+    private static func bootstrap(_ ledger: ConnectionLedger, _ handler: @escaping Handler) -> ServerBootstrap {
         ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.backlog, value: 128)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.limitAccepting(ledger) }
+            }
             // A guest's small client may close its own direction as soon as it has asked; it still wants the answer.
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
-                    try pipeline.addHandler(IdleStateHandler(allTimeout: idle))
-                    try pipeline.configureHTTPServerPipeline(withErrorHandling: true)
+                    try pipeline.configureHTTPServerPipeline(
+                        withErrorHandling: true, withEncoderConfiguration: .init(),
+                        withDecoderLimitConfiguration: decoderLimits(ledger.limits))
+                    try pipeline.guardHTTP(ledger) {
+                        ([("content-type", "text/plain; charset=utf-8")], Array(($0.message + "\n").utf8))
+                    }
                     try pipeline.addHandler(SmallHTTPHandler(handler))
                 }
             }
+    }
+
+    private static func decoderLimits(_ limits: ConnectionLimits) -> NIOHTTPDecoderLimitConfiguration {
+        var configuration = NIOHTTPDecoderLimitConfiguration()
+        configuration.maxHeaderFieldSize = limits.headBytesMax
+        configuration.maxHeaderListSize = limits.headBytesMax
+        configuration.maxHeaderFieldCount = 100
+        return configuration
     }
 }
 
@@ -126,8 +141,6 @@ private final class SmallHTTPHandler: ChannelInboundHandler {
         if event as? ChannelEvent == .inputClosed {
             isInputClosed = true
             if !isAnswering { context.close(promise: nil) }
-        } else if event is IdleStateHandler.IdleStateEvent {
-            context.close(promise: nil)
         } else {
             context.fireUserInboundEventTriggered(event)
         }

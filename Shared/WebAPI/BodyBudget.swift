@@ -1,0 +1,62 @@
+import Synchronization
+
+/// Bytes of request bodies that this process holds at once, so that many large bodies cannot fill its memory.
+package final class BodyBudget: Sendable {
+    private struct State {
+        var held = 0
+        var perOwner: [String: Int] = [:]
+    }
+
+    /// Most in all, and most for one owner (a project, or all requests without a token together).
+    package let bytesMax: Int
+    package var bytesPerOwnerMax: Int { max(bytesMax / 4, min(bytesMax, 2 << 20)) }
+    private let state = Mutex(State())
+
+    /// - Parameter bytesMax: most bytes in all.
+    package init(bytesMax: Int = 64 << 20) { self.bytesMax = bytesMax }
+
+    /// Bytes held now.
+    package var held: Int { state.withLock { $0.held } }
+
+    /// What one request holds; gives it back with its end.
+    final class Share: Sendable {
+        private let budget: BodyBudget
+        private let owner: String
+        private let bytes = Mutex(0)
+
+        fileprivate init(_ budget: BodyBudget, _ owner: String) {
+            self.budget = budget
+            self.owner = owner
+        }
+
+        deinit { budget.release(bytes.withLock { $0 }, owner) }
+
+        /// Takes `count` more bytes; false where there is no room for them.
+        func take(_ count: Int) -> Bool {
+            guard budget.take(count, owner) else { return false }
+            bytes.withLock { $0 += count }
+            return true
+        }
+    }
+
+    /// - Parameter owner: whose share it counts against.
+    func share(of owner: String) -> Share { Share(self, owner) }
+
+    private func take(_ count: Int, _ owner: String) -> Bool {
+        state.withLock { state in
+            let own = state.perOwner[owner, default: 0] + count
+            guard state.held + count <= bytesMax, own <= bytesPerOwnerMax else { return false }
+            state.held += count
+            state.perOwner[owner] = own
+            return true
+        }
+    }
+
+    private func release(_ count: Int, _ owner: String) {
+        state.withLock { state in
+            state.held -= count
+            let own = state.perOwner[owner, default: 0] - count
+            state.perOwner[owner] = own > 0 ? own : nil
+        }
+    }
+}

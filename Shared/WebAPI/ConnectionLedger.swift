@@ -1,0 +1,195 @@
+import NIOCore
+import Synchronization
+import Telemetry
+
+/// The open connections of one listener, and which of them gives way when there are too many.
+///
+/// A new connection over the limit takes the place of the one that has been silent for longest: first of those that have
+/// never sent a whole request head, then of those that wait between two requests. A connection with a request under way is
+/// never closed for another one. Where none can give way the new connection is refused.
+package final class ConnectionLedger: Sendable {
+    /// One admitted connection.
+    final class Record: Sendable {
+        let source: String
+        let isExempt: Bool
+        let channel: any Channel
+        /// Order in which connections give way; `busy` does not.
+        private let order = Atomic<UInt64>(busy)
+
+        private static let busy = UInt64.max
+        private static let idleClass: UInt64 = 1 << 62
+
+        init(source: String, isExempt: Bool, channel: any Channel, since: NIODeadline) {
+            self.source = source
+            self.isExempt = isExempt
+            self.channel = channel
+            order.store(since.uptimeNanoseconds, ordering: .relaxed)
+        }
+
+        func setBusy() { order.store(Record.busy, ordering: .relaxed) }
+
+        func setIdle(since: NIODeadline) { order.store(Record.idleClass | since.uptimeNanoseconds, ordering: .relaxed) }
+
+        var evictionOrder: UInt64? {
+            let value = order.load(ordering: .relaxed)
+            return value == Record.busy ? nil : value
+        }
+    }
+
+    private struct State {
+        var records: [ObjectIdentifier: Record] = [:]
+        var perSource: [String: Int] = [:]
+    }
+
+    /// Connections that give way at once when the limit is reached: looking for them costs as much as for one.
+    private static let evictionBatch = 32
+
+    package let limits: ConnectionLimits
+    private let listener: String
+    private let metrics: Metrics
+    private let total: ConnectionTotal?
+    private let state = Mutex(State())
+
+    /// - Parameters:
+    ///   - listener: the listener's name in the metrics.
+    ///   - total: shared with other listeners, where the process has many.
+    package init(limits: ConnectionLimits, listener: String, metrics: Metrics, total: ConnectionTotal? = nil) {
+        self.limits = limits
+        self.total = total
+        self.listener = listener
+        self.metrics = metrics
+    }
+
+    /// Open connections now.
+    package var count: Int { state.withLock { $0.records.count } }
+
+    /// Whether the connection may stay. Connections that give way for it are told so.
+    func admit(_ record: Record) -> Bool {
+        let (isAdmitted, evicted) = state.withLock { state -> (Bool, [Record]) in
+            var evicted: [Record] = []
+            if !record.isExempt, state.perSource[record.source, default: 0] >= limits.connectionsPerSourceMax {
+                evicted = evict(&state) { $0.source == record.source }
+                if evicted.isEmpty { return (false, []) }
+            }
+            if state.records.count >= limits.connectionsMax || total?.isReached == true {
+                let more = evict(&state) { _ in true }
+                if more.isEmpty { return (false, evicted) }
+                evicted += more
+            }
+            insert(record, &state)
+            return (true, evicted)
+        }
+        for record in evicted {
+            metrics.increment(
+                "wolke_http_connections_evicted_total", [("listener", listener)],
+                help: "Silent connections that were closed to make room for new ones.")
+            record.channel.pipeline.fireUserInboundEventTriggered(ConnectionEvicted())
+        }
+        if !isAdmitted {
+            metrics.increment(
+                "wolke_http_connections_refused_total", [("listener", listener)],
+                help: "Connections that were refused because there were too many with requests under way.")
+        }
+        return isAdmitted
+    }
+
+    /// Takes back a connection that has begun a request while it was told to give way.
+    func readmit(_ record: Record) {
+        state.withLock { insert(record, &$0) }
+    }
+
+    /// Forgets a closed connection; safe to repeat.
+    func release(_ record: Record) {
+        state.withLock { remove(record, &$0) }
+    }
+
+    private func insert(_ record: Record, _ state: inout State) {
+        guard state.records.updateValue(record, forKey: ObjectIdentifier(record)) == nil else { return }
+        state.perSource[record.source, default: 0] += 1
+        total?.add(1)
+    }
+
+    private func remove(_ record: Record, _ state: inout State) {
+        guard state.records.removeValue(forKey: ObjectIdentifier(record)) != nil else { return }
+        total?.add(-1)
+        if let count = state.perSource[record.source] {
+            state.perSource[record.source] = count > 1 ? count - 1 : nil
+        }
+    }
+
+    private func evict(_ state: inout State, where fits: (Record) -> Bool) -> [Record] {
+        var candidates: [(order: UInt64, record: Record)] = []
+        for record in state.records.values where fits(record) {
+            if let order = record.evictionOrder { candidates.append((order, record)) }
+        }
+        // At most a quarter of them: the youngest may be about to ask.
+        let count = min(ConnectionLedger.evictionBatch, max(1, candidates.count / 4))
+        let chosen = candidates.sorted { $0.order < $1.order }.prefix(count).map(\.record)
+        for record in chosen { remove(record, &state) }
+        return chosen
+    }
+}
+
+/// Connections of all listeners of a process together.
+package final class ConnectionTotal: Sendable {
+    private let connectionsMax: Int
+    private let open = Atomic<Int>(0)
+
+    /// - Parameter connectionsMax: most that may be open together.
+    package init(connectionsMax: Int) { self.connectionsMax = connectionsMax }
+
+    var isReached: Bool { open.load(ordering: .relaxed) >= connectionsMax }
+
+    func add(_ count: Int) { open.wrappingAdd(count, ordering: .relaxed) }
+}
+
+/// A connection gives way to a newer one.
+struct ConnectionEvicted: Sendable {}
+
+/// The client may send the body that it has announced (`Expect: 100-continue`).
+struct ContinueWanted: Sendable {}
+
+/// Stops accepting while connections and refusals together would use up the process's descriptors; the kernel's queue holds
+/// those that come meanwhile.
+final class AcceptGate: ChannelDuplexHandler {
+    typealias InboundIn = any Channel
+    typealias InboundOut = any Channel
+    typealias OutboundIn = Never
+    typealias OutboundOut = Never
+
+    private let openMax: Int
+    private var open = 0
+    private var isReadWanted = false
+
+    init(_ limits: ConnectionLimits) { openMax = limits.connectionsMax + limits.refusalsMax }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let channel = unwrapInboundIn(data)
+        open += 1
+        let this = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        channel.closeFuture.hop(to: context.eventLoop).whenComplete { _ in
+            let (handler, context) = this.value
+            handler.open -= 1
+            guard handler.isReadWanted, handler.open < handler.openMax else { return }
+            handler.isReadWanted = false
+            context.read()
+        }
+        context.fireChannelRead(data)
+    }
+
+    func read(context: ChannelHandlerContext) {
+        guard open < openMax else {
+            isReadWanted = true
+            return
+        }
+        context.read()
+    }
+
+    /// A failure to accept is one connection's; the listener goes on.
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard context.channel.isActive else {
+            context.fireErrorCaught(error)
+            return
+        }
+    }
+}

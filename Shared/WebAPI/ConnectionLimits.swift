@@ -1,0 +1,57 @@
+import Kernel
+
+/// What a listener grants to its connections. A connection costs its peer almost nothing; these limits keep what it costs
+/// this process small as well.
+package struct ConnectionLimits: Sendable {
+    /// Open connections of the listener.
+    package var connectionsMax = 4096
+    /// Open connections from one address; an IPv6 /64 counts as one address. Trusted proxies are exempt.
+    package var connectionsPerSourceMax = 1024
+    /// Refused connections that may be open while they read their refusal.
+    package var refusalsMax = 256
+    /// From the connection, or the first byte of a later request, to the end of the request's head.
+    package var headTimeout = Duration.seconds(10)
+    /// After an answer, until the next request begins. Longer than clients keep theirs for the next request (60 s in the
+    /// services' own).
+    package var idleTimeout = Duration.seconds(120)
+    /// Least bytes per second of a request's body, over `bodyWindow`, while this process waits for it.
+    package var bodyRateMin = 1024
+    /// The time over which `bodyRateMin` is measured.
+    package var bodyWindow = Duration.seconds(15)
+    /// How long a client may take no byte of an answer.
+    package var writeTimeout = Duration.seconds(60)
+    /// Longest head of a request (request line and header fields), in bytes.
+    package var headBytesMax = 64 * 1024
+    /// Peers whose `X-Forwarded-*` fields are believed and to which `connectionsPerSourceMax` does not apply.
+    package var trustedProxies: [IPNetwork] = []
+
+    package init() {}
+
+    /// How often a connection's deadlines are looked at.
+    var tick: Duration {
+        let shortest = min(headTimeout, idleTimeout, bodyWindow, writeTimeout)
+        return max(.milliseconds(20), min(.seconds(2), shortest / 4))
+    }
+
+    /// Whether the peer is one of the trusted proxies.
+    package func trusts(_ peer: IPAddress?) -> Bool {
+        guard let peer else { return false }
+        return trustedProxies.contains { $0.version == peer.version && $0.contains(peer) }
+    }
+}
+
+/// The addresses of peers, as limits count them.
+enum PeerAddress {
+    /// The address in a socket address's text; an IPv4 address in IPv6 form becomes IPv4.
+    static func parse(_ text: String?) -> IPAddress? {
+        guard let bare = text?.prefix(while: { $0 != "%" }), let address = IPAddress(String(bare)) else { return nil }
+        guard address.version == .v6, address.value >> 32 == 0xffff else { return address }
+        return IPAddress(version: .v4, value: address.value & 0xffff_ffff)
+    }
+
+    /// What counts as one source: an IPv4 address, or an IPv6 /64.
+    static func source(_ address: IPAddress?) -> String {
+        guard let address else { return "unknown" }
+        return address.version == .v4 ? address.description : IPNetwork(address, prefixLength: 64).description
+    }
+}
