@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up down status demo test test-nightly test-horizon tempest bench chaos simulate attack clean-state guest-image debian-image build install
+.PHONY: help up down status demo test test-nightly test-horizon tempest bench chaos simulate attack fuzz clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,11 @@ chaos: build ## kill processes at random under load, then look for anything lost
 
 attack: ## attack a cloud of its own in all ways of Tests/System/attack (TESTS=expression for some)
 	@bash deploy/attack $(if $(TESTS),-k '$(TESTS)')
+
+fuzz: ## requests from the services' own OpenAPI documents against the running cloud (SEED=n, SECONDS=n or REQUESTS=n; REPLAY=file)
+	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4'
+	@.venv/bin/python Tests/Fuzz/fuzz.py --state "$(STATE)" $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(REQUESTS),--requests $(REQUESTS)) $(if $(REPLAY),--replay $(REPLAY))
 
 tempest: ## OpenStack's Tempest against the running cloud (TESTS=regex for some)
 	@bash deploy/tempest/run $(if $(TESTS),'$(TESTS)')
