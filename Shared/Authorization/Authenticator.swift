@@ -9,6 +9,10 @@ import Synchronization
 package protocol Authenticating: Sendable {
     /// - Throws: 401 for a token that is not valid (any more); 503 when that cannot be found out.
     func caller(token: String) async throws -> Caller
+    /// The user of a subject, with the roles in its project now.
+    ///
+    /// - Throws: 403 where the user is not enabled or has no role in the project; 503 when that cannot be found out.
+    func caller(subject: ActingSubject) async throws -> Caller
 }
 
 /// Verifies tokens in this process: the signature by public key, what the token resolves to from the shared schema.
@@ -65,6 +69,17 @@ package final class TokenAuthenticator: Authenticating, Service {
             state.confirmedAt = max(state.confirmedAt, clock)
             if state.entries.count >= TokenAuthenticator.entriesMax { state.entries.removeAll() }
             state.entries[token] = Entry(caller: caller, epoch: epoch)
+        }
+        return caller
+    }
+
+    package func caller(subject: ActingSubject) async throws -> Caller {
+        let now = ambient.now
+        let payload = TokenPayload(
+            userID: subject.user, scope: .project(ID(subject.project)), methods: [], issuedAt: now, expiresAt: now, auditIDs: [])
+        let caller = try await database.read { try TokenAuthenticator.resolve($0, payload) }
+        guard let caller else {
+            throw ResourceError.forbidden("The user \(subject.user) has no role in the project \(subject.project).")
         }
         return caller
     }

@@ -29,7 +29,8 @@ package struct RoleReference: Sendable, Hashable {
     }
 }
 
-/// Who makes a request, and with which rights. Comes from a verified token only, never from a header.
+/// Who makes a request, and with which rights. Comes from a verified token; where a service acts for a project, from the
+/// service's verified token and the subject that it names.
 package struct Caller: Sendable, Hashable {
     package var userID: String
     package var userName: String
@@ -44,6 +45,8 @@ package struct Caller: Sendable, Hashable {
     package var token: TokenPayload
     /// Access rules of an application credential; nil where the token has none.
     package var accessRules: JSONValue?
+    /// The id of the service's user where a service acts for this caller.
+    package private(set) var serviceUserID: String?
     private let roleNames: Set<String>
 
     package init(
@@ -81,6 +84,36 @@ package struct Caller: Sendable, Hashable {
     package func has(role: String) -> Bool { roleNames.contains(role.lowercased()) }
 
     package var isAdmin: Bool { has(role: "admin") }
+
+    private static let serviceRole = "service"
+
+    private func with(roles: [RoleReference], service: String? = nil) -> Caller {
+        var caller = Caller(
+            userID: userID, userName: userName, userDomainID: userDomainID, userDomainName: userDomainName, scope: scope,
+            projectName: projectName, projectDomainID: projectDomainID, projectDomainName: projectDomainName,
+            domainName: domainName, roles: roles, token: token, accessRules: accessRules)
+        caller.serviceUserID = service
+        return caller
+    }
+
+    /// This service without the other roles of its user.
+    package func asServiceOnly() -> Caller {
+        with(roles: roles.filter { $0.name.lowercased() == Caller.serviceRole })
+    }
+
+    /// The subject's rights, and that a service calls (`role:service`), which is this caller.
+    package func acting(for subject: Caller) -> Caller {
+        let others = subject.roles.filter { $0.name.lowercased() != Caller.serviceRole }
+        return subject.with(roles: others + asServiceOnly().roles, service: userID)
+    }
+
+    /// A member of the subject's project, by this service's word that it decided about the user before.
+    package func acting(forAccepted subject: ActingSubject) -> Caller {
+        let member = Caller(
+            userID: subject.user, userName: "", userDomainID: "", userDomainName: "", scope: .project(ID(subject.project)),
+            roles: ["member", "reader"].map { RoleReference(id: "", name: $0) }, token: token)
+        return acting(for: member)
+    }
 
     /// The project of the token.
     ///

@@ -113,7 +113,7 @@ private struct PolicyParser {
 }
 
 /// What a decision is about: attributes that rules name, such as `project_id` or `target.user.domain_id`.
-package struct PolicyTarget: Sendable, ExpressibleByDictionaryLiteral {
+package struct PolicyTarget: Sendable, Hashable, ExpressibleByDictionaryLiteral {
     package var attributes: [String: String]
 
     package init(dictionaryLiteral elements: (String, String?)...) {
@@ -153,8 +153,8 @@ package struct Policy: Sendable {
         "project_reader": "role:reader and project_id:%(project_id)s",
         "project_member": "role:member and project_id:%(project_id)s",
         "project_manager": "role:manager and project_id:%(project_id)s",
-        "project_reader_or_admin": "rule:admin_required or role:service or rule:project_reader",
-        "project_member_or_admin": "rule:admin_required or role:service or rule:project_member",
+        "project_reader_or_admin": "rule:admin_required or rule:project_reader",
+        "project_member_or_admin": "rule:admin_required or rule:project_member",
         "project_manager_or_admin": "rule:admin_required or rule:project_manager",
         "owner": "user_id:%(user_id)s",
         "admin_or_owner": "rule:admin_required or rule:owner",

@@ -12,7 +12,7 @@ extension RESTClient {
     ) async throws -> RESTDownload {
         try await authorized { [self] token in
             let url = try url(service, token, path) + URLText.query(query)
-            let request = connection.request(.get, url, token: token, headers: headers)
+            let request = connection.request(.get, url, token: token, headers: headers + subjectHeaders)
             return try await connection.repeating(request, mayRepeat: true) {
                 let (response, headers) = try await connection.open(request, method: .get, timeout: nil)
                 return RESTDownload(
@@ -33,7 +33,7 @@ extension RESTClient {
         length: Int64?, open: @Sendable () throws -> Bytes
     ) async throws -> RESTResponse where Bytes.Element == ByteBuffer {
         try await authorized { [self] token in
-            var request = connection.request(method, try url(service, token, path), token: token, headers: headers)
+            var request = connection.request(method, try url(service, token, path), token: token, headers: headers + subjectHeaders)
             if !headers.contains(where: { $0.0.lowercased() == "content-type" }) {
                 request.headers.add(name: "content-type", value: "application/octet-stream")
             }

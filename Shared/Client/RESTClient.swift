@@ -32,6 +32,8 @@ package final class RESTClient: Sendable {
     package let configuration: CloudConfiguration
     package let ambient: Ambient
     let keeper: TokenKeeper
+    /// For whom the calls are made; nil for the client's own user.
+    let subject: ActingSubject?
     let connection: RESTConnection
 
     /// - Parameters:
@@ -51,10 +53,23 @@ package final class RESTClient: Sendable {
         self.configuration = configuration
         self.ambient = ambient
         self.connection = connection
+        subject = nil
         keeper = TokenKeeper(ambient: ambient, cache: cache) {
             try await RESTClient.signOn(configuration, connection)
         }
     }
+
+    private init(_ other: RESTClient, subject: ActingSubject) {
+        configuration = other.configuration
+        ambient = other.ambient
+        connection = other.connection
+        keeper = other.keeper
+        self.subject = subject
+    }
+
+    /// A client with the same connections and token that calls on behalf of `subject`; the services accept that from a
+    /// user with the role `service` only.
+    package func acting(for subject: ActingSubject) -> RESTClient { RESTClient(self, subject: subject) }
 
     /// The token in use; signs on when there is none.
     package func token() async throws -> CloudToken { try await keeper.token() }
@@ -79,7 +94,7 @@ package final class RESTClient: Sendable {
         let mayRepeat = method == .get || method == .head || idempotencyKey != nil
         return try await authorized { [self] token in
             let url = try url(service, token, path) + URLText.query(query)
-            var request = connection.request(method, url, token: token, headers: headers)
+            var request = connection.request(method, url, token: token, headers: headers + subjectHeaders)
             if !headers.contains(where: { $0.0.lowercased() == "accept" }) {
                 request.headers.add(name: "accept", value: "application/json")
             }
@@ -95,6 +110,8 @@ package final class RESTClient: Sendable {
                 request, method: method, mayRepeat: mayRepeat, timeout: timeout ?? configuration.timeout)
         }
     }
+
+    var subjectHeaders: [(String, String)] { subject?.headers ?? [] }
 
     static func addMicroversion(_ version: String, _ service: CloudService, to request: inout HTTPClientRequest) {
         request.headers.add(name: "openstack-api-version", value: "\(service.microversionName) \(version)")

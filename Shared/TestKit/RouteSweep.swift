@@ -74,11 +74,13 @@ package struct RouteSweep: Sendable {
         }
     }
 
-    /// The same with other values for some.
-    package func with(parameters: [String: String] = [:], bodies: [String: JSONValue] = [:]) -> RouteSweep {
+    /// The same with other values for some, and more headers.
+    package func with(
+        parameters: [String: String] = [:], bodies: [String: JSONValue] = [:], headers more: [(String, String)] = []
+    ) -> RouteSweep {
         RouteSweep(
             api, database: database, parameters: self.parameters.merging(parameters) { $1 },
-            bodies: self.bodies.merging(bodies) { $1 }, headers: headers)
+            bodies: self.bodies.merging(bodies) { $1 }, headers: headers + more)
     }
 
     /// One route's answer to one caller.

@@ -12,7 +12,7 @@ package struct API: Sendable {
     package let resources: [Resource]
     package let policy: Policy
     private let router: Router
-    private let authenticator: any Authenticating
+    let authenticator: any Authenticating
     private let database: Database?
     let ambient: Ambient
     private let log: Logger
@@ -123,7 +123,7 @@ package struct API: Sendable {
         }
         let caller = try await authenticator.caller(token: token)
         try AccessRules.check(caller.accessRules, service: service.type, method: request.method, path: request.path)
-        return caller
+        return try await subject(of: caller, request, route)
     }
 
     private func run(
@@ -150,7 +150,6 @@ package struct API: Sendable {
         do { return try await context.route.handler(context) } catch let error as ResourceError
         where context.method == "POST" && error.code != .unauthorized && error.code != .forbidden {
             guard let database, !error.isRetryable, let earlier = try await context.earlierAnswer(database) else { throw error }
-            context.decision.make()
             return earlier
         }
     }

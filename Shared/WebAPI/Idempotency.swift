@@ -1,8 +1,36 @@
+import Authorization
 import Crypto
 import Database
 import Foundation
 import JSON
 import Kernel
+
+/// An action that policy allowed, with what it was about.
+struct Grant: Sendable, Hashable {
+    let action: String
+    let target: PolicyTarget
+}
+
+extension Grant {
+    var document: JSONValue {
+        let attributes = target.attributes.sorted { $0.key < $1.key }.map { ($0.key, JSONValue.string($0.value)) }
+        return ["action": .string(action), "target": .object(JSONObject(attributes))]
+    }
+
+    /// Reads `document`.
+    init(stored value: JSONValue) {
+        var target = PolicyTarget.none
+        for member in value["target"]?.objectValue?.members ?? [] { target.attributes[member.name] = member.value.stringValue }
+        self.init(action: value["action"]?.stringValue ?? "", target: target)
+    }
+}
+
+/// An answer that was kept, and what was decided when it was made.
+struct KeptAnswer: Sendable {
+    let response: Response
+    /// Nil for answers that were kept before decisions were.
+    let grants: [Grant]?
+}
 
 /// The answer to a request under its `Idempotency-Key`, kept so that the same request gets it again.
 ///
@@ -44,7 +72,7 @@ struct Idempotency: Sendable {
     /// The answer that was given before. Where there is none, the key is taken in this transaction.
     ///
     /// - Throws: 422 where the key came with another request.
-    func earlier(_ connection: Connection, _ ambient: Ambient) throws -> Response? {
+    func earlier(_ connection: Connection, _ ambient: Ambient) throws -> KeptAnswer? {
         // A concurrent request with the same key waits here for the first one's end.
         let inserted = try connection.query(
             """
@@ -57,11 +85,11 @@ struct Idempotency: Sendable {
     /// The answer that was given before, if there is one.
     ///
     /// - Throws: 422 where the key came with another request.
-    func look(_ connection: Connection) throws -> Response? {
+    func look(_ connection: Connection) throws -> KeptAnswer? {
         guard
             let row = try connection.query(
                 """
-                SELECT fingerprint, status, headers, encode(body, 'hex') AS body FROM idempotency_keys
+                SELECT fingerprint, status, headers, encode(body, 'hex') AS body, grants FROM idempotency_keys
                 WHERE scope = \(scope) AND key = \(name)
                 """
             ).first
@@ -74,13 +102,16 @@ struct Idempotency: Sendable {
         for member in try row.object("headers").members { headers.append(member.name, member.value.stringValue ?? "") }
         headers["idempotent-replay"] = "true"
         let bytes = try open(Hexadecimal.decode(try row.string("body")) ?? [])
-        return Response(status: try row.int("status"), headers: headers, body: bytes.isEmpty ? .none : .bytes(bytes))
+        let response = Response(status: try row.int("status"), headers: headers, body: bytes.isEmpty ? .none : .bytes(bytes))
+        return KeptAnswer(response: response, grants: try row.optionalJSON("grants")?.arrayValue.map { $0.map(Grant.init(stored:)) })
     }
 
     /// Keeps the answer, sealed.
     ///
     /// - Throws: 400 where the answer holds a secret that the key would not protect.
-    func remember(_ connection: Connection, _ response: Response, holdsSecret: Bool, _ ambient: Ambient) throws {
+    func remember(
+        _ connection: Connection, _ response: Response, holdsSecret: Bool, _ grants: [Grant], _ ambient: Ambient
+    ) throws {
         if holdsSecret, text.utf8.count < Idempotency.secretLengthMin {
             throw ResourceError.badRequest(
                 "The Idempotency-Key must have at least \(Idempotency.secretLengthMin) characters here: it seals the kept answer, which holds a secret.")
@@ -90,7 +121,7 @@ struct Idempotency: Sendable {
         try connection.execute(
             """
             UPDATE idempotency_keys SET status = \(response.status), headers = \(headers)::jsonb,
-                body = decode(\(body), 'hex')
+                body = decode(\(body), 'hex'), grants = \(JSONValue.array(grants.map(\.document)))::jsonb
             WHERE scope = \(scope) AND key = \(name)
             """)
     }

@@ -30,11 +30,19 @@ package struct Change: Sendable {
 
 /// A routed, authenticated, validated request as a handler receives it.
 package struct RequestContext: Sendable {
-    /// Whether the handler has made the policy decision that its route declares.
+    /// Whether the handler has made the policy decision that its route declares, and what it decided about.
     final class Decision: Sendable {
         private let made = Atomic<Bool>(false)
+        private let granted = Mutex<[Grant]>([])
         var isMade: Bool { made.load(ordering: .relaxed) }
+        /// What the caller was allowed to do, without repetitions.
+        var grants: [Grant] { granted.withLock { $0 } }
+
         func make() { made.store(true, ordering: .relaxed) }
+
+        func add(_ grant: Grant) {
+            granted.withLock { if !$0.contains(grant) { $0.append(grant) } }
+        }
     }
 
     package let service: ServiceDescription
@@ -118,7 +126,10 @@ package struct RequestContext: Sendable {
         _ value: Value, target: PolicyTarget, action: String? = nil
     ) throws -> Authorized<Value> {
         decision.make()
-        return try policy.authorize(action ?? route.action ?? "", caller, value, target: target)
+        let action = action ?? route.action ?? ""
+        let authorized = try policy.authorize(action, caller, value, target: target)
+        decision.add(Grant(action: action, target: target))
+        return authorized
     }
 
     /// Decides without a value: for lists and for what belongs to nobody.
@@ -152,14 +163,10 @@ package struct RequestContext: Sendable {
         let caller = try caller
         let kept = try idempotency()
         return try await database.write { connection in
-            if let earlier = try kept?.earlier(connection, ambient) {
-                // Decided when the answer was made; handlers that decide inside `body` are not asked again.
-                decision.make()
-                return earlier
-            }
+            if let earlier = try kept?.earlier(connection, ambient) { return try replay(earlier) }
             let change = try body(connection)
             try audit(connection, change, caller)
-            try kept?.remember(connection, change.response, holdsSecret: change.holdsSecret, ambient)
+            try kept?.remember(connection, change.response, holdsSecret: change.holdsSecret, decision.grants, ambient)
             return change.response
         }
     }
@@ -181,7 +188,7 @@ package struct RequestContext: Sendable {
         var response = try await finish(try JSONValue.parse(begun.bytes ?? []))
         if let kept = try idempotency() {
             let answer = response
-            try await database.write { try kept.remember($0, answer, holdsSecret: false, ambient) }
+            try await database.write { try kept.remember($0, answer, holdsSecret: false, decision.grants, ambient) }
         }
         response.headers["idempotent-replay"] = begun.headers["idempotent-replay"]
         return response
@@ -191,15 +198,31 @@ package struct RequestContext: Sendable {
     private func idempotency() throws -> Idempotency? {
         guard let key = headers["idempotency-key"] else { return nil }
         let caller = try caller
+        // A service's keys are its own, also where it acts for the user.
+        let owner = caller.serviceUserID.map { "\($0) for " } ?? ""
         return try Idempotency(
-            key: key, scope: "\(service.type):\(caller.userID):\(caller.projectID ?? "")", request: "\(method) \(path) \(bodyDigest)")
+            key: key, scope: "\(service.type):\(owner)\(caller.userID):\(caller.projectID ?? "")", request: "\(method) \(path) \(bodyDigest)")
     }
 
     /// What this request was answered before. What it did then may be why it is refused now.
+    ///
+    /// - Throws: as `replay`.
     func earlierAnswer(_ database: Database) async throws -> Response? {
-        guard let kept = try idempotency() else { return nil }
-        let answer = try await database.read { try kept.look($0) }
-        return answer?.status == Idempotency.provisional ? nil : answer
+        guard let kept = try idempotency(), let answer = try await database.read({ try kept.look($0) }),
+            answer.response.status != Idempotency.provisional
+        else { return nil }
+        return try replay(answer)
+    }
+
+    /// A kept answer, for a caller who may do now all that was decided when the answer was made.
+    ///
+    /// - Throws: 403 that names the action.
+    private func replay(_ kept: KeptAnswer) throws -> Response {
+        let caller = try caller
+        let own = route.action.map { [Grant(action: $0, target: .project(caller.projectID))] } ?? []
+        for grant in kept.grants ?? own { _ = try policy.authorize(grant.action, caller, (), target: grant.target) }
+        decision.make()
+        return kept.response
     }
 
     private func audit(_ connection: Connection, _ change: Change, _ caller: Caller) throws {

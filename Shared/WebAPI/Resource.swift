@@ -81,10 +81,14 @@ package struct ServiceDescription: Sendable {
     package let negotiation: VersionNegotiation?
     /// The base URL that clients see, without a slash at the end: `http://127.0.0.1:8774`.
     package let publicURL: String
+    /// The actions that a service may call on behalf of a project: all that services need, and nothing else.
+    package let subjectActions: Set<String>
 
     package init(
-        type: String, title: String, faults: FaultStyle, negotiation: VersionNegotiation? = nil, publicURL: String
+        type: String, title: String, faults: FaultStyle, negotiation: VersionNegotiation? = nil, publicURL: String,
+        subjectActions: Set<String> = []
     ) {
+        self.subjectActions = subjectActions
         self.type = type
         self.title = title
         self.faults = faults

@@ -18,7 +18,7 @@ import Workflow
 final class TestImages: ImageSource {
     let data = Mutex<[String: [UInt8]]>([:])
 
-    func download(_ imageID: String, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws {
+    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws {
         guard let bytes = data.withLock({ $0[imageID] }) else { throw ResourceError.notFound("no image \(imageID)") }
         try await receive(ByteBuffer(bytes: bytes))
     }
@@ -53,7 +53,7 @@ struct VolumeFixture: Sendable {
                 "admin": StaticAuthenticator.caller(user: "admin", project: "admin", roles: ["admin", "manager", "member", "reader"]),
                 "member": StaticAuthenticator.caller(), "reader": StaticAuthenticator.caller(user: "u2", roles: ["reader"]),
                 "other": StaticAuthenticator.caller(user: "u3", project: "p2"),
-                "service": StaticAuthenticator.caller(user: "wolke", project: "service", roles: ["service", "member", "reader"]),
+                "service": StaticAuthenticator.service,
             ])
             let api = try BlockStorageAPI.make(
                 database: test.database, driver: driver, workflows: workflows, settings: settings,
@@ -96,6 +96,9 @@ struct VolumeFixture: Sendable {
         if let token { fields["x-auth-token"] = token }
         if let version { fields["openstack-api-version"] = "volume " + version }
         if let key { fields["idempotency-key"] = key }
+        if token == "service" {
+            for (name, value) in ActingSubject.accepted(project: "p1", user: "u1").headers { fields[name] = value }
+        }
         let response = await api.respond(to: try IncomingRequest(method, target, headers: fields, body: body?.encoded ?? []))
         let bytes = response.bytes ?? []
         return Answer(status: response.status, json: bytes.isEmpty ? .null : try JSONValue.parse(bytes), headers: response.headers)

@@ -23,7 +23,8 @@ import Testing
     @Test func imagesMustFit() throws {
         var image = SourceImage(
             id: "i", name: nil, status: "active", diskFormat: "qcow2", containerFormat: "bare", minDisk: 2, minRAM: 0,
-            size: 10, virtualSize: 3 << 30, checksum: nil, hashValue: nil, properties: [:])
+            size: 10, virtualSize: 3 << 30, checksum: nil, hashValue: nil, properties: [:],
+            subject: .accepted(project: "p1", user: "u1"))
         try image.check(volumeSize: 3)
         #expect(throws: ResourceError.self) { try image.check(volumeSize: 2) }
         image.virtualSize = nil

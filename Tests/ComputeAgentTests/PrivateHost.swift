@@ -176,7 +176,7 @@ final class TestImages: ImageSource {
 
     init(_ images: [String: [UInt8]]) { self.images = Mutex(images) }
 
-    func download(_ imageID: String, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws {
+    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws {
         guard let bytes = images.withLock({ $0[imageID] }) else { throw PermanentFailure("image \(imageID) does not exist") }
         downloads.withLock { $0 += 1 }
         for start in stride(from: 0, to: bytes.count, by: 65536) {

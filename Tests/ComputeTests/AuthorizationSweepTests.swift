@@ -123,4 +123,18 @@ import WebAPI
             #expect(findings == [])
         }
     }
+
+    @Test("S6: only a service may say for whom it acts") func s6SubjectsAreForServicesOnly() async throws {
+        try await AuthorizationSweepTests.with { _, sweep in
+            let findings = try await sweep.forgedSubjects(["member", "admin"])
+            #expect(findings == [])
+        }
+    }
+
+    @Test("S10: a service without a subject may do nothing with what projects have") func s10ServicesNeedASubject() async throws {
+        try await AuthorizationSweepTests.with { _, sweep in
+            let findings = try await sweep.servicesAlone("service", except: forAll)
+            #expect(findings == [])
+        }
+    }
 }

@@ -27,6 +27,7 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         var failsOnHost: String?
         var silentHosts: Set<String> = []
         var received: [JSONValue] = []
+        var subjects: [ActingSubject] = []
     }
 
     let database: Database
@@ -52,6 +53,8 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
     func silence(_ host: String) { _ = state.withLock { $0.silentHosts.insert(host) } }
     func wake(_ host: String) { _ = state.withLock { $0.silentHosts.remove(host) } }
     func domains(on host: String) -> [String: Domain] { state.withLock { $0.domains[host] ?? [:] } }
+    /// For whom Network and Block Storage were called, in order.
+    var subjects: [ActingSubject] { state.withLock { $0.subjects } }
     var received: [JSONValue] { state.withLock { $0.received } }
 
     // MARK: scheduler
@@ -86,8 +89,9 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
 
     // MARK: network
 
-    func createPort(_ port: JSONObject, operation: String) async throws -> String {
-        try await probe.effect("createPort") {
+    func createPort(_ port: JSONObject, as subject: ActingSubject, operation: String) async throws -> String {
+        state.withLock { $0.subjects.append(subject) }
+        return try await probe.effect("createPort") {
             if let known = state.withLock({ $0.keys["port " + operation] }) { return known }
             let id = ambient.newUUID().description
             let number = state.withLock { state -> Int in
@@ -116,7 +120,8 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         }
     }
 
-    func updatePort(_ id: String, _ changes: JSONObject) async throws {
+    func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
         try await probe.effect("updatePort") {
             try await database.write { connection in
                 let touched = try connection.execute(
@@ -130,7 +135,8 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         }
     }
 
-    func deletePort(_ id: String) async throws {
+    func deletePort(_ id: String, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
         try await probe.effect("deletePort") {
             _ = try await database.write { try $0.execute("DELETE FROM ports WHERE id = \(id)") }
         }
@@ -138,26 +144,29 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
 
     // MARK: volumes
 
-    func createVolume(_ volume: JSONObject, project: String, operation: String) async throws -> String {
-        try await probe.effect("createVolume") {
+    func createVolume(_ volume: JSONObject, as subject: ActingSubject, operation: String) async throws -> String {
+        state.withLock { $0.subjects.append(subject) }
+        return try await probe.effect("createVolume") {
             if let known = state.withLock({ $0.keys["volume " + operation] }) { return known }
             let id = ambient.newUUID().description
             try await database.write {
-                try Fixtures.insertVolume($0, id: id, project: project, size: volume["size"]?.intValue ?? 1)
+                try Fixtures.insertVolume($0, id: id, project: subject.project, size: volume["size"]?.intValue ?? 1)
             }
             state.withLock { $0.keys["volume " + operation] = id }
             return id
         }
     }
 
-    func deleteVolume(_ id: String, project: String) async throws {
+    func deleteVolume(_ id: String, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
         try await probe.effect("deleteVolume") {
             _ = try await database.write { try $0.execute("DELETE FROM volumes WHERE id = \(id)") }
         }
     }
 
     func attach(_ request: VolumeAttachRequest) async throws -> VolumeAttachAnswer {
-        try await probe.effect("attach") {
+        state.withLock { $0.subjects.append(request.subject) }
+        return try await probe.effect("attach") {
             let id = state.withLock { $0.keys["attachment " + request.operation] } ?? ambient.newUUID().description
             state.withLock { $0.keys["attachment " + request.operation] = id }
             let now = ambient.now
@@ -165,7 +174,7 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
                 try connection.execute(
                     """
                     INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, created_at, updated_at)
-                    VALUES (\(id), \(request.volumeID), \(request.project), \(request.serverID), 'attaching', \(now), \(now))
+                    VALUES (\(id), \(request.volumeID), \(request.subject.project), \(request.serverID), 'attaching', \(now), \(now))
                     ON CONFLICT DO NOTHING
                     """)
                 try connection.execute("UPDATE volumes SET status = 'in-use' WHERE id = \(request.volumeID)")
@@ -175,11 +184,13 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         }
     }
 
-    func complete(attachment: String, project: String) async throws {
+    func complete(attachment: String, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
         try await probe.effect("complete") {}
     }
 
-    func detach(attachment: String, project: String) async throws {
+    func detach(attachment: String, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
         try await probe.effect("detach") {
             try await database.write { connection in
                 let rows = try connection.query("DELETE FROM volume_attachments WHERE id = \(attachment) RETURNING volume_id")

@@ -168,4 +168,17 @@ import WebAPI
             Issue.record("\(found.contains(line) ? "found" : "expected"): \(line)")
         }
     }
+
+    @Test("S6: only a service may say for whom it acts, and nobody in Identity") func s6SubjectsAreForServicesOnly() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let tokens = [try await cloud.admin(), try await cloud.token("demo", project: "demo")]
+            let findings = try await sweep.forgedSubjects(tokens)
+            #expect(findings == [])
+            let service = try await cloud.token("wolke", project: "service")
+            for headers in [ActingSubject(project: "p1", user: "u1", grounds: .user), .accepted(project: "p1", user: "u1")].map(\.headers) {
+                let open = try await sweep.with(headers: headers).outcomes(service) { $0.action != nil }.filter { $0.status != 403 }
+                #expect(open == [])
+            }
+        }
+    }
 }

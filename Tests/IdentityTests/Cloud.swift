@@ -25,7 +25,7 @@ struct Cloud: Sendable {
                 "name": "admin", "password": "admin-pw", "default_project": "admin",
                 "assignments": [["project": "admin", "roles": ["admin"]], ["system": true, "roles": ["admin"]]],
             ],
-            ["name": "wolke", "password": "service-pw", "assignments": [["project": "service", "roles": ["admin", "service"]]]],
+            ["name": "wolke", "password": "service-pw", "assignments": [["project": "service", "roles": ["service"]]]],
             ["name": "demo", "password": "demo-pw", "assignments": [["project": "demo", "roles": ["member"]]]],
             ["name": "viewer", "password": "viewer-pw", "assignments": [["project": "demo", "roles": ["reader"]]]],
             ["name": "other", "password": "other-pw", "assignments": [["project": "other", "roles": ["member"]]]],

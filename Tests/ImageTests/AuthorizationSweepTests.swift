@@ -39,4 +39,41 @@ import WebAPI
             #expect(findings == [])
         }
     }
+
+    @Test("S6: only a service may say for whom it acts") func s6SubjectsAreForServicesOnly() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.forgedSubjects(["member", "admin"])
+            #expect(findings == [])
+        }
+    }
+
+    @Test("S10: a service without a subject may do nothing with what projects have") func s10ServicesNeedASubject() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.servicesAlone("service")
+            #expect(findings == [])
+        }
+    }
+
+    @Test("S10: on behalf of a tenant a service reads no image of another project") func s10ForeignImages() async throws {
+        try await ImageFixture.with { cloud in
+            func read(_ image: String, _ subject: ActingSubject) async throws -> Int {
+                try await cloud.call("GET", "/v2/images/\(image)/file", token: "service", headers: subject.headers).status
+            }
+            var images: [String: String] = [:]
+            for visibility in ["private", "shared", "community"] {
+                let id = try await cloud.create(
+                    ["name": "i", "disk_format": "raw", "container_format": "bare", "visibility": .string(visibility)], token: "other")
+                #expect(try await cloud.upload(id, [1, 2, 3], token: "other").status == 204)
+                images[visibility] = id
+            }
+            let member = ActingSubject.accepted(project: "p1", user: "u1")
+            #expect(try await read(images["private"] ?? "", member) == 404)
+            #expect(try await read(images["shared"] ?? "", member) == 404)
+            #expect(try await read(images["community"] ?? "", member) == 200)
+            #expect(try await read(images["private"] ?? "", .accepted(project: "p2", user: "u3")) == 200)
+            #expect(try await read(images["private"] ?? "", ActingSubject(project: "admin", user: "admin", grounds: .user)) == 200)
+            let alone = try await cloud.call("GET", "/v2/images/\(images["community"] ?? "")/file", token: "service").status
+            #expect(alone == 404)
+        }
+    }
 }

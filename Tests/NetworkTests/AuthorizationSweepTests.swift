@@ -78,4 +78,55 @@ import WebAPI
             #expect(findings == [])
         }
     }
+
+    @Test("S6: only a service may say for whom it acts") func s6SubjectsAreForServicesOnly() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.forgedSubjects(["member", "admin"])
+            #expect(findings == [])
+        }
+    }
+
+    @Test("S10: a service without a subject may do nothing with what projects have") func s10ServicesNeedASubject() async throws {
+        try await AuthorizationSweepTests.with { sweep in
+            let findings = try await sweep.servicesAlone("service")
+            #expect(findings == [])
+        }
+    }
+
+    /// A port of p1's server on a shared network of p2, as Compute asks for it.
+    @Test("S10: on behalf of a tenant a service chooses no address of another project's network")
+    func s10AddressesOfSharedNetworks() async throws {
+        try await NetworkHarness.with { cloud in
+            let network = try await cloud.network("shared", as: "admin", ["shared": true])
+            _ = try await cloud.subnet(network, as: "admin")
+            let own = try await cloud.network("own")
+            _ = try await cloud.subnet(own, "10.1.0.0/24")
+            let foreign = try await cloud.network("foreign", as: "other")
+            _ = try await cloud.subnet(foreign, "10.2.0.0/24", as: "other")
+            func create(_ network: String, _ more: JSONObject = [:], _ subject: ActingSubject) async throws -> Int {
+                var port = more
+                port["network_id"] = .string(network)
+                port["project_id"] = more["project_id"] ?? .string(subject.project)
+                port["binding:host_id"] = "hv1"
+                return try await cloud.call(
+                    "POST", "/ports", as: "service", ["port": .object(port)], headers: subject.headers).status
+            }
+            let member = ActingSubject.accepted(project: "p1", user: "u1")
+            let administrator = ActingSubject(project: "admin", user: "admin", grounds: .user)
+            let gateway: JSONObject = ["fixed_ips": [["ip_address": "10.0.0.1"]]]
+            #expect(try await create(network, [:], member) == 201)
+            #expect(try await create(network, gateway, member) == 403)
+            #expect(try await create(network, ["fixed_ips": [["ip_address": "10.0.0.77"]]], member) == 403)
+            #expect(try await create(network, ["mac_address": "fa:16:3e:00:00:77"], member) == 403)
+            #expect(try await create(network, ["port_security_enabled": false], member) == 403)
+            #expect(try await create(own, ["fixed_ips": [["ip_address": "10.1.0.77"]]], member) == 201)
+            #expect(try await create(foreign, [:], member) == 404)
+            #expect(try await create(own, [:], ActingSubject.accepted(project: "p2", user: "u3")) == 404)
+            #expect(try await create(foreign, ["project_id": "p1"], administrator) == 201)
+            // Whoever had rights when the request was accepted, and has none now.
+            #expect(try await create(own, [:], ActingSubject(project: "p1", user: "gone", grounds: .user)) == 403)
+            let count = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM ports WHERE project_id = 'p1' AND host_id = 'hv1'")[0].int("n") }
+            #expect(count == 3)
+        }
+    }
 }

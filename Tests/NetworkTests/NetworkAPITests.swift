@@ -102,7 +102,8 @@ import WebAPI
             #expect(refused.status == 403)
             let bound = try await cloud.call(
                 "PUT", "/ports/\(port.id)", as: "service",
-                ["port": ["binding:host_id": "hv1", "device_id": "s1", "device_owner": "compute:nova"]])
+                ["port": ["binding:host_id": "hv1", "device_id": "s1", "device_owner": "compute:nova"]],
+                headers: ActingSubject.accepted(project: "p1", user: "u1").headers)
             #expect(bound.status == 200)
             #expect(bound.json["port"]?["binding:vif_type"] == "ovs")
             let found = try await cloud.call("GET", "/ports?fixed_ips=ip_address%3D10.0.0.3&device_id=s1")

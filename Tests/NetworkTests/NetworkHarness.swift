@@ -37,8 +37,7 @@ struct NetworkHarness: Sendable {
                 heardAt: ambient.now)
         ])
         var callers = NetworkHarness.callers
-        callers["service"] = StaticAuthenticator.caller(
-            user: "wolke", project: "service", roles: ["admin", "manager", "member", "reader", "service"])
+        callers["service"] = StaticAuthenticator.service
         api = try NetworkAPI(database: database, ambient: ambient, options: options, fleet: fleet).make(
             publicURL: "http://network.example:9696", authenticator: StaticAuthenticator(callers),
             log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())

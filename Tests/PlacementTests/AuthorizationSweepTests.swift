@@ -67,4 +67,20 @@ import WebAPI
             }
         }
     }
+
+    @Test("S6: only a service may say for whom it acts") func s6SubjectsAreForServicesOnly() async throws {
+        try await AuthorizationSweepTests.with { _, sweep in
+            let findings = try await sweep.forgedSubjects(["member", "admin"])
+            #expect(findings == [])
+        }
+    }
+
+    @Test("S10: what a project uses is not a service's business") func s10UsagesAreTheProjects() async throws {
+        try await PlacementBench.with { bench in
+            let service = try await bench.call("GET", "/usages?project_id=p1", token: "service").status
+            #expect(service == 403)
+            let inventory = try await bench.call("GET", "/resource_providers", token: "service").status
+            #expect(inventory == 200)
+        }
+    }
 }

@@ -28,7 +28,7 @@ private struct Notes: Sendable {
                 type: "note", title: "Notes", faults: .compute,
                 negotiation: VersionNegotiation(
                     minimum: Microversion(2, 1), maximum: Microversion(2, 9), serviceType: "note"),
-                publicURL: "http://notes.example"),
+                publicURL: "http://notes.example", subjectActions: ["notes:create"]),
             resources: [
                 Resource(
                     "note", fields: Notes.table.fields,
@@ -42,10 +42,13 @@ private struct Notes: Sendable {
                             ]))), status: 201, handler: create),
                         Route(
                             .get, "/notes/{id}", action: "notes:show", rule: "rule:project_reader_or_admin", handler: show),
+                        Route(
+                            .post, "/notes/{id}/close", action: "notes:close", rule: "rule:project_member_or_admin", status: 202,
+                            handler: close),
                         Route(.get, "/broken", action: "notes:broken", rule: "@") { _ in .empty() },
                     ])
             ],
-            rules: ["notes:see_secret": "role:admin"], authenticator: StaticAuthenticator.standard, ambient: ambient,
+            rules: ["notes:see_secret": "role:admin"], database: database, authenticator: StaticAuthenticator.standard, ambient: ambient,
             log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
     }
 
@@ -84,6 +87,19 @@ private struct Notes: Sendable {
             }
             return response
         }
+    }
+
+    /// Looks for the note before it decides: once the note is gone, a repetition fails without a decision.
+    func close(_ context: RequestContext) async throws -> Response {
+        let id = try context.uuidParameter("id", of: "Note")
+        let project = try await database.read { connection in
+            guard let row = try connection.query("SELECT project_id FROM notes WHERE id = \(id)").first else {
+                throw ResourceError.notFound("Note \(id) could not be found.")
+            }
+            return try row.string("project_id")
+        }
+        try context.authorize(target: .project(project))
+        return try await context.write(database) { _ in Change(.empty(202), "note", id) }
     }
 
     static func with(_ body: (API, Database) async throws -> Void) async throws {
@@ -229,6 +245,61 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
             for route in api.resources.flatMap(\.routes) {
                 #expect(document["paths"]?[route.path]?[route.method.rawValue.lowercased()] != nil)
             }
+        }
+    }
+
+    @Test("S6: a subject is complete, once and well-formed, and only for the actions that services need")
+    func s6SubjectHeaders() async throws {
+        try await Notes.with { api, _ in
+            let good = ActingSubject.accepted(project: "p1", user: "u1").headers
+            func user(_ project: String, _ user: String) -> [(String, String)] {
+                ActingSubject(project: project, user: user, grounds: .user).headers
+            }
+            var cases: [(headers: [(String, String)], expected: Int)] = [
+                (good, 201), ([], 403), (good + [("X-Wolke-Subject-Roles", "admin")], 400), (user("p1", "u2"), 403),
+                (user("p2", "u1"), 403), (user("p2", "u3"), 201),
+            ]
+            for index in good.indices {
+                var missing = good
+                missing.remove(at: index)
+                cases += [(missing, 400), (good + [good[index]], 400)]
+                for wrong in ["", "a b", "../x", String(repeating: "a", count: 65)] {
+                    var headers = good
+                    headers[index].1 = wrong
+                    cases.append((headers, 400))
+                }
+            }
+            for (headers, expected) in cases {
+                let answer = try await api.call("POST", "/notes", token: "service", headers: headers, body: note("a"))
+                #expect(answer.status == expected, "\(headers)")
+            }
+            let listed = try await api.call("GET", "/notes", token: "service", headers: good)
+            #expect(listed.status == 403)
+        }
+    }
+
+    @Test("S9: a kept answer is given again only to who may do now what it was given for") func s9KeptAnswers() async throws {
+        try await Notes.with { api, database in
+            let key = [("Idempotency-Key", "a key of one's own")]
+            let first = try await api.call("POST", "/notes", headers: key, body: note("a"))
+            #expect(first.status == 201)
+            func again(_ token: String) async throws -> Int {
+                try await api.call("POST", "/notes", token: token, headers: key, body: note("a")).status
+            }
+            #expect(try await again("member") == 201)
+            #expect(try await again("member" + StaticAuthenticator.demoted) == 403)
+            // The request itself fails now, with something else than a decision.
+            let path = "/notes/\(first.json["note"]?["id"]?.stringValue ?? "")/close"
+            let closed = try await api.call("POST", path, headers: key, body: nil)
+            #expect(closed.status == 202)
+            try await database.write { _ = try $0.execute("DELETE FROM notes") }
+            #expect(try await api.call("POST", path, headers: key, body: nil).status == 202)
+            #expect(try await api.call("POST", path, token: "member" + StaticAuthenticator.demoted, headers: key, body: nil).status == 403)
+            #expect(try await api.call("POST", path, token: "other", headers: key, body: nil).status == 404)
+            // Answers that were kept before decisions were are decided by the route's action on one's own project.
+            try await database.write { _ = try $0.execute("UPDATE idempotency_keys SET grants = NULL") }
+            #expect(try await api.call("POST", path, headers: key, body: nil).status == 202)
+            #expect(try await api.call("POST", path, token: "member" + StaticAuthenticator.demoted, headers: key, body: nil).status == 403)
         }
     }
 }

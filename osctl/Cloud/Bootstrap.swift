@@ -49,7 +49,7 @@ struct Bootstrap: Sendable {
                 ],
                 [
                     "name": "wolke", "password": .string(secrets.service), "default_project": "service",
-                    "assignments": [["project": "service", "roles": ["admin", "service"]]],
+                    "assignments": [["project": "service", "roles": ["service"]]],
                 ],
                 [
                     "name": "demo", "password": .string(secrets.demo), "default_project": "demo",

@@ -18,10 +18,13 @@ package struct SourceImage: Sendable {
     package var checksum: String?
     package var hashValue: String?
     package var properties: JSONObject
+    /// For whom the image is read.
+    package var subject: ActingSubject
 
     package init(
         id: String, name: String?, status: String, diskFormat: String?, containerFormat: String?, minDisk: Int,
-        minRAM: Int, size: Int, virtualSize: Int?, checksum: String?, hashValue: String?, properties: JSONObject
+        minRAM: Int, size: Int, virtualSize: Int?, checksum: String?, hashValue: String?, properties: JSONObject,
+        subject: ActingSubject
     ) {
         self.id = id
         self.name = name
@@ -35,6 +38,7 @@ package struct SourceImage: Sendable {
         self.checksum = checksum
         self.hashValue = hashValue
         self.properties = properties
+        self.subject = subject
     }
 
     /// Formats of which volumes can be made.

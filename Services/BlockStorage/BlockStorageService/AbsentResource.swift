@@ -186,7 +186,7 @@ extension BlockStorageHandlers {
         let admin = BlockStorageHandlers.admin
         let list = "/" + kind.path
         let one = list + "/{absent_id}"
-        let read = kind.isOperators ? admin : kind.isShared ? "rule:admin_required or role:service or role:reader" : BlockStorageHandlers.read
+        let read = kind.isOperators ? admin : kind.isShared ? "rule:admin_required or role:reader" : BlockStorageHandlers.read
         let write = kind.isOperators || kind.isShared ? admin : BlockStorageHandlers.write
         func route(
             _ method: WebAPI.Method, _ path: String, _ action: String, _ rule: String, versions: VersionRange? = nil, _ summary: String,

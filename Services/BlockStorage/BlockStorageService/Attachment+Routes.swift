@@ -98,6 +98,7 @@ extension BlockStorageHandlers {
             try context.authorize(target: .project(volume.projectID))
             try volume.status.require(.attach, of: volume.id)
             try BlockStorageStore.requireIdle(connection, volume)
+            if let server { try BlockStorageStore.refuseForeign(connection, server: server, project: volume.projectID) }
             let now = context.ambient.now
             try connection.execute(
                 """

@@ -24,7 +24,11 @@ package enum BlockStorageAPI {
         return try API(
             service: ServiceDescription(
                 type: "volumev3", title: "Block Storage", faults: .blockStorage,
-                negotiation: BlockStorageHandlers.negotiation, publicURL: publicURL),
+                negotiation: BlockStorageHandlers.negotiation, publicURL: publicURL,
+                subjectActions: [
+                    "volume:create", "volume:delete", "volume:attachment_create", "volume:attachment_complete",
+                    "volume:attachment_delete",
+                ]),
             resources: handlers.resources, rules: BlockStorageHandlers.rules, policyOverrides: policyOverrides,
             database: database, authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
     }

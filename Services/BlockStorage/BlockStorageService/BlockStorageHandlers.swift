@@ -28,12 +28,12 @@ package struct BlockStorageHandlers: Sendable {
     static let admin = "rule:admin_required"
 
     static let rules = [
-        "volume:get_all_tenants": "rule:admin_required or role:service",
-        "volume:see_operator_fields": "rule:admin_required or role:service",
-        "volume:see_connections": "rule:admin_required or role:service",
-        "volume:detach_from_server": "rule:admin_required or role:service",
-        "volume_extension:types_extra_specs:read_sensitive": "rule:admin_required or role:service",
-        "volume_extension:see_all_types": "rule:admin_required or role:service",
+        "volume:get_all_tenants": admin,
+        "volume:see_operator_fields": admin,
+        "volume:see_connections": "rule:admin_or_service",
+        "volume:detach_from_server": "rule:admin_or_service",
+        "volume_extension:types_extra_specs:read_sensitive": admin,
+        "volume_extension:see_all_types": admin,
     ]
 
     package var resources: [Resource] {

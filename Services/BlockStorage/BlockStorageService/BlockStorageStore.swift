@@ -174,8 +174,16 @@ enum BlockStorageStore {
 
     // MARK: neighbours
 
-    /// An image that the project may use.
-    static func image(_ connection: Connection, _ id: String, project: String) throws -> SourceImage? {
+    /// Ids of servers that Compute does not know are accepted: a volume may be for a machine outside the cloud.
+    ///
+    /// - Throws: 404 for another project's server.
+    static func refuseForeign(_ connection: Connection, server: String, project: String) throws {
+        let rows = try connection.query("SELECT 1 AS one FROM servers WHERE id = \(server)::uuid AND project_id <> \(project)")
+        if !rows.isEmpty { throw ResourceError.notFound("Instance \(server) could not be found.") }
+    }
+
+    /// An image that the project may use, to be read for the user.
+    static func image(_ connection: Connection, _ id: String, project: String, user: String) throws -> SourceImage? {
         try connection.query(
             """
             SELECT i.id, i.name, i.status, i.disk_format, i.container_format, i.min_disk, i.min_ram,
@@ -191,7 +199,8 @@ enum BlockStorageStore {
                 containerFormat: try row.optionalString("container_format"), minDisk: try row.int("min_disk"),
                 minRAM: try row.int("min_ram"), size: try row.int("size"),
                 virtualSize: try row.optionalInt("virtual_size"), checksum: try row.optionalString("checksum"),
-                hashValue: try row.optionalString("os_hash_value"), properties: try row.object("properties"))
+                hashValue: try row.optionalString("os_hash_value"), properties: try row.object("properties"),
+                subject: .accepted(project: project, user: user))
         }
     }
 }

@@ -233,7 +233,7 @@ package final class FileDriver: VolumeDriver {
     /// Downloads an image and checks it on the way.
     private func fetch(_ image: SourceImage, into path: String) async throws {
         let writer = try await run { try HashingWriter(path: path) }
-        try await images.download(image.id) { [self] chunk in
+        try await images.download(image.id, as: image.subject) { [self] chunk in
             try Task.checkCancellation()
             try await run { try writer.append(chunk) }
         }

@@ -9,9 +9,9 @@ package struct RemoteImages: ImageSource {
     package init(client: RESTClient) { self.client = client }
 
     package func download(
-        _ imageID: String, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void
+        _ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void
     ) async throws {
-        let download = try await client.download(service: .image, path: "/images/\(imageID)/file")
+        let download = try await client.acting(for: subject).download(service: .image, path: "/images/\(imageID)/file")
         for try await chunk in download.body { try await receive(chunk) }
     }
 }

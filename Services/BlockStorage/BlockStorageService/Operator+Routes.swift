@@ -11,7 +11,7 @@ extension BlockStorageHandlers {
 
     var operatorResource: Resource {
         let admin = BlockStorageHandlers.admin
-        let reader = "rule:admin_required or role:service or role:reader"
+        let reader = "rule:admin_required or role:reader"
         let change = BodySchema.object(
             [
                 .init("host", .nullable(.identifier)), .init("binary", .nullable(.text)), .init("service", .text),

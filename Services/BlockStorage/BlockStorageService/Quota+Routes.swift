@@ -14,7 +14,7 @@ extension BlockStorageHandlers {
         let admin = BlockStorageHandlers.admin
         let limit = BodySchema.nullable(.integer(min: -1, max: Int(Int32.max)))
         let body = BodySchema.wrapped("quota_set", .object([], additional: .values(.oneOf([limit, .text]))))
-        let show = "rule:admin_required or role:service or (role:reader and project_id:%(project_id)s)"
+        let show = "rule:admin_required or (role:reader and project_id:%(project_id)s)"
         let one = "/os-quota-sets/{target_id}"
         return Resource(
             "quota",

@@ -107,7 +107,7 @@ extension RequestContext {
         do { return try caller.projectID ?? "" } catch { return "" }
     }
 
-    /// The project that the request is about: the token's. Services act for the project in the path.
+    /// The project that the request is about: the token's, or that of the subject for which a service acts.
     ///
     /// - Throws: 400 where a path names another project, 403 without a project.
     func project() throws -> String {
@@ -120,7 +120,7 @@ extension RequestContext {
     func requirePathProject() throws {
         let caller = try caller
         let inPath = parameter("project_id")
-        guard inPath.isEmpty || inPath == caller.projectID || caller.has(role: "service") else {
+        guard inPath.isEmpty || inPath == caller.projectID else {
             throw ResourceError.badRequest("Malformed request url: the project '\(inPath.prefix(64))' is not the token's.")
         }
     }

@@ -201,7 +201,8 @@ extension BlockStorageHandlers {
         switch source {
         case .blank: result.size = asked ?? 0
         case .image(let id):
-            guard let image = try BlockStorageStore.image(connection, id, project: project) else {
+            guard let image = try BlockStorageStore.image(
+                connection, id, project: project, user: try context.caller.userID) else {
                 throw ResourceError.badRequest("Invalid image identifier or unable to access requested image: \(id)")
             }
             result.size = asked ?? 0

@@ -103,8 +103,8 @@ package struct VolumeWorkflows: Sendable {
                 }
                 return try await driver.copy(source.object, to: volume.object)
             case .image(let id):
-                let project = volume.projectID
-                guard let image = try await database.read({ try BlockStorageStore.image($0, id, project: project) }) else {
+                let (project, user) = (volume.projectID, volume.userID)
+                guard let image = try await database.read({ try BlockStorageStore.image($0, id, project: project, user: user) }) else {
                     throw StepFailure("The image \(id) is gone.")
                 }
                 return try await driver.fill(volume.object, from: image)

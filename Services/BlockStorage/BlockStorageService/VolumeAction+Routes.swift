@@ -21,7 +21,7 @@ extension BlockStorageHandlers {
 
     var volumeActionResource: Resource {
         let admin = BlockStorageHandlers.admin
-        let attaching = "rule:admin_required or role:service"
+        let attaching = BlockStorageHandlers.admin
         let size = BodySchema.integer(min: 1, max: BlockStorageLimits.sizeMax)
         func object(_ properties: [BodySchema.Property]) -> BodySchema { .object(properties, additional: .allowed) }
         return Resource(

@@ -53,6 +53,7 @@ package struct DriverCapacity: Sendable, Hashable {
 package protocol ImageSource: Sendable {
     /// Hands the image's bytes to `receive` in order.
     ///
-    /// - Throws: 404 when there is no such image.
-    func download(_ imageID: String, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws
+    /// - Parameter subject: whom Image's policy decides about.
+    /// - Throws: 404 when there is no such image, or none that the subject may see.
+    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws
 }

@@ -17,7 +17,7 @@ extension BlockStorageHandlers {
         "volume_type", .object(properties + [.init("name", .nullable(.name))]))
 
     var typeResource: Resource {
-        let read = "rule:admin_required or role:service or role:reader"
+        let read = "rule:admin_required or role:reader"
         let admin = BlockStorageHandlers.admin
         let one = "/types/{type_id}"
         let specs = one + "/extra_specs"

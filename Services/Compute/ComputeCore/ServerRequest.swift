@@ -181,12 +181,26 @@ package struct ZoneRequest: Sendable, Hashable {
     package var target: String? { host ?? node }
 }
 
+extension ActingSubject {
+    /// An administrator as rows and workflows keep it.
+    package var document: JSONValue { ["project": .string(project), "user": .string(user)] }
+
+    /// Reads `document`; nil for anything else.
+    package init?(administrator value: JSONValue) {
+        guard let project = value["project"]?.stringValue, let user = value["user"]?.stringValue else { return nil }
+        self.init(project: project, user: user, grounds: .user)
+    }
+}
+
 /// One entry of `networks`.
 package struct InterfaceRequest: Sendable, Hashable {
     package var networkID: String?
     package var portID: String?
     package var fixedIP: String?
     package var tag: String?
+    /// Who asked, where the interface was accepted only because of an administrator's rights: Network decides about that
+    /// user when the port is made or bound.
+    package var administrator: ActingSubject?
 
     package init(networkID: String? = nil, portID: String? = nil, fixedIP: String? = nil, tag: String? = nil) {
         self.networkID = networkID
@@ -213,12 +227,13 @@ package struct InterfaceRequest: Sendable, Hashable {
     package var document: JSONValue {
         [
             "network": JSONValue(networkID), "port": JSONValue(portID), "fixed_ip": JSONValue(fixedIP),
-            "tag": JSONValue(tag),
+            "tag": JSONValue(tag), "administrator": administrator?.document ?? .null,
         ]
     }
 
     /// Reads `document`.
     package init(stored value: JSONValue) {
+        administrator = value["administrator"].flatMap(ActingSubject.init(administrator:))
         networkID = value["network"]?.stringValue
         portID = value["port"]?.stringValue
         fixedIP = value["fixed_ip"]?.stringValue

@@ -82,7 +82,16 @@ extension DesiredServer {
             hashAlgorithm: try image.optionalText("os_hash_algo"), contentHash: try image.optionalText("os_hash_value"),
             diskFormat: try image.text("disk_format"), size: try image.optionalInteger("size"),
             minDiskGiB: try image.integer("min_disk", in: Bounds.diskGiB, default: 0),
-            properties: texts(try image.object("properties")))
+            properties: texts(try image.object("properties")),
+            subject: try subject(fields, image))
+    }
+
+    private static func subject(_ fields: FieldReader, _ image: FieldReader) throws(FormError) -> ActingSubject {
+        if let administrator = try image.optionalFields("administrator") {
+            return ActingSubject(
+                project: try administrator.text("project"), user: try administrator.text("user"), grounds: .user)
+        }
+        return .accepted(project: try fields.text("project_id"), user: try fields.text("user_id"))
     }
 
     private static func volume(_ fields: FieldReader) throws(FormError) -> DesiredVolume {

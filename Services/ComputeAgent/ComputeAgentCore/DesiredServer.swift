@@ -32,6 +32,8 @@ package struct DesiredImage: Sendable, Hashable {
     package let minDiskGiB: Int
     /// Text properties of the image (`hw_machine_type`, …).
     package let properties: [String: String]
+    /// For whom the image is fetched: the server's project, or the administrator who asked for an image of another one.
+    package let subject: ActingSubject
 }
 
 /// How QEMU reaches a volume.

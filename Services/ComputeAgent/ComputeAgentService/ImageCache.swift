@@ -20,8 +20,9 @@ package struct PermanentFailure: Error, Sendable, CustomStringConvertible {
 package protocol ImageSource: Sendable {
     /// Hands the image's bytes to `receive` in order.
     ///
-    /// - Throws: `PermanentFailure` when there is no such image.
-    func download(_ imageID: String, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws
+    /// - Parameter subject: whom Image's policy decides about.
+    /// - Throws: `PermanentFailure` when there is no such image, or none that the subject may see.
+    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws
 }
 
 /// An image as a file that never changes again.
@@ -181,7 +182,7 @@ package actor ImageCache {
     private func fetch(_ image: DesiredImage, into path: String) async throws {
         let writer = try await threads.run { try CheckedWriter(path: path, image: image) }
         do {
-            try await source.download(image.id) { [threads] chunk in
+            try await source.download(image.id, as: image.subject) { [threads] chunk in
                 try await threads.run { try writer.append(chunk) }
             }
             try await threads.run { try writer.finish() }

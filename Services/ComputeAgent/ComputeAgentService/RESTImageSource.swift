@@ -10,11 +10,11 @@ package struct RESTImageSource: ImageSource {
 
     /// - Throws: `PermanentFailure` when there is no such image, it has no data, or it may not be read.
     package func download(
-        _ imageID: String, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void
+        _ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void
     ) async throws {
         let download: RESTDownload
         do {
-            download = try await client.download(service: .image, path: "/images/\(imageID)/file")
+            download = try await client.acting(for: subject).download(service: .image, path: "/images/\(imageID)/file")
         } catch let error as ResourceError where error.code == .notFound {
             throw PermanentFailure("image \(imageID) does not exist")
         } catch let error as ResourceError where error.code == .forbidden || error.code == .conflict {

@@ -9,7 +9,7 @@ import Kernel
 ///       "users": [
 ///         {"name": "admin", "password": "…", "default_project": "admin",
 ///          "assignments": [{"project": "admin", "roles": ["admin"]}, {"system": true, "roles": ["admin"]}]},
-///         {"name": "wolke", "password": "…", "assignments": [{"project": "service", "roles": ["admin", "service"]}]},
+///         {"name": "wolke", "password": "…", "assignments": [{"project": "service", "roles": ["service"]}]},
 ///         {"name": "demo", "password": "…", "assignments": [{"project": "demo", "roles": ["member"]}]}
 ///       ],
 ///       "services": [

@@ -24,7 +24,7 @@ extension Identity {
                     "Check a token", handler: validate),
                 Route(
                     .delete, "/v3/auth/tokens", action: "identity:revoke_token",
-                    rule: "role:admin or role:service or user_id:%(target.token.user_id)s", status: 204,
+                    rule: "role:admin or user_id:%(target.token.user_id)s", status: 204,
                     "Revoke a token", handler: revoke),
                 Route(
                     .get, "/v3/auth/catalog", action: "identity:get_auth_catalog", rule: "@",

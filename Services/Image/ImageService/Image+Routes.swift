@@ -21,11 +21,11 @@ package struct ImageHandlers: Sendable {
     }
 
     static let seen = "role:reader and (project_id:%(project_id)s or project_id:%(member_id)s or 'public':%(visibility)s or 'community':%(visibility)s)"
-    static let readRule = "rule:admin_required or role:service or (\(seen))"
+    static let readRule = "rule:admin_required or (\(seen))"
 
     static let rules = [
         "publicize_image": "rule:admin_required", "communitize_image": "rule:project_member_or_admin",
-        "see_all_images": "rule:admin_required or role:service", "download_deactivated_image": "rule:admin_required",
+        "see_all_images": "rule:admin_required", "download_deactivated_image": "rule:admin_required",
         "get_image_location": "!",
     ]
 
@@ -34,7 +34,7 @@ package struct ImageHandlers: Sendable {
         return Resource(
             "image", fields: ImageView.fields,
             routes: [
-                Route(.get, "/v2/images", action: "get_images", rule: "rule:admin_required or role:service or role:reader", "List images", handler: list),
+                Route(.get, "/v2/images", action: "get_images", rule: "rule:admin_required or role:reader", "List images", handler: list),
                 Route(.post, "/v2/images", action: "add_image", rule: write, body: .json(.object([], additional: .allowed)), status: 201, "Register an image", handler: create),
                 Route(.get, "/v2/images/{image_id}", action: "get_image", rule: ImageHandlers.readRule, "Show an image", handler: show),
                 Route(.patch, "/v2/images/{image_id}", action: "modify_image", rule: write, body: .json(.any), "Change an image", handler: patch),

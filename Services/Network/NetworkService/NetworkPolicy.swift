@@ -3,9 +3,10 @@ enum NetworkPolicy {
     static let reader = "rule:project_reader_or_admin"
     static let member = "rule:project_member_or_admin"
     static let admin = "rule:admin_required"
+    /// What only an administrator sets, and services for the ports that they bind.
     static let service = "rule:admin_or_service"
     /// The owner of the network that a subnet or port is in.
-    static let networkOwner = "rule:admin_or_service or (role:member and project_id:%(network:project_id)s)"
+    static let networkOwner = "rule:admin_required or (role:member and project_id:%(network:project_id)s)"
     /// The port's owner, or the network's.
     static let portMember = "rule:project_member_or_admin or (role:member and project_id:%(network:project_id)s)"
 
@@ -24,12 +25,12 @@ enum NetworkPolicy {
         "get_port:binding:vif_details": service,
         "create_port:binding:host_id": service, "update_port:binding:host_id": service,
         "create_port:binding:profile": service, "update_port:binding:profile": service,
-        "create_port:mac_address": networkOwner, "update_port:mac_address": service,
+        "create_port:mac_address": networkOwner, "update_port:mac_address": admin,
         "create_port:fixed_ips": networkOwner, "update_port:fixed_ips": networkOwner,
         "create_port:port_security_enabled": networkOwner, "update_port:port_security_enabled": networkOwner,
         "create_port:allowed_address_pairs": networkOwner, "update_port:allowed_address_pairs": networkOwner,
-        "create_port:device_owner:network": service, "update_port:device_owner:network": service,
-        "create_port:external": service,
+        "create_port:device_owner:network": admin, "update_port:device_owner:network": admin,
+        "create_port:external": admin,
         "create_router:external_gateway_info:enable_snat": admin,
         "update_router:external_gateway_info:enable_snat": admin,
         "create_router:external_gateway_info:external_fixed_ips": admin,

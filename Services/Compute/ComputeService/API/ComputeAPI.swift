@@ -50,7 +50,7 @@ package enum ComputeAPI {
 enum Rule {
     static let reader = "rule:project_reader_or_admin"
     static let member = "rule:project_member_or_admin"
-    static let admin = "rule:admin_required or role:service"
+    static let admin = "rule:admin_required"
     static let anybody = "@"
 
     /// Actions that no route has by itself.
@@ -70,6 +70,8 @@ enum Rule {
         "os_compute_api:os-server-groups:index:all_projects": admin,
         "os_compute_api:os-used-limits:other_project": admin,
         "os_compute_api:os-keypairs:other_user": admin,
+        // As Network's create_port:fixed_ips; who overrides one overrides both.
+        ServerInterfaces.addressAction: "rule:admin_required or (role:member and project_id:%(network:project_id)s)",
     ]
 }
 

@@ -89,13 +89,14 @@ struct InterfaceRoutes: Sendable {
             networkID: body["net_id"]?.stringValue.flatMap { UUID128($0)?.description }, portID: port, fixedIP: address,
             tag: body["tag"]?.stringValue)
         let caller = try context.caller
+        let owner = try ServerOwner(context, project: server.project)
         let ambient = compute.ambient
         let definition = InterfaceWorkflows(compute).attach
         return try await context.write(compute.database, begin: { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
             try current.require(states: InterfaceRoutes.states, for: "attach_interface")
-            let frame = try InterfaceRoutes.frame(connection, current, ask, isAdmin: caller.isAdmin)
+            let frame = try InterfaceRoutes.frame(connection, current, ask, owner)
             try ServerActions.begin(
                 connection, server: server.id, action: "attach_interface", event: "compute_attach_interface",
                 requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
@@ -114,17 +115,16 @@ struct InterfaceRoutes: Sendable {
     }
 
     private static func frame(
-        _ connection: Connection, _ server: ServerRecord, _ ask: InterfaceRequest, isAdmin: Bool
+        _ connection: Connection, _ server: ServerRecord, _ ask: InterfaceRequest, _ owner: ServerOwner
     ) throws -> JSONObject {
         var frame: JSONObject = ["server": .string(server.id), "tag": JSONValue(ask.tag)]
+        let item = try ServerInterfaces.checked(connection, ask, owner)
+        frame["administrator"] = item.administrator?.document ?? .null
         if let port = ask.portID {
-            try ServerInterfaces.checkPort(connection, port: port, project: server.project, isAdmin: isAdmin)
             frame["port"] = .string(port)
             return frame
         }
         if let network = ask.networkID {
-            try ServerInterfaces.checkNetwork(
-                connection, network: network, project: server.project, isAdmin: isAdmin, address: ask.fixedIP)
             frame["network"] = .string(network)
             frame["fixed_ip"] = JSONValue(ask.fixedIP)
             return frame

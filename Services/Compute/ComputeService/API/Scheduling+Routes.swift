@@ -39,12 +39,11 @@ struct SchedulingRoutes: Sendable {
         let project = try context.caller.requireProject()
         try context.authorize(target: .project(project))
         let request = try ServerRequest(context.body, networksRequired: context.version(atLeast: 2, 37))
-        let caller = try context.caller
         let seesHosts = context.allows("os_compute_api:os-extended-server-attributes")
         if request.zone.target != nil, !context.allows("os_compute_api:servers:create:forced_host") {
             throw ResourceError.forbidden("Policy doesn't allow os_compute_api:servers:create:forced_host to be performed.")
         }
-        let owner = ServerOwner(project: project, user: caller.userID, isAdmin: caller.isAdmin, requestID: context.requestID)
+        let owner = try ServerOwner(context, project: project)
         let definition = ServerCreate(compute).definition
         let compute = compute
         do {

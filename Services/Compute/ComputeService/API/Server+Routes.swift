@@ -163,9 +163,7 @@ struct ServerRoutes: Sendable {
         if request.zone.target != nil, !context.allows("os_compute_api:servers:create:forced_host") {
             throw ResourceError.forbidden("Policy doesn't allow os_compute_api:servers:create:forced_host to be performed.")
         }
-        let caller = try context.caller
-        let owner = ServerOwner(
-            project: project, user: caller.userID, isAdmin: caller.isAdmin, requestID: context.requestID)
+        let owner = try ServerOwner(context, project: project)
         let definition = ServerCreate(compute).definition
         let compute = compute
         return try await context.write(compute.database) { connection in

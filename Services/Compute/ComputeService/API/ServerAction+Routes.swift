@@ -192,12 +192,14 @@ struct ServerActionRoutes: Sendable {
     private func changeGroups(_ context: RequestContext, key: String, adds: Bool) async throws -> Response {
         let server = try await compute.authorizedServer(context)
         let name = context.body[key]?["name"]?.stringValue ?? ""
+        let owner = try ServerOwner(context, project: server.project)
+        let subject = ActingSubject.accepted(project: server.project, user: owner.user, administrator: owner.administrator)
         return try await context.write(compute.database, begin: { connection in
             let work = try ServerActionRoutes.groupChange(connection, server, name: name, adds: adds)
             return (work, "server", server.id)
         }, finish: { work in
             for port in work.objectValue?.members ?? [] {
-                try await compute.neighbours.network.updatePort(port.name, ["security_groups": port.value])
+                try await compute.neighbours.network.updatePort(port.name, ["security_groups": port.value], as: subject)
             }
             return .empty(202)
         })

@@ -115,21 +115,21 @@ package struct Audit: Sendable {
 
     /// Ports that a dead process asked for and whose server has ended meanwhile.
     private func removeLeftPorts() async throws -> Int {
-        let ids = try await compute.database.read { connection in
+        let ports = try await compute.database.read { connection in
             try connection.query(
                 """
-                SELECT p.id FROM ports p JOIN servers s ON s.id::text = p.device_id
-                WHERE p.device_owner LIKE 'compute:%' AND s.deleted
+                SELECT p.id, s.project_id, s.user_id FROM ports p JOIN servers s ON s.id::text = p.device_id
+                WHERE p.device_owner LIKE 'compute:%' AND s.deleted AND p.project_id = s.project_id
                 AND NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = s.id AND w.finished_at IS NULL)
                 LIMIT \(Audit.batchMax)
                 """
-            ).map { try $0.string("id") }
+            ).map { (id: try $0.string("id"), subject: try ServerSteps.subject($0)) }
         }
-        return try await AuditLoop.all(ids.map { id in { try await removeLeftPort(id) } })
+        return try await AuditLoop.all(ports.map { port in { try await removeLeftPort(port.id, as: port.subject) } })
     }
 
-    private func removeLeftPort(_ id: String) async throws -> Int {
-        try await compute.neighbours.network.deletePort(id)
+    private func removeLeftPort(_ id: String, as subject: ActingSubject) async throws -> Int {
+        try await compute.neighbours.network.deletePort(id, as: subject)
         let finding = Finding(
             invariant: "I5", rule: "a port goes with its server", subject: id, words: "port \(id) had outlived its server")
         let now = compute.ambient.now

@@ -2,6 +2,7 @@ import ComputeCore
 import Database
 import JSON
 import Kernel
+import WebAPI
 
 extension ServerCreation {
     /// Interfaces as the workflow will make them: each with a network, an own port or both.
@@ -30,18 +31,8 @@ extension ServerCreation {
             guard ports.uniqued.count == ports.count else {
                 throw ResourceError.badRequest("A port is named twice in networks.")
             }
-            for item in list { try check(item) }
-            return .array(list.map(\.document))
+            return .array(try list.map { try ServerInterfaces.checked(connection, $0, owner).document })
         }
-    }
-
-    private func check(_ item: InterfaceRequest) throws {
-        if let port = item.portID {
-            try ServerInterfaces.checkPort(connection, port: port, project: owner.project, isAdmin: owner.isAdmin)
-        }
-        guard let network = item.networkID else { return }
-        try ServerInterfaces.checkNetwork(
-            connection, network: network, project: owner.project, isAdmin: owner.isAdmin, address: item.fixedIP)
     }
 
     /// Ids of the security groups; empty for the project's default.
@@ -68,8 +59,36 @@ extension ServerCreation {
 
 /// Checks and rows of interfaces.
 enum ServerInterfaces {
+    /// Checks what the interface names, and records where only an administrator's rights allow it.
+    ///
+    /// - Throws: 400, 403 or 409 in Compute's words.
+    static func checked(_ connection: Connection, _ item: InterfaceRequest, _ owner: ServerOwner) throws -> InterfaceRequest {
+        var isOrdinary = true
+        if let port = item.portID {
+            isOrdinary = try checkPort(connection, port: port, project: owner.project, isAdmin: owner.isAdmin)
+        } else if let network = item.networkID {
+            isOrdinary = try checkNetwork(connection, network: network, owner, address: item.fixedIP)
+        }
+        if isOrdinary { return item }
+        guard let administrator = owner.administrator else {
+            throw ResourceError.forbidden("What belongs to another project needs an administrator's token that is scoped to a project.")
+        }
+        var item = item
+        item.administrator = administrator
+        return item
+    }
+
+    /// The action that mirrors Network's `create_port:fixed_ips`, which Network decides again when the port is made.
+    static let addressAction = "os_compute_api:servers:choose_fixed_ip"
+
+    static func mayChooseAddress(_ context: RequestContext, networkProject: String) -> Bool {
+        context.allows(addressAction, target: ["network:project_id": networkProject])
+    }
+
     /// A port that a server may take.
-    static func checkPort(_ connection: Connection, port: String, project: String, isAdmin: Bool) throws {
+    ///
+    /// - Returns: whether the project may by itself.
+    static func checkPort(_ connection: Connection, port: String, project: String, isAdmin: Bool) throws -> Bool {
         let rows = try connection.query(
             """
             SELECT p.project_id, p.device_id, EXISTS (SELECT 1 FROM server_interfaces i WHERE i.port_id = p.id) AS taken,
@@ -82,12 +101,16 @@ enum ServerInterfaces {
         if try row.bool("taken") || !row.string("device_id").isEmpty {
             throw ResourceError.conflict("Port \(port) is still in use.")
         }
+        return try row.string("project_id") == project
     }
 
-    /// A network in which a server of the project may have a port.
+    /// A network in which a server of the project may have a port, perhaps with an address of the user's choice.
+    ///
+    /// - Returns: whether the project may by itself.
     static func checkNetwork(
-        _ connection: Connection, network: String, project: String, isAdmin: Bool, address: String?
-    ) throws {
+        _ connection: Connection, network: String, _ owner: ServerOwner, address: String?
+    ) throws -> Bool {
+        let (isAdmin, project) = (owner.isAdmin, owner.project)
         let rows = try connection.query(
             """
             SELECT n.project_id, n.shared, n.external,
@@ -106,7 +129,12 @@ enum ServerInterfaces {
         guard try row.bool("addressed") else {
             throw ResourceError.badRequest("Network \(network) requires a subnet in order to boot instances on.")
         }
-        guard let address else { return }
+        let isOwn = try row.string("project_id") == project
+        guard let address else { return try isOwn || row.bool("shared") }
+        guard owner.choosesAddress(try row.string("project_id")) else {
+            throw ResourceError.forbidden(
+                "Policy doesn't allow \(addressAction) to be performed: fixed IP address \(address) cannot be chosen on network \(network), which belongs to another project.")
+        }
         let networks = try row.strings("cidrs").compactMap { IPNetwork($0) }
         guard let parsed = IPAddress(address), networks.contains(where: { $0.contains(parsed) }) else {
             throw ResourceError.badRequest("Fixed IP address \(address) is not a valid ip address for network \(network).")
@@ -114,11 +142,43 @@ enum ServerInterfaces {
         if try row.bool("address_taken") {
             throw ResourceError.badRequest("Fixed IP address \(address) is already in use on network \(network).")
         }
+        return isOwn
     }
 }
 
 /// Checks of volumes that servers take.
 enum ServerVolumes {
+    /// A snapshot of which a volume can be made for the project.
+    static func checkSnapshot(_ connection: Connection, _ device: DeviceRequest, project: String) throws {
+        let id = device.uuid ?? ""
+        let rows = try connection.query(
+            "SELECT status, size FROM volume_snapshots WHERE id = \(id)::uuid AND project_id = \(project)")
+        guard let row = rows.first else {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: failed to get snapshot \(id).")
+        }
+        let (status, size) = (try row.string("status"), try row.int("size"))
+        guard status == "available" else {
+            throw ResourceError.badRequest(
+                "Invalid snapshot: snapshot '\(id)' status must be 'available'. Currently in '\(status)' status.")
+        }
+        if let asked = device.size, asked < size {
+            throw ResourceError.badRequest(
+                "Block Device Mapping is Invalid: volume_size \(asked) is smaller than snapshot \(id), which has \(size) GiB.")
+        }
+    }
+
+    /// A volume type, by id or name, that the project may use.
+    static func checkType(_ connection: Connection, _ type: String, project: String) throws {
+        let rows = try connection.query(
+            """
+            SELECT 1 AS one FROM volume_types y WHERE (y.name = \(type) OR y.id::text = \(type))
+            AND (y.is_public OR EXISTS (SELECT 1 FROM volume_type_access a
+                WHERE a.volume_type_id = y.id AND a.project_id = \(project)))
+            """)
+        guard rows.isEmpty else { return }
+        throw ResourceError.badRequest("Block Device Mapping is Invalid: Volume type with name \(type.prefix(255)) could not be found.")
+    }
+
     static func checkAttachable(_ connection: Connection, volume: String, project: String, boots: Bool) throws {
         let rows = try connection.query(
             """

@@ -11,7 +11,23 @@ struct ServerOwner: Sendable {
     let project: String
     let user: String
     let isAdmin: Bool
+    /// The user as administrator of the whole cloud; nil for others, and where the token has no project.
+    let administrator: ActingSubject?
     let requestID: String
+    /// Whether policy lets the user choose addresses in a network of this project.
+    let choosesAddress: @Sendable (_ networkProject: String) -> Bool
+
+    /// - Parameter project: the servers' project.
+    /// - Throws: 401 without a caller.
+    init(_ context: RequestContext, project: String) throws {
+        let caller = try context.caller
+        self.project = project
+        administrator = caller.isAdmin ? caller.projectID.map { ActingSubject(project: $0, user: caller.userID, grounds: .user) } : nil
+        user = caller.userID
+        isAdmin = caller.isAdmin
+        requestID = context.requestID
+        choosesAddress = { ServerInterfaces.mayChooseAddress(context, networkProject: $0) }
+    }
 }
 
 /// Accepts `POST /servers` inside its transaction: checks every reference, takes the quota, writes the rows.
@@ -33,6 +49,7 @@ struct ServerCreation {
         try checkZone()
         let key = try keyData()
         let group = try self.group()
+        try checkHints()
         let networks = try self.networks()
         let securityGroups = try self.securityGroups()
         try checkVolumes()
@@ -162,7 +179,8 @@ struct ServerCreation {
     /// The image's content for the agent; nil where the server boots from a volume.
     private func image(_ flavor: Flavor) throws -> JSONValue? {
         for id in request.devices.filter({ $0.source == .image }).compactMap(\.uuid) {
-            _ = try imageRow(id)
+            // Block Storage makes volumes only of images that the project itself may use.
+            guard try !imageRow(id).bool("by_administrator") else { throw ServerCreation.noImage(id) }
         }
         guard let id = request.imageID else { return nil }
         let row = try imageRow(id)
@@ -183,20 +201,22 @@ struct ServerCreation {
             "disk_format": JSONValue(try row.optionalString("disk_format")), "size": JSONValue(size),
             "min_disk": JSONValue(try row.optionalInt("min_disk") ?? 0),
             "properties": try row.optionalJSON("properties") ?? [:],
+            "administrator": try row.bool("by_administrator") ? owner.administrator?.document ?? .null : .null,
         ]
     }
+
+    private static func noImage(_ id: String) -> ResourceError { .badRequest("Image \(id) could not be found.") }
 
     private func imageRow(_ id: String) throws -> Row {
         let rows = try connection.query(
             """
             SELECT i.status, i.disk_format, i.min_disk, i.min_ram, i.size, i.virtual_size, i.checksum, i.os_hash_algo, i.os_hash_value,
-                i.properties
+                i.properties, NOT (i.project_id = \(owner.project) OR i.visibility IN ('public', 'community')
+                    OR (i.visibility = 'shared' AND EXISTS (SELECT 1 FROM image_members m
+                        WHERE m.image_id = i.id AND m.member_id = \(owner.project)))) AS by_administrator
             FROM images i WHERE i.id = \(id)
-            AND (i.project_id = \(owner.project) OR i.visibility IN ('public', 'community') OR \(owner.isAdmin)
-                OR (i.visibility = 'shared' AND EXISTS (SELECT 1 FROM image_members m
-                    WHERE m.image_id = i.id AND m.member_id = \(owner.project))))
             """)
-        guard let row = rows.first else { throw ResourceError.badRequest("Image \(id) could not be found.") }
+        guard let row = rows.first, try owner.isAdmin || !row.bool("by_administrator") else { throw ServerCreation.noImage(id) }
         guard try row.string("status") == "active" else {
             throw ResourceError.badRequest("Image \(id) is not active.")
         }
@@ -242,6 +262,21 @@ struct ServerCreation {
         return id
     }
 
+    /// Hints that name servers name those of the project: where another one's run is no tenant's to use.
+    private func checkHints() throws {
+        for hint in ["same_host", "different_host"] {
+            let value = request.hints[hint]
+            let ids = (value?.arrayValue ?? [value].compactMap { $0 }).compactMap(\.stringValue).compactMap { UUID128($0) }
+            guard !ids.isEmpty else { continue }
+            let known = try connection.query(
+                "SELECT id FROM servers WHERE id = ANY(\(ids.map(\.description))::uuid[]) AND (project_id = \(owner.project) OR \(owner.isAdmin))"
+            ).map { try $0.string("id") }
+            if let unknown = ids.map(\.description).first(where: { !known.contains($0) }) {
+                throw ResourceError.badRequest("Invalid input for scheduler hint \(hint): server \(unknown) could not be found.")
+            }
+        }
+    }
+
     private func checkVolumes() throws {
         let ids = request.devices.filter { $0.source == .volume }.compactMap(\.uuid)
         guard ids.uniqued.count == ids.count else {
@@ -250,6 +285,14 @@ struct ServerCreation {
         for device in request.devices where device.source == .volume {
             try ServerVolumes.checkAttachable(
                 connection, volume: device.uuid ?? "", project: owner.project, boots: device.bootIndex == 0)
+        }
+        for device in request.devices {
+            if device.source == .snapshot {
+                try ServerVolumes.checkSnapshot(connection, device, project: owner.project)
+            }
+            if let type = device.volumeType, device.source != .volume {
+                try ServerVolumes.checkType(connection, type, project: owner.project)
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ struct InterfaceWorkflows: Sendable {
 
     // MARK: attach
 
-    /// Frame: server, and network, port, fixed_ip, tag as asked for.
+    /// Frame: server, and network, port, fixed_ip, tag as asked for; administrator, as `InterfaceRequest` has it.
     var attach: WorkflowDefinition {
         WorkflowDefinition(
             service: Compute.service, kind: "interface.attach",
@@ -36,9 +36,11 @@ struct InterfaceWorkflows: Sendable {
         let server = try await steps.server(InterfaceWorkflows.text(context, "server") ?? "")
         let owner: JSONValue = .string("compute:\(server.zone ?? compute.settings.defaultZone)")
         let host: JSONValue = .string(server.host ?? "")
+        let subject = ActingSubject.accepted(
+            project: server.project, user: server.user, administrator: context.frame["administrator"].flatMap(ActingSubject.init(administrator:)))
         if let port = InterfaceWorkflows.text(context, "port") {
             try await compute.neighbours.network.updatePort(
-                port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host])
+                port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host], as: subject)
             context.frame["port_id"] = .string(port)
             return .next
         }
@@ -47,7 +49,7 @@ struct InterfaceWorkflows: Sendable {
             "device_id": .string(server.id), "device_owner": owner, "binding:host_id": host, "admin_state_up": true,
         ]
         if let address = InterfaceWorkflows.text(context, "fixed_ip") { port["fixed_ips"] = [["ip_address": .string(address)]] }
-        let id = try await compute.neighbours.network.createPort(port, operation: context.operationID())
+        let id = try await compute.neighbours.network.createPort(port, as: subject, operation: context.operationID())
         context.frame["port_id"] = .string(id)
         return .next
     }
@@ -63,8 +65,13 @@ struct InterfaceWorkflows: Sendable {
             }
         }
         guard let port = InterfaceWorkflows.text(context, "port_id") ?? given else { return }
-        try await steps.release(port: port, created: given == nil)
+        try await release(port, server: InterfaceWorkflows.text(context, "server") ?? "", created: given == nil)
         _ = try await database.write { try $0.execute("DELETE FROM server_interfaces WHERE port_id = \(port)") }
+    }
+
+    private func release(_ port: String, server: String, created: Bool) async throws {
+        guard let subject = try await steps.owner(of: port, server: server, created: created) else { return }
+        try await steps.release(port: port, created: created, as: subject)
     }
 
     private func plug(_ context: inout StepContext) async throws -> StepResult {
@@ -121,7 +128,9 @@ struct InterfaceWorkflows: Sendable {
                 WorkflowStep("await", run: { try await waitForHost($0, "detach_interface") }),
                 WorkflowStep("release", run: { context in
                     let port = InterfaceWorkflows.text(context, "port") ?? ""
-                    try await steps.release(port: port, created: context.frame["created"]?.boolValue ?? true)
+                    try await release(
+                        port, server: InterfaceWorkflows.text(context, "server") ?? "",
+                        created: context.frame["created"]?.boolValue ?? true)
                     _ = try await database.write { try $0.execute("DELETE FROM server_interfaces WHERE port_id = \(port)") }
                     return .next
                 }),

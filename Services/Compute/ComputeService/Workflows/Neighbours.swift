@@ -12,35 +12,35 @@ package protocol SchedulerNeighbour: Sendable {
     func release(consumer: String) async throws
 }
 
-/// Ports, as Network manages them.
+/// Ports, as Network manages them, for the subject that Network's policy decides about.
 package protocol NetworkNeighbour: Sendable {
     /// - Returns: the port's id.
-    func createPort(_ port: JSONObject, operation: String) async throws -> String
+    func createPort(_ port: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
     /// Changes the members that are given.
-    func updatePort(_ id: String, _ changes: JSONObject) async throws
+    func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws
     /// A port that is not there is fine.
-    func deletePort(_ id: String) async throws
+    func deletePort(_ id: String, as subject: ActingSubject) async throws
 }
 
-/// Volumes and their attachments, as Block Storage manages them.
+/// Volumes and their attachments, as Block Storage manages them, for the subject that its policy decides about.
 package protocol VolumeNeighbour: Sendable {
     /// - Returns: the volume's id.
-    func createVolume(_ volume: JSONObject, project: String, operation: String) async throws -> String
+    func createVolume(_ volume: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
     /// A volume that is not there is fine.
-    func deleteVolume(_ id: String, project: String) async throws
+    func deleteVolume(_ id: String, as subject: ActingSubject) async throws
     /// Reserves and connects a volume for a server on a host.
     func attach(_ attachment: VolumeAttachRequest) async throws -> VolumeAttachAnswer
     /// The guest has it.
-    func complete(attachment: String, project: String) async throws
+    func complete(attachment: String, as subject: ActingSubject) async throws
     /// An attachment that is not there is fine.
-    func detach(attachment: String, project: String) async throws
+    func detach(attachment: String, as subject: ActingSubject) async throws
 }
 
 /// Which volume goes to which server, as which device on which host; `operation` makes a repetition the same one.
 package struct VolumeAttachRequest: Sendable {
     package var volumeID: String
     package var serverID: String
-    package var project: String
+    package var subject: ActingSubject
     package var host: String
     package var device: String
     package var operation: String
@@ -97,45 +97,45 @@ struct RemoteScheduler: SchedulerNeighbour {
 struct RemoteNetwork: NetworkNeighbour {
     let client: RESTClient
 
-    func createPort(_ port: JSONObject, operation: String) async throws -> String {
-        let answer = try await client.post(.network, "/ports", ["port": .object(port)], idempotencyKey: operation)
+    func createPort(_ port: JSONObject, as subject: ActingSubject, operation: String) async throws -> String {
+        let answer = try await client.acting(for: subject).post(.network, "/ports", ["port": .object(port)], idempotencyKey: operation)
         guard let id = answer["port"]?["id"]?.stringValue else {
             throw ResourceError.unavailable("Network answered a port without an id")
         }
         return id
     }
 
-    func updatePort(_ id: String, _ changes: JSONObject) async throws {
-        try await client.put(.network, "/ports/\(id)", ["port": .object(changes)])
+    func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).put(.network, "/ports/\(id)", ["port": .object(changes)])
     }
 
-    func deletePort(_ id: String) async throws {
-        try await client.delete(.network, "/ports/\(id)", missingIsFine: true)
+    func deletePort(_ id: String, as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).delete(.network, "/ports/\(id)", missingIsFine: true)
     }
 }
 
 struct RemoteVolumes: VolumeNeighbour {
     let client: RESTClient
 
-    func createVolume(_ volume: JSONObject, project: String, operation: String) async throws -> String {
-        let answer = try await client.post(
-            .blockStorage, "/v3/\(project)/volumes", ["volume": .object(volume)], idempotencyKey: operation)
+    func createVolume(_ volume: JSONObject, as subject: ActingSubject, operation: String) async throws -> String {
+        let answer = try await client.acting(for: subject).post(
+            .blockStorage, "/v3/\(subject.project)/volumes", ["volume": .object(volume)], idempotencyKey: operation)
         guard let id = answer["volume"]?["id"]?.stringValue else {
             throw ResourceError.unavailable("Block Storage answered a volume without an id")
         }
         return id
     }
 
-    func deleteVolume(_ id: String, project: String) async throws {
-        try await client.delete(.blockStorage, "/v3/\(project)/volumes/\(id)", missingIsFine: true)
+    func deleteVolume(_ id: String, as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).delete(.blockStorage, "/v3/\(subject.project)/volumes/\(id)", missingIsFine: true)
     }
 
     func attach(_ request: VolumeAttachRequest) async throws -> VolumeAttachAnswer {
         let connector: JSONValue = [
             "host": .string(request.host), "mountpoint": .string(request.device), "multipath": false,
         ]
-        let answer = try await client.post(
-            .blockStorage, "/v3/\(request.project)/attachments",
+        let answer = try await client.acting(for: request.subject).post(
+            .blockStorage, "/v3/\(request.subject.project)/attachments",
             [
                 "attachment": [
                     "volume_uuid": .string(request.volumeID), "instance_uuid": .string(request.serverID),
@@ -148,13 +148,13 @@ struct RemoteVolumes: VolumeNeighbour {
         return VolumeAttachAnswer(attachmentID: id, connection: connection)
     }
 
-    func complete(attachment: String, project: String) async throws {
-        try await client.post(
-            .blockStorage, "/v3/\(project)/attachments/\(attachment)/action", ["os-complete": [:]],
+    func complete(attachment: String, as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).post(
+            .blockStorage, "/v3/\(subject.project)/attachments/\(attachment)/action", ["os-complete": [:]],
             microversion: "latest", idempotencyKey: "complete:\(attachment)")
     }
 
-    func detach(attachment: String, project: String) async throws {
-        try await client.delete(.blockStorage, "/v3/\(project)/attachments/\(attachment)", missingIsFine: true)
+    func detach(attachment: String, as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).delete(.blockStorage, "/v3/\(subject.project)/attachments/\(attachment)", missingIsFine: true)
     }
 }

@@ -28,7 +28,7 @@ extension ServerCreate {
             }
             let answer = try await steps.compute.neighbours.volumes.attach(
                 VolumeAttachRequest(
-                    volumeID: volume, serverID: server.id, project: server.project, host: server.host ?? "",
+                    volumeID: volume, serverID: server.id, subject: server.subject, host: server.host ?? "",
                     device: row.device, operation: context.operationID(100 + index)))
             try await steps.database.write { connection in
                 try connection.execute(
@@ -53,7 +53,7 @@ extension ServerCreate {
         if device.source == .image { body["imageRef"] = JSONValue(device.uuid) }
         if device.source == .snapshot { body["snapshot_id"] = JSONValue(device.uuid) }
         return try await steps.compute.neighbours.volumes.createVolume(
-            body, project: server.project, operation: context.operationID(index))
+            body, as: server.subject, operation: context.operationID(index))
     }
 
     private static func record(
@@ -98,11 +98,11 @@ extension ServerCreate {
             guard !isRecorded else { continue }
             do {
                 let volume = try await volume(device, server, index: index, context: context)
-                try await steps.compute.neighbours.volumes.deleteVolume(volume, project: server.project)
+                try await steps.compute.neighbours.volumes.deleteVolume(volume, as: server.subject)
             } catch let error as ResourceError where !error.isRetryable {
                 // It was refused then as it is now: there is nothing to take back.
             }
         }
-        try await steps.releaseVolumes(server.id, project: server.project, undoing: true)
+        try await steps.releaseVolumes(server.id, as: server.subject, undoing: true)
     }
 }

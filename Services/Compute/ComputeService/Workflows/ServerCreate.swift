@@ -103,7 +103,8 @@ struct ServerCreate: Sendable {
         let host: JSONValue = .string(server.host ?? "")
         if let port = item.portID {
             try await compute.neighbours.network.updatePort(
-                port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host])
+                port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host],
+                as: server.subject(of: item))
             return port
         }
         var port: JSONObject = [
@@ -112,7 +113,8 @@ struct ServerCreate: Sendable {
         ]
         if let address = item.fixedIP { port["fixed_ips"] = [["ip_address": .string(address)]] }
         if !server.securityGroups.isEmpty { port["security_groups"] = JSONValue(server.securityGroups) }
-        return try await compute.neighbours.network.createPort(port, operation: operation)
+        return try await compute.neighbours.network.createPort(
+            port, as: server.subject(of: item), operation: operation)
     }
 
     // MARK: spawn
@@ -164,13 +166,13 @@ struct ServerCreate: Sendable {
         let attachments = try await database.read { connection in
             try connection.query(
                 """
-                SELECT v.attachment_id, s.project_id FROM server_volumes v JOIN servers s ON s.id = v.server_id
+                SELECT v.attachment_id, s.project_id, s.user_id FROM server_volumes v JOIN servers s ON s.id = v.server_id
                 WHERE s.id = \(id) AND v.attachment_id IS NOT NULL
                 """
-            ).map { (id: try $0.string("attachment_id"), project: try $0.string("project_id")) }
+            ).map { (id: try $0.string("attachment_id"), subject: try ServerSteps.subject($0)) }
         }
         for attachment in attachments {
-            try await compute.neighbours.volumes.complete(attachment: attachment.id, project: attachment.project)
+            try await compute.neighbours.volumes.complete(attachment: attachment.id, as: attachment.subject)
         }
         let now = context.now
         let ambient = ambient

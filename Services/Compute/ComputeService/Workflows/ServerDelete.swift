@@ -24,7 +24,7 @@ struct ServerDelete: Sendable {
                 }),
                 WorkflowStep("volumes", run: { context in
                     guard let server = try await load(context.subjectID) else { return .skip }
-                    try await steps.releaseVolumes(server.id, project: server.project, undoing: false)
+                    try await steps.releaseVolumes(server.id, as: server.subject, undoing: false)
                     return .skip
                 }),
                 WorkflowStep("ports", run: { context in

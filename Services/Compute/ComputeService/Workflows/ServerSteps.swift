@@ -53,6 +53,14 @@ struct WorkflowServer: Sendable {
             securityGroups: try row.strings("security_groups"), bootsFromImage: try row.bool("boots_from_image"))
     }
 
+    /// The server's project, to call other services for it.
+    var subject: ActingSubject { .accepted(project: project, user: user) }
+
+    /// As `subject`; where the interface was accepted only because an administrator asked, that administrator.
+    func subject(of item: InterfaceRequest) -> ActingSubject {
+        .accepted(project: project, user: user, administrator: item.administrator)
+    }
+
     /// The host has done what was asked last.
     var isApplied: Bool {
         observedGeneration >= generation && observedState == "applied" && observedHost == host
@@ -136,34 +144,58 @@ struct ServerSteps: Sendable {
         let ports = try await database.read { connection in
             try connection.query(
                 """
-                SELECT p.id, coalesce(i.created, NOT EXISTS (SELECT 1 FROM servers s,
-                    jsonb_array_elements(s.requested_networks) n WHERE s.id = \(id) AND n->>'port' = p.id::text)) AS created,
-                    true AS exists
-                FROM ports p LEFT JOIN server_interfaces i ON i.port_id = p.id
-                WHERE p.device_id = \(id) AND p.device_owner LIKE 'compute:%'
-                UNION
-                SELECT i.port_id, i.created, EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id)
-                FROM server_interfaces i WHERE i.server_id = \(id)
+                SELECT p.id, p.project_id, s.project_id AS server_project, s.user_id,
+                    coalesce(i.created, NOT EXISTS (SELECT 1 FROM jsonb_array_elements(s.requested_networks) n
+                        WHERE n->>'port' = p.id::text)) AS created
+                FROM servers s JOIN ports p ON p.id IN (
+                    SELECT id FROM ports WHERE device_id = \(id) AND device_owner LIKE 'compute:%'
+                    UNION SELECT port_id FROM server_interfaces WHERE server_id = \(id)::uuid)
+                LEFT JOIN server_interfaces i ON i.port_id = p.id
+                WHERE s.id = \(id)::uuid AND (i.server_id IS NULL OR i.server_id = s.id)
                 """
-            ).map { (id: try $0.string("id"), created: try $0.bool("created"), exists: try $0.bool("exists")) }
+            ).map { row in
+                let created = try row.bool("created")
+                // A port that the request named is freed for its owner, which need not be the server's project. A port
+                // of another project that only claims to be the server's is not deleted: Network refuses.
+                let owner = try row.string(created ? "server_project" : "project_id")
+                return (
+                    id: try row.string("id"), created: created,
+                    subject: ActingSubject.accepted(project: owner, user: try row.string("user_id"))
+                )
+            }
         }
-        for port in ports where port.exists {
-            try await release(port: port.id, created: port.created)
+        for port in ports {
+            try await release(port: port.id, created: port.created, as: port.subject)
         }
         try await database.write { connection in
             try connection.execute("DELETE FROM server_interfaces WHERE server_id = \(id)")
         }
     }
 
+    /// Whose port it is that an interface's workflow took: the server's, or where the request named the port, the port's
+    /// own project; nil where the port or the server is gone.
+    func owner(of port: String, server: String, created: Bool) async throws -> ActingSubject? {
+        try await database.read { connection in
+            try connection.query(
+                """
+                SELECT s.project_id AS server, p.project_id AS port, s.user_id FROM servers s, ports p
+                WHERE s.id = \(server) AND p.id = \(port)
+                """
+            ).first.map { .accepted(project: try $0.string(created ? "server" : "port"), user: try $0.string("user_id")) }
+        }
+    }
+
     /// Deletes a port that was made for a server, or frees one that was given.
-    func release(port: String, created: Bool) async throws {
+    ///
+    /// - Parameter subject: whose port it is.
+    func release(port: String, created: Bool, as subject: ActingSubject) async throws {
         if created {
-            try await compute.neighbours.network.deletePort(port)
+            try await compute.neighbours.network.deletePort(port, as: subject)
             return
         }
         do {
             try await compute.neighbours.network.updatePort(
-                port, ["device_id": "", "device_owner": "", "binding:host_id": ""])
+                port, ["device_id": "", "device_owner": "", "binding:host_id": ""], as: subject)
         } catch let error as ResourceError where error.code == .notFound {
             // Its owner deleted it.
         }
@@ -171,8 +203,13 @@ struct ServerSteps: Sendable {
 
     // MARK: volumes
 
+    /// The subject of a row with a server's `project_id` and `user_id`.
+    static func subject(_ row: Row) throws -> ActingSubject {
+        .accepted(project: try row.string("project_id"), user: try row.string("user_id"))
+    }
+
     /// Detaches all volumes; deletes those that `alsoDelete` says.
-    func releaseVolumes(_ id: String, project: String, undoing: Bool) async throws {
+    func releaseVolumes(_ id: String, as subject: ActingSubject, undoing: Bool) async throws {
         let volumes = compute.neighbours.volumes
         let (attachments, rows) = try await database.read { connection in
             let attachments = try connection.query(
@@ -192,9 +229,9 @@ struct ServerSteps: Sendable {
             }
             return (attachments, rows)
         }
-        for attachment in attachments { try await volumes.detach(attachment: attachment, project: project) }
+        for attachment in attachments { try await volumes.detach(attachment: attachment, as: subject) }
         for row in rows where undoing ? row.created : row.ends {
-            try await volumes.deleteVolume(row.id, project: project)
+            try await volumes.deleteVolume(row.id, as: subject)
         }
         try await database.write { connection in
             try connection.execute("DELETE FROM server_volumes WHERE server_id = \(id)")

@@ -34,7 +34,7 @@ struct VolumeWorkflows: Sendable {
         let server = try await steps.server(VolumeWorkflows.text(context, "server"))
         let answer = try await compute.neighbours.volumes.attach(
             VolumeAttachRequest(
-                volumeID: VolumeWorkflows.text(context, "volume"), serverID: server.id, project: server.project,
+                volumeID: VolumeWorkflows.text(context, "volume"), serverID: server.id, subject: server.subject,
                 host: server.host ?? "", device: VolumeWorkflows.text(context, "device"), operation: context.operationID()))
         let id = context.subjectID
         _ = try await database.write { connection in
@@ -50,15 +50,15 @@ struct VolumeWorkflows: Sendable {
         let found = try await database.read { connection in
             try connection.query(
                 """
-                SELECT a.id, s.project_id FROM servers s, LATERAL (
+                SELECT a.id, s.project_id, s.user_id FROM servers s, LATERAL (
                     SELECT id FROM volume_attachments WHERE server_id = s.id AND volume_id = \(volume)
                     UNION SELECT attachment_id FROM server_volumes WHERE id = \(id) AND attachment_id IS NOT NULL) a
                 WHERE s.id = \(server)
                 """
-            ).map { (try $0.string("id"), try $0.string("project_id")) }
+            ).map { (try $0.string("id"), try ServerSteps.subject($0)) }
         }
-        for (attachment, project) in found {
-            try await compute.neighbours.volumes.detach(attachment: attachment, project: project)
+        for (attachment, subject) in found {
+            try await compute.neighbours.volumes.detach(attachment: attachment, as: subject)
         }
         _ = try await database.write { try $0.execute("DELETE FROM server_volumes WHERE id = \(id)") }
     }
@@ -97,13 +97,13 @@ struct VolumeWorkflows: Sendable {
         let row = try await database.read { connection in
             try connection.query(
                 """
-                SELECT v.attachment_id, s.project_id FROM server_volumes v JOIN servers s ON s.id = v.server_id
+                SELECT v.attachment_id, s.project_id, s.user_id FROM server_volumes v JOIN servers s ON s.id = v.server_id
                 WHERE v.id = \(id) AND v.attachment_id IS NOT NULL
                 """
-            ).first.map { (try $0.string("attachment_id"), try $0.string("project_id")) }
+            ).first.map { (try $0.string("attachment_id"), try ServerSteps.subject($0)) }
         }
-        if let (attachment, project) = row {
-            try await compute.neighbours.volumes.complete(attachment: attachment, project: project)
+        if let (attachment, subject) = row {
+            try await compute.neighbours.volumes.complete(attachment: attachment, as: subject)
         }
         _ = try await database.write { connection in
             try connection.execute("UPDATE server_volumes SET state = 'attached' WHERE id = \(id) AND state = 'attaching'")

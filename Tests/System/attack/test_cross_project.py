@@ -1,0 +1,374 @@
+"""S10, S4: every identifier of every request, with another project's thing in it.
+
+The victim has one of everything. The attacker, a member of another project with one of everything too, names the victim's
+things wherever a path or a body takes an identifier: each is refused with 4xx, and afterwards the victim has and uses what
+it had before, and the attacker sees and has nothing new. `test_every_identifier_is_attacked` compares the table below with
+the services' OpenAPI documents, so that a new identifier cannot be forgotten.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import crossproject
+from contractapi import unique, wait
+
+spec = importlib.util.spec_from_file_location("contract_conftest", Path(__file__).parents[1] / "contract" / "conftest.py")
+contract = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(contract)
+
+# The words in front are the services' roots in the OpenAPI documents; <x> is the attacker's own, <!x> the victim's.
+BDM = {"boot_index": 1, "destination_type": "volume", "delete_on_termination": True}
+
+
+def server(**changes):
+    return {"server": {"name": "x", "imageRef": "<image>", "flavorRef": "<flavor>", "networks": "none", **changes}}
+
+
+def device(**changes):
+    return server(block_device_mapping_v2=[{**BDM, **changes}])
+
+
+# Service, method, path, body with the victim's things. Where `control` is set, the same with the attacker's own is
+# accepted, so that the refusal is the foreign thing's.
+CASES = [
+    ("network", "POST", "/subnets", {"subnet": {"network_id": "<!network>", "ip_version": 4, "cidr": "10.7.0.0/24"}}),
+    ("network", "POST", "/subnets", {"subnet": {"network_id": "<network>", "ip_version": 4, "cidr": "10.7.0.0/24", "project_id": "<!project>"}}),
+    ("network", "POST", "/subnets", {"subnet": {"network_id": "<network>", "ip_version": 4, "cidr": "10.7.0.0/24", "tenant_id": "<!project>"}}),
+    ("network", "POST", "/networks", {"network": {"project_id": "<!project>"}}),
+    ("network", "POST", "/networks", {"network": {"tenant_id": "<!project>"}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<!network>"}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<network>", "project_id": "<!project>"}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<network>", "tenant_id": "<!project>"}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<network>", "security_groups": ["<!group>"]}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<network>", "fixed_ips": [{"subnet_id": "<!subnet>"}]}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<!shared>", "fixed_ips": [{"ip_address": "10.99.0.77"}]}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<!shared>", "fixed_ips": [{"ip_address": "10.99.0.1"}]}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<!shared>", "mac_address": "fa:16:3e:12:34:56"}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<!shared>", "port_security_enabled": False}}),
+    ("network", "PUT", "/ports/<port>", {"port": {"security_groups": ["<!group>"]}}),
+    ("network", "PUT", "/ports/<port>", {"port": {"fixed_ips": [{"subnet_id": "<!subnet>"}]}}),
+    ("network", "PUT", "/ports/<port>", {"port": {"binding:host_id": "host"}}),
+    ("network", "POST", "/ports", {"port": {"network_id": "<network>", "binding:host_id": "host"}}),
+    ("network", "POST", "/routers", {"router": {"external_gateway_info": {"network_id": "<!network>"}}}),
+    ("network", "POST", "/routers", {"router": {"project_id": "<!project>"}}),
+    ("network", "POST", "/routers", {"router": {"tenant_id": "<!project>"}}),
+    ("network", "POST", "/routers", {"router": {"external_gateway_info": {"network_id": "<public>", "external_fixed_ips": [{"subnet_id": "<!subnet>"}]}}}),
+    ("network", "PUT", "/routers/<router>", {"router": {"external_gateway_info": {"network_id": "<!network>"}}}),
+    ("network", "PUT", "/routers/<router>", {"router": {"external_gateway_info": {"network_id": "<public>", "external_fixed_ips": [{"subnet_id": "<!subnet>"}]}}}),
+    ("network", "PUT", "/routers/<router>/add_router_interface", {"subnet_id": "<!subnet>"}),
+    ("network", "PUT", "/routers/<router>/add_router_interface", {"port_id": "<!port>"}),
+    ("network", "PUT", "/routers/<router>/remove_router_interface", {"subnet_id": "<!subnet>"}),
+    ("network", "PUT", "/routers/<router>/remove_router_interface", {"port_id": "<!port>"}),
+    ("network", "POST", "/floatingips", {"floatingip": {"floating_network_id": "<!network>"}}),
+    ("network", "POST", "/floatingips", {"floatingip": {"floating_network_id": "<public>", "subnet_id": "<!subnet>"}}),
+    ("network", "POST", "/floatingips", {"floatingip": {"floating_network_id": "<public>", "port_id": "<!port>"}}),
+    ("network", "POST", "/floatingips", {"floatingip": {"floating_network_id": "<public>", "project_id": "<!project>"}}),
+    ("network", "POST", "/floatingips", {"floatingip": {"floating_network_id": "<public>", "tenant_id": "<!project>"}}),
+    ("network", "PUT", "/floatingips/<floatingip>", {"floatingip": {"port_id": "<!port>"}}),
+    ("network", "POST", "/security-groups", {"security_group": {"name": "x", "project_id": "<!project>"}}),
+    ("network", "POST", "/security-groups", {"security_group": {"name": "x", "tenant_id": "<!project>"}}),
+    ("network", "POST", "/security-group-rules", {"security_group_rule": {"security_group_id": "<!group>", "direction": "ingress"}}),
+    ("network", "POST", "/security-group-rules", {"security_group_rule": {"security_group_id": "<group>", "direction": "ingress", "remote_group_id": "<!group>"}}),
+    ("network", "POST", "/security-group-rules", {"security_group_rule": {"security_group_id": "<group>", "direction": "ingress", "project_id": "<!project>"}}),
+    ("network", "POST", "/security-group-rules", {"security_group_rule": {"security_group_id": "<group>", "direction": "ingress", "tenant_id": "<!project>"}}),
+    ("volume", "POST", "/volumes", {"volume": {"size": 1, "snapshot_id": "<!snapshot>"}}),
+    ("volume", "POST", "/volumes", {"volume": {"size": 1, "source_volid": "<!volume>"}}),
+    ("volume", "POST", "/volumes", {"volume": {"size": 1, "imageRef": "<!image>"}}),
+    ("volume", "POST", "/volumes", {"volume": {"size": 1, "image_id": "<!image>"}}),
+    ("volume", "POST", "/volumes", {"volume": {"size": 1, "volume_type": "<!volume_type>"}}),
+    ("volume", "POST", "/snapshots", {"snapshot": {"volume_id": "<!volume>"}}),
+    ("volume", "POST", "/attachments", {"attachment": {"volume_uuid": "<!volume>", "instance_uuid": "<server>"}}),
+    ("volume", "POST", "/attachments", {"attachment": {"volume_uuid": "<volume>", "instance_uuid": "<!server>"}}),
+    ("volume", "POST", "/volumes/<volume>/action", {"os-retype": {"new_type": "<!volume_type>"}}),
+    ("volume", "POST", "/volumes/<volume>/action", {"os-attach": {"instance_uuid": "<!server>", "mountpoint": "/dev/vdx"}}),
+    ("image", "POST", "/images", {"name": "x", "owner": "<!project>"}),
+    ("image", "PATCH", "/images/<image_own>", [{"op": "replace", "path": "/owner", "value": "<!project>"}]),
+    ("compute", "POST", "/servers", server(imageRef="<!image>")),
+    ("compute", "POST", "/servers", server(flavorRef="<!flavor>")),
+    ("compute", "POST", "/servers", server(key_name="<!keypair>")),
+    ("compute", "POST", "/servers", server(networks=[{"uuid": "<!network>"}])),
+    ("compute", "POST", "/servers", server(networks=[{"port": "<!port>"}])),
+    ("compute", "POST", "/servers", server(networks=[{"uuid": "<!shared>", "fixed_ip": "10.99.0.77"}])),
+    ("compute", "POST", "/servers", server(networks=[{"uuid": "<!shared>", "fixed_ip": "10.99.0.1"}])),
+    ("compute", "POST", "/servers", server(networks=[{"uuid": "<network>"}], security_groups=[{"name": "<!group>"}])),
+    ("compute", "POST", "/servers", device(source_type="snapshot", uuid="<!snapshot>", volume_size=1)),
+    ("compute", "POST", "/servers", device(source_type="volume", uuid="<!volume>")),
+    ("compute", "POST", "/servers", device(source_type="image", uuid="<!image>", volume_size=1)),
+    ("compute", "POST", "/servers", device(source_type="blank", volume_size=1, volume_type="<!volume_type>")),
+    ("compute", "POST", "/servers", {"server": {"name": "x", "flavorRef": "<flavor>", "networks": "none", "block_device_mapping_v2": [
+        {**BDM, "boot_index": 0, "source_type": "snapshot", "uuid": "<!snapshot>"}]}}),
+    ("compute", "POST", "/servers", {"server": {"name": "x", "flavorRef": "<flavor>", "networks": "none", "block_device_mapping_v2": [
+        {**BDM, "boot_index": 0, "source_type": "volume", "uuid": "<!volume>"}]}}),
+    ("compute", "POST", "/servers", {**server(), "os:scheduler_hints": {"group": "<!server_group>"}}),
+    ("compute", "POST", "/servers", {**server(), "os:scheduler_hints": {"same_host": "<!server>"}}),
+    ("compute", "POST", "/servers", {**server(), "os:scheduler_hints": {"different_host": ["<!server>"]}}),
+    ("compute", "POST", "/servers", {**server(), "OS-SCH-HNT:scheduler_hints": {"group": "<!server_group>"}}),
+    ("compute", "POST", "/servers/<server>/os-interface", {"interfaceAttachment": {"net_id": "<!network>"}}),
+    ("compute", "POST", "/servers/<server>/os-interface", {"interfaceAttachment": {"port_id": "<!port>"}}),
+    ("compute", "POST", "/servers/<server>/os-interface", {"interfaceAttachment": {"net_id": "<!shared>", "fixed_ips": [{"ip_address": "10.99.0.77"}]}}),
+    ("compute", "POST", "/servers/<server>/os-interface", {"interfaceAttachment": {"net_id": "<!shared>", "fixed_ips": [{"ip_address": "10.99.0.1"}]}}),
+    ("compute", "DELETE", "/servers/<server>/os-interface/<!port>", None),
+    ("compute", "POST", "/servers/<server>/os-volume_attachments", {"volumeAttachment": {"volumeId": "<!volume>"}}),
+    ("compute", "DELETE", "/servers/<server>/os-volume_attachments/<!volume>", None),
+    ("compute", "POST", "/servers/<server>/action", {"addSecurityGroup": {"name": "<!group>"}}),
+    ("compute", "POST", "/servers/<server>/action", {"removeSecurityGroup": {"name": "<!group>"}}),
+    ("compute", "POST", "/os-keypairs", {"keypair": {"name": "x", "public_key": "<key>", "user_id": "<!user>"}}),
+    ("identity", "POST", "/users/<!user>/application_credentials", {"application_credential": {"name": "x"}}),
+    ("identity", "POST", "/auth/tokens", {"auth": {"identity": {"methods": ["token"], "token": {"id": "<token>"}}, "scope": {"project": {"id": "<!project>"}}}}),
+    ("placement", "PUT", "/allocations/<!server>", {"allocations": {}, "project_id": "<project>", "user_id": "<user>", "consumer_generation": None, "consumer_type": "INSTANCE"}),
+    ("placement", "DELETE", "/allocations/<!server>", None),
+]
+
+# Answers of these requests with the attacker's own things, which show that the foreign one is why they are refused.
+CONTROLS = [
+    ("compute", "/os-wolke-scheduling", server()),
+    ("compute", "/os-wolke-scheduling", server(networks=[{"uuid": "<network>", "fixed_ip": "10.77.0.77"}], security_groups=[{"name": "<group>"}], key_name="<keypair>")),
+    ("compute", "/os-wolke-scheduling", server(networks=[{"uuid": "<!shared>"}])),
+    ("compute", "/os-wolke-scheduling", server(networks=[{"port": "<port>"}])),
+    ("compute", "/os-wolke-scheduling", device(source_type="snapshot", uuid="<snapshot>", volume_size=1)),
+    ("compute", "/os-wolke-scheduling", device(source_type="volume", uuid="<volume>")),
+    ("compute", "/os-wolke-scheduling", device(source_type="image", uuid="<image_own>", volume_size=1)),
+    ("compute", "/os-wolke-scheduling", {**server(), "os:scheduler_hints": {"group": "<server_group>"}}),
+    ("compute", "/os-wolke-scheduling", {**server(), "os:scheduler_hints": {"different_host": ["<server>"]}}),
+]
+
+# Identifiers of nothing that a project has, or of what this cloud refuses whatever they are.
+EXEMPT = {
+    "device_id": "a port's text about its user; nothing is looked up by it",
+    "consistencygroup_id": "refused: there is none", "group_id": "refused: there is none", "backup_id": "refused: there is none",
+    "provider_id": "the operator's", "user_id": "ignored by Cinder, or the operator's",
+    "type": "a word", "content_type": "a word", "vnic_type": "a word", "binding:vnic_type": "a word",
+}
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2rjaT2vY x"
+
+
+def one_of_everything(api, admin, guest, nano, public, cidr, prefix):
+    """The ids of one of everything that a project can have."""
+    ok = api.ok
+    made = {"project": api.project_id, "user": api.user_id, "token": api.token, "key": KEY, "public": public}
+    made["network"] = ok(api.post("network", "/networks", {"network": {"name": unique(prefix)}}), 201)["network"]["id"]
+    made["subnet"] = ok(api.post("network", "/subnets", {"subnet": {"network_id": made["network"], "ip_version": 4, "cidr": cidr}}), 201)["subnet"]["id"]
+    made["port"] = ok(api.post("network", "/ports", {"port": {"network_id": made["network"]}}), 201)["port"]["id"]
+    made["router"] = ok(api.post("network", "/routers", {"router": {"external_gateway_info": {"network_id": public}}}), 201)["router"]["id"]
+    ok(api.put("network", f"/routers/{made['router']}/add_router_interface", {"subnet_id": made["subnet"]}), 200)
+    made["floatingip"] = ok(api.post("network", "/floatingips", {"floatingip": {"floating_network_id": public}}), 201)["floatingip"]["id"]
+    made["group"] = ok(api.post("network", "/security-groups", {"security_group": {"name": unique(prefix)}}), 201)["security_group"]["id"]
+    made["rule"] = ok(api.post("network", "/security-group-rules", {"security_group_rule": {
+        "security_group_id": made["group"], "direction": "ingress", "protocol": "tcp"}}), 201)["security_group_rule"]["id"]
+    made["keypair"] = unique(prefix)
+    ok(api.post("compute", "/os-keypairs", {"keypair": {"name": made["keypair"], "public_key": KEY}}), 200, 201)
+    made["server_group"] = ok(api.post("compute", "/os-server-groups", {"server_group": {"name": unique(prefix), "policy": "soft-affinity"}}), 200)["server_group"]["id"]
+    made["image_own"] = ok(api.post("image", "/images", {"name": unique(prefix), "disk_format": "raw", "container_format": "bare"}), 201)["id"]
+    ok(api.send("PUT", "image", f"/images/{made['image_own']}/file", data=b"\0" * 65536, headers={"Content-Type": "application/octet-stream"}), 204)
+    made["image"] = guest
+    made["flavor"] = nano
+    made["volume"] = ok(api.post("volume", "/volumes", {"volume": {"size": 1, "name": unique(prefix)}}), 202)["volume"]["id"]
+    wait("the volume is available", lambda: ok(api.get("volume", f"/volumes/{made['volume']}"))["volume"]["status"] == "available")
+    made["snapshot"] = ok(api.post("volume", "/snapshots", {"snapshot": {"volume_id": made["volume"]}}), 202)["snapshot"]["id"]
+    wait("the snapshot is available", lambda: ok(api.get("volume", f"/snapshots/{made['snapshot']}"))["snapshot"]["status"] == "available")
+    body = {"server": {"name": unique(prefix), "imageRef": guest, "flavorRef": nano, "networks": [{"uuid": made["network"]}]}}
+    made["server"] = ok(api.post("compute", "/servers", body), 202)["server"]["id"]
+    wait("the server is built", lambda: ok(api.get("compute", f"/servers/{made['server']}"))["server"]["status"] == "ACTIVE", 300)
+    return made
+
+
+@pytest.fixture(scope="module")
+def scene(cloud):
+    auth = cloud.admin.config.config["auth"]
+    admin = contract.API(auth["auth_url"], auth["username"], auth["password"], auth["project_name"])
+    guest = admin.ok(admin.get("image", "/images", params={"name": "guest"}))["images"][0]["id"]
+    nano = next(f["id"] for f in admin.ok(admin.get("compute", "/flavors"))["flavors"] if f["name"] == "m1.nano")
+    public = admin.ok(admin.get("network", "/networks", params={"router:external": "true"}))["networks"][0]["id"]
+    victim, attacker = contract.new_member(admin), contract.new_member(admin)
+    own = one_of_everything(attacker, admin, guest, nano, public, "10.77.0.0/24", "attacker")
+    theirs = one_of_everything(victim, admin, guest, nano, public, "10.66.0.0/24", "victim")
+    theirs["image"] = theirs["image_own"]
+    # A network of the victim's that everybody may use, and a flavor and a volume type that nobody else may.
+    shared = admin.ok(admin.post("network", "/networks", {"network": {"name": unique("shared"), "shared": True, "project_id": victim.project_id}}), 201)["network"]
+    theirs["shared"] = shared["id"]
+    victim.ok(victim.post("network", "/subnets", {"subnet": {"network_id": shared["id"], "ip_version": 4, "cidr": "10.99.0.0/24"}}), 201)
+    flavor = {"name": unique("victim"), "ram": 128, "vcpus": 1, "disk": 1, "os-flavor-access:is_public": False}
+    theirs["flavor"] = admin.ok(admin.post("compute", "/flavors", {"flavor": flavor}), 200)["flavor"]["id"]
+    admin.ok(admin.post("compute", f"/flavors/{theirs['flavor']}/action", {"addTenantAccess": {"tenant": victim.project_id}}), 200)
+    kind = admin.ok(admin.post("volume", "/types", {"volume_type": {"name": unique("victim"), "os-volume-type-access:is_public": False}}), 200)
+    theirs["volume_type"] = kind["volume_type"]["id"]
+    admin.ok(admin.post("volume", f"/types/{theirs['volume_type']}/action", {"addProjectAccess": {"project": victim.project_id}}), 202)
+    reader = another_user(admin, victim, "reader")
+    yield {"admin": admin, "victim": victim, "attacker": attacker, "reader": reader, "own": own, "theirs": theirs}
+    contract.close(victim, admin)
+    contract.close(attacker, admin)
+    admin.delete("identity", f"/users/{reader.user_id}")
+    admin.delete("compute", f"/flavors/{theirs['flavor']}")
+    admin.delete("volume", f"/types/{theirs['volume_type']}")
+
+
+def another_user(admin, member, role):
+    """A user with another role in the member's project."""
+    name, password = unique("user"), unique("pw") + unique()
+    user = admin.ok(admin.post("identity", "/users", {"user": {"name": name, "password": password, "domain_id": "default"}}), 201)["user"]
+    found = admin.ok(admin.get("identity", "/roles", params={"name": role}))["roles"][0]["id"]
+    admin.ok(admin.put("identity", f"/projects/{member.project_id}/users/{user['id']}/roles/{found}"), 204)
+    return contract.API(member.auth_url, name, password, member.project)
+
+
+def state(api):
+    """All that a project has and uses, without what changes by itself."""
+    return {
+        "inventory": api.inventory(), "usage": api.usage(),
+        "attachments": api.ok(api.get("volume", "/attachments"))["attachments"],
+        "ports": sorted((p["id"], p["device_id"], json.dumps(p["fixed_ips"]), json.dumps(p["security_groups"])) for p in api.ok(api.get("network", "/ports"))["ports"]),
+        "volumes": sorted((v["id"], v["name"], json.dumps(v["metadata"])) for v in api.ok(api.get("volume", "/volumes/detail"))["volumes"]),
+        "servers": sorted((s["id"], s["name"], s["status"], json.dumps(s["metadata"])) for s in api.ok(api.get("compute", "/servers/detail"))["servers"]),
+        "images": sorted((i["id"], i["name"], i["visibility"], i["owner"]) for i in api.ok(api.get("image", "/images"))["images"]),
+    }
+
+
+def names(scene):
+    return {**scene["own"], **{"!" + name: value for name, value in scene["theirs"].items()}}
+
+
+def send(api, scene, service, method, path, body, **options):
+    known = names(scene)
+    for name in sorted(known, key=len, reverse=True):
+        path = path.replace(f"<{name}>", str(known[name]))
+    if service == "image" and method == "PATCH":
+        options["headers"] = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+    return api.send(method, service, path, crossproject.fill(body, known), **options)
+
+
+def test_s10_bodies_with_the_victims_things_are_refused(scene, tally):
+    attacker, victim = scene["attacker"], scene["victim"]
+    for service, path, body in CONTROLS:
+        answer = send(attacker, scene, service, "POST", path, body)
+        assert answer.status_code == 200, f"control {body}: {answer.status_code} {answer.text}"
+    before = state(attacker), state(victim)
+    wrong, sent = [], 0
+    for service, method, path, body in CASES:
+        requests = [(method, path)]
+        if (service, path) == ("compute", "/servers"):
+            requests.append(("POST", "/os-wolke-scheduling"))
+        for verb, target in requests:
+            answer = send(attacker, scene, service, verb, target, body)
+            sent += 1
+            if not 400 <= answer.status_code < 500:
+                wrong.append(f"{verb} {target} {body}: {answer.status_code} {answer.text[:200]}")
+    tally(requests=sent, refused=sent - len(wrong))
+    assert not wrong, "\n".join(wrong)
+    assert (state(attacker), state(victim)) == before
+
+
+def documents(api):
+    for service in ("identity", "compute", "network", "image", "volume", "placement"):
+        yield service, api.ok(api.send("GET", service, "/openapi.json", root=True, version=None), 200)
+
+
+PARAMETERS = {
+    "server_id": "server", "port_id": "port", "volume_id": "volume", "image_id": "image", "snapshot_id": "snapshot",
+    "keypair_name": "keypair", "group_id": "server_group", "flavor_id": "flavor", "type_id": "volume_type", "volume_type_id": "volume_type",
+    "project_id": "project", "tenant_id": "project", "user_id": "user", "network_id": "network", "subnet_id": "subnet", "router_id": "router",
+    "floatingip_id": "floatingip", "security_group_id": "group", "security_group_rule_id": "rule", "consumer_uuid": "server",
+}
+COLLECTIONS = {
+    "networks": "network", "subnets": "subnet", "ports": "port", "routers": "router", "floatingips": "floatingip", "security-groups": "group",
+    "security-group-rules": "rule", "servers": "server", "volumes": "volume", "snapshots": "snapshot", "images": "image", "users": "user",
+    "projects": "project", "types": "volume_type", "flavors": "flavor", "os-server-groups": "server_group", "quotas": "project",
+    "os-quota-sets": "project", "os-keypairs": "keypair", "allocations": "server",
+}
+
+
+def address(path, theirs):
+    """The path with the victim's things in it; nil where it names none of them."""
+    words, hit = path.strip("/").split("/"), False
+    for index, word in enumerate(words):
+        if not word.startswith("{"):
+            continue
+        name = word[1:-1]
+        kind = COLLECTIONS.get(words[index - 1] if index else "") or PARAMETERS.get(name)
+        if index and words[index - 1].startswith("v3") and name == "project_id":
+            words[index] = "<attacker>"
+            continue
+        hit = hit or kind is not None
+        words[index] = str(theirs.get(kind, "00000000-0000-4000-8000-000000000000"))
+    return "/" + "/".join(words) if hit else None
+
+
+@pytest.mark.parametrize("who", ["attacker", "reader"])
+def test_s4_paths_to_the_victims_things_are_refused(scene, tally, who):
+    """The attacker reaches nothing by its path; a reader of the victim's own project changes nothing."""
+    caller, victim, theirs = scene[who], scene["victim"], scene["theirs"]
+    before = state(victim)
+    # What everybody may see or do for themselves, whatever the path names.
+    own = {"identity:get_domain", "identity:list_domains", "os_compute_api:os-quota-sets:defaults", "os_compute_api:os-keypairs:delete", "os_compute_api:os-keypairs:create"}
+    wrong, sent = [], 0
+    for service, document in documents(scene["admin"]):
+        for path, item in sorted(document["paths"].items()):
+            for method, operation in item.items():
+                if operation.get("x-policy-action") in own or "x-policy-action" not in operation:
+                    continue
+                if who == "reader" and method in ("get", "head"):
+                    continue
+                target = address(path, theirs)
+                if target is None:
+                    continue
+                target = target.replace("<attacker>", caller.project_id)
+                schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+                bodies = [crossproject.sample(choice) for choice in (schema.get("oneOf") or [schema])] if schema else [None]
+                for body in bodies:
+                    options = {}
+                    if service == "image" and method == "patch":
+                        body, options = [{"op": "replace", "path": "/name", "value": "stolen"}], {"headers": {"Content-Type": "application/openstack-images-v2.1-json-patch"}}
+                    answer = caller.send(method.upper(), service, target, body, root=True, **options)
+                    sent += 1
+                    # 501: refused for everybody.
+                    if not (400 <= answer.status_code < 500 or answer.status_code == 501):
+                        wrong.append(f"{method.upper()} {path} {body}: {answer.status_code} {answer.text[:200]}")
+    tally(requests=sent, refused=sent - len(wrong))
+    assert not wrong, "\n".join(wrong)
+    assert state(victim) == before
+
+
+def test_every_identifier_is_attacked(scene):
+    """The table of bodies has every identifier that the OpenAPI documents let a tenant write."""
+
+    def walk(value, path=()):
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from walk(inner, path + (name,))
+        elif isinstance(value, list):
+            for inner in value:
+                yield from walk(inner, path)
+        elif isinstance(value, str) and value.startswith("<!"):
+            yield path[-1] if path[-1] != "name" else path[-2]
+
+    covered = {name for _, _, _, body in CASES if body is not None for name in walk(body)}
+    covered |= {"same_host", "different_host", "group"}
+    missing = set()
+    for service, document in documents(scene["admin"]):
+        if service in ("identity", "placement"):
+            continue
+        for where, leaf in crossproject.places(document):
+            last = leaf.split(".")[-1] if leaf.split(".")[-1] != "name" else leaf.split(".")[-2]
+            if last not in covered and last not in EXEMPT:
+                missing.add(f"{service} {where}: {leaf}")
+    assert not missing, "\n".join(sorted(missing))
+
+
+SPELLINGS = ["X-Wolke-Subject-Project", "x-wolke-subject-user", "X_WOLKE_SUBJECT_PROJECT", "X-Wolke_Subject-Grounds", "X-Wolke-Subject-Roles"]
+LISTS = [
+    ("identity", "/users"), ("compute", "/servers"), ("network", "/networks"), ("image", "/images"), ("volume", "/volumes"),
+    ("placement", "/resource_providers"),
+]
+
+
+@pytest.mark.parametrize("service,path", LISTS)
+def test_s6_subject_headers_are_for_services_only(scene, tally, service, path):
+    complete = {"X-Wolke-Subject-Project": scene["victim"].project_id, "X-Wolke-Subject-User": scene["victim"].user_id, "X-Wolke-Subject-Grounds": "accepted"}
+    forged = [complete] + [{name: scene["victim"].project_id} for name in SPELLINGS]
+    callers = [scene["attacker"], scene["reader"], scene["admin"]]
+    answers = [caller.get(service, path, headers=headers).status_code for caller in callers for headers in forged]
+    tally(requests=len(answers), refused=sum(status == 403 for status in answers))
+    assert set(answers) == {403}
