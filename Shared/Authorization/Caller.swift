@@ -1,3 +1,4 @@
+import Database
 import JSON
 import Kernel
 
@@ -81,6 +82,11 @@ package struct Caller: Sendable, Hashable {
     package func has(role: String) -> Bool { roleNames.contains(role.lowercased()) }
 
     package var isAdmin: Bool { has(role: "admin") }
+
+    /// Whose share of the database the caller's requests have: the services' own is the plane's.
+    package var databaseLane: DatabaseScope.Lane {
+        has(role: "service") ? .plane : .tenant(projectID ?? "user \(userID)")
+    }
 
     /// The project of the token.
     ///

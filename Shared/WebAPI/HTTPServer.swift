@@ -51,11 +51,12 @@ package struct HTTPServer: Service {
 }
 
 private struct Responder: HTTPResponder {
-    typealias Context = BasicRequestContext
+    typealias Context = ConnectionContext
 
     let api: API
     let ready: @Sendable () async throws -> Void
     let metrics: Metrics
+    let clients = Clients()
 
     func respond(to request: Hummingbird.Request, context: Context) async throws -> Hummingbird.Response {
         let target = request.head.path ?? "/"
@@ -69,7 +70,8 @@ private struct Responder: HTTPResponder {
         let headers = Headers(request.headers.map { ($0.name.canonicalName, $0.value) })
         let body = RequestBytes(request.body)
         let incoming = IncomingRequest(
-            method: request.method.rawValue, path: path, query: query, headers: headers, body: body)
+            method: request.method.rawValue, path: path, query: query, headers: headers, body: body,
+            presence: clients.presence(context.channel))
         let response = await api.respond(to: incoming).hummingbird
         let sendsBody = headers["transfer-encoding"] != nil || headers["content-length"].map { $0 != "0" } ?? false
         guard sendsBody, !body.ended else { return response }
@@ -95,6 +97,17 @@ private struct Responder: HTTPResponder {
         case "/openapi.json": return Response.json(200, OpenAPI.document(api))
         default: return nil
         }
+    }
+}
+
+/// A request's context that knows its connection.
+private struct ConnectionContext: Hummingbird.RequestContext {
+    var coreContext: CoreRequestContextStorage
+    let channel: any Channel
+
+    init(source: ApplicationRequestContextSource) {
+        coreContext = CoreRequestContextStorage(source: source)
+        channel = source.channel
     }
 }
 

@@ -132,7 +132,7 @@ package struct RequestContext: Sendable {
     ) async throws -> Response {
         let caller = try caller
         let kept = try idempotency()
-        return try await database.write { connection in
+        return try await database.write(stops: true) { connection in
             if let earlier = try kept?.earlier(connection, ambient) {
                 // Decided when the answer was made; handlers that decide inside `body` are not asked again.
                 decision.make()
