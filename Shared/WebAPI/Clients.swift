@@ -2,7 +2,7 @@ import Database
 import NIOCore
 import Synchronization
 
-/// Which connections are still there.
+/// Which clients are still there. One that closes its side of the connection has left, though it might still read.
 final class Clients: Sendable {
     private let open = Mutex<[ObjectIdentifier: ClientPresence]>([:])
 
@@ -22,5 +22,20 @@ final class Clients: Sendable {
             }
         }
         return presence
+    }
+}
+
+extension Clients {
+    /// Notices that a client closes its side. The channel stays open then, until an answer cannot be written.
+    final class Watch: ChannelInboundHandler, RemovableChannelHandler, Sendable {
+        typealias InboundIn = NIOAny
+        private let clients: Clients
+
+        init(_ clients: Clients) { self.clients = clients }
+
+        func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+            if case ChannelEvent.inputClosed? = event as? ChannelEvent { clients.presence(context.channel).leave() }
+            context.fireUserInboundEventTriggered(event)
+        }
     }
 }

@@ -35,9 +35,12 @@ package struct HTTPServer: Service {
     }
 
     package func run() async throws {
+        let clients = Clients()
         let application = Application(
-            responder: Responder(api: api, ready: ready, metrics: metrics),
-            server: .http1(configuration: .init(idleTimeout: .nanoseconds(idle.microseconds * 1000))),
+            responder: Responder(api: api, ready: ready, metrics: metrics, clients: clients),
+            server: .http1(
+                configuration: .init(
+                    additionalChannelHandlers: [Clients.Watch(clients)], idleTimeout: .nanoseconds(idle.microseconds * 1000))),
             configuration: .init(address: .hostname(host, port: port), serverName: nil, backlog: 1024), logger: quiet)
         try await application.run()
     }
@@ -56,7 +59,7 @@ private struct Responder: HTTPResponder {
     let api: API
     let ready: @Sendable () async throws -> Void
     let metrics: Metrics
-    let clients = Clients()
+    let clients: Clients
 
     func respond(to request: Hummingbird.Request, context: Context) async throws -> Hummingbird.Response {
         let target = request.head.path ?? "/"

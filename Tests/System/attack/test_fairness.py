@@ -61,8 +61,8 @@ def flood(port, token, path, requests, connections, answers):
 
 
 def test_s18_a_flood_of_one_tenant_is_not_felt_by_another(cloud, tenant, other_tenant, scale, tally):
-    """The quiet and the flooded p99 are measured in turns of one run. The flood's own client takes half of a machine of two
-    processors, so the bound is wider than the goal of twice, which `make bench` measures from outside."""
+    """The quiet and the flooded p99 are measured in one run. The goal is twice. The bound is wider: the flood's own client has
+    its share of the machine, and a debug build spends most of a request outside of the database."""
     requests = scale(2000, 10_000)
     for network in range(5):
         tenant.api.network.create_network(name=f"n{network}")
@@ -82,7 +82,7 @@ def test_s18_a_flood_of_one_tenant_is_not_felt_by_another(cloud, tenant, other_t
         assert sum(answers.values()) == requests
         ratio = p99(flooded) / p99(quiet)
         tally(service=name, requests=requests, refused=answers.get(429, 0), quiet_ms=round(p99(quiet) * 1000, 2), flooded_ms=round(p99(flooded) * 1000, 2), ratio=round(ratio, 2))
-        assert p99(flooded) < max(10 * p99(quiet), 0.25), (name, p99(quiet), p99(flooded))
+        assert p99(flooded) < max(10 * p99(quiet), 1), (name, p99(quiet), p99(flooded))
 
 
 def test_s18_sign_ons_of_one_user_do_not_stop_another(cloud, tenant, other_tenant, scale, tally):
@@ -104,6 +104,7 @@ def test_s18_sign_ons_of_one_user_do_not_stop_another(cloud, tenant, other_tenan
     for thread in threads:
         thread.start()
     begin = time.monotonic()
+    other_tenant.api.session.invalidate()
     assert other_tenant.api.authorize()
     took = time.monotonic() - begin
     for thread in threads:
