@@ -102,7 +102,7 @@ extension RouteSweep {
     private func walk(_ route: Route, _ token: String, _ name: String, _ whole: [JSONValue]) async throws -> String? {
         guard let first = try await items(route, token, [("limit", "1")]) else { return nil }
         guard first.list.count == 1 else { return "limit=1 gives \(first.list.count) of \(whole.count)" }
-        let keys = ["id", "uuid", "name", "port_id", "volumeId", "request_id", "project_id", "keypair.name", "member_id", "tenant_id"]
+        let keys = ["id", "uuid", "name", "port_id", "volumeId", "request_id", "project_id", "keypair.name", "member_id", "tenant_id", "network_id"]
         func value(_ item: JSONValue, _ key: String) -> String? {
             let value = key.split(separator: ".").reduce(Optional(item)) { $0?[String($1)] }
             return value?.stringValue ?? value?.intValue.map { String($0) }

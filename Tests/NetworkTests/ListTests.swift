@@ -60,9 +60,12 @@ import WebAPI
     @Test func everyListComesInPages() async throws {
         try await Self.with { cloud, parameters in
             let (findings, walked) = try await RouteSweep(cloud.api, parameters: parameters)
-                .unpaged(["admin"], except: ["GET /v2.0/extensions"])
+                .unpaged(["admin"], except: ["GET /v2.0/extensions", "GET /v2.0/availability_zones"])
             #expect(findings == [])
             #expect(walked >= 9)
+            // Zones have no key to go on from.
+            #expect(try await cloud.call("GET", "/availability_zones?limit=1").json["availability_zones"]?.count == 1)
+            #expect(try await cloud.call("GET", "/availability_zones?marker=nova").status == 400)
             #expect(try await cloud.call("GET", "/extensions?limit=1").status == 400)
             #expect(try await cloud.call("GET", "/agents?limit=1&marker=nothing", as: "admin").status == 400)
         }
