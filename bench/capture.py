@@ -11,7 +11,7 @@ def capture(cloud, action, telling: str) -> list[str]:
     that `telling` (a regular expression) matches. Others work at the same time: audits, heartbeats."""
     log = cloud.state / "log" / "postgres.log"
     for text in ("ALTER SYSTEM SET log_line_prefix = '%p|'", "ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()"):
-        cloud.sql(text)
+        cloud.sql(text, database=cloud.superuser)
     time.sleep(1)
     try:
         start = log.stat().st_size
@@ -20,7 +20,7 @@ def capture(cloud, action, telling: str) -> list[str]:
         end = log.stat().st_size
     finally:
         for text in ("ALTER SYSTEM RESET log_line_prefix", "ALTER SYSTEM RESET log_statement", "SELECT pg_reload_conf()"):
-            cloud.sql(text)
+            cloud.sql(text, database=cloud.superuser)
     with log.open("rb") as file:
         file.seek(start)
         written = file.read(end - start).decode(errors="replace")

@@ -21,7 +21,13 @@ class Cloud:
 
     @property
     def database(self) -> str:
-        return f"host={self.state}/postgres/run port={15432 + self.offset} user=wolke dbname=wolke"
+        where = f"host={self.state}/postgres/run port={15432 + self.offset}"
+        return f"{where} user=wolke dbname=wolke passfile={self.state}/secrets/pgpass"
+
+    @property
+    def superuser(self) -> str:
+        """For root: PostgreSQL's settings, and databases of the bench's own."""
+        return self.database.replace("user=wolke", "user=postgres")
 
     def password(self, cloud: str) -> str:
         """From clouds.yaml, which `make up` writes in a fixed form."""

@@ -42,12 +42,12 @@ class Scratch:
 @contextlib.contextmanager
 def scratch(cloud, name: str):
     drop = f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
-    cloud.sql(drop)
-    cloud.sql(f"CREATE DATABASE {name}")
+    cloud.sql(drop, database=cloud.superuser)
+    cloud.sql(f"CREATE DATABASE {name} OWNER wolke", database=cloud.superuser)
     try:
         database = Scratch(cloud, name)
         program = [cloud.binaries / "wolke-bench", "migrate", "--database", database.database]
         subprocess.run(program, check=True, capture_output=True)
         yield database
     finally:
-        cloud.sql(drop)
+        cloud.sql(drop, database=cloud.superuser)

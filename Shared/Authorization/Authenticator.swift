@@ -63,7 +63,9 @@ package final class TokenAuthenticator: Authenticating, Service {
         guard let payload = verifier.verify(token), ambient.now < payload.expiresAt else {
             throw TokenAuthenticator.invalid
         }
-        let (caller, epoch) = try await resolve(payload)
+        // The signature says whose request it is: what resolves the token is in their share already.
+        let scope = DatabaseScope.current.of(.tenant(payload.scope.projectText ?? "user \(payload.userID)"))
+        let (caller, epoch) = try await DatabaseScope.$current.withValue(scope) { try await resolve(payload) }
         state.withLock { state in
             if state.epoch < epoch { state.epoch = epoch }
             state.confirmedAt = max(state.confirmedAt, clock)

@@ -1,3 +1,4 @@
+import Database
 import JSON
 import Kernel
 
@@ -113,6 +114,11 @@ package struct Caller: Sendable, Hashable {
             userID: subject.user, userName: "", userDomainID: "", userDomainName: "", scope: .project(ID(subject.project)),
             roles: ["member", "reader"].map { RoleReference(id: "", name: $0) }, token: token)
         return acting(for: member)
+    }
+
+    /// Whose share of the database the caller's requests have: the services' own is the plane's.
+    package var databaseLane: DatabaseScope.Lane {
+        has(role: "service") ? .plane : .tenant(projectID ?? "user \(userID)")
     }
 
     /// The project of the token.

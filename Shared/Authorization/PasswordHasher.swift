@@ -1,5 +1,6 @@
 import CCrypt
 import Crypto
+import Database
 import Foundation
 import Kernel
 import Synchronization
@@ -10,13 +11,18 @@ package final class PasswordHasher: Sendable {
     private typealias Job = @Sendable () -> Void
 
     private struct State {
-        var waiting: [Job] = []
+        /// By the address that asks: one that floods delays another's sign-on by one turn.
+        var waiting = FairQueue<Job>(runningMax: Int.max)
+        /// How many wait, by address and user.
+        var ofUser: [String: Int] = [:]
         var idle = 0
         var threads = 0
     }
 
     /// Logins that may wait; more are refused with 503.
     private static let waitingMax = 512
+    /// Of one address for one user; more get 429.
+    private static let userWaitingMax = 32
 
     private let cost: Int
     private let threadsMax: Int
@@ -59,12 +65,13 @@ package final class PasswordHasher: Sendable {
 
     /// Whether `password` is the one that `hash` was made of. A nil hash takes the same time and is never right.
     ///
-    /// - Throws: 503 when too many wait.
-    package func verify(_ password: Secret<String>, hash: String?) async throws -> Bool {
+    /// - Parameter user: whose password it is to be.
+    /// - Throws: 503 when too many wait, 429 when too many of this client's for this user do.
+    package func verify(_ password: Secret<String>, hash: String?, of user: String = "") async throws -> Bool {
         let stored = hash ?? decoy
         // crypt reads up to a NUL: what it does not see must not count as right.
         guard PasswordHasher.isUsable(password) else { return false }
-        let computed = try await onThread { self.crypt(password.exposed, stored) }
+        let computed = try await onThread(user) { self.crypt(password.exposed, stored) }
         guard let computed, hash != nil else { return false }
         return constantTimeEqual(Array(computed.utf8), Array(stored.utf8))
     }
@@ -125,39 +132,56 @@ package final class PasswordHasher: Sendable {
 
     // MARK: threads
 
-    private func onThread<Value: Sendable>(_ body: @escaping @Sendable () -> Value) async throws -> Value {
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
-            if !enqueue({ continuation.resume(returning: body()) }) {
-                continuation.resume(throwing: ResourceError.unavailable("too many password checks are waiting"))
-            }
+    private func onThread<Value: Sendable>(_ user: String = "", _ body: @escaping @Sendable () -> Value) async throws -> Value {
+        let source = DatabaseScope.current.source
+        return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+            if let refusal = enqueue(source, user, { continuation.resume(returning: body()) }) { continuation.resume(throwing: refusal) }
         }
     }
 
-    private func enqueue(_ job: @escaping Job) -> Bool {
+    /// - Returns: why it does not wait.
+    private func enqueue(_ source: String, _ user: String, _ job: @escaping Job) -> ResourceError? {
         condition.lock()
         defer { condition.unlock() }
-        guard state.waiting.count < PasswordHasher.waitingMax else { return false }
-        state.waiting.append(job)
+        guard state.waiting.count < PasswordHasher.waitingMax else { return .unavailable("too many password checks are waiting") }
+        let share = "\(source) \(user)"
+        guard user.isEmpty || state.ofUser[share, default: 0] < PasswordHasher.userWaitingMax else {
+            return ResourceError(.tooManyRequests, "Too many sign-ons of this user are waiting; try again.", retryAfter: 1)
+        }
+        state.ofUser[share, default: 0] += 1
+        _ = state.waiting.append(
+            { [self] in
+                condition.withLock {
+                    state.ofUser[share, default: 1] -= 1
+                    if state.ofUser[share] == 0 { state.ofUser[share] = nil }
+                }
+                job()
+            }, of: source)
         if state.waiting.count > state.idle, state.threads < threadsMax {
             state.threads += 1
-            let thread = Thread { [self] in while true { next()() } }
+            let thread = Thread { [self] in while true { next() } }
             thread.name = "password"
             thread.stackSize = 1 << 20
             thread.start()
         } else {
             condition.signal()
         }
-        return true
+        return nil
     }
 
-    private func next() -> Job {
+    /// Waits for the next job and does it.
+    private func next() {
         condition.lock()
-        defer { condition.unlock() }
-        while state.waiting.isEmpty {
+        while true {
+            if let (job, source) = state.waiting.next() {
+                condition.unlock()
+                job()
+                condition.withLock { state.waiting.finish(source) }
+                return
+            }
             state.idle += 1
             condition.wait()
             state.idle -= 1
         }
-        return state.waiting.removeFirst()
     }
 }

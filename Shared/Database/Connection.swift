@@ -8,6 +8,12 @@ package final class Connection {
     private let configuration: DatabaseConfiguration
     private var prepared: [String: String] = [:]
     private var announcements: [Announcement] = []
+    /// What the session's own settings say now; nil where they are PostgreSQL's.
+    private var sessionLimit: DatabaseConfiguration.TimeLimit?
+    /// When the job must have begun its last statement, by the monotonic clock; nil for no such time.
+    private var deadline: UInt64?
+    /// Stops this session's statements from other threads.
+    let cancellation = Cancellation()
 
     /// Asked before each statement; what it throws is the statement's failure. For simulation.
     package var beforeStatement: (() throws -> Void)?
@@ -24,6 +30,7 @@ package final class Connection {
     @discardableResult
     package func query(_ sql: SQL) throws -> Rows {
         try beforeStatement?()
+        try requireTime()
         let text = sql.text
         let name = try prepare(text)
         let values = try Values(sql.binds)
@@ -59,7 +66,7 @@ package final class Connection {
     func open() throws -> OpaquePointer {
         if let handle, PQstatus(handle) == CONNECTION_OK { return handle }
         close()
-        guard let fresh = PQconnectdb(configuration.connectionString) else {
+        guard let fresh = connect() else {
             throw DatabaseError(sqlState: "08001", message: "out of memory", constraint: nil, table: nil, statement: nil)
         }
         guard PQstatus(fresh) == CONNECTION_OK else {
@@ -68,15 +75,66 @@ package final class Connection {
             throw DatabaseError(sqlState: "08006", message: message, constraint: nil, table: nil, statement: nil)
         }
         handle = fresh
+        cancellation.attach(fresh)
         PQsetNoticeProcessor(fresh, { _, _ in }, nil)
-        try script("SET TIME ZONE 'UTC'")
+        // The last one ends what works for a process that is gone.
+        try script(
+            """
+            SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = \(configuration.idleInTransaction.microseconds / 1000);
+            SET client_connection_check_interval = 1000
+            """)
         return fresh
     }
 
+    /// As the connection string says, which may say another time limit for connecting.
+    private func connect() -> OpaquePointer? {
+        let texts = ["connect_timeout", "10", "dbname", configuration.connectionString]
+            .map { (text: String) in UnsafePointer<CChar>(strdup(text)) }
+        defer { for text in texts { Glibc.free(UnsafeMutablePointer(mutating: text)) } }
+        let (keywords, values) = ([texts[0], texts[2], nil], [texts[1], texts[3], nil])
+        return PQconnectdbParams(keywords, values, 1)
+    }
+
     func close() {
+        cancellation.attach(nil)
         if let handle { PQfinish(handle) }
         handle = nil
         prepared = [:]
+        sessionLimit = nil
+    }
+
+    // MARK: limits of time
+
+    /// The statements to come, until the next job, may take so long.
+    func limit(_ limit: DatabaseConfiguration.TimeLimit) throws {
+        begin(limit)
+        guard sessionLimit != limit else { return }
+        try script(Connection.settings(limit, local: false))
+        sessionLimit = limit
+    }
+
+    private func begin(_ limit: DatabaseConfiguration.TimeLimit) {
+        deadline = !limit.together ? nil : limit.statement.map { SystemTime().monotonicNanoseconds() + UInt64(max(0, $0.microseconds)) * 1000 }
+    }
+
+    private static func settings(_ limit: DatabaseConfiguration.TimeLimit, local: Bool) -> String {
+        let word = local ? "SET LOCAL" : "SET"
+        return [("statement_timeout", limit.statement), ("lock_timeout", limit.lock)]
+            .map { "\(word) \($0) = \($1.map { max(1, $0.microseconds / 1000) } ?? 0)" }.joined(separator: "; ")
+    }
+
+    /// - Throws: where the job was stopped or has had its time.
+    private func requireTime() throws {
+        if cancellation.refuses { throw DatabaseError.stopped("the client has left") }
+        if let deadline, SystemTime().monotonicNanoseconds() > deadline {
+            throw DatabaseError.stopped("the statements took longer together than the limit allows")
+        }
+    }
+
+    /// After a request to cancel was sent: one that arrives only now meets this statement and no other's.
+    func absorbCancel() {
+        guard let handle, PQstatus(handle) == CONNECTION_OK else { return }
+        PQclear(PQexec(handle, "SELECT 1"))
     }
 
     var isBroken: Bool { handle.map { PQstatus($0) != CONNECTION_OK } ?? true }
@@ -100,9 +158,18 @@ package final class Connection {
 
     // MARK: transactions
 
-    func transaction<Value>(begin: String = "BEGIN", _ body: (Connection) throws -> Value) throws -> Value {
+    /// - Parameter limit: holds for this transaction; nil for the session's.
+    func transaction<Value>(
+        begin: String = "BEGIN", _ limit: DatabaseConfiguration.TimeLimit? = nil, _ body: (Connection) throws -> Value
+    ) throws -> Value {
         announcements = []
-        try script(begin)
+        if let limit, limit != sessionLimit {
+            // In one message, so that it costs no way to PostgreSQL and back.
+            try script(begin + "; " + Connection.settings(limit, local: true))
+        } else {
+            try script(begin)
+        }
+        if let limit { self.begin(limit) }
         let value: Value
         do { value = try body(self) } catch {
             if isBroken { close() } else { do { try script("ROLLBACK") } catch { close() } }

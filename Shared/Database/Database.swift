@@ -5,64 +5,45 @@ import Logging
 import Synchronization
 import Telemetry
 
-/// How to reach PostgreSQL, and how much of it to use.
-package struct DatabaseConfiguration: Sendable {
-    /// libpq connection string or URI.
-    package var connectionString: String
-    /// Sessions, and threads, at most. They are opened when needed.
-    package var connectionsMax: Int
-    /// Work that may wait for a session; more is refused with 503.
-    package var waitingMax: Int
-
-    package init(connectionString: String, connectionsMax: Int = 8, waitingMax: Int = 10_000) {
-        self.connectionString = connectionString
-        self.connectionsMax = connectionsMax
-        self.waitingMax = waitingMax
-    }
-}
-
 /// A pool of PostgreSQL sessions, each on a thread of its own.
 ///
 /// Work is given as a synchronous body that runs on the session's thread: no suspension, and so no call to another
 /// service, can happen while a transaction is open.
 package final class Database: Sendable {
-    /// Work for a session, on its thread.
-    package typealias Job = @Sendable (Connection) -> Void
+    /// A session's thread while it has no work.
+    private final class Worker: Sendable {
+        let wake = DispatchSemaphore(value: 0)
+        // Guarded by the pool's lock.
+        nonisolated(unsafe) var assignment: Assignment?
+    }
+
+    private typealias Assignment = (job: Job, lane: DatabaseScope.Lane)
 
     private struct State {
-        var waiting: [Job] = []
-        var head = 0
-        /// Threads without work, the one that worked last at the end: it is woken first, because its session, and what
-        /// PostgreSQL keeps for it, is still warm.
-        var idle: [DispatchSemaphore] = []
+        var schedule: SessionSchedule<Job>
+        /// The one that worked last at the end: it is taken first, because its session, and what PostgreSQL keeps for it,
+        /// is still warm.
+        var idle: [Worker] = []
         var threads = 0
         var closed = false
 
-        var count: Int { waiting.count - head }
-
-        mutating func pop() -> Job? {
-            guard head < waiting.count else { return nil }
-            let job = waiting[head]
-            head += 1
-            if head == waiting.count {
-                waiting.removeAll(keepingCapacity: true)
-                head = 0
-            } else if head > 1024, head * 2 > waiting.count {
-                waiting.removeFirst(head)
-                head = 0
-            }
-            return job
-        }
+        var isDone: Bool { closed && schedule.waiting == 0 }
     }
 
     package let configuration: DatabaseConfiguration
     private let inline: (any InlineSession)?
     private let random: any RandomSource
     private let announcements: Announcements
-    private let state = Mutex(State())
+    private let state: Mutex<State>
+    private let canceller = Canceller()
+    private let metrics: Metrics?
 
-    package init(_ configuration: DatabaseConfiguration, random: any RandomSource = SystemRandom()) {
+    package init(
+        _ configuration: DatabaseConfiguration, random: any RandomSource = SystemRandom(), metrics: Metrics? = nil
+    ) {
         self.configuration = configuration
+        self.metrics = metrics
+        state = Mutex(State(schedule: SessionSchedule(configuration)))
         self.random = random
         announcements = Announcements(configuration)
         inline = nil
@@ -71,6 +52,8 @@ package final class Database: Sendable {
     /// A database without threads: bodies run where `inline` runs them. For simulation.
     package init(inline: any InlineSession, random: any RandomSource) {
         configuration = DatabaseConfiguration(connectionString: "")
+        metrics = nil
+        state = Mutex(State(schedule: SessionSchedule(configuration)))
         self.random = random
         self.inline = inline
         announcements = Announcements(configuration)
@@ -80,48 +63,62 @@ package final class Database: Sendable {
     package func close() {
         let idle = state.withLock { state in
             state.closed = true
-            defer { state.idle = [] }
-            return state.idle
+            return Database.leaving(&state)
         }
-        for thread in idle { thread.signal() }
+        for worker in idle { worker.wake.signal() }
         announcements.close()
+        canceller.close()
     }
 
     // MARK: work
 
-    /// Runs statements without an explicit transaction.
+    /// Runs statements without an explicit transaction. Stopped when the client leaves whose request it is part of.
     ///
-    /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away.
+    /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away or too much is waiting, 429 where too
+    ///   much of the project is waiting; `ClientGone`.
     @discardableResult
     package func read<Value: Sendable>(_ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
-        try await submit { connection in
-            try Database.reconnecting(connection) { try body($0) }
+        let limit = configuration.limit(DatabaseScope.current.work, isWrite: false)
+        return try await submit(stops: true) { connection in
+            try Database.reconnecting(connection) { connection in
+                try connection.limit(limit)
+                return try body(connection)
+            }
         }
     }
 
-    /// Runs statements in one read-only snapshot.
+    /// Runs statements in one read-only snapshot. Otherwise as `read`.
     @discardableResult
     package func snapshot<Value: Sendable>(
         _ body: @escaping @Sendable (Connection) throws -> Value
     ) async throws -> Value {
-        try await submit { connection in
+        let limit = configuration.limit(DatabaseScope.current.work, isWrite: false)
+        return try await submit(stops: true) { connection in
             try Database.reconnecting(connection) { connection in
-                try connection.transaction(begin: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", body)
+                try connection.transaction(begin: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", limit, body)
             }
         }
     }
 
     /// Runs `body` in one transaction; a deadlock or serialization failure runs it again, a few times.
     ///
-    /// - Throws: what `body` throws, after rolling back; `ResourceError` 503 while PostgreSQL is away.
+    /// - Parameter stops: whether it is stopped, with nothing of it done, when the client leaves. Only for a request's
+    ///   first change: what has begun is carried to its end.
+    /// - Throws: what `body` throws, after rolling back; `ResourceError` 503 while PostgreSQL is away or too much is
+    ///   waiting, 429 where too much of the project is waiting; `ClientGone`.
     @discardableResult
-    package func write<Value: Sendable>(_ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
+    package func write<Value: Sendable>(
+        stops: Bool = false, _ body: @escaping @Sendable (Connection) throws -> Value
+    ) async throws -> Value {
         let random = random
-        return try await submit { connection in
+        let scope = DatabaseScope.current
+        let limit = configuration.limit(scope.work, isWrite: true)
+        defer { scope.committed.set() }
+        return try await submit(stops: stops) { connection in
             var attempt = 0
             while true {
                 do {
-                    return try Database.reconnecting(connection) { try $0.transaction(body) }
+                    return try Database.reconnecting(connection) { try $0.transaction(limit, body) }
                 } catch let error as DatabaseError where error.isRetryable && attempt < 8 {
                     attempt += 1
                     usleep(UInt32(random.below(2000 << min(attempt, 5))))
@@ -145,7 +142,7 @@ package final class Database: Sendable {
     }
 
     private func submit<Value: Sendable>(
-        _ body: @escaping @Sendable (Connection) throws -> Value
+        stops: Bool, _ body: @escaping @Sendable (Connection) throws -> Value
     ) async throws -> Value {
         if let inline {
             return try await inline.run { connection in
@@ -157,51 +154,116 @@ package final class Database: Sendable {
                 return value
             }
         }
+        let scope = DatabaseScope.current
+        let job = Job()
+        let mayStop = stops && scope.presence != nil && !scope.committed.isSet
+        let watch = mayStop ? scope.presence?.onLeave { [self] in stop(job) } : nil
+        defer { if let watch { scope.presence?.forget(watch) } }
         // The session's thread belongs to no task: what is written or logged there must still name the request.
         let request = RequestScope.current
-        return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
-            let accepted = enqueue { [announcements] connection in
-                do {
-                    let value = try RequestScope.$current.withValue(request) { try body(connection) }
-                    announcements.make(connection.takeAnnouncements())
-                    continuation.resume(returning: value)
-                } catch let error as DatabaseError where error.isConnectionFailure {
-                    if connection.isBroken { connection.close() }
-                    continuation.resume(throwing: error.commitUnknown ? error : error.resourceError as any Error)
-                } catch {
-                    continuation.resume(throwing: error)
-                }
+        return try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+                job.prepare(
+                    run: { [announcements, metrics] connection in
+                        do {
+                            let value = try RequestScope.$current.withValue(request) { try body(connection) }
+                            announcements.make(connection.takeAnnouncements())
+                            return { continuation.resume(returning: value) }
+                        } catch let error as DatabaseError where error.isConnectionFailure {
+                            if connection.isBroken { connection.close() }
+                            return { continuation.resume(throwing: error.commitUnknown ? error : error.resourceError as any Error) }
+                        } catch let error as DatabaseError where error.isStopped && job.isStopped {
+                            metrics?.increment("wolke_database_stopped_total", [("reason", "client")], help: Database.stoppedHelp)
+                            return { continuation.resume(throwing: ClientGone()) }
+                        } catch {
+                            Database.count(error, metrics)
+                            return { continuation.resume(throwing: error) }
+                        }
+                    }, drop: { continuation.resume(throwing: $0) })
+                enqueue(job, scope.lane)
             }
-            if !accepted {
-                continuation.resume(throwing: ResourceError.unavailable("no database session is free"))
-            }
+        } onCancel: {
+            // Outside a request a cancelled task still leaves its state behind in order.
+            if mayStop { stop(job) }
         }
     }
 
-    private func enqueue(_ job: @escaping Job) -> Bool {
-        enum Outcome { case refused, start, wake(DispatchSemaphore), busy }
-        let outcome: Outcome = state.withLock { state in
-            guard !state.closed, state.count < configuration.waitingMax else { return .refused }
-            state.waiting.append(job)
-            if let thread = state.idle.popLast() { return .wake(thread) }
-            guard state.threads < configuration.connectionsMax else { return .busy }
-            state.threads += 1
-            return .start
-        }
-        switch outcome {
-        case .refused: return false
-        case .start: startThread()
-        case .wake(let thread): thread.signal()
-        case .busy: break
-        }
-        return true
+    private static let stoppedHelp = "Statements that were stopped, by reason: timeout, lock, client."
+
+    private static func count(_ error: any Error, _ metrics: Metrics?) {
+        guard let error = error as? DatabaseError else { return }
+        if error.isStopped { metrics?.increment("wolke_database_stopped_total", [("reason", "timeout")], help: stoppedHelp) }
+        if error.isLockTimeout { metrics?.increment("wolke_database_stopped_total", [("reason", "lock")], help: stoppedHelp) }
     }
 
-    private func startThread() {
+    /// Stops a job: one that waits is dropped, one that runs is cancelled in PostgreSQL.
+    private func stop(_ job: Job) {
+        if job.stop(takenOut: { place in state.withLock { $0.schedule.remove(place) != nil } }) { canceller.cancel(job) }
+    }
+
+    // MARK: threads
+
+    private func enqueue(_ job: Job, _ lane: DatabaseScope.Lane) {
+        let (refused, begun): (ResourceError?, Begun) = state.withLock { state in
+            guard !state.closed else { return (.unavailable("the database's pool is closed"), Begun()) }
+            switch state.schedule.append(job, lane) {
+            case .failure(let refusal): return (refusal.error, Begun())
+            case .success(let place):
+                job.waits(at: place)
+                return (nil, Database.dispatch(&state))
+            }
+        }
+        begin(begun)
+        guard let refused else { return }
+        metrics?.increment(
+            "wolke_database_refused_total", [("code", String(refused.code.rawValue))],
+            help: "Work that was refused because too much was waiting for a session.")
+        job.drop(refused)
+    }
+
+    /// Threads that have work now: they are woken or started once the lock is free.
+    private struct Begun {
+        var wake: [Worker] = []
+        var start: [Assignment] = []
+    }
+
+    /// Gives sessions to the work that may have one.
+    private static func dispatch(_ state: inout State) -> Begun {
+        var begun = Begun()
+        while let next = state.schedule.next() {
+            if let worker = state.idle.popLast() {
+                worker.assignment = next
+                begun.wake.append(worker)
+            } else {
+                state.threads += 1
+                begun.start.append(next)
+            }
+        }
+        return begun
+    }
+
+    private func begin(_ begun: Begun) {
+        for worker in begun.wake { worker.wake.signal() }
+        for assignment in begun.start { startThread(assignment) }
+    }
+
+    /// The idle threads, which end when there will be no more work.
+    private static func leaving(_ state: inout State) -> [Worker] {
+        guard state.isDone else { return [] }
+        defer { state.idle = [] }
+        return state.idle
+    }
+
+    private func startThread(_ first: Assignment) {
         let thread = Thread { [self] in
             let connection = Connection(configuration: configuration)
-            let wake = DispatchSemaphore(value: 0)
-            while let job = next(wake) { job(connection) }
+            let worker = Worker()
+            var assignment: Assignment? = first
+            while let (job, lane) = assignment {
+                let answer = job.run(connection)
+                // The share is free before the answer goes out, so that who asks again at once finds it free.
+                assignment = finish(lane, worker, then: answer)
+            }
             connection.close()
         }
         thread.name = "postgresql"
@@ -209,17 +271,25 @@ package final class Database: Sendable {
         thread.start()
     }
 
-    /// The next work for the thread that waits on `wake`; nil when there will be none.
-    private func next(_ wake: DispatchSemaphore) -> Job? {
-        while true {
-            let (job, closed): (Job?, Bool) = state.withLock { state in
-                if let job = state.pop() { return (job, false) }
-                if !state.closed { state.idle.append(wake) }
-                return (nil, state.closed)
-            }
-            if let job { return job }
-            if closed { return nil }
-            wake.wait()
+    /// Ends a job in `lane`, answers, and waits for the next; nil when there will be none.
+    private func finish(_ lane: DatabaseScope.Lane, _ worker: Worker, then answer: () -> Void) -> Assignment? {
+        var (begun, leaving): (Begun, [Worker]) = state.withLock { state in
+            state.schedule.finish(lane)
+            state.idle.append(worker)
+            return (Database.dispatch(&state), Database.leaving(&state))
+        }
+        let isNext = begun.wake.contains { $0 === worker }
+        begun.wake.removeAll { $0 === worker }
+        let ends = leaving.contains { $0 === worker }
+        leaving.removeAll { $0 === worker }
+        begin(begun)
+        for other in leaving { other.wake.signal() }
+        answer()
+        if ends { return nil }
+        if !isNext { worker.wake.wait() }
+        return state.withLock { _ in
+            defer { worker.assignment = nil }
+            return worker.assignment
         }
     }
 
@@ -283,6 +353,18 @@ package protocol InlineSession: Sendable {
     func run<Value: Sendable>(_ body: @Sendable (Connection) throws -> Value) async throws -> Value
     /// As `Database.notifications`.
     func notifications(_ channels: [String], advisoryLock: Int?) -> AsyncStream<Notification>
+}
+
+extension SessionSchedule.RefusalError {
+    fileprivate var error: ResourceError {
+        switch reason {
+        case .queue: .unavailable("no database session is free")
+        case .project:
+            ResourceError(
+                .tooManyRequests, "Too many requests of this project are waiting to be answered; send fewer at a time.",
+                retryAfter: 1)
+        }
+    }
 }
 
 /// A flag that one side sets and another sees.

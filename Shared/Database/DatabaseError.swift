@@ -31,16 +31,34 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     package var isConnectionFailure: Bool {
         sqlState.hasPrefix("08") || sqlState.hasPrefix("57P") || sqlState == "53300"
     }
+    /// The statement was stopped: by its time limit, or because nobody waits for it any more.
+    package var isStopped: Bool { sqlState == "57014" || sqlState == "25P03" }
+    /// A lock was not to be had within its time limit.
+    package var isLockTimeout: Bool { sqlState == "55P03" }
     /// The text of an input did not fit its type, for instance a malformed uuid.
     package var isInvalidText: Bool { sqlState == "22P02" || sqlState == "22007" || sqlState == "22008" }
+
+    static func stopped(_ message: String) -> DatabaseError {
+        DatabaseError(sqlState: "57014", message: message, constraint: nil, table: nil, statement: nil)
+    }
 
     /// A text with the character NUL.
     static let unstorable = ResourceError.badRequest("A text contains the character NUL, which cannot be stored.")
 
-    /// The error as the caller of an API sees it: 503 while the database is away, 400 for a text that PostgreSQL cannot
+    /// The error as the caller of an API sees it: 503 while the database is away or where it took too long, 400 for a text that PostgreSQL cannot
     /// keep (22P05 and 22021: NUL, also as `\u0000` in a JSON document), otherwise 500.
     package var resourceError: ResourceError {
         if sqlState == "22P05" || sqlState == "22021" { return DatabaseError.unstorable }
+        if isStopped {
+            return ResourceError(
+                .unavailable, "The request took longer than one request may, and was stopped. Ask for less at a time, or try again.",
+                context: description, retryAfter: 5)
+        }
+        if isLockTimeout {
+            return ResourceError(
+                .unavailable, "Another change of the same resources is under way and did not end in time; try again.",
+                context: description, retryAfter: 2)
+        }
         return isConnectionFailure || isRetryable ? .unavailable(description) : .internalError(description)
     }
 }

@@ -74,7 +74,7 @@ package struct AuditLoop: Sendable {
 
     private func round(_ question: String?) async throws {
         do {
-            let done = try await audit()
+            let done = try await DatabaseScope.$current.withValue(.audit) { try await audit() }
             guard let question, done else { return }
             try await database.read { try $0.notify(AuditLoop.answer, "\(question) \(service)") }
         } catch is CancellationError {

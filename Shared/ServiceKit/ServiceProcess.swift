@@ -75,14 +75,30 @@ package struct ServiceProcess: Sendable {
         let settings = try Settings.load(
             path: path, environment: ProcessInfo.processInfo.environment, schema: schema)
         let ambient = Ambient()
-        let database = Database(
-            DatabaseConfiguration(
-                connectionString: settings.requiredSecret("database.url").exposed,
-                connectionsMax: settings.integer("database.connections")))
+        let metrics = Metrics()
+        let database = Database(databaseConfiguration(settings), metrics: metrics)
         return ServiceProcess(
             name: name, section: section, settings: settings, ambient: ambient,
-            log: Telemetry.logger(service: name, level: settings.string("log.level")), metrics: Metrics(),
+            log: Telemetry.logger(service: name, level: settings.string("log.level")), metrics: metrics,
             database: database, arguments: arguments)
+    }
+
+    private static func databaseConfiguration(_ settings: Settings) -> DatabaseConfiguration {
+        var configuration = DatabaseConfiguration(
+            connectionString: settings.requiredSecret("database.url").exposed,
+            connectionsMax: settings.integer("database.connections"),
+            reserved: settings.integer("database.reserved_connections"),
+            projectMax: settings.integer("database.project_connections"),
+            waitingMax: settings.integer("database.waiting"),
+            projectWaitingMax: settings.integer("database.project_waiting"))
+        let lock = settings.duration("database.lock_timeout")
+        let planeLock = settings.duration("database.plane_lock_timeout")
+        configuration.requestRead = .init(statement: settings.duration("database.read_timeout"), lock: lock, together: true)
+        configuration.requestWrite = .init(statement: settings.duration("database.write_timeout"), lock: lock, together: true)
+        configuration.plane = .init(statement: settings.duration("database.plane_timeout"), lock: planeLock)
+        configuration.audit = .init(statement: settings.duration("database.audit_timeout"), lock: planeLock)
+        configuration.idleInTransaction = settings.duration("database.idle_transaction_timeout")
+        return configuration
     }
 
     // MARK: parts

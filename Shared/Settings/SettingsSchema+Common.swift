@@ -11,7 +11,20 @@ extension SettingsSchema {
             "database",
             [
                 .secret("url", required: true, "PostgreSQL connection string (libpq: `host=… dbname=…` or `postgresql://…`)."),
-                .integer("connections", default: 8, in: 1...200, "Connections that one process opens at most."),
+                .integer("connections", default: 8, in: 1...200, "Sessions that one process opens at most, beside those on which it listens."),
+                .integer(
+                    "reserved_connections", default: 2, in: 0...100,
+                    "Of them, kept for workflows, agents and the services' own requests; one at least is left for tenants."),
+                .integer("project_connections", default: 3, in: 1...200, "Sessions that the requests of one project have at a time, at most."),
+                .integer("project_waiting", default: 1000, in: 1...100_000, "Requests of one project that may wait for a session; more get 429."),
+                .integer("waiting", default: 10_000, in: 1...1_000_000, "Requests of all projects that may wait for a session; more get 503."),
+                .duration("read_timeout", default: "10s", "How long one request may read; then its statement is cancelled and the answer is 503."),
+                .duration("write_timeout", default: "30s", "How long the transaction of one request may take."),
+                .duration("lock_timeout", default: "5s", "How long a request waits for what another one changes."),
+                .duration("plane_timeout", default: "2m", "How long one statement of workflows, agents and the services' own work may take."),
+                .duration("plane_lock_timeout", default: "30s", "How long such a statement waits for a lock."),
+                .duration("audit_timeout", default: "10m", "How long one statement of an audit may take."),
+                .duration("idle_transaction_timeout", default: "1m", "How long a transaction may stay without a statement."),
             ])
 
     /// What every executable reads.

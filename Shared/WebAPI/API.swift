@@ -52,7 +52,9 @@ package struct API: Sendable {
         let started = ambient.time.monotonicNanoseconds()
         var label = "unrouted"
         var response = await RequestScope.$current.withValue(requestID) {
-            await answer(request, requestID: requestID, label: &label)
+            await DatabaseScope.$current.withValue(.request(request.presence)) {
+                await answer(request, requestID: requestID, label: &label)
+            }
         }
         response.headers["x-openstack-request-id"] = requestID
         if service.type == "compute" { response.headers["x-compute-request-id"] = requestID }
@@ -78,7 +80,10 @@ package struct API: Sendable {
             label = routes[0].path
             let caller = try await authenticate(request, routes[0])
             version = try service.negotiation?.negotiate(request.headers) ?? version
-            response = try await run(request, routes, values, caller, version, requestID)
+            let lane = caller?.databaseLane ?? DatabaseScope.current.lane
+            response = try await DatabaseScope.$current.withValue(DatabaseScope.current.of(lane)) {
+                try await run(request, routes, values, caller, version, requestID)
+            }
         } catch {
             response = failure(error, requestID: requestID, request)
         }
@@ -142,6 +147,9 @@ package struct API: Sendable {
         let response = try await handle(context)
         guard route.action == nil || decision.isMade else {
             throw ResourceError.internalError("\(route.method.rawValue) \(route.path) answered without a policy decision")
+        }
+        if route.action != nil, route.method == .get, response.status == 200, let name = request.query.ignoredPaging {
+            throw ResourceError.badRequest("Invalid query parameter '\(name)': this answer does not come in pages.")
         }
         return response
     }
@@ -241,6 +249,8 @@ package struct API: Sendable {
         case let error as ResourceError: return fault(error, requestID, request)
         case let error as DatabaseError:
             return fault(error.resourceError, requestID, request)
+        // Nobody reads this answer.
+        case is ClientGone: return service.faults.response(.unavailable("the client left"), requestID: requestID, versions: nil)
         case is CancellationError: return fault(.unavailable("the request was cancelled"), requestID, request)
         default: return fault(.internalError("\(error)"), requestID, request)
         }

@@ -30,8 +30,9 @@ package struct HTTPServer: Service {
 
     package func run() async throws {
         let api = api
-        let responder = APIResponder(api: api, readiness: readiness, limits: listener.ledger.limits)
-        try await listener.run(responder, log: log) { refusal in
+        let clients = Clients()
+        let responder = APIResponder(api: api, readiness: readiness, limits: listener.ledger.limits, clients: clients)
+        try await listener.run(responder, clients: clients, log: log) { refusal in
             // `Retry-After` is the guard's to write.
             let response = api.refusal(ResourceError(ResourceError.Code(rawValue: refusal.status) ?? .badRequest, refusal.message))
             return (response.headers.fields, response.bytes ?? [])
@@ -46,13 +47,18 @@ struct Listener: Sendable {
     let ledger: ConnectionLedger
 
     /// Serves until the process shuts down.
-    func run<Responder: HTTPResponder>(_ responder: Responder, log: Logger, writer: @escaping RefusalWriter) async throws
+    ///
+    /// - Parameter clients: hears of clients that leave.
+    func run<Responder: HTTPResponder>(
+        _ responder: Responder, clients: Clients = Clients(), log: Logger, writer: @escaping RefusalWriter
+    ) async throws
     where Responder.Context == PeerContext {
         let (ledger, limits) = (ledger, ledger.limits)
         let application = Application(
             responder: responder,
             server: HTTPServerBuilder { respond in
                 GuardedChannel(inner: HTTP1Channel(responder: respond, configuration: .init(
+                    additionalChannelHandlers: [Clients.Watch(clients)],
                     httpDecoderConfiguration: .init(
                         maxHeaderFieldSize: limits.headBytesMax, maxHeaderListSize: limits.headBytesMax, maxHeaderFieldCount: 200))),
                     ledger: ledger, writer: writer)
@@ -113,6 +119,7 @@ private struct APIResponder: HTTPResponder {
     let api: API
     let readiness: Readiness
     let limits: ConnectionLimits
+    let clients: Clients
 
     func respond(to request: Hummingbird.Request, context: Context) async throws -> Hummingbird.Response {
         let target = request.head.path ?? "/"
@@ -128,7 +135,9 @@ private struct APIResponder: HTTPResponder {
         do {
             query = try Query(parsing: parts.count == 2 ? parts[1] : "")
             response = await api.respond(
-                to: IncomingRequest(method: request.method.rawValue, path: path, query: query, headers: headers, body: body))
+                to: IncomingRequest(
+                    method: request.method.rawValue, path: path, query: query, headers: headers, body: body,
+                    presence: clients.presence(context.channel)))
         } catch let error as ResourceError {
             response = api.refusal(error)
         }

@@ -1,3 +1,4 @@
+import Database
 import JSON
 import Kernel
 import NIOCore
@@ -35,22 +36,40 @@ package struct Headers: Sendable, ExpressibleByDictionaryLiteral {
 }
 
 /// Query parameters in the order in which they came; a name may repeat.
+///
+/// It remembers whether anybody looked at the parameters that page a list: an answer for which nobody did ignores them.
 package struct Query: Sendable {
-    package let items: [(name: String, value: String)]
+    private let all: [(name: String, value: String)]
+    private let reader = Flag()
+    private static let paging: Set<String> = ["limit", "marker", "offset", "page_reverse"]
 
-    package init(_ items: [(String, String)] = []) { self.items = items.map { (name: $0.0, value: $0.1) } }
+    package var items: [(name: String, value: String)] {
+        reader.set()
+        return all
+    }
+
+    /// The first parameter that pages a list, where nobody has looked at any.
+    var ignoredPaging: String? { reader.isSet ? nil : all.first { Query.paging.contains($0.name) }?.name }
+
+    /// All of it as in a URL; for links to the answer itself.
+    package var encoded: String { all.map { "\(Query.encode($0.name))=\(Query.encode($0.value))" }.joined(separator: "&") }
+
+    package init(_ items: [(String, String)] = []) { all = items.map { (name: $0.0, value: $0.1) } }
 
     /// - Throws: 400 for a malformed percent escape.
     package init(parsing text: some StringProtocol) throws {
-        items = try text.split(separator: "&").map { pair in
+        all = try text.split(separator: "&").map { pair in
             let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             return (try Query.decode(parts[0]), parts.count == 2 ? try Query.decode(parts[1]) : "")
         }
     }
 
-    package subscript(_ name: String) -> String? { items.first { $0.name == name }?.value }
+    package subscript(_ name: String) -> String? {
+        if Query.paging.contains(name) { reader.set() }
+        return all.first { $0.name == name }?.value
+    }
 
-    package func values(_ name: String) -> [String] { items.filter { $0.name == name }.map(\.value) }
+    package func values(_ name: String) -> [String] { all.filter { $0.name == name }.map(\.value) }
 
     /// Percent and plus decoding of a query component.
     static func decode(_ text: some StringProtocol, plusIsSpace: Bool = true) throws -> String {
@@ -99,8 +118,13 @@ package struct IncomingRequest: Sendable {
     package var query: Query
     package var headers: Headers
     package var body: BodyStream
+    /// Whether the client is still there; nil where nobody knows.
+    package var presence: ClientPresence?
 
-    package init(method: String, path: String, query: Query, headers: Headers, body: BodyStream) {
+    package init(
+        method: String, path: String, query: Query, headers: Headers, body: BodyStream, presence: ClientPresence? = nil
+    ) {
+        self.presence = presence
         self.method = method
         self.path = path
         self.query = query

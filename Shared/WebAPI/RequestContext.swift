@@ -162,7 +162,7 @@ package struct RequestContext: Sendable {
     ) async throws -> Response {
         let caller = try caller
         let kept = try idempotency()
-        return try await database.write { connection in
+        return try await database.write(stops: true) { connection in
             if let earlier = try kept?.earlier(connection, ambient) { return try replay(earlier) }
             let change = try body(connection)
             try audit(connection, change, caller)

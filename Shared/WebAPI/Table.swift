@@ -21,7 +21,7 @@ package struct Field: Sendable {
         case equals
         /// `true`/`false` and their kin.
         case boolean
-        /// PostgreSQL regular expression, as Compute's `name`.
+        /// Regular expression, as Compute's `name`; see `SearchPattern` for what is accepted.
         case regex
         /// The SQL condition of a value.
         case custom(@Sendable (String) throws -> SQL)
@@ -63,6 +63,39 @@ package struct ListRequest: Sendable {
     package var fields: Set<String>?
 
     package init() {}
+}
+
+extension ListRequest {
+    /// The page of a list that is at hand whole, as `Table` pages what is in the database.
+    ///
+    /// - Parameters:
+    ///   - items: in the list's own order.
+    ///   - key: the member that markers name.
+    ///   - isReversed: whether the page before the marker is meant, as with Network's `page_reverse`.
+    /// - Throws: 400 for a marker that is not in the list, or a sort key that its items do not have.
+    package func page(
+        of items: [JSONValue], key: String = "id", isReversed: Bool = false
+    ) throws -> (items: [JSONValue], more: Bool) {
+        var items = items
+        for (name, descending) in sort.reversed() {
+            guard items.allSatisfy({ $0[name] != nil }) else { throw ResourceError.badRequest("'\(name)' is not a sort key of this list.") }
+            let texts = items.map { $0[name]?.stringValue ?? $0[name]?.description ?? "" }
+            // By place where equal, so that the order of the keys after this one stays.
+            items = items.indices.sorted { left, right in
+                if texts[left] == texts[right] { return left < right }
+                return descending ? texts[left] > texts[right] : texts[left] < texts[right]
+            }.map { items[$0] }
+        }
+        if isReversed { items.reverse() }
+        if let marker {
+            guard let place = items.firstIndex(where: { $0[key]?.stringValue == marker || $0[key]?.description == marker }) else {
+                throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found")
+            }
+            items.removeFirst(place + 1)
+        }
+        let page = Array(items.prefix(min(limit ?? Limits.pageSizeMax, Limits.pageSizeMax)))
+        return (isReversed ? page.reversed() : page, items.count > page.count)
+    }
 }
 
 /// Rows that are read, filtered, sorted, paged and rendered by declaration: from PostgreSQL's bytes to JSON's.
@@ -243,7 +276,8 @@ package struct Table: Sendable {
                     throw ResourceError.badRequest("'\(value)' is not a boolean for the filter '\(name)'.")
                 }
                 return "\(raw: field.expression) = \(bool)"
-            case .regex: return "(\(raw: field.expression))::text ~ \(value)"
+            case .regex:
+                return try SearchPattern(value, parameter: name).condition("(\(field.expression))::text")
             case .custom(let condition): return try condition(value)
             }
         }
@@ -264,7 +298,8 @@ package struct Table: Sendable {
         return keys
     }
 
-    /// The condition for what comes after the row `marker`.
+    /// The condition for what comes after the row `marker`. NULL is where PostgreSQL sorts it: after all values, and
+    /// before them in descending order.
     private func after(
         _ connection: Connection, _ marker: String, _ order: [(expression: String, descending: Bool)], scope: SQL
     ) throws -> SQL {
@@ -274,15 +309,24 @@ package struct Table: Sendable {
         guard let row = rows.first else { throw ResourceError(missingMarker, "marker [\(marker)] not found") }
         let values = try order.indices.map { try row.optionalString("k\($0)") }
         var alternatives: [SQL] = []
-        for (index, item) in order.enumerated() {
-            var terms: [SQL] = []
-            for earlier in 0..<index {
-                terms.append("\(raw: order[earlier].expression) = \(values[earlier])")
-            }
-            terms.append("\(raw: item.expression) \(raw: item.descending ? "<" : ">") \(values[index])")
-            alternatives.append("(" + SQL.joined(terms, separator: " AND ") + ")")
+        var ties: [SQL] = []
+        for (item, value) in zip(order, values) {
+            if let beyond = beyond(value, item) { alternatives.append("(" + SQL.joined(ties + [beyond], separator: " AND ") + ")") }
+            ties.append(value == nil ? "(\(raw: item.expression)) IS NULL" : "\(raw: item.expression) = \(value)")
         }
         return "(" + SQL.joined(alternatives, separator: " OR ") + ")"
+    }
+
+    /// What sorts after `value`; nil where nothing does.
+    private func beyond(_ value: String?, _ item: (expression: String, descending: Bool)) -> SQL? {
+        switch (value, item.descending) {
+        case (nil, false): nil
+        case (nil, true): "(\(raw: item.expression)) IS NOT NULL"
+        case (_, true): "\(raw: item.expression) < \(value)"
+        // The key has no NULL, and must be compared in a way that its index knows.
+        case (_, false) where item.expression == key: "\(raw: item.expression) > \(value)"
+        case (_, false): "(\(raw: item.expression) > \(value) OR (\(raw: item.expression)) IS NULL)"
+        }
     }
 }
 

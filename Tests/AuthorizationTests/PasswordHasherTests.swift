@@ -1,4 +1,5 @@
 import Authorization
+import Database
 import Kernel
 import Testing
 
@@ -42,5 +43,40 @@ import Testing
             return try await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
         }
         #expect(right == 32)
+    }
+
+    private func from<Value: Sendable>(_ source: String, _ body: @escaping @Sendable () async throws -> Value) async throws -> Value {
+        try await DatabaseScope.$current.withValue(.request(ClientPresence(source: source))) { try await body() }
+    }
+
+    @Test("S18: a flood of sign-ons from one address delays another's by one turn")
+    func s18AFloodDelaysOthersByOneTurn() async throws {
+        let hasher = PasswordHasher(cost: 1, threads: 1)
+        let stored = try await hasher.hash(Secret("abc"))
+        let flood = (0..<300).map { n in
+            Task { try await from("192.0.2.1") { try await hasher.verify(Secret("x"), hash: stored, of: "u\(n)") } }
+        }
+        while hasher.hashesDone < 5 { try await SystemTime().sleep(for: .milliseconds(1)) }
+        #expect(try await from("192.0.2.2") { try await hasher.verify(Secret("abc"), hash: stored, of: "me") })
+        #expect(hasher.hashesDone < 150, "it did not wait for the flood")
+        for task in flood { #expect(try await !task.value) }
+    }
+
+    @Test("S18: sign-ons of one user from one address do not fill the queue")
+    func s18OneUsersSignOnsAreBounded() async throws {
+        let hasher = PasswordHasher(cost: 1, threads: 1)
+        let stored = try await hasher.hash(Secret("abc"))
+        let tasks = (0..<400).map { _ in
+            Task { try await from("192.0.2.1") { try await hasher.verify(Secret("x"), hash: stored, of: "victim") } }
+        }
+        #expect(try await from("192.0.2.2") { try await hasher.verify(Secret("abc"), hash: stored, of: "victim") }, "nobody is locked out")
+        var refused = 0
+        for task in tasks {
+            do { _ = try await task.value } catch let error as ResourceError {
+                #expect(error.code == .tooManyRequests)
+                refused += 1
+            }
+        }
+        #expect(refused > 50)
     }
 }

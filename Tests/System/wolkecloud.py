@@ -98,11 +98,12 @@ class Cloud:
     def northbound(self):
         return run("ovsdb-client", "dump", f"unix:{self.state}/ovn/run/nb.sock", "OVN_Northbound")
 
-    def sql(self, statement):
-        port = 15432 + self.port_offset
+    def sql(self, statement, user="wolke"):
+        """As the services' user, or as `postgres`: the superuser, whom root is let in as."""
+        where = f"host={self.state}/postgres/run port={15432 + self.port_offset} dbname=wolke"
         return run(
-            "/usr/lib/postgresql/15/bin/psql", "-X", "-At", "-h", f"{self.state}/postgres/run", "-p", str(port),
-            "-U", "wolke", "-d", "wolke", "-c", statement,
+            "/usr/lib/postgresql/15/bin/psql", "-X", "-At", "-v", "ON_ERROR_STOP=1",
+            "-d", f"{where} user={user} passfile={self.state}/secrets/pgpass", "-c", statement,
         ).splitlines()
 
 

@@ -35,7 +35,7 @@ struct Cloud: Sendable {
         let identity = "users and catalog"
         return [
             Milestone(name: Cloud.schemaMilestone, needs: ["postgres"]) {
-                let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1))
+                let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1).unlimited())
                 defer { database.close() }
                 let applied = try await Schema.migrate(database)
                 return applied.isEmpty ? "version \(Schema.version)" : "version \(Schema.version), applied \(applied.count)"

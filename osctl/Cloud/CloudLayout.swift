@@ -36,6 +36,8 @@ struct CloudLayout: Sendable, Hashable {
     var rabbitmq: String { state + "/rabbitmq" }
     var ovn: String { state + "/ovn" }
     var images: String { state + "/images" }
+    /// The database user's password, in the form of libpq's password file (mode 0600).
+    var databasePasswords: String { secrets + "/pgpass" }
     var configuration: String { state + "/wolke.yaml" }
     var clouds: String { state + "/clouds.yaml" }
     var description: String { state + "/cloud.json" }
@@ -86,7 +88,14 @@ struct CloudLayout: Sendable, Hashable {
 
     // MARK: Connections
 
-    var databaseURL: String { "host=\(postgres)/run port=\(postgresPort) user=wolke dbname=wolke" }
+    /// As the owner of the cloud's database, who has no rights beyond it.
+    var databaseURL: String { databaseURL(user: "wolke", database: "wolke") + " passfile=\(databasePasswords)" }
+    /// As PostgreSQL's superuser: for whoever runs as the server's user, or as root.
+    func superuserURL(database: String) -> String { databaseURL(user: "postgres", database: database) }
+
+    private func databaseURL(user: String, database: String) -> String {
+        "host=\(postgres)/run port=\(postgresPort) user=\(user) dbname=\(database)"
+    }
 
     /// What can be wrong with the choice of directory and offset, in words.
     func problem() -> String? {

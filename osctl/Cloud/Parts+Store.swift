@@ -20,7 +20,8 @@ struct StoreParts: Sendable {
         let settings = [
             "port=\(layout.postgresPort)", "listen_addresses=127.0.0.1", "unix_socket_directories=\(sockets)",
             "unix_socket_permissions=0700", "max_connections=300", "shared_buffers=128MB",
-            "log_min_messages=warning", "logging_collector=off", "jit=off",
+            "log_min_messages=warning", "logging_collector=off", "jit=off", "password_encryption=scram-sha-256",
+            "hba_file=\(access.rules)", "ident_file=\(access.users)",
         ]
         let command = ["\(binaries)/postgres", "-D", data] + settings.flatMap { ["-c", $0] }
         return Part(
@@ -34,8 +35,10 @@ struct StoreParts: Sendable {
                 let version = try await Tool.require(["\(binaries)/postgres", "--version"])
                 return version.split(separator: " ").dropFirst(2).first.map(String.init) ?? "15"
             },
-            settle: { try await createDatabase(sockets: sockets) })
+            settle: { try await access.settle() })
     }
+
+    private var access: DatabaseAccess { DatabaseAccess(layout: layout, secrets: secrets) }
 
     /// The command as a user that PostgreSQL agrees to run as: it refuses root.
     ///
@@ -58,25 +61,14 @@ struct StoreParts: Sendable {
         if changesOwner {
             try await Tool.require(["chown", "postgres:postgres", layout.postgres, sockets])
         }
+        try access.write()
         guard !Machine.exists(data + "/PG_VERSION") else { return }
-        // Over the socket: whoever passes its directory and mode (0700). Over loopback: the password.
+        // The server reads its own rules of access; those of the data directory let nobody in.
         try await Tool.require(
             asPostgres([
-                "\(StoreParts.postgresBinaries)/initdb", "-D", data, "-U", "wolke", "--encoding=UTF8", "--locale=C.UTF-8",
-                "--auth-local=trust", "--auth-host=scram-sha-256",
+                "\(StoreParts.postgresBinaries)/initdb", "-D", data, "-U", DatabaseAccess.superuser, "--encoding=UTF8",
+                "--locale=C.UTF-8", "--auth-local=reject", "--auth-host=reject",
             ]), environment: ["HOME": layout.postgres])
-    }
-
-    private func createDatabase(sockets: String) async throws {
-        let connection = ["-h", sockets, "-p", "\(layout.postgresPort)", "-U", "wolke"]
-        func ask(_ database: String, _ sql: String) async throws -> String {
-            try await Tool.require(
-                asPostgres(["\(StoreParts.postgresBinaries)/psql", "-X", "-At", "-v", "ON_ERROR_STOP=1"] + connection + ["-d", database, "-c", sql]))
-        }
-        guard try await ask("postgres", "SELECT 1 FROM pg_database WHERE datname = 'wolke'").isEmpty else { return }
-        // The password is ours: lower-case letters and digits only.
-        _ = try await ask("postgres", "ALTER ROLE wolke PASSWORD '\(secrets.postgres)'")
-        _ = try await ask("postgres", "CREATE DATABASE wolke")
     }
 
     // MARK: RabbitMQ

@@ -19,7 +19,8 @@ struct DatabaseCommand: AsyncParsableCommand {
             let settings = try Settings.load(path: config, environment: Machine.environment, schema: .database)
             let database = Database(
                 DatabaseConfiguration(
-                    connectionString: settings.requiredSecret("database.url").exposed, connectionsMax: 1))
+                    connectionString: settings.requiredSecret("database.url").exposed, connectionsMax: 1
+                ).unlimited())
             let applied = try await Schema.migrate(database)
             if applied.isEmpty {
                 print("The database has schema \(Schema.version) already.")

@@ -35,7 +35,7 @@ struct DoctorCommand: AsyncParsableCommand {
     var since = 1
 
     func run() async throws {
-        do { try await examine() } catch let error as ResourceError {
+        do { try await DatabaseScope.$current.withValue(.audit) { try await examine() } } catch let error as ResourceError {
             throw CloudError("the cloud cannot be examined: \(error.context ?? error.message)\nIs it up? See: osctl status")
         }
     }

@@ -101,6 +101,8 @@ extension Identity {
                         UNION SELECT p.id FROM projects p JOIN down ON p.parent_id = down.id) SELECT id FROM down)
                     """)
             case "scope.project.id": conditions.append("x.project_id = \(value)")
+            case "limit", "marker":
+                throw ResourceError.badRequest("Invalid query parameter '\(name)': this list does not come in pages; filter it.")
             default: break
             }
         }

@@ -96,7 +96,7 @@ struct Listing: Sendable {
 extension RequestContext {
     /// This request's URL.
     var selfLink: String {
-        let text = query.items.map { "\(Query.encode($0.name))=\(Query.encode($0.value))" }.joined(separator: "&")
+        let text = query.encoded
         return "\(publicURL)\(path)" + (text.isEmpty ? "" : "?" + text)
     }
 

@@ -122,7 +122,7 @@ extension Identity {
     ) async throws -> Proof {
         let account = try await account(user)
         // Always one hash, whatever was found: the time tells nothing.
-        let right = try await hasher.verify(password, hash: account?.hash)
+        let right = try await hasher.verify(password, hash: account?.hash, of: "\(user)")
         guard let account else { throw Identity.refused }
         guard right, account.usable, !account.locked, evenIfExpired || !account.expired else {
             if !right, !account.locked { try await noteFailure(account) }

@@ -40,8 +40,9 @@ struct AggregateRoutes: Sendable {
             routes: [
                 Route(.get, path, action: "os_compute_api:os-aggregates:index", rule: Rule.admin, "List aggregates") { context in
                     try context.authorize(target: .none)
+                    let request = try context.listRequest(filters: [])
                     return try await compute.database.read {
-                        try AggregateRoutes.table.list($0, context, collection: "aggregates", ListRequest(), scope: "true", links: false)
+                        try AggregateRoutes.table.list($0, context, collection: "aggregates", request, scope: "true", links: false)
                     }
                 },
                 Route(

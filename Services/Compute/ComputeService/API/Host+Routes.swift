@@ -50,6 +50,7 @@ struct HostRoutes: Sendable {
         try context.authorize(target: .none)
         let host = context.query["host"]
         let binary = context.query["binary"] ?? "nova-compute"
+        let request = try context.listRequest(filters: [])
         let compute = compute
         return try await compute.database.read { connection in
             let rows = try connection.query(
@@ -59,7 +60,8 @@ struct HostRoutes: Sendable {
                 FROM compute_services t WHERE (\(host)::text IS NULL OR t.host = \(host)) AND \(binary) = 'nova-compute'
                 ORDER BY t.number
                 """)
-            return .json(200, ["services": .array(try rows.map { try HostRoutes.service($0, context) })])
+            let page = try request.page(of: try rows.map { try HostRoutes.service($0, context) })
+            return .json(200, ["services": .array(page.items)])
         }
     }
 

@@ -51,17 +51,16 @@ struct HypervisorRoutes: Sendable {
     private func list(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
         try context.authorize(target: .none)
         let isModern = context.version(atLeast: 2, 53)
-        let isPaged = context.version(atLeast: 2, 33)
+        let hasLinks = context.version(atLeast: 2, 33)
         let pattern = isModern ? context.query["hypervisor_hostname_pattern"] : nil
         let withServers = isModern && (context.query["with_servers"].flatMap { BodySchema.boolean($0) } ?? false)
         let request = try context.listRequest(filters: [], ignoring: ["hypervisor_hostname_pattern", "with_servers"])
-        let limit = isPaged ? min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax) : Limits.pageSizeMax
-        let marker = isPaged ? request.marker : nil
+        let limit = min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax)
         let compute = compute
         return try await compute.database.read { connection in
             var conditions: [SQL] = ["true"]
             if let pattern { conditions.append("strpos(h.host, \(pattern)) > 0") }
-            if let marker {
+            if let marker = request.marker {
                 let row = try connection.query("SELECT number FROM hypervisors WHERE id::text = \(marker) OR number::text = \(marker)").first
                 guard let row else { throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found") }
                 conditions.append("h.number > \(try row.int("number"))")
@@ -75,7 +74,7 @@ struct HypervisorRoutes: Sendable {
                 try HypervisorRoutes.object($0, context, compute, isDetailed: isDetailed, withServers: withServers)
             }
             var body: JSONObject = ["hypervisors": .array(list)]
-            if isPaged, rows.count > limit, let last = list.last?["id"] {
+            if hasLinks, rows.count > limit, let last = list.last?["id"] {
                 let text = last.stringValue ?? last.description
                 body["hypervisors_links"] = [["rel": "next", "href": .string(context.nextLink(marker: text))]]
             }

@@ -28,7 +28,8 @@ struct InterfaceRoutes: Sendable {
                     let server = try await compute.authorizedServer(context)
                     return try await compute.database.read { connection in
                         let list = try InterfaceRoutes.load(connection, context, where: "i.server_id = \(server.id)")
-                        return .json(200, ["interfaceAttachments": .array(list)])
+                        let page = try context.listRequest(filters: []).page(of: list, key: "port_id")
+                        return .json(200, ["interfaceAttachments": .array(page.items)])
                     }
                 },
                 Route(.get, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:show", rule: Rule.reader, "Show an interface") { context in

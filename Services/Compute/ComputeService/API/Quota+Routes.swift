@@ -165,41 +165,6 @@ struct QuotaRoutes: Sendable {
         return .json(200, ["limits": ["rate": [], "absolute": .object(absolute)]])
     }
 
-    // MARK: usage
-
-    private func usage(_ context: RequestContext, project: String?) async throws -> Response {
-        try context.authorize(target: .project(project))
-        let now = compute.ambient.now
-        func time(_ name: String, _ fallback: Timestamp) throws -> Timestamp {
-            guard let text = context.query[name], !text.isEmpty else { return fallback }
-            guard let time = Timestamp(text) else { throw ResourceError.badRequest("Invalid input for query parameters \(name). Value: \(text.prefix(64)). It is no ISO 8601 time.") }
-            return time
-        }
-        let end = try time("end", now)
-        let start = try time("start", end + .seconds(-4 * 7 * 86_400))
-        guard start < end else { throw ResourceError.badRequest("Invalid start time. The start time cannot occur after the end time.") }
-        let isDetailed = project != nil || context.query["detailed"] == "1"
-        return try await compute.database.read { connection in
-            let rows = try connection.query(
-                """
-                SELECT s.project_id, s.id, s.name, s.flavor, s.vm_state, s.deleted, s.created_at, s.launched_at, s.terminated_at,
-                    extract(epoch FROM least(coalesce(s.terminated_at, \(end)), \(end)) - greatest(s.launched_at, \(start)))
-                        / 3600 AS hours
-                FROM servers s WHERE s.launched_at <= \(end) AND (s.terminated_at IS NULL OR s.terminated_at > \(start))
-                AND (\(project)::text IS NULL OR s.project_id = \(project)) ORDER BY s.project_id, s.created_at, s.id LIMIT 10000
-                """)
-            var reports: [UsageReport] = []
-            for row in rows {
-                let owner = try row.string("project_id")
-                if reports.last?.project != owner { reports.append(UsageReport(project: owner)) }
-                try reports[reports.count - 1].add(row, end: end)
-            }
-            let objects = reports.map { $0.object(start: start, end: end, isDetailed: isDetailed) }
-            guard project != nil else { return .json(200, ["tenant_usages": .array(objects)]) }
-            return .json(200, ["tenant_usage": objects.first ?? [:]])
-        }
-    }
-
     // MARK: extensions
 
     private static let extensions = [
@@ -216,46 +181,5 @@ struct QuotaRoutes: Sendable {
             "alias": .string(alias), "name": .string(alias), "description": "", "links": [],
             "namespace": "http://docs.openstack.org/compute/ext/fake_xml", "updated": "2014-12-03T00:00:00Z",
         ]
-    }
-}
-
-/// A project's servers over a period.
-private struct UsageReport {
-    let project: String
-    var hours = 0.0
-    var memory = 0.0
-    var disk = 0.0
-    var vcpus = 0.0
-    var servers: [JSONValue] = []
-
-    init(project: String) { self.project = project }
-
-    mutating func add(_ row: Row, end: Timestamp) throws {
-        let flavor = try row.json("flavor")
-        let span = max(0, try row.optionalDouble("hours") ?? 0)
-        func number(_ name: String) -> Double { flavor[name]?.doubleValue ?? 0 }
-        hours += span
-        memory += span * number("ram")
-        disk += span * (number("disk") + number("ephemeral"))
-        vcpus += span * number("vcpus")
-        let ended = try row.optionalTimestamp("terminated_at")
-        servers.append([
-            "instance_id": .string(try row.string("id")), "name": .string(try row.string("name")), "hours": .double(span),
-            "tenant_id": .string(project), "flavor": flavor["original_name"] ?? "",
-            "memory_mb": flavor["ram"] ?? 0, "local_gb": .integer(Int64(number("disk") + number("ephemeral"))),
-            "vcpus": flavor["vcpus"] ?? 0, "started_at": JSONValue(try row.timestamp("launched_at").iso8601NoZone),
-            "ended_at": JSONValue(ended?.iso8601NoZone), "state": .string(ended == nil ? try row.string("vm_state") : "terminated"),
-            "uptime": .integer((ended ?? end).seconds - (try row.timestamp("launched_at")).seconds),
-        ])
-    }
-
-    func object(start: Timestamp, end: Timestamp, isDetailed: Bool) -> JSONValue {
-        var object: JSONObject = [
-            "tenant_id": .string(project), "start": .string(start.iso8601NoZone), "stop": .string(end.iso8601NoZone),
-            "total_hours": .double(hours), "total_memory_mb_usage": .double(memory),
-            "total_local_gb_usage": .double(disk), "total_vcpus_usage": .double(vcpus),
-        ]
-        if isDetailed { object["server_usages"] = .array(servers) }
-        return .object(object)
     }
 }

@@ -75,14 +75,10 @@ struct ServerRoutes: Sendable {
         let scope = try scope(context, isOperator: isOperator, request)
         let fields = table.visible(context, only: names).filter { $0.name != "server_groups" }
         let renderer = LinkedRenderer(context, path: "servers", optional: ServerTable.optional)
-        do {
-            return try await compute.database.read { connection in
-                let page = try table.page(connection, context, request, fields: fields, scope: scope)
-                return renderer.list(
-                    page, fields, collection: "servers", context: context, bytesPerRow: names == nil ? 2048 : 384)
-            }
-        } catch let error as DatabaseError where error.sqlState == "2201B" {
-            throw ResourceError.badRequest("A filter is not a valid regular expression.")
+        return try await compute.database.read { connection in
+            let page = try table.page(connection, context, request, fields: fields, scope: scope)
+            return renderer.list(
+                page, fields, collection: "servers", context: context, bytesPerRow: names == nil ? 2048 : 384)
         }
     }
 

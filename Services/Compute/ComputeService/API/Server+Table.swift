@@ -157,12 +157,8 @@ enum ServerTable {
         hiddenField("status", "t.vm_state", .custom(status)),
         hiddenField("image", "t.image_id", .custom { "t.image_id::text = \(Href.lastSegment($0))" }),
         hiddenField("flavor", "t.flavor_id", .custom { "t.flavor->>'flavorid' = \(Href.lastSegment($0))" }),
-        hiddenField("ip", "t.id", .custom { value in
-            "EXISTS (SELECT 1 FROM server_interfaces i JOIN port_fixed_ips f ON f.port_id = i.port_id WHERE i.server_id = t.id AND f.ip_address ~ \(value) AND strpos(f.ip_address, ':') = 0)"
-        }),
-        hiddenField("ip6", "t.id", .custom { value in
-            "EXISTS (SELECT 1 FROM server_interfaces i JOIN port_fixed_ips f ON f.port_id = i.port_id WHERE i.server_id = t.id AND f.ip_address ~ \(value) AND strpos(f.ip_address, ':') > 0)"
-        }),
+        hiddenField("ip", "t.id", .custom { try address($0, parameter: "ip", isVersion6: false) }),
+        hiddenField("ip6", "t.id", .custom { try address($0, parameter: "ip6", isVersion6: true) }),
         hiddenField("changes-since", "t.updated_at", time { "t.updated_at >= \($0)" }),
         hiddenField("changes-before", "t.updated_at", time { "t.updated_at <= \($0)" }),
         hiddenField("tags", "t.tags", .custom { "t.tags @> \(words($0))::text[]" }),
@@ -193,6 +189,14 @@ enum ServerTable {
         hiddenField("launched_at", "t.launched_at", time { "t.launched_at >= \($0)" }, sortable: true),
         hiddenField("terminated_at", "t.terminated_at", time { "t.terminated_at >= \($0)" }, sortable: true),
     ]
+
+    private static func address(_ value: String, parameter: String, isVersion6: Bool) throws -> SQL {
+        let fits = try SearchPattern(value, parameter: parameter).condition("f.ip_address")
+        return """
+            EXISTS (SELECT 1 FROM server_interfaces i JOIN port_fixed_ips f ON f.port_id = i.port_id
+            WHERE i.server_id = t.id AND \(fits) AND (strpos(f.ip_address, ':') > 0) = \(isVersion6))
+            """
+    }
 
     private static func status(_ value: String) throws -> SQL {
         let states = ServerStates.states(status: value)

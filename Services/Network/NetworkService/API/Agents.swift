@@ -72,7 +72,8 @@ extension NetworkAPI {
                 return value.stringValue == filter.value
             }
         }
-        return .json(200, ["agents": .array(fitting)])
+        let page = try request.page(of: fitting, isReversed: Collection.isReversed(context))
+        return .json(200, ["agents": .array(page.items)])
     }
 
     private func agent(_ member: FleetMember) -> JSONValue {
@@ -112,7 +113,10 @@ extension NetworkAPI {
                     let fitting = zones.filter { zone in
                         request.filters.allSatisfy { zone[$0.name]?.stringValue == $0.value }
                     }
-                    return .json(200, ["availability_zones": .array(fitting)])
+                    // Zones have no ids, and two may have one name.
+                    guard request.marker == nil else { throw ResourceError.badRequest("This list has no markers.") }
+                    let page = try request.page(of: fitting, key: "name", isReversed: Collection.isReversed(context))
+                    return .json(200, ["availability_zones": .array(page.items)])
                 }
             ])
     }

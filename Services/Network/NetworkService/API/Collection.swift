@@ -171,7 +171,7 @@ struct Collection: Sendable {
         var scope = try visible(context)
         try rewrite(&request)
         for filter in request.filters where !maySee(filter.name, context) { scope = "FALSE" }
-        let isReversed = try pageReverse(context)
+        let isReversed = try Collection.isReversed(context)
         if isReversed {
             if request.sort.isEmpty { request.sort = [("id", false)] }
             for index in request.sort.indices { request.sort[index].descending.toggle() }
@@ -202,7 +202,8 @@ struct Collection: Sendable {
         }
     }
 
-    private func pageReverse(_ context: RequestContext) throws -> Bool {
+    /// Whether the page before the marker is asked for.
+    static func isReversed(_ context: RequestContext) throws -> Bool {
         guard let text = context.query["page_reverse"] else { return false }
         guard let value = BodySchema.boolean(text) else {
             throw ResourceError.badRequest("Invalid input for page_reverse. Value: '\(text.prefix(32))'. It must be a boolean.")

@@ -42,13 +42,24 @@ extension NetworkAPI {
             default: conditions.append("project_id = \(filter.value)")
             }
         }
-        let all = try await availability(SQL.joined(conditions, separator: " AND "), version: version)
+        let limit = min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax)
+        guard request.sort.allSatisfy({ ["id", "network_id"].contains($0.name) }) else {
+            throw ResourceError.badRequest("This list can be sorted by network_id only.")
+        }
+        let isDescending = request.sort.first?.descending ?? false != (try Collection.isReversed(context))
+        if let marker = request.marker {
+            guard let id = UUID128(marker) else { throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found") }
+            conditions.append(isDescending ? "id < \(id)" : "id > \(id)")
+        }
+        var all = try await availability(
+            SQL.joined(conditions, separator: " AND ") + " ORDER BY id \(raw: isDescending ? "DESC" : "ASC") LIMIT \(limit)", version: version)
+        if try Collection.isReversed(context) { all.reverse() }
         return .json(200, ["network_ip_availabilities": .array(all)])
     }
 
     private func availability(_ condition: SQL, version: Int? = nil) async throws -> [JSONValue] {
         try await database.snapshot { connection in
-            let networks = try connection.query("SELECT id, name, project_id FROM networks WHERE \(condition) ORDER BY id LIMIT 1000")
+            let networks = try connection.query("SELECT id, name, project_id FROM networks WHERE \(condition)")
             let ids = try networks.map { try $0.uuid("id") }
             let rows = try connection.query(
                 """

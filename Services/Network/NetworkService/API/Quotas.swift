@@ -98,7 +98,9 @@ extension NetworkAPI {
             }
             return .object(members)
         }
-        return .json(200, ["quotas": .array(items)])
+        let page = try context.listRequest(filters: [])
+            .page(of: items, key: "project_id", isReversed: Collection.isReversed(context))
+        return .json(200, ["quotas": .array(page.items)])
     }
 
     private func setQuota(_ context: RequestContext) async throws -> Response {

@@ -1,0 +1,119 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// What servers have used over a period, by project: `os-simple-tenant-usage`.
+///
+/// A page is one of servers, in the order of project, creation and id; the marker is a server's id. A project whose servers
+/// go over a page's end has a report in both, which clients add up, as in Nova from 2.40 on. Before that Nova ignores `limit`
+/// and `marker`; here they hold in all versions, and only the links depend on the version.
+extension QuotaRoutes {
+    func usage(_ context: RequestContext, project: String?) async throws -> Response {
+        try context.authorize(target: .project(project))
+        let period = try UsagePeriod(context, now: compute.ambient.now)
+        let request = try context.listRequest(filters: [], ignoring: ["start", "end", "detailed"])
+        guard request.sort.isEmpty else { throw ResourceError.badRequest("This list has no sort keys.") }
+        let hasLinks = context.version(atLeast: 2, 40)
+        let limit = hasLinks || request.limit != nil ? min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax) : nil
+        let isDetailed = project != nil || context.query["detailed"] == "1"
+        return try await compute.database.read { connection in
+            var condition: SQL = "(\(project)::text IS NULL OR s.project_id = \(project))"
+            if let marker = request.marker {
+                let found = try connection.query(
+                    "SELECT s.project_id, s.created_at::text AS at, s.id FROM servers s WHERE s.id::text = \(marker) AND \(condition)")
+                guard let row = found.first else { throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found") }
+                let place: SQL = "(\(try row.string("project_id")), \(try row.string("at"))::timestamptz, \(try row.uuid("id")))"
+                condition = condition + " AND (s.project_id, s.created_at, s.id) > \(place)"
+            }
+            let rows = try UsageReport.rows(connection, period, condition, limit: limit)
+            var reports: [UsageReport] = []
+            for row in rows {
+                let owner = try row.string("project_id")
+                if reports.last?.project != owner { reports.append(UsageReport(project: owner)) }
+                try reports[reports.count - 1].add(row, end: period.end)
+            }
+            let objects = reports.map { $0.object(period, isDetailed: isDetailed) }
+            var body: JSONObject = project == nil ? ["tenant_usages": .array(objects)] : ["tenant_usage": objects.first ?? [:]]
+            if hasLinks, let limit, limit > 0, rows.count == limit {
+                let link = context.nextLink(marker: try rows[rows.count - 1].string("id"))
+                body[project == nil ? "tenant_usages_links" : "tenant_usage_links"] = [["rel": "next", "href": .string(link)]]
+            }
+            return .json(200, .object(body))
+        }
+    }
+}
+
+/// The period that a client asks about.
+private struct UsagePeriod: Sendable {
+    let start: Timestamp
+    let end: Timestamp
+
+    /// - Throws: 400 naming the parameter that is no time, or where the period has no length.
+    init(_ context: RequestContext, now: Timestamp) throws {
+        func time(_ name: String, _ fallback: Timestamp) throws -> Timestamp {
+            guard let text = context.query[name], !text.isEmpty else { return fallback }
+            guard let time = Timestamp(text) else {
+                throw ResourceError.badRequest("Invalid input for query parameters \(name). Value: \(text.prefix(64)). It is no ISO 8601 time.")
+            }
+            return time
+        }
+        end = try time("end", now)
+        start = try time("start", end + .seconds(-4 * 7 * 86_400))
+        guard start < end else { throw ResourceError.badRequest("Invalid start time. The start time cannot occur after the end time.") }
+    }
+}
+
+/// A project's servers over a period.
+private struct UsageReport {
+    let project: String
+    var hours = 0.0
+    var memory = 0.0
+    var disk = 0.0
+    var vcpus = 0.0
+    var servers: [JSONValue] = []
+
+    init(project: String) { self.project = project }
+
+    /// - Parameter limit: nil for all.
+    static func rows(_ connection: Connection, _ period: UsagePeriod, _ condition: SQL, limit: Int?) throws -> Rows {
+        let (start, end) = (period.start, period.end)
+        return try connection.query(
+            """
+            SELECT s.project_id, s.id, s.name, s.flavor, s.vm_state, s.deleted, s.created_at, s.launched_at, s.terminated_at,
+                extract(epoch FROM least(coalesce(s.terminated_at, \(end)), \(end)) - greatest(s.launched_at, \(start)))
+                    / 3600 AS hours
+            FROM servers s WHERE s.launched_at <= \(end) AND (s.terminated_at IS NULL OR s.terminated_at > \(start))
+            AND \(condition) ORDER BY s.project_id, s.created_at, s.id LIMIT \(limit)::bigint
+            """)
+    }
+
+    mutating func add(_ row: Row, end: Timestamp) throws {
+        let flavor = try row.json("flavor")
+        let span = max(0, try row.optionalDouble("hours") ?? 0)
+        func number(_ name: String) -> Double { flavor[name]?.doubleValue ?? 0 }
+        hours += span
+        memory += span * number("ram")
+        disk += span * (number("disk") + number("ephemeral"))
+        vcpus += span * number("vcpus")
+        let ended = try row.optionalTimestamp("terminated_at")
+        servers.append([
+            "instance_id": .string(try row.string("id")), "name": .string(try row.string("name")), "hours": .double(span),
+            "tenant_id": .string(project), "flavor": flavor["original_name"] ?? "",
+            "memory_mb": flavor["ram"] ?? 0, "local_gb": .integer(Int64(number("disk") + number("ephemeral"))),
+            "vcpus": flavor["vcpus"] ?? 0, "started_at": JSONValue(try row.timestamp("launched_at").iso8601NoZone),
+            "ended_at": JSONValue(ended?.iso8601NoZone), "state": .string(ended == nil ? try row.string("vm_state") : "terminated"),
+            "uptime": .integer((ended ?? end).seconds - (try row.timestamp("launched_at")).seconds),
+        ])
+    }
+
+    func object(_ period: UsagePeriod, isDetailed: Bool) -> JSONValue {
+        var object: JSONObject = [
+            "tenant_id": .string(project), "start": .string(period.start.iso8601NoZone), "stop": .string(period.end.iso8601NoZone),
+            "total_hours": .double(hours), "total_memory_mb_usage": .double(memory),
+            "total_local_gb_usage": .double(disk), "total_vcpus_usage": .double(vcpus),
+        ]
+        if isDetailed { object["server_usages"] = .array(servers) }
+        return .object(object)
+    }
+}

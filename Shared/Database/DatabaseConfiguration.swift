@@ -1,0 +1,67 @@
+import Kernel
+
+/// How to reach PostgreSQL, and how much of it to use.
+package struct DatabaseConfiguration: Sendable {
+    /// How long PostgreSQL may work on one statement, and wait for one lock.
+    package struct TimeLimit: Sendable, Hashable {
+        /// nil for no limit.
+        package var statement: Duration?
+        package var lock: Duration?
+        /// Whether the statements of one job together may take no longer than one of them.
+        package var together = false
+
+        package init(statement: Duration?, lock: Duration?, together: Bool = false) {
+            self.statement = statement
+            self.lock = lock
+            self.together = together
+        }
+    }
+
+    /// libpq connection string or URI.
+    package var connectionString: String
+    /// Sessions, and threads, at most. They are opened when needed.
+    package var connectionsMax: Int
+    /// Of them, kept for the plane's own work; at least one session is left for requests.
+    package var reserved: Int
+    /// Sessions that the requests of one project have at a time, at most.
+    package var projectMax: Int
+    /// Work that may wait for a session; more is refused with 503.
+    package var waitingMax: Int
+    /// Of it, of one project; more is refused with 429.
+    package var projectWaitingMax: Int
+
+    package var requestRead = TimeLimit(statement: .seconds(10), lock: .seconds(5), together: true)
+    package var requestWrite = TimeLimit(statement: .seconds(30), lock: .seconds(5), together: true)
+    package var plane = TimeLimit(statement: .seconds(120), lock: .seconds(30))
+    package var audit = TimeLimit(statement: .seconds(600), lock: .seconds(30))
+    /// After so long without a statement a transaction is ended by PostgreSQL, with its session.
+    package var idleInTransaction: Duration = .seconds(60)
+
+    package init(
+        connectionString: String, connectionsMax: Int = 8, reserved: Int = 2, projectMax: Int = 3, waitingMax: Int = 10_000,
+        projectWaitingMax: Int = 1000
+    ) {
+        self.connectionString = connectionString
+        self.connectionsMax = connectionsMax
+        self.reserved = reserved
+        self.projectMax = projectMax
+        self.waitingMax = waitingMax
+        self.projectWaitingMax = projectWaitingMax
+    }
+
+    /// For commands of the operator on the machine (migrations, doctor): no limit but the audits'.
+    package func unlimited() -> DatabaseConfiguration {
+        var copy = self
+        let none = TimeLimit(statement: nil, lock: .seconds(60))
+        (copy.requestRead, copy.requestWrite, copy.plane, copy.audit) = (none, none, none, none)
+        return copy
+    }
+
+    func limit(_ work: DatabaseScope.Work, isWrite: Bool) -> TimeLimit {
+        switch work {
+        case .request: isWrite ? requestWrite : requestRead
+        case .plane: plane
+        case .audit: audit
+        }
+    }
+}

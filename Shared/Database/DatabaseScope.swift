@@ -1,0 +1,100 @@
+import Kernel
+import Synchronization
+
+/// For whom the current task uses the database: which share of the sessions is its, and how long a statement may take.
+///
+/// The request pipeline sets it, so that handlers and stores need not know. What runs outside a request is the plane's own.
+package struct DatabaseScope: Sendable {
+    /// Whose share of the sessions.
+    package enum Lane: Sendable, Hashable {
+        /// Workflows, agents, audits and requests of the services themselves. Some sessions are reserved for them.
+        case plane
+        /// A tenant's requests: by project, or by user where there is no project.
+        case tenant(String)
+    }
+
+    /// What kind of work, which decides about time limits.
+    package enum Work: Sendable, Hashable {
+        case request, plane, audit
+    }
+
+    package let lane: Lane
+    package let work: Work
+    let presence: ClientPresence?
+    /// Set once the request has changed something: from then on it is carried to its end, whether the client waits or not.
+    let committed: Flag
+
+    init(lane: Lane, work: Work, presence: ClientPresence? = nil, committed: Flag = Flag()) {
+        self.lane = lane
+        self.work = work
+        self.presence = presence
+        self.committed = committed
+    }
+
+    @TaskLocal package static var current = DatabaseScope.plane
+
+    /// The plane's own work.
+    package static let plane = DatabaseScope(lane: .plane, work: .plane)
+    /// Audits and the doctor, whose questions are about everything.
+    package static let audit = DatabaseScope(lane: .plane, work: .audit)
+
+    /// A request whose caller is not known yet: in the share of the address that it comes from.
+    package static func request(_ presence: ClientPresence?) -> DatabaseScope {
+        DatabaseScope(lane: .tenant("from \(presence?.source ?? "")"), work: .request, presence: presence)
+    }
+
+    /// The address that the request comes from; empty where it is not known.
+    package var source: String { presence?.source ?? "" }
+
+    /// The same request, in the share of `lane`.
+    package func of(_ lane: Lane) -> DatabaseScope {
+        DatabaseScope(lane: lane, work: work, presence: presence, committed: committed)
+    }
+}
+
+/// Whether the client of a connection is still there.
+package final class ClientPresence: Sendable {
+    private struct State {
+        var isGone = false
+        var last = 0
+        var handlers: [Int: @Sendable () -> Void] = [:]
+    }
+
+    private let state = Mutex(State())
+    /// The client's address; empty where it is not known.
+    package let source: String
+
+    package init(source: String = "") { self.source = source }
+
+    package var isGone: Bool { state.withLock(\.isGone) }
+
+    /// The client has closed the connection.
+    package func leave() {
+        let handlers = state.withLock { state in
+            state.isGone = true
+            defer { state.handlers = [:] }
+            return Array(state.handlers.values)
+        }
+        for handler in handlers { handler() }
+    }
+
+    /// Calls `handler` when the client leaves, at once where it is gone already.
+    ///
+    /// - Returns: what `forget` needs.
+    func onLeave(_ handler: @escaping @Sendable () -> Void) -> Int {
+        let (number, isGone) = state.withLock { state in
+            state.last += 1
+            if !state.isGone { state.handlers[state.last] = handler }
+            return (state.last, state.isGone)
+        }
+        if isGone { handler() }
+        return number
+    }
+
+    func forget(_ number: Int) { state.withLock { $0.handlers[number] = nil } }
+}
+
+/// The client left before there was an answer: the work was stopped, and nothing of it happened.
+package struct ClientGone: Error, Sendable {
+    package init() {}
+}

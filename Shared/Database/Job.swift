@@ -1,0 +1,193 @@
+import CLibpq
+import Foundation
+import Synchronization
+
+/// Work for a session: it waits, runs on the session's thread, and may be stopped in between by whoever waits for it.
+final class Job: Sendable {
+    /// Runs the work; what it returns tells the one who waits.
+    typealias Work = @Sendable (Connection) -> @Sendable () -> Void
+
+    private enum Phase {
+        case new
+        case waiting(SessionSchedule<Job>.Place)
+        case running(Cancellation)
+        case ended
+    }
+
+    private struct State {
+        var phase = Phase.new
+        var isStopped = false
+        var work: Work?
+        var refuse: (@Sendable (any Error) -> Void)?
+    }
+
+    private let state = Mutex(State())
+    /// Held while a request to cancel is sent; true once it would come too late.
+    private let sending = Mutex(false)
+
+    /// Whether somebody asked for it to be stopped.
+    var isStopped: Bool { state.withLock(\.isStopped) }
+
+    func prepare(run work: @escaping Work, drop refuse: @escaping @Sendable (any Error) -> Void) {
+        state.withLock {
+            $0.work = work
+            $0.refuse = refuse
+        }
+    }
+
+    /// It stands in the schedule at `place`. One that was stopped before is dropped when its turn comes.
+    func waits(at place: SessionSchedule<Job>.Place) { state.withLock { $0.phase = .waiting(place) } }
+
+    /// Ends it without running it.
+    func drop(_ error: any Error) {
+        let refuse = state.withLock { state in
+            state.phase = .ended
+            defer { (state.work, state.refuse) = (nil, nil) }
+            return state.refuse
+        }
+        refuse?(error)
+    }
+
+    /// Runs it on the session's thread.
+    func run(_ connection: Connection) -> @Sendable () -> Void {
+        let cancellation = connection.cancellation
+        let work: Work? = state.withLock { state in
+            guard !state.isStopped else { return nil }
+            state.phase = .running(cancellation)
+            return state.work
+        }
+        guard let work else { return { self.drop(ClientGone()) } }
+        cancellation.begin()
+        let answer = work(connection)
+        // Waits for a request to cancel that is on its way: it must not meet the next one's statement.
+        sending.withLock { $0 = true }
+        state.withLock { state in
+            state.phase = .ended
+            (state.work, state.refuse) = (nil, nil)
+        }
+        if cancellation.end() { connection.absorbCancel() }
+        return answer
+    }
+
+    /// Stops it: where it waits it is dropped.
+    ///
+    /// - Parameter takenOut: takes the job out of the schedule; false where it is not there any more.
+    /// - Returns: whether it runs, and PostgreSQL has to be asked.
+    func stop(takenOut: (SessionSchedule<Job>.Place) -> Bool) -> Bool {
+        let phase = state.withLock { state in
+            state.isStopped = true
+            if case .running(let cancellation) = state.phase { cancellation.refuseFurtherStatements() }
+            return state.phase
+        }
+        switch phase {
+        case .new, .ended: return false
+        case .running: return true
+        case .waiting(let place):
+            if takenOut(place) { drop(ClientGone()) }
+            return false
+        }
+    }
+
+    /// Asks PostgreSQL to cancel what it does for this job. On a thread that may block.
+    func cancelStatement() {
+        sending.withLock { isTooLate in
+            guard !isTooLate else { return }
+            let phase = state.withLock { $0.phase }
+            if case .running(let cancellation) = phase { cancellation.send() }
+        }
+    }
+}
+
+/// What cancels the statements of one session, from other threads.
+final class Cancellation: Sendable {
+    private struct State {
+        // libpq's handle; safe to use from any thread (PQcancel).
+        nonisolated(unsafe) var handle: OpaquePointer?
+        var wasSent = false
+    }
+
+    private let state = Mutex(State())
+    private let refusing = Atomic<Bool>(false)
+
+    deinit { state.withLock { if let handle = $0.handle { PQfreeCancel(handle) } } }
+
+    /// Whether no further statement of the job may begin.
+    var refuses: Bool { refusing.load(ordering: .acquiring) }
+
+    /// The session is `connection` now; nil where it is closed.
+    func attach(_ connection: OpaquePointer?) {
+        nonisolated(unsafe) let fresh = connection.flatMap { PQgetCancel($0) }
+        state.withLock { state in
+            if let old = state.handle { PQfreeCancel(old) }
+            state.handle = fresh
+        }
+    }
+
+    func begin() {
+        refusing.store(false, ordering: .releasing)
+        state.withLock { $0.wasSent = false }
+    }
+
+    /// - Returns: whether a request to cancel was sent since `begin`.
+    func end() -> Bool {
+        refusing.store(false, ordering: .releasing)
+        return state.withLock(\.wasSent)
+    }
+
+    func refuseFurtherStatements() { refusing.store(true, ordering: .releasing) }
+
+    /// Sends the request to cancel, and returns when PostgreSQL has it.
+    func send() {
+        state.withLock { state in
+            guard let handle = state.handle else { return }
+            state.wasSent = true
+            var reason = [CChar](repeating: 0, count: 256)
+            // A failure needs no answer: the statement's own limit of time still holds.
+            _ = PQcancel(handle, &reason, Int32(reason.count))
+        }
+    }
+}
+
+/// Sends requests to cancel from a thread of its own: sending one waits for PostgreSQL.
+final class Canceller: Sendable {
+    private struct State {
+        var waiting: [Job] = []
+        var isRunning = false
+        var isClosed = false
+    }
+
+    private let condition = NSCondition()
+    // Guarded by `condition`.
+    private nonisolated(unsafe) var state = State()
+
+    func cancel(_ job: Job) {
+        condition.withLock {
+            guard !state.isClosed else { return }
+            state.waiting.append(job)
+            if !state.isRunning { start() }
+            condition.signal()
+        }
+    }
+
+    func close() {
+        condition.withLock {
+            state.isClosed = true
+            condition.broadcast()
+        }
+    }
+
+    private func start() {
+        state.isRunning = true
+        let thread = Thread { [self] in while let job = next() { job.cancelStatement() } }
+        thread.name = "cancel"
+        thread.stackSize = 1 << 18
+        thread.start()
+    }
+
+    private func next() -> Job? {
+        condition.withLock {
+            while state.waiting.isEmpty, !state.isClosed { condition.wait() }
+            return state.waiting.isEmpty ? nil : state.waiting.removeFirst()
+        }
+    }
+}

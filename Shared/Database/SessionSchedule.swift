@@ -1,0 +1,87 @@
+import Kernel
+
+/// Which work gets the next free session.
+///
+/// - The plane's own work may use all sessions, and `reserved` of them are its alone.
+/// - The rest is shared by the tenants' requests: the project with the fewest sessions is next, and none has more than
+///   `projectMax` at a time, so that the others need not wait until one of its statements ends.
+struct SessionSchedule<Job: Sendable>: Sendable {
+    enum Refusal: Sendable {
+        /// 503: the whole queue is full.
+        case queue
+        /// 429: the project's part of it is.
+        case project
+    }
+
+    /// Where a job waits.
+    enum Place: Sendable {
+        case plane(FairQueue<Job>.Ticket)
+        case tenant(FairQueue<Job>.Ticket)
+    }
+
+    private let sessions: Int
+    private let reserved: Int
+    private let waitingMax: Int
+    private let projectWaitingMax: Int
+    private var plane: FairQueue<Job>
+    private var tenants: FairQueue<Job>
+    private var planeHadTurn = false
+    private static var planeKey: String { "" }
+
+    init(_ configuration: DatabaseConfiguration) {
+        sessions = max(1, configuration.connectionsMax)
+        reserved = max(0, min(configuration.reserved, sessions - 1))
+        plane = FairQueue(runningMax: sessions)
+        tenants = FairQueue(runningMax: min(configuration.projectMax, sessions - reserved))
+        waitingMax = configuration.waitingMax
+        projectWaitingMax = configuration.projectWaitingMax
+    }
+
+    var waiting: Int { plane.count + tenants.count }
+
+    mutating func append(_ job: Job, _ lane: DatabaseScope.Lane) -> Result<Place, RefusalError> {
+        switch lane {
+        case .plane:
+            guard plane.count < waitingMax else { return .failure(RefusalError(reason: .queue)) }
+            return .success(.plane(plane.append(job, of: Self.planeKey)))
+        case .tenant(let key):
+            guard tenants.count(of: key) < projectWaitingMax else { return .failure(RefusalError(reason: .project)) }
+            guard tenants.count < waitingMax else { return .failure(RefusalError(reason: .queue)) }
+            return .success(.tenant(tenants.append(job, of: key)))
+        }
+    }
+
+    struct RefusalError: Error {
+        let reason: Refusal
+    }
+
+    /// The next job that may have a session, if any may.
+    mutating func next() -> (job: Job, lane: DatabaseScope.Lane)? {
+        if plane.running < reserved, let next = plane.next() { return (next.element, .plane) }
+        let tenantsMay = tenants.running < sessions - reserved
+        let planeFirst = !planeHadTurn || !tenantsMay
+        if planeFirst, let next = plane.next() {
+            planeHadTurn = true
+            return (next.element, .plane)
+        }
+        planeHadTurn = false
+        if tenantsMay, let next = tenants.next() { return (next.element, .tenant(next.key)) }
+        if !planeFirst, let next = plane.next() { return (next.element, .plane) }
+        return nil
+    }
+
+    mutating func finish(_ lane: DatabaseScope.Lane) {
+        switch lane {
+        case .plane: plane.finish(Self.planeKey)
+        case .tenant(let key): tenants.finish(key)
+        }
+    }
+
+    /// Takes a job out that still waits.
+    mutating func remove(_ place: Place) -> Job? {
+        switch place {
+        case .plane(let ticket): plane.remove(ticket)
+        case .tenant(let ticket): tenants.remove(ticket)
+        }
+    }
+}

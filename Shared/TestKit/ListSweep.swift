@@ -1,0 +1,134 @@
+import JSON
+import Kernel
+import Testing
+import WebAPI
+
+/// Walks lists page by page and compares with the whole.
+package struct ListSweep: Sendable {
+    private let api: API
+    private let token: String
+    private let headers: [(String, String)]
+
+    package init(_ api: API, token: String, headers: [(String, String)] = []) {
+        self.api = api
+        self.token = token
+        self.headers = headers
+    }
+
+    /// Sorts the list by each key in both directions and walks it in pages of one and of two by `marker`: the pages
+    /// together are the list, each item once and in the list's order.
+    ///
+    /// - Parameters:
+    ///   - target: path, and query where the list needs one.
+    ///   - key: what markers are; dots lead into members (`keypair.name`).
+    /// - Returns: the number of pages that were read.
+    @discardableResult
+    package func walk(_ target: String, collection: String, key: String = "id", sortKeys: [String]) async throws -> Int {
+        var pages = 0
+        for sortKey in sortKeys {
+            for direction in ["asc", "desc"] {
+                let query = "sort_key=\(sortKey)&sort_dir=\(direction)"
+                pages += try await walk(target + (target.contains("?") ? "&" : "?") + query, collection: collection, key: key)
+            }
+        }
+        return pages
+    }
+
+    /// Walks the list as it is in pages of one and of two.
+    @discardableResult
+    package func walk(_ target: String, collection: String, key: String = "id") async throws -> Int {
+        let separator = target.contains("?") ? "&" : "?"
+        let whole = try await ids(target, collection, key)
+        #expect(Set(whole).count == whole.count, "\(target) has an item twice")
+        #expect(whole.count > 1, "\(target) needs two items at least to be walked")
+        var pages = 0
+        for size in [1, 2] {
+            var found: [String] = []
+            var marker: String?
+            while true {
+                let position = marker.map { "&marker=" + Query.encode($0) } ?? ""
+                let page = try await ids("\(target)\(separator)limit=\(size)\(position)", collection, key)
+                pages += 1
+                #expect(page.count <= size, "\(target) with limit \(size)")
+                guard let last = page.last else { break }
+                found += page
+                guard found.count <= whole.count, last != marker else { break }
+                marker = last
+            }
+            #expect(found == whole, "\(target) in pages of \(size)")
+        }
+        return pages
+    }
+
+    private func ids(_ target: String, _ collection: String, _ key: String) async throws -> [String] {
+        let response = await api.respond(
+            to: try IncomingRequest("GET", target, headers: Headers([("x-auth-token", token)] + headers)))
+        let json = try JSONValue.parse(response.bytes ?? [])
+        guard response.status == 200, let items = json[collection]?.arrayValue else {
+            Issue.record("\(target): \(response.status) \(json)")
+            return []
+        }
+        return items.map { item in
+            let value = key.split(separator: ".").reduce(Optional(item)) { $0?[String($1)] }
+            return value?.stringValue ?? value?.description ?? ""
+        }
+    }
+}
+
+extension RouteSweep {
+    /// Walks every list that the service declares, and answers with what does not come in pages: `GET PATH`.
+    ///
+    /// A list is a GET whose answer has one array of objects beside links and the like. It must refuse `limit` with 400,
+    /// or give one item at a time, each once, and end.
+    ///
+    /// - Parameters:
+    ///   - tokens: callers of whom one at least sees the list.
+    ///   - except: routes that are right not to, with the reason in the test.
+    /// - Returns: what is wrong, and how many lists were walked.
+    package func unpaged(_ tokens: [String], except: Set<String> = []) async throws -> (findings: [String], walked: Int) {
+        var findings: [String] = []
+        var walked = 0
+        for route in routes where route.method == .get && route.action != nil && !except.contains(RouteSweep.name(route)) {
+            for token in tokens {
+                guard let (name, whole) = try await items(route, token, []), whole.count > 1 else { continue }
+                walked += 1
+                if let finding = try await walk(route, token, name, whole) { findings.append("\(RouteSweep.name(route)): \(finding)") }
+                break
+            }
+        }
+        return (findings, walked)
+    }
+
+    private func walk(_ route: Route, _ token: String, _ name: String, _ whole: [JSONValue]) async throws -> String? {
+        guard let first = try await items(route, token, [("limit", "1")]) else { return nil }
+        guard first.list.count == 1 else { return "limit=1 gives \(first.list.count) of \(whole.count)" }
+        let keys = ["id", "uuid", "name", "port_id", "volumeId", "request_id", "project_id", "keypair.name", "member_id", "tenant_id", "network_id"]
+        func value(_ item: JSONValue, _ key: String) -> String? {
+            let value = key.split(separator: ".").reduce(Optional(item)) { $0?[String($1)] }
+            return value?.stringValue ?? value?.intValue.map { String($0) }
+        }
+        guard let key = keys.first(where: { key in Set(whole.compactMap { value($0, key) }).count == whole.count }) else {
+            return "its items have no key"
+        }
+        var found: [String] = []
+        var page = first.list
+        while let last = page.last.flatMap({ value($0, key) }) {
+            found.append(last)
+            guard found.count <= whole.count else { break }
+            guard let next = try await items(route, token, [("limit", "1"), ("marker", last)]) else { return "marker \(last) is refused" }
+            page = next.list
+        }
+        return found == whole.compactMap { value($0, key) } ? nil : "the pages are \(found.prefix(8)), the list \(whole.prefix(8).map { value($0, key) ?? "" })"
+    }
+
+    /// The list of an answer; nil where it is none, or refused.
+    private func items(_ route: Route, _ token: String, _ query: [(String, String)]) async throws -> (name: String, list: [JSONValue])? {
+        var request = try request(route, token).request
+        request.query = Query(query)
+        let response = await api.respond(to: request)
+        guard response.status == 200, let bytes = response.bytes, let object = try JSONValue.parse(bytes).objectValue else { return nil }
+        let lists = object.members.filter { $0.value.arrayValue != nil && !$0.name.hasSuffix("links") }
+        guard lists.count == 1, let list = lists[0].value.arrayValue, list.allSatisfy({ $0.objectValue != nil }) else { return nil }
+        return (lists[0].name, list)
+    }
+}
