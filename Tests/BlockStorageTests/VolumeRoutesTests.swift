@@ -1,8 +1,10 @@
 import BlockStorageCore
 import BlockStorageService
 import Foundation
+import Glibc
 import JSON
 import Kernel
+import TestKit
 import Testing
 
 @Suite struct VolumeRoutesTests {
@@ -128,6 +130,48 @@ import Testing
             try await cloud.settle()
             #expect(cloud.files.isEmpty)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "imageRef": .string(SystemRandom().uuid().description)]]).status == 400)
+        }
+    }
+
+    @Test("S1 S3: images that the Image service should have refused end in error and leave nothing")
+    func s1_hostileImagesBecomeNoVolumes() async throws {
+        try await VolumeFixture.with { cloud in
+            let canary = cloud.directory + ".canary"
+            defer { unlink(canary) }
+            try Data("CANARY".utf8).write(to: URL(fileURLWithPath: canary))
+            let corpus = HostileImages.corpus(canary: canary).filter {
+                ["parent in a comment", "data file", "raw: VMDK descriptor", "geometry of 127 GiB"].contains(where: $0.name.contains)
+            }
+            #expect(corpus.count >= 4)
+            for hostile in corpus {
+                let image = try await cloud.addImage(hostile.bytes, format: hostile.declared)
+                let id = try await cloud.create(["size": 1, "imageRef": .string(image)])
+                #expect(try await cloud.status(id) == "error", "\(hostile)")
+                let fault = try await cloud.database.read {
+                    try $0.query("SELECT fault FROM volumes WHERE id = \(id)::uuid")[0].string("fault")
+                }
+                #expect(fault.contains(hostile.reason), "\(hostile): \(fault)")
+                #expect(cloud.files.filter { !$0.hasSuffix(".lock") }.isEmpty, "\(hostile)")
+                #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
+                try await cloud.settle()
+            }
+        }
+    }
+
+    @Test("S3: an image that is larger than the volume is refused, whatever the Image service says")
+    func s3_volumesAreAsLargeAsAskedFor() async throws {
+        try await VolumeFixture.with { cloud in
+            let image = try await cloud.addImage(DiskImages.qcow2(size: 2 << 30), format: "qcow2")
+            let id = try await cloud.create(["size": 1, "imageRef": .string(image)])
+            #expect(try await cloud.status(id) == "error")
+            #expect(cloud.files.filter { !$0.hasSuffix(".lock") }.isEmpty)
+            let larger = try await cloud.create(["size": 2, "imageRef": .string(image)])
+            #expect(try await cloud.status(larger) == "available")
+            var status = stat()
+            #expect(stat(cloud.directory + "/volume-\(larger)", &status) == 0)
+            #expect(status.st_size == 2 << 30)
+            #expect(status.st_mode & 0o7777 == 0o600 && status.st_gid == getegid())
+            #expect(stat(cloud.directory, &status) == 0 && status.st_mode & 0o066 == 0)
         }
     }
 

@@ -41,6 +41,32 @@ import Testing
         #expect(disks[0].child("boot")?["order"] == "1")
     }
 
+    @Test("S1 S2: every layer of every disk has its driver and its file named")
+    func s1_theWholeChainIsNamed() throws {
+        let server = try Fixture.server(
+            ["volumes": [Fixture.volume], "config_drive": true, "ephemeral_gb": 1, "swap_mb": 64])
+        let backing = DomainXML.Backing(path: "/images/one.disk.qcow2", format: "qcow2")
+        let document = DomainXML(
+            server: server, files: ServerFiles(directory: "/s"), options: DomainOptions(virtType: .qemu), backing: backing
+        ).document
+        let disks = document.child("devices")?.all("disk") ?? []
+        #expect(disks.count == 5)
+        for disk in disks {
+            #expect(disk.child("driver")?["type"] != nil)
+            guard let below = disk.child("backingStore") else {
+                Issue.record("libvirt would probe \(disk.rendered)")
+                continue
+            }
+            guard disk.child("target")?["dev"] == "vda" else {
+                #expect(below.children.isEmpty)
+                continue
+            }
+            #expect(below.child("format")?["type"] == "qcow2")
+            #expect(below.child("source")?["file"] == "/images/one.disk.qcow2")
+            #expect(below.child("backingStore")?.children.isEmpty ?? false)
+        }
+    }
+
     @Test func bootsFromAVolume() throws {
         guard case .object(var volume) = Fixture.volume else { return }
         volume["device"] = "/dev/vda"

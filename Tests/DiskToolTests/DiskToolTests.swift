@@ -112,6 +112,21 @@ import Testing
         }
     }
 
+    @Test("S2: what a guest writes on a raw disk is copied as bytes")
+    func s2_guestsHeadersAreBytes() throws {
+        try withCanary { scratch, canary in
+            for (name, _, image) in try attacks(scratch, canary) {
+                let bytes = try #require(FileManager.default.contents(atPath: image))
+                let out = scratch.path + "/out"
+                try DiskTool(Sandbox()).copy(DiskSource(path: image, driver: .raw), to: out, .raw, size: 1 << 20)
+                #expect(FileManager.default.contents(atPath: out)?.prefix(bytes.count) == bytes, "\(name)")
+                try DiskTool(Sandbox()).resize(DiskSource(path: out, driver: .raw), to: 2 << 20)
+                #expect(FileManager.default.contents(atPath: out)?.prefix(bytes.count) == bytes, "\(name)")
+                unlink(out)
+            }
+        }
+    }
+
     @Test("S3: a size that is unknown, larger than asked for, or not what the parser found is refused")
     func s3_sizes() throws {
         let scratch = try Scratch()

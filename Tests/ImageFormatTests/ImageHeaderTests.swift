@@ -79,7 +79,7 @@ import Testing
             DiskImages.qcow2(), DiskImages.vmdk(), DiskImages.streamOptimizedVMDK(), DiskImages.vdi(), DiskImages.vhd(),
             DiskImages.fixedVHD(),
         ]
-        for round in 0..<1200 {
+        for round in 0..<300 {
             var bytes = seeds[round % seeds.count]
             for _ in 0..<8 { bytes[random.below(min(bytes.count, 1100))] = UInt8(truncatingIfNeeded: random.next()) }
             if round % 3 == 0 { bytes = Array(bytes.prefix(random.below(1500))) }

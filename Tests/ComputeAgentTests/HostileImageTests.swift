@@ -1,0 +1,104 @@
+import Commands
+import Foundation
+import Glibc
+import JSON
+import Kernel
+import Libvirt
+import Logging
+import TestKit
+import Testing
+
+@testable import ComputeAgentCore
+@testable import ComputeAgentService
+
+/// Images that the Image service should have refused, on their way to a server's disk. Needs root, as the agent does.
+@Suite(.enabled(if: geteuid() == 0, "needs root")) struct HostileImageTests {
+    private struct Host {
+        let directory: String
+        let cache: ImageCache
+        let disks: ServerDisks
+    }
+
+    private static let imageID = "ffffffff-0000-0000-0000-000000000009"
+
+    private func with(_ image: [UInt8], _ body: (Host) async throws -> Void) async throws {
+        let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "wolke-agent-" + SystemRandom().uuid().compact).path
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let threads = WorkerThreads(name: "test", count: 2)
+        var log = Logger(label: "agent")
+        log.logLevel = .critical
+        let cache = try ImageCache(
+            directory: directory + "/images", source: TestImages([HostileImageTests.imageID: image]), sandbox: Sandbox(),
+            threads: threads, ambient: Ambient(), log: log)
+        let disks = try ServerDisks(
+            directory: directory + "/servers", images: cache, runner: CommandRunner(threads: threads), sandbox: Sandbox(),
+            threads: threads)
+        try await body(Host(directory: directory, cache: cache, disks: disks))
+    }
+
+    private func server(_ format: String, root: Int = 1) throws -> DesiredServer {
+        try Fixture.server([
+            "root_gb": JSONValue(root),
+            "image": ["id": .string(HostileImageTests.imageID), "disk_format": .string(format), "properties": [:]],
+        ])
+    }
+
+    @Test("S1 S3: nothing is made of what our parser refuses")
+    func s1_hostileImagesAreRefused() async throws {
+        let corpus = HostileImages.corpus(canary: "/etc/hostname").filter {
+            ["parent in a comment", "data file", "raw: VMDK descriptor", "geometry of 127 GiB"].contains(where: $0.name.contains)
+        }
+        #expect(corpus.count >= 4)
+        for hostile in corpus {
+            try await with(hostile.bytes) { host in
+                let server = try server(hostile.declared)
+                let failure = await #expect(throws: PermanentFailure.self, "\(hostile)") {
+                    try await host.disks.provision(server, refreshConfigDrive: false)
+                }
+                #expect(failure?.reason.contains(hostile.reason) ?? false, "\(hostile): \(failure?.reason ?? "")")
+                #expect(try Files.list(host.directory + "/images").isEmpty, "\(hostile)")
+                #expect(!Files.exists(host.disks.files(server.id).root), "\(hostile)")
+            }
+        }
+    }
+
+    @Test("S1: a foreign image is converted, so a guest's QEMU reads tables of our own")
+    func s1_imagesAreConverted() async throws {
+        try await with(DiskImages.qcow2()) { host in
+            let server = try server("qcow2")
+            try await host.disks.provision(server, refreshConfigDrive: false)
+            let backing = try #require(try await host.disks.backing(server))
+            #expect(backing.format == "qcow2" && backing.path.hasSuffix(".disk.qcow2"))
+            #expect(try Files.list(host.directory + "/images").count == 1)
+            for path in [backing.path, host.disks.files(server.id).root] {
+                var status = stat()
+                #expect(stat(path, &status) == 0)
+                #expect(status.st_mode & 0o027 == 0 && status.st_gid == getegid(), "\(path)")
+            }
+        }
+    }
+
+    @Test("S3: the disk in an image is not larger than the flavor's")
+    func s3_tooLargeForTheFlavor() async throws {
+        try await with(DiskImages.qcow2(size: 5 << 30)) { host in
+            let failure = await #expect(throws: PermanentFailure.self) {
+                try await host.disks.provision(try server("qcow2"), refreshConfigDrive: false)
+            }
+            #expect(failure?.reason == "the flavor's root disk of 1 GiB is too small for the image, which needs 5 GiB")
+            try await host.disks.provision(try server("qcow2", root: 5), refreshConfigDrive: false)
+        }
+    }
+
+    @Test("S2: a root disk that names another file than its image is not started")
+    func s2_aChangedRootDiskIsNotStarted() async throws {
+        try await with([UInt8](repeating: 1, count: 4096)) { host in
+            let server = try server("raw")
+            try await host.disks.provision(server, refreshConfigDrive: false)
+            #expect(try await host.disks.backing(server)?.format == "raw")
+            let root = host.disks.files(server.id).root
+            try Files.replace(root, with: HostileImages.qcow2WithBacking("/etc/shadow"))
+            await #expect(throws: PermanentFailure.self) { _ = try await host.disks.backing(server) }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+"""S1, S2, S3: images that name files of the host, or lie about their size, reach neither a volume nor a server.
+
+First through the front door: the Image service refuses them. Then with that service deceived: the bytes are put into its
+store as an active image, so that Block Storage and the compute agent have to refuse them by themselves.
+"""
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hostileimages import GIB, flat, hostile, qcow2, sound, vhd, vmdk
+from openstack import exceptions
+
+from wolkecloud import wait
+
+SECRET = b"CANARY-" + os.urandom(24).hex().encode()
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """A file of the host that everybody may read, and a text that leads to it."""
+    path = tmp_path / "canary"
+    path.write_bytes(SECRET.ljust(65536, b"\0"))
+    Path(f"{path}.flat").write_bytes(flat(path))
+    for directory in (path.parent, path.parent.parent):
+        directory.chmod(0o755)
+    return str(path)
+
+
+def leaked(cloud):
+    """Files of the cloud that have the canary's bytes; what was uploaded has only its name."""
+    places = [str(cloud.state / name) for name in ("volumes", "agent", "host-2", "image-store") if (cloud.state / name).exists()]
+    return subprocess.run(["grep", "-rlaF", SECRET, *places], capture_output=True, text=True).stdout.split()
+
+
+def queue(tenant, name, disk_format):
+    return tenant.api.image.post(
+        "/images", json={"name": name, "disk_format": disk_format, "container_format": "bare"}).json()["id"]
+
+
+def upload(tenant, image, data):
+    return tenant.api.image.put(f"/images/{image}/file", data=data, headers={"Content-Type": "application/octet-stream"})
+
+
+def smuggle(cloud, tenant, name, disk_format, data):
+    """An active image with these bytes, as if the Image service had accepted them."""
+    image = queue(tenant, name, "raw")
+    assert upload(tenant, image, b"sound".ljust(512, b"\0")).status_code == 204
+    stored = cloud.sql(f"SELECT file_id FROM images WHERE id = '{image}'")[0]
+    (cloud.state / "image-store" / stored).write_bytes(data)
+    cloud.sql(
+        f"UPDATE images SET disk_format = '{disk_format}', size = {len(data)}, virtual_size = NULL, "
+        f"checksum = '{hashlib.md5(data).hexdigest()}', os_hash_value = '{hashlib.sha512(data).hexdigest()}' WHERE id = '{image}'")
+    return image
+
+
+def volume_from(tenant, image, size=1):
+    """The volume when it is settled."""
+    volume = tenant.api.block_storage.create_volume(size=size, image_id=image)
+    return wait(
+        "the volume is settled",
+        lambda: next((v for v in [tenant.api.block_storage.get_volume(volume.id)] if v.status in ("available", "error")), None), 90)
+
+
+def volume_file(cloud, volume):
+    return cloud.state / "volumes" / f"volume-{volume.id}"
+
+
+def remove_images(tenant):
+    for image in list(tenant.api.image.images(owner=tenant.project.id)):
+        tenant.api.image.delete_image(image.id)
+
+
+def test_s1_s3_hostile_images_are_refused_at_upload(cloud, tenant, canary, tally):
+    refused = 0
+    for name, disk_format, data in hostile(canary):
+        image = queue(tenant, name, disk_format)
+        answer = upload(tenant, image, data)
+        assert answer.status_code == 415, f"{name}: {answer.status_code} {answer.text}"
+        assert "not accepted as an image" in answer.text, name
+        assert tenant.api.image.get_image(image).status == "queued", name
+        refused += 1
+    answer = tenant.api.image.post("/images", json={"name": "x", "disk_format": "vhdx", "container_format": "bare"})
+    assert answer.status_code == 400 and "qcow2" in answer.text
+    assert not leaked(cloud)
+    remove_images(tenant)
+    tally(uploads=refused + 1, refused=refused + 1)
+
+
+def test_s1_s3_block_storage_refuses_what_image_let_through(cloud, tenant, canary, scale, tally):
+    corpus = hostile(canary)[: scale(8, None)]
+    for name, disk_format, data in corpus:
+        volume = volume_from(tenant, smuggle(cloud, tenant, name, disk_format, data))
+        assert volume.status == "error", name
+        assert not volume_file(cloud, volume).exists(), name
+        tenant.api.block_storage.delete_volume(volume.id)
+    assert not leaked(cloud)
+    remove_images(tenant)
+    tally(volumes=len(corpus), refused=len(corpus))
+
+
+def test_s1_two_images_that_need_each_other(cloud, tenant, canary, tally):
+    """The text of a descriptor becomes a raw volume, and a VMDK names that volume as its parent."""
+    image = queue(tenant, "descriptor", "raw")
+    assert upload(tenant, image, flat(canary)).status_code == 415
+    first = volume_from(tenant, smuggle(cloud, tenant, "descriptor", "raw", flat(canary)))
+    assert first.status == "error"
+    # As a volume that was made before this was refused.
+    parent = cloud.state / "volumes" / "volume-parent"
+    parent.write_bytes(flat(canary))
+    try:
+        child = vmdk(
+            b'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=bc609ba4\ncreateType="monolithicSparse"\n'
+            + f'# parentFileNameHint="{parent}"\nRW 20480 SPARSE "x"\n'.encode())
+        image = queue(tenant, "child", "vmdk")
+        answer = upload(tenant, image, child)
+        assert answer.status_code == 415 and "parent" in answer.text
+        second = volume_from(tenant, smuggle(cloud, tenant, "child", "vmdk", child))
+        assert second.status == "error"
+        assert not leaked(cloud)
+    finally:
+        parent.unlink()
+    remove_images(tenant)
+    tally(uploads=2, volumes=2, refused=4)
+
+
+def test_s3_volumes_are_as_large_as_asked_for(cloud, tenant, tally):
+    for name, disk_format, data, size in sound():
+        image = queue(tenant, name, disk_format)
+        assert upload(tenant, image, data).status_code == 204, name
+        assert tenant.api.image.get_image(image)["virtual_size"] == size, name
+        volume = volume_from(tenant, image)
+        assert volume.status == "available", name
+        file = volume_file(cloud, volume).stat()
+        assert file.st_size == GIB and file.st_mode & 0o7777 == 0o600 and file.st_gid == 0, name
+        tenant.api.block_storage.delete_volume(volume.id)
+    lies = [("qcow2", qcow2(size=20 * GIB)), ("vhd", vhd(creator=b"vpc ", geometry=(41610, 16, 63)))]
+    for disk_format, data in lies:
+        volume = volume_from(tenant, smuggle(cloud, tenant, "larger", disk_format, data))
+        assert volume.status == "error" and not volume_file(cloud, volume).exists(), disk_format
+    with pytest.raises(exceptions.BadRequestException, match="larger than volume size"):
+        image = queue(tenant, "20 GiB", "qcow2")
+        assert upload(tenant, image, qcow2(size=20 * GIB)).status_code == 204
+        tenant.api.block_storage.create_volume(size=1, image_id=image)
+    remove_images(tenant)
+    tally(sound=5, lies=3, refused=3)
+
+
+def test_s1_s2_the_agent_refuses_what_image_let_through(cloud, tenant, canary, scale, tally):
+    corpus = hostile(canary)[: scale(4, None)]
+    group, network = tenant.group(), tenant.network()
+    for start in range(0, len(corpus), 8):
+        servers = []
+        for name, disk_format, data in corpus[start : start + 8]:
+            image = smuggle(cloud, tenant, name, disk_format, data)
+            servers.append((name, tenant.api.compute.create_server(
+                name="hostile", image_id=image, flavor_id=tenant.api.compute.find_flavor("m1.nano").id,
+                networks=[{"uuid": network.id}], security_groups=[{"name": group.name}])))
+        for name, server in servers:
+            wait(f"the server of '{name}' fails", lambda: tenant.api.compute.get_server(server.id).status == "ERROR", 120)
+        assert not leaked(cloud)
+        tenant.delete_servers()
+    remove_images(tenant)
+    tally(servers=len(corpus), refused=len(corpus))
+
+
+def test_s1_a_sound_foreign_image_boots_from_a_disk_of_our_own(cloud, tenant):
+    """The guest image, as an upload has it, is converted once; the guest's QEMU opens what we wrote."""
+    server = tenant.create_server("sound")
+    directory = Path(f"{cloud.state}/agent/servers/{server.id}")
+    if not directory.exists():
+        directory = next(cloud.state.glob(f"host-*/**/servers/{server.id}"))
+    root = directory / "root.qcow2"
+    assert root.stat().st_mode & 0o077 == 0
+    backing = subprocess.run(
+        ["qemu-img", "info", "-U", str(root)], capture_output=True, text=True, check=True).stdout
+    assert ".disk.qcow2" in backing
