@@ -19,7 +19,7 @@ package enum ImageAPI {
         return try API(
             service: ServiceDescription(type: "image", title: "Image", faults: .image, publicURL: publicURL),
             resources: [
-                handlers.discoveryResource, handlers.resource, handlers.fileResource, handlers.memberResource,
+                handlers.discoveryResource, handlers.metadataDefinitionResource, handlers.resource, handlers.fileResource, handlers.memberResource,
             ],
             rules: ImageHandlers.rules, policyOverrides: policyOverrides, database: database,
             authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
