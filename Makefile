@@ -2,7 +2,7 @@
 STATE ?= $(CURDIR)/.state
 CONFIGURATION ?= release
 override STATE := $(abspath $(STATE))
-export STATE CONFIGURATION
+export STATE CONFIGURATION SWIFT
 
 built = .build/$(CONFIGURATION)/osctl
 # Stopping and looking work with what was built, whichever it was.
@@ -19,13 +19,14 @@ help: ## what you can do here
 	@echo "  DATAPATH=WORD          Open vSwitch's datapath: system, netdev or auto (default auto: the kernel's where it works)"
 	@echo "  HOSTS=N                hypervisor hosts: this machine and N-1 simulated ones (default 1)"
 	@echo "  CONFIGURATION=debug    build faster, run slower"
+	@echo "  SWIFT=PATH             the Swift toolchain, where it is not found by itself"
 
 install: ## the Debian packages for building and running, and nothing else
 	@bash deploy/install build run image
 
 build: install ## these and the executables (.build/$CONFIGURATION)
 	@echo "Building ($(CONFIGURATION))"
-	@swift build -c $(CONFIGURATION)
+	@bash deploy/swift build -c $(CONFIGURATION)
 
 guest-image: ## build the small guest image ($STATE/images/guest.qcow2)
 	@bash deploy/install image

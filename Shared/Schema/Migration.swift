@@ -33,6 +33,7 @@ package enum Schema {
         northboundBatchesMigration,
         newPortsMigration, ruleSignaturesMigration, identityControlMigration, readOnlyFlagMigration,
         keptDecisionsMigration,
+        planeServicesMigration,
     ]
 
     /// The number of the newest migration that this build knows.

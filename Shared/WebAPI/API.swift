@@ -237,7 +237,7 @@ package struct API: Sendable {
         case let error as MethodNotAllowed:
             var response = service.faults.response(
                 ResourceError(.methodNotAllowed, "The method \(request.method) is not allowed for this resource."),
-                requestID: requestID, versions: service.negotiation)
+                requestID: requestID, versions: service.negotiation, accept: request.headers["accept"])
             response.headers["allow"] = error.allowed
             return response
         case is Overload:
@@ -265,7 +265,8 @@ package struct API: Sendable {
                     "error": "\(error.context ?? error.message)",
                 ])
         }
-        var response = service.faults.response(error, requestID: requestID, versions: service.negotiation)
+        var response = service.faults.response(
+            error, requestID: requestID, versions: service.negotiation, accept: request.headers["accept"])
         if error.code == .unauthorized { response.headers["www-authenticate"] = "Keystone uri=\"\(service.publicURL)\"" }
         return response
     }

@@ -23,6 +23,8 @@ package indirect enum BodySchema: Sendable {
         case uuid, ip, cidr, mac, dateTime = "date-time", base64
         /// Something printable that does not begin or end with white space.
         case name
+        /// A name that neither begins nor ends with white space, which Nova refuses.
+        case trimmedName
         case hostname
     }
 
@@ -52,6 +54,7 @@ package indirect enum BodySchema: Sendable {
     package static let text = BodySchema.string(min: 0, max: 255, format: nil)
     package static func text(_ max: Int) -> BodySchema { .string(min: 0, max: max, format: nil) }
     package static let name = BodySchema.string(min: 1, max: 255, format: .name)
+    package static let trimmedName = BodySchema.string(min: 1, max: 255, format: .trimmedName)
     package static let uuid = BodySchema.string(min: 32, max: 36, format: .uuid)
     package static let identifier = BodySchema.string(min: 1, max: 255, format: nil)
     package static let stringMap = BodySchema.object([], additional: .values(.string(min: 0, max: 255, format: nil)))
@@ -206,6 +209,8 @@ extension BodySchema.Format {
         case .dateTime: Timestamp(text) == nil ? "is not an ISO 8601 time" : nil
         case .base64: BodySchema.Format.isBase64(text) ? nil : "is not base64"
         case .name: nameProblem(text)
+        case .trimmedName:
+            nameProblem(text) ?? (text.first?.isWhitespace == true || text.last?.isWhitespace == true ? "begins or ends with white space" : nil)
         case .hostname: hostnameProblem(text)
         }
     }

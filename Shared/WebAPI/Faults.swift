@@ -6,10 +6,49 @@ package enum FaultStyle: Sendable {
     case compute, blockStorage, network, identity, image, placement
 
     /// The response for an error. The body never holds `context`.
-    package func response(_ error: ResourceError, requestID: String, versions: VersionNegotiation?) -> Response {
-        var response = Response.json(error.code.rawValue, body(error, requestID: requestID, versions: versions))
+    ///
+    /// - Parameter accept: the request's `Accept`. Image answers in what it prefers, as Glance (WebOb) does.
+    package func response(
+        _ error: ResourceError, requestID: String, versions: VersionNegotiation?, accept: String? = nil
+    ) -> Response {
+        var response: Response
+        let form = self == .image && error.code != .unauthorized ? FaultForm(accept: accept) : .json
+        switch form {
+        case .json: response = .json(error.code.rawValue, body(error, requestID: requestID, versions: versions))
+        case .html, .plain: response = FaultStyle.text(error, form)
+        }
         if let seconds = error.retryAfter { response.headers["retry-after"] = String(seconds) }
         return response
+    }
+
+    /// The page or the text that WebOb makes of an error.
+    private static func text(_ error: ResourceError, _ form: FaultForm) -> Response {
+        let status = "\(error.code.rawValue) \(title(error.code))"
+        let text: String
+        if form == .html {
+            let message = error.message.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;")
+                .replacing("\"", with: "&#34;").replacing("'", with: "&#39;")
+            text = """
+                <html>
+                 <head>
+                  <title>\(status)</title>
+                 </head>
+                 <body>
+                  <h1>\(status)</h1>
+                  \(message)<br /><br />
+
+
+
+                 </body>
+                </html>
+                """
+        } else {
+            text = "\(status)\n\n\(error.message)\n\n   "
+        }
+        return Response(
+            status: error.code.rawValue,
+            headers: ["content-type": form == .html ? "text/html; charset=UTF-8" : "text/plain; charset=UTF-8"],
+            body: .bytes(Array(text.utf8)))
     }
 
     private func body(_ error: ResourceError, requestID: String, versions: VersionNegotiation?) -> JSONValue {
@@ -114,5 +153,32 @@ package enum FaultStyle: Sendable {
         case .notImplemented: "Not Implemented"
         case .unavailable: "Service Unavailable"
         }
+    }
+}
+
+/// In which form a client wants an error (RFC 9110, 12.5.1), of the three that WebOb has.
+enum FaultForm: Sendable, Hashable {
+    case html, json, plain
+
+    /// HTML and JSON by their weights, HTML first where they are equal; text where neither is accepted.
+    init(accept: String?) {
+        var best = (form: FaultForm.plain, weight: 0.0)
+        for (form, type, group) in [(FaultForm.html, "text/html", "text/*"), (.json, "application/json", "application/*")] {
+            let weight = FaultForm.weight(of: type, group: group, in: accept ?? "")
+            if weight > best.weight { best = (form, weight) }
+        }
+        self = best.form
+    }
+
+    /// The weight that the most specific range gives to a type.
+    private static func weight(of type: String, group: String, in accept: String) -> Double {
+        var found = (rank: 0, weight: 0.0)
+        for range in accept.split(separator: ",") {
+            let parts = range.split(separator: ";").map { $0.filter { !$0.isWhitespace }.lowercased() }
+            guard let name = parts.first, let place = ["*/*", group, type].firstIndex(of: name), place + 1 > found.rank else { continue }
+            let quality = parts.dropFirst().first { $0.hasPrefix("q=") }.map { $0.dropFirst(2) }
+            found = (place + 1, quality.map { Double($0) ?? 0 } ?? 1)
+        }
+        return found.weight
     }
 }

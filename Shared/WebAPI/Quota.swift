@@ -4,7 +4,8 @@ import Kernel
 
 /// Exact quotas: usage changes in the transaction that adds or removes what is counted, and never passes the limit.
 package struct Quota: Sendable {
-    /// Limits of projects that have none of their own; −1 means none. Names carry the service: `compute:cores`.
+    /// Limits from the settings for projects that have none of their own; −1 means none. Names carry the service:
+    /// `compute:cores`. What an operator has set since (`setDefault`) counts more.
     package let defaults: [String: Int]
     /// Makes the service's error of (resource without its prefix, asked, used, limit).
     private let exceeded: @Sendable (String, Int, Int, Int) -> ResourceError
@@ -30,10 +31,11 @@ package struct Quota: Sendable {
         let taken = try connection.query(
             """
             WITH asked AS (
-                SELECT a.resource, a.amount, coalesce(l.quota_limit, a.preset) AS quota_limit
+                SELECT a.resource, a.amount, coalesce(l.quota_limit, d.quota_limit, a.preset) AS quota_limit
                 FROM unnest(\(wanted.map(\.resource))::text[], \(wanted.map(\.amount))::bigint[],
                     \(wanted.map { defaults[$0.resource] ?? 0 })::bigint[]) AS a (resource, amount, preset)
-                LEFT JOIN quota_limits l ON l.project_id = \(limits ?? project) AND l.resource = a.resource)
+                LEFT JOIN quota_limits l ON l.project_id = \(limits ?? project) AND l.resource = a.resource
+                LEFT JOIN quota_defaults d ON d.resource = a.resource)
             INSERT INTO quota_usages AS u (project_id, resource, used)
             SELECT \(project), resource, amount FROM asked WHERE quota_limit < 0 OR amount <= quota_limit ORDER BY resource
             ON CONFLICT (project_id, resource) DO UPDATE SET used = u.used + EXCLUDED.used
@@ -68,7 +70,7 @@ package struct Quota: Sendable {
         let row = try connection.query(
             """
             SELECT coalesce((SELECT quota_limit FROM quota_limits WHERE project_id = \(project) AND resource = \(resource)),
-                    \(defaults[resource] ?? 0)) AS quota_limit,
+                    (SELECT quota_limit FROM quota_defaults WHERE resource = \(resource)), \(defaults[resource] ?? 0)) AS quota_limit,
                 coalesce((SELECT used FROM quota_usages WHERE project_id = \(project) AND resource = \(resource)), 0) AS used
             """)[0]
         return (try row.int("quota_limit"), try row.int("used"))
@@ -76,7 +78,7 @@ package struct Quota: Sendable {
 
     /// Limit and usage of every resource of this service, by name.
     package func all(_ connection: Connection, project: String) throws -> [String: (limit: Int, used: Int)] {
-        var result = defaults.mapValues { (limit: $0, used: 0) }
+        var result = try currentDefaults(connection).mapValues { (limit: $0, used: 0) }
         for row in try connection.query(
             "SELECT resource, quota_limit FROM quota_limits WHERE project_id = \(project)")
         {
@@ -88,6 +90,24 @@ package struct Quota: Sendable {
             if result[resource] != nil { result[resource]?.used = try row.int("used") }
         }
         return result
+    }
+
+    /// Limits of projects that have none of their own, as they are now.
+    package func currentDefaults(_ connection: Connection) throws -> [String: Int] {
+        var result = defaults
+        let changed = try connection.query(
+            "SELECT resource, quota_limit FROM quota_defaults WHERE resource = ANY(\(Array(defaults.keys))::text[])")
+        for row in changed { result[try row.string("resource")] = try row.int("quota_limit") }
+        return result
+    }
+
+    /// Sets the limit of all projects that have none of their own.
+    package func setDefault(_ connection: Connection, resource: String, limit: Int) throws {
+        try connection.execute(
+            """
+            INSERT INTO quota_defaults (resource, quota_limit) VALUES (\(resource), \(limit))
+            ON CONFLICT (resource) DO UPDATE SET quota_limit = EXCLUDED.quota_limit
+            """)
     }
 
     /// Sets a limit of a project's own.

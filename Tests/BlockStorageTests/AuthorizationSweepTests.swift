@@ -35,7 +35,7 @@ import WebAPI
                     cloud.api, database: cloud.database,
                     parameters: [
                         "project_id": "p1", "volume_id": volume, "snapshot_id": snapshot, "attachment_id": attachment,
-                        "type_id": type, "id": volume, "key": "k", "target_id": "p1", "host": "wolke@file",
+                        "type_id": type, "id": volume, "key": "k", "target_id": "p1", "host": "wolke@file", "class": "default",
                     ]))
         }
     }

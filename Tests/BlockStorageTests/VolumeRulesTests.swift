@@ -131,6 +131,27 @@ import Testing
         }
     }
 
+    @Test func theDefaultQuotaCanBeChanged() async throws {
+        try await VolumeFixture.with { cloud in
+            let path = "/v3/os-quota-class-sets/default"
+            let set = try await cloud.call("PUT", path, token: "admin", ["quota_class_set": ["volumes": 1, "gigabytes": "7", "class_name": "default"]])
+            #expect(set.status == 200 && set["quota_class_set"]?["volumes"] == 1 && set["quota_class_set"]?["id"] == nil, "\(set.json)")
+            #expect(try await cloud.call("GET", path, token: "admin")["quota_class_set"]?["gigabytes"] == 7)
+            #expect(try await cloud.call("GET", "/v3/os-quota-sets/p1/defaults")["quota_set"]?["volumes"] == 1)
+            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1]]).status == 202)
+            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1]]).status == 413)
+            // A project's own limit counts more.
+            #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["volumes": 2]]).status == 200)
+            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1]]).status == 202)
+            #expect(try await cloud.call("PUT", path, ["quota_class_set": ["volumes": 9]]).status == 403)
+            for bad: JSONValue in [["wheels": 1], ["volumes": -2], ["volumes": "many"], ["volumes": 3_000_000_000]] {
+                #expect(try await cloud.call("PUT", path, token: "admin", ["quota_class_set": bad]).status == 400, "\(bad)")
+            }
+            #expect(try await cloud.call("PUT", "/v3/os-quota-class-sets/gold", token: "admin", ["quota_class_set": ["volumes": 9]]).status == 400)
+            try await cloud.settle()
+        }
+    }
+
     @Test func typesAndOperators() async throws {
         try await VolumeFixture.with { cloud in
             #expect(try await cloud.call("GET", "/v3/types?is_public=none")["volume_types"]?.arrayValue?.count == 1)

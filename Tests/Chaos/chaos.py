@@ -239,11 +239,13 @@ def read(path):
 
 
 def doctor(cloud):
-    answer = cloud.osctl("doctor", "--json", check=False, limit=120)
     try:
+        answer = cloud.osctl("doctor", "--json", check=False, limit=120)
         return [finding["words"] for finding in json.loads(answer.stdout)["findings"]]
     except (ValueError, KeyError):
         return [f"osctl doctor: {answer.stdout}{answer.stderr}"]
+    except subprocess.TimeoutExpired as error:
+        return [f"osctl doctor: {error}"]
 
 
 def verdict(cloud, workers):
@@ -268,6 +270,22 @@ def verdict(cloud, workers):
     known = set(statuses)
     wrong += [f"domain {domain} belongs to no server" for domain in cloud.libvirt_domains() - known]
     return wrong + doctor(cloud)
+
+
+def judge(question, until, pause=2):
+    """Asks until nothing is wrong or the time is over; returns what is wrong then.
+
+    A question that nobody can answer yet counts as something wrong: the last process that was killed may be the
+    database, which refuses everybody while it recovers.
+    """
+    while True:
+        try:
+            wrong = question()
+        except (AssertionError, OSError, ValueError, subprocess.SubprocessError) as error:
+            wrong = [f"no answer: {error}"]
+        if not wrong or time.monotonic() >= until:
+            return wrong
+        time.sleep(pause)
 
 
 def main():
@@ -356,17 +374,19 @@ def run(cloud, arguments, state):
         worker.join()
     # From the last kill: requests under way count.
     stopped = end.at
-    wrong = verdict(cloud, workers)
-    while wrong and time.monotonic() < stopped + CONVERGENCE:
-        time.sleep(2)
-        wrong = verdict(cloud, workers)
+    wrong = judge(lambda: verdict(cloud, workers), stopped + CONVERGENCE)
     converged = time.monotonic() - stopped
-    faults = cloud.sql("SELECT coalesce(fault->>'message', '?'), count(*) FROM servers WHERE NOT deleted AND vm_state = 'error' GROUP BY 1")
     problems = [problem for worker in workers for problem in worker.problems]
+    faults, left = [], False
     refused = [text for worker in workers for text in worker.refused]
     accepted = sum(worker.accepted for worker in workers)
-    tenant.close()
-    left = wait("nothing is left", lambda: not cloud.sql("SELECT consumer_id FROM allocations") and not cloud.libvirt_domains(), CONVERGENCE)
+    # What did not come back within its time may not answer here either; the report is printed in any case.
+    try:
+        faults = cloud.sql("SELECT coalesce(fault->>'message', '?'), count(*) FROM servers WHERE NOT deleted AND vm_state = 'error' GROUP BY 1")
+        tenant.close()
+        left = wait("nothing is left", lambda: not cloud.sql("SELECT consumer_id FROM allocations") and not cloud.libvirt_domains(), CONVERGENCE)
+    except Exception as error:
+        problems.append(f"at the end: {type(error).__name__}: {error}")
     wrong += doctor(cloud)
     print(
         f"seed {arguments.seed}: {len(killed)} kills of {len(set(killed))} kinds in {took:.0f} s, {accepted} accepted requests, "

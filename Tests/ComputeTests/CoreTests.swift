@@ -80,7 +80,7 @@ import Testing
     @Test func requestsAreBroughtIntoOneForm() throws {
         let image = "22222222-2222-4222-8222-222222222222"
         func request(_ server: JSONObject) throws -> ServerRequest {
-            var all: JSONObject = ["name": " web ", "flavorRef": 1, "networks": "none"]
+            var all: JSONObject = ["name": "web", "flavorRef": 1, "networks": "none"]
             for member in server.members { all[member.name] = member.value }
             return try ServerRequest(["server": .object(all)], networksRequired: true)
         }

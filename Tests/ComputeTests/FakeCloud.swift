@@ -24,7 +24,7 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         var addresses = 10
         var rejection: JSONValue?
         var trial: @Sendable (JSONValue) -> JSONValue = { _ in ["result": "scheduled", "host": "host-2", "fits": 4] }
-        var failsOnHost: String?
+        var failsOnHost: (error: String, reason: String?, permanent: Bool)?
         var silentHosts: Set<String> = []
         var received: [JSONValue] = []
         var subjects: [ActingSubject] = []
@@ -48,8 +48,10 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
     func reject(_ answer: JSONValue?) { state.withLock { $0.rejection = answer } }
     /// Answers each of several requests that are tried.
     func tryOut(_ answer: @escaping @Sendable (JSONValue) -> JSONValue) { state.withLock { $0.trial = answer } }
-    /// Hosts refuse to start servers, for good, with these words.
-    func failOnHost(_ error: String?) { state.withLock { $0.failsOnHost = error } }
+    /// Hosts fail to start servers, for good or until they are asked again, with these words.
+    func failOnHost(_ error: String?, reason: String? = nil, permanent: Bool = true) {
+        state.withLock { $0.failsOnHost = error.map { ($0, reason, permanent) } }
+    }
     func silence(_ host: String) { _ = state.withLock { $0.silentHosts.insert(host) } }
     func wake(_ host: String) { _ = state.withLock { $0.silentHosts.remove(host) } }
     func domains(on host: String) -> [String: Domain] { state.withLock { $0.domains[host] ?? [:] } }
@@ -232,7 +234,7 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         let generation = server["generation"]?.intValue ?? 0
         let epoch = server["epoch"]?.intValue ?? 0
         var power = server["power"]?.stringValue ?? ""
-        let failure = state.withLock { state -> String? in
+        let failure = state.withLock { state -> (error: String, reason: String?, permanent: Bool)? in
             if let known = state.domains[host]?[id], known.epoch > epoch || known.generation > generation { power = known.power }
             if power == "absent" {
                 state.domains[host]?[id] = nil
@@ -247,19 +249,19 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         }
         try await report(
             id, host: host, power: failure == nil ? power : "absent", generation: generation, epoch: epoch,
-            error: failure, operation: server["operation"]?["id"], consumer)
+            error: failure?.error, reason: failure?.reason, permanent: failure?.permanent, operation: server["operation"]?["id"], consumer)
     }
 
     /// An agent's word on a server.
     func report(
         _ id: String, host: String, power: String, generation: Int, epoch: Int, error: String? = nil,
-        operation: JSONValue? = nil, _ consumer: AgentConsumer
+        reason: String? = nil, permanent: Bool? = nil, operation: JSONValue? = nil, _ consumer: AgentConsumer
     ) async throws {
         try await send(
             [
                 "type": "observed", "host": .string(host), "server_id": .string(id), "generation": JSONValue(generation),
                 "epoch": JSONValue(epoch), "power_state": .string(power), "state": error == nil ? "applied" : "failed",
-                "error": JSONValue(error), "permanent": .bool(error != nil), "metadata_ready": true,
+                "error": JSONValue(error), "reason": JSONValue(reason), "permanent": .bool(permanent ?? (error != nil)), "metadata_ready": true,
                 "operation_id": operation ?? .null, "unknown": false,
             ], consumer)
     }

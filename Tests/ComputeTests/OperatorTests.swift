@@ -153,7 +153,7 @@ import WebAPI
             let detail = try await cloud.call("GET", "/v2.1/os-quota-sets/p1/detail").json["quota_set"]?["cores"]
             #expect(detail == ["limit": 3, "in_use": 1, "reserved": 0])
             #expect(try await cloud.call("POST", "/v2.1/servers", TestCloud.body(["flavorRef": "2"])).status == 403)
-            #expect(try await cloud.call("GET", "/v2.1/os-quota-sets/p1", version: "2.1").json["quota_set"]?["injected_files"] == -1)
+            #expect(try await cloud.call("GET", "/v2.1/os-quota-sets/p1", version: "2.1").json["quota_set"]?["injected_files"] == 5)
             #expect(try await cloud.call("GET", "/v2.1/os-simple-tenant-usage/p1").json["tenant_usage"]?["server_usages"]?.arrayValue?.count == 1)
             #expect(try await cloud.call("GET", "/v2.1/extensions").status == 200)
         }

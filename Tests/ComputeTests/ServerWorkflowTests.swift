@@ -135,7 +135,7 @@ import Workflow
             let server = try await cloud.server(id)
             #expect(server["status"] == "ERROR")
             #expect(server["fault"]?["details"] == nil)
-            #expect(try await cloud.server(id, as: "admin")["fault"]?["details"] == "no such machine type")
+            #expect(try await cloud.server(id, as: "admin")["fault"]?["details"] == "host host-1: no such machine type")
             #expect(try await cloud.leftovers() == [])
         }
     }

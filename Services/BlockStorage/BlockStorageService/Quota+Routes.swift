@@ -23,7 +23,8 @@ extension BlockStorageHandlers {
                 Route(.get, one + "/defaults", action: "volume_extension:quotas:show_defaults", rule: show, "Show the defaults") { context in
                     let target = context.parameter("target_id")
                     try context.authorize(target: .project(target))
-                    return quotaResponse(target) { quota.quota.defaults[VolumeQuota.prefix + $0] ?? -1 }
+                    let defaults = try await database.read { try quota.quota.currentDefaults($0) }
+                    return quotaResponse(target) { defaults[VolumeQuota.prefix + $0] ?? -1 }
                 },
                 Route(.put, one, action: "volume_extension:quotas:update", rule: admin, body: .json(body), "Set quotas", handler: updateQuota),
                 Route(.delete, one, action: "volume_extension:quotas:delete", rule: admin, "Back to the defaults") { context in
@@ -36,13 +37,13 @@ extension BlockStorageHandlers {
                 },
                 Route(.get, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:get", rule: admin, "Show the defaults") { context in
                     try context.authorize(target: .none)
-                    let name = context.parameter("class")
-                    var set: JSONObject = ["id": .string(name)]
-                    for resource in BlockStorageHandlers.names {
-                        set[resource] = JSONValue(quota.quota.defaults[VolumeQuota.prefix + resource] ?? -1)
-                    }
-                    return .json(200, ["quota_class_set": .object(set)])
+                    let defaults = try await database.read { try quota.quota.currentDefaults($0) }
+                    return BlockStorageHandlers.classResponse(defaults, id: context.parameter("class"))
                 },
+                Route(
+                    .put, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:update", rule: admin,
+                    body: .json(.wrapped("quota_class_set", .object([], additional: .values(.oneOf([limit, .text]))))),
+                    "Change the defaults", handler: updateDefaults),
                 Route(.get, "/limits", action: "limits_extension:used_limits", rule: BlockStorageHandlers.read, "Show limits and what is used", handler: limits),
             ]))
     }
@@ -74,25 +75,61 @@ extension BlockStorageHandlers {
         let target = context.parameter("target_id")
         try context.authorize(target: .project(target))
         let body = context.body["quota_set"]?.objectValue ?? [:]
+        let limits = try BlockStorageHandlers.limits(body, of: "quota_set")
         return try await context.write(database) { connection in
             let before = try quota.quota.all(connection, project: target)
-            for member in body.members where !["tenant_id", "id", "project_id", "force"].contains(member.name) {
-                guard BlockStorageHandlers.names.contains(member.name) else {
-                    throw ResourceError.badRequest("Invalid input for field/attribute quota_set. Bad key(s) in quota set: \(member.name.prefix(64))")
-                }
-                if member.value.isNull { continue }
-                guard let limit = member.value.intValue ?? member.value.stringValue.flatMap({ Int($0) }), limit >= -1 else {
-                    throw ResourceError.badRequest("Invalid input for field/attribute quota_set.\(member.name). Value: \(member.value.description.prefix(64)). It must be a whole number from -1 on.")
-                }
-                let used = before[VolumeQuota.prefix + member.name]?.used ?? 0
+            for (name, limit) in limits {
+                let used = before[VolumeQuota.prefix + name]?.used ?? 0
                 guard limit < 0 || limit >= used else {
-                    throw ResourceError.badRequest("Quota \(member.name) limit must be equal or greater than existing resources. Current usage is \(used) and the requested limit is \(limit).")
+                    throw ResourceError.badRequest("Quota \(name) limit must be equal or greater than existing resources. Current usage is \(used) and the requested limit is \(limit).")
                 }
-                try quota.quota.set(connection, project: target, resource: VolumeQuota.prefix + member.name, limit: limit)
+                try quota.quota.set(connection, project: target, resource: VolumeQuota.prefix + name, limit: limit)
             }
             let all = try quota.quota.all(connection, project: target)
             let response = quotaResponse(target, id: false) { all[VolumeQuota.prefix + $0]?.limit ?? -1 }
             return change(response, "quota", target)
+        }
+    }
+
+    /// The limits that a body names; a null leaves a limit as it is.
+    ///
+    /// - Throws: 400 for a name that is no limit, and for a value that is no limit's.
+    private static func limits(_ body: JSONObject, of set: String) throws -> [(name: String, limit: Int)] {
+        try body.members.compactMap { member in
+            if ["tenant_id", "id", "project_id", "force", "class_name"].contains(member.name) { return nil }
+            guard names.contains(member.name) else {
+                throw ResourceError.badRequest("Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64))")
+            }
+            if member.value.isNull { return nil }
+            guard let limit = member.value.intValue ?? member.value.stringValue.flatMap({ Int($0) }),
+                (-1...Int(Int32.max)).contains(limit)
+            else {
+                throw ResourceError.badRequest("Invalid input for field/attribute \(set).\(member.name). Value: \(member.value.description.prefix(64)). It must be a whole number from -1 to \(Int32.max).")
+            }
+            return (member.name, limit)
+        }
+    }
+
+    private static func classResponse(_ values: [String: Int], id: String?) -> Response {
+        var set: JSONObject = [:]
+        if let id { set["id"] = .string(id) }
+        for name in names { set[name] = JSONValue(values[VolumeQuota.prefix + name] ?? -1) }
+        return .json(200, ["quota_class_set": .object(set)])
+    }
+
+    private func updateDefaults(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let name = context.parameter("class")
+        // Other classes would be kept and limit nobody: projects are in no class but this one.
+        guard name == "default" else {
+            throw ResourceError.badRequest("Invalid quota class '\(name.prefix(64))': the only one is 'default'.")
+        }
+        let limits = try BlockStorageHandlers.limits(context.body["quota_class_set"]?.objectValue ?? [:], of: "quota_class_set")
+        return try await context.write(database) { connection in
+            for (name, limit) in limits {
+                try quota.quota.setDefault(connection, resource: VolumeQuota.prefix + name, limit: limit)
+            }
+            return change(BlockStorageHandlers.classResponse(try quota.quota.currentDefaults(connection), id: nil), "quota-class", name)
         }
     }
 

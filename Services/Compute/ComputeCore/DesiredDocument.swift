@@ -87,6 +87,8 @@ package struct ServerDescription: Sendable {
     package var image: JSONValue
     package var metadata: JSONObject
     package var userData: String?
+    /// Files to start with, as the row has them.
+    package var files: JSONValue
     package var configDrive: Bool
     package var keyName: String?
     package var keyData: String?
@@ -98,7 +100,7 @@ package struct ServerDescription: Sendable {
     package init(
         id: String, name: String, hostname: String, projectID: String, userID: String, generation: Int, epoch: Int,
         power: String, operation: JSONValue, flavor: JSONValue, image: JSONValue, metadata: JSONObject,
-        userData: String?, configDrive: Bool, keyName: String?, keyData: String?, availabilityZone: String?,
+        userData: String?, files: JSONValue = [], configDrive: Bool, keyName: String?, keyData: String?, availabilityZone: String?,
         launchIndex: Int, ports: [PortDescription], volumes: [VolumeDescription]
     ) {
         self.id = id
@@ -114,6 +116,7 @@ package struct ServerDescription: Sendable {
         self.image = image
         self.metadata = metadata
         self.userData = userData
+        self.files = files
         self.configDrive = configDrive
         self.keyName = keyName
         self.keyData = keyData
@@ -136,7 +139,7 @@ extension ServerDescription {
             "root_gb": flavor["disk"] ?? 0, "ephemeral_gb": flavor["ephemeral"] ?? 0, "swap_mb": flavor["swap"] ?? 0,
             "extra_specs": .object(extraSpecs), "image": image,
             "volumes": .array(volumes.map(\.document)), "ports": .array(ports.map(\.document)),
-            "metadata": .object(metaData), "network_data": .object(networkData), "user_data": JSONValue(userData),
+            "metadata": .object(metaData), "network_data": .object(networkData), "user_data": JSONValue(userData), "personality": files,
             "config_drive": .bool(configDrive), "hostname": .string(hostname),
         ]
     }

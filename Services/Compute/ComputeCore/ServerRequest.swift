@@ -22,6 +22,8 @@ package struct ServerRequest: Sendable {
     package var securityGroups: [String]
     package var keyName: String?
     package var userData: String?
+    /// Files that the guest finds at its first start (before 2.57).
+    package var files: [ServerFile]
     package var metadata: JSONObject
     package var configDrive: Bool
     package var zone: ZoneRequest
@@ -53,13 +55,14 @@ package struct ServerRequest: Sendable {
     package init(_ body: JSONValue, networksRequired: Bool) throws {
         let server = body["server"] ?? [:]
         func text(_ name: String) -> String? { server[name]?.stringValue }
-        name = (text("name") ?? "").trimmedSpaces
+        name = text("name") ?? ""
         description = text("description")
         hostname = text("hostname")
         flavorRef = text("flavorRef") ?? server["flavorRef"]?.intValue.map(String.init) ?? ""
         metadata = server["metadata"]?.objectValue ?? [:]
         keyName = text("key_name")
         userData = text("user_data")
+        files = (server["personality"]?.arrayValue ?? []).map(ServerFile.init)
         configDrive = server["config_drive"]?.boolValue ?? false
         tags = (server["tags"]?.arrayValue ?? []).compactMap(\.stringValue).uniqued
         diskConfig = text("OS-DCF:diskConfig") ?? "MANUAL"
@@ -154,6 +157,23 @@ package struct ServerRequest: Sendable {
         default: throw ResourceError.badRequest("Invalid input for field/attribute networks.")
         }
     }
+}
+
+/// One entry of `personality`: a file that the guest finds on its config drive and in its metadata.
+package struct ServerFile: Sendable, Hashable {
+    package let path: String
+    /// Base64.
+    package let contents: String
+
+    package init(_ value: JSONValue) {
+        path = value["path"]?.stringValue ?? ""
+        contents = value["contents"]?.stringValue ?? ""
+    }
+
+    package var document: JSONValue { ["path": .string(path), "contents": .string(contents)] }
+
+    /// Bytes after decoding, as limits count them.
+    package var size: Int { Base64.decode(contents, lineBreaks: true)?.count ?? 0 }
 }
 
 /// `az`, `az:host`, `az:host:node` or `az::node`.

@@ -55,11 +55,14 @@ package struct ComputeApplication {
             database: process.database, bus: bus, ambient: process.ambient, logger: process.log, metrics: process.metrics)
         let consumer = AgentConsumer(compute)
         let audit = Audit(compute)
+        // What Nova's conductor does, the workflows of this process do.
+        let life = SignOfLife("nova-conductor", database: process.database, ambient: process.ambient, log: process.log)
         try await process.run(
             api,
             services: [
                 authenticator, engine, BackgroundLoop { try await relay.run() },
                 BackgroundLoop { try await consumer.run() }, BackgroundLoop { try await audit.run() },
+                BackgroundLoop { try await life.run() },
             ])
         bus.close()
     }

@@ -9,12 +9,13 @@ package enum ComputeQuota {
         ("ram", 51_200, "MiB of memory that a project may have"), ("server_groups", 10, "Server groups that a project may have"),
         ("server_group_members", 10, "Servers that a server group may have"), ("key_pairs", 100, "Key pairs that a user may have"),
         ("metadata_items", 128, "Metadata items that a server may have"),
+        ("injected_files", 5, "Files that a server may be given when it is created (before 2.57)"),
+        ("injected_file_content_bytes", 10_240, "Bytes of such a file"), ("injected_file_path_bytes", 255, "Bytes of such a file's path"),
     ]
 
     /// Limits of the API that count nothing here.
     private static let absent = [
-        "injected_files", "injected_file_content_bytes", "injected_file_path_bytes", "floating_ips", "fixed_ips",
-        "security_groups", "security_group_rules",
+        "floating_ips", "fixed_ips", "security_groups", "security_group_rules",
     ]
 
     static let keys: [SettingsKey] = presets.map {

@@ -50,7 +50,10 @@ package struct ObservedReport: Sendable, Hashable {
     /// `running`, `shutoff`, `paused`, `suspended`, `crashed` or `absent`.
     package var power: String
     package var state: State
+    /// For operators.
     package var error: String?
+    /// What the error means for the server's owner: without names of files, hosts or tools.
+    package var reason: String?
     /// Trying the same again cannot help.
     package var permanent: Bool
     package var metadataReady: Bool
@@ -60,7 +63,7 @@ package struct ObservedReport: Sendable, Hashable {
 
     package init(
         host: String, serverID: String, generation: Int, epoch: Int, power: String, state: State = .applied,
-        error: String? = nil, permanent: Bool = false, metadataReady: Bool = false, operationID: String? = nil,
+        error: String? = nil, reason: String? = nil, permanent: Bool = false, metadataReady: Bool = false, operationID: String? = nil,
         unknown: Bool = false
     ) {
         self.host = host
@@ -70,6 +73,7 @@ package struct ObservedReport: Sendable, Hashable {
         self.power = power
         self.state = state
         self.error = error
+        self.reason = reason
         self.permanent = permanent
         self.metadataReady = metadataReady
         self.operationID = operationID
@@ -80,7 +84,8 @@ package struct ObservedReport: Sendable, Hashable {
         [
             "type": "observed", "host": .string(host), "server_id": .string(serverID),
             "generation": JSONValue(generation), "epoch": JSONValue(epoch), "power_state": .string(power),
-            "state": .string(state.rawValue), "error": JSONValue(error), "permanent": .bool(permanent),
+            "state": .string(state.rawValue), "error": JSONValue(error),
+            "reason": JSONValue(reason), "permanent": .bool(permanent),
             "metadata_ready": .bool(metadataReady), "operation_id": JSONValue(operationID),
             "unknown": .bool(unknown),
         ]

@@ -43,7 +43,7 @@ extension DesiredServer {
             swapMiB: try fields.integer("swap_mb", in: 0...(1024 * 1024 * 1024), default: 0),
             extraSpecs: texts(try fields.object("extra_specs")), image: try image(fields), volumes: volumes,
             ports: ports, metadata: try fields.object("metadata"), networkData: try fields.object("network_data"),
-            userData: try userData(fields), configDrive: try fields.flag("config_drive", default: false),
+            userData: try userData(fields), files: try fields.list("personality", file), configDrive: try fields.flag("config_drive", default: false),
             hostname: try fields.optionalText("hostname") ?? id, source: value)
     }
 
@@ -73,6 +73,13 @@ extension DesiredServer {
         guard let text = try fields.optionalText("user_data"), !text.isEmpty else { return nil }
         guard let bytes = Base64.decode(text, lineBreaks: true) else { throw fields.wrong("user_data", "must be base64") }
         return bytes
+    }
+
+    private static func file(_ fields: FieldReader) throws(FormError) -> DesiredFile {
+        guard let bytes = Base64.decode(try fields.text("contents"), lineBreaks: true) else {
+            throw fields.wrong("contents", "must be base64")
+        }
+        return DesiredFile(path: try fields.text("path"), contents: bytes)
     }
 
     private static func image(_ fields: FieldReader) throws(FormError) -> DesiredImage? {

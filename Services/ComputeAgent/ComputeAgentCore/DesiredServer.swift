@@ -83,6 +83,13 @@ package struct DesiredPort: Sendable, Hashable {
     package var tapName: String { "tap" + id.prefix(11) }
 }
 
+/// A file that the guest finds on its config drive and in its metadata.
+package struct DesiredFile: Sendable, Hashable {
+    /// Where the guest shall put it. Nothing on the host is named by it.
+    package let path: String
+    package let contents: [UInt8]
+}
+
 /// Everything an agent must know to make a server exist: complete, and level-triggered.
 package struct DesiredServer: Sendable, Hashable {
     package let id: String
@@ -109,6 +116,8 @@ package struct DesiredServer: Sendable, Hashable {
     package let networkData: JSONObject
     /// Decoded.
     package let userData: [UInt8]?
+    /// Files that the guest finds at its first start.
+    package let files: [DesiredFile]
     package let configDrive: Bool
     package let hostname: String
     /// The message as it came, for the state file.

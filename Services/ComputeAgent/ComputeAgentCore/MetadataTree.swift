@@ -50,6 +50,7 @@ package struct MetadataTree: Sendable {
 
     private func openStack(_ parts: [String]) -> MetadataResponse {
         guard let version = parts.first else { return .text(MetadataTree.openStackVersions.joined(separator: "\n")) }
+        if version == MetadataTree.contentDirectory { return content(Array(parts.dropFirst())) }
         guard let place = MetadataTree.openStackVersions.firstIndex(of: version) else { return .notFound }
         let names = files(since: place)
         if parts.count == 1 { return .text(names.joined(separator: "\n")) }
@@ -64,6 +65,23 @@ package struct MetadataTree: Sendable {
         case "password": return .text("")
         default: return .notFound
         }
+    }
+
+    // MARK: files that the server was given
+
+    /// Where the contents of the server's files are, beside the versions.
+    private static let contentDirectory = "content"
+
+    private static func contentName(_ index: Int) -> String {
+        let digits = String(index)
+        return String(repeating: "0", count: max(0, 4 - digits.count)) + digits
+    }
+
+    private func content(_ parts: [String]) -> MetadataResponse {
+        guard parts.count == 1, let index = Int(parts[0]), server.files.indices.contains(index),
+            parts[0] == MetadataTree.contentName(index)
+        else { return .notFound }
+        return MetadataResponse(status: 200, contentType: "application/octet-stream", body: server.files[index].contents)
     }
 
     private func files(since place: Int) -> [String] {
@@ -84,6 +102,14 @@ package struct MetadataTree: Sendable {
         if document["uuid"] == nil { document["uuid"] = .string(server.id) }
         if document["hostname"] == nil { document["hostname"] = .string(server.hostname) }
         if document["name"] == nil { document["name"] = .string(server.name) }
+        if !server.files.isEmpty {
+            document["files"] = .array(server.files.enumerated().map { index, file in
+                [
+                    "path": .string(file.path),
+                    "content_path": .string("/\(MetadataTree.contentDirectory)/\(MetadataTree.contentName(index))"),
+                ]
+            })
+        }
         return document
     }
 
@@ -179,6 +205,9 @@ package struct MetadataTree: Sendable {
             for name in self.files(since: place) where name != "password" {
                 files.append(("openstack/\(version)/\(name)", openStack([version, name]).body))
             }
+        }
+        for (index, file) in server.files.enumerated() {
+            files.append(("openstack/\(MetadataTree.contentDirectory)/\(MetadataTree.contentName(index))", file.contents))
         }
         var ec2: JSONObject = [:]
         if case .branch(let entries) = ec2Tree {

@@ -126,7 +126,7 @@ package struct DomainDriver: Sendable {
     private func definitely(_ body: () async throws -> Void) async throws {
         do { try await body() } catch let error as LibvirtError where error.isBadDefinition {
             log.error("libvirt refuses the definition", metadata: ["error": "\(error)"])
-            throw PermanentFailure("the hypervisor refuses the server's definition: \(error.message)")
+            throw PermanentFailure("the hypervisor refuses the server's definition", details: error.message)
         }
     }
 

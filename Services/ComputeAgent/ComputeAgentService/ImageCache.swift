@@ -9,11 +9,19 @@ import Libvirt
 import Logging
 import NIOCore
 
-/// A failure that no repetition mends; its text is for the tenant.
+/// A failure that no repetition mends.
 package struct PermanentFailure: Error, Sendable, CustomStringConvertible {
+    /// For the tenant: in the API's words, without names of files, hosts or tools.
     package let reason: String
-    package init(_ reason: String) { self.reason = reason }
-    package var description: String { reason }
+    /// For the operator only.
+    package let details: String?
+
+    package init(_ reason: String, details: String? = nil) {
+        self.reason = reason
+        self.details = details
+    }
+
+    package var description: String { details.map { "\(reason): \($0)" } ?? reason }
 }
 
 /// Where images come from.

@@ -57,6 +57,8 @@ package actor ServerWorker {
     private var lastReport: ObservedReport?
     /// The request that the present desire comes from; the log of all that follows carries it.
     private var requestID: String?
+    /// What the attempt is doing, for the tenant's words about a failure.
+    private var activity: String?
 
     package init(record: ServerRecord, tools: ServerTools) {
         serverID = record.serverID
@@ -124,6 +126,7 @@ package actor ServerWorker {
     private func failed(_ error: any Error) async {
         let reason = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
         let permanent = error is PermanentFailure
+        let words = FailureWords.words(error, during: activity)
         tools.metrics.increment(
             "wolke_agent_failures_total", [("permanent", "\(permanent)")],
             help: "Attempts to bring a server to its desired state that failed.")
@@ -134,7 +137,7 @@ package actor ServerWorker {
                 "permanent": "\(permanent)",
             ])
         if permanent { hopelessGeneration = record.generation }
-        await report(power: await powerNow(), error: reason, permanent: permanent)
+        await report(power: await powerNow(), error: reason, reason: words, permanent: permanent)
         guard !permanent else { return }
         again = true
         let duration = backoff.next()
@@ -155,11 +158,12 @@ package actor ServerWorker {
 
     private func reconcile() async throws {
         guard let desired = record.desired else { return }
+        activity = nil
         let observed = try await tools.domains.observe(serverID)
         try await tools.network.requireSwitch()
         if hopelessGeneration == desired.generation {
             if let lastReport, lastReport.state == .failed { return }
-            throw PermanentFailure(hopelessReason)
+            throw hopelessFailure
         }
         var seen = record
         for port in record.pluggedPorts where await !tools.network.isPlugged(port) {
@@ -167,12 +171,14 @@ package actor ServerWorker {
         }
         if try await isRestartRefused(desired, observed) { return }
         let plan = Reconciler.plan(desired, observed: observed, record: seen)
+        activity = "connecting its networks"
         if desired.power == .running || desired.power == .paused { try await tools.network.ensureMetadata(desired.ports) }
         let started = tools.ambient.time.monotonicNanoseconds()
         for action in plan {
             try Task.checkCancellation()
             guard record.generation == desired.generation || action.isShort else { throw CancellationError() }
             tools.log.info("\(action.name)", metadata: ["server": "\(serverID)"])
+            activity = action.activity
             try await perform(action, desired)
         }
         if !plan.isEmpty {
@@ -184,7 +190,7 @@ package actor ServerWorker {
         try await conclude(desired, observed: plan.isEmpty ? observed : try await tools.domains.observe(serverID))
     }
 
-    private var hopelessReason = "the server cannot be brought to its desired state"
+    private var hopelessFailure = PermanentFailure("the server cannot be brought to its desired state")
 
     /// A guest whose QEMU dies again and again is left off; the plane then decides.
     private func isRestartRefused(_ desired: DesiredServer, _ observed: ObservedDomain?) async throws -> Bool {
@@ -241,13 +247,13 @@ package actor ServerWorker {
 
     private func report(
         power: String, generation: Int? = nil, metadataReady: Bool = false, error: String? = nil,
-        permanent: Bool = false
+        reason: String? = nil, permanent: Bool = false
     ) async {
         let report = ObservedReport(
             host: tools.host, serverID: serverID, generation: generation ?? record.generation,
             epoch: record.highestEpoch, power: power, state: error == nil ? .applied : .failed, error: error,
-            permanent: permanent, metadataReady: metadataReady, operationID: record.lastOperationID)
-        if error != nil, permanent { hopelessReason = error ?? hopelessReason }
+            reason: reason, permanent: permanent, metadataReady: metadataReady, operationID: record.lastOperationID)
+        if let error, permanent { hopelessFailure = PermanentFailure(reason ?? error, details: reason == nil || error == reason ? nil : error) }
         guard report != lastReport else { return }
         lastReport = report
         await tools.reports.put(report)
@@ -262,7 +268,9 @@ extension ServerWorker {
         switch action {
         case .provision:
             try requireOwnDisk(desired)
+            activity = "fetching its image"
             try await tools.disks.prepare(desired)
+            activity = action.activity
             try await tools.heavyWork.run { [tools] in
                 try await tools.disks.provision(desired, refreshConfigDrive: true)
             }

@@ -20,7 +20,7 @@ package enum ImageAPI {
             service: ServiceDescription(type: "image", title: "Image", faults: .image, publicURL: publicURL,
                 subjectActions: ["download_image"]),
             resources: [
-                handlers.discoveryResource, handlers.resource, handlers.fileResource, handlers.memberResource,
+                handlers.discoveryResource, handlers.metadataDefinitionResource, handlers.resource, handlers.fileResource, handlers.memberResource,
             ],
             rules: ImageHandlers.rules, policyOverrides: policyOverrides, database: database,
             authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)

@@ -19,6 +19,16 @@ extension ImageHandlers {
                 Route(.get, "/v2", action: nil, "Versions") { versions($0, status: 200) },
                 schema("image", ImageSchemas.image), schema("images", ImageSchemas.images),
                 schema("member", ImageSchemas.member), schema("members", ImageSchemas.members),
+                schema("task", ImageSchemas.task), schema("tasks", ImageSchemas.tasks),
+                Route(.get, "/v2/tasks", action: "get_tasks", rule: open, "List tasks: there are none") { context in
+                    try context.authorize(target: .none)
+                    try EmptyPage.check(context, sortKeys: ["created_at", "expires_at", "status", "type", "updated_at"], filters: ["status", "type"])
+                    return .json(200, ["tasks": [], "schema": "/v2/schemas/tasks", "first": "/v2/tasks"])
+                },
+                Route(.get, "/v2/tasks/{task_id}", action: "get_task", rule: open, "Show a task: there is none") { context in
+                    try context.authorize(target: .none)
+                    throw ResourceError.notFound("No task found with ID \(context.parameter("task_id").prefix(64))")
+                },
                 Route(.get, "/v2/info/import", action: "get_import_info", rule: open, "Import methods") { context in
                     try context.authorize(target: .none)
                     return .json(200, ["import-methods": ["description": "Import methods available.", "type": "array", "value": []]])
@@ -48,8 +58,8 @@ extension ImageHandlers {
         return .json(status, ["versions": .array(list)])
     }
 
-    private func schema(_ name: String, _ schema: JSONValue) -> Route {
-        Route(.get, "/v2/schemas/\(name)", action: "get_schema_\(name)", rule: "@", "JSON schema") { context in
+    func schema(_ name: String, _ schema: JSONValue) -> Route {
+        Route(.get, "/v2/schemas/\(name)", action: "get_schema_\(name.replacing("/", with: "_"))", rule: "@", "JSON schema") { context in
             try context.authorize(target: .none)
             return .json(200, schema)
         }

@@ -13,6 +13,24 @@ enum ImageSchemas {
         ])
     }
 
+    /// There are no tasks; clients ask what one would look like.
+    static var task: JSONValue {
+        let text: JSONValue = ["type": "string"]
+        let blob: JSONValue = ["type": ["null", "object"]]
+        return [
+            "name": "task",
+            "properties": [
+                "id": ["type": "string", "pattern": uuidPattern],
+                "type": ["type": "string", "enum": ["import", "api_image_import", "location_import"]],
+                "status": ["type": "string", "enum": ["pending", "processing", "success", "failure"]], "input": blob,
+                "result": blob, "owner": text, "message": text, "image_id": text, "request_id": text, "user_id": text,
+                "expires_at": ["type": ["null", "string"]], "created_at": text, "updated_at": text,
+                "self": ["type": "string", "readOnly": true], "schema": ["type": "string", "readOnly": true],
+            ],
+        ]
+    }
+
+    static var tasks: JSONValue { collection("tasks", of: task) }
     static var images: JSONValue { collection("images", of: image) }
     static var members: JSONValue { collection("members", of: member) }
 

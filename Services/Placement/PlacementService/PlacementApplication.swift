@@ -45,9 +45,10 @@ package struct PlacementApplication {
                 name: process.name),
             ambient: process.ambient, logger: process.log, metrics: process.metrics)
         let decisions = ConsumeOptions(prefetch: settings.integer("placement.decisions"))
+        let life = SignOfLife("nova-scheduler", database: process.database, ambient: process.ambient, log: process.log)
         try await process.run(
             api,
-            services: [authenticator] + placement.workers(bus: bus, decisions: decisions, log: process.log).map { BackgroundLoop($0) },
+            services: [authenticator, BackgroundLoop { try await life.run() }] + placement.workers(bus: bus, decisions: decisions, log: process.log).map { BackgroundLoop($0) },
             ready: {
                 guard bus.isConnected else { throw ResourceError.unavailable("RabbitMQ is not reachable") }
             })

@@ -48,7 +48,7 @@ struct AggregateRoutes: Sendable {
                 Route(
                     .post, path, action: "os_compute_api:os-aggregates:create", rule: Rule.admin,
                     body: .json(.wrapped("aggregate", .object([
-                        .init("name", .name, required: true), .init("availability_zone", .nullable(.name)),
+                        .init("name", .trimmedName, required: true), .init("availability_zone", .nullable(.trimmedName)),
                     ]))), "Create an aggregate", handler: create),
                 Route(.get, one, action: "os_compute_api:os-aggregates:show", rule: Rule.admin, "Show an aggregate") { context in
                     try context.authorize(target: .none)
@@ -58,7 +58,7 @@ struct AggregateRoutes: Sendable {
                 Route(
                     .put, one, action: "os_compute_api:os-aggregates:update", rule: Rule.admin,
                     body: .json(.wrapped("aggregate", .object([
-                        .init("name", .name), .init("availability_zone", .nullable(.name)),
+                        .init("name", .trimmedName), .init("availability_zone", .nullable(.trimmedName)),
                     ]))), "Change an aggregate", handler: update),
                 Route(.delete, one, action: "os_compute_api:os-aggregates:delete", rule: Rule.admin, status: 200, "Delete an aggregate", handler: delete),
                 action("add_host", "add_host", AggregateRoutes.host, addHost),
@@ -93,7 +93,7 @@ struct AggregateRoutes: Sendable {
     private func create(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let aggregate = context.body["aggregate"] ?? [:]
-        let name = (aggregate["name"]?.stringValue ?? "").trimmedSpaces
+        let name = aggregate["name"]?.stringValue ?? ""
         let zone = aggregate["availability_zone"]?.stringValue
         try AggregateRoutes.check(zone: zone)
         let ambient = compute.ambient
@@ -130,7 +130,7 @@ struct AggregateRoutes: Sendable {
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
             let row = try AggregateRoutes.lock(connection, id)
-            let name = aggregate["name"]?.stringValue?.trimmedSpaces
+            let name = aggregate["name"]?.stringValue
             if let name, name != (try row.string("name")) {
                 let taken = try connection.query("SELECT 1 AS one FROM aggregates WHERE name = \(name)")
                 if !taken.isEmpty { throw ResourceError.conflict("Aggregate \(name) already exists.") }
@@ -226,7 +226,9 @@ struct AggregateRoutes: Sendable {
                     try AggregateRoutes.checkZone(connection, id, from: zone, to: member.value.stringValue)
                     zone = member.value.stringValue
                 } else {
-                    metadata[member.name] = member.value.isNull ? nil : member.value
+                    // A null removes the item. `nil` in a conditional of JSON values would be a null, not its absence.
+                    let value: JSONValue? = member.value.isNull ? .none : member.value
+                    metadata[member.name] = value
                 }
             }
             guard metadata.count <= 128 else { throw ResourceError.badRequest("An aggregate has at most 128 metadata items.") }

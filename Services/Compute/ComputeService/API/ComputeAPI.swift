@@ -40,7 +40,7 @@ package enum ComputeAPI {
             VolumeAttachmentRoutes(compute: compute).resource, InstanceActionRoutes(compute: compute).resource,
             ServerGroupRoutes(compute: compute).resource, AggregateRoutes(compute: compute).resource,
             HostRoutes(compute: compute).resource, HypervisorRoutes(compute: compute).resource,
-            QuotaRoutes(compute: compute).resource, SchedulingRoutes(compute: compute).resource,
+            QuotaRoutes(compute: compute).resource, ExtensionRoutes().resource, SchedulingRoutes(compute: compute).resource,
             ServerDetailRoutes(compute: compute).resource,
         ]
     }

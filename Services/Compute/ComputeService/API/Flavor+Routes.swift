@@ -70,7 +70,7 @@ struct FlavorRoutes: Sendable {
     private static let createSchema = BodySchema.wrapped(
         "flavor",
         .object([
-            .init("name", .name, required: true), .init("id", .nullable(.oneOf([.text, .integer]))),
+            .init("name", .trimmedName, required: true), .init("id", .nullable(.oneOf([.text, .integer]))),
             .init("ram", .integer(min: 1, max: Int(Int32.max)), required: true),
             .init("vcpus", .integer(min: 1, max: 1024), required: true),
             .init("disk", .integer(min: 0, max: 1 << 20), required: true),
@@ -144,7 +144,7 @@ struct FlavorRoutes: Sendable {
         let flavor = context.body["flavor"] ?? [:]
         let given = flavor["id"].flatMap { $0.stringValue ?? $0.intValue.map(String.init) }
         let id = given.flatMap { $0.isEmpty || $0 == "auto" ? nil : $0 } ?? compute.ambient.newUUID().description
-        let name = (flavor["name"]?.stringValue ?? "").trimmedSpaces
+        let name = flavor["name"]?.stringValue ?? ""
         let factor = flavor["rxtx_factor"]?.doubleValue ?? flavor["rxtx_factor"]?.stringValue.flatMap { Double($0) } ?? 1
         guard factor > 0, factor.isFinite else { throw ResourceError.badRequest("Invalid input for field/attribute rxtx_factor. It must be greater than 0.") }
         let allowed = id.utf8.allSatisfy { $0 >= 48 && $0 <= 57 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || [45, 46, 95, 32].contains($0) }

@@ -46,19 +46,37 @@ struct HostRoutes: Sendable {
 
     // MARK: services
 
+    /// Hosts' services, and the plane's own: schedulers and conductors, whose zone is Nova's `internal`.
+    ///
+    /// - Parameter compute: for what counts as silence.
+    private static func services(_ compute: Compute) -> SQL {
+        let silence = compute.settings.hostDownAfter
+        return """
+            SELECT t.id, t.number, 'nova-compute' AS kind, t.host, t.enabled, t.disabled_reason, t.forced_down,
+                coalesce(t.last_seen_at, t.updated_at) AS seen_at, \(Hosts.isUp("t", compute)) AS is_up,
+                \(raw: HostRoutes.zoneSQL) AS zone
+            FROM compute_services t
+            UNION ALL
+            SELECT p.id, p.number, p.kind, p.host, true, NULL, false, p.last_seen_at,
+                p.last_seen_at > \(compute.ambient.databaseNow) - \(silence)::interval, \(HostRoutes.internalZone)
+            FROM plane_services p
+            """
+    }
+
+    private static let internalZone = "internal"
+
     private func list(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
-        let host = context.query["host"]
-        let binary = context.query["binary"] ?? "nova-compute"
+        let host = context.query["host"].flatMap { $0.isEmpty ? nil : $0 }
+        let binary = context.query["binary"].flatMap { $0.isEmpty ? nil : $0 }
         let request = try context.listRequest(filters: [])
         let compute = compute
         return try await compute.database.read { connection in
             let rows = try connection.query(
                 """
-                SELECT t.id, t.number, t.host, t.enabled, t.disabled_reason, t.forced_down, t.last_seen_at, t.updated_at,
-                    \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
-                FROM compute_services t WHERE (\(host)::text IS NULL OR t.host = \(host)) AND \(binary) = 'nova-compute'
-                ORDER BY t.number
+                SELECT * FROM (\(HostRoutes.services(compute))) s
+                WHERE (\(host)::text IS NULL OR s.host = \(host)) AND (\(binary)::text IS NULL OR s.kind = \(binary))
+                ORDER BY s.number
                 """)
             let page = try request.page(of: try rows.map { try HostRoutes.service($0, context) })
             return .json(200, ["services": .array(page.items)])
@@ -68,14 +86,21 @@ struct HostRoutes: Sendable {
     private static func service(_ row: Row, _ context: RequestContext) throws -> JSONValue {
         var service: JSONObject = [
             "id": context.version(atLeast: 2, 53) ? .string(try row.string("id")) : JSONValue(try row.int("number")),
-            "binary": "nova-compute", "host": .string(try row.string("host")), "zone": .string(try row.string("zone")),
+            "binary": .string(try row.string("kind")), "host": .string(try row.string("host")), "zone": .string(try row.string("zone")),
             "status": try row.bool("enabled") ? "enabled" : "disabled",
             "state": try row.bool("is_up") ? "up" : "down",
-            "updated_at": JSONValue(try (row.optionalTimestamp("last_seen_at") ?? row.timestamp("updated_at")).iso8601NoZone),
+            "updated_at": JSONValue(try row.timestamp("seen_at").iso8601NoZone),
             "disabled_reason": JSONValue(try row.optionalString("disabled_reason")),
         ]
         if context.version(atLeast: 2, 11) { service["forced_down"] = .bool(try row.bool("forced_down")) }
         return .object(service)
+    }
+
+    /// - Throws: 400: only hosts can be kept out of scheduling.
+    private static func refuse(_ binary: String) throws {
+        guard binary != "nova-compute" else { return }
+        throw ResourceError.badRequest(
+            "Updating a \(binary.prefix(64)) service is not supported. Only nova-compute services can be updated.")
     }
 
     private func update(_ context: RequestContext) async throws -> Response {
@@ -90,6 +115,10 @@ struct HostRoutes: Sendable {
         if reason != nil, body["status"]?.stringValue != "disabled" {
             throw ResourceError.badRequest("Specifying disabled_reason requires that status is 'disabled'.")
         }
+        let other = try await compute.database.read { connection in
+            try connection.query("SELECT kind FROM plane_services WHERE id = \(uuid)").first?.string("kind")
+        }
+        if let other { try HostRoutes.refuse(other) }
         return try await change(
             context, where: "t.id = \(uuid)", missing: "Service \(id) not found.",
             enabled: body["status"].map { $0.stringValue == "enabled" }, reason: reason,
@@ -98,6 +127,7 @@ struct HostRoutes: Sendable {
 
     private func oldUpdate(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
+        try HostRoutes.refuse(context.body["binary"]?.stringValue ?? "")
         let host = context.body["host"]?.stringValue ?? ""
         let reason = context.body["disabled_reason"]?.stringValue
         let command = context.parameter("command")
@@ -132,8 +162,8 @@ struct HostRoutes: Sendable {
                     disabled_reason = CASE WHEN \(enabled)::boolean IS NULL THEN t.disabled_reason ELSE \(reason)::text END,
                     forced_down = coalesce(\(forcedDown), t.forced_down), updated_at = \(compute.ambient.now)
                 WHERE \(condition)
-                RETURNING t.id, t.number, t.host, t.enabled, t.disabled_reason, t.forced_down, t.last_seen_at,
-                    t.updated_at, \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
+                RETURNING t.id, t.number, 'nova-compute' AS kind, t.host, t.enabled, t.disabled_reason, t.forced_down,
+                    coalesce(t.last_seen_at, t.updated_at) AS seen_at, \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
                 """)
             guard let row = rows.first else { throw ResourceError.notFound(missing) }
             let host = try row.string("host")
@@ -147,8 +177,12 @@ struct HostRoutes: Sendable {
     private func delete(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let id = context.parameter("service_id")
-        let uuid = UUID128(id)?.description
-        let number = Int(id)
+        let isModern = context.version(atLeast: 2, 53)
+        let uuid = isModern ? UUID128(id)?.description : nil
+        let number = isModern ? nil : Int32(id).map { Int($0) }
+        guard uuid != nil || number != nil else {
+            throw ResourceError.badRequest("Invalid \(isModern ? "uuid" : "id") \(id.prefix(64))")
+        }
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
             let rows = try connection.query(
@@ -157,7 +191,13 @@ struct HostRoutes: Sendable {
                     (SELECT h.id FROM hypervisors h WHERE h.host = t.host) AS provider
                 FROM compute_services t WHERE t.id = \(uuid)::uuid OR t.number = \(number)::int FOR UPDATE
                 """)
-            guard let row = rows.first else { throw ResourceError.notFound("Service \(id.prefix(64)) not found.") }
+            guard let row = rows.first else {
+                // A process that still lives is back with its next sign of life.
+                let forgotten = try connection.execute(
+                    "DELETE FROM plane_services WHERE id = \(uuid)::uuid OR number = \(number)::int")
+                guard forgotten > 0 else { throw ResourceError.notFound("Service \(id.prefix(64)) not found.") }
+                return Change(.empty(204), "compute-service", id)
+            }
             let host = try row.string("host")
             if try row.int("servers") > 0 {
                 throw ResourceError.conflict("Unable to delete compute service that is hosting instances. Migrate or delete the instances first.")
@@ -196,6 +236,7 @@ struct HostRoutes: Sendable {
                 zones[zones.count - 1].hosts[try row.string("host")] = ["nova-compute": entry]
                 if try row.bool("enabled") { zones[zones.count - 1].available = true }
             }
+            if isDetailed { zones.append(try HostRoutes.internalZone(connection, compute)) }
             let list = zones.map { zone -> JSONValue in
                 [
                     "zoneName": .string(zone.name), "zoneState": ["available": .bool(zone.available)],
@@ -204,5 +245,24 @@ struct HostRoutes: Sendable {
             }
             return .json(200, ["availabilityZoneInfo": .array(list)])
         }
+    }
+
+    /// The zone of the plane's own services, which only operators see.
+    private static func internalZone(
+        _ connection: Connection, _ compute: Compute
+    ) throws -> (name: String, hosts: JSONObject, available: Bool) {
+        var hosts: JSONObject = [:]
+        let rows = try connection.query(
+            "SELECT * FROM (\(services(compute))) s WHERE s.kind <> 'nova-compute' ORDER BY s.host, s.kind")
+        for row in rows {
+            let host = try row.string("host")
+            var kinds = hosts[host]?.objectValue ?? [:]
+            kinds[try row.string("kind")] = [
+                "active": true, "available": .bool(try row.bool("is_up")),
+                "updated_at": JSONValue(try row.timestamp("seen_at").iso8601NoZone),
+            ]
+            hosts[host] = .object(kinds)
+        }
+        return (internalZone, hosts, true)
     }
 }

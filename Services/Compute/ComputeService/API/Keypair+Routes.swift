@@ -37,7 +37,7 @@ struct KeypairRoutes: Sendable {
     private static let schema = BodySchema.wrapped(
         "keypair",
         .object([
-            .init("name", .name, required: true), .init("public_key", .nullable(.text(16_384)), versions: .through(91)),
+            .init("name", .trimmedName, required: true), .init("public_key", .nullable(.text(16_384)), versions: .through(91)),
             .init("public_key", .text(16_384), required: true, versions: .from(92)),
             .init("type", .enumeration(["ssh", "x509"]), versions: .from(2)),
             .init("user_id", .nullable(.text), versions: .from(10)),
@@ -96,12 +96,13 @@ struct KeypairRoutes: Sendable {
     private func create(_ context: RequestContext) async throws -> Response {
         let keypair = context.body["keypair"] ?? [:]
         let user = try user(context, keypair["user_id"]?.stringValue)
-        let name = (keypair["name"]?.stringValue ?? "").trimmedSpaces
+        let name = keypair["name"]?.stringValue ?? ""
         try KeypairRoutes.check(name: name, modern: context.version(atLeast: 2, 92))
         guard keypair["type"]?.stringValue ?? "ssh" == "ssh" else {
             throw ResourceError.badRequest("Invalid input for field/attribute type. Value: x509. Only ssh keys are supported.")
         }
-        var publicKey = (keypair["public_key"]?.stringValue ?? "").trimmedSpaces
+        // Kept as it came: a file's trailing newline too, or Terraform would see another key than it sent.
+        var publicKey = keypair["public_key"]?.stringValue ?? ""
         var privateKey: String?
         if publicKey.isEmpty {
             guard keypair["public_key"]?.stringValue == nil, !context.version(atLeast: 2, 92) else {

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Quotas, limits, usage reports and the list of extensions.
+/// Quotas, limits and usage reports.
 struct QuotaRoutes: Sendable {
     let compute: Compute
 
@@ -41,16 +41,18 @@ struct QuotaRoutes: Sendable {
                 Route(.get, path + "/defaults", action: "os_compute_api:os-quota-sets:defaults", rule: Rule.anybody, "Show the default quota") { context in
                     try context.authorize(target: .none)
                     let project = context.parameter("project_id")
-                    let values = compute.quota.defaults.mapValues { (limit: $0, used: 0) }
+                    let values = try await defaults()
                     return .json(200, ["quota_set": .object(QuotaRoutes.object(values, context, id: project, isDetailed: false))])
                 },
                 Route(.put, path, action: "os_compute_api:os-quota-sets:update", rule: Rule.admin, body: .json(QuotaRoutes.schema), "Change a project's quota", handler: update),
                 Route(.delete, path, action: "os_compute_api:os-quota-sets:delete", rule: Rule.admin, status: 202, "Give a project the default quota", handler: reset),
                 Route(.get, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:show", rule: Rule.admin, "Show the default quota") { context in
                     try context.authorize(target: .none)
-                    let values = compute.quota.defaults.mapValues { (limit: $0, used: 0) }
-                    return .json(200, ["quota_class_set": .object(QuotaRoutes.object(values, context, id: context.parameter("class"), isDetailed: false))])
+                    return .json(200, ["quota_class_set": .object(QuotaRoutes.classObject(try await defaults(), context, id: context.parameter("class")))])
                 },
+                Route(
+                    .put, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:update", rule: Rule.admin,
+                    body: .json(QuotaRoutes.classSchema), "Change the default quota", handler: updateDefaults),
                 Route(.get, "/v2.1/limits", action: "os_compute_api:limits", rule: Rule.anybody, "Show limits and usage", handler: limits),
                 Route(.get, "/v2.1/os-simple-tenant-usage", action: "os_compute_api:os-simple-tenant-usage:list", rule: Rule.admin, "Usage of all projects") {
                     try await usage($0, project: nil)
@@ -58,17 +60,56 @@ struct QuotaRoutes: Sendable {
                 Route(.get, "/v2.1/os-simple-tenant-usage/{project_id}", action: "os_compute_api:os-simple-tenant-usage:show", rule: Rule.reader, "Usage of a project") {
                     try await usage($0, project: $0.parameter("project_id"))
                 },
-                Route(.get, "/v2.1/extensions", action: "os_compute_api:extensions", rule: Rule.anybody, "List extensions") { context in
-                    try context.authorize(target: .none)
-                    return .json(200, ["extensions": .array(QuotaRoutes.extensions.map(QuotaRoutes.extensionObject))])
-                },
-                Route(.get, "/v2.1/extensions/{alias}", action: "os_compute_api:extensions", rule: Rule.anybody, "Show an extension") { context in
-                    try context.authorize(target: .none)
-                    let alias = context.parameter("alias")
-                    guard QuotaRoutes.extensions.contains(alias) else { throw ResourceError.notFound("The resource could not be found.") }
-                    return .json(200, ["extension": QuotaRoutes.extensionObject(alias)])
-                },
             ])
+    }
+
+    // MARK: the default class
+
+    /// What a quota class may name; the limits on networks ended with 2.50, those on injected files with 2.57.
+    private static let classNames = names.map { name in
+        let isNetworks = ["floating_ips", "fixed_ips", "security_groups", "security_group_rules"].contains(name.name)
+        return (name: name.name, quota: name.quota, versions: isNetworks ? VersionRange.through(49) : name.versions)
+    }
+
+    private static let classSchema: BodySchema = .wrapped(
+        "quota_class_set",
+        .object(classNames.map { .init($0.name, .integer(min: -1, max: Int(Int32.max)), versions: $0.versions) }))
+
+    private static func classObject(
+        _ values: [String: (limit: Int, used: Int)], _ context: RequestContext, id: String?
+    ) -> JSONObject {
+        var object: JSONObject = [:]
+        if let id { object["id"] = .string(id) }
+        for (name, quota, versions) in classNames where versions.contains(context.version) {
+            // Nova shows these two from 2.50 on.
+            if ["server_groups", "server_group_members"].contains(name), !context.version(atLeast: 2, 50) { continue }
+            object[name] = JSONValue(values[quota]?.limit ?? 0)
+        }
+        return object
+    }
+
+    private func defaults() async throws -> [String: (limit: Int, used: Int)] {
+        try await compute.database.read { try compute.quota.currentDefaults($0).mapValues { (limit: $0, used: 0) } }
+    }
+
+    private func updateDefaults(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let name = context.parameter("class")
+        // Other classes would be kept and limit nobody: projects are in no class but this one.
+        guard name == "default" else {
+            throw ResourceError.badRequest("Invalid quota class '\(name.prefix(64))': the only one is 'default'.")
+        }
+        let set = context.body["quota_class_set"]?.objectValue ?? [:]
+        return try await context.write(compute.database) { connection in
+            for (name, quota, _) in QuotaRoutes.classNames {
+                guard let limit = set[name]?.intValue else { continue }
+                try compute.quota.setDefault(connection, resource: quota, limit: limit)
+            }
+            let values = try compute.quota.currentDefaults(connection).mapValues { (limit: $0, used: 0) }
+            return Change(
+                .json(200, ["quota_class_set": .object(QuotaRoutes.classObject(values, context, id: nil))]),
+                "quota-class-set", name, content: .object(set))
+        }
     }
 
     // MARK: quota sets
@@ -154,8 +195,8 @@ struct QuotaRoutes: Sendable {
         ]
         if !context.version(atLeast: 2, 39) { absolute["maxImageMeta"] = limit("metadata_items") }
         if !context.version(atLeast: 2, 57) {
-            absolute["maxPersonality"] = 0
-            absolute["maxPersonalitySize"] = 0
+            absolute["maxPersonality"] = limit("injected_files")
+            absolute["maxPersonalitySize"] = limit("injected_file_content_bytes")
         }
         if !context.version(atLeast: 2, 36) {
             for name in ["maxTotalFloatingIps", "maxSecurityGroups", "maxSecurityGroupRules"] { absolute[name] = -1 }
@@ -163,23 +204,5 @@ struct QuotaRoutes: Sendable {
             absolute["totalSecurityGroupsUsed"] = 0
         }
         return .json(200, ["limits": ["rate": [], "absolute": .object(absolute)]])
-    }
-
-    // MARK: extensions
-
-    private static let extensions = [
-        "os-aggregates", "os-availability-zone", "os-attach-interfaces", "os-config-drive", "os-console-output",
-        "os-extended-availability-zone", "os-extended-server-attributes", "os-extended-status", "os-extended-volumes",
-        "os-flavor-access", "os-flavor-extra-specs", "os-flavor-manage", "os-hypervisors", "os-instance-actions",
-        "os-keypairs", "os-lock-server", "os-pause-server", "os-quota-sets", "os-scheduler-hints", "os-security-groups",
-        "os-server-groups", "os-server-usage", "os-services", "os-simple-tenant-usage", "os-suspend-server",
-        "os-used-limits", "os-user-data", "os-volumes",
-    ]
-
-    private static func extensionObject(_ alias: String) -> JSONValue {
-        [
-            "alias": .string(alias), "name": .string(alias), "description": "", "links": [],
-            "namespace": "http://docs.openstack.org/compute/ext/fake_xml", "updated": "2014-12-03T00:00:00Z",
-        ]
     }
 }

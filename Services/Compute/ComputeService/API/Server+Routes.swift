@@ -206,7 +206,7 @@ struct ServerRoutes: Sendable {
         return try await context.write(compute.database) { connection in
             _ = try ServerRecord.find(connection, server.id, lock: true)
             var changes: [SQL] = ["updated_at = \(now)"]
-            if let name = body["name"]?.stringValue { changes.append("name = \(name.trimmedSpaces)") }
+            if let name = body["name"]?.stringValue { changes.append("name = \(name)") }
             if let description = body["description"] { changes.append("description = \(description.stringValue)") }
             if let config = body["OS-DCF:diskConfig"]?.stringValue { changes.append("disk_config = \(config)") }
             if let address = body["accessIPv4"] { changes.append("access_ip_v4 = \(address.stringValue)") }

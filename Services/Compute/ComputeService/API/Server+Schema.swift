@@ -17,6 +17,12 @@ enum ServerSchema {
         .init("volume_type", .nullable(.text), versions: .from(67)),
     ])
 
+    /// A file that the server starts with. How many and how large they may be is the project's quota.
+    private static let file = BodySchema.object([
+        .init("path", .string(min: 1, max: 65_535, format: nil), required: true),
+        .init("contents", .string(min: 0, max: 1 << 20, format: .base64), required: true),
+    ])
+
     private static let interface = BodySchema.object([
         .init("uuid", .nullable(.uuid)), .init("port", .nullable(.uuid)), .init("fixed_ip", .nullable(.string(min: 1, max: 45, format: .ip))),
         .init("tag", .nullable(.text(60)), versions: .from(42)),
@@ -30,7 +36,7 @@ enum ServerSchema {
     ])
 
     private static let createProperties: [BodySchema.Property] = [
-        .init("name", .name, required: true), .init("flavorRef", .oneOf([.identifier, .integer]), required: true),
+        .init("name", .trimmedName, required: true), .init("flavorRef", .oneOf([.identifier, .integer]), required: true),
         .init("imageRef", .nullable(.text)), .init("adminPass", .nullable(.text)),
         .init("metadata", .nullable(metadata)), .init("key_name", .nullable(.identifier)),
         .init("user_data", .nullable(.string(min: 0, max: 65_535, format: .base64))),
@@ -42,6 +48,7 @@ enum ServerSchema {
         .init("min_count", .nullable(.integer(min: 1, max: 1000))), .init("max_count", .nullable(.integer(min: 1, max: 1000))),
         .init("return_reservation_id", .boolean), .init("OS-DCF:diskConfig", .enumeration(["AUTO", "MANUAL"])),
         .init("accessIPv4", .nullable(.text(15))), .init("accessIPv6", .nullable(.text(45))),
+        .init("personality", .array(file, min: 0, max: 1024), versions: .through(56)),
         .init("description", .nullable(.text), versions: .from(19)), .init("tags", .nullable(tags), versions: .from(52)),
         .init("trusted_image_certificates", .nullable(.array(.any, min: 0, max: 0)), versions: .from(63)),
         .init("host", .identifier, versions: .from(74)), .init("hypervisor_hostname", .identifier, versions: .from(74)),
@@ -58,7 +65,7 @@ enum ServerSchema {
     static let update = BodySchema.wrapped(
         "server",
         .object([
-            .init("name", .name), .init("OS-DCF:diskConfig", .enumeration(["AUTO", "MANUAL"])),
+            .init("name", .trimmedName), .init("OS-DCF:diskConfig", .enumeration(["AUTO", "MANUAL"])),
             .init("accessIPv4", .nullable(.text(15))), .init("accessIPv6", .nullable(.text(45))),
             .init("description", .nullable(.text), versions: .from(19)),
             .init("hostname", .string(min: 1, max: 63, format: .hostname), versions: .between(90, 93)),

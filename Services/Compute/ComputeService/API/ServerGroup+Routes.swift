@@ -39,7 +39,7 @@ struct ServerGroupRoutes: Sendable {
     private static let old = BodySchema.wrapped(
         "server_group",
         .object([
-            .init("name", .name, required: true),
+            .init("name", .trimmedName, required: true),
             .init("policies", .array(.enumeration(["anti-affinity", "affinity"]), min: 1, max: 1), required: true, versions: .through(14)),
             .init("policies", .array(.enumeration(policies), min: 1, max: 1), required: true, versions: .from(15)),
         ]))
@@ -47,7 +47,7 @@ struct ServerGroupRoutes: Sendable {
     private static let new = BodySchema.wrapped(
         "server_group",
         .object([
-            .init("name", .name, required: true), .init("policy", .enumeration(policies), required: true),
+            .init("name", .trimmedName, required: true), .init("policy", .enumeration(policies), required: true),
             .init("rules", .object([.init("max_server_per_host", .integer(min: 1, max: 1000))])),
         ]))
 
@@ -109,7 +109,7 @@ struct ServerGroupRoutes: Sendable {
             try connection.execute(
                 """
                 INSERT INTO server_groups (id, project_id, user_id, name, policy, rules, created_at)
-                VALUES (\(id), \(project), \(user), \((group["name"]?.stringValue ?? "").trimmedSpaces), \(policy),
+                VALUES (\(id), \(project), \(user), \(group["name"]?.stringValue ?? ""), \(policy),
                     \(rules)::jsonb, \(now))
                 """)
             return Change(try ServerGroupRoutes.response(connection, context, id), "server-group", id, content: group)

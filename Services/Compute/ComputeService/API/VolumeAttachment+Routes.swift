@@ -52,7 +52,8 @@ struct VolumeAttachmentRoutes: Sendable {
                     let asked = request
                     return try await compute.database.read {
                         try VolumeAttachmentRoutes.table.list(
-                            $0, context, collection: "volumeAttachments", asked, scope: "t.server_id = \(server.id)", links: false)
+                            $0, context, collection: "volumeAttachments", asked, scope: "t.server_id = \(server.id) AND \(VolumeAttachmentRoutes.isKnown)",
+                            links: false)
                     }
                 },
                 Route(.get, one, action: "os_compute_api:os-volumes-attachments:show", rule: Rule.reader, "Show a server's volume") { context in
@@ -70,6 +71,9 @@ struct VolumeAttachmentRoutes: Sendable {
             ])
     }
 
+    /// Until Block Storage has made the attachment, the row only keeps the device's name; nobody was told of it yet.
+    private static let isKnown: SQL = "t.attachment_id IS NOT NULL"
+
     private static let states = ["active", "paused", "stopped", "suspended"]
 
     private static func missing(_ server: String, _ volume: String) -> ResourceError {
@@ -79,7 +83,7 @@ struct VolumeAttachmentRoutes: Sendable {
     private static func response(_ connection: Connection, _ context: RequestContext, _ server: String, _ volume: String) throws -> Response {
         guard
             let response = try table.response(
-                connection, context, name: "volumeAttachment", where: "t.server_id = \(server) AND t.volume_id = \(volume)")
+                connection, context, name: "volumeAttachment", where: "t.server_id = \(server) AND t.volume_id = \(volume) AND \(isKnown)")
         else { throw missing(server, volume) }
         return response
     }

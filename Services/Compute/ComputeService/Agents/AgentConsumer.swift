@@ -111,6 +111,7 @@ package final class AgentConsumer: Sendable {
         let report = AgentReport(
             host: host, server: id, power: power, generation: body["generation"]?.intValue ?? 0,
             applied: body["state"]?.stringValue == "applied", error: body["error"]?.stringValue,
+            reason: body["reason"]?.stringValue.map { String($0.prefix(255)) },
             permanent: body["permanent"]?.boolValue ?? false, metadataReady: body["metadata_ready"]?.boolValue ?? false,
             operationID: body["operation_id"]?.stringValue, isUnknown: body["unknown"]?.boolValue ?? false)
         let ambient = compute.ambient
@@ -131,6 +132,8 @@ struct AgentReport: Sendable {
     let generation: Int
     let applied: Bool
     let error: String?
+    /// The error in words for the server's owner.
+    let reason: String?
     let permanent: Bool
     let metadataReady: Bool
     let operationID: String?

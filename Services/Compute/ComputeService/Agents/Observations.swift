@@ -28,6 +28,7 @@ enum Observations {
             """
             UPDATE servers SET observed_generation = \(report.generation), observed_power = \(report.power),
                 observed_state = \(report.applied ? "applied" : "failed"), observed_error = \(report.error),
+                observed_reason = \(report.reason),
                 observed_permanent = \(report.permanent), observed_operation = \(report.operationID),
                 observed_host = \(report.host), observed_at = \(ambient.now), power_state = \(powerState),
                 metadata_ready = \(report.metadataReady)

@@ -55,6 +55,7 @@ struct ServerCreation {
         try checkVolumes()
         let isFixed = request.minCount == request.maxCount
         try checkMetadata()
+        try checkFiles()
         let accepted = isFixed ? request.maxCount : try reserve(flavor)
         let reservation = "r-" + ambient.newSecret(length: 8)
         var ids: [String] = []
@@ -79,6 +80,24 @@ struct ServerCreation {
         let limit = try settings.quota.state(connection, project: owner.project, resource: "compute:metadata_items").limit
         if limit >= 0, items > limit {
             throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
+        }
+    }
+
+    /// - Throws: 403 in Nova's words where the files are more, or one of them is larger, than the project may give.
+    private func checkFiles() throws {
+        guard !request.files.isEmpty else { return }
+        func excess(_ resource: String, _ value: Int) throws -> Int? {
+            let limit = try settings.quota.state(connection, project: owner.project, resource: "compute:\(resource)").limit
+            return limit >= 0 && value > limit ? limit : nil
+        }
+        if let limit = try excess("injected_files", request.files.count) {
+            throw ResourceError.forbidden("Personality file limit exceeded: \(request.files.count) files, at most \(limit) are allowed.")
+        }
+        if let limit = try excess("injected_file_path_bytes", request.files.map(\.path.utf8.count).max() ?? 0) {
+            throw ResourceError.forbidden("Personality file path exceeds maximum \(limit)")
+        }
+        if let limit = try excess("injected_file_content_bytes", request.files.map(\.size).max() ?? 0) {
+            throw ResourceError.forbidden("Personality file content exceeds maximum \(limit)")
         }
     }
 
@@ -109,13 +128,14 @@ struct ServerCreation {
             WITH server AS (
                 INSERT INTO servers (
                     id, project_id, user_id, name, description, hostname, vm_state, task_state, flavor_id, flavor,
-                    image_id, image, key_name, key_data, user_data, config_drive, metadata, tags, pinned_zone,
+                    image_id, image, key_name, key_data, user_data, personality, config_drive, metadata, tags, pinned_zone,
                     requested_host, scheduler_hints, group_id, requested_networks, requested_devices, security_groups,
                     access_ip_v4, access_ip_v6, disk_config, launch_index, reservation_id, created_at, updated_at)
                 VALUES (
                     \(id), \(owner.project), \(owner.user), \(name), \(request.description), \(hostname), 'building',
                     'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID), \(image)::jsonb,
-                    \(key?.0), \(key?.1), \(request.userData), \(request.configDrive), \(request.metadata)::jsonb,
+                    \(key?.0), \(key?.1), \(request.userData),
+                    \(JSONValue.array(request.files.map(\.document)))::jsonb, \(request.configDrive), \(request.metadata)::jsonb,
                     \(request.tags)::text[], \(request.zone.zone), \(request.zone.target), \(request.hints)::jsonb,
                     \(group), \(networks)::jsonb, \(JSONValue.array(request.devices.map(\.document)))::jsonb,
                     \(securityGroups)::jsonb, \(request.accessIPv4), \(request.accessIPv6), \(request.diskConfig),

@@ -140,9 +140,12 @@ struct ServerCreate: Sendable {
 
     private func awaitHost(_ context: inout StepContext) async throws -> StepResult {
         let server = try await steps.server(context.subjectID)
-        if server.observedGeneration >= server.generation, server.observedState == "failed", server.observedPermanent {
-            throw StepFailure(
-                "The host could not start the server.", details: server.observedError)
+        if let failure = server.hostFailure(of: server.generation) {
+            if failure.isPermanent { throw failure.failure("The host could not start the server") }
+            // The host tries on. Where the time ends first, this is the reason.
+            context.frame[ServerCreate.hostFailureKey] = [
+                "reason": JSONValue(failure.reason), "details": JSONValue(failure.details),
+            ]
         }
         if server.hasStopped { return .skip }
         guard server.isApplied, server.observedPower == "running" else { return .wait(.seconds(5)) }
@@ -206,8 +209,22 @@ struct ServerCreate: Sendable {
         }
     }
 
-    private func failed(_ context: StepContext, _ failure: StepFailure) async throws {
+    /// Where the frame keeps what the host said last about a failure that may pass.
+    private static let hostFailureKey = "host_failure"
+
+    /// A build that ran out of time failed for what its host could not do until then.
+    private static func explained(_ failure: StepFailure, _ frame: JSONObject) -> StepFailure {
+        guard let host = frame[hostFailureKey], failure.details?.hasPrefix("host ") != true else { return failure }
+        let message = host["reason"]?.stringValue.map { "\(failure.message) The last failure: \($0)." } ?? failure.message
+        let details = [failure.details, host["details"]?.stringValue].compactMap { $0 }.joined(separator: "; ")
+        return StepFailure(message, details: details.isEmpty ? nil : details)
+    }
+
+    private func failed(_ context: StepContext, _ plain: StepFailure) async throws {
+        let failure = ServerCreate.explained(plain, context.frame)
         let id = context.subjectID
+        compute.log.warning(
+            "a build failed", metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
         let now = ambient.now
         let fault: JSONValue = [
             "code": 500, "created": .string(now.iso8601), "message": .string(failure.message),

@@ -19,6 +19,7 @@ struct WorkflowServer: Sendable {
     let observedPower: String?
     let observedState: String?
     let observedError: String?
+    let observedReason: String?
     let observedPermanent: Bool
     let observedHost: String?
     let metadataReady: Bool
@@ -32,7 +33,7 @@ struct WorkflowServer: Sendable {
             """
             SELECT id, project_id, user_id, host, availability_zone, task_state, power, generation,
                 published_at IS NOT NULL AS published, observed_generation, observed_power, observed_state,
-                observed_error, observed_permanent, observed_host, metadata_ready, requested_networks,
+                observed_error, observed_reason, observed_permanent, observed_host, metadata_ready, requested_networks,
                 requested_devices, security_groups, image_id IS NOT NULL AS boots_from_image
             FROM servers WHERE id = \(id) AND NOT deleted
             """)
@@ -46,6 +47,7 @@ struct WorkflowServer: Sendable {
             observedPower: try row.optionalString("observed_power"),
             observedState: try row.optionalString("observed_state"),
             observedError: try row.optionalString("observed_error"),
+            observedReason: try row.optionalString("observed_reason"),
             observedPermanent: try row.bool("observed_permanent"),
             observedHost: try row.optionalString("observed_host"), metadataReady: try row.bool("metadata_ready"),
             networks: (try row.json("requested_networks").arrayValue ?? []).map(InterfaceRequest.init(stored:)),
@@ -61,6 +63,13 @@ struct WorkflowServer: Sendable {
         .accepted(project: project, user: user, administrator: item.administrator)
     }
 
+    /// Why the host has not reached a generation; nil where it has, or has not said.
+    func hostFailure(of wanted: Int) -> HostFailure? {
+        guard observedGeneration >= wanted, observedState == "failed" else { return nil }
+        return HostFailure(
+            reason: observedReason, details: observedError.map { "host \(host ?? "?"): \($0)" }, isPermanent: observedPermanent)
+    }
+
     /// The host has done what was asked last.
     var isApplied: Bool {
         observedGeneration >= generation && observedState == "applied" && observedHost == host
@@ -73,6 +82,20 @@ struct WorkflowServer: Sendable {
 
     var isConfirmedAbsent: Bool {
         observedGeneration >= generation && observedPower == "absent" && observedHost == host
+    }
+}
+
+/// Why a host has not done what was asked.
+struct HostFailure: Sendable {
+    /// For the tenant; nil from agents that do not say it.
+    let reason: String?
+    /// For the operator: the host and its error with all causes.
+    let details: String?
+    let isPermanent: Bool
+
+    /// - Parameter message: a sentence for the tenant, without its full stop, to which the reason is added.
+    func failure(_ message: String) -> StepFailure {
+        StepFailure(reason.map { "\(message): \($0)." } ?? "\(message).", details: details)
     }
 }
 

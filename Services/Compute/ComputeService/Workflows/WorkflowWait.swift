@@ -38,8 +38,8 @@ extension Compute {
     func awaitApplied(_ context: StepContext, server id: String, what: String) async throws -> StepResult {
         let wanted = context.frame["generation"]?.intValue ?? 0
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .done }
-        if server.observedGeneration >= wanted, server.observedState == "failed", server.observedPermanent {
-            throw StepFailure("The host could not change the server's \(what).", details: server.observedError)
+        if let failure = server.hostFailure(of: wanted), failure.isPermanent {
+            throw failure.failure("The host could not change the server's \(what)")
         }
         let isDone = server.host == nil || (server.observedGeneration >= wanted && server.observedState == "applied")
         return isDone ? .next : .wait(.milliseconds(500))

@@ -1,0 +1,41 @@
+import Commands
+import ComputeAgentCore
+import Glibc
+import Kernel
+
+/// What a failure on this host means for the server's owner. The error itself, with its paths, addresses and the output
+/// of tools, is for operators.
+enum FailureWords {
+    /// - Parameter activity: what the worker was doing: `making its disks`.
+    static func words(_ error: any Error, during activity: String?) -> String {
+        switch error {
+        case let failure as PermanentFailure: return failure.reason
+        case let error as FileError where [ENOSPC, EDQUOT].contains(error.number): return noRoom
+        case let error as CommandError where error.output.contains("No space left on device"): return noRoom
+        default: return activity.map { "an error on its host while \($0)" } ?? "an error on its host"
+        }
+    }
+
+    private static let noRoom = "its host has no room for the server's disks"
+}
+
+extension AgentAction {
+    /// The action for tenants, after "while".
+    var activity: String {
+        switch self {
+        case .provision: "making its disks"
+        case .plug, .unplug: "connecting its ports"
+        case .define, .undefine: "defining it"
+        case .start, .complete: "starting it"
+        case .suspend: "pausing it"
+        case .resume: "resuming it"
+        case .save, .discardSave: "suspending it"
+        case .shutdown, .destroy: "stopping it"
+        case .attachVolume: "attaching a volume"
+        case .detachVolume: "detaching a volume"
+        case .attachPort: "attaching an interface"
+        case .detachPort: "detaching an interface"
+        case .removeFiles: "removing its files"
+        }
+    }
+}

@@ -1,0 +1,61 @@
+import JSON
+import Kernel
+import WebAPI
+
+/// The catalog of metadata definitions, which is empty: their schemas and lists exist, because clients (Horizon's forms of
+/// images and flavors) ask for them first. Definitions cannot be made.
+extension ImageHandlers {
+    var metadataDefinitionResource: Resource {
+        let namespaces = "/v2/metadefs/namespaces"
+        let one = namespaces + "/{namespace}"
+        let parts = ["objects", "properties", "tags", "resource_types"]
+        return Resource(
+            "metadata definition",
+            routes: MetadataDefinitionSchemas.all.map { schema("metadefs/\($0.name)", $0.schema) } + [
+                Route(.get, namespaces, action: "get_metadef_namespaces", rule: "@", "List namespaces: there are none") { context in
+                    try context.authorize(target: .none)
+                    try EmptyPage.check(context, sortKeys: ["created_at", "namespace", "updated_at"], filters: ["resource_types", "visibility"])
+                    return .json(200, ["namespaces": [], "schema": "/v2/schemas/metadefs/namespaces", "first": .string(namespaces)])
+                },
+                Route(.get, "/v2/metadefs/resource_types", action: "list_metadef_resource_types", rule: "@", "List resource types: there are none") { context in
+                    try context.authorize(target: .none)
+                    return .json(200, ["resource_types": []])
+                },
+                missing(one, action: "get_metadef_namespace"),
+            ] + parts.map { missing("\(one)/\($0)", action: "get_metadef_\($0)") })
+    }
+
+    private func missing(_ path: String, action: String) -> Route {
+        Route(.get, path, action: action, rule: "@", "Of a namespace: there is none") { context in
+            try context.authorize(target: .none)
+            throw ResourceError.notFound("Metadata definition namespace not found: \(context.parameter("namespace").prefix(80))")
+        }
+    }
+}
+
+/// Parameters of lists that have nothing: what is malformed is refused as anywhere else.
+enum EmptyPage {
+    /// - Parameter filters: names that select; what they select from is empty.
+    /// - Throws: 400 naming parameter, value and rule; 404 for a marker, which nothing can be.
+    static func check(_ context: RequestContext, sortKeys: Set<String>, filters: Set<String>) throws {
+        for (name, value) in context.query.items {
+            switch name {
+            case "limit":
+                guard let limit = Int(value), limit >= 0 else { throw invalid(name, value, "a whole number from 0 on") }
+            case "sort_dir":
+                guard ["asc", "desc"].contains(value) else { throw invalid(name, value, "asc or desc") }
+            case "sort_key":
+                guard sortKeys.contains(value) else { throw invalid(name, value, "one of " + sortKeys.sorted().joined(separator: ", ")) }
+            case "marker": throw ResourceError.notFound("There is nothing with the marker '\(value.prefix(64))'.")
+            default:
+                guard filters.contains(name) else {
+                    throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': it is not known here.")
+                }
+            }
+        }
+    }
+
+    private static func invalid(_ name: String, _ value: String, _ rule: String) -> ResourceError {
+        .badRequest("Invalid value for '\(name)': '\(value.prefix(64))'. It must be \(rule).")
+    }
+}

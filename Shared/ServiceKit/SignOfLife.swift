@@ -1,0 +1,67 @@
+import Database
+import Glibc
+import Kernel
+import Logging
+import Settings
+
+/// Says every few seconds in `plane_services` that a process of the plane lives, for `os-services` of Compute.
+package struct SignOfLife: Sendable {
+    /// Much shorter than the silence after which Compute calls a service down.
+    private static let interval: Duration = .seconds(10)
+
+    private let kind: String
+    private let host: String
+    private let database: Database
+    private let ambient: Ambient
+    private let log: Logger
+
+    /// - Parameters:
+    ///   - kind: the name under which clients of Nova look for such a process: `nova-scheduler`, `nova-conductor`.
+    ///   - host: the machine's name. Processes of one kind on one machine are one service there.
+    package init(
+        _ kind: String, host: String = SignOfLife.machineName(), database: Database, ambient: Ambient, log: Logger
+    ) {
+        self.kind = kind
+        self.host = host
+        self.database = database
+        self.ambient = ambient
+        self.log = log
+    }
+
+    /// Gives signs of life until the task is cancelled.
+    package func run() async throws {
+        while true {
+            do { try await give() } catch let error where !(error is CancellationError) {
+                log.warning("the sign of life was not written", metadata: ["kind": "\(kind)", "error": "\(error)"])
+            }
+            try await ambient.time.sleep(for: SignOfLife.interval)
+        }
+    }
+
+    /// Writes one sign of life, by the database's clock.
+    package func give() async throws {
+        let (kind, host, id, now) = (kind, host, ambient.newUUID(), ambient.databaseNow)
+        _ = try await database.write { connection in
+            // Tried first, because an INSERT takes a number of the sequence also where the row is there.
+            let known = try connection.execute(
+                """
+                UPDATE plane_services SET last_seen_at = \(now), version = \(WolkeVersion.current)
+                WHERE kind = \(kind) AND host = \(host)
+                """)
+            if known > 0 { return }
+            try connection.execute(
+                """
+                INSERT INTO plane_services (id, kind, host, version, last_seen_at)
+                VALUES (\(id), \(kind), \(host), \(WolkeVersion.current), \(now))
+                ON CONFLICT (kind, host) DO UPDATE SET last_seen_at = EXCLUDED.last_seen_at, version = EXCLUDED.version
+                """)
+        }
+    }
+
+    /// The machine's host name, as the kernel has it.
+    package static func machineName() -> String {
+        var buffer = [CChar](repeating: 0, count: 256)
+        gethostname(&buffer, buffer.count - 1)
+        return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}

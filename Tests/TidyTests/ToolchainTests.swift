@@ -1,0 +1,108 @@
+import Foundation
+import Testing
+
+/// `deploy/swift` on machines where `swift` in PATH is something else.
+@Suite struct ToolchainTests {
+    private static let files = FileManager.default
+
+    /// Runs `deploy/swift --find` with a PATH of `directories` and the few tools that the script itself uses.
+    private static func find(in place: String, path directories: [String], swift: String? = nil) throws -> (status: Int32, output: String) {
+        let tools = place + "/tools"
+        if !files.fileExists(atPath: tools) {
+            try files.createDirectory(atPath: tools, withIntermediateDirectories: true)
+            for name in ["bash", "dirname", "head", "readlink", "sed", "timeout"] {
+                try files.createSymbolicLink(atPath: "\(tools)/\(name)", withDestinationPath: "/usr/bin/\(name)")
+            }
+        }
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/bin/bash")
+        process.arguments = [TidyTests.root + "/deploy/swift", "--find"]
+        var environment = ["PATH": (directories.map { "\(place)/\($0)" } + [tools]).joined(separator: ":"), "SWIFT_ROOTS": place + "/roots"]
+        environment["SWIFT"] = swift
+        process.environment = environment
+        let pipe = Pipe()
+        process.standardOutput = pipe
+        process.standardError = pipe
+        try process.run()
+        let data = pipe.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return (process.terminationStatus, String(decoding: data, as: UTF8.self))
+    }
+
+    /// Writes an executable that prints `words`, and empty ones beside it.
+    private static func make(_ path: String, says words: String, beside names: [String] = []) throws {
+        let directory = (path as NSString).deletingLastPathComponent
+        try files.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        for file in [path] + names.map({ "\(directory)/\($0)" }) {
+            try "#!/bin/bash\necho '\(words)'\n".write(toFile: file, atomically: true, encoding: .utf8)
+            try files.setAttributes([.posixPermissions: 0o755], ofItemAtPath: file)
+        }
+    }
+
+    private static func withPlace(_ body: (String) throws -> Void) throws {
+        let place = NSTemporaryDirectory() + "wolke-toolchain-\(ProcessInfo.processInfo.globallyUniqueString)"
+        try files.createDirectory(atPath: place, withIntermediateDirectories: true)
+        defer { do { try files.removeItem(atPath: place) } catch { Issue.record(error) } }
+        try body(place)
+    }
+
+    private static let parts = ["swift-build", "swift-test"]
+    private static let current = "Swift version 6.2.1 (swift-6.2.1-RELEASE)"
+
+    @Test func theClientOfObjectStorageIsNotTheToolchain() throws {
+        try ToolchainTests.withPlace { place in
+            try ToolchainTests.make(place + "/client/swift", says: "usage: swift [--version] [--help]")
+            let alone = try ToolchainTests.find(in: place, path: ["client"])
+            #expect(alone.status == 1)
+            #expect(alone.output.contains("client/swift: not Swift's toolchain (no swift-build beside it)"), "\(alone.output)")
+            #expect(alone.output.contains("Swift 6.2 or newer is needed") && alone.output.contains("SWIFT="), "\(alone.output)")
+
+            try ToolchainTests.make(place + "/own/swift", says: ToolchainTests.current, beside: ToolchainTests.parts)
+            let both = try ToolchainTests.find(in: place, path: ["client", "own"])
+            #expect(both.status == 0 && both.output == "\(place)/own/swift\n", "\(both.output)")
+        }
+    }
+
+    @Test func theToolchainIsFoundWherePATHDoesNotHaveIt() throws {
+        try ToolchainTests.withPlace { place in
+            try ToolchainTests.make(place + "/client/swift", says: "usage: swift")
+            try ToolchainTests.make(place + "/roots/swift-6.2/usr/bin/swift", says: ToolchainTests.current, beside: ToolchainTests.parts)
+            let found = try ToolchainTests.find(in: place, path: ["client"])
+            #expect(found.output == "\(place)/roots/swift-6.2/usr/bin/swift\n", "\(found.output)")
+        }
+    }
+
+    @Test func anOldToolchainIsRefusedInWords() throws {
+        try ToolchainTests.withPlace { place in
+            try ToolchainTests.make(place + "/old/swift", says: "Swift version 5.10.1 (swift-5.10.1-RELEASE)", beside: ToolchainTests.parts)
+            let found = try ToolchainTests.find(in: place, path: ["old"])
+            #expect(found.status == 1 && found.output.contains("old/swift: Swift 5.10 is too old"), "\(found.output)")
+        }
+    }
+
+    @Test func aNamedToolchainIsTheOnlyOneThatIsTried() throws {
+        try ToolchainTests.withPlace { place in
+            try ToolchainTests.make(place + "/own/swift", says: ToolchainTests.current, beside: ToolchainTests.parts)
+            try ToolchainTests.make(place + "/named/usr/bin/swift", says: "Swift version 7.0", beside: ToolchainTests.parts)
+            let directory = try ToolchainTests.find(in: place, path: ["own"], swift: place + "/named")
+            #expect(directory.output == "\(place)/named/usr/bin/swift\n", "\(directory.output)")
+            let wrong = try ToolchainTests.find(in: place, path: ["own"], swift: place + "/nowhere")
+            #expect(wrong.status == 1 && wrong.output.contains("SWIFT=\(place)/nowhere is of no use"), "\(wrong.output)")
+        }
+    }
+
+    /// No script starts `swift` by its bare name.
+    @Test func scriptsUseTheFinder() throws {
+        var findings: [String] = []
+        for path in TidyTests.tracked where path == "Makefile" || path.hasPrefix("deploy/") || path.hasPrefix("bench/") && !path.hasSuffix(".swift") {
+            guard path != "deploy/swift", let text = TidyTests.text(path) else { continue }
+            for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+                let bare = line.replacing("deploy/swift ", with: "")
+                if ["swift build", "swift test", "swift run", "swift package"].contains(where: bare.contains) {
+                    findings.append("\(path):\(index + 1)")
+                }
+            }
+        }
+        #expect(findings.isEmpty, "use deploy/swift: \(findings)")
+    }
+}
