@@ -32,6 +32,7 @@ package enum Schema {
         snapshotProgressMigration,
         northboundBatchesMigration,
         newPortsMigration, ruleSignaturesMigration, identityControlMigration, readOnlyFlagMigration,
+        virtualPortsMigration,
     ]
 
     /// The number of the newest migration that this build knows.

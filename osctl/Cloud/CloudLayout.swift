@@ -21,7 +21,6 @@ struct CloudLayout: Sendable, Hashable {
     var amqpPort: Int { 5_673 + portOffset }
     var erlangDistributionPort: Int { 25_673 + portOffset }
     var epmdPort: Int { 14_369 + portOffset }
-    var southboundPort: Int { 16_642 + portOffset }
     func port(_ standard: Int) -> Int { standard + portOffset }
 
     // MARK: Directories and files
