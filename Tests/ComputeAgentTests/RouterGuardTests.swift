@@ -1,6 +1,7 @@
 import Commands
 import Glibc
 import Kernel
+import Libvirt
 import Testing
 
 @testable import ComputeAgentService
