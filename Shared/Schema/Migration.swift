@@ -34,6 +34,7 @@ package enum Schema {
         newPortsMigration, ruleSignaturesMigration, identityControlMigration, readOnlyFlagMigration,
         keptDecisionsMigration,
         planeServicesMigration,
+        virtualPortsMigration,
     ]
 
     /// The number of the newest migration that this build knows.

@@ -150,12 +150,15 @@ import Testing
         let group = try #require(cloud.groups.values.first { !$0.rules.isEmpty })
         let name = Compiler.groupName(group.id)
         let acls = cloud.compiler.compile(group).rows.filter { $0.key.table == .acl }
-        let drops = acls.filter { $0.columns["action"] == .string("drop") }
+        let all = acls.filter { $0.columns["action"] == .string("drop") }
+        let never = all.filter { $0.key.id == "drop/\(group.id)/server" }
+        let drops = all.filter { $0.key.id != "drop/\(group.id)/server" }
         #expect(Set(drops.map { $0.columns["match"] }) == [.string("inport == @\(name) && ip"), .string("outport == @\(name) && ip")])
         let others = acls.filter { $0.columns["action"] != .string("drop") }
         #expect(others.count == group.rules.count + 2)
         func priority(_ row: NBRow) -> Int { if case .integer(let number)? = row.columns["priority"]?.atoms.only { number } else { 0 } }
         #expect(drops.map(priority).max() ?? 0 < others.map(priority).min() ?? 0)
+        #expect(never.count == 1 && never.map(priority).min() ?? 0 > others.map(priority).max() ?? 0)
         #expect(Set(acls.map(\.key)).count == acls.count)
     }
 

@@ -11,7 +11,7 @@ import Testing
 @testable import NetworkService
 
 /// The API, the reconciler, and OVN's real databases.
-private struct Plane {
+struct Plane {
     let cloud: NetworkHarness
     let northbound: PrivateOVSDB
     let southbound: PrivateOVSDB

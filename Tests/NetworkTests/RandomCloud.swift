@@ -81,6 +81,13 @@ struct RandomCloud {
             server.portSecurityEnabled = random.below(5) != 0
             if !server.portSecurityEnabled { server.securityGroups = [] }
             ports[server.id] = server
+            if random.below(4) == 0 {
+                let shared = port("", "", 100 + offset)
+                ports[shared.id] = shared
+                if server.portSecurityEnabled {
+                    ports[server.id]?.addressPairs = [AddressPair(mac: nil, ip: "\(shared.fixedIPs[0].address)")]
+                }
+            }
             if random.below(3) == 0 {
                 let id = random.uuid()
                 floating[id] = FloatingIP(
@@ -119,7 +126,14 @@ struct RandomCloud {
             }.flatMap { $0.fixedIPs.compactMap { subnets[$0.subnetID]?.cidr } }
             return compiler.compile(router, internalNetworks: inside, gatewaySubnets: subnets)
         case .port(let id):
-            guard let port = ports[id], let network = networks[port.networkID] else { return .nothing }
+            guard var port = ports[id], let network = networks[port.networkID] else { return .nothing }
+            for other in ports.values where other.networkID == port.networkID && other.id != id {
+                for pair in other.addressPairs {
+                    if let address = IPAddress(pair.ip), port.fixedIPs.contains(where: { $0.address == address }) {
+                        port.parents[address, default: []].append(other.id)
+                    }
+                }
+            }
             return compiler.compile(port, network: network, subnets: subnets)
         case .floatingIP(let id): return floating[id].map { compiler.compile($0) } ?? .nothing
         }

@@ -22,7 +22,6 @@ struct CloudLayout: Sendable, Hashable {
     var amqpPort: Int { 5_673 + portOffset }
     var erlangDistributionPort: Int { 25_673 + portOffset }
     var epmdPort: Int { 14_369 + portOffset }
-    var southboundPort: Int { 16_642 + portOffset }
     func port(_ standard: Int) -> Int { standard + portOffset }
     /// Where the service with this API port answers operators.
     func operatorPort(_ standard: Int) -> Int { port(standard) + SettingsSchema.operatorPortDistance }

@@ -69,8 +69,7 @@ struct NetworkParts: Sendable {
     private var southbound: Part {
         var part = database(
             "ovn-southbound", file: "southbound.db", schema: "/usr/share/ovn/ovn-sb.ovsschema",
-            socket: layout.southboundSocket, remotes: ["ptcp:\(layout.southboundPort):127.0.0.1"],
-            address: "127.0.0.1:\(layout.southboundPort)")
+            socket: layout.southboundSocket, remotes: [], address: layout.southboundSocket)
         part.settle = { try await removeFormerHosts() }
         return part
     }

@@ -34,10 +34,12 @@ package struct PortDescription: Sendable, Hashable {
     package var tag: String?
     /// The network's own port for metadata: id, hardware address, addresses.
     package var metadataPort: JSONValue
+    /// Whether port security is on.
+    package var isSecured: Bool
 
     package init(
         id: String, networkID: String, mac: String, mtu: Int, addresses: [PortAddress], tag: String? = nil,
-        metadataPort: JSONValue = .null
+        metadataPort: JSONValue = .null, isSecured: Bool = true
     ) {
         self.id = id
         self.networkID = networkID
@@ -46,6 +48,7 @@ package struct PortDescription: Sendable, Hashable {
         self.addresses = addresses
         self.tag = tag
         self.metadataPort = metadataPort
+        self.isSecured = isSecured
     }
 }
 

@@ -148,6 +148,6 @@ extension DesiredServer {
             id: try fields.uuid("id"), networkID: try fields.uuid("network_id"), mac: try fields.mac("mac_address"),
             mtu: try fields.integer("mtu", in: 68...65535, default: 1442),
             fixedIPs: try fields.list("fixed_ips", fixedIP), metadataPort: metadataPort,
-            tag: try fields.optionalText("tag"))
+            tag: try fields.optionalText("tag"), isSecured: try fields.flag("port_security_enabled", default: true))
     }
 }

@@ -1,6 +1,8 @@
 import ComputeAgentCore
+import Glibc
 import Kernel
 import OVSDB
+import Synchronization
 
 /// The servers' ends of their networks on this host: taps on the switch, and the networks' metadata.
 package struct HostNetwork: Sendable {
@@ -8,6 +10,7 @@ package struct HostNetwork: Sendable {
     private let ports: SwitchPorts
     private let metadata: MetadataNetworks
     private let time: any TimeSource
+    private let guards = RouterGuards()
 
     package init(links: Links, ports: SwitchPorts, metadata: MetadataNetworks, time: any TimeSource) {
         self.time = time
@@ -24,10 +27,23 @@ package struct HostNetwork: Sendable {
             try await ports.settle(time)
         }
         try await links.ensureTap(port.tapName, mtu: port.mtu)
+        try await guardRouters(port)
         try await ports.plug(
             SwitchPort(
                 device: port.tapName, interfaceID: port.id, mac: port.mac, kind: .tap, networkID: port.networkID,
                 serverID: serverID))
+    }
+
+    /// Keeps what the guest says from being taken for a router's, or lets it be a router where its port is not secured.
+    private func guardRouters(_ port: DesiredPort) async throws {
+        guard Links.exists(port.tapName), !guards.isSet(port.tapName, port.isSecured) else { return }
+        do {
+            try await links.guardRouters(port.tapName, port.isSecured)
+        } catch {
+            // A secured port without an IPv6 address cannot send IPv6 at all: OVN drops it.
+            guard !port.hasIPv6 else { throw error }
+        }
+        guards.set(port.tapName, port.isSecured)
     }
 
     /// Takes the port from the switch and removes its tap.
@@ -42,17 +58,19 @@ package struct HostNetwork: Sendable {
         return await ports.isPlugged(port.tap, interfaceID: port.id)
     }
 
-    /// Makes the metadata of the ports' networks answer.
+    /// Makes the metadata of the ports' networks answer, and the ports be guarded as they should.
     package func ensureMetadata(_ wanted: [DesiredPort]) async throws {
         for port in wanted {
+            try await guardRouters(port)
             guard let end = port.metadataPort else { continue }
             try await metadata.ensure(port.networkID, port: end, mtu: port.mtu)
         }
     }
 
-    /// Whether metadata answers on every network that has it.
+    /// Whether metadata answers on every network that has it, and the ports' guards are as they should be.
     package func isMetadataReady(_ wanted: [DesiredPort]) async -> Bool {
         for port in wanted {
+            guard !Links.exists(port.tapName) || guards.isSet(port.tapName, port.isSecured) else { return false }
             guard let end = port.metadataPort else { continue }
             guard await metadata.isReady(port.networkID, port: end) else { return false }
         }
@@ -84,5 +102,24 @@ package struct HostNetwork: Sendable {
         guard await ports.client.isConnected else {
             throw ResourceError.unavailable("the switch's database is away: \(await ports.client.problem ?? "no session yet")")
         }
+    }
+}
+
+/// What this process has told the kernel about router advertisements, by device. Nobody else does.
+private final class RouterGuards: Sendable {
+    private struct Setting: Equatable {
+        let index: UInt32
+        let isOn: Bool
+    }
+
+    private let settings = Mutex<[String: Setting]>([:])
+
+    /// A device that was made again has another index, and no guard.
+    func isSet(_ device: String, _ isOn: Bool) -> Bool {
+        settings.withLock { $0[device] } == Setting(index: if_nametoindex(device), isOn: isOn)
+    }
+
+    func set(_ device: String, _ isOn: Bool) {
+        settings.withLock { $0[device] = Setting(index: if_nametoindex(device), isOn: isOn) }
     }
 }

@@ -1,3 +1,4 @@
+import CLinux
 import Commands
 import Glibc
 import Kernel
@@ -20,6 +21,18 @@ package struct Links: Sendable {
     package func ensureTap(_ name: String, mtu: Int) async throws {
         if !Links.exists(name) { try await runner.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"]) }
         try await prepare(name, mtu: mtu)
+    }
+
+    /// Whether router advertisements from the device are dropped (`isOn`). OVN's ACLs cannot do this: northd lets neighbour
+    /// discovery, and router advertisements with it, pass before all of them (`ls_in_acl`, priority 65532).
+    ///
+    /// - Throws: `FileError` where the kernel does not take the program.
+    package func guardRouters(_ name: String, _ isOn: Bool) async throws {
+        try await threads.run {
+            guard clinux_router_guard(if_nametoindex(name), isOn ? 1 : 0) == 0 else {
+                throw FileError.last("guard against router advertisements of", name)
+            }
+        }
     }
 
     /// A cable from here into a namespace.

@@ -40,5 +40,7 @@ package enum DeviceOwner {
 
     /// Whether traffic of the port is the plane's own and never filtered.
     package static func isTrusted(_ owner: String) -> Bool { owner.hasPrefix(networkPrefix) }
+    /// Whether a server has the port.
+    package static func isServer(_ owner: String) -> Bool { owner.hasPrefix("compute:") || owner.hasPrefix("baremetal:") }
     package static func isRouterPort(_ owner: String) -> Bool { owner == routerInterface || owner == routerGateway }
 }

@@ -39,12 +39,14 @@ package struct Port: Hashable, Sendable {
     package var securityGroups: [UUID128]
     /// What DHCP tells this port beside the options of its subnets.
     package var dhcpOptions: [DHCPOption]
+    /// Ports of the network that may use an address of this one, by that address: its address pairs name it.
+    package var parents: [IPAddress: [UUID128]]
 
     package init(
         id: UUID128, networkID: UUID128, projectID: String, name: String = "", mac: MACAddress,
         adminStateUp: Bool = true, deviceID: String = "", deviceOwner: String = "", fixedIPs: [FixedIP] = [],
         addressPairs: [AddressPair] = [], portSecurityEnabled: Bool = true, securityGroups: [UUID128] = [],
-        dhcpOptions: [DHCPOption] = []
+        dhcpOptions: [DHCPOption] = [], parents: [IPAddress: [UUID128]] = [:]
     ) {
         self.id = id
         self.networkID = networkID
@@ -59,6 +61,17 @@ package struct Port: Hashable, Sendable {
         self.portSecurityEnabled = portSecurityEnabled
         self.securityGroups = securityGroups
         self.dhcpOptions = dhcpOptions
+        self.parents = parents
+    }
+
+    /// The address that guests share, and the ports of these guests: keepalived and the like reserve an address with a port
+    /// that no guest has, and name it in the address pairs of the guests' ports. As in Neutron it is one address, the first.
+    package var virtualAddress: (address: IPAddress, parents: [UUID128])? {
+        guard !DeviceOwner.isTrusted(deviceOwner), !DeviceOwner.isServer(deviceOwner) else { return nil }
+        for fixed in fixedIPs {
+            if let parents = parents[fixed.address], !parents.isEmpty { return (fixed.address, parents.sorted()) }
+        }
+        return nil
     }
 
     /// Whether security groups and the default drop apply.

@@ -17,4 +17,8 @@ int clinux_spawn_closefrom(posix_spawn_file_actions_t *actions, int from);
 /* Opens a file for reading past the page cache; -1 and errno where the file system cannot do that. */
 int clinux_open_direct(const char *path);
 
+/* Drops IPv6 router advertisements (RFC 4861: ICMPv6 type 134), also behind extension headers, that come in from the
+   device with this index, before anybody on the host sees them; with `on` 0 lets them in again. -1 and errno on failure. */
+int clinux_router_guard(unsigned index, int on);
+
 #endif

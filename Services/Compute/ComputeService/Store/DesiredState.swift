@@ -93,7 +93,7 @@ enum DesiredState {
         if servers.isEmpty { return [:] }
         let rows = try connection.query(
             """
-            SELECT i.server_id, i.tag, p.id, p.network_id, p.mac_address, n.mtu,
+            SELECT i.server_id, i.tag, p.id, p.network_id, p.mac_address, n.mtu, p.port_security_enabled,
                 (SELECT json_agg(json_build_object('address', f.ip_address, 'subnet_id', f.subnet_id, 'cidr', u.cidr,
                         'gateway', u.gateway_ip, 'dns', u.dns_nameservers, 'dhcp', u.enable_dhcp))
                     FROM port_fixed_ips f JOIN subnets u ON u.id = f.subnet_id WHERE f.port_id = p.id) AS addresses,
@@ -112,7 +112,8 @@ enum DesiredState {
                 PortDescription(
                     id: try row.string("id"), networkID: try row.string("network_id"),
                     mac: try row.string("mac_address"), mtu: try row.int("mtu"), addresses: addresses,
-                    tag: try row.optionalString("tag"), metadataPort: try row.optionalJSON("metadata_port") ?? .null))
+                    tag: try row.optionalString("tag"), metadataPort: try row.optionalJSON("metadata_port") ?? .null,
+                    isSecured: try row.bool("port_security_enabled")))
         }
         return result
     }

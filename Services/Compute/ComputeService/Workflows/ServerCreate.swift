@@ -153,10 +153,11 @@ struct ServerCreate: Sendable {
         let network = try await database.read { connection in
             try connection.query(
                 """
-                SELECT count(*) FILTER (WHERE p.status <> 'ACTIVE' AND p.admin_state_up) AS down,
+                SELECT count(*) FILTER (WHERE p.status <> 'ACTIVE' AND p.admin_state_up AND n.admin_state_up) AS down,
                     count(*) FILTER (WHERE EXISTS (SELECT 1 FROM ports m WHERE m.network_id = p.network_id
                         AND m.device_owner = 'network:distributed')) AS served
-                FROM server_interfaces i JOIN ports p ON p.id = i.port_id WHERE i.server_id = \(server.id)
+                FROM server_interfaces i JOIN ports p ON p.id = i.port_id JOIN networks n ON n.id = p.network_id
+                WHERE i.server_id = \(server.id)
                 """
             ).first.map { (down: try $0.int("down"), served: try $0.int("served")) }
         }

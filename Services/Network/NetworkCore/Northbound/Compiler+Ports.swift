@@ -12,8 +12,10 @@ extension Compiler {
         // A floating IP's port only keeps its address.
         guard port.deviceOwner != DeviceOwner.floatingIP else { return .nothing }
         let key = Compiler.switchPortKey(port.id)
+        // A network that is down carries nothing: none of its ports is enabled.
+        let isEnabled = port.adminStateUp && network.adminStateUp
         var columns: NBColumns = [
-            "name": .string("\(port.id)"), "enabled": port.adminStateUp ? .none : .boolean(false), "type": .string(""),
+            "name": .string("\(port.id)"), "enabled": isEnabled ? .none : .boolean(false), "type": .string(""),
             "options": .map([:]), "addresses": .none, "port_security": .none, "dhcpv4_options": .none,
             "dhcpv6_options": .none,
         ]
@@ -29,6 +31,13 @@ extension Compiler {
         if port.deviceOwner == DeviceOwner.metadata {
             columns["type"] = .string("localport")
         } else {
+            if let shared = port.virtualAddress {
+                columns["type"] = .string("virtual")
+                columns["options"] = .map([
+                    "virtual-ip": "\(shared.address)",
+                    "virtual-parents": shared.parents.map(\.description).joined(separator: ","),
+                ])
+            }
             for fixed in port.fixedIPs {
                 guard let subnet = subnets[fixed.subnetID], subnet.servesDHCP else { continue }
                 let isDisabled = port.dhcpOptions.contains {

@@ -5,6 +5,7 @@ extension Compiler {
     private enum Priority {
         static let drop = 1001
         static let allow = 1002
+        static let never = 1003
     }
 
     /// The group of secured ports without a security group, or whose groups OVN does not have yet.
@@ -29,6 +30,11 @@ extension Compiler {
                         "priority": .integer(priority), "log": .boolean(false), "external_ids": .map([:]),
                     ]))
         }
+        // What only routers and DHCP servers say, whatever the rules allow: DHCP's answers and redirects. Router advertisements
+        // are not here because northd lets neighbour discovery pass before every ACL; the agent drops them.
+        let servers =
+            "(ip4 && udp.src == 67 && udp.dst == 68) || (ip6 && udp.src == 547 && udp.dst == 546) || icmp4.type == 5 || icmp6.type == 137"
+        acl("server", "from-lport", "inport == @\(name) && (\(servers))", "drop", Priority.never)
         acl("egress", "from-lport", "inport == @\(name) && ip", "drop", Priority.drop)
         acl("ingress", "to-lport", "outport == @\(name) && ip", "drop", Priority.drop)
         // Without an address a guest cannot do anything, whatever its rules are.

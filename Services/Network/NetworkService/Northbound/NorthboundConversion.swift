@@ -87,7 +87,7 @@ extension NBModel {
                 if table == .logicalSwitchPort { touched.insert(change.uuid) }
                 if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
             case .differing(let columns):
-                if table == .logicalSwitchPort, columns["up"] != nil { touched.insert(change.uuid) }
+                if table == .logicalSwitchPort, columns["up"] != nil || columns["enabled"] != nil { touched.insert(change.uuid) }
                 let before = rows[change.uuid]?.subject
                 var changes = SmallMap<String, NBColumnChange>(minimumCapacity: columns.count)
                 for (column, difference) in columns {
@@ -122,11 +122,12 @@ extension NBModel {
         return (touched, subjects)
     }
 
-    /// Whether the switch port of row `uuid` is up, and the port of the API that it stands for.
+    /// Whether the switch port of row `uuid` is up and enabled, and the port of the API that it stands for. OVN calls a port
+    /// that is not enabled up as long as a hypervisor has it.
     func port(_ uuid: UUID128) -> (id: UUID128, isUp: Bool)? {
         guard let row = rows[uuid], let key = row.key, key.table == .logicalSwitchPort, let id = UUID128(key.id) else {
             return nil
         }
-        return (id, row.columns["up"] == .boolean(true))
+        return (id, row.columns["up"] == .boolean(true) && row.columns["enabled"] != .boolean(false))
     }
 }

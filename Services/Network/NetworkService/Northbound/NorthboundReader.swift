@@ -148,6 +148,25 @@ struct NorthboundReader {
         {
             state.ports[try row.uuid("port_id")]?.securityGroups.append(try row.uuid("security_group_id"))
         }
+        try parents(ids)
+    }
+
+    /// Ports whose address pairs name an address of one of `ids`.
+    private mutating func parents(_ ids: [UUID128]) throws {
+        // From the few ports that have pairs (ports_with_pairs), not from all of a network.
+        for row in try connection.query(
+            """
+            SELECT v.id, f.ip_address, p.id AS parent
+            FROM ports v JOIN port_fixed_ips f ON f.port_id = v.id
+            JOIN ports p ON p.network_id = v.network_id AND p.allowed_address_pairs <> '[]' AND p.id <> v.id
+            WHERE v.id \(anyOf: ids) AND v.device_owner NOT LIKE 'network:%' AND v.device_owner NOT LIKE 'compute:%'
+                AND EXISTS (SELECT 1 FROM jsonb_array_elements(p.allowed_address_pairs) AS a (pair)
+                    WHERE (a.pair->>'ip_address')::inet = f.ip_address::inet)
+            """)
+        {
+            guard let address = IPAddress(try row.string("ip_address")) else { continue }
+            state.ports[try row.uuid("id")]?.parents[address, default: []].append(try row.uuid("parent"))
+        }
     }
 
     private func fixedIPs(_ ports: [UUID128]) throws -> Rows {

@@ -143,3 +143,28 @@ def answer(process, limit=120):
     """The JSON that a program of a guest ends with."""
     output, _ = process.communicate(timeout=limit)
     return json.loads(output.splitlines()[-1])
+
+# Says its name to everybody who connects.
+NAME = """
+import socket, sys
+with socket.create_server(("0.0.0.0", int(sys.argv[1]))) as server:
+    print("ready", flush=True)
+    while True:
+        peer, _ = server.accept()
+        peer.sendall(sys.argv[2].encode())
+        peer.close()
+"""
+
+# Takes an address over, as keepalived does: a gratuitous ARP request (RFC 5227) three times.
+TAKE = """
+import socket, struct, sys, time
+mac = bytes.fromhex(sys.argv[1].replace(":", ""))
+address = socket.inet_aton(sys.argv[2])
+arp = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + address + bytes(6) + address
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+    wire.bind(("eth0", 0))
+    for _ in range(3):
+        wire.send(b"\\xff" * 6 + mac + b"\\x08\\x06" + arp)
+        time.sleep(0.1)
+print("{}")
+"""

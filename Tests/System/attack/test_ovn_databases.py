@@ -1,0 +1,22 @@
+"""S15: who reaches OVN's databases owns every tenant's network."""
+
+import os
+import stat
+
+from wolkecloud import run
+
+
+def listeners():
+    """Processes and where they listen for TCP, on all addresses of this machine."""
+    return [line for line in run("ss", "-H", "-l", "-t", "-n", "-p").splitlines()]
+
+
+def test_s15_ovns_databases_are_reached_by_root_only(cloud):
+    parts = cloud.parts()
+    for name in ("ovn-northbound", "ovn-southbound", "ovsdb-switch"):
+        assert not any(f"pid={parts[name]['pid']}," in line for line in listeners()), name
+        socket = parts[name]["address"]
+        mode = os.stat(socket)
+        assert stat.S_ISSOCK(mode.st_mode) and mode.st_uid == 0 and mode.st_mode & 0o007 == 0, socket
+    # The check sees listeners at all.
+    assert any(f"pid={parts['postgres']['pid']}," in line for line in listeners())
