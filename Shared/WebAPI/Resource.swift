@@ -81,10 +81,14 @@ package struct ServiceDescription: Sendable {
     package let negotiation: VersionNegotiation?
     /// The base URL that clients see, without a slash at the end: `http://127.0.0.1:8774`.
     package let publicURL: String
+    /// An older first segment of paths that stands for a newer one, at the lowest microversion: `v2` for `v2.1`.
+    package let olderPath: (older: String, newer: String)?
 
     package init(
-        type: String, title: String, faults: FaultStyle, negotiation: VersionNegotiation? = nil, publicURL: String
+        type: String, title: String, faults: FaultStyle, negotiation: VersionNegotiation? = nil, publicURL: String,
+        olderPath: (older: String, newer: String)? = nil
     ) {
+        self.olderPath = olderPath
         self.type = type
         self.title = title
         self.faults = faults
