@@ -70,7 +70,9 @@ package struct API: Sendable {
         var version = service.negotiation?.minimum ?? Microversion(0, 0)
         var response: Response
         do {
-            let segments = try API.segments(request.path)
+            var segments = try API.segments(request.path)
+            let isOlder = service.olderPath.map { segments.count > 1 && segments[0] == $0.older } ?? false
+            if isOlder, let newer = service.olderPath?.newer { segments[0] = newer }
             // A path that ends in a slash lacks its last id; Network, Identity and Placement take it for the list's.
             let isStrict = [.image, .compute, .blockStorage].contains(service.faults)
             guard !isStrict || segments.count < 2 || !request.path.hasSuffix("/") else {
@@ -79,7 +81,8 @@ package struct API: Sendable {
             let (routes, values) = try route(request.method, segments)
             label = routes[0].path
             let caller = try await authenticate(request, routes[0])
-            version = try service.negotiation?.negotiate(request.headers) ?? version
+            // The older API had no microversions: what a client asks for is not looked at, as in Nova.
+            if !isOlder { version = try service.negotiation?.negotiate(request.headers) ?? version }
             let lane = caller?.databaseLane ?? DatabaseScope.current.lane
             response = try await DatabaseScope.$current.withValue(DatabaseScope.current.of(lane)) {
                 try await run(request, routes, values, caller, version, requestID)

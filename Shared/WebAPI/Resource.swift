@@ -83,12 +83,15 @@ package struct ServiceDescription: Sendable {
     package let publicURL: String
     /// The actions that a service may call on behalf of a project: all that services need, and nothing else.
     package let subjectActions: Set<String>
+    /// An older first segment of paths that stands for a newer one, at the lowest microversion: `v2` for `v2.1`.
+    package let olderPath: (older: String, newer: String)?
 
     package init(
         type: String, title: String, faults: FaultStyle, negotiation: VersionNegotiation? = nil, publicURL: String,
-        subjectActions: Set<String> = []
+        subjectActions: Set<String> = [], olderPath: (older: String, newer: String)? = nil
     ) {
         self.subjectActions = subjectActions
+        self.olderPath = olderPath
         self.type = type
         self.title = title
         self.faults = faults

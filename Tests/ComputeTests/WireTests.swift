@@ -13,7 +13,14 @@ import WebAPI
         try await TestCloud.with { cloud in
             let root = try await cloud.call("GET", "/", as: "", version: nil)
             #expect(root.status == 200)
-            #expect(root.json["versions"]?.arrayValue?.first?["version"] == "2.96")
+            let versions = root.json["versions"]?.arrayValue ?? []
+            #expect(versions.map { $0["id"]?.stringValue } == ["v2.0", "v2.1"])
+            #expect(versions.map { $0["version"]?.stringValue } == ["", "2.96"])
+            // What the list leads to is there: 2.1 without microversions.
+            #expect(try await cloud.call("GET", "/v2/", as: "", version: nil).json["version"]?["id"] == "v2.0")
+            let older = try await cloud.call("GET", "/v2/servers", version: "2.96")
+            #expect(older.status == 200 && older.headers["openstack-api-version"] == "compute 2.1")
+            #expect(try await cloud.call("GET", "/v2/servers", as: "", version: nil).status == 401)
             #expect(try await cloud.call("GET", "/v2.1/", as: "", version: nil).json["version"]?["id"] == "v2.1")
             let tooNew = try await cloud.call("GET", "/v2.1/servers", version: "2.200")
             #expect(tooNew.status == 406)

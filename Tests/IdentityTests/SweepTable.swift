@@ -35,6 +35,14 @@ enum SweepTable {
         GET /v3/OS-INHERIT/projects/{project_id}/groups/{group_id}/roles/{role_id}/inherited_to_projects 403 403 403 404 404
         GET /v3/OS-INHERIT/projects/{project_id}/users/{user_id}/roles/inherited_to_projects 403 403 403 200 200
         GET /v3/OS-INHERIT/projects/{project_id}/users/{user_id}/roles/{role_id}/inherited_to_projects 403 403 403 404 404
+        GET /v3/OS-EP-FILTER/endpoint_groups 403 403 403 403 200
+        GET /v3/OS-FEDERATION/identity_providers 403 403 403 403 200
+        GET /v3/OS-FEDERATION/mappings 403 403 403 403 200
+        GET /v3/OS-FEDERATION/service_providers 403 403 403 403 200
+        GET /v3/OS-OAUTH1/consumers 403 403 403 403 200
+        GET /v3/OS-TRUST/trusts 200 200 200 200 200
+        GET /v3/policies 403 403 403 403 200
+        GET /v3/users/{user_id}/credentials/OS-EC2 403 403 403 403 200
         GET /v3/auth/catalog 200 200 200 200 200
         GET /v3/auth/domains 200 200 200 200 200
         GET /v3/auth/projects 200 200 200 200 200

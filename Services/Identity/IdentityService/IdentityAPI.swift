@@ -32,6 +32,7 @@ extension Identity {
         [
             discoveryResource, tokenResource, userResource, projectResource, domainResource, groupResource, roleResource,
             assignmentResource, credentialResource, storedCredentialResource, limitResource,
+            absentResource,
         ] + catalogResources
     }
 }

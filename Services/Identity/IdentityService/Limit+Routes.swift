@@ -23,3 +23,34 @@ extension Identity {
             ])
     }
 }
+
+/// What Keystone has and this cloud has not: lists that clients ask for are there and empty, nothing can be created.
+extension Identity {
+    var absentResource: Resource {
+        func empty(_ path: String, _ member: String, _ action: String, rule: String = "rule:cloud_reader") -> Route {
+            Route(.get, path, action: "identity:\(action)", rule: rule, "List \(member); there are none") { context in
+                if context.parameters["user_id"] == nil {
+                    try context.authorize(target: .none)
+                } else {
+                    _ = try await decideUser(context)
+                }
+                return .json(
+                    200, [member: [], "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
+            }
+        }
+        return Resource(
+            "absent",
+            routes: [
+                empty("/v3/policies", "policies", "list_policies"),
+                empty("/v3/OS-TRUST/trusts", "trusts", "list_trusts", rule: "@"),
+                empty("/v3/OS-FEDERATION/identity_providers", "identity_providers", "list_identity_providers"),
+                empty("/v3/OS-FEDERATION/mappings", "mappings", "list_mappings"),
+                empty("/v3/OS-FEDERATION/service_providers", "service_providers", "list_service_providers"),
+                empty("/v3/OS-EP-FILTER/endpoint_groups", "endpoint_groups", "list_endpoint_groups"),
+                empty("/v3/OS-OAUTH1/consumers", "consumers", "list_consumers"),
+                empty(
+                    "/v3/users/{user_id}/credentials/OS-EC2", "credentials", "ec2_list_credentials",
+                    rule: "rule:cloud_reader or rule:self"),
+            ])
+    }
+}

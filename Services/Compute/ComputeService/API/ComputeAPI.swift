@@ -25,7 +25,7 @@ package enum ComputeAPI {
                 negotiation: VersionNegotiation(
                     minimum: minimum, maximum: maximum, serviceType: "compute",
                     legacyHeader: "x-openstack-nova-api-version"),
-                publicURL: publicURL),
+                publicURL: publicURL, olderPath: ("v2", "v2.1")),
             resources: [VersionRoutes.resource] + resources(compute), rules: Rule.extra,
             policyOverrides: policyOverrides, database: compute.database, authenticator: authenticator,
             ambient: compute.ambient, log: compute.log, metrics: metrics)
@@ -75,18 +75,33 @@ enum Rule {
     ]
 }
 
-/// `GET /` and `GET /v2.1/`: what this endpoint speaks.
+/// `GET /`, `GET /v2/` and `GET /v2.1/`: what this endpoint speaks.
 enum VersionRoutes {
     static let resource = Resource(
         "version",
         routes: [
             Route(.get, "/", action: nil, "Versions of the API") { context in
-                .json(200, ["versions": [document(context, isDetailed: false)]])
+                .json(200, ["versions": [older(context, isDetailed: false), document(context, isDetailed: false)]])
+            },
+            Route(.get, "/v2", action: nil, "Version 2.0 of the API") { context in
+                .json(200, ["version": older(context, isDetailed: true)])
             },
             Route(.get, "/v2.1", action: nil, "Version 2.1 of the API") { context in
                 .json(200, ["version": document(context, isDetailed: true)])
             },
         ])
+
+    /// Version 2.0: version 2.1 without microversions, under `/v2`.
+    private static func older(_ context: RequestContext, isDetailed: Bool) -> JSONValue {
+        var document: JSONObject = [
+            "id": "v2.0", "status": "SUPPORTED", "version": "", "min_version": "", "updated": "2011-01-21T11:33:21Z",
+            "links": [["rel": "self", "href": .string("\(context.publicURL)/v2/")]],
+        ]
+        if isDetailed {
+            document["media-types"] = [["base": "application/json", "type": "application/vnd.openstack.compute+json;version=2"]]
+        }
+        return .object(document)
+    }
 
     private static func document(_ context: RequestContext, isDetailed: Bool) -> JSONValue {
         var document: JSONObject = [
