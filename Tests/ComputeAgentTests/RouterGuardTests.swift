@@ -76,9 +76,12 @@ private struct Wire {
         for (index, byte) in name.utf8.enumerated() { request[index] = byte }
         request[16] = 0x02
         request[17] = 0x10
-        try #require(request.withUnsafeMutableBytes { ioctl(guest, 0x4004_54ca, $0.baseAddress!) } == 0)
+        let guest = guest
+        let attached = request.withUnsafeMutableBytes { ioctl(guest, 0x4004_54ca, $0.baseAddress!) }
+        try #require(attached == 0)
         let all = UInt16(3).bigEndian
-        host = socket(AF_PACKET, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(all))
+        let host = socket(AF_PACKET, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(all))
+        self.host = host
         // struct sockaddr_ll: family, protocol, index.
         var address = [UInt8](repeating: 0, count: 20)
         withUnsafeBytes(of: UInt16(AF_PACKET)) { address.replaceSubrange(0..<2, with: $0) }
