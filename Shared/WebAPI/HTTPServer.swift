@@ -64,7 +64,7 @@ private struct Responder: HTTPResponder {
         if let own = await builtIn(path) { return own.hummingbird }
         let query: Query
         do { query = try Query(parsing: parts.count == 2 ? parts[1] : "") } catch let error as ResourceError {
-            return api.service.faults.response(error, requestID: "", versions: nil).hummingbird
+            return api.service.faults.response(error, requestID: "", versions: nil, accept: request.headers[.accept]).hummingbird
         }
         let headers = Headers(request.headers.map { ($0.name.canonicalName, $0.value) })
         let body = RequestBytes(request.body)
