@@ -79,7 +79,7 @@ struct HostFailureRehearsal: Sendable {
 
     /// `up` or `down`, as the API says it.
     private func state() async throws -> String {
-        let services = try await client.get(.compute, "/os-services", query: [("host", host)], microversion: "2.53")
+        let services = try await client.get(.compute, "/os-services", query: [("host", host), ("binary", "nova-compute")], microversion: "2.53")
         return services["services"]?.arrayValue?.first?["state"]?.stringValue ?? "gone"
     }
 

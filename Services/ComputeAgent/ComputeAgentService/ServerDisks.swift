@@ -86,7 +86,7 @@ package struct ServerDisks: Sendable {
                 try Files.publish(temporary, as: path)
             }
         } catch let error as SandboxError {
-            throw PermanentFailure("this host cannot make the server's disks: \(error)")
+            throw PermanentFailure("its host cannot make the server's disks", details: "\(error)")
         }
     }
 
