@@ -35,6 +35,7 @@ package enum Schema {
         keptDecisionsMigration,
         planeServicesMigration,
         virtualPortsMigration,
+        auditedServicesMigration,
     ]
 
     /// The number of the newest migration that this build knows.

@@ -228,8 +228,8 @@ package struct RequestContext: Sendable {
     private func audit(_ connection: Connection, _ change: Change, _ caller: Caller) throws {
         try connection.execute(
             """
-            INSERT INTO audit_records (at, request_id, user_id, project_id, action, resource_type, resource_id, content)
-            VALUES (\(ambient.now), \(requestID), \(caller.userID), \(caller.projectID), \(route.action ?? route.path),
+            INSERT INTO audit_records (at, request_id, user_id, service_user_id, project_id, action, resource_type, resource_id, content)
+            VALUES (\(ambient.now), \(requestID), \(caller.userID), \(caller.serviceUserID), \(caller.projectID), \(route.action ?? route.path),
                 \(change.resourceType), \(change.resourceID), \(change.content)::jsonb)
             """)
     }

@@ -99,8 +99,8 @@ import WebAPI
             try await cloud.database.write { connection in
                 try connection.execute(
                     """
-                    INSERT INTO servers (id, project_id, user_id, name, hostname, vm_state, flavor_id, flavor, deleted, created_at, updated_at)
-                    SELECT \(foreign), 'p2', 'u3', 'theirs', 'theirs', 'active', id, '{}', false, now(), now() FROM flavors LIMIT 1
+                    INSERT INTO servers (id, project_id, user_id, name, hostname, vm_state, flavor_id, flavor, reservation_id, deleted, created_at, updated_at)
+                    SELECT \(foreign), 'p2', 'u3', 'theirs', 'theirs', 'active', id, '{}', 'r-1', false, now(), now() FROM flavors LIMIT 1
                     """)
             }
             for hint in ["same_host", "different_host"] {

@@ -189,7 +189,7 @@ import WebAPI
             let tokens = [try await cloud.admin(), try await cloud.token("demo", project: "demo")]
             let findings = try await sweep.forgedSubjects(tokens)
             #expect(findings == [])
-            let service = try await cloud.token("wolke", project: "service")
+            let service = try await cloud.token("wolke", project: "service", password: "service-pw")
             for headers in [ActingSubject(project: "p1", user: "u1", grounds: .user), .accepted(project: "p1", user: "u1")].map(\.headers) {
                 let open = try await sweep.with(headers: headers).outcomes(service) { $0.action != nil }.filter { $0.status != 403 }
                 #expect(open == [])

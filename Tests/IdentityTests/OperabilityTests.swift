@@ -17,7 +17,6 @@ import WebAPI
             let (admin, wolke) = (try await cloud.id("users", "admin"), try await cloud.id("users", "wolke"))
             let (adminProject, service) = (try await cloud.id("projects", "admin"), try await cloud.id("projects", "service"))
             let (adminRole, serviceRole) = (try await cloud.id("roles", "admin"), try await cloud.id("roles", "service"))
-            let (manager, reader) = (try await cloud.id("roles", "manager"), try await cloud.id("roles", "reader"))
             let rules: JSONValue = ["multi_factor_auth_rules": [["password", "totp"]]]
             let system = "system/users/\(admin)/roles/\(adminRole)"
             #expect(try await cloud.call("DELETE", "/v3/\(system)", token: token).status == 204)
@@ -34,8 +33,7 @@ import WebAPI
                 ("PATCH", "projects/\(service)", ["project": ["enabled": false]]), ("DELETE", "projects/\(service)", nil),
                 ("PATCH", "projects/\(service)", ["project": ["name": "servitude"]]),
                 ("DELETE", "roles/\(adminRole)", nil), ("PATCH", "roles/\(adminRole)", ["role": ["name": "root"]]),
-                ("DELETE", "roles/\(serviceRole)", nil), ("DELETE", "roles/\(reader)", nil),
-                ("DELETE", "roles/\(adminRole)/implies/\(manager)", nil),
+                ("DELETE", "roles/\(serviceRole)", nil), ("PATCH", "roles/\(serviceRole)", ["role": ["name": "servants"]]),
                 ("DELETE", "projects/\(adminProject)/users/\(admin)/roles/\(adminRole)", nil),
                 ("DELETE", "projects/\(service)/users/\(wolke)/roles/\(serviceRole)", nil),
             ] as [(String, String, JSONValue?)] {

@@ -232,7 +232,7 @@ extension JSONValue {
                     "SELECT count(*) AS n FROM users WHERE name = 'u'", "SELECT count(*) AS n FROM groups WHERE name = 'g'",
                     "SELECT count(*) AS n FROM projects WHERE name IN ('p', 'q', 'gone')", "SELECT count(*) AS n FROM project_tags",
                     "SELECT count(*) AS n FROM group_members", "SELECT count(*) AS n FROM roles WHERE name = 'r'",
-                    "SELECT count(*) - 8 AS n FROM role_assignments",
+                    "SELECT count(*) - 7 AS n FROM role_assignments",
                 ].map { try connection.query(SQL(stringLiteral: $0))[0].int("n") }
             }
             #expect(left == [0, 0, 0, 0, 0, 0, 0])

@@ -190,7 +190,7 @@ import WebAPI
                     try connection.query("SELECT count(*) AS n FROM \(raw: $0)")[0].int("n")
                 }
             }
-            #expect(counts == [6, 5, 8, 6])
+            #expect(counts == [6, 5, 7, 6])
         }
     }
 

@@ -19,7 +19,7 @@ import Testing
             func until(_ type: String, _ parents: [String], sourceLocation: SourceLocation = #_sourceLocation) async throws {
                 try await plane.until(.logicalSwitchPort, "\(type) with \(parents)", { rows in
                     rows.contains {
-                        $0["name"]?.string == shared.id && $0["type"]?.string == type
+                        $0["name"]?.string == shared.id && ($0["type"]?.string ?? "") == type
                             && ($0["options"]?["virtual-parents"] ?? "") == parents.sorted().joined(separator: ",")
                     }
                 }, sourceLocation: sourceLocation)

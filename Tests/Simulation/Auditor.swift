@@ -106,7 +106,7 @@ struct Auditor {
     /// Volumes that a server was booted from stay when it goes, if so asked.
     private func strayVolume(_ id: String) throws {
         let rows = try world.store.look {
-            try $0.query("SELECT 1 AS one FROM audit_records WHERE resource_id = \(id) AND action = 'volume:create' AND user_id = 'wolke'")
+            try $0.query("SELECT 1 AS one FROM audit_records WHERE resource_id = \(id) AND action = 'volume:create' AND service_user_id = 'wolke'")
         }
         if rows.isEmpty { world.violation("I2: nobody asked for volume \(id)") }
     }
