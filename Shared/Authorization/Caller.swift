@@ -48,6 +48,8 @@ package struct Caller: Sendable, Hashable {
     package var accessRules: JSONValue?
     /// The id of the service's user where a service acts for this caller.
     package private(set) var serviceUserID: String?
+    /// Whether the service does what was accepted before, and nobody waits for it.
+    private var isAccepted = false
     private let roleNames: Set<String>
 
     package init(
@@ -113,12 +115,16 @@ package struct Caller: Sendable, Hashable {
         let member = Caller(
             userID: subject.user, userName: "", userDomainID: "", userDomainName: "", scope: .project(ID(subject.project)),
             roles: ["member", "reader"].map { RoleReference(id: "", name: $0) }, token: token)
-        return acting(for: member)
+        var caller = acting(for: member)
+        caller.isAccepted = true
+        return caller
     }
 
     /// Whose share of the database the caller's requests have: the services' own is the plane's.
     package var databaseLane: DatabaseScope.Lane {
-        has(role: "service") ? .plane : .tenant(projectID ?? "user \(userID)")
+        // What a service asks while its own client waits is that client's load.
+        let isPlane = has(role: "service") && (serviceUserID == nil || isAccepted)
+        return isPlane ? .plane : .tenant(projectID ?? "user \(userID)")
     }
 
     /// The project of the token.

@@ -135,6 +135,14 @@ package final class Connection {
     func absorbCancel() {
         guard let handle, PQstatus(handle) == CONNECTION_OK else { return }
         PQclear(PQexec(handle, "SELECT 1"))
+        endTransaction()
+    }
+
+    /// Leaves no transaction open, whatever the last statement ended in: the session's next job must find none.
+    private func endTransaction() {
+        guard let handle, !isBroken else { return close() }
+        guard PQtransactionStatus(handle) != PQTRANS_IDLE else { return }
+        do { try script("ROLLBACK") } catch { close() }
     }
 
     var isBroken: Bool { handle.map { PQstatus($0) != CONNECTION_OK } ?? true }
@@ -163,21 +171,24 @@ package final class Connection {
         begin: String = "BEGIN", _ limit: DatabaseConfiguration.TimeLimit? = nil, _ body: (Connection) throws -> Value
     ) throws -> Value {
         announcements = []
-        if let limit, limit != sessionLimit {
-            // In one message, so that it costs no way to PostgreSQL and back.
-            try script(begin + "; " + Connection.settings(limit, local: true))
-        } else {
-            try script(begin)
-        }
-        if let limit { self.begin(limit) }
         let value: Value
-        do { value = try body(self) } catch {
-            if isBroken { close() } else { do { try script("ROLLBACK") } catch { close() } }
+        do {
+            if let limit, limit != sessionLimit {
+                // In one message, so that it costs no way to PostgreSQL and back.
+                try script(begin + "; " + Connection.settings(limit, local: true))
+            } else {
+                try script(begin)
+            }
+            if let limit { self.begin(limit) }
+            value = try body(self)
+        } catch {
+            endTransaction()
             throw error
         }
         do { try script("COMMIT") } catch var error as DatabaseError {
             error.commitUnknown = isBroken
-            if isBroken { close() }
+            // A COMMIT that was cancelled leaves the transaction open.
+            endTransaction()
             throw error
         }
         return value

@@ -52,7 +52,7 @@ package struct DatabaseConfiguration: Sendable {
     /// For commands of the operator on the machine (migrations, doctor): no limit but the audits'.
     package func unlimited() -> DatabaseConfiguration {
         var copy = self
-        let none = TimeLimit(statement: nil, lock: .seconds(60))
+        let none = TimeLimit(statement: nil, lock: nil)
         (copy.requestRead, copy.requestWrite, copy.plane, copy.audit) = (none, none, none, none)
         return copy
     }

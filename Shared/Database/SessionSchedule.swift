@@ -57,6 +57,7 @@ struct SessionSchedule<Job: Sendable>: Sendable {
 
     /// The next job that may have a session, if any may.
     mutating func next() -> (job: Job, lane: DatabaseScope.Lane)? {
+        guard plane.running + tenants.running < sessions else { return nil }
         if plane.running < reserved, let next = plane.next() { return (next.element, .plane) }
         let tenantsMay = tenants.running < sessions - reserved
         let planeFirst = !planeHadTurn || !tenantsMay

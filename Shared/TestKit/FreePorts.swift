@@ -1,28 +1,43 @@
 import Glibc
 import Kernel
+import Synchronization
 
 /// TCP ports of 127.0.0.1 that nobody listens on.
 package enum FreePorts {
-    /// Different ones, as the kernel gives them out.
+    /// Below the range from which the kernel gives ports to outgoing connections: those of other tests would take a port
+    /// between its choice and its use.
+    private static let range = 20_000..<32_000
+    private static let given = Mutex<Set<Int>>([])
+
+    /// Different ones, and none that this process was given before.
     ///
     /// - Throws: `ResourceError` when there are none.
     package static func take(_ count: Int) throws -> [Int] {
-        var descriptors: [Int32] = []
-        defer { for descriptor in descriptors { close(descriptor) } }
-        return try (0..<count).map { _ in
-            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-            descriptors.append(descriptor)
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_addr = in_addr(s_addr: UInt32(0x7f00_0001).bigEndian)
-            var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-            let bound = withUnsafeMutablePointer(to: &address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
-                }
+        let random = SystemRandom()
+        return try given.withLock { given in
+            var ports: [Int] = []
+            for _ in 0..<10_000 where ports.count < count {
+                let port = range.lowerBound + random.below(range.count)
+                guard isFree(port), given.insert(port).inserted else { continue }
+                ports.append(port)
             }
-            guard bound else { throw ResourceError.internalError("no free port") }
-            return Int(in_port_t(bigEndian: address.sin_port))
+            guard ports.count == count else { throw ResourceError.internalError("no free port") }
+            return ports
+        }
+    }
+
+    private static func isFree(_ port: Int) -> Bool {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr = in_addr(s_addr: UInt32(0x7f00_0001).bigEndian)
+        address.sin_port = in_port_t(port).bigEndian
+        return withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+            }
         }
     }
 }

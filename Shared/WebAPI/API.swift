@@ -172,7 +172,7 @@ package struct API: Sendable {
         if case .stream = routes[0].body { return (routes[0], .null, "") }
         if case .none = routes[0].body { return (routes[0], .null, "") }
         // Until the document is parsed: what comes of it is the handler's.
-        let share = bodies.share(of: owner ?? "")
+        let share = owner.map { bodies.share(of: $0) } ?? bodies.share(ofAnonymous: request.presence?.source ?? "")
         defer { withExtendedLifetime(share) {} }
         let bytes = try await collect(
             request, share, bytesMax: owner == nil ? Limits.anonymousBodyBytesMax : Limits.requestBodyBytesMax)
@@ -228,9 +228,11 @@ package struct API: Sendable {
     // MARK: failures
 
     /// The answer to a request that could not be read far enough to be routed.
-    func refusal(_ error: ResourceError) -> Response {
+    ///
+    /// - Parameter accept: what the client wants to read, where its request could be read so far.
+    func refusal(_ error: ResourceError, accept: String? = "application/json") -> Response {
         let requestID = "req-" + ambient.newUUID().description
-        var response = service.faults.response(error, requestID: requestID, versions: service.negotiation)
+        var response = service.faults.response(error, requestID: requestID, versions: service.negotiation, accept: accept)
         response.headers["x-openstack-request-id"] = requestID
         return response
     }
@@ -248,7 +250,7 @@ package struct API: Sendable {
                 "wolke_http_bodies_refused_total", help: "Requests refused because other requests' bodies take too much memory.")
             return service.faults.response(
                 ResourceError(.unavailable, "Too many large requests are under way; try again.", retryAfter: 1),
-                requestID: requestID, versions: service.negotiation)
+                requestID: requestID, versions: service.negotiation, accept: request.headers["accept"])
         case let error as ResourceError: return fault(error, requestID, request)
         case let error as DatabaseError:
             return fault(error.resourceError, requestID, request)

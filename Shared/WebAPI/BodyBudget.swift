@@ -7,9 +7,11 @@ package final class BodyBudget: Sendable {
         var perOwner: [String: Int] = [:]
     }
 
-    /// Most in all, and most for one owner (a project, or all requests without a token together).
+    /// Most in all, and most for one owner: a project, or an address from which requests without a token come.
     package let bytesMax: Int
     package var bytesPerOwnerMax: Int { max(bytesMax / 4, min(bytesMax, 2 << 20)) }
+    /// Thirty-two of the largest bodies without a token: one address must not keep the others from signing on.
+    private static let anonymousBytesMax = 2 << 20
     private let state = Mutex(State())
 
     /// - Parameter bytesMax: most bytes in all.
@@ -22,30 +24,37 @@ package final class BodyBudget: Sendable {
     final class Share: Sendable {
         private let budget: BodyBudget
         private let owner: String
+        private let most: Int
         private let bytes = Mutex(0)
 
-        fileprivate init(_ budget: BodyBudget, _ owner: String) {
+        fileprivate init(_ budget: BodyBudget, _ owner: String, most: Int) {
             self.budget = budget
             self.owner = owner
+            self.most = most
         }
 
         deinit { budget.release(bytes.withLock { $0 }, owner) }
 
         /// Takes `count` more bytes; false where there is no room for them.
         func take(_ count: Int) -> Bool {
-            guard budget.take(count, owner) else { return false }
+            guard budget.take(count, owner, most: most) else { return false }
             bytes.withLock { $0 += count }
             return true
         }
     }
 
     /// - Parameter owner: whose share it counts against.
-    func share(of owner: String) -> Share { Share(self, owner) }
+    func share(of owner: String) -> Share { Share(self, owner, most: bytesPerOwnerMax) }
 
-    private func take(_ count: Int, _ owner: String) -> Bool {
+    /// - Parameter source: the address from which a request without a token comes.
+    func share(ofAnonymous source: String) -> Share {
+        Share(self, "from " + source, most: min(bytesPerOwnerMax, BodyBudget.anonymousBytesMax))
+    }
+
+    private func take(_ count: Int, _ owner: String, most: Int) -> Bool {
         state.withLock { state in
             let own = state.perOwner[owner, default: 0] + count
-            guard state.held + count <= bytesMax, own <= bytesPerOwnerMax else { return false }
+            guard state.held + count <= bytesMax, own <= most else { return false }
             state.held += count
             state.perOwner[owner] = own
             return true

@@ -139,7 +139,7 @@ private struct APIResponder: HTTPResponder {
                     method: request.method.rawValue, path: path, query: query, headers: headers, body: body,
                     presence: clients.presence(context.channel)))
         } catch let error as ResourceError {
-            response = api.refusal(error)
+            response = api.refusal(error, accept: headers["accept"])
         }
         let sendsBody = headers["transfer-encoding"] != nil || headers["content-length"].map { $0 != "0" } ?? false
         guard sendsBody, !body.ended else { return response.hummingbird }

@@ -1,4 +1,4 @@
-import Database
+@testable import Database
 import Foundation
 import Kernel
 import Synchronization
@@ -41,6 +41,53 @@ import Testing
             try await SystemTime().sleep(for: .milliseconds(20))
         }
         return false
+    }
+
+    // MARK: sessions
+
+    @Test("S18: the plane and the tenants together have no more sessions than there are")
+    func s18SessionsAreBoundedInAll() async throws {
+        try await TestDatabase.with { test in
+            let database = Self.database(test)
+            defer { database.close() }
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for number in 0..<12 {
+                    let scope = number < 6 ? DatabaseScope.current : Self.tenant("p\(number)")
+                    group.addTask {
+                        try await DatabaseScope.$current.withValue(scope) {
+                            try await database.read { _ = try $0.query("SELECT pg_sleep(0.3), 'session bound'") }
+                        }
+                    }
+                }
+                var most = 0
+                _ = try await Self.eventually {
+                    let now = try await Self.running(test, "session bound")
+                    most = max(most, now)
+                    return now == 0 && most > 0
+                }
+                try await group.waitForAll()
+                #expect(most == 4)
+            }
+        }
+    }
+
+    @Test("S18: a transaction whose beginning or end was cancelled leaves none open")
+    func s18CancelledTransactionsEnd() async throws {
+        try await TestDatabase.with { test in
+            let database = Database(DatabaseConfiguration(connectionString: test.connectionString, connectionsMax: 1, reserved: 0))
+            defer { database.close() }
+            // What a cancelled COMMIT leaves: an error, and a transaction that is still open.
+            await #expect(throws: DatabaseError.self) {
+                try await database.read { connection in
+                    try connection.script("BEGIN")
+                    try connection.transaction(begin: "SELECT 1/0") { _ in }
+                }
+            }
+            for _ in 0..<3 {
+                let one = try await database.write { try $0.query("SELECT 1 AS one")[0].int("one") }
+                #expect(one == 1)
+            }
+        }
     }
 
     // MARK: limits of time

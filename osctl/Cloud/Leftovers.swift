@@ -38,6 +38,8 @@ enum Leftovers {
         await NetworkParts(layout: layout, host: layout.machine).removeDevices()
         try await SimulatedHosts(layout: layout).remove()
         unlink(layout.devicesMark)
+        // The datapath went with them: another cloud may have it next.
+        unlink(layout.datapathMark)
     }
 
     /// Ends QEMU processes of this cloud that outlived its libvirtd.

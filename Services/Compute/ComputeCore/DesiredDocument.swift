@@ -243,7 +243,7 @@ extension PortDescription {
         [
             "id": .string(id), "network_id": .string(networkID), "mac_address": .string(mac), "mtu": JSONValue(mtu),
             "fixed_ips": .array(addresses.map(\.desired)), "vif_type": "ovs", "metadata_port": metadataPort,
-            "tag": JSONValue(tag),
+            "tag": JSONValue(tag), "port_security_enabled": .bool(isSecured),
         ]
     }
 }

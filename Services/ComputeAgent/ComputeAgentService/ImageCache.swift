@@ -178,6 +178,8 @@ package actor ImageCache {
             throw PermanentFailure("the image cannot be used: this host cannot read it safely")
         } catch let error as CommandError {
             log.error("an image cannot be read", metadata: ["error": "\(error)"])
+            // The host's trouble, which passes: its disk is full, or the tool was ended.
+            if error.status == nil || error.output.contains("No space left on device") { throw error }
             throw PermanentFailure("the image cannot be used: its data cannot be read as a disk")
         }
     }

@@ -63,6 +63,8 @@ struct Operability: Sendable {
         for row in rows where try row.bool("can_sign_on") {
             let user = try row.string("user_name")
             if try row.bool("service_user") {
+                // Nothing else opens anything to them; older clouds gave them more, which operators take away.
+                guard try row.string("role_name") == "service" else { continue }
                 let place = try row.bool("system") ? "the system" : "the project or domain \(row.string("place_name"))"
                 services.insert(Right(user: user, role: try row.string("role_name"), place: place))
             } else if try row.string("role_name") == "admin" {

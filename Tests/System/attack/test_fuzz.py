@@ -11,7 +11,7 @@ from fuzz import Fuzzer  # noqa: E402
 
 def test_s18_no_request_is_a_server_error(cloud, scale, tally):
     seed = int(os.environ.get("SEED", 1))
-    fuzzer = Fuzzer(cloud.state, seed)
+    fuzzer = Fuzzer(cloud.state, seed, is_shared=True)
     try:
         failures = fuzzer.run(seconds=scale(30, 900))
     finally:

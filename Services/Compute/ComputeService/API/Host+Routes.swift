@@ -78,8 +78,10 @@ struct HostRoutes: Sendable {
                 WHERE (\(host)::text IS NULL OR s.host = \(host)) AND (\(binary)::text IS NULL OR s.kind = \(binary))
                 ORDER BY s.number
                 """)
-            let page = try request.page(of: try rows.map { try HostRoutes.service($0, context) })
-            return .json(200, ["services": .array(page.items)])
+            let all = try rows.map { try HostRoutes.service($0, context) }
+            // Nova gives this list whole, and so no link to a next page could be followed.
+            let isWhole = request.limit == nil && request.marker == nil
+            return .json(200, ["services": .array(isWhole ? all : try request.page(of: all).items)])
         }
     }
 

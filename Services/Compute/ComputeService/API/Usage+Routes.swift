@@ -9,13 +9,16 @@ import WebAPI
 /// go over a page's end has a report in both, which clients add up, as in Nova from 2.40 on. Before that Nova ignores `limit`
 /// and `marker`; here they hold in all versions, and only the links depend on the version.
 extension QuotaRoutes {
+    /// Servers in an answer that does not come in pages, at most.
+    private static let usageMax = 100_000
+
     func usage(_ context: RequestContext, project: String?) async throws -> Response {
         try context.authorize(target: .project(project))
         let period = try UsagePeriod(context, now: compute.ambient.now)
         let request = try context.listRequest(filters: [], ignoring: ["start", "end", "detailed"])
         guard request.sort.isEmpty else { throw ResourceError.badRequest("This list has no sort keys.") }
         let hasLinks = context.version(atLeast: 2, 40)
-        let limit = hasLinks || request.limit != nil ? min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax) : nil
+        let limit = hasLinks || request.limit != nil ? min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax) : QuotaRoutes.usageMax
         let isDetailed = project != nil || context.query["detailed"] == "1"
         return try await compute.database.read { connection in
             var condition: SQL = "(\(project)::text IS NULL OR s.project_id = \(project))"
@@ -35,7 +38,7 @@ extension QuotaRoutes {
             }
             let objects = reports.map { $0.object(period, isDetailed: isDetailed) }
             var body: JSONObject = project == nil ? ["tenant_usages": .array(objects)] : ["tenant_usage": objects.first ?? [:]]
-            if hasLinks, let limit, limit > 0, rows.count == limit {
+            if hasLinks, limit > 0, rows.count == limit {
                 let link = context.nextLink(marker: try rows[rows.count - 1].string("id"))
                 body[project == nil ? "tenant_usages_links" : "tenant_usage_links"] = [["rel": "next", "href": .string(link)]]
             }

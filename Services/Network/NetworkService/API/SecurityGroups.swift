@@ -154,6 +154,11 @@ extension NetworkAPI {
         for item in items {
             let group = try await groupSubject(context, item.text("security_group_id") ?? "")
             let decision = try context.authorize(group, target: group.target)
+            for name in ["project_id", "tenant_id"] {
+                guard let asked = item.text(name), asked != group.projectID else { continue }
+                throw ResourceError.badRequest(
+                    "Invalid input for \(name). Reason: a rule belongs to the project of its security group, not to '\(asked.prefix(64))'.")
+            }
             var remote: Subject?
             if let text = item.text("remote_group_id") { remote = try await groupSubject(context, text) }
             drafts.append(try RuleDraft(item, id: ambient.newUUID(), group: decision, remote: remote?.id))
