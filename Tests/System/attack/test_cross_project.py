@@ -311,9 +311,6 @@ def test_s4_paths_to_the_victims_things_are_refused(cloud, scene, tally, who):
     before = state(victim)
     # What everybody may see or do for themselves, whatever the path names.
     own = {"identity:get_domain", "identity:list_domains", "os_compute_api:os-quota-sets:defaults", "os_compute_api:os-keypairs:delete", "os_compute_api:os-keypairs:create"}
-    if who == "reader":
-        # An action that only reads.
-        own = own | {"volume_extension:volume_image_metadata:show"}
     wrong, sent = [], 0
     for service, document in documents(cloud):
         for path, item in sorted(document["paths"].items()):
@@ -329,6 +326,9 @@ def test_s4_paths_to_the_victims_things_are_refused(cloud, scene, tally, who):
                 schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
                 bodies = [crossproject.sample(choice) for choice in (schema.get("oneOf") or [schema])] if schema else [None]
                 for body in bodies:
+                    # An action that only reads.
+                    if who == "reader" and "os-show_image_metadata" in (body or {}):
+                        continue
                     options = {}
                     if service == "image" and method == "patch":
                         body, options = [{"op": "replace", "path": "/name", "value": "stolen"}], {"headers": {"Content-Type": "application/openstack-images-v2.1-json-patch"}}
