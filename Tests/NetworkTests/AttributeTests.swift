@@ -52,19 +52,27 @@ import Testing
         "security-groups-rules-belongs-to-default-sg": ["security_group_rule": ["belongs_to_default_sg"]],
     ]
 
+    /// A port behind a router with a floating IP that leads to it.
+    private static func reachablePort(
+        _ cloud: NetworkHarness
+    ) async throws -> (network: String, subnet: JSONValue, port: JSONValue, router: JSONValue, floating: JSONValue) {
+        let external = try await cloud.external()
+        let network = try await cloud.network()
+        let subnet = try await cloud.subnet(network)
+        let port = try await cloud.make("ports", "port", ["network_id": .string(network)])
+        let router = try await cloud.make("routers", "router", ["external_gateway_info": ["network_id": .string(external)]])
+        _ = try await cloud.call("PUT", "/routers/\(router.id)/add_router_interface", ["subnet_id": .string(subnet.id)])
+        let floating = try await cloud.make(
+            "floatingips", "floatingip", ["floating_network_id": .string(external), "port_id": .string(port.id)])
+        return (network, subnet, port, router, floating)
+    }
+
     @Test func answersHaveAttributesOfAdvertisedExtensionsOnly() async throws {
         try await NetworkHarness.with { cloud in
             let listed = try await cloud.call("GET", "/extensions").json["extensions"]?.arrayValue ?? []
             let advertised = Set(listed.map { $0.text("alias") })
             #expect(AttributeTests.extensions.keys.allSatisfy(advertised.contains))
-            let external = try await cloud.external()
-            let network = try await cloud.network()
-            let subnet = try await cloud.subnet(network)
-            let port = try await cloud.make("ports", "port", ["network_id": .string(network)])
-            let router = try await cloud.make("routers", "router", ["external_gateway_info": ["network_id": .string(external)]])
-            _ = try await cloud.call("PUT", "/routers/\(router.id)/add_router_interface", ["subnet_id": .string(subnet.id)])
-            let floating = try await cloud.make(
-                "floatingips", "floatingip", ["floating_network_id": .string(external), "port_id": .string(port.id)])
+            let (network, subnet, port, router, floating) = try await AttributeTests.reachablePort(cloud)
             let group = try await cloud.make("security-groups", "security_group", ["name": "g"])
             let rule = group["security_group_rules"]?[0] ?? .null
             let all: [(String, String)] = [
@@ -164,14 +172,7 @@ import Testing
 
     @Test func aFloatingIPKeepsItsAddress() async throws {
         try await NetworkHarness.with { cloud in
-            let external = try await cloud.external()
-            let network = try await cloud.network()
-            let subnet = try await cloud.subnet(network)
-            let port = try await cloud.make("ports", "port", ["network_id": .string(network)])
-            let router = try await cloud.make("routers", "router", ["external_gateway_info": ["network_id": .string(external)]])
-            _ = try await cloud.call("PUT", "/routers/\(router.id)/add_router_interface", ["subnet_id": .string(subnet.id)])
-            let floating = try await cloud.make(
-                "floatingips", "floatingip", ["floating_network_id": .string(external), "port_id": .string(port.id)])
+            let (_, _, port, _, floating) = try await AttributeTests.reachablePort(cloud)
             let held = port["fixed_ips"]?[0] ?? .null
             func change(_ addresses: JSONValue) async throws -> NetworkHarness.Answer {
                 try await cloud.call("PUT", "/ports/\(port.id)", as: "admin", ["port": ["fixed_ips": addresses]])
