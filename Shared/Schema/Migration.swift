@@ -36,6 +36,7 @@ package enum Schema {
         planeServicesMigration,
         virtualPortsMigration,
         auditedServicesMigration,
+        metadataPortsMigration,
     ]
 
     /// The number of the newest migration that this build knows.

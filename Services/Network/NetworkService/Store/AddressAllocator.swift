@@ -319,6 +319,9 @@ extension NetworkAPI {
     // MARK: metadata port
 
     /// Gives the network's metadata port, which is made where there is none, an address in `subnet`.
+    ///
+    /// The port belongs to no project, like those of floating IPs: clients that delete a project's resources take a port with
+    /// the project's id and an owner that they do not know for a reason to keep the network. The network's owner sees it.
     func addMetadataAddress(_ connection: Connection, network: Subject, subnet: Subnet) throws {
         let existing = try connection.query(
             "SELECT id, mac_address FROM ports WHERE network_id = \(network.id) AND device_owner = \(DeviceOwner.metadata)")
@@ -327,7 +330,7 @@ extension NetworkAPI {
             port = try insertPort(
                 connection,
                 PortRow(
-                    id: ambient.newUUID(), network: network.id, project: network.projectID, mac: nil,
+                    id: ambient.newUUID(), network: network.id, project: "", mac: nil,
                     deviceID: "ovnmeta-\(network.id)", deviceOwner: DeviceOwner.metadata))
         }
         guard let port else { return }
