@@ -27,7 +27,9 @@ struct RESTConnection: Sendable {
     ) async throws -> RESTResponse {
         try await repeating(request, mayRepeat: mayRepeat) {
             let (response, headers) = try await open(request, method: method, timeout: timeout)
-            let bytes = try await transport.collect(response, bytesMax: ClientLimits.responseBytesMax)
+            let bytes = try await WorkSeat.yielding {
+                try await transport.collect(response, bytesMax: ClientLimits.responseBytesMax)
+            }
             return try RESTConnection.answer(Int(response.status.code), headers, bytes, request)
         }
     }
@@ -67,7 +69,7 @@ struct RESTConnection: Sendable {
         }
         let response: HTTPClientResponse
         do {
-            response = try await transport.send(request, timeout: timeout)
+            response = try await WorkSeat.yielding { try await transport.send(request, timeout: timeout) }
         } catch {
             tell(nil, nil)
             throw error

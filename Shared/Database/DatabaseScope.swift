@@ -20,7 +20,7 @@ package struct DatabaseScope: Sendable {
 
     package let lane: Lane
     package let work: Work
-    let presence: ClientPresence?
+    package let presence: ClientPresence?
     /// Set once the request has changed something: from then on it is carried to its end, whether the client waits or not.
     let committed: Flag
 
@@ -81,7 +81,7 @@ package final class ClientPresence: Sendable {
     /// Calls `handler` when the client leaves, at once where it is gone already.
     ///
     /// - Returns: what `forget` needs.
-    func onLeave(_ handler: @escaping @Sendable () -> Void) -> Int {
+    package func onLeave(_ handler: @escaping @Sendable () -> Void) -> Int {
         let (number, isGone) = state.withLock { state in
             state.last += 1
             if !state.isGone { state.handlers[state.last] = handler }
@@ -91,7 +91,7 @@ package final class ClientPresence: Sendable {
         return number
     }
 
-    func forget(_ number: Int) { state.withLock { $0.handlers[number] = nil } }
+    package func forget(_ number: Int) { state.withLock { $0.handlers[number] = nil } }
 }
 
 /// The client left before there was an answer: the work was stopped, and nothing of it happened.

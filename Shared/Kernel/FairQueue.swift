@@ -31,8 +31,10 @@ package struct FairQueue<Element: Sendable>: Sendable {
     /// Elements that were taken and have not finished.
     package private(set) var running = 0
 
-    /// Elements of one key that run at a time, at most.
-    private let runningMax: Int
+    /// Elements of one key that run at a time, at most. Those that run already go on when it becomes less.
+    package var runningMax: Int {
+        didSet { runningMax = max(1, runningMax) }
+    }
 
     package init(runningMax: Int) { self.runningMax = max(1, runningMax) }
 
@@ -60,7 +62,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
     /// Takes the next element out; it counts as running until `finish`. Nil where nothing waits, or where every key that
     /// waits has as many elements running as it may.
     package mutating func next() -> (element: Element, key: String)? {
-        for level in turns.indices {
+        for level in turns.indices.prefix(runningMax) {
             while let (key, turn) = turns[level].popFirst() {
                 guard isValid(key, turn) else { continue }
                 lanes[key]?.hasTurn = false
@@ -72,7 +74,17 @@ package struct FairQueue<Element: Sendable>: Sendable {
         return nil
     }
 
-    /// An element of `key` that was taken out with `next` has ended.
+    /// Counts one more element of `key` as running that never waited, until `finish`.
+    package mutating func start(_ key: String) {
+        running += 1
+        withLane(key) {
+            $0.running += 1
+            $0.hasTurn = false
+        }
+        giveTurn(key)
+    }
+
+    /// An element of `key` that was taken out with `next`, or started, has ended.
     package mutating func finish(_ key: String) {
         guard lanes[key]?.running ?? 0 > 0 else { return }
         running -= 1

@@ -19,6 +19,8 @@ package struct API: Sendable {
     private let metrics: Metrics
     /// What bodies of requests may take of the process's memory.
     package var bodies = BodyBudget()
+    /// Which requests are worked on.
+    package var scheduler: RequestScheduler
 
     /// - Parameters:
     ///   - policyOverrides: rules of the operator's policy file.
@@ -36,6 +38,7 @@ package struct API: Sendable {
         self.ambient = ambient
         self.log = log
         self.metrics = metrics
+        scheduler = RequestScheduler(time: ambient.time)
         var defaults = rules
         for route in resources.flatMap(\.routes) {
             if let action = route.action, defaults[action] == nil { defaults[action] = route.rule }
@@ -147,7 +150,7 @@ package struct API: Sendable {
             parameters: Router.parameters(route, segments), query: request.query, headers: request.headers, body: body,
             stream: request.body, version: version, ambient: ambient, log: log, verifiedCaller: caller, policy: policy,
             decision: decision, bodyDigest: digest)
-        let response = try await handle(context)
+        let response = try await seated(caller, route) { try await handle(context) }
         guard route.action == nil || decision.isMade else {
             throw ResourceError.internalError("\(route.method.rawValue) \(route.path) answered without a policy decision")
         }
@@ -155,6 +158,13 @@ package struct API: Sendable {
             throw ResourceError.badRequest("Invalid query parameter '\(name)': this answer does not come in pages.")
         }
         return response
+    }
+
+    /// Waits for the caller's turn. What a body brings in pieces is awaited without a seat.
+    private func seated(_ caller: Caller?, _ route: Route, _ work: () async throws -> Response) async throws -> Response {
+        if case .stream = route.body { return try await work() }
+        guard caller != nil, case .tenant(let project) = DatabaseScope.current.lane else { return try await work() }
+        return try await scheduler.run(of: project, presence: DatabaseScope.current.presence, work)
     }
 
     private func handle(_ context: RequestContext) async throws -> Response {

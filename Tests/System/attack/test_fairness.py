@@ -1,6 +1,8 @@
 """One tenant's flood, and what another tenant feels of it."""
 
 import http.client
+import multiprocessing
+import os
 import statistics
 import threading
 import time
@@ -40,9 +42,10 @@ def p99(times):
 
 
 def flood(port, token, path, requests, connections, answers):
-    """`requests` requests on `connections` connections at once, as threads that have begun."""
-    left = iter(range(requests))
-    lock = threading.Lock()
+    """`requests` requests on `connections` connections at once; how they were answered goes into the queue `answers`."""
+    # The client's own work must not count against the services on a machine that has both.
+    os.nice(19)
+    left, seen, lock = iter(range(requests)), {}, threading.Lock()
 
     def run():
         client = Client(port, token)
@@ -52,12 +55,14 @@ def flood(port, token, path, requests, connections, answers):
                     return
             status = client.get(path)
             with lock:
-                answers[status] = answers.get(status, 0) + 1
+                seen[status] = seen.get(status, 0) + 1
 
     threads = [threading.Thread(target=run) for _ in range(connections)]
     for thread in threads:
         thread.start()
-    return threads
+    for thread in threads:
+        thread.join()
+    answers.put(seen)
 
 
 def test_s18_a_flood_of_one_tenant_is_not_felt_by_another(cloud, tenant, other_tenant, scale, tally):
@@ -70,18 +75,21 @@ def test_s18_a_flood_of_one_tenant_is_not_felt_by_another(cloud, tenant, other_t
         port += cloud.port_offset
         flooder, other = tenant.api.auth_token, other_tenant.api.auth_token
         quiet = latencies(port, other, path, scale(200, 1000))
-        answers = {}
-        threads = flood(port, flooder, path, requests, 64, answers)
+        queue = multiprocessing.Queue()
+        process = multiprocessing.Process(target=flood, args=(port, flooder, path, requests, 64, queue))
+        begin = time.monotonic()
+        process.start()
         flooded = []
-        while any(thread.is_alive() for thread in threads):
+        while queue.empty():
             flooded += latencies(port, other, path, 20)
+        seconds = time.monotonic() - begin
+        answers = queue.get()
+        process.join()
         quiet += latencies(port, other, path, scale(200, 1000))
-        for thread in threads:
-            thread.join()
         assert set(answers) <= {200, 429}, answers
         assert sum(answers.values()) == requests
         ratio = p99(flooded) / p99(quiet)
-        tally(service=name, requests=requests, refused=answers.get(429, 0), quiet_ms=round(p99(quiet) * 1000, 2), flooded_ms=round(p99(flooded) * 1000, 2), ratio=round(ratio, 2))
+        tally(service=name, requests=requests, per_second=round(requests / seconds), refused=answers.get(429, 0), quiet_ms=round(p99(quiet) * 1000, 2), flooded_ms=round(p99(flooded) * 1000, 2), ratio=round(ratio, 2))
         assert p99(flooded) < max(10 * p99(quiet), 1), (name, p99(quiet), p99(flooded))
 
 

@@ -1,0 +1,279 @@
+import Database
+import Foundation
+import Kernel
+import Synchronization
+
+/// Decides which requests are worked on, so that no project's load is felt by the others (fair queueing, as in the API
+/// priority and fairness of Kubernetes: a project is a flow, and a request needs a seat).
+///
+/// - A project that is alone has many seats; as soon as others ask as well, the processors are divided.
+/// - The next seat is the project's that has the fewest.
+/// - A request gives its seat up while it waits for another service, and loses it after `Limits.heldMax`: whatever it
+///   waits for then does not keep others waiting.
+///
+/// Requests without a caller and the services' own need no seat.
+package final class RequestScheduler: Sendable {
+    package struct Limits: Sendable {
+        /// Requests that are worked on at a time, of all projects.
+        package var seats: Int
+        /// Of one project, while no other project asks.
+        package var seatsAlone: Int
+        /// What the projects share where there are several; each has at least one seat.
+        package var seatsShared: Int
+        /// Requests that may wait; more are refused with 503.
+        package var waitingMax = 10_000
+        /// Of them, of one project; more are refused with 429.
+        package var projectWaitingMax = 1000
+        /// How long a request keeps its seat.
+        package var heldMax = Duration.milliseconds(250)
+        /// For at least how long, and at most twice as long, a project counts as one that asks.
+        package var memory = Duration.milliseconds(500)
+
+        package init(processors: Int) {
+            seatsAlone = max(8, 2 * processors)
+            seatsShared = max(1, processors)
+            seats = seatsAlone + seatsShared
+        }
+    }
+
+    private final class Waiter: Sendable {
+        private let continuation: CheckedContinuation<Void, any Error>
+        init(_ continuation: CheckedContinuation<Void, any Error>) { self.continuation = continuation }
+        func go() { continuation.resume() }
+        func fail(_ error: any Error) { continuation.resume(throwing: error) }
+    }
+
+    private struct Waiting: Sendable {
+        let number: Int
+        let waiter: Waiter
+    }
+
+    private struct Held {
+        let project: String
+        let since: UInt64
+    }
+
+    private struct State {
+        var queue = FairQueue<Waiting>(runningMax: 1)
+        var activity = RecentKeys()
+        var lastNumber = 0
+        var held: [Int: Held] = [:]
+        var tickets: [Int: FairQueue<Waiting>.Ticket] = [:]
+        var looks = false
+    }
+
+    private let limits: Limits
+    private let time: any TimeSource
+    private let state = Mutex(State())
+
+    package init(_ limits: Limits? = nil, time: any TimeSource) {
+        self.limits = limits ?? Limits(processors: ProcessInfo.processInfo.activeProcessorCount)
+        self.time = time
+    }
+
+    /// Requests that wait, and seats that are taken.
+    package var counts: (waiting: Int, held: Int) { state.withLock { ($0.queue.count, $0.held.count) } }
+
+    /// Works on a request of `project` when it is its turn.
+    ///
+    /// - Throws: what `body` throws; `ResourceError` 429 or 503 where too much waits, `ClientGone`.
+    package func run<Value: Sendable>(
+        of project: String, presence: ClientPresence?, _ body: () async throws -> Value
+    ) async throws -> Value {
+        let seat = RequestSeat(self, project, number: try await take(project, presence))
+        defer { seat.end() }
+        return try await WorkSeat.$current.withValue(seat) { try await body() }
+    }
+
+    // MARK: seats
+
+    private func take(_ project: String, _ presence: ClientPresence?) async throws -> Int {
+        let now = time.monotonicNanoseconds()
+        let (number, isFree) = state.withLock { state in
+            state.lastNumber += 1
+            let number = state.lastNumber
+            state.activity.note(project, at: now, memory: limits.memory)
+            adjust(&state)
+            guard state.queue.running < limits.seats, state.queue.count(of: project) == 0,
+                state.queue.running(of: project) < state.queue.runningMax
+            else { return (number, false) }
+            state.queue.start(project)
+            state.held[number] = Held(project: project, since: now)
+            return (number, true)
+        }
+        guard !isFree else { return number }
+        let watch = presence?.onLeave { [self] in drop(number, ClientGone()) }
+        defer { if let watch { presence?.forget(watch) } }
+        try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { continuation in
+                wait(Waiter(continuation), project, number, presence)
+            }
+        } onCancel: {
+            drop(number, CancellationError())
+        }
+        return number
+    }
+
+    private func wait(_ waiter: Waiter, _ project: String, _ number: Int, _ presence: ClientPresence?) {
+        let (refused, begun): ((any Error)?, [Waiter]) = state.withLock { state in
+            // Whoever left or was cancelled before this was not found in the queue.
+            guard presence?.isGone != true else { return (ClientGone(), []) }
+            guard !Task.isCancelled else { return (CancellationError(), []) }
+            guard state.queue.count(of: project) < limits.projectWaitingMax else {
+                return (ResourceError(.tooManyRequests, "Too many requests of this project are waiting; try again.", retryAfter: 1), [])
+            }
+            guard state.queue.count < limits.waitingMax else {
+                return (ResourceError(.unavailable, "Too many requests are waiting; try again.", retryAfter: 1), [])
+            }
+            state.tickets[number] = state.queue.append(Waiting(number: number, waiter: waiter), of: project)
+            return (nil, dispatch(&state))
+        }
+        if let refused { waiter.fail(refused) }
+        for waiter in begun { waiter.go() }
+        lookLater()
+    }
+
+    /// Takes a request out that still waits.
+    private func drop(_ number: Int, _ error: any Error) {
+        let waiting = state.withLock { state in state.tickets.removeValue(forKey: number).flatMap { state.queue.remove($0) } }
+        waiting?.waiter.fail(error)
+    }
+
+    /// The number of seats of a project follows the number of projects that ask.
+    private func adjust(_ state: inout State) {
+        let projects = state.activity.count
+        let most = projects > 1 ? max(1, limits.seatsShared / projects) : limits.seatsAlone
+        if state.queue.runningMax != most { state.queue.runningMax = most }
+    }
+
+    private func dispatch(_ state: inout State) -> [Waiter] {
+        let now = time.monotonicNanoseconds()
+        state.activity.forget(at: now, memory: limits.memory)
+        adjust(&state)
+        var begun: [Waiter] = []
+        while state.queue.running < limits.seats, let (waiting, project) = state.queue.next() {
+            state.tickets[waiting.number] = nil
+            state.held[waiting.number] = Held(project: project, since: now)
+            // Who waited still asks.
+            state.activity.note(project, at: now, memory: limits.memory)
+            begun.append(waiting.waiter)
+        }
+        return begun
+    }
+
+    fileprivate func release(_ number: Int) {
+        let begun: [Waiter] = state.withLock { state in
+            guard let held = state.held.removeValue(forKey: number) else { return [] }
+            state.queue.finish(held.project)
+            return dispatch(&state)
+        }
+        for waiter in begun { waiter.go() }
+    }
+
+    /// For a request that comes back from a wait: it has begun, and ends the sooner.
+    fileprivate func retake(_ project: String, _ number: Int) {
+        let now = time.monotonicNanoseconds()
+        state.withLock { state in
+            state.queue.start(project)
+            state.held[number] = Held(project: project, since: now)
+        }
+    }
+
+    // MARK: long requests
+
+    /// While requests wait, seats that were held for too long are given to others.
+    private func lookLater() {
+        let begins = state.withLock { state in
+            guard !state.looks, state.queue.count > 0 else { return false }
+            state.looks = true
+            return true
+        }
+        guard begins else { return }
+        Task { [self] in
+            repeat {
+                // Not cancelled by anybody.
+                do { try await time.sleep(for: limits.heldMax / 2) } catch { break }
+            } while look()
+        }
+    }
+
+    /// - Returns: whether it must be looked again.
+    private func look() -> Bool {
+        let now = time.monotonicNanoseconds()
+        let longest = UInt64(limits.heldMax.microseconds) * 1000
+        let (begun, goesOn): ([Waiter], Bool) = state.withLock { state in
+            for (number, held) in state.held where now >= held.since + longest {
+                state.held[number] = nil
+                state.queue.finish(held.project)
+            }
+            let begun = dispatch(&state)
+            state.looks = state.queue.count > 0
+            return (begun, state.looks)
+        }
+        for waiter in begun { waiter.go() }
+        return goesOn
+    }
+}
+
+/// A seat of one request.
+private final class RequestSeat: Seat {
+    private struct State {
+        var away = 0
+        var hasEnded = false
+    }
+
+    private let scheduler: RequestScheduler
+    private let project: String
+    private let number: Int
+    private let state = Mutex(State())
+
+    init(_ scheduler: RequestScheduler, _ project: String, number: Int) {
+        self.scheduler = scheduler
+        self.project = project
+        self.number = number
+    }
+
+    func yield() {
+        let isFirst = state.withLock { state in
+            state.away += 1
+            return state.away == 1 && !state.hasEnded
+        }
+        if isFirst { scheduler.release(number) }
+    }
+
+    func resume() {
+        state.withLock { state in
+            state.away -= 1
+            // Within the lock, so that `end` finds what it must give back.
+            if state.away == 0, !state.hasEnded { scheduler.retake(project, number) }
+        }
+    }
+
+    func end() {
+        state.withLock { $0.hasEnded = true }
+        scheduler.release(number)
+    }
+}
+
+/// Counts the keys that were noted lately, exactly enough: in this span of time or the one before it.
+struct RecentKeys: Sendable {
+    private var current: Set<String> = []
+    private var before: Set<String> = []
+    private var since: UInt64 = 0
+    /// Keys noted in either span.
+    private(set) var count = 0
+
+    mutating func note(_ key: String, at now: UInt64, memory: Duration) {
+        forget(at: now, memory: memory)
+        if current.insert(key).inserted, !before.contains(key) { count += 1 }
+    }
+
+    mutating func forget(at now: UInt64, memory: Duration) {
+        let span = UInt64(memory.microseconds) * 1000
+        guard now >= since + span else { return }
+        before = now >= since + 2 * span ? [] : current
+        current = []
+        since = now
+        count = before.count
+    }
+}
