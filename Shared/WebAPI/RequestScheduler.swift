@@ -2,6 +2,7 @@ import Database
 import Foundation
 import Kernel
 import Synchronization
+import Telemetry
 
 /// Decides which requests are worked on, so that no project's load is felt by the others (fair queueing, as in the API
 /// priority and fairness of Kubernetes: a project is a flow, and a request needs a seat).
@@ -64,9 +65,11 @@ package final class RequestScheduler: Sendable {
 
     private let limits: Limits
     private let time: any TimeSource
+    private let metrics: Metrics?
     private let state = Mutex(State())
 
-    package init(_ limits: Limits? = nil, time: any TimeSource) {
+    package init(_ limits: Limits? = nil, time: any TimeSource, metrics: Metrics? = nil) {
+        self.metrics = metrics
         self.limits = limits ?? Limits(processors: ProcessInfo.processInfo.activeProcessorCount)
         self.time = time
     }
@@ -111,6 +114,9 @@ package final class RequestScheduler: Sendable {
         } onCancel: {
             drop(number, CancellationError())
         }
+        metrics?.observe(
+            "wolke_http_turn_seconds", Double(time.monotonicNanoseconds() - now) / 1e9,
+            help: "How long requests waited for their turn, of those that had to.")
         return number
     }
 
@@ -128,7 +134,14 @@ package final class RequestScheduler: Sendable {
             state.tickets[number] = state.queue.append(Waiting(number: number, waiter: waiter), of: project)
             return (nil, dispatch(&state))
         }
-        if let refused { waiter.fail(refused) }
+        if let refused {
+            if let code = (refused as? ResourceError)?.code {
+                metrics?.increment(
+                    "wolke_http_requests_refused_total", [("code", String(code.rawValue))],
+                    help: "Requests refused because too many waited for their turn.")
+            }
+            waiter.fail(refused)
+        }
         for waiter in begun { waiter.go() }
         lookLater()
     }
