@@ -65,14 +65,15 @@ package struct Sandbox: Sendable {
     ///
     /// - Parameters:
     ///   - arguments: the program with its full path, and what it is told.
-    ///   - files: their group becomes the tool's, and gets the permission that is needed.
+    ///   - files: the tool's group has them, with the permission that is needed, until the run has ended; then they are
+    ///     their owner's alone again.
     /// - Throws: `SandboxError`, `FileError`.
     package func command(_ arguments: [String], files: [File], limits: Limits) throws -> SandboxedCommand {
         guard user > 0, user <= 65_533, user != Int(getuid()) else {
             throw SandboxError("its user id is \(user), which must be 1 to 65533 and not the service's own")
         }
         guard geteuid() == 0 else { throw SandboxError("only root can start a process as user \(user)") }
-        for file in files { try grant(file) }
+        let grants = try files.map { try FileGrant($0, group: gid_t(user)) }
         var words = [bubblewrap]
         words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
         words += ["--die-with-parent", "--new-session", "--clearenv"]
@@ -93,34 +94,19 @@ package struct Sandbox: Sendable {
         words += ["/usr/bin/prlimit", "--as=\(limits.memory)", "--fsize=\(limits.fileSize)", "--cpu=\(limits.cpuSeconds)"]
         words += ["--core=0", "--nofile=\(Sandbox.openFilesMax)", "--nproc=\(Sandbox.processesMax)", "--"]
         return SandboxedCommand(
-            Command(words + arguments, outputMax: 64 * 1024, input: filter), arguments: arguments, time: limits.time)
-    }
-
-    /// Lets the tool's group at a regular file; everybody else stays out.
-    private func grant(_ file: File) throws {
-        let descriptor = open(file.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
-        guard descriptor >= 0 else { throw FileError.last("open", file.path) }
-        defer { close(descriptor) }
-        var status = stat()
-        guard fstat(descriptor, &status) == 0 else { throw FileError.last("look at", file.path) }
-        guard status.st_mode & S_IFMT == S_IFREG else { throw SandboxError("\(file.path) is not a regular file") }
-        let mode = status.st_mode & 0o700 | (file.isWritable ? 0o060 : 0o040)
-        if status.st_gid != gid_t(user), fchown(descriptor, uid_t.max, gid_t(user)) != 0 {
-            throw FileError.last("change the group of", file.path)
-        }
-        if status.st_mode & 0o7777 != mode, fchmod(descriptor, mode) != 0 {
-            throw FileError.last("change the mode of", file.path)
-        }
+            Command(words + arguments, outputMax: 64 * 1024, input: filter), arguments: arguments, time: limits.time,
+            grants: grants)
     }
 }
-
 /// One run of a tool in a sandbox. Blocks its thread until the tool has ended.
 package final class SandboxedCommand: Sendable {
     private let command: Command
     private let arguments: [String]
     private let time: Duration
+    private let grants: [FileGrant]
 
-    init(_ command: Command, arguments: [String], time: Duration) {
+    init(_ command: Command, arguments: [String], time: Duration, grants: [FileGrant]) {
+        self.grants = grants
         self.command = command
         self.arguments = arguments
         self.time = time
@@ -136,6 +122,7 @@ package final class SandboxedCommand: Sendable {
     /// - Throws: `SandboxError` when the tool was not started; `CommandError` when it failed; `CancellationError`.
     @discardableResult
     package func run(inheriting descriptor: Int32? = nil) throws -> String {
+        defer { for grant in grants { grant.withdraw() } }
         let outcome: Command.Outcome
         do { outcome = try command.outcome(inheriting: descriptor, timeout: time) } catch let error as CommandError {
             throw SandboxError(error.output)

@@ -171,6 +171,12 @@ import Testing
             #expect(stat(cloud.directory + "/volume-\(larger)", &status) == 0)
             #expect(status.st_size == 2 << 30)
             #expect(status.st_mode & 0o7777 == 0o600 && status.st_gid == getegid())
+            let copy = try await cloud.create(["source_volid": .string(larger)])
+            #expect(try await cloud.status(copy) == "available")
+            for id in [larger, copy] {
+                #expect(stat(cloud.directory + "/volume-\(id)", &status) == 0)
+                #expect(status.st_mode & 0o7777 == 0o600 && status.st_gid == getegid(), "\(id == copy ? "the copy" : "its source")")
+            }
             #expect(stat(cloud.directory, &status) == 0 && status.st_mode & 0o066 == 0)
         }
     }

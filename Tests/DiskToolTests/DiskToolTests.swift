@@ -172,7 +172,7 @@ import Testing
             for (driver, size) in [(DiskDriver.raw, 64 << 20), (.qcow2, 64 << 20)] {
                 let target = scratch.path + "/\(index).\(driver.rawValue)"
                 try DiskTool(Sandbox()).convert(disk, to: target, driver, size: size)
-                #expect(scratch.mode(target) & 0o007 == 0)
+                #expect(scratch.mode(target) == 0o600 && scratch.mode(source) == 0o600)
                 let made = try ForeignDisk(path: target, declared: driver.rawValue)
                 #expect(made.header.virtualSize == size, "\(index) \(format)")
             }

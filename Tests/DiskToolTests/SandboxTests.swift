@@ -25,6 +25,11 @@ struct Scratch: ~Copyable {
         var status = stat()
         return stat(file, &status) == 0 ? status.st_mode & 0o7777 : 0
     }
+
+    func group(_ file: String) -> gid_t? {
+        var status = stat()
+        return stat(file, &status) == 0 ? status.st_gid : nil
+    }
 }
 
 /// What a tool in the sandbox can do. Needs root, as the services do.
@@ -76,8 +81,44 @@ struct Scratch: ~Copyable {
         for path in ["/disk0", "/new", "/usr/new", "/dev/new", "/tmp/new"] {
             #expect(throws: CommandError.self, "\(path)") { try run(["/usr/bin/cp", "/disk1", path], files: files) }
         }
-        #expect(scratch.mode(source) == 0o640)
-        #expect(scratch.mode(target) == 0o660)
+    }
+
+    @Test("S1: files are the sandbox's while it runs, and their owner's alone afterwards")
+    func s1_filesAreTakenBack() throws {
+        let scratch = try Scratch()
+        let (source, target) = (try scratch.file("source", [1]), try scratch.file("target"))
+        let files: [Sandbox.File] = [.reading(source), .writing(target)]
+        let during = try run(["/usr/bin/stat", "-c", "%a:%g", Sandbox.name(0), Sandbox.name(1)], files: files)
+        #expect(during == "640:\(Sandbox.defaultUser)\n660:\(Sandbox.defaultUser)\n")
+        #expect(throws: CommandError.self) { try run(["/usr/bin/false"], files: files) }
+        for file in [source, target] {
+            #expect(scratch.mode(file) == 0o600)
+            #expect(scratch.group(file) == getegid())
+        }
+        // One that was prepared and never started.
+        do { _ = try sandbox.command(["/usr/bin/true"], files: files, limits: Sandbox.Limits(fileSize: 0)) }
+        #expect(scratch.mode(source) == 0o600 && scratch.mode(target) == 0o600)
+    }
+
+    @Test("S1: runs that share a file do not take it from each other")
+    func s1_sharedFiles() async throws {
+        let scratch = try Scratch()
+        let source = try scratch.file("source", [7])
+        try await withThrowingTaskGroup(of: String.self) { group in
+            for index in 0..<8 {
+                let command = try sandbox.command(
+                    ["/usr/bin/perl", "-e", "select undef, undef, undef, 0.1 * \(index % 3); open F, '<', '/disk0' or die $!; read F, $_, 1; print ord"],
+                    files: [.reading(source)], limits: Sandbox.Limits(fileSize: 0))
+                group.addTask {
+                    try await withCheckedThrowingContinuation { continuation in
+                        Thread.detachNewThread { continuation.resume(with: Result { try command.run() }) }
+                    }
+                }
+            }
+            for try await output in group { #expect(output == "7") }
+        }
+        #expect(scratch.mode(source) == 0o600)
+        #expect(scratch.group(source) == getegid())
     }
 
     @Test("S1: a link is not followed, and only regular files are given")
