@@ -32,12 +32,14 @@ package final class Connection {
         try beforeStatement?()
         try requireTime()
         let text = sql.text
+        // libpq would read a text up to its first NUL; PostgreSQL has no such character anyway.
+        for case .text(let bound?) in sql.binds where bound.utf8.contains(0) { throw DatabaseError.nul(in: bound, text) }
         let name = try prepare(text)
-        let values = try Values(sql.binds)
+        let values = Values(sql.binds)
         defer { values.free() }
         let result = PQexecPrepared(
             try open(), name, Int32(values.pointers.count), values.pointers, values.lengths, values.formats, 0)
-        return try check(result, statement: text)
+        return try check(result, statement: text, binds: sql.binds)
     }
 
     /// Runs a statement for its effect; returns how many rows it touched.
@@ -147,7 +149,7 @@ package final class Connection {
 
     var isBroken: Bool { handle.map { PQstatus($0) != CONNECTION_OK } ?? true }
 
-    private func check(_ result: OpaquePointer?, statement: String) throws -> Rows {
+    private func check(_ result: OpaquePointer?, statement: String, binds: [SQLBind] = []) throws -> Rows {
         guard let result else {
             let message = handle.map { String(cString: PQerrorMessage($0)) } ?? "no connection"
             throw DatabaseError(
@@ -159,9 +161,18 @@ package final class Connection {
         func field(_ code: Character) -> String? {
             PQresultErrorField(result, Int32(code.asciiValue ?? 0)).map { String(cString: $0) }
         }
-        throw DatabaseError(
+        var error = DatabaseError(
             sqlState: field("C") ?? "08006", message: field("M") ?? String(cString: PQresultErrorMessage(result)),
             constraint: field("n"), table: field("t"), statement: statement)
+        if error.isRefusedInput { error.inputs = Connection.texts(binds, context: field("W")) }
+        throw error
+    }
+
+    /// The texts among `binds`: the one that PostgreSQL names in the error's context (`unnamed portal parameter $2`), or all.
+    private static func texts(_ binds: [SQLBind], context: String?) -> [String] {
+        let number = context.flatMap { $0.firstMatch(of: /portal parameter \$([0-9]+)/) }.flatMap { Int($0.1) }
+        let named = number.flatMap { (1...max(1, binds.count)).contains($0) && !binds.isEmpty ? [binds[$0 - 1]] : nil } ?? binds
+        return named.compactMap { if case .text(let text) = $0 { text } else { nil } }
     }
 
     // MARK: transactions
@@ -259,9 +270,7 @@ private struct Values {
     private(set) var lengths: [Int32] = []
     private(set) var formats: [Int32] = []
 
-    init(_ binds: [SQLBind]) throws {
-        // libpq would read a text up to its first NUL; PostgreSQL has no such character anyway.
-        for case .text(let text?) in binds where text.utf8.contains(0) { throw DatabaseError.unstorable }
+    init(_ binds: [SQLBind]) {
         for bind in binds {
             switch bind {
             case .text(let text):

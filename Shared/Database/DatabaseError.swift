@@ -10,6 +10,9 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     package let statement: String?
     /// The connection broke while COMMIT was under way: the transaction may or may not have happened.
     package var commitUnknown = false
+    /// For a refused value: the texts bound to the statement, only the refused one where PostgreSQL says which. They are
+    /// clients' texts, so that they are not part of the description.
+    package var inputs: [String] = []
 
     /// The connection broke while COMMIT was under way, as simulation tells it.
     package static let lostCommit = DatabaseError(
@@ -35,20 +38,41 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     package var isStopped: Bool { sqlState == "57014" || sqlState == "25P03" }
     /// A lock was not to be had within its time limit.
     package var isLockTimeout: Bool { sqlState == "55P03" }
-    /// The text of an input did not fit its type, for instance a malformed uuid.
-    package var isInvalidText: Bool { sqlState == "22P02" || sqlState == "22007" || sqlState == "22008" }
+    /// PostgreSQL could not take a value that came from outside (SQLSTATE class 22, data exceptions), such as a malformed
+    /// uuid or a number out of range. Not a division by zero or a null, which only a statement of ours can cause.
+    package var isRefusedInput: Bool { sqlState.hasPrefix("22") && !["22012", "22004", "22002", "22000"].contains(sqlState) }
+    /// A text has the character NUL, which PostgreSQL cannot keep; in a JSON document as `\u0000`.
+    package var isNUL: Bool { sqlState == "22P05" || sqlState == "22021" }
 
     static func stopped(_ message: String) -> DatabaseError {
         DatabaseError(sqlState: "57014", message: message, constraint: nil, table: nil, statement: nil)
     }
 
-    /// A text with the character NUL.
-    static let unstorable = ResourceError.badRequest("A text contains the character NUL, which cannot be stored.")
+    /// A text with the character NUL, found before it is sent.
+    static func nul(in text: String, _ statement: String) -> DatabaseError {
+        DatabaseError(
+            sqlState: "22021", message: "a text contains the character NUL", constraint: nil, table: nil, statement: statement,
+            inputs: [text])
+    }
 
-    /// The error as the caller of an API sees it: 503 while the database is away or where it took too long, 400 for a text that PostgreSQL cannot
-    /// keep (22P05 and 22021: NUL, also as `\u0000` in a JSON document), otherwise 500.
+    /// The rule that a refused value breaks.
+    package var inputRule: String {
+        switch sqlState {
+        case "22P05", "22021": "A text contains the character NUL, which cannot be stored."
+        case "22001": "It is longer than what can be stored."
+        case "22003": "It is outside the range of numbers that can be stored."
+        case "22007", "22008", "22009": "It is not a date and time that can be stored."
+        case "22P02", "22P03": "It does not have the form of a value of its type."
+        case "2201B": "It is not a valid regular expression."
+        case "22019", "22025": "It ends in an escape character."
+        default: "It cannot be stored or compared."
+        }
+    }
+
+    /// The error as the caller of an API sees it: 503 while the database is away or where it took too long, 400 for a value that
+    /// PostgreSQL cannot take, otherwise 500.
     package var resourceError: ResourceError {
-        if sqlState == "22P05" || sqlState == "22021" { return DatabaseError.unstorable }
+        if isRefusedInput { return ResourceError(.badRequest, isNUL ? inputRule : "Invalid value in the request. \(inputRule)", context: description) }
         if isStopped {
             return ResourceError(
                 .unavailable, "The request took longer than one request may, and was stopped. Ask for less at a time, or try again.",

@@ -168,7 +168,16 @@ package struct API: Sendable {
     }
 
     private func handle(_ context: RequestContext) async throws -> Response {
-        do { return try await context.route.handler(context) } catch let error as ResourceError
+        do { return try await context.route.handler(context) } catch let error as DatabaseError where error.isRefusedInput {
+            // The request's own checks should have found it, and said more.
+            log.warning(
+                "the database refused a value of a request",
+                metadata: [
+                    "method": "\(context.method)", "path": "\(context.route.path)", "sqlstate": "\(error.sqlState)",
+                    "statement": "\(error.statement?.prefix(400) ?? "")",
+                ])
+            throw context.refusal(of: error)
+        } catch let error as ResourceError
         where context.method == "POST" && error.code != .unauthorized && error.code != .forbidden {
             guard let database, !error.isRetryable, let earlier = try await context.earlierAnswer(database) else { throw error }
             return earlier
