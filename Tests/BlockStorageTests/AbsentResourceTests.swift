@@ -99,7 +99,10 @@ import Testing
             func create(_ name: String, _ specs: JSONValue) async throws -> VolumeFixture.Answer {
                 try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": .string(name), "extra_specs": specs]])
             }
-            for (key, value) in [("multiattach", "<is> True"), ("capabilities:multiattach", "<is>  true"), ("replication_enabled", "<is> True")] {
+            for (key, value) in [
+                ("multiattach", "<is> True"), ("capabilities:multiattach", "<is>  true"), ("replication_enabled", "<is> True"),
+                ("multiattach", "True"), ("capabilities:replication_enabled", "true"),
+            ] {
                 let answer = try await create("t", .object(JSONObject([(key, .string(value))])))
                 #expect(answer.status == 400)
                 #expect(answer.json.description.contains(key), "\(answer.json)")
@@ -121,6 +124,21 @@ import Testing
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "volume_type": "other"]]).status == 400)
             let volume = try await cloud.create()
             #expect(try await cloud.call("POST", "/v3/volumes/\(volume)/action", ["os-retype": ["new_type": "plain"]]).status == 400)
+            // What comes of a volume that was made with such a type is of that type too.
+            let old = try await cloud.create()
+            try await cloud.database.write { _ = try $0.execute("UPDATE volumes SET volume_type_id = \(type)::uuid WHERE id = \(old)::uuid") }
+            let snapshot = try await cloud.call("POST", "/v3/snapshots", ["snapshot": ["volume_id": .string(old)]])
+            #expect(snapshot.status == 202, "\(snapshot.json)")
+            try await cloud.settle()
+            let sources: [JSONValue] = [["source_volid": .string(old)], ["snapshot_id": snapshot["snapshot"]?["id"] ?? .null]]
+            for source in sources {
+                let copy = try await cloud.call("POST", "/v3/volumes", ["volume": source])
+                #expect(copy.status == 400 && copy.json.description.contains("multiattach"), "\(copy.json)")
+            }
+            let asked = try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "multiattach": "True"]])
+            #expect(asked.status == 400 && asked.json.description.contains("multiattach"), "\(asked.json)")
+            let all = try await cloud.call("GET", "/v3/volumes/detail")["volumes"]?.arrayValue ?? []
+            #expect(!all.isEmpty && all.allSatisfy { $0["multiattach"] == false })
             // Users see, and can look for, the specs that concern them.
             let found = try await cloud.call("GET", "/v3/types?extra_specs=%7B%22multiattach%22:%22%3Cis%3E%20True%22%7D", version: "3.52")
             #expect(found["volume_types"]?.arrayValue?.map { $0["name"] } == ["plain"], "\(found.json)")

@@ -181,4 +181,53 @@ import Testing
             #expect(try await cloud.call("GET", "/v3/os-services", token: "admin")["services"] == [])
         }
     }
+
+    @Test func servicesAreTheBackendAndASchedulerOnEachMachine() async throws {
+        try await VolumeFixture.with { cloud in
+            func beat(_ machine: String) async throws {
+                try await ServiceHeartbeat(
+                    database: cloud.database, driver: cloud.driver, settings: BlockStorageSettings(), ambient: Ambient(), log: cloud.log,
+                    machine: machine
+                ).beat()
+            }
+            try await beat("c-1")
+            try await beat("c-2")
+            try await beat("c-1")
+            func list(_ query: String = "", version: String = "3.70") async throws -> [JSONValue] {
+                try await cloud.call("GET", "/v3/os-services" + query, token: "admin", version: version)["services"]?.arrayValue ?? []
+            }
+            let all = try await list()
+            #expect(all.map { $0["binary"] } == ["cinder-scheduler", "cinder-scheduler", "cinder-volume"], "\(all)")
+            #expect(all.map { $0["host"] } == ["c-1", "c-2", "wolke@file"])
+            #expect(all.map { $0["backend_state"] } == [nil, nil, "up"])
+            #expect(try await list("?binary=cinder-scheduler&host=c-2").count == 1)
+            #expect(try await list("?binary=cinder-backup").isEmpty)
+            func disable(_ host: String, _ binary: String) async throws -> VolumeFixture.Answer {
+                try await cloud.call("PUT", "/v3/os-services/disable", token: "admin", ["host": .string(host), "binary": .string(binary)])
+            }
+            let refused = try await disable("c-1", "cinder-scheduler")
+            #expect(refused.status == 400 && refused.json.description.contains("cinder-scheduler"), "\(refused.json)")
+            #expect(try await disable("c-9", "cinder-scheduler").status == 404)
+            #expect(try await disable("wolke@file", "cinder-volume").status == 200)
+            #expect(try await list().map { $0["status"] } == ["enabled", "enabled", "disabled"])
+            // A machine that is gone for a day is forgotten.
+            try await cloud.database.write {
+                _ = try $0.execute("UPDATE block_storage_services SET seen_at = seen_at - interval '25 hours' WHERE host = 'c-2'")
+            }
+            try await beat("c-1")
+            #expect(try await list("?binary=cinder-scheduler").map { $0["host"] } == ["c-1"])
+        }
+    }
+
+    @Test func quotasOfSingleTypesAreRefusedWithTheReason() async throws {
+        try await VolumeFixture.with { cloud in
+            for name in ["volumes___DEFAULT__", "gigabytes_x", "snapshots_x"] {
+                let body = JSONObject([(name, 5 as JSONValue)])
+                let answer = try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": .object(body)])
+                #expect(answer.status == 400 && answer.json.description.contains("single volume types"), "\(answer.json)")
+                let defaults = try await cloud.call("PUT", "/v3/os-quota-class-sets/default", token: "admin", ["quota_class_set": .object(body)])
+                #expect(defaults.status == 400 && defaults.json.description.contains(name), "\(defaults.json)")
+            }
+        }
+    }
 }

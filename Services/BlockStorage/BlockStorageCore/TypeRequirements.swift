@@ -12,10 +12,13 @@ package enum TypeRequirements {
 
     /// The first capability that `specs` require by `<is> True` and that the storage does not have, as `name='<is> True'`.
     ///
+    /// Of capabilities that users see, a plain `True` too: in Cinder no backend without the capability has that value.
+    ///
     /// - Parameter capabilities: names of the capabilities that the storage has.
     package static func unmetCapability(_ specs: JSONObject, capabilities: Set<String>) -> String? {
         for member in specs.members {
-            guard let name = capability(member.name), let value = member.value.stringValue, requiresTruth(value) else { continue }
+            guard let name = capability(member.name), let value = member.value.stringValue else { continue }
+            guard requiresTruth(value) || visibleToUsers.contains(name) && isTrue(value.lowercased()) else { continue }
             if !capabilities.contains(name) { return "\(member.name)='\(value)'" }
         }
         return nil
@@ -38,6 +41,8 @@ package enum TypeRequirements {
     /// `<is> True`, in any case and spacing.
     private static func requiresTruth(_ value: String) -> Bool {
         let words = value.lowercased().split(separator: " ")
-        return words.count == 2 && words[0] == "<is>" && ["true", "t", "yes", "y", "on", "1"].contains(words[1])
+        return words.count == 2 && words[0] == "<is>" && isTrue(words[1])
     }
+
+    private static func isTrue(_ word: some StringProtocol) -> Bool { ["true", "t", "yes", "y", "on", "1"].contains(String(word)) }
 }

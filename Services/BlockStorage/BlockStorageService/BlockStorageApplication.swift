@@ -87,16 +87,24 @@ package struct BlockStorageApplication: Sendable {
 /// Says every few seconds that this service lives, and how much room it has.
 package struct ServiceHeartbeat: Sendable {
     static let kind = "cinder-volume"
+    /// The part of the process that chooses the backend, which is a service of its own for clients of Cinder.
+    static let schedulerKind = "cinder-scheduler"
+    /// After such a silence a scheduler is no longer shown: its machine has another name or is gone.
+    static let schedulerLifetime: Duration = .seconds(86_400)
     private static let interval: Duration = .seconds(10)
     let database: Database
     let driver: any VolumeDriver
     let settings: BlockStorageSettings
     let ambient: Ambient
     let log: Logger
+    /// The machine's name.
+    let machine: String
 
     package init(
-        database: Database, driver: any VolumeDriver, settings: BlockStorageSettings, ambient: Ambient, log: Logger
+        database: Database, driver: any VolumeDriver, settings: BlockStorageSettings, ambient: Ambient, log: Logger,
+        machine: String = SignOfLife.machineName()
     ) {
+        self.machine = machine
         self.database = database
         self.driver = driver
         self.settings = settings
@@ -114,7 +122,8 @@ package struct ServiceHeartbeat: Sendable {
         }
     }
 
-    /// Writes the service's sign of life once, with the driver's capacity.
+    /// Writes the service's sign of life once, with the driver's capacity. All processes together are one `cinder-volume`,
+    /// because they share the storage; each machine has a `cinder-scheduler`.
     package func beat() async throws {
         let capacity = try await driver.capacity()
         let now = ambient.databaseNow
@@ -127,6 +136,17 @@ package struct ServiceHeartbeat: Sendable {
                     \(capacity.free), \(now))
                 ON CONFLICT (host, kind) DO UPDATE SET total_gb = EXCLUDED.total_gb, free_gb = EXCLUDED.free_gb,
                     availability_zone = EXCLUDED.availability_zone, seen_at = EXCLUDED.seen_at
+                """)
+            try connection.execute(
+                """
+                INSERT INTO block_storage_services (host, kind, availability_zone, seen_at)
+                VALUES (\(machine), \(ServiceHeartbeat.schedulerKind), \(settings.availabilityZone), \(now))
+                ON CONFLICT (host, kind) DO UPDATE SET availability_zone = EXCLUDED.availability_zone, seen_at = EXCLUDED.seen_at
+                """)
+            try connection.execute(
+                """
+                DELETE FROM block_storage_services
+                WHERE kind = \(ServiceHeartbeat.schedulerKind) AND seen_at < \(now) - \(ServiceHeartbeat.schedulerLifetime)::interval
                 """)
         }
     }

@@ -70,15 +70,17 @@ extension BlockStorageHandlers {
             ).map { row -> JSONValue in
                 let seen = try row.timestamp("seen_at")
                 let isUp = try row.bool("is_up")
+                let kind = try row.string("kind")
+                let isBackend = kind == ServiceHeartbeat.kind
                 var service: JSONObject = [
-                    "binary": .string(try row.string("kind")), "host": .string(try row.string("host")),
+                    "binary": .string(kind), "host": .string(try row.string("host")),
                     "zone": .string(try row.string("availability_zone")),
                     "status": try row.bool("disabled") ? "disabled" : "enabled", "state": isUp ? "up" : "down",
                     "updated_at": .string(seen.iso8601NoZone), "disabled_reason": JSONValue(try row.optionalString("disabled_reason")),
-                    "replication_status": "disabled", "active_backend_id": .null, "frozen": false,
+                    "replication_status": isBackend ? "disabled" : "not-capable", "active_backend_id": .null, "frozen": false,
                 ]
                 if context.version(atLeast: 3, 7) { service["cluster"] = .null }
-                if context.version(atLeast: 3, 49) { service["backend_state"] = isUp ? "up" : "down" }
+                if isBackend, context.version(atLeast: 3, 49) { service["backend_state"] = isUp ? "up" : "down" }
                 return .object(service)
             }
         }
@@ -106,6 +108,13 @@ extension BlockStorageHandlers {
             throw ResourceError.badRequest("Disabled reason contains invalid characters or is too long.")
         }
         return try await context.write(database) { connection in
+            if kind == ServiceHeartbeat.schedulerKind {
+                let isKnown = try !connection.query("SELECT 1 AS one FROM block_storage_services WHERE host = \(host) AND kind = \(kind)").isEmpty
+                if isKnown {
+                    throw ResourceError.badRequest(
+                        "Invalid input for field/attribute binary. Value: \(kind). Only cinder-volume services can be enabled and disabled: the schedulers of all machines are equal, and requests do not choose one.")
+                }
+            }
             let touched = try connection.execute(
                 """
                 UPDATE block_storage_services SET disabled = \(disabled), disabled_reason = \(reason)

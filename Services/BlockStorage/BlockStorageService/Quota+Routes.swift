@@ -97,6 +97,10 @@ extension BlockStorageHandlers {
     private static func limits(_ body: JSONObject, of set: String) throws -> [(name: String, limit: Int)] {
         try body.members.compactMap { member in
             if ["tenant_id", "id", "project_id", "force", "class_name"].contains(member.name) { return nil }
+            guard !["volumes_", "gigabytes_", "snapshots_"].contains(where: member.name.hasPrefix) else {
+                throw ResourceError.badRequest(
+                    "Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64)). Quotas of single volume types are not available in this cloud; give a project access to the type instead.")
+            }
             guard names.contains(member.name) else {
                 throw ResourceError.badRequest("Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64))")
             }

@@ -244,7 +244,10 @@ extension BlockStorageHandlers {
         guard let volume = try BlockStorageStore.volume(connection, id) else { return }
         result.isBootable = volume.isBootable
         result.imageMetadata = volume.imageMetadata
-        if type == nil { result.typeID = volume.typeID }
+        guard type == nil else { return }
+        // The source's type may have come to require what the storage lacks, before that was refused.
+        result.typeID = volume.typeID
+        try requireBackend(connection, type: volume.typeID)
     }
 
     // MARK: change and delete

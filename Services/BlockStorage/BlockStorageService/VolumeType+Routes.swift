@@ -149,7 +149,17 @@ extension BlockStorageHandlers {
         guard let row = rows.first else {
             throw ResourceError.notFound("Volume type with name \(name.prefix(255)) could not be found.")
         }
-        let specs = try row.object("extra_specs")
+        try requireBackend(try row.object("extra_specs"), type: name)
+        return try row.string("id")
+    }
+
+    /// - Throws: 400 where the type requires what the storage does not have.
+    func requireBackend(_ connection: Connection, type id: String) throws {
+        guard let row = try connection.query("SELECT name, extra_specs FROM volume_types WHERE id = \(id)::uuid").first else { return }
+        try requireBackend(try row.object("extra_specs"), type: try row.string("name"))
+    }
+
+    private func requireBackend(_ specs: JSONObject, type name: String) throws {
         if let unmet = TypeRequirements.unmetCapability(specs, capabilities: driver.capabilities) {
             throw ResourceError.badRequest(
                 "Invalid volume_type: No backend satisfies the volume type \(name.prefix(255)): it requires \(String(unmet.prefix(160))).")
@@ -158,7 +168,6 @@ extension BlockStorageHandlers {
             throw ResourceError.badRequest(
                 "Invalid volume_type: No backend satisfies the volume type \(name.prefix(255)): it requires the backend '\(backend.prefix(64))', and this cloud's is '\(driver.name)'.")
         }
-        return try row.string("id")
     }
 
     private func visibleTypes(_ context: RequestContext) throws -> SQL {
