@@ -21,10 +21,13 @@ package struct DatabaseScope: Sendable {
     package let lane: Lane
     package let work: Work
     package let presence: ClientPresence?
+    /// The address that the request comes from, as limits count it; empty where it is not known.
+    package let source: String
     /// Set once the request has changed something: from then on it is carried to its end, whether the client waits or not.
     let committed: Flag
 
-    init(lane: Lane, work: Work, presence: ClientPresence? = nil, committed: Flag = Flag()) {
+    init(lane: Lane, work: Work, presence: ClientPresence? = nil, source: String = "", committed: Flag = Flag()) {
+        self.source = source
         self.lane = lane
         self.work = work
         self.presence = presence
@@ -39,16 +42,16 @@ package struct DatabaseScope: Sendable {
     package static let audit = DatabaseScope(lane: .plane, work: .audit)
 
     /// A request whose caller is not known yet: in the share of the address that it comes from.
-    package static func request(_ presence: ClientPresence?) -> DatabaseScope {
-        DatabaseScope(lane: .tenant("from \(presence?.source ?? "")"), work: .request, presence: presence)
+    ///
+    /// - Parameter source: the client's address where it is not the connection's: a trusted proxy's client.
+    package static func request(_ presence: ClientPresence?, source: String? = nil) -> DatabaseScope {
+        let source = source ?? presence?.source ?? ""
+        return DatabaseScope(lane: .tenant("from \(source)"), work: .request, presence: presence, source: source)
     }
-
-    /// The address that the request comes from; empty where it is not known.
-    package var source: String { presence?.source ?? "" }
 
     /// The same request, in the share of `lane`.
     package func of(_ lane: Lane) -> DatabaseScope {
-        DatabaseScope(lane: lane, work: work, presence: presence, committed: committed)
+        DatabaseScope(lane: lane, work: work, presence: presence, source: source, committed: committed)
     }
 }
 
@@ -61,7 +64,7 @@ package final class ClientPresence: Sendable {
     }
 
     private let state = Mutex(State())
-    /// The client's address; empty where it is not known.
+    /// The address of the connection's other end, as limits count it; empty where it is not known.
     package let source: String
 
     package init(source: String = "") { self.source = source }

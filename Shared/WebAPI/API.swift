@@ -55,7 +55,7 @@ package struct API: Sendable {
         let started = ambient.time.monotonicNanoseconds()
         var label = "unrouted"
         var response = await RequestScope.$current.withValue(requestID) {
-            await DatabaseScope.$current.withValue(.request(request.presence)) {
+            await DatabaseScope.$current.withValue(.request(request.presence, source: request.source)) {
                 await answer(request, requestID: requestID, label: &label)
             }
         }
@@ -191,7 +191,7 @@ package struct API: Sendable {
         if case .stream = routes[0].body { return (routes[0], .null, "") }
         if case .none = routes[0].body { return (routes[0], .null, "") }
         // Until the document is parsed: what comes of it is the handler's.
-        let share = owner.map { bodies.share(of: $0) } ?? bodies.share(ofAnonymous: request.presence?.source ?? "")
+        let share = owner.map { bodies.share(of: $0) } ?? bodies.share(ofAnonymous: request.source)
         defer { withExtendedLifetime(share) {} }
         let bytes = try await collect(
             request, share, bytesMax: owner == nil ? Limits.anonymousBodyBytesMax : Limits.requestBodyBytesMax)

@@ -11,7 +11,7 @@ final class Clients: Sendable {
         let id = ObjectIdentifier(channel)
         let (presence, isNew) = open.withLock { open in
             if let known = open[id] { return (known, false) }
-            let presence = ClientPresence(source: channel.remoteAddress?.ipAddress ?? "")
+            let presence = ClientPresence(source: PeerAddress.source(PeerAddress.parse(channel.remoteAddress?.ipAddress)))
             open[id] = presence
             return (presence, true)
         }

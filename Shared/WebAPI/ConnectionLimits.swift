@@ -22,7 +22,8 @@ package struct ConnectionLimits: Sendable {
     package var writeTimeout = Duration.seconds(60)
     /// Longest head of a request (request line and header fields), in bytes.
     package var headBytesMax = 64 * 1024
-    /// Peers whose `X-Forwarded-*` fields are believed and to which `connectionsPerSourceMax` does not apply.
+    /// Peers whose `X-Forwarded-*` fields are believed and to which `connectionsPerSourceMax` does not apply. Limits per
+    /// source of what comes after a request's head count the client that they name.
     package var trustedProxies: [IPNetwork] = []
 
     package init() {}
@@ -38,6 +39,23 @@ package struct ConnectionLimits: Sendable {
         guard let peer else { return false }
         return trustedProxies.contains { $0.version == peer.version && $0.contains(peer) }
     }
+
+    /// Whose request it is: the peer's, or where that is a trusted proxy the client's behind it.
+    ///
+    /// Each proxy appends the address that it was asked from, so that the list is read from its end, as far as those who
+    /// wrote it are trusted. What stands before that may be the client's invention.
+    ///
+    /// - Parameter fields: the values of `X-Forwarded-For` in the order in which they came.
+    package func client(of peer: IPAddress?, forwardedFor fields: [String]) -> IPAddress? {
+        var nearest = peer
+        for field in fields.reversed() {
+            for text in field.split(separator: ",").reversed() {
+                guard trusts(nearest), let address = PeerAddress.parse(hop: text) else { return nearest }
+                nearest = address
+            }
+        }
+        return nearest
+    }
 }
 
 /// The addresses of peers, as limits count them.
@@ -47,6 +65,18 @@ enum PeerAddress {
         guard let bare = text?.prefix(while: { $0 != "%" }), let address = IPAddress(String(bare)) else { return nil }
         guard address.version == .v6, address.value >> 32 == 0xffff else { return address }
         return IPAddress(version: .v4, value: address.value & 0xffff_ffff)
+    }
+
+    /// An element of `X-Forwarded-For`: an address, in some proxies with a port (`192.0.2.1:5000`, `[2001:db8::1]:5000`).
+    static func parse(hop text: some StringProtocol) -> IPAddress? {
+        var bare = text.drop { $0 == " " || $0 == "\t" }
+        while let last = bare.last, last == " " || last == "\t" { bare.removeLast() }
+        if bare.first == "[", let end = bare.firstIndex(of: "]") {
+            bare = bare[bare.index(after: bare.startIndex)..<end]
+        } else if bare.contains("."), let colon = bare.lastIndex(of: ":"), bare.firstIndex(of: ":") == colon {
+            bare = bare[..<colon]
+        }
+        return parse(String(bare))
     }
 
     /// What counts as one source: an IPv4 address, or an IPv6 /64.

@@ -127,7 +127,9 @@ private struct APIResponder: HTTPResponder {
         let path = parts.first.map(String.init) ?? "/"
         if let own = await builtIn(path) { return own.hummingbird }
         var headers = Headers(request.headers.map { ($0.name.canonicalName, $0.value) })
-        if !limits.trusts(PeerAddress.parse(context.channel.remoteAddress?.ipAddress)) { headers.removeForwarded() }
+        let peer = PeerAddress.parse(context.channel.remoteAddress?.ipAddress)
+        let source = PeerAddress.source(limits.client(of: peer, forwardedFor: headers.values("x-forwarded-for")))
+        if !limits.trusts(peer) { headers.removeForwarded() }
         let isAwaited = headers["expect"] != nil
         let body = RequestBytes(request.body, asking: isAwaited ? context.channel : nil)
         let query: Query
@@ -137,7 +139,7 @@ private struct APIResponder: HTTPResponder {
             response = await api.respond(
                 to: IncomingRequest(
                     method: request.method.rawValue, path: path, query: query, headers: headers, body: body,
-                    presence: clients.presence(context.channel)))
+                    presence: clients.presence(context.channel), source: source))
         } catch let error as ResourceError {
             response = api.refusal(error, accept: headers["accept"])
         }

@@ -120,11 +120,15 @@ package struct IncomingRequest: Sendable {
     package var body: BodyStream
     /// Whether the client is still there; nil where nobody knows.
     package var presence: ClientPresence?
+    /// The client's address as limits count it: behind a trusted proxy the one that the proxy names.
+    package var source: String
 
     package init(
-        method: String, path: String, query: Query, headers: Headers, body: BodyStream, presence: ClientPresence? = nil
+        method: String, path: String, query: Query, headers: Headers, body: BodyStream, presence: ClientPresence? = nil,
+        source: String? = nil
     ) {
         self.presence = presence
+        self.source = source ?? presence?.source ?? ""
         self.method = method
         self.path = path
         self.query = query

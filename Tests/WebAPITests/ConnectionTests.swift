@@ -1,4 +1,5 @@
 import Authorization
+import Database
 import JSON
 import Kernel
 import Synchronization
@@ -46,6 +47,7 @@ private struct Served: Sendable {
             service: ServiceDescription(type: "network", title: "Test", faults: .network, publicURL: "http://public.example"),
             resources: [
                 Resource("thing", routes: [
+                    Route(.get, "/source", action: nil) { _ in .json(200, ["source": .string(DatabaseScope.current.source)]) },
                     Route(.get, "/href", action: nil) { .json(200, ["href": .string($0.publicURL)]) },
                     Route(.post, "/sign-on", action: nil, body: any) { .json(200, ["got": $0.body]) },
                     Route(.post, "/things", action: "things:create", rule: "@", body: any) { context in
@@ -190,6 +192,32 @@ private let get = "GET /href HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             let bad = try await served.ask(request.replacing("cloud.example:8443", with: "evil\"/x"))
             #expect(bad.contains("http://public.example"))
         }
+    }
+
+    @Test("S6: limits per source count the client that a trusted proxy names, and nobody else's word")
+    func s6ClientsBehindATrustedProxy() async throws {
+        let request = "GET /source HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.5, 198.51.100.7\r\nX-Forwarded-For: 192.0.2.9\r\nConnection: close\r\n\r\n"
+        try await Served.with { served in
+            let answer = try await served.ask(request)
+            #expect(answer.contains("\"127.0.0.1\""), "\(answer)")
+        }
+        let proxies = [IPNetwork(IPAddress(version: .v4, value: 0x7f00_0000), prefixLength: 8), try #require(IPNetwork("192.0.2.9/32"))]
+        try await Served.with(limits { $0.trustedProxies = proxies }) { served in
+            // Two proxies, one behind the other: what stands before their words is not believed.
+            let answer = try await served.ask(request)
+            #expect(answer.contains("\"198.51.100.7\""), "\(answer)")
+        }
+        let limits = limits { $0.trustedProxies = proxies }
+        let peer = IPAddress("127.0.0.1")
+        for (fields, source) in [
+            ([], "127.0.0.1"), (["203.0.113.5"], "203.0.113.5"), (["1.1.1.1,203.0.113.5:4711"], "203.0.113.5"),
+            (["2001:db8:1:2:3::4"], "2001:db8:1:2::/64"), (["[2001:db8:1:2::4]:80 "], "2001:db8:1:2::/64"),
+            (["::ffff:203.0.113.5"], "203.0.113.5"), (["203.0.113.5, unknown"], "127.0.0.1"), (["203.0.113.5,"], "203.0.113.5"),
+            (["192.0.2.9"], "192.0.2.9"), (["x", "203.0.113.5", "192.0.2.9"], "203.0.113.5"),
+        ] {
+            #expect(PeerAddress.source(limits.client(of: peer, forwardedFor: fields)) == source, "\(fields)")
+        }
+        #expect(limits.client(of: IPAddress("10.0.0.1"), forwardedFor: ["203.0.113.5"]) == IPAddress("10.0.0.1"))
     }
 
     @Test("S18: operators' answers are on a listener of their own") func s18OperatorsHaveAListenerOfTheirOwn() async throws {
