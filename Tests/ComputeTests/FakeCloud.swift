@@ -137,6 +137,21 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         }
     }
 
+    func changeGroup(_ group: String, adds: Bool, ports: [String], as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
+        try await probe.effect("changeGroup") {
+            try await database.write { connection in
+                for port in ports {
+                    if adds {
+                        try connection.execute("INSERT INTO port_security_groups (port_id, security_group_id) VALUES (\(port), \(group)) ON CONFLICT DO NOTHING")
+                    } else {
+                        try connection.execute("DELETE FROM port_security_groups WHERE port_id = \(port) AND security_group_id = \(group)")
+                    }
+                }
+            }
+        }
+    }
+
     func deletePort(_ id: String, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
         try await probe.effect("deletePort") {

@@ -139,6 +139,38 @@ import WebAPI
         }
     }
 
+    @Test func aSecurityGroupOfAllPortsIsOneCall() async throws {
+        try await ForeignTests.with { cloud in
+            let id = try await cloud.createServer()
+            let group = SystemRandom().uuid().description
+            let second = SystemRandom().uuid().description
+            try await cloud.database.write { connection in
+                try connection.execute("INSERT INTO security_groups (id, project_id, name, created_at, updated_at) VALUES (\(group)::uuid, 'p1', 'extra', now(), now())")
+                try connection.execute(
+                    """
+                    INSERT INTO ports (id, network_id, project_id, mac_address, device_id, device_owner, host_id, status, created_at, updated_at)
+                    SELECT \(second)::uuid, network_id, project_id, 'fa:16:3e:77:77:77', device_id, device_owner, host_id, status, now(), now()
+                    FROM ports WHERE device_id = \(id)
+                    """)
+                try connection.execute(
+                    """
+                    INSERT INTO server_interfaces (port_id, server_id, position, network_id, created)
+                    SELECT \(second)::uuid, server_id, 1, network_id, true FROM server_interfaces WHERE server_id = \(id)::uuid
+                    """)
+            }
+            func ports() async throws -> Int {
+                try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM port_security_groups WHERE security_group_id = \(group)::uuid")[0].int("n") }
+            }
+            for (key, count) in [("addSecurityGroup", 2), ("removeSecurityGroup", 0)] {
+                let calls = cloud.cloud.subjects.count
+                let body = JSONObject([(key, ["name": "extra"] as JSONValue)])
+                #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", .object(body)).status == 202)
+                #expect(try await ports() == count)
+                #expect(cloud.cloud.subjects.count == calls + 1, "\(key)")
+            }
+        }
+    }
+
     @Test("S10: Compute calls for the server's project, and for an administrator only where the project alone may not")
     func s10Subjects() async throws {
         try await ForeignTests.with { cloud in

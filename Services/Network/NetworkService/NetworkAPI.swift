@@ -33,14 +33,14 @@ package struct NetworkAPI: Sendable {
     ) throws -> API {
         try API(
             service: ServiceDescription(type: "network", title: "Networking", faults: .network, publicURL: publicURL,
-                subjectActions: ["create_port", "update_port", "delete_port"]),
+                subjectActions: ["create_port", "update_port", "delete_port", "update_port_security_groups"]),
             resources: resources, rules: NetworkPolicy.rules, policyOverrides: policyOverrides,
             database: database, authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
     }
 
     package var resources: [Resource] {
         [
-            versions, networks, subnets, ports, routers, floatingIPs, securityGroups, securityGroupRules, quotas,
+            versions, networks, subnets, ports, portGroups, routers, floatingIPs, securityGroups, securityGroupRules, quotas,
             extensions, serviceProviders, agents, availabilityZones, ipAvailabilities,
         ] + tags
     }

@@ -198,14 +198,15 @@ struct ServerActionRoutes: Sendable {
             let work = try ServerActionRoutes.groupChange(connection, server, name: name, adds: adds)
             return (work, "server", server.id)
         }, finish: { work in
-            for port in work.objectValue?.members ?? [] {
-                try await compute.neighbours.network.updatePort(port.name, ["security_groups": port.value], as: subject)
+            let ports = (work["ports"]?.arrayValue ?? []).compactMap(\.stringValue)
+            if !ports.isEmpty, let group = work["group"]?.stringValue {
+                try await compute.neighbours.network.changeGroup(group, adds: adds, ports: ports, as: subject)
             }
             return .empty(202)
         })
     }
 
-    /// The ports to change, with the groups that they shall have.
+    /// The group's id, and the ports that it has to be added to or taken from.
     private static func groupChange(
         _ connection: Connection, _ server: ServerRecord, name: String, adds: Bool
     ) throws -> JSONValue {
@@ -234,11 +235,7 @@ struct ServerActionRoutes: Sendable {
                 adds ? "Instance \(server.id) has no port that takes security groups."
                     : "Security group \(name.prefix(255)) not associated with the instance \(server.id)")
         }
-        var changes: JSONObject = [:]
-        for (port, groups) in ports where groups.contains(group) != adds {
-            changes[port] = JSONValue(adds ? groups + [group] : groups.filter { $0 != group })
-        }
-        return .object(changes)
+        return ["group": .string(group), "ports": JSONValue(ports.filter { $0.groups.contains(group) != adds }.map(\.port))]
     }
 }
 

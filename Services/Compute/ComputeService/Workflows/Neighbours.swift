@@ -18,6 +18,8 @@ package protocol NetworkNeighbour: Sendable {
     func createPort(_ port: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
     /// Changes the members that are given.
     func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws
+    /// Puts all the ports into a security group, or takes them out of it; none where it fails.
+    func changeGroup(_ group: String, adds: Bool, ports: [String], as subject: ActingSubject) async throws
     /// A port that is not there is fine.
     func deletePort(_ id: String, as subject: ActingSubject) async throws
 }
@@ -107,6 +109,12 @@ struct RemoteNetwork: NetworkNeighbour {
 
     func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws {
         try await client.acting(for: subject).put(.network, "/ports/\(id)", ["port": .object(changes)])
+    }
+
+    func changeGroup(_ group: String, adds: Bool, ports: [String], as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).put(
+            .network, "/wolke/port-security-groups",
+            ["port_security_groups": ["ports": JSONValue(ports), adds ? "add" : "remove": .string(group)]])
     }
 
     func deletePort(_ id: String, as subject: ActingSubject) async throws {
