@@ -63,7 +63,8 @@ extension Inspection {
         func number(_ name: String) -> String { "coalesce((\(server).flavor->>'\(name)')::bigint, 0)" }
         return """
             SELECT d.resource_class, d.amount FROM (VALUES ('VCPU', \(number("vcpus"))), ('MEMORY_MB', \(number("ram"))),
-                ('DISK_GB', CASE WHEN \(server).image IS NULL THEN 0 ELSE \(number("disk")) END + \(number("ephemeral"))
+                ('DISK_GB', CASE WHEN \(server).image IS NULL THEN 0 WHEN \(number("disk")) > 0 THEN \(number("disk"))
+                    ELSE coalesce((\(server).image->>'disk_gb')::bigint, 0) END + \(number("ephemeral"))
                     + (\(number("swap")) + 1023) / 1024)) d (resource_class, amount)
             WHERE d.amount > 0 AND NOT \(specs) ? ('resources:' || d.resource_class)
             UNION ALL SELECT substr(e.key, 11), e.value::bigint FROM jsonb_each_text(\(specs)) e

@@ -37,10 +37,13 @@ import Testing
         try await body(Host(directory: directory, cache: cache, disks: disks))
     }
 
-    private func server(_ format: String, root: Int = 1) throws -> DesiredServer {
+    private func server(_ format: String, root: Int = 1, claimed: Int? = nil) throws -> DesiredServer {
         try Fixture.server([
             "root_gb": JSONValue(root),
-            "image": ["id": .string(HostileImageTests.imageID), "disk_format": .string(format), "properties": [:]],
+            "image": [
+                "id": .string(HostileImageTests.imageID), "disk_format": .string(format), "properties": [:],
+                "disk_gb": claimed.map { JSONValue($0) } ?? .null,
+            ],
         ])
     }
 
@@ -87,6 +90,19 @@ import Testing
             }
             #expect(failure?.reason == "the flavor's root disk of 1 GiB is too small for the image, which needs 5 GiB")
             try await host.disks.provision(try server("qcow2", root: 5), refreshConfigDrive: false)
+        }
+    }
+
+    @Test("S3: for a flavor without a disk, the disk in an image is not larger than what was claimed for it")
+    func s3_tooLargeForTheClaim() async throws {
+        try await with(DiskImages.qcow2(size: 5 << 30)) { host in
+            await #expect(throws: (any Error).self) {
+                try await host.disks.provision(try server("qcow2", root: 0, claimed: 4), refreshConfigDrive: false)
+            }
+            let fitting = try server("qcow2", root: 0, claimed: 5)
+            #expect(!Files.exists(host.disks.files(fitting.id).root))
+            try await host.disks.provision(fitting, refreshConfigDrive: false)
+            #expect(Files.exists(host.disks.files(fitting.id).root))
         }
     }
 

@@ -28,7 +28,7 @@ import WebAPI
     func needsAreTheSameInSQL(_ flavor: String) async throws {
         try await TestCloud.with { cloud in
             let server = try await cloud.createServer()
-            for image in [nil, "{}"] as [String?] {
+            for image in [nil, "{}", #"{"disk_gb": 7}"#] as [String?] {
                 let asked = try await cloud.database.write { connection in
                     try connection.execute("UPDATE servers SET flavor = \(flavor)::jsonb, image = \(image)::jsonb WHERE id = \(server)::uuid")
                     return try SchedulingRequest.load(connection, server: server, operation: server)?["resources"]
@@ -40,6 +40,27 @@ import WebAPI
                 }
                 #expect(asked?.objectValue?.members.reduce(into: [String: Int]()) { $0[$1.name] = $1.value.intValue } == audited)
             }
+        }
+    }
+
+    @Test("S3 S20: a flavor without a disk boots from volumes; where an administrator boots an image, the claim has its size")
+    func s3_s20_flavorsWithoutADisk() async throws {
+        try await TestCloud.with { cloud in
+            let flavor: JSONValue = ["flavor": ["name": "zero", "ram": 512, "vcpus": 1, "disk": 0, "id": "zero"]]
+            #expect(try await cloud.call("POST", "/v2.1/flavors", flavor, as: "admin").status == 200)
+            _ = try await cloud.database.write { try $0.execute("UPDATE images SET virtual_size = \((3 << 30) + 1)") }
+            let refused = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(["flavorRef": "zero"]))
+            #expect(refused.status == 403 && refused.json.description.contains("zero disk"), "\(refused.json)")
+            let made = try await cloud.call(
+                "POST", "/v2.1/servers",
+                TestCloud.body(["flavorRef": "zero", "networks": [["uuid": .string(Fixtures.network)]]]), as: "admin")
+            #expect(made.status == 202, "\(made.json)")
+            let id = made.json["server"]?["id"]?.stringValue ?? ""
+            let (asked, desired) = try await cloud.database.read { connection in
+                (try SchedulingRequest.load(connection, server: id, operation: id)?["resources"], try connection.query("SELECT image FROM servers WHERE id = \(id)::uuid")[0].json("image"))
+            }
+            #expect(asked?["DISK_GB"] == 4)
+            #expect(desired["disk_gb"] == 4)
         }
     }
 

@@ -89,6 +89,7 @@ extension DesiredServer {
             hashAlgorithm: try image.optionalText("os_hash_algo"), contentHash: try image.optionalText("os_hash_value"),
             diskFormat: try image.text("disk_format"), size: try image.optionalInteger("size"),
             minDiskGiB: try image.integer("min_disk", in: Bounds.diskGiB, default: 0),
+            diskGiB: try image.optionalInteger("disk_gb"),
             properties: texts(try image.object("properties")),
             subject: try subject(fields, image))
     }

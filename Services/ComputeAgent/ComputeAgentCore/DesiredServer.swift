@@ -30,6 +30,8 @@ package struct DesiredImage: Sendable, Hashable {
     /// Bytes; nil when unknown.
     package let size: Int?
     package let minDiskGiB: Int
+    /// What the host has room for where the flavor has no disk of its own; nil from a plane that does not say.
+    package let diskGiB: Int?
     /// Text properties of the image (`hw_machine_type`, …).
     package let properties: [String: String]
     /// For whom the image is fetched: the server's project, or the administrator who asked for an image of another one.

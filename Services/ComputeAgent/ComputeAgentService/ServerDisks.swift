@@ -57,9 +57,14 @@ package struct ServerDisks: Sendable {
         }
     }
 
-    /// The flavor decides; a flavor without a size takes the image's.
+    /// The flavor decides; a flavor without a size takes the image's, up to what the scheduler claimed for it.
     static func rootSize(_ server: DesiredServer, _ image: CachedImage) throws -> Int {
-        guard server.rootGiB > 0 else { return image.virtualSize }
+        guard server.rootGiB > 0 else {
+            guard image.virtualSize <= largestRoot(server) else {
+                throw PermanentFailure("the disk in the image is larger than the Image service said when the server was asked for")
+            }
+            return image.virtualSize
+        }
         guard image.virtualSize <= server.rootGiB * gib else {
             let needed = (image.virtualSize + gib - 1) / gib
             throw PermanentFailure(
@@ -68,9 +73,10 @@ package struct ServerDisks: Sendable {
         return server.rootGiB * gib
     }
 
-    /// The largest image that the server's root disk can hold; a flavor without a size holds any.
+    /// The largest image that the server's root disk can hold: the flavor's size, or for a flavor without one what was claimed.
     static func largestRoot(_ server: DesiredServer) -> Int {
-        server.rootGiB > 0 ? server.rootGiB * gib : ImageHeader.virtualSizeMax
+        if server.rootGiB > 0 { return server.rootGiB * gib }
+        return server.image?.diskGiB.map { min(max(0, $0), ImageHeader.virtualSizeMax / gib) * gib } ?? ImageHeader.virtualSizeMax
     }
 
     private func create(_ path: String, size: Int, backing: CachedImage? = nil) async throws {

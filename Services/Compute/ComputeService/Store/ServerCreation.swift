@@ -16,6 +16,11 @@ struct ServerOwner: Sendable {
     let requestID: String
     /// Whether policy lets the user choose addresses in a network of this project.
     let choosesAddress: @Sendable (_ networkProject: String) -> Bool
+    /// Whether policy lets the user have a root disk whose size the image decides.
+    let mayUseZeroDisk: Bool
+
+    /// As Nova's action of this name.
+    static let zeroDiskAction = "os_compute_api:servers:create:zero_disk_flavor"
 
     /// - Parameter project: the servers' project.
     /// - Throws: 401 without a caller.
@@ -26,6 +31,7 @@ struct ServerOwner: Sendable {
         user = caller.userID
         isAdmin = caller.isAdmin
         requestID = context.requestID
+        mayUseZeroDisk = context.allows(ServerOwner.zeroDiskAction, target: .project(project))
         choosesAddress = { ServerInterfaces.mayChooseAddress(context, networkProject: $0) }
     }
 }
@@ -210,6 +216,9 @@ struct ServerCreation {
             throw ResourceError.badRequest("Flavor's memory is too small for requested image.")
         }
         let disk = flavor.root << 30
+        guard flavor.root > 0 || owner.mayUseZeroDisk else {
+            throw ResourceError.forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
+        }
         if flavor.root > 0, max(needed, (try row.optionalInt("min_disk") ?? 0) << 30) > disk {
             throw ResourceError.badRequest(
                 "Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \(max(needed, (try row.optionalInt("min_disk") ?? 0) << 30)) bytes.")
@@ -220,6 +229,8 @@ struct ServerCreation {
             "os_hash_value": JSONValue(try row.optionalString("os_hash_value")),
             "disk_format": JSONValue(try row.optionalString("disk_format")), "size": JSONValue(size),
             "min_disk": JSONValue(try row.optionalInt("min_disk") ?? 0),
+            // What the root disk takes on its host where the flavor does not say.
+            "disk_gb": JSONValue((needed + (1 << 30) - 1) >> 30),
             "properties": try row.optionalJSON("properties") ?? [:],
             "administrator": try row.bool("by_administrator") ? owner.administrator?.document ?? .null : .null,
         ]

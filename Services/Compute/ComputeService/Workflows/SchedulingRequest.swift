@@ -42,7 +42,7 @@ enum SchedulingRequest {
         let specs = flavor["extra_specs"]?.objectValue ?? [:]
         let properties = image["properties"]?.objectValue ?? [:]
         return [
-            "resources": .object(resources(flavor, specs, bootsFromImage: !image.isNull)),
+            "resources": .object(resources(flavor, specs, image)),
             "required_traits": JSONValue(traits("required", specs, properties)),
             "forbidden_traits": JSONValue(traits("forbidden", specs, properties)), "flavor_extra_specs": .object(specs),
         ]
@@ -66,9 +66,11 @@ enum SchedulingRequest {
     }
 
     /// The flavor's amounts; `resources:CLASS` in its extra specs replaces or adds to them.
-    private static func resources(_ flavor: JSONValue, _ specs: JSONObject, bootsFromImage: Bool) -> JSONObject {
+    private static func resources(_ flavor: JSONValue, _ specs: JSONObject, _ image: JSONValue) -> JSONObject {
         func number(_ name: String) -> Int { flavor[name]?.intValue ?? 0 }
-        let disk = (bootsFromImage ? number("disk") : 0) + number("ephemeral") + (number("swap") + 1023) / 1024
+        // A flavor without a size takes the image's; a server without an image boots from a volume.
+        let root = number("disk") > 0 ? number("disk") : image["disk_gb"]?.intValue ?? 0
+        let disk = (image.isNull ? 0 : root) + number("ephemeral") + (number("swap") + 1023) / 1024
         var resources: JSONObject = [:]
         var amounts: [(String, Int)] = [("VCPU", number("vcpus")), ("MEMORY_MB", number("ram")), ("DISK_GB", disk)]
         for member in specs.members where member.name.hasPrefix("resources:") {

@@ -27,7 +27,7 @@ struct SchedulingTrial: Sendable {
                 AND (f.is_public OR EXISTS (
                     SELECT 1 FROM flavor_access a WHERE a.flavor_id = f.id AND a.project_id = s.project_id))
                 AND f.memory_mb >= coalesce(i.min_ram, 0)
-                AND (f.root_gb = 0 OR f.root_gb::bigint << 30 >= greatest(coalesce(i.min_disk, 0)::bigint << 30,
+                AND (s.image IS NULL OR f.root_gb::bigint << 30 >= greatest(coalesce(i.min_disk, 0)::bigint << 30,
                     coalesce(i.size, 0), coalesce(i.virtual_size, 0)))
             WHERE s.id = \(server) ORDER BY f.memory_mb DESC, f.vcpus DESC, f.root_gb DESC LIMIT \(flavorsMax)
             """)
