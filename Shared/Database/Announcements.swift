@@ -1,5 +1,4 @@
 import CLibpq
-import Foundation
 import Synchronization
 
 /// Notifications that follow a commit instead of being part of it.
@@ -12,73 +11,59 @@ final class Announcements: Sendable {
     private struct State {
         var listeners: [Int: (channels: Set<String>, deliver: @Sendable (Notification) -> Void)] = [:]
         var lastListener = 0
-        var isRunning = false
-        var isClosed = false
-        var waiting: Set<Notification> = []
     }
 
-    private let configuration: DatabaseConfiguration
-    private let condition = NSCondition()
-    // Guarded by `condition`.
-    private nonisolated(unsafe) var state = State()
+    private let state = Mutex(State())
     /// The server's process behind the session that tells the others.
-    private let backend = Atomic<Int32>(0)
+    private let backend: Backend
+    private let others: ThreadMailbox<Notification>
+
+    private final class Backend: Sendable {
+        let pid = Atomic<Int32>(0)
+    }
 
     private static let intervalMicroseconds: UInt32 = 50_000
 
-    init(_ configuration: DatabaseConfiguration) { self.configuration = configuration }
+    init(_ configuration: DatabaseConfiguration) {
+        let backend = Backend()
+        self.backend = backend
+        others = ThreadMailbox("announce") { Announcements.tell($0, configuration, backend) }
+    }
 
     /// Whether a notification has come from here, so that it is known already.
-    func isOwn(backend pid: Int32) -> Bool { pid != 0 && pid == backend.load(ordering: .relaxed) }
+    func isOwn(backend pid: Int32) -> Bool { pid != 0 && pid == backend.pid.load(ordering: .relaxed) }
 
     func addListener(_ channels: [String], _ deliver: @escaping @Sendable (Notification) -> Void) -> Int {
-        condition.withLock {
+        state.withLock { state in
             state.lastListener += 1
             state.listeners[state.lastListener] = (Set(channels), deliver)
             return state.lastListener
         }
     }
 
-    func removeListener(_ number: Int) { _ = condition.withLock { state.listeners.removeValue(forKey: number) } }
+    func removeListener(_ number: Int) { _ = state.withLock { $0.listeners.removeValue(forKey: number) } }
 
     /// Tells those here, and puts what concerns others on the way.
     func make(_ announcements: [Announcement]) {
         guard !announcements.isEmpty else { return }
-        let listeners = condition.withLock {
-            for item in announcements where item.everywhere { state.waiting.insert(item.notification) }
-            if !state.waiting.isEmpty, !state.isClosed {
-                if !state.isRunning { start() }
-                condition.signal()
-            }
-            return Array(state.listeners.values)
-        }
+        others.put(announcements.filter(\.everywhere).map(\.notification))
+        let listeners = state.withLock { Array($0.listeners.values) }
         for item in Set(announcements.map(\.notification)) {
             for listener in listeners where listener.channels.contains(item.channel) { listener.deliver(item) }
         }
     }
 
-    func close() {
-        condition.withLock {
-            state.isClosed = true
-            condition.broadcast()
-        }
-    }
+    func close() { others.close() }
 
     // MARK: the thread
 
-    private func start() {
-        state.isRunning = true
-        let thread = Thread { [self] in run() }
-        thread.name = "announce"
-        thread.stackSize = 1 << 18
-        thread.start()
-    }
-
-    private func run() {
+    private static func tell(_ mailbox: ThreadMailbox<Notification>, _ configuration: DatabaseConfiguration, _ backend: Backend) {
         let connection = Connection(configuration: configuration)
-        while let some = next() {
+        // What comes together in a while goes in one statement.
+        while let all = mailbox.take(after: intervalMicroseconds) {
+            let some = Array(Set(all))
             do {
-                backend.store(PQbackendPID(try connection.open()), ordering: .relaxed)
+                backend.pid.store(PQbackendPID(try connection.open()), ordering: .relaxed)
                 try connection.query(
                     """
                     SELECT pg_notify(c, p)
@@ -90,19 +75,6 @@ final class Announcements: Sendable {
             }
         }
         connection.close()
-    }
-
-    /// What has come together in a while; nil at the end.
-    private func next() -> [Notification]? {
-        condition.lock()
-        while state.waiting.isEmpty, !state.isClosed { condition.wait() }
-        condition.unlock()
-        usleep(Announcements.intervalMicroseconds)
-        return condition.withLock {
-            guard !state.waiting.isEmpty else { return nil }
-            defer { state.waiting = [] }
-            return Array(state.waiting)
-        }
     }
 }
 

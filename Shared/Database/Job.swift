@@ -1,5 +1,4 @@
 import CLibpq
-import Foundation
 import Synchronization
 
 /// Work for a session: it waits, runs on the session's thread, and may be stopped in between by whoever waits for it.
@@ -150,44 +149,11 @@ final class Cancellation: Sendable {
 
 /// Sends requests to cancel from a thread of its own: sending one waits for PostgreSQL.
 final class Canceller: Sendable {
-    private struct State {
-        var waiting: [Job] = []
-        var isRunning = false
-        var isClosed = false
+    private let mailbox = ThreadMailbox<Job>("cancel") { jobs in
+        while let batch = jobs.take() { for job in batch { job.cancelStatement() } }
     }
 
-    private let condition = NSCondition()
-    // Guarded by `condition`.
-    private nonisolated(unsafe) var state = State()
+    func cancel(_ job: Job) { mailbox.put([job]) }
 
-    func cancel(_ job: Job) {
-        condition.withLock {
-            guard !state.isClosed else { return }
-            state.waiting.append(job)
-            if !state.isRunning { start() }
-            condition.signal()
-        }
-    }
-
-    func close() {
-        condition.withLock {
-            state.isClosed = true
-            condition.broadcast()
-        }
-    }
-
-    private func start() {
-        state.isRunning = true
-        let thread = Thread { [self] in while let job = next() { job.cancelStatement() } }
-        thread.name = "cancel"
-        thread.stackSize = 1 << 18
-        thread.start()
-    }
-
-    private func next() -> Job? {
-        condition.withLock {
-            while state.waiting.isEmpty, !state.isClosed { condition.wait() }
-            return state.waiting.isEmpty ? nil : state.waiting.removeFirst()
-        }
-    }
+    func close() { mailbox.close() }
 }

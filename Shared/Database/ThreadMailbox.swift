@@ -1,0 +1,65 @@
+import Foundation
+
+/// Items for one thread of its own, which may block, and which begins with the first item.
+final class ThreadMailbox<Item: Sendable>: Sendable {
+    private struct State {
+        var waiting: [Item] = []
+        var isRunning = false
+        var isClosed = false
+    }
+
+    private let name: String
+    private let run: @Sendable (ThreadMailbox<Item>) -> Void
+    private let condition = NSCondition()
+    // Guarded by `condition`.
+    private nonisolated(unsafe) var state = State()
+
+    /// - Parameters:
+    ///   - name: of the thread, as debuggers show it.
+    ///   - run: takes items until there are none for good.
+    init(_ name: String, run: @escaping @Sendable (ThreadMailbox<Item>) -> Void) {
+        self.name = name
+        self.run = run
+    }
+
+    /// Gives items to the thread; they are dropped once the mailbox is closed.
+    func put(_ items: [Item]) {
+        guard !items.isEmpty else { return }
+        condition.withLock {
+            guard !state.isClosed else { return }
+            state.waiting += items
+            if !state.isRunning { start() }
+            condition.signal()
+        }
+    }
+
+    /// The thread ends when it has taken what is there.
+    func close() {
+        condition.withLock {
+            state.isClosed = true
+            condition.broadcast()
+        }
+    }
+
+    /// Waits for items, on the thread.
+    ///
+    /// - Parameter microseconds: to wait after the first item, so that more may come together.
+    /// - Returns: all that are there; nil at the end.
+    func take(after microseconds: UInt32 = 0) -> [Item]? {
+        condition.withLock { while state.waiting.isEmpty, !state.isClosed { condition.wait() } }
+        if microseconds > 0 { usleep(microseconds) }
+        return condition.withLock {
+            guard !state.waiting.isEmpty else { return nil }
+            defer { state.waiting = [] }
+            return state.waiting
+        }
+    }
+
+    private func start() {
+        state.isRunning = true
+        let thread = Thread { [self] in run(self) }
+        thread.name = name
+        thread.stackSize = 1 << 18
+        thread.start()
+    }
+}
