@@ -156,7 +156,7 @@ let package = Package(
             tests("ImageFormatTests", ["ImageFormat"]),
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
             tests("ImageTests", ["ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
-            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", nio], platform: platform),
+            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", nio], platform: platform),
             tests("ComputeTests", ["ComputeCore", "ComputeService"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Commands", "Database", "Schema", log]),

@@ -1,7 +1,7 @@
 extension Inspection {
     /// Everything that the store alone can tell. Work under way is not a fault: what it touches is left out, and
     /// whoever looks looks twice.
-    package static let all: [Inspection] = work + placement + Ledger.all.map(\.inspection) + addresses + volumes + servers
+    package static let all: [Inspection] = work + placement + Ledger.all.map(\.inspection) + addresses + volumes + servers + machines
 
     static let busy = "SELECT subject_id FROM workflows WHERE finished_at IS NULL"
 
@@ -88,6 +88,22 @@ extension Inspection {
             FROM volumes v JOIN volume_attachments a ON a.volume_id = v.id AND a.status = 'attached'
             WHERE NOT v.multiattach GROUP BY v.id HAVING count(*) > 1
             """),
+    ]
+
+    // MARK: machines
+
+    /// What the machines themselves have looked at; one that is silent says nothing new.
+    private static let machines = [
+        Inspection(
+            "I15", "tools that read images run in a sandbox that works",
+            """
+            SELECT 'host ' || h.host AS subject, 'the host ' || h.host || ' can make no disks of images: ' ||
+                (h.capabilities->>'sandbox_problem') AS words
+            FROM hypervisors h WHERE h.capabilities->>'sandbox_problem' IS NOT NULL
+            UNION ALL SELECT 'block storage on ' || b.host, 'Block Storage on ' || b.host || ' can make no volumes of images: ' ||
+                b.sandbox_problem
+            FROM block_storage_services b WHERE b.sandbox_problem IS NOT NULL AND b.seen_at > {now} - interval '5 minutes'
+            """)
     ]
 
     // MARK: servers

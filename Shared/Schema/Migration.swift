@@ -37,6 +37,7 @@ package enum Schema {
         virtualPortsMigration,
         auditedServicesMigration,
         metadataPortsMigration,
+        sandboxStateMigration,
     ]
 
     /// The number of the newest migration that this build knows.

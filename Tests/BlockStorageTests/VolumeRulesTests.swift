@@ -1,5 +1,6 @@
 import BlockStorageCore
 import BlockStorageService
+import DiskTool
 import JSON
 import Kernel
 import Testing
@@ -216,6 +217,22 @@ import Testing
             }
             try await beat("c-1")
             #expect(try await list("?binary=cinder-scheduler").map { $0["host"] } == ["c-1"])
+        }
+    }
+
+    @Test func theSandboxesStateIsWrittenDown() async throws {
+        try await VolumeFixture.with { cloud in
+            for problem in ["no bwrap", nil] as [String?] {
+                let watch = SandboxWatch(time: SystemTime()) { problem }
+                try await ServiceHeartbeat(
+                    database: cloud.database, driver: cloud.driver, settings: BlockStorageSettings(), ambient: Ambient(), log: cloud.log,
+                    machine: "c-1", sandbox: watch
+                ).beat()
+                let rows = try await cloud.database.read { connection in
+                    try connection.query("SELECT sandbox_problem FROM block_storage_services WHERE host = 'c-1'").map { try $0.optionalString("sandbox_problem") }
+                }
+                #expect(rows == [problem])
+            }
         }
     }
 

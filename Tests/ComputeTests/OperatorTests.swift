@@ -43,6 +43,32 @@ import WebAPI
         }
     }
 
+    @Test("S1: the doctor tells of machines whose sandbox does not work") func s1_theDoctorTellsOfSandboxes() async throws {
+        try await TestCloud.with { cloud in
+            func findings() async throws -> [Finding] {
+                try await cloud.database.read { connection in
+                    try Inspection.all.flatMap { try $0.findings(connection, cloud.cloud.ambient) }.filter { $0.invariant == "I15" }
+                }
+            }
+            #expect(try await findings() == [])
+            try await cloud.database.write { connection in
+                try connection.execute(
+                    """
+                    UPDATE hypervisors SET capabilities = jsonb_set(capabilities, '{sandbox_problem}', '"no bwrap"') WHERE host = 'host-1'
+                    """)
+                for (host, age) in [("c-1", "0"), ("c-2", "3600")] {
+                    try connection.execute(
+                        """
+                        INSERT INTO block_storage_services (host, kind, availability_zone, seen_at, sandbox_problem)
+                        VALUES (\(host), 'cinder-scheduler', 'nova', \(cloud.cloud.ambient.databaseNow) - (\(age) || ' seconds')::interval, 'no user')
+                        """)
+                }
+            }
+            let words = try await findings().map(\.words).sorted()
+            #expect(words == ["Block Storage on c-1 can make no volumes of images: no user", "the host host-1 can make no disks of images: no bwrap"])
+        }
+    }
+
     @Test("S3 S20: a flavor without a disk boots from volumes; where an administrator boots an image, the claim has its size")
     func s3_s20_flavorsWithoutADisk() async throws {
         try await TestCloud.with { cloud in

@@ -3,6 +3,7 @@ import BlockStorageCore
 import Client
 import Commands
 import Database
+import DiskTool
 import Kernel
 import Logging
 import ServiceKit
@@ -47,9 +48,11 @@ package struct BlockStorageApplication: Sendable {
     package func run() async throws {
         let process = process
         let settings = BlockStorageSettings(process.settings)
+        let sandbox = Sandbox(user: settings.sandboxUser)
+        let sandboxWatch = SandboxWatch(sandbox, time: process.ambient.time)
         let driver = try FileDriver(
             directory: process.settings.string("block_storage.directory"), images: RemoteImages(client: try client()),
-            sandbox: Sandbox(user: settings.sandboxUser), ended: { subject in await wake(subject) })
+            sandbox: sandbox, ended: { subject in await wake(subject) })
         let workflows = VolumeWorkflows(
             database: process.database, driver: driver, settings: settings, ambient: process.ambient)
         let engine = WorkflowEngine(
@@ -61,8 +64,13 @@ package struct BlockStorageApplication: Sendable {
             publicURL: process.publicURL, policyOverrides: process.policyOverrides(), authenticator: authenticator,
             ambient: process.ambient, log: process.log, metrics: process.metrics)
         let heartbeat = ServiceHeartbeat(
-            database: process.database, driver: driver, settings: settings, ambient: process.ambient, log: process.log)
-        try await process.run(api, services: [authenticator, engine, BackgroundLoop { try await heartbeat.run() }])
+            database: process.database, driver: driver, settings: settings, ambient: process.ambient, log: process.log,
+            sandbox: sandboxWatch)
+        try await process.run(
+            api,
+            services: [
+                authenticator, engine, BackgroundLoop { try await heartbeat.run() }, BackgroundLoop { try await sandboxWatch.run() },
+            ])
     }
 
     private func client() throws -> RESTClient {
@@ -99,11 +107,14 @@ package struct ServiceHeartbeat: Sendable {
     let log: Logger
     /// The machine's name.
     let machine: String
+    /// Nil where nobody looks.
+    let sandbox: SandboxWatch?
 
     package init(
         database: Database, driver: any VolumeDriver, settings: BlockStorageSettings, ambient: Ambient, log: Logger,
-        machine: String = SignOfLife.machineName()
+        machine: String = SignOfLife.machineName(), sandbox: SandboxWatch? = nil
     ) {
+        self.sandbox = sandbox
         self.machine = machine
         self.database = database
         self.driver = driver
@@ -126,6 +137,7 @@ package struct ServiceHeartbeat: Sendable {
     /// because they share the storage; each machine has a `cinder-scheduler`.
     package func beat() async throws {
         let capacity = try await driver.capacity()
+        let problem = await sandbox?.problem()
         let now = ambient.databaseNow
         let settings = settings
         _ = try await database.write { connection in
@@ -139,9 +151,10 @@ package struct ServiceHeartbeat: Sendable {
                 """)
             try connection.execute(
                 """
-                INSERT INTO block_storage_services (host, kind, availability_zone, seen_at)
-                VALUES (\(machine), \(ServiceHeartbeat.schedulerKind), \(settings.availabilityZone), \(now))
-                ON CONFLICT (host, kind) DO UPDATE SET availability_zone = EXCLUDED.availability_zone, seen_at = EXCLUDED.seen_at
+                INSERT INTO block_storage_services (host, kind, availability_zone, seen_at, sandbox_problem)
+                VALUES (\(machine), \(ServiceHeartbeat.schedulerKind), \(settings.availabilityZone), \(now), \(problem))
+                ON CONFLICT (host, kind) DO UPDATE SET availability_zone = EXCLUDED.availability_zone, seen_at = EXCLUDED.seen_at,
+                    sandbox_problem = EXCLUDED.sandbox_problem
                 """)
             try connection.execute(
                 """

@@ -23,6 +23,8 @@ package struct HostInventory: Sendable, Hashable {
     package var sockets: Int
     package var cores: Int
     package var threads: Int
+    /// Why tools that read images cannot run in their sandbox, for operators; nil where they can.
+    package var sandboxProblem: String?
 
     package init(
         cpus: Int, memoryMiB: Int, diskGiB: Int, virtType: VirtType, hypervisorVersion: Int
@@ -87,7 +89,7 @@ package struct HostInventory: Sendable, Hashable {
                 "vendor": .string(cpuVendor), "features": JSONValue(cpuFeatures),
                 "topology": ["sockets": JSONValue(sockets), "cores": JSONValue(cores), "threads": JSONValue(threads)],
             ],
-            "traits": JSONValue(traits),
+            "traits": JSONValue(traits), "sandbox_problem": JSONValue(sandboxProblem),
         ]
     }
 }

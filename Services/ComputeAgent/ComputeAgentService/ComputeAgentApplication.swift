@@ -2,6 +2,7 @@ import Commands
 import CLinux
 import Client
 import ComputeAgentCore
+import DiskTool
 import Foundation
 import Kernel
 import Libvirt
@@ -134,6 +135,7 @@ package struct ComputeAgentApplication: Sendable {
         let hypervisor = Hypervisor(uri: settings.libvirtURI, threads: settings.parallelStarts + 4, log: log)
         let bus = try makeBus()
         let sandbox = Sandbox(user: settings.sandboxUser)
+        let sandboxWatch = SandboxWatch(sandbox, time: ambient.time)
         let images = try ImageCache(
             directory: settings.stateDirectory + "/images", source: try makeImageSource(), sandbox: sandbox,
             threads: threads, ambient: ambient, log: log)
@@ -168,19 +170,20 @@ package struct ComputeAgentApplication: Sendable {
             tools: tools, hypervisor: hypervisor, images: images, imageLifetime: settings.imageLifetime)
         let plane = PlaneLink(
             host: settings.host, bus: bus, fleet: fleet,
-            inspector: HostInspector(hypervisor: hypervisor, threads: threads, settings: settings, virtType: virtType),
+            inspector: HostInspector(
+                hypervisor: hypervisor, threads: threads, settings: settings, virtType: virtType, sandbox: sandboxWatch),
             heartbeatInterval: settings.heartbeatInterval, ambient: ambient, log: log)
         let health = AgentHealth(
             hypervisor: hypervisor, switchDatabase: switchDatabase, bus: bus, metrics: metrics)
         try await fleet.restore()
-        try await serve(hypervisor, switchDatabase, reports, fleet, plane, health)
+        try await serve(hypervisor, switchDatabase, reports, fleet, plane, health, sandboxWatch)
         bus.close()
         await hypervisor.close()
     }
 
     private func serve(
         _ hypervisor: Hypervisor, _ switchDatabase: OVSDBClient, _ reports: ReportQueue, _ fleet: ServerFleet,
-        _ plane: PlaneLink, _ health: AgentHealth
+        _ plane: PlaneLink, _ health: AgentHealth, _ sandbox: SandboxWatch
     ) async throws {
         let events = hypervisor.events()
         let time = ambient.time
@@ -196,6 +199,7 @@ package struct ComputeAgentApplication: Sendable {
             BackgroundLoop { try await fleet.followSwitch(switchDatabase) },
             BackgroundLoop { try await plane.listen() },
             BackgroundLoop { try await plane.announce() },
+            BackgroundLoop { try await sandbox.run() },
         ]
         var quiet = log
         quiet.logLevel = max(.warning, log.logLevel)

@@ -1,4 +1,5 @@
 import ComputeAgentCore
+import DiskTool
 import JSON
 import Kernel
 import Libvirt
@@ -9,8 +10,12 @@ package struct HostInspector: Sendable {
     private let threads: WorkerThreads
     private let settings: AgentSettings
     private let virtType: VirtType
+    private let sandbox: SandboxWatch
 
-    package init(hypervisor: Hypervisor, threads: WorkerThreads, settings: AgentSettings, virtType: VirtType) {
+    package init(
+        hypervisor: Hypervisor, threads: WorkerThreads, settings: AgentSettings, virtType: VirtType, sandbox: SandboxWatch
+    ) {
+        self.sandbox = sandbox
         self.hypervisor = hypervisor
         self.threads = threads
         self.settings = settings
@@ -32,10 +37,14 @@ package struct HostInspector: Sendable {
         inventory.cpuRatio = settings.cpuRatio
         inventory.memoryRatio = settings.memoryRatio
         inventory.diskRatio = settings.diskRatio
+        inventory.sandboxProblem = await sandboxProblem()
         (inventory.sockets, inventory.cores, inventory.threads) = (node.sockets, node.cores, node.threads)
         try inventory.readCapabilities(xml: try await hypervisor.capabilities())
         return inventory
     }
+
+    /// As found last, within `SandboxWatch.interval`.
+    package func sandboxProblem() async -> String? { await sandbox.problem() }
 
     /// Figures that change from beat to beat.
     package func usage() async throws -> JSONObject {

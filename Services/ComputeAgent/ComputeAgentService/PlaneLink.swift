@@ -3,6 +3,7 @@ import JSON
 import Kernel
 import Logging
 import Messaging
+import Synchronization
 import Telemetry
 
 /// The agent's conversation with the plane over the broker.
@@ -16,6 +17,13 @@ package struct PlaneLink: Sendable {
     private let heartbeatInterval: Duration
     private let ambient: Ambient
     private let log: Logger
+
+    private let told = Told()
+
+    /// What the plane was told last about the sandbox.
+    private final class Told: Sendable {
+        let problem = Mutex<String?>(nil)
+    }
 
     package init(
         host: String, bus: any MessageBus, fleet: ServerFleet, inspector: HostInspector,
@@ -60,6 +68,9 @@ package struct PlaneLink: Sendable {
         while true {
             if !bus.isConnected { introduced = false } else {
                 do {
+                    // What was said about the sandbox does not hold any more: introduce the host again.
+                    let problem = await inspector.sandboxProblem()
+                    if problem != told.problem.withLock({ $0 }) { introduced = false }
                     if introduced { try await beat() } else { introduced = try await introduce() }
                 } catch {
                     try Task.checkCancellation()
@@ -79,6 +90,10 @@ package struct PlaneLink: Sendable {
                     "type": "hello", "host": .string(host), "version": .string(PlaneLink.version),
                     "capabilities": inventory.document,
                 ]), to: ReportQueue.planeQueue)
+        told.problem.withLock { $0 = inventory.sandboxProblem }
+        if let problem = inventory.sandboxProblem {
+            log.error("images cannot be read on this host", metadata: ["error": "\(problem)"])
+        }
         log.notice("introduced to the plane", metadata: ["virt_type": "\(inventory.virtType.rawValue)"])
         return true
     }
