@@ -6,19 +6,22 @@ import Telemetry
 
 /// Messages that must follow a commit: written in its transaction, relayed to the bus after it.
 package enum Outbox {
-    /// Channel on which new rows are announced, within the process that wrote them.
+    /// Channel on which new rows are announced: within the process that wrote them, and by services without a relay to all.
     package static let channel = "wolke_outbox"
 
     /// Adds a message to the transaction: it is sent if and only if that commits.
     ///
+    /// - Parameter relayedElsewhere: this process has no relay, so the others are told that there is something to send.
     /// - Throws: `DatabaseError`.
-    package static func add(_ connection: Connection, _ message: Message, to queue: String, ambient: Ambient) throws {
+    package static func add(
+        _ connection: Connection, _ message: Message, to queue: String, ambient: Ambient, relayedElsewhere: Bool = false
+    ) throws {
         try connection.query(
             """
             INSERT INTO outbox (message_id, queue, type, body, request_id, created_at)
             VALUES (\(message.id), \(queue), \(message.type), \(message.body), \(message.requestID), \(ambient.databaseNow))
             """)
-        connection.announce(channel, everywhere: false)
+        connection.announce(channel, everywhere: relayedElsewhere)
     }
 }
 

@@ -20,6 +20,20 @@ import Testing
         #expect(Outages(json: nil) == Outages())
     }
 
+    @Test func whatAgentsSawIsToldInWords() {
+        let outages: JSONValue = [
+            "count": 2, "milliseconds": 3250, "since": "2026-01-01T00:00:00Z", "last_at": "2026-01-02T00:00:00Z", "is_away": false,
+        ]
+        #expect(
+            HostOutages.words(host: "h1", outages, datapath: "system")
+                == "host h1: ovs-vswitchd was away 2 times since 2026-01-01T00:00:00Z, for 3.2 s in all, "
+                + "last at 2026-01-02T00:00:00Z (datapath system)")
+        var now = outages.objectValue ?? [:]
+        (now["count"], now["is_away"]) = (1, true)
+        #expect(HostOutages.words(host: "h1", .object(now), datapath: nil).contains("away once since"))
+        #expect(HostOutages.words(host: "h1", .object(now), datapath: nil).hasSuffix("; it is away now"))
+    }
+
     @Test func datapathChoicesAreChecked() throws {
         var options = CloudOptions()
         options.state = "/tmp/none"

@@ -27,6 +27,37 @@ import Workflow
         }
     }
 
+    /// What Network changes of a port reaches the host at once, as the same wish: nothing is started, stopped or defined again.
+    @Test("S15: a change of port security is sent to the host of a running server")
+    func s15ChangedPortsAreSentAgain() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            let before = try #require(cloud.cloud.domains(on: "host-1")[id])
+            try await cloud.database.write {
+                try $0.execute("UPDATE ports SET port_security_enabled = false WHERE device_id = \(id)")
+            }
+            let news: JSONValue = ["type": "ports_changed", "servers": [.string(id), "no server's id", .string(Fixtures.port)]]
+            try await cloud.cloud.send(news, cloud.consumer)
+            let sent = try await cloud.database.read { connection in
+                try connection.query("SELECT queue, body FROM outbox WHERE type = 'ensure'").map {
+                    (queue: try $0.string("queue"), server: try $0.json("body")["server"] ?? .null)
+                }
+            }
+            #expect(sent.map(\.queue) == ["agent.host-1"])
+            let server = try #require(sent.first?.server)
+            #expect(server["id"] == .string(id))
+            #expect(server["ports"]?.arrayValue?.first?["port_security_enabled"] == false)
+            #expect(server["generation"]?.intValue == before.generation)
+            #expect(server["epoch"]?.intValue == before.epoch + 1)
+            // One that no host has any more is not sent.
+            #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)").status == 204)
+            try await cloud.engine().drain()
+            try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
+            try await cloud.cloud.send(news, cloud.consumer)
+            #expect(try await cloud.database.read { try $0.query("SELECT 1 AS one FROM outbox").isEmpty })
+        }
+    }
+
     /// A workflow that is not in this list has no checks: add them, here or in `AttachTests`.
     @Test func everyWorkflowIsDisturbed() async throws {
         try await TestCloud.with { cloud in

@@ -18,6 +18,8 @@ class NativeGuest:
         self.processes = []
         directory = cloud.state if host == 1 else cloud.state / f"host-{host}"
         suffix = str(cloud.port_offset) if cloud.port_offset else ""
+        self.runtime = directory / "ovn/run"
+        self.bridge = "wbr-int" + suffix
         self.switch = ["ovs-vsctl", f"--db=unix:{directory}/ovn/run/db.sock", "--timeout=10"]
         # A simulated host's switch has its ports in the host's own network namespace.
         self.outer = [] if host == 1 else ["ip", "netns", "exec", f"wolke{cloud.port_offset}-host-{host}"]
@@ -25,7 +27,7 @@ class NativeGuest:
         run(*self.outer, "ip", "link", "add", self.device, "type", "veth", "peer", "name", "eth0",
             "netns", f"/run/netns/{self.name}")
         run(*self.outer, "ip", "link", "set", self.device, "up")
-        run(*self.switch, "add-port", "wbr-int" + suffix, self.device,
+        run(*self.switch, "add-port", self.bridge, self.device,
             "--", "set", "Interface", self.device, f"external_ids:iface-id={port.id}")
         self("ip", "link", "set", "lo", "up")
         self("ip", "link", "set", "eth0", "address", port.mac_address, "mtu", "1442")
@@ -85,10 +87,12 @@ with socket.create_server(("0.0.0.0", int(sys.argv[1])), backlog=1024) as server
         peer.close()
 """
 
-# Connections one after the other from a small range of ports, so that addresses and ports come again.
+# Connections one after the other from a small range of ports, so that addresses and ports come again. The last argument, which
+# may be left out, is what is sent in each.
 CHURN = """
 import json, socket, sys, time
 address, port, count, ports = sys.argv[1], *map(int, sys.argv[2:5])
+words = sys.argv[5].encode() if len(sys.argv) > 5 else b"x"
 made = failed = 0
 begun = time.monotonic()
 for number in range(count):
@@ -99,12 +103,30 @@ for number in range(count):
         try:
             client.bind(("", 20000 + number % ports))
             client.connect((address, port))
-            client.sendall(b"x")
+            client.sendall(words)
             client.recv(8)
             made += 1
         except OSError:
             failed += 1
 print(json.dumps({"made": made, "failed": failed, "seconds": time.monotonic() - begun}))
+"""
+
+# Datagrams to all ports of an address, from several ports: for the switch each one is a connection.
+FLOOD = """
+import json, socket, sys
+address, sources = sys.argv[1], int(sys.argv[2])
+sent = 0
+for source in range(sources):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("", 30000 + source))
+        for port in range(1, 65536):
+            try:
+                client.sendto(b"x", (address, port))
+                sent += 1
+            except OSError:
+                # What the other side said to an earlier one.
+                pass
+print(json.dumps({"sent": sent}))
 """
 
 # Answers each line of one connection; ends with it.

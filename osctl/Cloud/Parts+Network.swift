@@ -109,13 +109,12 @@ struct NetworkParts: Sendable {
     }
 
     private var vswitchd: Part {
-        let control = runtime + "/vswitchd.ctl"
-        return Part(
+        Part(
             name: "ovs-vswitchd" + host.partSuffix, group: .infrastructure,
             address: host.isMachine ? "\(layout.externalBridge) has \(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)" : "",
             launch: launch(
                 "ovs-vswitchd" + host.partSuffix,
-                ["/usr/sbin/ovs-vswitchd", "unix:\(host.vswitchSocket)", "--unixctl=\(control)", "--no-chdir"]
+                ["/usr/sbin/ovs-vswitchd", "unix:\(host.vswitchSocket)", "--pidfile=\(runtime)/ovs-vswitchd.pid", "--no-chdir"]
                     + (layout.datapath == .kernel ? [] : ["--disable-system"])),
             needs: ["ovsdb-switch" + host.partSuffix],
             prepare: {
@@ -126,7 +125,8 @@ struct NetworkParts: Sendable {
                 try await freeDatapathName()
             },
             probe: {
-                try await Tool.require(["ovs-appctl", "-T", "3", "-t", control, "version"])
+                try await Tool.require(
+                    ["ovs-appctl", "-T", "3", "-t", "ovs-vswitchd", "version"], environment: ["OVS_RUNDIR": runtime])
                 for bridge in bridges {
                     guard try await host.hasDevice(bridge) else { throw CloudError("the bridge \(bridge) is not there yet") }
                 }

@@ -66,13 +66,14 @@ struct DoctorCommand: AsyncParsableCommand {
         }
         let since = repairsSince
         let repairs = try await database.read { try Repairs.entries($0, since: since) }
-        let outages = RecordedPart.networkOutages(layout)
+        let seenByAgents = try await database.read { try HostOutages.words($0) }
+        let outages = RecordedPart.networkOutages(layout) + seenByAgents
         if json {
             print(DoctorCommand.document(findings, repairs, silent, outages).description)
         } else {
             report(findings, title: "Found")
             report(repairs)
-            if !outages.isEmpty { print("Interruptions of guests' networks on this machine:") }
+            if !outages.isEmpty { print("Interruptions of guests' networks:") }
             for outage in outages { print("  \(outage)") }
             for service in silent { print("The audit of \(service) has not answered within a minute.") }
         }

@@ -25,6 +25,8 @@ package struct HostInventory: Sendable, Hashable {
     package var threads: Int
     /// Why tools that read images cannot run in their sandbox, for operators; nil where they can.
     package var sandboxProblem: String?
+    /// What carries the guests' packets.
+    package var network = SwitchReport()
 
     package init(
         cpus: Int, memoryMiB: Int, diskGiB: Int, virtType: VirtType, hypervisorVersion: Int
@@ -74,6 +76,13 @@ package struct HostInventory: Sendable, Hashable {
 
     /// The `capabilities` member of hello and heartbeat.
     package var document: JSONValue {
+        var document = machineDocument
+        if let datapath = network.datapath { document["datapath_type"] = .string(datapath) }
+        if let outages = network.outages { document["switch"] = outages.document }
+        return .object(document)
+    }
+
+    private var machineDocument: JSONObject {
         [
             "cpu": JSONValue(cpus), "memory_mb": JSONValue(memoryMiB), "disk_gb": JSONValue(diskGiB),
             "virt_type": .string(virtType.rawValue), "hypervisor_type": "QEMU",

@@ -12,6 +12,10 @@ package struct AgentSettings: Sendable {
     package var libvirtURI: String
     package var ovsdb: String
     package var integrationBridge: String
+    /// Directory of ovs-vswitchd's pid file and control socket.
+    package var switchRuntime: String
+    /// Connections that the switch tracks for one port; 0 for any number.
+    package var connectionsPerPort: Int
     /// Nil: find out by trying.
     package var virtType: VirtType?
     package var emulator: String
@@ -47,6 +51,12 @@ package struct AgentSettings: Sendable {
         .string("libvirt_uri", default: "qemu:///system", "libvirt's connection address."),
         .string("ovsdb", default: "unix:/run/openvswitch/db.sock", "Open vSwitch's database: `unix:PATH` or `tcp:HOST:PORT`."),
         .string("integration_bridge", default: "br-int", "The bridge that OVN works on."),
+        .string(
+            "switch_runtime", default: nil,
+            "Directory of ovs-vswitchd's pid file and control socket; that of the socket in `ovsdb`, else /run/openvswitch, when it is not given."),
+        .integer(
+            "connections_per_port", default: 65_536,
+            "Connections that the switch tracks for one port at a time; 0 means no limit ([operate.md](operate.md#tracked-connections))."),
         .choice("virt_type", ["auto", "kvm", "qemu"], default: "auto", "`auto` uses KVM when a guest really runs on it."),
         .string("emulator", default: "/usr/bin/qemu-system-x86_64", "The QEMU that runs the guests."),
         .choice(
@@ -95,6 +105,8 @@ package struct AgentSettings: Sendable {
         libvirtURI = settings.string("agent.libvirt_uri")
         ovsdb = settings.string("agent.ovsdb")
         integrationBridge = settings.string("agent.integration_bridge")
+        switchRuntime = settings.optionalString("agent.switch_runtime") ?? AgentSettings.runtime(of: ovsdb)
+        connectionsPerPort = settings.integer("agent.connections_per_port")
         virtType = unlessAuto("virt_type").flatMap { VirtType(rawValue: $0) }
         emulator = settings.string("agent.emulator")
         cpuMode = unlessAuto("cpu_mode")
@@ -122,6 +134,12 @@ package struct AgentSettings: Sendable {
         guard stateDirectory.hasPrefix("/") else {
             throw SettingsError(["agent.state_directory: \"\(stateDirectory)\" is not absolute"])
         }
+    }
+
+    /// Open vSwitch keeps its database's socket and its daemons' sockets in one directory.
+    private static func runtime(of ovsdb: String) -> String {
+        guard ovsdb.hasPrefix("unix:/"), let slash = ovsdb.lastIndex(of: "/") else { return "/run/openvswitch" }
+        return String(ovsdb[..<slash].dropFirst("unix:".count))
     }
 
     private static func machineName() -> String {

@@ -168,22 +168,34 @@ package struct ComputeAgentApplication: Sendable {
             metrics: metrics, log: log)
         let fleet = ServerFleet(
             tools: tools, hypervisor: hypervisor, images: images, imageLifetime: settings.imageLifetime)
+        let keeper = makeSwitchKeeper(ports)
         let plane = PlaneLink(
             host: settings.host, bus: bus, fleet: fleet,
             inspector: HostInspector(
-                hypervisor: hypervisor, threads: threads, settings: settings, virtType: virtType, sandbox: sandboxWatch),
+                hypervisor: hypervisor, threads: threads, settings: settings, virtType: virtType,
+                sandbox: sandboxWatch, keeper: keeper),
             heartbeatInterval: settings.heartbeatInterval, ambient: ambient, log: log)
         let health = AgentHealth(
             hypervisor: hypervisor, switchDatabase: switchDatabase, bus: bus, metrics: metrics)
         try await fleet.restore()
-        try await serve(hypervisor, switchDatabase, reports, fleet, plane, health, sandboxWatch)
+        try await serve(hypervisor, switchDatabase, keeper, reports, fleet, plane, health, sandboxWatch)
         bus.close()
         await hypervisor.close()
     }
 
+    /// Its commands wait on a thread of their own: a switch that hangs must not hold up the servers' work.
+    private func makeSwitchKeeper(_ ports: SwitchPorts) -> SwitchKeeper {
+        let own = WorkerThreads(name: "switch", count: 1)
+        return SwitchKeeper(
+            ports: ports,
+            control: SwitchControl(directory: settings.switchRuntime, runner: CommandRunner(threads: own), threads: own),
+            threads: own, limit: settings.connectionsPerPort, directory: settings.stateDirectory, ambient: ambient,
+            metrics: metrics, log: log)
+    }
+
     private func serve(
-        _ hypervisor: Hypervisor, _ switchDatabase: OVSDBClient, _ reports: ReportQueue, _ fleet: ServerFleet,
-        _ plane: PlaneLink, _ health: AgentHealth, _ sandbox: SandboxWatch
+        _ hypervisor: Hypervisor, _ switchDatabase: OVSDBClient, _ keeper: SwitchKeeper, _ reports: ReportQueue,
+        _ fleet: ServerFleet, _ plane: PlaneLink, _ health: AgentHealth, _ sandbox: SandboxWatch
     ) async throws {
         let events = hypervisor.events()
         let time = ambient.time
@@ -197,6 +209,7 @@ package struct ComputeAgentApplication: Sendable {
             BackgroundLoop { try await fleet.follow(events) },
             BackgroundLoop { try await fleet.watch(every: interval) },
             BackgroundLoop { try await fleet.followSwitch(switchDatabase) },
+            BackgroundLoop { try await keeper.run() },
             BackgroundLoop { try await plane.listen() },
             BackgroundLoop { try await plane.announce() },
             BackgroundLoop { try await sandbox.run() },

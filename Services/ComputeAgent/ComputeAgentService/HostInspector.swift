@@ -11,11 +11,14 @@ package struct HostInspector: Sendable {
     private let settings: AgentSettings
     private let virtType: VirtType
     private let sandbox: SandboxWatch
+    private let keeper: SwitchKeeper
 
     package init(
-        hypervisor: Hypervisor, threads: WorkerThreads, settings: AgentSettings, virtType: VirtType, sandbox: SandboxWatch
+        hypervisor: Hypervisor, threads: WorkerThreads, settings: AgentSettings, virtType: VirtType, sandbox: SandboxWatch,
+        keeper: SwitchKeeper
     ) {
         self.sandbox = sandbox
+        self.keeper = keeper
         self.hypervisor = hypervisor
         self.threads = threads
         self.settings = settings
@@ -45,6 +48,9 @@ package struct HostInspector: Sendable {
 
     /// As found last, within `SandboxWatch.interval`.
     package func sandboxProblem() async -> String? { await sandbox.problem() }
+
+    /// The host's switch, as it is now.
+    package func network() async -> SwitchReport { await keeper.report }
 
     /// Figures that change from beat to beat.
     package func usage() async throws -> JSONObject {

@@ -3,7 +3,6 @@ import JSON
 import Kernel
 import Logging
 import Messaging
-import Synchronization
 import Telemetry
 
 /// The agent's conversation with the plane over the broker.
@@ -18,12 +17,7 @@ package struct PlaneLink: Sendable {
     private let ambient: Ambient
     private let log: Logger
 
-    private let told = Told()
 
-    /// What the plane was told last about the sandbox.
-    private final class Told: Sendable {
-        let problem = Mutex<String?>(nil)
-    }
 
     package init(
         host: String, bus: any MessageBus, fleet: ServerFleet, inspector: HostInspector,
@@ -62,27 +56,40 @@ package struct PlaneLink: Sendable {
         return [:]
     }
 
-    /// Introduces the host at each new connection, and says regularly that it lives, until the task is cancelled.
+    /// A switch that comes and goes must not have the host introduce itself all the time: the plane answers with all servers.
+    private static let introductionPause = Duration.seconds(10)
+
+    /// Introduces the host at each new connection and when its switch or its sandbox has changed, and says regularly that it
+    /// lives, until the task is cancelled.
     package func announce() async throws {
-        var introduced = false
+        var told: SwitchReport?
+        var toldAt: UInt64 = 0
+        var problem: String?
         while true {
-            if !bus.isConnected { introduced = false } else {
+            if !bus.isConnected { told = nil } else {
                 do {
+                    let clock = ambient.time.monotonicNanoseconds()
+                    let network = await inspector.network()
+                    let isPausing = clock < toldAt + UInt64(PlaneLink.introductionPause.microseconds) * 1000
                     // What was said about the sandbox does not hold any more: introduce the host again.
-                    let problem = await inspector.sandboxProblem()
-                    if problem != told.problem.withLock({ $0 }) { introduced = false }
-                    if introduced { try await beat() } else { introduced = try await introduce() }
+                    let isSandboxKnown = await inspector.sandboxProblem() == problem
+                    if let told, isSandboxKnown, told == network || isPausing { try await beat() } else {
+                        problem = try await introduce(network)
+                        (told, toldAt) = (network, clock)
+                    }
                 } catch {
                     try Task.checkCancellation()
                     log.warning("the plane was not told", metadata: ["error": "\(error)"])
                 }
             }
-            try await ambient.time.sleep(for: introduced ? heartbeatInterval : min(heartbeatInterval, .milliseconds(500)))
+            try await ambient.time.sleep(for: told != nil ? heartbeatInterval : min(heartbeatInterval, .milliseconds(500)))
         }
     }
 
-    private func introduce() async throws -> Bool {
-        let inventory = try await inspector.inventory()
+    /// - Returns: what the plane was told of the sandbox.
+    private func introduce(_ network: SwitchReport) async throws -> String? {
+        var inventory = try await inspector.inventory()
+        inventory.network = network
         try await bus.publish(
             Message(
                 id: ambient.newUUID(), type: "hello",
@@ -90,12 +97,11 @@ package struct PlaneLink: Sendable {
                     "type": "hello", "host": .string(host), "version": .string(PlaneLink.version),
                     "capabilities": inventory.document,
                 ]), to: ReportQueue.planeQueue)
-        told.problem.withLock { $0 = inventory.sandboxProblem }
         if let problem = inventory.sandboxProblem {
             log.error("images cannot be read on this host", metadata: ["error": "\(problem)"])
         }
         log.notice("introduced to the plane", metadata: ["virt_type": "\(inventory.virtType.rawValue)"])
-        return true
+        return inventory.sandboxProblem
     }
 
     private func beat() async throws {

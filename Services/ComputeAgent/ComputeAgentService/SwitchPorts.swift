@@ -1,3 +1,4 @@
+import ComputeAgentCore
 import Kernel
 import OVSDB
 
@@ -40,7 +41,7 @@ package actor SwitchPorts {
 
     /// What a client for this needs a copy of.
     package static let monitors = [
-        OVSDBMonitor("Bridge", columns: ["name", "ports"]), OVSDBMonitor("Port", columns: ["name", "interfaces"]),
+        OVSDBMonitor("Bridge", columns: ["name", "ports", "external_ids", "datapath_type"]), OVSDBMonitor("Port", columns: ["name", "interfaces"]),
         OVSDBMonitor("Interface", columns: ["name", "external_ids"]),
         OVSDBMonitor("Open_vSwitch", columns: ["next_cfg", "cur_cfg", "datapaths"]),
         OVSDBMonitor("Datapath", columns: ["capabilities"]),
@@ -72,6 +73,28 @@ package actor SwitchPorts {
         }
     }
 
+    private func bridgeRow() async -> OVSDBRow? {
+        await client.rows("Bridge").values.first { $0["name"]?.string == bridge }
+    }
+
+    /// The type of the bridge's datapath, `system` (the kernel's) or `netdev` (userspace); nil while the bridge is not known.
+    package func datapath() async -> String? {
+        guard let row = await bridgeRow() else { return nil }
+        let type = row["datapath_type"]?.string ?? ""
+        return type.isEmpty ? "system" : type
+    }
+
+    /// Logical ports that have a device on this host, whoever plugged it.
+    package func logicalPorts() async -> Set<String> {
+        Set(await client.rows("Interface").values.compactMap { $0["external_ids"]?["iface-id"] })
+    }
+
+    /// Zones of connection tracking, by the name of the port or router to which ovn-controller gave them.
+    package func zones() async -> [String: Int] {
+        guard let ids = await bridgeRow()?["external_ids"]?.entries else { return [:] }
+        return ZoneLimits.zones(zip(ids.keys, ids.values))
+    }
+
     /// Adds the device to the bridge, or corrects whose end it is.
     ///
     /// - Throws: `OVSDBError`.
@@ -91,7 +114,7 @@ package actor SwitchPorts {
             ])
             return
         }
-        guard await client.rows("Bridge").values.contains(where: { $0["name"]?.string == bridge }) else {
+        guard await bridgeRow() != nil else {
             throw ResourceError.unavailable("the switch has no bridge \(bridge)")
         }
         try await client.transact([

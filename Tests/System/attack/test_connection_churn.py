@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from nativeguest import CHURN, ECHO, SERVER, TALK, NativeGuest, answer
+from nativeguest import CHURN, ECHO, FLOOD, SERVER, TALK, NativeGuest, answer
 
 from wolkecloud import run, wait
 
@@ -81,6 +81,71 @@ def test_s18_churn_through_a_router_leaves_the_switch_running(cloud, tenant, gue
     assert switches(cloud) == before
 
 
+def zone_limit(cloud, guest):
+    """The zone in which the switch tracks a guest's connections, the limit of that zone, and how many connections it has."""
+    zone = run(*guest.switch, "get", "Bridge", guest.bridge, f"external_ids:ct-zone-{guest.port.id}").strip().strip('"')
+    control = f"{guest.runtime}/ovs-vswitchd.{(guest.runtime / 'ovs-vswitchd.pid').read_text().strip()}.ctl"
+    told = run("ovs-appctl", "-t", control, "dpctl/ct-get-limits", "netdev@ovs-netdev", f"zone={zone}")
+    line = next((line for line in told.splitlines() if line.startswith(f"zone={zone},")), "")
+    fields = dict(field.split("=") for field in line.split(",") if "=" in field)
+    return int(zone), int(fields.get("limit", 0)), int(fields.get("count", 0))
+
+
+def test_s18_a_guest_over_its_limit_leaves_connections_to_others(cloud, tenant, other_tenant, guests, tally):
+    """The table of tracked connections is the host's; one guest gets no more than `agent.connections_per_port` of it."""
+    victim, peer = pair(cloud, other_tenant, guests, "192.168.63.0/24")
+    attacker, accomplice = pair(cloud, tenant, guests, "192.168.64.0/24")
+    for guest in (victim, peer, attacker, accomplice):
+        wait("the port has its limit", lambda: zone_limit(cloud, guest)[1] == 65_536, 10)
+    before = switches(cloud)
+    for server in (peer, accomplice):
+        started(server.python(SERVER, 80))
+    assert answer(attacker.python(CHURN, accomplice.address, 80, 20, 20))["made"] == 20
+
+    for _ in range(5):
+        sent = answer(attacker.python(FLOOD, accomplice.address, 2))["sent"]
+        _, limit, tracked = zone_limit(cloud, attacker)
+        if tracked == limit:
+            break
+    assert tracked == limit, f"{sent} datagrams were sent, {tracked} connections are tracked"
+    blocked = answer(attacker.python(CHURN, accomplice.address, 80, 3, 3))
+    others = answer(victim.python(CHURN, peer.address, 80, 500, 500))
+    tally(datagrams=sent, tracked=tracked, attackers=blocked["made"], others=others["made"])
+    assert blocked == {"made": 0, "failed": 3, "seconds": blocked["seconds"]}
+    assert others["failed"] == 0, others
+    assert zone_limit(cloud, attacker)[2] <= limit
+    assert switches(cloud) == before
+
+
+def test_s18_churn_to_the_metadata_address_leaves_others_connected(cloud, tenant, other_tenant, guests, scale, tally):
+    """Metadata is served on a host for the networks of its servers; everybody on the network can connect to it."""
+    count = scale(3_000, 60_000)
+    server = tenant.create_server("served")
+    host = 2 if cloud.admin.compute.get_server(server.id).compute_host == "host-2" else 1
+    port = tenant.api.network.create_port(network_id=tenant.network().id)
+    attacker = NativeGuest(cloud, port, host)
+    guests.append(attacker)
+    attacker.ready()
+    served = next(tenant.api.network.ports(network_id=tenant.network().id, device_owner="network:distributed"))
+    attacker("ip", "route", "add", "169.254.169.254", "via", served.fixed_ips[0]["ip_address"])
+    victim, peer = pair(cloud, other_tenant, guests, "192.168.65.0/24", hosts=(host, 3 - host))
+    agents = {name: part["pid"] for name, part in cloud.parts().items() if name.startswith("wolke-compute-agent")}
+    before = switches(cloud)
+
+    started(peer.python(ECHO, 7000))
+    talk = started(victim.python(TALK, peer.address, 7000, scale(10, 90)))
+    request = "GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n"
+    made = answer(attacker.python(CHURN, "169.254.169.254", 80, count, 500, request), 600)
+    heard = answer(talk, 300)
+    tally(connections=made["made"], failed=made["failed"], words=heard["words"], longest_ms=round(heard["longest"] * 1000),
+          per_second=round(made["made"] / made["seconds"]))
+    assert made["made"] > count * 0.95, made
+    assert heard["error"] is None and heard["words"] > 50, heard
+    assert heard["longest"] < 5, heard
+    assert switches(cloud) == before
+    assert all(cloud.parts()[name]["pid"] == pid for name, pid in agents.items())
+
+
 def test_status_and_doctor_tell_of_a_switch_that_was_away(cloud):
     cloud.kill("ovs-vswitchd")
     part = cloud.parts()["ovs-vswitchd"]
@@ -89,6 +154,14 @@ def test_status_and_doctor_tell_of_a_switch_that_was_away(cloud):
     assert "ovs-vswitchd was restarted" in cloud.osctl("status", check=False).stdout
     told = json.loads(cloud.osctl("doctor", "--json", check=False).stdout)["network_outages"]
     assert any(words.startswith("ovs-vswitchd was restarted") for words in told), told
+    # The host's agent has seen it too: on hosts where nothing else watches the switch it is the one that tells.
+    host = next(host for host in cloud.hosts() if host != "host-2")
+
+    def told_by_agent():
+        told = json.loads(cloud.osctl("doctor", "--json", check=False).stdout)["network_outages"]
+        return any(words.startswith(f"host {host}: ovs-vswitchd was away") and "is away now" not in words for words in told)
+
+    wait("the agent's word is there", told_by_agent, 40)
 
 
 def test_s18_a_guest_cannot_end_the_switch(cloud):

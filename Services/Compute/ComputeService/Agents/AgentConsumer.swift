@@ -7,7 +7,7 @@ import Messaging
 import Synchronization
 import Telemetry
 
-/// Takes what the hosts' agents say.
+/// Takes what the hosts' agents say, and what Network says of the ports of their servers.
 package final class AgentConsumer: Sendable {
     /// The queue of all agents.
     package static let queue = "compute.agents"
@@ -45,6 +45,7 @@ package final class AgentConsumer: Sendable {
     /// - Throws: `PoisonMessage` for what cannot be read; other errors mean delivery again.
     package func handle(_ message: Message) async throws {
         let body = message.body
+        if body["type"] == "ports_changed" { return try await portsChanged(body) }
         guard let type = body["type"]?.stringValue, let host = body["host"]?.stringValue, !host.isEmpty,
             host.utf8.count <= 255
         else { throw PoisonMessage("a message of an agent needs type and host") }
@@ -103,6 +104,15 @@ package final class AgentConsumer: Sendable {
     }
 
     // MARK: servers
+
+    private func portsChanged(_ body: JSONValue) async throws {
+        guard let values = body["servers"]?.arrayValue else { throw PoisonMessage("ports_changed needs servers") }
+        // A device_id of a port is the tenant's to write, and need not be a server's.
+        let servers = values.compactMap { $0.stringValue.flatMap { UUID128($0) }?.description }
+        guard !servers.isEmpty else { return }
+        let ambient = compute.ambient
+        try await compute.database.write { try DesiredState.portsChanged($0, servers: servers, ambient: ambient) }
+    }
 
     private func observed(_ host: String, _ body: JSONValue) async throws {
         guard let id = body["server_id"]?.stringValue.flatMap({ UUID128($0)?.description }),

@@ -37,6 +37,20 @@ enum DesiredState {
         if let host = try rows.first?.string("host") { try send(connection, server: server, host: host, ambient: ambient) }
     }
 
+    /// Sends servers again whose ports were changed by somebody else. The generation stays, because nothing else is wanted
+    /// of the host; the higher epoch keeps an earlier message that comes late from undoing this one.
+    ///
+    /// - Parameter servers: ids; those that are not there, or that no host has, are passed over.
+    static func portsChanged(_ connection: Connection, servers: [String], ambient: Ambient) throws {
+        let rows = try connection.query(
+            """
+            UPDATE servers SET epoch = epoch + 1, published_at = \(ambient.databaseNow)
+            WHERE id IN (SELECT id FROM servers WHERE id = ANY(\(servers)::uuid[]) AND host IS NOT NULL AND NOT deleted
+                AND published_at IS NOT NULL ORDER BY id FOR UPDATE) RETURNING id, host
+            """)
+        for row in rows { try send(connection, server: row.string("id"), host: row.string("host"), ambient: ambient) }
+    }
+
     /// Sends the server as its row is now.
     static func send(_ connection: Connection, server: String, host: String, ambient: Ambient) throws {
         guard let description = try load(connection, where: "s.id = \(server)").first else { return }

@@ -13,9 +13,12 @@ extension Collection {
     private static let groups = """
         array_to_json(ARRAY(SELECT g.security_group_id FROM port_security_groups g WHERE g.port_id = t.id ORDER BY 1))
         """
+    /// The datapath is that of which the host's agent told Compute; left out while it has not.
     private static let details = """
-        CASE WHEN t.host_id = '' THEN '{}' ELSE
-            '{"port_filter": true, "connectivity": "l2", "datapath_type": "netdev", "bound_drivers": {"0": "ovn"}}' END
+        CASE WHEN t.host_id = '' THEN '{}' ELSE json_strip_nulls(json_build_object(
+            'port_filter', true, 'connectivity', 'l2',
+            'datapath_type', (SELECT h.capabilities->>'datapath_type' FROM hypervisors h WHERE h.host = t.host_id),
+            'bound_drivers', json_build_object('0', 'ovn')))::text END
         """
 
     static let ports = Collection(

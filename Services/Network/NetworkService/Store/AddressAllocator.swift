@@ -314,6 +314,7 @@ extension NetworkAPI {
             return (try port.uuid("id"), mac, try port.int("held"))
         }
         _ = try allocator(connection).take(in: subnet, members)
+        try ServerPorts.announce(connection, where: "network_id = \(network)", ambient: ambient)
     }
 
     // MARK: metadata port
@@ -338,6 +339,7 @@ extension NetworkAPI {
         guard held.isEmpty else { return }
         // Without an address left metadata is not reachable through this subnet, all else works.
         _ = try allocator(connection).take(in: subnet, [(port, MACAddress(value: 0), 0)])
+        try ServerPorts.announce(connection, where: "network_id = \(network.id)", ambient: ambient)
     }
 
     /// The port itself stays as long as the network: hypervisors know it by its id.
@@ -347,5 +349,6 @@ extension NetworkAPI {
             DELETE FROM port_fixed_ips WHERE subnet_id = \(subnet) AND port_id IN
                 (SELECT id FROM ports WHERE network_id = \(network) AND device_owner = \(DeviceOwner.metadata))
             """)
+        try ServerPorts.announce(connection, where: "network_id = \(network)", ambient: ambient)
     }
 }

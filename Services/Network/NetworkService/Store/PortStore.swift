@@ -361,6 +361,9 @@ extension NetworkAPI {
         try changeSecurity(connection, port, row, change, mac, &changes)
         do { try changes.apply(connection, "ports", id, at: ambient.now) } catch let error as DatabaseError
         where error.isUniqueViolation { throw NetworkFault.macInUse(mac, network: network) }
+        if try change.wishes != nil || body.bool("port_security_enabled").map({ try $0 != row.bool("port_security_enabled") }) ?? false {
+            try ServerPorts.announce(connection, where: "id = \(id)", ambient: ambient)
+        }
         guard let wishes = change.wishes else { return }
         let before = try subnetIDs(connection, id)
         try changeAddresses(connection, id, network, mac, wishes)

@@ -1,0 +1,96 @@
+import Database
+import JSON
+import Kernel
+import Testing
+
+@testable import NetworkService
+
+/// What Network and the hosts know of each other's part of a port.
+@Suite struct HostPortTests {
+    private static let server = "55555555-5555-4555-8555-555555555555"
+
+    /// A port of a server on the host.
+    private func boundPort(_ cloud: NetworkHarness, _ network: String, host: String = "hv1") async throws -> String {
+        try await cloud.make(
+            "ports", "port", as: "admin",
+            [
+                "network_id": .string(network), "project_id": "p1", "device_id": .string(HostPortTests.server),
+                "device_owner": "compute:nova", "binding:host_id": .string(host), "security_groups": [],
+            ]
+        ).id
+    }
+
+    /// The servers of which Compute was told since the last time.
+    private func told(_ cloud: NetworkHarness) async throws -> [JSONValue] {
+        try await cloud.database.write { connection in
+            try connection.query("DELETE FROM outbox WHERE queue = 'compute.agents' RETURNING body").flatMap {
+                let body = try $0.json("body")
+                #expect(body["type"] == "ports_changed")
+                return body["servers"]?.arrayValue ?? []
+            }
+        }
+    }
+
+    @Test("S15: the host hears of a change of port security and of addresses")
+    func s15HostsHearOfChangedPorts() async throws {
+        try await NetworkHarness.with { cloud in
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network)
+            let port = try await boundPort(cloud, network)
+            let server = JSONValue.string(HostPortTests.server)
+            #expect(try await told(cloud) == [])
+            func put(_ change: JSONObject) async throws {
+                let answer = try await cloud.call("PUT", "/ports/\(port)", as: "admin", ["port": .object(change)])
+                #expect(answer.status == 200, "\(answer.json)")
+            }
+            try await put(["port_security_enabled": false])
+            #expect(try await told(cloud) == [server])
+            // Nothing that the host does is different.
+            try await put(["port_security_enabled": false, "name": "other", "binding:profile": ["a": "b"]])
+            #expect(try await told(cloud) == [])
+            try await put(["fixed_ips": [["ip_address": "10.0.0.77"]]])
+            #expect(try await told(cloud) == [server])
+            // The metadata port has another address then.
+            let second = try await cloud.subnet(network, "10.0.1.0/24")
+            #expect(try await told(cloud) == [server])
+            #expect(try await cloud.call("DELETE", "/subnets/\(second.id)").status == 204)
+            #expect(try await told(cloud) == [server])
+            // A port without a host concerns none.
+            try await put(["binding:host_id": ""])
+            try await put(["port_security_enabled": true])
+            #expect(try await told(cloud) == [])
+        }
+    }
+
+    @Test func theDatapathIsTheHosts() async throws {
+        try await NetworkHarness.with { cloud in
+            let network = try await cloud.network()
+            try await cloud.database.write { connection in
+                for (host, datapath) in [("hv1", "system"), ("hv2", "netdev")] {
+                    try connection.execute(
+                        """
+                        INSERT INTO compute_services (id, host, enabled, availability_zone, created_at, updated_at)
+                        VALUES (gen_random_uuid(), \(host), true, 'nova', now(), now())
+                        """)
+                    let capabilities: JSONValue = ["datapath_type": .string(datapath)]
+                    try connection.execute(
+                        """
+                        INSERT INTO hypervisors (id, host, hypervisor_type, hypervisor_version, virt_type, vcpus, memory_mb, disk_gb,
+                            capabilities, updated_at)
+                        VALUES (gen_random_uuid(), \(host), 'QEMU', 1, 'kvm', 1, 1, 1, \(capabilities)::jsonb, now())
+                        """)
+                }
+            }
+            // No agent has told of the third one.
+            let known: [(String, JSONValue?)] = [("hv1", "system"), ("hv2", "netdev"), ("hv3", Optional.none)]
+            for (host, datapath) in known {
+                let port = try await boundPort(cloud, network, host: host)
+                let details = try await cloud.call("GET", "/ports/\(port)", as: "admin").json["port"]?["binding:vif_details"]
+                #expect(details?["datapath_type"] == datapath && details?["connectivity"] == "l2", "\(details ?? .null)")
+                #expect(details?["bound_drivers"] == ["0": "ovn"])
+                let listed = try await cloud.call("GET", "/ports?id=\(port)", as: "admin").json["ports"]?[0]
+                #expect(listed?["binding:vif_details"] == details)
+            }
+        }
+    }
+}
