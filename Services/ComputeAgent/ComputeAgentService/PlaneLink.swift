@@ -17,8 +17,6 @@ package struct PlaneLink: Sendable {
     private let ambient: Ambient
     private let log: Logger
 
-
-
     package init(
         host: String, bus: any MessageBus, fleet: ServerFleet, inspector: HostInspector,
         heartbeatInterval: Duration, ambient: Ambient, log: Logger
