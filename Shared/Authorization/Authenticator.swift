@@ -9,10 +9,18 @@ import Synchronization
 package protocol Authenticating: Sendable {
     /// - Throws: 401 for a token that is not valid (any more); 503 when that cannot be found out.
     func caller(token: String) async throws -> Caller
+    /// What `caller` would answer at once because it is known; nil where it must be found out.
+    ///
+    /// - Throws: 401 for a token that is not valid any more.
+    func keptCaller(token: String) throws -> Caller?
     /// The user of a subject, with the roles in its project now.
     ///
     /// - Throws: 403 where the user is not enabled or has no role in the project; 503 when that cannot be found out.
     func caller(subject: ActingSubject) async throws -> Caller
+}
+
+extension Authenticating {
+    package func keptCaller(token: String) throws -> Caller? { nil }
 }
 
 /// Verifies tokens in this process: the signature by public key, what the token resolves to from the shared schema.
@@ -48,7 +56,7 @@ package final class TokenAuthenticator: Authenticating, Service {
 
     private static let invalid = ResourceError(.unauthorized, "The request you have made requires authentication.")
 
-    package func caller(token: String) async throws -> Caller {
+    package func keptCaller(token: String) throws -> Caller? {
         let clock = ambient.time.monotonicNanoseconds()
         let kept = state.withLock { state -> Caller? in
             guard clock < state.confirmedAt + TokenAuthenticator.freshnessNanoseconds,
@@ -56,10 +64,14 @@ package final class TokenAuthenticator: Authenticating, Service {
             else { return nil }
             return entry.caller
         }
-        if let kept {
-            guard ambient.now < kept.token.expiresAt else { throw TokenAuthenticator.invalid }
-            return kept
-        }
+        guard let kept else { return nil }
+        guard ambient.now < kept.token.expiresAt else { throw TokenAuthenticator.invalid }
+        return kept
+    }
+
+    package func caller(token: String) async throws -> Caller {
+        if let kept = try keptCaller(token: token) { return kept }
+        let clock = ambient.time.monotonicNanoseconds()
         guard let payload = verifier.verify(token), ambient.now < payload.expiresAt else {
             throw TokenAuthenticator.invalid
         }

@@ -58,7 +58,7 @@ package final class PasswordHasher: Sendable {
                 "Invalid input for field/attribute password. It must have 1 to \(PasswordHasher.bytesMax) bytes, none of them NUL.")
         }
         let setting = PasswordHasher.setting(cost: cost, salt: random.bytes(16))
-        let hash = try await onThread { self.crypt(password.exposed, setting) }
+        let hash = try await WorkSeat.yielding { try await onThread { self.crypt(password.exposed, setting) } }
         guard let hash else { throw ResourceError.internalError("crypt refused the setting \(setting.prefix(8))") }
         return hash
     }
@@ -71,7 +71,7 @@ package final class PasswordHasher: Sendable {
         let stored = hash ?? decoy
         // crypt reads up to a NUL: what it does not see must not count as right.
         guard PasswordHasher.isUsable(password) else { return false }
-        let computed = try await onThread(user) { self.crypt(password.exposed, stored) }
+        let computed = try await WorkSeat.yielding { try await onThread(user) { self.crypt(password.exposed, stored) } }
         guard let computed, hash != nil else { return false }
         return constantTimeEqual(Array(computed.utf8), Array(stored.utf8))
     }

@@ -132,9 +132,16 @@ package struct API: Sendable {
         guard let token = request.headers["x-auth-token"], !token.isEmpty else {
             throw ResourceError(.unauthorized, "The request you have made requires authentication.")
         }
-        let caller = try await authenticator.caller(token: token)
+        let caller = try await caller(token, request.presence)
         try AccessRules.check(caller.accessRules, service: service.type, method: request.method, path: request.path)
         return try await subject(of: caller, request, route)
+    }
+
+    private func caller(_ token: String, _ presence: ClientPresence?) async throws -> Caller {
+        if let kept = try authenticator.keptCaller(token: token) { return kept }
+        // A token may be anything: finding out is a turn of the address that it comes from.
+        guard case .tenant(let source) = DatabaseScope.current.lane else { return try await authenticator.caller(token: token) }
+        return try await scheduler.run(of: source, presence: presence) { try await authenticator.caller(token: token) }
     }
 
     private func run(
@@ -143,27 +150,33 @@ package struct API: Sendable {
     ) async throws -> Response {
         let fitting = candidates.filter { $0.versions.contains(version) }
         guard !fitting.isEmpty else { throw ResourceError.notFound("The resource could not be found.") }
-        let (route, body, digest) = try await chosen(fitting, request, version, owner: caller.map { $0.projectID ?? $0.userID })
-        let decision = RequestContext.Decision()
-        let context = RequestContext(
-            service: service, route: route, requestID: requestID, method: request.method, path: request.path,
-            parameters: Router.parameters(route, segments), query: request.query, headers: request.headers, body: body,
-            stream: request.body, version: version, ambient: ambient, log: log, verifiedCaller: caller, policy: policy,
-            decision: decision, bodyDigest: digest)
-        let response = try await seated(caller, route) { try await handle(context) }
-        guard route.action == nil || decision.isMade else {
-            throw ResourceError.internalError("\(route.method.rawValue) \(route.path) answered without a policy decision")
+        // It counts until the answer is there: a request that waits for its turn is held in memory, too.
+        let received = try await receive(fitting[0], request, owner: caller.map { $0.projectID ?? $0.userID })
+        defer { withExtendedLifetime(received.share) {} }
+        let response = try await seated(fitting[0]) {
+            let (route, body, digest) = try API.choose(fitting, received.bytes, version)
+            let decision = RequestContext.Decision()
+            let context = RequestContext(
+                service: service, route: route, requestID: requestID, method: request.method, path: request.path,
+                parameters: Router.parameters(route, segments), query: request.query, headers: request.headers, body: body,
+                stream: request.body, version: version, ambient: ambient, log: log, verifiedCaller: caller, policy: policy,
+                decision: decision, bodyDigest: digest)
+            let response = try await handle(context)
+            guard route.action == nil || decision.isMade else {
+                throw ResourceError.internalError("\(route.method.rawValue) \(route.path) answered without a policy decision")
+            }
+            return response
         }
-        if route.action != nil, route.method == .get, response.status == 200, let name = request.query.ignoredPaging {
+        if fitting[0].action != nil, fitting[0].method == .get, response.status == 200, let name = request.query.ignoredPaging {
             throw ResourceError.badRequest("Invalid query parameter '\(name)': this answer does not come in pages.")
         }
         return response
     }
 
-    /// Waits for the caller's turn. What a body brings in pieces is awaited without a seat.
-    private func seated(_ caller: Caller?, _ route: Route, _ work: () async throws -> Response) async throws -> Response {
+    /// Waits for the turn of whoever asks. What a body brings in pieces is awaited without a seat.
+    private func seated(_ route: Route, _ work: () async throws -> Response) async throws -> Response {
         if case .stream = route.body { return try await work() }
-        guard caller != nil, case .tenant(let project) = DatabaseScope.current.lane else { return try await work() }
+        guard case .tenant(let project) = DatabaseScope.current.lane else { return try await work() }
         return try await scheduler.run(of: project, presence: DatabaseScope.current.presence, work)
     }
 
@@ -184,24 +197,34 @@ package struct API: Sendable {
         }
     }
 
-    /// The one route that the body selects, with the validated body.
-    private func chosen(
-        _ routes: [Route], _ request: IncomingRequest, _ version: Microversion, owner: String?
-    ) async throws -> (Route, JSONValue, digest: String) {
-        if case .stream = routes[0].body { return (routes[0], .null, "") }
-        if case .none = routes[0].body { return (routes[0], .null, "") }
-        // Until the document is parsed: what comes of it is the handler's.
+    /// The body as it came, and what it takes of the memory for bodies; nil where the handler reads it or there is none.
+    private func receive(
+        _ route: Route, _ request: IncomingRequest, owner: String?
+    ) async throws -> (bytes: [UInt8]?, share: BodyBudget.Share?) {
+        switch route.body {
+        case .none, .stream: return (nil, nil)
+        case .json, .optionalJSON: break
+        }
         let share = owner.map { bodies.share(of: $0) } ?? bodies.share(ofAnonymous: request.source)
-        defer { withExtendedLifetime(share) {} }
         let bytes = try await collect(
             request, share, bytesMax: owner == nil ? Limits.anonymousBodyBytesMax : Limits.requestBodyBytesMax)
-        var json = JSONValue.null
+        return (bytes, share)
+    }
+
+    /// The one route that the body selects, with the validated body.
+    ///
+    /// - Parameter bytes: nil where the routes' body is not a document.
+    private static func choose(
+        _ routes: [Route], _ bytes: [UInt8]?, _ version: Microversion
+    ) throws -> (Route, JSONValue, digest: String) {
+        guard let bytes else { return (routes[0], .null, "") }
         if bytes.isEmpty {
             guard case .optionalJSON = routes[0].body else {
                 throw ResourceError.badRequest("The request needs a JSON body.")
             }
             return (routes[0], .null, "")
         }
+        let json: JSONValue
         do { json = try JSONValue.parse(bytes) } catch {
             throw ResourceError.badRequest("The request body is not valid JSON: \(error).")
         }

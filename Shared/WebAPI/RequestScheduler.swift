@@ -12,7 +12,7 @@ import Telemetry
 /// - A request gives its seat up while it waits for another service, and loses it after `Limits.heldMax`: whatever it
 ///   waits for then does not keep others waiting.
 ///
-/// Requests without a caller and the services' own need no seat.
+/// Requests without a caller count as the address's that they come from. The services' own need no seat.
 package final class RequestScheduler: Sendable {
     package struct Limits: Sendable {
         /// Requests that are worked on at a time, of all projects.
@@ -25,8 +25,12 @@ package final class RequestScheduler: Sendable {
         package var waitingMax = 10_000
         /// Of them, of one project; more are refused with 429.
         package var projectWaitingMax = 1000
+        /// How long a request waits; then it is refused with 503.
+        package var waitMax = Duration.seconds(30)
         /// How long a request keeps its seat.
         package var heldMax = Duration.milliseconds(250)
+        /// How often it is looked for seats that were held and requests that waited too long.
+        package var lookMax = Duration.milliseconds(100)
         /// For at least how long, and at most twice as long, a project counts as one that asks.
         package var memory = Duration.milliseconds(500)
 
@@ -52,6 +56,8 @@ package final class RequestScheduler: Sendable {
     private struct Held {
         let project: String
         let since: UInt64
+        /// Whether it came back from a wait.
+        var isReturned = false
     }
 
     private struct State {
@@ -59,8 +65,20 @@ package final class RequestScheduler: Sendable {
         var activity = RecentKeys()
         var lastNumber = 0
         var held: [Int: Held] = [:]
-        var tickets: [Int: FairQueue<Waiting>.Ticket] = [:]
+        var tickets: [Int: (ticket: FairQueue<Waiting>.Ticket, since: UInt64)] = [:]
+        /// Requests that came back from a wait and have a seat, whether one was free or not.
+        var returned = 0
         var looks = false
+
+        /// Seats that others find taken: who comes back to end keeps nobody from beginning.
+        var taken: Int { queue.running - returned }
+
+        mutating func free(_ number: Int) -> Bool {
+            guard let seat = held.removeValue(forKey: number) else { return false }
+            if seat.isReturned { returned -= 1 }
+            queue.finish(seat.project)
+            return true
+        }
     }
 
     private let limits: Limits
@@ -97,7 +115,7 @@ package final class RequestScheduler: Sendable {
             let number = state.lastNumber
             state.activity.note(project, at: now, memory: limits.memory)
             adjust(&state)
-            guard state.queue.running < limits.seats, state.queue.count(of: project) == 0,
+            guard state.taken < limits.seats, state.queue.count(of: project) == 0,
                 state.queue.running(of: project) < state.queue.runningMax
             else { return (number, false) }
             state.queue.start(project)
@@ -121,6 +139,7 @@ package final class RequestScheduler: Sendable {
     }
 
     private func wait(_ waiter: Waiter, _ project: String, _ number: Int, _ presence: ClientPresence?) {
+        let now = time.monotonicNanoseconds()
         let (refused, begun): ((any Error)?, [Waiter]) = state.withLock { state in
             // Whoever left or was cancelled before this was not found in the queue.
             guard presence?.isGone != true else { return (ClientGone(), []) }
@@ -131,7 +150,7 @@ package final class RequestScheduler: Sendable {
             guard state.queue.count < limits.waitingMax else {
                 return (ResourceError(.unavailable, "Too many requests are waiting; try again.", retryAfter: 1), [])
             }
-            state.tickets[number] = state.queue.append(Waiting(number: number, waiter: waiter), of: project)
+            state.tickets[number] = (state.queue.append(Waiting(number: number, waiter: waiter), of: project), now)
             return (nil, dispatch(&state))
         }
         if let refused {
@@ -148,7 +167,7 @@ package final class RequestScheduler: Sendable {
 
     /// Takes a request out that still waits.
     private func drop(_ number: Int, _ error: any Error) {
-        let waiting = state.withLock { state in state.tickets.removeValue(forKey: number).flatMap { state.queue.remove($0) } }
+        let waiting = state.withLock { state in state.tickets.removeValue(forKey: number).flatMap { state.queue.remove($0.ticket) } }
         waiting?.waiter.fail(error)
     }
 
@@ -164,7 +183,7 @@ package final class RequestScheduler: Sendable {
         state.activity.forget(at: now, memory: limits.memory)
         adjust(&state)
         var begun: [Waiter] = []
-        while state.queue.running < limits.seats, let (waiting, project) = state.queue.next() {
+        while state.taken < limits.seats, let (waiting, project) = state.queue.next() {
             state.tickets[waiting.number] = nil
             state.held[waiting.number] = Held(project: project, since: now)
             // Who waited still asks.
@@ -176,8 +195,7 @@ package final class RequestScheduler: Sendable {
 
     fileprivate func release(_ number: Int) {
         let begun: [Waiter] = state.withLock { state in
-            guard let held = state.held.removeValue(forKey: number) else { return [] }
-            state.queue.finish(held.project)
+            guard state.free(number) else { return [] }
             return dispatch(&state)
         }
         for waiter in begun { waiter.go() }
@@ -188,7 +206,8 @@ package final class RequestScheduler: Sendable {
         let now = time.monotonicNanoseconds()
         state.withLock { state in
             state.queue.start(project)
-            state.held[number] = Held(project: project, since: now)
+            state.held[number] = Held(project: project, since: now, isReturned: true)
+            state.returned += 1
         }
     }
 
@@ -205,7 +224,7 @@ package final class RequestScheduler: Sendable {
         Task { [self] in
             repeat {
                 // Not cancelled by anybody.
-                do { try await time.sleep(for: limits.heldMax / 2) } catch { break }
+                do { try await time.sleep(for: limits.lookMax) } catch { break }
             } while look()
         }
     }
@@ -213,15 +232,16 @@ package final class RequestScheduler: Sendable {
     /// - Returns: whether it must be looked again.
     private func look() -> Bool {
         let now = time.monotonicNanoseconds()
-        let longest = UInt64(limits.heldMax.microseconds) * 1000
-        let (begun, goesOn): ([Waiter], Bool) = state.withLock { state in
-            for (number, held) in state.held where now >= held.since + longest {
-                state.held[number] = nil
-                state.queue.finish(held.project)
-            }
+        let (heldMax, waitMax) = (UInt64(limits.heldMax.microseconds) * 1000, UInt64(limits.waitMax.microseconds) * 1000)
+        let (begun, late, goesOn): ([Waiter], [Int], Bool) = state.withLock { state in
+            for (number, held) in state.held where now >= held.since + heldMax { _ = state.free(number) }
             let begun = dispatch(&state)
-            state.looks = state.queue.count > 0
-            return (begun, state.looks)
+            let late = state.tickets.filter { now >= $1.since + waitMax }.map(\.key)
+            state.looks = state.queue.count > late.count
+            return (begun, late, state.looks)
+        }
+        for number in late {
+            drop(number, ResourceError(.unavailable, "The request waited too long for its turn; try again.", retryAfter: 1))
         }
         for waiter in begun { waiter.go() }
         return goesOn

@@ -141,6 +141,48 @@ import WebAPI
         try await first.value
     }
 
+    @Test func whoWaitsTooLongIsRefused() async throws {
+        let time = StandingTime()
+        var limits = Self.limits(alone: 1)
+        limits.heldMax = .seconds(1000)
+        limits.memory = .milliseconds(1)
+        (limits.waitMax, limits.lookMax) = (.seconds(30), .milliseconds(5))
+        let requests = Requests(RequestScheduler(limits, time: time))
+        let first = try await requests.send("first", of: "p")
+        let late = try await requests.send("late", of: "p")
+        time.clock.advance(by: .seconds(31))
+        let error = await #expect(throws: ResourceError.self) { try await late.value }
+        #expect(error?.code == .unavailable)
+        requests.end("first")
+        try await first.value
+        #expect(requests.scheduler.counts == (0, 0))
+    }
+
+    @Test func whoComesBackKeepsNobodyFromBeginning() async throws {
+        var limits = Self.limits(alone: 1)
+        limits.seats = 1
+        let requests = Requests(RequestScheduler(limits, time: StandingTime()))
+        let scheduler = requests.scheduler
+        let (stream, answers) = AsyncStream.makeStream(of: Void.self)
+        let (end, ends) = AsyncStream.makeStream(of: Void.self)
+        let back = Task {
+            try await scheduler.run(of: "p", presence: nil) {
+                await WorkSeat.yielding { for await _ in stream { break } }
+                for await _ in end { break }
+            }
+        }
+        while scheduler.counts.held != 0 { await Task.yield() }
+        answers.yield()
+        while scheduler.counts.held == 0 { await Task.yield() }
+        let other = try await requests.send("other", of: "o")
+        #expect(requests.begun == ["other"])
+        requests.end("other")
+        ends.yield()
+        try await other.value
+        try await back.value
+        #expect(scheduler.counts == (0, 0))
+    }
+
     @Test("S18: more than a project may have waiting is refused, and nobody else's")
     func s18AProjectMayNotFillTheQueue() async throws {
         var limits = Self.limits(alone: 1)

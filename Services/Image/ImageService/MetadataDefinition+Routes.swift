@@ -14,7 +14,7 @@ extension ImageHandlers {
             routes: MetadataDefinitionSchemas.all.map { schema("metadefs/\($0.name)", $0.schema) } + [
                 Route(.get, namespaces, action: "get_metadef_namespaces", rule: "@", "List namespaces: there are none") { context in
                     try context.authorize(target: .none)
-                    try EmptyPage.check(context, sortKeys: ["created_at", "namespace", "updated_at"], filters: ["resource_types", "visibility"])
+                    try EmptyPage.check(context, sortKeys: ["created_at", "namespace", "updated_at"], filters: ["resource_types", "properties_target", "visibility"])
                     return .json(200, ["namespaces": [], "schema": "/v2/schemas/metadefs/namespaces", "first": .string(namespaces)])
                 },
                 Route(.get, "/v2/metadefs/resource_types", action: "list_metadef_resource_types", rule: "@", "List resource types: there are none") { context in

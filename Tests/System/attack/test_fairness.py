@@ -37,8 +37,8 @@ def latencies(port, token, path, count):
     return times
 
 
-def p99(times):
-    return statistics.quantiles(times, n=100)[98]
+def quantile(times, percent):
+    return statistics.quantiles(times, n=100)[percent - 1]
 
 
 def flood(port, token, path, requests, connections, answers):
@@ -66,8 +66,8 @@ def flood(port, token, path, requests, connections, answers):
 
 
 def test_s18_a_flood_of_one_tenant_is_not_felt_by_another(cloud, tenant, other_tenant, scale, tally):
-    """The quiet and the flooded p99 are measured in one run. The goal is twice. The bound is wider: the flood's own client has
-    its share of the machine, and a debug build spends most of a request outside of the database."""
+    """Quiet and flooded are measured in one run. The goal is twice the p99; the bound leaves room for the flood's own client and for
+    whatever else a small machine does at that moment. Without turns the 90th percentile was fifteen times as long."""
     requests = scale(2000, 10_000)
     for network in range(5):
         tenant.api.network.create_network(name=f"n{network}")
@@ -88,9 +88,11 @@ def test_s18_a_flood_of_one_tenant_is_not_felt_by_another(cloud, tenant, other_t
         quiet += latencies(port, other, path, scale(200, 1000))
         assert set(answers) <= {200, 429}, answers
         assert sum(answers.values()) == requests
-        ratio = p99(flooded) / p99(quiet)
-        tally(service=name, requests=requests, per_second=round(requests / seconds), refused=answers.get(429, 0), quiet_ms=round(p99(quiet) * 1000, 2), flooded_ms=round(p99(flooded) * 1000, 2), ratio=round(ratio, 2))
-        assert p99(flooded) < max(10 * p99(quiet), 1), (name, p99(quiet), p99(flooded))
+        ratio = {percent: quantile(flooded, percent) / quantile(quiet, percent) for percent in (90, 99)}
+        tally(service=name, requests=requests, per_second=round(requests / seconds), refused=answers.get(429, 0),
+              quiet_ms=round(quantile(quiet, 99) * 1000, 2), flooded_ms=round(quantile(flooded, 99) * 1000, 2),
+              p90_ratio=round(ratio[90], 2), p99_ratio=round(ratio[99], 2))
+        assert ratio[90] < 6, (name, ratio)
 
 
 def test_s18_sign_ons_of_one_user_do_not_stop_another(cloud, tenant, other_tenant, scale, tally):
