@@ -43,22 +43,32 @@ package struct RouteSweep: Sendable {
         package var unreachable: Set<String> = []
         package var forAll: Set<String> = []
         package var readersOwn: Set<String> = []
+        /// What a service may do by itself, without a subject.
+        package var servicesOwn: Set<String> = []
         /// What a refusal of the foreigner may say instead.
         package var refusal: String?
 
         package init(
-            unreachable: Set<String> = [], forAll: Set<String> = [], readersOwn: Set<String> = [], refusal: String? = nil
+            unreachable: Set<String> = [], forAll: Set<String> = [], readersOwn: Set<String> = [], servicesOwn: Set<String> = [],
+            refusal: String? = nil
         ) {
             self.unreachable = unreachable
             self.forAll = forAll
             self.readersOwn = readersOwn
+            self.servicesOwn = servicesOwn
             self.refusal = refusal
         }
     }
 
-    /// One of the things that every service owes.
+    /// One of the things that every service owes. The letter and number are the class of attack (docs/reliability.md).
     package enum Duty: String, Sendable, CaseIterable {
-        case everyIdIsReal, nothingWithoutAToken, nothingForOtherProjects, readersDoNotWrite
+        case everyIdIsReal = "every id of the sweep is real"
+        case nothingWithoutAToken = "S10: nothing without a token"
+        case nothingForOtherProjects = "S4: nothing for other projects"
+        case readersDoNotWrite = "S10: readers do not write"
+        case subjectsAreForServicesOnly = "S6: only a service may say for whom it acts"
+        case servicesNeedASubject = "S10: a service without a subject may do nothing with what projects have"
+        case absentAndForeignLookTheSame = "S11: what another project has looks like what nobody has"
     }
 
     /// - Returns: what breaks a duty, in words.
@@ -71,6 +81,9 @@ package struct RouteSweep: Sendable {
                 duties.refusal.map { !finding.contains($0) } ?? true
             }
         case .readersDoNotWrite: try await reader("reader", except: duties.readersOwn)
+        case .subjectsAreForServicesOnly: try await forgedSubjects(["member", "admin"])
+        case .servicesNeedASubject: try await servicesAlone("service", except: duties.servicesOwn)
+        case .absentAndForeignLookTheSame: try await tellsExistence("other", except: duties.forAll)
         }
     }
 
@@ -196,6 +209,51 @@ package struct RouteSweep: Sendable {
             $0.action != nil && $0.path.contains("{") && !except.contains($0.action ?? "") && !except.contains(RouteSweep.name($0))
         }.filter { ![403, 404].contains($0.status) }.map(\.description)
         return try await findings + changed(since: before)
+    }
+
+    /// What is in paths and is no secret of the project whose things the sweep's parameters name.
+    private static let known: Set<String> = [
+        "project_id", "project", "target_id", "domain_id", "key", "tag", "alias", "schema", "namespace", "task_id", "class", "host",
+        "network",
+    ]
+
+    /// Routes whose answer tells a member of another project that something is there: the status or the words differ from
+    /// those for what nobody has.
+    ///
+    /// - Parameter except: actions and routes that are for everybody.
+    package func tellsExistence(_ token: String, except: Set<String> = []) async throws -> [String] {
+        let secrets = parameters.filter { !RouteSweep.known.contains($0.key) }
+        var absent: [String: String] = [:]
+        for name in secrets.keys { absent[name] = SystemRandom().uuid().description }
+        func isSecret(_ route: Route) -> Bool {
+            route.path.split(separator: "/").contains { segment in
+                let name = String(segment.dropFirst().dropLast())
+                return segment.hasPrefix("{") && (secrets[name] ?? secrets["\(route.path) \(name)"]) != nil
+            }
+        }
+        func answers(_ sweep: RouteSweep, _ names: [String: String]) async throws -> [(route: String, answer: String)] {
+            try await sweep.outcomes(token) {
+                $0.action != nil && isSecret($0) && !except.contains($0.action ?? "") && !except.contains(RouteSweep.name($0))
+            }.map { outcome in
+                let words = names.values.sorted { $0.count > $1.count }.reduce(outcome.message) { RouteSweep.masked($1, in: $0) }
+                return (outcome.route, "\(outcome.status) \(words.replacing(/req-[0-9a-f-]{36}/, with: "R"))")
+            }
+        }
+        let here = try await answers(self, secrets)
+        let nowhere = try await answers(with(parameters: absent), absent)
+        return zip(here, nowhere).filter { $0.answer != $1.answer }.map { "\($0.route): \($0.answer.prefix(160)) ≠ \($1.answer.prefix(160))" }
+    }
+
+    /// The text with `X` for each `word` that is not part of another.
+    private static func masked(_ word: String, in text: String) -> String {
+        func isPart(_ character: Character?) -> Bool { character.map { $0.isLetter || $0.isNumber || $0 == "_" } ?? false }
+        var result = text
+        for range in text.ranges(of: word).reversed() {
+            let before = range.lowerBound == text.startIndex ? nil : text[text.index(before: range.lowerBound)]
+            let after = range.upperBound == text.endIndex ? nil : text[range.upperBound]
+            if !isPart(before), !isPart(after) { result.replaceSubrange(range, with: "X") }
+        }
+        return result
     }
 
     /// Reads with ids that answer none of `tokens`, the owner's and an admin's: the sweep's parameters name nothing

@@ -135,6 +135,14 @@ import WebAPI
         }
     }
 
+    @Test("S11: what another project has looks like what nobody has") func s11NothingTellsWhatIsThere() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let other = try await cloud.token("other", project: "other")
+            let findings = try await sweep.tellsExistence(other, except: AuthorizationSweepTests.forAll)
+            #expect(findings == [])
+        }
+    }
+
     @Test func readersDoNotWrite() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             let token = try await cloud.token("viewer", project: "demo")

@@ -72,23 +72,10 @@ import WebAPI
         }
     }
 
-    @Test(arguments: RouteSweep.Duty.allCases) func everyServiceOwes(_ duty: RouteSweep.Duty) async throws {
+    @Test("S4 S6 S10 S11: what every service owes its callers", arguments: RouteSweep.Duty.allCases)
+    func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { sweep in
             let findings = try await sweep.findings(duty, duties)
-            #expect(findings == [])
-        }
-    }
-
-    @Test("S6: only a service may say for whom it acts") func s6SubjectsAreForServicesOnly() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.forgedSubjects(["member", "admin"])
-            #expect(findings == [])
-        }
-    }
-
-    @Test("S10: a service without a subject may do nothing with what projects have") func s10ServicesNeedASubject() async throws {
-        try await AuthorizationSweepTests.with { sweep in
-            let findings = try await sweep.servicesAlone("service")
             #expect(findings == [])
         }
     }

@@ -68,9 +68,12 @@ import WebAPI
         }
     }
 
-    @Test("S6: only a service may say for whom it acts") func s6SubjectsAreForServicesOnly() async throws {
+    @Test("S6 S11: what every service owes its callers", arguments: [
+        RouteSweep.Duty.subjectsAreForServicesOnly, .absentAndForeignLookTheSame,
+    ])
+    func s6EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { _, sweep in
-            let findings = try await sweep.forgedSubjects(["member", "admin"])
+            let findings = try await sweep.findings(duty, RouteSweep.Duties())
             #expect(findings == [])
         }
     }
