@@ -95,6 +95,9 @@ private struct GuardedChannel: ServerChildChannel {
         let (ledger, writer) = (ledger, writer)
         return inner.setup(channel: channel, logger: logger).flatMapThrowing { value in
             try channel.pipeline.syncOperations.guardHTTP(ledger, writer: writer)
+            // A listener that stops lets go of connections that it has accepted and nobody handles yet. The writer of such a
+            // connection must not be let go before the connection is closed: that would trap.
+            channel.closeFuture.whenComplete { _ in withExtendedLifetime(value) {} }
             return value
         }
     }

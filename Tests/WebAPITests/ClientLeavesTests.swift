@@ -57,6 +57,49 @@ import WebAPI
         }
     }
 
+    @Test("S18: a client that closes its connection, or its side of it, has left", .timeLimit(.minutes(10)))
+    func s18WhoClosesHasLeft() async throws {
+        try await TestDatabase.with { test in
+            let metrics = Metrics()
+            let database = Database(DatabaseConfiguration(connectionString: test.connectionString, connectionsMax: 3), metrics: metrics)
+            defer { database.close() }
+            let log = Telemetry.logger(service: "test", level: "critical")
+            let api = try API(
+                service: ServiceDescription(type: "slow", title: "Slow", faults: .network, publicURL: "http://slow.example"),
+                resources: [
+                    Resource("slow", routes: [
+                        Route(.get, "/slow", action: "slow", rule: "@") { context in
+                            try context.authorize(target: .none)
+                            try await database.read { _ = try $0.query("SELECT pg_sleep(21)") }
+                            return .empty()
+                        }
+                    ])
+                ], authenticator: StaticAuthenticator.standard, ambient: Ambient(random: SeededRandom(seed: 1)), log: log, metrics: metrics)
+            let port = try FreePorts.take(1)[0]
+            let server = HTTPServer(
+                api: api, host: "127.0.0.1", port: port, metrics: metrics, log: log, readiness: Readiness(time: SystemTime()) {})
+            @Sendable func running() async throws -> Int {
+                try await test.database.read {
+                    try $0.query("SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(21)%' AND datname = current_database() AND pid <> pg_backend_pid()")[0].int("n")
+                }
+            }
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { try await server.run() }
+                for closesWhole in [false, true] {
+                    var client: RawClient? = try await RawClient(port: port)
+                    try await client?.send("GET /slow HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\n\r\n")
+                    while try await running() == 0 { try await SystemTime().sleep(for: .milliseconds(5)) }
+                    if closesWhole { client = nil } else { client?.finish() }
+                    let clock = ContinuousClock.now
+                    while try await running() > 0, ContinuousClock.now - clock < .seconds(5) { try await SystemTime().sleep(for: .milliseconds(20)) }
+                    #expect(ContinuousClock.now - clock < .seconds(2), "\(closesWhole)")
+                }
+                group.cancelAll()
+                do { try await group.waitForAll() } catch is CancellationError {}
+            }
+        }
+    }
+
     @Test func pagingThatNobodyReadsIsRefused() async throws {
         let api = try API(
             service: ServiceDescription(type: "plain", title: "Plain", faults: .network, publicURL: "http://plain.example"),

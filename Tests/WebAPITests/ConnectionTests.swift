@@ -1,5 +1,6 @@
 import Authorization
 import Database
+import Foundation
 import JSON
 import Kernel
 import Synchronization
@@ -81,9 +82,13 @@ private func limits(_ change: (inout ConnectionLimits) -> Void) -> ConnectionLim
 
 private let get = "GET /href HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
+private final class Kept: Sendable {
+    let clients = Mutex<[RawClient]>([])
+}
+
 @Suite(.timeLimit(.minutes(5))) struct ConnectionTests {
     @Test("S18: silent connections give way to a request") func s18SilentConnectionsGiveWay() async throws {
-        try await Served.with(limits { $0.connectionsMax = 20; $0.connectionsPerSourceMax = 20 }) { served in
+        try await Served.with(limits { $0.connectionsMax = 20 }) { served in
             var silent: [RawClient] = []
             for _ in 0..<60 { silent.append(try await served.client()) }
             for _ in 0..<10 { #expect(try await status(served.ask(get)) == 200) }
@@ -95,7 +100,7 @@ private let get = "GET /href HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     }
 
     @Test("S18: a connection over the limit is answered 503 while all others work") func s18OverTheLimitIsAnswered() async throws {
-        try await Served.with(limits { $0.connectionsMax = 4; $0.connectionsPerSourceMax = 4 }) { served in
+        try await Served.with(limits { $0.connectionsMax = 4 }) { served in
             var busy: [RawClient] = []
             for _ in 0..<4 {
                 let client = try await served.client()
@@ -111,6 +116,78 @@ private let get = "GET /href HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             try await busy[0].send("\"a\":1234}")
             #expect(try await status(busy[0].receive { $0.contains("1234") }) == 200)
             withExtendedLifetime(busy) {}
+        }
+    }
+
+    @Test("S18: one address has its share of the connections, and the others have theirs") func s18SourcesHaveShares() async throws {
+        try await Served.with(limits { $0.connectionsMax = 40; $0.connectionsPerSourceMax = 4 }) { served in
+            let part = "POST /sign-on HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"
+            var busy: [RawClient] = []
+            for _ in 0..<4 {
+                let client = try await RawClient(port: served.port, source: 2)
+                try await client.send(part)
+                busy.append(client)
+            }
+            try await SystemTime().sleep(for: .milliseconds(200))
+            #expect(try await status(RawClient(port: served.port, source: 2).exchange(get)) == 503)
+            #expect(try await status(RawClient(port: served.port, source: 3).exchange(get)) == 200)
+            withExtendedLifetime(busy) {}
+        }
+        // A proxy that is trusted speaks for many.
+        try await Served.with(limits {
+            $0.connectionsPerSourceMax = 1
+            $0.trustedProxies = [IPNetwork(IPAddress(version: .v4, value: 0x7f00_0002), prefixLength: 32)]
+        }) { served in
+            let first = try await RawClient(port: served.port, source: 2)
+            try await first.send("GET /hr")
+            try await SystemTime().sleep(for: .milliseconds(100))
+            #expect(try await status(RawClient(port: served.port, source: 2).exchange(get)) == 200)
+            // It did not give way either.
+            try await first.send("ef HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            #expect(try await status(first.receive()) == 200)
+        }
+    }
+
+    @Test("S18: what is accepted at a time leaves the process its descriptors") func s18AcceptingHasALimit() async throws {
+        try await Served.with(limits { $0.connectionsMax = 4; $0.connectionsPerSourceMax = 4; $0.refusalsMax = 2 }) { served in
+            var clients: [RawClient] = []
+            var most = 0
+            for number in 0..<400 {
+                clients.append(try await served.client())
+                if number % 20 == 19 { most = max(most, try ConnectionTests.accepted(served.port)) }
+            }
+            // One turn of the event loop may accept sixteen before it asks again.
+            #expect((4...4 + 2 + 16).contains(most))
+            clients = []
+            #expect(try await status(served.ask(get)) == 200)
+        }
+    }
+
+    /// What a listener had accepted when it stopped must not take the process with it.
+    @Test("S18: a server that is stopped while connections arrive ends in order") func s18StoppingWhileConnectionsArrive() async throws {
+        let kept = Kept()
+        for round in 0..<12 {
+            try await Served.with(limits { $0.connectionsMax = 4; $0.refusalsMax = 2 }) { served in
+                let held = try await withThrowingTaskGroup(of: RawClient.self) { group in
+                    for _ in 0..<(20 + round * 5) { group.addTask { try await served.client() } }
+                    return try await group.reduce(into: [RawClient]()) { $0.append($1) }
+                }
+                kept.clients.withLock { $0 += held }
+            }
+            kept.clients.withLock { $0 = [] }
+        }
+    }
+
+    /// Connections to the port that the process has accepted: those that wait in the kernel's queue have no inode yet.
+    private static func accepted(_ port: Int) throws -> Int {
+        // Its size is not known before it is read to its end.
+        let bytes = try FileHandle(forReadingFrom: URL(fileURLWithPath: "/proc/net/tcp")).readToEnd() ?? Data()
+        let table = String(decoding: bytes, as: UTF8.self)
+        let number = String(port, radix: 16, uppercase: true)
+        let local = ":" + String(repeating: "0", count: max(0, 4 - number.count)) + number
+        return table.split(separator: "\n").dropFirst().count { line in
+            let fields = line.split(separator: " ")
+            return fields.count > 9 && fields[1].hasSuffix(local) && fields[3] != "0A" && fields[9] != "0"
         }
     }
 
@@ -178,6 +255,22 @@ private let get = "GET /href HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             for _ in 0..<200 where served.api.bodies.held > 0 { try await SystemTime().sleep(for: .milliseconds(10)) }
             #expect(served.api.bodies.held == 0)
         }
+    }
+
+    @Test("S18: nobody's bodies fill all the room, a project's as little as an address's without a token") func s18BodiesHaveOwners() {
+        let budget = BodyBudget(bytesMax: 16 << 20)
+        let project = budget.share(of: "p1")
+        #expect(project.take(4 << 20) && !project.take(1))
+        #expect(!budget.share(of: "p1").take(1), "another request of the project")
+        #expect(budget.share(of: "p2").take(1))
+        let stranger = budget.share(ofAnonymous: "192.0.2.1")
+        #expect(stranger.take(2 << 20) && !stranger.take(1))
+        #expect(budget.share(ofAnonymous: "192.0.2.2").take(1))
+        let others = ["p2", "p3"].map { budget.share(of: $0) }
+        for other in others { #expect(other.take(4 << 20)) }
+        let last = budget.share(of: "p4")
+        #expect(last.take(2 << 20) && !last.take(1), "all together")
+        withExtendedLifetime((project, stranger, others, last)) {}
     }
 
     @Test("S6: forwarded fields are believed from trusted proxies only") func s6ForwardedFieldsNeedATrustedProxy() async throws {

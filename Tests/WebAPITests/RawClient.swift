@@ -2,17 +2,21 @@ import Glibc
 import Kernel
 import TestKit
 
-/// A TCP connection to 127.0.0.1 on which a test says what no HTTP client would say.
+/// A TCP connection to 127.0.0.1 (from any address of that network) on which a test says what no HTTP client would say.
 final class RawClient: Sendable {
     private let descriptor: Int32
 
-    init(port: Int) async throws {
-        descriptor = try await offPool { try RawClient.connected(port) }
+    /// - Parameter source: the last byte of the client's own address.
+    init(port: Int, source: UInt32 = 1) async throws {
+        descriptor = try await offPool { try RawClient.connected(port, source) }
     }
 
     deinit { Glibc.close(descriptor) }
 
-    private static func connected(_ port: Int) throws -> Int32 {
+    private static func connected(_ port: Int, _ source: UInt32) throws -> Int32 {
+        var own = sockaddr_in()
+        own.sin_family = sa_family_t(AF_INET)
+        own.sin_addr = in_addr(s_addr: (UInt32(0x7f00_0000) | source).bigEndian)
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = in_port_t(port).bigEndian
@@ -20,14 +24,19 @@ final class RawClient: Sendable {
         // The server may still be about to listen.
         for _ in 0..<400 {
             let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-            let result = withUnsafePointer(to: &address) {
+            let isBound = withUnsafePointer(to: &own) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+            }
+            let result = isBound != 0 ? isBound : withUnsafePointer(to: &address) {
                 $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                     connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
                 }
             }
             if result == 0 {
                 var limit = timeval(tv_sec: 30, tv_usec: 0)
-                setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+                for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+                    setsockopt(descriptor, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size))
+                }
                 return descriptor
             }
             Glibc.close(descriptor)
@@ -36,7 +45,7 @@ final class RawClient: Sendable {
         throw ResourceError.internalError("no connection")
     }
 
-    /// Sends bytes; false when the server has closed.
+    /// Sends bytes; false when the server has closed. Throws when it takes nothing for 30 s.
     @discardableResult
     func send(_ text: String) async throws -> Bool {
         let bytes = Array(text.utf8)
@@ -44,6 +53,7 @@ final class RawClient: Sendable {
             var sent = 0
             while sent < bytes.count {
                 let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+                if count < 0, errno == EAGAIN { throw ResourceError.internalError("the server has taken nothing for 30 s") }
                 guard count > 0 else { return false }
                 sent += count
             }

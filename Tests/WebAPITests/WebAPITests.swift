@@ -210,7 +210,7 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
         }
     }
 
-    @Test func quotaIsExactUnderConcurrency() async throws {
+    @Test("S19: a quota holds in a race") func s19QuotaIsExactUnderConcurrency() async throws {
         try await Notes.with { api, database in
             let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
                 for index in 0..<12 { group.addTask { try await api.call("POST", "/notes", body: note("n\(index)")).status } }
