@@ -105,7 +105,7 @@ import Testing
         }
     }
 
-    @Test func quotasAreExact() async throws {
+    @Test("S19: quotas hold in a race") func s19QuotasAreExact() async throws {
         var settings = BlockStorageSettings()
         settings.quotas.volumes = 2
         settings.quotas.gigabytes = 5

@@ -119,7 +119,7 @@ import Workflow
         }
     }
 
-    @Test func deletingEndsACreationThatIsUnderWay() async throws {
+    @Test("S21: deleting a volume while it is made leaves nothing") func deletingEndsACreationThatIsUnderWay() async throws {
         try await VolumeFixture.with { cloud in
             let image = try await cloud.addImage(Array(repeating: 3, count: 10_000))
             let id = try await begin(cloud, ["size": 1, "imageRef": .string(image)])

@@ -50,6 +50,14 @@ import Testing
         }
     }
 
+    @Test("S22: a server's certificate is verified unless the file says `verify: false`") func s22CertificatesAreVerified() throws {
+        for (text, verified) in [("", true), ("verify: true", true), ("verify: false", false), ("verify: maybe", true), ("verify: \"\"", true)] {
+            let file = "clouds: {c: {\(text.isEmpty ? "" : text + ", ")auth: {auth_url: \"https://a.example/v3\", username: u, password: p, project_name: x, user_domain_id: default, project_domain_id: default}}}"
+            let cloud = try resolver(cloud: "c", files: ["clouds.yaml": file]).resolve().configuration
+            #expect(cloud.verifiesCertificates == verified, "\(text)")
+        }
+    }
+
     @Test func secretsComeFromTheirOwnFile() throws {
         let files = ["clouds.yaml": AccessTests.two, "/etc/openstack/secure.yaml": "clouds: {demo: {auth: {password: hidden}}}"]
         let cloud = try resolver(cloud: "demo", files: files).resolve().configuration

@@ -1,3 +1,4 @@
+import Foundation
 import JSON
 import Kernel
 import NIOCore
@@ -133,6 +134,28 @@ import Testing
         let cloud = try StubCloud { _, number in number < 3 ? .empty(status) : .json(200, ["ok": true]) }
         #expect(try await cloud.client().get(.compute, "/servers")["ok"] == true)
         #expect(cloud.server.lines.count == 4)
+    }
+
+    @Test("S13: a redirect is not followed, so no token goes where an answer says")
+    func s13RedirectsAreNotFollowed() async throws {
+        let elsewhere = try StubServer { _ in .json(200, ["servers": []]) }
+        let url = elsewhere.url
+        for status in [301, 302, 303, 307, 308] {
+            let cloud = try StubCloud { _, _ in .empty(status, headers: [("location", url + "/servers")]) }
+            await #expect(throws: (any Error).self) { _ = try await cloud.client().get(.compute, "/servers") }
+        }
+        #expect(elsewhere.requests.isEmpty)
+    }
+
+    @Test("S12 S14: what is put into a path stays one segment of it") func s14ValuesStayInTheirSegment() async throws {
+        let cloud = try StubCloud { _, _ in .json(200, [:]) }
+        for value in ["../admin", "a/b", "a?all_tenants=1", "a#b", "%2e%2e", "a b\r\nX-Auth-Token: x", "..;/"] {
+            _ = try await cloud.client().get(.compute, "/servers/\(value)/tags")
+            let asked = try #require(cloud.server.requests.last)
+            #expect(asked.path.split(separator: "/").count == 5 && asked.query.isEmpty, "\(asked.line)")
+            #expect(asked.path.removingPercentEncoding == "/compute/v2.1/servers/\(value)/tags")
+        }
+        #expect(cloud.server.requests.allSatisfy { $0.headers["x-auth-token"] != "x" })
     }
 
     @Test func brokenConnectionsAreRepeatedForReads() async throws {

@@ -114,7 +114,7 @@ extension OnARealHost {
             await agent.stop()
         }
 
-        @Test func imagesThatAreNotWhatTheyShouldBe() async throws {
+        @Test("S24: images that are not what they should be start no server") func imagesThatAreNotWhatTheyShouldBe() async throws {
             let host = try await PrivateHost.shared.value
             let images = TestImages.all
             let agent = try await TestAgent(host, state: host.directory + "/images-test", images: images)

@@ -3,6 +3,7 @@ import Kernel
 import Testing
 
 @testable import ComputeAgentCore
+@testable import ComputeAgentService
 
 @Suite struct DesiredServerTests {
     @Test func readsEverything() throws {
@@ -29,6 +30,29 @@ import Testing
         #expect(error?.path == path)
     }
 
+    /// Files and devices of a server have its id's name, those of an image the image's.
+    @Test("S14: what becomes a name on the host is an id", arguments: ["../../etc", "/etc/passwd", "a/b", ".", "..", "x y", "-rf", "a\u{0}"])
+    func s14IdsAreNoPaths(_ text: String) throws {
+        let evil = JSONValue.string(text)
+        var image = Fixture.document()["image"]?.objectValue ?? [:]
+        image["id"] = evil
+        var port = Fixture.port.objectValue ?? [:]
+        port["id"] = evil
+        var network = Fixture.port.objectValue ?? [:]
+        network["network_id"] = evil
+        for changes in [["id": evil], ["image": .object(image)], ["ports": [.object(port)]], ["ports": [.object(network)]]] as [JSONObject] {
+            #expect(throws: FormError.self, "\(changes)") { try Fixture.server(changes) }
+        }
+        // The hash is part of a cached image's name.
+        var hash = Fixture.document()["image"]?.objectValue ?? [:]
+        hash["os_hash_value"] = evil
+        hash["checksum"] = evil
+        if let server = try? Fixture.server(["image": .object(hash)]), let desired = server.image {
+            let name = ImageCache.key(desired).dropFirst(desired.id.count)
+            #expect(name.allSatisfy { $0 == "-" || $0.isHexDigit }, "\(name)")
+        }
+    }
+
     @Test func refusesDriversItDoesNotKnow() throws {
         guard case .object(var volume) = Fixture.volume else { return }
         volume["connection"] = ["driver": "rbd"]
@@ -53,6 +77,26 @@ import Testing
         record.appliedPower = .running
         let text = String(decoding: record.document.encoded, as: UTF8.self)
         #expect(try ServerRecord(document: JSONValue.parse(text)) == record)
+    }
+
+    /// Two tenants' networks may have the same addresses; a question has nothing that says who asks but where it comes from.
+    @Test("S6 S15: who asks for metadata is told from network and address alone") func s15MetadataKnowsTheGuest() throws {
+        let directory = MetadataDirectory()
+        let other = "22222222-2222-3333-4444-555555555555"
+        let network = "cccccccc-0000-0000-0000-000000000002"
+        var port = Fixture.port.objectValue ?? [:]
+        port["id"] = "bbbbbbbb-0000-0000-0000-000000000002"
+        port["network_id"] = .string(network)
+        directory.set(Fixture.serverID, try Fixture.server())
+        directory.set(other, try Fixture.server(["id": .string(other), "project_id": "q", "ports": [.object(port)]]))
+        func asks(_ network: String, _ address: String) -> String? { directory.server(network: network, address: address)?.id }
+        #expect(asks(Fixture.networkID, "10.0.0.5") == Fixture.serverID)
+        #expect(asks(network, "10.0.0.5") == other)
+        #expect(asks(network, "10.0.0.6") == nil)
+        #expect(asks("cccccccc-0000-0000-0000-000000000003", "10.0.0.5") == nil)
+        directory.set(other, nil)
+        #expect(asks(network, "10.0.0.5") == nil)
+        #expect(asks(Fixture.networkID, "10.0.0.5") == Fixture.serverID)
     }
 
     @Test func oldVoicesAreRefused() throws {

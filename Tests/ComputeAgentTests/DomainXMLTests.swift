@@ -10,12 +10,19 @@ import Testing
         return DomainXML(server: server, files: ServerFiles(directory: "/s"), options: options).document
     }
 
-    @Test func textOfUsersStaysText() throws {
+    @Test("S12: text of users stays text in a domain") func s12TextOfUsersStaysText() throws {
         let evil = "a' onload='x'><disk type='file'/>&<!--\u{1}"
         let tree = try document(["name": .string(evil), "project_id": .string(evil)], DomainOptions(virtType: .qemu))
         let back = try XMLTree.parse(tree.rendered)
         #expect(back.child("metadata")?.child("wolke:server")?["name"] == evil.replacing("\u{1}", with: "\u{fffd}"))
         #expect(back.child("devices")?.all("disk").count == 1)
+        // Properties of an image choose between what is known.
+        let image: JSONValue = [
+            "id": "ffffffff-0000-0000-0000-000000000001", "disk_format": "raw",
+            "properties": ["hw_machine_type": .string("pc-" + evil), "hw_disk_bus": .string(evil), "hw_vif_model": .string(evil), "hw_video_model": .string(evil)],
+        ]
+        let built = try XMLTree.parse(document(["image": image], DomainOptions(virtType: .qemu)).rendered)
+        #expect(built.child("devices")?.all("disk").count == 1)
     }
 
     @Test func translationAndKVMDiffer() throws {
@@ -65,6 +72,19 @@ import Testing
             #expect(below.child("source")?["file"] == "/images/one.disk.qcow2")
             #expect(below.child("backingStore")?.children.isEmpty ?? false)
         }
+    }
+
+    /// No guest has a console that somebody could reach, unless the operator gives an address for them.
+    @Test("S16: guests have no display, and their serial line is the host's alone") func s16NoConsoleIsReachable() throws {
+        let devices = try document([:], DomainOptions(virtType: .qemu)).child("devices")
+        #expect(devices?.all("graphics") == [])
+        for name in ["serial", "console", "channel"] {
+            for device in devices?.all(name) ?? [] { #expect(["file", "pty", "unix"].contains(device["type"] ?? ""), "\(device.rendered)") }
+        }
+        #expect(devices?.all("redirdev") == [] && devices?.all("hostdev") == [] && devices?.all("filesystem") == [])
+        var options = DomainOptions(virtType: .qemu)
+        options.vncListen = "127.0.0.1"
+        #expect(try document([:], options).child("devices")?.child("graphics")?["type"] == "vnc")
     }
 
     @Test func bootsFromAVolume() throws {

@@ -1,4 +1,5 @@
 import Commands
+import Crypto
 import Foundation
 import Glibc
 import JSON
@@ -103,6 +104,34 @@ import Testing
             #expect(!Files.exists(host.disks.files(fitting.id).root))
             try await host.disks.provision(fitting, refreshConfigDrive: false)
             #expect(Files.exists(host.disks.files(fitting.id).root))
+        }
+    }
+
+    @Test("S24: no byte of an image is used before its hash is known to be right")
+    func s24_hashesAreCheckedFirst() async throws {
+        let bytes = DiskImages.qcow2()
+        try await with(bytes) { host in
+            func server(_ algorithm: String, _ hash: String, size: Int) throws -> DesiredServer {
+                try Fixture.server([
+                    "root_gb": 1, "image": [
+                        "id": .string(HostileImageTests.imageID), "disk_format": "qcow2", "properties": [:], "size": JSONValue(size),
+                        "os_hash_algo": .string(algorithm), "os_hash_value": .string(hash),
+                    ],
+                ])
+            }
+            let (right512, right256) = (Hexadecimal.encode(SHA512.hash(data: bytes)), Hexadecimal.encode(SHA256.hash(data: bytes)))
+            for (algorithm, hash, size, word) in [
+                ("sha512", right256, bytes.count, "does not match"), ("sha256", right512, bytes.count, "does not match"),
+                ("sha3", right512, bytes.count, "not supported"), ("sha512", right512, bytes.count - 1, "larger than its size"),
+                ("sha512", right512, bytes.count + 1, "bytes arrived"),
+            ] {
+                let error = await #expect(throws: (any Error).self) {
+                    try await host.disks.provision(try server(algorithm, hash, size: size), refreshConfigDrive: false)
+                }
+                #expect("\(error.map { "\($0)" } ?? "")".contains(word), "\(algorithm): \(error.map { "\($0)" } ?? "")")
+                #expect(try Files.list(host.directory + "/images").isEmpty, "\(algorithm)")
+            }
+            try await host.disks.provision(try server("sha512", right512.uppercased(), size: bytes.count), refreshConfigDrive: false)
         }
     }
 

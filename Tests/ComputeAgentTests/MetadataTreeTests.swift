@@ -50,7 +50,7 @@ import Testing
         #expect(files["ec2/latest/meta-data.json"] != nil)
     }
 
-    @Test func filesAreInTheMetadataAndOnTheConfigDrive() throws {
+    @Test("S14: files for a guest have names of our own on the host") func s14FilesAreInTheMetadataAndOnTheConfigDrive() throws {
         let files: JSONObject = ["personality": [["path": "/etc/motd", "contents": "SGVsbG8K"], ["path": "../../etc/passwd", "contents": ""]]]
         let meta = try JSONValue.parse(try get("/openstack/latest/meta_data.json", files).body)
         #expect(meta["files"] == [

@@ -83,6 +83,32 @@ import WebAPI
         try await other.close()
     }
 
+    @Test("S18: the guests of all networks together have a limit", .timeLimit(.minutes(5)))
+    func s18AllNetworksTogetherAreBounded() async throws {
+        var limits = ConnectionLimits.small
+        limits.connectionsMax = 16
+        let total = ConnectionTotal(connectionsMax: 10)
+        let ledgers = ["one", "two"].map { ConnectionLedger(limits: limits, listener: $0, metrics: Metrics(), total: total) }
+        var channels: [any Channel] = []
+        for ledger in ledgers {
+            channels.append(try await SmallHTTPServer.serve(host: "127.0.0.1", port: 0, ledger) { _ in SmallResponse(status: 200, text: "x") })
+        }
+        let ports = try channels.map { try #require($0.localAddress?.port) }
+        let most = try await WorkerThreads(name: "silent", count: 1).run {
+            var open: [Int32] = []
+            defer { for descriptor in open { close(descriptor) } }
+            var most = 0
+            for number in 0..<60 {
+                open.append(try SmallHTTPServerTests.connected(ports[number % 2]))
+                usleep(2000)
+                most = max(most, ledgers[0].count + ledgers[1].count)
+            }
+            return most
+        }
+        #expect((8...10).contains(most))
+        for channel in channels { try await channel.close() }
+    }
+
     private static func connected(_ port: Int) throws -> Int32 {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         var address = sockaddr_in()

@@ -46,7 +46,8 @@ import WebAPI
                 try connection.execute(
                     """
                     INSERT INTO subnets (id, network_id, project_id, ip_version, cidr, gateway_ip, created_at, updated_at)
-                    VALUES (gen_random_uuid(), \(shared), 'p2', 4, '10.9.0.0/24', '10.9.0.1', \(now), \(now))
+                    VALUES (gen_random_uuid(), \(shared), 'p2', 4, '10.9.0.0/24', '10.9.0.1', \(now), \(now)),
+                        (gen_random_uuid(), \(Fixtures.foreignNetwork), 'p2', 4, '10.8.0.0/24', '10.8.0.1', \(now), \(now))
                     """)
             }
             try await body(cloud)
@@ -117,6 +118,25 @@ import WebAPI
             }
             #expect(made == [])
             #expect(cloud.cloud.subjects == [])
+        }
+    }
+
+    @Test("S20: only an administrator says on which host a server runs") func s20TenantsChooseNoHost() async throws {
+        try await ForeignTests.with { cloud in
+            let choices: [JSONObject] = [
+                ["availability_zone": "nova:host-1"], ["availability_zone": "nova:host-1:host-1"], ["availability_zone": "nova::host-1"],
+                ["host": "host-1"], ["hypervisor_hostname": "host-1"],
+            ]
+            for choice in choices {
+                for path in ["/v2.1/servers", "/v2.1/os-wolke-scheduling"] {
+                    let answer = try await cloud.call("POST", path, TestCloud.body(choice))
+                    #expect(answer.status == 403, "\(path) \(choice): \(answer.status) \(answer.json)")
+                }
+            }
+            let made = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM servers")[0].int("n") }
+            #expect(made == 0)
+            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(["availability_zone": "nova:host-1", "networks": [["uuid": .string(Fixtures.network)]]]), as: "admin")
+            #expect(answer.status == 202, "\(answer.json)")
         }
     }
 

@@ -99,16 +99,22 @@ import Workflow
 
     @Test func createUnderEveryDisturbance() async throws { try await check("server.create") }
 
-    @Test func createFromVolumeUnderEveryDisturbance() async throws {
-        let devices: JSONValue = [
+    /// A server that boots from a volume of its own and has another one.
+    private static let withVolumes: JSONObject = [
+        "imageRef": "", "block_device_mapping_v2": [
             ["boot_index": 0, "uuid": .string(Fixtures.image), "source_type": "image", "destination_type": "volume",
                 "volume_size": 1, "delete_on_termination": true],
             ["boot_index": -1, "uuid": .string(Fixtures.volume), "source_type": "volume", "destination_type": "volume"],
-        ]
-        try await check("server.create", changes: ["imageRef": "", "block_device_mapping_v2": devices])
+        ],
+    ]
+
+    @Test func createFromVolumeUnderEveryDisturbance() async throws {
+        try await check("server.create", changes: ServerWorkflowTests.withVolumes)
     }
 
-    @Test func deleteUnderEveryDisturbance() async throws { try await check("server.delete") }
+    @Test("S21: deleting a server leaves nothing, whatever disturbs it") func s21DeleteUnderEveryDisturbance() async throws {
+        try await check("server.delete", changes: ServerWorkflowTests.withVolumes)
+    }
 
     @Test func killedAroundEveryEffect() async throws {
         try await TestCloud.with { cloud in
@@ -215,7 +221,7 @@ import Workflow
         }
     }
 
-    @Test func deleteWhileBuilding() async throws {
+    @Test("S21: deleting a server while it is built leaves nothing") func s21DeleteWhileBuilding() async throws {
         try await TestCloud.with { cloud in
             cloud.cloud.silence("host-1")
             let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
@@ -236,7 +242,7 @@ import Workflow
         }
     }
 
-    @Test func deleteOnADeadHostIsMadeUpForLater() async throws {
+    @Test("S21: what a dead host could not delete it deletes later") func s21DeleteOnADeadHostIsMadeUpForLater() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
             cloud.cloud.silence("host-1")

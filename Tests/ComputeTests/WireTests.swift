@@ -174,7 +174,7 @@ import WebAPI
         }
     }
 
-    @Test func quotasAreExactUnderConcurrency() async throws {
+    @Test("S19: quotas hold in a race") func s19QuotasAreExactUnderConcurrency() async throws {
         try await TestCloud.with { cloud in
             let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
                 for _ in 0..<40 { group.addTask { try await cloud.call("POST", "/v2.1/servers", TestCloud.body()).status } }

@@ -203,6 +203,31 @@ import Testing
         }
     }
 
+    @Test("S18: after its client has left a request begins no further statement")
+    func s18NoStatementAfterTheClient() async throws {
+        try await TestDatabase.with { test in
+            let database = Self.database(test)
+            defer { database.close() }
+            let statements = Counter()
+            let presence = ClientPresence()
+            await #expect(throws: ClientGone.self) {
+                try await DatabaseScope.$current.withValue(Self.tenant("p", presence)) {
+                    try await database.read { connection in
+                        _ = try connection.query("SELECT 1")
+                        // Between two statements there is nothing that PostgreSQL could cancel.
+                        presence.leave()
+                        usleep(300_000)
+                        for _ in 0..<5 {
+                            _ = try connection.query("SELECT 2")
+                            statements.value.add(1, ordering: .relaxed)
+                        }
+                    }
+                }
+            }
+            #expect(statements.value.load(ordering: .relaxed) == 0)
+        }
+    }
+
     @Test("S18: work that waits is dropped when its client leaves")
     func s18WaitingWorkIsDropped() async throws {
         try await TestDatabase.with { test in

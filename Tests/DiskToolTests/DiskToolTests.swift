@@ -158,6 +158,22 @@ import Testing
         #expect(try FileManager.default.attributesOfItem(atPath: target)[.size] as? Int ?? .max <= 500_000)
     }
 
+    @Test("S5: a new disk reads as zeros, and is no file that was there before")
+    func s5_newDisksAreEmpty() throws {
+        let scratch = try Scratch()
+        let tool = DiskTool(Sandbox())
+        let left = try scratch.file("left", [UInt8](repeating: 0x5a, count: 1 << 20))
+        for format in [DiskDriver.raw, .qcow2] {
+            #expect(throws: FileError.self, "\(format)") { try tool.create(left, format, size: 1 << 20) }
+        }
+        // What is larger than its source ends in zeros.
+        let source = try scratch.file("source", [UInt8](repeating: 0x11, count: 4096))
+        let copy = scratch.path + "/copy"
+        try tool.copy(DiskSource(path: source, driver: .raw), to: copy, .raw, size: 1 << 20)
+        let bytes = try #require(FileManager.default.contents(atPath: copy))
+        #expect(bytes.count == 1 << 20 && bytes.dropFirst(4096).allSatisfy { $0 == 0 })
+    }
+
     @Test func soundImagesOfAllFormatsBecomeDisks() throws {
         let scratch = try Scratch()
         let images: [(String, [UInt8])] = [

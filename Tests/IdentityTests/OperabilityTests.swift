@@ -84,7 +84,7 @@ import WebAPI
     }
 
     /// The operator's way back, whatever happened to the database.
-    @Test func recovery() async throws {
+    @Test("S9: the operator on the machine lets administrators in again") func s9Recovery() async throws {
         try await Cloud.with { cloud in
             try await cloud.database.write { connection in
                 try connection.execute("UPDATE projects SET enabled = false")

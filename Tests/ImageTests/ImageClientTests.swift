@@ -26,7 +26,7 @@ import Testing
         }
     }
 
-    @Test func aPageOfAnErrorIsEscaped() async throws {
+    @Test("S12: what a client sent is text in a page of an error") func s12APageOfAnErrorIsEscaped() async throws {
         try await ImageFixture.with { cloud in
             let answer = try await cloud.call("GET", "/v2/images?limit=%3Cscript%3E%26", headers: [("Accept", "*/*")])
             let text = String(decoding: answer.bytes, as: UTF8.self)

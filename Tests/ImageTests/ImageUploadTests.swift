@@ -15,7 +15,7 @@ import WebAPI
         return IncomingRequest(method: "PUT", path: "/v2/images/\(id)/file", query: Query(), headers: headers, body: stream)
     }
 
-    @Test func refusedContentLeavesNothing() async throws {
+    @Test("S1: what refers to other files is refused while it is uploaded, and leaves nothing") func s1_refusedContentLeavesNothing() async throws {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create(["disk_format": "qcow2", "container_format": "bare"])
             for bytes in [HostileImages.qcow2WithBacking("/x"), HostileImages.qcow2WithDataFile("/x"), [1, 2, 3]] {
@@ -28,6 +28,51 @@ import WebAPI
                 }
             }
             #expect(try await cloud.upload(id, DiskImages.qcow2()).status == 204)
+        }
+    }
+
+    /// There is no import by URL; every way by which Glance has one is refused before anything is fetched.
+    @Test("S13: nobody has the cloud fetch from an address") func s13NothingIsFetched() async throws {
+        let canary = try StubServer { _ in .bytes(200, Array("fetched".utf8)) }
+        try await ImageFixture.with { cloud in
+            let id = try await cloud.create()
+            let inside = canary.url + "/latest/meta-data"
+            for url in [inside, "file:///etc/passwd", "http://169.254.169.254/"] {
+                for (name, more) in [("web-download", ["uri": .string(url)]), ("glance-download", ["glance_image_id": .string(url)]), ("copy-image", [:])] as [(String, JSONObject)] {
+                    var method = more
+                    method["name"] = .string(name)
+                    let answer = try await cloud.call("POST", "/v2/images/\(id)/import", json: ["method": .object(method), "stores": ["file"]])
+                    #expect(answer.status == 400, "\(name) \(answer.status)")
+                }
+                let patch: JSONValue = [["op": "add", "path": "/locations/-", "value": ["url": .string(url), "metadata": [:]]]]
+                let patched = try await cloud.call(
+                    "PATCH", "/v2/images/\(id)", headers: [("Content-Type", "application/openstack-images-v2.1-json-patch")], bytes: patch.encoded)
+                #expect([400, 403].contains(patched.status), "\(patched.status)")
+                for name in ["locations", "direct_url", "copy_from", "location"] {
+                    let made = try await cloud.call("POST", "/v2/images", json: ["name": "x", name: .string(url)])
+                    let shown = made["id"]?.stringValue ?? ""
+                    if made.status == 201 { #expect(try await cloud.status(shown) == "queued", "\(name)") }
+                }
+                let headed = try await cloud.call(
+                    "PUT", "/v2/images/\(id)/file", headers: [("x-glance-api-copy-from", url), ("x-image-meta-location", url), ("content-type", "application/octet-stream")])
+                let data = try await cloud.call("GET", "/v2/images/\(id)/file").bytes
+                #expect(headed.status >= 400 || data.isEmpty)
+            }
+            #expect(canary.requests.isEmpty)
+        }
+    }
+
+    @Test("S14: an image's id is an id, and no path") func s14IdsAreNoPaths() async throws {
+        try await ImageFixture.with { cloud in
+            let id = try await cloud.create()
+            _ = try await cloud.upload(id, [7])
+            for path in ["../\(id)", "..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", ".", "%2e%2e", "\(id)%00", "\(id)%2f..", "\(id).part"] {
+                for (method, suffix) in [("GET", "/file"), ("GET", ""), ("DELETE", ""), ("PUT", "/file")] {
+                    let answer = try await cloud.call(method, "/v2/images/\(path)\(suffix)", headers: [("content-type", "application/octet-stream")])
+                    #expect([400, 404, 405].contains(answer.status), "\(method) \(path)\(suffix): \(answer.status)")
+                }
+            }
+            #expect(try await cloud.call("GET", "/v2/images/\(id)/file").bytes == [7])
         }
     }
 
@@ -92,7 +137,7 @@ import WebAPI
         }
     }
 
-    @Test func quotasAreExact() async throws {
+    @Test("S19: quotas of images are exact") func s19QuotasAreExact() async throws {
         try await ImageFixture.with(limits: ImageServiceLimits(imagesPerProjectMax: 2, mebibytesPerProjectMax: 3)) { cloud in
             let first = try await cloud.create()
             let second = try await cloud.create()

@@ -190,7 +190,7 @@ import WebAPI
         ]
     }
 
-    @Test func quotasAreExact() async throws {
+    @Test("S19: quotas hold in a race") func s19QuotasAreExact() async throws {
         try await NetworkHarness.with { cloud in
             let set = try await cloud.call("PUT", "/quotas/p1", as: "admin", ["quota": ["network": 3, "port": 2]])
             #expect(set.json["quota"]?["network"] == 3)

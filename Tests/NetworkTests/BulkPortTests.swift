@@ -173,7 +173,7 @@ import WebAPI
         }
     }
 
-    @Test func theQuotaIsTakenAtOnce() async throws {
+    @Test("S19: the quota of many ports is taken at once") func s19TheQuotaIsTakenAtOnce() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network()
             let port: JSONValue = ["network_id": .string(network)]

@@ -72,5 +72,35 @@ import Testing
         }
     }
 
+    @Test("S15: a secured port sends with its own addresses, and a group's rules are about its own ports")
+    func s15GuestsUseTheirOwnAddresses() throws {
+        var guest = port("compute:nova")
+        #expect(try row(guest)["port_security"] == .string("fa:16:3e:00:00:09 10.0.0.9"))
+        #expect(try row(guest)["addresses"] == .strings(["fa:16:3e:00:00:09 10.0.0.9"]))
+        guest.addressPairs = [AddressPair(mac: nil, ip: "10.0.0.77")]
+        #expect(try row(guest)["port_security"] == .strings(["fa:16:3e:00:00:09 10.0.0.9 10.0.0.77"]))
+        // A secured port without a group may say nothing.
+        let made = compiler.compile(guest, network: network, subnets: [subnet.id: subnet])
+        #expect(made.memberships.map(\.group) == [Compiler.dropGroupKey])
+        guest.portSecurityEnabled = false
+        #expect(try row(guest)["port_security"] == .some(.none))
+    }
+
+    @Test("S12: no text of a tenant becomes part of a rule or of a DHCP answer's form")
+    func s12TextStaysText() throws {
+        let evil = "x\" || ip4 || \"\n{}; action=allow"
+        let group = SecurityGroup(
+            id: UUID128(high: 5, low: 5), name: evil,
+            rules: [SecurityGroupRule(id: UUID128(high: 5, low: 6), direction: .ingress, protocolName: evil)])
+        for row in compiler.compile(group).rows where row.key.table == .acl {
+            guard case .string(let match)? = row.columns["match"]?.atoms.only else { throw Missing() }
+            #expect(!match.contains("x\"") && !match.contains("action="), "\(match)")
+        }
+        var named = port("compute:nova")
+        named.name = evil
+        let columns = try row(named)
+        #expect(columns.filter { "\($0.value)".contains("action=allow") }.map(\.key) == ["external_ids"])
+    }
+
     private struct Missing: Error {}
 }

@@ -168,7 +168,7 @@ import WebAPI
         }
     }
 
-    @Test func concurrentAllocationsStopAtTheCapacity() async throws {
+    @Test("S20: allocations at once stop at the capacity") func s20ConcurrentAllocationsStopAtTheCapacity() async throws {
         try await PlacementBench.with(connectionsMax: 12) { bench in
             let id = try await provider(bench, "p")
             try await give(bench, id, ["VCPU": ["total": 7]])

@@ -33,7 +33,7 @@ import Testing
         }
     }
 
-    @Test func capacityIsNeverExceededByARace() async throws {
+    @Test("S20: no race exceeds a host's capacity") func s20CapacityIsNeverExceededByARace() async throws {
         try await PlacementBench.with(connectionsMax: 16) { bench in
             for number in 0..<3 { try await bench.addHost("h\(number)", cpus: 4) }
             let answers = try await results(bench, (0..<40).map { _ in wanted() })
@@ -47,7 +47,7 @@ import Testing
         }
     }
 
-    @Test func separateProcessesShareTheCapacity() async throws {
+    @Test("S20: schedulers in several processes share the capacity") func s20SeparateProcessesShareTheCapacity() async throws {
         try await PlacementBench.with(connectionsMax: 16) { bench in
             for number in 0..<3 { try await bench.addHost("h\(number)", cpus: 4) }
             let other = Placement(database: bench.test.database, ambient: Ambient())
@@ -93,7 +93,7 @@ import Testing
         }
     }
 
-    @Test func antiAffinityHoldsUnderConcurrency() async throws {
+    @Test("S20: anti-affinity holds in a race") func s20AntiAffinityHoldsUnderConcurrency() async throws {
         try await PlacementBench.with(connectionsMax: 12) { bench in
             for number in 0..<4 { try await bench.addHost("h\(number)", cpus: 64) }
             let group = SystemRandom().uuid().description

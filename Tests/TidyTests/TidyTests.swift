@@ -137,7 +137,7 @@ import Testing
         expectNone(findings, "errors are handled or thrown")
     }
 
-    @Test func noShell() {
+    @Test("S12: no shell is ever started") func s12NoShell() {
         var findings: [String] = []
         for source in TidyTests.sources where !source.path.hasPrefix("Tests/") {
             for (index, line) in source.lines.enumerated()
@@ -146,6 +146,17 @@ import Testing
             }
         }
         expectNone(findings, "no shell is ever started; arguments are arrays")
+    }
+
+    @Test("S25: no text is evaluated as code") func s25NothingIsEvaluated() {
+        let banned = ["NSExpression", "NSPredicate", "JSContext", "JavaScriptCore", "dlopen(", "dlsym(", "NSClassFromString", "NSKeyedUnarchiver", "NSUnarchiver"]
+        var findings: [String] = []
+        for source in TidyTests.sources where !source.path.hasPrefix("Tests/") {
+            for (index, line) in source.code.enumerated() {
+                for word in banned where line.contains(word) { findings.append("\(source.path):\(index + 1) \(word)") }
+            }
+        }
+        expectNone(findings, "text of tenants is data: nothing interprets it, loads code or revives objects from it")
     }
 
     /// One place opens disk images, in a sandbox and with every driver named.
