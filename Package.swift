@@ -67,6 +67,7 @@ let package = Package(
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -103,7 +104,7 @@ let package = Package(
                 "Kernel", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", log, lifecycle,
             ]),
         shared("Inspections", ["Kernel", "Database", log]),
-        shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, log]),
+        shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, .product(name: "NIOSSL", package: "swift-nio-ssl"), log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),
         shared("Client", ["Kernel", "JSON", httpClient, nio, nioPosix]),
         .target(
@@ -114,7 +115,8 @@ let package = Package(
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
         + service("Placement", "wolke-placement")
         + service("Compute", "wolke-compute", [crypto])
-        + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"], ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", crypto, nio, nioPosix, nioHTTP])
+        + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
+            ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
         + service("BlockStorage", "wolke-block-storage", ["Commands", "DiskTool", "ImageFormat", crypto, nio, nioPosix])
         + service("Image", "wolke-image", core: ["ImageFormat"], [crypto, nio, nioPosix])
@@ -162,7 +164,8 @@ let package = Package(
             tests("MessagingTests", ["Messaging", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),
             tests("LibvirtTests", ["Libvirt", log]),
-            tests("ComputeAgentTests", ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "Libvirt", "OVSDB", nio, nioPosix], platform: platform),
+            tests("ComputeAgentTests", ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "Libvirt", "OVSDB", nio, nioPosix],
+                platform: platform),
             tests("ClientTests", ["Client", log, nio, nioPosix, nioHTTP]),
             tests("CLITests", ["osctl", "Settings", "Client", arguments, yaml]),
         ],

@@ -3,6 +3,7 @@ import Kernel
 import Logging
 import NIOCore
 import NIOPosix
+import NIOSSL
 
 /// Which columns of a table to keep a copy of; nil for all.
 package struct OVSDBMonitor: Sendable, Hashable {
@@ -21,6 +22,8 @@ package struct OVSDBConfiguration: Sendable {
     package var endpoints: [OVSDBEndpoint]
     package var database: String
     package var monitors: [OVSDBMonitor]
+    /// For endpoints with TLS.
+    package var credentials: OVSDBCredentials?
     /// A lock to ask for in each session; `OVSDBOperation.assertLock` makes transactions depend on it.
     package var lock: String?
     /// Whether the client keeps a copy of what it monitors. Without one it tells changes as the server does, and the
@@ -232,19 +235,24 @@ package actor OVSDBClient {
 
     private func session(_ endpoint: OVSDBEndpoint) async throws {
         let (stream, continuation) = AsyncThrowingStream<ByteBuffer, any Error>.makeStream()
+        let tls = endpoint.isTLS ? configuration.credentials : nil
+        guard tls != nil || !endpoint.isTLS else { throw OVSDBError.invalid("there is no key and certificate for \(endpoint)") }
         let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .connectTimeout(.seconds(5))
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let decoder = ByteToMessageHandler(
                         JSONFrameDecoder(), maximumBufferSize: OVSDBLimits.messageBytesMax)
+                    if let tls {
+                        try channel.pipeline.syncOperations.addHandler(NIOSSLClientHandler(context: tls.context, serverHostname: nil))
+                    }
                     try channel.pipeline.syncOperations.addHandlers(decoder, OVSDBStreamHandler(continuation))
                 }
             }
         let channel =
             switch endpoint {
             case .unix(let path): try await bootstrap.connect(unixDomainSocketPath: path).get()
-            case .tcp(let host, let port): try await bootstrap.connect(host: host, port: port).get()
+            case .tcp(let host, let port), .tls(let host, let port): try await bootstrap.connect(host: host, port: port).get()
             }
         self.channel = channel
         lastHeard = ambient.time.monotonicNanoseconds()

@@ -1,7 +1,9 @@
-/// Where an OVSDB server listens: `unix:/path` or `tcp:host:port` (`tcp:[v6]:port`), as the OVS tools write it.
+/// Where an OVSDB server listens: `unix:/path`, `tcp:host:port` (`tcp:[v6]:port`) or `ssl:host:port`, as the OVS tools write it.
 package enum OVSDBEndpoint: Hashable, Sendable, CustomStringConvertible {
     case unix(path: String)
     case tcp(host: String, port: Int)
+    /// TLS, with `OVSDBConfiguration.credentials`.
+    case tls(host: String, port: Int)
 
     /// - Throws: `OVSDBError.invalid` naming the text.
     package init(_ text: String) throws(OVSDBError) {
@@ -9,14 +11,15 @@ package enum OVSDBEndpoint: Hashable, Sendable, CustomStringConvertible {
             self = .unix(path: String(text.dropFirst(5)))
             return
         }
-        guard text.hasPrefix("tcp:"), let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
+        let isTLS = text.hasPrefix("ssl:")
+        guard isTLS || text.hasPrefix("tcp:"), let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
             (1...65_535).contains(port)
-        else { throw OVSDBError.invalid("\"\(text)\" is neither unix:PATH nor tcp:HOST:PORT") }
+        else { throw OVSDBError.invalid("\"\(text)\" is none of unix:PATH, tcp:HOST:PORT and ssl:HOST:PORT") }
         let start = text.index(text.startIndex, offsetBy: 4)
         guard start < colon else { throw OVSDBError.invalid("\"\(text)\" names no host") }
         var host = String(text[start..<colon])
         if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-        self = .tcp(host: host, port: port)
+        self = isTLS ? .tls(host: host, port: port) : .tcp(host: host, port: port)
     }
 
     /// Several endpoints separated by commas: the members of a cluster.
@@ -31,10 +34,14 @@ package enum OVSDBEndpoint: Hashable, Sendable, CustomStringConvertible {
         return endpoints
     }
 
+    package var isTLS: Bool { if case .tls = self { true } else { false } }
+
     package var description: String {
-        switch self {
+        func address(_ host: String, _ port: Int) -> String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+        return switch self {
         case .unix(let path): "unix:\(path)"
-        case .tcp(let host, let port): host.contains(":") ? "tcp:[\(host)]:\(port)" : "tcp:\(host):\(port)"
+        case .tcp(let host, let port): "tcp:\(address(host, port))"
+        case .tls(let host, let port): "ssl:\(address(host, port))"
         }
     }
 }

@@ -7,10 +7,13 @@ package final class PrivateOVSDB {
     package let directory: String
     package let socket: String
     private let databaseFile: String
+    /// More of the server's arguments.
+    private let options: [String]
     private var process: pid_t?
 
     /// `schema` is a file as OVS and OVN install them.
-    package init(schema: String) throws {
+    package init(schema: String, options: [String] = []) throws {
+        self.options = options
         directory = FileManager.default.temporaryDirectory.path + "/wolke-ovsdb-" + SystemRandom().uuid().compact
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         socket = directory + "/db.sock"
@@ -22,7 +25,7 @@ package final class PrivateOVSDB {
 
     /// Starts the server on the database that is there.
     package func start() throws {
-        let arguments = [databaseFile, "--remote=punix:\(socket)", "--unixctl=\(directory)/ctl", "-vconsole:off"]
+        let arguments = [databaseFile, "--remote=punix:\(socket)", "--unixctl=\(directory)/ctl", "-vconsole:off"] + options
         process = try Spawn.start(["/usr/sbin/ovsdb-server"] + arguments, environment: environment)
     }
 

@@ -277,7 +277,9 @@ private func withClient(
         #expect(try OVSDBEndpoint("unix:/run/x.sock") == .unix(path: "/run/x.sock"))
         #expect(try OVSDBEndpoint("tcp:[::1]:6641") == .tcp(host: "::1", port: 6641))
         #expect(try OVSDBEndpoint.list("tcp:a:1, tcp:b:2").count == 2)
-        for bad in ["", "unix:", "tcp:a", "tcp:a:0", "ssl:a:1", "tcp::1"] {
+        #expect(try OVSDBEndpoint("ssl:[::1]:6641") == .tls(host: "::1", port: 6641))
+        #expect(try OVSDBEndpoint("ssl:[::1]:6641").description == "ssl:[::1]:6641")
+        for bad in ["", "unix:", "tcp:a", "tcp:a:0", "tls:a:1", "tcp::1"] {
             #expect(throws: OVSDBError.self) { try OVSDBEndpoint(bad) }
         }
     }

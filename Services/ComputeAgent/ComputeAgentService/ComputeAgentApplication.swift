@@ -143,9 +143,12 @@ package struct ComputeAgentApplication: Sendable {
             directory: settings.stateDirectory + "/servers", images: images, runner: runner, sandbox: sandbox,
             threads: threads)
         let reports = ReportQueue(bus: bus, ambient: ambient, log: log)
+        let ovsdb = try OVSDBEndpoint.list(settings.ovsdb)
+        // The agent writes the switch of its own machine, which is at a socket.
+        guard !ovsdb.contains(where: \.isTLS) else { throw OVSDBError.invalid("agent.ovsdb must be unix:PATH or tcp:HOST:PORT") }
         let switchDatabase = OVSDBClient(
             OVSDBConfiguration(
-                endpoints: try OVSDBEndpoint.list(settings.ovsdb), database: "Open_vSwitch",
+                endpoints: ovsdb, database: "Open_vSwitch",
                 monitors: SwitchPorts.monitors),
             ambient: ambient, logger: log)
         let directory = MetadataDirectory()

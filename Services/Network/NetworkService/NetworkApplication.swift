@@ -17,10 +17,7 @@ package struct NetworkApplication: Sendable {
     /// Runs until the process is told to stop.
     package func run() async throws {
         let options = try NetworkOptions(process.settings)
-        let configuration = NorthboundConfiguration(
-            northbound: try OVSDBEndpoint.list(process.settings.string("network.ovn_nb")),
-            southbound: try OVSDBEndpoint.list(process.settings.string("network.ovn_sb")),
-            auditInterval: process.settings.duration("network.audit_interval"))
+        let configuration = try NorthboundConfiguration(process.settings)
         let reconciler = NorthboundReconciler(
             configuration, options: options, database: process.database, ambient: process.ambient, log: process.log,
             metrics: process.metrics)

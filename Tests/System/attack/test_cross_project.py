@@ -59,7 +59,8 @@ CASES = [
     ("network", "POST", "/routers", {"router": {"tenant_id": "<!project>"}}),
     ("network", "POST", "/routers", {"router": {"external_gateway_info": {"network_id": "<public>", "external_fixed_ips": [{"subnet_id": "<!subnet>"}]}}}),
     ("network", "PUT", "/routers/<router>", {"router": {"external_gateway_info": {"network_id": "<!network>"}}}),
-    ("network", "PUT", "/routers/<router>", {"router": {"external_gateway_info": {"network_id": "<public>", "external_fixed_ips": [{"subnet_id": "<!subnet>"}]}}}),
+    ("network", "PUT", "/routers/<router>",
+        {"router": {"external_gateway_info": {"network_id": "<public>", "external_fixed_ips": [{"subnet_id": "<!subnet>"}]}}}),
     ("network", "PUT", "/routers/<router>/add_router_interface", {"subnet_id": "<!subnet>"}),
     ("network", "PUT", "/routers/<router>/add_router_interface", {"port_id": "<!port>"}),
     ("network", "PUT", "/routers/<router>/remove_router_interface", {"subnet_id": "<!subnet>"}),
@@ -73,7 +74,8 @@ CASES = [
     ("network", "POST", "/security-groups", {"security_group": {"name": "x", "project_id": "<!project>"}}),
     ("network", "POST", "/security-groups", {"security_group": {"name": "x", "tenant_id": "<!project>"}}),
     ("network", "POST", "/security-group-rules", {"security_group_rule": {"security_group_id": "<!group>", "direction": "ingress"}}),
-    ("network", "POST", "/security-group-rules", {"security_group_rule": {"security_group_id": "<group>", "direction": "ingress", "remote_group_id": "<!group>"}}),
+    ("network", "POST", "/security-group-rules",
+        {"security_group_rule": {"security_group_id": "<group>", "direction": "ingress", "remote_group_id": "<!group>"}}),
     ("network", "POST", "/security-group-rules", {"security_group_rule": {"security_group_id": "<group>", "direction": "ingress", "project_id": "<!project>"}}),
     ("network", "POST", "/security-group-rules", {"security_group_rule": {"security_group_id": "<group>", "direction": "ingress", "tenant_id": "<!project>"}}),
     ("volume", "POST", "/volumes", {"volume": {"size": 1, "snapshot_id": "<!snapshot>"}}),
@@ -119,15 +121,18 @@ CASES = [
     ("compute", "POST", "/servers/<server>/action", {"removeSecurityGroup": {"name": "<!group>"}}),
     ("compute", "POST", "/os-keypairs", {"keypair": {"name": "x", "public_key": "<key>", "user_id": "<!user>"}}),
     ("identity", "POST", "/users/<!user>/application_credentials", {"application_credential": {"name": "x"}}),
-    ("identity", "POST", "/auth/tokens", {"auth": {"identity": {"methods": ["token"], "token": {"id": "<token>"}}, "scope": {"project": {"id": "<!project>"}}}}),
-    ("placement", "PUT", "/allocations/<!server>", {"allocations": {}, "project_id": "<project>", "user_id": "<user>", "consumer_generation": None, "consumer_type": "INSTANCE"}),
+    ("identity", "POST", "/auth/tokens",
+        {"auth": {"identity": {"methods": ["token"], "token": {"id": "<token>"}}, "scope": {"project": {"id": "<!project>"}}}}),
+    ("placement", "PUT", "/allocations/<!server>",
+        {"allocations": {}, "project_id": "<project>", "user_id": "<user>", "consumer_generation": None, "consumer_type": "INSTANCE"}),
     ("placement", "DELETE", "/allocations/<!server>", None),
 ]
 
 # Answers of these requests with the attacker's own things, which show that the foreign one is why they are refused.
 CONTROLS = [
     ("compute", "/os-wolke-scheduling", server()),
-    ("compute", "/os-wolke-scheduling", server(networks=[{"uuid": "<network>", "fixed_ip": "10.77.0.77"}], security_groups=[{"name": "<group>"}], key_name="<keypair>")),
+    ("compute", "/os-wolke-scheduling",
+        server(networks=[{"uuid": "<network>", "fixed_ip": "10.77.0.77"}], security_groups=[{"name": "<group>"}], key_name="<keypair>")),
     ("compute", "/os-wolke-scheduling", server(networks=[{"uuid": "<!shared>"}])),
     ("compute", "/os-wolke-scheduling", server(networks=[{"port": "<port>"}])),
     ("compute", "/os-wolke-scheduling", device(source_type="snapshot", uuid="<snapshot>", volume_size=1)),
@@ -166,7 +171,8 @@ def one_of_everything(api, admin, guest, nano, public, cidr, prefix):
         "security_group_id": made["group"], "direction": "ingress", "protocol": "tcp"}}), 201)["security_group_rule"]["id"]
     made["keypair"] = unique(prefix)
     ok(api.post("compute", "/os-keypairs", {"keypair": {"name": made["keypair"], "public_key": KEY}}), 200, 201)
-    made["server_group"] = ok(api.post("compute", "/os-server-groups", {"server_group": {"name": unique(prefix), "policy": "soft-affinity"}}), 200)["server_group"]["id"]
+    made["server_group"] = ok(api.post("compute", "/os-server-groups", {"server_group": {"name": unique(prefix), "policy": "soft-affinity"}}),
+        200)["server_group"]["id"]
     made["image_own"] = ok(api.post("image", "/images", {"name": unique(prefix), "disk_format": "raw", "container_format": "bare"}), 201)["id"]
     ok(api.send("PUT", "image", f"/images/{made['image_own']}/file", data=b"\0" * 65536, headers={"Content-Type": "application/octet-stream"}), 204)
     made["image"] = guest
@@ -193,7 +199,8 @@ def scene(cloud):
     theirs = one_of_everything(victim, admin, guest, nano, public, "10.66.0.0/24", "victim")
     theirs["image"] = theirs["image_own"]
     # A network of the victim's that everybody may use, and a flavor and a volume type that nobody else may.
-    shared = admin.ok(admin.post("network", "/networks", {"network": {"name": unique("shared"), "shared": True, "project_id": victim.project_id}}), 201)["network"]
+    shared = admin.ok(admin.post("network", "/networks", {"network": {"name": unique("shared"), "shared": True, "project_id": victim.project_id}}),
+        201)["network"]
     theirs["shared"] = shared["id"]
     victim.ok(victim.post("network", "/subnets", {"subnet": {"network_id": shared["id"], "ip_version": 4, "cidr": "10.99.0.0/24"}}), 201)
     flavor = {"name": unique("victim"), "ram": 128, "vcpus": 1, "disk": 1, "os-flavor-access:is_public": False}
@@ -310,7 +317,8 @@ def test_s4_paths_to_the_victims_things_are_refused(cloud, scene, tally, who):
     caller, victim, theirs = scene[who], scene["victim"], scene["theirs"]
     before = state(victim)
     # What everybody may see or do for themselves, whatever the path names.
-    own = {"identity:get_domain", "identity:list_domains", "os_compute_api:os-quota-sets:defaults", "os_compute_api:os-keypairs:delete", "os_compute_api:os-keypairs:create"}
+    own = {"identity:get_domain", "identity:list_domains", "os_compute_api:os-quota-sets:defaults", "os_compute_api:os-keypairs:delete",
+        "os_compute_api:os-keypairs:create"}
     wrong, sent = [], 0
     for service, document in documents(cloud):
         for path, item in sorted(document["paths"].items()):
@@ -331,7 +339,8 @@ def test_s4_paths_to_the_victims_things_are_refused(cloud, scene, tally, who):
                         continue
                     options = {}
                     if service == "image" and method == "patch":
-                        body, options = [{"op": "replace", "path": "/name", "value": "stolen"}], {"headers": {"Content-Type": "application/openstack-images-v2.1-json-patch"}}
+                        body, options = [{"op": "replace", "path": "/name",
+                            "value": "stolen"}], {"headers": {"Content-Type": "application/openstack-images-v2.1-json-patch"}}
                     answer = caller.send(method.upper(), service, target, body, root=True, **options)
                     sent += 1
                     # 501: refused for everybody.

@@ -299,3 +299,15 @@ def test_a_protected_image(member):
 def test_a_system_token_reads_everything(auth):
     operator = API(auth["auth_url"], auth["username"], auth["password"], auth["project_name"], system=True)
     assert operator.ok(operator.get("identity", "/users"))["users"]
+
+
+# Block Storage
+
+
+def test_block_storage_has_a_backend_and_schedulers(admin):
+    services = admin.ok(admin.get("volume", "/os-services"))["services"]
+    assert {service["binary"] for service in services} == {"cinder-scheduler", "cinder-volume"}
+    assert all(service["state"] == "up" for service in services)
+    scheduler = admin.ok(admin.get("volume", "/os-services", params={"binary": "cinder-scheduler"}))["services"][0]
+    answer = admin.put("volume", "/os-services/disable", {"host": scheduler["host"], "binary": "cinder-scheduler"})
+    assert answer.status_code == 400 and "cinder-scheduler" in message(answer)

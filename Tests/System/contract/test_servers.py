@@ -39,6 +39,35 @@ def act(member, server, body):
     return member.post("compute", f"/servers/{server['id']}/action", body)
 
 
+def test_a_security_group_is_on_all_ports_or_none(member, place, guest, nano):
+    network = [{"uuid": place["network"]}, {"uuid": place["network"]}]
+    body = {"server": {"name": unique("two"), "imageRef": guest, "flavorRef": nano, "networks": network}}
+    server = reach(member, member.ok(member.post("compute", "/servers", body), 202)["server"]["id"], "ACTIVE")
+
+    def groups():
+        ports = member.ok(member.get("network", "/ports", params={"device_id": server["id"]}))["ports"]
+        return [set(port["security_groups"]) for port in ports]
+
+    before = groups()
+    group = member.ok(member.post("network", "/security-groups", {"security_group": {"name": unique("extra")}}), 201)["security_group"]["id"]
+    assert act(member, server, {"addSecurityGroup": {"name": group}}).status_code == 202
+    assert groups() == [one | {group} for one in before]
+    assert act(member, server, {"removeSecurityGroup": {"name": group}}).status_code == 202
+    assert groups() == before
+    answer = member.put("network", "/wolke/port-security-groups", {"port_security_groups": {"ports": [place["network"]], "add": group}})
+    assert answer.status_code == 403
+    member.ok(member.delete("compute", f"/servers/{server['id']}"), 204)
+
+
+def test_a_flavor_without_a_disk_boots_volumes_only(admin, member, place, guest):
+    flavor = {"name": unique("zero"), "ram": 64, "vcpus": 1, "disk": 0}
+    flavor = admin.ok(admin.post("compute", "/flavors", {"flavor": flavor}))["flavor"]["id"]
+    body = {"server": {"name": unique("z"), "imageRef": guest, "flavorRef": flavor, "networks": [{"uuid": place["network"]}]}}
+    answer = member.post("compute", "/servers", body)
+    assert answer.status_code == 403 and "zero disk" in message(answer)
+    admin.ok(admin.delete("compute", f"/flavors/{flavor}"), 202)
+
+
 # action, state afterwards, what must be refused then
 ROUND = [
     ({"pause": None}, "PAUSED", [{"pause": None}, {"os-stop": None}, {"suspend": None}]),

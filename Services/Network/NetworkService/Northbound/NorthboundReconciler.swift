@@ -3,6 +3,7 @@ import Kernel
 import Logging
 import NetworkCore
 import OVSDB
+import Settings
 import Synchronization
 import Telemetry
 
@@ -10,6 +11,8 @@ import Telemetry
 package struct NorthboundConfiguration: Sendable {
     package var northbound: [OVSDBEndpoint]
     package var southbound: [OVSDBEndpoint]
+    /// For endpoints with TLS.
+    package var credentials: OVSDBCredentials?
     package var auditInterval: Duration
     /// Fallback for a lost notification.
     package var scanInterval: Duration = .seconds(2)
@@ -20,6 +23,26 @@ package struct NorthboundConfiguration: Sendable {
         self.northbound = northbound
         self.southbound = southbound
         self.auditInterval = auditInterval
+    }
+
+    /// - Throws: `SettingsError`, `OVSDBError` for addresses, keys and certificates that cannot be used or do not belong together.
+    package init(_ settings: Settings) throws {
+        self.init(
+            northbound: try OVSDBEndpoint.list(settings.string("network.ovn_nb")),
+            southbound: try OVSDBEndpoint.list(settings.string("network.ovn_sb")),
+            auditInterval: settings.duration("network.audit_interval"))
+        let files = ["ovn_private_key", "ovn_certificate", "ovn_ca_certificate"].map { settings.string("network." + $0) }
+        let needsThem = (northbound + southbound).contains(where: \.isTLS)
+        guard needsThem else {
+            guard files.allSatisfy(\.isEmpty) else {
+                throw SettingsError(["network.ovn_private_key, ovn_certificate and ovn_ca_certificate need an ssl: address in ovn_nb or ovn_sb"])
+            }
+            return
+        }
+        guard !files.contains("") else {
+            throw SettingsError(["ssl: addresses need network.ovn_private_key, ovn_certificate and ovn_ca_certificate"])
+        }
+        credentials = try OVSDBCredentials(privateKey: files[0], certificate: files[1], authorities: files[2])
     }
 }
 
@@ -61,14 +84,14 @@ package struct NorthboundReconciler: Sendable {
         var northbound = OVSDBConfiguration(
             endpoints: configuration.northbound, database: "OVN_Northbound", monitors: NorthboundConversion.monitors,
             lock: NorthboundReconciler.lock)
+        northbound.credentials = configuration.credentials
         // The worker's model is the only one.
         northbound.keepsCopy = false
         self.northbound = OVSDBClient(northbound, ambient: ambient, logger: log) { signal.yield() }
-        southbound = OVSDBClient(
-            OVSDBConfiguration(
-                endpoints: configuration.southbound, database: "OVN_Southbound", monitors: SouthboundFleet.monitors),
-            ambient: ambient, logger: log
-        ) { signal.yield() }
+        var southbound = OVSDBConfiguration(
+            endpoints: configuration.southbound, database: "OVN_Southbound", monitors: SouthboundFleet.monitors)
+        southbound.credentials = configuration.credentials
+        self.southbound = OVSDBClient(southbound, ambient: ambient, logger: log) { signal.yield() }
     }
 
     /// What is known of the hypervisors.
