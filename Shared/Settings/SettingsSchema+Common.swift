@@ -80,9 +80,11 @@ extension SettingsSchema {
         .integer("connections_per_source", default: 1024, in: 1...1_000_000, "Open connections from one address (of IPv6 one /64) at most."),
         .duration("head_timeout", default: "10s", "From a connection, or a later request's first byte, to the end of the request's head."),
         .duration("idle_timeout", default: "2m", "How long a connection stays open between two requests."),
-        .integer("body_rate", default: 1024, in: 1...1_000_000_000, "Bytes per second, over 15 s, that a client must send of a body while the service waits for it."),
+        .integer("body_rate", default: 1024, in: 1...1_000_000_000,
+            "Bytes per second, over 15 s, that a client must send of a body while the service waits for it."),
         .duration("write_timeout", default: "1m", "How long a client may take no byte of an answer."),
-        .integer("body_memory", default: 64, in: 1...65_536, "MiB of JSON request bodies that a process holds at once, a project at most a quarter; over it the answer is 503."),
+        .integer("body_memory", default: 64, in: 1...65_536,
+            "MiB of JSON request bodies that a process holds at once, a project at most a quarter; over it the answer is 503."),
     ]
 
     private static var endpointKeys: [SettingsKey] {
@@ -105,7 +107,8 @@ extension SettingsSchema {
                     "\(service)_url", default: nil,
                     "Public base URL of that API when it is not `http://public_host:port`, for example behind a proxy."))
         }
-        keys.append(.integer("agent_port", default: 8790, in: 1...65_535, "Port on which the compute agent answers `/healthz`, `/readyz` and `/metrics`, on `operator_bind`."))
+        keys.append(.integer("agent_port", default: 8790, in: 1...65_535,
+            "Port on which the compute agent answers `/healthz`, `/readyz` and `/metrics`, on `operator_bind`."))
         return keys
     }
 }

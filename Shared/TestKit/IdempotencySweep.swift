@@ -63,7 +63,8 @@ extension RouteSweep {
         let before = try await digest()
         let again = await api.respond(to: requests[8])
         let demoted = await api.respond(to: try self.request(route, token + StaticAuthenticator.demoted, key: key, bytes: bytes ?? []).request)
-        if !RouteSweep.isForEverybody(route), ![401, 403, 404].contains(demoted.status) { findings.append("without its roles the caller got \(RouteSweep.text(demoted).prefix(60))") }
+        if !RouteSweep.isForEverybody(route), ![401, 403,
+            404].contains(demoted.status) { findings.append("without its roles the caller got \(RouteSweep.text(demoted).prefix(60))") }
         if RouteSweep.text(again) != first { findings.append("first \(RouteSweep.short(first)), again \(RouteSweep.short(RouteSweep.text(again)))") }
         findings += try await changed(since: before)
         if let bytes {

@@ -229,7 +229,8 @@ import Testing
                     machine: "c-1", sandbox: watch
                 ).beat()
                 let rows = try await cloud.database.read { connection in
-                    try connection.query("SELECT sandbox_problem FROM block_storage_services WHERE host = 'c-1'").map { try $0.optionalString("sandbox_problem") }
+                    try connection.query("SELECT sandbox_problem FROM block_storage_services WHERE host = 'c-1'")
+                        .map { try $0.optionalString("sandbox_problem") }
                 }
                 #expect(rows == [problem])
             }

@@ -23,7 +23,8 @@ import WebAPI
             #expect(try await cloud.call("GET", "/v2.1/os-keypairs/mine").json["keypair"]?["public_key"] == sent)
             let listed = try await cloud.call("GET", "/v2.1/os-keypairs").json["keypairs"]?.arrayValue?.first
             #expect(listed?["keypair"]?["public_key"] == sent)
-            let two = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "two", "public_key": .string(ClientTests.key + "\n" + ClientTests.key)]])
+            let two = try await cloud.call("POST", "/v2.1/os-keypairs",
+                ["keypair": ["name": "two", "public_key": .string(ClientTests.key + "\n" + ClientTests.key)]])
             #expect(two.status == 400 && two.message.contains("more than one line"))
         }
     }
@@ -43,7 +44,8 @@ import WebAPI
             ]
             for (method, path, body) in cases {
                 let answer = try await cloud.call(method, path, body, as: "admin")
-                #expect(answer.status == 400 && (answer.message.contains("white space") || answer.message.contains("control character")), "\(body) → \(answer.json)")
+                #expect(answer.status == 400 && (answer.message.contains("white space") || answer.message.contains("control character")),
+                    "\(body) → \(answer.json)")
             }
         }
     }

@@ -143,7 +143,8 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
             try await database.write { connection in
                 for port in ports {
                     if adds {
-                        try connection.execute("INSERT INTO port_security_groups (port_id, security_group_id) VALUES (\(port), \(group)) ON CONFLICT DO NOTHING")
+                        try connection.execute(
+                            "INSERT INTO port_security_groups (port_id, security_group_id) VALUES (\(port), \(group)) ON CONFLICT DO NOTHING")
                     } else {
                         try connection.execute("DELETE FROM port_security_groups WHERE port_id = \(port) AND security_group_id = \(group)")
                     }

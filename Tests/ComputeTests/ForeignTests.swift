@@ -165,7 +165,11 @@ import WebAPI
             let group = SystemRandom().uuid().description
             let second = SystemRandom().uuid().description
             try await cloud.database.write { connection in
-                try connection.execute("INSERT INTO security_groups (id, project_id, name, created_at, updated_at) VALUES (\(group)::uuid, 'p1', 'extra', now(), now())")
+                try connection.execute(
+                    """
+                    INSERT INTO security_groups (id, project_id, name, created_at, updated_at)
+                    VALUES (\(group)::uuid, 'p1', 'extra', now(), now())
+                    """)
                 try connection.execute(
                     """
                     INSERT INTO ports (id, network_id, project_id, mac_address, device_id, device_owner, host_id, status, created_at, updated_at)
@@ -179,7 +183,9 @@ import WebAPI
                     """)
             }
             func ports() async throws -> Int {
-                try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM port_security_groups WHERE security_group_id = \(group)::uuid")[0].int("n") }
+                try await cloud.database.read {
+                    try $0.query("SELECT count(*) AS n FROM port_security_groups WHERE security_group_id = \(group)::uuid")[0].int("n")
+                }
             }
             for (key, count) in [("addSecurityGroup", 2), ("removeSecurityGroup", 0)] {
                 let calls = cloud.cloud.subjects.count

@@ -83,7 +83,8 @@ import WebAPI
             #expect(made.status == 202, "\(made.json)")
             let id = made.json["server"]?["id"]?.stringValue ?? ""
             let (asked, desired) = try await cloud.database.read { connection in
-                (try SchedulingRequest.load(connection, server: id, operation: id)?["resources"], try connection.query("SELECT image FROM servers WHERE id = \(id)::uuid")[0].json("image"))
+                (try SchedulingRequest.load(connection, server: id, operation: id)?["resources"],
+                    try connection.query("SELECT image FROM servers WHERE id = \(id)::uuid")[0].json("image"))
             }
             #expect(asked?["DISK_GB"] == 4)
             #expect(desired["disk_gb"] == 4)

@@ -65,7 +65,8 @@ class Cloud:
     def processes(self):
         parts = json.loads((self.state / "run" / "parts.json").read_text())
         parts = parts["parts"] if isinstance(parts, dict) else parts
-        return {part["name"]: part.get("process", {}).get("pid") if isinstance(part.get("process"), dict) else part.get("pid") for part in parts if part["name"].startswith("wolke-")}
+        return {part["name"]: part.get("process", {}).get("pid") if isinstance(part.get("process"),
+            dict) else part.get("pid") for part in parts if part["name"].startswith("wolke-")}
 
     def log_sizes(self):
         return {log: log.stat().st_size for log in (self.state / "log").glob("wolke-*.log")}
@@ -148,7 +149,8 @@ class Fuzzer:
         admin.ok(admin.put("volume", f"/os-quota-sets/{project['id']}", {"quota_set": {"gigabytes": 4, "volumes": 4}}))
         member = API(admin.auth_url, name, name, name)
         network = member.ok(member.post("network", "/networks", {"network": {"name": name}}), 201)["network"]
-        subnet = member.ok(member.post("network", "/subnets", {"subnet": {"network_id": network["id"], "cidr": "10.77.0.0/24", "ip_version": 4}}), 201)["subnet"]
+        subnet = member.ok(member.post("network", "/subnets", {"subnet": {"network_id": network["id"], "cidr": "10.77.0.0/24", "ip_version": 4}}),
+            201)["subnet"]
         port = member.ok(member.post("network", "/ports", {"port": {"network_id": network["id"]}}), 201)["port"]
         router = member.ok(member.post("network", "/routers", {"router": {"name": name}}), 201)["router"]
         volume = member.ok(member.post("volume", "/volumes", {"volume": {"size": 1, "name": name}}), 202)["volume"]
@@ -208,7 +210,8 @@ class Fuzzer:
         for _ in range(rng.randint(1, 3)):
             value = rng.choice([rng.choice(HOSTILE_TEXT), str(rng.choice(HOSTILE_NUMBERS)), self.pool.any_id(rng), "asc", "id", "id:desc", "1"])
             pairs.append((rng.choice(QUERY_NAMES), value[:3000]))
-        query = urllib.parse.urlencode(pairs, errors="surrogatepass") if rng.random() < 0.9 else rng.choice(["&&&", "=", "limit", "limit=%", "a=%ff", "limit=1&limit=2", "?" * 50])
+        query = urllib.parse.urlencode(pairs,
+            errors="surrogatepass") if rng.random() < 0.9 else rng.choice(["&&&", "=", "limit", "limit=%", "a=%ff", "limit=1&limit=2", "?" * 50])
         return "?" + query[:12_000]
 
     def _headers(self, operation, caller, rng):
@@ -219,13 +222,15 @@ class Fuzzer:
             major = {"compute": 2, "volume": 3, "placement": 1}[word]
             headers["OpenStack-API-Version"] = f"{word} {major}.{rng.choice([high, high, rng.randint(low, high)])}"
             if rng.random() < 0.02:
-                headers["OpenStack-API-Version"] = rng.choice([word, f"{word} latest", f"{word} 9.9", f"{word} 2", "x 1.1", f"{word} 2.-1", f"{word} {'9' * 400}.1", ""])
+                headers["OpenStack-API-Version"] = rng.choice([word, f"{word} latest", f"{word} 9.9", f"{word} 2", "x 1.1", f"{word} 2.-1",
+                    f"{word} {'9' * 400}.1", ""])
         if rng.random() < 0.05:
             name = rng.choice([
                 "X-Auth-Token", "X-Subject-Token", "Idempotency-Key", "Accept", "Content-Type", "X-Forwarded-Host", "Forwarded", "Range", "If-Match",
                 "X-OpenStack-Request-ID", "Content-Encoding", "Accept-Language", "X-Roles", "X-Project-Id", "X-Service-Token", "Cookie", "Expect",
             ])
-            value = rng.choice(["", "x", "a" * 4000, "bytes=9-1", "100-continue" if name == "Expect" else "gzip", "*/*;q=x", "ä", "revision_number=x", "\"", ",,,"])
+            value = rng.choice(["", "x", "a" * 4000, "bytes=9-1", "100-continue" if name == "Expect" else "gzip", "*/*;q=x", "ä", "revision_number=x", "\"",
+                ",,,"])
             headers[name] = value
         return headers
 
@@ -300,7 +305,8 @@ class Fuzzer:
                 document = json.loads(answer.data or b"null")
             except ValueError:
                 return
-            thing = next((value for value in document.values() if isinstance(value, dict)), document) if isinstance(document, dict) and "id" not in document else document
+            thing = next((value for value in document.values() if isinstance(value, dict)), document) if isinstance(document,
+                dict) and "id" not in document else document
             if method == "POST" and isinstance(thing, dict) and isinstance(thing.get("id"), str) and "action" not in path:
                 with self.lock:
                     self.pool.add(operation.kind, thing["id"])
@@ -316,7 +322,8 @@ class Fuzzer:
                     and "quota" not in path and any(o.path == operation.path and o.method == "GET" for o in self.operations):
                 again = self.send(operation, "GET", path, {"X-Auth-Token": self.admin.token, "OpenStack-API-Version": "placement 1.39"}, None)
                 if again.status not in (400, 404):
-                    self.fail({"service": operation.service, "method": "GET", "target": path, "headers": {}, "body": None}, f"deleted, and still answers {again.status}")
+                    self.fail({"service": operation.service, "method": "GET", "target": path, "headers": {}, "body": None},
+                        f"deleted, and still answers {again.status}")
 
     def fail(self, record, problem, answer=""):
         body = record["body"]
@@ -343,7 +350,8 @@ class Fuzzer:
                 try:
                     self.step(number)
                 except Exception as problem:  # A worker that ended would leave the rest untried.
-                    self.fail({"number": number, "service": "", "method": "", "target": "", "headers": {}, "body": None}, f"not judged: {type(problem).__name__} {problem}")
+                    self.fail({"number": number, "service": "", "method": "", "target": "", "headers": {}, "body": None},
+                        f"not judged: {type(problem).__name__} {problem}")
 
         workers = [threading.Thread(target=work) for _ in range(threads)]
         for worker in workers:
@@ -376,7 +384,9 @@ class Fuzzer:
                 for api in (self.member, self.admin):
                     operation = Operation(service, path, "DELETE", {})
                     try:
-                        if self.send(operation, "DELETE", path, {"X-Auth-Token": api.token, "OpenStack-API-Version": API.WORDS.get(service, "x") + " " + API.VERSIONS.get(service, "1.1")}, None).status in (202, 204, 404):
+                        if self.send(operation, "DELETE", path,
+                            {"X-Auth-Token": api.token,
+                            "OpenStack-API-Version": API.WORDS.get(service, "x") + " " + API.VERSIONS.get(service, "1.1")}, None).status in (202, 204, 404):
                             break
                     except OSError:
                         pass

@@ -134,7 +134,8 @@ import WebAPI
             let later = try await make(["expires_at": "2099-01-01T00:00:01Z"])
             #expect(later.status == 403 && later.message.contains("expires_at"), "\(later.json)")
             for wider in [
-                DelegationTests.rule("GET", "/v3/**"), DelegationTests.rule("DELETE", path), DelegationTests.rule("POST", "/v3/users/*/application_credentials"),
+                DelegationTests.rule("GET", "/v3/**"), DelegationTests.rule("DELETE", path),
+                DelegationTests.rule("POST", "/v3/users/*/application_credentials"),
                 ["service": "compute", "method": "GET", "path": "/v3/users/*/application_credentials"],
             ] {
                 let answer = try await make(["access_rules": [wider]])

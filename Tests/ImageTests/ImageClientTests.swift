@@ -17,7 +17,8 @@ import Testing
     func anErrorHasTheFormThatIsAccepted(_ accept: String?, _ type: String) async throws {
         try await ImageFixture.with { cloud in
             let headers = accept.map { [("Accept", $0)] } ?? []
-            for (method, path, status) in [("GET", ImageClientTests.missing, 404), ("GET", "/v2/images?limit=x", 400), ("POST", "/v2/schemas/image", 405), ("GET", "/v2/nowhere", 404)] {
+            for (method, path, status) in [("GET", ImageClientTests.missing, 404), ("GET", "/v2/images?limit=x", 400), ("POST", "/v2/schemas/image", 405),
+                ("GET", "/v2/nowhere", 404)] {
                 let answer = try await cloud.call(method, path, headers: headers)
                 #expect(answer.status == status && answer.headers["content-type"] == type, "\(method) \(path): \(answer.headers)")
             }

@@ -65,7 +65,8 @@ import Testing
             let foreign = try await cloud.make("ports", "port", as: "other", ["network_id": .string(foreignNetwork)]).id
             let foreignGroup = try await cloud.make("security-groups", "security_group", as: "other", ["name": "g"]).id
             let before = try await PortGroupTests.groups(cloud, own)
-            func status(_ ports: [String], _ more: JSONObject, as token: String = "service", for subject: ActingSubject? = PortGroupTests.subject) async throws -> Int {
+            func status(_ ports: [String], _ more: JSONObject, as token: String = "service",
+                for subject: ActingSubject? = PortGroupTests.subject) async throws -> Int {
                 try await PortGroupTests.change(cloud, ports, more, as: token, for: subject).status
             }
             #expect(try await status([own, foreign], ["add": .string(group)]) == 404)

@@ -63,7 +63,8 @@ import Testing
             "web", "^web", "web$", "^web$", "^", "$", "", "w.b", "web-[0-9]+", "(a|b)c", #"a\.b"#, "a.b", "^(?:web|db)-\\d{1,3}$", "[^a]", "[]a]", "[a-c-]",
             "{", "a{", "a{x", "}", "]", "ü", "^ü$", "[[:digit:]]", "a+?", "WEB", "%", "_", #"\\"#, "-", "a|b|", "(|a)", "[a\\-z]",
         ]
-        let names = ["web", "web-1", "my web", "webs", "WEB", "a.b", "axb", "ac", "bc", "", "{", "a{x}", "ü", "xüx", "100%", "a_b", #"a\b"#, "]", "db-22", "-", "a-z"]
+        let names = ["web", "web-1", "my web", "webs", "WEB", "a.b", "axb", "ac", "bc", "", "{", "a{x}", "ü", "xüx", "100%", "a_b", #"a\b"#, "]", "db-22", "-",
+            "a-z"]
         try await TestDatabase.with { test in
             for pattern in patterns {
                 let condition = try SearchPattern(pattern, parameter: "name").condition("n")
@@ -83,7 +84,8 @@ import Testing
     @Test("S18: random patterns are refused with 400 or matched, never an error of the database")
     func s18RandomPatterns() async throws {
         let random = SeededRandom(seed: 11)
-        let pieces = ["a", "b", ".", "*", "+", "?", "{2}", "{1,3}", "{2,}", "(", ")", "(?:", "|", "[", "]", "[a-c]", "[^", "^", "$", "\\", "\\d", "\\.", "-", "{", "}", "\\Z", "[[:alpha:]]", "ü", ":", ",", "1"]
+        let pieces = ["a", "b", ".", "*", "+", "?", "{2}", "{1,3}", "{2,}", "(", ")", "(?:", "|", "[", "]", "[a-c]", "[^", "^", "$", "\\", "\\d", "\\.", "-",
+            "{", "}", "\\Z", "[[:alpha:]]", "ü", ":", ",", "1"]
         let patterns = (0..<4000).map { _ in (0...random.below(9)).map { _ in pieces[random.below(pieces.count)] }.joined() }
         try await TestDatabase.with { test in
             let matched = try await test.database.read { connection in

@@ -163,7 +163,8 @@ struct Cloud: Sendable {
                 ("PostgreSQL", layout.postgresPort), ("RabbitMQ", layout.amqpPort), ("Erlang distribution", layout.erlangDistributionPort),
                 ("epmd", layout.epmdPort),
             ] + Cloud.serviceList.map { ("wolke-" + $0.name, layout.port($0.port)) }
-            + Cloud.serviceList.map { ("wolke-" + $0.name + " for operators", layout.operatorPort($0.port)) } + [("wolke-compute-agent", layout.port(Cloud.agentPort))]
+            + Cloud.serviceList.map { ("wolke-" + $0.name + " for operators", layout.operatorPort($0.port)) }
+            + [("wolke-compute-agent", layout.port(Cloud.agentPort))]
         let taken = ports.filter { !Machine.isFree(port: $0.1) }
         if !taken.isEmpty {
             found.append(

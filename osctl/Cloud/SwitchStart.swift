@@ -32,7 +32,8 @@ struct SwitchStart: Sendable {
         if let row = try await row() {
             try await Tool.require(database + ["remove", "Datapath", row, "capabilities", SwitchStart.capability])
         } else {
-            try await Tool.require(database + ["--id=@datapath", "create", "Datapath", "external_ids:wolke=true", "--", "set", "Open_vSwitch", ".", "\(key)=@datapath"])
+            let create = ["--id=@datapath", "create", "Datapath", "external_ids:wolke=true"]
+            try await Tool.require(database + create + ["--", "set", "Open_vSwitch", ".", "\(key)=@datapath"])
         }
     }
 

@@ -49,7 +49,9 @@ package final class FileDriver: VolumeDriver {
         var partial = ""
         for part in directory.split(separator: "/") {
             partial += "/" + part
-            if mkdir(partial, partial.utf8.count < directory.utf8.count ? 0o755 : 0o711) != 0, errno != EEXIST { throw FileError.last("create the directory", partial) }
+            guard mkdir(partial, partial.utf8.count < directory.utf8.count ? 0o755 : 0o711) == 0 || errno == EEXIST else {
+                throw FileError.last("create the directory", partial)
+            }
         }
         guard access(directory, W_OK | X_OK) == 0 else { throw FileError.last("write to", directory) }
         try FileDriver.closeToOthers(directory)

@@ -28,11 +28,13 @@ extension BlockStorageHandlers {
                 },
                 Route(.get, "/scheduler-stats/get_pools", action: "scheduler_extension:scheduler_stats:get_pools", rule: admin, "List storage pools", handler: pools),
                 Route(.get, "/capabilities/{host}", action: "volume_extension:capabilities", rule: admin, "Show what a backend can do", handler: capabilities),
-                Route(.get, "/resource_filters", action: "volume:resource_filters", rule: reader, versions: VersionRange(from: Microversion(3, 33)), "List the filters of lists") { context in
+                Route(.get, "/resource_filters", action: "volume:resource_filters", rule: reader, versions: VersionRange(from: Microversion(3, 33)),
+                    "List the filters of lists") { context in
                     try context.authorize(target: .none)
                     return ListFilters.answer(context)
                 },
-                Route(.post, "/workers/cleanup", action: "workers:cleanup", rule: admin, versions: VersionRange(from: Microversion(3, 24)), body: .optionalJSON(.any), "501: not available in this cloud") { context in
+                Route(.post, "/workers/cleanup", action: "workers:cleanup", rule: admin, versions: VersionRange(from: Microversion(3, 24)),
+                    body: .optionalJSON(.any), "501: not available in this cloud") { context in
                     try context.authorize(target: .none)
                     throw ResourceError(.notImplemented, "Cleaning up on request is not available in this cloud: interrupted work continues by itself.")
                 },
@@ -112,7 +114,10 @@ extension BlockStorageHandlers {
                 let isKnown = try !connection.query("SELECT 1 AS one FROM block_storage_services WHERE host = \(host) AND kind = \(kind)").isEmpty
                 if isKnown {
                     throw ResourceError.badRequest(
-                        "Invalid input for field/attribute binary. Value: \(kind). Only cinder-volume services can be enabled and disabled: the schedulers of all machines are equal, and requests do not choose one.")
+                        """
+                        Invalid input for field/attribute binary. Value: \(kind). Only cinder-volume services can be enabled and disabled: \
+                        the schedulers of all machines are equal, and requests do not choose one.
+                        """)
                 }
             }
             let touched = try connection.execute(
@@ -144,9 +149,11 @@ extension BlockStorageHandlers {
                 "pool_name": .string(driver.name), "volume_backend_name": .string(driver.name), "storage_protocol": "file",
                 "driver_version": "1.0", "vendor_name": "Wolke", "total_capacity_gb": JSONValue(capacity.total),
                 "free_capacity_gb": JSONValue(capacity.free), "provisioned_capacity_gb": JSONValue(allocated),
-                "allocated_capacity_gb": JSONValue(allocated), "reserved_percentage": 0, "thin_provisioning_support": .bool(driver.capabilities.contains("thin_provisioning_support")),
+                "allocated_capacity_gb": JSONValue(allocated), "reserved_percentage": 0,
+                "thin_provisioning_support": .bool(driver.capabilities.contains("thin_provisioning_support")),
                 "thick_provisioning_support": false, "max_over_subscription_ratio": "20.0",
-                "multiattach": .bool(driver.capabilities.contains("multiattach")), "QoS_support": false, "timestamp": .string(context.ambient.now.iso8601NoZone), "filter_function": .null,
+                "multiattach": .bool(driver.capabilities.contains("multiattach")), "QoS_support": false,
+                "timestamp": .string(context.ambient.now.iso8601NoZone), "filter_function": .null,
                 "goodness_function": .null,
             ]
         }

@@ -81,7 +81,11 @@ extension BlockStorageHandlers {
             for (name, limit) in limits {
                 let used = before[VolumeQuota.prefix + name]?.used ?? 0
                 guard limit < 0 || limit >= used else {
-                    throw ResourceError.badRequest("Quota \(name) limit must be equal or greater than existing resources. Current usage is \(used) and the requested limit is \(limit).")
+                    throw ResourceError.badRequest(
+                        """
+                        Quota \(name) limit must be equal or greater than existing resources. Current usage is \(used) and the requested \
+                        limit is \(limit).
+                        """)
                 }
                 try quota.quota.set(connection, project: target, resource: VolumeQuota.prefix + name, limit: limit)
             }
@@ -99,7 +103,10 @@ extension BlockStorageHandlers {
             if ["tenant_id", "id", "project_id", "force", "class_name"].contains(member.name) { return nil }
             guard !["volumes_", "gigabytes_", "snapshots_"].contains(where: member.name.hasPrefix) else {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64)). Quotas of single volume types are not available in this cloud; give a project access to the type instead.")
+                    """
+                    Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64)). Quotas of single volume types \
+                    are not available in this cloud; give a project access to the type instead.
+                    """)
             }
             guard names.contains(member.name) else {
                 throw ResourceError.badRequest("Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64))")
@@ -108,7 +115,11 @@ extension BlockStorageHandlers {
             guard let limit = member.value.intValue ?? member.value.stringValue.flatMap({ Int($0) }),
                 (-1...Int(Int32.max)).contains(limit)
             else {
-                throw ResourceError.badRequest("Invalid input for field/attribute \(set).\(member.name). Value: \(member.value.description.prefix(64)). It must be a whole number from -1 to \(Int32.max).")
+                throw ResourceError.badRequest(
+                    """
+                    Invalid input for field/attribute \(set).\(member.name). Value: \(member.value.description.prefix(64)). \
+                    It must be a whole number from -1 to \(Int32.max).
+                    """)
             }
             return (member.name, limit)
         }

@@ -54,7 +54,8 @@ extension BlockStorageHandlers {
                     },
                 ]
                     + [
-                        Route(.get, one + "/encryption", action: "volume_extension:volume_encryption_metadata", rule: read, "Encryption of a volume: none") { context in
+                        Route(.get, one + "/encryption", action: "volume_extension:volume_encryption_metadata", rule: read,
+                            "Encryption of a volume: none") { context in
                             let id = try context.identifier("volume_id", of: "Volume")
                             return try await database.read { connection in
                                 _ = try volume(connection, context, id, locked: false)

@@ -57,7 +57,9 @@ extension BlockStorageHandlers {
                         return .empty(202)
                     }
                 },
-                action("os-set_image_metadata", "volume_extension:volume_image_metadata:set", object([.init("metadata", .object([], additional: .values(.text(BlockStorageLimits.imageMetadataBytesMax))), required: true)]), status: 200, "Add image metadata") { context, body in
+                action("os-set_image_metadata", "volume_extension:volume_image_metadata:set",
+                    object([.init("metadata", .object([], additional: .values(.text(BlockStorageLimits.imageMetadataBytesMax))), required: true)]),
+                    status: 200, "Add image metadata") { context, body in
                     let added = body["metadata"]?.objectValue ?? [:]
                     return try await imageMetadata(context) { metadata in
                         try BlockStorageHandlers.checkImageMetadata(added)

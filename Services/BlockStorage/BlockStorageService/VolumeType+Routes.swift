@@ -37,16 +37,20 @@ extension BlockStorageHandlers {
                         return .json(200, [:])
                     }
                 },
-                Route(.get, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:get", rule: admin, "404: no type has encryption", handler: noEncryption),
-                Route(.post, one + "/encryption", action: "volume_extension:volume_type_encryption:create", rule: admin, body: .optionalJSON(.any), "501: not available in this cloud") { context in
+                Route(.get, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:get", rule: admin, "404: no type has encryption",
+                    handler: noEncryption),
+                Route(.post, one + "/encryption", action: "volume_extension:volume_type_encryption:create", rule: admin, body: .optionalJSON(.any),
+                    "501: not available in this cloud") { context in
                     try context.authorize(target: .none)
                     return try await database.read { connection in
                         _ = try type(connection, context.parameter("type_id"))
                         throw ResourceError(.notImplemented, "Encrypted volume types are not available in this cloud.")
                     }
                 },
-                Route(.put, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:update", rule: admin, body: .optionalJSON(.any), "404: no type has encryption", handler: noEncryption),
-                Route(.delete, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:delete", rule: admin, "404: no type has encryption", handler: noEncryption),
+                Route(.put, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:update", rule: admin, body: .optionalJSON(.any),
+                    "404: no type has encryption", handler: noEncryption),
+                Route(.delete, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:delete", rule: admin,
+                    "404: no type has encryption", handler: noEncryption),
                 Route(.get, specs, action: "volume_extension:types_extra_specs:index", rule: admin, "List extra specs") { context in
                     try context.authorize(target: .none)
                     return try await database.read { .json(200, ["extra_specs": .object(try type($0, context.parameter("type_id")).specs)]) }
@@ -200,7 +204,8 @@ extension BlockStorageHandlers {
         }
     }
 
-    private func response(_ connection: Connection, _ context: RequestContext, _ id: String, view: ResourceView? = nil, brief: Bool = false) throws -> Response {
+    private func response(_ connection: Connection, _ context: RequestContext, _ id: String, view: ResourceView? = nil,
+        brief: Bool = false) throws -> Response {
         let condition = try visibleTypes(context) + " AND t.id = \(id)::uuid"
         guard let response = try (view ?? Views.types(context)).response(connection, context, brief: brief, where: condition) else { throw noType(id) }
         return response
