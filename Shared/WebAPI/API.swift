@@ -38,7 +38,8 @@ package struct API: Sendable {
         self.ambient = ambient
         self.log = log
         self.metrics = metrics
-        scheduler = RequestScheduler(time: ambient.time, metrics: metrics)
+        // Seats are about the processors' time, whatever the clock of the plane says.
+        scheduler = RequestScheduler(time: SystemTime(), metrics: metrics)
         var defaults = rules
         for route in resources.flatMap(\.routes) {
             if let action = route.action, defaults[action] == nil { defaults[action] = route.rule }

@@ -8,7 +8,9 @@ final class SimulatedProcess: @unchecked Sendable {
     let world: World
     private(set) var isAlive = true
     /// What it answers requests with.
-    var api: API?
+    var api: API? {
+        didSet { api?.scheduler = RequestScheduler(.init(processors: 2), time: ProcessTime(process: self)) }
+    }
     private var tasks: [Int: Task<Void, Never>] = [:]
     private var watches: [Int: () -> Void] = [:]
     private var numbers = 0
