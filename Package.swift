@@ -114,11 +114,11 @@ let package = Package(
     ]
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
         + service("Placement", "wolke-placement")
-        + service("Compute", "wolke-compute", [crypto])
+        + service("Compute", "wolke-compute", ["ImageFormat", crypto])
         + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
             ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
-        + service("BlockStorage", "wolke-block-storage", ["Commands", "DiskTool", "ImageFormat", crypto, nio, nioPosix])
+        + service("BlockStorage", "wolke-block-storage", core: ["ImageFormat"], ["Commands", "DiskTool", "ImageFormat", crypto, nio, nioPosix])
         + service("Image", "wolke-image", core: ["ImageFormat"], [crypto, nio, nioPosix])
         + [
             .executableTarget(
@@ -159,7 +159,7 @@ let package = Package(
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
             tests("ImageTests", ["ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
             tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", nio], platform: platform),
-            tests("ComputeTests", ["ComputeCore", "ComputeService"], platform: platform),
+            tests("ComputeTests", ["ComputeCore", "ComputeService", "ImageFormat"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),

@@ -1,3 +1,4 @@
+import ImageFormat
 import JSON
 import Kernel
 
@@ -49,7 +50,7 @@ package struct SourceImage: Sendable {
         guard status == "active" else {
             throw ResourceError.badRequest("Invalid image: Image \(id) is not active.")
         }
-        guard let containerFormat, ["bare", "ami", "ari", "aki", "ovf"].contains(containerFormat),
+        guard let containerFormat, ContainerFormats.bareDisks.contains(containerFormat),
             SourceImage.diskFormats.contains(diskFormat ?? "")
         else {
             throw ResourceError.badRequest(

@@ -1,3 +1,4 @@
+import ImageFormat
 import JSON
 import Kernel
 
@@ -125,12 +126,7 @@ package enum ContainerFormat: String, Sendable, CaseIterable {
     case ami, ari, aki, bare, ovf, ova, docker, compressed
 
     /// Whether the data is the disk itself, and not a package around it.
-    package var holdsBareDisk: Bool {
-        switch self {
-        case .ami, .ari, .aki, .bare, .ovf: true
-        case .ova, .docker, .compressed: false
-        }
-    }
+    package var holdsBareDisk: Bool { ContainerFormats.bareDisks.contains(rawValue) }
 }
 
 /// A project's word on an image that was shared with it.

@@ -1,6 +1,7 @@
 import Authorization
 import ComputeCore
 import Database
+import ImageFormat
 import JSON
 import Kernel
 import WebAPI
@@ -212,8 +213,10 @@ struct ServerCreation {
         let row = try imageRow(id)
         let size = try row.optionalInt("size") ?? 0
         let needed = max(size, try row.optionalInt("virtual_size") ?? 0)
-        if try row.optionalInt("min_ram") ?? 0 > flavor.memory {
-            throw ResourceError.badRequest("Flavor's memory is too small for requested image.")
+        let memory = try row.optionalInt("min_ram") ?? 0
+        if memory > flavor.memory {
+            throw ResourceError.badRequest(
+                "Flavor's memory is too small for requested image. Flavor memory is \(flavor.memory) MiB, the image's min_ram is \(memory) MiB.")
         }
         let disk = flavor.root << 30
         guard flavor.root > 0 || owner.mayUseZeroDisk else {
@@ -241,7 +244,7 @@ struct ServerCreation {
     private func imageRow(_ id: String) throws -> Row {
         let rows = try connection.query(
             """
-            SELECT i.status, i.disk_format, i.min_disk, i.min_ram, i.size, i.virtual_size, i.checksum, i.os_hash_algo, i.os_hash_value,
+            SELECT i.status, i.disk_format, i.container_format, i.min_disk, i.min_ram, i.size, i.virtual_size, i.checksum, i.os_hash_algo, i.os_hash_value,
                 i.properties, NOT (i.project_id = \(owner.project) OR i.visibility IN ('public', 'community')
                     OR (i.visibility = 'shared' AND EXISTS (SELECT 1 FROM image_members m
                         WHERE m.image_id = i.id AND m.member_id = \(owner.project)))) AS by_administrator
@@ -250,6 +253,11 @@ struct ServerCreation {
         guard let row = rows.first, try owner.isAdmin || !row.bool("by_administrator") else { throw ServerCreation.noImage(id) }
         guard try row.string("status") == "active" else {
             throw ResourceError.badRequest("Image \(id) is not active.")
+        }
+        let container = try row.optionalString("container_format") ?? "none"
+        guard ContainerFormats.bareDisks.contains(container) else {
+            throw ResourceError.badRequest(
+                "Image \(id) cannot be the disk of a server: its container_format is '\(container)'. It must be one of \(ContainerFormats.bareDisks.sorted().joined(separator: ", ")).")
         }
         return row
     }
