@@ -6,7 +6,7 @@ import Synchronization
 package struct SandboxError: Error, Sendable, CustomStringConvertible {
     package let reason: String
     package init(_ reason: String) { self.reason = reason }
-    package var description: String { "the sandbox for reading disk images could not be set up: \(reason)" }
+    package var description: String { "the sandbox for a tool that reads foreign bytes could not be set up: \(reason)" }
 }
 
 /// Runs tools that read foreign bytes so that a tool that such bytes have taken over can reach nothing.
@@ -36,9 +36,12 @@ package struct Sandbox: Sendable {
     package struct File: Sendable {
         package let path: String
         package let isWritable: Bool
+        var isTree = false
 
         package static func reading(_ path: String) -> File { File(path: path, isWritable: false) }
         package static func writing(_ path: String) -> File { File(path: path, isWritable: true) }
+        /// A directory with all that is in it: directories and regular files.
+        package static func readingTree(_ path: String) -> File { File(path: path, isWritable: false, isTree: true) }
     }
 
     /// The default of the settings: a number that Debian gives to nobody.
@@ -49,13 +52,21 @@ package struct Sandbox: Sendable {
     /// The numeric id of the tool's user and of its group.
     package let user: Int
     private let bubblewrap: String
+    private let filter: [UInt8]?
+
+    /// The filter of system calls for this processor: a program for `seccomp(2)`, nil where there is none.
+    package static let systemCallFilter = SystemCallFilter.program
 
     /// - Parameters:
     ///   - user: an id that nothing else on the host uses.
     ///   - bubblewrap: the program.
-    package init(user: Int = Sandbox.defaultUser, bubblewrap: String = "/usr/bin/bwrap") {
+    ///   - filter: of system calls; without one no tool runs.
+    package init(
+        user: Int = Sandbox.defaultUser, bubblewrap: String = "/usr/bin/bwrap", filter: [UInt8]? = Sandbox.systemCallFilter
+    ) {
         self.user = user
         self.bubblewrap = bubblewrap
+        self.filter = filter
     }
 
     /// The path under which the tool sees a file that it was given.
@@ -73,15 +84,17 @@ package struct Sandbox: Sendable {
             throw SandboxError("its user id is \(user), which must be 1 to 65533 and not the service's own")
         }
         guard geteuid() == 0 else { throw SandboxError("only root can start a process as user \(user)") }
-        let grants = try files.map { try FileGrant($0, group: gid_t(user)) }
+        guard let filter else {
+            throw SandboxError("there is no filter of system calls for this processor (there is one for x86_64 and aarch64)")
+        }
+        let grants = try files.flatMap { try FileGrant.grants($0, group: gid_t(user)) }
         var words = [bubblewrap]
         words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
         words += ["--die-with-parent", "--new-session", "--clearenv"]
         words += ["--setenv", "PATH", "/usr/bin", "--setenv", "LC_ALL", "C", "--setenv", "MALLOC_ARENA_MAX", "2"]
         // What setpriv needs to give everything up.
         words += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
-        let filter = SystemCallFilter.program
-        if filter != nil { words += ["--seccomp", "3"] }
+        words += ["--seccomp", "3"]
         words += ["--ro-bind", "/usr", "/usr"]
         words += ["--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"]
         words += ["--perms", "0755", "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null"]
@@ -98,6 +111,7 @@ package struct Sandbox: Sendable {
             grants: grants)
     }
 }
+
 /// One run of a tool in a sandbox. Blocks its thread until the tool has ended.
 package final class SandboxedCommand: Sendable {
     private let command: Command

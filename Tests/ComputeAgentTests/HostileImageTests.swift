@@ -33,14 +33,13 @@ import Testing
             directory: directory + "/images", source: TestImages([HostileImageTests.imageID: image]), sandbox: Sandbox(),
             threads: threads, ambient: Ambient(), log: log)
         let disks = try ServerDisks(
-            directory: directory + "/servers", images: cache, runner: CommandRunner(threads: threads), sandbox: Sandbox(),
-            threads: threads)
+            directory: directory + "/servers", images: cache, sandbox: Sandbox(), threads: threads)
         try await body(Host(directory: directory, cache: cache, disks: disks))
     }
 
-    private func server(_ format: String, root: Int = 1, claimed: Int? = nil) throws -> DesiredServer {
+    private func server(_ format: String, root: Int = 1, claimed: Int? = nil, userData: String? = nil) throws -> DesiredServer {
         try Fixture.server([
-            "root_gb": JSONValue(root),
+            "root_gb": JSONValue(root), "config_drive": .bool(userData != nil), "user_data": JSONValue(userData),
             "image": [
                 "id": .string(HostileImageTests.imageID), "disk_format": .string(format), "properties": [:],
                 "disk_gb": claimed.map { JSONValue($0) } ?? .null,
@@ -80,6 +79,32 @@ import Testing
                 #expect(stat(path, &status) == 0)
                 #expect(status.st_mode & 0o027 == 0 && status.st_gid == getegid(), "\(path)")
             }
+        }
+    }
+
+    @Test("S1: what tenants wrote becomes a config drive in the sandbox, and nowhere else")
+    func s1_configDrivesAreMadeInTheSandbox() async throws {
+        try await with([UInt8](repeating: 1, count: 4096)) { host in
+            let content = String(repeating: "WORDS-OF-A-TENANT ", count: 2000)
+            let server = try server("raw", userData: Data(content.utf8).base64EncodedString())
+            try await host.disks.provision(try self.server("raw"), refreshConfigDrive: false)
+            let drive = host.disks.files(server.id).configDrive
+            for broken in [Sandbox(bubblewrap: "/no/such/bwrap"), Sandbox(filter: nil)] {
+                let disks = try ServerDisks(
+                    directory: host.directory + "/servers", images: host.cache, sandbox: broken, threads: WorkerThreads(name: "test", count: 1))
+                let failure = await #expect(throws: PermanentFailure.self) {
+                    try await disks.provision(server, refreshConfigDrive: true)
+                }
+                #expect(failure?.reason == "its host cannot make the server's config drive")
+                #expect(!Files.exists(drive))
+            }
+            try await host.disks.provision(server, refreshConfigDrive: true)
+            let bytes = try #require(try Files.read(drive))
+            #expect(String(decoding: bytes[0x8001..<0x8006], as: UTF8.self) == "CD001")
+            #expect(Data(bytes).range(of: Data(content.utf8)) != nil)
+            var status = stat()
+            #expect(stat(drive, &status) == 0 && status.st_mode & 0o7777 == 0o600 && status.st_gid == getegid())
+            #expect(try Files.list(host.disks.files(server.id).directory).filter { $0.hasPrefix("config") }.count == 1)
         }
     }
 
@@ -143,7 +168,8 @@ import Testing
             #expect(try await host.disks.backing(server)?.format == "raw")
             let root = host.disks.files(server.id).root
             try Files.replace(root, with: HostileImages.qcow2WithBacking("/etc/shadow"))
-            await #expect(throws: PermanentFailure.self) { _ = try await host.disks.backing(server) }
+            let failure = await #expect(throws: PermanentFailure.self) { _ = try await host.disks.backing(server) }
+            #expect(failure?.reason == "the server's root disk names a file that is not its image")
         }
     }
 }

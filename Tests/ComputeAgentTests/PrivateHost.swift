@@ -232,7 +232,7 @@ final class TestAgent: Sendable {
             directory: state + "/images", source: images, sandbox: Sandbox(), threads: threads, ambient: ambient, log: log)
         self.images = cache
         disks = try ServerDisks(
-            directory: state + "/servers", images: cache, runner: runner, sandbox: Sandbox(), threads: threads)
+            directory: state + "/servers", images: cache, sandbox: Sandbox(), threads: threads)
         hypervisor = Hypervisor(uri: host.libvirtURI, log: log)
         switchDatabase = OVSDBClient(
             OVSDBConfiguration(

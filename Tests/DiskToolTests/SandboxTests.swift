@@ -131,6 +131,21 @@ struct Scratch: ~Copyable {
         #expect(scratch.group(source) == getegid())
     }
 
+    @Test("S1: a tree is read and not written, and has no links")
+    func s1_trees() throws {
+        let scratch = try Scratch()
+        let tree = scratch.path + "/tree"
+        try FileManager.default.createDirectory(atPath: tree + "/a/b", withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        _ = try scratch.file("tree/a/b/one", Array("one".utf8))
+        #expect(try run(["/usr/bin/cat", "/disk0/a/b/one"], files: [.readingTree(tree)]) == "one")
+        #expect(throws: CommandError.self) { try run(["/usr/bin/cp", "/disk0/a/b/one", "/disk0/two"], files: [.readingTree(tree)]) }
+        #expect(throws: CommandError.self) { try run(["/usr/bin/rm", "/disk0/a/b/one"], files: [.readingTree(tree)]) }
+        // Its owner's alone again.
+        #expect(scratch.mode(tree + "/a/b") == 0o700 && scratch.mode(tree + "/a/b/one") == 0o600)
+        symlink("/etc/shadow", tree + "/a/link")
+        #expect(throws: FileError.self) { try run(["/usr/bin/ls", "/disk0"], files: [.readingTree(tree)]) }
+    }
+
     @Test("S1: a link is not followed, and only regular files are given")
     func s1_links() throws {
         let scratch = try Scratch()
@@ -235,6 +250,7 @@ struct Scratch: ~Copyable {
         let limits = Sandbox.Limits(fileSize: 0)
         for broken in [
             Sandbox(user: 0), Sandbox(user: 70_000), Sandbox(bubblewrap: "/no/such/bwrap"), Sandbox(bubblewrap: "/usr/bin/false"),
+            Sandbox(filter: nil),
         ] {
             let error = #expect(throws: (any Error).self) {
                 try broken.command(command, files: [.reading(given)], limits: limits).run()
@@ -245,6 +261,11 @@ struct Scratch: ~Copyable {
             try Sandbox(bubblewrap: "/no/such/bwrap").command(command, files: [.reading(given)], limits: limits).run()
         }
         #expect(missing?.description.contains("No such file") ?? false)
+        let unfiltered = #expect(throws: SandboxError.self) {
+            try Sandbox(filter: nil).command(command, files: [.reading(given)], limits: limits).run()
+        }
+        #expect(unfiltered?.description.contains("filter of system calls") ?? false)
+        #expect(Sandbox.systemCallFilter != nil)
     }
 
     @Test func aLockIsHeldAsLongAsTheToolLives() throws {

@@ -140,8 +140,7 @@ package struct ComputeAgentApplication: Sendable {
             directory: settings.stateDirectory + "/images", source: try makeImageSource(), sandbox: sandbox,
             threads: threads, ambient: ambient, log: log)
         let disks = try ServerDisks(
-            directory: settings.stateDirectory + "/servers", images: images, runner: runner, sandbox: sandbox,
-            threads: threads)
+            directory: settings.stateDirectory + "/servers", images: images, sandbox: sandbox, threads: threads)
         let reports = ReportQueue(bus: bus, ambient: ambient, log: log)
         let ovsdb = try OVSDBEndpoint.list(settings.ovsdb)
         // The agent writes the switch of its own machine, which is at a socket.

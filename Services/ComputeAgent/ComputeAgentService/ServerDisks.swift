@@ -10,19 +10,15 @@ import Libvirt
 package struct ServerDisks: Sendable {
     private let directory: String
     private let images: ImageCache
-    private let runner: CommandRunner
     private let sandbox: Sandbox
     private let threads: WorkerThreads
 
     private static let gib = 1 << 30
 
     /// - Throws: `FileError`.
-    package init(
-        directory: String, images: ImageCache, runner: CommandRunner, sandbox: Sandbox, threads: WorkerThreads
-    ) throws {
+    package init(directory: String, images: ImageCache, sandbox: Sandbox, threads: WorkerThreads) throws {
         self.directory = directory
         self.images = images
-        self.runner = runner
         self.sandbox = sandbox
         self.threads = threads
         try Files.makePassableDirectory(directory)
@@ -86,9 +82,7 @@ package struct ServerDisks: Sendable {
             try await threads.run { [sandbox] in
                 try Files.remove(temporary)
                 try DiskTool(sandbox).create(temporary, .qcow2, size: size, backing: below)
-                guard chown(temporary, uid_t.max, getegid()) == 0, chmod(temporary, 0o600) == 0 else {
-                    throw FileError.last("change the mode of", temporary)
-                }
+                try ServerDisks.takeBack(temporary)
                 try Files.publish(temporary, as: path)
             }
         } catch let error as SandboxError {
@@ -135,23 +129,45 @@ package struct ServerDisks: Sendable {
         let tree = files.directory + "/config.tree"
         let temporary = files.configDrive + ".new"
         let content = MetadataTree(server).configDriveFiles
-        try await threads.run {
-            try Files.removeTree(tree)
-            for (path, bytes) in content {
-                let full = "\(tree)/\(path)"
-                try Files.makeDirectory(String(full[..<(full.lastIndex(of: "/") ?? full.startIndex)]))
-                try Files.replace(full, with: bytes)
+        do {
+            try await threads.run { [sandbox] in
+                try Files.removeTree(tree)
+                for (path, bytes) in content {
+                    let full = "\(tree)/\(path)"
+                    try Files.makeDirectory(String(full[..<(full.lastIndex(of: "/") ?? full.startIndex)]))
+                    try Files.replace(full, with: bytes)
+                }
+                // Made here, because the tool makes it readable for everybody.
+                try Files.replace(temporary, with: [])
+                try ServerDisks.makeISO(of: tree, into: temporary, content.map(\.bytes.count), sandbox)
+                try ServerDisks.takeBack(temporary)
+                try Files.publish(temporary, as: files.configDrive)
+                try Files.removeTree(tree)
             }
-            // Made here, because the tool makes it readable for everybody.
-            try Files.replace(temporary, with: [])
+        } catch let error as SandboxError {
+            throw PermanentFailure("its host cannot make the server's config drive", details: "\(error)")
         }
-        try await runner.run([
-            "genisoimage", "-quiet", "-o", temporary, "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r",
-            "-V", "config-2", "-publisher", "Wolke", tree,
-        ])
-        try await threads.run {
-            try Files.publish(temporary, as: files.configDrive)
-            try Files.removeTree(tree)
+    }
+
+    /// Bytes of an ISO 9660 file system beside the content of its files, at most: two trees of directories, and padding.
+    private static let isoOverhead = 4 << 20
+
+    /// The files have what tenants wrote (user data, personality, metadata), so the tool that reads them is confined.
+    private static func makeISO(of tree: String, into file: String, _ sizes: [Int], _ sandbox: Sandbox) throws {
+        let limit = sizes.reduce(isoOverhead) { $0 + $1 + 4096 }
+        try sandbox.command(
+            [
+                "/usr/bin/genisoimage", "-quiet", "-o", Sandbox.name(1), "-ldots", "-allow-lowercase", "-allow-multidot",
+                "-l", "-J", "-r", "-V", "config-2", "-publisher", "Wolke", Sandbox.name(0),
+            ], files: [.readingTree(tree), .writing(file)],
+            limits: Sandbox.Limits(fileSize: limit, cpuSeconds: 30, time: .seconds(60))
+        ).run()
+    }
+
+    /// Makes a file this process' own again after a tool in the sandbox has written it.
+    private static func takeBack(_ path: String) throws {
+        guard chown(path, uid_t.max, getegid()) == 0, chmod(path, 0o600) == 0 else {
+            throw FileError.last("change the mode of", path)
         }
     }
 

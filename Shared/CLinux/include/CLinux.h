@@ -21,4 +21,13 @@ int clinux_open_direct(const char *path);
    device with this index, before anybody on the host sees them; with `on` 0 lets them in again. -1 and errno on failure. */
 int clinux_router_guard(unsigned index, int on);
 
+/* AUDIT_ARCH_… of this processor for seccomp(2); 0 where there is no list of system calls for it. */
+extern const unsigned clinux_seccomp_architecture;
+
+/* The numbers of clone(2) and clone3(2). */
+extern const unsigned clinux_clone_number, clinux_clone3_number;
+
+/* Writes up to `max` numbers of the system calls that a sandboxed tool may not make; returns how many there are. */
+int clinux_denied_calls(unsigned *numbers, int max);
+
 #endif
