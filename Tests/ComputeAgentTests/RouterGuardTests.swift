@@ -1,9 +1,16 @@
 import Commands
 import Glibc
+import JSON
 import Kernel
 import Libvirt
+import Logging
+import OVSDB
+import Synchronization
+import Telemetry
 import Testing
+import WebAPI
 
+@testable import ComputeAgentCore
 @testable import ComputeAgentService
 
 extension OnARealHost {
@@ -60,6 +67,45 @@ extension OnARealHost {
             #expect(try wire.seen(forbidden) == forbidden)
             wire.close()
             try await links.remove(name)
+        }
+
+        /// An address pair, which the agent does not know, lets a port without an IPv6 address send IPv6.
+        @Test("S15: a port is not plugged without its guard, whatever its addresses are")
+        func s15NoPortWithoutItsGuard() async throws {
+            let threads = WorkerThreads(name: "links", count: 1)
+            let links = Links(runner: CommandRunner(threads: threads), threads: threads)
+            let client = OVSDBClient(
+                OVSDBConfiguration(endpoints: [.unix(path: "/no/such/socket")], database: "Open_vSwitch", monitors: SwitchPorts.monitors),
+                ambient: Ambient(), logger: Logger(label: "test"))
+            let ports = SwitchPorts(client: client, bridge: "br-int")
+            let told = Mutex<[Bool]>([])
+            let network = HostNetwork(
+                links: links, ports: ports,
+                metadata: MetadataNetworks(
+                    links: links, ports: ports, directory: MetadataDirectory(), random: SystemRandom(), metrics: Metrics(),
+                    limits: .small, log: Logger(label: "test")),
+                time: SystemTime(),
+                setGuard: { _, isOn in
+                    told.withLock { $0.append(isOn) }
+                    if isOn { throw FileError(operation: "guard", path: "tap", number: EOPNOTSUPP) }
+                })
+            func port(_ address: String, secured: Bool) throws -> DesiredPort {
+                var fields = Fixture.port.objectValue ?? [:]
+                fields["fixed_ips"] = [["ip_address": .string(address), "subnet_id": "s", "cidr": .string(address.contains(":") ? "2001:db8::/64" : "10.0.0.0/24")]]
+                fields["metadata_port"] = nil
+                fields["port_security_enabled"] = .bool(secured)
+                return try #require(try Fixture.server(["ports": [.object(fields)]]).ports.first)
+            }
+            let tap = try port("10.0.0.5", secured: true).tapName
+            try await links.ensureTap(tap, mtu: 1442)
+            for address in ["10.0.0.5", "2001:db8::5"] {
+                let one = try port(address, secured: true)
+                await #expect(throws: FileError.self, "\(address)") { try await network.ensureMetadata([one]) }
+                #expect(await !network.isMetadataReady([one]))
+            }
+            try await network.ensureMetadata([try port("10.0.0.5", secured: false)])
+            #expect(told.withLock { $0 } == [true, true, false])
+            try await links.remove(tap)
         }
     }
 }

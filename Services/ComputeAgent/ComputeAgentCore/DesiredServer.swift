@@ -83,8 +83,6 @@ package struct DesiredPort: Sendable, Hashable {
     /// Whether port security is on: the guest may not act as a router for its neighbours.
     package let isSecured: Bool
 
-    package var hasIPv6: Bool { fixedIPs.contains { $0.address.version == .v6 } }
-
     /// The tap's name: `tap` and the first eleven characters of the port's id (a name has at most 15).
     package var tapName: String { "tap" + id.prefix(11) }
 }

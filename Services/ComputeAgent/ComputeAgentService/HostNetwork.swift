@@ -11,9 +11,15 @@ package struct HostNetwork: Sendable {
     private let metadata: MetadataNetworks
     private let time: any TimeSource
     private let guards = RouterGuards()
+    private let setGuard: @Sendable (_ tap: String, _ isOn: Bool) async throws -> Void
 
-    package init(links: Links, ports: SwitchPorts, metadata: MetadataNetworks, time: any TimeSource) {
+    /// - Parameter setGuard: instead of `Links.guardRouters`.
+    package init(
+        links: Links, ports: SwitchPorts, metadata: MetadataNetworks, time: any TimeSource,
+        setGuard: (@Sendable (_ tap: String, _ isOn: Bool) async throws -> Void)? = nil
+    ) {
         self.time = time
+        self.setGuard = setGuard ?? { try await links.guardRouters($0, $1) }
         self.links = links
         self.ports = ports
         self.metadata = metadata
@@ -35,14 +41,14 @@ package struct HostNetwork: Sendable {
     }
 
     /// Keeps what the guest says from being taken for a router's, or lets it be a router where its port is not secured.
+    ///
+    /// Every secured port is guarded, also one without an IPv6 address: an address pair, which can be added while the guest
+    /// runs, lets it send IPv6.
+    ///
+    /// - Throws: `FileError` where the kernel does not take the program.
     private func guardRouters(_ port: DesiredPort) async throws {
         guard Links.exists(port.tapName), !guards.isSet(port.tapName, port.isSecured) else { return }
-        do {
-            try await links.guardRouters(port.tapName, port.isSecured)
-        } catch {
-            // A secured port without an IPv6 address cannot send IPv6 at all: OVN drops it.
-            guard !port.hasIPv6 else { throw error }
-        }
+        try await setGuard(port.tapName, port.isSecured)
         guards.set(port.tapName, port.isSecured)
     }
 
