@@ -196,17 +196,34 @@ import Testing
             let network = try await cloud.network()
             _ = try await cloud.subnet(network)
             let port = try await cloud.make("ports", "port", ["network_id": .string(network)])
-            let bad = ["224.0.0.18", "10.0.0.255", "10.0.0.0", "255.255.255.255", "169.254.169.254", "ff02::1", "::ffff:10.0.0.1"]
+            let bad = [
+                "224.0.0.18", "10.0.0.255", "10.0.0.0", "255.255.255.255", "169.254.169.254", "ff02::1", "::ffff:10.0.0.1",
+                "224.0.0.18/32", "10.0.0.255/32", "10.0.0.0/32", "255.255.255.255/32", "ff02::1/128",
+            ]
             for address in bad {
                 let body: JSONObject = ["allowed_address_pairs": [["ip_address": .string(address)]]]
                 var create = body
                 create["network_id"] = .string(network)
                 let refused = try await cloud.call("POST", "/ports", ["port": .object(create)])
                 #expect(refused.status == 400)
-                #expect(refused.message?.contains(address) == true, "\(refused.json)")
+                #expect(refused.message?.contains(String(address.prefix { $0 != "/" })) == true, "\(refused.json)")
                 #expect(try await cloud.call("PUT", "/ports/\(port.id)", ["port": .object(body)]).status == 400)
             }
+            // One address in two spellings is one pair.
+            let mac = port["mac_address"]
+            for pairs in [
+                [["ip_address": "10.0.0.5"], ["ip_address": "10.0.0.5/32"]],
+                [["ip_address": "2001:db8::5/128"], ["ip_address": "2001:DB8:0::5"]],
+                [["ip_address": "10.0.0.5"], ["ip_address": "10.0.0.5", "mac_address": mac ?? .null]],
+            ] as [JSONValue] {
+                let refused = try await cloud.call("PUT", "/ports/\(port.id)", ["port": ["allowed_address_pairs": pairs]])
+                #expect(refused.status == 400 && refused.message?.contains("duplicate address pair") == true, "\(pairs) \(refused.json)")
+                let create: JSONObject = ["network_id": .string(network), "mac_address": "fa:16:3e:77:77:77", "allowed_address_pairs": pairs]
+                if pairs[1]["mac_address"] == nil { #expect(try await cloud.call("POST", "/ports", ["port": .object(create)]).status == 400) }
+            }
             #expect(try await cloud.used("port") == 1)
+            let kept = try await cloud.call("PUT", "/ports/\(port.id)", ["port": ["allowed_address_pairs": [["ip_address": "10.0.0.5/32"]]]])
+            #expect(kept.json["port"]?["allowed_address_pairs"]?[0]["ip_address"] == "10.0.0.5", "\(kept.json)")
         }
     }
 }

@@ -21,6 +21,18 @@ package struct AddressPair: Hashable, Sendable {
         self.mac = mac
         self.ip = ip
     }
+
+    /// - Parameter mac: the port's own hardware address, which pairs without one have; nil while it is not known.
+    /// - Throws: 400 naming a pair that comes twice.
+    package static func refuseDuplicates(_ pairs: [AddressPair], mac: MACAddress?) throws {
+        var seen: Set<AddressPair> = []
+        for pair in pairs where !seen.insert(AddressPair(mac: pair.mac ?? mac, ip: pair.ip)).inserted {
+            let owner = (pair.mac ?? mac)?.description ?? "the port's own"
+            throw ResourceError.badRequest(
+                "Request contains duplicate address pair: ip_address '\(pair.ip)' with mac_address '\(owner)' comes twice.",
+                type: "DuplicateAddressPairInRequest")
+        }
+    }
 }
 
 /// A port as the compiler sees it.

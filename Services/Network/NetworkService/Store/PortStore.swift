@@ -92,20 +92,16 @@ struct PortChange: Sendable {
     private static func pairs(_ values: [JSONValue]) throws -> [AddressPair] {
         let pairs = try values.map { value -> AddressPair in
             let text = value["ip_address"]?.stringValue ?? ""
-            let address = IPAddress(text)
-            guard let network = address.map({ IPNetwork($0, prefixLength: $0.version.width) }) ?? IPNetwork(text) else {
+            guard let network = IPAddress(text).map({ IPNetwork($0, prefixLength: $0.version.width) }) ?? IPNetwork(text) else {
                 throw ResourceError.badRequest(
                     "Invalid input for allowed_address_pairs. Reason: '\(text.prefix(64))' is neither an IP address nor a CIDR.")
             }
             try AddressRules.check(network, as: .addressPair, field: "allowed_address_pairs", text: text)
             return AddressPair(
                 mac: try value["mac_address"]?.stringValue.map { try unicastMAC($0, "allowed_address_pairs") },
-                ip: address?.description ?? network.description)
+                ip: network.prefixLength == network.version.width ? network.network.description : network.description)
         }
-        guard Set(pairs).count == pairs.count else {
-            throw ResourceError.badRequest(
-                "Request contains duplicate address pair.", type: "DuplicateAddressPairInRequest")
-        }
+        try AddressPair.refuseDuplicates(pairs, mac: nil)
         return pairs
     }
 
@@ -259,6 +255,7 @@ extension NetworkAPI {
         row.dhcpOptions = change.dhcpOptions ?? []
         row.tags = draft.tags
         row.pairs = change.pairs ?? []
+        try AddressPair.refuseDuplicates(row.pairs, mac: row.mac)
         guard isSecured || row.pairs.isEmpty else { throw NetworkAPI.pairsNeedSecurity }
         return row
     }
@@ -413,6 +410,7 @@ extension NetworkAPI {
             if pairs { throw NetworkAPI.pairsNeedSecurity }
         }
         if let pairs = change.pairs {
+            try AddressPair.refuseDuplicates(pairs, mac: mac)
             try refuseBroadcastPairs(connection, try row.uuid("network_id"), pairs)
             changes.set(json: "allowed_address_pairs", PortChange.json(pairs, mac: mac))
         }
