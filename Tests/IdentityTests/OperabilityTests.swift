@@ -52,6 +52,39 @@ import WebAPI
         }
     }
 
+    @Test("S9: rules about factors leave the last administrator a way to sign on")
+    func s9FactorRulesLeaveAWayIn() async throws {
+        try await Cloud.with { cloud in
+            let token = try await cloud.admin()
+            let (admin, wolke) = (try await cloud.id("users", "admin"), try await cloud.id("users", "wolke"))
+            func status(_ user: String, _ rules: JSONValue) async throws -> Int {
+                try await cloud.call(
+                    "PATCH", "/v3/users/\(user)", token: token, body: ["user": ["options": ["multi_factor_auth_rules": rules]]]
+                ).status
+            }
+            #expect(try await status(admin, [["password", "totp"]]) == 403)
+            let stored = try await cloud.call(
+                "POST", "/v3/credentials", token: token,
+                body: ["credential": ["type": "totp", "blob": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "user_id": .string(admin)]])
+            #expect(stored.status == 201, "\(stored.json)")
+            // A token and an application credential end, and nothing makes another one.
+            for rules: JSONValue in [
+                [["token"]], [["application_credential"]], [["password", "application_credential"]], [["password", "token"]],
+                [["token"], ["totp", "application_credential"]],
+            ] {
+                #expect(try await status(admin, rules) == 403, "\(rules)")
+            }
+            for rules: JSONValue in [[["password"]], [["token"], ["password"]], [["token"], ["password", "totp"]], [["totp"]]] {
+                #expect(try await status(admin, rules) == 200, "\(rules)")
+            }
+            let credential = stored.json["credential"]?.id ?? ""
+            #expect(try await cloud.call("DELETE", "/v3/credentials/\(credential)", token: token).status == 403)
+            // Services sign on with a password alone.
+            #expect(try await status(wolke, [["token"], ["password", "totp"]]) == 403)
+            #expect(try await status(wolke, [["token"], ["password"]]) == 200)
+        }
+    }
+
     /// Two administrators remove each other at the same moment: one stays.
     @Test("S9: two administrators who remove each other at once leave one")
     func s9OneAdministratorStays() async throws {

@@ -113,6 +113,10 @@ extension Identity {
         let body = context.entity("application_credential")
         try await requireMayManage(caller)
         let project = try caller.requireProject()
+        if let asked = body["project_id"]?.stringValue, asked != project {
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute project_id. Value: '\(asked.prefix(64))'. It must be the token's project, \(project).")
+        }
         let expiresAt = body["expires_at"]?.stringValue.flatMap { Timestamp($0) }
         if let expiresAt, expiresAt <= ambient.now {
             throw ResourceError.badRequest("Invalid input for field/attribute expires_at. It must be in the future.")

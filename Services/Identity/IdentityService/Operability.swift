@@ -1,4 +1,5 @@
 import Database
+import IdentityCore
 import Kernel
 import WebAPI
 
@@ -51,8 +52,8 @@ struct Operability: Sendable {
                 SELECT h.user_id, i.implied_role_id, h.project_id, h.domain_id, h.system
                 FROM held h JOIN implied_roles i ON i.prior_role_id = h.role_id)
             SELECT u.name AS user_name, u.service_user, lower(r.name) AS role_name, h.system, p.name AS place_name,
-                NOT user_needs_factors(u.options) OR (NOT u.service_user AND EXISTS (
-                    SELECT FROM credentials c WHERE c.user_id = u.id AND c.type = 'totp')) AS can_sign_on
+                u.options, NOT u.service_user AND EXISTS (
+                    SELECT FROM credentials c WHERE c.user_id = u.id AND c.type = 'totp') AS has_totp
             FROM held h JOIN users u ON u.id = h.user_id JOIN projects d ON d.id = u.domain_id
                 JOIN roles r ON r.id = h.role_id
                 LEFT JOIN projects p ON p.id = coalesce(h.project_id, h.domain_id)
@@ -60,7 +61,11 @@ struct Operability: Sendable {
             WHERE r.domain_id IS NULL AND u.enabled AND d.enabled AND u.password_hash IS NOT NULL
                 AND (h.system OR (p.enabled AND coalesce(pd.enabled, true)))
             """)
-        for row in rows where try row.bool("can_sign_on") {
+        for row in rows {
+            // What anybody can sign on with who has nothing yet: a token or an application credential ends, and a service
+            // has its password alone.
+            let methods = try row.bool("has_totp") ? ["password", "totp"] : ["password"]
+            guard FactorRules(options: try row.optionalJSON("options")).areMet(by: methods) else { continue }
             let user = try row.string("user_name")
             if try row.bool("service_user") {
                 // Nothing else opens anything to them; older clouds gave them more, which operators take away.
