@@ -37,28 +37,36 @@ package struct Headers: Sendable, ExpressibleByDictionaryLiteral {
 
 /// Query parameters in the order in which they came; a name may repeat.
 ///
-/// It remembers whether anybody looked at the parameters that page a list: an answer for which nobody did ignores them.
+/// It remembers whether a reader honoured the parameters that page a list: an answer for which none did would ignore them.
 package struct Query: Sendable {
-    private let all: [(name: String, value: String)]
+    /// All parameters, for readers of other ones: filters, links.
+    package let items: [(name: String, value: String)]
     private let reader = Flag()
     private static let paging: Set<String> = ["limit", "marker", "offset", "page_reverse"]
 
-    package var items: [(name: String, value: String)] {
+    /// All parameters, for a reader that honours or refuses those that page a list.
+    package var pagingItems: [(name: String, value: String)] {
         reader.set()
-        return all
+        return items
     }
 
-    /// The first parameter that pages a list, where nobody has looked at any.
-    var ignoredPaging: String? { reader.isSet ? nil : all.first { Query.paging.contains($0.name) }?.name }
+    /// The first parameter that pages a list, where no reader honoured any.
+    var ignoredPaging: String? { reader.isSet ? nil : items.first { Query.paging.contains($0.name) }?.name }
 
     /// All of it as in a URL; for links to the answer itself.
-    package var encoded: String { all.map { "\(Query.encode($0.name))=\(Query.encode($0.value))" }.joined(separator: "&") }
+    package var encoded: String { items.map { "\(Query.encode($0.name))=\(Query.encode($0.value))" }.joined(separator: "&") }
 
-    package init(_ items: [(String, String)] = []) { all = items.map { (name: $0.0, value: $0.1) } }
+    /// Names in `?fields=a,b&fields=c`; nil for all.
+    package var fields: Set<String>? {
+        let texts = values("fields")
+        return texts.isEmpty ? nil : Set(texts.flatMap { $0.split(separator: ",").map(String.init) })
+    }
+
+    package init(_ items: [(String, String)] = []) { self.items = items.map { (name: $0.0, value: $0.1) } }
 
     /// - Throws: 400 for a malformed percent escape.
     package init(parsing text: some StringProtocol) throws {
-        all = try text.split(separator: "&").map { pair in
+        items = try text.split(separator: "&").map { pair in
             let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             return (try Query.decode(parts[0]), parts.count == 2 ? try Query.decode(parts[1]) : "")
         }
@@ -66,10 +74,10 @@ package struct Query: Sendable {
 
     package subscript(_ name: String) -> String? {
         if Query.paging.contains(name) { reader.set() }
-        return all.first { $0.name == name }?.value
+        return items.first { $0.name == name }?.value
     }
 
-    package func values(_ name: String) -> [String] { all.filter { $0.name == name }.map(\.value) }
+    package func values(_ name: String) -> [String] { items.filter { $0.name == name }.map(\.value) }
 
     /// Percent and plus decoding of a query component.
     static func decode(_ text: some StringProtocol, plusIsSpace: Bool = true) throws -> String {

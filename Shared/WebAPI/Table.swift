@@ -78,12 +78,16 @@ extension ListRequest {
     ) throws -> (items: [JSONValue], more: Bool) {
         var items = items
         for (name, descending) in sort.reversed() {
-            guard items.allSatisfy({ $0[name] != nil }) else { throw ResourceError.badRequest("'\(name)' is not a sort key of this list.") }
-            let texts = items.map { $0[name]?.stringValue ?? $0[name]?.description ?? "" }
+            let values = items.compactMap { $0[name] }
+            guard values.count == items.count else {
+                let known = (items.first?.objectValue?.members ?? []).map(\.name).filter { key in items.allSatisfy { $0[key] != nil } }
+                throw ListRequest.unknownSortKey(name, known)
+            }
             // By place where equal, so that the order of the keys after this one stays.
             items = items.indices.sorted { left, right in
-                if texts[left] == texts[right] { return left < right }
-                return descending ? texts[left] > texts[right] : texts[left] < texts[right]
+                let (first, second) = descending ? (values[right], values[left]) : (values[left], values[right])
+                if ListRequest.isBefore(first, second) { return true }
+                return ListRequest.isBefore(second, first) ? false : left < right
             }.map { items[$0] }
         }
         if isReversed { items.reverse() }
@@ -95,6 +99,21 @@ extension ListRequest {
         }
         let page = Array(items.prefix(min(limit ?? Limits.pageSizeMax, Limits.pageSizeMax)))
         return (isReversed ? page.reversed() : page, items.count > page.count)
+    }
+
+    /// The order of PostgreSQL: numbers by size, false before true, texts by their bytes, null after all else.
+    private static func isBefore(_ left: JSONValue, _ right: JSONValue) -> Bool {
+        if left.isNull || right.isNull { return !left.isNull }
+        if let left = left.intValue, let right = right.intValue { return left < right }
+        if let left = left.doubleValue, let right = right.doubleValue { return left < right }
+        if let left = left.boolValue, let right = right.boolValue { return !left && right }
+        return (left.stringValue ?? left.description).utf8.lexicographicallyPrecedes((right.stringValue ?? right.description).utf8)
+    }
+
+    /// 400 naming parameter, value and rule.
+    package static func unknownSortKey(_ name: String, _ known: [String]) -> ResourceError {
+        let rule = known.isEmpty ? "This list cannot be sorted." : "It must be one of \(known.sorted().joined(separator: ", "))."
+        return .badRequest("Invalid input for query parameter sort_key. Value: '\(name.prefix(64))'. \(rule)")
     }
 }
 
@@ -267,13 +286,13 @@ package struct Table: Sendable {
     private func filter(_ name: String, _ values: [String], _ context: RequestContext) throws -> SQL {
         guard let field = fields.first(where: { $0.name == name && $0.filter != nil && $0.versions.contains(context.version) }),
             let filter = field.filter
-        else { throw ResourceError.badRequest("'\(name)' is not a filter of this list.") }
+        else { throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': this list has no such filter.") }
         let alternatives = try values.map { value -> SQL in
             switch filter {
             case .equals: return "(\(raw: field.expression))::text = \(value)"
             case .boolean:
                 guard let bool = BodySchema.boolean(value) else {
-                    throw ResourceError.badRequest("'\(value)' is not a boolean for the filter '\(name)'.")
+                    throw ResourceError.badRequest("Invalid input for query parameter \(name). Value: '\(value.prefix(64))'. It must be true or false.")
                 }
                 return "\(raw: field.expression) = \(bool)"
             case .regex:
@@ -288,7 +307,7 @@ package struct Table: Sendable {
         let asked = request.sort.isEmpty ? defaultSort : request.sort
         var keys = try asked.map { item -> (expression: String, descending: Bool) in
             guard let field = fields.first(where: { $0.name == item.name && $0.sortable }) else {
-                throw ResourceError.badRequest("'\(item.name)' is not a sort key of this list.")
+                throw ListRequest.unknownSortKey(item.name, fields.filter(\.sortable).map(\.name))
             }
             return (field.expression, item.descending)
         }
@@ -368,13 +387,14 @@ extension RequestContext {
     package func listRequest(filters: Set<String>, ignoring: Set<String> = [], strict: Bool = false) throws -> ListRequest {
         var request = ListRequest()
         var directions: [String] = []
-        for (name, value) in query.items {
+        request.fields = query.fields
+        for (name, value) in query.pagingItems {
             switch name {
             case "limit": request.limit = try limit(value)
             case "marker": request.marker = value.isEmpty ? nil : value
             case "sort_key": request.sort.append((value, false))
             case "sort_dir": directions.append(try direction(value))
-            case "fields": request.fields = (request.fields ?? []).union(value.split(separator: ",").map(String.init))
+            case "fields": break
             case _ where filters.contains(name): request.filters.append((name, value))
             case _ where ignoring.contains(name): break
             default:

@@ -133,6 +133,11 @@ struct VolumeFixture: Sendable {
 
     func status(_ id: String) async throws -> String? { try await volume(id)["status"]?.stringValue }
 
+    /// Why the volume is in error, as the operator finds it; empty where it is not.
+    func fault(_ id: String) async throws -> String {
+        try await database.read { try $0.query("SELECT coalesce(fault, '') AS fault FROM volumes WHERE id = \(id)::uuid")[0].string("fault") }
+    }
+
     var files: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []).sorted() }
 
     func usage(_ project: String = "p1") async throws -> [String: Int] {

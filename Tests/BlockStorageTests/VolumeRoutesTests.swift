@@ -125,6 +125,7 @@ import Testing
             let broken = try await cloud.addImage([1, 2, 3], format: "qcow2")
             let id = try await cloud.create(["size": 1, "imageRef": .string(broken)])
             #expect(try await cloud.status(id) == "error")
+            #expect(try await cloud.fault(id).contains("The image cannot become a volume: disk_format is 'qcow2'"))
             #expect(cloud.files.filter { !$0.hasSuffix(".lock") }.isEmpty)
             #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
             try await cloud.settle()
@@ -147,9 +148,7 @@ import Testing
                 let image = try await cloud.addImage(hostile.bytes, format: hostile.declared)
                 let id = try await cloud.create(["size": 1, "imageRef": .string(image)])
                 #expect(try await cloud.status(id) == "error", "\(hostile)")
-                let fault = try await cloud.database.read {
-                    try $0.query("SELECT fault FROM volumes WHERE id = \(id)::uuid")[0].string("fault")
-                }
+                let fault = try await cloud.fault(id)
                 #expect(fault.contains(hostile.reason), "\(hostile): \(fault)")
                 #expect(cloud.files.filter { !$0.hasSuffix(".lock") }.isEmpty, "\(hostile)")
                 #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
@@ -164,9 +163,7 @@ import Testing
             let image = try await cloud.addImage(DiskImages.qcow2(size: 2 << 30), format: "qcow2")
             let id = try await cloud.create(["size": 1, "imageRef": .string(image)])
             #expect(try await cloud.status(id) == "error")
-            let fault = try await cloud.database.read {
-                try $0.query("SELECT fault FROM volumes WHERE id = \(id)::uuid")[0].string("fault")
-            }
+            let fault = try await cloud.fault(id)
             #expect(fault.contains("more than the 1073741824 that are asked for"), "\(fault)")
             #expect(cloud.files.filter { !$0.hasSuffix(".lock") }.isEmpty)
             let larger = try await cloud.create(["size": 2, "imageRef": .string(image)])

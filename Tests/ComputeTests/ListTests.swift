@@ -59,6 +59,15 @@ import WebAPI
             let (findings, walked) = try await RouteSweep(cloud.api, parameters: parameters).unpaged(["member", "admin"])
             #expect(findings == [])
             #expect(walked >= 8)
+            // Before 2.35 there are no links, and pages all the same.
+            #expect(try await cloud.call("GET", "/v2.1/os-keypairs?limit=1", version: "2.1").json["keypairs"]?.arrayValue?.count == 1)
+            for empty in ["/v2.1/os-migrations", "/v2.1/servers/\(ids[0])/migrations"] {
+                #expect(try await cloud.call("GET", "\(empty)?limit=1", as: "admin").json["migrations"] == [], "\(empty)")
+                #expect(try await cloud.call("GET", "\(empty)?limit=x", as: "admin").status == 400, "\(empty)")
+                #expect(try await cloud.call("GET", "\(empty)?marker=\(ids[0])", as: "admin").status == 400, "\(empty)")
+            }
+            let sorted = try await cloud.call("GET", "/v2.1/os-simple-tenant-usage/p1?sort_key=name")
+            #expect(sorted.status == 400 && sorted.message.contains("sort_key") && sorted.message.contains("'name'"), "\(sorted.json)")
         }
     }
 

@@ -111,9 +111,19 @@ import WebAPI
                     #expect(answer.status == 201, "\(answer.json)")
                 }
             }
+            let (user, target) = (try await cloud.id("users", "target"), try await cloud.token("target", project: "demo"))
+            let rules = ["/v2.1/flavors", "/v2.1/images"].map { JSONValue.object(["service": "compute", "path": .string($0), "method": "GET"]) }
+            let credential = try await cloud.call(
+                "POST", "/v3/users/\(user)/application_credentials", token: target,
+                body: ["application_credential": ["name": "with rules", "access_rules": .array(rules)]])
+            #expect(credential.status == 201, "\(credential.json)")
+            let whole = try await cloud.call("GET", "/v3/users/\(user)/access_rules", token: target)
+            #expect(whole.json["access_rules"]?.arrayValue?.count == 3, "\(whole.json)")
+            let page = try await cloud.call("GET", "/v3/users/\(user)/access_rules?limit=1&service=compute", token: target)
+            #expect(page.json["access_rules"]?.arrayValue?.count == 1 && page.json["links"]?["next"]?.stringValue != nil, "\(page.json)")
             let (findings, walked) = try await sweep.unpaged([try await cloud.admin(), try await cloud.token("target", project: "demo")])
             #expect(findings == [])
-            #expect(walked >= 8)
+            #expect(walked >= 10)
         }
     }
 

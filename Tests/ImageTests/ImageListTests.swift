@@ -21,4 +21,15 @@ import WebAPI
             #expect(walked >= 1)
         }
     }
+
+    @Test func emptyListsCheckTheirParameters() async throws {
+        try await ImageFixture.with { cloud in
+            let image = try await cloud.create()
+            for path in ["/v2/metadefs/namespaces", "/v2/metadefs/resource_types", "/v2/tasks", "/v2/images/\(image)/tasks"] {
+                for (query, status) in [("limit=1", 200), ("limit=x", 400), ("marker=x", 404), ("nonsense=1", 400), ("sort_key=nonsense", 400)] {
+                    #expect(try await cloud.call("GET", "\(path)?\(query)").status == status, "\(path)?\(query)")
+                }
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 import Authorization
 import Database
+import JSON
 import Kernel
 import Telemetry
 import TestKit
@@ -109,6 +110,11 @@ import WebAPI
                         try context.authorize(target: .none)
                         return .json(200, ["things": [["id": "1"], ["id": "2"]]])
                     },
+                    Route(.get, "/filtered", action: "filtered", rule: "@") { context in
+                        try context.authorize(target: .none)
+                        let names = context.query.items.filter { $0.name == "name" }.map { JSONValue.string($0.value) }
+                        return .json(200, ["things": .array(names)])
+                    },
                     Route(.get, "/paged", action: "paged", rule: "@") { context in
                         try context.authorize(target: .none)
                         let page = try context.listRequest(filters: []).page(of: [["id": "1"], ["id": "2"]])
@@ -119,6 +125,7 @@ import WebAPI
             log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
         for (target, status) in [
             ("/whole", 200), ("/whole?name=x", 200), ("/whole?limit=1", 400), ("/whole?marker=1", 400), ("/whole?page_reverse=True", 400),
+            ("/filtered?name=x", 200), ("/filtered?name=x&limit=1", 400), ("/filtered?marker=1", 400),
             ("/paged?limit=1", 200), ("/paged?marker=2", 200), ("/paged?marker=3", 400),
         ] {
             let response = await api.respond(to: try IncomingRequest("GET", target, headers: ["x-auth-token": "member"]))

@@ -47,4 +47,25 @@ import WebAPI
             #expect(two > 10)
         }
     }
+
+    /// A list that is at hand whole is sorted as PostgreSQL sorts.
+    @Test func numbersAreSortedBySize() throws {
+        let items: [JSONValue] = [
+            ["id": 10, "load": 2.5, "on": true, "name": "b"], ["id": 9, "load": 10, "on": false, "name": .null],
+            ["id": 2, "load": -3, "on": true, "name": "a"], ["id": 100, "load": 2, "on": false, "name": "b"],
+        ]
+        func ids(_ sort: [(name: String, descending: Bool)]) throws -> [Int?] {
+            var request = ListRequest()
+            request.sort = sort
+            return try request.page(of: items).items.map { $0["id"]?.intValue }
+        }
+        #expect(try ids([("id", false)]) == [2, 9, 10, 100])
+        #expect(try ids([("id", true)]) == [100, 10, 9, 2])
+        #expect(try ids([("load", false)]) == [2, 100, 10, 9])
+        #expect(try ids([("on", false), ("id", false)]) == [9, 100, 2, 10])
+        #expect(try ids([("name", false), ("id", true)]) == [2, 100, 10, 9])
+        #expect(try ids([("name", true), ("id", false)]) == [9, 10, 100, 2])
+        let refused = #expect(throws: ResourceError.self) { try ids([("size", false)]) }
+        #expect(refused?.message == "Invalid input for query parameter sort_key. Value: 'size'. It must be one of id, load, name, on.")
+    }
 }

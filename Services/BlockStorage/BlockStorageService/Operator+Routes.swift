@@ -107,7 +107,7 @@ extension BlockStorageHandlers {
         let disabled = wish != "enable"
         let reason = disabled ? context.body["disabled_reason"]?.stringValue : nil
         if wish == "disable-log-reason", reason?.isEmpty ?? true {
-            throw ResourceError.badRequest("Disabled reason contains invalid characters or is too long.")
+            throw ResourceError.badRequest("Invalid input for field/attribute disabled_reason. It must not be empty.")
         }
         return try await context.write(database) { connection in
             if kind == ServiceHeartbeat.schedulerKind {

@@ -76,7 +76,7 @@ extension BlockStorageHandlers {
         let request = try context.volumeListRequest(filters: ListFilters.volumes(context), also: ["name~"])
         var scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
         if let part = context.query["name~"] {
-            guard context.version(atLeast: 3, 31) else { throw ResourceError.badRequest("'name~' is not a filter of this list.") }
+            guard context.version(atLeast: 3, 31) else { throw ResourceError.badRequest("Invalid query parameter 'name~': it needs version 3.31 or later.") }
             scope = scope + " AND position(\(part) in coalesce(t.name, '')) > 0"
         }
         let condition = scope

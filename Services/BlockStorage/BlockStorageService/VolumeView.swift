@@ -44,7 +44,7 @@ enum Views {
                     Field("user_id", filter: .equals),
                     Field("bootable", .text, "CASE WHEN t.bootable THEN 'true' ELSE 'false' END", filter: .custom { value in
                         guard let wanted = BodySchema.boolean(value) else {
-                            throw ResourceError.badRequest("'\(value.prefix(64))' is not a boolean for the filter 'bootable'.")
+                            throw ResourceError.badRequest("Invalid input for query parameter bootable. Value: '\(value.prefix(64))'. It must be true or false.")
                         }
                         return "t.bootable = \(wanted)"
                     }, sortable: true),

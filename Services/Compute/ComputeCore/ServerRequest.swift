@@ -79,7 +79,7 @@ package struct ServerRequest: Sendable {
         let max = server["max_count"]?.intValue
         minCount = min ?? 1
         maxCount = max ?? minCount
-        guard minCount <= maxCount else { throw ResourceError.badRequest("min_count must be <= max_count") }
+        guard minCount <= maxCount else { throw ResourceError.badRequest("min_count must be <= max_count: min_count is \(minCount), max_count is \(maxCount).") }
         zone = try ZoneRequest(
             text("availability_zone"), host: text("host"), node: text("hypervisor_hostname"))
         networks = try ServerRequest.networks(server["networks"], required: networksRequired)
@@ -142,7 +142,7 @@ package struct ServerRequest: Sendable {
         guard let text, !text.isEmpty else { return nil }
         // An href ends in the id.
         let last = text.split(separator: "/").last.map(String.init) ?? text
-        guard let uuid = UUID128(last) else { throw ResourceError.badRequest("Invalid imageRef provided.") }
+        guard let uuid = UUID128(last) else { throw ResourceError.badRequest("Invalid imageRef provided. Value: '\(last.prefix(64))'. It must be the id of an image.") }
         return uuid.description
     }
 
@@ -154,7 +154,7 @@ package struct ServerRequest: Sendable {
         case .array(let list)?:
             if list.isEmpty { return required ? .none : .automatic(required: false) }
             return .interfaces(try list.map { try InterfaceRequest($0) })
-        default: throw ResourceError.badRequest("Invalid input for field/attribute networks.")
+        default: throw ResourceError.badRequest("Invalid input for field/attribute networks. It must be auto, none or a list.")
         }
     }
 }

@@ -7,6 +7,9 @@ import WebAPI
 
 /// Access rules belong to a user; application credentials use them, and rules stay when a credential is deleted.
 extension Identity {
+    private static let accessRuleTable = Table(
+        "access_rules t", fields: [Field("id"), Field("service", sortable: true), Field("path", sortable: true), Field("method", sortable: true)])
+
     private static func show(_ row: Row) throws -> JSONValue {
         [
             "id": .string(try row.string("id")), "service": .string(try row.string("service")),
@@ -23,14 +26,9 @@ extension Identity {
     func listRules(_ context: RequestContext) async throws -> Response {
         let user = try await decideUser(context).value.id
         let conditions = try context.conditions(texts: ["service": "t.service", "path": "t.path", "method": "t.method"])
-        let condition = SQL.joined(["t.user_id = \(user)"] + conditions, separator: " AND ")
-        let rules = try await database.read { connection in
-            try connection.query(
-                "SELECT t.id, t.service, t.path, t.method FROM access_rules t WHERE \(condition) ORDER BY t.id"
-            ).map { try Identity.linked($0, context, user) }
-        }
-        return .json(
-            200, ["access_rules": .array(rules), "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
+        let rules = Listing(
+            Identity.accessRuleTable, member: "access_rule", collection: "access_rules", path: "/v3/users/\(user)/access_rules")
+        return try await database.read { try rules.list($0, context, where: conditions + ["t.user_id = \(user)"]) }
     }
 
     func showRule(_ context: RequestContext) async throws -> Response {

@@ -89,6 +89,7 @@ extension ImageHandlers {
         let id = try id(context)
         return try await database.read { connection in
             _ = try authorized(connection, context, id, locked: false)
+            try EmptyPage.check(context)
             return .json(200, ["tasks": []])
         }
     }

@@ -18,12 +18,12 @@ struct ImageListing: Sendable {
     /// - Throws: 400 naming parameter, value and rule.
     init(_ context: RequestContext) throws {
         request.limit = ImageLimits.pageSizeDefault
-        for (name, value) in context.query.items { try read(name, value) }
+        for (name, value) in context.query.pagingItems { try read(name, value) }
         for key in keys where ImageView.table.fields.first(where: { $0.name == key }) == nil {
-            throw ResourceError.badRequest("Invalid sort key: \(key.prefix(64))")
+            throw ResourceError.badRequest("Invalid sort key: \(key.prefix(64)). It must be one of \(ImageView.table.fields.map(\.name).sorted().joined(separator: ", ")).")
         }
         guard request.sort.isEmpty || keys.isEmpty else {
-            throw ResourceError.badRequest("Old and new sorting syntax cannot be combined")
+            throw ResourceError.badRequest("Old and new sorting syntax cannot be combined: the query has both sort and sort_key.")
         }
         for (index, key) in keys.enumerated() {
             // One direction counts for all keys.

@@ -19,6 +19,7 @@ extension ImageHandlers {
                 },
                 Route(.get, "/v2/metadefs/resource_types", action: "list_metadef_resource_types", rule: "@", "List resource types: there are none") { context in
                     try context.authorize(target: .none)
+                    try EmptyPage.check(context)
                     return .json(200, ["resource_types": []])
                 },
                 missing(one, action: "get_metadef_namespace"),
@@ -37,14 +38,14 @@ extension ImageHandlers {
 enum EmptyPage {
     /// - Parameter filters: names that select; what they select from is empty.
     /// - Throws: 400 naming parameter, value and rule; 404 for a marker, which nothing can be.
-    static func check(_ context: RequestContext, sortKeys: Set<String>, filters: Set<String>) throws {
-        for (name, value) in context.query.items {
+    static func check(_ context: RequestContext, sortKeys: Set<String> = [], filters: Set<String> = []) throws {
+        for (name, value) in context.query.pagingItems {
             switch name {
             case "limit":
                 guard let limit = Int(value), limit >= 0 else { throw invalid(name, value, "a whole number from 0 on") }
-            case "sort_dir":
+            case "sort_dir" where !sortKeys.isEmpty:
                 guard ["asc", "desc"].contains(value) else { throw invalid(name, value, "asc or desc") }
-            case "sort_key":
+            case "sort_key" where !sortKeys.isEmpty:
                 guard sortKeys.contains(value) else { throw invalid(name, value, "one of " + sortKeys.sorted().joined(separator: ", ")) }
             case "marker": throw ResourceError.notFound("There is nothing with the marker '\(value.prefix(64))'.")
             default:

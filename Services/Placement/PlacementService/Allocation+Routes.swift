@@ -186,7 +186,7 @@ extension Placement {
             return try change(context, consumer: id.description, member.value)
         }
         guard !changes.isEmpty else { throw ResourceError.badRequest("The body must name at least one consumer.") }
-        guard Set(changes.map(\.consumer)).count == changes.count else { throw ResourceError.badRequest("A consumer is named twice.") }
+        guard Set(changes.map(\.consumer)).count == changes.count else { throw ResourceError.badRequest("Invalid input: the body names a consumer twice; a uuid in other spelling is the same one.") }
         return try await apply(context, changes)
     }
 

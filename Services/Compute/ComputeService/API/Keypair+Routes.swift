@@ -55,18 +55,18 @@ struct KeypairRoutes: Sendable {
         let user = try user(context, context.query["user_id"])
         let request = try context.listRequest(filters: [])
         let fields = KeypairRoutes.fields.filter { $0.versions.contains(context.version) }
-        let isPaged = context.version(atLeast: 2, 35)
+        let hasLinks = context.version(atLeast: 2, 35)
         let table = Table("keypairs t", key: "t.name", defaultSort: [("name", false)], fields: fields + [Field("name", sortable: true, visibleBy: FlavorRoutes.hidden)])
         return try await compute.database.read { connection in
             let page = try table.page(
-                connection, context, isPaged ? request : ListRequest(), fields: fields, scope: "t.user_id = \(user)")
+                connection, context, request, fields: fields, scope: "t.user_id = \(user)")
             return .object(capacity: 256 + page.count * 1024) {
                 $0.arrayField("keypairs") { list in
                     for row in 0..<page.count {
                         list.object { $0.objectField("keypair") { Table.render(page.rows, row: row, fields, into: &$0) } }
                     }
                 }
-                if isPaged, page.more, let last = Table.keyText(page.rows, row: page.count - 1) {
+                if hasLinks, page.more, let last = Table.keyText(page.rows, row: page.count - 1) {
                     $0.arrayField("keypairs_links") { $0.object {
                         $0.field("rel", "next")
                         $0.field("href", context.nextLink(marker: last))

@@ -20,12 +20,12 @@ struct ServerDetailRoutes: Sendable {
                 Route(.get, one + "/os-security-groups", action: "os_compute_api:os-security-groups:list", rule: Rule.reader, "List a server's security groups", handler: groups),
                 Route(.get, one + "/migrations", action: "os_compute_api:servers:migrations:index", rule: Rule.admin, versions: .from(23), "List a server's migrations under way") { context in
                     _ = try await compute.authorizedServer(context)
-                    _ = try context.listRequest(filters: [])
+                    _ = try context.listRequest(filters: []).page(of: [])
                     return .json(200, ["migrations": []])
                 },
                 Route(.get, "/v2.1/os-migrations", action: "os_compute_api:os-migrations:index", rule: Rule.admin, "List migrations") { context in
                     try context.authorize(target: .none)
-                    _ = try context.listRequest(filters: [])
+                    _ = try context.listRequest(filters: []).page(of: [])
                     return .json(200, ["migrations": []])
                 },
                 Route(.get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader, "Show the password that the guest left") { context in

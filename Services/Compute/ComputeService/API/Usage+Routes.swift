@@ -16,7 +16,7 @@ extension QuotaRoutes {
         try context.authorize(target: .project(project))
         let period = try UsagePeriod(context, now: compute.ambient.now)
         let request = try context.listRequest(filters: [], ignoring: ["start", "end", "detailed"])
-        guard request.sort.isEmpty else { throw ResourceError.badRequest("This list has no sort keys.") }
+        if let key = request.sort.first { throw ListRequest.unknownSortKey(key.name, []) }
         let hasLinks = context.version(atLeast: 2, 40)
         let limit = hasLinks || request.limit != nil ? min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax) : QuotaRoutes.usageMax
         let isDetailed = project != nil || context.query["detailed"] == "1"
@@ -57,13 +57,15 @@ private struct UsagePeriod: Sendable {
         func time(_ name: String, _ fallback: Timestamp) throws -> Timestamp {
             guard let text = context.query[name], !text.isEmpty else { return fallback }
             guard let time = Timestamp(text) else {
-                throw ResourceError.badRequest("Invalid input for query parameters \(name). Value: \(text.prefix(64)). It is no ISO 8601 time.")
+                throw ResourceError.badRequest("Invalid input for query parameters \(name). Value: '\(text.prefix(64))'. It must be a time in ISO 8601, for example 2026-01-31T12:00:00.")
             }
             return time
         }
         end = try time("end", now)
         start = try time("start", end + .seconds(-4 * 7 * 86_400))
-        guard start < end else { throw ResourceError.badRequest("Invalid start time. The start time cannot occur after the end time.") }
+        guard start < end else {
+            throw ResourceError.badRequest("Invalid input for query parameters start. Value: '\(start.iso8601)'. It must be before end ('\(end.iso8601)').")
+        }
     }
 }
 

@@ -114,7 +114,10 @@ extension NetworkAPI {
                         request.filters.allSatisfy { zone[$0.name]?.stringValue == $0.value }
                     }
                     // Zones have no ids, and two may have one name.
-                    guard request.marker == nil else { throw ResourceError.badRequest("This list has no markers.") }
+                    if let marker = request.marker {
+                        throw ResourceError.badRequest(
+                            "Invalid input for query parameter marker. Value: '\(marker.prefix(64))'. Availability zones have no ids that a marker could name.")
+                    }
                     let page = try request.page(of: fitting, key: "name", isReversed: Collection.isReversed(context))
                     return .json(200, ["availability_zones": .array(page.items)])
                 }

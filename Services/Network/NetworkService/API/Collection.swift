@@ -111,7 +111,7 @@ struct Collection: Sendable {
         let isOwners = context.allows(readAction, target: subject.target)
         try context.authorize(target: isOwners ? subject.target : .project(context.caller.projectID), action: readAction)
         try context.checkRevision(subject)
-        let names = try context.listRequest(filters: []).fields
+        let names = context.query.fields
         let response = try await database.read { connection in
             try one(connection, context, UUID128(id), status: 200, only: names)
         }

@@ -43,8 +43,8 @@ extension NetworkAPI {
             }
         }
         let limit = min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax)
-        guard request.sort.allSatisfy({ ["id", "network_id"].contains($0.name) }) else {
-            throw ResourceError.badRequest("This list can be sorted by network_id only.")
+        if let key = request.sort.first(where: { !["id", "network_id"].contains($0.name) }) {
+            throw ListRequest.unknownSortKey(key.name, ["id", "network_id"])
         }
         let isDescending = request.sort.first?.descending ?? false != (try Collection.isReversed(context))
         if let marker = request.marker {

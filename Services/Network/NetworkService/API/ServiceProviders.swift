@@ -11,7 +11,8 @@ extension NetworkAPI {
                 ) { context in
                     try context.authorize(target: .none)
                     _ = try context.listRequest(
-                        filters: ["service_type", "name", "default"], ignoring: ["page_reverse"], strict: true)
+                        filters: ["service_type", "name", "default"], ignoring: ["page_reverse"], strict: true
+                    ).page(of: [])
                     return .json(200, ["service_providers": []])
                 }
             ])
