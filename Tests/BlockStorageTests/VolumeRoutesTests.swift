@@ -236,6 +236,19 @@ import Testing
         }
     }
 
+    @Test("S10: a volume is its creator's, and no body says otherwise")
+    func s10VolumesAreTheirCreators() async throws {
+        try await VolumeFixture.with { cloud in
+            for name in ["project_id", "user_id"] {
+                let answer = try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, name: "somebody"]])
+                #expect(answer.status == 400, "\(name)")
+            }
+            #expect(try await cloud.usage()["volumes"] == 0)
+            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "project_id": "p1", "user_id": .null]]).status == 202)
+            try await cloud.settle()
+        }
+    }
+
     @Test func extending() async throws {
         try await VolumeFixture.with { cloud in
             let id = try await cloud.create()

@@ -120,6 +120,11 @@ extension BlockStorageHandlers {
         let decision = try context.authorize(project, target: .project(project))
         let body = context.body["volume"] ?? [:]
         try refuseWhatIsNotThere(body)
+        for (name, own) in [("project_id", project), ("user_id", try context.caller.userID)] {
+            guard let value = body[name]?.stringValue, !value.isEmpty, value != own else { continue }
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute \(name). Value: '\(value.prefix(64))'. It must be the token's, \(own).")
+        }
         let source = try volumeSource(body)
         let id: VolumeID = context.ambient.newID()
         return try await context.write(database) { connection in

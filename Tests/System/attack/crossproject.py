@@ -28,7 +28,8 @@ def places(document):
             if not body or rule in ("rule:admin_required", "role:admin", "rule:admin_or_service", "!"):
                 continue
             for leaf in leaves(body):
-                if IDENTIFIER.search(leaf[-1]) or (len(leaf) > 1 and IDENTIFIER.search(leaf[-2]) and leaf[-1] == "name"):
+                inner = len(leaf) > 2 and IDENTIFIER.search(leaf[-2]) and leaf[-1] == "name"
+                if IDENTIFIER.search(leaf[-1]) or inner or (len(leaf) > 2 and leaf[-1] == "id"):
                     found.add((f"{method.upper()} {path}", ".".join(leaf)))
     return found
 

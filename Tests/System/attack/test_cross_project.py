@@ -3,7 +3,10 @@
 The victim has one of everything. The attacker, a member of another project with one of everything too, names the victim's
 things wherever a path or a body takes an identifier: each is refused with 4xx, and afterwards the victim has and uses what
 it had before, and the attacker sees and has nothing new. `test_every_identifier_is_attacked` compares the table below with
-the services' OpenAPI documents, so that a new identifier cannot be forgotten.
+the OpenAPI documents of all services, so that a new identifier in a body cannot be forgotten.
+
+The documents do not have query parameters. So every list and every report (limits, quotas, usage) is asked with each of the
+parameters that name a project or a user somewhere: what comes back has nothing of the victim's.
 """
 
 import importlib.util
@@ -83,6 +86,7 @@ CASES = [
     ("volume", "POST", "/volumes", {"volume": {"size": 1, "imageRef": "<!image>"}}),
     ("volume", "POST", "/volumes", {"volume": {"size": 1, "image_id": "<!image>"}}),
     ("volume", "POST", "/volumes", {"volume": {"size": 1, "volume_type": "<!volume_type>"}}),
+    ("volume", "POST", "/volumes", {"volume": {"size": 1, "project_id": "<!project>"}}),
     ("volume", "POST", "/snapshots", {"snapshot": {"volume_id": "<!volume>"}}),
     ("volume", "POST", "/attachments", {"attachment": {"volume_uuid": "<!volume>", "instance_uuid": "<server>"}}),
     ("volume", "POST", "/attachments", {"attachment": {"volume_uuid": "<volume>", "instance_uuid": "<!server>"}}),
@@ -121,6 +125,24 @@ CASES = [
     ("compute", "POST", "/servers/<server>/action", {"removeSecurityGroup": {"name": "<!group>"}}),
     ("compute", "POST", "/os-keypairs", {"keypair": {"name": "x", "public_key": "<key>", "user_id": "<!user>"}}),
     ("identity", "POST", "/users/<!user>/application_credentials", {"application_credential": {"name": "x"}}),
+    ("identity", "POST", "/users/<user>/application_credentials", {"application_credential": {"name": "x", "project_id": "<!project>"}}),
+    ("identity", "POST", "/users/<user>/application_credentials", {"application_credential": {"name": "x", "roles": [{"id": "<!role>"}]}}),
+    ("identity", "POST", "/users/<user>/application_credentials",
+        {"application_credential": {"name": "x", "access_rules": [{"id": "<!access_rule>"}]}}),
+    ("identity", "POST", "/credentials", {"credential": {"type": "cert", "blob": "x", "user_id": "<!user>"}}),
+    ("identity", "PATCH", "/users/<user>", {"user": {"default_project_id": "<!project>"}}),
+    ("identity", "PATCH", "/users/<!user>", {"user": {"name": "x"}}),
+    ("identity", "POST", "/projects", {"project": {"name": "x", "domain_id": "default", "parent_id": "<!project>"}}),
+    ("identity", "POST", "/projects", {"project": {"name": "x", "domain_id": "<!domain>"}}),
+    ("identity", "POST", "/users", {"user": {"name": "x", "domain_id": "<!domain>", "default_project_id": "<!project>"}}),
+    ("identity", "POST", "/groups", {"group": {"name": "x", "domain_id": "<!domain>"}}),
+    ("identity", "POST", "/roles", {"role": {"name": "x", "domain_id": "<!domain>"}}),
+    ("identity", "POST", "/auth/tokens",
+        {"auth": {"identity": {"methods": ["token"], "token": {"id": "<token>"}}, "scope": {"domain": {"id": "<!domain>"}}}}),
+    ("identity", "POST", "/auth/tokens",
+        {"auth": {"identity": {"methods": ["password"], "password": {"user": {"id": "<!user>", "password": "x"}}}}}),
+    ("identity", "POST", "/auth/tokens",
+        {"auth": {"identity": {"methods": ["application_credential"], "application_credential": {"id": "<!application_credential>", "secret": "x"}}}}),
     ("identity", "POST", "/auth/tokens",
         {"auth": {"identity": {"methods": ["token"], "token": {"id": "<token>"}}, "scope": {"project": {"id": "<!project>"}}}}),
     ("placement", "PUT", "/allocations/<!server>",
@@ -153,6 +175,28 @@ EXEMPT = {
     "type": "a word", "content_type": "a word", "vnic_type": "a word", "binding:vnic_type": "a word",
 }
 
+# Query parameters that name a project or a user in some list, and those that open lists to all projects.
+QUERIES = {
+    "project_id": "project", "tenant_id": "project", "tenant": "project", "owner": "project", "user_id": "user",
+    "scope.project.id": "project", "user.id": "user",
+}
+ALL = ["all_tenants", "all_projects"]
+
+# Reports of one project, which must be refused for another one, or be about the caller's own.
+REPORTS = [
+    ("compute", "/limits?tenant_id=<!project>"), ("compute", "/os-simple-tenant-usage/<!project>"),
+    ("compute", "/os-quota-sets/<!project>"), ("compute", "/os-quota-sets/<!project>/detail"),
+    ("compute", "/os-quota-sets/<project>?user_id=<!user>"), ("compute", "/os-keypairs?user_id=<!user>"),
+    ("compute", "/os-keypairs/<!keypair>?user_id=<!user>"), ("compute", "/servers?tenant_id=<!project>&all_tenants=1"),
+    ("volume", "/limits?project_id=<!project>"), ("volume", "/os-quota-sets/<!project>?usage=True"),
+    ("volume", "/volumes?project_id=<!project>&all_tenants=1"), ("volume", "/snapshots?project_id=<!project>&all_tenants=1"),
+    ("network", "/quotas/<!project>"), ("network", "/quotas/<!project>/details.json"),
+    ("image", "/images?owner=<!project>"), ("placement", "/usages?project_id=<!project>"),
+    ("placement", "/usages?project_id=<!project>&user_id=<!user>"),
+    ("identity", "/role_assignments?user.id=<!user>"), ("identity", "/credentials?user_id=<!user>"),
+]
+
+MARK = 47_110_815
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2rjaT2vY x"
 
 
@@ -175,6 +219,10 @@ def one_of_everything(api, admin, guest, nano, public, cidr, prefix):
         200)["server_group"]["id"]
     made["image_own"] = ok(api.post("image", "/images", {"name": unique(prefix), "disk_format": "raw", "container_format": "bare"}), 201)["id"]
     ok(api.send("PUT", "image", f"/images/{made['image_own']}/file", data=b"\0" * 65536, headers={"Content-Type": "application/octet-stream"}), 204)
+    credential = {"name": unique(prefix), "access_rules": [{"service": "compute", "path": "/v2.1/servers", "method": "GET"}]}
+    made["application_credential"] = ok(api.post(
+        "identity", f"/users/{api.user_id}/application_credentials", {"application_credential": credential}), 201)["application_credential"]["id"]
+    made["access_rule"] = ok(api.get("identity", f"/users/{api.user_id}/access_rules"))["access_rules"][0]["id"]
     made["image"] = guest
     made["flavor"] = nano
     made["volume"] = ok(api.post("volume", "/volumes", {"volume": {"size": 1, "name": unique(prefix)}}), 202)["volume"]["id"]
@@ -202,7 +250,16 @@ def scene(cloud):
     shared = admin.ok(admin.post("network", "/networks", {"network": {"name": unique("shared"), "shared": True, "project_id": victim.project_id}}),
         201)["network"]
     theirs["shared"] = shared["id"]
-    victim.ok(victim.post("network", "/subnets", {"subnet": {"network_id": shared["id"], "ip_version": 4, "cidr": "10.99.0.0/24"}}), 201)
+    theirs["shared_subnet"] = victim.ok(victim.post(
+        "network", "/subnets", {"subnet": {"network_id": shared["id"], "ip_version": 4, "cidr": "10.99.0.0/24"}}), 201)["subnet"]["id"]
+    # What nobody but an administrator has there, and numbers by which a report about the victim is known.
+    theirs["role"] = admin.ok(admin.get("identity", "/roles", params={"name": "admin"}))["roles"][0]["id"]
+    theirs["domain"] = "default"
+    for service, path, body in (
+        ("compute", "/os-quota-sets", {"quota_set": {"cores": MARK, "ram": MARK}}),
+        ("volume", "/os-quota-sets", {"quota_set": {"gigabytes": MARK}}), ("network", "/quotas", {"quota": {"port": MARK}}),
+    ):
+        admin.ok(admin.put(service, f"{path}/{victim.project_id}", body), 200)
     flavor = {"name": unique("victim"), "ram": 128, "vcpus": 1, "disk": 1, "os-flavor-access:is_public": False}
     theirs["flavor"] = admin.ok(admin.post("compute", "/flavors", {"flavor": flavor}), 200)["flavor"]["id"]
     admin.ok(admin.post("compute", f"/flavors/{theirs['flavor']}/action", {"addTenantAccess": {"tenant": victim.project_id}}), 200)
@@ -351,8 +408,96 @@ def test_s4_paths_to_the_victims_things_are_refused(cloud, scene, tally, who):
     assert state(victim) == before
 
 
+# Links name what was asked for; the network that the victim shares is everybody's to see.
+def own_words(value, scene):
+    """The texts and numbers of an answer, without links and without what is shared."""
+    if isinstance(value, dict):
+        if value.get("id") in (scene["theirs"]["shared"], scene["theirs"]["shared_subnet"]):
+            return
+        for name, inner in value.items():
+            if "links" not in name and name not in ("next", "first", "self", "href"):
+                yield from own_words(inner, scene)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from own_words(inner, scene)
+    else:
+        yield value
+
+
+def stolen(answer, scene):
+    """What of the victim's is in an answer."""
+    theirs = scene["theirs"]
+    names = ("shared", "shared_subnet", "key", "public", "token", "role", "domain")
+    marks = {value: name for name, value in theirs.items() if name not in names} | {MARK: "a limit"}
+    if not answer.headers.get("content-type", "").startswith("application/json"):
+        return []
+    return sorted({str(marks[word]) for word in own_words(answer.json(), scene) if word in marks})
+
+
+def test_s10_reports_about_the_victim_are_refused(scene, tally):
+    known, attacker, wrong, refused = names(scene), scene["attacker"], [], 0
+    for service, path in REPORTS:
+        for name in sorted(known, key=len, reverse=True):
+            path = path.replace(f"<{name}>", str(known[name]))
+        answer = attacker.get(service, path)
+        refused += 400 <= answer.status_code < 500
+        figures = service == "placement" and answer.status_code == 200
+        if answer.status_code >= 500 or figures or stolen(answer, scene):
+            wrong.append(f"{service} {path}: {answer.status_code} {stolen(answer, scene)} {answer.text[:300]}")
+        # The same figures are there for those who may see them.
+        if "user_id=" not in path and "/role_assignments" not in path:
+            assert scene["admin"].get(service, path).status_code == 200, path
+    tally(requests=len(REPORTS), refused=refused)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_s10_queries_about_the_victim_give_nothing(cloud, scene, scale, tally):
+    """Each list with each parameter that names a project or a user; in full size each GET."""
+    attacker, own, theirs = scene["attacker"], scene["own"], scene["theirs"]
+    wrong, sent, lists = [], 0, 0
+    queries = [(name, theirs[kind]) for name, kind in QUERIES.items()] + [(name, "1") for name in ALL]
+    for service, document in documents(cloud):
+        for path, item in sorted(document["paths"].items()):
+            if "get" not in item or "x-policy-action" not in item["get"]:
+                continue
+            target = path.replace("/v3/{project_id}", f"/v3/{attacker.project_id}")
+            if target.count("{") > scale(1, 9) or (scale(True, False) and path.endswith("}")):
+                continue
+            target = address(target, own) or target
+            if "{" in target:
+                continue
+            plain = attacker.send("GET", service, target, root=True)
+            sent += 1
+            if plain.status_code != 200:
+                continue
+            lists += 1
+            for name, value in queries:
+                answer = attacker.send("GET", service, target, root=True, params={name: value})
+                sent += 1
+                found = stolen(answer, scene)
+                if answer.status_code >= 500 or found:
+                    wrong.append(f"{service} {target}?{name}={value}: {answer.status_code} {found} {answer.text[:200]}")
+    tally(requests=sent, lists=lists, refused=sent)
+    assert lists > 40, lists
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_queries_would_show_the_victims_things(scene):
+    """The victim's own lists have what `stolen` looks for."""
+    victim = scene["victim"]
+    for service, path, kind in (
+        ("compute", "/servers", "server"), ("compute", "/os-quota-sets/" + victim.project_id, "a limit"), ("network", "/ports", "port"),
+        ("volume", "/volumes/detail", "volume"), ("image", "/images", "image"), ("identity", "/auth/projects", "project"),
+    ):
+        found = stolen(victim.get(service, path), scene)
+        assert kind in found, f"{service} {path}: {found}"
+
+
 def test_every_identifier_is_attacked(cloud, scene):
     """The table of bodies has every identifier that the OpenAPI documents let a tenant write."""
+
+    def word(path):
+        return path[-2] if path[-1] == "name" else ".".join(path[-2:]) if path[-1] == "id" else path[-1]
 
     def walk(value, path=()):
         if isinstance(value, dict):
@@ -362,19 +507,19 @@ def test_every_identifier_is_attacked(cloud, scene):
             for inner in value:
                 yield from walk(inner, path)
         elif isinstance(value, str) and value.startswith("<!"):
-            yield path[-1] if path[-1] != "name" else path[-2]
+            yield word(path)
 
-    covered = {name for _, _, _, body in CASES if body is not None for name in walk(body)}
-    covered |= {"same_host", "different_host", "group"}
-    missing = set()
+    covered = {(service, name) for service, _, _, body in CASES if body is not None for name in walk(body)}
+    covered |= {("compute", name) for name in ("same_host", "different_host", "group")}
+    missing, seen = set(), set()
     for service, document in documents(cloud):
-        if service in ("identity", "placement"):
-            continue
+        seen.add(service)
         for where, leaf in crossproject.places(document):
-            last = leaf.split(".")[-1] if leaf.split(".")[-1] != "name" else leaf.split(".")[-2]
-            if last not in covered and last not in EXEMPT:
+            name = word(tuple(leaf.split(".")))
+            if (service, name) not in covered and name not in EXEMPT:
                 missing.add(f"{service} {where}: {leaf}")
     assert not missing, "\n".join(sorted(missing))
+    assert seen == {"identity", "compute", "network", "image", "volume", "placement"}
 
 
 SPELLINGS = ["X-Wolke-Subject-Project", "x-wolke-subject-user", "X_WOLKE_SUBJECT_PROJECT", "X-Wolke_Subject-Grounds", "X-Wolke-Subject-Roles"]
