@@ -147,7 +147,7 @@ let package = Package(
             tests(
                 "OVSDBTests",
                 ["OVSDB", nio, nioPosix, log, .product(name: "NIOEmbedded", package: "swift-nio")]),
-            tests("NetworkTests", ["NetworkCore", "NetworkService", "OVSDB", "Schema"], platform: platform),
+            tests("NetworkTests", ["NetworkCore", "NetworkService", "OVSDB"], platform: platform),
             tests("DatabaseTests", ["Database", "Schema", "Telemetry"]),
             tests("SettingsTests", ["Settings"]),
             tests("WorkflowTests", ["Workflow", "Database", "Schema", log]),
