@@ -180,7 +180,7 @@ def test_a_server_is_launched(member, api, name):
 
     def allocate(step, text):
         page.click(f"wizard .wizard-nav a:has-text('{step}')")
-        row = page.locator(f"wizard tr:visible:has-text('{text}'):has(action-list button)").first
+        row = page.locator(f"wizard tr:visible:has(:text-is('{text}')):has(action-list button)").first
         row.locator("action-list button").first.click()
 
     page.click("wizard .wizard-nav a:has-text('Source')")
@@ -195,8 +195,8 @@ def test_a_server_is_launched(member, api, name):
     assert not member.take_problems()
     server = api.compute.find_server(name, ignore_missing=False)
     server = api.compute.wait_for_server(server, wait=300)
-    assert list(server.addresses) == [network.name]
     try:
+        assert list(server.addresses) == [network.name]
         # With a server, these pages have something to count.
         for path in ("project/", "project/instances/", f"project/instances/{server.id}/", "project/network_topology/"):
             member.open(f"/horizon/{path}")
