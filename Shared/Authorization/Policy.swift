@@ -147,9 +147,9 @@ package struct Policy: Sendable {
     /// Rules that every service knows.
     package static let common: [String: String] = [
         "admin_required": "role:admin",
-        "system_admin": "role:admin",
+        "system_admin": "rule:admin_required",
         "service_role": "role:service",
-        "admin_or_service": "role:admin or role:service",
+        "admin_or_service": "rule:admin_required or role:service",
         "project_reader": "role:reader and project_id:%(project_id)s",
         "project_member": "role:member and project_id:%(project_id)s",
         "project_manager": "role:manager and project_id:%(project_id)s",

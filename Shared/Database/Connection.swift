@@ -10,6 +10,8 @@ package final class Connection {
     private var announcements: [Announcement] = []
     /// What the session's own settings say now; nil where they are PostgreSQL's.
     private var sessionLimit: DatabaseConfiguration.TimeLimit?
+    /// Whether the session's statements outside of transactions may only read.
+    private var isReadOnly = false
     /// When the job must have begun its last statement, by the monotonic clock; nil for no such time.
     private var deadline: UInt64?
     /// Stops this session's statements from other threads.
@@ -103,16 +105,28 @@ package final class Connection {
         handle = nil
         prepared = [:]
         sessionLimit = nil
+        isReadOnly = false
     }
 
     // MARK: limits of time
 
-    /// The statements to come, until the next job, may take so long.
-    func limit(_ limit: DatabaseConfiguration.TimeLimit) throws {
+    /// The statements to come, until the next job, may take so long, and outside of `transaction` may only read or not.
+    func settle(_ limit: DatabaseConfiguration.TimeLimit, readOnly: Bool) throws {
         begin(limit)
-        guard sessionLimit != limit else { return }
-        try script(Connection.settings(limit, local: false))
-        sessionLimit = limit
+        _ = try open()
+        var settings: [String] = []
+        if sessionLimit != limit { settings.append(Connection.settings(limit, local: false)) }
+        if isReadOnly != readOnly { settings.append("SET default_transaction_read_only = \(readOnly ? "on" : "off")") }
+        guard !settings.isEmpty else { return }
+        try script(settings.joined(separator: "; "))
+        (sessionLimit, isReadOnly) = (limit, readOnly)
+    }
+
+    /// Lets statements outside of a transaction write, for whoever uses the session directly.
+    package func allowWrites() throws {
+        guard isReadOnly else { return }
+        try script("SET default_transaction_read_only = off")
+        isReadOnly = false
     }
 
     private func begin(_ limit: DatabaseConfiguration.TimeLimit) {
@@ -179,7 +193,7 @@ package final class Connection {
 
     /// - Parameter limit: holds for this transaction; nil for the session's.
     func transaction<Value>(
-        begin: String = "BEGIN", _ limit: DatabaseConfiguration.TimeLimit? = nil, _ body: (Connection) throws -> Value
+        begin: String = "BEGIN READ WRITE", _ limit: DatabaseConfiguration.TimeLimit? = nil, _ body: (Connection) throws -> Value
     ) throws -> Value {
         announcements = []
         let value: Value

@@ -72,7 +72,8 @@ package final class Database: Sendable {
 
     // MARK: work
 
-    /// Runs statements without an explicit transaction. Stopped when the client leaves whose request it is part of.
+    /// Runs statements that only read, each in a read-only transaction of its own. Stopped when the client leaves whose
+    /// request it is part of.
     ///
     /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away or too much is waiting, 429 where too
     ///   much of the project is waiting; `ClientGone`.
@@ -81,9 +82,22 @@ package final class Database: Sendable {
         let limit = configuration.limit(DatabaseScope.current.work, isWrite: false)
         return try await submit(stops: true) { connection in
             try Database.reconnecting(connection) { connection in
-                try connection.limit(limit)
+                try connection.settle(limit, readOnly: true)
                 return try body(connection)
             }
+        }
+    }
+
+    /// Runs statements that each commit by themselves: leases, wakes, prunes. Never repeated: when the session breaks,
+    /// what it did may have happened.
+    ///
+    /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away or too much is waiting.
+    @discardableResult
+    package func autocommit<Value: Sendable>(_ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
+        let limit = configuration.limit(DatabaseScope.current.work, isWrite: true)
+        return try await submit(stops: false) { connection in
+            try connection.settle(limit, readOnly: false)
+            return try body(connection)
         }
     }
 

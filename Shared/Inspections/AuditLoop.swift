@@ -76,7 +76,7 @@ package struct AuditLoop: Sendable {
         do {
             let done = try await DatabaseScope.$current.withValue(.audit) { try await audit() }
             guard let question, done else { return }
-            try await database.read { try $0.notify(AuditLoop.answer, "\(question) \(service)") }
+            try await database.autocommit { try $0.notify(AuditLoop.answer, "\(question) \(service)") }
         } catch is CancellationError {
             throw CancellationError()
         } catch {

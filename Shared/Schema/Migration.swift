@@ -53,7 +53,7 @@ package enum Schema {
     ///   is then undone whole.
     @discardableResult
     package static func migrate(_ database: Database, migrations: [Migration] = Schema.migrations) async throws -> [Int] {
-        try await database.read { connection in
+        try await database.autocommit { connection in
             try connection.query("SELECT pg_advisory_lock(\(lockKey))")
             do {
                 let applied = try apply(connection, migrations)

@@ -101,7 +101,7 @@ private actor TestServer {
         admin = Database(DatabaseConfiguration(connectionString: base + " dbname=postgres", connectionsMax: 1))
         template = "template_\(ProcessInfo.processInfo.processIdentifier)"
         let name = template
-        try await admin.read { try $0.script("CREATE DATABASE \(name)") }
+        try await admin.autocommit { try $0.script("CREATE DATABASE \(name)") }
         let database = Database(
             DatabaseConfiguration(connectionString: base + " dbname=" + template, connectionsMax: 1))
         try await Schema.migrate(database)
@@ -115,7 +115,7 @@ private actor TestServer {
         // The template must have no session left; its own closes on another thread.
         for attempt in 0... {
             do {
-                try await admin.read { try $0.script("CREATE DATABASE \(name) TEMPLATE \(template)") }
+                try await admin.autocommit { try $0.script("CREATE DATABASE \(name) TEMPLATE \(template)") }
                 return
             } catch let error as DatabaseError where error.sqlState == "55006" && attempt < 200 {
                 try await SystemTime().sleep(for: .milliseconds(20))
@@ -124,7 +124,7 @@ private actor TestServer {
     }
 
     func drop(_ name: String) async throws {
-        try await admin.read { try $0.script("DROP DATABASE IF EXISTS \(name) WITH (FORCE)") }
+        try await admin.autocommit { try $0.script("DROP DATABASE IF EXISTS \(name) WITH (FORCE)") }
     }
 }
 

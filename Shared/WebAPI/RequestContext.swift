@@ -12,19 +12,59 @@ package struct Change: Sendable {
     package let response: Response
     package let resourceType: String
     package let resourceID: String?
-    /// The resource's new content; nil after a delete. Never holds secrets.
-    package let content: JSONValue?
+    /// The resource's new content for the audit record. Never holds secrets.
+    let record: Record
     /// Whether the answer has a secret that is nowhere else.
     package let holdsSecret: Bool
 
     package init(
         _ response: Response, _ resourceType: String, _ resourceID: String?, content: JSONValue? = nil, holdsSecret: Bool = false
     ) {
-        self.holdsSecret = holdsSecret
+        self.init(response, resourceType, resourceID, record: content.map { .value($0) } ?? .nothing, holdsSecret: holdsSecret)
+    }
+
+    /// A change whose answer shows the resource's new content as it was written.
+    ///
+    /// - Parameters:
+    ///   - member: of the answer, that has the content; nil for all of it.
+    package init(answer response: Response, _ resourceType: String, _ resourceID: String?, member: String? = nil) {
+        self.init(response, resourceType, resourceID, record: .answer(member: member), holdsSecret: false)
+    }
+
+    private init(_ response: Response, _ resourceType: String, _ resourceID: String?, record: Record, holdsSecret: Bool) {
         self.response = response
         self.resourceType = resourceType
         self.resourceID = resourceID
-        self.content = content
+        self.record = record
+        self.holdsSecret = holdsSecret
+    }
+
+    /// The same change with another answer.
+    package func answering(_ response: Response, holdsSecret: Bool) -> Change {
+        let recorded: Record
+        if case .answer(let member) = record { recorded = .document(self.response.bytes ?? [], member: member) } else { recorded = record }
+        return Change(response, resourceType, resourceID, record: recorded, holdsSecret: holdsSecret)
+    }
+
+    enum Record: Sendable {
+        /// As after a delete.
+        case nothing
+        case value(JSONValue)
+        /// The answer, or one member of it.
+        case answer(member: String?)
+        /// Such an answer that is not the one that is sent.
+        case document([UInt8], member: String?)
+    }
+
+    /// The document of the record, nil for none, and where in it the content is.
+    var recorded: (document: String?, path: [String]) {
+        func text(_ bytes: [UInt8]) -> String? { bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self) }
+        return switch record {
+        case .nothing: (nil, [])
+        case .value(let value): (String(decoding: value.encoded, as: UTF8.self), [])
+        case .answer(let member): (text(response.bytes ?? []), member.map { [$0] } ?? [])
+        case .document(let bytes, let member): (text(bytes), member.map { [$0] } ?? [])
+        }
     }
 }
 
@@ -37,6 +77,8 @@ package struct RequestContext: Sendable {
         var isMade: Bool { made.load(ordering: .relaxed) }
         /// What the caller was allowed to do, without repetitions.
         var grants: [Grant] { granted.withLock { $0 } }
+
+        func allows(_ action: String) -> Bool { granted.withLock { $0.contains { $0.action == action } } }
 
         func make() { made.store(true, ordering: .relaxed) }
 
@@ -165,6 +207,11 @@ package struct RequestContext: Sendable {
         return try await database.write(stops: true) { connection in
             if let earlier = try kept?.earlier(connection, ambient) { return try replay(earlier) }
             let change = try body(connection)
+            // A decision about something else, such as that the caller may see it, does not count.
+            guard route.action.map(decision.allows) ?? true else {
+                throw ResourceError.internalError(
+                    "\(route.method.rawValue) \(route.path) wrote without a decision about \(route.action ?? "")")
+            }
             try audit(connection, change, caller)
             try kept?.remember(connection, change.response, holdsSecret: change.holdsSecret, decision.grants, ambient)
             return change.response
@@ -226,11 +273,13 @@ package struct RequestContext: Sendable {
     }
 
     private func audit(_ connection: Connection, _ change: Change, _ caller: Caller) throws {
+        // PostgreSQL reads the document: what is no JSON fails the change.
+        let (document, path) = change.recorded
         try connection.execute(
             """
             INSERT INTO audit_records (at, request_id, user_id, service_user_id, project_id, action, resource_type, resource_id, content)
             VALUES (\(ambient.now), \(requestID), \(caller.userID), \(caller.serviceUserID), \(caller.projectID), \(route.action ?? route.path),
-                \(change.resourceType), \(change.resourceID), \(change.content)::jsonb)
+                \(change.resourceType), \(change.resourceID), \(document)::jsonb #> \(path)::text[])
             """)
     }
 

@@ -67,7 +67,7 @@ struct WorkflowStore: Sendable {
     func lease(limit: Int) async throws -> [LeasedWorkflow] {
         let now = ambient.databaseNow
         let until = leaseEnd
-        return try await database.read { [service, holder, ambient] connection in
+        return try await database.autocommit { [service, holder, ambient] connection in
             try connection.query(
                 """
                 WITH ready AS (
@@ -101,7 +101,7 @@ struct WorkflowStore: Sendable {
     /// Makes waiting workflows of `subjects` ready.
     func wake(subjects: [String]) async throws {
         let now = ambient.databaseNow
-        _ = try await database.read { [service] connection in
+        _ = try await database.autocommit { [service] connection in
             try connection.execute(
                 """
                 UPDATE workflows SET run_at = \(now) WHERE service = \(service) AND finished_at IS NULL
@@ -191,7 +191,7 @@ struct WorkflowStore: Sendable {
     /// Frees at once what processes left behind that are gone: their session lock is gone too.
     func releaseOrphans() async throws -> Int {
         let now = ambient.databaseNow
-        return try await database.read { [service] connection in
+        return try await database.autocommit { [service] connection in
             try connection.execute(
                 """
                 UPDATE workflows SET run_at = \(now), lease_holder = NULL
@@ -207,7 +207,7 @@ struct WorkflowStore: Sendable {
     /// Forgets what ended before `age` ago.
     func prune(olderThan age: Duration, limit: Int) async throws -> Int {
         let before: SQL = "\(ambient.databaseNow) - \(age)::interval"
-        return try await database.read { [service] connection in
+        return try await database.autocommit { [service] connection in
             try connection.execute(
                 """
                 DELETE FROM workflows WHERE id IN (

@@ -78,7 +78,7 @@ import Testing
             defer { database.close() }
             // What a cancelled COMMIT leaves: an error, and a transaction that is still open.
             await #expect(throws: DatabaseError.self) {
-                try await database.read { connection in
+                try await database.autocommit { connection in
                     try connection.script("BEGIN")
                     try connection.transaction(begin: "SELECT 1/0") { _ in }
                 }

@@ -3,6 +3,7 @@ import JSON
 import Kernel
 import Schema
 import Telemetry
+import Synchronization
 import TestKit
 import Testing
 
@@ -105,10 +106,41 @@ import Testing
     @Test func brokenSessionIsReopened() async throws {
         try await TestDatabase.with(connectionsMax: 1) { test in
             await #expect(throws: (any Error).self) {
-                try await test.database.read { try $0.execute("SELECT pg_terminate_backend(pg_backend_pid())") }
+                try await test.database.autocommit { try $0.execute("SELECT pg_terminate_backend(pg_backend_pid())") }
             }
             let one = try await test.database.read { try $0.query("SELECT 1 AS one")[0].int("one") }
             #expect(one == 1)
+        }
+    }
+
+    @Test func readsCannotWrite() async throws {
+        try await TestDatabase.with(connectionsMax: 1) { test in
+            let insert: SQL = "INSERT INTO quota_limits (project_id, resource, quota_limit) VALUES ('p', 'r', 1)"
+            for _ in 0..<2 {
+                let error = await #expect(throws: DatabaseError.self) { try await test.database.read { try $0.execute(insert) } }
+                #expect(error?.sqlState == "25006")
+                try await test.database.write { try $0.execute("DELETE FROM quota_limits") }
+                #expect(try await test.database.autocommit { try $0.execute(insert) } == 1)
+                let count = try await test.database.read { try $0.query("SELECT count(*) AS n FROM quota_limits")[0].int("n") }
+                #expect(count == 1)
+            }
+        }
+    }
+
+    @Test func onlyReadsAreRepeatedAfterABrokenSession() async throws {
+        try await TestDatabase.with(connectionsMax: 1) { test in
+            let runs = Mutex(0)
+            let breaks: @Sendable (Connection) throws -> Void = { connection in
+                let run = runs.withLock { $0 += 1; return $0 }
+                if run == 1 { try connection.query("SELECT pg_terminate_backend(pg_backend_pid())") }
+            }
+            _ = try await test.database.read { try $0.execute("SELECT 1") }
+            await #expect(throws: (any Error).self) { try await test.database.autocommit(breaks) }
+            #expect(runs.withLock { $0 } == 1)
+            runs.withLock { $0 = 0 }
+            _ = try await test.database.read { try $0.execute("SELECT 1") }
+            try await test.database.read(breaks)
+            #expect(runs.withLock { $0 } == 2)
         }
     }
 

@@ -64,6 +64,7 @@ final class SimulatedStore: @unchecked Sendable {
     func reset() throws {
         listeners = [:]
         awayUntil = 0
+        try connection.allowWrites()
         try connection.script("SELECT pg_advisory_unlock_all()")
         let used = try connection.query(
             """

@@ -137,6 +137,17 @@ import Testing
         expectNone(findings, "errors are handled or thrown")
     }
 
+    @Test("S10: who is an administrator is one rule, which an operator's policy file may change")
+    func s10OneRuleForAdministrators() {
+        var findings: [String] = []
+        for source in TidyTests.sources where source.path.hasPrefix("Services/") {
+            for (index, line) in source.lines.enumerated() where line.contains("\"role:admin") || line.contains("(role:admin") {
+                findings.append("\(source.path):\(index + 1)")
+            }
+        }
+        expectNone(findings, "rules name rule:admin_required, not the role")
+    }
+
     @Test("S12: no shell is ever started") func s12NoShell() {
         var findings: [String] = []
         for source in TidyTests.sources where !source.path.hasPrefix("Tests/") {

@@ -31,7 +31,7 @@ import WebAPI
                 log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
         }
         try await TestDatabase.with { test in
-            try await test.database.read {
+            try await test.database.autocommit {
                 try $0.script(
                     """
                     CREATE TABLE things (id int PRIMARY KEY, a text, n int, created timestamptz, flag boolean);

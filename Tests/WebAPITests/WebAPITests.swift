@@ -46,10 +46,30 @@ private struct Notes: Sendable {
                             .post, "/notes/{id}/close", action: "notes:close", rule: "rule:project_member_or_admin", status: 202,
                             handler: close),
                         Route(.get, "/broken", action: "notes:broken", rule: "@") { _ in .empty() },
+                        kept("all") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil) },
+                        kept("member") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil, member: "note") },
+                        kept("none") { Change(answer: .empty(200), "note", nil) },
+                        kept("broken") { Change(answer: .json(200, bytes: Array("{".utf8)), "note", nil) },
+                        Route(.delete, "/broken", action: "notes:forgotten", rule: "@") { context in
+                            if context.query["decides"] != nil { try context.authorize(target: .none, action: "notes:broken") }
+                            return try await context.write(database) { connection in
+                                try connection.execute(
+                                    "INSERT INTO notes (id, project_id, title) VALUES (\(context.ambient.newUUID()), 'p', 'forgotten')")
+                                return Change(.empty(), "note", nil)
+                            }
+                        },
                     ])
             ],
             rules: ["notes:see_secret": "role:admin"], database: database, authenticator: StaticAuthenticator.standard, ambient: ambient,
             log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
+    }
+
+    /// A route whose change says what the audit keeps.
+    private func kept(_ name: String, _ change: @escaping @Sendable () -> Change) -> Route {
+        Route(.post, "/kept/\(name)", action: "notes:kept_\(name)", rule: "@") { context in
+            try context.authorize(target: .none)
+            return try await context.write(database) { _ in change() }
+        }
     }
 
     func list(_ context: RequestContext) async throws -> Response {
@@ -104,7 +124,7 @@ private struct Notes: Sendable {
 
     static func with(_ body: (API, Database) async throws -> Void) async throws {
         try await TestDatabase.with { test in
-            try await test.database.read {
+            try await test.database.autocommit {
                 try $0.script(
                     "CREATE TABLE notes (id uuid PRIMARY KEY, project_id text, title text, secret text, created_at timestamptz)")
             }
@@ -192,6 +212,31 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
             #expect(latest.headers["openstack-api-version"] == "note 2.9")
             #expect(try await api.call("GET", "/notes", headers: [("OpenStack-API-Version", "note 3.0")]).status == 406)
             #expect(try await api.call("GET", "/notes", headers: [("OpenStack-API-Version", "note two")]).status == 400)
+        }
+    }
+
+    @Test func theAuditHasTheAnswerOrAMemberOfIt() async throws {
+        try await Notes.with { api, database in
+            for (path, content) in [("/kept/all", "{\"note\": {\"title\": \"t\"}}"), ("/kept/member", "{\"title\": \"t\"}"), ("/kept/none", nil)] {
+                #expect(try await api.call("POST", path).status == 200)
+                let kept = try await database.read {
+                    try $0.query("SELECT content::text AS content FROM audit_records ORDER BY id DESC LIMIT 1")[0].optionalString("content")
+                }
+                #expect(kept == content, "\(path)")
+            }
+            #expect(try await api.call("POST", "/kept/broken").status >= 400)
+            let changes = try await database.read { try $0.query("SELECT count(*) AS n FROM audit_records")[0].int("n") }
+            #expect(changes == 3, "what cannot be recorded does not happen")
+        }
+    }
+
+    @Test("S10: a change without a decision about its action is not committed")
+    func s10AChangeWithoutItsDecisionIsNotCommitted() async throws {
+        try await Notes.with { api, database in
+            #expect(try await api.call("DELETE", "/broken").status == 500)
+            #expect(try await api.call("DELETE", "/broken?decides=another").status == 500)
+            let notes = try await database.read { try $0.query("SELECT count(*) AS n FROM notes")[0].int("n") }
+            #expect(notes == 0)
         }
     }
 

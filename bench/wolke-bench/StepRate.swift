@@ -64,7 +64,7 @@ struct StepRate: AsyncParsableCommand {
                 """)
         }
         // What the filling itself leaves behind is not to be cleaned up while the engine is measured.
-        try await pool.read { try $0.script("VACUUM (ANALYZE) workflows") }
+        try await pool.autocommit { try $0.script("VACUUM (ANALYZE) workflows") }
     }
 }
 

@@ -84,7 +84,7 @@ struct DatabaseAccess: Sendable {
     ) async throws -> Value {
         let database = Database(DatabaseConfiguration(connectionString: url, connectionsMax: 1).unlimited())
         defer { database.close() }
-        return try await database.read(body)
+        return try await database.autocommit(body)
     }
 
     /// Up to schema 13 the services' user was the superuser that PostgreSQL was set up with. That one cannot lose the

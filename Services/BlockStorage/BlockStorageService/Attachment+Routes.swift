@@ -110,7 +110,7 @@ extension BlockStorageHandlers {
                 try connect(connection, id.text, volume, connector, mode: body["mode"]?.stringValue, now: now)
             }
             try BlockStorageStore.settle(connection, volume.id, server: server, now: now)
-            return change(try response(connection, context, id.text), "attachment", id.text)
+            return Change(answer: try response(connection, context, id.text), "attachment", id.text)
         }
     }
 
@@ -142,7 +142,7 @@ extension BlockStorageHandlers {
             try connect(
                 connection, id, volume, body["connector"]?.objectValue ?? [:], mode: body["mode"]?.stringValue, now: now)
             try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: now)
-            return change(try response(connection, context, id), "attachment", id)
+            return Change(answer: try response(connection, context, id), "attachment", id)
         }
     }
 

@@ -93,16 +93,6 @@ package struct BlockStorageHandlers: Sendable {
         return response
     }
 
-    /// The audit's record is the answer itself.
-    func change(_ response: Response, _ type: String, _ id: String) -> Change {
-        var content: JSONValue?
-        do {
-            let bytes = response.bytes ?? []
-            content = bytes.isEmpty ? nil : try JSONValue.parse(bytes)
-        } catch { content = nil }
-        return Change(response, type, id, content: content)
-    }
-
     // MARK: metadata, which volumes and snapshots have alike
 
     /// A table whose rows have `metadata`.

@@ -96,11 +96,11 @@ enum BlockStorageStore {
         ).first.map(snapshot)
     }
 
-    static func snapshots(_ connection: Connection, of volume: VolumeID) throws -> [Snapshot] {
+    static func snapshots(_ connection: Connection, of volume: VolumeID, locked: Bool = true) throws -> [Snapshot] {
         try connection.query(
             """
             SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata FROM volume_snapshots s
-            WHERE s.volume_id = \(volume)::uuid ORDER BY s.id FOR UPDATE
+            WHERE s.volume_id = \(volume)::uuid ORDER BY s.id \(raw: locked ? "FOR UPDATE" : "")
             """
         ).map(snapshot)
     }

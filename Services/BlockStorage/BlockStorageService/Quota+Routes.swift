@@ -91,7 +91,7 @@ extension BlockStorageHandlers {
             }
             let all = try quota.quota.all(connection, project: target)
             let response = quotaResponse(target, id: false) { all[VolumeQuota.prefix + $0]?.limit ?? -1 }
-            return change(response, "quota", target)
+            return Change(answer: response, "quota", target)
         }
     }
 
@@ -144,7 +144,7 @@ extension BlockStorageHandlers {
             for (name, limit) in limits {
                 try quota.quota.setDefault(connection, resource: VolumeQuota.prefix + name, limit: limit)
             }
-            return change(BlockStorageHandlers.classResponse(try quota.quota.currentDefaults(connection), id: nil), "quota-class", name)
+            return Change(answer: BlockStorageHandlers.classResponse(try quota.quota.currentDefaults(connection), id: nil), "quota-class", name)
         }
     }
 

@@ -96,7 +96,7 @@ extension BlockStorageHandlers {
             try Workflows.start(
                 connection, workflows.snapshotCreate, subject: id.text, requestID: context.requestID,
                 ambient: context.ambient)
-            return change(try response(connection, context, id.text, status: 202, brief: true), "snapshot", id.text)
+            return Change(answer: try response(connection, context, id.text, status: 202, brief: true), "snapshot", id.text)
         }
     }
 
@@ -114,7 +114,7 @@ extension BlockStorageHandlers {
             assignments.append("updated_at = \(context.ambient.now), generation = generation + 1")
             try connection.execute(
                 "UPDATE volume_snapshots SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(snapshot.id)::uuid")
-            return change(try response(connection, context, id, brief: true), "snapshot", id)
+            return Change(answer: try response(connection, context, id, brief: true), "snapshot", id)
         }
     }
 

@@ -153,7 +153,7 @@ extension BlockStorageHandlers {
                 """)
             try Workflows.start(
                 connection, workflows.create, subject: id.text, requestID: context.requestID, ambient: context.ambient)
-            return change(try volumeResponse(connection, context, id.text, status: 202, brief: true), "volume", id.text)
+            return Change(answer: try volumeResponse(connection, context, id.text, status: 202, brief: true), "volume", id.text)
         }
     }
 
@@ -273,7 +273,7 @@ extension BlockStorageHandlers {
             assignments.append("updated_at = \(context.ambient.now), generation = generation + 1")
             try connection.execute(
                 "UPDATE volumes SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(volume.id)::uuid")
-            return change(try volumeResponse(connection, context, id, brief: true), "volume", id)
+            return Change(answer: try volumeResponse(connection, context, id, brief: true), "volume", id)
         }
     }
 

@@ -166,7 +166,7 @@ package struct VolumeWorkflows: Sendable {
                 WorkflowStep("data") { context in
                     let id = context.subjectID
                     guard let volume = try await volume(context) else { return .done }
-                    let snapshots = try await database.read { try BlockStorageStore.snapshots($0, of: ID(id)) }
+                    let snapshots = try await database.read { try BlockStorageStore.snapshots($0, of: ID(id), locked: false) }
                     for snapshot in snapshots { try await driver.delete(snapshot.object) }
                     try await driver.delete(volume.object)
                     return .next

@@ -243,7 +243,7 @@ extension BlockStorageHandlers {
                 ON CONFLICT (name) DO NOTHING RETURNING id
                 """)
             guard !inserted.isEmpty else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
-            return change(try response(connection, context, id, brief: true), "volume_type", id)
+            return Change(answer: try response(connection, context, id, brief: true), "volume_type", id)
         }
     }
 
@@ -265,7 +265,7 @@ extension BlockStorageHandlers {
             }
             try connection.execute(
                 "UPDATE volume_types SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(id)::uuid")
-            return change(try response(connection, context, id, view: Views.changedTypes, brief: true), "volume_type", id)
+            return Change(answer: try response(connection, context, id, view: Views.changedTypes, brief: true), "volume_type", id)
         }
     }
 

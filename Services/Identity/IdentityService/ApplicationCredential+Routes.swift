@@ -63,11 +63,11 @@ extension Identity {
                     "Show an application credential", handler: showCredential),
                 Route(
                     .delete, base + "/{credential_id}", action: "identity:delete_application_credential",
-                    rule: "role:admin or rule:self", status: 204, "Delete an application credential", handler: deleteCredential),
+                    rule: "rule:admin_required or rule:self", status: 204, "Delete an application credential", handler: deleteCredential),
                 Route(.get, rules, action: "identity:list_access_rules", rule: read, "List access rules", handler: listRules),
                 Route(.get, rules + "/{rule_id}", action: "identity:get_access_rule", rule: read, "Show an access rule", handler: showRule),
                 Route(
-                    .delete, rules + "/{rule_id}", action: "identity:delete_access_rule", rule: "role:admin or rule:self",
+                    .delete, rules + "/{rule_id}", action: "identity:delete_access_rule", rule: "rule:admin_required or rule:self",
                     status: 204, "Delete an access rule that no application credential uses", handler: deleteRule),
             ])
     }
@@ -129,11 +129,9 @@ extension Identity {
             try insert(connection, new, user: user)
             let change = try Identity.credentials.change(connection, context, status: 201, id: new.id)
             // The answer alone has the secret; the audit's content does not.
-            var shown = change.content?.objectValue ?? JSONObject()
+            var shown = try JSONValue.parse(change.response.bytes ?? [])["application_credential"]?.objectValue ?? JSONObject()
             shown["secret"] = .string(secret)
-            return Change(
-                .json(201, ["application_credential": .object(shown)]), "application_credential", new.id,
-                content: change.content, holdsSecret: true)
+            return change.answering(.json(201, ["application_credential": .object(shown)]), holdsSecret: true)
         }
     }
 

@@ -75,7 +75,7 @@ extension Identity {
         // A domain's manager may give what a manager has, to its own domain's users, in its own domain.
         let managed =
             "(rule:domain_manager and domain_id:%(target.actor.domain_id)s and ('manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s))"
-        let write = target == .system ? "role:admin" : "role:admin or \(managed)"
+        let write = target == .system ? "rule:admin_required" : "rule:admin_required or \(managed)"
         let read = target == .system
             ? "rule:cloud_reader" : "rule:cloud_reader or (rule:domain_reader and domain_id:%(target.actor.domain_id)s)"
         @Sendable func handle(

@@ -55,7 +55,7 @@ extension Identity {
                 return try await database.read { try listing.list($0, context, where: conditions) }
             },
             Route(
-                .post, base, action: "identity:create_\(name)", rule: "role:admin",
+                .post, base, action: "identity:create_\(name)", rule: "rule:admin_required",
                 body: Bodies.entity(name, collection.body(true)), status: 201, "Create a \(name)"
             ) { try await create($0, collection, id: nil) },
             Route(.get, "\(base)/{id}", action: "identity:get_\(name)", rule: collectionRule(name), "Show a \(name)") { context in
@@ -66,11 +66,11 @@ extension Identity {
                 return response
             },
             Route(
-                .patch, "\(base)/{id}", action: "identity:update_\(name)", rule: "role:admin",
+                .patch, "\(base)/{id}", action: "identity:update_\(name)", rule: "rule:admin_required",
                 body: Bodies.entity(name, collection.body(false)), "Change a \(name)"
             ) { try await update($0, collection) },
             Route(
-                .delete, "\(base)/{id}", action: "identity:delete_\(name)", rule: "role:admin", status: 204,
+                .delete, "\(base)/{id}", action: "identity:delete_\(name)", rule: "rule:admin_required", status: 204,
                 "Delete a \(name)"
             ) { try await remove($0, collection) },
         ]
@@ -85,7 +85,7 @@ extension Identity {
                 "region", fields: Identity.regions.table.fields,
                 routes: routes(regionCollection) + [
                     Route(
-                        .put, "/v3/regions/{id}", action: "identity:create_region", rule: "role:admin",
+                        .put, "/v3/regions/{id}", action: "identity:create_region", rule: "rule:admin_required",
                         body: Bodies.entity("region", regionCollection.body(true)), status: 201,
                         "Create a region with an id of one's own"
                     ) { try await create($0, regionCollection, id: $0.parameter("id")) }

@@ -22,7 +22,7 @@ extension Identity {
     }
 
     var storedCredentialResource: Resource {
-        let rule = "role:admin or rule:self"
+        let rule = "rule:admin_required or rule:self"
         let one = "/v3/credentials/{stored_id}"
         return Resource(
             "credential",

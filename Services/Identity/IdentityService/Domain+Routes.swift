@@ -22,17 +22,17 @@ extension Identity {
                     .get, "/v3/domains", action: "identity:list_domains", rule: "rule:cloud_reader or rule:domain_reader",
                     "List domains", handler: listDomains),
                 Route(
-                    .post, "/v3/domains", action: "identity:create_domain", rule: "role:admin",
+                    .post, "/v3/domains", action: "identity:create_domain", rule: "rule:admin_required",
                     body: Identity.domainBody(required: true), status: 201, "Create a domain", handler: createDomain),
                 Route(
                     .get, "/v3/domains/{domain_id}", action: "identity:get_domain",
                     rule: "rule:cloud_reader or domain_id:%(target.domain.id)s or user_domain_id:%(target.domain.id)s",
                     "Show a domain", handler: showDomain),
                 Route(
-                    .patch, "/v3/domains/{domain_id}", action: "identity:update_domain", rule: "role:admin",
+                    .patch, "/v3/domains/{domain_id}", action: "identity:update_domain", rule: "rule:admin_required",
                     body: Identity.domainBody(required: false), "Change a domain", handler: updateDomain),
                 Route(
-                    .delete, "/v3/domains/{domain_id}", action: "identity:delete_domain", rule: "role:admin", status: 204,
+                    .delete, "/v3/domains/{domain_id}", action: "identity:delete_domain", rule: "rule:admin_required", status: 204,
                     "Delete a disabled domain with all that is in it", handler: deleteDomain),
             ])
     }

@@ -19,7 +19,7 @@ extension Identity {
     }
 
     var groupResource: Resource {
-        let write = "role:admin or rule:domain_manager"
+        let write = "rule:admin_required or rule:domain_manager"
         let read = "rule:cloud_reader or rule:domain_reader"
         let member = "/v3/groups/{group_id}/users/{user_id}"
         return Resource(

@@ -7,7 +7,7 @@ import WebAPI
 package enum IdentityAPI {
     /// Rules that several actions share.
     static let rules: [String: String] = [
-        "cloud_reader": "role:admin or (role:reader and system_scope:all)",
+        "cloud_reader": "rule:admin_required or (role:reader and system_scope:all)",
         "domain_reader": "role:reader and domain_id:%(target.domain_id)s",
         "domain_manager": "role:manager and domain_id:%(target.domain_id)s",
         "self": "user_id:%(target.user.id)s",

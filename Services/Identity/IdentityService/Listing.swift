@@ -67,8 +67,7 @@ struct Listing: Sendable {
         guard let response = try show(connection, context, status: status, where: "\(raw: table.key) = \(id)") else {
             throw ResourceError.internalError("\(member) \(id) is gone inside its own transaction")
         }
-        let content = try JSONValue.parse(response.bytes ?? [])[member]
-        return Change(response, member, id, content: content)
+        return Change(answer: response, member, id, member: member)
     }
 
     /// `{"projects": […], "links": {…}}`, one page.

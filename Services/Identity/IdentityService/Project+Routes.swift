@@ -16,9 +16,9 @@ extension Identity {
     }
 
     var projectResource: Resource {
-        let write = "role:admin or rule:domain_manager"
+        let write = "rule:admin_required or rule:domain_manager"
         let read = "rule:cloud_reader or rule:domain_reader or project_id:%(target.project.id)s"
-        let tagWrite = "role:admin or rule:domain_manager or (role:manager and project_id:%(target.project.id)s)"
+        let tagWrite = "rule:admin_required or rule:domain_manager or (role:manager and project_id:%(target.project.id)s)"
         return Resource(
             "project", fields: Identity.projects.table.fields,
             routes: [

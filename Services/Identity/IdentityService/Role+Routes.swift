@@ -28,14 +28,14 @@ extension Identity {
             routes: [
                 Route(.get, "/v3/roles", action: "identity:list_roles", rule: read, "List roles", handler: listRoles),
                 Route(
-                    .post, "/v3/roles", action: "identity:create_role", rule: "role:admin",
+                    .post, "/v3/roles", action: "identity:create_role", rule: "rule:admin_required",
                     body: Identity.roleBody(required: true), status: 201, "Create a role", handler: createRole),
                 Route(.get, "/v3/roles/{role_id}", action: "identity:get_role", rule: read, "Show a role", handler: showRole),
                 Route(
-                    .patch, "/v3/roles/{role_id}", action: "identity:update_role", rule: "role:admin",
+                    .patch, "/v3/roles/{role_id}", action: "identity:update_role", rule: "rule:admin_required",
                     body: Identity.roleBody(required: false), "Change a role", handler: updateRole),
                 Route(
-                    .delete, "/v3/roles/{role_id}", action: "identity:delete_role", rule: "role:admin", status: 204,
+                    .delete, "/v3/roles/{role_id}", action: "identity:delete_role", rule: "rule:admin_required", status: 204,
                     "Delete a role and its assignments", handler: deleteRole),
                 Route(
                     .get, "/v3/roles/{role_id}/implies", action: "identity:list_implied_roles", rule: "rule:cloud_reader",
@@ -44,10 +44,10 @@ extension Identity {
                     .get, implied, action: "identity:get_implied_role", rule: "rule:cloud_reader",
                     "Show that one role implies another", handler: showImplied),
                 Route(
-                    .put, implied, action: "identity:create_implied_role", rule: "role:admin", status: 201,
+                    .put, implied, action: "identity:create_implied_role", rule: "rule:admin_required", status: 201,
                     "Make one role imply another", handler: addImplied),
                 Route(
-                    .delete, implied, action: "identity:delete_implied_role", rule: "role:admin", status: 204,
+                    .delete, implied, action: "identity:delete_implied_role", rule: "rule:admin_required", status: 204,
                     "End that one role implies another", handler: removeImplied),
                 Route(
                     .get, "/v3/role_inferences", action: "identity:list_role_inference_rules", rule: "rule:cloud_reader",

@@ -7,7 +7,7 @@ import WebAPI
 /// Tokens and what a token's owner may ask about its own.
 extension Identity {
     private static let validateRule =
-        "role:admin or role:service or (role:reader and system_scope:all) or user_id:%(target.token.user_id)s"
+        "rule:admin_required or role:service or (role:reader and system_scope:all) or user_id:%(target.token.user_id)s"
 
     var tokenResource: Resource {
         Resource(
@@ -24,7 +24,7 @@ extension Identity {
                     "Check a token", handler: validate),
                 Route(
                     .delete, "/v3/auth/tokens", action: "identity:revoke_token",
-                    rule: "role:admin or user_id:%(target.token.user_id)s", status: 204,
+                    rule: "rule:admin_required or user_id:%(target.token.user_id)s", status: 204,
                     "Revoke a token", handler: revoke),
                 Route(
                     .get, "/v3/auth/catalog", action: "identity:get_auth_catalog", rule: "@",

@@ -7,7 +7,7 @@ import WebAPI
 
 extension Identity {
     var userResource: Resource {
-        let write = "role:admin or rule:domain_manager"
+        let write = "rule:admin_required or rule:domain_manager"
         let read = "rule:cloud_reader or rule:domain_reader or rule:self"
         return Resource(
             "user", fields: Identity.users.table.fields,

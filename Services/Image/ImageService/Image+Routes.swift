@@ -124,7 +124,7 @@ package struct ImageHandlers: Sendable {
             var response = try ImageView.response(connection, image.id.text, status: 201)
             response.headers["location"] = "\(context.publicURL)/v2/images/\(image.id)"
             response.headers["openstack-image-store-ids"] = "file"
-            return change(response, image.id, connection)
+            return Change(answer: response, "image", image.id.text)
         }
     }
 
@@ -135,13 +135,6 @@ package struct ImageHandlers: Sendable {
         case .community: try context.authorize(target: .project(image.owner), action: "communitize_image")
         case .shared, .private: break
         }
-    }
-
-    /// The audit's record is the answer itself.
-    private func change(_ response: Response, _ id: ImageID, _ connection: Connection) -> Change {
-        var content: JSONValue?
-        do { content = try JSONValue.parse(response.bytes ?? []) } catch { content = nil }
-        return Change(response, "image", id.text, content: content)
     }
 
     private func patch(_ context: RequestContext) async throws -> Response {
@@ -162,7 +155,7 @@ package struct ImageHandlers: Sendable {
                 try quota.reserve(connection, after)
             }
             try ImageStore.update(connection, after, now: context.ambient.now)
-            return change(try ImageView.response(connection, id), before.id, connection)
+            return Change(answer: try ImageView.response(connection, id), "image", before.id.text)
         }
     }
 

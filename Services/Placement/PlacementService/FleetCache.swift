@@ -136,7 +136,7 @@ package final class FleetCache: Sendable {
                 for start in stride(from: 0, to: ids.count, by: FleetCache.announceMax) {
                     let some = ids[start..<min(ids.count, start + FleetCache.announceMax)]
                     let payload = origin + " " + some.joined(separator: " ")
-                    try await database.read { try $0.notify(FleetCache.channel, payload) }
+                    try await database.autocommit { try $0.notify(FleetCache.channel, payload) }
                 }
             } catch {
                 // Others find out when a claim of theirs fails, or when they read everything again.
