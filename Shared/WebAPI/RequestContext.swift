@@ -28,7 +28,7 @@ package struct Change: Sendable {
     /// - Parameters:
     ///   - member: of the answer, that has the content; nil for all of it.
     package init(answer response: Response, _ resourceType: String, _ resourceID: String?, member: String? = nil) {
-        self.init(response, resourceType, resourceID, record: .answer(member: member), holdsSecret: false)
+        self.init(response, resourceType, resourceID, record: .document(response.bytes ?? [], member: member), holdsSecret: false)
     }
 
     private init(_ response: Response, _ resourceType: String, _ resourceID: String?, record: Record, holdsSecret: Bool) {
@@ -41,29 +41,24 @@ package struct Change: Sendable {
 
     /// The same change with another answer.
     package func answering(_ response: Response, holdsSecret: Bool) -> Change {
-        let recorded: Record
-        if case .answer(let member) = record { recorded = .document(self.response.bytes ?? [], member: member) } else { recorded = record }
-        return Change(response, resourceType, resourceID, record: recorded, holdsSecret: holdsSecret)
+        Change(response, resourceType, resourceID, record: record, holdsSecret: holdsSecret)
     }
 
     enum Record: Sendable {
         /// As after a delete.
         case nothing
         case value(JSONValue)
-        /// The answer, or one member of it.
-        case answer(member: String?)
-        /// Such an answer that is not the one that is sent.
+        /// JSON as it was written, or one member of it; empty for none.
         case document([UInt8], member: String?)
     }
 
     /// The document of the record, nil for none, and where in it the content is.
     var recorded: (document: String?, path: [String]) {
-        func text(_ bytes: [UInt8]) -> String? { bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self) }
-        return switch record {
+        switch record {
         case .nothing: (nil, [])
         case .value(let value): (String(decoding: value.encoded, as: UTF8.self), [])
-        case .answer(let member): (text(response.bytes ?? []), member.map { [$0] } ?? [])
-        case .document(let bytes, let member): (text(bytes), member.map { [$0] } ?? [])
+        case .document(let bytes, let member):
+            (bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self), member.map { [$0] } ?? [])
         }
     }
 }

@@ -41,16 +41,11 @@ package final class RequestScheduler: Sendable {
         }
     }
 
-    private final class Waiter: Sendable {
-        private let continuation: CheckedContinuation<Void, any Error>
-        init(_ continuation: CheckedContinuation<Void, any Error>) { self.continuation = continuation }
-        func go() { continuation.resume() }
-        func fail(_ error: any Error) { continuation.resume(throwing: error) }
-    }
+    private typealias Continuation = CheckedContinuation<Void, any Error>
 
     private struct Waiting: Sendable {
         let number: Int
-        let waiter: Waiter
+        let continuation: Continuation
     }
 
     private struct Held {
@@ -127,7 +122,7 @@ package final class RequestScheduler: Sendable {
         defer { if let watch { presence?.forget(watch) } }
         try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
-                wait(Waiter(continuation), project, number, presence)
+                wait(continuation, project, number, presence)
             }
         } onCancel: {
             drop(number, CancellationError())
@@ -138,9 +133,9 @@ package final class RequestScheduler: Sendable {
         return number
     }
 
-    private func wait(_ waiter: Waiter, _ project: String, _ number: Int, _ presence: ClientPresence?) {
+    private func wait(_ continuation: Continuation, _ project: String, _ number: Int, _ presence: ClientPresence?) {
         let now = time.monotonicNanoseconds()
-        let (refused, begun): ((any Error)?, [Waiter]) = state.withLock { state in
+        let (refused, begun): ((any Error)?, [Continuation]) = state.withLock { state in
             // Whoever left or was cancelled before this was not found in the queue.
             guard presence?.isGone != true else { return (ClientGone(), []) }
             guard !Task.isCancelled else { return (CancellationError(), []) }
@@ -150,25 +145,27 @@ package final class RequestScheduler: Sendable {
             guard state.queue.count < limits.waitingMax else {
                 return (ResourceError(.unavailable, "Too many requests are waiting; try again.", retryAfter: 1), [])
             }
-            state.tickets[number] = (state.queue.append(Waiting(number: number, waiter: waiter), of: project), now)
+            state.tickets[number] = (state.queue.append(Waiting(number: number, continuation: continuation), of: project), now)
             return (nil, dispatch(&state))
         }
-        if let refused {
-            if let code = (refused as? ResourceError)?.code {
-                metrics?.increment(
-                    "wolke_http_requests_refused_total", [("code", String(code.rawValue))],
-                    help: "Requests refused because too many waited for their turn.")
-            }
-            waiter.fail(refused)
-        }
-        for waiter in begun { waiter.go() }
+        if let refused { refuse(continuation, refused) }
+        for continuation in begun { continuation.resume() }
         lookLater()
     }
 
     /// Takes a request out that still waits.
     private func drop(_ number: Int, _ error: any Error) {
         let waiting = state.withLock { state in state.tickets.removeValue(forKey: number).flatMap { state.queue.remove($0.ticket) } }
-        waiting?.waiter.fail(error)
+        if let waiting { refuse(waiting.continuation, error) }
+    }
+
+    private func refuse(_ continuation: Continuation, _ error: any Error) {
+        if let code = (error as? ResourceError)?.code {
+            metrics?.increment(
+                "wolke_http_requests_refused_total", [("code", String(code.rawValue))],
+                help: "Requests refused because too many waited for their turn, or they did for too long.")
+        }
+        continuation.resume(throwing: error)
     }
 
     /// The number of seats of a project follows the number of projects that ask.
@@ -178,27 +175,27 @@ package final class RequestScheduler: Sendable {
         if state.queue.runningMax != most { state.queue.runningMax = most }
     }
 
-    private func dispatch(_ state: inout State) -> [Waiter] {
+    private func dispatch(_ state: inout State) -> [Continuation] {
         let now = time.monotonicNanoseconds()
         state.activity.forget(at: now, memory: limits.memory)
         adjust(&state)
-        var begun: [Waiter] = []
+        var begun: [Continuation] = []
         while state.taken < limits.seats, let (waiting, project) = state.queue.next() {
             state.tickets[waiting.number] = nil
             state.held[waiting.number] = Held(project: project, since: now)
             // Who waited still asks.
             state.activity.note(project, at: now, memory: limits.memory)
-            begun.append(waiting.waiter)
+            begun.append(waiting.continuation)
         }
         return begun
     }
 
     fileprivate func release(_ number: Int) {
-        let begun: [Waiter] = state.withLock { state in
+        let begun: [Continuation] = state.withLock { state in
             guard state.free(number) else { return [] }
             return dispatch(&state)
         }
-        for waiter in begun { waiter.go() }
+        for continuation in begun { continuation.resume() }
     }
 
     /// For a request that comes back from a wait: it has begun, and ends the sooner.
@@ -233,7 +230,7 @@ package final class RequestScheduler: Sendable {
     private func look() -> Bool {
         let now = time.monotonicNanoseconds()
         let (heldMax, waitMax) = (UInt64(limits.heldMax.microseconds) * 1000, UInt64(limits.waitMax.microseconds) * 1000)
-        let (begun, late, goesOn): ([Waiter], [Int], Bool) = state.withLock { state in
+        let (begun, late, goesOn): ([Continuation], [Int], Bool) = state.withLock { state in
             for (number, held) in state.held where now >= held.since + heldMax { _ = state.free(number) }
             let begun = dispatch(&state)
             let late = state.tickets.filter { now >= $1.since + waitMax }.map(\.key)
@@ -243,7 +240,7 @@ package final class RequestScheduler: Sendable {
         for number in late {
             drop(number, ResourceError(.unavailable, "The request waited too long for its turn; try again.", retryAfter: 1))
         }
-        for waiter in begun { waiter.go() }
+        for continuation in begun { continuation.resume() }
         return goesOn
     }
 }
