@@ -103,6 +103,7 @@ let package = Package(
             [
                 "Kernel", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", log, lifecycle,
             ]),
+        shared("ImageAccess", ["Kernel", "JSON", "Database", "Authorization", "Settings"]),
         shared("Inspections", ["Kernel", "Database", log]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, .product(name: "NIOSSL", package: "swift-nio-ssl"), log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),
@@ -114,12 +115,12 @@ let package = Package(
     ]
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
         + service("Placement", "wolke-placement")
-        + service("Compute", "wolke-compute", ["ImageFormat", crypto])
+        + service("Compute", "wolke-compute", ["ImageAccess", "ImageFormat", crypto])
         + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
             ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
-        + service("BlockStorage", "wolke-block-storage", core: ["ImageFormat"], ["Commands", "DiskTool", "ImageFormat", crypto, nio, nioPosix])
-        + service("Image", "wolke-image", core: ["ImageFormat"], [crypto, nio, nioPosix])
+        + service("BlockStorage", "wolke-block-storage", core: ["ImageFormat"], ["Commands", "DiskTool", "ImageAccess", "ImageFormat", crypto, nio, nioPosix])
+        + service("Image", "wolke-image", core: ["ImageFormat"], ["ImageAccess", crypto, nio, nioPosix])
         + [
             .executableTarget(
                 name: "osctl",
@@ -139,7 +140,7 @@ let package = Package(
                 name: "wolke-simulate",
                 dependencies: [
                     "PlacementCore", "PlacementService", "ComputeService", "NetworkService", "BlockStorageCore", "BlockStorageService",
-                    "ComputeAgentCore", "ComputeAgentService", "TestKit",
+                    "ComputeAgentCore", "ComputeAgentService", "ImageAccess", "TestKit",
                 ] + platform,
                 path: "Tests/Simulation", swiftSettings: swift),
             tests("SimulationTests", ["wolke-simulate"]),
@@ -157,9 +158,9 @@ let package = Package(
             tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
             tests("ImageFormatTests", ["ImageFormat"]),
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
-            tests("ImageTests", ["ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
-            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", nio], platform: platform),
-            tests("ComputeTests", ["ComputeCore", "ComputeService", "ImageFormat"], platform: platform),
+            tests("ImageTests", ["ImageAccess", "ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
+            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "ImageAccess", nio], platform: platform),
+            tests("ComputeTests", ["ComputeCore", "ComputeService", "ImageAccess", "ImageFormat"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),

@@ -86,7 +86,8 @@ package struct Caller: Sendable, Hashable {
     /// Role names are compared without regard to case, as in OpenStack.
     package func has(role: String) -> Bool { roleNames.contains(role.lowercased()) }
 
-    package var isAdmin: Bool { has(role: "admin") }
+    /// Whether the rule `admin_required` of the service that is asked holds: set by its policy, nowhere else.
+    package internal(set) var isAdmin = false
 
     private static let serviceRole = "service"
 
@@ -110,11 +111,20 @@ package struct Caller: Sendable, Hashable {
         return subject.with(roles: others + asServiceOnly().roles, service: userID)
     }
 
+    /// A member of the subject's project, as a service is called for it that carries out what was accepted.
+    package static func accepted(_ subject: ActingSubject) -> Caller {
+        let scope = Scope.project(ID(subject.project))
+        let none = TokenPayload(
+            userID: subject.user, scope: scope, methods: [], issuedAt: Timestamp(seconds: 0), expiresAt: Timestamp(seconds: 0), auditIDs: [])
+        return Caller(
+            userID: subject.user, userName: "", userDomainID: "", userDomainName: "", scope: scope,
+            roles: ["member", "reader", serviceRole].map { RoleReference(id: "", name: $0) }, token: none)
+    }
+
     /// A member of the subject's project, by this service's word that it decided about the user before.
     package func acting(forAccepted subject: ActingSubject) -> Caller {
-        let member = Caller(
-            userID: subject.user, userName: "", userDomainID: "", userDomainName: "", scope: .project(ID(subject.project)),
-            roles: ["member", "reader"].map { RoleReference(id: "", name: $0) }, token: token)
+        var member = Caller.accepted(subject)
+        member.token = token
         var caller = acting(for: member)
         caller.isAccepted = true
         return caller

@@ -171,19 +171,33 @@ package struct Policy: Sendable {
         }
         texts.merge(overrides) { $1 }
         rules = try texts.mapValues { try PolicyExpression.parse($0) }
-        for (name, expression) in rules { try check(expression, in: name) }
+        var named: Set<String> = []
+        for (name, expression) in rules { try check(expression, in: name, &named) }
+        // A misspelt action would leave the default in force.
+        for name in overrides.keys.sorted() where defaults[name] == nil && Policy.common[name] == nil && !named.contains(name) {
+            throw ResourceError.badRequest("policy file: \"\(name)\" is no action of this service, and no rule names it")
+        }
     }
 
-    private func check(_ expression: PolicyExpression, in name: String) throws {
+    /// - Parameter named: gets the rules that the expression names.
+    private func check(_ expression: PolicyExpression, in name: String, _ named: inout Set<String>) throws {
         switch expression {
         case .rule(let other):
             guard rules[other] != nil else {
                 throw ResourceError.badRequest("policy rule \"\(name)\" names the unknown rule \"\(other)\"")
             }
-        case .not(let inner): try check(inner, in: name)
-        case .all(let terms), .any(let terms): for term in terms { try check(term, in: name) }
+            if other != name { named.insert(other) }
+        case .not(let inner): try check(inner, in: name, &named)
+        case .all(let terms), .any(let terms): for term in terms { try check(term, in: name, &named) }
         case .always, .never, .role, .match: break
         }
+    }
+
+    /// The caller as this service sees it: who is an administrator is the rule `admin_required`.
+    package func judged(_ caller: Caller) -> Caller {
+        var caller = caller
+        caller.isAdmin = allows("admin_required", caller, .none)
+        return caller
     }
 
     /// Whether `caller` may do `action`; an unknown action is denied.

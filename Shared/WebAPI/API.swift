@@ -135,7 +135,7 @@ package struct API: Sendable {
         }
         let caller = try await caller(token, request.presence)
         try AccessRules.check(caller.accessRules, service: service.type, method: request.method, path: request.path)
-        return try await subject(of: caller, request, route)
+        return policy.judged(try await subject(of: caller, request, route))
     }
 
     private func caller(_ token: String, _ presence: ClientPresence?) async throws -> Caller {

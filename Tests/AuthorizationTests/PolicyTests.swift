@@ -32,9 +32,16 @@ import Testing
     }
 
     @Test func overridesWin() throws {
-        let policy = try Policy(defaults: ["x:y": "role:admin"], overrides: ["x:y": "role:support", "support": "role:support"])
+        let policy = try Policy(defaults: ["x:y": "role:admin"], overrides: ["x:y": "rule:support", "support": "role:support"])
         #expect(policy.allows("x:y", StaticAuthenticator.caller(roles: ["support"]), .none))
         #expect(!policy.allows("x:y", admin, .none))
+    }
+
+    @Test("S8: a policy file with a misspelt action is refused, not left without effect", arguments: ["x:z", "getimage"])
+    func s8MisspeltActions(name: String) {
+        #expect(throws: ResourceError.self) {
+            try Policy(defaults: ["x:y": "role:admin", "get_image": "@"], overrides: [name: "rule:admin_required"])
+        }
     }
 }
 

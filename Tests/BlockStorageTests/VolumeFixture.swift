@@ -4,6 +4,7 @@ import BlockStorageService
 import Crypto
 import Database
 import Foundation
+import ImageAccess
 import JSON
 import Kernel
 import Logging
@@ -17,8 +18,11 @@ import Workflow
 /// Images of a test, with their data.
 final class TestImages: ImageSource {
     let data = Mutex<[String: [UInt8]]>([:])
+    /// For whom data was read, in order.
+    let subjects = Mutex<[ActingSubject]>([])
 
     func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws {
+        subjects.withLock { $0.append(subject) }
         guard let bytes = data.withLock({ $0[imageID] }) else { throw ResourceError.notFound("no image \(imageID)") }
         try await receive(ByteBuffer(bytes: bytes))
     }
@@ -37,7 +41,8 @@ struct VolumeFixture: Sendable {
     let directory: String
 
     static func with(
-        settings: BlockStorageSettings = BlockStorageSettings(), _ body: (VolumeFixture) async throws -> Void
+        settings: BlockStorageSettings = BlockStorageSettings(), imagePolicy: [String: String] = [:],
+        _ body: (VolumeFixture) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
             "wolke-volumes-" + SystemRandom().uuid().compact).path
@@ -48,7 +53,9 @@ struct VolumeFixture: Sendable {
             let time = ManualTime()
             let ambient = Ambient(time: time, random: SeededRandom(seed: 6))
             let log = Telemetry.logger(service: "test", level: "critical")
-            let workflows = VolumeWorkflows(database: test.database, driver: driver, settings: settings, ambient: ambient)
+            let workflows = VolumeWorkflows(
+                database: test.database, driver: driver, images: try ImageAccess(policyOverrides: imagePolicy), settings: settings,
+                ambient: ambient)
             let callers = StaticAuthenticator([
                 "admin": StaticAuthenticator.caller(user: "admin", project: "admin", roles: ["admin", "manager", "member", "reader"]),
                 "member": StaticAuthenticator.caller(), "reader": StaticAuthenticator.caller(user: "u2", roles: ["reader"]),

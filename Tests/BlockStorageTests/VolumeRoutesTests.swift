@@ -2,8 +2,10 @@ import BlockStorageCore
 @testable import BlockStorageService
 import Foundation
 import Glibc
+import ImageAccess
 import JSON
 import Kernel
+import Synchronization
 import TestKit
 import Testing
 
@@ -224,7 +226,10 @@ import Testing
             cloud.images.data.withLock { $0[short] = Array(bytes.dropLast()) }
             for (image, word) in [(image, "does not match its hash"), (short, "bytes arrived")] {
                 let object = StoredObject(.volume, SystemRandom().uuid().description, format: .raw, size: 1)
-                let source = try await cloud.database.read { try #require(try BlockStorageStore.image($0, image, project: "p1", user: "u1")) }
+                let source = try await cloud.database.read { connection in
+                    let found = try #require(try ImageAccess().source(connection, image, project: "p1", user: "u1"))
+                    return SourceImage(found.image, as: found.subject)
+                }
                 var failure = ""
                 for _ in 0..<400 where failure.isEmpty {
                     do { if try await cloud.driver.fill(object, from: source) { failure = "filled" } } catch { failure = "\(error)" }
@@ -234,6 +239,34 @@ import Testing
                 #expect(cloud.files.filter { !$0.hasSuffix(".lock") }.isEmpty, "\(cloud.files)")
             }
         }
+    }
+
+    @Test("S10: of which image a volume is made is decided by Image's rules, also those of the operator's policy file")
+    func s10ImagesAreImagesToDecide() async throws {
+        func make(_ policy: [String: String], as token: String = "member") async throws -> VolumeFixture.Answer {
+            let result = Mutex<VolumeFixture.Answer?>(nil)
+            try await VolumeFixture.with(imagePolicy: policy) { cloud in
+                let image = try await cloud.addImage([UInt8](repeating: 7, count: 4096))
+                let answer = try await cloud.call("POST", "/v3/volumes", token: token, ["volume": ["size": 1, "imageRef": .string(image)]])
+                let made = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM volumes")[0].int("n") }
+                #expect(made == (answer.status == 202 ? 1 : 0))
+                if answer.status == 202 {
+                    try await cloud.settle()
+                    let caller = try await StaticAuthenticator.standard.caller(token: token)
+                    let grounds: ActingSubject.Grounds = policy.isEmpty ? .accepted : .user
+                    let subject = ActingSubject(project: caller.projectID ?? "", user: caller.userID, grounds: grounds)
+                    #expect(cloud.images.subjects.withLock { $0.first } == subject)
+                }
+                result.withLock { $0 = answer }
+            }
+            return try #require(result.withLock { $0 })
+        }
+        #expect(try await make([:]).status == 202)
+        let unseen = try await make(["get_image": "role:reader and project_id:%(project_id)s"])
+        #expect(unseen.status == 400 && unseen.json.description.contains("unable to access"), "\(unseen.json)")
+        let refused = try await make(["download_image": "rule:admin_required"])
+        #expect(refused.status == 403 && refused.json.description.contains("download_image"), "\(refused.json)")
+        #expect(try await make(["download_image": "rule:admin_required"], as: "admin").status == 202)
     }
 
     @Test("S10: a volume is its creator's, and no body says otherwise")

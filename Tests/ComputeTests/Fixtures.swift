@@ -2,6 +2,7 @@ import Authorization
 import ComputeService
 import Database
 import Foundation
+import ImageAccess
 import JSON
 import Kernel
 import Logging
@@ -23,7 +24,7 @@ struct TestCloud: Sendable {
 
     static func with<Value: Sendable>(
         probe: EffectProbe = EffectProbe(), seed: UInt64 = 1, settings: ComputeSettings = ComputeSettings(),
-        _ body: (TestCloud) async throws -> Value
+        imagePolicy: [String: String] = [:], policy: [String: String] = [:], _ body: (TestCloud) async throws -> Value
     ) async throws -> Value {
         try await TestDatabase.with { test in
             let time = CloudTime()
@@ -38,11 +39,11 @@ struct TestCloud: Sendable {
             }
             defer { agent.cancel() }
             let compute = Compute(
-                database: test.database, ambient: ambient, bus: bus, neighbours: cloud.neighbours, log: log,
-                settings: settings)
+                database: test.database, ambient: ambient, bus: bus, neighbours: cloud.neighbours,
+                images: try ImageAccess(policyOverrides: imagePolicy), log: log, settings: settings)
             let consumer = AgentConsumer(compute)
             let api = try ComputeAPI.make(
-                compute, publicURL: "http://compute.example", authenticator: StaticAuthenticator.standard,
+                compute, publicURL: "http://compute.example", policyOverrides: policy, authenticator: StaticAuthenticator.standard,
                 metrics: Metrics())
             try await Fixtures.fill(test.database, at: ambient.now)
             try await cloud.send(Fixtures.hello(host: "host-1"), consumer)

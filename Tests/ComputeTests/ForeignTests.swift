@@ -197,6 +197,54 @@ import WebAPI
         }
     }
 
+    @Test("S10: which image a server boots is decided by Image's rules, also those of the operator's policy file")
+    func s10ImagesAreImagesToDecide() async throws {
+        let foreign = Fixtures.foreignImage
+        func boot(_ image: String, _ policy: [String: String], as token: String = "member") async throws -> [(Int, String)] {
+            try await TestCloud.with(imagePolicy: policy) { cloud in
+                try await cloud.database.write {
+                    _ = try $0.execute("UPDATE images SET visibility = 'community' WHERE id = \(foreign)")
+                }
+                var answers: [(Int, String)] = []
+                for changes in [["imageRef": .string(image)], ForeignTests.booting("image", image)] as [JSONObject] {
+                    let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(changes), as: token)
+                    answers.append((answer.status, answer.message))
+                }
+                let made = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM servers")[0].int("n") }
+                #expect(made == answers.filter { $0.0 == 202 }.count)
+                return answers
+            }
+        }
+        for (status, _) in try await boot(foreign, [:]) { #expect(status == 202) }
+        for (status, message) in try await boot(foreign, ["get_image": "role:reader and project_id:%(project_id)s"]) {
+            #expect(status == 400 && message.contains("could not be found"), "\(status) \(message)")
+        }
+        for (status, message) in try await boot(Fixtures.image, ["download_image": "rule:admin_required"]) {
+            #expect(status == 403 && message.contains("download_image"), "\(status) \(message)")
+        }
+    }
+
+    @Test("S10: an image that only the user's own rights allow is fetched with them, and no volume is made of it")
+    func s10TheUsersRightsAreRecorded() async throws {
+        try await TestCloud.with(imagePolicy: ["download_image": "rule:admin_required or user_domain_id:default"]) { cloud in
+            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
+            #expect(answer.status == 202, "\(answer.json)")
+            let id = answer.json["server"]?["id"]?.stringValue ?? ""
+            let recorded = try await cloud.database.read { try $0.query("SELECT image FROM servers WHERE id = \(id)")[0].json("image") }
+            #expect(recorded["administrator"]?["project"] == "p1" && recorded["administrator"]?["user"] == "u1", "\(recorded)")
+            let volume = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(ForeignTests.booting("image", Fixtures.image)))
+            #expect(volume.status == 403 && volume.message.contains("may not download"), "\(volume.json)")
+        }
+    }
+
+    @Test("S10: an administrator is who the rule admin_required says") func s10AdministratorsAreTheRules() async throws {
+        try await TestCloud.with(policy: ["admin_required": "role:cloud_admin"]) { cloud in
+            let foreign: JSONObject = ["networks": [["uuid": .string(Fixtures.network)]]]
+            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(foreign), as: "admin")
+            #expect(answer.status == 400, "\(answer.status) \(answer.json)")
+        }
+    }
+
     @Test("S10: Compute calls for the server's project, and for an administrator only where the project alone may not")
     func s10Subjects() async throws {
         try await ForeignTests.with { cloud in

@@ -1,5 +1,6 @@
 @testable import ComputeService
 import Database
+import ImageAccess
 import JSON
 import Kernel
 import TestKit
@@ -266,7 +267,7 @@ import Workflow
             let ambient = Ambient(time: WrongTime(cloud.time, by: .seconds(hours * 3600)), random: SeededRandom(seed: 2))
             let wrong = Compute(
                 database: cloud.database, ambient: ambient, bus: cloud.compute.bus, neighbours: cloud.compute.neighbours,
-                log: cloud.compute.log)
+                images: try ImageAccess(), log: cloud.compute.log)
             #expect(try await ServerSteps(compute: wrong).isUp(host: "host-1"))
             cloud.time.advance(by: .seconds(600))
             #expect(try await !ServerSteps(compute: wrong).isUp(host: "host-1"))

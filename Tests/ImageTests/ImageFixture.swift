@@ -18,7 +18,8 @@ struct ImageFixture: Sendable {
     let sweeper: ImageSweeper
 
     static func with(
-        limits: ImageServiceLimits = ImageServiceLimits(), _ body: (ImageFixture) async throws -> Void
+        limits: ImageServiceLimits = ImageServiceLimits(), policy: [String: String] = [:],
+        _ body: (ImageFixture) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
             "wolke-images-" + SystemRandom().uuid().compact).path
@@ -29,7 +30,7 @@ struct ImageFixture: Sendable {
             let log = Telemetry.logger(service: "test", level: "critical")
             let api = try ImageAPI.make(
                 database: test.database, files: files, limits: limits, publicURL: "http://images.example",
-                authenticator: StaticAuthenticator.standard, ambient: ambient, log: log, metrics: Metrics())
+                policyOverrides: policy, authenticator: StaticAuthenticator.standard, ambient: ambient, log: log, metrics: Metrics())
             let sweeper = ImageSweeper(database: test.database, files: files, ambient: ambient, log: log)
             try await body(ImageFixture(api: api, database: test.database, files: files, sweeper: sweeper))
         }

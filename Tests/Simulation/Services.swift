@@ -3,6 +3,7 @@ import BlockStorageService
 import Client
 import ComputeService
 import Database
+import ImageAccess
 import JSON
 import Kernel
 import Messaging
@@ -73,7 +74,7 @@ struct Plane {
         let bus = process.bus
         let compute = Compute(
             database: process.database, ambient: process.ambient, bus: bus,
-            neighbours: Neighbours(client: client(process), bus: bus), log: world.log)
+            neighbours: Neighbours(client: client(process), bus: bus), images: try ImageAccess(), log: world.log)
         process.api = try ComputeAPI.make(
             compute, publicURL: World.url("compute"), authenticator: Plane.callers, metrics: Metrics())
         let engine = ComputeWorkflows.engine(compute, replacing: changed)
@@ -90,7 +91,7 @@ struct Plane {
         let driver = SimulatedVolumeDriver(process: process)
         let settings = BlockStorageSettings()
         let workflows = VolumeWorkflows(
-            database: process.database, driver: driver, settings: settings, ambient: process.ambient)
+            database: process.database, driver: driver, images: try ImageAccess(), settings: settings, ambient: process.ambient)
         process.api = try BlockStorageAPI.make(
             database: process.database, driver: driver, workflows: workflows, settings: settings,
             publicURL: World.url("block-storage"), authenticator: Plane.callers, ambient: process.ambient, log: world.log,

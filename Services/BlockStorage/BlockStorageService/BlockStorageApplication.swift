@@ -4,6 +4,7 @@ import Client
 import Commands
 import Database
 import DiskTool
+import ImageAccess
 import Kernel
 import Logging
 import ServiceKit
@@ -44,6 +45,9 @@ package struct BlockStorageApplication: Sendable {
     /// The keys of the section `block_storage`.
     package static let settingsKeys = BlockStorageSettings.keys
 
+    /// What the service reads of other sections.
+    package static let borrowedSettings = ImageAccess.settings
+
     /// Runs until the process is told to stop.
     package func run() async throws {
         let process = process
@@ -54,7 +58,8 @@ package struct BlockStorageApplication: Sendable {
             directory: process.settings.string("block_storage.directory"), images: RemoteImages(client: try client()),
             sandbox: sandbox, ended: { subject in await wake(subject) })
         let workflows = VolumeWorkflows(
-            database: process.database, driver: driver, settings: settings, ambient: process.ambient)
+            database: process.database, driver: driver, images: try ImageAccess(process.settings), settings: settings,
+            ambient: process.ambient)
         let engine = WorkflowEngine(
             service: VolumeWorkflows.service, definitions: workflows.definitions, intents: workflows.intents,
             database: process.database, ambient: process.ambient, log: process.log, metrics: process.metrics)

@@ -181,28 +181,6 @@ enum BlockStorageStore {
         let rows = try connection.query("SELECT 1 AS one FROM servers WHERE id = \(server)::uuid AND project_id <> \(project)")
         if !rows.isEmpty { throw ResourceError.notFound("Instance \(server) could not be found.") }
     }
-
-    /// An image that the project may use, to be read for the user.
-    static func image(_ connection: Connection, _ id: String, project: String, user: String) throws -> SourceImage? {
-        try connection.query(
-            """
-            SELECT i.id, i.name, i.status, i.disk_format, i.container_format, i.min_disk, i.min_ram,
-                coalesce(i.size, 0) AS size, i.virtual_size, i.checksum, i.os_hash_value, i.properties
-            FROM images i WHERE i.id = \(id)::uuid AND (i.visibility IN ('public', 'community')
-                OR i.project_id = \(project) OR (i.visibility = 'shared' AND EXISTS (
-                    SELECT 1 FROM image_members m WHERE m.image_id = i.id AND m.member_id = \(project))))
-            """
-        ).first.map { row in
-            SourceImage(
-                id: try row.string("id"), name: try row.optionalString("name"), status: try row.string("status"),
-                diskFormat: try row.optionalString("disk_format"),
-                containerFormat: try row.optionalString("container_format"), minDisk: try row.int("min_disk"),
-                minRAM: try row.int("min_ram"), size: try row.int("size"),
-                virtualSize: try row.optionalInt("virtual_size"), checksum: try row.optionalString("checksum"),
-                hashValue: try row.optionalString("os_hash_value"), properties: try row.object("properties"),
-                subject: .accepted(project: project, user: user))
-        }
-    }
 }
 
 /// An attachment's record.

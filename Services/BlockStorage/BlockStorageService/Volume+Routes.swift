@@ -207,10 +207,11 @@ extension BlockStorageHandlers {
         switch source {
         case .blank: result.size = asked ?? 0
         case .image(let id):
-            guard let image = try BlockStorageStore.image(
-                connection, id, project: project, user: try context.caller.userID) else {
+            let caller = try context.caller
+            guard let found = try workflows.images.image(connection, id, for: caller) else {
                 throw ResourceError.badRequest("Invalid image identifier or unable to access requested image: \(id)")
             }
+            let image = SourceImage(found, as: ActingSubject(project: project, user: caller.userID, grounds: .accepted))
             result.size = asked ?? 0
             if let asked { try image.check(volumeSize: asked) }
             result.isBootable = true

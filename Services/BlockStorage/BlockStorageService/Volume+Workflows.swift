@@ -1,6 +1,7 @@
 import BlockStorageCore
 import Commands
 import Database
+import ImageAccess
 import ImageFormat
 import JSON
 import Kernel
@@ -18,9 +19,14 @@ package struct VolumeWorkflows: Sendable {
     let driver: any VolumeDriver
     let quota: VolumeQuota
     let ambient: Ambient
+    /// Of which images volumes are made, for whom.
+    let images: ImageAccess
     private let serviceHost: String
 
-    package init(database: Database, driver: any VolumeDriver, settings: BlockStorageSettings, ambient: Ambient) {
+    package init(
+        database: Database, driver: any VolumeDriver, images: ImageAccess, settings: BlockStorageSettings, ambient: Ambient
+    ) {
+        self.images = images
         self.database = database
         self.driver = driver
         serviceHost = settings.serviceHost
@@ -103,11 +109,12 @@ package struct VolumeWorkflows: Sendable {
                 }
                 return try await driver.copy(source.object, to: volume.object)
             case .image(let id):
-                let (project, user) = (volume.projectID, volume.userID)
-                guard let image = try await database.read({ try BlockStorageStore.image($0, id, project: project, user: user) }) else {
-                    throw StepFailure("The image \(id) is gone.")
-                }
-                return try await driver.fill(volume.object, from: image)
+                guard
+                    let source = try await database.read({
+                        try images.source($0, id, project: volume.projectID, user: volume.userID)
+                    })
+                else { throw StepFailure("The image \(id) is gone.") }
+                return try await driver.fill(volume.object, from: SourceImage(source.image, as: source.subject))
             }
         } catch let error as ImageRefusal {
             throw StepFailure("The image cannot become a volume: \(error.reason).")

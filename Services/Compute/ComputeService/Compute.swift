@@ -1,4 +1,5 @@
 import Database
+import ImageAccess
 import JSON
 import Kernel
 import Logging
@@ -14,9 +15,11 @@ package struct Compute: Sendable {
     package let neighbours: Neighbours
     package let log: Logger
     package let settings: ComputeSettings
+    /// Who may boot which image.
+    let images: ImageAccess
 
     package init(
-        database: Database, ambient: Ambient, bus: any MessageBus, neighbours: Neighbours, log: Logger,
+        database: Database, ambient: Ambient, bus: any MessageBus, neighbours: Neighbours, images: ImageAccess, log: Logger,
         settings: ComputeSettings = ComputeSettings()
     ) {
         self.database = database
@@ -25,6 +28,7 @@ package struct Compute: Sendable {
         self.neighbours = neighbours
         self.log = log
         self.settings = settings
+        self.images = images
     }
 
     /// Limits of projects that have none of their own, and the words for reaching them.

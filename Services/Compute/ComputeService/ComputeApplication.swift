@@ -1,4 +1,5 @@
 import Client
+import ImageAccess
 import Kernel
 import Messaging
 import ServiceKit
@@ -21,6 +22,9 @@ package struct ComputeApplication {
         .duration("keep_deleted", default: "90d", "How long servers that have ended are kept for lists with `deleted` and for their actions."),
     ] + ComputeQuota.keys
 
+    /// What the service reads of other sections.
+    package static let borrowedSettings = ImageAccess.settings
+
     /// Runs until the process is told to end.
     package func run() async throws {
         let settings = process.settings
@@ -40,7 +44,7 @@ package struct ComputeApplication {
             ambient: process.ambient, requestID: { RequestScope.current })
         let compute = Compute(
             database: process.database, ambient: process.ambient, bus: bus,
-            neighbours: Neighbours(client: client, bus: bus), log: process.log,
+            neighbours: Neighbours(client: client, bus: bus), images: try ImageAccess(settings), log: process.log,
             settings: ComputeSettings(
                 hostDownAfter: settings.duration("compute.host_down_after"),
                 spawnDeadline: settings.duration("compute.spawn_deadline"),

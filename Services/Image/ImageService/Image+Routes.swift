@@ -1,5 +1,6 @@
 import Authorization
 import Database
+import ImageAccess
 import ImageCore
 import JSON
 import Kernel
@@ -20,31 +21,21 @@ package struct ImageHandlers: Sendable {
         uploadBytesMax = limits.uploadBytesMax
     }
 
-    static let seen = "role:reader and (project_id:%(project_id)s or project_id:%(member_id)s or 'public':%(visibility)s or 'community':%(visibility)s)"
-    static let readRule = "rule:admin_required or (\(seen))"
-
-    static let rules = [
-        "publicize_image": "rule:admin_required", "communitize_image": "rule:project_member_or_admin",
-        "see_all_images": "rule:admin_required", "download_deactivated_image": "rule:admin_required",
-        "get_image_location": "!",
-    ]
-
     var resource: Resource {
-        let write = "rule:project_member_or_admin"
-        return Resource(
+        Resource(
             "image", fields: ImageView.fields,
             routes: [
-                Route(.get, "/v2/images", action: "get_images", rule: "rule:admin_required or role:reader", "List images", handler: list),
-                Route(.post, "/v2/images", action: "add_image", rule: write, body: .json(.object([], additional: .allowed)), status: 201, "Register an image", handler: create),
-                Route(.get, "/v2/images/{image_id}", action: "get_image", rule: ImageHandlers.readRule, "Show an image", handler: show),
-                Route(.patch, "/v2/images/{image_id}", action: "modify_image", rule: write, body: .json(.any), "Change an image", handler: patch),
-                Route(.delete, "/v2/images/{image_id}", action: "delete_image", rule: write, status: 204, "Delete an image and its data", handler: delete),
-                Route(.put, "/v2/images/{image_id}/tags/{tag}", action: "modify_image_tag", rule: write, status: 204, "Add a tag", handler: addTag),
-                Route(.delete, "/v2/images/{image_id}/tags/{tag}", action: "delete_image_tag", rule: write, status: 204, "Remove a tag", handler: removeTag),
-                Route(.post, "/v2/images/{image_id}/actions/deactivate", action: "deactivate", rule: write, status: 204, "Keep the data from everybody but administrators") {
+                Route(.get, "/v2/images", action: "get_images", rule: ImageRules.rule("get_images"), "List images", handler: list),
+                Route(.post, "/v2/images", action: "add_image", rule: ImageRules.rule("add_image"), body: .json(.object([], additional: .allowed)), status: 201, "Register an image", handler: create),
+                Route(.get, "/v2/images/{image_id}", action: "get_image", rule: ImageRules.rule("get_image"), "Show an image", handler: show),
+                Route(.patch, "/v2/images/{image_id}", action: "modify_image", rule: ImageRules.rule("modify_image"), body: .json(.any), "Change an image", handler: patch),
+                Route(.delete, "/v2/images/{image_id}", action: "delete_image", rule: ImageRules.rule("delete_image"), status: 204, "Delete an image and its data", handler: delete),
+                Route(.put, "/v2/images/{image_id}/tags/{tag}", action: "modify_image_tag", rule: ImageRules.rule("modify_image_tag"), status: 204, "Add a tag", handler: addTag),
+                Route(.delete, "/v2/images/{image_id}/tags/{tag}", action: "delete_image_tag", rule: ImageRules.rule("delete_image_tag"), status: 204, "Remove a tag", handler: removeTag),
+                Route(.post, "/v2/images/{image_id}/actions/deactivate", action: "deactivate", rule: ImageRules.rule("deactivate"), status: 204, "Keep the data from everybody but administrators") {
                     try await change($0, .deactivate)
                 },
-                Route(.post, "/v2/images/{image_id}/actions/reactivate", action: "reactivate", rule: write, status: 204, "Give the data back") {
+                Route(.post, "/v2/images/{image_id}/actions/reactivate", action: "reactivate", rule: ImageRules.rule("reactivate"), status: 204, "Give the data back") {
                     try await change($0, .reactivate)
                 },
             ])
@@ -60,11 +51,7 @@ package struct ImageHandlers: Sendable {
     }
 
     func target(_ found: FoundImage) -> PolicyTarget {
-        let image = found.image
-        return [
-            "project_id": image.owner, "tenant_id": image.owner, "owner": image.owner,
-            "member_id": image.visibility == .shared ? found.memberID : nil, "visibility": image.visibility.rawValue,
-        ]
+        ImageRules.target(owner: found.image.owner, visibility: found.image.visibility.rawValue, member: found.memberID)
     }
 
     /// The image, with the decision on the route's action: 404 where the caller may not see it.

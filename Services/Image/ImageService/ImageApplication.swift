@@ -1,5 +1,6 @@
 import Authorization
 import Database
+import ImageAccess
 import Kernel
 import Logging
 import ServiceKit
@@ -22,7 +23,7 @@ package enum ImageAPI {
             resources: [
                 handlers.discoveryResource, handlers.metadataDefinitionResource, handlers.resource, handlers.fileResource, handlers.memberResource,
             ],
-            rules: ImageHandlers.rules, policyOverrides: policyOverrides, database: database,
+            rules: ImageRules.defaults, policyOverrides: policyOverrides, database: database,
             authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
     }
 }

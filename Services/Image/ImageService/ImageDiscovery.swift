@@ -1,4 +1,5 @@
 import Database
+import ImageAccess
 import ImageCore
 import JSON
 import Kernel
@@ -10,8 +11,7 @@ extension ImageHandlers {
     private static let versions = ["v2.13", "v2.9", "v2.8", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0"]
 
     var discoveryResource: Resource {
-        let open = "@"
-        return Resource(
+        Resource(
             "image service",
             routes: [
                 Route(.get, "/", action: nil, status: 300, "Versions") { versions($0, status: 300) },
@@ -20,31 +20,31 @@ extension ImageHandlers {
                 schema("image", ImageSchemas.image), schema("images", ImageSchemas.images),
                 schema("member", ImageSchemas.member), schema("members", ImageSchemas.members),
                 schema("task", ImageSchemas.task), schema("tasks", ImageSchemas.tasks),
-                Route(.get, "/v2/tasks", action: "get_tasks", rule: open, "List tasks: there are none") { context in
+                Route(.get, "/v2/tasks", action: "get_tasks", rule: ImageRules.rule("get_tasks"), "List tasks: there are none") { context in
                     try context.authorize(target: .none)
                     try EmptyPage.check(context, sortKeys: ["created_at", "expires_at", "status", "type", "updated_at"], filters: ["status", "type"])
                     return .json(200, ["tasks": [], "schema": "/v2/schemas/tasks", "first": "/v2/tasks"])
                 },
-                Route(.get, "/v2/tasks/{task_id}", action: "get_task", rule: open, "Show a task: there is none") { context in
+                Route(.get, "/v2/tasks/{task_id}", action: "get_task", rule: ImageRules.rule("get_task"), "Show a task: there is none") { context in
                     try context.authorize(target: .none)
                     throw ResourceError.notFound("No task found with ID \(context.parameter("task_id").prefix(64))")
                 },
-                Route(.get, "/v2/info/import", action: "get_import_info", rule: open, "Import methods") { context in
+                Route(.get, "/v2/info/import", action: "get_import_info", rule: ImageRules.rule("get_import_info"), "Import methods") { context in
                     try context.authorize(target: .none)
                     return .json(200, ["import-methods": ["description": "Import methods available.", "type": "array", "value": []]])
                 },
-                Route(.get, "/v2/info/stores", action: "get_stores_info", rule: open, "Stores") { context in
+                Route(.get, "/v2/info/stores", action: "get_stores_info", rule: ImageRules.rule("get_stores_info"), "Stores") { context in
                     try context.authorize(target: .none)
                     return .json(200, ["stores": [["id": "file", "default": true]]])
                 },
-                Route(.get, "/v2/info/stores/detail", action: "stores_info_detail", rule: "rule:admin_required", "Stores in detail") { context in
+                Route(.get, "/v2/info/stores/detail", action: "stores_info_detail", rule: ImageRules.rule("stores_info_detail"), "Stores in detail") { context in
                     try context.authorize(target: .none)
                     return .json(200, ["stores": [["id": "file", "type": "file", "default": true, "properties": ["data_dir": .string(files.directory)]]]])
                 },
-                Route(.get, "/v2/info/usage", action: "get_usage", rule: open, "Quota and usage", handler: usage),
-                Route(.get, "/v2/images/{image_id}/tasks", action: "get_image_tasks", rule: ImageHandlers.readRule, "Tasks of an image", handler: tasks),
-                Route(.post, "/v2/images/{image_id}/import", action: "import_image", rule: "rule:project_member_or_admin", body: .json(.object([.init("method", .object([.init("name", .identifier, required: true)], additional: .allowed), required: true)], additional: .allowed)), "Import", handler: refuseImport),
-                Route(.put, "/v2/images/{image_id}/stage", action: "stage_image", rule: "rule:project_member_or_admin", body: .stream, "Stage", handler: refuseStage),
+                Route(.get, "/v2/info/usage", action: "get_usage", rule: ImageRules.rule("get_usage"), "Quota and usage", handler: usage),
+                Route(.get, "/v2/images/{image_id}/tasks", action: "get_image_tasks", rule: ImageRules.rule("get_image_tasks"), "Tasks of an image", handler: tasks),
+                Route(.post, "/v2/images/{image_id}/import", action: "import_image", rule: ImageRules.rule("import_image"), body: .json(.object([.init("method", .object([.init("name", .identifier, required: true)], additional: .allowed), required: true)], additional: .allowed)), "Import", handler: refuseImport),
+                Route(.put, "/v2/images/{image_id}/stage", action: "stage_image", rule: ImageRules.rule("stage_image"), body: .stream, "Stage", handler: refuseStage),
             ])
     }
 
@@ -59,7 +59,8 @@ extension ImageHandlers {
     }
 
     func schema(_ name: String, _ schema: JSONValue) -> Route {
-        Route(.get, "/v2/schemas/\(name)", action: "get_schema_\(name.replacing("/", with: "_"))", rule: "@", "JSON schema") { context in
+        let action = "get_schema_" + name.replacing("/", with: "_")
+        return Route(.get, "/v2/schemas/\(name)", action: action, rule: ImageRules.rule(action), "JSON schema") { context in
             try context.authorize(target: .none)
             return .json(200, schema)
         }

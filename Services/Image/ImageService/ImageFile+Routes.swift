@@ -1,4 +1,5 @@
 import Database
+import ImageAccess
 import ImageCore
 import JSON
 import Kernel
@@ -9,8 +10,8 @@ extension ImageHandlers {
         Resource(
             "image data",
             routes: [
-                Route(.put, "/v2/images/{image_id}/file", action: "upload_image", rule: "rule:project_member_or_admin", body: .stream, status: 204, "Upload the data", handler: upload),
-                Route(.get, "/v2/images/{image_id}/file", action: "download_image", rule: ImageHandlers.readRule, "Download the data", handler: download),
+                Route(.put, "/v2/images/{image_id}/file", action: "upload_image", rule: ImageRules.rule("upload_image"), body: .stream, status: 204, "Upload the data", handler: upload),
+                Route(.get, "/v2/images/{image_id}/file", action: "download_image", rule: ImageRules.rule("download_image"), "Download the data", handler: download),
             ])
     }
 

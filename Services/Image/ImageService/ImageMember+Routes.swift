@@ -1,5 +1,6 @@
 import Authorization
 import Database
+import ImageAccess
 import ImageCore
 import JSON
 import Kernel
@@ -15,18 +16,15 @@ extension ImageHandlers {
         ])
 
     var memberResource: Resource {
-        let write = "rule:project_member_or_admin"
-        // A member decides on its own membership; everybody else who sees the image does not.
-        let member = "rule:admin_required or (role:member and project_id:%(member_id)s)"
         let path = "/v2/images/{image_id}/members"
         return Resource(
             "image member", fields: ImageHandlers.memberTable.fields,
             routes: [
-                Route(.get, path, action: "get_members", rule: ImageHandlers.readRule, "List members", handler: listMembers),
-                Route(.post, path, action: "add_member", rule: write, body: .json(.object([.init("member", .identifier, required: true)])), "Share with a project", handler: addMember),
-                Route(.get, path + "/{member_id}", action: "get_member", rule: ImageHandlers.readRule, "Show a member", handler: showMember),
-                Route(.put, path + "/{member_id}", action: "modify_member", rule: member, body: .json(.object([.init("status", .enumeration(MemberStatus.allCases.map(\.rawValue)), required: true)])), "Accept or reject", handler: changeMember),
-                Route(.delete, path + "/{member_id}", action: "delete_member", rule: write, status: 204, "Share no longer", handler: removeMember),
+                Route(.get, path, action: "get_members", rule: ImageRules.rule("get_members"), "List members", handler: listMembers),
+                Route(.post, path, action: "add_member", rule: ImageRules.rule("add_member"), body: .json(.object([.init("member", .identifier, required: true)])), "Share with a project", handler: addMember),
+                Route(.get, path + "/{member_id}", action: "get_member", rule: ImageRules.rule("get_member"), "Show a member", handler: showMember),
+                Route(.put, path + "/{member_id}", action: "modify_member", rule: ImageRules.rule("modify_member"), body: .json(.object([.init("status", .enumeration(MemberStatus.allCases.map(\.rawValue)), required: true)])), "Accept or reject", handler: changeMember),
+                Route(.delete, path + "/{member_id}", action: "delete_member", rule: ImageRules.rule("delete_member"), status: 204, "Share no longer", handler: removeMember),
             ])
     }
 

@@ -1,3 +1,4 @@
+import ImageAccess
 import JSON
 import Kernel
 import WebAPI
@@ -12,12 +13,12 @@ extension ImageHandlers {
         return Resource(
             "metadata definition",
             routes: MetadataDefinitionSchemas.all.map { schema("metadefs/\($0.name)", $0.schema) } + [
-                Route(.get, namespaces, action: "get_metadef_namespaces", rule: "@", "List namespaces: there are none") { context in
+                Route(.get, namespaces, action: "get_metadef_namespaces", rule: ImageRules.rule("get_metadef_namespaces"), "List namespaces: there are none") { context in
                     try context.authorize(target: .none)
                     try EmptyPage.check(context, sortKeys: ["created_at", "namespace", "updated_at"], filters: ["resource_types", "properties_target", "visibility"])
                     return .json(200, ["namespaces": [], "schema": "/v2/schemas/metadefs/namespaces", "first": .string(namespaces)])
                 },
-                Route(.get, "/v2/metadefs/resource_types", action: "list_metadef_resource_types", rule: "@", "List resource types: there are none") { context in
+                Route(.get, "/v2/metadefs/resource_types", action: "list_metadef_resource_types", rule: ImageRules.rule("list_metadef_resource_types"), "List resource types: there are none") { context in
                     try context.authorize(target: .none)
                     try EmptyPage.check(context)
                     return .json(200, ["resource_types": []])
@@ -27,7 +28,7 @@ extension ImageHandlers {
     }
 
     private func missing(_ path: String, action: String) -> Route {
-        Route(.get, path, action: action, rule: "@", "Of a namespace: there is none") { context in
+        Route(.get, path, action: action, rule: ImageRules.rule(action), "Of a namespace: there is none") { context in
             try context.authorize(target: .none)
             throw ResourceError.notFound("Metadata definition namespace not found: \(context.parameter("namespace").prefix(80))")
         }

@@ -49,8 +49,8 @@ struct SchedulingRoutes: Sendable {
         do {
             try await compute.database.write { connection in
                 let ids = try ServerCreation(
-                    connection: connection, ambient: compute.ambient, settings: compute.settings, definition: definition,
-                    owner: owner, request: request
+                    connection: connection, ambient: compute.ambient, settings: compute.settings, images: compute.images,
+                    definition: definition, owner: owner, request: request
                 ).run()
                 let trials = try ids.compactMap {
                     try SchedulingTrial.load(connection, server: $0, operation: compute.ambient.newUUID())

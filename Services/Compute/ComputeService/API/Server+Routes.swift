@@ -164,8 +164,8 @@ struct ServerRoutes: Sendable {
         let compute = compute
         return try await context.write(compute.database) { connection in
             let ids = try ServerCreation(
-                connection: connection, ambient: compute.ambient, settings: compute.settings, definition: definition,
-                owner: owner, request: request
+                connection: connection, ambient: compute.ambient, settings: compute.settings, images: compute.images,
+                definition: definition, owner: owner, request: request
             ).run()
             return Change(
                 try ServerRoutes.accepted(connection, context, ids, request, compute.ambient), "server", ids[0],

@@ -1,6 +1,7 @@
 import Authorization
 import ComputeCore
 import Database
+import ImageAccess
 import ImageFormat
 import JSON
 import Kernel
@@ -12,9 +13,12 @@ struct ServerOwner: Sendable {
     let project: String
     let user: String
     let isAdmin: Bool
-    /// The user as administrator of the whole cloud; nil for others, and where the token has no project.
-    let administrator: ActingSubject?
+    /// The user with the rights that they have when the work is done; nil where the token has no project.
+    let asUser: ActingSubject?
+    /// The same for an administrator of the whole cloud; nil for others.
+    var administrator: ActingSubject? { isAdmin ? asUser : nil }
     let requestID: String
+    fileprivate let caller: Caller
     /// Whether policy lets the user choose addresses in a network of this project.
     let choosesAddress: @Sendable (_ networkProject: String) -> Bool
     /// Whether policy lets the user have a root disk whose size the image decides.
@@ -27,8 +31,9 @@ struct ServerOwner: Sendable {
     /// - Throws: 401 without a caller.
     init(_ context: RequestContext, project: String) throws {
         let caller = try context.caller
+        self.caller = caller
         self.project = project
-        administrator = caller.isAdmin ? caller.projectID.map { ActingSubject(project: $0, user: caller.userID, grounds: .user) } : nil
+        asUser = caller.projectID.map { ActingSubject(project: $0, user: caller.userID, grounds: .user) }
         user = caller.userID
         isAdmin = caller.isAdmin
         requestID = context.requestID
@@ -42,6 +47,7 @@ struct ServerCreation {
     let connection: Connection
     let ambient: Ambient
     let settings: ComputeSettings
+    let images: ImageAccess
     let definition: WorkflowDefinition
     let owner: ServerOwner
     let request: ServerRequest
@@ -206,60 +212,51 @@ struct ServerCreation {
     /// The image's content for the agent; nil where the server boots from a volume.
     private func image(_ flavor: Flavor) throws -> JSONValue? {
         for id in request.devices.filter({ $0.source == .image }).compactMap(\.uuid) {
-            // Block Storage makes volumes only of images that the project itself may use.
-            guard try !imageRow(id).bool("by_administrator") else { throw ServerCreation.noImage(id) }
+            guard try !usableImage(id).needsUser else {
+                throw ResourceError.forbidden(
+                    "No volume for a server can be made of image \(id): volumes are made with the rights of a member of the project, who may not download it.")
+            }
         }
         guard let id = request.imageID else { return nil }
-        let row = try imageRow(id)
-        let size = try row.optionalInt("size") ?? 0
-        let needed = max(size, try row.optionalInt("virtual_size") ?? 0)
-        let memory = try row.optionalInt("min_ram") ?? 0
-        if memory > flavor.memory {
+        let image = try usableImage(id)
+        let size = image.size ?? 0
+        let needed = max(size, image.virtualSize ?? 0)
+        if image.minRAM > flavor.memory {
             throw ResourceError.badRequest(
-                "Flavor's memory is too small for requested image. Flavor memory is \(flavor.memory) MiB, the image's min_ram is \(memory) MiB.")
+                "Flavor's memory is too small for requested image. Flavor memory is \(flavor.memory) MiB, the image's min_ram is \(image.minRAM) MiB.")
         }
         let disk = flavor.root << 30
         guard flavor.root > 0 || owner.mayUseZeroDisk else {
             throw ResourceError.forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
         }
-        if flavor.root > 0, max(needed, (try row.optionalInt("min_disk") ?? 0) << 30) > disk {
+        if flavor.root > 0, max(needed, image.minDisk << 30) > disk {
             throw ResourceError.badRequest(
-                "Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \(max(needed, (try row.optionalInt("min_disk") ?? 0) << 30)) bytes.")
+                "Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \(max(needed, image.minDisk << 30)) bytes.")
         }
         return [
-            "id": .string(id), "checksum": JSONValue(try row.optionalString("checksum")),
-            "os_hash_algo": JSONValue(try row.optionalString("os_hash_algo")),
-            "os_hash_value": JSONValue(try row.optionalString("os_hash_value")),
-            "disk_format": JSONValue(try row.optionalString("disk_format")), "size": JSONValue(size),
-            "min_disk": JSONValue(try row.optionalInt("min_disk") ?? 0),
+            "id": .string(id), "checksum": JSONValue(image.checksum), "os_hash_algo": JSONValue(image.hashAlgorithm),
+            "os_hash_value": JSONValue(image.hashValue), "disk_format": JSONValue(image.diskFormat), "size": JSONValue(size),
+            "min_disk": JSONValue(image.minDisk),
             // What the root disk takes on its host where the flavor does not say.
             "disk_gb": JSONValue((needed + (1 << 30) - 1) >> 30),
-            "properties": try row.optionalJSON("properties") ?? [:],
-            "administrator": try row.bool("by_administrator") ? owner.administrator?.document ?? .null : .null,
+            "properties": .object(image.properties),
+            // The agent asks Image for the user who may have it, where the project's members may not.
+            "administrator": image.needsUser ? owner.asUser?.document ?? .null : .null,
         ]
     }
 
-    private static func noImage(_ id: String) -> ResourceError { .badRequest("Image \(id) could not be found.") }
-
-    private func imageRow(_ id: String) throws -> Row {
-        let rows = try connection.query(
-            """
-            SELECT i.status, i.disk_format, i.container_format, i.min_disk, i.min_ram, i.size, i.virtual_size, i.checksum, i.os_hash_algo, i.os_hash_value,
-                i.properties, NOT (i.project_id = \(owner.project) OR i.visibility IN ('public', 'community')
-                    OR (i.visibility = 'shared' AND EXISTS (SELECT 1 FROM image_members m
-                        WHERE m.image_id = i.id AND m.member_id = \(owner.project)))) AS by_administrator
-            FROM images i WHERE i.id = \(id)
-            """)
-        guard let row = rows.first, try owner.isAdmin || !row.bool("by_administrator") else { throw ServerCreation.noImage(id) }
-        guard try row.string("status") == "active" else {
-            throw ResourceError.badRequest("Image \(id) is not active.")
+    /// - Throws: 400 where Image would answer 404, or where the image cannot be a disk; 403 as Image where its data may not be read.
+    private func usableImage(_ id: String) throws -> UsableImage {
+        guard let image = try images.image(connection, id, for: owner.caller) else {
+            throw ResourceError.badRequest("Image \(id) could not be found.")
         }
-        let container = try row.optionalString("container_format") ?? "none"
+        guard image.status == "active" else { throw ResourceError.badRequest("Image \(id) is not active.") }
+        let container = image.containerFormat ?? "none"
         guard ContainerFormats.bareDisks.contains(container) else {
             throw ResourceError.badRequest(
                 "Image \(id) cannot be the disk of a server: its container_format is '\(container)'. It must be one of \(ContainerFormats.bareDisks.sorted().joined(separator: ", ")).")
         }
-        return row
+        return image
     }
 
     private func checkZone() throws {

@@ -1,0 +1,99 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import Settings
+
+/// An image that the caller may use, as another service needs it.
+package struct UsableImage: Sendable {
+    package let id: String
+    package let name: String?
+    /// `queued`, `saving`, `active` or `deactivated`: only an active one can be used.
+    package let status: String
+    package let diskFormat: String?
+    package let containerFormat: String?
+    /// GB.
+    package let minDisk: Int
+    /// MiB.
+    package let minRAM: Int
+    /// Bytes of the data, and of the disk in it; nil where they are not known.
+    package let size: Int?
+    package let virtualSize: Int?
+    package let checksum: String?
+    package let hashAlgorithm: String?
+    package let hashValue: String?
+    package let properties: JSONObject
+    /// Whether the user's own rights are needed: a mere member of the project may not download the image.
+    package let needsUser: Bool
+}
+
+/// Who may use an image: the one answer for booting, for volumes made of images, and for Image itself.
+///
+/// The rules are Image's, with the operator's changes in `image.policy_file`; the rows are read in the caller's own
+/// transaction, so no other service is asked while a request waits.
+package struct ImageAccess: Sendable {
+    private let policy: Policy
+
+    /// - Parameter policyOverrides: the rules of the operator's policy file for Image.
+    /// - Throws: 400 for a rule that cannot be read.
+    package init(policyOverrides: [String: String] = [:]) throws {
+        policy = try Policy(defaults: ImageRules.defaults, overrides: policyOverrides)
+    }
+
+    /// The setting of Image that a service reads which decides about images.
+    package static let settings: SettingsSchema = .borrowing(
+        "image", [.string("policy_file", default: nil, "YAML file of policy rules (`action: rule`) that replace the defaults.")])
+
+    /// - Throws: `SettingsError` naming the policy file and what is wrong in it, 400 for a rule that cannot be read.
+    package init(_ settings: Settings) throws {
+        try self.init(policyOverrides: try settings.optionalString("image.policy_file").map { try SettingsFile.texts($0) } ?? [:])
+    }
+
+    /// An image whose data the caller may read.
+    ///
+    /// - Returns: nil where Image would answer 404: there is none, or the caller may not see it.
+    /// - Throws: 403 in Image's words where the caller sees it and may not download it.
+    package func image(_ connection: Connection, _ id: String, for caller: Caller) throws -> UsableImage? {
+        guard let found = try find(connection, id, project: caller.projectID),
+            policy.allows("get_image", caller, found.target)
+        else { return nil }
+        _ = try policy.authorize("download_image", caller, (), target: found.target)
+        return found.image
+    }
+
+    /// The image of work that was accepted earlier, and for whom Image is to be asked for its data. Image decides then.
+    ///
+    /// - Returns: nil where there is no such image any more.
+    package func source(
+        _ connection: Connection, _ id: String, project: String, user: String
+    ) throws -> (image: UsableImage, subject: ActingSubject)? {
+        guard let image = try find(connection, id, project: project)?.image else { return nil }
+        return (image, ActingSubject(project: project, user: user, grounds: image.needsUser ? .user : .accepted))
+    }
+
+    private func find(
+        _ connection: Connection, _ id: String, project: String?
+    ) throws -> (image: UsableImage, target: PolicyTarget)? {
+        guard let id = UUID128(id) else { return nil }
+        let rows = try connection.query(
+            """
+            SELECT i.id, i.name, i.project_id, i.visibility, i.status, i.disk_format, i.container_format, i.min_disk, i.min_ram, i.size,
+                i.virtual_size, i.checksum, i.os_hash_algo, i.os_hash_value, i.properties, m.member_id
+            FROM images i LEFT JOIN image_members m ON m.image_id = i.id AND m.member_id = \(project)
+            WHERE i.id = \(id.description)::uuid
+            """)
+        guard let row = rows.first else { return nil }
+        let target = ImageRules.target(
+            owner: try row.string("project_id"), visibility: try row.string("visibility"), member: try row.optionalString("member_id"))
+        let member = Caller.accepted(ActingSubject(project: project ?? "", user: "", grounds: .accepted))
+        let image = UsableImage(
+            id: id.description, name: try row.optionalString("name"), status: try row.string("status"),
+            diskFormat: try row.optionalString("disk_format"), containerFormat: try row.optionalString("container_format"),
+            minDisk: try row.int("min_disk"), minRAM: try row.int("min_ram"), size: try row.optionalInt("size"),
+            virtualSize: try row.optionalInt("virtual_size"), checksum: try row.optionalString("checksum"),
+            hashAlgorithm: try row.optionalString("os_hash_algo"), hashValue: try row.optionalString("os_hash_value"),
+            properties: try row.object("properties"),
+            needsUser: !(policy.allows("get_image", member, target) && policy.allows("download_image", member, target)))
+        return (image, target)
+    }
+}

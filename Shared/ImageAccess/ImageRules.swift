@@ -1,0 +1,48 @@
+import Authorization
+import Kernel
+
+/// The rules of the Image service, by action: its routes take them from here, and so does every service that decides who
+/// may use an image.
+package enum ImageRules {
+    private static let write = "rule:project_member_or_admin"
+    private static let seen = "role:reader and (project_id:%(project_id)s or project_id:%(member_id)s or 'public':%(visibility)s or 'community':%(visibility)s)"
+    private static let read = "rule:admin_required or (\(seen))"
+    // A member decides on its own membership; everybody else who sees the image does not.
+    private static let member = "rule:admin_required or (role:member and project_id:%(member_id)s)"
+
+    /// The defaults, which the operator's `image.policy_file` may replace.
+    package static let defaults: [String: String] = [
+        "get_images": "rule:admin_required or role:reader", "add_image": write, "get_image": read, "modify_image": write,
+        "delete_image": write, "modify_image_tag": write, "delete_image_tag": write, "deactivate": write, "reactivate": write,
+        "upload_image": write, "download_image": read, "download_deactivated_image": "rule:admin_required",
+        "get_members": read, "add_member": write, "get_member": read, "modify_member": member, "delete_member": write,
+        "publicize_image": "rule:admin_required", "communitize_image": write, "see_all_images": "rule:admin_required",
+        "get_image_location": "!", "get_image_tasks": read, "import_image": write, "stage_image": write,
+        "stores_info_detail": "rule:admin_required",
+    ].merging(open.map { ($0, "@") }) { $1 }
+
+    /// What every caller may ask for: nothing in the answers belongs to a project.
+    private static let open = [
+        "get_tasks", "get_task", "get_import_info", "get_stores_info", "get_usage", "get_metadef_namespaces", "get_metadef_namespace",
+        "get_metadef_objects", "get_metadef_properties", "get_metadef_tags", "get_metadef_resource_types", "list_metadef_resource_types",
+    ] + schemas.map { "get_schema_\($0)" }
+
+    private static let schemas =
+        ["image", "images", "member", "members", "task", "tasks"]
+        + [
+            "namespace", "namespaces", "object", "objects", "property", "properties", "resource_type", "resource_types", "tag", "tags",
+        ].map { "metadefs_\($0)" }
+
+    /// The default rule of an action; an action without one is nobody's.
+    package static func rule(_ action: String) -> String { defaults[action] ?? "!" }
+
+    /// What rules about an image know of it.
+    ///
+    /// - Parameter member: the caller's project, where it is a member of the image.
+    package static func target(owner: String, visibility: String, member: String?) -> PolicyTarget {
+        [
+            "project_id": owner, "tenant_id": owner, "owner": owner, "member_id": visibility == "shared" ? member : nil,
+            "visibility": visibility,
+        ]
+    }
+}
