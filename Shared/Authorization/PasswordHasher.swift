@@ -36,14 +36,24 @@ package final class PasswordHasher: Sendable {
     private let hashes = Atomic(0)
     /// Hashes computed so far.
     package var hashesDone: Int { hashes.load(ordering: .relaxed) }
+    /// Told of each password before it is hashed, on the thread that hashes.
+    private let willHash: (@Sendable (Secret<String>) -> Void)?
+
+    /// Jobs that wait for a thread.
+    var waitingCount: Int { condition.withLock { state.waiting.count } }
 
     /// - Parameters:
     ///   - cost: 1 to 11, as crypt(5) defines it for yescrypt; each step doubles time and memory.
     ///   - threads: hashes at a time; nil for one per core.
-    package init(cost: Int = 5, threads: Int? = nil, random: any RandomSource = SystemRandom()) {
+    ///   - willHash: for tests that control when a thread goes on.
+    package init(
+        cost: Int = 5, threads: Int? = nil, random: any RandomSource = SystemRandom(),
+        willHash: (@Sendable (Secret<String>) -> Void)? = nil
+    ) {
         precondition((1...11).contains(cost))
         self.cost = cost
         self.random = random
+        self.willHash = willHash
         threadsMax = threads ?? max(1, ProcessInfo.processInfo.activeProcessorCount)
         decoy = PasswordHasher.setting(cost: cost, salt: Array(repeating: 0, count: 16))
             + "$" + String(repeating: ".", count: 43)
@@ -58,7 +68,7 @@ package final class PasswordHasher: Sendable {
                 "Invalid input for field/attribute password. It must have 1 to \(PasswordHasher.bytesMax) bytes, none of them NUL.")
         }
         let setting = PasswordHasher.setting(cost: cost, salt: random.bytes(16))
-        let hash = try await WorkSeat.yielding { try await onThread { self.crypt(password.exposed, setting) } }
+        let hash = try await WorkSeat.yielding { try await onThread { self.crypt(password, setting) } }
         guard let hash else { throw ResourceError.internalError("crypt refused the setting \(setting.prefix(8))") }
         return hash
     }
@@ -71,7 +81,7 @@ package final class PasswordHasher: Sendable {
         let stored = hash ?? decoy
         // crypt reads up to a NUL: what it does not see must not count as right.
         guard PasswordHasher.isUsable(password) else { return false }
-        let computed = try await WorkSeat.yielding { try await onThread(user) { self.crypt(password.exposed, stored) } }
+        let computed = try await WorkSeat.yielding { try await onThread(user) { self.crypt(password, stored) } }
         guard let computed, hash != nil else { return false }
         return constantTimeEqual(Array(computed.utf8), Array(stored.utf8))
     }
@@ -123,10 +133,11 @@ package final class PasswordHasher: Sendable {
         return Data(SHA512.hash(data: Data(password.utf8))).base64EncodedString()
     }
 
-    private func crypt(_ password: String, _ setting: String) -> String? {
+    private func crypt(_ password: Secret<String>, _ setting: String) -> String? {
         hashes.add(1, ordering: .relaxed)
+        willHash?(password)
         var output = [CChar](repeating: 0, count: 384)
-        guard wolke_crypt(PasswordHasher.passphrase(password), setting, &output, output.count) == 0 else { return nil }
+        guard wolke_crypt(PasswordHasher.passphrase(password.exposed), setting, &output, output.count) == 0 else { return nil }
         return String(decoding: output.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 

@@ -1,6 +1,8 @@
-import Authorization
+@testable import Authorization
 import Database
+import Dispatch
 import Kernel
+import Synchronization
 import Testing
 
 @Suite struct PasswordHasherTests {
@@ -49,34 +51,91 @@ import Testing
         try await DatabaseScope.$current.withValue(.request(ClientPresence(source: source))) { try await body() }
     }
 
+    /// A gate before the first hash, and the order of what is hashed.
+    private final class Gate: Sendable {
+        private let isOpen = DispatchSemaphore(value: 0)
+        private let passwords = Mutex<[String]>([])
+        var order: [String] { passwords.withLock { $0 } }
+
+        func pass(_ password: Secret<String>) {
+            let isFirst = passwords.withLock { passwords in
+                passwords.append(password.exposed)
+                return passwords.count == 1
+            }
+            if isFirst { isOpen.wait() }
+        }
+
+        func open() { isOpen.signal() }
+    }
+
+    private final class Count: Sendable {
+        private let count = Mutex(0)
+        var value: Int { count.withLock { $0 } }
+        func add() { count.withLock { $0 += 1 } }
+    }
+
+    /// A hasher with one thread that stops at its first hash until the gate is opened.
+    private struct GatedHasher: Sendable {
+        let gate = Gate()
+        let hasher: PasswordHasher
+        var order: [String] { gate.order }
+
+        init() { hasher = PasswordHasher(cost: 1, threads: 1, willHash: { [gate] in gate.pass($0) }) }
+
+        func open() { gate.open() }
+
+        func wait(for count: Int) async throws {
+            while hasher.waitingCount < count { try await SystemTime().sleep(for: .milliseconds(1)) }
+        }
+    }
+
     @Test("S18: a flood of sign-ons from one address delays another's by one turn")
     func s18AFloodDelaysOthersByOneTurn() async throws {
-        let hasher = PasswordHasher(cost: 1, threads: 1)
-        let stored = try await hasher.hash(Secret("abc"))
-        let flood = (0..<300).map { n in
-            Task { try await from("192.0.2.1") { try await hasher.verify(Secret("x"), hash: stored, of: "u\(n)") } }
+        let stored = try await hasher.hash(Secret("x"))
+        let gated = GatedHasher()
+        let flood = (0..<100).map { n in
+            Task { try await from("192.0.2.1") { try await gated.hasher.verify(Secret("y"), hash: stored, of: "u\(n)") } }
         }
-        while hasher.hashesDone < 5 { try await SystemTime().sleep(for: .milliseconds(1)) }
-        #expect(try await from("192.0.2.2") { try await hasher.verify(Secret("abc"), hash: stored, of: "me") })
-        #expect(hasher.hashesDone < 150, "it did not wait for the flood")
+        try await gated.wait(for: 99)
+        let other = Task {
+            try await from("192.0.2.2") { try await gated.hasher.verify(Secret("x"), hash: stored, of: "me") }
+        }
+        try await gated.wait(for: 100)
+        gated.open()
+        #expect(try await other.value)
         for task in flood { #expect(try await !task.value) }
+        #expect(gated.order.count == 101)
+        #expect(try #require(gated.order.firstIndex(of: "x")) <= 2, "it did not wait for the flood")
     }
 
     @Test("S18: sign-ons of one user from one address do not fill the queue")
     func s18OneUsersSignOnsAreBounded() async throws {
-        let hasher = PasswordHasher(cost: 1, threads: 1)
-        let stored = try await hasher.hash(Secret("abc"))
-        let tasks = (0..<400).map { _ in
-            Task { try await from("192.0.2.1") { try await hasher.verify(Secret("x"), hash: stored, of: "victim") } }
-        }
-        #expect(try await from("192.0.2.2") { try await hasher.verify(Secret("abc"), hash: stored, of: "victim") }, "nobody is locked out")
-        var refused = 0
-        for task in tasks {
-            do { _ = try await task.value } catch let error as ResourceError {
-                #expect(error.code == .tooManyRequests)
-                refused += 1
+        let stored = try await hasher.hash(Secret("x"))
+        let gated = GatedHasher()
+        let first = Task { try await from("192.0.2.9") { try await gated.hasher.verify(Secret("y"), hash: stored) } }
+        while gated.order.isEmpty { try await SystemTime().sleep(for: .milliseconds(1)) }
+        let refused = Count()
+        let flood = (0..<100).map { _ in
+            Task {
+                do {
+                    _ = try await from("192.0.2.1") { try await gated.hasher.verify(Secret("y"), hash: stored, of: "victim") }
+                } catch let error as ResourceError {
+                    #expect(error.code == .tooManyRequests)
+                    refused.add()
+                }
             }
         }
-        #expect(refused > 50)
+        // Nothing leaves the queue until the gate is opened, so that all but 32 are refused first.
+        while refused.value < 68 { try await SystemTime().sleep(for: .milliseconds(1)) }
+        try await gated.wait(for: 32)
+        let own = Task {
+            try await from("192.0.2.2") { try await gated.hasher.verify(Secret("x"), hash: stored, of: "victim") }
+        }
+        try await gated.wait(for: 33)
+        gated.open()
+        for task in flood { try await task.value }
+        #expect(refused.value == 68)
+        #expect(try await own.value, "nobody is locked out")
+        #expect(try await !first.value)
     }
 }
