@@ -320,4 +320,6 @@ package struct Notification: Sendable, Hashable {
 
     /// Sent on every channel after the listening session was (re)opened: look at everything once.
     package static let resync = Notification(channel: "*", payload: "")
+    /// Sent when a listening session that held a lock is gone, and the lock with it. `resync` says that it is back.
+    package static let lost = Notification(channel: "-", payload: "")
 }

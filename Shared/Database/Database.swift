@@ -170,7 +170,7 @@ package final class Database: Sendable {
         }
         let scope = DatabaseScope.current
         let job = Job()
-        let mayStop = stops && scope.presence != nil && !scope.committed.isSet
+        let mayStop = scope.stopsWithTask || (stops && scope.presence != nil && !scope.committed.isSet)
         let watch = mayStop ? scope.presence?.onLeave { [self] in stop(job) } : nil
         defer { if let watch { scope.presence?.forget(watch) } }
         // The session's thread belongs to no task: what is written or logged there must still name the request.
@@ -197,7 +197,7 @@ package final class Database: Sendable {
                 enqueue(job, scope.lane)
             }
         } onCancel: {
-            // Outside a request a cancelled task still leaves its state behind in order.
+            // Outside a request and a workflow's step, a cancelled task still leaves its state behind in order.
             if mayStop { stop(job) }
         }
     }
@@ -314,6 +314,7 @@ package final class Database: Sendable {
     /// `Notification.resync` comes first and after each loss of the session.
     ///
     /// - Parameter advisoryLock: a session lock to hold as long as the session lives: the sign of life of this process.
+    ///   `Notification.lost` comes when it is not held any more.
     package func notifications(_ channels: [String], advisoryLock: Int? = nil) -> AsyncStream<Notification> {
         if let inline { return inline.notifications(channels, advisoryLock: advisoryLock) }
         let (stream, continuation) = AsyncStream.makeStream(
@@ -352,6 +353,7 @@ package final class Database: Sendable {
                 for notification in news { deliver(notification) }
             } catch {
                 // Back-off only; the next round says resync.
+                if listening, advisoryLock != nil { deliver(.lost) }
                 listening = false
                 connection.close()
                 usleep(200_000)

@@ -25,8 +25,14 @@ package struct DatabaseScope: Sendable {
     package let source: String
     /// Set once the request has changed something: from then on it is carried to its end, whether the client waits or not.
     let committed: Flag
+    /// Whether what waits or runs is stopped, with nothing of it done, when the task is cancelled.
+    let stopsWithTask: Bool
 
-    init(lane: Lane, work: Work, presence: ClientPresence? = nil, source: String = "", committed: Flag = Flag()) {
+    init(
+        lane: Lane, work: Work, presence: ClientPresence? = nil, source: String = "", committed: Flag = Flag(),
+        stopsWithTask: Bool = false
+    ) {
+        self.stopsWithTask = stopsWithTask
         self.source = source
         self.lane = lane
         self.work = work
@@ -38,6 +44,8 @@ package struct DatabaseScope: Sendable {
 
     /// The plane's own work.
     package static let plane = DatabaseScope(lane: .plane, work: .plane)
+    /// A workflow's step, which is cancelled before its lease ends.
+    package static let step = DatabaseScope(lane: .plane, work: .plane, stopsWithTask: true)
     /// Audits and the doctor, whose questions are about everything.
     package static let audit = DatabaseScope(lane: .plane, work: .audit)
 
@@ -97,7 +105,7 @@ package final class ClientPresence: Sendable {
     package func forget(_ number: Int) { state.withLock { $0.handlers[number] = nil } }
 }
 
-/// The client left before there was an answer: the work was stopped, and nothing of it happened.
+/// The client left before there was an answer, or the step was cancelled: the work was stopped, and nothing of it happened.
 package struct ClientGone: Error, Sendable {
     package init() {}
 }

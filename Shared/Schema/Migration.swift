@@ -38,6 +38,7 @@ package enum Schema {
         auditedServicesMigration,
         metadataPortsMigration,
         sandboxStateMigration,
+        workflowVersionsMigration,
     ]
 
     /// The number of the newest migration that this build knows.

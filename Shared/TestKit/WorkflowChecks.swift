@@ -46,7 +46,7 @@ package struct WorkflowChecks: Sendable {
 
     /// Each step and each undo runs twice in a row; the second time with what the first recorded.
     package var twice: Variant {
-        let doubled = mapping { step in
+        let doubled = definition.mapping { step in
             var undo: (@Sendable (inout StepContext) async throws -> Void)?
             if let original = step.undo {
                 undo = { context in
@@ -102,14 +102,7 @@ package struct WorkflowChecks: Sendable {
     }
 
     private func replacing(_ step: WorkflowStep, _ change: (WorkflowStep) -> WorkflowStep) -> WorkflowDefinition {
-        mapping { $0.name == step.name ? change($0) : $0 }
-    }
-
-    private func mapping(_ change: (WorkflowStep) -> WorkflowStep) -> WorkflowDefinition {
-        WorkflowDefinition(
-            service: definition.service, kind: definition.kind, steps: definition.steps.map(change),
-            interruptedBy: definition.interruptedBy, retriesForever: definition.retriesForever,
-            failed: definition.failed)
+        definition.mapping { $0.name == step.name ? change($0) : $0 }
     }
 }
 

@@ -46,7 +46,18 @@ package struct UndoWait: Error, Sendable {
     package init(_ delay: Duration) { self.delay = delay }
 }
 
-/// What a step gets: the subject, what earlier steps recorded, and the identity under which its effects are done.
+/// What this build cannot carry on: a step that it does not have, parameters that it cannot read. The workflow stays
+/// as it is, neither carried on nor unwound, until a build runs that can.
+package struct WorkflowMismatch: Error, Sendable, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) { self.description = description }
+
+    /// How `last_error` begins for such a workflow; the inspection of work under way looks for it.
+    static let prefix = "this release cannot carry it on: "
+}
+
+/// What a step gets: the subject, and the identity under which its effects are done.
 package struct StepContext: Sendable {
     package let workflowID: WorkflowID
     package let subjectID: String
@@ -55,15 +66,17 @@ package struct StepContext: Sendable {
     package let epoch: Int
     /// How often this step was begun without finishing, this time included.
     package let attempt: Int
-    /// What the workflow has recorded. A step's changes are kept when it returns or waits.
-    package var frame: JSONObject
     package let step: String
     package let now: Timestamp
     /// Why the workflow unwinds; nil while it goes forward.
     package let failure: String?
+    /// What the workflow has recorded, as stored. A step's changes are kept when it returns or waits.
+    var frame: JSONObject
     var commits: [@Sendable (Connection) throws -> Void] = []
+    var result: JSONValue?
+    let store: WorkflowStore
 
-    init(_ workflow: LeasedWorkflow, now: Timestamp, failure: String?) {
+    init(_ workflow: LeasedWorkflow, store: WorkflowStore, failure: String?) {
         workflowID = workflow.id
         subjectID = workflow.subjectID
         requestID = workflow.requestID
@@ -71,7 +84,8 @@ package struct StepContext: Sendable {
         attempt = workflow.attempts
         frame = workflow.frame
         step = workflow.step
-        self.now = now
+        now = store.ambient.now
+        self.store = store
         self.failure = failure
     }
 
@@ -91,19 +105,20 @@ package struct StepContext: Sendable {
     }
 }
 
-/// One step: small, safe to repeat, with an undo that is safe to repeat too.
+/// One step as the engine runs it: small, safe to repeat, with an undo that is safe to repeat too. `Workflow` makes it
+/// from one with typed parameters.
 package struct WorkflowStep: Sendable {
     package let name: String
-    /// How long the step may take, repetitions and waits included, before the workflow unwinds.
+    /// How long the step may take, repetitions and waits included, before the workflow unwinds. A step that still runs
+    /// then is cancelled.
     package let deadline: Duration
     package let run: @Sendable (inout StepContext) async throws -> StepResult
     /// Takes back what `run` did or may have done. "Not there" is success.
     package let undo: (@Sendable (inout StepContext) async throws -> Void)?
 
     package init(
-        _ name: String, deadline: Duration = .seconds(120),
-        run: @escaping @Sendable (inout StepContext) async throws -> StepResult,
-        undo: (@Sendable (inout StepContext) async throws -> Void)? = nil
+        _ name: String, deadline: Duration, run: @escaping @Sendable (inout StepContext) async throws -> StepResult,
+        undo: (@Sendable (inout StepContext) async throws -> Void)?
     ) {
         self.name = name
         self.deadline = deadline
@@ -112,11 +127,15 @@ package struct WorkflowStep: Sendable {
     }
 }
 
-/// A long operation: steps in order, undone in reverse when one fails for good.
+/// A long operation as the engine runs it: steps in order, undone in reverse when one fails for good.
 package struct WorkflowDefinition: Sendable {
     /// The service whose engine runs it.
     package let service: String
     package let kind: String
+    /// The version that is written for new workflows of the kind.
+    package let version: Int
+    /// All versions that it can run. A replica leases no others.
+    package let versions: Set<Int>
     package let steps: [WorkflowStep]
     /// Intents that stop this workflow at the next step and unwind it: `delete` for a create.
     package let interruptedBy: Set<String>
@@ -124,20 +143,36 @@ package struct WorkflowDefinition: Sendable {
     package let failed: @Sendable (StepContext, StepFailure) async throws -> Void
     /// A failure may go forward instead of back: a delete that cannot give up retries forever.
     package let retriesForever: Bool
+    /// Reads a stored frame and writes it again; throws what `DecodingError` says.
+    package let recode: @Sendable (JSONObject) throws -> (frame: JSONObject, names: [String])
 
-    package init(
-        service: String, kind: String, steps: [WorkflowStep], interruptedBy: Set<String> = [], retriesForever: Bool = false,
-        failed: @escaping @Sendable (StepContext, StepFailure) async throws -> Void
+    init(
+        service: String, kind: String, version: Int, versions: Set<Int>, steps: [WorkflowStep], interruptedBy: Set<String>,
+        retriesForever: Bool, failed: @escaping @Sendable (StepContext, StepFailure) async throws -> Void,
+        recode: @escaping @Sendable (JSONObject) throws -> (frame: JSONObject, names: [String])
     ) {
-        precondition(!steps.isEmpty && Set(steps.map(\.name)).count == steps.count)
+        precondition(!steps.isEmpty && Set(steps.map(\.name)).count == steps.count, "\(kind): names of steps")
+        precondition(versions.contains(version) && versions.allSatisfy { $0 > 0 }, "\(kind): versions")
         self.service = service
         self.kind = kind
+        self.version = version
+        self.versions = versions
         self.steps = steps
         self.interruptedBy = interruptedBy
         self.retriesForever = retriesForever
         self.failed = failed
+        self.recode = recode
+    }
+
+    /// The same workflow with each step changed: for tests that disturb it.
+    package func mapping(_ change: (WorkflowStep) -> WorkflowStep) -> WorkflowDefinition {
+        WorkflowDefinition(
+            service: service, kind: kind, version: version, versions: versions, steps: steps.map(change),
+            interruptedBy: interruptedBy, retriesForever: retriesForever, failed: failed, recode: recode)
     }
 
     func index(of step: String) -> Int? { steps.firstIndex { $0.name == step } }
-}
 
+    /// `KIND@VERSION` for each version that it can run.
+    var keys: [String] { versions.sorted().map { "\(kind)@\($0)" } }
+}

@@ -11,43 +11,50 @@ package struct SimulatedKill: Error {
     package init() {}
 }
 
-/// Runs a service's workflows: leases what is ready, runs steps, records outcomes. Any number of processes may.
+/// Runs a service's workflows: leases what is ready, runs steps, records outcomes. Any number of processes may, of
+/// different releases too: each leases only kinds, and versions of kinds, that it knows.
+///
+/// A step runs in one process at a time. Its lease is renewed while it runs; a step whose lease cannot be renewed is
+/// cancelled before the lease ends. A process whose session with PostgreSQL is lost cancels its steps at once; others
+/// take its leases only when they have seen its lock missing twice.
 package final class WorkflowEngine: Service {
-    private struct State {
-        var notified: Set<String> = []
-        /// Subjects whose steps run here now, and whether a notification came meanwhile.
-        var running: [String: Bool] = [:]
-        var runningCount = 0
-    }
-
     /// Workflows under way in this process at most.
     private static let concurrencyMax = 128
-    /// A failed step is repeated after 0.1 s, doubling up to this.
-    private static let backOffMax: Duration = .seconds(10)
+    /// A lease is renewed when less than this is left of it.
+    private static let renewBefore: Duration = .seconds(40)
+    /// A step whose lease has less than this left is cancelled.
+    private static let cancelBefore: Duration = .seconds(15)
+    /// How often leases and deadlines are looked at, and those of processes that are gone.
+    private static let watchInterval: Duration = .seconds(1)
+    static let failureKey = "_failure"
 
-    private let definitions: [String: WorkflowDefinition]
-    private let intentDefinitions: [String: WorkflowDefinition]
-    private let store: WorkflowStore
-    private let ambient: Ambient
-    private let log: Logger
-    private let metrics: Metrics?
+    let definitions: [String: WorkflowDefinition]
+    let intentDefinitions: [String: WorkflowDefinition]
+    let store: WorkflowStore
+    let ambient: Ambient
+    let log: Logger
+    let metrics: Metrics?
+    let running = Mutex(RunningWorkflows())
     private let lockKey: Int
-    private let state = Mutex(State())
     private let signals: AsyncStream<Void>
     private let signal: AsyncStream<Void>.Continuation
 
-    /// - Parameter intents: the workflow that each kind of intent starts.
+    /// - Parameters:
+    ///   - definitions: what it can run; several of one kind have different versions.
+    ///   - intents: the workflow that each kind of intent starts.
     package init(
         service: String, definitions: [WorkflowDefinition], intents: [String: WorkflowDefinition] = [:],
         database: Database, ambient: Ambient, log: Logger, metrics: Metrics? = nil
     ) {
-        self.definitions = Dictionary(uniqueKeysWithValues: definitions.map { ($0.kind, $0) })
+        self.definitions = Dictionary(
+            uniqueKeysWithValues: definitions.flatMap { definition in definition.keys.map { ($0, definition) } })
         self.intentDefinitions = intents
         self.ambient = ambient
         self.log = log
         self.metrics = metrics
         lockKey = Int(ambient.random.next() >> 2)
-        store = WorkflowStore(database: database, service: service, holder: String(lockKey), ambient: ambient)
+        store = WorkflowStore(
+            database: database, service: service, holder: String(lockKey), known: self.definitions.keys.sorted(), ambient: ambient)
         (signals, signal) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     }
 
@@ -58,6 +65,8 @@ package final class WorkflowEngine: Service {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await self.listen() }
             group.addTask { await self.housekeeping() }
+            group.addTask { await self.repeating("leases cannot be renewed") { try await self.renewLeases() } }
+            group.addTask { await self.repeating("steps cannot be watched") { self.cancelOverdue() } }
             group.addTask { await self.pump() }
             do { try await gracefulShutdown() } catch {}
             group.cancelAll()
@@ -66,39 +75,52 @@ package final class WorkflowEngine: Service {
 
     private func listen() async {
         for await notification in store.database.notifications([Workflows.wakeChannel], advisoryLock: lockKey) {
-            guard let wake = Workflows.Wake(notification.payload, for: store.service) else { continue }
-            if let subject = wake.subject {
-                state.withLock { state in
-                    if state.running[subject] != nil { state.running[subject] = true }
-                    if state.notified.count < 10_000 { state.notified.insert(subject) }
-                }
+            if notification == .lost {
+                sessionLost()
+                continue
             }
+            if notification == .resync { running.withLock { $0.isAlive = true } }
+            guard let wake = Workflows.Wake(notification.payload, for: store.service) else { continue }
+            if let subject = wake.subject { running.withLock { $0.wake(subject) } }
             signal.yield()
         }
     }
 
-    private func housekeeping() async {
+    private func repeating(_ failure: String, _ body: () async throws -> Void) async {
         while !Task.isCancelled {
             do {
-                try await ambient.time.sleep(for: .seconds(2))
-                if try await store.releaseOrphans() > 0 { signal.yield() }
-                if try await store.startIntended(intentDefinitions, subject: nil, limit: 100) > 0 { signal.yield() }
-                _ = try await store.prune(olderThan: .seconds(7 * 86_400), limit: 1000)
+                try await ambient.time.sleep(for: WorkflowEngine.watchInterval)
+                try await body()
             } catch is CancellationError {
                 return
             } catch {
-                log.warning("workflow housekeeping failed", metadata: ["error": "\(error)"])
+                log.warning("\(failure)", metadata: ["error": "\(error)"])
             }
+        }
+    }
+
+    private func housekeeping() async {
+        var suspects: Set<OrphanedLease> = []
+        var rounds = 0
+        await repeating("workflow housekeeping failed") {
+            let orphans = try await store.orphans()
+            if try await store.release(orphans.intersection(suspects)) > 0 { signal.yield() }
+            suspects = orphans
+            rounds += 1
+            guard rounds.isMultiple(of: 2) else { return }
+            if try await store.startIntended(intentDefinitions, subject: nil, limit: 100) > 0 { signal.yield() }
+            _ = try await store.prune(olderThan: .seconds(7 * 86_400), limit: 1000)
         }
     }
 
     private func pump() async {
         await withDiscardingTaskGroup { group in
             var iterator = signals.makeAsyncIterator()
+            var checked: UInt64 = 0
             while !Task.isCancelled {
                 var pause: Duration = .milliseconds(500)
                 do {
-                    let leased = try await leaseNext()
+                    let leased = try await leaseNext(isAlive: running.withLock(\.isAlive))
                     for workflow in leased {
                         group.addTask {
                             await self.execute(workflow)
@@ -106,6 +128,11 @@ package final class WorkflowEngine: Service {
                         }
                     }
                     if !leased.isEmpty { continue }
+                    // Only here, where nothing is leased meanwhile, is it known what is held in vain.
+                    if ambient.time.monotonicNanoseconds() >= checked {
+                        checked = ambient.deadline(in: .seconds(2))
+                        if try await store.releaseUnused(running: running.withLock(\.ids)) > 0 { continue }
+                    }
                     if let next = try await store.nextRun() {
                         pause = min(pause, max(.milliseconds(1), next))
                     }
@@ -122,19 +149,17 @@ package final class WorkflowEngine: Service {
         }
     }
 
-    private func leaseNext() async throws -> [LeasedWorkflow] {
-        let notified = state.withLock { state in
-            let subjects = Array(state.notified)
-            state.notified.removeAll(keepingCapacity: true)
-            return subjects
-        }
+    /// - Parameter isAlive: whether others can see that this process lives. What it leased before would be taken from it.
+    private func leaseNext(isAlive: Bool = true) async throws -> [LeasedWorkflow] {
+        guard isAlive else { return [] }
+        let notified = running.withLock { $0.takeNotified() }
         if !notified.isEmpty { try await store.wake(subjects: notified) }
-        let room = state.withLock { WorkflowEngine.concurrencyMax - $0.runningCount }
+        let room = running.withLock { WorkflowEngine.concurrencyMax - $0.count }
         guard room > 0 else { return [] }
+        let leaseEnd = ambient.deadline(in: WorkflowStore.lease)
         let leased = try await store.lease(limit: min(room, 32))
-        state.withLock { state in
-            for workflow in leased { state.running[workflow.subjectID] = false }
-            state.runningCount += leased.count
+        running.withLock { running in
+            for workflow in leased { running.begin(workflow, leaseEnd: leaseEnd) }
         }
         return leased
     }
@@ -153,17 +178,10 @@ package final class WorkflowEngine: Service {
         throw ResourceError.internalError("workflows do not come to an end")
     }
 
-    // MARK: one workflow
-
     private func execute(_ leased: LeasedWorkflow) async {
-        defer {
-            state.withLock { state in
-                state.running[leased.subjectID] = nil
-                state.runningCount -= 1
-            }
-        }
-        guard let definition = definitions[leased.kind] else {
-            log.error("unknown workflow", metadata: ["kind": "\(leased.kind)", "workflow": "\(leased.id)"])
+        defer { running.withLock { $0.end(leased.id) } }
+        guard let definition = definitions[leased.key] else {
+            log.error("unknown workflow", metadata: ["kind": "\(leased.key)", "workflow": "\(leased.id)"])
             return
         }
         await RequestScope.$current.withValue(leased.requestID) {
@@ -173,7 +191,7 @@ package final class WorkflowEngine: Service {
             } catch is SimulatedKill {
                 return
             } catch {
-                // The lease runs out, or the next housekeeping frees it; the step is repeated.
+                // The lease is freed by this process, or by another one when this one dies; the step is repeated.
                 log.warning(
                     "workflow outcome was not recorded",
                     metadata: ["workflow": "\(leased.id)", "kind": "\(leased.kind)", "error": "\(error)"])
@@ -181,197 +199,39 @@ package final class WorkflowEngine: Service {
         }
     }
 
-    /// Runs one step or undo; returns whether the lease still holds and there is more to do now.
-    private func advance(_ workflow: inout LeasedWorkflow, _ definition: WorkflowDefinition) async throws -> Bool {
-        if workflow.isUnwinding { return try await unwind(&workflow, definition) }
-        guard let index = definition.index(of: workflow.step) else {
-            return try await startUnwinding(&workflow, definition, StepFailure("unknown step \(workflow.step)"))
-        }
-        if let intent = workflow.intents.first(where: definition.interruptedBy.contains) {
-            return try await startUnwinding(&workflow, definition, StepFailure("interrupted by \(intent)"))
-        }
-        let step = definition.steps[index]
-        var context = StepContext(workflow, now: ambient.now, failure: nil)
-        let started = ambient.time.monotonicNanoseconds()
-        defer {
-            metrics?.observe(
-                "wolke_workflow_step_seconds", Double(ambient.time.monotonicNanoseconds() - started) / 1e9,
-                [("kind", workflow.kind), ("step", step.name)])
-        }
-        do {
-            let result = try await step.run(&context)
-            return try await conclude(&workflow, definition, index, context, result)
-        } catch let kill as SimulatedKill {
-            throw kill
-        } catch {
-            return try await stepFailed(&workflow, definition, step, context.frame, error)
-        }
-    }
+    // MARK: leases
 
-    private func conclude(
-        _ workflow: inout LeasedWorkflow, _ definition: WorkflowDefinition, _ index: Int, _ context: StepContext,
-        _ result: StepResult
-    ) async throws -> Bool {
-        let frame = context.frame
-        let outcome: StepOutcome
-        let following = index + 1 < definition.steps.count ? definition.steps[index + 1] : nil
-        switch result {
-        case .done:
-            return try await finish(workflow, frame: frame, succeeded: true, error: nil, commits: context.commits)
-        case .next, .nextAfter, .skip:
-            guard let following else {
-                return try await finish(workflow, frame: frame, succeeded: true, error: nil, commits: context.commits)
+    /// Renews what runs for so long that its lease would end, and cancels what is lost or shall unwind.
+    func renewLeases() async throws {
+        let due = ambient.deadline(in: WorkflowEngine.renewBefore)
+        let leases = running.withLock { $0.ending(before: due) }
+        guard !leases.isEmpty else { return }
+        let leaseEnd = ambient.deadline(in: WorkflowStore.lease)
+        let held = try await store.renew(leases)
+        let cancels = running.withLock { running in
+            leases.compactMap { id, _ -> (@Sendable () -> Void)? in
+                guard let pending = held[id] else { return running.loseLease(id) }
+                running.extend(id, leaseEnd: leaseEnd)
+                return running.interrupt(id) { definitions[$0].flatMap(pending.reason(for:)) }
             }
-            if case .skip = result, context.commits.isEmpty {
-                workflow.step = following.name
-                workflow.frame = frame
-                workflow.attempts = 1
-                workflow.deadline = ambient.deadline(in: following.deadline)
-                return true
-            }
-            var delay: Duration?
-            if case .nextAfter(let asked) = result { delay = wasWoken(workflow) ? .zero : asked }
-            outcome = .advance(to: following.name, deadline: following.deadline, after: delay)
-        case .goto(let name):
-            guard let target = definition.index(of: name) else { throw StepFailure("unknown step \(name)") }
-            outcome = .advance(to: name, deadline: definition.steps[target].deadline, after: nil)
-        case .wait(let delay):
-            if ambient.time.monotonicNanoseconds() >= workflow.deadline, !definition.retriesForever {
-                let failure = StepFailure(
-                    "The operation did not finish in time.",
-                    details: "step \(workflow.step) of \(workflow.kind) waited past its deadline")
-                workflow.frame = frame
-                return try await startUnwinding(&workflow, definition, failure)
-            }
-            outcome = .pause(wasWoken(workflow) ? .zero : delay, attempts: 0, error: nil)
         }
-        let recorded = try await store.record(workflow, frame: frame, outcome: outcome, commits: context.commits)
-        guard let intents = recorded, case .advance(let step, let deadline, nil) = outcome else { return false }
-        workflow.startedSteps.append(workflow.step)
-        workflow.step = step
-        workflow.frame = frame
-        workflow.intents = intents
-        workflow.attempts = 1
-        workflow.deadline = ambient.deadline(in: deadline)
-        return true
+        for cancel in cancels { cancel() }
     }
 
-    /// Whether somebody woke the subject while its step ran here: it must not wait then.
-    private func wasWoken(_ workflow: LeasedWorkflow) -> Bool {
-        state.withLock { $0.running[workflow.subjectID] == true }
+    /// Cancels steps that are late, and those whose leases could not be renewed.
+    func cancelOverdue() {
+        let now = ambient.time.monotonicNanoseconds()
+        let leaseEnd = ambient.deadline(in: WorkflowEngine.cancelBefore)
+        for cancel in running.withLock({ $0.stop(leasesBefore: leaseEnd, lateAt: now) }) { cancel() }
     }
 
-    private func stepFailed(
-        _ workflow: inout LeasedWorkflow, _ definition: WorkflowDefinition, _ step: WorkflowStep, _ frame: JSONObject,
-        _ error: any Error
-    ) async throws -> Bool {
-        let failure: StepFailure? =
-            switch error {
-            case let failure as StepFailure: failure
-            case let error as ResourceError where !error.isRetryable: StepFailure(error.message, details: error.context)
-            default: nil
-            }
-        let late = ambient.time.monotonicNanoseconds() >= workflow.deadline
-        log.info(
-            "workflow step failed",
-            metadata: [
-                "workflow": "\(workflow.id)", "kind": "\(workflow.kind)", "step": "\(step.name)",
-                "attempt": "\(workflow.attempts)", "error": "\(error)",
-            ])
-        metrics?.increment("wolke_workflow_failures_total", [("kind", workflow.kind), ("step", step.name)])
-        workflow.frame = frame
-        if failure != nil || late, !definition.retriesForever {
-            let reason = failure ?? StepFailure(
-                "The operation did not finish in time.", details: "step \(step.name): \(error)")
-            return try await startUnwinding(&workflow, definition, reason)
+    /// Others will take the leases: they see this process's lock no more.
+    private func sessionLost() {
+        let cancels = running.withLock { running in
+            running.isAlive = false
+            return running.ids.compactMap { running.loseLease($0) }
         }
-        let outcome = StepOutcome.pause(
-            backOff(workflow.attempts), attempts: workflow.attempts, error: "step \(step.name): \(error)")
-        _ = try await store.record(workflow, frame: frame, outcome: outcome)
-        return false
-    }
-
-    /// Doubles with each attempt, with up to a quarter of jitter.
-    private func backOff(_ attempts: Int) -> Duration {
-        let base = Duration.milliseconds(100 << min(attempts, 10))
-        let capped = min(base, WorkflowEngine.backOffMax)
-        return capped + .microseconds(Int64(ambient.random.below(Int(capped.microseconds / 4) + 1)))
-    }
-
-    // MARK: unwinding
-
-    private static let failureKey = "_failure"
-
-    private func startUnwinding(
-        _ workflow: inout LeasedWorkflow, _ definition: WorkflowDefinition, _ failure: StepFailure
-    ) async throws -> Bool {
-        workflow.frame[WorkflowEngine.failureKey] = [
-            "message": .string(failure.message), "details": JSONValue(failure.details),
-        ]
-        // The current step may have had its effect: it is undone first.
-        let outcome = StepOutcome.unwind(from: workflow.step, error: failure.description)
-        guard let intents = try await store.record(workflow, frame: workflow.frame, outcome: outcome) else {
-            return false
-        }
-        workflow.isUnwinding = true
-        workflow.intents = intents
-        workflow.attempts = 1
-        return true
-    }
-
-    private func unwind(_ workflow: inout LeasedWorkflow, _ definition: WorkflowDefinition) async throws -> Bool {
-        let recorded = workflow.frame[WorkflowEngine.failureKey]
-        let failure = StepFailure(
-            recorded?["message"]?.stringValue ?? "The operation failed.", details: recorded?["details"]?.stringValue)
-        var context = StepContext(workflow, now: ambient.now, failure: failure.message)
-        do {
-            if let index = definition.index(of: workflow.step) {
-                try await definition.steps[index].undo?(&context)
-            }
-            let previous = definition.steps.last { workflow.startedSteps.contains($0.name) }
-            guard let previous else {
-                try await definition.failed(context, failure)
-                return try await finish(workflow, frame: context.frame, succeeded: false, error: failure.description)
-            }
-            let outcome = StepOutcome.unwind(from: previous.name, error: failure.description)
-            guard try await store.record(workflow, frame: context.frame, outcome: outcome) != nil else { return false }
-            workflow.startedSteps.removeAll { $0 == previous.name }
-            workflow.step = previous.name
-            workflow.frame = context.frame
-            workflow.attempts = 1
-            return true
-        } catch let kill as SimulatedKill {
-            throw kill
-        } catch let wait as UndoWait {
-            let delay = wasWoken(workflow) ? Duration.zero : wait.delay
-            let outcome = StepOutcome.pause(delay, attempts: 0, error: nil)
-            _ = try await store.record(workflow, frame: context.frame, outcome: outcome)
-            return false
-        } catch {
-            log.warning(
-                "workflow undo failed",
-                metadata: [
-                    "workflow": "\(workflow.id)", "kind": "\(workflow.kind)", "step": "\(workflow.step)",
-                    "attempt": "\(workflow.attempts)", "error": "\(error)",
-                ])
-            let outcome = StepOutcome.pause(
-                backOff(workflow.attempts), attempts: workflow.attempts, error: "undo \(workflow.step): \(error)")
-            _ = try await store.record(workflow, frame: context.frame, outcome: outcome)
-            return false
-        }
-    }
-
-    private func finish(
-        _ workflow: LeasedWorkflow, frame: JSONObject, succeeded: Bool, error: String?,
-        commits: [@Sendable (Connection) throws -> Void] = []
-    ) async throws -> Bool {
-        let outcome = StepOutcome.finish(succeeded: succeeded, error: error)
-        let recorded = try await store.record(workflow, frame: frame, outcome: outcome, commits: commits)
-        guard let intents = recorded else { return false }
-        metrics?.increment("wolke_workflows_total", [("kind", workflow.kind), ("result", succeeded ? "done" : "failed")])
-        if !intents.isEmpty {
-            _ = try await store.startIntended(intentDefinitions, subject: workflow.subjectID, limit: 1)
-        }
-        return false
+        for cancel in cancels { cancel() }
+        if !cancels.isEmpty { log.warning("steps are cancelled: the session with PostgreSQL was lost", metadata: ["steps": "\(cancels.count)"]) }
     }
 }

@@ -6,6 +6,7 @@ import Kernel
 struct LeasedWorkflow: Sendable {
     var id: WorkflowID
     var kind: String
+    var version: Int
     var subjectID: String
     var isUnwinding: Bool
     var step: String
@@ -16,12 +17,15 @@ struct LeasedWorkflow: Sendable {
     /// By the process's monotonic clock, in nanoseconds.
     var deadline: UInt64
     var requestID: String?
-    /// An intent that is waiting for the subject.
-    var intents: [String]
+    /// What waits for the subject.
+    var pending: PendingStop
+
+    var key: String { "\(kind)@\(version)" }
 
     init(_ row: Row, _ ambient: Ambient) throws {
         id = try row.id("id")
         kind = try row.string("kind")
+        version = try row.int("version")
         subjectID = try row.string("subject_id")
         isUnwinding = try row.string("state") == "unwinding"
         step = try row.string("step")
@@ -31,8 +35,33 @@ struct LeasedWorkflow: Sendable {
         attempts = try row.int("attempts")
         deadline = ambient.deadline(in: .microseconds(try row.int("left_microseconds")))
         requestID = try row.optionalString("request_id")
-        intents = try row.strings("pending_intents")
+        pending = try PendingStop(row)
     }
+}
+
+/// What may end a workflow early: intents on its subject, and its parent that unwinds.
+struct PendingStop: Sendable {
+    var intents: [String]
+    var cancelReason: String?
+
+    init(_ row: Row) throws {
+        intents = try row.strings("pending_intents")
+        cancelReason = try row.optionalString("cancel_reason")
+    }
+
+    /// Why a workflow of that kind must unwind; nil where it may go on.
+    func reason(for definition: WorkflowDefinition) -> String? {
+        // What never gives up is not cancelled either: who waits for it waits for its end.
+        guard !definition.retriesForever else { return nil }
+        if let cancelReason { return cancelReason }
+        return intents.first(where: definition.interruptedBy.contains).map { "interrupted by \($0)" }
+    }
+}
+
+/// A lease whose holder's session is gone.
+struct OrphanedLease: Sendable, Hashable {
+    let id: String
+    let epoch: Int
 }
 
 /// What becomes of a workflow after a step.
@@ -52,47 +81,77 @@ struct WorkflowStore: Sendable {
     let database: Database
     let service: String
     let holder: String
+    /// `KIND@VERSION` for everything that this build can carry on.
+    let known: [String]
     let ambient: Ambient
 
     static let lease: Duration = .seconds(60)
 
-    private static let intents: SQL =
-        "(SELECT json_agg(i.kind) FROM intents i WHERE i.subject_id = w.subject_id) AS pending_intents"
+    private static let pending: SQL =
+        "(SELECT json_agg(i.kind) FROM intents i WHERE i.subject_id = w.subject_id) AS pending_intents, w.cancel_reason"
 
     /// Until when what is leased or renewed now is held.
     private var leaseEnd: SQL { "\(ambient.databaseNow) + \(WorkflowStore.lease)::interval" }
+
+    /// What is this service's, not at its end, and of a kind and version that this build knows.
+    private var carriedOn: SQL {
+        "service = \(service) AND finished_at IS NULL AND kind || '@' || version = ANY(\(known)::text[])"
+    }
+
+    /// Finds what is ready, in the order in which it became so.
+    func ready(limit: Int) -> SQL {
+        "SELECT id FROM workflows WHERE \(carriedOn) AND run_at <= \(ambient.databaseNow) ORDER BY run_at, id LIMIT \(limit) FOR UPDATE SKIP LOCKED"
+    }
 
     /// Leases up to `limit` ready workflows. `run_at` moves to the lease's end, so that one index finds both what is
     /// ready and what was left behind.
     func lease(limit: Int) async throws -> [LeasedWorkflow] {
         let now = ambient.databaseNow
         let until = leaseEnd
-        return try await database.autocommit { [service, holder, ambient] connection in
+        let ready = ready(limit: limit)
+        return try await database.autocommit { [holder, ambient] connection in
             try connection.query(
                 """
-                WITH ready AS (
-                    SELECT id FROM workflows
-                    WHERE service = \(service) AND finished_at IS NULL AND run_at <= \(now)
-                    ORDER BY run_at, id LIMIT \(limit) FOR UPDATE SKIP LOCKED)
+                WITH ready AS (\(ready))
                 UPDATE workflows w SET lease_holder = \(holder), lease_until = \(until), run_at = \(until),
                     epoch = epoch + 1, attempts = attempts + 1
                 FROM ready WHERE w.id = ready.id
-                RETURNING w.id, w.kind, w.subject_id, w.state, w.step, w.frame, to_json(w.started_steps) AS started, w.epoch,
+                RETURNING w.id, w.kind, w.version, w.subject_id, w.state, w.step, w.frame, to_json(w.started_steps) AS started, w.epoch,
                     w.attempts, w.request_id, (extract(epoch FROM w.deadline - \(now)) * 1000000)::bigint AS left_microseconds,
-                    \(WorkflowStore.intents)
+                    \(WorkflowStore.pending)
                 """
             ).map { try LeasedWorkflow($0, ambient) }
+        }
+    }
+
+    /// Holds leases for another `lease` from now.
+    ///
+    /// - Returns: what waits for those that are still held.
+    func renew(_ leases: [(id: WorkflowID, epoch: Int)]) async throws -> [WorkflowID: PendingStop] {
+        let until = leaseEnd
+        let ids = leases.map(\.id.text)
+        let epochs = leases.map { String($0.epoch) }
+        return try await database.autocommit { [holder] connection in
+            try connection.query(
+                """
+                UPDATE workflows w SET lease_until = \(until), run_at = \(until)
+                FROM unnest(\(ids)::text[], \(epochs)::text[]) AS held (id, epoch)
+                WHERE w.id = held.id::uuid AND w.epoch = held.epoch::bigint AND w.lease_holder = \(holder) AND w.finished_at IS NULL
+                RETURNING w.id, \(WorkflowStore.pending)
+                """
+            ).reduce(into: [:]) { $0[try $1.id("id")] = try PendingStop($1) }
         }
     }
 
     /// Until the next workflow becomes ready; nil when none waits.
     func nextRun() async throws -> Duration? {
         let now = ambient.databaseNow
-        return try await database.read { [service] connection in
+        let carriedOn = carriedOn
+        return try await database.read { connection in
             try connection.query(
                 """
                 SELECT (extract(epoch FROM run_at - \(now)) * 1000000)::bigint AS microseconds FROM workflows
-                WHERE service = \(service) AND finished_at IS NULL ORDER BY run_at, id LIMIT 1
+                WHERE \(carriedOn) ORDER BY run_at, id LIMIT 1
                 """
             ).first.map { .microseconds(try $0.int("microseconds")) }
         }
@@ -112,11 +171,12 @@ struct WorkflowStore: Sendable {
 
     /// Writes the outcome of a step, and does what belongs to it in the same transaction.
     ///
-    /// - Returns: the intents pending now, or nil when the lease was lost.
+    /// - Parameter result: what the workflow leaves for the one that started it; nil for what it has left already.
+    /// - Returns: what waits for the subject now, or nil when the lease was lost.
     func record(
-        _ workflow: LeasedWorkflow, frame: JSONObject, outcome: StepOutcome,
+        _ workflow: LeasedWorkflow, frame: JSONObject, result: JSONValue? = nil, outcome: StepOutcome,
         commits: [@Sendable (Connection) throws -> Void] = []
-    ) async throws -> [String]? {
+    ) async throws -> PendingStop? {
         let now = ambient.databaseNow
         let until = leaseEnd
         let assignments: SQL
@@ -148,27 +208,34 @@ struct WorkflowStore: Sendable {
                 lease_holder = NULL, lease_until = NULL, finished_at = \(now)
                 """
         }
-        return try await database.write { connection in
+        return try await database.write { [service] connection in
             if case .finish = outcome { try Workflows.lock(connection, subject: workflow.subjectID) }
             let rows = try connection.query(
                 """
-                UPDATE workflows w SET \(assignments), frame = \(frame)::jsonb, updated_at = \(now)
+                UPDATE workflows w SET \(assignments), frame = \(frame)::jsonb, result = coalesce(\(result)::jsonb, result),
+                    updated_at = \(now)
                 WHERE w.id = \(workflow.id) AND w.epoch = \(workflow.epoch) AND w.finished_at IS NULL
-                RETURNING \(WorkflowStore.intents)
+                RETURNING w.parent_id, \(WorkflowStore.pending)
                 """)
             guard let row = rows.first else { return nil }
             for effect in commits { try effect(connection) }
-            return try row.strings("pending_intents")
+            if case .finish = outcome, let parent = try row.optionalString("parent_id") {
+                let waiting = try connection.query("SELECT subject_id FROM workflows WHERE id = \(parent)::uuid").first
+                if let waiting { Workflows.wake(connection, service: service, subject: try waiting.string("subject_id")) }
+            }
+            return try PendingStop(row)
         }
     }
 
     /// Starts what intents ask for on subjects where no work is under way (any more).
     func startIntended(_ definitions: [String: WorkflowDefinition], subject: String?, limit: Int) async throws -> Int {
-        try await database.write { [service, ambient] connection in
+        let known = definitions.flatMap { kind, definition in definition.versions.map { "\(kind)@\($0)" } }.sorted()
+        return try await database.write { [service, ambient] connection in
             let rows = try connection.query(
                 """
-                SELECT i.subject_id, i.kind, i.body FROM intents i
+                SELECT i.subject_id, i.kind, i.version, i.body FROM intents i
                 WHERE i.service = \(service) AND (\(subject)::uuid IS NULL OR i.subject_id = \(subject)::uuid)
+                AND i.kind || '@' || i.version = ANY(\(known)::text[])
                 AND NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = i.subject_id AND w.finished_at IS NULL)
                 ORDER BY i.created_at LIMIT \(limit) FOR UPDATE OF i SKIP LOCKED
                 """)
@@ -180,26 +247,56 @@ struct WorkflowStore: Sendable {
                 // Somebody may have started work on the subject before the lock was ours.
                 guard try !Workflows.isActive(connection, subject: subject) else { continue }
                 try connection.execute("DELETE FROM intents WHERE subject_id = \(subject)::uuid AND kind = \(kind)")
-                try Workflows.start(
-                    connection, definition, subject: subject, frame: try row.object("body"), requestID: nil,
-                    ambient: ambient)
+                try WorkflowStart(definition, version: row.int("version"), subject: subject, frame: row.object("body")).insert(
+                    connection, ambient.newID(), requestID: nil, ambient: ambient)
             }
             return rows.count
         }
     }
 
-    /// Frees at once what processes left behind that are gone: their session lock is gone too.
-    func releaseOrphans() async throws -> Int {
+    // MARK: what others left behind
+
+    /// A lease whose holder has no session with PostgreSQL any more: the session lock is gone with it.
+    private static let isOrphaned: SQL = """
+        lease_holder IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND ((l.classid::bigint << 32) | l.objid::bigint)::text = lease_holder)
+        """
+
+    /// Leases of processes that seem to be gone.
+    func orphans() async throws -> Set<OrphanedLease> {
+        let carriedOn = carriedOn
+        return try await database.read { connection in
+            try connection.query("SELECT id, epoch FROM workflows WHERE \(carriedOn) AND \(WorkflowStore.isOrphaned) LIMIT 10000")
+                .reduce(into: []) { $0.insert(OrphanedLease(id: try $1.string("id"), epoch: try $1.int("epoch"))) }
+        }
+    }
+
+    /// Frees leases whose holders are still gone.
+    func release(_ orphans: Set<OrphanedLease>) async throws -> Int {
+        guard !orphans.isEmpty else { return 0 }
         let now = ambient.databaseNow
-        return try await database.autocommit { [service] connection in
+        let (ids, epochs) = (orphans.map(\.id), orphans.map { String($0.epoch) })
+        return try await database.autocommit { connection in
             try connection.execute(
                 """
-                UPDATE workflows SET run_at = \(now), lease_holder = NULL
-                WHERE service = \(service) AND finished_at IS NULL AND lease_holder IS NOT NULL
-                AND NOT EXISTS (
-                    SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                    AND ((l.classid::bigint << 32) | l.objid::bigint)::text = lease_holder)
+                UPDATE workflows w SET run_at = \(now), lease_holder = NULL, lease_until = NULL
+                FROM unnest(\(ids)::text[], \(epochs)::text[]) AS lost (id, epoch)
+                WHERE w.id = lost.id::uuid AND w.epoch = lost.epoch::bigint AND w.finished_at IS NULL AND \(WorkflowStore.isOrphaned)
+                """)
+        }
+    }
+
+    /// Frees what this process holds and does not run: outcomes that could not be recorded.
+    func releaseUnused(running: [WorkflowID]) async throws -> Int {
+        let now = ambient.databaseNow
+        let ids = running.map(\.text)
+        return try await database.autocommit { [holder] connection in
+            try connection.execute(
+                """
+                UPDATE workflows SET run_at = \(now), lease_holder = NULL, lease_until = NULL
+                WHERE lease_holder = \(holder) AND finished_at IS NULL AND id <> ALL(\(ids)::uuid[])
                 """)
         }
     }
@@ -211,7 +308,8 @@ struct WorkflowStore: Sendable {
             try connection.execute(
                 """
                 DELETE FROM workflows WHERE id IN (
-                    SELECT id FROM workflows WHERE service = \(service) AND finished_at < \(before)
+                    SELECT id FROM workflows w WHERE service = \(service) AND finished_at < \(before)
+                    AND NOT EXISTS (SELECT 1 FROM workflows p WHERE p.id = w.parent_id AND p.finished_at IS NULL)
                     ORDER BY finished_at LIMIT \(limit))
                 """)
         }

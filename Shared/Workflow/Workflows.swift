@@ -29,48 +29,61 @@ package enum Workflows {
     }
 
     /// Adds a workflow to the transaction: it will run if and only if that commits.
+    ///
+    /// - Throws: `EncodingError` where `frame` has no JSON form.
     @discardableResult
-    package static func start(
-        _ connection: Connection, _ definition: WorkflowDefinition, subject: String, frame: JSONObject = [:],
-        requestID: String?, ambient: Ambient
+    package static func start<Frame>(
+        _ connection: Connection, _ workflow: Workflow<Frame>, subject: String, frame: Frame, requestID: String?,
+        ambient: Ambient
     ) throws -> WorkflowID {
+        let start = try WorkflowStart(workflow, subject: subject, frame: frame)
         let id: WorkflowID = ambient.newID()
-        let now = ambient.databaseNow
-        let step = definition.steps[0]
-        try connection.query(
-            """
-            INSERT INTO workflows (
-                id, service, kind, subject_id, step, frame, run_at, deadline, request_id, created_at, updated_at)
-            VALUES (
-                \(id), \(definition.service), \(definition.kind), \(subject)::uuid, \(step.name), \(frame)::jsonb,
-                \(now), \(now) + \(step.deadline)::interval, \(requestID), \(now), \(now))
-            """)
-        connection.announce(wakeChannel, definition.service)
+        try start.insert(connection, id, requestID: requestID, ambient: ambient)
         return id
     }
 
-    /// Starts `definition` now, or, while other work on the subject is under way, as soon as that has ended.
+    /// As `start`, of a workflow without parameters.
+    @discardableResult
+    package static func start(
+        _ connection: Connection, _ workflow: Workflow<NoFrame>, subject: String, requestID: String?, ambient: Ambient
+    ) throws -> WorkflowID {
+        try start(connection, workflow, subject: subject, frame: NoFrame(), requestID: requestID, ambient: ambient)
+    }
+
+    /// Starts `workflow` now, or, while other work on the subject is under way, as soon as that has ended.
     /// Work that names `intent` in `interruptedBy` ends early for it.
     ///
     /// - Returns: whether it started at once.
     @discardableResult
-    package static func startOrIntend(
-        _ connection: Connection, _ definition: WorkflowDefinition, intent: String, subject: String,
-        frame: JSONObject = [:], requestID: String?, ambient: Ambient
+    package static func startOrIntend<Frame>(
+        _ connection: Connection, _ workflow: Workflow<Frame>, intent: String, subject: String, frame: Frame,
+        requestID: String?, ambient: Ambient
     ) throws -> Bool {
         try lock(connection, subject: subject)
         guard try isActive(connection, subject: subject) else {
-            try start(connection, definition, subject: subject, frame: frame, requestID: requestID, ambient: ambient)
+            try start(connection, workflow, subject: subject, frame: frame, requestID: requestID, ambient: ambient)
             return true
         }
+        let start = try WorkflowStart(workflow, subject: subject, frame: frame)
         try connection.execute(
             """
-            INSERT INTO intents (subject_id, service, kind, body, created_at)
-            VALUES (\(subject)::uuid, \(definition.service), \(intent), \(frame)::jsonb, \(ambient.databaseNow))
+            INSERT INTO intents (subject_id, service, kind, version, body, created_at)
+            VALUES (\(subject)::uuid, \(start.definition.service), \(intent), \(start.definition.version),
+                \(start.frame)::jsonb, \(ambient.databaseNow))
             ON CONFLICT (subject_id, kind) DO NOTHING
             """)
-        wake(connection, service: definition.service, subject: subject)
+        wake(connection, service: start.definition.service, subject: subject)
         return false
+    }
+
+    /// As `startOrIntend`, of a workflow without parameters.
+    @discardableResult
+    package static func startOrIntend(
+        _ connection: Connection, _ workflow: Workflow<NoFrame>, intent: String, subject: String, requestID: String?,
+        ambient: Ambient
+    ) throws -> Bool {
+        try startOrIntend(
+            connection, workflow, intent: intent, subject: subject, frame: NoFrame(), requestID: requestID, ambient: ambient)
     }
 
     /// Whether work is under way on the subject.
@@ -84,4 +97,55 @@ package enum Workflows {
     static func lock(_ connection: Connection, subject: String) throws {
         try connection.query("SELECT pg_advisory_xact_lock(hashtextextended(\(subject)::text, 7))")
     }
+}
+
+/// A workflow that is to be started.
+package struct WorkflowStart: Sendable {
+    let definition: WorkflowDefinition
+    package let subject: String
+    let version: Int
+    let frame: JSONObject
+
+    /// - Throws: `EncodingError` where `frame` has no JSON form.
+    package init<Frame>(_ workflow: Workflow<Frame>, subject: String, frame: Frame) throws {
+        definition = workflow.definition
+        version = workflow.definition.version
+        self.subject = subject
+        self.frame = try JSONValue(encoding: frame).objectValue ?? [:]
+    }
+
+    /// What an intent asks for, with the frame that was stored with it.
+    init(_ definition: WorkflowDefinition, version: Int, subject: String, frame: JSONObject) {
+        self.definition = definition
+        self.version = version
+        self.subject = subject
+        self.frame = frame
+    }
+
+    /// Writes it; the same id again changes nothing.
+    func insert(
+        _ connection: Connection, _ id: WorkflowID, parent: ParentStep? = nil, requestID: String?, ambient: Ambient
+    ) throws {
+        let now = ambient.databaseNow
+        let step = definition.steps[0]
+        try connection.execute(
+            """
+            INSERT INTO workflows (
+                id, service, kind, version, subject_id, parent_id, parent_step, parent_ordinal, step, frame, run_at, deadline,
+                request_id, created_at, updated_at)
+            VALUES (
+                \(id), \(definition.service), \(definition.kind), \(version), \(subject)::uuid, \(parent?.id)::uuid, \(parent?.step),
+                \(parent?.ordinal), \(step.name), \(frame)::jsonb, \(now), \(now) + \(step.deadline)::interval, \(requestID),
+                \(now), \(now))
+            ON CONFLICT (id) DO NOTHING
+            """)
+        connection.announce(Workflows.wakeChannel, definition.service)
+    }
+}
+
+/// Which step of which workflow started another one, and as which of its children.
+struct ParentStep {
+    let id: String
+    let step: String
+    let ordinal: Int
 }

@@ -38,6 +38,13 @@ import Workflow
         }
     }
 
+    @Test func whatIsStoredIsWhatReleasesHaveStored() async throws {
+        try await VolumeFixture.with { cloud in
+            let differences = try WorkflowRecords.differences(cloud.workflows.definitions, file: "block-storage-workflows.json")
+            #expect(differences == [])
+        }
+    }
+
     @Test(arguments: ["blank", "image", "volume"]) func creating(_ source: String) async throws {
         try await VolumeFixture.with { cloud in
             var body: JSONObject = ["size": 1]

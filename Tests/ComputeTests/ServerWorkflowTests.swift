@@ -9,6 +9,14 @@ import Workflow
 
 /// The generic checks over a server's create and delete, and what only servers have.
 @Suite struct ServerWorkflowTests {
+    @Test func whatIsStoredIsWhatReleasesHaveStored() async throws {
+        try await TestCloud.with { cloud in
+            let definitions = ComputeWorkflows.definitions(cloud.compute)
+            let differences = try WorkflowRecords.differences(definitions, file: "compute-workflows.json")
+            #expect(differences == [])
+        }
+    }
+
     @Test func aServerIsBuiltAndEnded() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()

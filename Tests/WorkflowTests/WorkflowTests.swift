@@ -10,46 +10,60 @@ import Testing
 /// The engine: order, repetition, waiting, unwinding, intents, leases.
 @Suite struct WorkflowTests {
     /// What happened, in order.
-    private final class Trace: Sendable {
+    final class Trace: Sendable {
         private let entries = Mutex<[String]>([])
         var all: [String] { entries.withLock { $0 } }
         func add(_ entry: String) { entries.withLock { $0.append(entry) } }
         func count(_ entry: String) -> Int { all.filter { $0 == entry }.count }
     }
 
-    private struct Bench: Sendable {
+    /// What the tests' steps record.
+    struct Notes: Codable, Sendable {
+        var number: Int?
+        var written: String?
+    }
+
+    struct Bench: Sendable {
         let database: Database
         let time: ManualTime
         let ambient: Ambient
         let trace = Trace()
 
-        func engine(_ definitions: [WorkflowDefinition], intents: [String: WorkflowDefinition] = [:]) -> WorkflowEngine {
+        func engine(_ workflows: [Workflow<Notes>], intents: [String: Workflow<Notes>] = [:]) -> WorkflowEngine {
             WorkflowEngine(
-                service: "test", definitions: definitions, intents: intents, database: database, ambient: ambient,
+                service: "test", definitions: workflows.map(\.definition), intents: intents.mapValues(\.definition), database: database, ambient: ambient,
+                log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+        }
+
+        func engine(of definitions: [WorkflowDefinition]) -> WorkflowEngine {
+            WorkflowEngine(
+                service: "test", definitions: definitions, database: database, ambient: ambient,
                 log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         }
 
         func step(
             _ name: String, deadline: Duration = .seconds(60),
-            run: @escaping @Sendable (inout StepContext) async throws -> StepResult = { _ in .next }
-        ) -> WorkflowStep {
-            WorkflowStep(
+            run: @escaping @Sendable (inout StepContext, inout Notes) async throws -> StepResult = { _, _ in .next }
+        ) -> Workflow<Notes>.Step {
+            .init(
                 name, deadline: deadline,
-                run: { context in
+                run: { context, notes in
                     trace.add(name)
-                    return try await run(&context)
-                }, undo: { _ in trace.add("undo \(name)") })
+                    return try await run(&context, &notes)
+                }, undo: { _, _ in trace.add("undo \(name)") })
         }
 
-        func definition(_ kind: String, _ steps: [WorkflowStep], interruptedBy: Set<String> = []) -> WorkflowDefinition {
-            WorkflowDefinition(service: "test", kind: kind, steps: steps, interruptedBy: interruptedBy) { _, failure in
-                trace.add("failed: \(failure.message)")
-            }
+        func workflow(
+            _ kind: String, version: Int = 1, alsoRuns: Set<Int> = [], _ steps: [Workflow<Notes>.Step], interruptedBy: Set<String> = []
+        ) -> Workflow<Notes> {
+            Workflow(
+                service: "test", kind: kind, version: version, alsoRuns: alsoRuns, steps: steps, interruptedBy: interruptedBy
+            ) { _, _, failure in trace.add("failed: \(failure.message)") }
         }
 
-        func start(_ definition: WorkflowDefinition, subject: String) async throws {
+        func start(_ workflow: Workflow<Notes>, subject: String, notes: Notes = Notes()) async throws {
             _ = try await database.write {
-                try Workflows.start($0, definition, subject: subject, requestID: "req-1", ambient: ambient)
+                try Workflows.start($0, workflow, subject: subject, frame: notes, requestID: "req-1", ambient: ambient)
             }
         }
 
@@ -60,7 +74,7 @@ import Testing
         }
     }
 
-    private func with<Value: Sendable>(_ body: (Bench) async throws -> Value) async throws -> Value {
+    func with<Value: Sendable>(_ body: (Bench) async throws -> Value) async throws -> Value {
         try await TestDatabase.with { test in
             let time = ManualTime()
             return try await body(
@@ -70,15 +84,15 @@ import Testing
 
     @Test func stepsRunInOrderAndKeepWhatTheyRecord() async throws {
         try await with { bench in
-            let definition = bench.definition(
+            let definition = bench.workflow(
                 "plain",
                 [
-                    bench.step("one") { context in
-                        context.frame["number"] = 7
+                    bench.step("one") { context, notes in
+                        notes.number = 7
                         return .next
                     },
-                    bench.step("two") { context in
-                        #expect(context.frame["number"] == 7)
+                    bench.step("two") { context, notes in
+                        #expect(notes.number == 7)
                         #expect(context.requestID == "req-1")
                         return .goto("four")
                     },
@@ -93,15 +107,15 @@ import Testing
 
     @Test func whatCanHealIsRepeatedAndWhatCannotUnwinds() async throws {
         try await with { bench in
-            let definition = bench.definition(
+            let definition = bench.workflow(
                 "healing",
                 [
                     bench.step("one"),
-                    bench.step("two") { context in
+                    bench.step("two") { context, notes in
                         if context.attempt < 4 { throw ResourceError.unavailable("away") }
                         return .next
                     },
-                    bench.step("three") { _ in throw StepFailure("no use", details: "because") },
+                    bench.step("three") { _, _ in throw StepFailure("no use", details: "because") },
                 ])
             let start = bench.time.now()
             try await bench.start(definition, subject: Bench.subject0)
@@ -114,8 +128,8 @@ import Testing
 
     @Test func aWaitEndsAtItsDeadline() async throws {
         try await with { bench in
-            let definition = bench.definition(
-                "waiting", [bench.step("one", deadline: .seconds(30)) { _ in .wait(.seconds(7)) }])
+            let definition = bench.workflow(
+                "waiting", [bench.step("one", deadline: .seconds(30)) { _, _ in .wait(.seconds(7)) }])
             try await bench.start(definition, subject: Bench.subject0)
             try await bench.engine([definition]).drain()
             #expect(bench.trace.count("one") == 6)
@@ -126,13 +140,13 @@ import Testing
     @Test func anUndoMayWait() async throws {
         try await with { bench in
             let rounds = Trace()
-            let step = WorkflowStep(
-                "one", run: { _ in throw StepFailure("no") },
-                undo: { _ in
+            let step = Workflow<Notes>.Step(
+                "one", run: { _, _ in throw StepFailure("no") },
+                undo: { _, _ in
                     rounds.add("round")
                     if rounds.all.count < 3 { throw UndoWait(.seconds(1)) }
                 })
-            let definition = bench.definition("patient", [step])
+            let definition = bench.workflow("patient", [step])
             try await bench.start(definition, subject: Bench.subject0)
             try await bench.engine([definition]).drain()
             #expect(rounds.all.count == 3)
@@ -142,14 +156,14 @@ import Testing
 
     @Test func anIntentInterruptsAndFollows() async throws {
         try await with { bench in
-            let delete = bench.definition("delete", [bench.step("remove")])
-            let create = bench.definition(
+            let delete = bench.workflow("delete", [bench.step("remove")])
+            let create = bench.workflow(
                 "create",
                 [
-                    bench.step("one") { [bench] _ in
+                    bench.step("one") { [bench] _, _ in
                         _ = try await bench.database.write { connection in
                             try Workflows.startOrIntend(
-                                connection, delete, intent: "delete", subject: Bench.subject0, requestID: nil,
+                                connection, delete, intent: "delete", subject: Bench.subject0, frame: Notes(), requestID: nil,
                                 ambient: bench.ambient)
                         }
                         return .next
@@ -166,10 +180,10 @@ import Testing
         try await with { bench in
             let died = Mutex(false)
             let epochs = Mutex<[Int]>([])
-            let definition = bench.definition(
+            let definition = bench.workflow(
                 "mortal",
                 [
-                    bench.step("one") { context in
+                    bench.step("one") { context, notes in
                         epochs.withLock { $0.append(context.epoch) }
                         let dies = died.withLock { died in
                             defer { died = true }
@@ -190,16 +204,16 @@ import Testing
 
     @Test func whoLostTheLeaseChangesNothing() async throws {
         try await with { bench in
-            let definition = bench.definition(
+            let definition = bench.workflow(
                 "fenced",
                 [
-                    bench.step("one") { [bench] context in
+                    bench.step("one") { [bench] context, notes in
                         if context.attempt == 1 {
                             let id = context.workflowID
                             _ = try await bench.database.write {
                                 try $0.execute("UPDATE workflows SET epoch = epoch + 1, run_at = \(bench.ambient.now) WHERE id = \(id)")
                             }
-                            context.frame["written"] = "by the loser"
+                            notes.written = "by the loser"
                         }
                         return .next
                     }
@@ -217,14 +231,14 @@ import Testing
         try await with { bench in
             func store(_ holder: String, _ time: any TimeSource) -> WorkflowStore {
                 WorkflowStore(
-                    database: bench.database, service: "test", holder: holder,
+                    database: bench.database, service: "test", holder: holder, known: ["leased@1"],
                     ambient: Ambient(time: time, random: SeededRandom(seed: 4)))
             }
             let right = store("right", bench.time)
             let wrong = store("wrong", WrongTime(bench.time, by: .seconds(hours * 3600)))
-            let definition = bench.definition("leased", [bench.step("one", deadline: .seconds(30))])
+            let definition = bench.workflow("leased", [bench.step("one", deadline: .seconds(30))])
             try await bench.database.write {
-                _ = try Workflows.start($0, definition, subject: Bench.subject0, requestID: nil, ambient: wrong.ambient)
+                _ = try Workflows.start($0, definition, subject: Bench.subject0, frame: Notes(), requestID: nil, ambient: wrong.ambient)
             }
             let first = try #require(try await right.lease(limit: 1).first)
             #expect(first.deadline == right.ambient.deadline(in: .seconds(30)))
@@ -244,10 +258,10 @@ import Testing
     @Test func whatBelongsToAStepIsCommittedWithItsRecordOrNotAtAll() async throws {
         try await with { bench in
             let effect: @Sendable (Connection) throws -> Void = { try $0.execute("INSERT INTO inbox (consumer, message_id, received_at) VALUES ('effect', gen_random_uuid(), now())") }
-            let definition = bench.definition(
+            let definition = bench.workflow(
                 "committing",
                 [
-                    bench.step("one") { [bench] context in
+                    bench.step("one") { [bench] context, notes in
                         context.commit(effect)
                         if context.attempt == 1 {
                             let id = context.workflowID
@@ -257,7 +271,7 @@ import Testing
                         }
                         return .next
                     },
-                    bench.step("two") { context in
+                    bench.step("two") { context, notes in
                         context.commit { _ in throw StepFailure("the effect is refused") }
                         return .done
                     },
@@ -272,16 +286,16 @@ import Testing
 
     @Test func aSkippedStepIsNotUndoneAndAStepMayBeginLater() async throws {
         try await with { bench in
-            let definition = bench.definition(
+            let definition = bench.workflow(
                 "skipping",
                 [
-                    bench.step("one"), bench.step("two") { _ in .skip },
-                    bench.step("three") { context in
-                        context.frame["number"] = 7
+                    bench.step("one"), bench.step("two") { _, _ in .skip },
+                    bench.step("three") { context, notes in
+                        notes.number = 7
                         return .nextAfter(.seconds(3))
                     },
-                    bench.step("four") { context in
-                        #expect(context.frame["number"] == 7)
+                    bench.step("four") { context, notes in
+                        #expect(notes.number == 7)
                         #expect(context.attempt == 1)
                         throw StepFailure("no use")
                     },
@@ -306,12 +320,12 @@ import Testing
 
     @Test func everyVariantOfTheChecksIsMade() async throws {
         try await with { bench in
-            let definition = bench.definition("checked", [bench.step("one"), bench.step("two")])
-            let checks = WorkflowChecks(definition)
+            let definition = bench.workflow("checked", [bench.step("one"), bench.step("two")])
+            let checks = WorkflowChecks(definition.definition)
             #expect(checks.variants.count == 4 + 1 + 4)
             for variant in checks.variants {
-                try await bench.start(variant.definition, subject: bench.ambient.newUUID().description)
-                try await bench.engine([variant.definition]).drain()
+                try await bench.start(definition, subject: bench.ambient.newUUID().description)
+                try await bench.engine(of: [variant.definition]).drain()
             }
             let states = try await bench.states()
             #expect(states.filter { $0 == "failed" }.count == 4)
@@ -322,6 +336,9 @@ import Testing
     /// Finding what is ready must not depend on how much waits.
     @Test func leasingUsesItsIndex() async throws {
         try await with { bench in
+            let store = WorkflowStore(
+                database: bench.database, service: "test", holder: "1", known: ["k@1", "other@1"], ambient: bench.ambient)
+            let ready = store.ready(limit: 32)
             let plan = try await bench.database.write { connection -> String in
                 try connection.execute(
                     """
@@ -330,12 +347,7 @@ import Testing
                     FROM generate_series(1, 20000) n
                     """)
                 try connection.script("ANALYZE workflows")
-                return try connection.query(
-                    """
-                    EXPLAIN SELECT id FROM workflows WHERE service = 'test' AND finished_at IS NULL AND run_at <= now()
-                    ORDER BY run_at, id LIMIT 32 FOR UPDATE SKIP LOCKED
-                    """
-                ).map { try $0.string("QUERY PLAN") }.joined(separator: "\n")
+                return try connection.query("EXPLAIN \(ready)").map { try $0.string("QUERY PLAN") }.joined(separator: "\n")
             }
             #expect(plan.contains("workflows_ready"))
             #expect(!plan.contains("Sort"))

@@ -27,14 +27,15 @@ struct StepRate: AsyncParsableCommand {
         let pool = Database(DatabaseConfiguration(connectionString: database, connectionsMax: connections))
         let service = "bench-\(ready)"
         let counted = Counter()
-        let definition = WorkflowDefinition(
+        let definition = Workflow<NoFrame>(
             service: service, kind: "bench",
             steps: [
-                WorkflowStep("step", deadline: .seconds(86_400)) { _ in
+                .init("step", deadline: .seconds(86_400)) { _ in
                     counted.add()
                     return .wait(.zero)
                 }
-            ], retriesForever: true, failed: { _, _ in })
+            ], retriesForever: true, failed: { _, _ in }
+        ).definition
         try await fill(pool, definition, at: ambient.now)
         let engine = WorkflowEngine(
             service: service, definitions: [definition], database: pool, ambient: ambient,

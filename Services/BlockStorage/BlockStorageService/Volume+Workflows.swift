@@ -35,21 +35,24 @@ package struct VolumeWorkflows: Sendable {
     }
 
     package var definitions: [WorkflowDefinition] {
-        [create, extend, delete, snapshotCreate, snapshotDelete]
+        [create.definition, extend.definition, delete.definition, snapshotCreate.definition, snapshotDelete.definition]
     }
 
     /// What an intent starts; a volume's and a snapshot's subject are never the same.
     package var intents: [String: WorkflowDefinition] {
-        [VolumeWorkflows.deleteIntent: delete, VolumeWorkflows.deleteIntent + "_snapshot": snapshotDelete]
+        [
+            VolumeWorkflows.deleteIntent: delete.definition,
+            VolumeWorkflows.deleteIntent + "_snapshot": snapshotDelete.definition,
+        ]
     }
 
     // MARK: create
 
-    var create: WorkflowDefinition {
-        WorkflowDefinition(
+    var create: Workflow<NoFrame> {
+        Workflow(
             service: VolumeWorkflows.service, kind: "volume_create",
             steps: [
-                WorkflowStep("data", deadline: BlockStorageLimits.copyTimeMax) { context in
+                .init("data", deadline: BlockStorageLimits.copyTimeMax) { context in
                     guard let volume = try await volume(context) else { return .done }
                     try await requireBackend()
                     return try await makeData(volume) ? .next : .wait(VolumeWorkflows.poll)
@@ -57,7 +60,7 @@ package struct VolumeWorkflows: Sendable {
                     guard let volume = try await volume(context) else { return }
                     try await driver.delete(volume.object)
                 },
-                WorkflowStep("publish") { context in
+                .init("publish") { context in
                     let id = context.subjectID
                     let now = context.now
                     try await database.write {
@@ -127,19 +130,24 @@ package struct VolumeWorkflows: Sendable {
 
     // MARK: extend
 
-    /// The frame has `size`, and what was reserved for it is `size` minus the volume's own.
-    var extend: WorkflowDefinition {
-        WorkflowDefinition(
+    /// What was reserved for it is `size` minus the volume's own.
+    struct Extension: Codable, Sendable {
+        /// In GiB.
+        var size: Int
+    }
+
+    var extend: Workflow<Extension> {
+        Workflow(
             service: VolumeWorkflows.service, kind: "volume_extend",
             steps: [
-                WorkflowStep("resize") { context in
-                    guard let volume = try await volume(context), let size = context.frame["size"]?.intValue else { return .done }
-                    try await driver.extend(volume.object, to: size)
+                .init("resize") { context, frame in
+                    guard let volume = try await volume(context) else { return .done }
+                    try await driver.extend(volume.object, to: frame.size)
                     return .next
                 },
-                WorkflowStep("publish") { context in
+                .init("publish") { context, frame in
                     let id = context.subjectID
-                    let size = context.frame["size"]?.intValue ?? 0
+                    let size = frame.size
                     let now = context.now
                     try await database.write { connection in
                         try connection.execute(
@@ -149,10 +157,10 @@ package struct VolumeWorkflows: Sendable {
                     return .next
                 },
             ]
-        ) { context, failure in
+        ) { context, frame, failure in
             let id = context.subjectID
             let now = ambient.now
-            let size = context.frame["size"]?.intValue ?? 0
+            let size = frame.size
             try await database.write { connection in
                 guard let volume = try BlockStorageStore.volume(connection, id, locked: true), volume.status == .extending
                 else { return }
@@ -166,11 +174,11 @@ package struct VolumeWorkflows: Sendable {
 
     // MARK: delete
 
-    var delete: WorkflowDefinition {
-        WorkflowDefinition(
+    var delete: Workflow<NoFrame> {
+        Workflow(
             service: VolumeWorkflows.service, kind: "volume_delete",
             steps: [
-                WorkflowStep("data") { context in
+                .init("data") { context in
                     let id = context.subjectID
                     guard let volume = try await volume(context) else { return .done }
                     let snapshots = try await database.read { try BlockStorageStore.snapshots($0, of: ID(id), locked: false) }
@@ -178,7 +186,7 @@ package struct VolumeWorkflows: Sendable {
                     try await driver.delete(volume.object)
                     return .next
                 },
-                WorkflowStep("row") { context in
+                .init("row") { context in
                     let id = context.subjectID
                     try await database.write { try forget($0, id) }
                     return .next
@@ -208,11 +216,11 @@ package struct VolumeWorkflows: Sendable {
         return try await database.read { try BlockStorageStore.snapshot($0, id) }
     }
 
-    var snapshotCreate: WorkflowDefinition {
-        WorkflowDefinition(
+    var snapshotCreate: Workflow<NoFrame> {
+        Workflow(
             service: VolumeWorkflows.service, kind: "snapshot_create",
             steps: [
-                WorkflowStep("data", deadline: BlockStorageLimits.copyTimeMax) { context in
+                .init("data", deadline: BlockStorageLimits.copyTimeMax) { context in
                     guard let snapshot = try await snapshot(context) else { return .done }
                     guard let volume = try await database.read({ try BlockStorageStore.volume($0, snapshot.volumeID.text) })
                     else { throw StepFailure("The volume \(snapshot.volumeID) is gone.") }
@@ -225,7 +233,7 @@ package struct VolumeWorkflows: Sendable {
                     guard let snapshot = try await snapshot(context) else { return }
                     try await driver.delete(snapshot.object)
                 },
-                WorkflowStep("publish") { context in
+                .init("publish") { context in
                     let id = context.subjectID
                     let now = context.now
                     try await database.write {
@@ -243,16 +251,16 @@ package struct VolumeWorkflows: Sendable {
         }
     }
 
-    var snapshotDelete: WorkflowDefinition {
-        WorkflowDefinition(
+    var snapshotDelete: Workflow<NoFrame> {
+        Workflow(
             service: VolumeWorkflows.service, kind: "snapshot_delete",
             steps: [
-                WorkflowStep("data") { context in
+                .init("data") { context in
                     guard let snapshot = try await snapshot(context) else { return .done }
                     try await driver.delete(snapshot.object)
                     return .next
                 },
-                WorkflowStep("row") { context in
+                .init("row") { context in
                     let id = context.subjectID
                     try await database.write { connection in
                         guard let snapshot = try BlockStorageStore.snapshot(connection, id, locked: true) else { return }

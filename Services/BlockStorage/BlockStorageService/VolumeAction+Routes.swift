@@ -137,7 +137,7 @@ extension BlockStorageHandlers {
             try quota.quota.reserve(connection, project: volume.projectID, [(VolumeQuota.gigabytes, size - volume.size)])
             try BlockStorageStore.set(connection, volume: volume.id, status: .extending, now: context.ambient.now)
             try Workflows.start(
-                connection, workflows.extend, subject: volume.id.text, frame: ["size": JSONValue(size)],
+                connection, workflows.extend, subject: volume.id.text, frame: VolumeWorkflows.Extension(size: size),
                 requestID: context.requestID, ambient: context.ambient)
             return ["status": "extending", "new_size": JSONValue(size)]
         }

@@ -77,8 +77,9 @@ package enum ComputeWorkflows {
     /// Every kind of workflow that the service has.
     package static func definitions(_ compute: Compute) -> [WorkflowDefinition] {
         [
-            ServerCreate(compute).definition, ServerDelete(compute).definition, InterfaceWorkflows(compute).attach,
-            InterfaceWorkflows(compute).detach, VolumeWorkflows(compute).attach, VolumeWorkflows(compute).detach,
+            ServerCreate(compute).workflow.definition, ServerDelete(compute).workflow.definition,
+            InterfaceWorkflows(compute).attach.definition, InterfaceWorkflows(compute).detach.definition,
+            VolumeWorkflows(compute).attach.definition, VolumeWorkflows(compute).detach.definition,
         ]
     }
 

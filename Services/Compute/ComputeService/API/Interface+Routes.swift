@@ -117,17 +117,16 @@ struct InterfaceRoutes: Sendable {
 
     private static func frame(
         _ connection: Connection, _ server: ServerRecord, _ ask: InterfaceRequest, _ owner: ServerOwner
-    ) throws -> JSONObject {
-        var frame: JSONObject = ["server": .string(server.id), "tag": JSONValue(ask.tag)]
+    ) throws -> InterfaceWorkflows.Attachment {
         let item = try ServerInterfaces.checked(connection, ask, owner)
-        frame["administrator"] = item.administrator?.document ?? .null
+        var frame = InterfaceWorkflows.Attachment(
+            server: server.id, tag: ask.tag, administrator: item.administrator.map(InterfaceWorkflows.Administrator.init))
         if let port = ask.portID {
-            frame["port"] = .string(port)
+            frame.port = port
             return frame
         }
         if let network = ask.networkID {
-            frame["network"] = .string(network)
-            frame["fixed_ip"] = JSONValue(ask.fixedIP)
+            (frame.network, frame.fixedIP) = (network, ask.fixedIP)
             return frame
         }
         let ids = try connection.query(
@@ -141,7 +140,7 @@ struct InterfaceRoutes: Sendable {
                 ? ResourceError.badRequest("There is no network that an interface could be on.")
                 : ResourceError.conflict("Multiple possible networks found, use a Network ID to be more specific.")
         }
-        frame["network"] = .string(ids[0])
+        frame.network = ids[0]
         return frame
     }
 
@@ -167,10 +166,9 @@ struct InterfaceRoutes: Sendable {
                 requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
             try Workflows.start(
                 connection, definition, subject: ambient.newUUID().description,
-                frame: [
-                    "server": .string(server.id), "port": .string(port), "created": .bool(try row.bool("created")),
-                    "generation": JSONValue(generation),
-                ], requestID: context.requestID, ambient: ambient)
+                frame: InterfaceWorkflows.Detachment(
+                    server: server.id, port: port, created: try row.bool("created"), generation: generation),
+                requestID: context.requestID, ambient: ambient)
             return Change(.empty(202), "server", server.id, content: ["detach_port": .string(port)])
         }
     }

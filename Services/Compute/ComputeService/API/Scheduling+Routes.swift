@@ -44,13 +44,13 @@ struct SchedulingRoutes: Sendable {
             throw ResourceError.forbidden("Policy doesn't allow os_compute_api:servers:create:forced_host to be performed.")
         }
         let owner = try ServerOwner(context, project: project)
-        let definition = ServerCreate(compute).definition
+        let workflow = ServerCreate(compute).workflow
         let compute = compute
         do {
             try await compute.database.write { connection in
                 let ids = try ServerCreation(
                     connection: connection, ambient: compute.ambient, settings: compute.settings, images: compute.images,
-                    definition: definition, owner: owner, request: request
+                    workflow: workflow, owner: owner, request: request
                 ).run()
                 let trials = try ids.compactMap {
                     try SchedulingTrial.load(connection, server: $0, operation: compute.ambient.newUUID())

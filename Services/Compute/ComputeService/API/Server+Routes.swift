@@ -160,12 +160,12 @@ struct ServerRoutes: Sendable {
             throw ResourceError.forbidden("Policy doesn't allow os_compute_api:servers:create:forced_host to be performed.")
         }
         let owner = try ServerOwner(context, project: project)
-        let definition = ServerCreate(compute).definition
+        let workflow = ServerCreate(compute).workflow
         let compute = compute
         return try await context.write(compute.database) { connection in
             let ids = try ServerCreation(
                 connection: connection, ambient: compute.ambient, settings: compute.settings, images: compute.images,
-                definition: definition, owner: owner, request: request
+                workflow: workflow, owner: owner, request: request
             ).run()
             return Change(
                 try ServerRoutes.accepted(connection, context, ids, request, compute.ambient), "server", ids[0],
@@ -224,7 +224,7 @@ struct ServerRoutes: Sendable {
 
     private func delete(_ context: RequestContext, action: String, status: Int = 204) async throws -> Response {
         let server = try await compute.authorizedServer(context)
-        let definition = ServerDelete(compute).definition
+        let workflow = ServerDelete(compute).workflow
         let ambient = compute.ambient
         let user = try context.caller.userID
         let project = try context.caller.projectID
@@ -238,7 +238,7 @@ struct ServerRoutes: Sendable {
                     connection, server: server.id, action: "delete", event: "compute_terminate_instance",
                     requestID: context.requestID, user: user, project: project, now: ambient.now)
                 try Workflows.startOrIntend(
-                    connection, definition, intent: ServerCreate.deleteIntent, subject: server.id,
+                    connection, workflow, intent: ServerCreate.deleteIntent, subject: server.id,
                     requestID: context.requestID, ambient: ambient)
             }
             return Change(.empty(status), "server", server.id)

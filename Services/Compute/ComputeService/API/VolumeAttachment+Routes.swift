@@ -106,7 +106,7 @@ struct VolumeAttachmentRoutes: Sendable {
                 requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
             let workflow = try Workflows.start(
                 connection, definition, subject: id,
-                frame: ["server": .string(server.id), "volume": .string(volume), "device": .string(device)],
+                frame: VolumeWorkflows.Attachment(server: server.id, volume: volume, device: device),
                 requestID: context.requestID, ambient: ambient)
             return (.string(workflow.text), "server", server.id)
         }, finish: { work in
@@ -191,7 +191,7 @@ struct VolumeAttachmentRoutes: Sendable {
                 requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
             try Workflows.start(
                 connection, definition, subject: id,
-                frame: ["server": .string(server.id), "volume": .string(volume), "generation": JSONValue(generation)],
+                frame: VolumeWorkflows.Detachment(server: server.id, volume: volume, generation: generation),
                 requestID: context.requestID, ambient: ambient)
             return Change(.empty(202), "server", server.id, content: ["detach_volume": .string(volume)])
         }

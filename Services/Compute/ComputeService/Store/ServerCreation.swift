@@ -48,7 +48,7 @@ struct ServerCreation {
     let ambient: Ambient
     let settings: ComputeSettings
     let images: ImageAccess
-    let definition: WorkflowDefinition
+    let workflow: Workflow<ServerCreate.Build>
     let owner: ServerOwner
     let request: ServerRequest
 
@@ -159,7 +159,8 @@ struct ServerCreation {
                 'compute__do_build_and_run_instance')
             """)
         try takePorts(id)
-        try Workflows.start(connection, definition, subject: id, requestID: owner.requestID, ambient: ambient)
+        try Workflows.start(
+            connection, workflow, subject: id, frame: ServerCreate.Build(), requestID: owner.requestID, ambient: ambient)
     }
 
     /// Claims the ports that the client names, so that no second server can have them meanwhile.

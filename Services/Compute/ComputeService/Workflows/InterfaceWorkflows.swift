@@ -16,56 +16,75 @@ struct InterfaceWorkflows: Sendable {
 
     // MARK: attach
 
-    /// Frame: server, and network, port, fixed_ip, tag as asked for; administrator, as `InterfaceRequest` has it.
-    var attach: WorkflowDefinition {
-        WorkflowDefinition(
+    /// An interface as it was asked for, and what became of it.
+    struct Attachment: Codable, Sendable {
+        var server: String
+        var network: String?
+        var port: String?
+        var fixedIP: String?
+        var tag: String?
+        /// Who asked, where it was accepted only because of an administrator's rights.
+        var administrator: Administrator?
+        /// The port that was made or taken.
+        var portID: String?
+        /// The server's generation that has the interface.
+        var generation: Int?
+
+        enum CodingKeys: String, CodingKey {
+            case server, network, port, tag, administrator, generation
+            case fixedIP = "fixed_ip"
+            case portID = "port_id"
+        }
+    }
+
+    var attach: Workflow<Attachment> {
+        Workflow(
             service: Compute.service, kind: "interface.attach",
             steps: [
-                WorkflowStep("port", deadline: .seconds(60), run: { try await takePort(&$0) }, undo: { try await dropPort(&$0) }),
-                WorkflowStep("plug", deadline: .seconds(60), run: { try await plug(&$0) }, undo: { try await unplug($0) }),
-                WorkflowStep("await", deadline: .seconds(180), run: { try await waitForHost($0, "attach_interface") }),
+                .init("port", deadline: .seconds(60), run: { try await takePort($0, &$1) }, undo: { try await dropPort($0, &$1) }),
+                .init("plug", deadline: .seconds(60), run: { try await plug(&$1) }, undo: { try await unplug($1) }),
+                .init("await", deadline: .seconds(180)) { _, frame in
+                    try await waitForHost(frame.server, frame.generation.recorded("generation"), "attach_interface")
+                },
             ],
-            failed: { context, failure in
-                try await compute.finish("attach_interface", server: InterfaceWorkflows.text(context, "server") ?? "", error: failure)
+            failed: { _, frame, failure in
+                try await compute.finish("attach_interface", server: frame.server, error: failure)
             })
     }
 
-    private static func text(_ context: StepContext, _ name: String) -> String? { context.frame[name]?.stringValue }
-
-    private func takePort(_ context: inout StepContext) async throws -> StepResult {
-        let server = try await steps.server(InterfaceWorkflows.text(context, "server") ?? "")
+    private func takePort(_ context: StepContext, _ frame: inout Attachment) async throws -> StepResult {
+        let server = try await steps.server(frame.server)
         let owner: JSONValue = .string("compute:\(server.zone ?? compute.settings.defaultZone)")
         let host: JSONValue = .string(server.host ?? "")
         let subject = ActingSubject.accepted(
-            project: server.project, user: server.user, administrator: context.frame["administrator"].flatMap(ActingSubject.init(administrator:)))
-        if let port = InterfaceWorkflows.text(context, "port") {
+            project: server.project, user: server.user, administrator: frame.administrator?.subject)
+        if let port = frame.port {
             try await compute.neighbours.network.updatePort(
                 port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host], as: subject)
-            context.frame["port_id"] = .string(port)
+            frame.portID = port
             return .next
         }
         var port: JSONObject = [
-            "network_id": JSONValue(InterfaceWorkflows.text(context, "network")), "project_id": .string(server.project),
+            "network_id": JSONValue(frame.network), "project_id": .string(server.project),
             "device_id": .string(server.id), "device_owner": owner, "binding:host_id": host, "admin_state_up": true,
         ]
-        if let address = InterfaceWorkflows.text(context, "fixed_ip") { port["fixed_ips"] = [["ip_address": .string(address)]] }
+        if let address = frame.fixedIP { port["fixed_ips"] = [["ip_address": .string(address)]] }
         let id = try await compute.neighbours.network.createPort(port, as: subject, operation: context.operationID())
-        context.frame["port_id"] = .string(id)
+        frame.portID = id
         return .next
     }
 
     /// A port that was asked for but not recorded is found by asking again under the same operation.
-    private func dropPort(_ context: inout StepContext) async throws {
-        let given = InterfaceWorkflows.text(context, "port")
-        if given == nil, InterfaceWorkflows.text(context, "port_id") == nil {
-            do { _ = try await takePort(&context) } catch is StepFailure {
+    private func dropPort(_ context: StepContext, _ frame: inout Attachment) async throws {
+        if frame.port == nil, frame.portID == nil {
+            do { _ = try await takePort(context, &frame) } catch is StepFailure {
                 return
             } catch let error as ResourceError where !error.isRetryable {
                 return
             }
         }
-        guard let port = InterfaceWorkflows.text(context, "port_id") ?? given else { return }
-        try await release(port, server: InterfaceWorkflows.text(context, "server") ?? "", created: given == nil)
+        guard let port = frame.portID ?? frame.port else { return }
+        try await release(port, server: frame.server, created: frame.port == nil)
         _ = try await database.write { try $0.execute("DELETE FROM server_interfaces WHERE port_id = \(port)") }
     }
 
@@ -74,11 +93,11 @@ struct InterfaceWorkflows: Sendable {
         try await steps.release(port: port, created: created, as: subject)
     }
 
-    private func plug(_ context: inout StepContext) async throws -> StepResult {
-        let port = InterfaceWorkflows.text(context, "port_id") ?? ""
-        let id = InterfaceWorkflows.text(context, "server") ?? ""
-        let tag = InterfaceWorkflows.text(context, "tag")
-        let isOwn = InterfaceWorkflows.text(context, "port") == nil
+    private func plug(_ frame: inout Attachment) async throws -> StepResult {
+        let port = try frame.portID.recorded("port_id")
+        let id = frame.server
+        let tag = frame.tag
+        let isOwn = frame.port == nil
         let ambient = compute.ambient
         let generation = try await database.write { connection -> Int in
             let server = try ServerRecord.find(connection, id, lock: true)
@@ -95,13 +114,13 @@ struct InterfaceWorkflows: Sendable {
             try DesiredState.publish(connection, server: id, ambient: ambient)
             return generation
         }
-        context.frame["generation"] = JSONValue(generation)
+        frame.generation = generation
         return .next
     }
 
-    private func unplug(_ context: StepContext) async throws {
-        let port = InterfaceWorkflows.text(context, "port_id") ?? ""
-        let id = InterfaceWorkflows.text(context, "server") ?? ""
+    private func unplug(_ frame: Attachment) async throws {
+        guard let port = frame.portID else { return }
+        let id = frame.server
         let ambient = compute.ambient
         try await database.write { connection in
             try connection.execute("DELETE FROM server_interfaces WHERE port_id = \(port)")
@@ -111,29 +130,47 @@ struct InterfaceWorkflows: Sendable {
     }
 
     /// Until the host has it; then the action has ended.
-    private func waitForHost(_ context: StepContext, _ action: String) async throws -> StepResult {
-        let server = InterfaceWorkflows.text(context, "server") ?? ""
-        let result = try await compute.awaitApplied(context, server: server, what: "interfaces")
+    private func waitForHost(_ server: String, _ generation: Int, _ action: String) async throws -> StepResult {
+        let result = try await compute.awaitApplied(generation, server: server, what: "interfaces")
         if case .next = result { try await compute.finish(action, server: server) }
         return result
     }
 
     // MARK: detach
 
-    /// Frame: server, port, created, generation. The request has already taken the port from the desired state.
-    var detach: WorkflowDefinition {
-        WorkflowDefinition(
+    /// An interface that the request has already taken from the desired state.
+    struct Detachment: Codable, Sendable {
+        var server: String
+        var port: String
+        /// Whether the port was made for the server.
+        var created: Bool
+        /// The server's generation without the interface.
+        var generation: Int
+    }
+
+    var detach: Workflow<Detachment> {
+        Workflow(
             service: Compute.service, kind: "interface.detach",
             steps: [
-                WorkflowStep("await", run: { try await waitForHost($0, "detach_interface") }),
-                WorkflowStep("release", run: { context in
-                    let port = InterfaceWorkflows.text(context, "port") ?? ""
-                    try await release(
-                        port, server: InterfaceWorkflows.text(context, "server") ?? "",
-                        created: context.frame["created"]?.boolValue ?? true)
+                .init("await") { _, frame in try await waitForHost(frame.server, frame.generation, "detach_interface") },
+                .init("release") { _, frame in
+                    let port = frame.port
+                    try await release(port, server: frame.server, created: frame.created)
                     _ = try await database.write { try $0.execute("DELETE FROM server_interfaces WHERE port_id = \(port)") }
                     return .next
-                }),
-            ], retriesForever: true, failed: { _, _ in })
+                },
+            ], retriesForever: true, failed: { _, _, _ in })
+    }
+}
+
+extension InterfaceWorkflows {
+    /// An administrator as the frame keeps them: as `ActingSubject.document`.
+    struct Administrator: Codable, Sendable {
+        var project: String
+        var user: String
+
+        init(_ subject: ActingSubject) { (project, user) = (subject.project, subject.user) }
+
+        var subject: ActingSubject { ActingSubject(project: project, user: user, grounds: .user) }
     }
 }

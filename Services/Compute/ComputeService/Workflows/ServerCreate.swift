@@ -18,23 +18,44 @@ struct ServerCreate: Sendable {
     private var database: Database { steps.database }
     private var ambient: Ambient { steps.ambient }
 
-    var definition: WorkflowDefinition {
-        WorkflowDefinition(
+    /// What the steps of a build record.
+    struct Build: Codable, Sendable {
+        /// What the host said last about a failure that may pass.
+        var hostFailure: Reported?
+
+        struct Reported: Codable, Sendable {
+            var reason: String?
+            var details: String?
+        }
+
+        enum CodingKeys: String, CodingKey {
+            case hostFailure = "host_failure"
+        }
+    }
+
+    var workflow: Workflow<Build> {
+        Workflow(
             service: Compute.service, kind: ServerCreate.kind,
             steps: [
-                WorkflowStep("schedule", deadline: .seconds(300), run: { try await schedule(&$0) }, undo: { try await unschedule(&$0) }),
-                WorkflowStep("ports", deadline: .seconds(180), run: { try await ports(&$0) }) {
-                    try await steps.releasePorts($0.subjectID)
-                },
-                WorkflowStep("volumes", deadline: .seconds(900), run: { try await volumes(&$0) }, undo: { try await undoVolumes(&$0) }),
-                WorkflowStep("spawn", deadline: .seconds(60), run: { try await spawn(&$0) }) { context in
+                .init(
+                    "schedule", deadline: .seconds(300), run: { context, _ in try await schedule(&context) },
+                    undo: { context, _ in try await unschedule(&context) }),
+                .init(
+                    "ports", deadline: .seconds(180), run: { context, _ in try await ports(&context) },
+                    undo: { context, _ in try await steps.releasePorts(context.subjectID) }),
+                .init(
+                    "volumes", deadline: .seconds(900), run: { context, _ in try await volumes(&context) },
+                    undo: { context, _ in try await undoVolumes(&context) }),
+                .init("spawn", deadline: .seconds(60), run: { context, _ in try await spawn(&context) }) { context, _ in
                     guard try await steps.settleAbsence(context.subjectID) else { throw UndoWait(.seconds(2)) }
                 },
-                WorkflowStep("await", deadline: compute.settings.spawnDeadline, run: { try await awaitHost(&$0) }),
-                WorkflowStep("finish", deadline: .seconds(180), run: { try await finish(&$0) }, undo: { try await unfinish(&$0) }),
+                .init("await", deadline: compute.settings.spawnDeadline, run: { try await awaitHost($0, &$1) }),
+                .init(
+                    "finish", deadline: .seconds(180), run: { context, _ in try await finish(&context) },
+                    undo: { context, _ in try await unfinish(&context) }),
             ],
             interruptedBy: [ServerCreate.deleteIntent],
-            failed: { context, failure in try await failed(context, failure) })
+            failed: { try await failed($0, $1, $2) })
     }
 
     // MARK: schedule
@@ -138,14 +159,12 @@ struct ServerCreate: Sendable {
         return .nextAfter(.seconds(5))
     }
 
-    private func awaitHost(_ context: inout StepContext) async throws -> StepResult {
+    private func awaitHost(_ context: StepContext, _ frame: inout Build) async throws -> StepResult {
         let server = try await steps.server(context.subjectID)
         if let failure = server.hostFailure(of: server.generation) {
             if failure.isPermanent { throw failure.failure("The host could not start the server") }
             // The host tries on. Where the time ends first, this is the reason.
-            context.frame[ServerCreate.hostFailureKey] = [
-                "reason": JSONValue(failure.reason), "details": JSONValue(failure.details),
-            ]
+            frame.hostFailure = Build.Reported(reason: failure.reason, details: failure.details)
         }
         if server.hasStopped { return .skip }
         guard server.isApplied, server.observedPower == "running" else { return .wait(.seconds(5)) }
@@ -210,19 +229,16 @@ struct ServerCreate: Sendable {
         }
     }
 
-    /// Where the frame keeps what the host said last about a failure that may pass.
-    private static let hostFailureKey = "host_failure"
-
     /// A build that ran out of time failed for what its host could not do until then.
-    private static func explained(_ failure: StepFailure, _ frame: JSONObject) -> StepFailure {
-        guard let host = frame[hostFailureKey], failure.details?.hasPrefix("host ") != true else { return failure }
-        let message = host["reason"]?.stringValue.map { "\(failure.message) The last failure: \($0)." } ?? failure.message
-        let details = [failure.details, host["details"]?.stringValue].compactMap { $0 }.joined(separator: "; ")
+    private static func explained(_ failure: StepFailure, _ frame: Build) -> StepFailure {
+        guard let host = frame.hostFailure, failure.details?.hasPrefix("host ") != true else { return failure }
+        let message = host.reason.map { "\(failure.message) The last failure: \($0)." } ?? failure.message
+        let details = [failure.details, host.details].compactMap { $0 }.joined(separator: "; ")
         return StepFailure(message, details: details.isEmpty ? nil : details)
     }
 
-    private func failed(_ context: StepContext, _ plain: StepFailure) async throws {
-        let failure = ServerCreate.explained(plain, context.frame)
+    private func failed(_ context: StepContext, _ frame: Build, _ plain: StepFailure) async throws {
+        let failure = ServerCreate.explained(plain, frame)
         let id = context.subjectID
         compute.log.warning(
             "a build failed", metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])

@@ -15,27 +15,27 @@ struct ServerDelete: Sendable {
 
     private var database: Database { steps.database }
 
-    var definition: WorkflowDefinition {
-        WorkflowDefinition(
+    var workflow: Workflow<NoFrame> {
+        Workflow(
             service: Compute.service, kind: ServerDelete.kind,
             steps: [
-                WorkflowStep("absent", run: { context in
+                .init("absent", run: { context in
                     try await steps.settleAbsence(context.subjectID) ? .next : .wait(.seconds(5))
                 }),
-                WorkflowStep("volumes", run: { context in
+                .init("volumes", run: { context in
                     guard let server = try await load(context.subjectID) else { return .skip }
                     try await steps.releaseVolumes(server.id, as: server.subject, undoing: false)
                     return .skip
                 }),
-                WorkflowStep("ports", run: { context in
+                .init("ports", run: { context in
                     try await steps.releasePorts(context.subjectID)
                     return .skip
                 }),
-                WorkflowStep("allocation", run: { context in
+                .init("allocation", run: { context in
                     try await steps.compute.neighbours.scheduler.release(consumer: context.subjectID)
                     return .skip
                 }),
-                WorkflowStep("finish", run: { try await finish(&$0) }),
+                .init("finish", run: { try await finish(&$0) }),
             ],
             retriesForever: true, failed: { _, _ in })
     }

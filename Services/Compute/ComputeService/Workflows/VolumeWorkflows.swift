@@ -13,29 +13,39 @@ struct VolumeWorkflows: Sendable {
     private var database: Database { steps.database }
     private var compute: Compute { steps.compute }
 
-    private static func text(_ context: StepContext, _ name: String) -> String { context.frame[name]?.stringValue ?? "" }
-
     // MARK: attach
 
-    /// Frame: server, volume, device. The row of `server_volumes` is there; its id is the subject.
-    var attach: WorkflowDefinition {
-        WorkflowDefinition(
-            service: Compute.service, kind: "volume.attach",
-            steps: [
-                WorkflowStep("connect", deadline: .seconds(60), run: { try await connect(&$0) }, undo: { try await disconnect($0) }),
-                WorkflowStep("plug", deadline: .seconds(60), run: { try await plug(&$0) }, undo: { try await unplug($0) }),
-                WorkflowStep("await", deadline: .seconds(180), run: { try await awaitApplied($0) }),
-                WorkflowStep("complete", deadline: .seconds(120), run: { try await complete(&$0) }),
-            ],
-            failed: { context, failure in try await finish(context, "attach_volume", error: failure) })
+    /// A volume as it was asked for. The row of `server_volumes` is there; its id is the subject.
+    struct Attachment: Codable, Sendable {
+        var server: String
+        var volume: String
+        var device: String
+        /// The server's generation that has the volume.
+        var generation: Int?
     }
 
-    private func connect(_ context: inout StepContext) async throws -> StepResult {
-        let server = try await steps.server(VolumeWorkflows.text(context, "server"))
+    var attach: Workflow<Attachment> {
+        Workflow(
+            service: Compute.service, kind: "volume.attach",
+            steps: [
+                .init(
+                    "connect", deadline: .seconds(60), run: { try await connect($0, $1) },
+                    undo: { try await disconnect($0, server: $1.server, volume: $1.volume) }),
+                .init("plug", deadline: .seconds(60), run: { try await plug(&$1) }, undo: { try await unplug($0, $1) }),
+                .init("await", deadline: .seconds(180)) { _, frame in
+                    try await awaitApplied(frame.generation.recorded("generation"), frame.server)
+                },
+                .init("complete", deadline: .seconds(120), run: { try await complete($0, $1) }),
+            ],
+            failed: { _, frame, failure in try await compute.finish("attach_volume", server: frame.server, error: failure) })
+    }
+
+    private func connect(_ context: StepContext, _ frame: Attachment) async throws -> StepResult {
+        let server = try await steps.server(frame.server)
         let answer = try await compute.neighbours.volumes.attach(
             VolumeAttachRequest(
-                volumeID: VolumeWorkflows.text(context, "volume"), serverID: server.id, subject: server.subject,
-                host: server.host ?? "", device: VolumeWorkflows.text(context, "device"), operation: context.operationID()))
+                volumeID: frame.volume, serverID: server.id, subject: server.subject,
+                host: server.host ?? "", device: frame.device, operation: context.operationID()))
         let id = context.subjectID
         _ = try await database.write { connection in
             try connection.execute(
@@ -44,9 +54,8 @@ struct VolumeWorkflows: Sendable {
         return .next
     }
 
-    private func disconnect(_ context: StepContext) async throws {
+    private func disconnect(_ context: StepContext, server: String, volume: String) async throws {
         let id = context.subjectID
-        let (server, volume) = (VolumeWorkflows.text(context, "server"), VolumeWorkflows.text(context, "volume"))
         let found = try await database.read { connection in
             try connection.query(
                 """
@@ -63,8 +72,8 @@ struct VolumeWorkflows: Sendable {
         _ = try await database.write { try $0.execute("DELETE FROM server_volumes WHERE id = \(id)") }
     }
 
-    private func plug(_ context: inout StepContext) async throws -> StepResult {
-        let id = VolumeWorkflows.text(context, "server")
+    private func plug(_ frame: inout Attachment) async throws -> StepResult {
+        let id = frame.server
         let ambient = compute.ambient
         let generation = try await database.write { connection -> Int in
             let server = try ServerRecord.find(connection, id, lock: true)
@@ -73,12 +82,12 @@ struct VolumeWorkflows: Sendable {
             try DesiredState.publish(connection, server: id, ambient: ambient)
             return generation
         }
-        context.frame["generation"] = JSONValue(generation)
+        frame.generation = generation
         return .next
     }
 
-    private func unplug(_ context: StepContext) async throws {
-        let id = VolumeWorkflows.text(context, "server")
+    private func unplug(_ context: StepContext, _ frame: Attachment) async throws {
+        let id = frame.server
         let row = context.subjectID
         let ambient = compute.ambient
         try await database.write { connection in
@@ -88,11 +97,11 @@ struct VolumeWorkflows: Sendable {
         }
     }
 
-    private func awaitApplied(_ context: StepContext) async throws -> StepResult {
-        try await compute.awaitApplied(context, server: VolumeWorkflows.text(context, "server"), what: "disks")
+    private func awaitApplied(_ generation: Int, _ server: String) async throws -> StepResult {
+        try await compute.awaitApplied(generation, server: server, what: "disks")
     }
 
-    private func complete(_ context: inout StepContext) async throws -> StepResult {
+    private func complete(_ context: StepContext, _ frame: Attachment) async throws -> StepResult {
         let id = context.subjectID
         let row = try await database.read { connection in
             try connection.query(
@@ -108,27 +117,30 @@ struct VolumeWorkflows: Sendable {
         _ = try await database.write { connection in
             try connection.execute("UPDATE server_volumes SET state = 'attached' WHERE id = \(id) AND state = 'attaching'")
         }
-        try await finish(context, "attach_volume", error: nil)
+        try await compute.finish("attach_volume", server: frame.server)
         return .next
-    }
-
-    private func finish(_ context: StepContext, _ action: String, error: StepFailure?) async throws {
-        try await compute.finish(action, server: VolumeWorkflows.text(context, "server"), error: error)
     }
 
     // MARK: detach
 
-    /// Frame: server, volume, generation. The request has already taken the volume from the desired state.
-    var detach: WorkflowDefinition {
-        WorkflowDefinition(
+    /// A volume that the request has already taken from the desired state.
+    struct Detachment: Codable, Sendable {
+        var server: String
+        var volume: String
+        /// The server's generation without the volume.
+        var generation: Int
+    }
+
+    var detach: Workflow<Detachment> {
+        Workflow(
             service: Compute.service, kind: "volume.detach",
             steps: [
-                WorkflowStep("await", run: { try await awaitApplied($0) }),
-                WorkflowStep("release", run: { context in
-                    try await disconnect(context)
-                    try await finish(context, "detach_volume", error: nil)
+                .init("await") { _, frame in try await awaitApplied(frame.generation, frame.server) },
+                .init("release") { context, frame in
+                    try await disconnect(context, server: frame.server, volume: frame.volume)
+                    try await compute.finish("detach_volume", server: frame.server)
                     return .next
-                }),
-            ], retriesForever: true, failed: { _, _ in })
+                },
+            ], retriesForever: true, failed: { _, _, _ in })
     }
 }

@@ -31,12 +31,11 @@ extension Compute {
 }
 
 extension Compute {
-    /// Until the host has applied the generation in the workflow's frame, or the server has ended.
+    /// Until the host has applied a generation, or the server has ended.
     ///
     /// - Parameter what: what of the server changes, for the failure's words.
     /// - Throws: `StepFailure` when the host never will.
-    func awaitApplied(_ context: StepContext, server id: String, what: String) async throws -> StepResult {
-        let wanted = context.frame["generation"]?.intValue ?? 0
+    func awaitApplied(_ wanted: Int, server id: String, what: String) async throws -> StepResult {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .done }
         if let failure = server.hostFailure(of: wanted), failure.isPermanent {
             throw failure.failure("The host could not change the server's \(what)")

@@ -1,0 +1,150 @@
+import Database
+import JSON
+import Kernel
+
+/// A workflow that a step started.
+package struct ChildWorkflow: Sendable {
+    /// How far it is.
+    package enum State: Sendable, Hashable { case running, done, failed }
+
+    package let subjectID: String
+    package let state: State
+    /// Why it failed, or unwinds.
+    package let failure: String?
+    private let result: JSONValue?
+
+    fileprivate init(_ row: Row) throws {
+        subjectID = try row.string("subject_id")
+        state =
+            switch try row.string("state") {
+            case "done": .done
+            case "failed": .failed
+            default: .running
+            }
+        failure = try row.optionalString("failure")
+        result = try row.optionalJSON("result")
+    }
+
+    /// What the child gave to `StepContext.finish(with:)`.
+    ///
+    /// - Throws: `WorkflowMismatch` where it gave nothing, or something else.
+    package func result<Value: Decodable>(as type: Value.Type = Value.self) throws -> Value {
+        let result = try result.recorded("a result of the child on \(subjectID)")
+        do { return try result.decode(as: type) } catch let error as DecodingError {
+            throw WorkflowMismatch("the result of the child on \(subjectID) cannot be read: \(error.summary)")
+        }
+    }
+}
+
+/// For which of its children a step waits.
+package enum ChildrenWait: Sendable {
+    /// Until all are done. One that fails makes the step fail, and the others are cancelled.
+    case all
+    /// Until the first is done; the others are cancelled then, and have ended when the step goes on. Several may be done.
+    case first
+}
+
+extension Workflow.Step {
+    /// A step that starts workflows of the same service and waits for them. When the workflow unwinds, those that run are
+    /// cancelled, which unwinds them, and `undo` is called when all have ended.
+    ///
+    /// - Parameters:
+    ///   - starts: what to start, all in one transaction; each on a subject of its own. Called until they are started.
+    ///   - collect: what follows, given how each child ended, in the order of `starts`.
+    ///   - undo: takes back what children that are done have left behind.
+    package static func children(
+        _ name: String, deadline: Duration, wait: ChildrenWait = .all,
+        starts: @escaping @Sendable (inout StepContext, inout Frame) async throws -> [WorkflowStart],
+        collect: @escaping @Sendable (inout StepContext, inout Frame, [ChildWorkflow]) async throws -> StepResult = { _, _, _ in .next },
+        undo: @escaping @Sendable (inout StepContext, inout Frame, [ChildWorkflow]) async throws -> Void = { _, _, _ in }
+    ) -> Workflow.Step {
+        Workflow.Step(
+            name, deadline: deadline,
+            run: { context, frame in
+                let children = try await context.children()
+                guard !children.isEmpty else {
+                    let starts = try await starts(&context, &frame)
+                    if starts.isEmpty { return try await collect(&context, &frame, []) }
+                    context.start(starts)
+                    return .wait(StepContext.childrenPoll)
+                }
+                guard try await context.isSettled(children, wait) else { return .wait(StepContext.childrenPoll) }
+                return try await collect(&context, &frame, children)
+            },
+            undo: { context, frame in
+                let children = try await context.children()
+                guard children.allSatisfy({ $0.state != .running }) else {
+                    try await context.cancelChildren(context.failure ?? "The operation was cancelled.")
+                    throw UndoWait(StepContext.childrenPoll)
+                }
+                try await undo(&context, &frame, children)
+            })
+    }
+}
+
+extension StepContext {
+    /// A child's end wakes its parent; this is for a wake that was lost.
+    fileprivate static let childrenPoll: Duration = .seconds(20)
+
+    /// Keeps `value` as the workflow's result, for the one that started it.
+    ///
+    /// - Throws: `EncodingError` where it has no JSON form.
+    package mutating func finish(with value: some Encodable) throws { result = try JSONValue(encoding: value) }
+
+    /// Starts workflows in the transaction that records this step's outcome. Their ids depend on the step alone, so that a
+    /// repetition starts nothing twice.
+    fileprivate mutating func start(_ starts: [WorkflowStart]) {
+        let (parent, step, requestID, ambient) = (workflowID.text, step, requestID, store.ambient)
+        for (ordinal, start) in starts.enumerated() {
+            let id = WorkflowID(operationUUID(ordinal))
+            commit {
+                try start.insert(
+                    $0, id, parent: ParentStep(id: parent, step: step, ordinal: ordinal), requestID: requestID, ambient: ambient)
+            }
+        }
+    }
+
+    /// What this step has started, in that order.
+    fileprivate func children() async throws -> [ChildWorkflow] {
+        let (parent, step) = (workflowID, step)
+        return try await store.database.read { connection in
+            try connection.query(
+                """
+                SELECT subject_id, state, result, frame->\(WorkflowEngine.failureKey)->>'message' AS failure FROM workflows
+                WHERE parent_id = \(parent)::uuid AND parent_step = \(step) ORDER BY parent_ordinal
+                """
+            ).map(ChildWorkflow.init)
+        }
+    }
+
+    fileprivate func isSettled(_ children: [ChildWorkflow], _ wait: ChildrenWait) async throws -> Bool {
+        let isOver = children.allSatisfy { $0.state != .running }
+        switch wait {
+        case .all:
+            if let failed = children.first(where: { $0.state == .failed }) {
+                throw StepFailure(failed.failure ?? "A part of the operation failed.")
+            }
+            return isOver
+        case .first:
+            if children.contains(where: { $0.state == .done }) {
+                if !isOver { try await cancelChildren("Another one was faster.") }
+                return isOver
+            }
+            if isOver { throw StepFailure(children.first?.failure ?? "All parts of the operation failed.") }
+            return false
+        }
+    }
+
+    /// Has the children that run unwind.
+    fileprivate func cancelChildren(_ reason: String) async throws {
+        let (parent, step, service) = (workflowID, step, store.service)
+        try await store.database.write { connection in
+            let rows = try connection.query(
+                """
+                UPDATE workflows SET cancel_reason = \(reason) WHERE parent_id = \(parent)::uuid AND parent_step = \(step)
+                AND finished_at IS NULL AND cancel_reason IS NULL RETURNING subject_id
+                """)
+            for row in rows { Workflows.wake(connection, service: service, subject: try row.string("subject_id")) }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+import Database
+import JSON
+import Kernel
+
+/// The parameters of a workflow that has none.
+package struct NoFrame: Codable, Sendable {
+    package init() {}
+}
+
+/// A long operation with its parameters and results: `Frame` is stored with it, and what a step changes in it is kept.
+///
+/// `Frame`'s stored form, and the names and order of the steps, belong to a version of the kind. Whoever changes them
+/// raises `version`, and lists in `alsoRuns` the earlier ones that the new steps can carry on; where they cannot, the
+/// earlier definition stays beside the new one for a release. Replicas of the release before do not touch a version that
+/// they do not know.
+package struct Workflow<Frame: Codable & Sendable>: Sendable {
+    package let definition: WorkflowDefinition
+
+    /// One step with what it reads and records.
+    package struct Step: Sendable {
+        let erased: WorkflowStep
+
+        /// - Parameters:
+        ///   - deadline: how long it may take, repetitions and waits included.
+        ///   - undo: takes back what `run` did or may have done. "Not there" is success.
+        package init(
+            _ name: String, deadline: Duration = .seconds(120),
+            run: @escaping @Sendable (inout StepContext, inout Frame) async throws -> StepResult,
+            undo: (@Sendable (inout StepContext, inout Frame) async throws -> Void)? = nil
+        ) {
+            var erasedUndo: (@Sendable (inout StepContext) async throws -> Void)?
+            if let undo { erasedUndo = { context in try await context.with(frame: Frame.self, undo) } }
+            erased = WorkflowStep(
+                name, deadline: deadline, run: { context in try await context.with(frame: Frame.self, run) }, undo: erasedUndo)
+        }
+    }
+
+    /// - Parameters:
+    ///   - version: what new workflows are written as.
+    ///   - alsoRuns: earlier versions that the same steps carry on.
+    ///   - failed: records the failure on the subject, after everything is unwound; safe to repeat.
+    package init(
+        service: String, kind: String, version: Int = 1, alsoRuns: Set<Int> = [], steps: [Step],
+        interruptedBy: Set<String> = [], retriesForever: Bool = false,
+        failed: @escaping @Sendable (StepContext, Frame, StepFailure) async throws -> Void
+    ) {
+        definition = WorkflowDefinition(
+            service: service, kind: kind, version: version, versions: alsoRuns.union([version]),
+            steps: steps.map(\.erased), interruptedBy: interruptedBy, retriesForever: retriesForever,
+            failed: { context, failure in
+                try await failed(context, context.decoded(), failure)
+            },
+            recode: { frame in
+                let value = try JSONValue.object(frame).decode(as: Frame.self)
+                let names = Mirror(reflecting: value).children.compactMap(\.label)
+                return (try JSONValue(encoding: value).objectValue ?? [:], names)
+            })
+    }
+}
+
+extension Workflow where Frame == NoFrame {
+    /// A workflow without parameters.
+    package init(
+        service: String, kind: String, version: Int = 1, alsoRuns: Set<Int> = [], steps: [Step],
+        interruptedBy: Set<String> = [], retriesForever: Bool = false,
+        failed: @escaping @Sendable (StepContext, StepFailure) async throws -> Void
+    ) {
+        self.init(
+            service: service, kind: kind, version: version, alsoRuns: alsoRuns, steps: steps, interruptedBy: interruptedBy,
+            retriesForever: retriesForever, failed: { context, _, failure in try await failed(context, failure) })
+    }
+}
+
+extension Workflow.Step where Frame == NoFrame {
+    /// A step of a workflow without parameters.
+    package init(
+        _ name: String, deadline: Duration = .seconds(120),
+        run: @escaping @Sendable (inout StepContext) async throws -> StepResult,
+        undo: (@Sendable (inout StepContext) async throws -> Void)? = nil
+    ) {
+        var undoing: (@Sendable (inout StepContext, inout NoFrame) async throws -> Void)?
+        if let undo { undoing = { context, _ in try await undo(&context) } }
+        self.init(name, deadline: deadline, run: { context, _ in try await run(&context) }, undo: undoing)
+    }
+}
+
+extension StepContext {
+    func decoded<Frame: Codable & Sendable>() throws -> Frame {
+        do {
+            return try JSONValue.object(frame).decode(as: Frame.self)
+        } catch let error as DecodingError {
+            throw WorkflowMismatch("its parameters cannot be read: \(error.summary)")
+        }
+    }
+
+    /// Runs `body` with the frame as a value, and keeps what it changed, also when it throws.
+    fileprivate mutating func with<Frame: Codable & Sendable, Value>(
+        frame type: Frame.Type, _ body: @Sendable (inout StepContext, inout Frame) async throws -> Value
+    ) async throws -> Value {
+        if type == NoFrame.self, var none = NoFrame() as? Frame { return try await body(&self, &none) }
+        var value: Frame = try decoded()
+        let outcome: Result<Value, any Error>
+        do { outcome = .success(try await body(&self, &value)) } catch { outcome = .failure(error) }
+        var changed = try JSONValue(encoding: value).objectValue ?? [:]
+        changed[WorkflowEngine.failureKey] = frame[WorkflowEngine.failureKey]
+        frame = changed
+        return try outcome.get()
+    }
+}
+
+extension Optional where Wrapped: Sendable {
+    /// What an earlier step recorded.
+    ///
+    /// - Parameter name: of the frame's member, for the error.
+    /// - Throws: `WorkflowMismatch` where it is missing: the steps are not those that the workflow began with.
+    package func recorded(_ name: String) throws -> Wrapped {
+        guard let self else { throw WorkflowMismatch("no step has recorded \(name)") }
+        return self
+    }
+}
