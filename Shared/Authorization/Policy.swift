@@ -126,8 +126,8 @@ package struct PolicyTarget: Sendable, Hashable, ExpressibleByDictionaryLiteral 
     package static let none: PolicyTarget = [:]
 }
 
-/// A value together with the decision that the caller may act on it. Only `Policy` makes one, so that a store that
-/// takes it cannot be called without a decision.
+/// A value together with the decision that the caller may do `action` to it. Only `Policy` makes one, so that a mutation
+/// that takes it cannot be called without a decision; the mutation names its action with `value(for:)` before it writes.
 package struct Authorized<Value: Sendable>: Sendable {
     package let value: Value
     package let caller: Caller
@@ -137,6 +137,29 @@ package struct Authorized<Value: Sendable>: Sendable {
         self.value = value
         self.caller = caller
         self.action = action
+    }
+
+    /// The value, for a mutation that is one of these actions. A decision about another action, such as that the caller
+    /// may see the value, is refused.
+    ///
+    /// - Throws: 500 that names both actions: what called the mutation is wrong, not the request.
+    @discardableResult
+    package func value(for actions: String...) throws -> Value {
+        guard actions.contains(action) else {
+            throw ResourceError.internalError(
+                "a decision about \(action) was given to a mutation that is \(actions.joined(separator: " or "))")
+        }
+        return value
+    }
+}
+
+extension Sequence {
+    /// The values, for a mutation of all of them that is `action`.
+    ///
+    /// - Throws: as `Authorized.value(for:)`, where one of the decisions is about another action.
+    @discardableResult
+    package func values<Value>(for action: String) throws -> [Value] where Element == Authorized<Value> {
+        try map { try $0.value(for: action) }
     }
 }
 

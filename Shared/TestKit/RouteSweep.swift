@@ -45,17 +45,20 @@ package struct RouteSweep: Sendable {
         package var readersOwn: Set<String> = []
         /// What a service may do by itself, without a subject.
         package var servicesOwn: Set<String> = []
+        /// Requests that look like changes and change nothing.
+        package var reads: Set<String> = []
         /// What a refusal of the foreigner may say instead.
         package var refusal: String?
 
         package init(
             unreachable: Set<String> = [], forAll: Set<String> = [], readersOwn: Set<String> = [], servicesOwn: Set<String> = [],
-            refusal: String? = nil
+            reads: Set<String> = [], refusal: String? = nil
         ) {
             self.unreachable = unreachable
             self.forAll = forAll
             self.readersOwn = readersOwn
             self.servicesOwn = servicesOwn
+            self.reads = reads
             self.refusal = refusal
         }
     }
@@ -68,6 +71,7 @@ package struct RouteSweep: Sendable {
         case readersDoNotWrite = "S10: readers do not write"
         case subjectsAreForServicesOnly = "S6: only a service may say for whom it acts"
         case servicesNeedASubject = "S10: a service without a subject may do nothing with what projects have"
+        case readingIsNoWriting = "S10: a decision about reading does not pass to what writes"
         case absentAndForeignLookTheSame = "S11: what another project has looks like what nobody has"
     }
 
@@ -83,6 +87,7 @@ package struct RouteSweep: Sendable {
         case .readersDoNotWrite: try await reader("reader", except: duties.readersOwn)
         case .subjectsAreForServicesOnly: try await forgedSubjects(["member", "admin"])
         case .servicesNeedASubject: try await servicesAlone("service", except: duties.servicesOwn)
+        case .readingIsNoWriting: try await readingWrites("admin", except: duties.reads)
         case .absentAndForeignLookTheSame: try await tellsExistence("other", except: duties.forAll)
         }
     }
@@ -284,6 +289,33 @@ package struct RouteSweep: Sendable {
         return try await findings + changed(since: before)
     }
 
+    /// Routes whose handler writes after a decision about reading: each is called as if it were declared with an action
+    /// that only reads, so that the handler gets a decision about that one.
+    ///
+    /// - Parameters:
+    ///   - token: of a caller who may read all of it.
+    ///   - except: routes that change nothing.
+    package func readingWrites(_ token: String, except: Set<String> = []) async throws -> [String] {
+        let writes = routes.filter { $0.action != nil && $0.method != .get && $0.method != .head }
+        let other = RouteSweep(
+            api.redeclaring { route in writes.contains { $0.isSame(as: route) } ? route.declared(as: readAction(near: route)) : route },
+            database: database, parameters: parameters, bodies: bodies, headers: headers)
+        let before = try await digest()
+        let outcomes = try await other.outcomes(token) { $0.action != nil && $0.method != .get && $0.method != .head }
+        let passed = outcomes.filter { $0.status < 400 && !except.contains($0.route) }.map(\.description)
+        // Others were refused for something else before.
+        let refused = outcomes.count { $0.status == 500 }
+        let few = refused < 10 ? ["only \(refused) were refused for the decision"] : []
+        return try await passed + few + changed(since: before)
+    }
+
+    /// The action of a read of the same thing, or of the same service.
+    private func readAction(near route: Route) -> String {
+        let reads = routes.filter { $0.method == .get && $0.action != nil }
+        let near = reads.first { $0.path == route.path } ?? reads.last { route.path.hasPrefix($0.path) } ?? reads.first
+        return near?.action ?? ""
+    }
+
     // MARK: effects
 
     /// A digest of every table's content.
@@ -317,6 +349,18 @@ package struct RouteSweep: Sendable {
     func changed(since before: [String: String]) async throws -> [String] {
         let after = try await digest()
         return after.keys.sorted().filter { after[$0] != before[$0] }.map { "a refused request changed the table \($0)" }
+    }
+}
+
+extension Route {
+    fileprivate func isSame(as other: Route) -> Bool {
+        method == other.method && path == other.path && bodyKey == other.bodyKey && versions == other.versions
+    }
+
+    fileprivate func declared(as action: String) -> Route {
+        Route(
+            method, path, key: bodyKey, action: action, rule: rule, versions: versions, body: body, status: status, summary,
+            handler: handler)
     }
 }
 

@@ -9,9 +9,9 @@ import Telemetry
 /// A service's whole API: resources, policy and the request pipeline. Answers requests with or without HTTP.
 package struct API: Sendable {
     package let service: ServiceDescription
-    package let resources: [Resource]
+    package private(set) var resources: [Resource]
     package let policy: Policy
-    private let router: Router
+    private var router: Router
     let authenticator: any Authenticating
     private let database: Database?
     let ambient: Ambient
@@ -46,6 +46,14 @@ package struct API: Sendable {
         }
         policy = try Policy(defaults: defaults, overrides: policyOverrides)
         router = Router(resources.flatMap(\.routes))
+    }
+
+    /// The same API with the routes as `change` declares them; what policy says of actions stays.
+    package func redeclaring(_ change: (Route) -> Route) -> API {
+        var api = self
+        api.resources = resources.map { Resource($0.name, fields: $0.fields, routes: $0.routes.map(change)) }
+        api.router = Router(api.resources.flatMap(\.routes))
+        return api
     }
 
     // MARK: pipeline

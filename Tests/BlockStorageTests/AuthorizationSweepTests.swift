@@ -65,7 +65,7 @@ import WebAPI
                 .union(AuthorizationSweepTests.absent(cloud)),
         forAll: ["volume_extension:type_get"], readersOwn: ["volume_extension:volume_image_metadata:show"],
         // A path with a project that is not the token's is refused before anything is looked at.
-        refusal: "Malformed request url")
+        reads: Set(AuthorizationSweepTests.effectless.keys), refusal: "Malformed request url")
     }
 
     /// What has no effect, and so none that could happen twice.

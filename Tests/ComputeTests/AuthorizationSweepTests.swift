@@ -70,7 +70,7 @@ import WebAPI
     ]
 
     private var duties: RouteSweep.Duties {
-        RouteSweep.Duties(unreachable: byHostName, forAll: forAll, readersOwn: own, servicesOwn: forAll)
+        RouteSweep.Duties(unreachable: byHostName, forAll: forAll, readersOwn: own, servicesOwn: forAll, reads: Set(AuthorizationSweepTests.effectless.keys))
     }
 
     /// What has no effect, and so none that could happen twice.

@@ -161,6 +161,13 @@ import WebAPI
         }
     }
 
+    @Test("S10: a decision about reading does not pass to what writes") func s10ReadingIsNoWriting() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let findings = try await sweep.readingWrites(cloud.admin())
+            #expect(findings == [])
+        }
+    }
+
     @Test func membersDoNotWrite() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             let token = try await cloud.token("demo", project: "demo")

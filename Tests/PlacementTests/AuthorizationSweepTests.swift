@@ -68,8 +68,8 @@ import WebAPI
         }
     }
 
-    @Test("S6 S11: what every service owes its callers", arguments: [
-        RouteSweep.Duty.subjectsAreForServicesOnly, .absentAndForeignLookTheSame,
+    @Test("S6 S10 S11: what every service owes its callers", arguments: [
+        RouteSweep.Duty.subjectsAreForServicesOnly, .readingIsNoWriting, .absentAndForeignLookTheSame,
     ])
     func s6EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { _, sweep in

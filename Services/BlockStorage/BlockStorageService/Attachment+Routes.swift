@@ -44,22 +44,23 @@ extension BlockStorageHandlers {
     }
 
     /// An attachment that the caller may see, and the decision on the route's action.
-    private func visible(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Attachment {
+    private func visible(
+        _ connection: Connection, _ context: RequestContext, _ id: String
+    ) throws -> Authorized<Attachment> {
         _ = try context.project()
         guard let found = try BlockStorageStore.attachment(connection, id) else {
             try context.authorize(target: .project(try context.caller.projectID))
             throw noAttachment(id)
         }
-        _ = try context.authorizeVisible(
-            (), target: .project(found.projectID), visibleBy: "volume:attachment_get", notFound: noAttachment(id))
-        return found
+        return try context.authorizeVisible(
+            found, target: .project(found.projectID), visibleBy: "volume:attachment_get", notFound: noAttachment(id))
     }
 
-    /// An attachment with its volume locked, and the decision on the route's action.
+    /// An attachment that is to be changed, with its volume locked, after the decision on `action`.
     private func attachment(
-        _ connection: Connection, _ context: RequestContext, _ id: String
+        _ connection: Connection, _ context: RequestContext, _ id: String, for action: String
     ) throws -> (attachment: Attachment, volume: Volume) {
-        let found = try visible(connection, context, id)
+        let found = try visible(connection, context, id).value(for: action)
         // The volume's lock orders all that is done to its attachments; what was found before may be gone by now.
         guard let volume = try BlockStorageStore.volume(connection, found.volumeID.text, locked: true),
             let attachment = try BlockStorageStore.attachment(connection, id)
@@ -95,7 +96,7 @@ extension BlockStorageHandlers {
         let id: AttachmentID = context.ambient.newID()
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
-            try context.authorize(target: .project(volume.projectID))
+            try context.authorize(target: .project(volume.projectID)).value(for: "volume:attachment_create")
             try volume.status.require(.attach, of: volume.id)
             try BlockStorageStore.requireIdle(connection, volume)
             if let server { try BlockStorageStore.refuseForeign(connection, server: server, project: volume.projectID) }
@@ -137,7 +138,7 @@ extension BlockStorageHandlers {
         let id = try context.identifier("attachment_id", of: "Attachment")
         let body = context.body["attachment"] ?? [:]
         return try await context.write(database) { connection in
-            let (attachment, volume) = try attachment(connection, context, id)
+            let (attachment, volume) = try attachment(connection, context, id, for: "volume:attachment_update")
             let now = context.ambient.now
             try connect(
                 connection, id, volume, body["connector"]?.objectValue ?? [:], mode: body["mode"]?.stringValue, now: now)
@@ -149,7 +150,7 @@ extension BlockStorageHandlers {
     private func completeAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await context.write(database) { connection in
-            let (attachment, volume) = try attachment(connection, context, id)
+            let (attachment, volume) = try attachment(connection, context, id, for: "volume:attachment_complete")
             // As in Cinder, also without a connector: who connects by other means says so this way.
             guard attachment.status != .detaching else {
                 throw ResourceError.badRequest("Invalid volume: The attachment \(id) is detaching; it cannot be complete.")
@@ -169,7 +170,7 @@ extension BlockStorageHandlers {
     private func deleteAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await context.write(database) { connection in
-            let (attachment, volume) = try attachment(connection, context, id)
+            let (attachment, volume) = try attachment(connection, context, id, for: "volume:attachment_delete")
             // Taking a disk from under a guest is Compute's business. As in Cinder, what was never connected, and what no
             // server has, the project may delete: nothing else would end it.
             if let server = attachment.serverID, try BlockStorageStore.isServers(connection, attachment),

@@ -104,27 +104,28 @@ package struct BlockStorageHandlers: Sendable {
         var parameter: String { self == .volume ? "volume_id" : "snapshot_id" }
     }
 
+    /// The metadata of the volume or snapshot that the route names, after the decision on `action`.
     func metadata(
-        _ connection: Connection, _ context: RequestContext, _ bearer: Bearer, locked: Bool
+        _ connection: Connection, _ context: RequestContext, _ bearer: Bearer, for action: String, locked: Bool = false
     ) throws -> (id: String, metadata: JSONObject) {
         switch bearer {
         case .volume:
             let id = try context.identifier(bearer.parameter, of: "Volume")
-            return (id, try volume(connection, context, id, locked: locked).value.metadata)
+            return (id, try volume(connection, context, id, locked: locked).value(for: action).metadata)
         case .snapshot:
             let id = try context.identifier(bearer.parameter, of: "Snapshot")
-            return (id, try snapshot(connection, context, id, locked: locked).value.metadata)
+            return (id, try snapshot(connection, context, id, locked: locked).value(for: action).metadata)
         }
     }
 
-    /// Changes metadata and answers what `answer` makes of it.
+    /// Changes metadata, after the decision on `action`, and answers what `answer` makes of it.
     func changeMetadata(
-        _ context: RequestContext, _ bearer: Bearer,
+        _ context: RequestContext, _ bearer: Bearer, for action: String,
         _ body: @escaping @Sendable (inout JSONObject) throws -> Void,
         answer: @escaping @Sendable (JSONObject) -> Response
     ) async throws -> Response {
         try await context.write(database) { connection in
-            var (id, metadata) = try metadata(connection, context, bearer, locked: true)
+            var (id, metadata) = try metadata(connection, context, bearer, for: action, locked: true)
             try body(&metadata)
             guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError(.tooLarge, "Metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
@@ -144,22 +145,22 @@ package struct BlockStorageHandlers: Sendable {
         @Sendable func whole(_ metadata: JSONObject) -> Response { .json(200, ["metadata": .object(metadata)]) }
         return [
             Route(.get, path, action: read, rule: BlockStorageHandlers.read, "Show metadata") { context in
-                try await database.read { whole(try metadata($0, context, bearer, locked: false).metadata) }
+                try await database.read { whole(try metadata($0, context, bearer, for: read).metadata) }
             },
             Route(.post, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Add metadata") { context in
                 let added = context.body["metadata"]?.objectValue ?? [:]
-                return try await changeMetadata(context, bearer, { metadata in
+                return try await changeMetadata(context, bearer, for: write, { metadata in
                     for member in added.members { metadata[member.name] = member.value }
                 }, answer: whole)
             },
             Route(.put, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Replace metadata") { context in
                 let new = context.body["metadata"]?.objectValue ?? [:]
-                return try await changeMetadata(context, bearer, { $0 = new }, answer: whole)
+                return try await changeMetadata(context, bearer, for: write, { $0 = new }, answer: whole)
             },
             Route(.get, path + "/{key}", action: read, rule: BlockStorageHandlers.read, "Show an item") { context in
                 let key = context.parameter("key")
                 return try await database.read { connection in
-                    guard let value = try metadata(connection, context, bearer, locked: false).metadata[key] else {
+                    guard let value = try metadata(connection, context, bearer, for: read).metadata[key] else {
                         throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")
                     }
                     return .json(200, ["meta": .object(JSONObject([(key, value)]))])
@@ -168,7 +169,7 @@ package struct BlockStorageHandlers: Sendable {
             Route(.put, path + "/{key}", action: write, rule: BlockStorageHandlers.write, body: .json(one), "Set an item") { context in
                 let key = context.parameter("key")
                 let item = context.body["meta"]?.objectValue ?? [:]
-                return try await changeMetadata(context, bearer, { metadata in
+                return try await changeMetadata(context, bearer, for: write, { metadata in
                     guard item.count == 1, let value = item[key] else {
                         throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
                     }
@@ -177,7 +178,7 @@ package struct BlockStorageHandlers: Sendable {
             },
             Route(.delete, path + "/{key}", action: remove, rule: BlockStorageHandlers.write, "Remove an item") { context in
                 let key = context.parameter("key")
-                return try await changeMetadata(context, bearer, { metadata in
+                return try await changeMetadata(context, bearer, for: remove, { metadata in
                     guard metadata[key] != nil else {
                         throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")
                     }

@@ -90,7 +90,7 @@ extension BlockStorageHandlers {
     }
 
     private func changeService(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "volume_extension:services:update")
         let wish = context.parameter("change")
         guard !["freeze", "thaw", "failover_host", "get-log", "set-log"].contains(wish) else {
             throw ResourceError(.notImplemented, "The action '\(wish)' on services is not available in this cloud.")

@@ -27,14 +27,7 @@ extension BlockStorageHandlers {
                     return quotaResponse(target) { defaults[VolumeQuota.prefix + $0] ?? -1 }
                 },
                 Route(.put, one, action: "volume_extension:quotas:update", rule: admin, body: .json(body), "Set quotas", handler: updateQuota),
-                Route(.delete, one, action: "volume_extension:quotas:delete", rule: admin, "Back to the defaults") { context in
-                    let target = context.parameter("target_id")
-                    try context.authorize(target: .project(target))
-                    return try await context.write(database) { connection in
-                        try quota.quota.reset(connection, project: target)
-                        return Change(.empty(200), "quota", target)
-                    }
-                },
+                Route(.delete, one, action: "volume_extension:quotas:delete", rule: admin, "Back to the defaults", handler: resetQuota),
                 Route(.get, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:get", rule: admin, "Show the defaults") { context in
                     try context.authorize(target: .none)
                     let defaults = try await database.read { try quota.quota.currentDefaults($0) }
@@ -71,9 +64,18 @@ extension BlockStorageHandlers {
         return .json(200, ["quota_set": .object(set)])
     }
 
+    private func resetQuota(_ context: RequestContext) async throws -> Response {
+        let target = context.parameter("target_id")
+        try context.authorize(target: .project(target)).value(for: "volume_extension:quotas:delete")
+        return try await context.write(database) { connection in
+            try quota.quota.reset(connection, project: target)
+            return Change(.empty(200), "quota", target)
+        }
+    }
+
     private func updateQuota(_ context: RequestContext) async throws -> Response {
         let target = context.parameter("target_id")
-        try context.authorize(target: .project(target))
+        try context.authorize(target: .project(target)).value(for: "volume_extension:quotas:update")
         let body = context.body["quota_set"]?.objectValue ?? [:]
         let limits = try BlockStorageHandlers.limits(body, of: "quota_set")
         return try await context.write(database) { connection in
@@ -133,7 +135,7 @@ extension BlockStorageHandlers {
     }
 
     private func updateDefaults(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "volume_extension:quota_classes:update")
         let name = context.parameter("class")
         // Other classes would be kept and limit nobody: projects are in no class but this one.
         guard name == "default" else {

@@ -79,7 +79,8 @@ extension BlockStorageHandlers {
         let id: SnapshotID = context.ambient.newID()
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
-            let decision = try context.authorize(volume, target: .project(volume.projectID))
+            let decision = try context.authorize(target: .project(volume.projectID))
+            try decision.value(for: "volume:create_snapshot")
             // The file of a running guest is never at rest: a copy of it would be of no use.
             try volume.status.require(.snapshot, of: volume.id)
             try quota.reserveSnapshot(connection, project: volume.projectID, size: volume.size)
@@ -104,7 +105,7 @@ extension BlockStorageHandlers {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
         let body = context.body["snapshot"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
-            let snapshot = try snapshot(connection, context, id).value
+            let snapshot = try snapshot(connection, context, id).value(for: "volume:update_snapshot")
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
             var assignments: [SQL] = []
             if let name = body["name"] ?? body["display_name"] { assignments.append("name = \(name.stringValue)") }
@@ -121,7 +122,8 @@ extension BlockStorageHandlers {
     private func deleteSnapshot(_ context: RequestContext, force: Bool) async throws -> Response {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
         return try await context.write(database) { connection in
-            let snapshot = try snapshot(connection, context, id).value
+            let snapshot = try snapshot(connection, context, id)
+                .value(for: "volume:delete_snapshot", "volume_extension:snapshot_admin_actions:force_delete")
             if snapshot.status == .deleting, try !force || Workflows.isActive(connection, subject: id) { return Change(.empty(202), "snapshot", id) }
             guard force || snapshot.status.isDeletable else {
                 throw ResourceError.badRequest("Invalid snapshot: Snapshot status must be available or error, but it is \(snapshot.status.rawValue).")
@@ -145,7 +147,8 @@ extension BlockStorageHandlers {
         let text = report?["status"]?.stringValue ?? ""
         let progress = try report?["progress"].flatMap { try Self.progress($0) }
         return try await context.write(database) { connection in
-            let snapshot = try snapshot(connection, context, id).value
+            let snapshot = try snapshot(connection, context, id)
+                .value(for: "volume_extension:snapshot_actions:update_snapshot_status")
             guard let status = SnapshotStatus(rawValue: text), snapshot.status.mayBeReported(as: status) else {
                 throw ResourceError.badRequest("Provided snapshot status \(text.prefix(64)) not allowed for snapshot with status \(snapshot.status.rawValue).")
             }
@@ -176,7 +179,7 @@ extension BlockStorageHandlers {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
         let status = context.body["os-reset_status"]?["status"]?.stringValue.flatMap(SnapshotStatus.init) ?? .error
         return try await context.write(database) { connection in
-            _ = try snapshot(connection, context, id)
+            try snapshot(connection, context, id).value(for: "volume_extension:snapshot_admin_actions:reset_status")
             guard try !Workflows.isActive(connection, subject: id) else {
                 throw ResourceError.badRequest("Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
             }

@@ -117,7 +117,8 @@ extension BlockStorageHandlers {
 
     private func createVolume(_ context: RequestContext) async throws -> Response {
         let project = try context.project()
-        let decision = try context.authorize(project, target: .project(project))
+        let decision = try context.authorize(target: .project(project))
+        try decision.value(for: "volume:create")
         let body = context.body["volume"] ?? [:]
         try refuseWhatIsNotThere(body)
         for (name, own) in [("project_id", project), ("user_id", try context.caller.userID)] {
@@ -128,7 +129,7 @@ extension BlockStorageHandlers {
         let source = try volumeSource(body)
         let id: VolumeID = context.ambient.newID()
         return try await context.write(database) { connection in
-            let request = try resolve(connection, context, body, source, project: decision.value)
+            let request = try resolve(connection, context, body, source, project: project)
             try quota.reserveVolume(connection, project: project, size: request.size)
             let now = context.ambient.now
             var sources: [String: String] = [:]
@@ -263,7 +264,7 @@ extension BlockStorageHandlers {
         let id = try context.identifier("volume_id", of: "Volume")
         let body = context.body["volume"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
-            let volume = try volume(connection, context, id).value
+            let volume = try volume(connection, context, id).value(for: "volume:update")
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
             var assignments: [SQL] = []
             if let name = body["name"] ?? body["display_name"] { assignments.append("name = \(name.stringValue)") }
@@ -283,8 +284,7 @@ extension BlockStorageHandlers {
         let id = try context.identifier("volume_id", of: "Volume")
         let cascade = context.query["cascade"].flatMap { BodySchema.boolean($0) } ?? false
         return try await context.write(database) { connection in
-            let decision = try volume(connection, context, id)
-            let volume = decision.value
+            let volume = try volume(connection, context, id).value(for: "volume:delete", "volume:force_delete")
             let forced = force && context.allows("volume:force_delete", target: .project(volume.projectID))
             if force, !forced { try context.authorize(target: .project(volume.projectID), action: "volume:force_delete") }
             if volume.status == .deleting { return Change(.empty(202), "volume", id) }

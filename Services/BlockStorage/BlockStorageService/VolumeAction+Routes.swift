@@ -36,16 +36,16 @@ extension BlockStorageHandlers {
                 },
                 action("os-retype", "volume:retype", object([.init("new_type", .text, required: true), .init("migration_policy", .nullable(.enumeration(["never", "on-demand"])))]), "Give another type", retype),
                 action("os-reserve", "volume_extension:volume_actions:reserve", .any, "Keep for a server") { context, _ in
-                    try await move(context, from: .available, to: .attaching)
+                    try await move(context, for: "reserve", from: .available, to: .attaching)
                 },
                 action("os-unreserve", "volume_extension:volume_actions:unreserve", .any, "Keep no longer") { context, _ in
-                    try await move(context, from: .attaching, to: .available)
+                    try await move(context, for: "unreserve", from: .attaching, to: .available)
                 },
                 action("os-begin_detaching", "volume_extension:volume_actions:begin_detaching", rule: attaching, .any, "Begin to detach") { context, _ in
-                    try await move(context, from: .inUse, to: .detaching)
+                    try await move(context, for: "begin_detaching", from: .inUse, to: .detaching)
                 },
                 action("os-roll_detaching", "volume_extension:volume_actions:roll_detaching", rule: attaching, .any, "Do not detach after all") { context, _ in
-                    try await move(context, from: .detaching, to: .inUse)
+                    try await move(context, for: "roll_detaching", from: .detaching, to: .inUse)
                 },
                 action("os-attach", "volume_extension:volume_actions:attach", rule: attaching, object([.init("instance_uuid", .nullable(.uuid)), .init("mountpoint", .text), .init("mode", .nullable(.enumeration(["rw", "ro"]))), .init("host_name", .nullable(.text))]), "Record an attachment", legacyAttach),
                 action("os-detach", "volume_extension:volume_actions:detach", rule: attaching, .nullable(object([.init("attachment_id", .nullable(.uuid))])), "Forget an attachment", legacyDetach),
@@ -61,14 +61,16 @@ extension BlockStorageHandlers {
                     object([.init("metadata", .object([], additional: .values(.text(BlockStorageLimits.imageMetadataBytesMax))), required: true)]),
                     status: 200, "Add image metadata") { context, body in
                     let added = body["metadata"]?.objectValue ?? [:]
-                    return try await imageMetadata(context) { metadata in
+                    return try await imageMetadata(context, for: "volume_extension:volume_image_metadata:set") { metadata in
                         try BlockStorageHandlers.checkImageMetadata(added)
                         for member in added.members { metadata[member.name] = member.value }
                     }
                 },
                 action("os-unset_image_metadata", "volume_extension:volume_image_metadata:remove", object([.init("key", .text, required: true)]), status: 200, "Remove image metadata") { context, body in
                     let key = body["key"]?.stringValue ?? ""
-                    return try await imageMetadata(context, isShown: false) { metadata in
+                    return try await imageMetadata(
+                        context, for: "volume_extension:volume_image_metadata:remove", isShown: false
+                    ) { metadata in
                         guard metadata[key] != nil else { throw ResourceError.notFound("Metadata item \(key) was not found.") }
                         metadata[key] = nil
                     }
@@ -111,22 +113,21 @@ extension BlockStorageHandlers {
         ("os-reimage", "volume:reimage", false, 68, "Writing an image to a volume that exists"),
     ]
 
-    /// Runs a change on the locked volume and answers `status` without a body.
+    /// Runs a change on the locked volume, after the decision on `action`, and answers `status` without a body.
     private func changing(
-        _ context: RequestContext, status: Int = 202,
-        _ body: @escaping @Sendable (Connection, Authorized<Volume>) throws -> JSONValue?
+        _ context: RequestContext, for action: String, status: Int = 202,
+        _ body: @escaping @Sendable (Connection, Volume) throws -> JSONValue?
     ) async throws -> Response {
         let id = try context.identifier("volume_id", of: "Volume")
         return try await context.write(database) { connection in
-            let decision = try volume(connection, context, id)
-            return Change(.empty(status), "volume", id, content: try body(connection, decision))
+            let volume = try volume(connection, context, id).value(for: action)
+            return Change(.empty(status), "volume", id, content: try body(connection, volume))
         }
     }
 
     private func extend(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let size = body["new_size"]?.intValue ?? 0
-        return try await changing(context) { connection, decision in
-            let volume = decision.value
+        return try await changing(context, for: "volume:extend") { connection, volume in
             try volume.status.require(.extend, of: volume.id)
             try BlockStorageStore.requireIdle(connection, volume)
             guard size > volume.size else {
@@ -145,11 +146,11 @@ extension BlockStorageHandlers {
 
     private func setBootable(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let bootable = body["bootable"]?.boolValue ?? false
-        return try await changing(context, status: 200) { connection, decision in
+        return try await changing(context, for: "volume_extension:volume_actions:set_bootable", status: 200) { connection, volume in
             try connection.execute(
                 """
                 UPDATE volumes SET bootable = \(bootable), updated_at = \(context.ambient.now), generation = generation + 1
-                WHERE id = \(decision.value.id)::uuid
+                WHERE id = \(volume.id)::uuid
                 """)
             return ["bootable": .bool(bootable)]
         }
@@ -157,12 +158,12 @@ extension BlockStorageHandlers {
 
     private func setReadOnly(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let readOnly = body["readonly"]?.boolValue ?? false
-        return try await changing(context) { connection, decision in
-            try decision.value.status.require(.setReadOnly, of: decision.value.id)
+        return try await changing(context, for: "volume:update_readonly_flag") { connection, volume in
+            try volume.status.require(.setReadOnly, of: volume.id)
             try connection.execute(
                 """
                 UPDATE volumes SET read_only = \(readOnly), updated_at = \(context.ambient.now), generation = generation + 1
-                WHERE id = \(decision.value.id)::uuid
+                WHERE id = \(volume.id)::uuid
                 """)
             return ["read_only": .bool(readOnly)]
         }
@@ -170,11 +171,10 @@ extension BlockStorageHandlers {
 
     private func resetStatus(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let wanted = body["status"]?.stringValue?.lowercased()
-        return try await changing(context) { connection, decision in
+        return try await changing(context, for: "volume_extension:volume_admin_actions:reset_status") { connection, volume in
             guard let status = wanted, VolumeStatus.declarable.contains(status) else {
                 throw ResourceError.badRequest("Must specify 'status' as one of \(VolumeStatus.declarable.sorted()).")
             }
-            let volume = decision.value
             guard try !Workflows.isActive(connection, subject: volume.id.text) else {
                 throw ResourceError.badRequest("Invalid volume: Work on the volume \(volume.id) is under way; it will end in a state of its own.")
             }
@@ -186,8 +186,7 @@ extension BlockStorageHandlers {
 
     private func retype(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let name = body["new_type"]?.stringValue ?? ""
-        return try await changing(context) { connection, decision in
-            let volume = decision.value
+        return try await changing(context, for: "volume:retype") { connection, volume in
             try volume.status.require(.retype, of: volume.id)
             let type = try typeID(connection, name, project: volume.projectID)
             guard type != volume.typeID else {
@@ -203,9 +202,8 @@ extension BlockStorageHandlers {
         }
     }
 
-    private func move(_ context: RequestContext, from: VolumeStatus, to: VolumeStatus) async throws -> Response {
-        try await changing(context) { connection, decision in
-            let volume = decision.value
+    private func move(_ context: RequestContext, for action: String, from: VolumeStatus, to: VolumeStatus) async throws -> Response {
+        try await changing(context, for: "volume_extension:volume_actions:\(action)") { connection, volume in
             if from == .available { try BlockStorageStore.requireIdle(connection, volume) }
             guard volume.status == from else {
                 throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) status must be \(from.rawValue), but the current status is \(volume.status.rawValue).")
@@ -229,11 +227,10 @@ extension BlockStorageHandlers {
 
     private func legacyAttach(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let wanted = body["instance_uuid"]?.stringValue.flatMap { UUID128($0) }?.description
-        return try await changing(context) { connection, decision in
+        return try await changing(context, for: "volume_extension:volume_actions:attach") { connection, volume in
             guard let server = wanted else {
                 throw ResourceError.badRequest("Invalid request to attach volume to an invalid target: instance_uuid is needed.")
             }
-            let volume = decision.value
             guard volume.status == .available || volume.status == .reserved || volume.status == .attaching,
                 try BlockStorageStore.attachments(connection, of: volume.id).isEmpty
             else { throw ResourceError.badRequest("Invalid volume: Volume status must be available, reserved or attaching, but it is \(volume.status.rawValue).") }
@@ -259,8 +256,7 @@ extension BlockStorageHandlers {
 
     private func legacyDetach(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let wanted = body["attachment_id"]?.stringValue.flatMap { UUID128($0) }?.description
-        return try await changing(context) { connection, decision in
-            let volume = decision.value
+        return try await changing(context, for: "volume_extension:volume_actions:detach") { connection, volume in
             let attachments = try BlockStorageStore.attachments(connection, of: volume.id)
             guard let attachment = wanted.map({ id in attachments.first { $0.id.text == id } }) ?? attachments.first else {
                 throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) has no such attachment.")
@@ -294,11 +290,11 @@ extension BlockStorageHandlers {
     }
 
     private func imageMetadata(
-        _ context: RequestContext, isShown: Bool = true, _ body: @escaping @Sendable (inout JSONObject) throws -> Void
+        _ context: RequestContext, for action: String, isShown: Bool = true, _ body: @escaping @Sendable (inout JSONObject) throws -> Void
     ) async throws -> Response {
         let id = try context.identifier("volume_id", of: "Volume")
         return try await context.write(database) { connection in
-            var metadata = try volume(connection, context, id).value.imageMetadata ?? [:]
+            var metadata = try volume(connection, context, id).value(for: action).imageMetadata ?? [:]
             try body(&metadata)
             guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError(.tooLarge, "Image metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")

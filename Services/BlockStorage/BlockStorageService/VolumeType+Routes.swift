@@ -57,7 +57,7 @@ extension BlockStorageHandlers {
                 },
                 Route(.post, specs, action: "volume_extension:types_extra_specs:create", rule: admin, body: .json(.object([.init("extra_specs", .stringMap, required: true)])), "Add extra specs") { context in
                     let new = context.body["extra_specs"]?.objectValue ?? [:]
-                    return try await changeSpecs(context, { specs in
+                    return try await changeSpecs(context, for: "create", { specs in
                         for member in new.members { specs[member.name] = member.value }
                     }, answer: .json(200, ["extra_specs": .object(new)]))
                 },
@@ -75,11 +75,11 @@ extension BlockStorageHandlers {
                         try context.authorize(target: .none)
                         throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
                     }
-                    return try await changeSpecs(context, { $0[key] = value }, answer: .json(200, .object(body)))
+                    return try await changeSpecs(context, for: "update", { $0[key] = value }, answer: .json(200, .object(body)))
                 },
                 Route(.delete, specs + "/{key}", action: "volume_extension:types_extra_specs:delete", rule: admin, status: 202, "Remove an extra spec") { context in
                     let key = context.parameter("key")
-                    return try await changeSpecs(context, { specs in
+                    return try await changeSpecs(context, for: "delete", { specs in
                         guard specs[key] != nil else { throw noSpec(key) }
                         specs[key] = nil
                     }, answer: .empty(202))
@@ -87,7 +87,7 @@ extension BlockStorageHandlers {
                 Route(.get, one + "/os-volume-type-access", action: "volume_extension:volume_type_access:get_all_for_type", rule: admin, "List projects with access", handler: listAccess),
                 Route(.post, one + "/action", key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess", rule: admin, body: .json(.wrapped("addProjectAccess", access)), status: 202, "Give access") { context in
                     let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
-                    return try await changeAccess(context) { connection, type in
+                    return try await changeAccess(context, for: "addProjectAccess") { connection, type in
                         let added = try connection.query(
                             """
                             INSERT INTO volume_type_access (volume_type_id, project_id) VALUES (\(type)::uuid, \(project))
@@ -100,7 +100,7 @@ extension BlockStorageHandlers {
                 },
                 Route(.post, one + "/action", key: "removeProjectAccess", action: "volume_extension:volume_type_access:removeProjectAccess", rule: admin, body: .json(.wrapped("removeProjectAccess", access)), status: 202, "Take access") { context in
                     let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
-                    return try await changeAccess(context) { connection, type in
+                    return try await changeAccess(context, for: "removeProjectAccess") { connection, type in
                         let removed = try connection.execute(
                             "DELETE FROM volume_type_access WHERE volume_type_id = \(type)::uuid AND project_id = \(project)")
                         guard removed == 1 else {
@@ -227,7 +227,7 @@ extension BlockStorageHandlers {
     }
 
     private func createType(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "volume_extension:type_create")
         let body = context.body["volume_type"] ?? [:]
         let name = body["name"]?.stringValue ?? ""
         let isPublic = body["os-volume-type-access:is_public"]?.boolValue ?? body["is_public"]?.boolValue ?? true
@@ -248,7 +248,7 @@ extension BlockStorageHandlers {
     }
 
     private func updateType(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "volume_extension:type_update")
         let body = context.body["volume_type"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
             let id = try type(connection, context.parameter("type_id")).id
@@ -270,7 +270,7 @@ extension BlockStorageHandlers {
     }
 
     private func deleteType(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "volume_extension:type_delete")
         return try await context.write(database) { connection in
             let id = try type(connection, context.parameter("type_id")).id
             let used = try connection.query(
@@ -290,9 +290,10 @@ extension BlockStorageHandlers {
     }
 
     private func changeSpecs(
-        _ context: RequestContext, _ body: @escaping @Sendable (inout JSONObject) throws -> Void, answer: Response
+        _ context: RequestContext, for action: String, _ body: @escaping @Sendable (inout JSONObject) throws -> Void,
+        answer: Response
     ) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "volume_extension:types_extra_specs:\(action)")
         return try await context.write(database) { connection in
             let found = try type(connection, context.parameter("type_id"))
             var specs = found.specs
@@ -328,10 +329,11 @@ extension BlockStorageHandlers {
         }
     }
 
+    /// - Parameter body: changes who has access to the type with this id, after the decision on `action`.
     private func changeAccess(
-        _ context: RequestContext, _ body: @escaping @Sendable (Connection, String) throws -> Void
+        _ context: RequestContext, for action: String, _ body: @escaping @Sendable (Connection, String) throws -> Void
     ) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "volume_extension:volume_type_access:\(action)")
         return try await context.write(database) { connection in
             let found = try type(connection, context.parameter("type_id"))
             guard !found.isPublic else {

@@ -44,7 +44,7 @@ extension Identity {
     }
 
     func deleteRule(_ context: RequestContext) async throws -> Response {
-        let user = try await decideUser(context).value.id
+        let user = try await decideUser(context).value(for: "identity:delete_access_rule").id
         try await requireMayManage(try context.caller)
         let id = context.parameter("rule_id")
         return try await context.write(database) { connection in

@@ -108,8 +108,8 @@ extension Identity {
     }
 
     private func createCredential(_ context: RequestContext) async throws -> Response {
-        let user = try await decideUser(context).value.id
-        let caller = try context.caller
+        let user = try await decideUser(context)
+        let caller = user.caller
         let body = context.entity("application_credential")
         try await requireMayManage(caller)
         let project = try caller.requireProject()
@@ -159,7 +159,8 @@ extension Identity {
             expiresAt: try own.optionalTimestamp("expires_at"), accessRules: rules?.compactMap { AccessRule($0) })
     }
 
-    private func insert(_ connection: Connection, _ new: NewCredential, user: String) throws {
+    private func insert(_ connection: Connection, _ new: NewCredential, user decision: Authorized<Found>) throws {
+        let user = try decision.value(for: "identity:create_application_credential").id
         let now = ambient.now
         let body = new.body
         let name = body["name"]?.stringValue
@@ -196,7 +197,7 @@ extension Identity {
     }
 
     private func deleteCredential(_ context: RequestContext) async throws -> Response {
-        let user = try await decideUser(context).value.id
+        let user = try await decideUser(context).value(for: "identity:delete_application_credential").id
         try await requireMayManage(try context.caller)
         let id = context.parameter("credential_id")
         let response = try await context.write(database) { connection in

@@ -79,7 +79,7 @@ extension Identity {
         let read = target == .system
             ? "rule:cloud_reader" : "rule:cloud_reader or (rule:domain_reader and domain_id:%(target.actor.domain_id)s)"
         @Sendable func handle(
-            _ body: @escaping @Sendable (RequestContext, Assignment) async throws -> Response
+            _ body: @escaping @Sendable (RequestContext, Authorized<Assignment>) async throws -> Response
         ) -> @Sendable (RequestContext) async throws -> Response {
             { context in try await body(context, decideAssignment(context, target, actor, inherited: inherited)) }
         }
@@ -103,7 +103,7 @@ extension Identity {
     /// Looks up what the route names and decides on all of it together.
     private func decideAssignment(
         _ context: RequestContext, _ target: Target, _ actor: Actor, inherited: Bool
-    ) async throws -> Assignment {
+    ) async throws -> Authorized<Assignment> {
         let places = ["project": context.parameter("project_id"), "domain": context.parameter("domain_id")]
         let actors = ["user": context.parameter("user_id"), "group": context.parameter("group_id")]
         let targetID = places[target.rawValue]
@@ -116,7 +116,10 @@ extension Identity {
                 try roleID.flatMap { try find(connection, role: $0) }
             )
         }
-        try context.authorize(
+        let assignment = Assignment(
+            target: target, actor: actor, inherited: inherited, targetID: targetID, actorID: actorID, roleID: roleID)
+        let decision = try context.authorize(
+            assignment,
             target: [
                 "target.domain_id": place?.domainID, "target.actor.domain_id": who?.domainID,
                 "target.role.name": role?.domainID == nil ? role?.name : nil, "target.project.id": place?.id,
@@ -130,14 +133,14 @@ extension Identity {
             if let roleID { try await requireHolding(caller, role: roleID) }
             try await requireTenantProject(caller, target == .project ? targetID : nil)
         }
-        return Assignment(
-            target: target, actor: actor, inherited: inherited, targetID: targetID, actorID: actorID, roleID: roleID)
+        return decision
     }
 
     // MARK: grants
 
-    private func listGrants(_ context: RequestContext, _ assignment: Assignment) async throws -> Response {
-        try await database.read { connection in
+    private func listGrants(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
+        let assignment = decision.value
+        return try await database.read { connection in
             try Identity.roles.list(
                 connection, context,
                 where: ["t.id IN (SELECT a.role_id FROM role_assignments a WHERE \(assignment.condition))"])
@@ -148,7 +151,8 @@ extension Identity {
         .notFound("Could not find role assignment with role: \(assignment.roleID ?? ""), user or group: \(assignment.actorID), on \(assignment.target.rawValue): \(assignment.targetID ?? "all").")
     }
 
-    private func checkGrant(_ context: RequestContext, _ assignment: Assignment) async throws -> Response {
+    private func checkGrant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
+        let assignment = decision.value
         let found = try await database.read {
             try !$0.query(
                 "SELECT a.role_id FROM role_assignments a WHERE \(assignment.condition) AND a.role_id = \(assignment.roleID)"
@@ -158,7 +162,9 @@ extension Identity {
         return .empty()
     }
 
-    private func grant(_ context: RequestContext, _ assignment: Assignment) async throws -> Response {
+    private func grant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
+        let assignment = try decision.value(
+            for: "identity:create_grant", "identity:create_system_grant_for_user", "identity:create_system_grant_for_group")
         let now = ambient.now
         let response = try await context.write(database) { connection in
             try storing("role assignment", assignment.roleID) {
@@ -177,7 +183,9 @@ extension Identity {
         return response
     }
 
-    private func revokeGrant(_ context: RequestContext, _ assignment: Assignment) async throws -> Response {
+    private func revokeGrant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
+        let assignment = try decision.value(
+            for: "identity:revoke_grant", "identity:revoke_system_grant_for_user", "identity:revoke_system_grant_for_group")
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
                 let removed = try connection.execute(

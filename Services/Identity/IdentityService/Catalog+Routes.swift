@@ -39,7 +39,7 @@ extension Identity {
         let table: String
         let body: @Sendable (Bool) -> [BodySchema.Property]
         let texts: [String: String]
-        let insert: @Sendable (Connection, JSONObject, String) throws -> Void
+        let insert: @Sendable (Connection, Authorized<JSONObject>, String) throws -> Void
         let changes: @Sendable (Connection, JSONObject, String) throws -> Changes
     }
 
@@ -100,7 +100,7 @@ extension Identity {
     private func create(_ context: RequestContext, _ collection: Collection, id: String?) async throws -> Response {
         let name = collection.listing.member
         let body = context.entity(name)
-        try context.authorize(target: .none)
+        let decision = try context.authorize(body, target: .none)
         let fresh = newID()
         let response = try await context.write(database) { connection in
             // Only regions have ids that clients choose.
@@ -108,7 +108,7 @@ extension Identity {
             guard (1...255).contains(id.unicodeScalars.count) else {
                 throw ResourceError.badRequest("Invalid input for field/attribute id. It must have 1 to 255 characters.")
             }
-            try storing(name, body["name"]?.stringValue ?? id) { try collection.insert(connection, body, id) }
+            try storing(name, body["name"]?.stringValue ?? id) { try collection.insert(connection, decision, id) }
             return try collection.listing.change(connection, context, status: 201, id: id)
         }
         await authenticator.refresh()
@@ -118,8 +118,7 @@ extension Identity {
     private func update(_ context: RequestContext, _ collection: Collection) async throws -> Response {
         let listing = collection.listing
         let body = context.entity(listing.member)
-        try context.authorize(target: .none)
-        let id = context.parameter("id")
+        let id = try context.authorize(context.parameter("id"), target: .none).value(for: "identity:update_\(listing.member)")
         let response = try await context.write(database) { connection in
             guard try !connection.query("SELECT id FROM \(raw: collection.table) WHERE id = \(id) FOR UPDATE").isEmpty else {
                 throw Identity.missing(listing.member, id)
@@ -136,8 +135,7 @@ extension Identity {
 
     private func remove(_ context: RequestContext, _ collection: Collection) async throws -> Response {
         let name = collection.listing.member
-        try context.authorize(target: .none)
-        let id = context.parameter("id")
+        let id = try context.authorize(context.parameter("id"), target: .none).value(for: "identity:delete_\(name)")
         let response = try await context.write(database) { connection in
             let removed: Int
             do {
@@ -165,6 +163,7 @@ extension Identity {
                 ]
             }, texts: ["parent_region_id": "t.parent_region_id"],
             insert: { connection, body, id in
+                let body = try body.value(for: "identity:create_region")
                 try connection.execute(
                     """
                     INSERT INTO catalog_regions (id, parent_region_id, description, extra, created_at, updated_at)
@@ -208,6 +207,7 @@ extension Identity {
                 ]
             }, texts: ["name": "t.name", "type": "t.type"],
             insert: { connection, body, id in
+                let body = try body.value(for: "identity:create_service")
                 try connection.execute(
                     """
                     INSERT INTO catalog_services (id, type, name, description, enabled, extra, created_at, updated_at)
@@ -241,6 +241,7 @@ extension Identity {
                 ]
             }, texts: ["interface": "t.interface", "service_id": "t.service_id", "region_id": "t.region_id", "region": "t.region_id"],
             insert: { connection, body, id in
+                let body = try body.value(for: "identity:create_endpoint")
                 try Identity.checkEndpoint(connection, body)
                 let region = body["region_id"]?.stringValue ?? body["region"]?.stringValue
                 try connection.execute(

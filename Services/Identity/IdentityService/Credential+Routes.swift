@@ -58,15 +58,15 @@ extension Identity {
     }
 
     /// The owner of the route's credential, after the decision.
-    private func decideStored(_ context: RequestContext) async throws -> String {
+    private func decideStored(_ context: RequestContext) async throws -> Authorized<String> {
         let id = context.parameter("stored_id")
         let owner = try await database.read { connection in
             try connection.query("SELECT user_id FROM credentials WHERE id = \(id)").first?.string("user_id")
         }
-        try context.authorize(target: ["target.user.id": owner])
+        let decision = try context.authorize(owner ?? "", target: ["target.user.id": owner])
         try requireOwnSignOn(context)
-        guard let owner else { throw Identity.missing("credential", id) }
-        return owner
+        guard owner != nil else { throw Identity.missing("credential", id) }
+        return decision
     }
 
     // MARK: reading
@@ -144,8 +144,8 @@ extension Identity {
 
     private func createStored(_ context: RequestContext) async throws -> Response {
         let body = context.entity("credential")
-        let user = body["user_id"]?.stringValue ?? ""
-        try context.authorize(target: ["target.user.id": user])
+        let asked = body["user_id"]?.stringValue ?? ""
+        let user = try context.authorize(asked, target: ["target.user.id": asked]).value(for: "identity:create_credential")
         try requireOwnSignOn(context)
         let (type, blob) = (body["type"]?.stringValue ?? "", body["blob"]?.stringValue ?? "")
         try Identity.check(type: type, blob: blob)
@@ -182,7 +182,7 @@ extension Identity {
     }
 
     private func updateStored(_ context: RequestContext) async throws -> Response {
-        let owner = try await decideStored(context)
+        let owner = try await decideStored(context).value(for: "identity:update_credential")
         let id = context.parameter("stored_id")
         let body = context.entity("credential")
         if let user = body["user_id"]?.stringValue, user != owner {
@@ -215,7 +215,7 @@ extension Identity {
     }
 
     private func deleteStored(_ context: RequestContext) async throws -> Response {
-        _ = try await decideStored(context)
+        try await decideStored(context).value(for: "identity:delete_credential")
         let id = context.parameter("stored_id")
         return try await context.write(database) { connection in
             try Operability.keeping(connection) {

@@ -60,7 +60,7 @@ extension Identity {
     private func createGroup(_ context: RequestContext) async throws -> Response {
         let body = context.entity("group")
         let domain = try domain(context, body)
-        _ = try context.authorize(body, target: ["target.domain_id": domain])
+        try context.authorize(target: ["target.domain_id": domain]).value(for: "identity:create_group")
         let id = newID()
         let now = ambient.now
         return try await context.write(database) { connection in
@@ -91,7 +91,7 @@ extension Identity {
     }
 
     private func updateGroup(_ context: RequestContext) async throws -> Response {
-        let group = try await decideGroupChange(context).value
+        let group = try await decideGroupChange(context).value(for: "identity:update_group")
         let body = context.entity("group")
         try requireSameDomain(body, group)
         var changes = Changes(at: ambient.now)
@@ -108,7 +108,7 @@ extension Identity {
     }
 
     private func deleteGroup(_ context: RequestContext) async throws -> Response {
-        let group = try await decideGroupChange(context).value
+        let group = try await decideGroupChange(context).value(for: "identity:delete_group")
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
                 try connection.execute("DELETE FROM groups WHERE id = \(group.id)")
@@ -132,15 +132,16 @@ extension Identity {
     }
 
     /// The user of the route, after the decision on the group: both must be in reach of the caller.
-    private func groupAndUser(
-        _ context: RequestContext, changes: Bool = false
-    ) async throws -> (group: String, user: String) {
-        let group = try await changes ? decideGroupChange(context).value.id : decideGroup(context).value.id
-        return (group, try await changes ? decideUserChange(context).value.id : decideUser(context).value.id)
+    ///
+    /// - Parameter action: the one that changes the group's members.
+    private func groupAndUser(_ context: RequestContext, for action: String) async throws -> (group: String, user: String) {
+        let group = try await decideGroupChange(context).value(for: action).id
+        return (group, try await decideUserChange(context).value(for: action).id)
     }
 
     private func checkGroupUser(_ context: RequestContext) async throws -> Response {
-        let (group, user) = try await groupAndUser(context)
+        let group = try await decideGroup(context).value.id
+        let user = try await decideUser(context).value.id
         let found = try await database.read {
             try !$0.query("SELECT user_id FROM group_members WHERE group_id = \(group) AND user_id = \(user)").isEmpty
         }
@@ -149,7 +150,7 @@ extension Identity {
     }
 
     private func addGroupUser(_ context: RequestContext) async throws -> Response {
-        let (group, user) = try await groupAndUser(context, changes: true)
+        let (group, user) = try await groupAndUser(context, for: "identity:add_user_to_group")
         let response = try await context.write(database) { connection in
             try storing("group membership", user) {
                 try connection.execute("INSERT INTO group_members (group_id, user_id) VALUES (\(group), \(user)) ON CONFLICT DO NOTHING")
@@ -161,7 +162,7 @@ extension Identity {
     }
 
     private func removeGroupUser(_ context: RequestContext) async throws -> Response {
-        let (group, user) = try await groupAndUser(context, changes: true)
+        let (group, user) = try await groupAndUser(context, for: "identity:remove_user_from_group")
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
                 let removed = try connection.execute("DELETE FROM group_members WHERE group_id = \(group) AND user_id = \(user)")

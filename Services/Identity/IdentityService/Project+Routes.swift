@@ -207,7 +207,8 @@ extension Identity {
     }
 
     private func replaceTags(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProjectChange(context).value.id
+        let id = try await decideProjectChange(context)
+            .value(for: "identity:update_project_tags", "identity:delete_project_tags").id
         let wanted = context.body["tags"]?.arrayValue?.compactMap(\.stringValue) ?? []
         return try await context.write(database) { connection in
             try setTags(connection, id, wanted)
@@ -229,7 +230,7 @@ extension Identity {
     }
 
     private func addTag(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProjectChange(context).value.id
+        let id = try await decideProjectChange(context).value(for: "identity:create_project_tag").id
         let tag = context.parameter("tag")
         guard (1...255).contains(tag.unicodeScalars.count), !tag.contains(",") else {
             throw ResourceError.badRequest("Invalid input for field/attribute tag. Value: \(tag.prefix(64)). It must have 1 to 255 characters without commas.")
@@ -243,7 +244,7 @@ extension Identity {
     }
 
     private func removeTag(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProjectChange(context).value.id
+        let id = try await decideProjectChange(context).value(for: "identity:delete_project_tag").id
         let tag = context.parameter("tag")
         return try await context.write(database) { connection in
             let removed = try connection.execute("DELETE FROM project_tags WHERE project_id = \(id) AND tag = \(tag)")

@@ -56,7 +56,7 @@ extension Identity {
     func insert(
         _ connection: Connection, project decision: Authorized<JSONObject>, id: String, _ place: ProjectPlace
     ) throws {
-        let body = decision.value
+        let body = try decision.value(for: "identity:create_project", "identity:create_domain")
         let now = ambient.now
         let name = body["name"]?.stringValue
         let options = JSONObject((body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
@@ -75,7 +75,7 @@ extension Identity {
     }
 
     func update(_ connection: Connection, project decision: Authorized<Found>, _ body: JSONObject, isDomain: Bool) throws {
-        let id = decision.value.id
+        let id = try decision.value(for: "identity:update_project", "identity:update_domain").id
         let now = ambient.now
         var changes = Changes(at: now)
         if body["name"] != nil { changes.text(body, "name") }
@@ -127,7 +127,7 @@ extension Identity {
 
     /// Deletes a project that has none below it. What other services keep for the project stays there, as in OpenStack.
     func delete(_ connection: Connection, project decision: Authorized<Found>) throws {
-        let id = decision.value.id
+        let id = try decision.value(for: "identity:delete_project").id
         // Keeps a new child from appearing meanwhile.
         try connection.query("SELECT id FROM projects WHERE id = \(id) FOR UPDATE")
         guard try connection.query("SELECT id FROM projects WHERE parent_id = \(id) LIMIT 1").isEmpty else {
@@ -138,7 +138,8 @@ extension Identity {
 
     /// Deletes a disabled domain with its users, groups, roles and projects.
     func delete(_ connection: Connection, domain decision: Authorized<Found>) throws {
-        let id = decision.value.id
+        // A domain is also deleted as the project that it is.
+        let id = try decision.value(for: "identity:delete_domain", "identity:delete_project").id
         let rows = try connection.query("SELECT enabled FROM projects WHERE id = \(id) FOR UPDATE")
         guard try rows.first?.bool("enabled") == false else {
             throw ResourceError.forbidden("Cannot delete a domain that is enabled, please disable it first.")

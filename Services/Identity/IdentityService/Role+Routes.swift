@@ -66,8 +66,7 @@ extension Identity {
     }
 
     private func createRole(_ context: RequestContext) async throws -> Response {
-        let body = context.entity("role")
-        try context.authorize(target: .none)
+        let body = try context.authorize(context.entity("role"), target: .none).value(for: "identity:create_role")
         let id = newID()
         let now = ambient.now
         return try await context.write(database) { connection in
@@ -100,7 +99,7 @@ extension Identity {
     }
 
     private func updateRole(_ context: RequestContext) async throws -> Response {
-        let role = try await decideRole(context).value
+        let role = try await decideRole(context).value(for: "identity:update_role")
         let body = context.entity("role")
         try role.requireMutable("role", body)
         try requireSameDomain(body, role)
@@ -123,7 +122,7 @@ extension Identity {
     }
 
     private func deleteRole(_ context: RequestContext) async throws -> Response {
-        let role = try await decideRole(context).value
+        let role = try await decideRole(context).value(for: "identity:delete_role")
         try role.requireMutable("role")
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
@@ -209,7 +208,7 @@ extension Identity {
     }
 
     private func addImplied(_ context: RequestContext) async throws -> Response {
-        let role = try await decideRole(context).value.id
+        let role = try await decideRole(context).value(for: "identity:create_implied_role").id
         let id = context.parameter("implied_id")
         let response = try await context.write(database) { connection in
             guard let implied = try find(connection, role: id) else { throw Identity.missing("role", id) }
@@ -231,7 +230,7 @@ extension Identity {
     }
 
     private func removeImplied(_ context: RequestContext) async throws -> Response {
-        let role = try await decideRole(context).value.id
+        let role = try await decideRole(context).value(for: "identity:delete_implied_role").id
         let id = context.parameter("implied_id")
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {

@@ -78,7 +78,8 @@ extension Identity {
 
     private func revoke(_ context: RequestContext) async throws -> Response {
         let (_, subject) = try await subject(context)
-        let payload = try context.authorize(subject.token, target: ["target.token.user_id": subject.userID]).value
+        let payload = try context.authorize(subject.token, target: ["target.token.user_id": subject.userID])
+            .value(for: "identity:revoke_token")
         guard let audit = payload.auditIDs.first else { throw ResourceError.internalError("a token without audit id") }
         let now = ambient.now
         let response = try await context.write(database) { connection in

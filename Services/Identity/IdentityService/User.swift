@@ -51,7 +51,7 @@ extension Identity {
     func insert(
         _ connection: Connection, user decision: Authorized<JSONObject>, id: String, domain: String, hash: String?
     ) throws {
-        let body = decision.value
+        let body = try decision.value(for: "identity:create_user")
         let now = ambient.now
         guard try find(connection, project: domain, isDomain: true) != nil else {
             throw Identity.missing("domain", domain)
@@ -74,6 +74,7 @@ extension Identity {
     func update(
         _ connection: Connection, user decision: Authorized<Found>, _ body: JSONObject, hash: String?
     ) throws {
+        let id = try decision.value(for: "identity:update_user").id
         let now = ambient.now
         var changes = Changes(at: now)
         if body["name"] != nil { changes.text(body, "name") }
@@ -84,7 +85,7 @@ extension Identity {
         if body["password"] != nil { Identity.setPassword(&changes, hash: hash, now: now) }
         if body["enabled"]?.boolValue == false, body["password"] == nil { changes.set("tokens_valid_from = \(now)") }
         try storing("user", body["name"]?.stringValue) {
-            try connection.execute("UPDATE users SET \(changes.sql) WHERE id = \(decision.value.id)")
+            try connection.execute("UPDATE users SET \(changes.sql) WHERE id = \(id)")
         }
     }
 
@@ -119,6 +120,7 @@ extension Identity {
     }
 
     func delete(_ connection: Connection, user decision: Authorized<Found>) throws {
-        try connection.execute("DELETE FROM users WHERE id = \(decision.value.id)")
+        let id = try decision.value(for: "identity:delete_user").id
+        try connection.execute("DELETE FROM users WHERE id = \(id)")
     }
 }

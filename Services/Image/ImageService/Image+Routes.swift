@@ -107,7 +107,7 @@ package struct ImageHandlers: Sendable {
         return try await context.write(database) { connection in
             let image = decision.value
             try quota.reserve(connection, image)
-            try ImageStore.insert(connection, image, now: context.ambient.now)
+            try ImageStore.insert(connection, decision, now: context.ambient.now)
             var response = try ImageView.response(connection, image.id.text, status: 201)
             response.headers["location"] = "\(context.publicURL)/v2/images/\(image.id)"
             response.headers["openstack-image-store-ids"] = "file"
@@ -141,7 +141,7 @@ package struct ImageHandlers: Sendable {
                 try quota.release(connection, before)
                 try quota.reserve(connection, after)
             }
-            try ImageStore.update(connection, after, now: context.ambient.now)
+            try ImageStore.update(connection, decision, to: after, now: context.ambient.now)
             return Change(answer: try ImageView.response(connection, id), "image", before.id.text)
         }
     }
@@ -150,11 +150,12 @@ package struct ImageHandlers: Sendable {
         let id = try id(context)
         let file = Box<String?>(nil)
         let response = try await context.write(database) { connection in
-            let image = try authorized(connection, context, id).value
+            let decision = try authorized(connection, context, id)
+            let image = decision.value
             guard !image.isProtected else {
                 throw ResourceError.forbidden("Image \(id) is protected and cannot be deleted.")
             }
-            try ImageStore.delete(connection, image.id)
+            try ImageStore.delete(connection, decision)
             try quota.release(connection, image)
             file.value = image.fileID
             return Change(.empty(), "image", id)
@@ -188,9 +189,10 @@ package struct ImageHandlers: Sendable {
     ) async throws -> Response {
         let id = try id(context)
         return try await context.write(database) { connection in
-            var image = try authorized(connection, context, id).value
+            let decision = try authorized(connection, context, id)
+            var image = decision.value
             try body(&image, context.parameter("tag"))
-            try ImageStore.update(connection, image, now: context.ambient.now)
+            try ImageStore.update(connection, decision, to: image, now: context.ambient.now)
             return Change(.empty(), "image", id, content: ["tags": JSONValue(image.tags)])
         }
     }
@@ -198,11 +200,11 @@ package struct ImageHandlers: Sendable {
     private func change(_ context: RequestContext, _ event: ImageStatus.Event) async throws -> Response {
         let id = try id(context)
         return try await context.write(database) { connection in
-            let image = try authorized(connection, context, id).value
-            guard let status = image.status.after(event) else {
-                throw ResourceError.forbidden("Not allowed to \(event.rawValue) an image in status '\(image.status.rawValue)'.")
+            let image = try authorized(connection, context, id)
+            guard let status = image.value.status.after(event) else {
+                throw ResourceError.forbidden("Not allowed to \(event.rawValue) an image in status '\(image.value.status.rawValue)'.")
             }
-            try ImageStore.setStatus(connection, image.id, status, now: context.ambient.now)
+            try ImageStore.setStatus(connection, image, status, now: context.ambient.now)
             return Change(.empty(), "image", id, content: ["status": .string(status.rawValue)])
         }
     }

@@ -1,8 +1,10 @@
+import Authorization
 import Database
 import ImageAccess
 import ImageCore
 import JSON
 import Kernel
+import Logging
 import WebAPI
 
 extension ImageHandlers {
@@ -26,7 +28,7 @@ extension ImageHandlers {
     private func upload(_ context: RequestContext) async throws -> Response {
         let id = try id(context)
         let plan = try await database.read { connection -> Plan in
-            let image = try authorized(connection, context, id, locked: false).value
+            let image = try authorized(connection, context, id, locked: false).value(for: "upload_image")
             let type = context.headers["content-type"]?.split(separator: ";").first.map { $0.lowercased() } ?? ""
             guard type == "application/octet-stream" else {
                 throw ResourceError(.unsupportedMediaType, "The media type must be application/octet-stream.")
@@ -37,18 +39,19 @@ extension ImageHandlers {
         if let expected, expected > plan.bytesMax { throw plan.tooLarge }
         let file = try await files.receive(context.ambient.newUUID().description)
         do {
-            try await database.write { connection in
-                let image = try authorized(connection, context, id).value
-                _ = try self.plan(connection, image)
-                try ImageStore.beginUpload(connection, image.id, upload: file.id, now: context.ambient.now)
+            let image = try await database.write { connection in
+                let image = try authorized(connection, context, id)
+                _ = try self.plan(connection, image.value)
+                try ImageStore.beginUpload(connection, image, upload: file.id, now: context.ambient.now)
+                return image
             }
             let inspector = ContentInspector(declared: plan.declared, sizeMax: plan.bytesMax, tooLarge: plan.tooLarge)
             let content = try await files.take(context.stream, into: file, inspector, expected: expected)
-            let response = try await finish(context, id, file.id, content)
+            let response = try await finish(context, image, file.id, content)
             file.release()
             return response
         } catch {
-            await abandon(file, context)
+            await abandon(file, context.ambient, context.log)
             throw error
         }
     }
@@ -74,12 +77,13 @@ extension ImageHandlers {
     }
 
     private func finish(
-        _ context: RequestContext, _ id: String, _ upload: String, _ content: ReceivedContent
+        _ context: RequestContext, _ image: Authorized<Image>, _ upload: String, _ content: ReceivedContent
     ) async throws -> Response {
-        try await context.write(database) { connection in
+        let id = image.value.id.text
+        return try await context.write(database) { connection in
             guard
                 let owner = try ImageStore.finishUpload(
-                    connection, id, upload: upload, content, now: context.ambient.now)
+                    connection, image, upload: upload, content, now: context.ambient.now)
             else { throw ResourceError(.gone, "The image \(id) was deleted while its data was uploaded.") }
             try quota.quota.reserve(
                 connection, project: owner, [(ImageQuota.size, ImageQuota.mebibytes(content.size))])
@@ -90,18 +94,18 @@ extension ImageHandlers {
     }
 
     /// Back to queued, without data; also when the request was cancelled.
-    private func abandon(_ file: IncomingFile, _ context: RequestContext) async {
+    private func abandon(_ file: IncomingFile, _ ambient: Ambient, _ log: Logger) async {
         let database = database
         let files = files
         await Task {
             do {
-                try await database.write { try ImageStore.abandonUpload($0, upload: file.id, now: context.ambient.now) }
+                try await database.write { try ImageStore.abandonUpload($0, upload: file.id, now: ambient.now) }
                 let known = try await database.read { try ImageStore.known($0, [file.id]) }
                 // A commit whose answer was lost may have kept it.
                 if known.isEmpty { try await files.run { try file.discard() } } else { file.release() }
             } catch {
                 file.release()
-                context.log.warning("an upload is left for the sweep", metadata: ["file": "\(file.id)", "error": "\(error)"])
+                log.warning("an upload is left for the sweep", metadata: ["file": "\(file.id)", "error": "\(error)"])
             }
         }.value
     }

@@ -85,7 +85,7 @@ extension ImageHandlers {
         let id = try id(context)
         let member = context.body["member"]?.stringValue ?? ""
         return try await context.write(database) { connection in
-            let image = try authorized(connection, context, id).value
+            let image = try authorized(connection, context, id).value(for: "add_member")
             try requireShared(image)
             let count = try connection.query(
                 "SELECT count(*) AS n FROM image_members WHERE image_id = \(id)::uuid")[0].int("n")
@@ -122,7 +122,7 @@ extension ImageHandlers {
                 try context.authorize(target: .none, action: "get_images")
                 throw ImageView.notFound(id)
             }
-            try context.authorize(target: ["member_id": member, "project_id": found.image.owner])
+            try context.authorize(target: ["member_id": member, "project_id": found.image.owner]).value(for: "modify_member")
             try requireShared(found.image)
             let touched = try connection.execute(
                 """
@@ -138,7 +138,7 @@ extension ImageHandlers {
         let id = try id(context)
         let member = context.parameter("member_id")
         return try await context.write(database) { connection in
-            let image = try authorized(connection, context, id).value
+            let image = try authorized(connection, context, id).value(for: "delete_member")
             try requireShared(image)
             let removed = try connection.execute(
                 "DELETE FROM image_members WHERE image_id = \(id)::uuid AND member_id = \(member)")

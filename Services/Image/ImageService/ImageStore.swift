@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import ImageCore
 import JSON
@@ -54,7 +55,8 @@ enum ImageStore {
     }
 
     /// - Throws: 409 when the id is taken.
-    static func insert(_ connection: Connection, _ image: Image, now: Timestamp) throws {
+    static func insert(_ connection: Connection, _ image: Authorized<Image>, now: Timestamp) throws {
+        let image = try image.value(for: "add_image")
         let rows = try connection.query(
             """
             INSERT INTO images (id, project_id, name, status, visibility, disk_format, container_format, min_disk,
@@ -69,7 +71,10 @@ enum ImageStore {
     }
 
     /// Writes what clients may change.
-    static func update(_ connection: Connection, _ image: Image, now: Timestamp) throws {
+    ///
+    /// - Parameter image: as it is to be.
+    static func update(_ connection: Connection, _ before: Authorized<Image>, to image: Image, now: Timestamp) throws {
+        let id = try before.value(for: "modify_image", "modify_image_tag", "delete_image_tag").id
         try connection.execute(
             """
             UPDATE images SET project_id = \(image.owner), name = \(image.name), visibility = \(image.visibility.rawValue),
@@ -77,11 +82,14 @@ enum ImageStore {
                 min_disk = \(image.minDisk), min_ram = \(image.minRAM), protected = \(image.isProtected),
                 hidden = \(image.isHidden), tags = \(image.tags)::text[], properties = \(image.properties)::jsonb,
                 updated_at = \(now), generation = generation + 1
-            WHERE id = \(image.id)::uuid
+            WHERE id = \(id)::uuid
             """)
     }
 
-    static func setStatus(_ connection: Connection, _ id: ImageID, _ status: ImageStatus, now: Timestamp) throws {
+    static func setStatus(
+        _ connection: Connection, _ image: Authorized<Image>, _ status: ImageStatus, now: Timestamp
+    ) throws {
+        let id = try image.value(for: "deactivate", "reactivate").id
         try connection.execute(
             """
             UPDATE images SET status = \(status.rawValue), updated_at = \(now), generation = generation + 1
@@ -89,14 +97,18 @@ enum ImageStore {
             """)
     }
 
-    static func delete(_ connection: Connection, _ id: ImageID) throws {
+    static func delete(_ connection: Connection, _ image: Authorized<Image>) throws {
+        let id = try image.value(for: "delete_image").id
         try connection.execute("DELETE FROM images WHERE id = \(id)::uuid")
     }
 
     // MARK: data
 
     /// queued → saving.
-    static func beginUpload(_ connection: Connection, _ id: ImageID, upload: String, now: Timestamp) throws {
+    static func beginUpload(
+        _ connection: Connection, _ image: Authorized<Image>, upload: String, now: Timestamp
+    ) throws {
+        let id = try image.value(for: "upload_image").id
         try connection.execute(
             """
             UPDATE images SET status = 'saving', upload_id = \(upload)::uuid, updated_at = \(now),
@@ -109,9 +121,10 @@ enum ImageStore {
     ///
     /// - Returns: the owner; nil when the image was deleted meanwhile.
     static func finishUpload(
-        _ connection: Connection, _ id: String, upload: String, _ content: ReceivedContent, now: Timestamp
+        _ connection: Connection, _ image: Authorized<Image>, upload: String, _ content: ReceivedContent, now: Timestamp
     ) throws -> String? {
-        try connection.query(
+        let id = try image.value(for: "upload_image").id
+        return try connection.query(
             """
             UPDATE images SET status = 'active', upload_id = NULL, file_id = \(upload)::uuid, size = \(content.size),
                 virtual_size = \(content.virtualSize), checksum = \(content.checksum), os_hash_algo = 'sha512',
@@ -121,7 +134,7 @@ enum ImageStore {
         ).first?.string("project_id")
     }
 
-    /// saving → queued.
+    /// saving → queued, by the request that uploads or by the sweep after it.
     static func abandonUpload(_ connection: Connection, upload: String, now: Timestamp) throws {
         try connection.execute(
             """

@@ -49,7 +49,7 @@ extension Placement {
     }
 
     private func replaceAggregates(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_providers:aggregates:update")
         let id = try context.providerID
         let listed = context.body.arrayValue ?? context.body["aggregates"]?.arrayValue ?? []
         let ids = listed.compactMap(\.stringValue).compactMap { UUID128($0) }

@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import JSON
 import Kernel
@@ -174,7 +175,7 @@ extension Placement {
         guard !change.resources.isEmpty || context.version(atLeast: 1, 28) else {
             throw ResourceError.badRequest("Invalid input for allocations. Value: {}. It must not be empty before version 1.28.")
         }
-        return try await apply(context, [change])
+        return try await apply(context, context.authorize([change], target: .none))
     }
 
     private func postAllocations(_ context: RequestContext) async throws -> Response {
@@ -187,19 +188,19 @@ extension Placement {
         }
         guard !changes.isEmpty else { throw ResourceError.badRequest("The body must name at least one consumer.") }
         guard Set(changes.map(\.consumer)).count == changes.count else { throw ResourceError.badRequest("Invalid input: the body names a consumer twice; a uuid in other spelling is the same one.") }
-        return try await apply(context, changes)
+        return try await apply(context, context.authorize(changes, target: .none))
     }
 
-    private func apply(_ context: RequestContext, _ changes: [AllocationChange]) async throws -> Response {
+    private func apply(_ context: RequestContext, _ changes: Authorized<[AllocationChange]>) async throws -> Response {
         let now = ambient.now
         return try await write(context) { connection, touched in
             touched.add(try AllocationStore.replace(connection, changes, at: now))
-            return Change(.empty(), "allocation", changes.first?.consumer, content: context.body)
+            return Change(.empty(), "allocation", changes.value.first?.consumer, content: context.body)
         }
     }
 
     private func deleteAllocations(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:allocations:delete")
         let id = try consumerID(context)
         let now = ambient.now
         return try await write(context) { connection, touched in

@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import JSON
 import Kernel
@@ -32,8 +33,10 @@ enum AllocationStore {
     /// - Returns: the providers concerned.
     /// - Throws: 409 where something changed meanwhile or does not fit, 400 for unknown providers or classes.
     @discardableResult
-    static func replace(_ connection: Connection, _ changes: [AllocationChange], at now: Timestamp) throws -> [String] {
-        let changes = changes.sorted { $0.consumer < $1.consumer }
+    static func replace(
+        _ connection: Connection, _ changes: Authorized<[AllocationChange]>, at now: Timestamp
+    ) throws -> [String] {
+        let changes = try changes.value(for: "placement:allocations:update", "placement:allocations:manage").sorted { $0.consumer < $1.consumer }
         try Placement.requireClasses(
             connection, Set(changes.flatMap { $0.resources.values.joined().map(\.resourceClass) }).sorted())
         for change in changes { try lockConsumer(connection, change, at: now) }

@@ -129,7 +129,7 @@ extension Placement {
         let rows = try connection.query("UPDATE resource_providers SET host = NULL WHERE host = \(name) RETURNING id")
         guard let id = try rows.first?.string("id") else { return }
         try Placement.announce(connection, [""])
-        do { try connection.savepoint { try ProviderStore.delete($0, id: id, at: ambient.now) } } catch let error as ResourceError
+        do { try connection.savepoint { try ProviderStore.remove($0, id: id, at: ambient.now) } } catch let error as ResourceError
         where error.code == .conflict {
             // Allocations or children are left; the operator sees them and the provider.
         }

@@ -90,7 +90,7 @@ extension Placement {
     // MARK: writing
 
     private func replaceInventories(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:update")
         let id = try context.providerID
         let mayReserveAll = context.version(atLeast: 1, 26)
         let wanted = try (context.body["inventories"]?.objectValue ?? [:]).members.map { member in
@@ -109,7 +109,7 @@ extension Placement {
     }
 
     private func createInventory(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:create")
         let id = try context.providerID
         let name = context.body["resource_class"]?.stringValue ?? ""
         let inventory = try Inventory(context.body, resourceClass: name, mayReserveAll: context.version(atLeast: 1, 26))
@@ -130,7 +130,7 @@ extension Placement {
     }
 
     private func updateInventory(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:update")
         let id = try context.providerID
         let name = context.parameter("class")
         let inventory = try Inventory(context.body, resourceClass: name, mayReserveAll: context.version(atLeast: 1, 26))
@@ -148,7 +148,7 @@ extension Placement {
     }
 
     private func deleteInventories(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:delete")
         let id = try context.providerID
         return try await context.write(database) { connection in
             _ = try Placement.touch(connection, provider: id, expected: nil, at: context.ambient.now)
@@ -159,7 +159,7 @@ extension Placement {
     }
 
     private func deleteInventory(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:delete")
         let id = try context.providerID
         let name = context.parameter("class")
         return try await context.write(database) { connection in

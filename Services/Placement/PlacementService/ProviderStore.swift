@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import JSON
 import Kernel
@@ -97,7 +98,10 @@ enum ProviderStore {
 
     // MARK: writing
 
-    static func insert(_ connection: Connection, id: String, name: String, parent: String?, at now: Timestamp) throws {
+    static func insert(
+        _ connection: Connection, _ provider: Authorized<String>, name: String, parent: String?, at now: Timestamp
+    ) throws {
+        let id = try provider.value(for: "placement:resource_providers:create")
         var root = id
         if let parent {
             guard parent != id else { throw ResourceError.badRequest("A resource provider cannot be its own parent (parent_provider_uuid \(parent)).") }
@@ -165,7 +169,15 @@ enum ProviderStore {
         try connection.execute("UPDATE resource_providers SET root_id = \(root)::uuid WHERE id = ANY(\(below)::uuid[])")
     }
 
-    static func delete(_ connection: Connection, id: String, at now: Timestamp) throws {
+    static func delete(_ connection: Connection, _ provider: Authorized<String>, at now: Timestamp) throws {
+        let id = try provider.value(for: "placement:resource_providers:delete")
+        try remove(connection, id: id, at: now)
+    }
+
+    /// Deletes a provider; without a caller, where its host is gone.
+    ///
+    /// - Throws: 409 where it has allocations or children.
+    static func remove(_ connection: Connection, id: String, at now: Timestamp) throws {
         _ = try Placement.touch(connection, provider: id, expected: nil, at: now)
         let used = try connection.query("SELECT 1 AS one FROM allocations WHERE resource_provider_id = \(id)::uuid LIMIT 1")
         guard used.isEmpty else {

@@ -58,21 +58,21 @@ extension Placement {
         }
     }
 
-    private static func insert(_ connection: Connection, _ context: RequestContext, _ name: String) throws -> Bool {
+    private static func insert(_ connection: Connection, _ ambient: Ambient, _ name: String) throws -> Bool {
         !(try connection.query(
             """
             INSERT INTO resource_classes (name, created_at, updated_at)
-            VALUES (\(name), \(context.ambient.now), \(context.ambient.now)) ON CONFLICT DO NOTHING RETURNING name
+            VALUES (\(name), \(ambient.now), \(ambient.now)) ON CONFLICT DO NOTHING RETURNING name
             """
         ).isEmpty)
     }
 
     private func createClass(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_classes:create")
         let name = context.body["name"]?.stringValue ?? ""
         try Placement.requireCustom(name)
         return try await context.write(database) { connection in
-            guard try Placement.insert(connection, context, name) else {
+            guard try Placement.insert(connection, ambient, name) else {
                 throw ResourceError.conflict("Conflicting resource class already exists: \(name)")
             }
             return Change(.empty(201, headers: ["location": "\(context.publicURL)/resource_classes/\(name)"]), "resource_class", name)
@@ -80,24 +80,24 @@ extension Placement {
     }
 
     private func ensureClass(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_classes:update")
         let name = context.parameter("name")
         try Placement.requireCustom(name)
         return try await context.write(database) { connection in
-            let created = try Placement.insert(connection, context, name)
+            let created = try Placement.insert(connection, ambient, name)
             return Change(.empty(created ? 201 : 204, headers: ["location": "\(context.publicURL)/resource_classes/\(name)"]), "resource_class", name)
         }
     }
 
     private func renameClass(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_classes:update")
         let old = context.parameter("name")
         let name = context.body["name"]?.stringValue ?? ""
         try Placement.requireCustom(name)
         return try await context.write(database) { connection in
             try lockUnused(connection, old)
             if name != old {
-                guard try Placement.insert(connection, context, name) else {
+                guard try Placement.insert(connection, ambient, name) else {
                     throw ResourceError.conflict("Resource class already exists: \(name)")
                 }
                 try connection.execute("DELETE FROM resource_classes WHERE name = \(old)")
@@ -120,7 +120,7 @@ extension Placement {
     }
 
     private func deleteClass(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_classes:delete")
         let name = context.parameter("name")
         return try await context.write(database) { connection in
             try lockUnused(connection, name)

@@ -86,12 +86,12 @@ extension Placement {
     // MARK: writing
 
     private func createProvider(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
         let id = (context.body["uuid"]?.stringValue.flatMap { UUID128($0) } ?? ambient.newUUID()).description
+        let provider = try context.authorize(id, target: .none)
         let name = context.body["name"]?.stringValue ?? ""
         let parent = context.body["parent_provider_uuid"]?.stringValue.flatMap { UUID128($0) }?.description
         return try await context.write(database) { connection in
-            try ProviderStore.insert(connection, id: id, name: name, parent: parent, at: context.ambient.now)
+            try ProviderStore.insert(connection, provider, name: name, parent: parent, at: context.ambient.now)
             var response: Response
             if context.version(atLeast: 1, 20) {
                 response = try Placement.providerResponse(connection, context, id)
@@ -104,7 +104,7 @@ extension Placement {
     }
 
     private func updateProvider(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_providers:update")
         let id = try context.providerID
         let name = context.body["name"]?.stringValue ?? ""
         return try await context.write(database) { connection in
@@ -124,8 +124,9 @@ extension Placement {
     private func deleteProvider(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let id = try context.providerID
+        let provider = try context.authorize(id, target: .none)
         return try await context.write(database) { connection in
-            try ProviderStore.delete(connection, id: id, at: context.ambient.now)
+            try ProviderStore.delete(connection, provider, at: context.ambient.now)
             try Placement.announce(connection, [""])
             return Change(.empty(), "resource_provider", id)
         }

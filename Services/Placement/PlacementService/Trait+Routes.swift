@@ -78,7 +78,7 @@ extension Placement {
     }
 
     private func putTrait(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:traits:update")
         let name = context.parameter("name")
         guard PlacementName.isCustom(name) else {
             throw ResourceError.badRequest("The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix \"CUSTOM_\" and use following characters: \"A\"-\"Z\", \"0\"-\"9\" and \"_\"")
@@ -92,7 +92,7 @@ extension Placement {
     }
 
     private func deleteTrait(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:traits:delete")
         let name = context.parameter("name")
         guard !StandardTraits.set.contains(name) else {
             throw ResourceError.badRequest("Cannot delete standard trait \(name)")
@@ -138,7 +138,7 @@ extension Placement {
     }
 
     private func replaceProviderTraits(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_providers:traits:update")
         let id = try context.providerID
         let names = Set((context.body["traits"]?.arrayValue ?? []).compactMap(\.stringValue)).sorted()
         let expected = context.body["resource_provider_generation"]?.intValue
@@ -152,7 +152,7 @@ extension Placement {
     }
 
     private func deleteProviderTraits(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "placement:resource_providers:traits:delete")
         let id = try context.providerID
         return try await context.write(database) { connection in
             _ = try Placement.touch(connection, provider: id, expected: nil, at: context.ambient.now)

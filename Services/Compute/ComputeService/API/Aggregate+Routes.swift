@@ -91,7 +91,7 @@ struct AggregateRoutes: Sendable {
     }
 
     private func create(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:create")
         let aggregate = context.body["aggregate"] ?? [:]
         let name = aggregate["name"]?.stringValue ?? ""
         let zone = aggregate["availability_zone"]?.stringValue
@@ -120,7 +120,7 @@ struct AggregateRoutes: Sendable {
     }
 
     private func update(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:update")
         let id = context.parameter("aggregate_id")
         let aggregate = context.body["aggregate"] ?? [:]
         guard aggregate["name"] != nil || aggregate["availability_zone"] != nil else {
@@ -160,7 +160,7 @@ struct AggregateRoutes: Sendable {
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:delete")
         let id = context.parameter("aggregate_id")
         return try await context.write(compute.database) { connection in
             _ = try AggregateRoutes.lock(connection, id)
@@ -172,7 +172,7 @@ struct AggregateRoutes: Sendable {
     }
 
     private func addHost(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:add_host")
         let id = context.parameter("aggregate_id")
         let host = context.body["add_host"]?["host"]?.stringValue ?? ""
         let now = compute.ambient.now
@@ -198,7 +198,7 @@ struct AggregateRoutes: Sendable {
     }
 
     private func removeHost(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:remove_host")
         let id = context.parameter("aggregate_id")
         let host = context.body["remove_host"]?["host"]?.stringValue ?? ""
         let now = compute.ambient.now
@@ -212,7 +212,7 @@ struct AggregateRoutes: Sendable {
     }
 
     private func setMetadata(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:set_metadata")
         let id = context.parameter("aggregate_id")
         let changes = context.body["set_metadata"]?["metadata"]?.objectValue ?? [:]
         let now = compute.ambient.now

@@ -140,7 +140,7 @@ struct FlavorRoutes: Sendable {
     // MARK: writing
 
     private func create(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-flavor-manage:create")
         let flavor = context.body["flavor"] ?? [:]
         let given = flavor["id"].flatMap { $0.stringValue ?? $0.intValue.map(String.init) }
         let id = given.flatMap { $0.isEmpty || $0 == "auto" ? nil : $0 } ?? compute.ambient.newUUID().description
@@ -177,7 +177,7 @@ struct FlavorRoutes: Sendable {
     }
 
     private func update(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-flavor-manage:update")
         let id = context.parameter("flavor_id")
         let description = context.body["flavor"]?["description"]?.stringValue
         let now = compute.ambient.now
@@ -189,7 +189,7 @@ struct FlavorRoutes: Sendable {
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-flavor-manage:delete")
         let id = context.parameter("flavor_id")
         return try await context.write(compute.database) { connection in
             guard try connection.execute("DELETE FROM flavors WHERE flavorid = \(id)") == 1 else {

@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import JSON
 import Kernel
@@ -81,43 +82,43 @@ struct FlavorDetailRoutes: Sendable {
     }
 
     private func create(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        let flavor = try context.authorize(context.parameter("flavor_id"), target: .none)
         let members = context.body["extra_specs"]?.objectValue?.members ?? []
         for member in members { try FlavorDetailRoutes.checkKey(member.name) }
-        return try await change(context) { specs in
+        return try await change(context, flavor, for: "os_compute_api:os-flavor-extra-specs:create") { specs in
             for member in members { specs[member.name] = FlavorDetailRoutes.text(member.value) }
             return .json(200, ["extra_specs": .object(specs)])
         }
     }
 
     private func update(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        let flavor = try context.authorize(context.parameter("flavor_id"), target: .none)
         let key = context.parameter("key")
         guard let object = context.body.objectValue, object.count == 1, let value = object[key] else {
             throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one member '\(key.prefix(64))'.")
         }
         try FlavorDetailRoutes.checkKey(key)
-        return try await change(context) { specs in
+        return try await change(context, flavor, for: "os_compute_api:os-flavor-extra-specs:update") { specs in
             specs[key] = FlavorDetailRoutes.text(value)
             return .json(200, .object([key: FlavorDetailRoutes.text(value)]))
         }
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        let flavor = try context.authorize(context.parameter("flavor_id"), target: .none)
         let key = context.parameter("key")
-        let id = context.parameter("flavor_id")
-        return try await change(context) { specs in
-            guard specs[key] != nil else { throw FlavorDetailRoutes.missing(id, key) }
+        return try await change(context, flavor, for: "os_compute_api:os-flavor-extra-specs:delete") { specs in
+            guard specs[key] != nil else { throw FlavorDetailRoutes.missing(flavor.value, key) }
             specs[key] = nil
             return .empty(200)
         }
     }
 
     private func change(
-        _ context: RequestContext, _ body: @escaping @Sendable (inout JSONObject) throws -> Response
+        _ context: RequestContext, _ flavor: Authorized<String>, for action: String,
+        _ body: @escaping @Sendable (inout JSONObject) throws -> Response
     ) async throws -> Response {
-        let id = context.parameter("flavor_id")
+        let id = try flavor.value(for: action)
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
             var specs = try FlavorDetailRoutes.specs(connection, id, scope: "true", lock: true)
@@ -154,7 +155,7 @@ struct FlavorDetailRoutes: Sendable {
     }
 
     private func addAccess(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-flavor-access:add_tenant_access")
         let id = context.parameter("flavor_id")
         let project = context.body["addTenantAccess"]?["tenant"]?.stringValue ?? ""
         return try await context.write(compute.database) { connection in
@@ -173,7 +174,7 @@ struct FlavorDetailRoutes: Sendable {
     }
 
     private func removeAccess(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-flavor-access:remove_tenant_access")
         let id = context.parameter("flavor_id")
         let project = context.body["removeTenantAccess"]?["tenant"]?.stringValue ?? ""
         return try await context.write(compute.database) { connection in

@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import JSON
 import Kernel
@@ -106,7 +107,7 @@ struct HostRoutes: Sendable {
     }
 
     private func update(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        let decision = try context.authorize(target: .none)
         let id = context.parameter("service_id")
         guard let uuid = UUID128(id) else { throw ResourceError.badRequest("Invalid uuid \(id.prefix(64))") }
         let body = context.body
@@ -122,13 +123,13 @@ struct HostRoutes: Sendable {
         }
         if let other { try HostRoutes.refuse(other) }
         return try await change(
-            context, where: "t.id = \(uuid)", missing: "Service \(id) not found.",
+            context, decision, where: "t.id = \(uuid)", missing: "Service \(id) not found.",
             enabled: body["status"].map { $0.stringValue == "enabled" }, reason: reason,
             forcedDown: body["forced_down"]?.boolValue)
     }
 
     private func oldUpdate(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        let decision = try context.authorize(target: .none)
         try HostRoutes.refuse(context.body["binary"]?.stringValue ?? "")
         let host = context.body["host"]?.stringValue ?? ""
         let reason = context.body["disabled_reason"]?.stringValue
@@ -149,13 +150,14 @@ struct HostRoutes: Sendable {
         default: throw ResourceError.notFound("Unknown action")
         }
         return try await change(
-            context, where: "t.host = \(host)", missing: "Could not find binary nova-compute on host \(host.prefix(255)).",
+            context, decision, where: "t.host = \(host)", missing: "Could not find binary nova-compute on host \(host.prefix(255)).",
             enabled: enabled, reason: reason, forcedDown: forced)
     }
 
     private func change(
-        _ context: RequestContext, where condition: SQL, missing: String, enabled: Bool?, reason: String?, forcedDown: Bool?
+        _ context: RequestContext, _ decision: Authorized<Void>, where condition: SQL, missing: String, enabled: Bool?, reason: String?, forcedDown: Bool?
     ) async throws -> Response {
+        try decision.value(for: "os_compute_api:os-services:update")
         let compute = compute
         return try await context.write(compute.database) { connection in
             let rows = try connection.query(
@@ -177,7 +179,7 @@ struct HostRoutes: Sendable {
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-services:delete")
         let id = context.parameter("service_id")
         let isModern = context.version(atLeast: 2, 53)
         let uuid = isModern ? UUID128(id)?.description : nil

@@ -25,7 +25,7 @@ struct InterfaceRoutes: Sendable {
             "server-interface",
             routes: [
                 Route(.get, path, action: "os_compute_api:os-attach-interfaces:list", rule: Rule.reader, "List interfaces") { context in
-                    let server = try await compute.authorizedServer(context)
+                    let server = try await compute.authorizedServer(context).value
                     return try await compute.database.read { connection in
                         let list = try InterfaceRoutes.load(connection, context, where: "i.server_id = \(server.id)")
                         let page = try context.listRequest(filters: []).page(of: list, key: "port_id")
@@ -33,7 +33,7 @@ struct InterfaceRoutes: Sendable {
                     }
                 },
                 Route(.get, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:show", rule: Rule.reader, "Show an interface") { context in
-                    let server = try await compute.authorizedServer(context)
+                    let server = try await compute.authorizedServer(context).value
                     let port = try context.uuidParameter("port_id", of: "Port")
                     return try await compute.database.read { try InterfaceRoutes.response($0, context, server.id, port) }
                 },
@@ -76,7 +76,7 @@ struct InterfaceRoutes: Sendable {
     }
 
     private func attach(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-attach-interfaces:create")
         let body = context.body["interfaceAttachment"] ?? [:]
         let port = body["port_id"]?.stringValue.flatMap { UUID128($0)?.description }
         let address = body["fixed_ips"]?.arrayValue?.first?["ip_address"]?.stringValue
@@ -145,7 +145,7 @@ struct InterfaceRoutes: Sendable {
     }
 
     private func detach(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-attach-interfaces:delete")
         let port = try context.uuidParameter("port_id", of: "Port")
         let caller = try context.caller
         let ambient = compute.ambient

@@ -1,3 +1,4 @@
+import Authorization
 import ComputeCore
 import Crypto
 import Database
@@ -44,15 +45,14 @@ struct KeypairRoutes: Sendable {
         ]))
 
     /// Whose key pairs: the caller's, or from 2.10 on another user's for those who may.
-    private func user(_ context: RequestContext, _ asked: String?) throws -> String {
+    private func user(_ context: RequestContext, _ asked: String?) throws -> Authorized<String> {
         let caller = try context.caller
         let user = context.version(atLeast: 2, 10) ? asked ?? caller.userID : caller.userID
-        try context.authorize(target: ["user_id": user])
-        return user
+        return try context.authorize(user, target: ["user_id": user])
     }
 
     private func list(_ context: RequestContext) async throws -> Response {
-        let user = try user(context, context.query["user_id"])
+        let user = try user(context, context.query["user_id"]).value
         let request = try context.listRequest(filters: [])
         let fields = KeypairRoutes.fields.filter { $0.versions.contains(context.version) }
         let hasLinks = context.version(atLeast: 2, 35)
@@ -81,7 +81,7 @@ struct KeypairRoutes: Sendable {
     }
 
     private func show(_ context: RequestContext) async throws -> Response {
-        let user = try user(context, context.query["user_id"])
+        let user = try user(context, context.query["user_id"]).value
         let name = context.parameter("keypair_name")
         let table = Table("keypairs t", fields: KeypairRoutes.detail)
         return try await compute.database.read { connection in
@@ -95,7 +95,7 @@ struct KeypairRoutes: Sendable {
 
     private func create(_ context: RequestContext) async throws -> Response {
         let keypair = context.body["keypair"] ?? [:]
-        let user = try user(context, keypair["user_id"]?.stringValue)
+        let user = try user(context, keypair["user_id"]?.stringValue).value(for: "os_compute_api:os-keypairs:create")
         let name = keypair["name"]?.stringValue ?? ""
         try KeypairRoutes.check(name: name, modern: context.version(atLeast: 2, 92))
         guard keypair["type"]?.stringValue ?? "ssh" == "ssh" else {
@@ -157,7 +157,7 @@ struct KeypairRoutes: Sendable {
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        let user = try user(context, context.query["user_id"])
+        let user = try user(context, context.query["user_id"]).value(for: "os_compute_api:os-keypairs:delete")
         let name = context.parameter("keypair_name")
         return try await context.write(compute.database) { connection in
             guard try connection.execute("DELETE FROM keypairs WHERE user_id = \(user) AND name = \(name)") == 1 else {

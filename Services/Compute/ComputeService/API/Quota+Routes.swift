@@ -93,7 +93,7 @@ struct QuotaRoutes: Sendable {
     }
 
     private func updateDefaults(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
+        try context.authorize(target: .none).value(for: "os_compute_api:os-quota-class-sets:update")
         let name = context.parameter("class")
         // Other classes would be kept and limit nobody: projects are in no class but this one.
         guard name == "default" else {
@@ -144,7 +144,7 @@ struct QuotaRoutes: Sendable {
 
     private func update(_ context: RequestContext) async throws -> Response {
         let project = context.parameter("project_id")
-        try context.authorize(target: .project(project))
+        try context.authorize(target: .project(project)).value(for: "os_compute_api:os-quota-sets:update")
         let set = context.body["quota_set"]?.objectValue ?? [:]
         let isForced = set["force"]?.boolValue ?? false
         return try await context.write(compute.database) { connection in
@@ -166,7 +166,7 @@ struct QuotaRoutes: Sendable {
 
     private func reset(_ context: RequestContext) async throws -> Response {
         let project = context.parameter("project_id")
-        try context.authorize(target: .project(project))
+        try context.authorize(target: .project(project)).value(for: "os_compute_api:os-quota-sets:delete")
         return try await context.write(compute.database) { connection in
             try compute.quota.reset(connection, project: project)
             return Change(.empty(202), "quota-set", project)

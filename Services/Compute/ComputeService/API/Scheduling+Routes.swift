@@ -37,7 +37,7 @@ struct SchedulingRoutes: Sendable {
     /// All that a real request goes through, quota included, and a scheduling that claims nothing.
     private func tryOut(_ context: RequestContext) async throws -> Response {
         let project = try context.caller.requireProject()
-        try context.authorize(target: .project(project))
+        let decision = try context.authorize(project, target: .project(project))
         let request = try ServerRequest(context.body, networksRequired: context.version(atLeast: 2, 37))
         let seesHosts = context.allows("os_compute_api:os-extended-server-attributes")
         if request.zone.target != nil, !context.allows("os_compute_api:servers:create:forced_host") {
@@ -51,7 +51,7 @@ struct SchedulingRoutes: Sendable {
                 let ids = try ServerCreation(
                     connection: connection, ambient: compute.ambient, settings: compute.settings, images: compute.images,
                     workflow: workflow, owner: owner, request: request
-                ).run()
+                ).run(decision)
                 let trials = try ids.compactMap {
                     try SchedulingTrial.load(connection, server: $0, operation: compute.ambient.newUUID())
                 }
@@ -116,7 +116,7 @@ struct SchedulingRoutes: Sendable {
     }
 
     private func show(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value
         let seesHosts = context.allows("os_compute_api:os-extended-server-attributes", target: server.target)
         let compute = compute
         let (list, trial) = try await compute.database.read { connection in

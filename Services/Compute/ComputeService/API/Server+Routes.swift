@@ -109,7 +109,7 @@ struct ServerRoutes: Sendable {
     }
 
     private func show(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value
         return try await compute.database.read { try response($0, context, id: server.id) }
     }
 
@@ -134,7 +134,7 @@ struct ServerRoutes: Sendable {
     }
 
     private func addresses(_ context: RequestContext) async throws -> JSONValue {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value
         let fields = table.fields.filter { $0.name == "addresses" }
         let all = try await compute.database.read { connection -> JSONValue in
             let rows = try table.query(connection, fields, where: "t.id = \(server.id)")
@@ -154,7 +154,7 @@ struct ServerRoutes: Sendable {
 
     private func create(_ context: RequestContext) async throws -> Response {
         let project = try context.caller.requireProject()
-        try context.authorize(target: .project(project))
+        let decision = try context.authorize(project, target: .project(project))
         let request = try ServerRequest(context.body, networksRequired: context.version(atLeast: 2, 37))
         if request.zone.target != nil, !context.allows("os_compute_api:servers:create:forced_host") {
             throw ResourceError.forbidden("Policy doesn't allow os_compute_api:servers:create:forced_host to be performed.")
@@ -166,7 +166,7 @@ struct ServerRoutes: Sendable {
             let ids = try ServerCreation(
                 connection: connection, ambient: compute.ambient, settings: compute.settings, images: compute.images,
                 workflow: workflow, owner: owner, request: request
-            ).run()
+            ).run(decision)
             return Change(
                 try ServerRoutes.accepted(connection, context, ids, request, compute.ambient), "server", ids[0],
                 content: ["ids": JSONValue(ids), "name": .string(request.name), "flavor": .string(request.flavorRef)])
@@ -198,7 +198,7 @@ struct ServerRoutes: Sendable {
     // MARK: changing
 
     private func update(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:servers:update")
         let body = context.body["server"] ?? [:]
         let now = compute.ambient.now
         try ServerRequest.checkAccessAddresses(body)
@@ -224,6 +224,7 @@ struct ServerRoutes: Sendable {
 
     private func delete(_ context: RequestContext, action: String, status: Int = 204) async throws -> Response {
         let server = try await compute.authorizedServer(context)
+            .value(for: "os_compute_api:servers:delete", "os_compute_api:os-deferred-delete:force")
         let workflow = ServerDelete(compute).workflow
         let ambient = compute.ambient
         let user = try context.caller.userID

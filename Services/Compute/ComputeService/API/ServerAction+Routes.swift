@@ -22,8 +22,8 @@ struct ServerActionRoutes: Sendable {
             versions: versions, body: .json(.wrapped(key, body)), status: status, summary, handler: handler)
     }
 
-    private func power(_ key: String, _ action: String, _ power: PowerAction, _ summary: String) -> Route {
-        route(key, action, summary) { try await change($0, power) }
+    private func power(_ key: String, _ power: PowerAction, _ summary: String) -> Route {
+        route(key, power.policy, summary) { try await change($0, power) }
     }
 
     var resource: Resource {
@@ -32,14 +32,14 @@ struct ServerActionRoutes: Sendable {
 
     private var powerRoutes: [Route] {
         [
-            power("os-start", "servers:start", .start, "Start a server"),
-            power("os-stop", "servers:stop", .stop, "Stop a server"),
-            power("pause", "os-pause-server:pause", .pause, "Pause a server"),
-            power("unpause", "os-pause-server:unpause", .unpause, "Let a paused server go on"),
-            power("suspend", "os-suspend-server:suspend", .suspend, "Suspend a server to disk"),
-            power("resume", "os-suspend-server:resume", .resume, "Resume a suspended server"),
+            power("os-start", .start, "Start a server"),
+            power("os-stop", .stop, "Stop a server"),
+            power("pause", .pause, "Pause a server"),
+            power("unpause", .unpause, "Let a paused server go on"),
+            power("suspend", .suspend, "Suspend a server to disk"),
+            power("resume", .resume, "Resume a suspended server"),
             route(
-                "reboot", "servers:reboot",
+                "reboot", PowerAction.rebootSoft.policy,
                 body: .object([.init("type", .enumeration(["SOFT", "HARD", "soft", "hard", "Soft", "Hard"]), required: true)]), "Reboot a server"
             ) { context in
                 let type = context.body["reboot"]?["type"]?.stringValue?.uppercased()
@@ -91,7 +91,7 @@ struct ServerActionRoutes: Sendable {
     private var missingRoutes: [Route] {
         ServerActionRoutes.missing.map { key, action in
             route(key, action, "Not available") { context in
-                _ = try await compute.authorizedServer(context)
+                _ = try await compute.authorizedServer(context).value
                 throw ResourceError(.notImplemented, "The action '\(key)' is not available in this cloud.")
             }
         }
@@ -100,7 +100,7 @@ struct ServerActionRoutes: Sendable {
     // MARK: power
 
     private func change(_ context: RequestContext, _ action: PowerAction) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:\(action.policy)")
         let caller = try context.caller
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
@@ -130,7 +130,7 @@ struct ServerActionRoutes: Sendable {
     // MARK: locks and states
 
     private func lock(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-lock-server:lock")
         let by = try context.caller.isAdmin ? "admin" : "owner"
         let reason = context.body["lock"]?["locked_reason"]?.stringValue
         return try await context.write(compute.database) { connection in
@@ -141,7 +141,7 @@ struct ServerActionRoutes: Sendable {
     }
 
     private func unlock(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-lock-server:unlock")
         let mayOverride = context.allows("os_compute_api:os-lock-server:unlock:unlock_override", target: server.target)
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
@@ -154,7 +154,7 @@ struct ServerActionRoutes: Sendable {
     }
 
     private func resetState(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-admin-actions:reset_state")
         let state = context.body["os-resetState"]?["state"]?.stringValue ?? "error"
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
@@ -171,7 +171,7 @@ struct ServerActionRoutes: Sendable {
     // MARK: console
 
     private func console(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value
         guard let host = server.host, server.vmState != "building" || server.taskState == "spawning" else {
             throw ResourceError.conflict("Instance \(server.id) is not ready")
         }
@@ -190,7 +190,7 @@ struct ServerActionRoutes: Sendable {
     // MARK: security groups
 
     private func changeGroups(_ context: RequestContext, key: String, adds: Bool) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value
         let name = context.body[key]?["name"]?.stringValue ?? ""
         let owner = try ServerOwner(context, project: server.project)
         let subject = ActingSubject.accepted(project: server.project, user: owner.user, administrator: owner.administrator)
@@ -240,6 +240,19 @@ struct ServerActionRoutes: Sendable {
 }
 
 extension PowerAction {
+    /// Its name in policy, after `os_compute_api:`.
+    var policy: String {
+        switch self {
+        case .start: "servers:start"
+        case .stop: "servers:stop"
+        case .rebootSoft, .rebootHard: "servers:reboot"
+        case .pause: "os-pause-server:pause"
+        case .unpause: "os-pause-server:unpause"
+        case .suspend: "os-suspend-server:suspend"
+        case .resume: "os-suspend-server:resume"
+        }
+    }
+
     /// The event's name in the instance actions.
     var event: String {
         switch self {

@@ -19,7 +19,7 @@ struct ServerDetailRoutes: Sendable {
                 Route(.get, one + "/diagnostics", action: "os_compute_api:os-server-diagnostics", rule: Rule.admin, versions: .from(48), "Show figures of a running server", handler: diagnostics),
                 Route(.get, one + "/os-security-groups", action: "os_compute_api:os-security-groups:list", rule: Rule.reader, "List a server's security groups", handler: groups),
                 Route(.get, one + "/migrations", action: "os_compute_api:servers:migrations:index", rule: Rule.admin, versions: .from(23), "List a server's migrations under way") { context in
-                    _ = try await compute.authorizedServer(context)
+                    _ = try await compute.authorizedServer(context).value
                     _ = try context.listRequest(filters: []).page(of: [])
                     return .json(200, ["migrations": []])
                 },
@@ -29,21 +29,21 @@ struct ServerDetailRoutes: Sendable {
                     return .json(200, ["migrations": []])
                 },
                 Route(.get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader, "Show the password that the guest left") { context in
-                    _ = try await compute.authorizedServer(context)
+                    _ = try await compute.authorizedServer(context).value
                     return .json(200, ["password": ""])
                 },
                 Route(
                     .post, one + "/remote-consoles", action: "os_compute_api:os-remote-consoles", rule: Rule.member, versions: .from(6),
                     body: .json(.wrapped("remote_console", .any)), "Open a console"
                 ) { context in
-                    _ = try await compute.authorizedServer(context)
+                    _ = try await compute.authorizedServer(context).value
                     throw ResourceError(.notImplemented, "Graphical and serial consoles are not available in this cloud; the console's output is.")
                 },
             ])
     }
 
     private func diagnostics(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value
         guard let host = server.host, ["active", "paused", "suspended"].contains(server.vmState) else {
             throw ResourceError.conflict("Cannot 'get_diagnostics' instance \(server.id) while it is in vm_state \(server.vmState)")
         }
@@ -55,7 +55,7 @@ struct ServerDetailRoutes: Sendable {
     }
 
     private func groups(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value
         let list = try await compute.database.read { connection in
             try connection.query(
                 """

@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import JSON
 import Kernel
@@ -65,7 +66,7 @@ struct ServerGroupRoutes: Sendable {
         }
     }
 
-    private func group(_ context: RequestContext) async throws -> String {
+    private func group(_ context: RequestContext) async throws -> Authorized<String> {
         let id = context.parameter("group_id")
         let missing = ResourceError.notFound("Instance group \(id.prefix(64)) could not be found.")
         let uuid = UUID128(id)?.description
@@ -77,7 +78,7 @@ struct ServerGroupRoutes: Sendable {
             throw missing
         }
         return try context.authorizeVisible(
-            uuid, target: .project(project), visibleBy: "os_compute_api:os-server-groups:show", notFound: missing).value
+            uuid, target: .project(project), visibleBy: "os_compute_api:os-server-groups:show", notFound: missing)
     }
 
     private static func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
@@ -88,13 +89,13 @@ struct ServerGroupRoutes: Sendable {
     }
 
     private func show(_ context: RequestContext) async throws -> Response {
-        let id = try await group(context)
+        let id = try await group(context).value
         return try await compute.database.read { try ServerGroupRoutes.response($0, context, id) }
     }
 
     private func create(_ context: RequestContext) async throws -> Response {
         let project = try context.caller.requireProject()
-        try context.authorize(target: .project(project))
+        try context.authorize(target: .project(project)).value(for: "os_compute_api:os-server-groups:create")
         let group = context.body["server_group"] ?? [:]
         let policy = group["policy"]?.stringValue ?? group["policies"]?.arrayValue?.first?.stringValue ?? ""
         let rules = group["rules"]?.objectValue ?? [:]
@@ -117,7 +118,7 @@ struct ServerGroupRoutes: Sendable {
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        let id = try await group(context)
+        let id = try await group(context).value(for: "os_compute_api:os-server-groups:delete")
         return try await context.write(compute.database) { connection in
             let rows = try connection.query("DELETE FROM server_groups WHERE id = \(id) RETURNING project_id")
             guard let project = try rows.first?.string("project_id") else {

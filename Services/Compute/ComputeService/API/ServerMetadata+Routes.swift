@@ -22,14 +22,14 @@ struct ServerMetadataRoutes: Sendable {
                 },
                 Route(.post, all, action: "os_compute_api:server-metadata:create", rule: Rule.member, body: .json(schema), "Add metadata") { context in
                     let added = context.body["metadata"]?.objectValue ?? [:]
-                    return try await change(context) { metadata in
+                    return try await change(context, for: "os_compute_api:server-metadata:create") { metadata in
                         for member in added.members { metadata[member.name] = member.value }
                         return .json(200, ["metadata": .object(metadata)])
                     }
                 },
                 Route(.put, all, action: "os_compute_api:server-metadata:update_all", rule: Rule.member, body: .json(schema), "Replace metadata") { context in
                     let new = context.body["metadata"]?.objectValue ?? [:]
-                    return try await change(context) { metadata in
+                    return try await change(context, for: "os_compute_api:server-metadata:update_all") { metadata in
                         metadata = new
                         return .json(200, ["metadata": .object(metadata)])
                     }
@@ -44,7 +44,7 @@ struct ServerMetadataRoutes: Sendable {
                     body: .json(.wrapped("meta", ServerSchema.metadata)), "Set a metadata item", handler: setOne),
                 Route(.delete, one, action: "os_compute_api:server-metadata:delete", rule: Rule.member, status: 204, "Remove a metadata item") { context in
                     let key = context.parameter("key")
-                    return try await change(context) { metadata in
+                    return try await change(context, for: "os_compute_api:server-metadata:delete") { metadata in
                         guard metadata[key] != nil else { throw ServerMetadataRoutes.missing }
                         metadata[key] = nil
                         return .empty(204)
@@ -56,7 +56,7 @@ struct ServerMetadataRoutes: Sendable {
     private static let missing = ResourceError.notFound("Metadata item was not found")
 
     private func read(_ context: RequestContext) async throws -> JSONObject {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value
         return try await compute.database.read { connection in
             try connection.query("SELECT metadata FROM servers WHERE id = \(server.id)")[0].object("metadata")
         }
@@ -67,16 +67,16 @@ struct ServerMetadataRoutes: Sendable {
         guard let meta = context.body["meta"]?.objectValue, meta.count == 1, let value = meta[key] else {
             throw ResourceError.badRequest("Request body and URI mismatch: meta must have the one member '\(key.prefix(64))'.")
         }
-        return try await change(context) { metadata in
+        return try await change(context, for: "os_compute_api:server-metadata:update") { metadata in
             metadata[key] = value
             return .json(200, ["meta": .object([key: value])])
         }
     }
 
     private func change(
-        _ context: RequestContext, _ body: @escaping @Sendable (inout JSONObject) throws -> Response
+        _ context: RequestContext, for action: String, _ body: @escaping @Sendable (inout JSONObject) throws -> Response
     ) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: action)
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
@@ -120,13 +120,13 @@ struct ServerTagRoutes: Sendable {
                 ) { context in
                     let tags = (context.body["tags"]?.arrayValue ?? []).compactMap(\.stringValue).uniqued
                     for tag in tags { try ServerTagRoutes.check(tag) }
-                    return try await change(context) { current in
+                    return try await change(context, for: "os_compute_api:os-server-tags:update_all") { current in
                         current = tags
                         return .json(200, ["tags": JSONValue(tags)])
                     }
                 },
                 Route(.delete, all, action: "os_compute_api:os-server-tags:delete_all", rule: Rule.member, versions: .from(26), status: 204, "Remove all tags") { context in
-                    try await change(context) { tags in
+                    try await change(context, for: "os_compute_api:os-server-tags:delete_all") { tags in
                         tags = []
                         return .empty(204)
                     }
@@ -140,7 +140,7 @@ struct ServerTagRoutes: Sendable {
                     let tag = context.parameter("tag")
                     try ServerTagRoutes.check(tag)
                     let location = "\(context.publicURL)\(context.path)"
-                    return try await change(context) { tags in
+                    return try await change(context, for: "os_compute_api:os-server-tags:update") { tags in
                         if tags.contains(tag) { return .empty(204) }
                         tags.append(tag)
                         return .empty(201, headers: ["location": location])
@@ -148,7 +148,7 @@ struct ServerTagRoutes: Sendable {
                 },
                 Route(.delete, one, action: "os_compute_api:os-server-tags:delete", rule: Rule.member, versions: .from(26), status: 204, "Remove a tag") { context in
                     let tag = context.parameter("tag")
-                    return try await change(context) { tags in
+                    return try await change(context, for: "os_compute_api:os-server-tags:delete") { tags in
                         guard tags.contains(tag) else { throw ServerTagRoutes.missing(context) }
                         tags.removeAll { $0 == tag }
                         return .empty(204)
@@ -168,16 +168,16 @@ struct ServerTagRoutes: Sendable {
     }
 
     private func read(_ context: RequestContext) async throws -> [String] {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value
         return try await compute.database.read { connection in
             try connection.query("SELECT to_json(tags) AS tags FROM servers WHERE id = \(server.id)")[0].strings("tags")
         }
     }
 
     private func change(
-        _ context: RequestContext, _ body: @escaping @Sendable (inout [String]) throws -> Response
+        _ context: RequestContext, for action: String, _ body: @escaping @Sendable (inout [String]) throws -> Response
     ) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: action)
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
             _ = try ServerRecord.find(connection, server.id, lock: true)

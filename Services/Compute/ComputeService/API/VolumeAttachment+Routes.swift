@@ -46,7 +46,7 @@ struct VolumeAttachmentRoutes: Sendable {
             "server-volume", fields: VolumeAttachmentRoutes.fields,
             routes: [
                 Route(.get, path, action: "os_compute_api:os-volumes-attachments:index", rule: Rule.reader, "List a server's volumes") { context in
-                    let server = try await compute.authorizedServer(context)
+                    let server = try await compute.authorizedServer(context).value
                     var request = try context.listRequest(filters: [], ignoring: ["offset"])
                     request.sort = []
                     let asked = request
@@ -57,7 +57,7 @@ struct VolumeAttachmentRoutes: Sendable {
                     }
                 },
                 Route(.get, one, action: "os_compute_api:os-volumes-attachments:show", rule: Rule.reader, "Show a server's volume") { context in
-                    let server = try await compute.authorizedServer(context)
+                    let server = try await compute.authorizedServer(context).value
                     let volume = try context.uuidParameter("volume_id", of: "Volume")
                     return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
                 },
@@ -89,7 +89,7 @@ struct VolumeAttachmentRoutes: Sendable {
     }
 
     private func attach(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-volumes-attachments:create")
         let body = context.body["volumeAttachment"] ?? [:]
         let volume = UUID128(body["volumeId"]?.stringValue ?? "")?.description ?? ""
         let caller = try context.caller
@@ -143,7 +143,7 @@ struct VolumeAttachmentRoutes: Sendable {
     }
 
     private func change(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-volumes-attachments:update")
         let volume = try context.uuidParameter("volume_id", of: "Volume")
         let body = context.body["volumeAttachment"] ?? [:]
         guard UUID128(body["volumeId"]?.stringValue ?? "")?.description == volume else {
@@ -161,7 +161,7 @@ struct VolumeAttachmentRoutes: Sendable {
     }
 
     private func detach(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-volumes-attachments:delete")
         let volume = try context.uuidParameter("volume_id", of: "Volume")
         let caller = try context.caller
         let ambient = compute.ambient

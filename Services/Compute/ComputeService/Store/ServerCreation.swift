@@ -54,9 +54,11 @@ struct ServerCreation {
 
     /// The usage of the quota, which all requests of a project wait for in turn, is taken as late as can be.
     ///
+    /// - Parameter project: the owner's, with the decision that servers may be created or tried out there.
     /// - Returns: ids in order of launch index.
     /// - Throws: 400, 403 (quota), 404 or 409 in Compute's words.
-    func run() throws -> [String] {
+    func run(_ project: Authorized<String>) throws -> [String] {
+        try project.value(for: "os_compute_api:servers:create", "os_compute_api:os-wolke-scheduling:try")
         let flavor = try self.flavor()
         let image = try self.image(flavor)
         try checkZone()

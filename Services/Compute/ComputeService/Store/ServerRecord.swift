@@ -54,12 +54,11 @@ struct ServerRecord: Sendable {
 
 extension Compute {
     /// Looks a server up and decides the route's action on it: 404 where the caller may not see it, 403 where they may.
-    func authorizedServer(_ context: RequestContext, action: String? = nil) async throws -> ServerRecord {
+    func authorizedServer(_ context: RequestContext) async throws -> Authorized<ServerRecord> {
         let id = try context.uuidParameter("server_id", of: "Instance")
         let server = try await database.read { try ServerRecord.find($0, id) }
         return try context.authorizeVisible(
             server, target: server.target, visibleBy: "os_compute_api:servers:show",
-            notFound: ServerRecord.missing(id)
-        ).value
+            notFound: ServerRecord.missing(id))
     }
 }

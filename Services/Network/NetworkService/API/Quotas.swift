@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import JSON
 import Kernel
@@ -27,12 +28,12 @@ extension NetworkAPI {
                     try ownProject(context, "project")
                 },
                 Route(.get, base + "/{project}", action: "get_quota", rule: own, "Show a project's quota") { context in
-                    let project = try quotaProject(context)
+                    let project = try quotaProject(context).value
                     let all = try await database.read { try quota.all($0, project: project) }
                     return quotaAnswer(all.mapValues { JSONValue.integer(Int64($0.limit)) }, project)
                 },
                 Route(.get, base + "/{project}/default", action: "get_quota", rule: own, "Show the default quota") { context in
-                    let project = try quotaProject(context)
+                    let project = try quotaProject(context).value
                     return quotaAnswer(quota.defaults.mapValues { JSONValue($0) }, project)
                 },
                 Route(.get, base + "/{project}/details", action: "get_quota", rule: own, "Show quota and usage", handler: details),
@@ -42,31 +43,23 @@ extension NetworkAPI {
                     body: .json(NetworkAPI.body), "Set a project's quota", handler: setQuota),
                 Route(
                     .delete, base + "/{project}", action: "delete_quota", rule: NetworkPolicy.admin, status: 204,
-                    "Back to the default quota"
-                ) { context in
-                    let project = try quotaProject(context)
-                    return try await context.write(database) { connection in
-                        try quota.reset(connection, project: project)
-                        return Change(.empty(204), "quota", project)
-                    }
-                },
+                    "Back to the default quota", handler: resetQuota),
             ])
     }
 
     private func details(_ context: RequestContext) async throws -> Response {
-        let project = try quotaProject(context)
+        let project = try quotaProject(context).value
         let all = try await database.read { try quota.all($0, project: project) }
         return quotaAnswer(
             all.mapValues { ["limit": JSONValue($0.limit), "used": JSONValue($0.used), "reserved": 0] }, project)
     }
 
-    private func quotaProject(_ context: RequestContext) throws -> String {
+    private func quotaProject(_ context: RequestContext) throws -> Authorized<String> {
         let project = context.parameter("project")
         guard (1...64).contains(project.unicodeScalars.count) else {
             throw ResourceError.badRequest("'\(project.prefix(64))' is not a project id.")
         }
-        try context.authorize(target: .project(project))
-        return project
+        return try context.authorize(project, target: .project(project))
     }
 
     private func ownProject(_ context: RequestContext, _ name: String) throws -> Response {
@@ -103,8 +96,16 @@ extension NetworkAPI {
         return .json(200, ["quotas": .array(page.items)])
     }
 
+    private func resetQuota(_ context: RequestContext) async throws -> Response {
+        let project = try quotaProject(context).value(for: "delete_quota")
+        return try await context.write(database) { connection in
+            try quota.reset(connection, project: project)
+            return Change(.empty(204), "quota", project)
+        }
+    }
+
     private func setQuota(_ context: RequestContext) async throws -> Response {
-        let project = try quotaProject(context)
+        let project = try quotaProject(context).value(for: "update_quota")
         let body = context.body["quota"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
             for name in NetworkQuota.names {

@@ -92,6 +92,8 @@ extension NetworkAPI {
         ) { context in
             let answer = try await Collection.securityGroups.list(database, context)
             guard let project = try context.caller.projectID, try await !hasDefaultGroup(project) else { return answer }
+            // Seeing is the decision for it, as in Neutron.
+            try context.authorize(target: .project(project)).value(for: "get_security_group")
             try await database.write { _ = try defaultGroup($0, project: project) }
             return try await Collection.securityGroups.list(database, context)
         }
@@ -178,12 +180,8 @@ extension NetworkAPI {
     private func deleteRule(_ context: RequestContext) async throws -> Response {
         let rule = try await Collection.securityGroupRules.find(database, context)
         return try await context.write(database) { connection in
-            let id = rule.value.id
-            guard try connection.execute("DELETE FROM security_group_rules WHERE id = \(id)") == 1 else {
-                throw Collection.securityGroupRules.notFound("\(id)")
-            }
-            try release(connection, rule.value.projectID, "security_group_rule")
-            return Collection.securityGroupRules.deleted(id)
+            try deleteRule(connection, rule)
+            return Collection.securityGroupRules.deleted(rule.value.id)
         }
     }
 }

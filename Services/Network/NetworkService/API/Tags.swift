@@ -97,7 +97,9 @@ extension NetworkAPI {
         _ change: @escaping @Sendable ([String]) throws -> [String]
     ) async throws -> Response {
         let subject = try await collection.find(database, context)
-        let id = subject.value.id
+        let id = try subject.value(
+            for: "create_\(collection.plural)_tags", "update_\(collection.plural)_tags", "delete_\(collection.plural)_tags"
+        ).id
         return try await context.write(database) { connection in
             let rows = try connection.query(
                 "SELECT array_to_json(tags) AS tags FROM \(raw: collection.relation) WHERE id = \(id) FOR UPDATE")

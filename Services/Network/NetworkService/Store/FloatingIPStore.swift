@@ -24,7 +24,7 @@ struct FloatingIPDraft: Sendable {
 
 extension NetworkAPI {
     func insertFloatingIP(_ connection: Connection, _ draft: FloatingIPDraft) throws {
-        let project = draft.owner.value
+        let project = try draft.owner.value(for: "create_floatingip")
         try reserve(connection, project, "floatingip")
         guard let row = try connection.query("SELECT external FROM networks WHERE id = \(draft.network) FOR SHARE").first
         else { throw Collection.networks.notFound("\(draft.network)") }
@@ -74,7 +74,7 @@ extension NetworkAPI {
     func updateFloatingIP(
         _ connection: Connection, _ floating: Authorized<Subject>, _ body: JSONObject, _ wish: AssociationWish
     ) throws {
-        let id = floating.value.id
+        let id = try floating.value(for: "update_floatingip").id
         guard try !connection.query("SELECT id FROM floating_ips WHERE id = \(id) FOR UPDATE").isEmpty else {
             throw Collection.floatingIPs.notFound("\(id)")
         }
@@ -85,7 +85,7 @@ extension NetworkAPI {
     }
 
     func deleteFloatingIP(_ connection: Connection, _ floating: Authorized<Subject>) throws {
-        let id = floating.value.id
+        let id = try floating.value(for: "delete_floatingip").id
         let rows = try connection.query(
             "DELETE FROM floating_ips WHERE id = \(id) RETURNING floating_port_id, project_id")
         guard let row = rows.first else { throw Collection.floatingIPs.notFound("\(id)") }

@@ -52,7 +52,7 @@ struct NetworkDraft: Sendable {
 extension NetworkAPI {
     /// - Throws: 409 over quota, for a second default network, and for a provider network that is taken.
     func insertNetwork(_ connection: Connection, _ draft: NetworkDraft) throws {
-        let project = draft.owner.value
+        let project = try draft.owner.value(for: "create_network")
         try reserve(connection, project, "network")
         _ = try defaultGroup(connection, project: project)
         let segment: SQL =
@@ -96,7 +96,7 @@ extension NetworkAPI {
     }
 
     func updateNetwork(_ connection: Connection, _ network: Authorized<Subject>, _ body: JSONObject, mtu: Int?) throws {
-        let id = network.value.id
+        let id = try network.value(for: "update_network").id
         let rows = try connection.query(
             "SELECT external, shared, provider_type FROM networks WHERE id = \(id) FOR UPDATE")
         guard let row = rows.first else { throw Collection.networks.notFound("\(id)") }
@@ -151,7 +151,7 @@ extension NetworkAPI {
 
     /// - Throws: 409 `NetworkInUse` while there are ports other than the plane's own.
     func deleteNetwork(_ connection: Connection, _ network: Authorized<Subject>) throws {
-        let id = network.value.id
+        let id = try network.value(for: "delete_network").id
         guard try !connection.query("SELECT id FROM networks WHERE id = \(id) FOR UPDATE").isEmpty else {
             throw Collection.networks.notFound("\(id)")
         }

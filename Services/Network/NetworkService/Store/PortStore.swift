@@ -199,6 +199,7 @@ extension NetworkAPI {
     /// - Parameter trusting: whether hardware addresses of the service's choice are taken to be free.
     /// - Throws: `DatabaseError.isTakenMAC` where one was not: to be repeated in a new transaction, without trusting.
     func createPorts(_ connection: Connection, _ drafts: [PortDraft], trusting: Bool) throws {
+        try drafts.map(\.owner).values(for: "create_port")
         let isSecured = try lockNetworks(connection, drafts)
         let rows = try drafts.map { draft in
             guard let preset = isSecured[draft.network] else { throw Collection.networks.notFound("\(draft.network)") }
@@ -330,7 +331,7 @@ extension NetworkAPI {
     // MARK: update
 
     func updatePort(_ connection: Connection, _ port: Authorized<Subject>, _ change: PortChange) throws {
-        let id = port.value.id
+        let id = try port.value(for: "update_port").id
         guard let row = try connection.query("SELECT * FROM ports WHERE id = \(id) FOR UPDATE").first else {
             throw Collection.ports.notFound("\(id)")
         }
@@ -472,7 +473,7 @@ extension NetworkAPI {
 
     /// - Throws: 409 for a port that belongs to a router, a floating IP or the plane.
     func deletePort(_ connection: Connection, _ port: Authorized<Subject>) throws {
-        let id = port.value.id
+        let id = try port.value(for: "delete_port").id
         guard let row = try connection.query("SELECT device_owner, project_id FROM ports WHERE id = \(id) FOR UPDATE").first
         else { throw Collection.ports.notFound("\(id)") }
         let owner = try row.string("device_owner")

@@ -27,7 +27,7 @@ struct RouterInterface: Sendable {
 
 extension NetworkAPI {
     func insertRouter(_ connection: Connection, _ draft: RouterDraft) throws {
-        let project = draft.owner.value
+        let project = try draft.owner.value(for: "create_router")
         try reserve(connection, project, "router")
         try connection.execute(
             """
@@ -54,7 +54,7 @@ extension NetworkAPI {
     func updateRouter(
         _ connection: Connection, _ router: Authorized<Subject>, _ body: JSONObject, gateway: GatewayWish
     ) throws {
-        let id = router.value.id
+        let id = try router.value(for: "update_router").id
         _ = try lock(connection, id)
         try setGateway(connection, id, gateway)
         if body["routes"] != nil { try setRoutes(connection, id, try SubnetDraft.routes(body.list("routes") ?? [])) }
@@ -67,7 +67,7 @@ extension NetworkAPI {
 
     /// - Throws: 409 `RouterInUse` while it has interfaces.
     func deleteRouter(_ connection: Connection, _ router: Authorized<Subject>) throws {
-        let id = router.value.id
+        let id = try router.value(for: "delete_router").id
         _ = try lock(connection, id)
         let used = try connection.query(
             """
@@ -145,11 +145,12 @@ extension NetworkAPI {
     func changeRoutes(
         _ connection: Connection, _ router: Authorized<Subject>, _ routes: [StaticRoute], adding: Bool
     ) throws {
-        let row = try lock(connection, router.value.id)
+        let id = try router.value(for: adding ? "add_extraroutes" : "remove_extraroutes").id
+        let row = try lock(connection, id)
         let current = try SubnetDraft.routes(row.json("routes").arrayValue ?? [])
         let next =
             adding ? current + routes.filter { !current.contains($0) } : current.filter { !routes.contains($0) }
-        try setRoutes(connection, router.value.id, next)
+        try setRoutes(connection, id, next)
     }
 
     private func setRoutes(_ connection: Connection, _ router: UUID128, _ routes: [StaticRoute]) throws {
@@ -215,7 +216,7 @@ extension NetworkAPI {
     func addInterface(
         _ connection: Connection, _ router: Authorized<Subject>, subnet id: UUID128
     ) throws -> RouterInterface {
-        let row = try lock(connection, router.value.id)
+        let row = try lock(connection, router.value(for: "add_router_interface").id)
         let subnet = try self.subnet(connection, id)
         guard let address = subnet.gatewayIP else {
             throw NetworkFault.badRequest("router", "Subnet for router interface must have a gateway IP")
@@ -237,7 +238,7 @@ extension NetworkAPI {
     func addInterface(
         _ connection: Connection, _ router: Authorized<Subject>, port id: UUID128
     ) throws -> RouterInterface {
-        let row = try lock(connection, router.value.id)
+        let row = try lock(connection, router.value(for: "add_router_interface").id)
         guard let port = try connection.query("SELECT * FROM ports WHERE id = \(id) FOR UPDATE").first else {
             throw Collection.ports.notFound("\(id)")
         }
@@ -271,7 +272,7 @@ extension NetworkAPI {
     func removeInterface(
         _ connection: Connection, _ router: Authorized<Subject>, subnet: UUID128?, port: UUID128?
     ) throws -> RouterInterface {
-        let id = router.value.id
+        let id = try router.value(for: "remove_router_interface").id
         let row = try lock(connection, id)
         let found = try connection.query(
             """

@@ -110,7 +110,7 @@ extension NetworkAPI {
     }
 
     func insertRule(_ connection: Connection, _ draft: RuleDraft) throws {
-        let group = draft.group.value
+        let group = try draft.group.value(for: "create_security_group_rule")
         try reserve(connection, group.projectID, "security_group_rule")
         try insert(
             connection, draft.rule, group: group.id, project: group.projectID, prefix: draft.prefix,
@@ -121,7 +121,7 @@ extension NetworkAPI {
     func insertGroup(
         _ connection: Connection, id: UUID128, owner: Authorized<String>, _ body: JSONObject, tags: [String]
     ) throws {
-        let project = owner.value
+        let project = try owner.value(for: "create_security_group")
         let name = body.text("name") ?? ""
         _ = try defaultGroup(connection, project: project)
         guard name != "default" else { throw NetworkFault.defaultGroupExists }
@@ -137,7 +137,7 @@ extension NetworkAPI {
     }
 
     func updateGroup(_ connection: Connection, _ group: Authorized<Subject>, _ body: JSONObject) throws {
-        let id = group.value.id
+        let id = try group.value(for: "update_security_group").id
         guard let row = try connection.query("SELECT name, stateful FROM security_groups WHERE id = \(id) FOR UPDATE").first
         else { throw Collection.securityGroups.notFound("\(id)") }
         var changes = Assignments()
@@ -157,7 +157,7 @@ extension NetworkAPI {
 
     /// - Throws: 409 for the default group, and for one that ports use.
     func deleteGroup(_ connection: Connection, _ group: Authorized<Subject>) throws {
-        let id = group.value.id
+        let id = try group.value(for: "delete_security_group").id
         guard let row = try connection.query("SELECT name FROM security_groups WHERE id = \(id) FOR UPDATE").first else {
             throw Collection.securityGroups.notFound("\(id)")
         }
@@ -170,5 +170,13 @@ extension NetworkAPI {
         for rule in rules { try release(connection, rule.string("project_id"), "security_group_rule") }
         try connection.execute("DELETE FROM security_groups WHERE id = \(id)")
         try release(connection, group.value.projectID, "security_group")
+    }
+
+    func deleteRule(_ connection: Connection, _ rule: Authorized<Subject>) throws {
+        let id = try rule.value(for: "delete_security_group_rule").id
+        guard try connection.execute("DELETE FROM security_group_rules WHERE id = \(id)") == 1 else {
+            throw Collection.securityGroupRules.notFound("\(id)")
+        }
+        try release(connection, rule.value.projectID, "security_group_rule")
     }
 }

@@ -114,7 +114,7 @@ struct SubnetDraft: Sendable {
 extension NetworkAPI {
     /// - Throws: 400 where it overlaps another subnet of the network; 409 over quota.
     func insertSubnet(_ connection: Connection, _ draft: SubnetDraft) throws {
-        let network = draft.network.value.id
+        let network = try draft.network.value(for: "create_subnet").id
         try reserve(connection, draft.project, "subnet")
         guard try !connection.query("SELECT id FROM networks WHERE id = \(network) FOR UPDATE").isEmpty else {
             throw Collection.networks.notFound("\(network)")
@@ -155,7 +155,7 @@ extension NetworkAPI {
     }
 
     func updateSubnet(_ connection: Connection, _ authorized: Authorized<Subject>, _ body: JSONObject) throws {
-        let id = authorized.value.id
+        let id = try authorized.value(for: "update_subnet").id
         guard let row = try connection.query("SELECT * FROM subnets WHERE id = \(id) FOR UPDATE").first else {
             throw Collection.subnets.notFound("\(id)")
         }
@@ -210,7 +210,7 @@ extension NetworkAPI {
 
     /// - Throws: 409 `SubnetInUse` while ports other than the plane's own have addresses in it.
     func deleteSubnet(_ connection: Connection, _ subnet: Authorized<Subject>) throws {
-        let id = subnet.value.id
+        let id = try subnet.value(for: "delete_subnet").id
         guard let row = try connection.query("SELECT * FROM subnets WHERE id = \(id) FOR UPDATE").first else {
             throw Collection.subnets.notFound("\(id)")
         }

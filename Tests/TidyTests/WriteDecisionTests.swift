@@ -1,0 +1,292 @@
+import Foundation
+import Testing
+
+/// S10: a request writes only after a decision about the action that the write is.
+///
+/// A handler is a function that takes a `RequestContext`, or the declaration of routes. From each, the calls within the
+/// service are followed by name and labels up to the statements that write. On every way there must be a call of
+/// `Authorized.value(for:)` before: in the handler, or in the function of the store that takes the `Authorized`. What
+/// workflows, loops and consumers call is not reached from a handler, and needs none.
+@Suite struct WriteDecisionTests {
+    /// Handlers that write without such a decision, and why.
+    private static let exceptions = [
+        "TokenIssue.swift issue": "signing on finds out who asks; the attempts are counted and one-time codes used up before that",
+        "User+Routes.swift changePassword": "needs no token; the old password is what allows it",
+    ]
+
+    @Test("S10: what a request writes, it writes after a decision about that action")
+    func s10WritesFollowADecision() {
+        var findings: [String] = []
+        var excepted: Set<String> = []
+        var guarded = 0
+        let services = Dictionary(grouping: TidyTests.sources.filter { $0.path.hasPrefix("Services/") }) {
+            String($0.path.split(separator: "/")[1])
+        }
+        for sources in services.values {
+            let graph = CallGraph(sources.map { (path: $0.path, lines: $0.lines) })
+            guarded += graph.guarded
+            for finding in graph.undecided() {
+                if WriteDecisionTests.exceptions[finding.handler] != nil { excepted.insert(finding.handler) } else { findings.append(finding.text) }
+            }
+        }
+        #expect(findings.isEmpty, "writes without `value(for:)` before them:\n\(findings.sorted().joined(separator: "\n"))")
+        #expect(guarded > 150, "the scan sees the decisions")
+        #expect(excepted == Set(WriteDecisionTests.exceptions.keys), "exceptions that are none any more")
+    }
+
+    /// What the scan makes of handlers with and without a decision.
+    @Test(arguments: [
+        ("", "try Store.remove(connection, id: id)", true),
+        ("", "try connection.execute(\"UPDATE things SET name = 'x'\")", true),
+        ("", "try Workflows.start(connection, definition, subject: id)", true),
+        ("try context.authorize(target: .none)", "try Store.remove(connection, id: id)", true),
+        ("try context.authorize(target: .none).value(for: \"delete\")", "try Store.remove(connection, id: id)", false),
+        ("", "try Store.delete(connection, thing)", false),
+        ("", "try Store.careless(connection, thing)", true),
+        ("", "try Store.list(connection)", false),
+        ("let thing = try thing(context, for: \"delete\")", "try Store.remove(connection, id: thing)", false),
+        ("try require(states: [], for: \"delete\")", "try Store.remove(connection, id: thing)", true),
+    ])
+    func theScanFindsWrites(before: String, write: String, isFound: Bool) {
+        let source = """
+            enum Store {
+                static func delete(_ connection: Connection, _ thing: Authorized<String>) throws {
+                    let id = try thing.value(for: "delete")
+                    try remove(connection, id: id)
+                }
+
+                static func careless(_ connection: Connection, _ thing: Authorized<String>) throws {
+                    try remove(connection, id: thing.value)
+                }
+
+                private static func remove(_ connection: Connection, id: String) throws {
+                    try connection.execute("DELETE FROM things WHERE id = 1")
+                }
+
+                static func list(_ connection: Connection) throws {
+                    try connection.query("SELECT id FROM things FOR UPDATE")
+                }
+            }
+
+            struct Routes {
+                func thing(_ context: RequestContext, for action: String) throws -> String {
+                    try context.authorize("x", target: .none).value(for: action)
+                }
+
+                func require(states: [String], for action: String) throws {}
+
+                private func handle(_ context: RequestContext) async throws -> Response {
+                    \(before)
+                    return try await context.write(database) { connection in
+                        \(write)
+                    }
+                }
+            }
+            """
+        let found = CallGraph([(path: "Sample.swift", lines: source.components(separatedBy: "\n"))]).undecided()
+        #expect(found.map(\.handler) == (isFound ? ["Sample.swift handle"] : []))
+    }
+}
+
+/// Which functions of a service write, and whether a decision comes before, as far as the text tells.
+private struct CallGraph {
+    private final class Function {
+        let path: String
+        let line: Int
+        let name: String
+        let isHandler: Bool
+        /// Nil for a computed property.
+        let parameters: [(label: String, hasDefault: Bool)]?
+        let body: Text
+        /// Where the first decision is taken.
+        var decision = Int.max
+        /// The statements that write, and the functions that are called, in order.
+        var events: [(place: Int, callee: Function?)] = []
+        /// What is written without a decision, and through which functions.
+        var way: String?
+
+        init(path: String, line: Int, name: String, head: Text, parameters: [(label: String, hasDefault: Bool)]?, body: Text) {
+            self.path = path
+            self.line = line
+            self.name = name
+            self.parameters = parameters
+            self.body = body
+            let isRoutes = parameters == nil && (head.has("Resource") || head.has("[Route]") || body.has("Route("))
+            isHandler = head.has("RequestContext") || isRoutes
+        }
+
+        /// Whether a call with these labels can be of this function.
+        func accepts(_ labels: [String], hasTrailingClosure: Bool) -> Bool {
+            guard let parameters else { return false }
+            var index = 0
+            for parameter in parameters {
+                if index < labels.count, labels[index] == parameter.label {
+                    index += 1
+                } else if !parameter.hasDefault, !(hasTrailingClosure && index == labels.count) {
+                    return false
+                }
+            }
+            return index == labels.count
+        }
+    }
+
+    private static let head = Pattern(
+        #"^\s*(?:@\w+ )*(?:(?:package|private|fileprivate|static|mutating) )*(?:func (\w+)|(init)|(?:var|let) (\w+)\b.*\{$)"#)
+    private static let write = Pattern(
+        #"INSERT INTO |DELETE FROM |UPDATE (?:[a-z_]+|\\\(raw: [^)]*\)) (?:[a-z] )?SET|Workflows\.(?:start|startOrIntend)\(|Outbox\.add\(|\bquota\.(?:set|reset|setDefault)\("#)
+    private static let decision = Pattern(#"\.values?\(\s*for: "#)
+    private static let call = Pattern(#"(?<!\w)(\w+)\("#)
+    private static let label = Pattern(#"^\s*(\w+)\s*:"#)
+
+    private let functions: [Function]
+    /// Functions and handlers that take a decision themselves.
+    var guarded: Int { functions.count { $0.decision < Int.max } }
+
+    init(_ sources: [(path: String, lines: [String])]) {
+        functions = sources.flatMap { CallGraph.functions(of: $0.path, $0.lines) }
+        let byName = Dictionary(grouping: functions, by: \.name)
+        for function in functions {
+            let body = function.body
+            function.decision = CallGraph.decision.matches(body).first?[0] ?? Int.max
+            function.events = CallGraph.write.matches(body).map { ($0[0], nil) }
+            for match in CallGraph.call.matches(body) {
+                guard let candidates = byName[body.part(match[2], match[3])] else { continue }
+                let (arguments, end) = body.arguments(at: match[1] - 1)
+                let labels = arguments.map { part in CallGraph.label.matches(part).first.map { part.part($0[2], $0[3]) } ?? "" }
+                let trailing = body.part(end + 1, min(end + 3, body.count)).trimmingCharacters(in: .whitespaces).hasPrefix("{")
+                for callee in candidates where callee !== function && callee.accepts(labels, hasTrailingClosure: trailing) {
+                    function.events.append((match[0], callee))
+                }
+            }
+            function.events.sort { $0.place < $1.place }
+        }
+        // A helper that is given the action decides for what comes after it.
+        let deciding = functions.filter { helper in
+            helper.parameters?.contains { $0.label == "for" && !$0.hasDefault } == true && helper.decision < Int.max
+        }
+        for function in functions {
+            let places = function.events.filter { event in deciding.contains { $0 === event.callee } }.map(\.place)
+            function.decision = min(function.decision, places.min() ?? Int.max)
+        }
+    }
+
+    /// Handlers that reach a write without a decision.
+    func undecided() -> [(handler: String, text: String)] {
+        var hasChanged = true
+        while hasChanged {
+            hasChanged = false
+            for function in functions where function.way == nil {
+                for event in function.events where event.place < function.decision {
+                    guard let way = event.callee.map(\.way) ?? "writes" else { continue }
+                    function.way = event.callee.map { "\($0.name) (\($0.path):\($0.line)) → \(way)" } ?? way
+                    hasChanged = true
+                    break
+                }
+            }
+        }
+        return functions.compactMap { function in
+            guard function.isHandler, let way = function.way else { return nil }
+            let file = function.path.split(separator: "/").last ?? ""
+            return ("\(file) \(function.name)", "\(function.path):\(function.line) \(function.name) → \(way)")
+        }
+    }
+
+    /// The functions and computed properties of a file; those within others belong to these.
+    private static func functions(of path: String, _ lines: [String]) -> [Function] {
+        var result: [Function] = []
+        var open: (line: Int, indent: Int, name: String, isFunction: Bool)?
+        for (index, line) in lines.enumerated() {
+            let indent = line.prefix { $0 == " " }.count
+            if open == nil, let match = head.matches(Text(line)).first {
+                let text = Text(line)
+                let names = [(match[2], match[3]), (match[4], match[5]), (match[6], match[7])]
+                guard let name = names.first(where: { $0.0 != NSNotFound }) else { continue }
+                open = (index, indent, text.part(name.0, name.1), match[6] == NSNotFound)
+            }
+            guard let function = open else { continue }
+            let trimmed = line.trimmingCharacters(in: .whitespaces)
+            let isOneLine = index == function.line && trimmed.hasSuffix("}") && line.count { $0 == "{" } == line.count { $0 == "}" }
+            guard isOneLine || index > function.line && indent == function.indent && ["}", "})", "])"].contains(trimmed) else { continue }
+            let text = Text(lines[function.line...index].filter { !$0.trimmingCharacters(in: .whitespaces).hasPrefix("//") }.joined(separator: "\n"))
+            if function.isFunction, let start = text.first("(") {
+                let (parts, end) = text.arguments(at: start)
+                let parameters = parts.map { part -> (label: String, hasDefault: Bool) in
+                    let label = part.string.split(whereSeparator: \.isWhitespace).first.map { $0.trimmingCharacters(in: [":"]) } ?? ""
+                    return (label == "_" ? "" : label, part.has("="))
+                }
+                result.append(
+                    Function(
+                        path: path, line: function.line + 1, name: function.name, head: Text(text.part(0, end)), parameters: parameters,
+                        body: Text(text.part(end, text.count))))
+            } else {
+                result.append(
+                    Function(
+                        path: path, line: function.line + 1, name: function.name, head: Text(lines[function.line]), parameters: nil,
+                        body: text))
+            }
+            open = nil
+        }
+        return result
+    }
+}
+
+/// Text with positions in UTF-16 units, as regular expressions count.
+private struct Text {
+    let string: String
+    private let units: [UInt16]
+    var count: Int { units.count }
+
+    init(_ string: String) {
+        self.string = string
+        units = Array(string.utf16)
+    }
+
+    func has(_ word: String) -> Bool { string.contains(word) }
+
+    func first(_ character: Character) -> Int? { character.utf16.first.flatMap { units.firstIndex(of: $0) } }
+
+    func part(_ start: Int, _ end: Int) -> String { String(decoding: units[start..<end], as: UTF16.self) }
+
+    /// The parts between the commas of the parentheses that open at `start`, and where these close.
+    func arguments(at start: Int) -> (parts: [Text], end: Int) {
+        var parts: [Text] = []
+        var depth = 0
+        var isString = false
+        var begin = start + 1
+        var index = start
+        while index < units.count {
+            switch Character(UnicodeScalar(units[index]) ?? " ") {
+            case "\"" where units[index - 1] != UInt16(UInt8(ascii: "\\")): isString.toggle()
+            case _ where isString: break
+            case "(", "[", "{": depth += 1
+            case ")", "]", "}": depth -= 1
+            case "," where depth == 1:
+                parts.append(Text(part(begin, index)))
+                begin = index + 1
+            default: break
+            }
+            if depth == 0 { break }
+            index += 1
+        }
+        let last = part(min(begin, index), index)
+        if !last.allSatisfy(\.isWhitespace) { parts.append(Text(last)) }
+        return (parts, index)
+    }
+}
+
+/// A regular expression.
+private struct Pattern: @unchecked Sendable {
+    private let expression: NSRegularExpression
+
+    init(_ text: String) { expression = try! NSRegularExpression(pattern: text) }
+
+    /// Start and end of each match and of its groups; `NSNotFound` for groups without one.
+    func matches(_ text: Text) -> [[Int]] {
+        expression.matches(in: text.string, range: NSRange(location: 0, length: text.count)).map { match in
+            (0..<match.numberOfRanges).flatMap { group -> [Int] in
+                let range = match.range(at: group)
+                return range.location == NSNotFound ? [NSNotFound, NSNotFound] : [range.location, range.location + range.length]
+            }
+        }
+    }
+}
