@@ -115,7 +115,7 @@ private actor TestServer {
         // The template must have no session left; its own closes on another thread.
         for attempt in 0... {
             do {
-                try await admin.autocommit { try $0.script("CREATE DATABASE \(name) TEMPLATE \(template)") }
+                try await admin.autocommit { try $0.script("CREATE DATABASE \(name) TEMPLATE \(template) STRATEGY file_copy") }
                 return
             } catch let error as DatabaseError where error.sqlState == "55006" && attempt < 200 {
                 try await SystemTime().sleep(for: .milliseconds(20))
