@@ -344,7 +344,8 @@ package final class Database: Sendable {
         while !stopped.isSet {
             do {
                 if !listening {
-                    if let advisoryLock { try connection.query("SELECT pg_advisory_lock(\(advisoryLock))") }
+                    // Shared: PostgreSQL may still hold that of a session whose end it has not noticed.
+                    if let advisoryLock { try connection.query("SELECT pg_advisory_lock_shared(\(advisoryLock))") }
                     for channel in channels { try connection.script("LISTEN \"\(channel)\"") }
                     listening = true
                     deliver(.resync)

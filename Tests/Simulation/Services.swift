@@ -77,7 +77,8 @@ struct Plane {
             neighbours: Neighbours(client: client(process), bus: bus), images: try ImageAccess(), log: world.log)
         process.api = try ComputeAPI.make(
             compute, publicURL: World.url("compute"), authenticator: Plane.callers, metrics: Metrics())
-        let engine = ComputeWorkflows.engine(compute, replacing: changed)
+        let definitions = ComputeWorkflows.definitions(compute).map { own in changed.first { $0.kind == own.kind } ?? own }
+        let engine = ComputeWorkflows.engine(compute, replacing: definitions.map { world.steps.watching($0, in: process) })
         let relay = OutboxRelay(database: process.database, bus: bus, ambient: process.ambient, logger: world.log)
         let consumer = AgentConsumer(compute)
         let audit = Audit(compute)
@@ -97,7 +98,8 @@ struct Plane {
             publicURL: World.url("block-storage"), authenticator: Plane.callers, ambient: process.ambient, log: world.log,
             metrics: Metrics())
         let engine = WorkflowEngine(
-            service: "block_storage", definitions: workflows.definitions, intents: workflows.intents,
+            service: "block_storage", definitions: workflows.definitions.map { world.steps.watching($0, in: process) },
+            intents: workflows.intents,
             database: process.database, ambient: process.ambient, log: world.log)
         let heartbeat = ServiceHeartbeat(
             database: process.database, driver: driver, settings: settings, ambient: process.ambient, log: world.log)

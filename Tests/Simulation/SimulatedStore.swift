@@ -114,14 +114,31 @@ final class SimulatedStore: @unchecked Sendable {
             if world.happens(world.faults.deaf, "deaf") {
                 let silence = world.between(.milliseconds(200), .seconds(6))
                 listeners[number]?.deafUntil = world.executor.now + UInt64(silence.microseconds) * 1000
+                if let lock = listener.lock { lose(lock, of: listener, in: world) }
                 world.executor.after(silence) { [self] in
-                    if listener.process.isAlive, listeners[number] != nil { listener.stream.yield(.resync) }
+                    guard listener.process.isAlive, listeners[number] != nil else { return }
+                    if let lock = listener.lock { change(lock, "SELECT pg_advisory_lock_shared(\(lock))", listener) }
+                    listener.stream.yield(.resync)
                 }
                 continue
             }
             world.executor.after(world.between(.microseconds(100), .milliseconds(3))) {
                 if listener.process.isAlive { listener.stream.yield(notification) }
             }
+        }
+    }
+
+    /// PostgreSQL gives the lock up at once; the process hears of it a little later.
+    private func lose(_ lock: Int, of listener: Listener, in world: World) {
+        change(lock, "SELECT pg_advisory_unlock_shared(\(lock))", listener)
+        world.executor.after(world.between(.milliseconds(1), .milliseconds(700))) {
+            if listener.process.isAlive { listener.stream.yield(.lost) }
+        }
+    }
+
+    private func change(_ lock: Int, _ statement: SQL, _ listener: Listener) {
+        do { try look { _ = try $0.query(statement) } } catch {
+            listener.process.world.violation("the lock \(lock) cannot be changed: \(error)")
         }
     }
 
@@ -133,7 +150,7 @@ final class SimulatedStore: @unchecked Sendable {
         do {
             try look { connection in
                 for channel in wanted where channels.insert(channel).inserted { try connection.script("LISTEN \"\(channel)\"") }
-                if let lock { try connection.query("SELECT pg_advisory_lock(\(lock))") }
+                if let lock { try connection.query("SELECT pg_advisory_lock_shared(\(lock))") }
             }
         } catch { process.world.violation("cannot listen: \(error)") }
         continuation.yield(.resync)
@@ -145,7 +162,7 @@ final class SimulatedStore: @unchecked Sendable {
             listener.stream.finish()
             listeners[number] = nil
             guard let lock = listener.lock else { continue }
-            do { try look { _ = try $0.query("SELECT pg_advisory_unlock(\(lock))") } } catch {
+            do { try look { _ = try $0.query("SELECT pg_advisory_unlock_shared(\(lock))") } } catch {
                 process.world.violation("cannot unlock: \(error)")
             }
         }

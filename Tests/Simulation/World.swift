@@ -15,6 +15,7 @@ final class World: @unchecked Sendable {
     let broker: SimulatedBroker
     let network = SimulatedNetwork()
     let storage = SimulatedStorage()
+    let steps = StepWatch()
     var hosts: [String: SimulatedHypervisor] = [:]
     /// How far the wall clocks of processes are off, by name: a successor has its predecessor's machine.
     var clockErrors: [String: Duration] = [:]
