@@ -39,6 +39,7 @@ package enum Schema {
         metadataPortsMigration,
         sandboxStateMigration,
         workflowVersionsMigration,
+        publishedViewsMigration,
     ]
 
     /// The number of the newest migration that this build knows.

@@ -48,7 +48,7 @@ package struct Workflow<Frame: Codable & Sendable>: Sendable {
             service: service, kind: kind, version: version, versions: alsoRuns.union([version]),
             steps: steps.map(\.erased), interruptedBy: interruptedBy, retriesForever: retriesForever,
             failed: { context, failure in
-                try await failed(context, context.decoded(), failure)
+                try await failed(context, WorkflowDefinition.decode(context.frame), failure)
             },
             recode: { frame in
                 let value = try JSONValue.object(frame).decode(as: Frame.self)
@@ -84,21 +84,24 @@ extension Workflow.Step where Frame == NoFrame {
     }
 }
 
-extension StepContext {
-    func decoded<Frame: Codable & Sendable>() throws -> Frame {
+extension WorkflowDefinition {
+    static func decode<Frame: Codable & Sendable>(_ frame: JSONObject) throws -> Frame {
         do {
             return try JSONValue.object(frame).decode(as: Frame.self)
         } catch let error as DecodingError {
             throw WorkflowMismatch("its parameters cannot be read: \(error.summary)")
         }
     }
+}
+
+extension StepContext {
 
     /// Runs `body` with the frame as a value, and keeps what it changed, also when it throws.
     fileprivate mutating func with<Frame: Codable & Sendable, Value>(
         frame type: Frame.Type, _ body: @Sendable (inout StepContext, inout Frame) async throws -> Value
     ) async throws -> Value {
         if type == NoFrame.self, var none = NoFrame() as? Frame { return try await body(&self, &none) }
-        var value: Frame = try decoded()
+        var value: Frame = try WorkflowDefinition.decode(frame)
         let outcome: Result<Value, any Error>
         do { outcome = .success(try await body(&self, &value)) } catch { outcome = .failure(error) }
         var changed = try JSONValue(encoding: value).objectValue ?? [:]

@@ -93,9 +93,45 @@ package enum Workflows {
         ).isEmpty
     }
 
+    /// The condition that no work is under way on the subject in a column of type uuid: `s.id`.
+    package static func isIdle(_ column: String) -> SQL {
+        "NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = \(raw: column) AND w.finished_at IS NULL)"
+    }
+
+    /// Where a workflow is; nil for one that is forgotten.
+    package static func progress(_ connection: Connection, _ id: WorkflowID) throws -> WorkflowProgress? {
+        try connection.query(
+            "SELECT state, step, frame->\(WorkflowEngine.failureKey)->>'message' AS failure FROM workflows WHERE id = \(id)"
+        ).first.map(WorkflowProgress.init)
+    }
+
+    /// What a workflow has recorded; nil for one that is forgotten.
+    ///
+    /// - Throws: `WorkflowMismatch` where it cannot be read.
+    package static func frame<Frame>(_ connection: Connection, _ id: WorkflowID, of workflow: Workflow<Frame>) throws -> Frame? {
+        let row = try connection.query("SELECT frame FROM workflows WHERE id = \(id) AND kind = \(workflow.definition.kind)").first
+        return try row.map { try WorkflowDefinition.decode(try $0.object("frame")) }
+    }
+
     /// Serialises "is work under way?" with the end of work on the subject, until the transaction ends.
     static func lock(_ connection: Connection, subject: String) throws {
         try connection.query("SELECT pg_advisory_xact_lock(hashtextextended(\(subject)::text, 7))")
+    }
+}
+
+/// Where a workflow is.
+package struct WorkflowProgress: Sendable {
+    package let step: String
+    /// It has reached its end.
+    package let isDone: Bool
+    /// Why it unwinds or has failed; nil while it goes forward.
+    package let failure: String?
+
+    init(_ row: Row) throws {
+        let state = try row.string("state")
+        step = try row.string("step")
+        isDone = state == "done"
+        failure = ["failed", "unwinding"].contains(state) ? try row.optionalString("failure") ?? "The operation failed." : nil
     }
 }
 

@@ -159,7 +159,7 @@ enum BlockStorageStore {
     static func isServers(_ connection: Connection, _ attachment: Attachment) throws -> Bool {
         try connection.query(
             """
-            SELECT EXISTS (SELECT 1 FROM volume_attachments a JOIN server_volumes s ON s.volume_id = a.volume_id
+            SELECT EXISTS (SELECT 1 FROM volume_attachments a JOIN published_server_volumes s ON s.volume_id = a.volume_id
                     AND s.server_id = a.server_id
                 WHERE a.id = \(attachment.id)::uuid AND a.connection IS NOT NULL) AS used
             """)[0].bool("used")
@@ -178,7 +178,7 @@ enum BlockStorageStore {
     ///
     /// - Throws: 404 for another project's server.
     static func refuseForeign(_ connection: Connection, server: String, project: String) throws {
-        let rows = try connection.query("SELECT 1 AS one FROM servers WHERE id = \(server)::uuid AND project_id <> \(project)")
+        let rows = try connection.query("SELECT 1 AS one FROM published_servers WHERE id = \(server)::uuid AND project_id <> \(project)")
         if !rows.isEmpty { throw ResourceError.notFound("Instance \(server) could not be found.") }
     }
 }

@@ -30,7 +30,7 @@ extension Placement {
         let ids = try connection.query(
             """
             SELECT aggregate_id AS id FROM provider_aggregates WHERE resource_provider_id = \(id)::uuid
-            UNION SELECT a.uuid FROM aggregates a JOIN aggregate_hosts h ON h.aggregate_id = a.id
+            UNION SELECT a.uuid FROM published_aggregates a JOIN published_aggregate_hosts h ON h.aggregate_id = a.id
                 JOIN resource_providers r ON r.host = h.host WHERE r.id = \(id)::uuid
             ORDER BY id
             """

@@ -9,7 +9,7 @@ struct FleetLoader: Sendable {
     let hostSilence: Duration
 
     func fleet(_ connection: Connection, at now: SQL) throws -> Fleet {
-        let aggregates = try connection.query("SELECT id, metadata, availability_zone FROM aggregates").map { row in
+        let aggregates = try connection.query("SELECT id, metadata, availability_zone FROM published_aggregates").map { row in
             (HostAggregate(id: try row.int("id"), metadata: try FleetLoader.texts(row.json("metadata"))), try row.optionalString("availability_zone"))
         }
         let hosts = try hosts(connection, where: "true", at: now)
@@ -22,10 +22,10 @@ struct FleetLoader: Sendable {
             """
             SELECT
                 (SELECT count(*) || ':' || coalesce(sum(hashtextextended(host || enabled || forced_down || availability_zone
-                    || (coalesce(last_seen_at < \(cut(now)), false)), 0)), 0) FROM compute_services) AS services,
+                    || (coalesce(last_seen_at < \(cut(now)), false)), 0)), 0) FROM published_hosts) AS services,
                 (SELECT count(*) || ':' || coalesce(sum(hashtextextended(id || metadata::text || coalesce(availability_zone, ''), 0)), 0)
-                    FROM aggregates) AS aggregates,
-                (SELECT count(*) || ':' || coalesce(sum(hashtextextended(aggregate_id || host, 0)), 0) FROM aggregate_hosts) AS members
+                    FROM published_aggregates) AS aggregates,
+                (SELECT count(*) || ':' || coalesce(sum(hashtextextended(aggregate_id || host, 0)), 0) FROM published_aggregate_hosts) AS members
             """)[0]
         return try row.string("services") + "/" + row.string("aggregates") + "/" + row.string("members")
     }
@@ -40,21 +40,20 @@ struct FleetLoader: Sendable {
                 coalesce(s.forced_down, r.forced_down) AS forced_down,
                 coalesce(s.last_seen_at < \(cut(now)), false) AS silent,
                 coalesce(
-                    (SELECT coalesce(a.availability_zone, a.metadata->>'availability_zone') FROM aggregates a
-                        JOIN aggregate_hosts m ON m.aggregate_id = a.id
+                    (SELECT coalesce(a.availability_zone, a.metadata->>'availability_zone') FROM published_aggregates a
+                        JOIN published_aggregate_hosts m ON m.aggregate_id = a.id
                         WHERE m.host = r.host AND coalesce(a.availability_zone, a.metadata->>'availability_zone') IS NOT NULL
                         ORDER BY a.id LIMIT 1),
                     s.availability_zone, 'nova') AS zone,
-                lower(h.hypervisor_type) AS hypervisor_type, h.cpu_info->>'arch' AS architecture,
+                lower(s.hypervisor_type) AS hypervisor_type, s.architecture,
                 (SELECT json_agg(t.trait) FROM provider_traits t WHERE t.resource_provider_id = r.id) AS traits,
-                (SELECT json_agg(m.aggregate_id) FROM aggregate_hosts m WHERE m.host = r.host) AS aggregates,
+                (SELECT json_agg(m.aggregate_id) FROM published_aggregate_hosts m WHERE m.host = r.host) AS aggregates,
                 (SELECT json_agg(json_build_array(i.resource_class, i.total, i.reserved, i.min_unit, i.max_unit, i.step_size, i.allocation_ratio))
                     FROM inventories i WHERE i.resource_provider_id = r.id) AS inventories,
                 (SELECT json_object_agg(u.resource_class, u.used) FROM (
                     SELECT a.resource_class, sum(a.used) AS used FROM allocations a
                     WHERE a.resource_provider_id = r.id GROUP BY 1) u) AS used
-            FROM resource_providers r LEFT JOIN compute_services s ON s.host = r.host
-                LEFT JOIN hypervisors h ON h.host = r.host
+            FROM resource_providers r LEFT JOIN published_hosts s ON s.host = r.host
             WHERE r.host IS NOT NULL AND \(condition) ORDER BY r.host
             """)
         return try rows.map(FleetLoader.host)

@@ -15,7 +15,7 @@ struct Neighbourhood: Sendable {
             guard let group = request.group else { continue }
             var all = members[group.id] ?? []
             if all.isEmpty, let id = UUID128(group.id) {
-                let rows = try connection.query("SELECT id FROM servers WHERE group_id = \(id) AND NOT deleted")
+                let rows = try connection.query("SELECT id FROM published_servers WHERE group_id = \(id) AND NOT deleted")
                 all = Set(try rows.map { try $0.uuid("id") })
             }
             members[group.id] = all.union(group.members)
@@ -30,7 +30,7 @@ struct Neighbourhood: Sendable {
             """
             SELECT a.consumer_id AS server, r.id FROM allocations a JOIN resource_providers r ON r.id = a.resource_provider_id
             WHERE a.consumer_id = ANY(\(servers)::uuid[]) AND r.host IS NOT NULL
-            UNION SELECT s.id, r.id FROM servers s JOIN resource_providers r ON r.host = s.host
+            UNION SELECT s.id, r.id FROM published_servers s JOIN resource_providers r ON r.host = s.host
             WHERE s.id = ANY(\(servers)::uuid[]) AND NOT s.deleted
             """)
         var hosts: [UUID128: Set<UUID128>] = [:]

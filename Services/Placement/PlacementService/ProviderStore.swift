@@ -75,7 +75,7 @@ enum ProviderStore {
         func isMember(_ ids: [UUID128]) -> SQL {
             """
             (EXISTS (SELECT 1 FROM provider_aggregates g WHERE g.resource_provider_id = t.id AND g.aggregate_id = ANY(\(ids)::uuid[]))
-                OR EXISTS (SELECT 1 FROM aggregate_hosts h JOIN aggregates a ON a.id = h.aggregate_id
+                OR EXISTS (SELECT 1 FROM published_aggregate_hosts h JOIN published_aggregates a ON a.id = h.aggregate_id
                     WHERE h.host = t.host AND a.uuid = ANY(\(ids)::uuid[])))
             """
         }

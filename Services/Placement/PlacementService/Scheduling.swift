@@ -85,7 +85,7 @@ extension Placement {
             """
             SELECT (SELECT answer FROM scheduling_explanations WHERE consumer_id = \(consumer)::uuid
                     AND operation_id = \(request.operationID)) AS answer,
-                EXISTS (SELECT 1 FROM servers WHERE id = \(consumer)::uuid AND deleted) AS gone,
+                EXISTS (SELECT 1 FROM published_servers WHERE id = \(consumer)::uuid AND deleted) AS gone,
                 EXISTS (SELECT 1 FROM consumers WHERE id = \(consumer)::uuid) AS placed
             """)[0]
         if let earlier = try before.optionalJSON("answer") { return earlier }
@@ -163,7 +163,7 @@ extension Placement {
             """
             UPDATE resource_providers SET generation = generation + 1, updated_at = \(now)
             WHERE id = \(id)::uuid AND host = \(host.name)
-                AND NOT EXISTS (SELECT 1 FROM compute_services s WHERE s.host = \(host.name) AND (NOT s.enabled OR s.forced_down))
+                AND NOT EXISTS (SELECT 1 FROM published_hosts s WHERE s.host = \(host.name) AND (NOT s.enabled OR s.forced_down))
             """)
         guard locked == 1 else {
             fleet.markStale([""])

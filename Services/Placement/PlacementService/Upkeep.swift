@@ -52,13 +52,13 @@ extension Placement {
             try connection.execute(
                 """
                 INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at)
-                SELECT id, project_id, user_id, 'INSTANCE', 0, true, \(now), \(now) FROM servers WHERE id = ANY(\(servers)::uuid[])
+                SELECT id, project_id, user_id, 'INSTANCE', 0, true, \(now), \(now) FROM published_servers WHERE id = ANY(\(servers)::uuid[])
                 ORDER BY id ON CONFLICT (id) DO UPDATE SET generation = consumers.generation + 1, updated_at = EXCLUDED.updated_at
                 """)
             let providers = try connection.query(
                 """
                 SELECT resource_provider_id AS id FROM allocations WHERE consumer_id = ANY(\(servers)::uuid[])
-                UNION SELECT p.id FROM servers s JOIN resource_providers p ON p.host = s.host
+                UNION SELECT p.id FROM published_servers s JOIN resource_providers p ON p.host = s.host
                 WHERE s.id = ANY(\(servers)::uuid[]) ORDER BY 1
                 """
             ).map { try $0.string("id") }
@@ -68,7 +68,7 @@ extension Placement {
                 """
                 INSERT INTO allocations (consumer_id, resource_provider_id, resource_class, used, created_at, updated_at)
                 SELECT s.id, p.id, n.resource_class, n.amount, \(now), \(now)
-                FROM servers s JOIN resource_providers p ON p.host = s.host CROSS JOIN LATERAL (\(raw: Inspection.needs("s"))) n
+                FROM published_servers s JOIN resource_providers p ON p.host = s.host CROSS JOIN LATERAL (\(raw: Inspection.needs("s"))) n
                 WHERE s.id = ANY(\(servers)::uuid[])
                 """)
             return Set(providers)

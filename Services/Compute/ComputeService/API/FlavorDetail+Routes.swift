@@ -159,7 +159,7 @@ struct FlavorDetailRoutes: Sendable {
         let id = context.parameter("flavor_id")
         let project = context.body["addTenantAccess"]?["tenant"]?.stringValue ?? ""
         return try await context.write(compute.database) { connection in
-            let known = try connection.query("SELECT 1 AS one FROM projects WHERE id = \(project)")
+            let known = try connection.query("SELECT 1 AS one FROM published_projects WHERE id = \(project)")
             if known.isEmpty { throw ResourceError.badRequest("Project ID \(project.prefix(64)) is not a valid project.") }
             let row = try connection.query("SELECT id, is_public FROM flavors WHERE flavorid = \(id)").first
             guard let row else { throw FlavorRoutes.missing(id) }

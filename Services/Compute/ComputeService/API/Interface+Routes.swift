@@ -51,8 +51,8 @@ struct InterfaceRoutes: Sendable {
             """
             SELECT i.port_id, i.tag, p.network_id, p.mac_address, p.status,
                 (SELECT coalesce(json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address) ORDER BY f.position), '[]')
-                    FROM port_fixed_ips f WHERE f.port_id = p.id) AS addresses
-            FROM server_interfaces i JOIN ports p ON p.id = i.port_id WHERE \(condition) ORDER BY i.position
+                    FROM published_port_addresses f WHERE f.port_id = p.id) AS addresses
+            FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id WHERE \(condition) ORDER BY i.position
             """
         ).map { row in
             var object: JSONObject = [
@@ -109,8 +109,8 @@ struct InterfaceRoutes: Sendable {
             let workflow = WorkflowID(work.stringValue ?? "")
             try await compute.await(workflow: workflow, past: ["port", "plug"])
             return try await compute.database.read { connection in
-                let made = try connection.query("SELECT frame->>'port_id' AS port FROM workflows WHERE id = \(workflow)").first?.optionalString("port")
-                return try InterfaceRoutes.response(connection, context, server.id, made ?? "")
+                let made = try Workflows.frame(connection, workflow, of: definition)
+                return try InterfaceRoutes.response(connection, context, server.id, made?.portID ?? "")
             }
         })
     }
@@ -131,8 +131,8 @@ struct InterfaceRoutes: Sendable {
         }
         let ids = try connection.query(
             """
-            SELECT n.id FROM networks n WHERE NOT n.external AND (n.project_id = \(server.project) OR n.shared)
-            AND EXISTS (SELECT 1 FROM subnets s WHERE s.network_id = n.id) LIMIT 2
+            SELECT n.id FROM published_networks n WHERE NOT n.external AND published_network_usable(n.project_id, n.shared, \(server.project))
+            AND n.has_subnets LIMIT 2
             """
         ).map { try $0.string("id") }
         guard ids.count == 1 else {

@@ -137,7 +137,7 @@ struct QuotaRoutes: Sendable {
     }
 
     private static func check(_ connection: Connection, project: String) throws {
-        if try connection.query("SELECT 1 AS one FROM projects WHERE id = \(project)").isEmpty {
+        if try connection.query("SELECT 1 AS one FROM published_projects WHERE id = \(project)").isEmpty {
             throw ResourceError.badRequest("Project ID \(project.prefix(64)) is not a valid project.")
         }
     }

@@ -122,7 +122,7 @@ struct SchedulingRoutes: Sendable {
         let (list, trial) = try await compute.database.read { connection in
             let rows = try connection.query(
                 """
-                SELECT explanation, created_at FROM scheduling_explanations WHERE consumer_id = \(server.id)
+                SELECT explanation, created_at FROM published_scheduling_explanations WHERE consumer_id = \(server.id)
                 ORDER BY created_at DESC LIMIT 20
                 """)
             let list = try rows.map { row -> JSONValue in

@@ -212,7 +212,7 @@ struct ServerActionRoutes: Sendable {
     ) throws -> JSONValue {
         let groups = try connection.query(
             """
-            SELECT id FROM security_groups WHERE project_id = \(server.project) AND (id::text = \(name) OR name = \(name))
+            SELECT id FROM published_security_groups WHERE project_id = \(server.project) AND (id::text = \(name) OR name = \(name))
             """
         ).map { try $0.string("id") }
         guard let group = groups.first else {
@@ -223,9 +223,9 @@ struct ServerActionRoutes: Sendable {
         }
         let ports = try connection.query(
             """
-            SELECT i.port_id, (SELECT json_agg(g.security_group_id) FROM port_security_groups g
+            SELECT i.port_id, (SELECT json_agg(g.security_group_id) FROM published_port_security_groups g
                 WHERE g.port_id = i.port_id) AS groups
-            FROM server_interfaces i JOIN ports p ON p.id = i.port_id
+            FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
             WHERE i.server_id = \(server.id) AND p.port_security_enabled
             """
         ).map { (port: try $0.string("port_id"), groups: try $0.strings("groups")) }

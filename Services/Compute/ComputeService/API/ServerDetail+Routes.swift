@@ -65,10 +65,10 @@ struct ServerDetailRoutes: Sendable {
                         'group', CASE WHEN o.id IS NULL THEN '{}'::json ELSE json_build_object('name', o.name, 'tenant_id', o.project_id) END,
                         'ip_range', CASE WHEN o.id IS NOT NULL THEN '{}'::json ELSE json_build_object('cidr',
                             coalesce(r.remote_ip_prefix, CASE r.ethertype WHEN 'IPv4' THEN '0.0.0.0/0' ELSE '::/0' END)) END)), '[]')
-                        FROM security_group_rules r LEFT JOIN security_groups o ON o.id = r.remote_group_id
+                        FROM published_security_group_rules r LEFT JOIN published_security_groups o ON o.id = r.remote_group_id
                         WHERE r.security_group_id = g.id AND r.direction = 'ingress') AS rules
-                FROM security_groups g WHERE g.id IN (SELECT b.security_group_id FROM server_interfaces i
-                    JOIN port_security_groups b ON b.port_id = i.port_id WHERE i.server_id = \(server.id))
+                FROM published_security_groups g WHERE g.id IN (SELECT b.security_group_id FROM server_interfaces i
+                    JOIN published_port_security_groups b ON b.port_id = i.port_id WHERE i.server_id = \(server.id))
                 ORDER BY g.name, g.id
                 """
             ).map { row -> JSONValue in

@@ -119,7 +119,7 @@ struct VolumeAttachmentRoutes: Sendable {
     private static func reserve(
         _ connection: Connection, _ server: ServerRecord, _ volume: String, _ body: JSONValue, id: String, now: Timestamp
     ) throws -> String {
-        let rows = try connection.query("SELECT status, multiattach FROM volumes WHERE id = \(volume) AND project_id = \(server.project)")
+        let rows = try connection.query("SELECT status, multiattach FROM published_volumes WHERE id = \(volume) AND project_id = \(server.project)")
         guard let row = rows.first else { throw ResourceError.notFound("Volume \(volume) could not be found.") }
         let taken = try connection.query("SELECT volume_id, device FROM server_volumes WHERE server_id = \(server.id)")
             .reduce(into: [String: String]()) { $0[try $1.string("volume_id")] = try $1.string("device") }

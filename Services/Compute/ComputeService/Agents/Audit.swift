@@ -118,9 +118,9 @@ package struct Audit: Sendable {
         let ports = try await compute.database.read { connection in
             try connection.query(
                 """
-                SELECT p.id, s.project_id, s.user_id FROM ports p JOIN servers s ON s.id::text = p.device_id
+                SELECT p.id, s.project_id, s.user_id FROM published_ports p JOIN servers s ON s.id::text = p.device_id
                 WHERE p.device_owner LIKE 'compute:%' AND s.deleted AND p.project_id = s.project_id
-                AND NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = s.id AND w.finished_at IS NULL)
+                AND \(Workflows.isIdle("s.id"))
                 LIMIT \(Audit.batchMax)
                 """
             ).map { (id: try $0.string("id"), subject: try ServerSteps.subject($0)) }
@@ -146,8 +146,8 @@ package struct Audit: Sendable {
                 """
                 DELETE FROM server_interfaces WHERE port_id IN (
                     SELECT i.port_id FROM server_interfaces i JOIN servers s ON s.id = i.server_id
-                    WHERE i.state = 'attached' AND NOT s.deleted AND NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id)
-                    AND NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = s.id AND w.finished_at IS NULL)
+                    WHERE i.state = 'attached' AND NOT s.deleted AND NOT EXISTS (SELECT 1 FROM published_ports p WHERE p.id = i.port_id)
+                    AND \(Workflows.isIdle("s.id"))
                     ORDER BY i.port_id LIMIT \(Audit.batchMax) FOR UPDATE OF i SKIP LOCKED)
                 RETURNING port_id, server_id
                 """

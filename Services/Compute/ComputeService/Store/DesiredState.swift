@@ -108,15 +108,15 @@ enum DesiredState {
         let rows = try connection.query(
             """
             SELECT i.server_id, i.tag, p.id, p.network_id, p.mac_address, n.mtu, p.port_security_enabled,
-                (SELECT json_agg(json_build_object('address', f.ip_address, 'subnet_id', f.subnet_id, 'cidr', u.cidr,
-                        'gateway', u.gateway_ip, 'dns', u.dns_nameservers, 'dhcp', u.enable_dhcp))
-                    FROM port_fixed_ips f JOIN subnets u ON u.id = f.subnet_id WHERE f.port_id = p.id) AS addresses,
+                (SELECT json_agg(json_build_object('address', f.ip_address, 'subnet_id', f.subnet_id, 'cidr', f.cidr,
+                        'gateway', f.gateway_ip, 'dns', f.dns_nameservers, 'dhcp', f.enable_dhcp))
+                    FROM published_port_addresses f WHERE f.port_id = p.id) AS addresses,
                 (SELECT json_build_object('id', m.id, 'mac_address', m.mac_address, 'fixed_ips',
-                        (SELECT coalesce(json_agg(json_build_object('ip_address', f.ip_address, 'cidr', u.cidr)), '[]')
-                            FROM port_fixed_ips f JOIN subnets u ON u.id = f.subnet_id WHERE f.port_id = m.id))
-                    FROM ports m WHERE m.network_id = p.network_id AND m.device_owner = 'network:distributed'
+                        (SELECT coalesce(json_agg(json_build_object('ip_address', f.ip_address, 'cidr', f.cidr)), '[]')
+                            FROM published_port_addresses f WHERE f.port_id = m.id))
+                    FROM published_ports m WHERE m.network_id = p.network_id AND m.device_owner = 'network:distributed'
                     LIMIT 1) AS metadata_port
-            FROM server_interfaces i JOIN ports p ON p.id = i.port_id JOIN networks n ON n.id = p.network_id
+            FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_networks n ON n.id = p.network_id
             WHERE i.server_id = ANY(\(servers)::uuid[]) AND i.state <> 'detaching' ORDER BY i.server_id, i.position
             """)
         var result: [String: [PortDescription]] = [:]

@@ -12,9 +12,9 @@ extension ServerCreation {
         case .automatic(let required):
             let ids = try connection.query(
                 """
-                SELECT n.id FROM networks n WHERE NOT n.external AND n.admin_state_up
-                AND (n.project_id = \(owner.project) OR n.shared)
-                AND EXISTS (SELECT 1 FROM subnets s WHERE s.network_id = n.id) ORDER BY n.id LIMIT 2
+                SELECT n.id FROM published_networks n WHERE NOT n.external AND n.admin_state_up
+                AND published_network_usable(n.project_id, n.shared, \(owner.project))
+                AND n.has_subnets ORDER BY n.id LIMIT 2
                 """
             ).map { try $0.string("id") }
             if ids.count > 1 {
@@ -41,7 +41,7 @@ extension ServerCreation {
         for name in request.securityGroups where name != "default" || request.securityGroups.count > 1 {
             let rows = try connection.query(
                 """
-                SELECT id FROM security_groups WHERE project_id = \(owner.project)
+                SELECT id FROM published_security_groups WHERE project_id = \(owner.project)
                 AND (id::text = \(name) OR name = \(name)) LIMIT 2
                 """)
             if rows.count > 1 {
@@ -92,8 +92,8 @@ enum ServerInterfaces {
         let rows = try connection.query(
             """
             SELECT p.project_id, p.device_id, EXISTS (SELECT 1 FROM server_interfaces i WHERE i.port_id = p.id) AS taken,
-                EXISTS (SELECT 1 FROM port_fixed_ips f WHERE f.port_id = p.id) AS addressed
-            FROM ports p WHERE p.id = \(port)
+                EXISTS (SELECT 1 FROM published_port_addresses f WHERE f.port_id = p.id) AS addressed
+            FROM published_ports p WHERE p.id = \(port)
             """)
         guard let row = rows.first, try isAdmin || row.string("project_id") == project else {
             throw ResourceError.badRequest("Port id \(port) could not be found.")
@@ -114,11 +114,11 @@ enum ServerInterfaces {
         let rows = try connection.query(
             """
             SELECT n.project_id, n.shared, n.external,
-                EXISTS (SELECT 1 FROM subnets s WHERE s.network_id = n.id) AS addressed,
-                EXISTS (SELECT 1 FROM port_fixed_ips f JOIN subnets s ON s.id = f.subnet_id
-                    WHERE s.network_id = n.id AND f.ip_address = \(address)) AS address_taken,
-                (SELECT json_agg(s.cidr) FROM subnets s WHERE s.network_id = n.id) AS cidrs
-            FROM networks n WHERE n.id = \(network)
+                n.has_subnets AS addressed,
+                EXISTS (SELECT 1 FROM published_port_addresses f
+                    WHERE f.network_id = n.id AND f.ip_address = \(address)) AS address_taken,
+                n.cidrs
+            FROM published_networks n WHERE n.id = \(network)
             """)
         guard let row = rows.first,
             try isAdmin || row.string("project_id") == project || row.bool("shared") || row.bool("external")
@@ -152,7 +152,7 @@ enum ServerVolumes {
     static func checkSnapshot(_ connection: Connection, _ device: DeviceRequest, project: String) throws {
         let id = device.uuid ?? ""
         let rows = try connection.query(
-            "SELECT status, size FROM volume_snapshots WHERE id = \(id)::uuid AND project_id = \(project)")
+            "SELECT status, size FROM published_volume_snapshots WHERE id = \(id)::uuid AND project_id = \(project)")
         guard let row = rows.first else {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: failed to get snapshot \(id).")
         }
@@ -171,9 +171,8 @@ enum ServerVolumes {
     static func checkType(_ connection: Connection, _ type: String, project: String) throws {
         let rows = try connection.query(
             """
-            SELECT 1 AS one FROM volume_types y WHERE (y.name = \(type) OR y.id::text = \(type))
-            AND (y.is_public OR EXISTS (SELECT 1 FROM volume_type_access a
-                WHERE a.volume_type_id = y.id AND a.project_id = \(project)))
+            SELECT 1 AS one FROM published_volume_types y WHERE (y.name = \(type) OR y.id::text = \(type))
+            AND published_volume_type_usable(y.id, y.is_public, \(project))
             """)
         guard rows.isEmpty else { return }
         throw ResourceError.badRequest("Block Device Mapping is Invalid: Volume type with name \(type.prefix(255)) could not be found.")
@@ -182,7 +181,7 @@ enum ServerVolumes {
     static func checkAttachable(_ connection: Connection, volume: String, project: String, boots: Bool) throws {
         let rows = try connection.query(
             """
-            SELECT v.status, v.bootable, v.multiattach FROM volumes v
+            SELECT v.status, v.bootable, v.multiattach FROM published_volumes v
             WHERE v.id = \(volume) AND v.project_id = \(project)
             """)
         guard let row = rows.first else {

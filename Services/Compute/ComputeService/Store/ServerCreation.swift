@@ -173,7 +173,7 @@ struct ServerCreation {
             let taken = try connection.execute(
                 """
                 INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state)
-                SELECT p.id, \(id), \(index), p.network_id, false, \(item.tag), 'attaching' FROM ports p WHERE p.id = \(port)
+                SELECT p.id, \(id), \(index), p.network_id, false, \(item.tag), 'attaching' FROM published_ports p WHERE p.id = \(port)
                 ON CONFLICT DO NOTHING
                 """)
             if taken == 0 { throw ResourceError.conflict("Port \(port) is still in use.") }

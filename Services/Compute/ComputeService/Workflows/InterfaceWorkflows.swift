@@ -106,7 +106,7 @@ struct InterfaceWorkflows: Sendable {
                 """
                 INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag)
                 SELECT p.id, \(id), (SELECT coalesce(max(i.position), -1) + 1 FROM server_interfaces i WHERE i.server_id = \(id)),
-                    p.network_id, \(isOwn), \(tag) FROM ports p WHERE p.id = \(port)
+                    p.network_id, \(isOwn), \(tag) FROM published_ports p WHERE p.id = \(port)
                 ON CONFLICT (port_id) DO UPDATE SET state = 'attached' WHERE server_interfaces.server_id = EXCLUDED.server_id
                 """)
             if added == 0 { throw StepFailure("Port \(port) is still in use.") }

@@ -21,7 +21,7 @@ struct SchedulingTrial: Sendable {
             SELECT f.flavorid, f.name, s.image,
                 json_build_object('vcpus', f.vcpus, 'ram', f.memory_mb, 'disk', f.root_gb, 'ephemeral', f.ephemeral_gb,
                     'swap', f.swap_mb, 'extra_specs', f.extra_specs) AS flavor
-            FROM servers s LEFT JOIN images i ON i.id = s.image_id JOIN flavors f
+            FROM servers s LEFT JOIN published_images i ON i.id = s.image_id JOIN flavors f
                 ON f.vcpus <= (s.flavor->>'vcpus')::int AND f.memory_mb <= (s.flavor->>'ram')::int
                 AND f.root_gb <= (s.flavor->>'disk')::int AND f.id <> s.flavor_id AND NOT f.disabled
                 AND (f.is_public OR EXISTS (

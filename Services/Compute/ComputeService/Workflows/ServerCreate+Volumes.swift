@@ -78,7 +78,7 @@ extension ServerCreate {
         }
         let row = try connection.query(
             """
-            SELECT s.device, s.attachment_id, v.status FROM server_volumes s LEFT JOIN volumes v ON v.id = s.volume_id
+            SELECT s.device, s.attachment_id, v.status FROM server_volumes s LEFT JOIN published_volumes v ON v.id = s.volume_id
             WHERE s.server_id = \(server.id) AND s.volume_id = \(volume)
             """)[0]
         return (try row.optionalString("status"), try row.string("device"), try row.optionalString("attachment_id"))

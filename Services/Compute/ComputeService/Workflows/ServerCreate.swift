@@ -108,7 +108,7 @@ struct ServerCreate: Sendable {
                     """
                     INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag)
                     SELECT p.id, \(server.id), \(index), p.network_id, \(item.portID == nil), \(item.tag)
-                    FROM ports p WHERE p.id = \(port)
+                    FROM published_ports p WHERE p.id = \(port)
                     ON CONFLICT (port_id) DO UPDATE SET state = 'attached', position = EXCLUDED.position
                     WHERE server_interfaces.server_id = EXCLUDED.server_id
                     """)
@@ -173,9 +173,9 @@ struct ServerCreate: Sendable {
             try connection.query(
                 """
                 SELECT count(*) FILTER (WHERE p.status <> 'ACTIVE' AND p.admin_state_up AND n.admin_state_up) AS down,
-                    count(*) FILTER (WHERE EXISTS (SELECT 1 FROM ports m WHERE m.network_id = p.network_id
+                    count(*) FILTER (WHERE EXISTS (SELECT 1 FROM published_ports m WHERE m.network_id = p.network_id
                         AND m.device_owner = 'network:distributed')) AS served
-                FROM server_interfaces i JOIN ports p ON p.id = i.port_id JOIN networks n ON n.id = p.network_id
+                FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_networks n ON n.id = p.network_id
                 WHERE i.server_id = \(server.id)
                 """
             ).first.map { (down: try $0.int("down"), served: try $0.int("served")) }

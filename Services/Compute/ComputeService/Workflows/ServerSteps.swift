@@ -170,8 +170,8 @@ struct ServerSteps: Sendable {
                 SELECT p.id, p.project_id, s.project_id AS server_project, s.user_id,
                     coalesce(i.created, NOT EXISTS (SELECT 1 FROM jsonb_array_elements(s.requested_networks) n
                         WHERE n->>'port' = p.id::text)) AS created
-                FROM servers s JOIN ports p ON p.id IN (
-                    SELECT id FROM ports WHERE device_id = \(id) AND device_owner LIKE 'compute:%'
+                FROM servers s JOIN published_ports p ON p.id IN (
+                    SELECT id FROM published_ports WHERE device_id = \(id) AND device_owner LIKE 'compute:%'
                     UNION SELECT port_id FROM server_interfaces WHERE server_id = \(id)::uuid)
                 LEFT JOIN server_interfaces i ON i.port_id = p.id
                 WHERE s.id = \(id)::uuid AND (i.server_id IS NULL OR i.server_id = s.id)
@@ -201,7 +201,7 @@ struct ServerSteps: Sendable {
         try await database.read { connection in
             try connection.query(
                 """
-                SELECT s.project_id AS server, p.project_id AS port, s.user_id FROM servers s, ports p
+                SELECT s.project_id AS server, p.project_id AS port, s.user_id FROM servers s, published_ports p
                 WHERE s.id = \(server) AND p.id = \(port)
                 """
             ).first.map { .accepted(project: try $0.string(created ? "server" : "port"), user: try $0.string("user_id")) }
@@ -237,7 +237,7 @@ struct ServerSteps: Sendable {
         let (attachments, rows) = try await database.read { connection in
             let attachments = try connection.query(
                 """
-                SELECT a.id FROM volume_attachments a WHERE a.server_id = \(id)
+                SELECT a.id FROM published_volume_attachments a WHERE a.server_id = \(id)
                 UNION SELECT v.attachment_id FROM server_volumes v
                 WHERE v.server_id = \(id) AND v.attachment_id IS NOT NULL
                 """

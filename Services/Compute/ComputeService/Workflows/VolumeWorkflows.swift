@@ -60,7 +60,7 @@ struct VolumeWorkflows: Sendable {
             try connection.query(
                 """
                 SELECT a.id, s.project_id, s.user_id FROM servers s, LATERAL (
-                    SELECT id FROM volume_attachments WHERE server_id = s.id AND volume_id = \(volume)
+                    SELECT id FROM published_volume_attachments WHERE server_id = s.id AND volume_id = \(volume)
                     UNION SELECT attachment_id FROM server_volumes WHERE id = \(id) AND attachment_id IS NOT NULL) a
                 WHERE s.id = \(server)
                 """

@@ -12,18 +12,11 @@ extension Compute {
     func await(workflow: WorkflowID, past steps: Set<String>, timeout: Duration = .seconds(30)) async throws {
         let deadline = ambient.deadline(in: timeout)
         while true {
-            let row = try await database.read { connection in
-                try connection.query("SELECT state, step, frame->'_failure'->>'message' AS failure FROM workflows WHERE id = \(workflow)")
-                    .first.map { (state: try $0.string("state"), step: try $0.string("step"), failure: try $0.optionalString("failure")) }
-            }
-            guard let row else { return }
-            switch row.state {
-            case "done": return
-            case "failed", "unwinding": throw ResourceError.badRequest(row.failure ?? "The operation failed.")
-            default: if !steps.contains(row.step) { return }
-            }
+            guard let progress = try await database.read({ try Workflows.progress($0, workflow) }), !progress.isDone else { return }
+            if let failure = progress.failure { throw ResourceError.badRequest(failure) }
+            if !steps.contains(progress.step) { return }
             guard ambient.time.monotonicNanoseconds() < deadline else {
-                throw ResourceError.unavailable("workflow \(workflow) is still at \(row.step)")
+                throw ResourceError.unavailable("workflow \(workflow) is still at \(progress.step)")
             }
             try await ambient.time.sleep(for: .milliseconds(30))
         }

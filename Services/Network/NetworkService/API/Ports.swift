@@ -17,7 +17,7 @@ extension Collection {
     private static let details = """
         CASE WHEN t.host_id = '' THEN '{}' ELSE json_strip_nulls(json_build_object(
             'port_filter', true, 'connectivity', 'l2',
-            'datapath_type', (SELECT h.capabilities->>'datapath_type' FROM hypervisors h WHERE h.host = t.host_id),
+            'datapath_type', (SELECT h.datapath_type FROM published_hosts h WHERE h.host = t.host_id),
             'bound_drivers', json_build_object('0', 'ovn')))::text END
         """
 
