@@ -26,18 +26,16 @@ let publishedViewsMigration = Migration(
             port_security_enabled
         FROM ports;
     COMMENT ON VIEW published_ports IS 'Network: ports and what they are bound to';
+    CREATE VIEW published_fixed_ips AS SELECT port_id, subnet_id, ip_address, position FROM port_fixed_ips;
+    COMMENT ON VIEW published_fixed_ips IS 'Network: fixed addresses of ports';
     CREATE VIEW published_port_addresses AS
         SELECT f.port_id, s.network_id, f.subnet_id, f.ip_address, f.position, s.cidr, s.gateway_ip, s.dns_nameservers,
             s.enable_dhcp
         FROM port_fixed_ips f JOIN subnets s ON s.id = f.subnet_id;
     COMMENT ON VIEW published_port_addresses IS 'Network: fixed addresses of ports, with their subnets';
-    CREATE VIEW published_addresses AS
-        SELECT f.port_id, p.network_id, p.mac_address, f.ip_address AS address, 'fixed' AS type, f.position
-            FROM port_fixed_ips f JOIN ports p ON p.id = f.port_id
-        UNION ALL
-        SELECT l.port_id, p.network_id, p.mac_address, l.floating_ip_address, 'floating', 0
-            FROM floating_ips l JOIN ports p ON p.id = l.port_id;
-    COMMENT ON VIEW published_addresses IS 'Network: all addresses by which a port is reached, fixed and floating';
+    CREATE VIEW published_floating_ips AS
+        SELECT id, project_id, port_id, floating_ip_address FROM floating_ips;
+    COMMENT ON VIEW published_floating_ips IS 'Network: floating IPs and the ports that they lead to';
     CREATE VIEW published_security_groups AS SELECT id, project_id, name, description FROM security_groups;
     COMMENT ON VIEW published_security_groups IS 'Network: security groups';
     CREATE VIEW published_security_group_rules AS

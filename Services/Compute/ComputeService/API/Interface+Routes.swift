@@ -51,7 +51,7 @@ struct InterfaceRoutes: Sendable {
             """
             SELECT i.port_id, i.tag, p.network_id, p.mac_address, p.status,
                 (SELECT coalesce(json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address) ORDER BY f.position), '[]')
-                    FROM published_port_addresses f WHERE f.port_id = p.id) AS addresses
+                    FROM published_fixed_ips f WHERE f.port_id = p.id) AS addresses
             FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id WHERE \(condition) ORDER BY i.position
             """
         ).map { row in

@@ -90,10 +90,18 @@ enum ServerTable {
     private static let addresses = """
         coalesce((SELECT json_object_agg(a.name, a.list) FROM (
             SELECT n.name, json_agg(json_build_object('version', CASE WHEN strpos(x.address, ':') > 0 THEN 6 ELSE 4 END,
-                'addr', x.address, 'OS-EXT-IPS:type', x.type, 'OS-EXT-IPS-MAC:mac_addr', x.mac_address)
-                ORDER BY i.position, x.type, x.position) AS list
-            FROM server_interfaces i JOIN published_addresses x ON x.port_id = i.port_id
-            JOIN published_networks n ON n.id = x.network_id WHERE i.server_id = t.id GROUP BY n.name) a), '{}')
+                'addr', x.address, 'OS-EXT-IPS:type', x.type, 'OS-EXT-IPS-MAC:mac_addr', x.mac)
+                ORDER BY x.place, x.type, x.rank) AS list
+            FROM (
+                SELECT p.network_id, f.ip_address AS address, 'fixed' AS type, p.mac_address AS mac,
+                    i.position AS place, f.position AS rank
+                FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_fixed_ips f ON f.port_id = p.id
+                WHERE i.server_id = t.id
+                UNION ALL
+                SELECT p.network_id, l.floating_ip_address, 'floating', p.mac_address, i.position, 0
+                FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_floating_ips l ON l.port_id = p.id
+                WHERE i.server_id = t.id
+            ) x JOIN published_networks n ON n.id = x.network_id GROUP BY n.name) a), '{}')
         """
 
     private static let groups = """
@@ -185,7 +193,7 @@ enum ServerTable {
     private static func address(_ value: String, parameter: String, isVersion6: Bool) throws -> SQL {
         let fits = try SearchPattern(value, parameter: parameter).condition("f.ip_address")
         return """
-            EXISTS (SELECT 1 FROM server_interfaces i JOIN published_port_addresses f ON f.port_id = i.port_id
+            EXISTS (SELECT 1 FROM server_interfaces i JOIN published_fixed_ips f ON f.port_id = i.port_id
             WHERE i.server_id = t.id AND \(fits) AND (strpos(f.ip_address, ':') > 0) = \(isVersion6))
             """
     }

@@ -92,7 +92,7 @@ enum ServerInterfaces {
         let rows = try connection.query(
             """
             SELECT p.project_id, p.device_id, EXISTS (SELECT 1 FROM server_interfaces i WHERE i.port_id = p.id) AS taken,
-                EXISTS (SELECT 1 FROM published_port_addresses f WHERE f.port_id = p.id) AS addressed
+                EXISTS (SELECT 1 FROM published_fixed_ips f WHERE f.port_id = p.id) AS addressed
             FROM published_ports p WHERE p.id = \(port)
             """)
         guard let row = rows.first, try isAdmin || row.string("project_id") == project else {
