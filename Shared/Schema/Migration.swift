@@ -40,6 +40,7 @@ package enum Schema {
         sandboxStateMigration,
         workflowVersionsMigration,
         publishedViewsMigration,
+        imagePropertiesMigration,
     ]
 
     /// The number of the newest migration that this build knows.

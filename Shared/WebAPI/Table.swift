@@ -58,6 +58,8 @@ package struct ListRequest: Sendable {
     /// How many rows are left out at the beginning.
     package var offset = 0
     package var sort: [(name: String, descending: Bool)] = []
+    /// The direction of the list's own order, where the client names one and no key.
+    package var descending: Bool?
     package var filters: [(name: String, value: String)] = []
     /// Names of `?fields=`; nil for all.
     package var fields: Set<String>?
@@ -90,6 +92,7 @@ extension ListRequest {
                 return ListRequest.isBefore(second, first) ? false : left < right
             }.map { items[$0] }
         }
+        if sort.isEmpty, descending == true { items.reverse() }
         if isReversed { items.reverse() }
         if let marker {
             guard let place = items.firstIndex(where: { $0[key]?.stringValue == marker || $0[key]?.description == marker }) else {
@@ -304,7 +307,8 @@ package struct Table: Sendable {
     }
 
     private func sortKeys(_ request: ListRequest) throws -> [(expression: String, descending: Bool)] {
-        let asked = request.sort.isEmpty ? defaultSort : request.sort
+        let usual = defaultSort.map { (name: $0.name, descending: request.descending ?? $0.descending) }
+        let asked = request.sort.isEmpty ? usual : request.sort
         var keys = try asked.map { item -> (expression: String, descending: Bool) in
             guard let field = fields.first(where: { $0.name == item.name && $0.sortable }) else {
                 throw ListRequest.unknownSortKey(item.name, fields.filter(\.sortable).map(\.name))
@@ -312,7 +316,7 @@ package struct Table: Sendable {
             return (field.expression, item.descending)
         }
         if !keys.contains(where: { $0.expression == key }) {
-            keys.append((key, keys.last?.descending ?? false))
+            keys.append((key, keys.last?.descending ?? request.descending ?? false))
         }
         return keys
     }
@@ -382,9 +386,18 @@ extension JSONWriter {
 }
 
 extension RequestContext {
-    /// Reads paging, sorting, `fields` and filters from the query. Filters are the names in `filters`; other
-    /// parameters are refused with 400 where `strict`, and ignored otherwise.
-    package func listRequest(filters: Set<String>, ignoring: Set<String> = [], strict: Bool = false) throws -> ListRequest {
+    /// Reads paging, sorting, `fields` and filters from the query.
+    ///
+    /// - Parameters:
+    ///   - filters: names of filters that the list has.
+    ///   - ignoring: names that the caller reads itself.
+    ///   - hasOffset: whether `offset` leaves out rows.
+    ///   - strict: whether other parameters are refused. By default Compute refuses them from 2.75 on, as Nova does.
+    /// - Throws: 400 naming parameter, value and rule.
+    package func listRequest(
+        filters: Set<String>, ignoring: Set<String> = [], hasOffset: Bool = false, strict: Bool? = nil
+    ) throws -> ListRequest {
+        let strict = strict ?? (service.faults == .compute && version(atLeast: 2, 75))
         var request = ListRequest()
         var directions: [String] = []
         request.fields = query.fields
@@ -395,16 +408,29 @@ extension RequestContext {
             case "sort_key": request.sort.append((value, false))
             case "sort_dir": directions.append(try direction(value))
             case "fields": break
+            case "offset" where hasOffset: request.offset = try offset(value)
             case _ where filters.contains(name): request.filters.append((name, value))
             case _ where ignoring.contains(name): break
             default:
                 if strict { throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))'.") }
             }
         }
-        for (index, direction) in directions.enumerated() where index < request.sort.count {
-            request.sort[index].descending = direction == "desc"
+        guard directions.count <= max(request.sort.count, 1) else {
+            throw ResourceError.badRequest(
+                "Invalid query parameter 'sort_dir': there are \(directions.count) directions for \(request.sort.count) sort keys.")
+        }
+        for (index, direction) in directions.enumerated() {
+            if index < request.sort.count { request.sort[index].descending = direction == "desc" } else { request.descending = direction == "desc" }
         }
         return request
+    }
+
+    /// - Throws: 400 for what is no whole number from 0 on.
+    package func offset(_ text: String) throws -> Int {
+        guard let offset = Int(text), (0...Int(Int32.max)).contains(offset) else {
+            throw ResourceError.badRequest("Invalid input for query parameter offset. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")
+        }
+        return offset
     }
 
     private func limit(_ text: String) throws -> Int {

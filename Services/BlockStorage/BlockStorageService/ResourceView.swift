@@ -151,13 +151,7 @@ extension RequestContext {
                     "Invalid filters \(unknown.map { String($0.prefix(64)) }.joined(separator: ",")) are found in query options.")
             }
         }
-        var request = try listRequest(filters: filters)
-        if let text = query["offset"] {
-            guard let offset = Int(text), (0...Int(Int32.max)).contains(offset) else {
-                throw ResourceError.badRequest("Invalid input for query parameter offset. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")
-            }
-            request.offset = offset
-        }
+        var request = try listRequest(filters: filters, hasOffset: true)
         if query["sort_dir"] == nil { request.sort = request.sort.map { ($0.name, true) } }
         if let text = query["sort"] {
             guard query["sort_key"] == nil, query["sort_dir"] == nil else {
@@ -177,6 +171,17 @@ extension RequestContext {
         return request
     }
 
+    /// A query parameter that is a boolean; false without it.
+    ///
+    /// - Throws: 400 for what is none.
+    func flag(_ name: String) throws -> Bool {
+        guard let text = query[name] else { return false }
+        guard let flag = BodySchema.boolean(text) else {
+            throw ResourceError.badRequest("Invalid value for '\(name)': '\(text.prefix(64))'. It must be a boolean.")
+        }
+        return flag
+    }
+
     /// What the caller sees of a list: its project, or everything where it may and wants to.
     func listScope(_ project: String, allProjects action: String) throws -> SQL {
         let wanted = query["all_tenants"] ?? query["all_projects"]
@@ -185,7 +190,7 @@ extension RequestContext {
             throw ResourceError.badRequest("all_tenants must be a boolean, got '\(wanted.prefix(64))'.")
         }
         guard all, allows(action) else { return "t.project_id = \(project)" }
-        if let only = query["project_id"] { return "t.project_id = \(only)" }
+        if let only = query["project_id"] ?? query["tenant_id"] { return "t.project_id = \(only)" }
         return "true"
     }
 }

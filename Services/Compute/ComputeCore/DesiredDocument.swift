@@ -88,6 +88,8 @@ package struct ServerDescription: Sendable {
     /// The flavor as it is embedded in the server's row.
     package var flavor: JSONValue
     package var image: JSONValue
+    /// Also of the image of which a boot volume was made.
+    package var imageProperties: JSONObject
     package var metadata: JSONObject
     package var userData: String?
     /// Files to start with, as the row has them.
@@ -102,7 +104,7 @@ package struct ServerDescription: Sendable {
 
     package init(
         id: String, name: String, hostname: String, projectID: String, userID: String, generation: Int, epoch: Int,
-        power: String, operation: JSONValue, flavor: JSONValue, image: JSONValue, metadata: JSONObject,
+        power: String, operation: JSONValue, flavor: JSONValue, image: JSONValue, imageProperties: JSONObject = [:], metadata: JSONObject,
         userData: String?, files: JSONValue = [], configDrive: Bool, keyName: String?, keyData: String?, availabilityZone: String?,
         launchIndex: Int, ports: [PortDescription], volumes: [VolumeDescription]
     ) {
@@ -117,6 +119,7 @@ package struct ServerDescription: Sendable {
         self.operation = operation
         self.flavor = flavor
         self.image = image
+        self.imageProperties = imageProperties
         self.metadata = metadata
         self.userData = userData
         self.files = files
@@ -140,7 +143,7 @@ extension ServerDescription {
             "generation": JSONValue(generation), "epoch": JSONValue(epoch), "power": .string(power),
             "operation": operation, "vcpus": flavor["vcpus"] ?? 1, "memory_mb": flavor["ram"] ?? 1,
             "root_gb": flavor["disk"] ?? 0, "ephemeral_gb": flavor["ephemeral"] ?? 0, "swap_mb": flavor["swap"] ?? 0,
-            "extra_specs": .object(extraSpecs), "image": image,
+            "extra_specs": .object(extraSpecs), "image": image, "image_properties": .object(imageProperties),
             "volumes": .array(volumes.map(\.document)), "ports": .array(ports.map(\.document)),
             "metadata": .object(metaData), "network_data": .object(networkData), "user_data": JSONValue(userData), "personality": files,
             "config_drive": .bool(configDrive), "hostname": .string(hostname),

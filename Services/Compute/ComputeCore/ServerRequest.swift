@@ -293,6 +293,9 @@ package struct DeviceRequest: Sendable, Hashable {
         deletesOnTermination = value["delete_on_termination"]?.boolValue ?? false
         device = value["device_name"]?.stringValue
         tag = value["tag"]?.stringValue
+        if value["no_device"]?.boolValue == true {
+            throw ResourceError.badRequest("Invalid input for field/attribute no_device. Value: true. There are no devices of an image that could be left out.")
+        }
         if source != .blank, uuid == nil {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: a mapping with source_type \(source.rawValue) needs a uuid.")
         }

@@ -30,6 +30,7 @@ extension DesiredServer {
         guard volumes.count <= Bounds.volumes, Set(volumes.map(\.volumeID)).count == volumes.count,
             Set(volumes.map(\.device)).count == volumes.count
         else { throw fields.wrong("volumes", "must be at most \(Bounds.volumes) different volumes and devices") }
+        let image = try image(fields)
         return DesiredServer(
             id: id, name: try fields.optionalText("name") ?? id,
             projectID: try fields.text("project_id"), userID: try fields.optionalText("user_id") ?? "",
@@ -41,7 +42,10 @@ extension DesiredServer {
             rootGiB: try fields.integer("root_gb", in: Bounds.diskGiB, default: 0),
             ephemeralGiB: try fields.integer("ephemeral_gb", in: Bounds.diskGiB, default: 0),
             swapMiB: try fields.integer("swap_mb", in: 0...(1024 * 1024 * 1024), default: 0),
-            extraSpecs: texts(try fields.object("extra_specs")), image: try image(fields), volumes: volumes,
+            extraSpecs: texts(try fields.object("extra_specs")), image: image,
+            // A plane of the release before says it with the image alone.
+            imageProperties: (image?.properties ?? [:]).merging(texts(try fields.object("image_properties"))) { $1 },
+            volumes: volumes,
             ports: ports, metadata: try fields.object("metadata"), networkData: try fields.object("network_data"),
             userData: try userData(fields), files: try fields.list("personality", file), configDrive: try fields.flag("config_drive", default: false),
             hostname: try fields.optionalText("hostname") ?? id, source: value)

@@ -113,6 +113,8 @@ package struct DesiredServer: Sendable, Hashable {
     package let swapMiB: Int
     package let extraSpecs: [String: String]
     package let image: DesiredImage?
+    /// Text properties of the image, also where the server boots from a volume that was made of it.
+    package let imageProperties: [String: String]
     package let volumes: [DesiredVolume]
     package let ports: [DesiredPort]
     /// The complete `meta_data.json`.

@@ -85,7 +85,7 @@ package struct DomainXML: Sendable {
         self.backing = backing
     }
 
-    private func property(_ name: String) -> String? { server.image?.properties[name] }
+    private func property(_ name: String) -> String? { server.imageProperties[name] }
 
     private var machine: String {
         guard let wanted = property("hw_machine_type") else { return isUEFI ? "q35" : options.machine }
@@ -188,7 +188,8 @@ package struct DomainXML: Sendable {
         devices.append(XMLTree("serial", ["type": "file"], [source, XMLTree("target", ["port": "0"])]))
         devices.append(
             XMLTree("console", ["type": "file"], [source, XMLTree("target", ["type": "serial", "port": "0"])]))
-        if ["yes", "true", "True", "1"].contains(property("hw_qemu_guest_agent") ?? "") {
+        // The words that the plane takes for a true property.
+        if ["1", "t", "true", "on", "y", "yes"].contains((property("hw_qemu_guest_agent") ?? "").lowercased()) {
             devices.append(
                 XMLTree(
                     "channel", ["type": "unix"],
@@ -308,6 +309,11 @@ package struct DomainXML: Sendable {
 
     // MARK: interfaces
 
+    private var interfaceModel: String {
+        let wanted = (property("hw_vif_model") ?? "").lowercased()
+        return ["e1000", "e1000e", "rtl8139", "pcnet"].contains(wanted) ? wanted : "virtio"
+    }
+
     /// The interface element of a port: also what attaches and detaches it. The tap is the agent's own.
     package func interface(_ port: DesiredPort) -> XMLTree {
         var interface = XMLTree(
@@ -315,10 +321,11 @@ package struct DomainXML: Sendable {
             [
                 XMLTree("mac", ["address": port.mac.description]),
                 XMLTree("target", ["dev": port.tapName, "managed": "no"]),
-                XMLTree("model", ["type": "virtio"]),
+                XMLTree("model", ["type": interfaceModel]),
                 XMLTree("mtu", ["size": String(port.mtu)]),
             ])
-        if !options.nicOffloads {
+        // Emulated hardware leaves nothing to the host.
+        if !options.nicOffloads, interfaceModel == "virtio" {
             interface.append(
                 XMLTree(
                     "driver", [:],

@@ -174,11 +174,11 @@ def test_bad_questions_for_candidates(admin, query, word):
 def test_flavors_with_extra_specs(admin, member):
     made = admin.ok(admin.post("compute", "/flavors", {"flavor": {"name": unique("f"), "ram": 64, "vcpus": 1, "disk": 0}}), 200)["flavor"]
     one = f"/flavors/{made['id']}"
-    specs = admin.ok(admin.post("compute", one + "/os-extra_specs", {"extra_specs": {"hw:cpu_policy": "shared", "quota:x": "1"}}), 200)
-    assert specs["extra_specs"]["quota:x"] == "1"
-    assert admin.ok(admin.put("compute", one + "/os-extra_specs/quota:x", {"quota:x": "2"}), 200) == {"quota:x": "2"}
-    assert admin.delete("compute", one + "/os-extra_specs/quota:x").status_code in (200, 202, 204)
-    assert admin.get("compute", one + "/os-extra_specs/quota:x").status_code == 404
+    specs = admin.ok(admin.post("compute", one + "/os-extra_specs", {"extra_specs": {"hw:cpu_policy": "shared", "note:x": "1"}}), 200)
+    assert specs["extra_specs"]["note:x"] == "1"
+    assert admin.ok(admin.put("compute", one + "/os-extra_specs/note:x", {"note:x": "2"}), 200) == {"note:x": "2"}
+    assert admin.delete("compute", one + "/os-extra_specs/note:x").status_code in (200, 202, 204)
+    assert admin.get("compute", one + "/os-extra_specs/note:x").status_code == 404
     for bad, word in (({"ram": 0}, "ram"), ({"vcpus": -1}, "vcpus"), ({"disk": "x"}, "disk"), ({"nonsense": 1}, "nonsense")):
         answer = admin.post("compute", "/flavors", {"flavor": {"name": unique("f"), "ram": 64, "vcpus": 1, "disk": 0, **bad}})
         check_fault("compute", answer)

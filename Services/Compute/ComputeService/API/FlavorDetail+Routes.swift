@@ -1,4 +1,5 @@
 import Authorization
+import ComputeCore
 import Database
 import JSON
 import Kernel
@@ -72,19 +73,20 @@ struct FlavorDetailRoutes: Sendable {
         value.stringValue == nil ? .string(value.description) : value
     }
 
-    private static func checkKey(_ key: String) throws {
+    private static func check(_ key: String, _ value: JSONValue) throws {
         let fine = !key.isEmpty && key.utf8.allSatisfy {
             $0 >= 48 && $0 <= 58 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || [45, 46, 95, 32].contains($0)
         }
         guard fine else {
             throw ResourceError.badRequest("Invalid input for extra spec name '\(key.prefix(64))': it may have letters, digits, '.', '-', '_', ':' and spaces.")
         }
+        try GuestKey.checkSpec(key, text(value).stringValue ?? "")
     }
 
     private func create(_ context: RequestContext) async throws -> Response {
         let flavor = try context.authorize(context.parameter("flavor_id"), target: .none)
         let members = context.body["extra_specs"]?.objectValue?.members ?? []
-        for member in members { try FlavorDetailRoutes.checkKey(member.name) }
+        for member in members { try FlavorDetailRoutes.check(member.name, member.value) }
         return try await change(context, flavor, for: "os_compute_api:os-flavor-extra-specs:create") { specs in
             for member in members { specs[member.name] = FlavorDetailRoutes.text(member.value) }
             return .json(200, ["extra_specs": .object(specs)])
@@ -97,7 +99,7 @@ struct FlavorDetailRoutes: Sendable {
         guard let object = context.body.objectValue, object.count == 1, let value = object[key] else {
             throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one member '\(key.prefix(64))'.")
         }
-        try FlavorDetailRoutes.checkKey(key)
+        try FlavorDetailRoutes.check(key, value)
         return try await change(context, flavor, for: "os_compute_api:os-flavor-extra-specs:update") { specs in
             specs[key] = FlavorDetailRoutes.text(value)
             return .json(200, .object([key: FlavorDetailRoutes.text(value)]))

@@ -70,7 +70,7 @@ struct HostRoutes: Sendable {
         try context.authorize(target: .none)
         let host = context.query["host"].flatMap { $0.isEmpty ? nil : $0 }
         let binary = context.query["binary"].flatMap { $0.isEmpty ? nil : $0 }
-        let request = try context.listRequest(filters: [])
+        let request = try context.listRequest(filters: [], ignoring: ["host", "binary"])
         let compute = compute
         return try await compute.database.read { connection in
             let rows = try connection.query(
@@ -81,7 +81,7 @@ struct HostRoutes: Sendable {
                 """)
             let all = try rows.map { try HostRoutes.service($0, context) }
             // Nova gives this list whole, and so no link to a next page could be followed.
-            let isWhole = request.limit == nil && request.marker == nil
+            let isWhole = request.limit == nil && request.marker == nil && request.sort.isEmpty && request.descending == nil
             return .json(200, ["services": .array(isWhole ? all : try request.page(of: all).items)])
         }
     }

@@ -22,7 +22,9 @@ struct HypervisorRoutes: Sendable {
                 },
                 Route(.get, path + "/statistics", action: "os_compute_api:os-hypervisors:statistics", rule: Rule.admin, versions: .through(87), "Sums over all hypervisors", handler: statistics),
                 Route(.get, path + "/{hypervisor_id}", action: "os_compute_api:os-hypervisors:show", rule: Rule.admin, "Show a hypervisor", handler: show),
-                Route(.get, path + "/{hypervisor_id}/servers", action: "os_compute_api:os-hypervisors:servers", rule: Rule.admin, versions: .through(52), "List the servers of hypervisors", handler: oldServers),
+                Route(
+                    .get, path + "/{hypervisor_id}/servers", action: "os_compute_api:os-hypervisors:servers", rule: Rule.admin,
+                    versions: .through(52), "List the servers of hypervisors", handler: oldServers),
                 Route(.get, path + "/{hypervisor_id}/search", action: "os_compute_api:os-hypervisors:search", rule: Rule.admin, versions: .through(52), "Find hypervisors", handler: oldSearch),
                 Route(.get, path + "/{hypervisor_id}/uptime", action: "os_compute_api:os-hypervisors:uptime", rule: Rule.admin, versions: .through(87), "Uptime") { context in
                     // Not there before not available.

@@ -53,7 +53,7 @@ struct KeypairRoutes: Sendable {
 
     private func list(_ context: RequestContext) async throws -> Response {
         let user = try user(context, context.query["user_id"]).value
-        let request = try context.listRequest(filters: [])
+        let request = try context.listRequest(filters: [], ignoring: ["user_id"])
         let fields = KeypairRoutes.fields.filter { $0.versions.contains(context.version) }
         let hasLinks = context.version(atLeast: 2, 35)
         let table = Table("keypairs t", key: "t.name", defaultSort: [("name", false)], fields: fields + [Field("name", sortable: true, visibleBy: FlavorRoutes.hidden)])

@@ -67,8 +67,7 @@ struct ServerRoutes: Sendable {
         let isOperator = context.allows("os_compute_api:servers:allow_all_filters")
         let request = try context.listRequest(
             filters: ServerTable.names(context, isOperator: isOperator),
-            ignoring: ServerRoutes.ignored.union(ServerTable.everything),
-            strict: context.version(atLeast: 2, 75))
+            ignoring: ServerRoutes.ignored.union(ServerTable.everything))
         if let long = request.filters.first(where: { $0.value.utf8.count > 1024 }) {
             throw ResourceError.badRequest("The value of the filter '\(long.name)' is longer than 1024 bytes.")
         }

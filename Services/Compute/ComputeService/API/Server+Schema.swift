@@ -11,8 +11,9 @@ enum ServerSchema {
         .init("destination_type", .nullable(.enumeration(["local", "volume"]))), .init("uuid", .nullable(.uuid)),
         .init("boot_index", .nullable(.integer)), .init("volume_size", .nullable(.oneOf([.integer(min: 0, max: 1 << 20), .enumeration([""])]))),
         .init("delete_on_termination", .nullable(.boolean)), .init("device_name", .nullable(.text)),
-        .init("guest_format", .nullable(.text)), .init("device_type", .nullable(.text)),
-        .init("disk_bus", .nullable(.text)), .init("no_device", .nullable(.any)),
+        // What there is: disks on the virtio bus, and nothing that takes a device of the image away.
+        .init("guest_format", .nullable(.enumeration([""]))), .init("device_type", .nullable(.enumeration(["disk", ""]))),
+        .init("disk_bus", .nullable(.enumeration(["virtio", ""]))), .init("no_device", .nullable(.oneOf([.boolean, .enumeration([""])]))),
         .init("tag", .nullable(.text(60)), versions: .from(42)),
         .init("volume_type", .nullable(.text), versions: .from(67)),
     ])
@@ -60,7 +61,7 @@ enum ServerSchema {
         [
             .init("group", .uuid), .init("same_host", .oneOf([.uuid, .array(.uuid, min: 0, max: 64)])),
             .init("different_host", .oneOf([.uuid, .array(.uuid, min: 0, max: 64)])),
-        ], additional: .allowed)
+        ], additional: .forbidden)
 
     static let update = BodySchema.wrapped(
         "server",

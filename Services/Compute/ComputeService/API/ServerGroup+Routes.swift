@@ -28,8 +28,12 @@ struct ServerGroupRoutes: Sendable {
             "server-group", fields: ServerGroupRoutes.table.fields,
             routes: [
                 Route(.get, path, action: "os_compute_api:os-server-groups:index", rule: Rule.reader, "List server groups", handler: list),
-                Route(.post, path, action: "os_compute_api:os-server-groups:create", rule: Rule.member, versions: .through(63), body: .json(ServerGroupRoutes.old), "Create a server group", handler: create),
-                Route(.post, path, action: "os_compute_api:os-server-groups:create", rule: Rule.member, versions: .from(64), body: .json(ServerGroupRoutes.new), "Create a server group", handler: create),
+                Route(
+                    .post, path, action: "os_compute_api:os-server-groups:create", rule: Rule.member, versions: .through(63),
+                    body: .json(ServerGroupRoutes.old), "Create a server group", handler: create),
+                Route(
+                    .post, path, action: "os_compute_api:os-server-groups:create", rule: Rule.member, versions: .from(64),
+                    body: .json(ServerGroupRoutes.new), "Create a server group", handler: create),
                 Route(.get, path + "/{group_id}", action: "os_compute_api:os-server-groups:show", rule: Rule.reader, "Show a server group", handler: show),
                 Route(.delete, path + "/{group_id}", action: "os_compute_api:os-server-groups:delete", rule: Rule.member, status: 204, "Delete a server group", handler: delete),
             ])
@@ -58,9 +62,7 @@ struct ServerGroupRoutes: Sendable {
         var scope: SQL = "t.project_id = \(project)"
         if context.query["all_projects"] != nil, context.allows("os_compute_api:os-server-groups:index:all_projects") { scope = "true" }
         let condition = scope
-        var request = try context.listRequest(filters: [], ignoring: ["all_projects", "offset"])
-        request.sort = []
-        let asked = request
+        let asked = try context.listRequest(filters: [], ignoring: ["all_projects"], hasOffset: true)
         return try await compute.database.read { connection in
             try ServerGroupRoutes.table.list(connection, context, collection: "server_groups", asked, scope: condition, links: false)
         }

@@ -16,7 +16,7 @@ extension QuotaRoutes {
         try context.authorize(target: .project(project))
         let period = try UsagePeriod(context, now: compute.ambient.now)
         let request = try context.listRequest(filters: [], ignoring: ["start", "end", "detailed"])
-        if let key = request.sort.first { throw ListRequest.unknownSortKey(key.name, []) }
+        if !request.sort.isEmpty || request.descending != nil { throw ListRequest.unknownSortKey(request.sort.first?.name ?? "", []) }
         let hasLinks = context.version(atLeast: 2, 40)
         let limit = hasLinks || request.limit != nil ? min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax) : QuotaRoutes.usageMax
         let isDetailed = project != nil || context.query["detailed"] == "1"

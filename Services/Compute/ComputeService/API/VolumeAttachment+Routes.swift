@@ -47,9 +47,7 @@ struct VolumeAttachmentRoutes: Sendable {
             routes: [
                 Route(.get, path, action: "os_compute_api:os-volumes-attachments:index", rule: Rule.reader, "List a server's volumes") { context in
                     let server = try await compute.authorizedServer(context).value
-                    var request = try context.listRequest(filters: [], ignoring: ["offset"])
-                    request.sort = []
-                    let asked = request
+                    let asked = try context.listRequest(filters: [], hasOffset: true)
                     return try await compute.database.read {
                         try VolumeAttachmentRoutes.table.list(
                             $0, context, collection: "volumeAttachments", asked, scope: "t.server_id = \(server.id) AND \(VolumeAttachmentRoutes.isKnown)",

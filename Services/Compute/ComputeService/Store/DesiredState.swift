@@ -78,7 +78,7 @@ enum DesiredState {
         let rows = try connection.query(
             """
             SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation,
-                s.flavor, s.image, s.metadata, s.user_data, s.personality, s.config_drive, s.key_name, s.key_data,
+                s.flavor, s.image, s.image_properties, s.metadata, s.user_data, s.personality, s.config_drive, s.key_name, s.key_data,
                 s.availability_zone, s.launch_index,
                 EXISTS (SELECT 1 FROM server_interfaces i WHERE i.server_id = s.id) AS has_ports,
                 EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id) AS has_volumes
@@ -95,7 +95,8 @@ enum DesiredState {
                 projectID: try row.string("project_id"), userID: try row.string("user_id"),
                 generation: try row.int("generation"), epoch: try row.int("epoch"), power: try row.string("power"),
                 operation: try row.optionalJSON("operation") ?? .null, flavor: try row.json("flavor"),
-                image: try row.optionalJSON("image") ?? .null, metadata: try row.object("metadata"),
+                image: try row.optionalJSON("image") ?? .null,
+                imageProperties: try row.object("image_properties"), metadata: try row.object("metadata"),
                 userData: try row.optionalString("user_data"), files: try row.json("personality"), configDrive: try row.bool("config_drive"),
                 keyName: try row.optionalString("key_name"), keyData: try row.optionalString("key_data"),
                 availabilityZone: try row.optionalString("availability_zone"),

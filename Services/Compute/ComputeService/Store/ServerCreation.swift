@@ -61,6 +61,8 @@ struct ServerCreation {
         try project.value(for: "os_compute_api:servers:create", "os_compute_api:os-wolke-scheduling:try")
         let flavor = try self.flavor()
         let image = try self.image(flavor)
+        let properties = try image?["properties"]?.objectValue ?? bootVolumeProperties()
+        try GuestKey.check(specs: flavor.document["extra_specs"]?.objectValue?.texts ?? [:], properties: properties.texts)
         try checkZone()
         let key = try keyData()
         let group = try self.group()
@@ -77,8 +79,8 @@ struct ServerCreation {
         for index in 0..<accepted {
             let id = ambient.newUUID().description
             try insert(
-                id, index: index, count: accepted, flavor: flavor, image: image, key: key, group: group,
-                networks: networks, securityGroups: securityGroups, reservation: reservation)
+                id, index: index, count: accepted, flavor: flavor, image: image, properties: properties, key: key,
+                group: group, networks: networks, securityGroups: securityGroups, reservation: reservation)
             ids.append(id)
         }
         if isFixed { try settings.quota.reserve(connection, project: owner.project, amounts(flavor, accepted)) }
@@ -131,8 +133,8 @@ struct ServerCreation {
     }
 
     private func insert(
-        _ id: String, index: Int, count: Int, flavor: Flavor, image: JSONValue?, key: (String, String)?,
-        group: String?, networks: JSONValue, securityGroups: JSONValue, reservation: String
+        _ id: String, index: Int, count: Int, flavor: Flavor, image: JSONValue?, properties: JSONObject,
+        key: (String, String)?, group: String?, networks: JSONValue, securityGroups: JSONValue, reservation: String
     ) throws {
         let now = ambient.now
         let name = count > 1 ? "\(request.name)-\(index + 1)" : request.name
@@ -143,14 +145,15 @@ struct ServerCreation {
             WITH server AS (
                 INSERT INTO servers (
                     id, project_id, user_id, name, description, hostname, vm_state, task_state, flavor_id, flavor,
-                    image_id, image, key_name, key_data, user_data, personality, config_drive, metadata, tags, pinned_zone,
+                    image_id, image, image_properties, key_name, key_data, user_data, personality, config_drive, metadata, tags, pinned_zone,
                     requested_host, scheduler_hints, group_id, requested_networks, requested_devices, security_groups,
                     access_ip_v4, access_ip_v6, disk_config, launch_index, reservation_id, created_at, updated_at)
                 VALUES (
                     \(id), \(owner.project), \(owner.user), \(name), \(request.description), \(hostname), 'building',
                     'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID), \(image)::jsonb,
-                    \(key?.0), \(key?.1), \(request.userData),
-                    \(JSONValue.array(request.files.map(\.document)))::jsonb, \(request.configDrive), \(request.metadata)::jsonb,
+                    \(properties)::jsonb, \(key?.0), \(key?.1), \(request.userData),
+                    \(JSONValue.array(request.files.map(\.document)))::jsonb,
+                    \(request.configDrive || properties["img_config_drive"]?.stringValue == "mandatory"), \(request.metadata)::jsonb,
                     \(request.tags)::text[], \(request.zone.zone), \(request.zone.target), \(request.hints)::jsonb,
                     \(group), \(networks)::jsonb, \(JSONValue.array(request.devices.map(\.document)))::jsonb,
                     \(securityGroups)::jsonb, \(request.accessIPv4), \(request.accessIPv6), \(request.diskConfig),
@@ -248,6 +251,26 @@ struct ServerCreation {
         ]
     }
 
+    /// The properties of the image of which the boot volume is or will be made; they count as for a local disk.
+    private func bootVolumeProperties() throws -> JSONObject {
+        guard let device = request.devices.first(where: { $0.bootIndex == 0 }), let id = device.uuid else { return [:] }
+        switch device.source {
+        case .image: return try usableImage(id).properties
+        case .volume: return try imageMetadata("SELECT v.image_metadata FROM volumes v WHERE v.id = \(id)::uuid AND v.project_id = \(owner.project)")
+        case .snapshot:
+            return try imageMetadata(
+                """
+                SELECT v.image_metadata FROM volume_snapshots s JOIN volumes v ON v.id = s.volume_id
+                WHERE s.id = \(id)::uuid AND s.project_id = \(owner.project)
+                """)
+        case .blank: return [:]
+        }
+    }
+
+    private func imageMetadata(_ query: SQL) throws -> JSONObject {
+        try connection.query(query).first?.optionalJSON("image_metadata")?.objectValue ?? [:]
+    }
+
     /// - Throws: 400 where Image would answer 404, or where the image cannot be a disk; 403 as Image where its data may not be read.
     private func usableImage(_ id: String) throws -> UsableImage {
         guard let image = try images.image(connection, id, for: owner.caller) else {
@@ -340,5 +363,12 @@ struct ServerCreation {
 enum Href {
     static func lastSegment(_ text: String) -> String {
         text.contains("/") ? text.split(separator: "/").last.map(String.init) ?? text : text
+    }
+}
+
+extension JSONObject {
+    /// Names and values as text.
+    fileprivate var texts: [String: String] {
+        members.reduce(into: [:]) { $0[$1.name] = $1.value.stringValue ?? $1.value.description }
     }
 }

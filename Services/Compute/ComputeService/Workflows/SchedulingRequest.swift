@@ -7,7 +7,7 @@ enum SchedulingRequest {
     static func load(_ connection: Connection, server: String, operation: String) throws -> JSONValue? {
         let rows = try connection.query(
             """
-            SELECT s.project_id, s.user_id, s.flavor, s.image, s.pinned_zone, s.requested_host, s.scheduler_hints,
+            SELECT s.project_id, s.user_id, s.flavor, s.image, s.image_properties, s.pinned_zone, s.requested_host, s.scheduler_hints,
                 s.group_id, g.policy, g.rules,
                 (SELECT json_agg(m.id) FROM servers m WHERE m.group_id = s.group_id AND NOT m.deleted AND m.id <> s.id)
                     AS members
@@ -16,6 +16,7 @@ enum SchedulingRequest {
         guard let row = rows.first else { return nil }
         let flavor = try row.json("flavor")
         let image = try row.optionalJSON("image") ?? .null
+        let properties = try row.object("image_properties")
         let hints = try row.object("scheduler_hints")
         var group = JSONValue.null
         if let id = try row.optionalString("group_id"), let policy = try row.optionalString("policy") {
@@ -29,18 +30,19 @@ enum SchedulingRequest {
             "project_id": .string(try row.string("project_id")), "user_id": .string(try row.string("user_id")),
             "availability_zone": JSONValue(try row.optionalString("pinned_zone")),
             "host": JSONValue(try row.optionalString("requested_host")), "aggregate_metadata": [:],
-            "image_properties": image["properties"] ?? [:], "group": group,
+            "image_properties": .object(properties), "group": group,
             "same_host": list(hints["same_host"]), "different_host": list(hints["different_host"]),
             "exclude_hosts": [], "dry_run": false,
         ]
-        for member in needs(flavor, image).members { members[member.name] = member.value }
+        for member in needs(flavor, image, properties).members { members[member.name] = member.value }
         return .object(members)
     }
 
     /// What a flavor asks, with what the image adds to it.
-    static func needs(_ flavor: JSONValue, _ image: JSONValue) -> JSONObject {
+    ///
+    /// - Parameter image: the one on the local disk; null where the server boots from a volume.
+    static func needs(_ flavor: JSONValue, _ image: JSONValue, _ properties: JSONObject) -> JSONObject {
         let specs = flavor["extra_specs"]?.objectValue ?? [:]
-        let properties = image["properties"]?.objectValue ?? [:]
         return [
             "resources": .object(resources(flavor, specs, image)),
             "required_traits": JSONValue(traits("required", specs, properties)),

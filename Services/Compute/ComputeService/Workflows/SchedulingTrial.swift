@@ -18,7 +18,7 @@ struct SchedulingTrial: Sendable {
         request["dry_run"] = true
         let rows = try connection.query(
             """
-            SELECT f.flavorid, f.name, s.image,
+            SELECT f.flavorid, f.name, s.image, s.image_properties,
                 json_build_object('vcpus', f.vcpus, 'ram', f.memory_mb, 'disk', f.root_gb, 'ephemeral', f.ephemeral_gb,
                     'swap', f.swap_mb, 'extra_specs', f.extra_specs) AS flavor
             FROM servers s LEFT JOIN published_images i ON i.id = s.image_id JOIN flavors f
@@ -33,7 +33,7 @@ struct SchedulingTrial: Sendable {
             """)
         let smaller = try rows.map { row in
             var other = request
-            let needs = SchedulingRequest.needs(try row.json("flavor"), try row.optionalJSON("image") ?? .null)
+            let needs = SchedulingRequest.needs(try row.json("flavor"), try row.optionalJSON("image") ?? .null, try row.object("image_properties"))
             for member in needs.members { other[member.name] = member.value }
             return (id: try row.string("flavorid"), name: try row.string("name"), request: other)
         }

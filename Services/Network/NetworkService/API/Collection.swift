@@ -173,7 +173,7 @@ struct Collection: Sendable {
         for filter in request.filters where !maySee(filter.name, context) { scope = "FALSE" }
         let isReversed = try Collection.isReversed(context)
         if isReversed {
-            if request.sort.isEmpty { request.sort = [("id", false)] }
+            if request.sort.isEmpty { request.sort = [("id", request.descending ?? false)] }
             for index in request.sort.indices { request.sort[index].descending.toggle() }
         }
         let asked = request

@@ -1,0 +1,160 @@
+import Kernel
+
+/// A key of a flavor's extra specs, or of an image's properties, that Nova interprets: which values it has, and what they
+/// do in this cloud. Keys that are not declared are free metadata, except in the namespaces of `GuestKey.namespaces`.
+package struct GuestKey: Sendable {
+    package enum Place: String, Sendable { case flavor, image }
+
+    /// Which values a key may have, as Nova checks them.
+    package enum Values: Sendable {
+        case text
+        /// A boolean in any of its spellings.
+        case flag
+        case number(ClosedRange<Int>)
+        case words([String])
+    }
+
+    package enum Effect: Sendable {
+        /// As in Nova.
+        case implemented
+        /// A server may be asked for with these values and no other ones.
+        case limited(to: [String], lacking: String)
+        /// A server with it is refused.
+        case refused(String)
+        /// It changes nothing, and needs not: why.
+        case metadata(String)
+    }
+
+    package let place: Place
+    /// A `*` at the end stands for the rest of the name.
+    package let name: String
+    package let values: Values
+    package let effect: Effect
+
+    init(_ place: Place, _ name: String, _ values: Values, _ effect: Effect) {
+        self.place = place
+        self.name = name
+        self.values = values
+        self.effect = effect
+    }
+
+    /// The keys of extra specs that begin so are Nova's: others than those that are declared are misspelt.
+    package static let namespaces = [
+        "hw", "hw_rng", "hw_video", "os", "quota", "accel", "pci_passthrough", "capabilities", "aggregate_instance_extra_specs", "powervm",
+        "vmware",
+    ]
+
+    /// All keys that have a meaning.
+    package static let all = flavorKeys + imageKeys
+
+    private static let exact: [Place: [String: GuestKey]] = Dictionary(grouping: all.filter { !$0.name.hasSuffix("*") }, by: \.place)
+        .mapValues { Dictionary(uniqueKeysWithValues: $0.map { ($0.name, $0) }) }
+    private static let prefixes = all.filter { $0.name.hasSuffix("*") }
+
+    /// The declaration of a key; nil for free metadata.
+    package static func find(_ place: Place, _ name: String) -> GuestKey? {
+        exact[place]?[name] ?? prefixes.first { $0.place == place && name.hasPrefix($0.name.dropLast()) }
+    }
+
+    // MARK: checks
+
+    /// An extra spec as an operator sets it.
+    ///
+    /// - Throws: 400 naming key, value and rule: for a value that the key cannot have, and for an unknown key of Nova's namespaces.
+    package static func checkSpec(_ name: String, _ value: String) throws {
+        if let key = find(.flavor, name) { return try key.check(value, of: "extra spec '\(name.prefix(64))'", name: name) }
+        let namespace = String(name.prefix { $0 != ":" })
+        guard name.contains(":"), namespaces.contains(namespace) else { return }
+        throw ResourceError.badRequest(
+            "Validation failed; extra spec '\(name.prefix(64))' does not exist in the namespace '\(namespace)'. Names of other namespaces are free.")
+    }
+
+    /// What a server with the flavor and the image would be refused for.
+    ///
+    /// - Parameters:
+    ///   - specs: the flavor's extra specs.
+    ///   - properties: the image's properties.
+    /// - Throws: 400 naming key, value and what this cloud lacks.
+    package static func check(specs: [String: String], properties: [String: String]) throws {
+        for (place, texts) in [(Place.flavor, specs), (.image, properties)] {
+            for (name, value) in texts.sorted(by: { $0.key < $1.key }) {
+                guard let key = find(place, name) else { continue }
+                let what = place == .flavor ? "extra spec '\(name.prefix(64))' of the flavor" : "property '\(name.prefix(64))' of the image"
+                try key.check(value, of: what, name: name)
+                try key.checkEffect(value, of: what)
+            }
+        }
+    }
+
+    private func check(_ value: String, of what: String, name: String) throws {
+        let rule: String
+        switch values {
+        case .text:
+            return
+        case .flag:
+            if Flag.read(value) != nil { return }
+            rule = "a boolean"
+        case .number(let range):
+            if let number = Int(value), range.contains(number) { return }
+            rule = range.upperBound == Int.max ? "a whole number from \(range.lowerBound) on" : "a whole number from \(range.lowerBound) to \(range.upperBound)"
+        case .words(let words):
+            if words.contains(value.lowercased()) { return }
+            rule = "one of " + words.joined(separator: ", ")
+        }
+        throw ResourceError.badRequest("Invalid value '\(value.prefix(64))' for \(what). It must be \(rule).")
+    }
+
+    private func checkEffect(_ value: String, of what: String) throws {
+        let lacking: String
+        switch effect {
+        case .implemented, .metadata: return
+        case .refused(let text): lacking = text
+        case .limited(let served, let text):
+            let normal = if case .flag = values { Flag.read(value) == true ? "true" : "false" } else { value.lowercased() }
+            if served.contains(where: { $0.hasSuffix("*") ? normal.hasPrefix($0.dropLast()) : $0 == normal }) { return }
+            lacking = text
+        }
+        throw ResourceError.badRequest("The \(what) asks for '\(value.prefix(64))', which this cloud does not offer: \(lacking).")
+    }
+
+    // MARK: documentation
+
+    /// The rows of docs/guest-keys.md.
+    package static var reference: String {
+        func text(_ key: GuestKey) -> String {
+            switch key.effect {
+            case .implemented: "as in Nova"
+            case .limited(let served, let lacking):
+                "only " + served.map { $0.isEmpty ? "empty" : "`\($0)`" }.joined(separator: ", ") + "; else refused: \(lacking)"
+            case .refused(let lacking): "refused: \(lacking)"
+            case .metadata(let why): "nothing: \(why)"
+            }
+        }
+        func values(_ key: GuestKey) -> String {
+            switch key.values {
+            case .text: "text"
+            case .flag: "boolean"
+            case .number(let range): range.upperBound == Int.max ? "\(range.lowerBound) and more" : "\(range.lowerBound) to \(range.upperBound)"
+            case .words(let words): words.map { "`\($0)`" }.joined(separator: ", ")
+            }
+        }
+        var lines: [String] = []
+        for (title, keys) in [("Extra specs of flavors", flavorKeys), ("Properties of images", imageKeys)] {
+            lines += ["## \(title)", "", "| key | values | what it does |", "| --- | --- | --- |"]
+            lines += keys.map { "| `\($0.name)` | \(values($0)) | \(text($0)) |" } + [""]
+        }
+        return lines.joined(separator: "\n")
+    }
+}
+
+/// Booleans as Nova reads them in extra specs and properties.
+package enum Flag {
+    /// Nil for what is none.
+    package static func read(_ text: String) -> Bool? {
+        switch text.lowercased() {
+        case "1", "t", "true", "on", "y", "yes": true
+        case "0", "f", "false", "off", "n", "no": false
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,7 @@
+/// What the image asks of a server's hardware and host, also where the server boots from a volume that was made of it.
+let imagePropertiesMigration = Migration(
+    25, "image properties of servers",
+    """
+    ALTER TABLE servers ADD COLUMN image_properties jsonb NOT NULL DEFAULT '{}';
+    UPDATE servers SET image_properties = image -> 'properties' WHERE jsonb_typeof(image -> 'properties') = 'object';
+    """)

@@ -1,0 +1,170 @@
+@testable import ComputeService
+import Database
+import JSON
+import Kernel
+import Testing
+import WebAPI
+
+/// What a request names has an effect that can be seen, or is refused by its name.
+@Suite struct RequestMemberTests {
+    /// A member of `POST /servers`, and where its effect is.
+    private struct Member: Sendable {
+        let name: String
+        let value: JSONValue
+        /// A member of the server as an operator sees it, or of the answer to the request; nil: it is refused by its name.
+        var shows: (name: String, value: JSONValue)?
+        var version = "2.96"
+    }
+
+    private static let address: JSONValue = "192.0.2.7"
+    private static let image = Fixtures.image
+
+    private static let members: [Member] = [
+        Member(name: "name", value: "n", shows: ("name", "n")),
+        Member(name: "description", value: "d", shows: ("description", "d")),
+        Member(name: "metadata", value: ["k": "v"], shows: ("metadata", ["k": "v"])),
+        Member(name: "tags", value: ["a", "b"], shows: ("tags", ["a", "b"])),
+        Member(name: "hostname", value: "guest", shows: ("OS-EXT-SRV-ATTR:hostname", "guest")),
+        Member(name: "user_data", value: "aGk=", shows: ("OS-EXT-SRV-ATTR:user_data", "aGk=")),
+        Member(name: "config_drive", value: true, shows: ("config_drive", "True")),
+        Member(name: "accessIPv4", value: address, shows: ("accessIPv4", address)),
+        Member(name: "accessIPv6", value: "2001:db8::1", shows: ("accessIPv6", "2001:db8::1")),
+        Member(name: "OS-DCF:diskConfig", value: "AUTO", shows: ("OS-DCF:diskConfig", "AUTO")),
+        Member(name: "availability_zone", value: "nova", shows: ("pinned_availability_zone", "nova")),
+        Member(name: "availability_zone", value: "elsewhere"),
+        Member(name: "adminPass", value: "secret-1", shows: ("adminPass", "secret-1")),
+        Member(name: "key_name", value: "absent"), Member(name: "security_groups", value: [["name": "absent"]]),
+        Member(name: "trusted_image_certificates", value: ["c"]),
+        Member(name: "personality", value: [["path": "/a", "contents": "aGk="]]),
+        Member(name: "block_device_mapping", value: []), Member(name: "shares", value: []), Member(name: "admin_pass", value: "x"),
+        Member(name: "imageRef", value: "22222222-2222-4222-8222-000000000000"), Member(name: "flavorRef", value: "absent"),
+    ]
+
+    @Test func membersOfANewServerAreSeenOrRefused() async throws {
+        try await TestCloud.with { cloud in
+            for member in RequestMemberTests.members {
+                let body = TestCloud.body(JSONObject([(member.name, member.value)]))
+                let answer = try await cloud.call("POST", "/v2.1/servers", body, version: member.version)
+                guard let shows = member.shows else {
+                    let named = [member.name, "Flavor", "Image", "ecurity group", "ecurity_group", "availability zone"].contains { answer.message.contains($0) }
+                    #expect((400...404).contains(answer.status) && named, "\(member.name): \(answer.status) \(answer.json)")
+                    continue
+                }
+                #expect(answer.status == 202, "\(member.name): \(answer.json)")
+                let created = answer.json["server"] ?? .null
+                let shown = try await cloud.server(created["id"]?.stringValue ?? "", as: "admin", version: member.version)
+                #expect((shown[shows.name] ?? created[shows.name]) == shows.value, "\(member.name): \(shown)")
+                _ = try await cloud.database.write { try $0.execute("UPDATE quota_usages SET used = 0") }
+            }
+        }
+    }
+
+    @Test func membersOfADeviceAreSeenOrRefused() async throws {
+        try await TestCloud.with { cloud in
+            let refused: [(String, JSONValue)] = [
+                ("disk_bus", "ide"), ("device_type", "cdrom"), ("guest_format", "ext4"), ("no_device", true),
+                ("encrypted", true), ("encryption_options", "x"), ("connection_info", "x"), ("volume_id", "x"),
+            ]
+            for (name, value) in refused {
+                var device: JSONObject = ["source_type": "volume", "destination_type": "volume", "uuid": .string(Fixtures.volume), "boot_index": 1]
+                device[name] = value
+                let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(["block_device_mapping_v2": [.object(device)]]))
+                #expect(answer.status == 400 && answer.message.contains(name), "\(name): \(answer.status) \(answer.json)")
+            }
+        }
+    }
+
+    @Test func hintsThatNobodyFollowsAreRefused() async throws {
+        try await TestCloud.with { cloud in
+            for hint in ["query", "build_near_host_ip", "cidr", "target_cell", "different_cell", "anything"] {
+                for member in ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"] {
+                    let hints = JSONObject([(hint, JSONValue.string("x"))])
+                    let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(top: JSONObject([(member, .object(hints))])))
+                    #expect(answer.status == 400 && answer.message.contains(hint), "\(hint): \(answer.json)")
+                }
+            }
+        }
+    }
+
+    @Test("S26: a server whose flavor or image asks for what there is not is refused, also where it boots from a volume")
+    func s26GuestsHaveWhatTheyAskFor() async throws {
+        try await TestCloud.with { cloud in
+            func setImage(_ properties: JSONObject) async throws {
+                _ = try await cloud.database.write { connection in
+                    try connection.execute("UPDATE images SET properties = \(properties)::jsonb WHERE id = \(Fixtures.image)")
+                    try connection.execute("UPDATE volumes SET image_metadata = \(properties)::jsonb WHERE id = \(Fixtures.volume)")
+                }
+            }
+            let image = JSONValue.string(Fixtures.image)
+            let fromVolume: JSONObject = [
+                "imageRef": "<absent>",
+                "block_device_mapping_v2": [["source_type": "volume", "uuid": .string(Fixtures.volume), "boot_index": 0, "destination_type": "volume"]],
+            ]
+            let viaVolume: JSONObject = [
+                "imageRef": "<absent>",
+                "block_device_mapping_v2": [["source_type": "image", "uuid": image, "boot_index": 0, "destination_type": "volume", "volume_size": 2]],
+            ]
+            try await setImage(["os_secure_boot": "required"])
+            for changes in [[:], fromVolume, viaVolume] as [JSONObject] {
+                for path in ["/v2.1/servers", "/v2.1/os-wolke-scheduling"] {
+                    let answer = try await cloud.call("POST", path, TestCloud.body(changes))
+                    #expect(answer.status == 400 && answer.message.contains("os_secure_boot"), "\(path) \(answer.status) \(answer.json)")
+                }
+            }
+            try await setImage([:])
+            let specs = "/v2.1/flavors/1/os-extra_specs"
+            #expect(try await cloud.call("POST", specs, ["extra_specs": ["hw:cpu_policy": "dedicated"]], as: "admin").status == 200)
+            let pinned = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
+            #expect(pinned.status == 400 && pinned.message.contains("hw:cpu_policy"), "\(pinned.json)")
+            #expect(try await cloud.call("PUT", specs + "/hw:cpu_policy", ["hw:cpu_policy": "shared"], as: "admin").status == 200)
+            for (name, value) in [("hw:cpu_policy", "perhaps"), ("hw:numa_nodes", "0"), ("quota:cpu_share", "1"), ("os:x", "y")] {
+                let answer = try await cloud.call("POST", specs, ["extra_specs": .object(JSONObject([(name, .string(value))]))], as: "admin")
+                #expect(answer.status == 400 && answer.message.contains(name), "\(name): \(answer.json)")
+            }
+            // What is asked for and there is: the host and the agent hear of it.
+            try await setImage(["img_config_drive": "mandatory", "hw_firmware_type": "uefi", "hw_architecture": "x86_64"])
+            for changes in [[:], fromVolume, viaVolume] as [JSONObject] {
+                let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(changes))
+                #expect(answer.status == 202, "\(answer.json)")
+                let id = answer.json["server"]?["id"]?.stringValue ?? ""
+                #expect(try await cloud.server(id)["config_drive"] == "True")
+                let (asked, desired) = try await cloud.database.read { connection in
+                    (try SchedulingRequest.load(connection, server: id, operation: id), try DesiredState.load(connection, where: "s.id = \(id)").first?.desired)
+                }
+                #expect(asked?["image_properties"]?["hw_architecture"] == "x86_64")
+                #expect(desired?["image_properties"]?["hw_firmware_type"] == "uefi")
+            }
+        }
+    }
+
+    @Test func aListSortsByWhatItIsAskedOrRefuses() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            for list in ["/v2.1/os-server-groups", "/v2.1/servers/\(id)/os-volume_attachments", "/v2.1/os-keypairs", "/v2.1/os-aggregates", "/v2.1/os-services", "/v2.1/servers/\(id)/os-instance-actions"] {
+                for version in ["2.1", "2.96"] {
+                    let answer = try await cloud.call("GET", list + "?sort_key=nonsense&sort_dir=asc", as: "admin", version: version)
+                    #expect(answer.status == 400 && answer.message.contains("sort_key"), "\(list) \(version): \(answer.status) \(answer.json)")
+                }
+                let unknown = try await cloud.call("GET", list + "?nonsense=1", as: "admin", version: "2.75")
+                #expect(unknown.status == 400 && unknown.message.contains("nonsense"), "\(list): \(unknown.json)")
+            }
+            let twice = try await cloud.call("GET", "/v2.1/servers?sort_key=name&sort_dir=asc&sort_dir=desc")
+            #expect(twice.status == 400 && twice.message.contains("sort_dir"))
+        }
+    }
+
+    @Test func aDirectionAloneTurnsTheUsualOrder() async throws {
+        try await TestCloud.with { cloud in
+            for name in ["a", "b", "c"] {
+                #expect(try await cloud.call("POST", "/v2.1/os-server-groups", ["server_group": ["name": .string(name), "policy": "affinity"]]).status == 200)
+            }
+            func ids(_ query: String) async throws -> [String] {
+                try await cloud.call("GET", "/v2.1/os-server-groups" + query).json["server_groups"]?.arrayValue?.compactMap { $0["id"]?.stringValue } ?? []
+            }
+            let usual = try await ids("")
+            #expect(usual.count == 3)
+            #expect(try await ids("?sort_dir=desc") == usual.reversed())
+            #expect(try await ids("?offset=1") == Array(usual.dropFirst()))
+        }
+    }
+}
