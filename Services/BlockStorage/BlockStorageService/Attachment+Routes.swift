@@ -17,13 +17,12 @@ extension BlockStorageHandlers {
             [
                 .init("volume_uuid", .uuid, required: true), .init("instance_uuid", .nullable(.uuid)),
                 .init("connector", .nullable(connector)), .init("mode", .nullable(.enumeration(["rw", "ro"]))),
-            ], additional: .allowed))
+            ]))
 
     private static let updateSchema = BodySchema.wrapped(
         "attachment",
         .object(
-            [.init("connector", connector, required: true), .init("mode", .nullable(.enumeration(["rw", "ro"])))],
-            additional: .allowed))
+            [.init("connector", connector, required: true), .init("mode", .nullable(.enumeration(["rw", "ro"])))]))
 
     var attachmentResource: Resource {
         let read = BlockStorageHandlers.read
@@ -35,11 +34,15 @@ extension BlockStorageHandlers {
             routes: bothPaths([
                 Route(.get, "/attachments", action: "volume:attachment_get_all", rule: read, "List attachments") { try await listAttachments($0, detail: false) },
                 Route(.get, "/attachments/detail", action: "volume:attachment_get_all", rule: read, "List attachments in detail") { try await listAttachments($0, detail: true) },
-                Route(.post, "/attachments", action: "volume:attachment_create", rule: write, body: .json(BlockStorageHandlers.createSchema), "Keep a volume for a server, and connect it", handler: createAttachment),
+                Route(
+                    .post, "/attachments", action: "volume:attachment_create", rule: write, body: .json(BlockStorageHandlers.createSchema),
+                    "Keep a volume for a server, and connect it", handler: createAttachment),
                 Route(.get, one, action: "volume:attachment_get", rule: read, "Show an attachment", handler: showAttachment),
                 Route(.put, one, action: "volume:attachment_update", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Connect it to a host", handler: updateAttachment),
                 Route(.delete, one, action: "volume:attachment_delete", rule: write, "Detach", handler: deleteAttachment),
-                Route(.post, one + "/action", key: "os-complete", action: "volume:attachment_complete", rule: write, body: .json(.wrapped("os-complete", .any)), status: 204, "The guest has it", handler: completeAttachment),
+                Route(
+                    .post, one + "/action", key: "os-complete", action: "volume:attachment_complete", rule: write,
+                    body: .json(.wrapped("os-complete", .any)), status: 204, "The guest has it", handler: completeAttachment),
             ]))
     }
 

@@ -16,7 +16,7 @@ extension BlockStorageHandlers {
             [
                 .init("host", .nullable(.identifier)), .init("binary", .nullable(.text)), .init("service", .text),
                 .init("disabled_reason", .nullable(.text)),
-            ], additional: .allowed)
+            ])
         return Resource(
             "block storage operation",
             routes: bothPaths([

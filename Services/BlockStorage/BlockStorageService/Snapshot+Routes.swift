@@ -34,13 +34,26 @@ extension BlockStorageHandlers {
                 [
                     Route(.get, "/snapshots", action: "volume:get_all_snapshots", rule: read, "List snapshots") { try await listSnapshots($0, detail: false) },
                     Route(.get, "/snapshots/detail", action: "volume:get_all_snapshots", rule: read, "List snapshots in detail") { try await listSnapshots($0, detail: true) },
-                    Route(.post, "/snapshots", action: "volume:create_snapshot", rule: write, body: .json(BlockStorageHandlers.createSchema), status: 202, "Create a snapshot", handler: createSnapshot),
+                    Route(
+                        .post, "/snapshots", action: "volume:create_snapshot", rule: write, body: .json(BlockStorageHandlers.createSchema),
+                        status: 202, "Create a snapshot", handler: createSnapshot),
                     Route(.get, one, action: "volume:get_snapshot", rule: read, "Show a snapshot", handler: showSnapshot),
                     Route(.put, one, action: "volume:update_snapshot", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Change a snapshot", handler: updateSnapshot),
                     Route(.delete, one, action: "volume:delete_snapshot", rule: write, status: 202, "Delete a snapshot") { try await deleteSnapshot($0, force: false) },
-                    Route(.post, one + "/action", key: "os-force_delete", action: "volume_extension:snapshot_admin_actions:force_delete", rule: admin, body: .json(.wrapped("os-force_delete", .any)), status: 202, "Delete from any state") { try await deleteSnapshot($0, force: true) },
-                    Route(.post, one + "/action", key: "os-update_snapshot_status", action: "volume_extension:snapshot_actions:update_snapshot_status", rule: write, body: .json(.wrapped("os-update_snapshot_status", .object([.init("status", .text, required: true), .init("progress", .nullable(.oneOf([.text, .integer(min: 0, max: 100)])))]))), status: 202, "Report how far it is", handler: updateStatus),
-                    Route(.post, one + "/action", key: "os-reset_status", action: "volume_extension:snapshot_admin_actions:reset_status", rule: admin, body: .json(.wrapped("os-reset_status", .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]))), status: 202, "Declare its state", handler: resetSnapshot),
+                    Route(
+                        .post, one + "/action", key: "os-force_delete", action: "volume_extension:snapshot_admin_actions:force_delete",
+                        rule: admin, body: .json(.wrapped("os-force_delete", .any)), status: 202, "Delete from any state"
+                    ) { try await deleteSnapshot($0, force: true) },
+                    Route(
+                        .post, one + "/action", key: "os-update_snapshot_status",
+                        action: "volume_extension:snapshot_actions:update_snapshot_status", rule: write,
+                        body: .json(.wrapped("os-update_snapshot_status", .object([.init("status", .text, required: true), .init("progress", .nullable(.oneOf([.text, .integer(min: 0, max: 100)])))]))),
+                        status: 202, "Report how far it is", handler: updateStatus),
+                    Route(
+                        .post, one + "/action", key: "os-reset_status", action: "volume_extension:snapshot_admin_actions:reset_status",
+                        rule: admin,
+                        body: .json(.wrapped("os-reset_status", .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]))),
+                        status: 202, "Declare its state", handler: resetSnapshot),
                 ]
                     + metadataRoutes(
                         one + "/metadata", .snapshot, read: "volume:get_snapshot_metadata",
@@ -76,12 +89,19 @@ extension BlockStorageHandlers {
             try context.authorize(target: .project(project))
             throw noVolume("None")
         }
+        if context.version(atLeast: 3, 66), body["force"]?.boolValue == false {
+            throw ResourceError.badRequest("Invalid input for field/attribute force. Value: false. It is not valid from 3.66 on.")
+        }
         let id: SnapshotID = context.ambient.newID()
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
             let decision = try context.authorize(target: .project(volume.projectID))
             try decision.value(for: "volume:create_snapshot")
             // The file of a running guest is never at rest: a copy of it would be of no use.
+            if body["force"]?.boolValue == true, volume.status == .inUse {
+                throw ResourceError.badRequest(
+                    "Invalid volume: Volume \(volume.id) is in use, and 'force' does not help: the storage cannot copy a disk that a server writes. Detach it first.")
+            }
             try volume.status.require(.snapshot, of: volume.id)
             try quota.reserveSnapshot(connection, project: volume.projectID, size: volume.size)
             let now = context.ambient.now

@@ -7,6 +7,9 @@ import WebAPI
 import Workflow
 
 extension BlockStorageHandlers {
+    /// There is one storage: every volume is where the others are.
+    private static let hints = BodySchema.object([.init("same_host", .oneOf([.uuid, .array(.uuid, min: 0, max: 64)]))])
+
     private static let createSchema = BodySchema.object(
         [
             .init(
@@ -21,10 +24,11 @@ extension BlockStorageHandlers {
                     .init("metadata", .nullable(.stringMap)), .init("multiattach", .nullable(.boolean)),
                     .init("consistencygroup_id", .nullable(.text)), .init("group_id", .nullable(.text)),
                     .init("backup_id", .nullable(.text)), .init("source_replica", .nullable(.text)),
-                    .init("status", .nullable(.text)), .init("user_id", .nullable(.text)),
-                    .init("project_id", .nullable(.text)), .init("attach_status", .nullable(.text)),
+                    // Older clients say what is so anyway.
+                    .init("status", .nullable(.enumeration(["creating"]))), .init("user_id", .nullable(.text)),
+                    .init("project_id", .nullable(.text)), .init("attach_status", .nullable(.enumeration(["detached"]))),
                 ]), required: true),
-            .init("OS-SCH-HNT:scheduler_hints", .nullable(.object([], additional: .allowed))),
+            .init("OS-SCH-HNT:scheduler_hints", .nullable(hints)),
         ])
 
     private static let updateSchema = BodySchema.wrapped(
@@ -50,7 +54,7 @@ extension BlockStorageHandlers {
                     Route(.get, one, action: "volume:get", rule: read, "Show a volume", handler: showVolume),
                     Route(.put, one, action: "volume:update", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Change a volume", handler: updateVolume),
                     Route(.delete, one, action: "volume:delete", rule: write, status: 202, "Delete a volume") { context in
-                        try await deleteVolume(context, force: context.query["force"].flatMap { BodySchema.boolean($0) } ?? false)
+                        try await deleteVolume(context, force: context.flag("force"))
                     },
                 ]
                     + [
@@ -181,7 +185,9 @@ extension BlockStorageHandlers {
             }
             return uuid.description
         }
-        let image = try id("imageRef") ?? id("image_id")
+        let images = Set([try id("imageRef"), try id("image_id")].compactMap { $0 })
+        guard images.count <= 1 else { throw ResourceError.badRequest("imageRef and image_id name different images.") }
+        let image = images.first
         let sources: [VolumeSource] = [
             image.map { .image($0) }, try id("snapshot_id").map { .snapshot($0) }, try id("source_volid").map { .volume($0) },
         ].compactMap { $0 }
@@ -282,7 +288,7 @@ extension BlockStorageHandlers {
     /// - Parameter force: an administrator's wish: from any state.
     func deleteVolume(_ context: RequestContext, force: Bool) async throws -> Response {
         let id = try context.identifier("volume_id", of: "Volume")
-        let cascade = context.query["cascade"].flatMap { BodySchema.boolean($0) } ?? false
+        let cascade = try context.flag("cascade")
         return try await context.write(database) { connection in
             let volume = try volume(connection, context, id).value(for: "volume:delete", "volume:force_delete")
             let forced = force && context.allows("volume:force_delete", target: .project(volume.projectID))

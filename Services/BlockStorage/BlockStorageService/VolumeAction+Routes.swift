@@ -23,18 +23,26 @@ extension BlockStorageHandlers {
         let admin = BlockStorageHandlers.admin
         let attaching = BlockStorageHandlers.admin
         let size = BodySchema.integer(min: 1, max: BlockStorageLimits.sizeMax)
-        func object(_ properties: [BodySchema.Property]) -> BodySchema { .object(properties, additional: .allowed) }
+        func object(_ properties: [BodySchema.Property]) -> BodySchema { .object(properties) }
         return Resource(
             "volume action",
             routes: bothPaths([
                 action("os-extend", "volume:extend", object([.init("new_size", size, required: true)]), "Make larger", extend),
-                action("os-set_bootable", "volume_extension:volume_actions:set_bootable", object([.init("bootable", .boolean, required: true)]), status: 200, "Say whether it can be booted from", setBootable),
+                action(
+                    "os-set_bootable", "volume_extension:volume_actions:set_bootable",
+                    object([.init("bootable", .boolean, required: true)]), status: 200, "Say whether it can be booted from", setBootable),
                 action("os-update_readonly_flag", "volume:update_readonly_flag", object([.init("readonly", .boolean, required: true)]), "Say whether it may be written", setReadOnly),
-                action("os-reset_status", "volume_extension:volume_admin_actions:reset_status", rule: admin, object([.init("status", .nullable(.text)), .init("attach_status", .nullable(.text)), .init("migration_status", .nullable(.text))]), "Declare its state", resetStatus),
+                action(
+                    "os-reset_status", "volume_extension:volume_admin_actions:reset_status", rule: admin,
+                    object([.init("status", .nullable(.text)), .init("attach_status", .nullable(.text)), .init("migration_status", .nullable(.text))]),
+                    "Declare its state", resetStatus),
                 action("os-force_delete", "volume:force_delete", rule: admin, .any, "Delete from any state") { context, _ in
                     try await deleteVolume(context, force: true)
                 },
-                action("os-retype", "volume:retype", object([.init("new_type", .text, required: true), .init("migration_policy", .nullable(.enumeration(["never", "on-demand"])))]), "Give another type", retype),
+                action(
+                    "os-retype", "volume:retype",
+                    object([.init("new_type", .text, required: true), .init("migration_policy", .nullable(.enumeration(["never", "on-demand"])))]),
+                    "Give another type", retype),
                 action("os-reserve", "volume_extension:volume_actions:reserve", .any, "Keep for a server") { context, _ in
                     try await move(context, for: "reserve", from: .available, to: .attaching)
                 },
@@ -47,9 +55,15 @@ extension BlockStorageHandlers {
                 action("os-roll_detaching", "volume_extension:volume_actions:roll_detaching", rule: attaching, .any, "Do not detach after all") { context, _ in
                     try await move(context, for: "roll_detaching", from: .detaching, to: .inUse)
                 },
-                action("os-attach", "volume_extension:volume_actions:attach", rule: attaching, object([.init("instance_uuid", .nullable(.uuid)), .init("mountpoint", .text), .init("mode", .nullable(.enumeration(["rw", "ro"]))), .init("host_name", .nullable(.text))]), "Record an attachment", legacyAttach),
+                action(
+                    "os-attach", "volume_extension:volume_actions:attach", rule: attaching,
+                    object([.init("instance_uuid", .nullable(.uuid)), .init("mountpoint", .text), .init("mode", .nullable(.enumeration(["rw", "ro"]))), .init("host_name", .nullable(.text))]),
+                    "Record an attachment", legacyAttach),
                 action("os-detach", "volume_extension:volume_actions:detach", rule: attaching, .nullable(object([.init("attachment_id", .nullable(.uuid))])), "Forget an attachment", legacyDetach),
-                action("os-initialize_connection", "volume_extension:volume_actions:initialize_connection", rule: attaching, object([.init("connector", .object([], additional: .allowed), required: true)]), status: 200, "Tell how a host reaches it", initializeConnection),
+                action(
+                    "os-initialize_connection", "volume_extension:volume_actions:initialize_connection", rule: attaching,
+                    object([.init("connector", .object([], additional: .allowed), required: true)]), status: 200,
+                    "Tell how a host reaches it", initializeConnection),
                 action("os-terminate_connection", "volume_extension:volume_actions:terminate_connection", rule: attaching, .any, "End a host's connection") { context, _ in
                     let id = try context.identifier("volume_id", of: "Volume")
                     return try await database.read { connection in
@@ -66,7 +80,10 @@ extension BlockStorageHandlers {
                         for member in added.members { metadata[member.name] = member.value }
                     }
                 },
-                action("os-unset_image_metadata", "volume_extension:volume_image_metadata:remove", object([.init("key", .text, required: true)]), status: 200, "Remove image metadata") { context, body in
+                action(
+                    "os-unset_image_metadata", "volume_extension:volume_image_metadata:remove",
+                    object([.init("key", .text, required: true)]), status: 200, "Remove image metadata"
+                ) { context, body in
                     let key = body["key"]?.stringValue ?? ""
                     return try await imageMetadata(
                         context, for: "volume_extension:volume_image_metadata:remove", isShown: false
@@ -171,6 +188,11 @@ extension BlockStorageHandlers {
 
     private func resetStatus(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let wanted = body["status"]?.stringValue?.lowercased()
+        for name in ["attach_status", "migration_status"] {
+            guard let value = body[name]?.stringValue, value.lowercased() != "none" else { continue }
+            let reason = name == "attach_status" ? "it follows from the volume's attachments" : "volumes are not migrated here"
+            throw ResourceError.badRequest("Invalid input for field/attribute \(name). Value: \(value.prefix(64)). It cannot be set: \(reason).")
+        }
         return try await changing(context, for: "volume_extension:volume_admin_actions:reset_status") { connection, volume in
             guard let status = wanted, VolumeStatus.declarable.contains(status) else {
                 throw ResourceError.badRequest("Must specify 'status' as one of \(VolumeStatus.declarable.sorted()).")

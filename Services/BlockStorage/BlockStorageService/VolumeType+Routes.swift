@@ -55,7 +55,10 @@ extension BlockStorageHandlers {
                     try context.authorize(target: .none)
                     return try await database.read { .json(200, ["extra_specs": .object(try type($0, context.parameter("type_id")).specs)]) }
                 },
-                Route(.post, specs, action: "volume_extension:types_extra_specs:create", rule: admin, body: .json(.object([.init("extra_specs", .stringMap, required: true)])), "Add extra specs") { context in
+                Route(
+                    .post, specs, action: "volume_extension:types_extra_specs:create", rule: admin,
+                    body: .json(.object([.init("extra_specs", .stringMap, required: true)])), "Add extra specs"
+                ) { context in
                     let new = context.body["extra_specs"]?.objectValue ?? [:]
                     return try await changeSpecs(context, for: "create", { specs in
                         for member in new.members { specs[member.name] = member.value }
@@ -85,7 +88,10 @@ extension BlockStorageHandlers {
                     }, answer: .empty(202))
                 },
                 Route(.get, one + "/os-volume-type-access", action: "volume_extension:volume_type_access:get_all_for_type", rule: admin, "List projects with access", handler: listAccess),
-                Route(.post, one + "/action", key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess", rule: admin, body: .json(.wrapped("addProjectAccess", access)), status: 202, "Give access") { context in
+                Route(
+                    .post, one + "/action", key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess",
+                    rule: admin, body: .json(.wrapped("addProjectAccess", access)), status: 202, "Give access"
+                ) { context in
                     let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "addProjectAccess") { connection, type in
                         let added = try connection.query(
@@ -98,7 +104,10 @@ extension BlockStorageHandlers {
                         }
                     }
                 },
-                Route(.post, one + "/action", key: "removeProjectAccess", action: "volume_extension:volume_type_access:removeProjectAccess", rule: admin, body: .json(.wrapped("removeProjectAccess", access)), status: 202, "Take access") { context in
+                Route(
+                    .post, one + "/action", key: "removeProjectAccess", action: "volume_extension:volume_type_access:removeProjectAccess",
+                    rule: admin, body: .json(.wrapped("removeProjectAccess", access)), status: 202, "Take access"
+                ) { context in
                     let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "removeProjectAccess") { connection, type in
                         let removed = try connection.execute(
