@@ -160,8 +160,13 @@ package enum FaultStyle: Sendable {
 enum FaultForm: Sendable, Hashable {
     case html, json, plain
 
-    /// HTML and JSON by their weights, HTML first where they are equal; text where neither is accepted.
+    /// HTML and JSON by their weights, HTML first where they are equal; text where neither is accepted. An empty field says
+    /// nothing about what is accepted.
     init(accept: String?) {
+        if let accept, accept.allSatisfy(\.isWhitespace) {
+            self = .html
+            return
+        }
         var best = (form: FaultForm.plain, weight: 0.0)
         for (form, type, group) in [(FaultForm.html, "text/html", "text/*"), (.json, "application/json", "application/*")] {
             let weight = FaultForm.weight(of: type, group: group, in: accept ?? "")

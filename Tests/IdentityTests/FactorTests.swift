@@ -197,6 +197,14 @@ import WebAPI
             #expect(try await create("ec2", "{}", token: admin) == 400)
             #expect(try await create("cert", "PEM", user: "nobody", token: admin) == 400)
             #expect(try await create("cert", "a certificate", token: admin) == 201)
+            for (method, path, more) in [
+                ("POST", "/v3/credentials", ["type": "cert", "blob": "text", "user_id": .string(setup.user)]), ("PATCH", "/v3/credentials/\(id)", [:]),
+            ] as [(String, String, JSONObject)] {
+                var body = more
+                body["project_id"] = "nowhere"
+                let answer = try await cloud.call(method, path, token: admin, body: ["credential": .object(body)])
+                #expect(answer.status == 400 && answer.message.contains("project_id"), "\(method) \(answer.status) \(answer.json)")
+            }
             let changed = try await cloud.call("PATCH", "/v3/credentials/\(id)", token: admin, body: ["credential": ["user_id": "other"]])
             #expect(changed.status == 400)
             let stored = try await cloud.database.read { connection in

@@ -52,6 +52,20 @@ import WebAPI
         }
     }
 
+    @Test func aRefusalSaysWhomItConcerns() async throws {
+        try await Cloud.with { cloud in
+            let token = try await cloud.admin()
+            let off: JSONValue = ["domain": ["enabled": false]]
+            let one = try await cloud.call("PATCH", "/v3/domains/default", token: token, body: off)
+            #expect(one.status == 403 && one.message.contains("admin is the last user with the role admin"), "\(one.json)")
+            let second = try await cloud.make("users", "user", ["name": "second", "password": "second-pw"]).id
+            let role = try await cloud.id("roles", "admin")
+            #expect(try await cloud.call("PUT", "/v3/system/users/\(second)/roles/\(role)", token: token).status == 204)
+            let both = try await cloud.call("PATCH", "/v3/domains/default", token: token, body: off)
+            #expect(both.status == 403 && both.message.contains("all 2 users with the role admin (admin, second)"), "\(both.json)")
+        }
+    }
+
     @Test("S9: rules about factors leave the last administrator a way to sign on")
     func s9FactorRulesLeaveAWayIn() async throws {
         try await Cloud.with { cloud in

@@ -10,6 +10,7 @@ import Testing
     /// glanceclient sends `*/*` and reads HTML; JSON of this form crashes it.
     @Test(arguments: [
         ("*/*", "text/html; charset=UTF-8"), ("application/json", "application/json"), (nil, "text/plain; charset=UTF-8"),
+        ("", "text/html; charset=UTF-8"), (" ", "text/html; charset=UTF-8"),
         ("text/html", "text/html; charset=UTF-8"), ("application/json, */*;q=0.1", "application/json"),
         ("application/json;q=0.2, text/*", "text/html; charset=UTF-8"), ("application/octet-stream", "text/plain; charset=UTF-8"),
         ("*/*, text/html;q=0", "application/json"), ("application/*", "application/json"),

@@ -31,6 +31,25 @@ import WebAPI
         }
     }
 
+    @Test func headersOfAnUploadHoldOrAreRefused() async throws {
+        try await ImageFixture.with { cloud in
+            let id = try await cloud.create()
+            for (name, value) in [
+                ("x-image-meta-store", "ceph"), ("x-openstack-image-size", "4"), ("x-openstack-image-size", "many"), ("x-openstack-image-size", "-1"),
+            ] {
+                let answer = try await cloud.call(
+                    "PUT", "/v2/images/\(id)/file",
+                    headers: [("Content-Type", "application/octet-stream"), ("Accept", "application/json"), (name, value)], bytes: [1, 2, 3])
+                #expect(answer.status == 400, "\(name): \(answer.status) \(answer.json)")
+                #expect(try await cloud.status(id) == "queued")
+            }
+            let right = try await cloud.call(
+                "PUT", "/v2/images/\(id)/file",
+                headers: [("Content-Type", "application/octet-stream"), ("x-image-meta-store", "file"), ("x-openstack-image-size", "3")], bytes: [1, 2, 3])
+            #expect(right.status == 204)
+        }
+    }
+
     /// There is no import by URL; every way by which Glance has one is refused before anything is fetched.
     @Test("S13: nobody has the cloud fetch from an address") func s13NothingIsFetched() async throws {
         let canary = try StubServer { _ in .bytes(200, Array("fetched".utf8)) }

@@ -16,7 +16,7 @@ import Testing
     func subnetsOfSpecialRangesAreRefused(_ cidr: String) throws { #expect(try isRefused(cidr, as: .subnet)) }
 
     @Test(arguments: [
-        "10.0.0.0/8", "169.254.192.0/24", "100.64.0.0/10", "192.168.0.0/16", "203.0.113.0/24", "fd00::/64", "2001:db8::/32",
+        "10.0.0.0/8", "169.254.192.0/24", "100.64.0.0/10", "192.168.0.0/16", "203.0.113.0/24", "fd00::/64", "2001:db8::/32", "64:ff9b::/96",
     ])
     func ordinarySubnetsAreNot(_ cidr: String) throws { #expect(try !isRefused(cidr, as: .subnet)) }
 

@@ -142,6 +142,14 @@ extension Identity {
         }
     }
 
+    /// - Throws: 400 for a project that does not exist.
+    private static func requireProject(_ connection: Connection, _ body: JSONObject) throws {
+        guard let project = body["project_id"]?.stringValue else { return }
+        guard try connection.query("SELECT id FROM projects WHERE id = \(project) FOR KEY SHARE").isEmpty else { return }
+        throw ResourceError.badRequest(
+            "Invalid input for field/attribute credential.project_id. Value: \(project.prefix(64)). Could not find project.")
+    }
+
     private func createStored(_ context: RequestContext) async throws -> Response {
         let body = context.entity("credential")
         let asked = body["user_id"]?.stringValue ?? ""
@@ -156,6 +164,7 @@ extension Identity {
             guard !(try connection.query("SELECT id FROM users WHERE id = \(user) FOR NO KEY UPDATE")).isEmpty else {
                 throw ResourceError.badRequest("Invalid input for field/attribute credential.user_id. Value: \(user). Could not find user.")
             }
+            try Identity.requireProject(connection, body)
             let count = try connection.query("SELECT count(*) AS n FROM credentials WHERE user_id = \(user)")[0].int("n")
             guard count < Identity.credentialsMax else {
                 throw ResourceError.forbidden("A user has at most \(Identity.credentialsMax) credentials.")
@@ -194,6 +203,7 @@ extension Identity {
         return try await context.write(database) { connection in
             try Operability.keeping(connection) {
                 try connection.query("SELECT id FROM credentials WHERE id = \(id) FOR UPDATE")
+                try Identity.requireProject(connection, body)
                 guard let before = try stored(connection, context, where: "id = \(id)").first else {
                     throw Identity.missing("credential", id)
                 }

@@ -116,7 +116,11 @@ extension RequestContext {
             } else if parts.count >= 3, parts[parts.count - 2].isEmpty,
                 let column = texts[parts.dropLast(2).joined(separator: "_")], let comparison = parts.last
             {
-                if let condition = Self.inexact(column, String(comparison), value) { conditions.append(condition) }
+                guard let condition = Self.inexact(column, String(comparison), value) else {
+                    throw ResourceError.badRequest(
+                        "Invalid query parameter '\(parameter.prefix(64))': texts are compared by contains, startswith and endswith, or these with an i before.")
+                }
+                conditions.append(condition)
             }
         }
         return conditions

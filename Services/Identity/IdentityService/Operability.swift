@@ -13,7 +13,8 @@ struct Operability: Sendable {
         let place: String
     }
 
-    private var administrators: Set<String> = []
+    /// Names by id.
+    private var administrators: [String: String] = [:]
     private var services: Set<Right> = []
 
     /// Serializes the changes that could end it: two of them could otherwise each leave the other's administrator.
@@ -27,9 +28,14 @@ struct Operability: Sendable {
         let before = try Operability(connection)
         let value = try change()
         let after = try Operability(connection)
-        if after.administrators.isEmpty, let last = before.administrators.sorted().first {
+        if after.administrators.isEmpty, !before.administrators.isEmpty {
+            let names = before.administrators.values.sorted()
+            let reason =
+                names.count == 1
+                ? "\(names[0]) is the last user with the role admin"
+                : "it concerns all \(names.count) users with the role admin (\(names.prefix(3).joined(separator: ", "))\(names.count > 3 ? ", …" : ""))"
             throw ResourceError.forbidden(
-                "This would leave the cloud without an administrator who can sign on: \(last) is the last user with the role admin, not counting the services' own.")
+                "This would leave the cloud without an administrator who can sign on: \(reason), not counting the services' own.")
         }
         if let lost = before.services.subtracting(after.services).min(by: { ($0.user, $0.role) < ($1.user, $1.role) }) {
             throw ResourceError.forbidden(
@@ -51,7 +57,7 @@ struct Operability: Sendable {
                 UNION
                 SELECT h.user_id, i.implied_role_id, h.project_id, h.domain_id, h.system
                 FROM held h JOIN implied_roles i ON i.prior_role_id = h.role_id)
-            SELECT u.name AS user_name, u.service_user, lower(r.name) AS role_name, h.system, p.name AS place_name,
+            SELECT u.id AS user_id, u.name AS user_name, u.service_user, lower(r.name) AS role_name, h.system, p.name AS place_name,
                 u.options, NOT u.service_user AND EXISTS (
                     SELECT FROM credentials c WHERE c.user_id = u.id AND c.type = 'totp') AS has_totp
             FROM held h JOIN users u ON u.id = h.user_id JOIN projects d ON d.id = u.domain_id
@@ -73,7 +79,7 @@ struct Operability: Sendable {
                 let place = try row.bool("system") ? "the system" : "the project or domain \(row.string("place_name"))"
                 services.insert(Right(user: user, role: try row.string("role_name"), place: place))
             } else if try row.string("role_name") == "admin" {
-                administrators.insert(user)
+                administrators[try row.string("user_id")] = user
             }
         }
     }

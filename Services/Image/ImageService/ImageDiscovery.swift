@@ -43,7 +43,10 @@ extension ImageHandlers {
                 },
                 Route(.get, "/v2/info/usage", action: "get_usage", rule: ImageRules.rule("get_usage"), "Quota and usage", handler: usage),
                 Route(.get, "/v2/images/{image_id}/tasks", action: "get_image_tasks", rule: ImageRules.rule("get_image_tasks"), "Tasks of an image", handler: tasks),
-                Route(.post, "/v2/images/{image_id}/import", action: "import_image", rule: ImageRules.rule("import_image"), body: .json(.object([.init("method", .object([.init("name", .identifier, required: true)], additional: .allowed), required: true)], additional: .allowed)), "Import", handler: refuseImport),
+                Route(
+                    .post, "/v2/images/{image_id}/import", action: "import_image", rule: ImageRules.rule("import_image"),
+                    body: .json(.object([.init("method", .object([.init("name", .identifier, required: true)], additional: .allowed), required: true)], additional: .allowed)),
+                    "Import", handler: refuseImport),
                 Route(.put, "/v2/images/{image_id}/stage", action: "stage_image", rule: ImageRules.rule("stage_image"), body: .stream, "Stage", handler: refuseStage),
             ])
     }

@@ -35,7 +35,7 @@ extension ImageHandlers {
             }
             return try self.plan(connection, image)
         }
-        let expected = context.headers["content-length"].flatMap { Int($0) }
+        let expected = try expectedSize(context)
         if let expected, expected > plan.bytesMax { throw plan.tooLarge }
         let file = try await files.receive(context.ambient.newUUID().description)
         do {
@@ -54,6 +54,22 @@ extension ImageHandlers {
             await abandon(file, context.ambient, context.log)
             throw error
         }
+    }
+
+    /// The size that the client says the data has; nil where it does not say.
+    ///
+    /// - Throws: 400 for a store that is not there, and for sizes that are none or differ.
+    private func expectedSize(_ context: RequestContext) throws -> Int? {
+        if let store = context.headers["x-image-meta-store"], store != "file" {
+            throw ResourceError.badRequest("Invalid value for header x-image-meta-store: '\(store.prefix(64))'. The only store is 'file'.")
+        }
+        let length = context.headers["content-length"].flatMap { Int($0) }
+        guard let text = context.headers["x-openstack-image-size"] else { return length }
+        guard let size = Int(text), size >= 0, length ?? size == size else {
+            throw ResourceError.badRequest(
+                "Invalid value for header x-openstack-image-size: '\(text.prefix(64))'. It must be the number of bytes of the data.")
+        }
+        return size
     }
 
     /// - Throws: 409 where the image takes no data now, 400 where it is not described yet.

@@ -21,9 +21,14 @@ extension ImageHandlers {
             "image member", fields: ImageHandlers.memberTable.fields,
             routes: [
                 Route(.get, path, action: "get_members", rule: ImageRules.rule("get_members"), "List members", handler: listMembers),
-                Route(.post, path, action: "add_member", rule: ImageRules.rule("add_member"), body: .json(.object([.init("member", .identifier, required: true)])), "Share with a project", handler: addMember),
+                Route(
+                    .post, path, action: "add_member", rule: ImageRules.rule("add_member"),
+                    body: .json(.object([.init("member", .identifier, required: true)])), "Share with a project", handler: addMember),
                 Route(.get, path + "/{member_id}", action: "get_member", rule: ImageRules.rule("get_member"), "Show a member", handler: showMember),
-                Route(.put, path + "/{member_id}", action: "modify_member", rule: ImageRules.rule("modify_member"), body: .json(.object([.init("status", .enumeration(MemberStatus.allCases.map(\.rawValue)), required: true)])), "Accept or reject", handler: changeMember),
+                Route(
+                    .put, path + "/{member_id}", action: "modify_member", rule: ImageRules.rule("modify_member"),
+                    body: .json(.object([.init("status", .enumeration(MemberStatus.allCases.map(\.rawValue)), required: true)])),
+                    "Accept or reject", handler: changeMember),
                 Route(.delete, path + "/{member_id}", action: "delete_member", rule: ImageRules.rule("delete_member"), status: 204, "Share no longer", handler: removeMember),
             ])
     }

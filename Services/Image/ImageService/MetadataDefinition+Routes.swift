@@ -18,7 +18,10 @@ extension ImageHandlers {
                     try EmptyPage.check(context, sortKeys: ["created_at", "namespace", "updated_at"], filters: ["resource_types", "properties_target", "visibility"])
                     return .json(200, ["namespaces": [], "schema": "/v2/schemas/metadefs/namespaces", "first": .string(namespaces)])
                 },
-                Route(.get, "/v2/metadefs/resource_types", action: "list_metadef_resource_types", rule: ImageRules.rule("list_metadef_resource_types"), "List resource types: there are none") { context in
+                Route(
+                    .get, "/v2/metadefs/resource_types", action: "list_metadef_resource_types",
+                    rule: ImageRules.rule("list_metadef_resource_types"), "List resource types: there are none"
+                ) { context in
                     try context.authorize(target: .none)
                     try EmptyPage.check(context)
                     return .json(200, ["resource_types": []])

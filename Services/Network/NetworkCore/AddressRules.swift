@@ -34,6 +34,9 @@ package enum AddressRules {
 
     private static let all = Set(Use.allCases)
 
+    // Not listed are ranges that guests can use like others: the rest of 169.254.0.0/16, where address pairs of redundant
+    // gateways lie by custom, and 64:ff9b::/96, because this cloud translates no addresses between IPv6 and IPv4.
+
     /// The first one that fits is the one that an error names.
     package static let ranges: [Range] = [
         Range("255.255.255.255/32", "the limited broadcast address", refused: all),

@@ -147,6 +147,10 @@ extension NetworkAPI {
         }
         if let profile = item["binding:profile"]?.objectValue, !profile.isEmpty {
             try context.authorize(target: target, action: "\(action):binding:profile")
+            let names = profile.members.map(\.name).sorted().joined(separator: ", ")
+            throw ResourceError.badRequest(
+                "Invalid input for binding:profile. Reason: '\(names.prefix(128))' would have no effect: ports are bound to virtual switches alone.",
+                type: "InvalidInput")
         }
         if item.list("fixed_ips")?.contains(where: { $0["ip_address"]?.stringValue != nil }) ?? false {
             try context.authorize(target: target, action: "\(action):fixed_ips")

@@ -1,0 +1,99 @@
+import JSON
+import Kernel
+import Testing
+
+/// What a request names has an effect that can be seen, or is refused by its name.
+@Suite struct RequestMemberTests {
+    /// Members that Neutron's API has, with a value; nil where this cloud refuses them.
+    private struct Kind: Sendable {
+        let path: String
+        let name: String
+        let base: JSONObject
+        let seen: [(String, JSONValue)]
+        let refused: [(String, JSONValue)]
+    }
+
+    private static func kinds(network: String, external: String, port: String) -> [Kind] {
+        [
+            Kind(
+                path: "networks", name: "network", base: [:],
+                seen: [
+                    ("name", "n"), ("description", "d"), ("admin_state_up", false), ("shared", true), ("router:external", true),
+                    ("port_security_enabled", false), ("mtu", 1400), ("availability_zone_hints", ["nova"]), ("tags", ["t"]),
+                ],
+                refused: [
+                    ("availability_zone_hints", ["elsewhere"]), ("dns_domain", "a."), ("qos_policy_id", .string(port)), ("vlan_transparent", true),
+                    ("segments", []), ("is_default", true), ("ha", true), ("provider:network_type", "nonsense"), ("status", "DOWN"),
+                ]),
+            Kind(
+                path: "subnets", name: "subnet", base: ["network_id": .string(network), "cidr": "10.77.0.0/24", "ip_version": 4],
+                seen: [
+                    ("name", "n"), ("description", "d"), ("enable_dhcp", false), ("gateway_ip", "10.77.0.9"), ("gateway_ip", .null),
+                    ("dns_nameservers", ["192.0.2.1"]), ("host_routes", [["destination": "192.0.2.0/24", "nexthop": "10.77.0.4"]]),
+                    ("allocation_pools", [["start": "10.77.0.20", "end": "10.77.0.30"]]), ("tags", ["t"]),
+                ],
+                refused: [
+                    ("subnetpool_id", .string(port)), ("use_default_subnetpool", true), ("prefixlen", 26), ("service_types", ["compute:nova"]),
+                    ("segment_id", .string(port)), ("dns_publish_fixed_ip", true), ("ipv6_ra_mode", "slaac"), ("cidr", "169.254.0.0/16"),
+                ]),
+            Kind(
+                path: "ports", name: "port", base: ["network_id": .string(network)],
+                seen: [
+                    ("name", "n"), ("description", "d"), ("admin_state_up", false), ("device_id", "x"), ("device_owner", "me:mine"),
+                    ("mac_address", "fa:16:3e:77:00:01"), ("security_groups", []), ("allowed_address_pairs", [["ip_address": "10.0.0.250", "mac_address": "fa:16:3e:77:00:02"]]),
+                    ("port_security_enabled", true), ("binding:host_id", "hv1"), ("binding:vnic_type", "normal"), ("binding:profile", [:]), ("tags", ["t"]),
+                    ("extra_dhcp_opts", [["opt_name": "mtu", "opt_value": "1400", "ip_version": 4]]),
+                ],
+                refused: [
+                    ("binding:profile", ["pci_slot": "x"]), ("binding:vnic_type", "direct"), ("qos_policy_id", .string(port)), ("dns_name", "a"),
+                    ("dns_domain", "a."), ("mac_learning_enabled", true), ("propagate_uplink_status", true), ("numa_affinity_policy", "required"),
+                    ("device_profile", "x"), ("data_plane_status", "ACTIVE"), ("hints", ["openvswitch": [:]]), ("trusted", true), ("status", "ACTIVE"),
+                ]),
+            Kind(
+                path: "routers", name: "router", base: [:],
+                seen: [("name", "n"), ("description", "d"), ("admin_state_up", false), ("availability_zone_hints", ["nova"]), ("tags", ["t"])],
+                refused: [
+                    ("availability_zone_hints", ["elsewhere"]), ("distributed", true), ("ha", true), ("flavor_id", .string(port)), ("service_type_id", .string(port)),
+                    ("enable_ndp_proxy", true), ("external_gateways", []), ("enable_default_route_bfd", true), ("qos_policy_id", .string(port)),
+                ]),
+            Kind(
+                path: "floatingips", name: "floatingip", base: ["floating_network_id": .string(external)],
+                seen: [("description", "d"), ("tags", ["t"])],
+                refused: [
+                    ("dns_name", "a"), ("dns_domain", "a."), ("qos_policy_id", .string(port)), ("distributed", true), ("subnet_id", "x"), ("status", "ACTIVE"),
+                ]),
+            Kind(
+                path: "security-groups", name: "security_group", base: ["name": "g"],
+                seen: [("description", "d"), ("stateful", false), ("tags", ["t"])],
+                refused: [("security_group_rules", []), ("shared", true), ("nonsense", 1)]),
+        ]
+    }
+
+    @Test func membersAreSeenOrRefused() async throws {
+        try await NetworkHarness.with { cloud in
+            let external = try await cloud.external()
+            let network = try await cloud.network()
+            _ = try await cloud.subnet(network)
+            let port = try await cloud.make("ports", "port", ["network_id": .string(network)]).id
+            for kind in RequestMemberTests.kinds(network: network, external: external, port: port) {
+                for (member, value) in kind.seen {
+                    var body = kind.base
+                    body[member] = value
+                    let made = try await cloud.call("POST", "/\(kind.path)", as: "admin", .object([kind.name: .object(body)]))
+                    #expect(made.status == 201, "\(kind.name).\(member): \(made.json)")
+                    let id = made.json[kind.name]?["id"]?.stringValue ?? ""
+                    let shown = try await cloud.call("GET", "/\(kind.path)/\(id)", as: "admin").json[kind.name]
+                    #expect(shown?[member] == value, "\(kind.name).\(member): \(shown?[member] ?? .null)")
+                    #expect(try await cloud.call("DELETE", "/\(kind.path)/\(id)", as: "admin").status == 204)
+                }
+                for (member, value) in kind.refused {
+                    var body = kind.base
+                    body[member] = value
+                    let answer = try await cloud.call("POST", "/\(kind.path)", as: "admin", .object([kind.name: .object(body)]))
+                    let named = [member, "AvailabilityZone", "vailability zone", "etwork type"].contains { answer.json.description.contains($0) }
+                    #expect((400...404).contains(answer.status) && named, "\(kind.name).\(member): \(answer.status) \(answer.json)")
+                }
+            }
+        }
+    }
+}
