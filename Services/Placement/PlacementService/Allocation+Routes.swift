@@ -52,11 +52,20 @@ extension Placement {
             "allocation",
             routes: [
                 Route(.get, path, action: action + "list", rule: Placement.rule, "List a consumer's allocations", handler: showAllocations),
-                Route(.put, path, action: action + "update", rule: Placement.rule, versions: VersionRange(through: Microversion(1, 11)), body: .json(Placement.asList), status: 204, "Replace a consumer's allocations", handler: putAllocations),
-                Route(.put, path, action: action + "update", rule: Placement.rule, versions: Placement.since(12), body: .json(Placement.byProvider), status: 204, "Replace a consumer's allocations", handler: putAllocations),
+                Route(
+                    .put, path, action: action + "update", rule: Placement.rule, versions: VersionRange(through: Microversion(1, 11)),
+                    body: .json(Placement.asList), status: 204, "Replace a consumer's allocations", handler: putAllocations),
+                Route(
+                    .put, path, action: action + "update", rule: Placement.rule, versions: Placement.since(12),
+                    body: .json(Placement.byProvider), status: 204, "Replace a consumer's allocations", handler: putAllocations),
                 Route(.delete, path, action: action + "delete", rule: Placement.rule, status: 204, "Delete a consumer's allocations", handler: deleteAllocations),
-                Route(.post, "/allocations", action: "placement:allocations:manage", rule: Placement.rule, versions: Placement.since(13), body: .json(.object([], additional: .values(Placement.byProvider))), status: 204, "Replace the allocations of several consumers together", handler: postAllocations),
-                Route(.get, "/resource_providers/{uuid}/allocations", action: "placement:resource_providers:allocations:list", rule: Placement.rule, "List the allocations on a provider", handler: listProviderAllocations),
+                Route(
+                    .post, "/allocations", action: "placement:allocations:manage", rule: Placement.rule, versions: Placement.since(13),
+                    body: .json(.object([], additional: .values(Placement.byProvider))), status: 204,
+                    "Replace the allocations of several consumers together", handler: postAllocations),
+                Route(
+                    .get, "/resource_providers/{uuid}/allocations", action: "placement:resource_providers:allocations:list",
+                    rule: Placement.rule, "List the allocations on a provider", handler: listProviderAllocations),
                 Route(.post, "/reshaper", action: "placement:reshaper:reshape", rule: Placement.rule, versions: Placement.since(30), body: .json(.any), "Not supported") { context in
                     try context.authorize(target: .none)
                     throw ResourceError(.notImplemented, "Moving inventories and allocations between providers in one step is not supported.")

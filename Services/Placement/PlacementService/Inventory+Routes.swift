@@ -39,7 +39,9 @@ extension Placement {
                 Route(.get, base, action: prefix + "list", rule: Placement.rule, "List inventories", handler: listInventories),
                 Route(.put, base, action: prefix + "update", rule: Placement.rule, body: .json(all), "Replace all inventories", handler: replaceInventories),
                 Route(.post, base, action: prefix + "create", rule: Placement.rule, body: .json(created), status: 201, "Add an inventory", handler: createInventory),
-                Route(.delete, base, action: prefix + "delete", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 5)), status: 204, "Delete all inventories", handler: deleteInventories),
+                Route(
+                    .delete, base, action: prefix + "delete", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 5)),
+                    status: 204, "Delete all inventories", handler: deleteInventories),
                 Route(.get, base + "/{class}", action: prefix + "show", rule: Placement.rule, "Show an inventory", handler: showInventory),
                 Route(.put, base + "/{class}", action: prefix + "update", rule: Placement.rule, body: .json(single), "Change an inventory", handler: updateInventory),
                 Route(.delete, base + "/{class}", action: prefix + "delete", rule: Placement.rule, status: 204, "Delete an inventory", handler: deleteInventory),

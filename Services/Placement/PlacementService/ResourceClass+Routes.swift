@@ -14,13 +14,17 @@ extension Placement {
             "resource_class",
             routes: [
                 Route(.get, "/resource_classes", action: prefix + "list", rule: Placement.rule, versions: since, "List resource classes", handler: listClasses),
-                Route(.post, "/resource_classes", action: prefix + "create", rule: Placement.rule, versions: since, body: .json(named), status: 201, "Create a custom resource class", handler: createClass),
+                Route(
+                    .post, "/resource_classes", action: prefix + "create", rule: Placement.rule, versions: since, body: .json(named),
+                    status: 201, "Create a custom resource class", handler: createClass),
                 Route(.get, path, action: prefix + "show", rule: Placement.rule, versions: since, "Show a resource class", handler: showClass),
                 Route(
                     .put, path, action: prefix + "update", rule: Placement.rule,
                     versions: VersionRange(from: Microversion(1, 2), through: Microversion(1, 6)), body: .json(named),
                     "Rename a custom resource class", handler: renameClass),
-                Route(.put, path, action: prefix + "update", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 7)), status: 201, "Create a custom resource class if there is none", handler: ensureClass),
+                Route(
+                    .put, path, action: prefix + "update", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 7)),
+                    status: 201, "Create a custom resource class if there is none", handler: ensureClass),
                 Route(.delete, path, action: prefix + "delete", rule: Placement.rule, versions: since, status: 204, "Delete a custom resource class", handler: deleteClass),
             ])
     }

@@ -22,8 +22,12 @@ extension Placement {
                 Route(.put, "/traits/{name}", action: "placement:traits:update", rule: Placement.rule, versions: since, status: 201, "Create a custom trait", handler: putTrait),
                 Route(.delete, "/traits/{name}", action: "placement:traits:delete", rule: Placement.rule, versions: since, status: 204, "Delete a custom trait", handler: deleteTrait),
                 Route(.get, own, action: "placement:resource_providers:traits:list", rule: Placement.rule, versions: since, "List a provider's traits", handler: listProviderTraits),
-                Route(.put, own, action: "placement:resource_providers:traits:update", rule: Placement.rule, versions: since, body: .json(traits), "Replace a provider's traits", handler: replaceProviderTraits),
-                Route(.delete, own, action: "placement:resource_providers:traits:delete", rule: Placement.rule, versions: since, status: 204, "Take all traits from a provider", handler: deleteProviderTraits),
+                Route(
+                    .put, own, action: "placement:resource_providers:traits:update", rule: Placement.rule, versions: since,
+                    body: .json(traits), "Replace a provider's traits", handler: replaceProviderTraits),
+                Route(
+                    .delete, own, action: "placement:resource_providers:traits:delete", rule: Placement.rule, versions: since, status: 204,
+                    "Take all traits from a provider", handler: deleteProviderTraits),
             ])
     }
 
