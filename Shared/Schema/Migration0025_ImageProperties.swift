@@ -3,5 +3,8 @@ let imagePropertiesMigration = Migration(
     25, "image properties of servers",
     """
     ALTER TABLE servers ADD COLUMN image_properties jsonb NOT NULL DEFAULT '{}';
+    CREATE OR REPLACE VIEW published_volumes AS
+        SELECT id, project_id, status, size, bootable, multiattach, image_metadata FROM volumes;
+    COMMENT ON VIEW published_volumes IS 'Block Storage: volumes';
     UPDATE servers SET image_properties = image -> 'properties' WHERE jsonb_typeof(image -> 'properties') = 'object';
     """)

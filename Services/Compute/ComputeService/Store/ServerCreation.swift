@@ -256,11 +256,11 @@ struct ServerCreation {
         guard let device = request.devices.first(where: { $0.bootIndex == 0 }), let id = device.uuid else { return [:] }
         switch device.source {
         case .image: return try usableImage(id).properties
-        case .volume: return try imageMetadata("SELECT v.image_metadata FROM volumes v WHERE v.id = \(id)::uuid AND v.project_id = \(owner.project)")
+        case .volume: return try imageMetadata("SELECT v.image_metadata FROM published_volumes v WHERE v.id = \(id)::uuid AND v.project_id = \(owner.project)")
         case .snapshot:
             return try imageMetadata(
                 """
-                SELECT v.image_metadata FROM volume_snapshots s JOIN volumes v ON v.id = s.volume_id
+                SELECT v.image_metadata FROM published_volume_snapshots s JOIN published_volumes v ON v.id = s.volume_id
                 WHERE s.id = \(id)::uuid AND s.project_id = \(owner.project)
                 """)
         case .blank: return [:]
