@@ -31,6 +31,18 @@ import Testing
         #expect(try !Policy(defaults: [:]).allows("nobody:declared", admin, .none))
     }
 
+    @Test("S10: a decision is good for its own action only") func s10DecisionsDoNotPassOn() throws {
+        let policy = try Policy(defaults: ["x:get": "@", "x:delete": "@", "x:purge": "@"])
+        let read = try policy.authorize("x:get", member, "thing", target: .none)
+        let refusal = #expect(throws: ResourceError.self) { try read.value(for: "x:delete", "x:purge") }
+        #expect(refusal?.code == .internalError)
+        #expect(refusal.map { "\($0)" }?.contains("a decision about x:get was given to a mutation that is x:delete or x:purge") == true)
+        let purge = try policy.authorize("x:purge", member, "thing", target: .none)
+        #expect(try purge.value(for: "x:delete", "x:purge") == "thing")
+        #expect(try [purge, purge].values(for: "x:purge") == ["thing", "thing"])
+        #expect(throws: ResourceError.self) { try [purge, read].values(for: "x:purge") }
+    }
+
     @Test func overridesWin() throws {
         let policy = try Policy(defaults: ["x:y": "role:admin"], overrides: ["x:y": "rule:support", "support": "role:support"])
         #expect(policy.allows("x:y", StaticAuthenticator.caller(roles: ["support"]), .none))

@@ -45,6 +45,7 @@ import Testing
         ("", "try Store.careless(connection, thing)", true),
         ("", "try Store.list(connection)", false),
         ("let thing = try thing(context, for: \"delete\")", "try Store.remove(connection, id: thing)", false),
+        ("", "try maker.make(connection)", true), ("", "try carefulMaker.make(connection)", false),
         ("try require(states: [], for: \"delete\")", "try Store.remove(connection, id: thing)", true),
     ])
     func theScanFindsWrites(before: String, write: String, isFound: Bool) {
@@ -71,6 +72,17 @@ import Testing
             struct Routes {
                 func thing(_ context: RequestContext, for action: String) throws -> String {
                     try context.authorize("x", target: .none).value(for: action)
+                }
+
+                private var maker: Maker {
+                    Maker(make: { connection in try connection.execute("INSERT INTO things (id) VALUES (1)") })
+                }
+
+                private var carefulMaker: Maker {
+                    Maker(make: { connection, thing in
+                        let id = try thing.value(for: "create")
+                        try connection.execute("INSERT INTO things (id) VALUES (1)")
+                    })
                 }
 
                 func require(states: [String], for action: String) throws {}
@@ -158,8 +170,15 @@ private struct CallGraph {
                     function.events.append((match[0], callee))
                 }
             }
-            function.events.sort { $0.place < $1.place }
         }
+        // What names a property of its file that holds closures may run them.
+        for property in functions where property.parameters == nil && !property.isHandler && !property.events.isEmpty {
+            let name = Pattern("(?<!\\w)\(property.name)(?!\\w)")
+            for function in functions where function !== property && function.path == property.path {
+                function.events += name.matches(function.body).map { ($0[0], property) }
+            }
+        }
+        for function in functions { function.events.sort { $0.place < $1.place } }
         // A helper that is given the action decides for what comes after it.
         let deciding = functions.filter { helper in
             helper.parameters?.contains { $0.label == "for" && !$0.hasDefault } == true && helper.decision < Int.max
