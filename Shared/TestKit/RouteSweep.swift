@@ -290,7 +290,8 @@ package struct RouteSweep: Sendable {
     }
 
     /// Routes whose handler writes after a decision about reading: each is called as if it were declared with an action
-    /// that only reads, so that the handler gets a decision about that one.
+    /// that only reads, so that the handler gets a decision about that one. And routes that refuse the decision about their
+    /// own action, which they are called with after that.
     ///
     /// - Parameters:
     ///   - token: of a caller who may read all of it.
@@ -307,7 +308,9 @@ package struct RouteSweep: Sendable {
         let refused = outcomes.filter { $0.status == 500 }
         let isShown = refused.count >= 10 && refused.contains { $0.method == .delete }
         let few = isShown ? [] : ["refused for the decision: \(refused)"]
-        return try await passed + few + changed(since: before)
+        let findings = try await passed + few + changed(since: before)
+        let own = try await self.outcomes(token) { $0.action != nil && $0.method != .get && $0.method != .head }
+        return findings + own.filter { $0.status == 500 }.map { "after a decision about its own action: \($0)" }
     }
 
     /// The action of a read of the same thing, or of the same service.
