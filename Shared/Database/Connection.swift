@@ -92,10 +92,10 @@ package final class Connection {
 
     /// As the connection string says, which may say another time limit for connecting.
     private func connect() -> OpaquePointer? {
-        let texts = ["connect_timeout", "10", "dbname", configuration.connectionString]
+        let texts = ["connect_timeout", "10", "application_name", configuration.applicationName, "dbname", configuration.connectionString]
             .map { (text: String) in UnsafePointer<CChar>(strdup(text)) }
         defer { for text in texts { Glibc.free(UnsafeMutablePointer(mutating: text)) } }
-        let (keywords, values) = ([texts[0], texts[2], nil], [texts[1], texts[3], nil])
+        let (keywords, values) = ([texts[0], texts[2], texts[4], nil], [texts[1], texts[3], texts[5], nil])
         return PQconnectdbParams(keywords, values, 1)
     }
 

@@ -19,6 +19,9 @@ package struct DatabaseConfiguration: Sendable {
 
     /// libpq connection string or URI.
     package var connectionString: String
+    /// What PostgreSQL shows as the program of each session (`pg_stat_activity.application_name`); never empty, because a
+    /// session without a name counts as one of release 0.1.0.
+    package var applicationName = "wolke"
     /// Sessions, and threads, at most. They are opened when needed.
     package var connectionsMax: Int
     /// Of them, kept for the plane's own work; at least one session is left for requests.

@@ -1,17 +1,61 @@
 import Database
 import Kernel
-import Logging
 
 /// One step of the schema's history. Numbered, forward only, never changed once it has landed.
 package struct Migration: Sendable {
+    /// What a migration means for replicas that do not know it.
+    package enum Kind: Sendable {
+        /// Replicas of the previous release go on working. Applied before the services of a release start.
+        case expand
+        /// Indexes that are built without blocking writes. As `expand`, but each statement runs outside of a transaction.
+        /// Holds nothing but `CREATE [UNIQUE] INDEX CONCURRENTLY IF NOT EXISTS` statements.
+        case index
+        /// Breaks replicas that do not know it: drops, renames, narrows. Applied by `osctl db contract` once they are gone.
+        case contract
+    }
+
     package let number: Int
     package let name: String
+    package let kind: Kind
     package let sql: String
 
-    package init(_ number: Int, _ name: String, _ sql: String) {
+    package init(_ number: Int, _ name: String, kind: Kind = .expand, _ sql: String) {
         self.number = number
         self.name = name
+        self.kind = kind
         self.sql = sql
+    }
+
+    /// Runs the migration's statements, without a record of it. Repeatable for an `index`; otherwise the caller has a
+    /// transaction open.
+    ///
+    /// - Throws: `DatabaseError`.
+    package func run(_ connection: Connection) throws {
+        guard kind == .index else { return try connection.script(sql) }
+        for statement in sql.split(separator: ";").map({ $0.trimmed }) where !statement.isEmpty {
+            // An earlier attempt that was cut short leaves an index that is not used and is not built again.
+            if let name = Migration.indexName(statement) {
+                let invalid = try !connection.query(
+                    "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(\(name)) AND NOT indisvalid").isEmpty
+                if invalid { try connection.script("DROP INDEX CONCURRENTLY \(name)") }
+            }
+            try connection.script(statement)
+        }
+    }
+
+    /// The index that a `CREATE INDEX CONCURRENTLY IF NOT EXISTS` statement builds; nil for any other statement.
+    package static func indexName(_ statement: String) -> String? {
+        let words = statement.split { $0.isWhitespace }.map(String.init)
+        let rest = words.drop { ["CREATE", "UNIQUE"].contains($0) }
+        guard words.first == "CREATE", rest.starts(with: ["INDEX", "CONCURRENTLY", "IF", "NOT", "EXISTS"]) else { return nil }
+        return rest.dropFirst(5).first
+    }
+}
+
+extension Substring {
+    fileprivate var trimmed: String {
+        let inner = drop { $0.isWhitespace }
+        return String(inner.prefix(upTo: inner.lastIndex { !$0.isWhitespace }.map { inner.index(after: $0) } ?? inner.startIndex))
     }
 }
 
@@ -41,76 +85,13 @@ package enum Schema {
         workflowVersionsMigration,
         publishedViewsMigration,
         imagePropertiesMigration,
+        replicasMigration,
     ]
+
+    /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so
+    /// all up to it are the base that every build needs.
+    package static let base = 22
 
     /// The number of the newest migration that this build knows.
     package static var version: Int { migrations.last?.number ?? 0 }
-
-    /// Key of the advisory lock under which migrations run.
-    private static let lockKey = 0x776f_6c6b
-
-    /// Brings the database to `Schema.version`. Safe to run from several processes at once.
-    ///
-    /// - Returns: the numbers that were applied.
-    /// - Throws: `ResourceError` when the database is newer than this build; `DatabaseError` when a step fails, which
-    ///   is then undone whole.
-    @discardableResult
-    package static func migrate(_ database: Database, migrations: [Migration] = Schema.migrations) async throws -> [Int] {
-        try await database.autocommit { connection in
-            try connection.query("SELECT pg_advisory_lock(\(lockKey))")
-            do {
-                let applied = try apply(connection, migrations)
-                try connection.query("SELECT pg_advisory_unlock(\(lockKey))")
-                return applied
-            } catch {
-                try connection.query("SELECT pg_advisory_unlock(\(lockKey))")
-                throw error
-            }
-        }
-    }
-
-    private static func apply(_ connection: Connection, _ migrations: [Migration]) throws -> [Int] {
-        try connection.script(
-            """
-            CREATE TABLE IF NOT EXISTS schema_migrations (
-                number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
-            """)
-        let known = Set(try connection.query("SELECT number FROM schema_migrations").map { try $0.int("number") })
-        let newest = migrations.last?.number ?? 0
-        if let unknown = known.max(), unknown > newest {
-            throw ResourceError(
-                .conflict, "the database is at schema \(unknown), newer than the \(newest) that this build knows")
-        }
-        var applied: [Int] = []
-        for migration in migrations where !known.contains(migration.number) {
-            do {
-                try connection.script("BEGIN")
-                try connection.script(migration.sql)
-                try connection.query(
-                    "INSERT INTO schema_migrations (number, name) VALUES (\(migration.number), \(migration.name))")
-                try connection.script("COMMIT")
-            } catch {
-                try connection.script("ROLLBACK")
-                throw error
-            }
-            applied.append(migration.number)
-        }
-        return applied
-    }
-
-    /// Refuses to go on unless the database has exactly the schema that this build knows.
-    ///
-    /// - Throws: `ResourceError` naming both versions and the command to run.
-    package static func require(_ database: Database) async throws {
-        let found = try await database.read { connection -> Int in
-            let exists = try connection.query("SELECT to_regclass('schema_migrations') IS NOT NULL AS present")
-            guard try exists[0].bool("present") else { return 0 }
-            return try connection.query("SELECT coalesce(max(number), 0) AS number FROM schema_migrations")[0].int("number")
-        }
-        guard found == version else {
-            throw ResourceError(
-                .conflict,
-                "the database has schema \(found), this build needs \(version); run `osctl db migrate`")
-        }
-    }
 }

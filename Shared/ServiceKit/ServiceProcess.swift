@@ -76,14 +76,14 @@ package struct ServiceProcess: Sendable {
             path: path, environment: ProcessInfo.processInfo.environment, schema: schema)
         let ambient = Ambient()
         let metrics = Metrics()
-        let database = Database(databaseConfiguration(settings), metrics: metrics)
+        let database = Database(databaseConfiguration(name, settings), metrics: metrics)
         return ServiceProcess(
             name: name, section: section, settings: settings, ambient: ambient,
             log: Telemetry.logger(service: name, level: settings.string("log.level")), metrics: metrics,
             database: database, arguments: arguments)
     }
 
-    private static func databaseConfiguration(_ settings: Settings) -> DatabaseConfiguration {
+    private static func databaseConfiguration(_ name: String, _ settings: Settings) -> DatabaseConfiguration {
         var configuration = DatabaseConfiguration(
             connectionString: settings.requiredSecret("database.url").exposed,
             connectionsMax: settings.integer("database.connections"),
@@ -91,6 +91,7 @@ package struct ServiceProcess: Sendable {
             projectMax: settings.integer("database.project_connections"),
             waitingMax: settings.integer("database.waiting"),
             projectWaitingMax: settings.integer("database.project_waiting"))
+        configuration.applicationName = name
         let lock = settings.duration("database.lock_timeout")
         let planeLock = settings.duration("database.plane_lock_timeout")
         configuration.requestRead = .init(statement: settings.duration("database.read_timeout"), lock: lock, together: true)
@@ -125,17 +126,19 @@ package struct ServiceProcess: Sendable {
     /// The service's public base URL.
     package var publicURL: String { settings.endpoint(section) }
 
-    /// Serves `api` and runs `services` until SIGTERM or SIGINT, then lets what is under way end.
+    /// Registers the process, serves `api` and runs `services` until SIGTERM or SIGINT, then lets what is under way end.
     ///
     /// - Parameters:
     ///   - services: the authenticator, workers, consumers; stopped after the HTTP server.
     ///   - ready: what `/readyz` asks beside the database; throws with words for the operator.
-    /// - Throws: when the schema is not this build's, or a part fails.
+    /// - Throws: when this build cannot work on the database's schema, or a part fails.
     package func run(
         _ api: API, services: [any Service], ready: @escaping @Sendable () async throws -> Void = {}
     ) async throws {
-        try await Schema.require(database)
         let database = database
+        let replica = Replicas.Replica(
+            id: ambient.newUUID(), service: name, host: SignOfLife.machineName(), process: Int(ProcessInfo.processInfo.processIdentifier))
+        try await Replicas.join(database, replica, ambient)
         let readiness = Readiness(time: ambient.time) {
             _ = try await database.read { try $0.query("SELECT 1 AS one")[0].int("one") }
             try await ready()
@@ -165,7 +168,33 @@ package struct ServiceProcess: Sendable {
                 }
             }
         }
-        try await run(services + [forgetting] + servers)
+        do { try await run(services + [forgetting, registration(replica)] + servers) } catch {
+            await leave(replica)
+            throw error
+        }
+        await leave(replica)
+    }
+
+    /// Keeps the process registered, and ends it when the schema was contracted beyond it.
+    private func registration(_ replica: Replicas.Replica) -> BackgroundLoop {
+        let (database, ambient, log) = (database, ambient, log)
+        return BackgroundLoop {
+            while true {
+                try await ambient.time.sleep(for: Replicas.interval)
+                do { try await Replicas.renew(database, replica, ambient) } catch let error as ResourceError where error.code == .conflict {
+                    log.critical("this release can no longer work on the database", metadata: ["error": "\(error.context ?? error.message)"])
+                    throw error
+                } catch let error where !(error is CancellationError) {
+                    log.warning("the registration was not renewed", metadata: ["error": "\(error)"])
+                }
+            }
+        }
+    }
+
+    private func leave(_ replica: Replicas.Replica) async {
+        do { try await Replicas.leave(database, replica) } catch {
+            log.warning("the registration stays until it is too old", metadata: ["error": "\(error)"])
+        }
     }
 
     /// Runs `services` until SIGTERM or SIGINT; the last one is stopped first.

@@ -92,7 +92,7 @@ extension SettingsSchema {
             .string("bind", default: "127.0.0.1", "Address on which the APIs listen."),
             .string(
                 "operator_bind", default: "127.0.0.1",
-                "Address on which each process answers operators: `/healthz`, `/readyz` with its reasons, `/metrics`, `/openapi.json`. Whoever reaches it reads all that without a token."),
+                "Address on which each process answers operators: `/healthz`, `/readyz` with its reasons, `/version`, `/metrics`, `/openapi.json`. Whoever reaches it reads all that without a token."),
             .string("public_host", default: "127.0.0.1", "Host name or address of the APIs in the catalog."),
             .string("region", default: "RegionOne", "The region's name in the catalog."),
         ]
@@ -108,7 +108,7 @@ extension SettingsSchema {
                     "Public base URL of that API when it is not `http://public_host:port`, for example behind a proxy."))
         }
         keys.append(.integer("agent_port", default: 8790, in: 1...65_535,
-            "Port on which the compute agent answers `/healthz`, `/readyz` and `/metrics`, on `operator_bind`."))
+            "Port on which the compute agent answers `/healthz`, `/readyz`, `/version` and `/metrics`, on `operator_bind`."))
         return keys
     }
 }

@@ -41,7 +41,7 @@ package actor Readiness {
     }
 }
 
-/// What operators and their tools ask: `/healthz`, `/readyz` with its reasons, `/metrics`, `/openapi.json`. On an address of
+/// What operators and their tools ask: `/healthz`, `/readyz` with its reasons, `/version`, `/metrics`, `/openapi.json`. On an address of
 /// its own, which only they should reach.
 package struct OperatorServer: Service {
     private let api: API
@@ -98,6 +98,7 @@ private struct OperatorResponder: HTTPResponder {
         }
         switch path {
         case "/healthz": return .text(200, "ok\n")
+        case "/version": return .text(200, WolkeVersion.current + "\n")
         case "/readyz":
             let problem = await readiness.problem()
             return problem.map { .text(503, $0 + "\n") } ?? .text(200, "ready\n")
@@ -105,7 +106,7 @@ private struct OperatorResponder: HTTPResponder {
             return Response(
                 status: 200, headers: ["content-type": "text/plain; version=0.0.4"], body: .bytes(Array(metrics.render().utf8)))
         case "/openapi.json": return .json(200, OpenAPI.document(api))
-        default: return .text(404, "here are /healthz, /readyz, /metrics and /openapi.json\n")
+        default: return .text(404, "here are /healthz, /readyz, /version, /metrics and /openapi.json\n")
         }
     }
 }

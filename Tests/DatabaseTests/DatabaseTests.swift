@@ -212,28 +212,3 @@ private struct Perhaps: SQLBindable {
 
     init(_ text: String?) { sqlText = text }
 }
-
-@Suite struct SchemaTests {
-    @Test func migratingTwiceChangesNothing() async throws {
-        try await TestDatabase.with { test in
-            #expect(try await Schema.migrate(test.database) == [])
-            try await Schema.require(test.database)
-        }
-    }
-
-    @Test func newerDatabaseIsRefused() async throws {
-        try await TestDatabase.with { test in
-            try await test.database.write {
-                try $0.execute("INSERT INTO schema_migrations (number, name) VALUES (9999, 'future')")
-            }
-            await #expect(throws: ResourceError.self) { try await Schema.require(test.database) }
-            await #expect(throws: ResourceError.self) { try await Schema.migrate(test.database) }
-        }
-    }
-
-    @Test func numbersAscend() {
-        let numbers = Schema.migrations.map(\.number)
-        #expect(numbers == numbers.sorted())
-        #expect(Set(numbers).count == numbers.count)
-    }
-}

@@ -35,7 +35,7 @@ final class SimulatedStore: @unchecked Sendable {
 
     private func prepare() throws {
         try connection.script("CREATE TABLE schema_migrations (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())")
-        for migration in Schema.migrations { try connection.script(migration.sql) }
+        for migration in Schema.migrations { try migration.run(connection) }
         // Neither plans nor the order of rows may depend on what ran before in this database.
         try connection.script("SET plan_cache_mode = force_generic_plan; SET jit = off; SET synchronous_commit = off")
         try connection.script(

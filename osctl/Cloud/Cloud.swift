@@ -38,7 +38,9 @@ struct Cloud: Sendable {
                 let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1).unlimited())
                 defer { database.close() }
                 let applied = try await Schema.migrate(database)
-                return applied.isEmpty ? "version \(Schema.version)" : "version \(Schema.version), applied \(applied.count)"
+                let state = try await Schema.state(database)
+                let pending = state.pending().map { ", \($0.number) waits for `osctl db contract`" }.joined()
+                return "version \(state.newest)" + (applied.isEmpty ? "" : ", applied \(applied.count)") + pending
             },
             Milestone(name: identity, needs: [Cloud.schemaMilestone]) { try await bootstrap.identity() },
             Milestone(name: "flavors", needs: [identity, "wolke-identity", "wolke-compute"]) { try await bootstrap.flavors() },
@@ -132,7 +134,7 @@ struct Cloud: Sendable {
             },
             probe: {
                 try await Cloud.ready(host: address, port: operatorPort)
-                return try await Tool.require([path, "--version"]).split(separator: " ").last.map { String($0.filter { $0 != "\n" }) } ?? ""
+                return try await Cloud.release(host: address, port: operatorPort) ?? ""
             })
     }
 
@@ -142,6 +144,12 @@ struct Cloud: Sendable {
         guard answer.status == 200 else {
             throw CloudError("not ready (\(answer.status)): \(answer.body.prefix(300))")
         }
+    }
+
+    /// The release of the process that answers there; nil where it does not say (release 0.1.0).
+    static func release(host: String, port: Int) async throws -> String? {
+        let answer = try await Probe.http(host: host, port: port, path: "/version")
+        return answer.status == 200 ? answer.body.split(separator: "\n").first.map(String.init) : nil
     }
 
     // MARK: Before the start

@@ -61,6 +61,7 @@ enum StatusReport {
 
     private static func status(_ part: RecordedPart, _ layout: CloudLayout, _ children: [Int32: [Int32]]) async -> PartStatus {
         var health = part.state
+        var version = part.version
         var problem = part.problem
         let process = part.process.flatMap { $0.isRunning ? $0 : nil }
         if process == nil {
@@ -72,6 +73,7 @@ enum StatusReport {
                 let answer = try await Probe.http(host: place.host, port: operatorPort(part, place.port), path: "/readyz")
                 health = answer.status == 200 ? "healthy" : "not ready"
                 problem = answer.status == 200 ? nil : "not ready (\(answer.status)): \(oneLine(answer.body))"
+                version = try await Cloud.release(host: place.host, port: operatorPort(part, place.port)) ?? part.version
             } catch {
                 health = "no answer"
                 problem = "does not answer: \(error)"
@@ -84,7 +86,7 @@ enum StatusReport {
             ProcessTree.family(process.pid, children).compactMap { ProcessIdentity.current($0)?.proportionalMemory }.reduce(0, +)
         }
         return PartStatus(
-            name: part.name, group: part.group, health: health, version: part.version, pid: process?.pid, memory: memory,
+            name: part.name, group: part.group, health: health, version: version, pid: process?.pid, memory: memory,
             restarts: part.restarts, outages: part.outages, address: part.address, problem: problem, log: part.log)
     }
 

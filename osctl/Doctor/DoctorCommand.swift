@@ -136,16 +136,19 @@ struct DoctorCommand: AsyncParsableCommand {
         return try await look(database).filter { before.contains([$0.rule, $0.subject]) }
     }
 
+    /// The store's rules and the one about releases.
+    private static let ruleCount = Inspection.all.count + 1
+
     /// All rules over one snapshot.
     private func look(_ database: Database) async throws -> [Finding] {
         try await database.snapshot { connection in
-            try Inspection.all.flatMap { try $0.findings(connection) }
+            try Inspection.all.flatMap { try $0.findings(connection) } + ReleaseFindings.look(connection)
         }
     }
 
     private func report(_ findings: [Finding], title: String) {
         guard !findings.isEmpty else {
-            print("All \(Inspection.all.count) rules hold.")
+            print("All \(DoctorCommand.ruleCount) rules hold.")
             return
         }
         print("\(title): \(findings.count) inconsistencies.")
@@ -165,7 +168,7 @@ struct DoctorCommand: AsyncParsableCommand {
             "repairs": .array(
                 repairs.map { ["at": .string($0.at.iso8601), "service": .string($0.service), "words": .string($0.words)] }),
             "silent": JSONValue(silent), "network_outages": JSONValue(outages),
-            "rules": JSONValue(Inspection.all.count),
+            "rules": JSONValue(ruleCount),
             "findings": .array(
                 findings.map {
                     [

@@ -85,7 +85,7 @@ package struct HostInventory: Sendable, Hashable {
     private var machineDocument: JSONObject {
         [
             "cpu": JSONValue(cpus), "memory_mb": JSONValue(memoryMiB), "disk_gb": JSONValue(diskGiB),
-            "virt_type": .string(virtType.rawValue), "hypervisor_type": "QEMU",
+            "virt_type": .string(virtType.rawValue), "hypervisor_type": "QEMU", "release": .string(WolkeVersion.current),
             "hypervisor_version": JSONValue(hypervisorVersion),
             "reserved": [
                 "VCPU": JSONValue(reservedCPUs), "MEMORY_MB": JSONValue(reservedMemoryMiB),

@@ -6,7 +6,7 @@ import OVSDB
 import Telemetry
 import WebAPI
 
-/// `/healthz`, `/readyz` and `/metrics` of the agent.
+/// `/healthz`, `/readyz`, `/version` and `/metrics` of the agent.
 package struct AgentHealth: Sendable {
     private let hypervisor: Hypervisor
     private let switchDatabase: OVSDBClient
@@ -38,6 +38,7 @@ package struct AgentHealth: Sendable {
         }
         switch request.path {
         case "/healthz": return SmallResponse(status: 200, text: "ok\n")
+        case "/version": return SmallResponse(status: 200, text: WolkeVersion.current + "\n")
         case "/readyz":
             let problems = await problems()
             return problems.isEmpty
@@ -47,7 +48,7 @@ package struct AgentHealth: Sendable {
             return SmallResponse(
                 status: 200, contentType: "text/plain; version=0.0.4; charset=utf-8",
                 body: Array(metrics.render().utf8))
-        default: return SmallResponse(status: 404, text: "here are /healthz, /readyz and /metrics\n")
+        default: return SmallResponse(status: 404, text: "here are /healthz, /readyz, /version and /metrics\n")
         }
     }
 
