@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up down status demo test test-nightly test-horizon tempest bench chaos simulate attack fuzz clean-state guest-image debian-image build install
+.PHONY: help up down status demo test test-nightly test-horizon tempest bench chaos simulate test-upgrade attack fuzz clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,10 @@ tempest: ## OpenStack's Tempest against the running cloud (TESTS=regex for some)
 
 simulate: ## the plane in one process under faults drawn from a seed (SEED=n, or SEEDS=n FROM=n; VERBOSE=1 shows each event)
 	@bash deploy/simulate $(if $(SEED),--from $(SEED) --seeds 1,$(if $(FROM),--from $(FROM)) $(if $(SEEDS),--seeds $(SEEDS))) $(if $(VERBOSE),--verbose)
+
+test-upgrade: ## upgrade a cloud from the previous recorded release under load, and find nothing lost (SEED=n SECONDS=n PREVIOUS=dir)
+	@PREVIOUS="$(PREVIOUS)" bash deploy/test-upgrade $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
 test-nightly: ## the slow tests: a full Debian guest that cloud-init configures
 	@bash deploy/test-nightly

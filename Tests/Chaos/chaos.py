@@ -251,6 +251,12 @@ def doctor(cloud):
 def verdict(cloud, workers):
     """What is not as it should be, now."""
     wrong = [f"{name} is {part['health']}" for name, part in cloud.parts().items() if part["health"] != "healthy"]
+    return wrong + lost(cloud, workers) + doctor(cloud)
+
+
+def lost(cloud, workers):
+    """What was accepted and is not so."""
+    wrong = []
     statuses = dict(line.split("|") for line in cloud.sql("SELECT id, coalesce(task_state, upper(vm_state)) FROM servers WHERE NOT deleted"))
     for worker in workers:
         for server, expected in worker.expected.items():
@@ -269,7 +275,7 @@ def verdict(cloud, workers):
         ]
     known = set(statuses)
     wrong += [f"domain {domain} belongs to no server" for domain in cloud.libvirt_domains() - known]
-    return wrong + doctor(cloud)
+    return wrong
 
 
 def judge(question, until, pause=2):

@@ -194,6 +194,11 @@ private enum Releases {
             #expect(await words { try await Schema.migrate(test.database, migrations: Releases.base + [dies]) } != "")
             let fails = Migration(Releases.next, "fails", "CREATE TABLE half_way (id integer); SELECT 1 / 0")
             #expect(await words { try await Schema.migrate(test.database, migrations: Releases.base + [fails]) }.contains("division by zero"))
+            // Its record cannot be written, because the migration has written one.
+            let unrecorded = Migration(
+                Releases.next, "unrecorded",
+                "CREATE TABLE half_way (id integer); INSERT INTO schema_expansions (number, name, release) VALUES (\(Releases.next), 'x', 'y')")
+            #expect(await words { try await Schema.migrate(test.database, migrations: Releases.base + [unrecorded]) } != "")
             #expect(try await columns(test, "half_way") == [])
             #expect(try await Schema.state(test.database).newest == Schema.version)
             // Nothing holds the lock, and the mended migration runs.

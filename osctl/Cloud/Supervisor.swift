@@ -200,6 +200,8 @@ actor Supervisor {
             }
             if isHeld(part) {
                 await Supervisor.end(part, process, time)
+                // Otherwise it stays in the process table as long as the supervisor lives.
+                waitpid(process.pid, &status, WNOHANG)
                 return ("stopped by an operator", isReady)
             }
             guard await sleep(.milliseconds(isReady ? 200 : 40)) else { break }
