@@ -4,7 +4,7 @@ import Testing
 @Suite struct PublishedViewsTests {
     /// The service that owns what a migration makes; nil for what all stand on.
     private static let owners: [String: String?] = [
-        "Foundation": nil, "Repairs": nil, "PlaneServices": nil, "Identity": "Identity", "IdentityControl": "Identity",
+        "Foundation": nil, "Repairs": nil, "PlaneServices": nil, "Replicas": nil, "Identity": "Identity", "IdentityControl": "Identity",
         "Placement": "Placement", "Image": "Image", "Network": "Network", "NorthboundChanges": "Network",
         "BlockStorage": "BlockStorage", "Compute": "Compute",
     ]
