@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up down status demo test test-nightly test-horizon tempest bench chaos simulate test-upgrade attack fuzz clean-state guest-image debian-image build install
+.PHONY: help up upgrade down status demo test test-nightly test-horizon tempest bench chaos simulate test-upgrade attack fuzz clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ debian-image: ## build a full Debian image with cloud-init ($STATE/images/debian
 up: build ## install what is missing, build, start the cloud in $STATE
 	@[ -e "$(STATE)/images/guest.qcow2" ] || bash deploy/guest-image/build "$(STATE)/images/guest.qcow2"
 	@$(built) cloud up $(options) $(if $(HOSTS),--hosts "$(HOSTS)")
+
+upgrade: build ## replace the services of the running cloud in $STATE by this build's, one after the other; servers run on
+	@$(built) cloud upgrade $(options)
 
 down: ## stop the cloud in $STATE and nothing else
 	@if [ -n "$(osctl)" ]; then $(osctl) cloud down $(options); else echo "No cloud was started from here (osctl is not built)."; fi
@@ -77,8 +80,8 @@ tempest: ## OpenStack's Tempest against the running cloud (TESTS=regex for some)
 simulate: ## the plane in one process under faults drawn from a seed (SEED=n, or SEEDS=n FROM=n; VERBOSE=1 shows each event)
 	@bash deploy/simulate $(if $(SEED),--from $(SEED) --seeds 1,$(if $(FROM),--from $(FROM)) $(if $(SEEDS),--seeds $(SEEDS))) $(if $(VERBOSE),--verbose)
 
-test-upgrade: ## upgrade a cloud from the previous recorded release under load, and find nothing lost (SEED=n SECONDS=n PREVIOUS=dir)
-	@PREVIOUS="$(PREVIOUS)" bash deploy/test-upgrade $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
+test-upgrade: ## upgrade a cloud from the previous recorded release under load, and find nothing lost (CASE=machine SEED=n SECONDS=n PREVIOUS=dir)
+	@PREVIOUS="$(PREVIOUS)" CASE="$(CASE)" bash deploy/test-upgrade $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
 test-nightly: ## the slow tests: a full Debian guest that cloud-init configures

@@ -2,7 +2,7 @@
 
 The previous release's supervisor runs database, broker, OVN, libvirt and its own services. Each service of this tree is
 started next to its predecessor on another port, then the old one is stopped and a second new one takes over its port;
-then the agents are replaced, host by host. The load is that of `make chaos`: clients that know both addresses, as a
+then the agents are replaced, host by host. With `--case machine` it is `osctl cloud upgrade` that replaces them. The load is that of `make chaos`: clients that know both addresses, as a
 load balancer does, and repeat a request with its Idempotency-Key when a connection breaks.
 
 WOLKE_UPGRADE_LOGS names a directory to which the logs are copied at the end.
@@ -44,12 +44,13 @@ class Upgraded(Cloud):
     def __init__(self, state, port_offset, previous):
         super().__init__(state, port_offset)
         self.previous = Path(previous)
+        self.supervisor = self.previous
 
     def osctl(self, *arguments, check=True, limit=300):
         if arguments[0] != "cloud":
             return super().osctl(*arguments, check=check, limit=limit)
         result = subprocess.run(
-            [self.previous / "osctl", *arguments], capture_output=True, text=True, timeout=limit, env={**os.environ, "STATE": str(self.state)})
+            [self.supervisor / "osctl", *arguments], capture_output=True, text=True, timeout=limit, env={**os.environ, "STATE": str(self.state)})
         if check and result.returncode != 0:
             raise AssertionError(f"osctl {' '.join(map(str, arguments))}: {result.stdout}\n{result.stderr}")
         return result
@@ -111,7 +112,7 @@ class Fleet:
     def problems(self):
         found = [f"{name} ended: {self.tail(name)}" for name, process in self.processes.items() if process.poll() is not None]
         return found + [f"{name} is {part['health']}" for name, part in self.cloud.parts().items()
-                        if not name.startswith("wolke-") and part["health"] != "healthy"]
+                        if part["health"] != "healthy" and (self.cloud.supervisor == BUILD or not name.startswith("wolke-"))]
 
     def stop(self):
         for process in self.processes.values():
@@ -243,6 +244,7 @@ def replace_agent(fleet, part, begun):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--previous", required=True, help="directory with the previous release's executables")
+    parser.add_argument("--case", choices=["replicas", "machine"], default="replicas")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=15, help="load before the first and after the last step, and between steps a third of it")
     parser.add_argument("--seed", type=int, default=int(time.time()))
@@ -279,7 +281,7 @@ def upgrade(cloud, fleet, arguments):
         thread.start()
     problems = []
     try:
-        steps(cloud, fleet, arguments, begun, probes)
+        (machine if arguments.case == "machine" else steps)(cloud, fleet, arguments, begun, probes)
     except Exception as error:
         problems.append(f"the upgrade: {type(error).__name__}: {error}")
     end.now()
@@ -314,11 +316,38 @@ def upgrade(cloud, fleet, arguments):
         f"{finished} workflows finished, {len(failed)} kinds of failed ones; {uploads.done} slow uploads, {uploads.interrupted} interrupted; "
         f"converged {converged:.0f} s after the end; nothing left: {left}; {len(wrong) + len(problems) + len(failed)} violations")
     for probe in probes:
-        print("  while switching: " + probe.report())
+        print("  since then: " + probe.report())
     for title, lines in (("refused", refused), ("problem", problems), ("FAILED WORK", failed), ("VIOLATION", wrong)):
         for line in lines[:20]:
             print(f"{title}: {line}")
     return 1 if wrong or problems or failed else 0
+
+
+def machine(cloud, fleet, arguments, begun, probes):
+    """The one-machine cloud's own command."""
+    time.sleep(arguments.seconds)
+    before = {name: part["pid"] for name, part in cloud.parts().items()}
+    guests = cloud.sql("SELECT count(*) FROM servers WHERE vm_state = 'active' AND NOT deleted")[0]
+    say(begun, f"{guests} servers are active; before the upgrade:")
+    for probe in probes:
+        say(begun, "  " + probe.report())
+    cloud.supervisor = BUILD
+    say(begun, "osctl cloud upgrade: " + cloud.osctl("cloud", "upgrade").stdout.strip().splitlines()[-1])
+    after = cloud.parts()
+    for name, pid in before.items():
+        if (after[name]["pid"] == pid) == name.startswith("wolke-"):
+            raise AssertionError(f"{name} was process {pid} and is {after[name]['pid']}")
+    time.sleep(arguments.seconds)
+    say(begun, "during the upgrade:")
+    for probe in probes:
+        say(begun, "  " + probe.report())
+    # What the new supervisor has not started is watched too.
+    for part in ("postgres", "ovn-northd"):
+        cloud.kill(part)
+        say(begun, f"{part} was killed and is back")
+    say(begun, "contracting: " + cloud.osctl("db", "contract", "--config", str(cloud.state / "wolke.yaml")).stdout.strip())
+    say(begun, "replicas: " + ", ".join(cloud.replicas()))
+    time.sleep(arguments.seconds)
 
 
 def steps(cloud, fleet, arguments, begun, probes):

@@ -2,7 +2,6 @@ import Database
 import Glibc
 import JSON
 import Kernel
-import Schema
 
 /// One cloud on this machine: everything that its supervisor needs.
 struct Cloud: Sendable {
@@ -35,12 +34,7 @@ struct Cloud: Sendable {
         let identity = "users and catalog"
         return [
             Milestone(name: Cloud.schemaMilestone, needs: ["postgres"]) {
-                let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1).unlimited())
-                defer { database.close() }
-                let applied = try await Schema.migrate(database)
-                let state = try await Schema.state(database)
-                let pending = state.pending().map { ", \($0.number) waits for `osctl db contract`" }.joined()
-                return "version \(state.newest)" + (applied.isEmpty ? "" : ", applied \(applied.count)") + pending
+                try await CloudCommand.migrate(layout)
             },
             Milestone(name: identity, needs: [Cloud.schemaMilestone]) { try await bootstrap.identity() },
             Milestone(name: "flavors", needs: [identity, "wolke-identity", "wolke-compute"]) { try await bootstrap.flavors() },

@@ -7,7 +7,7 @@ import Kernel
 struct CloudCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cloud", abstract: "A complete cloud on this machine, in one directory.",
-        subcommands: [Up.self, Down.self, StatusCommand.self, StopPart.self, StartPart.self, Run.self, PrivateMounts.self])
+        subcommands: [Up.self, Down.self, Upgrade.self, StatusCommand.self, StopPart.self, StartPart.self, Run.self, PrivateMounts.self])
 
     /// Longest time from nothing to a ready cloud.
     static let startLimit: Duration = .seconds(180)
@@ -28,9 +28,14 @@ struct CloudCommand: AsyncParsableCommand {
                 supervisor = try await start(layout)
             } else {
                 print("The cloud in \(layout.state) runs already.")
+                let others = Set(RecordedPart.all(layout).filter { $0.group == Part.Group.wolke.rawValue }.map(\.version))
+                    .subtracting([WolkeVersion.current, ""])
+                if !others.isEmpty {
+                    print("It runs release \(others.sorted().joined(separator: ", ")); `make upgrade` replaces that by \(WolkeVersion.current).")
+                }
             }
             guard let supervisor else { return }
-            try await follow(layout, supervisor, time)
+            try await CloudCommand.follow(layout, supervisor, time)
             let seconds = Double(time.monotonicNanoseconds() - begun) / 1e9
             print(Summary.text(layout, seconds: seconds, program: CommandLine.arguments[0]))
         }
@@ -61,28 +66,28 @@ struct CloudCommand: AsyncParsableCommand {
             let launch = Launch(arguments: arguments, environment: environment, output: layout.log + "/supervisor.log")
             return SupervisorRecord(process: try launch.spawn())
         }
+    }
 
-        /// Shows the supervisor's progress until it says how the start ended.
-        private func follow(_ layout: CloudLayout, _ supervisor: SupervisorRecord, _ time: SystemTime) async throws {
-            var shown = 0
-            while true {
-                let lines = (Machine.readText(layout.progress) ?? "").split(separator: "\n", omittingEmptySubsequences: false).dropLast()
-                for line in lines.dropFirst(shown) {
-                    if line == Progress.readyMark { return }
-                    if line.hasPrefix(Progress.failedMark) {
-                        throw CloudError(line.dropFirst(Progress.failedMark.count).replacing("\u{1}", with: "\n") + "\nThe rest keeps running; see `make status`, stop it with `make down`.")
-                    }
-                    Terminal.print(String(line))
+    /// Shows the supervisor's progress until it says how the start ended.
+    static func follow(_ layout: CloudLayout, _ supervisor: SupervisorRecord, _ time: SystemTime) async throws {
+        var shown = 0
+        while true {
+            let lines = (Machine.readText(layout.progress) ?? "").split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+            for line in lines.dropFirst(shown) {
+                if line == Progress.readyMark { return }
+                if line.hasPrefix(Progress.failedMark) {
+                    throw CloudError(line.dropFirst(Progress.failedMark.count).replacing("\u{1}", with: "\n") + "\nThe rest keeps running; see `make status`, stop it with `make down`.")
                 }
-                shown = lines.count
-                var status: Int32 = 0
-                waitpid(supervisor.process.pid, &status, WNOHANG)
-                if !supervisor.process.isRunning {
-                    let last = Machine.tail(layout.log + "/supervisor.log", lines: 5).joined(separator: "\n  ")
-                    throw CloudError("the supervisor ended; the last lines of \(layout.log)/supervisor.log:\n  \(last)")
-                }
-                try await time.sleep(for: .milliseconds(50))
+                Terminal.print(String(line))
             }
+            shown = lines.count
+            var status: Int32 = 0
+            waitpid(supervisor.process.pid, &status, WNOHANG)
+            if !supervisor.process.isRunning {
+                let last = Machine.tail(layout.log + "/supervisor.log", lines: 5).joined(separator: "\n  ")
+                throw CloudError("the supervisor ended; the last lines of \(layout.log)/supervisor.log:\n  \(last)")
+            }
+            try await time.sleep(for: .milliseconds(50))
         }
     }
 
@@ -121,17 +126,21 @@ struct CloudCommand: AsyncParsableCommand {
         @OptionGroup var options: CloudOptions
         @Option(help: "Disk image that becomes the public image `guest`.")
         var guestImage: String?
+        @ArgumentParser.Flag(help: "Take over what an earlier supervisor left running; replace the services and agents.")
+        var adopt = false
 
         func run() async throws {
             var layout = try options.layout()
             if SupervisorRecord.running(layout) != nil { throw CloudError("the cloud in \(layout.state) has a supervisor already") }
             let ambient = Ambient()
             try Leftovers.create(layout)
-            let (datapath, reason) = try await options.datapathChoice().resolve(
-                layout, ownsKernel: Machine.exists(layout.datapathMark) && layout.datapath == .kernel)
-            layout.datapath = datapath
-            try Machine.write(layout.datapathMark, datapath.rawValue)
-            print("Open vSwitch uses the \(datapath.words)\(reason.isEmpty ? "" : ": \(reason)")")
+            if !adopt {
+                let (datapath, reason) = try await options.datapathChoice().resolve(
+                    layout, ownsKernel: Machine.exists(layout.datapathMark) && layout.datapath == .kernel)
+                layout.datapath = datapath
+                try Machine.write(layout.datapathMark, datapath.rawValue)
+                print("Open vSwitch uses the \(datapath.words)\(reason.isEmpty ? "" : ": \(reason)")")
+            }
             let cloud = Cloud(
                 layout: layout, secrets: try .load(layout, ambient), program: try Machine.executablePath(),
                 guestImage: guestImage, ambient: ambient)
@@ -139,7 +148,7 @@ struct CloudCommand: AsyncParsableCommand {
             try CloudFiles(layout: layout, secrets: cloud.secrets).write()
             // The parts inherit it; nothing but the state directory is theirs.
             guard chdir(layout.state) == 0 else { throw Machine.failure("enter", layout.state) }
-            try await Session(cloud: cloud).run()
+            try await Session(cloud: cloud, inherited: adopt ? RecordedPart.inherited(layout) : [:]).run()
             unlink(layout.supervisorRecord)
         }
     }
@@ -148,6 +157,8 @@ struct CloudCommand: AsyncParsableCommand {
 /// The supervisor's life, from start to signal.
 struct Session: Sendable {
     let cloud: Cloud
+    /// What an earlier supervisor left running and this one takes over.
+    var inherited: [String: RecordedPart] = [:]
     /// How long guests may take to shut down before they are ended.
     static let guestGrace: Duration = .seconds(8)
 
@@ -157,12 +168,12 @@ struct Session: Sendable {
         try Machine.write(cloud.layout.devicesMark, "\n")
         try await SimulatedHosts(layout: cloud.layout).create()
         let parts = cloud.parts(network: network)
-        for part in parts { unlink(cloud.layout.heldMark(part.name)) }
+        if inherited.isEmpty { for part in parts { unlink(cloud.layout.heldMark(part.name)) } }
         let milestones = cloud.milestones
         let time = cloud.ambient.time
         let progress = Progress(path: cloud.layout.progress, total: parts.count + milestones.count, time: time)
         let supervisor = Supervisor(
-            layout: cloud.layout, parts: parts, milestones: milestones, time: time, progress: progress)
+            layout: cloud.layout, parts: parts, milestones: milestones, inherited: inherited, time: time, progress: progress)
         let starting = Task {
             do {
                 try await supervisor.start(within: CloudCommand.startLimit)

@@ -19,19 +19,31 @@ actor Supervisor {
     private var reached: Set<String> = []
     /// Those whose last attempt failed for good: they are tried again, in case somebody mends it, but not waited for.
     private var failed: Set<String> = []
+    /// Processes of an earlier supervisor that are not taken over yet. Those of the infrastructure are kept, the others replaced.
+    private var inherited: [String: ProcessIdentity]
+    /// The order in which they are replaced: one at a time.
+    private let replacements: [String]
     private var watchers: [Task<Void, Never>] = []
     private var isStopping = false
     private let since: Timestamp
 
-    init(layout: CloudLayout, parts: [Part], milestones: [Milestone], time: any TimeSource, progress: Progress) {
+    init(
+        layout: CloudLayout, parts: [Part], milestones: [Milestone], inherited: [String: RecordedPart] = [:], time: any TimeSource,
+        progress: Progress
+    ) {
         self.layout = layout
         self.parts = parts
         self.milestones = milestones
         self.time = time
         since = time.now()
         self.progress = progress
+        self.inherited = inherited.compactMapValues(\.process)
+        replacements = parts.filter { $0.group == .wolke && inherited[$0.name] != nil }.map(\.name)
         for part in parts {
-            records[part.name] = PartRecord(name: part.name, state: .waiting, process: nil, startedAt: nil, restarts: 0, problem: nil)
+            let found = inherited[part.name]
+            records[part.name] = PartRecord(
+                name: part.name, state: found == nil ? .waiting : .ready, process: found?.process, startedAt: nil, restarts: 0,
+                version: found?.version ?? "", problem: nil)
         }
     }
 
@@ -126,13 +138,20 @@ actor Supervisor {
             guard await holdBack(part) else { return }
             let begun = time.monotonicNanoseconds()
             let process: ProcessIdentity
+            let running = inherited.removeValue(forKey: part.name)
+            let isKept = running != nil && part.group == .infrastructure
             do {
-                update(part) { $0.state = .preparing }
+                if let running, !isKept { guard try await replace(part, running) else { return } }
+                if !isKept { update(part) { $0.state = .preparing } }
                 failed.remove(part.name)
                 progress.begin(part.name)
-                try await part.prepare()
-                guard !isStopping else { return }
-                process = try part.launch.spawn()
+                if let running, isKept {
+                    process = running
+                } else {
+                    try await part.prepare()
+                    guard !isStopping else { return }
+                    process = try part.launch.spawn()
+                }
             } catch is CancellationError {
                 return
             } catch {
@@ -148,7 +167,7 @@ actor Supervisor {
                 $0.process = process
                 $0.startedAt = startedAt
             }
-            let (ending, wasReady) = await watch(part, process, begun: begun, endedAt: endedAt)
+            let (ending, wasReady) = await watch(part, process, begun: begun, endedAt: endedAt, isKept: isKept)
             guard !isStopping, !Task.isCancelled else { return }
             reached.remove(part.name)
             let now = time.now()
@@ -167,22 +186,36 @@ actor Supervisor {
         }
     }
 
+    /// Ends the process of an earlier supervisor once those before it are replaced.
+    ///
+    /// - Returns: false when the supervisor stops first.
+    private func replace(_ part: Part, _ running: ProcessIdentity) async throws -> Bool {
+        guard await wait(for: Array(replacements.prefix { $0 != part.name })) else { return false }
+        try await running.stop(part.stopSignal, grace: part.stopGrace, time)
+        update(part) { $0.process = nil }
+        return true
+    }
+
     /// Follows a started process.
     ///
-    /// - Parameter endedAt: when the one before it ended.
+    /// - Parameters:
+    ///   - endedAt: when the one before it ended.
+    ///   - isKept: whether an earlier supervisor started and settled it.
     /// - Returns: how it ended, in words, and whether it had become ready.
     private func watch(
-        _ part: Part, _ process: ProcessIdentity, begun: UInt64, endedAt: UInt64?
+        _ part: Part, _ process: ProcessIdentity, begun: UInt64, endedAt: UInt64?, isKept: Bool
     ) async -> (ending: String, wasReady: Bool) {
         var isReady = false
         var nextProbe = time.monotonicNanoseconds()
         while !Task.isCancelled {
             var status: Int32 = 0
             if waitpid(process.pid, &status, WNOHANG) == process.pid { return (Supervisor.ending(part, status), isReady) }
+            // Not our child: nobody says how it ended.
+            if isKept, !process.isRunning { return ("ended; an earlier supervisor had started it", isReady) }
             if !isReady, time.monotonicNanoseconds() >= nextProbe {
                 do {
                     let version = try await part.probe()
-                    try await part.settle()
+                    if !isKept { try await part.settle() }
                     isReady = true
                     reached.insert(part.name)
                     let away = endedAt.map { seconds(since: $0) } ?? 0
