@@ -275,6 +275,8 @@ def upgrade(cloud, fleet, arguments):
     chaos.Client = Balanced
     end = chaos.End(3600)
     workers = [chaos.Worker(number, cloud, tenant, arguments.seed, end) for number in range(arguments.workers)]
+    for worker in workers:
+        worker.keeps = 2  # The two hosts have room for all of them, so that each create must succeed.
     uploads = Uploads(fleet, tenant, end)
     probes = [Probe(fleet, tenant, service, end) for service in SERVICES]
     for thread in [*workers, uploads, *probes]:
