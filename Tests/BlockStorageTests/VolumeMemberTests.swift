@@ -39,6 +39,12 @@ import Testing
                 let answer = try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1], "OS-SCH-HNT:scheduler_hints": .object(hints)])
                 #expect(answer.status == 400 && answer.json.description.contains(hint), "\(hint): \(answer.json)")
             }
+            let foreign = try await cloud.call(
+                "POST", "/v3/volumes", token: "other", ["volume": ["size": 1], "OS-SCH-HNT:scheduler_hints": ["same_host": .string(source)]])
+            #expect(foreign.status == 400 && foreign.json.description.contains(source), "\(foreign.json)")
+            let own = try await cloud.call(
+                "POST", "/v3/volumes", ["volume": ["size": 1], "OS-SCH-HNT:scheduler_hints": ["same_host": [.string(source)]]])
+            #expect(own.status == 202, "\(own.json)")
             let two = try await cloud.call(
                 "POST", "/v3/volumes", ["volume": ["size": 1, "imageRef": .string(image), "image_id": .string(source)]])
             #expect(two.status == 400 && two.json.description.contains("image_id"))

@@ -133,6 +133,7 @@ extension BlockStorageHandlers {
         let source = try volumeSource(body)
         let id: VolumeID = context.ambient.newID()
         return try await context.write(database) { connection in
+            try requireHinted(connection, context, project: project)
             let request = try resolve(connection, context, body, source, project: project)
             try quota.reserveVolume(connection, project: project, size: request.size)
             let now = context.ambient.now
@@ -195,6 +196,20 @@ extension BlockStorageHandlers {
             throw ResourceError.badRequest("A volume has one source at most: imageRef, snapshot_id or source_volid.")
         }
         return sources.first ?? .blank
+    }
+
+    /// A hint names volumes of the project: where another one's are is no tenant's to use.
+    private func requireHinted(_ connection: Connection, _ context: RequestContext, project: String) throws {
+        let hint = context.body["OS-SCH-HNT:scheduler_hints"]?["same_host"]
+        let ids = (hint?.arrayValue ?? [hint].compactMap { $0 }).compactMap(\.stringValue).compactMap { UUID128($0)?.description }
+        guard !ids.isEmpty else { return }
+        let isAdmin = try context.caller.isAdmin
+        let known = try connection.query(
+            "SELECT id FROM volumes WHERE id = ANY(\(ids)::uuid[]) AND (project_id = \(project) OR \(isAdmin))"
+        ).map { try $0.string("id") }
+        if let unknown = ids.first(where: { !known.contains($0) }) {
+            throw ResourceError.badRequest("Invalid input for scheduler hint same_host: Volume \(unknown) could not be found.")
+        }
     }
 
     private struct Resolved {

@@ -113,6 +113,7 @@ CASES = [
     ("compute", "POST", "/servers", {**server(), "os:scheduler_hints": {"group": "<!server_group>"}}),
     ("compute", "POST", "/servers", {**server(), "os:scheduler_hints": {"same_host": "<!server>"}}),
     ("compute", "POST", "/servers", {**server(), "os:scheduler_hints": {"different_host": ["<!server>"]}}),
+    ("volume", "POST", "/volumes", {"volume": {"size": 1}, "OS-SCH-HNT:scheduler_hints": {"same_host": "<!volume>"}}),
     ("compute", "POST", "/servers", {**server(), "OS-SCH-HNT:scheduler_hints": {"group": "<!server_group>"}}),
     ("compute", "POST", "/servers/<server>/os-interface", {"interfaceAttachment": {"net_id": "<!network>"}}),
     ("compute", "POST", "/servers/<server>/os-interface", {"interfaceAttachment": {"port_id": "<!port>"}}),
