@@ -16,18 +16,20 @@ private struct Served: Sendable {
     let operatorPort: Int
     let metrics: Metrics
     let api: API
+    let uploads: Uploads
 
     static func with(
         _ limits: ConnectionLimits = ConnectionLimits(), bodies: BodyBudget = BodyBudget(),
         _ body: @escaping @Sendable (Served) async throws -> Void
     ) async throws {
         let metrics = Metrics()
-        var api = try api(metrics)
+        let uploads = Uploads()
+        var api = try api(metrics, uploads)
         api.bodies = bodies
         let ports = try FreePorts.take(2)
         let log = Telemetry.logger(service: "test", level: "critical")
         let readiness = Readiness(time: SystemTime()) { throw ResourceError.unavailable("the broker at 10.1.2.3 is away") }
-        let served = Served(port: ports[0], operatorPort: ports[1], metrics: metrics, api: api)
+        let served = Served(port: ports[0], operatorPort: ports[1], metrics: metrics, api: api, uploads: uploads)
         let server = HTTPServer(
             api: api, host: "127.0.0.1", port: served.port, metrics: metrics, log: log, limits: limits, readiness: readiness)
         let operators = OperatorServer(
@@ -42,7 +44,7 @@ private struct Served: Sendable {
         }
     }
 
-    private static func api(_ metrics: Metrics) throws -> API {
+    private static func api(_ metrics: Metrics, _ uploads: Uploads) throws -> API {
         let any = RouteBody.json(.any)
         return try API(
             service: ServiceDescription(type: "network", title: "Test", faults: .network, publicURL: "http://public.example"),
@@ -51,6 +53,12 @@ private struct Served: Sendable {
                     Route(.get, "/source", action: nil) { _ in .json(200, ["source": .string(DatabaseScope.current.source)]) },
                     Route(.get, "/href", action: nil) { .json(200, ["href": .string($0.publicURL)]) },
                     Route(.post, "/sign-on", action: nil, body: any) { .json(200, ["got": $0.body]) },
+                    Route(.put, "/file", action: nil, body: .stream) { context in
+                        uploads.add()
+                        var text: [UInt8] = []
+                        for try await piece in context.stream { text += Array(piece.readableBytesView) }
+                        return .json(200, ["got": .string(String(decoding: text, as: UTF8.self))])
+                    },
                     Route(.post, "/things", action: "things:create", rule: "@", body: any) { context in
                         try context.authorize(target: .none)
                         return .json(200, ["got": context.body])
@@ -63,8 +71,27 @@ private struct Served: Sendable {
 
     func client() async throws -> RawClient { try await RawClient(port: port) }
 
+    /// Connections with a request that the service has begun to answer and whose body is not complete.
+    func busy(_ count: Int, source: UInt32 = 1) async throws -> [RawClient] {
+        var clients: [RawClient] = []
+        for number in 1...count {
+            let client = try await RawClient(port: port, source: source)
+            try await client.send("PUT /file HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\nContent-Length: 10\r\n\r\n{")
+            clients.append(client)
+            while uploads.count < number { try await SystemTime().sleep(for: .milliseconds(2)) }
+        }
+        return clients
+    }
+
     /// The answer to one request on a connection of its own.
     func ask(_ request: String) async throws -> String { try await client().exchange(request) }
+}
+
+/// How many uploads have begun.
+private final class Uploads: Sendable {
+    private let begun = Mutex(0)
+    var count: Int { begun.withLock { $0 } }
+    func add() { begun.withLock { $0 += 1 } }
 }
 
 private func status(_ answer: String) -> Int { Int(answer.split(separator: " ").dropFirst().first ?? "") ?? 0 }
@@ -101,13 +128,7 @@ private final class Kept: Sendable {
 
     @Test("S18: a connection over the limit is answered 503 while all others work") func s18OverTheLimitIsAnswered() async throws {
         try await Served.with(limits { $0.connectionsMax = 4 }) { served in
-            var busy: [RawClient] = []
-            for _ in 0..<4 {
-                let client = try await served.client()
-                try await client.send("POST /sign-on HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
-                busy.append(client)
-            }
-            try await SystemTime().sleep(for: .milliseconds(200))
+            let busy = try await served.busy(4)
             let answer = try await served.ask(get)
             #expect(status(answer) == 503)
             #expect(answer.lowercased().contains("retry-after: 1"))
@@ -121,14 +142,7 @@ private final class Kept: Sendable {
 
     @Test("S18: one address has its share of the connections, and the others have theirs") func s18SourcesHaveShares() async throws {
         try await Served.with(limits { $0.connectionsMax = 40; $0.connectionsPerSourceMax = 4 }) { served in
-            let part = "POST /sign-on HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"
-            var busy: [RawClient] = []
-            for _ in 0..<4 {
-                let client = try await RawClient(port: served.port, source: 2)
-                try await client.send(part)
-                busy.append(client)
-            }
-            try await SystemTime().sleep(for: .milliseconds(200))
+            let busy = try await served.busy(4, source: 2)
             #expect(try await status(RawClient(port: served.port, source: 2).exchange(get)) == 503)
             #expect(try await status(RawClient(port: served.port, source: 3).exchange(get)) == 200)
             withExtendedLifetime(busy) {}
