@@ -211,23 +211,31 @@ private enum Releases {
         try await TestDatabase.with { test in
             let holder = Database(DatabaseConfiguration(connectionString: test.connectionString, connectionsMax: 1))
             defer { holder.close() }
-            let begun = SystemTime().monotonicNanoseconds()
+            let (letGo, reads) = (Flag(), Flag())
             let held = Task {
                 try await holder.write { connection in
                     try connection.query("SELECT count(*) FROM flavors")
-                    try connection.query("SELECT pg_sleep(4)")
+                    reads.set()
+                    while !letGo.isSet { try connection.query("SELECT pg_sleep(0.05)") }
                 }
             }
-            try await SystemTime().sleep(for: .milliseconds(200))
+            while !reads.isSet { try await SystemTime().sleep(for: .milliseconds(5)) }
             let adds = Migration(Releases.next, "adds", "ALTER TABLE flavors ADD COLUMN note text")
             async let applied = Schema.migrate(test.database, migrations: Releases.base + [adds])
-            try await SystemTime().sleep(for: .milliseconds(200))
-            // Waits behind the migration, which lets it pass after its lock timeout.
+            while try await waits(test, for: "AccessExclusiveLock") == 0 { try await SystemTime().sleep(for: .milliseconds(5)) }
+            // Waits behind the migration, which lets it pass after its lock timeout, while the transaction goes on.
             _ = try await Database(DatabaseConfiguration(connectionString: test.connectionString, connectionsMax: 1))
                 .read { try $0.query("SELECT count(*) AS number FROM flavors")[0].int("number") }
-            #expect(SystemTime().monotonicNanoseconds() - begun < 3_900_000_000)
+            letGo.set()
             #expect(try await applied == [Releases.next])
             try await held.value
+        }
+    }
+
+    /// How many sessions wait for a lock of that mode on the flavors.
+    private func waits(_ test: TestDatabase, for mode: String) async throws -> Int {
+        try await test.database.read {
+            try $0.query("SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND mode = \(mode) AND relation = 'flavors'::regclass")[0].int("n")
         }
     }
 

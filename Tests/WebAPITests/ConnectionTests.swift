@@ -260,7 +260,7 @@ private final class Kept: Sendable {
                 let held = try await served.client()
                 let whole = post("/things", 250_000, token: true)
                 try await held.send(String(whole.dropLast(2)))
-                try await SystemTime().sleep(for: .milliseconds(300))
+                while served.api.bodies.held < 250_000 { try await SystemTime().sleep(for: .milliseconds(2)) }
                 let refused = try await served.ask(post("/things", 100_000, token: true))
                 #expect(status(refused) == 503)
                 #expect(refused.lowercased().contains("retry-after: 1"))
