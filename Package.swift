@@ -31,7 +31,7 @@ func library(_ name: String, _ library: String, package: String) -> Target {
 
 /// What every API service links: the request path, the store and the engine.
 let platform: [Target.Dependency] = [
-    "Kernel", "JSON", "Database", "Schema", "Workflow", "Messaging", "WebAPI", "Authorization",
+    "Kernel", "JSON", "Contracts", "Database", "Schema", "Workflow", "Messaging", "WebAPI", "Authorization",
     "Telemetry", "Settings", "Client", "ServiceKit", "Inspections", log, lifecycle,
 ]
 
@@ -40,7 +40,7 @@ func service(
 ) -> [Target] {
     [
         .target(
-            name: "\(name)Core", dependencies: ["Kernel", "JSON"] + core,
+            name: "\(name)Core", dependencies: ["Kernel", "JSON", "Contracts"] + core,
             path: "Services/\(name)/\(name)Core", swiftSettings: swift),
         .target(
             name: "\(name)Service", dependencies: [.target(name: "\(name)Core")] + platform + extra,
@@ -88,11 +88,12 @@ let package = Package(
         shared("DiskTool", ["Kernel", "JSON", "Commands", "ImageFormat"]),
         shared("Settings", ["Kernel", yaml]),
         shared("Telemetry", ["Kernel", "JSON", log]),
+        shared("Contracts", ["Kernel", "JSON"]),
         shared("Database", ["Kernel", "JSON", "Telemetry", "CLibpq", log]),
         shared("Schema", ["Kernel", "Database", log]),
-        shared("Messaging", ["Kernel", "JSON", "Database", "Telemetry", "CRabbitMQ", log, lifecycle]),
-        shared("Workflow", ["Kernel", "JSON", "Database", "Telemetry", log, lifecycle]),
-        shared("Authorization", ["Kernel", "JSON", "Database", "CCrypt", crypto, log, lifecycle]),
+        shared("Messaging", ["Kernel", "JSON", "Contracts", "Database", "Telemetry", "CRabbitMQ", log, lifecycle]),
+        shared("Workflow", ["Kernel", "JSON", "Contracts", "Database", "Telemetry", log, lifecycle]),
+        shared("Authorization", ["Kernel", "JSON", "Contracts", "Database", "CCrypt", crypto, log, lifecycle]),
         shared(
             "WebAPI",
             [
@@ -105,13 +106,13 @@ let package = Package(
                 "Kernel", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", log, lifecycle,
             ]),
         shared("ImageAccess", ["Kernel", "JSON", "Database", "Authorization", "Settings"]),
-        shared("Inspections", ["Kernel", "Database", log]),
+        shared("Inspections", ["Kernel", "Contracts", "Database", log]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, .product(name: "NIOSSL", package: "swift-nio-ssl"), log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),
         shared("Client", ["Kernel", "JSON", httpClient, nio, nioPosix]),
         .target(
             name: "TestKit",
-            dependencies: ["Kernel", "JSON", "Commands", "Database", "Schema", "Workflow", "WebAPI", "Authorization", log],
+            dependencies: ["Kernel", "JSON", "Contracts", "Commands", "Database", "Schema", "Workflow", "WebAPI", "Authorization", log],
             path: "Shared/TestKit", swiftSettings: swift),
     ]
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
@@ -126,14 +127,14 @@ let package = Package(
             .executableTarget(
                 name: "osctl",
                 dependencies: [
-                    "Kernel", "JSON", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry", "OVSDB",
+                    "Kernel", "JSON", "Contracts", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry", "OVSDB",
                     "Authorization", "Inspections", arguments, yaml, log, nio,
                 ],
                 path: "osctl", swiftSettings: swift),
             .executableTarget(
                 name: "wolke-bench",
                 dependencies: [
-                    "Kernel", "JSON", "Database", "Schema", "Authorization", "Workflow", "Messaging", "CRabbitMQ", "OVSDB",
+                    "Kernel", "JSON", "Contracts", "Database", "Schema", "Authorization", "Workflow", "Messaging", "CRabbitMQ", "OVSDB",
                     "PlacementCore", "PlacementService", hummingbird, nio, log, arguments,
                 ],
                 path: "bench/wolke-bench", swiftSettings: swift),
@@ -150,12 +151,13 @@ let package = Package(
                 "OVSDBTests",
                 ["OVSDB", nio, nioPosix, log, .product(name: "NIOEmbedded", package: "swift-nio")]),
             tests("NetworkTests", ["NetworkCore", "NetworkService", "OVSDB"], platform: platform),
+            tests("ContractsTests", ["Contracts", "Database", "Messaging", "Schema"]),
             tests("DatabaseTests", ["Database", "Schema", "Telemetry"]),
             tests("SettingsTests", ["Settings"]),
-            tests("WorkflowTests", ["Workflow", "Database", "Schema", log]),
+            tests("WorkflowTests", ["Workflow", "Contracts", "Database", "Schema", log]),
             tests("WebAPITests", ["WebAPI", "Authorization", "Database", "Schema", "Telemetry", log, nio]),
             tests("AuthorizationTests", ["Authorization", "Database", "Schema", log]),
-            tests("TidyTests", []),
+            tests("TidyTests", ["Contracts"]),
             tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
             tests("ImageFormatTests", ["ImageFormat"]),
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
@@ -163,7 +165,7 @@ let package = Package(
             tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "ImageAccess", nio], platform: platform),
             tests("ComputeTests", ["ComputeCore", "ComputeService", "ImageAccess", "ImageFormat"], platform: platform),
             tests("CommandsTests", ["Commands"]),
-            tests("MessagingTests", ["Messaging", "Commands", "Database", "Schema", log]),
+            tests("MessagingTests", ["Messaging", "Contracts", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),
             tests("LibvirtTests", ["Libvirt", log]),
             tests("ComputeAgentTests", ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "Libvirt", "OVSDB", nio, nioPosix],

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -154,7 +155,7 @@ package final class TokenAuthenticator: Authenticating, Service {
         let database = database
         await withTaskGroup(of: Void.self) { group in
             group.addTask {
-                for await _ in database.notifications(["identity_changed"]) { await self.refresh() }
+                for await _ in database.notifications(.identityChanged) { await self.refresh() }
             }
             group.addTask {
                 while !Task.isCancelled {

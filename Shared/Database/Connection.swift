@@ -233,8 +233,15 @@ package final class Connection {
     }
 
     /// Sends a notification when the transaction commits.
-    package func notify(_ channel: String, _ payload: String = "") throws {
-        try query("SELECT pg_notify(\(channel), \(payload))")
+    package func notify<Payload>(_ channel: NotificationChannel<Payload>, _ payload: Payload) throws {
+        try notify(Notification(channel: channel.name, payload: payload.payload))
+    }
+
+    /// As above, on a channel that only says that something has changed.
+    package func notify(_ channel: NotificationChannel<NoPayload>) throws { try notify(channel, NoPayload()) }
+
+    func notify(_ notification: Notification) throws {
+        try query("SELECT pg_notify(\(notification.channel), \(notification.payload))")
     }
 
     // MARK: notifications
@@ -243,9 +250,14 @@ package final class Connection {
     /// it holds up no other commit, and is lost when the process dies right after the commit.
     ///
     /// - Parameter everywhere: false for what concerns this process only.
-    package func announce(_ channel: String, _ payload: String = "", everywhere: Bool = true) {
+    package func announce<Payload>(_ channel: NotificationChannel<Payload>, _ payload: Payload, everywhere: Bool = true) {
         announcements.append(
-            Announcement(notification: Notification(channel: channel, payload: payload), everywhere: everywhere))
+            Announcement(notification: Notification(channel: channel.name, payload: payload.payload), everywhere: everywhere))
+    }
+
+    /// As above, on a channel that only says that something has changed.
+    package func announce(_ channel: NotificationChannel<NoPayload>, everywhere: Bool = true) {
+        announce(channel, NoPayload(), everywhere: everywhere)
     }
 
     func takeAnnouncements() -> [Announcement] {
@@ -322,4 +334,9 @@ package struct Notification: Sendable, Hashable {
     package static let resync = Notification(channel: "*", payload: "")
     /// Sent when a listening session that held a lock is gone, and the lock with it. `resync` says that it is back.
     package static let lost = Notification(channel: "-", payload: "")
+
+    /// What was said on `channel`; nil for another channel's notification, and for one that does not have the form.
+    package func payload<Payload>(on channel: NotificationChannel<Payload>) -> Payload? {
+        self.channel == channel.name ? Payload(payload: payload) : nil
+    }
 }

@@ -163,7 +163,7 @@ package final class Database: Sendable {
                 let value = try body(connection)
                 for item in connection.takeAnnouncements() {
                     // A hint after the commit: lost with the session.
-                    do { try connection.notify(item.notification.channel, item.notification.payload) } catch { break }
+                    do { try connection.notify(item.notification) } catch { break }
                 }
                 return value
             }
@@ -309,13 +309,16 @@ package final class Database: Sendable {
 
     // MARK: notifications
 
-    /// Notifications of `channels`, from a session and thread of their own until the stream ends.
+    /// Notifications of a channel, from a session and thread of their own until the stream ends.
     ///
     /// `Notification.resync` comes first and after each loss of the session.
     ///
     /// - Parameter advisoryLock: a session lock to hold as long as the session lives: the sign of life of this process.
     ///   `Notification.lost` comes when it is not held any more.
-    package func notifications(_ channels: [String], advisoryLock: Int? = nil) -> AsyncStream<Notification> {
+    package func notifications<Payload>(
+        _ channel: NotificationChannel<Payload>, advisoryLock: Int? = nil
+    ) -> AsyncStream<Notification> {
+        let channels = [channel.name]
         if let inline { return inline.notifications(channels, advisoryLock: advisoryLock) }
         let (stream, continuation) = AsyncStream.makeStream(
             of: Notification.self, bufferingPolicy: .bufferingNewest(4096))

@@ -135,6 +135,17 @@ package struct Row {
     }
     /// The cell as JSON.
     package func json(_ name: String) throws -> JSONValue { try required(name, optionalJSON(name)) }
+    /// The value that the cell's JSON describes; nil for NULL and for JSON's null.
+    package func optionalValue<Value: Decodable>(_ name: String, as type: Value.Type = Value.self) throws -> Value? {
+        guard let document = try optionalJSON(name), !document.isNull else { return nil }
+        do { return try document.decode() } catch let error as DecodingError {
+            throw ResourceError.internalError("column \(name): \(error.summary)")
+        }
+    }
+    /// The value that the cell's JSON describes.
+    package func value<Value: Decodable>(_ name: String, as type: Value.Type = Value.self) throws -> Value {
+        try required(name, optionalValue(name))
+    }
     /// The cell as a JSON object.
     package func object(_ name: String) throws -> JSONObject { try required(name, optionalJSON(name)?.objectValue) }
 

@@ -1,13 +1,10 @@
+import Contracts
 import Database
 import Kernel
 import Logging
 
 /// A service's audit: every so often, and at once when `osctl doctor --repair` asks for it.
 package struct AuditLoop: Sendable {
-    /// Asked for here, with an id of the question.
-    package static let request = "wolke_audit"
-    /// Answered here: `ID SERVICE`.
-    package static let answer = "wolke_audited"
     /// Who answers.
     package static let services = ["placement", "compute", "network", "northbound"]
 
@@ -35,11 +32,12 @@ package struct AuditLoop: Sendable {
 
     /// Runs until the task is cancelled.
     package func run() async throws {
-        let (rounds, next) = AsyncStream<String?>.makeStream(bufferingPolicy: .bufferingNewest(16))
+        let (rounds, next) = AsyncStream<AuditQuestion?>.makeStream(bufferingPolicy: .bufferingNewest(16))
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
-                for await notification in database.notifications([AuditLoop.request])
-                where notification.channel == AuditLoop.request { next.yield(notification.payload) }
+                for await notification in database.notifications(.audit) {
+                    if let question = notification.payload(on: .audit) { next.yield(question) }
+                }
             }
             if let interval {
                 group.addTask {
@@ -72,11 +70,11 @@ package struct AuditLoop: Sendable {
         return done
     }
 
-    private func round(_ question: String?) async throws {
+    private func round(_ question: AuditQuestion?) async throws {
         do {
             let done = try await DatabaseScope.$current.withValue(.audit) { try await audit() }
             guard let question, done else { return }
-            try await database.autocommit { try $0.notify(AuditLoop.answer, "\(question) \(service)") }
+            try await database.autocommit { try $0.notify(.audited, AuditAnswer(question: question.id, service: service)) }
         } catch is CancellationError {
             throw CancellationError()
         } catch {

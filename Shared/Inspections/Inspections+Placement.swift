@@ -1,3 +1,5 @@
+import Contracts
+
 extension Inspection {
     static let placement = [capacity, orphanedAllocations, allocationsOfServers]
 
@@ -39,7 +41,7 @@ extension Inspection {
                 '; ' ORDER BY coalesce(n.host, a.name), coalesce(n.resource_class, a.resource_class)) AS words
         FROM (
             SELECT s.id AS server, s.host, p.id AS provider, n.resource_class, n.amount
-            FROM servers s JOIN resource_providers p ON p.host = s.host CROSS JOIN LATERAL (\(needs("s"))) n
+            FROM servers s JOIN resource_providers p ON p.host = s.host CROSS JOIN LATERAL (\(ServerNeeds.resourcesSQL("s"))) n
             WHERE \(settled("s"))
         ) n FULL JOIN (
             SELECT a.consumer_id, a.resource_provider_id, p.name, a.resource_class, a.used
@@ -52,23 +54,5 @@ extension Inspection {
 
     private static func settled(_ server: String) -> String {
         "NOT \(server).deleted AND \(server).host IS NOT NULL AND \(server).vm_state <> 'error' AND \(server).id NOT IN (\(busy))"
-    }
-
-    /// Selects `resource_class` and `amount` of what a server needs on its host: the flavor's amounts;
-    /// `resources:CLASS` in its extra specs replaces or adds to them.
-    ///
-    /// - Parameter server: the name of the row of `servers`.
-    package static func needs(_ server: String) -> String {
-        let specs = "coalesce(\(server).flavor->'extra_specs', '{}')"
-        func number(_ name: String) -> String { "coalesce((\(server).flavor->>'\(name)')::bigint, 0)" }
-        return """
-            SELECT d.resource_class, d.amount FROM (VALUES ('VCPU', \(number("vcpus"))), ('MEMORY_MB', \(number("ram"))),
-                ('DISK_GB', CASE WHEN \(server).image IS NULL THEN 0 WHEN \(number("disk")) > 0 THEN \(number("disk"))
-                    ELSE coalesce((\(server).image->>'disk_gb')::bigint, 0) END + \(number("ephemeral"))
-                    + (\(number("swap")) + 1023) / 1024)) d (resource_class, amount)
-            WHERE d.amount > 0 AND NOT \(specs) ? ('resources:' || d.resource_class)
-            UNION ALL SELECT substr(e.key, 11), e.value::bigint FROM jsonb_each_text(\(specs)) e
-            WHERE e.key LIKE 'resources:%' AND e.value ~ '^[0-9]{1,18}$' AND e.value::bigint > 0
-            """
     }
 }

@@ -1,3 +1,4 @@
+import Contracts
 import JSON
 import Kernel
 import Synchronization
@@ -12,7 +13,7 @@ package final class InMemoryBus: MessageBus {
     }
 
     private struct State {
-        var queues: [String: Queue] = [:]
+        var queues: [MessageQueue: Queue] = [:]
         var answers: [String: CheckedContinuation<Message, any Error>] = [:]
         var answered: [String: Result<Message, any Error>] = [:]
     }
@@ -27,29 +28,29 @@ package final class InMemoryBus: MessageBus {
     package func newMessageID() -> UUID128 { random.uuid() }
 
     /// The messages that wait in `queue`, oldest first.
-    package func waiting(in queue: String) -> [Message] { state.withLock { $0.queues[queue]?.messages ?? [] } }
+    package func waiting(in queue: MessageQueue) -> [Message] { state.withLock { $0.queues[queue]?.messages ?? [] } }
 
     /// Takes the messages that wait in `queue`.
-    package func take(from queue: String) -> [Message] {
+    package func take(from queue: MessageQueue) -> [Message] {
         state.withLock { state in
             defer { state.queues[queue]?.messages = [] }
             return state.queues[queue]?.messages ?? []
         }
     }
 
-    package func publish(_ message: Message, to queue: String) async throws {
+    package func publish(_ message: Message, to queue: MessageQueue) async throws {
         _ = try OutgoingMessage(message, persistent: true)
         enqueue(message, queue)
     }
 
-    private func enqueue(_ message: Message, _ queue: String) {
+    private func enqueue(_ message: Message, _ queue: MessageQueue) {
         state.withLock { state in
             state.queues[queue, default: Queue()].messages.append(message)
             for consumer in state.queues[queue]?.consumers ?? [] { consumer.yield() }
         }
     }
 
-    private func next(_ queue: String) -> Message? {
+    private func next(_ queue: MessageQueue) -> Message? {
         state.withLock { state in
             guard state.queues[queue]?.messages.isEmpty == false else { return nil }
             return state.queues[queue]?.messages.removeFirst()
@@ -57,7 +58,7 @@ package final class InMemoryBus: MessageBus {
     }
 
     package func consume(
-        queue: String, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
+        queue: MessageQueue, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
     ) async throws {
         let (signals, continuation) = AsyncStream.makeStream(of: Void.self)
         state.withLock { $0.queues[queue, default: Queue()].consumers.append(continuation) }
@@ -80,7 +81,7 @@ package final class InMemoryBus: MessageBus {
     }
 
     private func handle(
-        _ message: Message, _ queue: String, _ options: ConsumeOptions,
+        _ message: Message, _ queue: MessageQueue, _ options: ConsumeOptions,
         _ handler: @Sendable (Message) async throws -> Void
     ) async {
         var repeated = message
@@ -89,7 +90,7 @@ package final class InMemoryBus: MessageBus {
         case .done: break
         case .again, .cancelled: enqueue(repeated, queue)
         case .poison(let reason):
-            enqueue(DeliveryOutcome.poisoned(message, queue: queue, reason: reason), queue + ".poison")
+            enqueue(DeliveryOutcome.poisoned(message, queue: queue, reason: reason), queue.poison)
         }
     }
 
@@ -104,7 +105,7 @@ package final class InMemoryBus: MessageBus {
         continuation?.resume(with: result)
     }
 
-    package func request(_ message: Message, to queue: String, timeout: Duration) async throws -> JSONValue {
+    package func request(_ message: Message, to queue: MessageQueue, timeout: Duration) async throws -> JSONValue {
         let name = "reply.\(newMessageID())"
         var question = message
         question.replyTo = name

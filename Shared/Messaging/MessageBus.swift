@@ -1,3 +1,4 @@
+import Contracts
 import JSON
 import Kernel
 import Telemetry
@@ -41,20 +42,20 @@ package struct PoisonMessage: Error, Sendable, CustomStringConvertible {
 ///
 /// Delivery is at least once and, after failures, out of order: handlers ensure a state or de-duplicate (`Inbox`).
 package protocol MessageBus: Sendable {
-    /// Hands a message to the durable queue `queue`, which comes into being when it does not exist.
+    /// Hands a message to a durable queue, which comes into being when it does not exist.
     ///
     /// Returns when the broker has it safely. While the broker is away the call waits.
     ///
     /// - Throws: `ResourceError` 503 when the broker did not confirm in time (it may have the message all the same) or
     ///   too many messages wait, 413 when the body is too large.
-    func publish(_ message: Message, to queue: String) async throws
+    func publish(_ message: Message, to queue: MessageQueue) async throws
 
     /// Handles the messages of `queue` until the task is cancelled.
     ///
     /// A delivery is acknowledged when `handler` returns. When it throws, the message is delivered again after a
     /// delay, and after `options.deliveriesMax` deliveries (at once for `PoisonMessage`) moved to `<queue>.poison`.
     func consume(
-        queue: String, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
+        queue: MessageQueue, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
     ) async throws
 
     /// Sends a question and returns the body of its answer.
@@ -62,7 +63,7 @@ package protocol MessageBus: Sendable {
     /// The question may be delivered twice when the broker fails meanwhile.
     ///
     /// - Throws: the `ResourceError` that the other side answered with; 503 when no answer came in time.
-    func request(_ message: Message, to queue: String, timeout: Duration) async throws -> JSONValue
+    func request(_ message: Message, to queue: MessageQueue, timeout: Duration) async throws -> JSONValue
 
     /// Sends `answer` to a queue that exists only as long as its asker; nothing happens when that has gone.
     func answer(_ message: Message, to queue: String) async throws
@@ -77,7 +78,7 @@ package protocol MessageBus: Sendable {
 extension MessageBus {
     /// As `consume(queue:options:handler:)` with the default options.
     package func consume(
-        queue: String, handler: @escaping @Sendable (Message) async throws -> Void
+        queue: MessageQueue, handler: @escaping @Sendable (Message) async throws -> Void
     ) async throws {
         try await consume(queue: queue, options: ConsumeOptions(), handler: handler)
     }
@@ -102,7 +103,7 @@ extension MessageBus {
     /// An error that `handler` throws is the answer to a question; for a message that awaits none it means delivery
     /// again, as in `consume`.
     package func serve(
-        queue: String, options: ConsumeOptions = ConsumeOptions(),
+        queue: MessageQueue, options: ConsumeOptions = ConsumeOptions(),
         handler: @escaping @Sendable (Message) async throws -> JSONValue
     ) async throws {
         try await consume(queue: queue, options: options) { message in
@@ -148,11 +149,11 @@ package enum DeliveryOutcome: Sendable {
     }
 
     /// The message as it is kept in `<queue>.poison`.
-    package static func poisoned(_ message: Message, queue: String, reason: String) -> Message {
+    package static func poisoned(_ message: Message, queue: MessageQueue, reason: String) -> Message {
         Message(
             id: message.id, type: "poison",
             body: [
-                "queue": .string(queue), "reason": .string(reason), "type": .string(message.type),
+                "queue": .string(queue.name), "reason": .string(reason), "type": .string(message.type),
                 "body": message.body,
             ], requestID: message.requestID)
     }

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -6,22 +7,28 @@ import Telemetry
 
 /// Messages that must follow a commit: written in its transaction, relayed to the bus after it.
 package enum Outbox {
-    /// Channel on which new rows are announced: within the process that wrote them, and by services without a relay to all.
-    package static let channel = "wolke_outbox"
-
     /// Adds a message to the transaction: it is sent if and only if that commits.
     ///
     /// - Parameter relayedElsewhere: this process has no relay, so the others are told that there is something to send.
-    /// - Throws: `DatabaseError`.
+    /// - Throws: `EncodingError` where the body has no JSON form, `DatabaseError`.
     package static func add(
-        _ connection: Connection, _ message: Message, to queue: String, ambient: Ambient, relayedElsewhere: Bool = false
+        _ connection: Connection, _ body: some MessageBody, to queue: MessageQueue, ambient: Ambient, relayedElsewhere: Bool = false
+    ) throws {
+        let message = try Message(body, id: ambient.newUUID(), requestID: RequestScope.current)
+        try add(connection, message, to: queue, ambient: ambient, relayedElsewhere: relayedElsewhere)
+    }
+
+    /// As above, of a message that is made already.
+    package static func add(
+        _ connection: Connection, _ message: Message, to queue: MessageQueue, ambient: Ambient, relayedElsewhere: Bool = false
     ) throws {
         try connection.query(
             """
             INSERT INTO outbox (message_id, queue, type, body, request_id, created_at)
-            VALUES (\(message.id), \(queue), \(message.type), \(message.body), \(message.requestID), \(ambient.databaseNow))
+            VALUES (\(message.id), \(queue.name), \(message.type), \(message.body), \(message.requestID), \(ambient.databaseNow))
             """)
-        connection.announce(channel, everywhere: relayedElsewhere)
+        // Rows are announced within the process that writes them, and by services without a relay to all.
+        connection.announce(.outbox, everywhere: relayedElsewhere)
     }
 }
 
@@ -56,7 +63,7 @@ package struct OutboxRelay: Sendable {
     package func run() async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
-                for await _ in self.database.notifications([Outbox.channel]) { await self.relayAll(olderThan: .zero) }
+                for await _ in self.database.notifications(.outbox) { await self.relayAll(olderThan: .zero) }
             }
             group.addTask {
                 while true {
@@ -109,7 +116,7 @@ package struct OutboxRelay: Sendable {
 
     private struct OutboxRow: Sendable {
         let id: Int
-        let queue: String
+        let queue: MessageQueue
         let message: Message
     }
 
@@ -128,7 +135,7 @@ package struct OutboxRelay: Sendable {
                 """)
             return try rows.map { row in
                 OutboxRow(
-                    id: try row.int("id"), queue: try row.string("queue"),
+                    id: try row.int("id"), queue: MessageQueue(try row.string("queue")),
                     message: Message(
                         id: try row.uuid("message_id"), type: try row.string("type"), body: try row.json("body"),
                         requestID: try row.optionalString("request_id")))

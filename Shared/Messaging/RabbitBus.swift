@@ -1,3 +1,4 @@
+import Contracts
 import JSON
 import Kernel
 import Logging
@@ -60,8 +61,8 @@ package final class RabbitBus: MessageBus {
 
     // MARK: publishing
 
-    package func publish(_ message: Message, to queue: String) async throws {
-        try await publish(message, to: queue, isAnswer: false)
+    package func publish(_ message: Message, to queue: MessageQueue) async throws {
+        try await publish(message, to: queue.name, isAnswer: false)
     }
 
     package func answer(_ message: Message, to queue: String) async throws {
@@ -87,12 +88,12 @@ package final class RabbitBus: MessageBus {
     // MARK: consuming
 
     package func consume(
-        queue: String, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
+        queue: MessageQueue, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
     ) async throws {
         let id = lastSubscription.add(1, ordering: .relaxed).newValue
         let (deliveries, continuation) = AsyncStream.makeStream(of: Delivery.self)
         consumer.send(
-            .subscribe(id: id, queue: queue, prefetch: options.prefetch) { delivery in continuation.yield(delivery) })
+            .subscribe(id: id, queue: queue.name, prefetch: options.prefetch) { delivery in continuation.yield(delivery) })
         defer { consumer.send(.unsubscribe(id: id)) }
         // The broker sends no more than `prefetch` unacknowledged deliveries: the group is bounded by that.
         await withDiscardingTaskGroup { group in
@@ -105,7 +106,7 @@ package final class RabbitBus: MessageBus {
     }
 
     private func handle(
-        _ delivery: Delivery, queue: String, options: ConsumeOptions,
+        _ delivery: Delivery, queue: MessageQueue, options: ConsumeOptions,
         handler: @Sendable (Message) async throws -> Void
     ) async {
         var outcome: DeliveryOutcome
@@ -130,7 +131,7 @@ package final class RabbitBus: MessageBus {
         case .done, .poison: consumer.send(.acknowledge(delivery.ticket))
         case .cancelled: consumer.send(.requeue(delivery.ticket))
         case .again(let delay, let error):
-            metrics?.increment("wolke_bus_failed_deliveries_total", [("queue", queue)], help: "Handlers that threw.")
+            metrics?.increment("wolke_bus_failed_deliveries_total", [("queue", queue.name)], help: "Handlers that threw.")
             logger.warning(
                 "a message could not be handled and will be delivered again",
                 metadata: ["queue": "\(queue)", "message_id": "\(message.id)", "error": "\(error)"])
@@ -139,19 +140,19 @@ package final class RabbitBus: MessageBus {
         }
     }
 
-    private func setAside(_ message: Message, queue: String, reason: String) async throws {
+    private func setAside(_ message: Message, queue: MessageQueue, reason: String) async throws {
         logger.error(
             "a message was set aside",
             metadata: ["queue": "\(queue)", "message_id": "\(message.id)", "error": "\(reason)"])
-        metrics?.increment("wolke_bus_poison_total", [("queue", queue)], help: "Messages set aside.")
+        metrics?.increment("wolke_bus_poison_total", [("queue", queue.name)], help: "Messages set aside.")
         try await publish(
-            DeliveryOutcome.poisoned(message, queue: queue, reason: reason), to: queue + ".poison")
+            DeliveryOutcome.poisoned(message, queue: queue, reason: reason), to: queue.poison)
         try await reply(to: message, failure: ResourceError.internalError(reason))
     }
 
     // MARK: request and reply
 
-    package func request(_ message: Message, to queue: String, timeout: Duration) async throws -> JSONValue {
+    package func request(_ message: Message, to queue: MessageQueue, timeout: Duration) async throws -> JSONValue {
         let correlation = ambient.newUUID().description
         let events = try register(correlation)
         defer { _ = requests.withLock { $0.waiting.removeValue(forKey: correlation) } }
@@ -173,7 +174,7 @@ package final class RabbitBus: MessageBus {
 
     /// Asks whenever there is a (new) queue for the answer: the old one took its answers with it.
     private func converse(
-        _ question: Message, to queue: String, events: AsyncStream<ReplyEvent>
+        _ question: Message, to queue: MessageQueue, events: AsyncStream<ReplyEvent>
     ) async throws -> Message {
         for await event in events {
             switch event {

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -74,14 +75,16 @@ package final class WorkflowEngine: Service {
     }
 
     private func listen() async {
-        for await notification in store.database.notifications([Workflows.wakeChannel], advisoryLock: lockKey) {
+        for await notification in store.database.notifications(.wake, advisoryLock: lockKey) {
             if notification == .lost {
                 sessionLost()
                 continue
             }
             if notification == .resync { running.withLock { $0.isAlive = true } }
-            guard let wake = Workflows.Wake(notification.payload, for: store.service) else { continue }
-            if let subject = wake.subject { running.withLock { $0.wake(subject) } }
+            if let wake = notification.payload(on: .wake) {
+                guard wake.concerns(store.service) else { continue }
+                if let subject = wake.subject { running.withLock { $0.wake(subject) } }
+            }
             signal.yield()
         }
     }

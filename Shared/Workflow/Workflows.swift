@@ -1,31 +1,13 @@
+import Contracts
 import Database
 import JSON
 import Kernel
 
 /// Starting workflows and sending intents; all inside the transaction that accepts the request.
 package enum Workflows {
-    /// Channel on which work is announced: `Wake` says how.
-    package static let wakeChannel = "wolke_wake"
-
-    /// A payload of the channel: a service with something new to run, with the id of a subject that shall go on, or a
-    /// subject alone, which concerns every service.
-    struct Wake {
-        /// Nil where nobody waits for this.
-        let subject: String?
-
-        /// Nil for what concerns other services only.
-        init?(_ payload: String, for service: String) {
-            let words = payload.split(separator: " ", maxSplits: 1).map(String.init)
-            let isSubject = words.last.map { UUID128($0) != nil } ?? false
-            let named = words.count == 2 || !isSubject ? words.first : nil
-            guard (named ?? service) == service else { return nil }
-            subject = isSubject ? words.last : nil
-        }
-    }
-
     /// Lets the service's workflow on a subject go on, if it waits, when the transaction commits.
     package static func wake(_ connection: Connection, service: String, subject: String) {
-        connection.announce(wakeChannel, "\(service) \(subject)")
+        connection.announce(.wake, Wake(service: service, subject: subject))
     }
 
     /// Adds a workflow to the transaction: it will run if and only if that commits.
@@ -175,7 +157,7 @@ package struct WorkflowStart: Sendable {
                 \(now), \(now))
             ON CONFLICT (id) DO NOTHING
             """)
-        connection.announce(Workflows.wakeChannel, definition.service)
+        connection.announce(.wake, Wake(service: definition.service))
     }
 }
 

@@ -111,7 +111,7 @@ extension OnARealHost {
                 await agent.switchDatabase.rows("Interface").values.first { $0["name"]?.string == desired.ports[0].tapName })
             #expect(interface["external_ids"]?["iface-id"] == AgentTests.portID)
             try await eventually("the guest speaks") {
-                try await agent.fleet.consoleLog(id, lines: nil)["output"]?.stringValue?.contains("hello from the guest") == true
+                try await agent.fleet.consoleLog(id, lines: nil).contains("hello from the guest")
             }
             let figures = try await agent.fleet.diagnostics(id)
             #expect(figures["state"]?.stringValue == "running")

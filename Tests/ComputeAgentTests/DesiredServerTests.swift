@@ -17,9 +17,16 @@ import Testing
         #expect(server.hasLocalRoot)
     }
 
+    private static func port(_ name: String, _ value: JSONValue) -> JSONValue {
+        var port = Fixture.port.objectValue ?? [:]
+        port[name] = value
+        return .object(port)
+    }
+
     private static let wrong: [(String, JSONValue, String)] = [
         ("power", "sleeping", "server.power"), ("vcpus", 0, "server.vcpus"), ("vcpus", "1", "server.vcpus"),
-        ("id", "x", "server.id"), ("ports", .array([.object(["id": "x"])]), "server.ports[0].id"),
+        ("id", "x", "server.id"), ("ports", .array([port("id", "x")]), "server.ports[0].id"), ("ports", .array([port("mac_address", nil)]), "server.ports[0].mac_address"),
+        ("volumes", nil, "server.volumes"),
         ("user_data", "%%", "server.user_data"), ("epoch", nil, "server.epoch"),
         ("metadata", .array([]), "server.metadata"),
     ]

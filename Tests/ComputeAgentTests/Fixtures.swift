@@ -25,7 +25,7 @@ enum Fixture {
             "id": "eeeeeeee-0000-0000-0000-000000000001", "mac_address": "fa:16:3e:00:00:02",
             "fixed_ips": [["ip_address": "10.0.0.2", "cidr": "10.0.0.0/24"]],
         ],
-        "tag": nil,
+        "tag": nil, "port_security_enabled": true,
     ]
 
     static func document(_ changes: JSONObject = [:]) -> JSONValue {

@@ -1,4 +1,5 @@
 import Commands
+import Contracts
 import Foundation
 import JSON
 import Kernel
@@ -279,7 +280,7 @@ final class TestAgent: Sendable {
 
     /// Every report about a server so far.
     func reports(_ serverID: String) -> [ObservedReportDocument] {
-        let news = bus.take(from: ReportQueue.planeQueue).map { ObservedReportDocument(body: $0.body) }
+        let news = bus.take(from: .computeAgents).map { ObservedReportDocument(body: $0.body) }
         return reports.withLock {
             $0 += news
             return $0.filter { $0.server == serverID }

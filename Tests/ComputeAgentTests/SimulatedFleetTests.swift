@@ -1,3 +1,4 @@
+import Contracts
 import Foundation
 import JSON
 import Kernel
@@ -40,11 +41,11 @@ import Testing
             heartbeatInterval: .milliseconds(100), ambient: ambient, log: log)
         let heard = Heard()
         let work = Task { try await fleet.run() }
-        let plane = Task { try await bus.consume(queue: ReportQueue.planeQueue) { heard.put($0.body) } }
+        let plane = Task { try await bus.consume(queue: .computeAgents) { heard.put($0.body) } }
         let server = Fixture.document(["ports": []])
         func send() async throws {
-            let body: JSONValue = ["type": "ensure", "server": server]
-            try await bus.publish(Message(id: ambient.newUUID(), type: "ensure", body: body), to: "agent.sim-00001")
+            let ensure = EnsureServer(server: Enclosed(document: server))
+            try await bus.publish(try Message(ensure, id: ambient.newUUID()), to: .agent(host: "sim-00001"))
         }
         try await wait("heartbeats") { heard.count("sim-00001", "heartbeat") > 2 }
         try await send()

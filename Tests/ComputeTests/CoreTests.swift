@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import Foundation
 import JSON
@@ -126,14 +127,14 @@ import Testing
     }
 
     @Test func schedulingFaultsNameNoHost() {
-        let (message, details) = SchedulingFault.texts([
-            "result": "rejected", "message": "No valid host was found.",
-            "filters": [
-                ["name": "ComputeFilter", "hosts_before": 2, "hosts_after": 2, "reasons": [:]],
-                ["name": "ResourceFilter", "hosts_before": 2, "hosts_after": 0, "reasons": ["not enough VCPU": 2]],
-            ],
-            "operator": [["host": "h1", "filter": "ResourceFilter", "reason": "not enough VCPU"]],
-        ])
+        let (message, details) = SchedulingFault.texts(
+            SchedulingAnswer(
+                .rejected, message: "No valid host was found.",
+                filters: [
+                    .init(name: "ComputeFilter", hostsBefore: 2, hostsAfter: 2, reasons: [:]),
+                    .init(name: "ResourceFilter", hostsBefore: 2, hostsAfter: 0, reasons: ["not enough VCPU": 2]),
+                ],
+                refusals: [.init(host: "h1", filter: "ResourceFilter", reason: "not enough VCPU")]))
         #expect(message == "No valid host was found. ResourceFilter removed 2 of 2 hosts (not enough VCPU: 2).")
         #expect(details == "h1: ResourceFilter (not enough VCPU)")
     }

@@ -1,5 +1,6 @@
 import ComputeCore
 import ComputeService
+import Contracts
 import Database
 import Foundation
 import JSON
@@ -61,25 +62,27 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
 
     // MARK: scheduler
 
-    func schedule(_ request: JSONValue, operation: UUID128) async throws -> JSONValue {
-        if let requests = request["requests"]?.arrayValue {
-            state.withLock { $0.received.append(request) }
-            return ["answers": .array(requests.map { state.withLock { $0.trial }($0) }), "capacity": [:]]
-        }
-        return try await probe.effect("schedule") {
-            if let rejection = state.withLock({ $0.rejection }) { return rejection }
-            let consumer = request["consumer_id"]?.stringValue ?? ""
-            let resources = request["resources"]?.objectValue ?? [:]
+    func tryOut(_ trial: ScheduleTrial, operation: UUID128) async throws -> ScheduleTrial.Answer {
+        let document = try trial.document()
+        state.withLock { $0.received.append(document) }
+        let answers = try trial.requests.map { try state.withLock { $0.trial }(try $0.document()).decode(as: SchedulingAnswer.self) }
+        let capacity = ScheduleTrial.Answer.Capacity(hosts: 1, resources: [:])
+        return .init(answers: answers, capacity: .init(before: capacity, after: capacity))
+    }
+
+    func schedule(_ question: ScheduleServer, operation: UUID128) async throws -> SchedulingAnswer {
+        try await probe.effect("schedule") {
+            if let rejection = state.withLock({ $0.rejection }) { return try rejection.decode() }
             try await database.write { connection in
-                for member in resources.members {
+                for (name, amount) in question.resources {
                     try connection.execute(
                         """
                         INSERT INTO fake_allocations (consumer_id, resource_class, used)
-                        VALUES (\(consumer), \(member.name), \(member.value.intValue ?? 0)) ON CONFLICT DO NOTHING
+                        VALUES (\(question.consumerID), \(name), \(amount)) ON CONFLICT DO NOTHING
                         """)
                 }
             }
-            return ["result": "scheduled", "host": "host-1", "resource_provider_id": "00000000-0000-4000-8000-000000000001"]
+            return SchedulingAnswer(.scheduled, host: "host-1", providerID: "00000000-0000-4000-8000-000000000001")
         }
     }
 

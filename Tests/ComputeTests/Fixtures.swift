@@ -1,5 +1,6 @@
 import Authorization
 import ComputeService
+import Contracts
 import Database
 import Foundation
 import ImageAccess
@@ -33,7 +34,7 @@ struct TestCloud: Sendable {
             let log = Telemetry.logger(service: "test", level: "critical")
             let bus = InMemoryBus()
             let agent = Task {
-                try await bus.serve(queue: "agent.host-1") { message in
+                try await bus.serve(queue: .agent(host: "host-1")) { message in
                     message.type == "console_log" ? ["output": "Welcome"] : ["state": "running"]
                 }
             }
@@ -188,15 +189,17 @@ enum Fixtures {
     static let port = "44444444-4444-4444-8444-444444444444"
     static let foreignPort = "44444444-4444-4444-8444-555555555555"
 
-    static func hello(host: String) -> JSONValue {
-        [
-            "type": "hello", "host": .string(host), "version": "1.0",
-            "capabilities": [
-                "cpu": 8, "memory_mb": 16_384, "disk_gb": 100, "virt_type": "qemu", "hypervisor_type": "QEMU",
-                "hypervisor_version": 7_002_000, "cpu_info": ["arch": "x86_64", "model": "qemu64"],
-                "traits": ["COMPUTE_NODE"],
-            ],
-        ]
+    static func hello(host: String) throws -> JSONValue {
+        try AgentHello(
+            host: host, agentVersion: "1.0",
+            capabilities: HostCapabilities(
+                cpus: 8, memoryMiB: 16_384, diskGiB: 100, virtType: "qemu", hypervisorType: "QEMU", hypervisorVersion: 7_002_000,
+                reserved: .init(vcpu: 0, memoryMiB: 0, diskGiB: 0),
+                allocationRatios: .init(vcpu: 4, memoryMiB: 1, diskGiB: 1),
+                processor: .init(
+                    arch: "x86_64", model: "qemu64", vendor: "", features: [], topology: .init(sockets: 1, cores: 8, threads: 1)),
+                traits: ["COMPUTE_NODE"])
+        ).document()
     }
 
     static func fill(_ database: Database, at now: Timestamp) async throws {

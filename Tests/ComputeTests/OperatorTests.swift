@@ -1,4 +1,5 @@
 @testable import ComputeService
+import Contracts
 import Database
 import Inspections
 import JSON
@@ -17,30 +18,6 @@ import WebAPI
         let defaults = ComputeQuota.make(settings).defaults
         #expect(defaults["compute:cores"] == 3 && defaults["compute:ram"] == -1 && defaults["compute:instances"] == 10)
         #expect(Set(defaults.keys) == Set(ComputeQuota.make().defaults.keys))
-    }
-
-    /// What the scheduler is asked for and what the audits look for are the same.
-    @Test(arguments: [
-        #"{"vcpus": 2, "ram": 512, "disk": 3, "ephemeral": 1, "swap": 1500, "extra_specs": {}}"#,
-        #"{"vcpus": 2, "ram": 512, "disk": 0}"#,
-        #"{"vcpus": 2, "ram": 512, "disk": 3, "extra_specs": {"resources:VCPU": "0", "resources:CUSTOM_A": "4", "hw:x": "y"}}"#,
-    ])
-    func needsAreTheSameInSQL(_ flavor: String) async throws {
-        try await TestCloud.with { cloud in
-            let server = try await cloud.createServer()
-            for image in [nil, "{}", #"{"disk_gb": 7}"#] as [String?] {
-                let asked = try await cloud.database.write { connection in
-                    try connection.execute("UPDATE servers SET flavor = \(flavor)::jsonb, image = \(image)::jsonb WHERE id = \(server)::uuid")
-                    return try SchedulingRequest.load(connection, server: server, operation: server)?["resources"]
-                }
-                let audited = try await cloud.database.read { connection in
-                    try connection.query(
-                        "SELECT n.resource_class, n.amount FROM servers s, LATERAL (\(raw: Inspection.needs("s"))) n WHERE s.id = \(server)::uuid"
-                    ).reduce(into: [String: Int]()) { $0[try $1.string("resource_class")] = try $1.int("amount") }
-                }
-                #expect(asked?.objectValue?.members.reduce(into: [String: Int]()) { $0[$1.name] = $1.value.intValue } == audited)
-            }
-        }
     }
 
     @Test("S1: the doctor tells of machines whose sandbox does not work") func s1_theDoctorTellsOfSandboxes() async throws {
@@ -83,7 +60,7 @@ import WebAPI
             #expect(made.status == 202, "\(made.json)")
             let id = made.json["server"]?["id"]?.stringValue ?? ""
             let (asked, desired) = try await cloud.database.read { connection in
-                (try SchedulingRequest.load(connection, server: id, operation: id)?["resources"],
+                (try SchedulingQuestion.load(connection, server: id, operation: id)?.resources,
                     try connection.query("SELECT image FROM servers WHERE id = \(id)::uuid")[0].json("image"))
             }
             #expect(asked?["DISK_GB"] == 4)
@@ -149,7 +126,7 @@ import WebAPI
             let id = try #require(services[0]["id"]?.stringValue)
             let off = try await cloud.call("PUT", "/v2.1/os-services/\(id)", ["status": "disabled", "disabled_reason": "repair"], as: "admin")
             #expect(off.json["service"]?["status"] == "disabled", "\(off.json)")
-            let told = try await cloud.database.read { try $0.query("SELECT body FROM outbox WHERE queue = 'placement.hosts'").map { try $0.json("body") } }
+            let told = try await cloud.database.read { try $0.query("SELECT body FROM outbox WHERE queue = \(MessageQueue.placementHosts.name)").map { try $0.json("body") } }
             #expect(told.last?["enabled"] == false)
             #expect(told.last?["inventories"]?["VCPU"]?["total"] == 8)
             try await cloud.call("PUT", "/v2.1/os-services/\(id)", ["status": "enabled"], as: "admin")
@@ -280,7 +257,7 @@ import WebAPI
 
     @Test func whatFindsNoHostHearsWhatWouldFit() async throws {
         try await TestCloud.with { cloud in
-            cloud.cloud.reject(["result": "rejected", "message": "No valid host was found.", "nearest": [:], "operator": [], "filters": []])
+            cloud.cloud.reject(["result": "rejected", "message": "No valid host was found.", "operator": [], "filters": []])
             cloud.cloud.tryOut { request in
                 let memory = request["resources"]?["MEMORY_MB"]?.intValue ?? 0
                 return memory <= 512 ? ["result": "scheduled", "host": "secret", "fits": 3] : ["result": "rejected", "fits": 0]

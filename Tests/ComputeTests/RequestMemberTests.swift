@@ -1,4 +1,5 @@
 @testable import ComputeService
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -129,10 +130,10 @@ import WebAPI
                 let id = answer.json["server"]?["id"]?.stringValue ?? ""
                 #expect(try await cloud.server(id)["config_drive"] == "True")
                 let (asked, desired) = try await cloud.database.read { connection in
-                    (try SchedulingRequest.load(connection, server: id, operation: id), try DesiredState.load(connection, where: "s.id = \(id)").first?.desired)
+                    (try SchedulingQuestion.load(connection, server: id, operation: id), try DesiredState.load(connection, where: "s.id = \(id)").first?.spec)
                 }
-                #expect(asked?["image_properties"]?["hw_architecture"] == "x86_64")
-                #expect(desired?["image_properties"]?["hw_firmware_type"] == "uefi")
+                #expect(asked?.imageProperties["hw_architecture"] == "x86_64")
+                #expect(desired?.imageProperties?["hw_firmware_type"] == "uefi")
             }
         }
     }

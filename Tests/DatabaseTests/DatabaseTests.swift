@@ -144,12 +144,17 @@ import Testing
         }
     }
 
+    private struct Text: NotificationPayload {
+        let payload: String
+    }
+
     @Test func notificationsArriveAfterResync() async throws {
+        let news = NotificationChannel<Text>("news")
         try await TestDatabase.with { test in
-            let stream = test.database.notifications(["news"])
+            let stream = test.database.notifications(news)
             var iterator = stream.makeAsyncIterator()
             #expect(await iterator.next() == .resync)
-            try await test.database.write { try $0.notify("news", "hello") }
+            try await test.database.write { try $0.notify(news, Text(payload: "hello")) }
             #expect(await iterator.next() == Notification(channel: "news", payload: "hello"))
         }
     }

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -68,7 +69,7 @@ func during<Value: Sendable>(
 let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .milliseconds(10))
 
 @Suite(.serialized) struct BusTests {
-    private func newQueue() -> String { "test.\(SystemRandom().uuid())" }
+    private func newQueue() -> MessageQueue { MessageQueue("test.\(SystemRandom().uuid())") }
 
     @Test(arguments: Kind.allCases) func messageArrivesWhole(_ kind: Kind) async throws {
         let bus = try await kind.bus()
@@ -100,14 +101,14 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
                 throw ResourceError.internalError("no")
             }
         }) {
-            try await during({ try await bus.consume(queue: queue + ".poison") { poison.add($0) } }) {
+            try await during({ try await bus.consume(queue: queue.poison) { poison.add($0) } }) {
                 try await poison.wait(for: 1)
             }
         }
         #expect(seen.all.map(\.deliveryCount) == [0, 1, 2])
         #expect(poison.all.first?.id == sent.id)
         #expect(poison.all.first?.body["body"] == ["x": 1])
-        #expect(poison.all.first?.body["queue"]?.stringValue == queue)
+        #expect(poison.all.first?.body["queue"]?.stringValue == queue.name)
     }
 
     @Test(arguments: Kind.allCases) func requestIsAnswered(_ kind: Kind) async throws {

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -23,7 +24,7 @@ import Testing
     /// The servers of which Compute was told since the last time.
     private func told(_ cloud: NetworkHarness) async throws -> [JSONValue] {
         try await cloud.database.write { connection in
-            try connection.query("DELETE FROM outbox WHERE queue = 'compute.agents' RETURNING body").flatMap {
+            try connection.query("DELETE FROM outbox WHERE queue = \(MessageQueue.computeAgents.name) RETURNING body").flatMap {
                 let body = try $0.json("body")
                 #expect(body["type"] == "ports_changed")
                 return body["servers"]?.arrayValue ?? []

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import Inspections
 import JSON
@@ -226,7 +227,7 @@ private struct Hands: Sendable {
             let network = try await cloud.network()
             _ = try await cloud.subnet(network)
             let port = try await cloud.make("ports", "port", ["network_id": .string(network), "device_id": "server-1"])
-            var wakes = plane.database.notifications(["wolke_wake"]).makeAsyncIterator()
+            var wakes = plane.database.notifications(.wake).makeAsyncIterator()
             #expect(await wakes.next() == .resync)
             try await plane.until(.logicalSwitchPort, "the port") { $0.contains { $0["name"]?.string == port.id } }
             for (isUp, status) in [(true, "ACTIVE"), (false, "DOWN")] {
@@ -235,7 +236,7 @@ private struct Hands: Sendable {
                         table: "Logical_Switch_Port", where: [.equal("name", OVSDBValue(port.id))],
                         row: ["up": OVSDBValue(isUp)])
                 ])
-                #expect(await wakes.next() == Notification(channel: "wolke_wake", payload: "server-1"))
+                #expect(await wakes.next() == Notification(channel: NotificationChannel.wake.name, payload: "server-1"))
                 #expect(try await cloud.call("GET", "/ports/\(port.id)").json["port"]?.text("status") == status)
             }
         }

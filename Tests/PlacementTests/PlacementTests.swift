@@ -1,6 +1,7 @@
 import Authorization
 import JSON
 import Kernel
+import Messaging
 import PlacementService
 import Telemetry
 import TestKit
@@ -37,7 +38,7 @@ struct PlacementBench {
                 VALUES (\(id)::uuid, \(name), \(enabled), \(zone), now(), now())
                 """)
         }
-        try await placement.register([
+        try await hear([
             "type": "host", "host": .string(name), "resource_provider_id": .string(id),
             "inventories": [
                 "VCPU": ["total": JSONValue(cpus), "allocation_ratio": .double(ratio), "max_unit": JSONValue(cpus)],
@@ -45,6 +46,11 @@ struct PlacementBench {
             ], "traits": JSONValue(traits), "enabled": .bool(enabled), "forced_down": false,
         ])
         return id
+    }
+
+    /// What Compute says about a host.
+    func hear(_ body: JSONValue) async throws {
+        try await placement.register(Message(id: SystemRandom().uuid(), type: "host", body: body))
     }
 
     func call(
@@ -71,6 +77,8 @@ func wanted(
         "operation_id": .string(operation.description), "consumer_id": .string(consumer.description),
         "project_id": "p1", "user_id": "u1",
         "resources": ["VCPU": JSONValue(cpus), "MEMORY_MB": JSONValue(memory), "DISK_GB": JSONValue(disk)],
+        "required_traits": [], "forbidden_traits": [], "flavor_extra_specs": [:], "image_properties": [:], "aggregate_metadata": [:],
+        "same_host": [], "different_host": [], "exclude_hosts": [], "dry_run": false,
     ]
     for member in more.members { body[member.name] = member.value }
     return .object(body)

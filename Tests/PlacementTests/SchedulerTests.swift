@@ -155,18 +155,18 @@ import Testing
         request.resources = [ResourceAmount("VCPU", 10)]
         let explanation = Explanation(Fleet(hosts), request, .none)
         #expect(explanation.steps.map { [$0.before, $0.after] } == [[3, 2], [2, 1], [1, 1], [1, 0]])
-        let shown = explanation.message(request) + explanation.filtersDocument.description
+        let shown = explanation.message(request) + "\(explanation.filters)"
         #expect(!shown.contains("secret"))
         #expect(shown.contains("It would fit with 7 vCPU less (3 instead of 10)."))
         #expect(shown.contains("Availability zone az2 has room for 6."))
-        #expect(explanation.nearestDocument["availability_zones"] == ["az2": 6])
-        #expect(explanation.operatorDocument.description.contains("needs 10 VCPU, 3 of 4 free"))
+        #expect(explanation.nearestFit?.zones == ["az2": 6])
+        #expect("\(explanation.refusals)".contains("needs 10 VCPU, 3 of 4 free"))
         #expect(explanation.notes.map(\.host) == ["secret-1", "secret-3", "secret-2"])
     }
 
     @Test func requestsAreReadOrRefused() throws {
         let request = try SchedulingRequest(
-            wanted(with: [
+            document: wanted(with: [
                 "flavor_extra_specs": ["resources:VGPU": "1", "trait:CUSTOM_A": "required", "aggregate_instance_extra_specs:ssd": "true", "hw:cpu_policy": "dedicated"],
                 "image_properties": ["hw_architecture": "amd64", "min_disk": 5], "availability_zone": nil,
                 "group": ["id": "g1", "policy": "anti-affinity", "rules": ["max_server_per_host": "2"], "members": []],
@@ -181,7 +181,7 @@ import Testing
             ("resources", ["VCPU": "many"]), ("group", ["id": "g", "policy": "wrong"]), ("same_host", ["x"]), ("dry_run", "yes"),
             ("host", 5), ("flavor_extra_specs", ["trait:X": "perhaps"]), ("required_traits", "A"),
         ] as [(String, JSONValue)] {
-            let error = #expect(throws: ResourceError.self, "\(name)") { try SchedulingRequest(wanted(with: [name: value])) }
+            let error = #expect(throws: ResourceError.self, "\(name)") { try SchedulingRequest(document: wanted(with: [name: value])) }
             #expect(error?.code == .badRequest)
         }
     }

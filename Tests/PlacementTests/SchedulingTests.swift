@@ -176,7 +176,7 @@ import Testing
     }
 
     private func trial(_ bench: PlacementBench, _ requests: [JSONValue], _ members: JSONObject = [:]) async throws -> JSONValue {
-        var body: JSONObject = ["dry_run": true, "together": true, "requests": .array(requests)]
+        var body: JSONObject = ["dry_run": true, "together": true, "exclude_hosts": [], "requests": .array(requests)]
         for member in members.members { body[member.name] = member.value }
         return try await bench.placement.schedule(.object(body))
     }
@@ -265,7 +265,7 @@ import Testing
             #expect(traits.json["traits"] == ["CUSTOM_NEW", "HW_CPU_X86_AVX"])
             _ = try await bench.placement.schedule(wanted())
             // The host comes back with another id, more of one class and without another that is in use.
-            try await bench.placement.register([
+            try await bench.hear([
                 "type": "host", "host": "h1", "resource_provider_id": .string(SystemRandom().uuid().description),
                 "inventories": ["VCPU": ["total": 8], "MEMORY_MB": ["total": 4096]], "traits": [], "enabled": true, "forced_down": false,
             ])
@@ -274,9 +274,9 @@ import Testing
             #expect(inventories?["DISK_GB"]?["total"] == 100)
             #expect(try await bench.count("resource_providers") == 1)
             for bad in [["type": "host", "host": ""], ["type": "other"], ["type": "host", "host": "x", "resource_provider_id": "y"]] as [JSONValue] {
-                await #expect(throws: (any Error).self) { try await bench.placement.register(bad) }
+                await #expect(throws: (any Error).self) { try await bench.hear(bad) }
             }
-            try await bench.placement.register(["type": "host_removed", "host": "h1"])
+            try await bench.hear(["type": "host_removed", "host": "h1"])
             #expect(try await bench.placement.schedule(wanted())["result"] == "rejected")
         }
     }

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -123,14 +124,25 @@ struct Auditor {
             UNION ALL SELECT 'allocations of ' || a.consumer_id || ' belong to no server on ' || p.name
             FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
             WHERE NOT EXISTS (SELECT 1 FROM servers s WHERE s.id = a.consumer_id AND NOT s.deleted AND s.host = p.name)
-            UNION ALL SELECT 'server ' || s.id || ' on ' || s.host || ' holds ' || coalesce(h.vcpus, 0) || ' VCPU and ' || coalesce(h.memory, 0) || ' MEMORY_MB'
-            FROM servers s LEFT JOIN (
-                SELECT a.consumer_id, sum(a.used) FILTER (WHERE resource_class = 'VCPU') AS vcpus,
-                    sum(a.used) FILTER (WHERE resource_class = 'MEMORY_MB') AS memory
-                FROM allocations a GROUP BY a.consumer_id) h ON h.consumer_id = s.id
-            WHERE NOT s.deleted AND s.host IS NOT NULL
-            AND (coalesce(h.vcpus, 0) <> (s.flavor->>'vcpus')::bigint OR coalesce(h.memory, 0) <> (s.flavor->>'ram')::bigint)
             """))
+        let servers = try world.store.look { connection in
+            try connection.query(
+                """
+                SELECT s.id, s.host, s.flavor, s.image, s.image_properties, coalesce((SELECT json_object_agg(a.resource_class, a.used) FROM allocations a
+                    WHERE a.consumer_id = s.id), '{}') AS held
+                FROM servers s WHERE NOT s.deleted AND s.host IS NOT NULL ORDER BY s.id
+                """
+            ).map { row in
+                (
+                    id: try row.string("id"), host: try row.string("host"), held: try row.value("held", as: [String: Int].self),
+                    needs: try ServerNeeds(
+                        try row.value("flavor"), try row.optionalValue("image"), properties: try row.value("image_properties"))
+                )
+            }
+        }
+        for server in servers where server.held != server.needs.resources {
+            world.violation("I3: server \(server.id) on \(server.host) holds \(server.held) instead of \(server.needs.resources)")
+        }
     }
 
     /// I4

@@ -2,6 +2,7 @@ import Authorization
 import BlockStorageService
 import Client
 import ComputeService
+import Contracts
 import Database
 import ImageAccess
 import JSON
@@ -158,7 +159,7 @@ struct PortStates: Sendable {
                 WHERE p.id = v.id RETURNING p.device_id
                 """
             ).map { try $0.string("device_id") }
-            for device in Set(devices).sorted() where !device.isEmpty { try connection.notify(Workflows.wakeChannel, device) }
+            for device in Set(devices).sorted() where !device.isEmpty { try connection.notify(.wake, Wake(subject: device)) }
         }
     }
 }

@@ -1,3 +1,4 @@
+import Contracts
 import JSON
 import Kernel
 import Messaging
@@ -11,33 +12,33 @@ final class SimulatedBroker: @unchecked Sendable {
 
     private struct Delivery {
         let process: SimulatedProcess
-        let queue: String
+        let queue: MessageQueue
         let message: Message
     }
 
     unowned var world: World!
-    private var queues: [String: Queue] = [:]
+    private var queues: [MessageQueue: Queue] = [:]
     private var deliveries: [Int: Delivery] = [:]
     private var questions: [String: Wait<Message>] = [:]
     private var numbers = 0
     private var underway = 0
 
     /// Losing these is no fault that anything can notice before a host speaks anew; they are only late or doubled.
-    private static let kept: Set<String> = ["placement.hosts"]
+    private static let kept: Set<MessageQueue> = [.placementHosts]
 
     /// Whether every message has arrived and been dealt with; hosts' signs of life never end.
     var isQuiet: Bool {
-        underway == 0 && deliveries.values.allSatisfy { $0.message.type == "heartbeat" }
-            && queues.values.allSatisfy { $0.messages.allSatisfy { $0.type == "heartbeat" } }
+        underway == 0 && deliveries.values.allSatisfy { $0.message.type == AgentHeartbeat.type }
+            && queues.values.allSatisfy { $0.messages.allSatisfy { $0.type == AgentHeartbeat.type } }
     }
 
     /// Messages that were set aside.
     var poisoned: [Message] {
-        queues.sorted { $0.key < $1.key }.filter { $0.key.hasSuffix(".poison") }.flatMap { $0.value.messages }
+        queues.sorted { $0.key.name < $1.key.name }.filter { $0.key.name.hasSuffix(".poison") }.flatMap { $0.value.messages }
     }
 
     /// Takes a message for `queue`: it arrives soon, late, twice or never.
-    func accept(_ message: Message, _ queue: String) {
+    func accept(_ message: Message, _ queue: MessageQueue) {
         if !SimulatedBroker.kept.contains(queue), world.happens(world.faults.lostMessages, "message lost") {
             return world.trace("lost \(message.type) to \(queue)")
         }
@@ -45,10 +46,10 @@ final class SimulatedBroker: @unchecked Sendable {
         if world.happens(world.faults.doubledMessages, "message doubled") { deliver(message, queue) }
     }
 
-    private func deliver(_ message: Message, _ queue: String) {
+    private func deliver(_ message: Message, _ queue: MessageQueue) {
         let isLate = world.happens(world.faults.lateMessages, "message late")
         let delay = isLate ? world.between(.seconds(1), .seconds(40)) : world.between(.microseconds(200), .milliseconds(4))
-        let counts = message.type != "heartbeat"
+        let counts = message.type != AgentHeartbeat.type
         if counts { underway += 1 }
         world.executor.after(delay) { [self] in
             if counts { underway -= 1 }
@@ -56,7 +57,7 @@ final class SimulatedBroker: @unchecked Sendable {
         }
     }
 
-    private func arrive(_ message: Message, _ queue: String) {
+    private func arrive(_ message: Message, _ queue: MessageQueue) {
         world.trace("message \(message.type) in \(queue) \(World.digest(message.body.encoded))")
         while let waiter = queues[queue]?.waiting.first {
             queues[queue]?.waiting.removeFirst()
@@ -66,7 +67,7 @@ final class SimulatedBroker: @unchecked Sendable {
         queues[queue, default: Queue()].messages.append(message)
     }
 
-    func next(_ queue: String, _ process: SimulatedProcess) async throws -> (Int, Message) {
+    func next(_ queue: MessageQueue, _ process: SimulatedProcess) async throws -> (Int, Message) {
         let message: Message
         if let first = queues[queue]?.messages.first {
             queues[queue]?.messages.removeFirst()
@@ -91,7 +92,7 @@ final class SimulatedBroker: @unchecked Sendable {
         guard let given = deliveries.removeValue(forKey: delivery) else { return }
         var message = given.message
         message.deliveryCount += 1
-        let counts = message.type != "heartbeat"
+        let counts = message.type != AgentHeartbeat.type
         if counts { underway += 1 }
         world.executor.after(delay) { [self, message] in
             if counts { underway -= 1 }
@@ -133,7 +134,7 @@ struct SimulatedBus: MessageBus {
 
     func newMessageID() -> UUID128 { world.random.uuid() }
 
-    func publish(_ message: Message, to queue: String) async throws {
+    func publish(_ message: Message, to queue: MessageQueue) async throws {
         try await process.reach("publish")
         if world.happens(world.faults.refusedPublishes, "publish unconfirmed") {
             // It may have the message all the same.
@@ -145,7 +146,7 @@ struct SimulatedBus: MessageBus {
     }
 
     func consume(
-        queue: String, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
+        queue: MessageQueue, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
     ) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for _ in 0..<min(options.prefetch, 8) {
@@ -161,7 +162,7 @@ struct SimulatedBus: MessageBus {
     }
 
     private func handle(
-        _ number: Int, _ message: Message, _ queue: String, _ options: ConsumeOptions,
+        _ number: Int, _ message: Message, _ queue: MessageQueue, _ options: ConsumeOptions,
         _ handler: @Sendable (Message) async throws -> Void
     ) async throws {
         let outcome = await DeliveryOutcome.of(message, options: options, handler: handler)
@@ -174,11 +175,11 @@ struct SimulatedBus: MessageBus {
         case .cancelled: throw CancellationError()
         case .poison(let reason):
             broker.acknowledge(number)
-            broker.accept(DeliveryOutcome.poisoned(message, queue: queue, reason: reason), queue + ".poison")
+            broker.accept(DeliveryOutcome.poisoned(message, queue: queue, reason: reason), queue.poison)
         }
     }
 
-    func request(_ message: Message, to queue: String, timeout: Duration) async throws -> JSONValue {
+    func request(_ message: Message, to queue: MessageQueue, timeout: Duration) async throws -> JSONValue {
         let name = "reply.\(newMessageID())"
         var question = message
         question.replyTo = name

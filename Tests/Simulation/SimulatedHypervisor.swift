@@ -1,5 +1,6 @@
 import ComputeAgentCore
 import ComputeAgentService
+import Contracts
 import JSON
 import Kernel
 import Messaging
@@ -51,7 +52,7 @@ final class SimulatedAgent: @unchecked Sendable {
     func start() {
         process.loop("reports") { try await self.reports.run() }
         process.loop("listen") {
-            try await self.process.bus.serve(queue: "agent.\(self.hypervisor.name)") { try await self.handle($0.body) }
+            try await self.process.bus.serve(queue: .agent(host: self.hypervisor.name)) { try await self.handle($0.body) }
         }
         process.loop("announce") { try await self.announce() }
         process.loop("watch") { try await self.watch() }
@@ -63,10 +64,10 @@ final class SimulatedAgent: @unchecked Sendable {
         var isIntroduced = false
         while true {
             do {
-                let body: JSONValue = isIntroduced ? ["type": "heartbeat", "host": .string(hypervisor.name)] : hello
+                let id = process.ambient.newUUID()
+                let heartbeat = AgentHeartbeat(host: hypervisor.name, agentVersion: "1.0")
                 try await process.bus.publish(
-                    Message(id: process.ambient.newUUID(), type: isIntroduced ? "heartbeat" : "hello", body: body),
-                    to: ReportQueue.planeQueue)
+                    isIntroduced ? try Message(heartbeat, id: id) : try Message(hello, id: id), to: .computeAgents)
                 // A hello may be lost; the broker's session is not for ever either.
                 isIntroduced = world.random.below(4) != 0
             } catch { try Task.checkCancellation() }
@@ -74,13 +75,12 @@ final class SimulatedAgent: @unchecked Sendable {
         }
     }
 
-    private var hello: JSONValue {
-        [
-            "type": "hello", "host": .string(hypervisor.name), "version": "1.0",
-            "capabilities": HostInventory(
+    private var hello: AgentHello {
+        AgentHello(
+            host: hypervisor.name, agentVersion: "1.0",
+            capabilities: HostInventory(
                 cpus: 4, memoryMiB: 4096, diskGiB: 40, virtType: .kvm, hypervisorVersion: 7_002_000
-            ).document,
-        ]
+            ).capabilities)
     }
 
     // MARK: the plane's words

@@ -1,4 +1,6 @@
+import Contracts
 import Foundation
+import Kernel
 import Testing
 
 /// Rules of the tree that no compiler checks.
@@ -95,7 +97,7 @@ import Testing
     }
 
     @Test func coresDoNoInput() {
-        let allowed: Set<String> = ["Kernel", "JSON", "ImageFormat", "Synchronization", "Glibc"]
+        let allowed: Set<String> = ["Kernel", "JSON", "Contracts", "ImageFormat", "Synchronization", "Glibc"]
         let findings = TidyTests.sources.filter { $0.path.hasPrefix("Services/") && $0.path.contains("Core/") }
             .flatMap { source in
                 source.imports.filter { !allowed.contains($0) }.map { "\(source.path) imports \($0)" }
@@ -184,6 +186,27 @@ import Testing
             }
         }
         expectNone(findings, "only DiskTool runs QEMU's disk tools")
+    }
+
+    // MARK: contracts
+
+    /// Two sides that spell a name apart are two sides that may spell it differently.
+    @Test func queuesAndChannelsAreNamedOnce() {
+        let names = [MessageQueue.computeAgents, .placementHosts, .placementSchedule].map(\.name) + [
+            NotificationChannel.wake.name, NotificationChannel.outbox.name, NotificationChannel.northbound.name,
+            NotificationChannel.identityChanged.name, NotificationChannel.placementChanged.name, NotificationChannel.audit.name,
+            NotificationChannel.audited.name,
+        ]
+        let banned = names.flatMap { ["\"\($0)\"", "'\($0)'"] } + ["\"agent.\\("]
+        var findings: [String] = []
+        for source in TidyTests.sources
+        where !source.path.hasPrefix("Shared/Contracts/") && !source.path.hasPrefix("Shared/Schema/Migration0") {
+            for (index, line) in source.lines.enumerated() {
+                // Keys of the agent's settings begin as the queues of agents do.
+                for word in banned where line.contains(word) && !line.contains("agent.\\(key)") { findings.append("\(source.path):\(index + 1) \(word)") }
+            }
+        }
+        expectNone(findings, "names of queues and channels are declared in Contracts")
     }
 
     // MARK: size

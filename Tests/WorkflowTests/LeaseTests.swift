@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -87,7 +88,7 @@ import Testing
             let engine = bench.engine(of: [resize.definition])
             await #expect(throws: ResourceError.self) { try await engine.drain(roundsMax: 5) }
             #expect(bench.trace.all == [])
-            #expect(try await row(bench).error == "this release cannot carry it on: its parameters cannot be read: size: a value is missing")
+            #expect(try await row(bench).error == "this release cannot carry it on: its parameters cannot be read: size: is missing")
         }
     }
 
@@ -223,7 +224,7 @@ import Testing
             #expect(orphans == [OrphanedLease(id: leased.id.text, epoch: leased.epoch)])
             // It was renewed under another lease meanwhile: the earlier look does not count.
             #expect(try await store.release([OrphanedLease(id: leased.id.text, epoch: leased.epoch - 1)]) == 0)
-            let notifications = bench.database.notifications([], advisoryLock: 77)
+            let notifications = bench.database.notifications(.wake, advisoryLock: 77)
             var iterator = notifications.makeAsyncIterator()
             #expect(await iterator.next() == .resync)
             #expect(try await store.orphans().isEmpty)

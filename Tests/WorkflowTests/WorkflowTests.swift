@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -309,7 +310,9 @@ import Testing
     }
 
     @Test func aWakeConcernsItsServiceOrAll() {
-        func subject(_ payload: String) -> String?? { Workflows.Wake(payload, for: "compute").map(\.subject) }
+        func subject(_ payload: String) -> String?? {
+            Wake(payload: payload).flatMap { $0.concerns("compute") ? .some($0.subject) : nil }
+        }
         #expect(subject("") == .some(nil))
         #expect(subject("compute") == .some(nil))
         #expect(subject("network") == nil)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -52,10 +53,10 @@ struct ClaimRate: AsyncParsableCommand {
     }
 
     private static func claim(_ placement: Placement, _ ambient: Ambient) async throws {
-        let answer = try await placement.schedule([
-            "operation_id": .string(ambient.newUUID().description), "consumer_id": .string(ambient.newUUID().description),
-            "project_id": "bench", "user_id": "bench", "resources": ["VCPU": 1, "MEMORY_MB": 64, "DISK_GB": 1],
-        ])
+        let question = ScheduleServer(
+            operationID: ambient.newUUID().description, consumerID: ambient.newUUID().description, projectID: "bench", userID: "bench",
+            resources: ["VCPU": 1, "MEMORY_MB": 64, "DISK_GB": 1])
+        let answer = try await placement.schedule(try question.document())
         guard answer["result"]?.stringValue == "scheduled" else { throw ValidationError("refused: \(answer)") }
     }
 }

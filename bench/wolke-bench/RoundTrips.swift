@@ -1,4 +1,5 @@
 import ArgumentParser
+import Contracts
 import Foundation
 import JSON
 import Kernel
@@ -28,7 +29,7 @@ struct RoundTrips: AsyncParsableCommand {
         print("{\"round_trips_per_second\": \(rate)}")
     }
 
-    private static let queue = "wolke.bench"
+    private static let queue = MessageQueue("wolke.bench")
     /// About what a command to an agent carries.
     private static let body: JSONValue = ["type": "ensure", "server": .string(String(repeating: "x", count: 1000))]
 
@@ -69,8 +70,8 @@ struct RoundTrips: AsyncParsableCommand {
 
     private func overLibrary(_ address: BrokerAddress) async throws -> Double {
         let answering = try RawBroker(address)
-        try answering.declareQuorum(RoundTrips.queue)
-        try answering.consume(RoundTrips.queue, acknowledging: true)
+        try answering.declareQuorum(RoundTrips.queue.name)
+        try answering.consume(RoundTrips.queue.name, acknowledging: true)
         let answers = try RawBroker(address)
         try answers.confirm()
         let thread = Thread {
@@ -101,7 +102,7 @@ struct RoundTrips: AsyncParsableCommand {
                 (done, begun) = (0, time.monotonicNanoseconds())
                 end = begun + UInt64(seconds) * 1_000_000_000
             }
-            try asking.publish(body, to: RoundTrips.queue, replyTo: replyQueue, id: "question-\(done)")
+            try asking.publish(body, to: RoundTrips.queue.name, replyTo: replyQueue, id: "question-\(done)")
             _ = try replies.next()
             done += 1
         }

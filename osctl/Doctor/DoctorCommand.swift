@@ -1,4 +1,5 @@
 import ArgumentParser
+import Contracts
 import Database
 import Inspections
 import JSON
@@ -84,15 +85,15 @@ struct DoctorCommand: AsyncParsableCommand {
     ///
     /// - Returns: the services that did not say within a minute that they have.
     private func audits(_ database: Database, _ ambient: Ambient) async throws -> [String] {
-        let question = ambient.newUUID().description
+        let question = AuditQuestion(id: ambient.newUUID().description)
         return try await withThrowingTaskGroup(of: [String]?.self) { group in
-            let answers = database.notifications([AuditLoop.answer])
+            let answers = database.notifications(.audited)
             let missing = Missing(AuditLoop.services)
             group.addTask {
                 for await notification in answers {
-                    if notification == .resync { try await database.write { try $0.notify(AuditLoop.request, question) } }
-                    let words = notification.payload.split(separator: " ")
-                    if words.count == 2, words[0] == question, missing.heard(String(words[1])) { return [] }
+                    if notification == .resync { try await database.write { try $0.notify(.audit, question) } }
+                    let answer = notification.payload(on: .audited)
+                    if let answer, answer.question == question.id, missing.heard(answer.service) { return [] }
                 }
                 return nil
             }
@@ -100,7 +101,7 @@ struct DoctorCommand: AsyncParsableCommand {
                 try await ambient.time.sleep(for: .seconds(20))
                 // Who was just renewing its session has not heard.
                 for _ in 0..<2 {
-                    try await database.write { try $0.notify(AuditLoop.request, question) }
+                    try await database.write { try $0.notify(.audit, question) }
                     try await ambient.time.sleep(for: .seconds(20))
                 }
                 return missing.names

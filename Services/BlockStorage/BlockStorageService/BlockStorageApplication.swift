@@ -2,6 +2,7 @@ import Authorization
 import BlockStorageCore
 import Client
 import Commands
+import Contracts
 import Database
 import DiskTool
 import ImageAccess
@@ -91,7 +92,7 @@ package struct BlockStorageApplication: Sendable {
 
     /// The workflow that waits for a copy goes on at once.
     private func wake(_ subject: String) async {
-        do { try await process.database.autocommit { try $0.notify(Workflows.wakeChannel, subject) } } catch {
+        do { try await process.database.autocommit { try $0.notify(.wake, Wake(subject: subject)) } } catch {
             process.log.info("a workflow is not woken; it looks by itself", metadata: ["subject": "\(subject)", "error": "\(error)"])
         }
     }

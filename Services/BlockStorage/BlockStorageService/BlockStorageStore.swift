@@ -1,4 +1,5 @@
 import BlockStorageCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -169,7 +170,7 @@ enum BlockStorageStore {
     static func settle(_ connection: Connection, _ volume: VolumeID, server: String?, now: Timestamp) throws {
         let status = AttachmentStatus.volumeStatus(try attachments(connection, of: volume).map(\.status))
         try set(connection, volume: volume, status: status, now: now)
-        if let server { try connection.notify(Workflows.wakeChannel, server) }
+        if let server { try connection.notify(.wake, Wake(subject: server)) }
     }
 
     // MARK: neighbours

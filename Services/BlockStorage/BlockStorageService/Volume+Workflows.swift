@@ -1,5 +1,6 @@
 import BlockStorageCore
 import Commands
+import Contracts
 import Database
 import ImageAccess
 import ImageFormat
@@ -203,7 +204,7 @@ package struct VolumeWorkflows: Sendable {
         }
         for attachment in try BlockStorageStore.attachments(connection, of: volume.id) {
             try connection.execute("DELETE FROM volume_attachments WHERE id = \(attachment.id)::uuid")
-            if let server = attachment.serverID { try connection.notify(Workflows.wakeChannel, server) }
+            if let server = attachment.serverID { try connection.notify(.wake, Wake(subject: server)) }
         }
         try connection.execute("DELETE FROM volumes WHERE id = \(id)::uuid")
         try quota.releaseVolume(connection, project: volume.projectID, size: volume.size)

@@ -1,3 +1,5 @@
+import Contracts
+
 /// What an agent says about a server.
 package struct Observation: Sendable, Hashable {
     package var generation: Int

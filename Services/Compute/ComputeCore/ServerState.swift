@@ -1,3 +1,5 @@
+import Contracts
+
 /// How far a server is, as the tenant's resource. One static table says what may follow what; the SQL CHECK of
 /// `servers` and the documentation's diagram are made from it.
 package enum VMState: String, Sendable, CaseIterable {
@@ -36,11 +38,6 @@ package enum PowerState: Int, Sendable {
         default: self = .none
         }
     }
-}
-
-/// What the plane wants of a server's power.
-package enum DesiredPower: String, Sendable {
-    case running, shutoff, paused, suspended, absent
 }
 
 /// The static table of a server's states.

@@ -1,3 +1,4 @@
+import Contracts
 import JSON
 import Kernel
 
@@ -7,6 +8,7 @@ extension DesiredServer {
         static let vcpus = 1...1024
         static let memoryMiB = 1...(64 * 1024 * 1024)
         static let diskGiB = 0...(1024 * 1024)
+        static let swapMiB = 0...(1024 * 1024 * 1024)
         static let ports = 64
         static let volumes = 64
     }
@@ -17,142 +19,127 @@ extension DesiredServer {
     ///
     /// - Throws: `FormError` naming the member that is missing or of the wrong kind.
     package static func decode(_ value: JSONValue) throws(FormError) -> DesiredServer {
-        let fields = try FieldReader(value, path: "server")
-        guard let power = DesiredPower(rawValue: try fields.text("power")) else {
-            throw fields.wrong("power", "must be one of " + DesiredPower.allCases.map(\.rawValue).joined(separator: ", "))
-        }
-        let id = try fields.uuid("id")
-        let ports = try fields.list("ports", port)
-        let volumes = try fields.list("volumes", volume)
+        try DesiredServer(try FormError.wrap("server") { try value.decode(as: ServerSpec.self) }, source: value)
+    }
+
+    /// Checks what the types do not say.
+    ///
+    /// - Throws: `FormError` naming the member and the rule.
+    private init(_ spec: ServerSpec, source: JSONValue) throws(FormError) {
+        let form = FormRules("server")
+        let ports = try form.list("ports", spec.ports, DesiredPort.init)
+        let volumes = try form.list("volumes", spec.volumes, DesiredVolume.init)
         guard ports.count <= Bounds.ports, Set(ports.map(\.id)).count == ports.count else {
-            throw fields.wrong("ports", "must be at most \(Bounds.ports) different ports")
+            throw form.wrong("ports", "must be at most \(Bounds.ports) different ports")
         }
         guard volumes.count <= Bounds.volumes, Set(volumes.map(\.volumeID)).count == volumes.count,
             Set(volumes.map(\.device)).count == volumes.count
-        else { throw fields.wrong("volumes", "must be at most \(Bounds.volumes) different volumes and devices") }
-        let image = try image(fields)
-        return DesiredServer(
-            id: id, name: try fields.optionalText("name") ?? id,
-            projectID: try fields.text("project_id"), userID: try fields.optionalText("user_id") ?? "",
-            generation: try fields.integer("generation", in: 0...Int.max),
-            epoch: try fields.integer("epoch", in: 0...Int.max), power: power,
-            operation: try operation(fields),
-            vcpus: try fields.integer("vcpus", in: Bounds.vcpus),
-            memoryMiB: try fields.integer("memory_mb", in: Bounds.memoryMiB),
-            rootGiB: try fields.integer("root_gb", in: Bounds.diskGiB, default: 0),
-            ephemeralGiB: try fields.integer("ephemeral_gb", in: Bounds.diskGiB, default: 0),
-            swapMiB: try fields.integer("swap_mb", in: 0...(1024 * 1024 * 1024), default: 0),
-            extraSpecs: texts(try fields.object("extra_specs")), image: image,
-            // A plane of the release before says it with the image alone.
-            imageProperties: (image?.properties ?? [:]).merging(texts(try fields.object("image_properties"))) { $1 },
-            volumes: volumes,
-            ports: ports, metadata: try fields.object("metadata"), networkData: try fields.object("network_data"),
-            userData: try userData(fields), files: try fields.list("personality", file), configDrive: try fields.flag("config_drive", default: false),
-            hostname: try fields.optionalText("hostname") ?? id, source: value)
-    }
-
-    /// Properties come as text, but a number or a flag means the same.
-    private static func texts(_ object: JSONObject) -> [String: String] {
-        var result: [String: String] = [:]
-        for (name, value) in object.members {
-            switch value {
-            case .string(let text): result[name] = text
-            case .integer(let number): result[name] = String(number)
-            case .bool(let flag): result[name] = String(flag)
-            case .double, .null, .array, .object: continue
-            }
+        else { throw form.wrong("volumes", "must be at most \(Bounds.volumes) different volumes and devices") }
+        id = try form.uuid("id", spec.id)
+        (name, hostname, projectID, userID) = (spec.name, spec.hostname, spec.projectID, spec.userID)
+        generation = try form.integer("generation", spec.generation, in: 0...Int.max)
+        epoch = try form.integer("epoch", spec.epoch, in: 0...Int.max)
+        power = spec.power
+        operation = try spec.operation.map { (operation) throws(FormError) in try ServerOperation(operation, form.inner("operation")) }
+        vcpus = try form.integer("vcpus", spec.vcpus, in: Bounds.vcpus)
+        memoryMiB = try form.integer("memory_mb", spec.memoryMiB, in: Bounds.memoryMiB)
+        rootGiB = try form.integer("root_gb", spec.rootGiB, in: Bounds.diskGiB)
+        ephemeralGiB = try form.integer("ephemeral_gb", spec.ephemeralGiB, in: Bounds.diskGiB)
+        swapMiB = try form.integer("swap_mb", spec.swapMiB, in: Bounds.swapMiB)
+        extraSpecs = spec.extraSpecs.texts
+        image = try spec.image.map { (image) throws(FormError) in try DesiredImage(image, of: spec, form.inner("image")) }
+        imageProperties = (image?.properties ?? [:]).merging(spec.imageProperties?.texts ?? [:]) { $1 }
+        self.volumes = volumes
+        self.ports = ports
+        (metadata, networkData) = (spec.metadata, spec.networkData)
+        let text = spec.userData ?? ""
+        userData = text.isEmpty ? nil : try form.base64("user_data", text)
+        files = try form.list("personality", spec.files ?? []) { (file, form) throws(FormError) in
+            DesiredFile(path: file.path, contents: try form.base64("contents", file.contents))
         }
-        return result
+        configDrive = spec.configDrive
+        self.source = source
     }
 
-    private static func operation(_ fields: FieldReader) throws(FormError) -> ServerOperation? {
-        guard let operation = try fields.optionalFields("operation") else { return nil }
-        guard let kind = ServerOperation.Kind(rawValue: try operation.text("kind")) else {
-            throw operation.wrong("kind", "must be reboot-soft or reboot-hard")
-        }
-        return ServerOperation(id: try operation.text("id"), kind: kind)
+    fileprivate static func disk(_ form: FormRules, _ name: String, _ size: Int) throws(FormError) -> Int {
+        try form.integer(name, size, in: Bounds.diskGiB)
     }
+}
 
-    private static func userData(_ fields: FieldReader) throws(FormError) -> [UInt8]? {
-        guard let text = try fields.optionalText("user_data"), !text.isEmpty else { return nil }
-        guard let bytes = Base64.decode(text, lineBreaks: true) else { throw fields.wrong("user_data", "must be base64") }
-        return bytes
+extension ServerOperation {
+    fileprivate init(_ operation: ServerSpec.Operation, _ form: FormRules) throws(FormError) {
+        guard let kind = Kind(rawValue: operation.kind) else { throw form.wrong("kind", "must be reboot-soft or reboot-hard") }
+        self.init(id: operation.id, kind: kind)
     }
+}
 
-    private static func file(_ fields: FieldReader) throws(FormError) -> DesiredFile {
-        guard let bytes = Base64.decode(try fields.text("contents"), lineBreaks: true) else {
-            throw fields.wrong("contents", "must be base64")
-        }
-        return DesiredFile(path: try fields.text("path"), contents: bytes)
+extension DesiredImage {
+    fileprivate init(_ image: ServerSpec.Image, of server: ServerSpec, _ form: FormRules) throws(FormError) {
+        let administrator = image.administrator.map { ActingSubject(project: $0.project, user: $0.user, grounds: .user) }
+        self.init(
+            id: try form.uuid("id", image.id), checksum: image.checksum, hashAlgorithm: image.hashAlgorithm,
+            contentHash: image.contentHash, diskFormat: image.diskFormat, size: image.size,
+            minDiskGiB: try DesiredServer.disk(form, "min_disk", image.minDiskGiB ?? 0), diskGiB: image.diskGiB,
+            properties: image.properties.texts,
+            subject: .accepted(project: server.projectID, user: server.userID, administrator: administrator))
     }
+}
 
-    private static func image(_ fields: FieldReader) throws(FormError) -> DesiredImage? {
-        guard let image = try fields.optionalFields("image") else { return nil }
-        return DesiredImage(
-            id: try image.uuid("id"), checksum: try image.optionalText("checksum"),
-            hashAlgorithm: try image.optionalText("os_hash_algo"), contentHash: try image.optionalText("os_hash_value"),
-            diskFormat: try image.text("disk_format"), size: try image.optionalInteger("size"),
-            minDiskGiB: try image.integer("min_disk", in: Bounds.diskGiB, default: 0),
-            diskGiB: try image.optionalInteger("disk_gb"),
-            properties: texts(try image.object("properties")),
-            subject: try subject(fields, image))
+extension DesiredVolume {
+    fileprivate init(_ volume: ServerSpec.Volume, _ form: FormRules) throws(FormError) {
+        let name = volume.device.hasPrefix("/dev/") ? String(volume.device.dropFirst(5)) : volume.device
+        guard name.hasPrefix("vd"), (3...4).contains(name.utf8.count), name.utf8.dropFirst(2).allSatisfy({ (97...122).contains($0) })
+        else { throw form.wrong("device", "must be a virtio disk name such as vdb") }
+        let inner = form.inner("connection")
+        let connection = try FormError.wrap(inner.path) { try volume.connection.read() }
+        self.init(
+            volumeID: try form.uuid("volume_id", volume.id), attachmentID: volume.attachmentID, device: name,
+            bootIndex: volume.bootIndex, connection: try VolumeConnection(connection, inner))
     }
+}
 
-    private static func subject(_ fields: FieldReader, _ image: FieldReader) throws(FormError) -> ActingSubject {
-        if let administrator = try image.optionalFields("administrator") {
-            return ActingSubject(
-                project: try administrator.text("project"), user: try administrator.text("user"), grounds: .user)
-        }
-        return .accepted(project: try fields.text("project_id"), user: try fields.text("user_id"))
-    }
-
-    private static func volume(_ fields: FieldReader) throws(FormError) -> DesiredVolume {
-        let connection = try fields.fields("connection")
-        let device = try fields.text("device")
-        let name = device.hasPrefix("/dev/") ? String(device.dropFirst(5)) : device
-        guard name.hasPrefix("vd"), (3...4).contains(name.utf8.count),
-            name.utf8.dropFirst(2).allSatisfy({ (97...122).contains($0) })
-        else { throw fields.wrong("device", "must be a virtio disk name such as vdb") }
-        return DesiredVolume(
-            volumeID: try fields.uuid("volume_id"), attachmentID: try fields.text("attachment_id"), device: name,
-            bootIndex: try fields.optionalInteger("boot_index"), connection: try volumeConnection(connection))
-    }
-
-    private static func volumeConnection(_ fields: FieldReader) throws(FormError) -> VolumeConnection {
-        switch try fields.text("driver") {
+extension VolumeConnection {
+    fileprivate init(_ connection: ServerSpec.Connection, _ form: FormRules) throws(FormError) {
+        switch connection.driver {
         case "file":
-            let path = try fields.text("path")
-            guard path.hasPrefix("/") else { throw fields.wrong("path", "must be absolute") }
-            let format = try fields.text("format")
-            guard format == "raw" || format == "qcow2" else { throw fields.wrong("format", "must be raw or qcow2") }
-            return .file(path: path, format: format, readOnly: try fields.flag("read_only", default: false))
+            let path = try form.present("path", connection.path)
+            guard path.hasPrefix("/") else { throw form.wrong("path", "must be absolute") }
+            let format = try form.present("format", connection.format)
+            guard format == "raw" || format == "qcow2" else { throw form.wrong("format", "must be raw or qcow2") }
+            self = .file(path: path, format: format, readOnly: connection.readOnly ?? false)
         case "nbd":
-            return .nbd(
-                host: try fields.text("host"), port: try fields.integer("port", in: 1...65535),
-                export: try fields.optionalText("export") ?? "")
-        case let other: throw fields.wrong("driver", "\"\(other)\" is not supported by this agent")
+            self = .nbd(
+                host: try form.present("host", connection.host),
+                port: try form.integer("port", try form.present("port", connection.port), in: 1...65535), export: connection.export ?? "")
+        case let other: throw form.wrong("driver", "\"\(other)\" is not supported by this agent")
         }
     }
+}
 
-    private static func fixedIP(_ fields: FieldReader) throws(FormError) -> FixedIP {
-        FixedIP(
-            address: try fields.address("ip_address"), subnetID: try fields.optionalText("subnet_id"),
-            cidr: try fields.network("cidr"), gateway: try fields.optionalAddress("gateway_ip"))
+extension DesiredAddress {
+    fileprivate init(_ fixed: ServerSpec.FixedIP, _ form: FormRules) throws(FormError) {
+        self.init(
+            address: try form.address("ip_address", fixed.address), subnetID: fixed.subnetID, cidr: try form.network("cidr", fixed.cidr),
+            gateway: try fixed.gateway.map { (gateway) throws(FormError) in try form.address("gateway_ip", gateway) })
     }
+}
 
-    private static func port(_ fields: FieldReader) throws(FormError) -> DesiredPort {
-        let type = try fields.optionalText("vif_type") ?? "ovs"
-        guard type == "ovs" else { throw fields.wrong("vif_type", "\"\(type)\" is not supported by this agent") }
-        var metadataPort: MetadataPort?
-        if let port = try fields.optionalFields("metadata_port") {
-            metadataPort = MetadataPort(
-                id: try port.uuid("id"), mac: try port.mac("mac_address"),
-                fixedIPs: try port.list("fixed_ips", fixedIP))
-        }
-        return DesiredPort(
-            id: try fields.uuid("id"), networkID: try fields.uuid("network_id"), mac: try fields.mac("mac_address"),
-            mtu: try fields.integer("mtu", in: 68...65535, default: 1442),
-            fixedIPs: try fields.list("fixed_ips", fixedIP), metadataPort: metadataPort,
-            tag: try fields.optionalText("tag"), isSecured: try fields.flag("port_security_enabled", default: true))
+extension MetadataPort {
+    fileprivate init(_ port: ServerSpec.MetadataPort, _ form: FormRules) throws(FormError) {
+        self.init(
+            id: try form.uuid("id", port.id), mac: try form.mac("mac_address", port.mac),
+            fixedIPs: try form.list("fixed_ips", port.fixedIPs, DesiredAddress.init))
+    }
+}
+
+extension DesiredPort {
+    fileprivate init(_ port: ServerSpec.Port, _ form: FormRules) throws(FormError) {
+        guard port.vifType == "ovs" else { throw form.wrong("vif_type", "\"\(port.vifType)\" is not supported by this agent") }
+        self.init(
+            id: try form.uuid("id", port.id), networkID: try form.uuid("network_id", port.networkID),
+            mac: try form.mac("mac_address", port.mac), mtu: try form.integer("mtu", port.mtu, in: 68...65535),
+            fixedIPs: try form.list("fixed_ips", port.fixedIPs, DesiredAddress.init),
+            metadataPort: try port.metadataPort.map { (inner) throws(FormError) in try MetadataPort(inner, form.inner("metadata_port")) },
+            tag: port.tag, isSecured: port.isSecured ?? true)
     }
 }

@@ -1,12 +1,6 @@
+import Contracts
 import JSON
 import Kernel
-
-/// What the plane wants of a server's power.
-package enum DesiredPower: String, Sendable, Hashable, CaseIterable {
-    case running, shutoff, paused, suspended
-    /// Nothing of the server may remain on the host.
-    case absent
-}
 
 /// A one-time act beside the level: done once per id, however often it arrives.
 package struct ServerOperation: Sendable, Hashable {
@@ -56,7 +50,7 @@ package struct DesiredVolume: Sendable, Hashable {
 }
 
 /// An address of a port.
-package struct FixedIP: Sendable, Hashable {
+package struct DesiredAddress: Sendable, Hashable {
     package let address: IPAddress
     package let subnetID: String?
     package let cidr: IPNetwork
@@ -67,7 +61,7 @@ package struct FixedIP: Sendable, Hashable {
 package struct MetadataPort: Sendable, Hashable {
     package let id: String
     package let mac: MACAddress
-    package let fixedIPs: [FixedIP]
+    package let fixedIPs: [DesiredAddress]
 }
 
 /// A network interface of the server.
@@ -77,7 +71,7 @@ package struct DesiredPort: Sendable, Hashable {
     package let mac: MACAddress
     /// Bytes.
     package let mtu: Int
-    package let fixedIPs: [FixedIP]
+    package let fixedIPs: [DesiredAddress]
     package let metadataPort: MetadataPort?
     package let tag: String?
     /// Whether port security is on: the guest may not act as a router for its neighbours.

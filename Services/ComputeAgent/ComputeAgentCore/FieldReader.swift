@@ -12,7 +12,77 @@ package struct FormError: Error, Sendable, CustomStringConvertible, Hashable {
     package var description: String { "\(path): \(problem)" }
 }
 
-/// Reads the members of a JSON object and says exactly which one is wrong.
+extension FormError {
+    /// Runs `read` and names the member that it could not read.
+    ///
+    /// - Parameter path: of what is read.
+    static func wrap<Value>(_ path: String, _ read: () throws -> Value) throws(FormError) -> Value {
+        do { return try read() } catch let error as DecodingError {
+            throw FormError(path: error.path.isEmpty ? path : "\(path).\(error.path)", problem: error.problem)
+        } catch { throw FormError(path: path, problem: "\(error)") }
+    }
+}
+
+/// Rules about values beyond their types; says which member does not follow them.
+struct FormRules {
+    let path: String
+
+    init(_ path: String) { self.path = path }
+
+    /// The rules for what is within a member.
+    func inner(_ name: String) -> FormRules { FormRules("\(path).\(name)") }
+
+    func wrong(_ name: String, _ problem: String) -> FormError { FormError(path: "\(path).\(name)", problem: problem) }
+
+    /// Each element with its place in the path.
+    func list<Source, Element>(
+        _ name: String, _ values: [Source], _ read: (Source, FormRules) throws(FormError) -> Element
+    ) throws(FormError) -> [Element] {
+        var result: [Element] = []
+        result.reserveCapacity(values.count)
+        for (index, value) in values.enumerated() { result.append(try read(value, inner("\(name)[\(index)]"))) }
+        return result
+    }
+
+    func present<Value>(_ name: String, _ value: Value?) throws(FormError) -> Value {
+        guard let value else { throw wrong(name, "is missing") }
+        return value
+    }
+
+    func uuid(_ name: String, _ text: String) throws(FormError) -> String {
+        guard let uuid = UUID128(text) else { throw wrong(name, "must be a UUID") }
+        return uuid.description
+    }
+
+    func integer(_ name: String, _ number: Int, in range: ClosedRange<Int>) throws(FormError) -> Int {
+        guard range.contains(number) else {
+            throw wrong(name, "must be from \(range.lowerBound) to \(range.upperBound), not \(number)")
+        }
+        return number
+    }
+
+    func base64(_ name: String, _ text: String) throws(FormError) -> [UInt8] {
+        guard let bytes = Base64.decode(text, lineBreaks: true) else { throw wrong(name, "must be base64") }
+        return bytes
+    }
+
+    func address(_ name: String, _ text: String) throws(FormError) -> IPAddress {
+        guard let address = IPAddress(text) else { throw wrong(name, "must be an IP address") }
+        return address
+    }
+
+    func network(_ name: String, _ text: String) throws(FormError) -> IPNetwork {
+        guard let network = IPNetwork(text) else { throw wrong(name, "must be a CIDR") }
+        return network
+    }
+
+    func mac(_ name: String, _ text: String) throws(FormError) -> MACAddress {
+        guard let mac = MACAddress(text) else { throw wrong(name, "must be a MAC address") }
+        return mac
+    }
+}
+
+/// Reads the members of a record in one of the agent's own files and says exactly which one is wrong.
 struct FieldReader {
     let object: JSONObject
     let path: String
@@ -65,28 +135,6 @@ struct FieldReader {
         return number
     }
 
-    func flag(_ name: String, default fallback: Bool) throws(FormError) -> Bool {
-        guard let value = present(name) else { return fallback }
-        guard let flag = value.boolValue else { throw wrong(name, "must be a boolean, not \(value.kindName)") }
-        return flag
-    }
-
-    func object(_ name: String) throws(FormError) -> JSONObject {
-        guard let value = present(name) else { return JSONObject() }
-        guard let object = value.objectValue else { throw wrong(name, "must be an object, not \(value.kindName)") }
-        return object
-    }
-
-    func optionalFields(_ name: String) throws(FormError) -> FieldReader? {
-        guard let value = present(name) else { return nil }
-        return try FieldReader(value, path: path(name))
-    }
-
-    func fields(_ name: String) throws(FormError) -> FieldReader {
-        guard let fields = try optionalFields(name) else { throw wrong(name, "is missing") }
-        return fields
-    }
-
     /// Each element of a list as an object; an absent list is empty.
     func list<Element>(
         _ name: String, _ read: (FieldReader) throws(FormError) -> Element
@@ -98,25 +146,5 @@ struct FieldReader {
             result.append(try read(try FieldReader(element, path: "\(path(name))[\(index)]")))
         }
         return result
-    }
-
-    func address(_ name: String) throws(FormError) -> IPAddress {
-        guard let address = IPAddress(try text(name)) else { throw wrong(name, "must be an IP address") }
-        return address
-    }
-
-    func optionalAddress(_ name: String) throws(FormError) -> IPAddress? {
-        guard try optionalText(name) != nil else { return nil }
-        return try address(name)
-    }
-
-    func network(_ name: String) throws(FormError) -> IPNetwork {
-        guard let network = IPNetwork(try text(name)) else { throw wrong(name, "must be a CIDR") }
-        return network
-    }
-
-    func mac(_ name: String) throws(FormError) -> MACAddress {
-        guard let mac = MACAddress(try text(name)) else { throw wrong(name, "must be a MAC address") }
-        return mac
     }
 }

@@ -1,3 +1,4 @@
+import Contracts
 import JSON
 import Kernel
 
@@ -74,31 +75,17 @@ package struct HostInventory: Sendable, Hashable {
         return traits.sorted()
     }
 
-    /// The `capabilities` member of hello and heartbeat.
-    package var document: JSONValue {
-        var document = machineDocument
-        if let datapath = network.datapath { document["datapath_type"] = .string(datapath) }
-        if let outages = network.outages { document["switch"] = outages.document }
-        return .object(document)
-    }
-
-    private var machineDocument: JSONObject {
-        [
-            "cpu": JSONValue(cpus), "memory_mb": JSONValue(memoryMiB), "disk_gb": JSONValue(diskGiB),
-            "virt_type": .string(virtType.rawValue), "hypervisor_type": "QEMU", "release": .string(WolkeVersion.current),
-            "hypervisor_version": JSONValue(hypervisorVersion),
-            "reserved": [
-                "VCPU": JSONValue(reservedCPUs), "MEMORY_MB": JSONValue(reservedMemoryMiB),
-                "DISK_GB": JSONValue(reservedDiskGiB),
-            ],
-            "allocation_ratios": ["VCPU": .double(cpuRatio), "MEMORY_MB": .double(memoryRatio),
-                "DISK_GB": .double(diskRatio)],
-            "cpu_info": [
-                "arch": "x86_64", "model": .string(virtType == .kvm ? cpuModel : "qemu64"),
-                "vendor": .string(cpuVendor), "features": JSONValue(cpuFeatures),
-                "topology": ["sockets": JSONValue(sockets), "cores": JSONValue(cores), "threads": JSONValue(threads)],
-            ],
-            "traits": JSONValue(traits), "sandbox_problem": JSONValue(sandboxProblem),
-        ]
+    /// What the plane is told.
+    package var capabilities: HostCapabilities {
+        HostCapabilities(
+            cpus: cpus, memoryMiB: memoryMiB, diskGiB: diskGiB, virtType: virtType.rawValue, hypervisorType: "QEMU",
+            hypervisorVersion: hypervisorVersion,
+            reserved: .init(vcpu: reservedCPUs, memoryMiB: reservedMemoryMiB, diskGiB: reservedDiskGiB),
+            allocationRatios: .init(vcpu: cpuRatio, memoryMiB: memoryRatio, diskGiB: diskRatio),
+            processor: .init(
+                arch: "x86_64", model: virtType == .kvm ? cpuModel : "qemu64", vendor: cpuVendor, features: cpuFeatures,
+                topology: .init(sockets: sockets, cores: cores, threads: threads)),
+            traits: traits, sandboxProblem: sandboxProblem, datapathType: network.datapath,
+            switchOutages: network.outages?.document, release: WolkeVersion.current)
     }
 }

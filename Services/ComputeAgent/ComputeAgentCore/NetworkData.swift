@@ -19,7 +19,7 @@ package enum NetworkData {
         return ["links": .array(links), "networks": .array(networks), "services": []]
     }
 
-    private static func network(_ fixed: FixedIP, _ port: DesiredPort, number: Int) -> JSONValue {
+    private static func network(_ fixed: DesiredAddress, _ port: DesiredPort, number: Int) -> JSONValue {
         let isV4 = fixed.address.version == .v4
         var document: JSONObject = [
             "id": .string("network\(number)"), "type": .string(isV4 ? "ipv4_dhcp" : "ipv6_dhcpv6-stateful"),

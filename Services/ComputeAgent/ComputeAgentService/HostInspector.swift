@@ -53,11 +53,9 @@ package struct HostInspector: Sendable {
     package func network() async -> SwitchReport { await keeper.report }
 
     /// Figures that change from beat to beat.
-    package func usage() async throws -> JSONObject {
+    package func usage() async throws -> (freeMemoryMiB: Int, freeDiskGiB: Int) {
         let directory = settings.stateDirectory
         let space = try await threads.run { try Files.space(directory) }
-        return [
-            "free_memory_mb": JSONValue(try await hypervisor.freeMemoryMiB()), "free_disk_gb": JSONValue(space.free >> 30),
-        ]
+        return (try await hypervisor.freeMemoryMiB(), space.free >> 30)
     }
 }

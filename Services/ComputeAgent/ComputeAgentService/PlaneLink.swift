@@ -1,4 +1,5 @@
 import ComputeAgentCore
+import Contracts
 import JSON
 import Kernel
 import Logging
@@ -32,7 +33,7 @@ package struct PlaneLink: Sendable {
 
     /// Follows the plane's messages until the task is cancelled.
     package func listen() async throws {
-        try await bus.serve(queue: "agent.\(host)") { try await handle($0) }
+        try await bus.serve(queue: .agent(host: host)) { try await handle($0) }
     }
 
     private func handle(_ message: Message) async throws -> JSONValue {
@@ -48,7 +49,8 @@ package struct PlaneLink: Sendable {
         case .sync(let servers, let unreadable):
             for error in unreadable { log.error("a server of the sync cannot be read", metadata: ["error": "\(error)"]) }
             try await fleet.sync(servers)
-        case .consoleLog(let id, let lines): return try await fleet.consoleLog(id, lines: lines)
+        case .consoleLog(let id, let lines):
+            return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: try await fleet.consoleLog(id, lines: lines)))
         case .diagnostics(let id): return try await fleet.diagnostics(id)
         }
         return [:]
@@ -89,12 +91,9 @@ package struct PlaneLink: Sendable {
         var inventory = try await inspector.inventory()
         inventory.network = network
         try await bus.publish(
-            Message(
-                id: ambient.newUUID(), type: "hello",
-                body: [
-                    "type": "hello", "host": .string(host), "version": .string(PlaneLink.version),
-                    "capabilities": inventory.document,
-                ]), to: ReportQueue.planeQueue)
+            try Message(
+                AgentHello(host: host, agentVersion: PlaneLink.version, capabilities: inventory.capabilities),
+                id: ambient.newUUID()), to: .computeAgents)
         if let problem = inventory.sandboxProblem {
             log.error("images cannot be read on this host", metadata: ["error": "\(problem)"])
         }
@@ -103,12 +102,11 @@ package struct PlaneLink: Sendable {
     }
 
     private func beat() async throws {
-        var body: JSONObject = ["type": "heartbeat", "host": .string(host), "version": .string(PlaneLink.version)]
-        for (name, value) in try await inspector.usage().members { body[name] = value }
+        let usage = try await inspector.usage()
+        let heartbeat = AgentHeartbeat(
+            host: host, agentVersion: PlaneLink.version, freeMemoryMiB: usage.freeMemoryMiB, freeDiskGiB: usage.freeDiskGiB)
         // Nobody wants to read old ones.
         try await bus.publish(
-            Message(
-                id: ambient.newUUID(), type: "heartbeat", body: .object(body), expiration: heartbeatInterval * 5),
-            to: ReportQueue.planeQueue)
+            try Message(heartbeat, id: ambient.newUUID(), expiration: heartbeatInterval * 5), to: .computeAgents)
     }
 }

@@ -1,4 +1,5 @@
 import ComputeAgentCore
+import Contracts
 import JSON
 import Kernel
 import Logging
@@ -14,9 +15,6 @@ package actor ReportQueue {
     private let (signals, signal) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
 
     private static let batchMax = 64
-
-    /// Where all agents' messages go.
-    package static let planeQueue = "compute.agents"
 
     package init(bus: any MessageBus, ambient: Ambient, log: Logger) {
         self.bus = bus
@@ -66,12 +64,12 @@ package actor ReportQueue {
     ///
     /// - Returns: an error, when some could not be sent; those wait again.
     private func send(_ batch: [ObservedReport]) async -> (any Error)? {
-        let messages = batch.map { Message(id: ambient.newUUID(), type: "observed", body: $0.document) }
+        let messages = batch.map { report in (id: ambient.newUUID(), report: report) }
         return await withTaskGroup(of: (Int, (any Error)?).self) { [bus] group in
-            for (index, message) in messages.enumerated() {
+            for (index, item) in messages.enumerated() {
                 group.addTask {
                     do {
-                        try await bus.publish(message, to: ReportQueue.planeQueue)
+                        try await bus.publish(try Message(item.report, id: item.id), to: .computeAgents)
                         return (index, nil)
                     } catch { return (index, error) }
                 }

@@ -1,4 +1,5 @@
 import ComputeAgentCore
+import Contracts
 import JSON
 import Kernel
 import Libvirt
@@ -219,11 +220,11 @@ package actor ServerFleet {
     /// The console's last `lines`; nil for all that is kept.
     ///
     /// - Throws: 404 when the server is not on this host.
-    package func consoleLog(_ serverID: String, lines: Int?) async throws -> JSONValue {
+    package func consoleLog(_ serverID: String, lines: Int?) async throws -> String {
         guard let worker = workers[serverID], await worker.current.desired != nil else {
             throw ResourceError.notFound("Server \(serverID) is not on this host.")
         }
-        return ["output": .string(try await tools.disks.consoleLog(serverID, lines: lines))]
+        return try await tools.disks.consoleLog(serverID, lines: lines)
     }
 
     /// The guest's figures in the form of Compute's API.

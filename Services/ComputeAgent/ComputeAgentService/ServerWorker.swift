@@ -1,4 +1,5 @@
 import ComputeAgentCore
+import Contracts
 import Kernel
 import Libvirt
 import Logging

@@ -1,3 +1,4 @@
+import Contracts
 import JSON
 import Kernel
 
@@ -151,31 +152,23 @@ package struct Explanation: Sendable {
         return text
     }
 
-    package var filtersDocument: JSONValue {
-        .array(
-            steps.map { step in
-                [
-                    "name": .string(step.filter.rawValue), "hosts_before": JSONValue(step.before),
-                    "hosts_after": JSONValue(step.after),
-                    "reasons": .object(JSONObject(step.reasons.sorted { $0.key < $1.key }.map { ($0.key, JSONValue($0.value)) })),
-                ]
-            })
+    /// Each filter as the answer has it.
+    package var filters: [SchedulingAnswer.Filter] {
+        steps.map { .init(name: $0.filter.rawValue, hostsBefore: $0.before, hostsAfter: $0.after, reasons: $0.reasons) }
     }
 
-    package var operatorDocument: JSONValue {
-        .array(
-            notes.map { note in
-                ["host": .string(note.host), "filter": .string(note.filter.rawValue), "reason": .string(note.reason)]
-            })
+    /// The refused hosts as the answer has them; for operators.
+    package var refusals: [SchedulingAnswer.Refusal] {
+        notes.map { .init(host: $0.host, filter: $0.filter.rawValue, reason: $0.reason) }
     }
 
-    package var nearestDocument: JSONValue {
-        guard let nearest else { return nil }
-        return [
-            "resources": .object(JSONObject(nearest.resources.map { ($0.resourceClass, JSONValue($0.amount)) })),
-            "availability_zones": .object(JSONObject(nearest.zones.sorted { $0.key < $1.key }.map { ($0.key, JSONValue($0.value)) })),
-            "without": JSONValue(nearest.without.map(\.rawValue)),
-        ]
+    /// What would fit instead, as the answer has it.
+    package var nearestFit: SchedulingAnswer.Nearest? {
+        nearest.map { nearest in
+            .init(
+                resources: Dictionary(nearest.resources.map { ($0.resourceClass, $0.amount) }) { $1 }, zones: nearest.zones,
+                without: nearest.without.map(\.rawValue))
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import Kernel
 import PlacementCore
@@ -5,9 +6,6 @@ import Synchronization
 
 /// The fleet in memory, kept near what the database says. Only the claim in SQL is right; this makes it succeed at once.
 package final class FleetCache: Sendable {
-    /// Channel on which providers that changed are announced: an id, nothing for all, or `origin id id…`.
-    static let channel = "placement_changed"
-
     private struct State {
         var fleet = Fleet()
         var loadedAt: UInt64?
@@ -112,17 +110,17 @@ package final class FleetCache: Sendable {
     func follow(_ database: Database) async {
         await withTaskGroup(of: Void.self) { group in
             group.addTask {
-                for await notification in database.notifications([FleetCache.channel]) { self.hear(notification.payload) }
+                for await notification in database.notifications(.placementChanged) {
+                    self.hear(notification.payload(on: .placementChanged) ?? ProviderChanges(""))
+                }
             }
             group.addTask { await self.announce(database) }
             await group.waitForAll()
         }
     }
 
-    private func hear(_ payload: String) {
-        let words = payload.split(separator: " ").map(String.init)
-        if words.count < 2 { return markStale([payload]) }
-        if words[0] != origin { markStale(words.dropFirst()) }
+    private func hear(_ changes: ProviderChanges) {
+        if changes.origin != origin { markStale(changes.providers) }
     }
 
     private func announce(_ database: Database) async {
@@ -135,8 +133,8 @@ package final class FleetCache: Sendable {
                 }
                 for start in stride(from: 0, to: ids.count, by: FleetCache.announceMax) {
                     let some = ids[start..<min(ids.count, start + FleetCache.announceMax)]
-                    let payload = origin + " " + some.joined(separator: " ")
-                    try await database.autocommit { try $0.notify(FleetCache.channel, payload) }
+                    let changes = ProviderChanges(origin: origin, providers: Array(some))
+                    try await database.autocommit { try $0.notify(.placementChanged, changes) }
                 }
             } catch {
                 // Others find out when a claim of theirs fails, or when they read everything again.

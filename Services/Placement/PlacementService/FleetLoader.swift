@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -61,8 +62,8 @@ struct FleetLoader: Sendable {
 
     private static func host(_ row: Row) throws -> HostState {
         let traits = Set(try row.strings("traits"))
-        let architecture = try row.optionalString("architecture").map(SchedulingRequest.canonicalArchitecture)
-            ?? traits.first { $0.hasPrefix("HW_ARCH_") }.map { SchedulingRequest.canonicalArchitecture(String($0.dropFirst(8)).lowercased()) }
+        let architecture = try row.optionalString("architecture").map(ServerNeeds.canonicalArchitecture)
+            ?? traits.first { $0.hasPrefix("HW_ARCH_") }.map { ServerNeeds.canonicalArchitecture(String($0.dropFirst(8)).lowercased()) }
         var inventories: [String: Inventory] = [:]
         for item in try row.optionalJSON("inventories")?.arrayValue ?? [] {
             guard let cells = item.arrayValue, cells.count == 7, let name = cells[0].stringValue else { continue }

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -91,7 +92,7 @@ package struct Placement: Sendable {
 
     /// Tells every process, on commit, that what it knows of these providers is old.
     static func announce(_ connection: Connection, _ providers: some Sequence<String>) throws {
-        for id in providers { try connection.notify(FleetCache.channel, id) }
+        for id in providers { try connection.notify(.placementChanged, ProviderChanges(id)) }
     }
 }
 

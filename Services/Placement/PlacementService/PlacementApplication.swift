@@ -1,3 +1,4 @@
+import Contracts
 import Inspections
 import JSON
 import Kernel
@@ -64,11 +65,11 @@ extension Placement {
     ) -> [@Sendable () async throws -> Void] {
         [
             { await fleet.follow(database) },
-            { try await bus.serve(queue: "placement.schedule", options: decisions) { try await schedule($0.body) } },
+            { try await bus.serve(queue: .placementSchedule, options: decisions) { try await schedule($0.body) } },
             // One after the other: what is said later about a host counts.
             {
-                try await bus.consume(queue: Placement.hostsQueue, options: ConsumeOptions(prefetch: 1)) {
-                    try await register($0.body)
+                try await bus.consume(queue: .placementHosts, options: ConsumeOptions(prefetch: 1)) {
+                    try await register($0)
                 }
             },
             {

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -17,18 +18,19 @@ extension Placement {
         var room: Int?
     }
 
+    /// - Parameter body: a `ScheduleServer` or a `ScheduleTrial`.
     /// - Returns: the answer for the asker.
     /// - Throws: 400 for a request that cannot be read.
     package func schedule(_ body: JSONValue) async throws -> JSONValue {
         let started = ambient.time.monotonicNanoseconds()
-        if body["requests"] != nil {
-            let trial = try SchedulingTrial(body)
-            return try await database.read { try dryRun($0, trial, started) }
+        if body[ScheduleTrial.mark] != nil {
+            let batch = try SchedulingBatch(try SchedulingRequest.read(body))
+            return try JSONValue(encoding: try await database.read { try dryRun($0, batch, started) })
         }
-        let request = try SchedulingRequest(body)
+        let request = try SchedulingRequest(document: body)
         let answer: JSONValue
         if request.dryRun {
-            answer = try await database.read { try dryRun($0, request, started) }
+            answer = try JSONValue(encoding: try await database.read { try dryRun($0, request, started) })
         } else {
             answer = try await claim(request, started)
         }
@@ -40,7 +42,7 @@ extension Placement {
 
     // MARK: dry run
 
-    private func dryRun(_ connection: Connection, _ request: SchedulingRequest, _ started: UInt64) throws -> JSONValue {
+    private func dryRun(_ connection: Connection, _ request: SchedulingRequest, _ started: UInt64) throws -> SchedulingAnswer {
         try fleet.refresh(connection, since: started)
         let around = try Neighbourhood(connection, [request]).around(request)
         let random = ambient.random.next()
@@ -50,10 +52,10 @@ extension Placement {
                 host: place.map { fleet.hosts[$0] }, explanation: Explanation(fleet, request, around),
                 room: Scheduler.room(fleet, request, around))
         }
-        var members = Placement.answer(request, outcome).objectValue ?? [:]
-        members["dry_run"] = true
-        members["operator"] = outcome.explanation.operatorDocument
-        return .object(members)
+        var answer = Placement.answer(request, outcome)
+        answer.dryRun = true
+        answer.refusals = outcome.explanation.refusals
+        return answer
     }
 
     // MARK: for real
@@ -90,7 +92,8 @@ extension Placement {
             """)[0]
         if let earlier = try before.optionalJSON("answer") { return earlier }
         if try before.bool("gone") {
-            return ["result": "rejected", "filters": [], "operator": [], "message": "The server has been deleted."]
+            return try JSONValue(
+                encoding: SchedulingAnswer(.rejected, message: "The server has been deleted.", filters: [], refusals: []))
         }
         if try before.bool("placed") {
             // A new operation places anew: what an earlier one took is given back.
@@ -106,8 +109,8 @@ extension Placement {
         if let answer = try claim(connection, request, around, touched) { return answer }
         let explanation = fleet.withFleet { Explanation($0, request, around) }
         let outcome = Outcome(host: nil, explanation: explanation)
-        let answer = Placement.answer(request, outcome)
-        try connection.execute(Placement.record(request, answer, outcome, at: ambient.now))
+        let answer = try JSONValue(encoding: Placement.answer(request, outcome))
+        try connection.execute(try Placement.record(request, answer, outcome, at: ambient.now))
         return answer
     }
 
@@ -136,10 +139,11 @@ extension Placement {
                 return (place, Outcome(host: host, explanation: explanation), host)
             }
             guard let choice else { return nil }
-            let answer = Placement.answer(request, choice.outcome)
+            let answer = try JSONValue(encoding: Placement.answer(request, choice.outcome))
             touched.add([choice.host.id.description])
             do {
-                try connection.savepoint { try take($0, request, choice.host, Placement.record(request, answer, choice.outcome, at: ambient.now)) }
+                let record = try Placement.record(request, answer, choice.outcome, at: ambient.now)
+                try connection.savepoint { try take($0, request, choice.host, record) }
                 return answer
             } catch let full as Full {
                 excluding.insert(choice.place)
@@ -187,31 +191,26 @@ extension Placement {
 
     // MARK: answers
 
-    static func answer(_ request: SchedulingRequest, _ outcome: Outcome) -> JSONValue {
+    static func answer(_ request: SchedulingRequest, _ outcome: Outcome) -> SchedulingAnswer {
         let explanation = outcome.explanation
         guard let host = outcome.host else {
-            return [
-                "result": "rejected", "filters": explanation.filtersDocument,
-                "message": .string(explanation.message(request)), "nearest": explanation.nearestDocument,
-                "operator": explanation.operatorDocument, "fits": 0,
-            ]
+            return SchedulingAnswer(
+                .rejected, fits: 0, message: explanation.message(request), filters: explanation.filters, nearest: explanation.nearestFit,
+                refusals: explanation.refusals)
         }
-        var answer: JSONObject = [
-            "result": "scheduled", "host": .string(host.name), "resource_provider_id": .string(host.id.description),
-            "alternatives": JSONValue(max(0, explanation.passed - 1)), "filters": explanation.filtersDocument,
-        ]
-        if let room = outcome.room { answer["fits"] = JSONValue(room) }
-        return .object(answer)
+        return SchedulingAnswer(
+            .scheduled, host: host.name, providerID: host.id.description, alternatives: max(0, explanation.passed - 1), fits: outcome.room,
+            filters: explanation.filters)
     }
 
     /// The statement that keeps answer and reasons.
     private static func record(
         _ request: SchedulingRequest, _ answer: JSONValue, _ outcome: Outcome, at now: Timestamp
-    ) -> SQL {
+    ) throws -> SQL {
         let explanation: JSONValue = [
-            "result": answer["result"] ?? .null, "host": answer["host"] ?? .null,
-            "filters": outcome.explanation.filtersDocument, "operator": outcome.explanation.operatorDocument,
-            "nearest": outcome.explanation.nearestDocument, "message": answer["message"] ?? .null,
+            "result": answer["result"] ?? .null, "host": answer["host"] ?? .null, "filters": answer["filters"] ?? [],
+            "operator": try JSONValue(encoding: outcome.explanation.refusals), "nearest": answer["nearest"] ?? .null,
+            "message": answer["message"] ?? .null,
             "resources": .object(JSONObject(request.resources.map { ($0.resourceClass, JSONValue($0.amount)) })),
         ]
         return """

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import Inspections
 import Kernel
@@ -68,7 +69,7 @@ extension Placement {
                 """
                 INSERT INTO allocations (consumer_id, resource_provider_id, resource_class, used, created_at, updated_at)
                 SELECT s.id, p.id, n.resource_class, n.amount, \(now), \(now)
-                FROM published_servers s JOIN resource_providers p ON p.host = s.host CROSS JOIN LATERAL (\(raw: Inspection.needs("s"))) n
+                FROM published_servers s JOIN resource_providers p ON p.host = s.host CROSS JOIN LATERAL (\(raw: ServerNeeds.resourcesSQL("s"))) n
                 WHERE s.id = ANY(\(servers)::uuid[])
                 """)
             return Set(providers)

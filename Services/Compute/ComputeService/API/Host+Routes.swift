@@ -1,4 +1,5 @@
 import Authorization
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -206,11 +207,8 @@ struct HostRoutes: Sendable {
             if try row.int("servers") > 0 {
                 throw ResourceError.conflict("Unable to delete compute service that is hosting instances. Migrate or delete the instances first.")
             }
-            let message: JSONValue = [
-                "type": "host_removed", "host": .string(host), "resource_provider_id": JSONValue(try row.optionalString("provider")),
-            ]
-            try Outbox.add(
-                connection, Message(id: ambient.newUUID(), type: "host_removed", body: message), to: "placement.hosts", ambient: ambient)
+            let removed = HostRemoved(host: host, providerID: try row.optionalString("provider"))
+            try Outbox.add(connection, removed, to: .placementHosts, ambient: ambient)
             try connection.execute("DELETE FROM aggregate_hosts WHERE host = \(host)")
             try connection.execute("DELETE FROM compute_services WHERE host = \(host)")
             return Change(.empty(204), "compute-service", id)

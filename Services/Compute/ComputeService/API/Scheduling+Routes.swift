@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -60,10 +61,10 @@ struct SchedulingRoutes: Sendable {
             throw ResourceError.internalError("a trial was committed")
         } catch let question as Question {
             guard let first = question.trials.first else { throw ResourceError.internalError("no question for a new server") }
-            var shown = SchedulingRoutes.shown(try await first.ask(compute), seesHosts: seesHosts)
+            var shown = try SchedulingRoutes.shown(try await first.ask(compute), seesHosts: seesHosts)
             if question.trials.count > 1 {
-                let answers = try await SchedulingTrial.askTogether(question.trials, compute)["answers"]?.arrayValue ?? []
-                shown["servers"] = .array(answers.map { .object(SchedulingRoutes.shown($0, seesHosts: seesHosts)) })
+                let answers = try await SchedulingTrial.askTogether(question.trials, compute).answers
+                shown["servers"] = .array(try answers.map { .object(try SchedulingRoutes.shown($0, seesHosts: seesHosts)) })
             }
             return .json(200, ["scheduling": .object(shown)])
         }
@@ -99,14 +100,18 @@ struct SchedulingRoutes: Sendable {
             return (servers, trials)
         }
         let answer = try await SchedulingTrial.askTogether(trials, without: [host], compute)
-        let moved = zip(servers, answer["answers"]?.arrayValue ?? []).map { server, answer in
+        let moved = try zip(servers, answer.answers).map { server, answer in
             var server = server
-            for member in answer.objectValue?.members ?? [] { server[member.name] = member.value }
+            for member in try JSONValue(encoding: answer).objectValue?.members ?? [] { server[member.name] = member.value }
             return JSONValue.object(server)
         }
         return .json(
             200,
-            ["host_failure": ["host": .string(host), "servers": .array(moved), "capacity": answer["capacity"] ?? .null]])
+            ["host_failure": ["host": .string(host), "servers": .array(moved), "capacity": try JSONValue(encoding: answer.capacity)]])
+    }
+
+    private static func shown(_ answer: SchedulingAnswer, seesHosts: Bool) throws -> JSONObject {
+        shown(try JSONValue(encoding: answer), seesHosts: seesHosts)
     }
 
     private static func shown(_ explanation: JSONValue, seesHosts: Bool) -> JSONObject {
@@ -137,7 +142,7 @@ struct SchedulingRoutes: Sendable {
         }
         var answer: JSONObject = ["scheduling": .array(list)]
         // What was missing then may be there by now.
-        if let trial { answer["now"] = .object(SchedulingRoutes.shown(try await trial.ask(compute), seesHosts: seesHosts)) }
+        if let trial { answer["now"] = .object(try SchedulingRoutes.shown(try await trial.ask(compute), seesHosts: seesHosts)) }
         return .json(200, .object(answer))
     }
 }

@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -110,10 +111,9 @@ struct ServerActionRoutes: Sendable {
             guard current.host != nil else {
                 throw ResourceError.conflict("Instance \(server.id) is not on a host: '\(action.name)' is not possible.")
             }
-            let operation = action.operationKind.map { kind -> JSONValue in
-                ["id": .string(ambient.newUUID().description), "kind": .string(kind)]
-            }
-            try DesiredState.change(connection, server: server.id, power: action.power, operation: operation ?? .null)
+            let operation = action.operationKind.map { ServerSpec.Operation(id: ambient.newUUID().description, kind: $0) }
+            try DesiredState.change(
+                connection, server: server.id, power: action.power, operation: try operation.map { try JSONValue(encoding: $0) } ?? .null)
             try connection.execute(
                 """
                 UPDATE servers SET task_state = \(action.task.rawValue), updated_at = \(ambient.databaseNow), fault = NULL,
@@ -176,15 +176,10 @@ struct ServerActionRoutes: Sendable {
             throw ResourceError.conflict("Instance \(server.id) is not ready")
         }
         let length = context.body["os-getConsoleOutput"]?["length"]?.intValue
-        let message = Message(
-            id: compute.ambient.newUUID(), type: "console_log",
-            body: [
-                "type": "console_log", "server_id": .string(server.id),
-                "lines": length.flatMap { $0 < 0 ? nil : JSONValue($0) } ?? .null,
-            ], requestID: RequestScope.current, expiration: .seconds(20))
         let answer = try await compute.bus.request(
-            message, to: DesiredState.queue(host: host), timeout: .seconds(15))
-        return .json(200, ["output": .string(answer["output"]?.stringValue ?? "")])
+            ConsoleLogQuestion(serverID: server.id, lines: length.flatMap { $0 < 0 ? nil : $0 }), to: .agent(host: host),
+            id: compute.ambient.newUUID(), timeout: .seconds(15), expiration: .seconds(20))
+        return .json(200, ["output": .string(answer.output)])
     }
 
     // MARK: security groups

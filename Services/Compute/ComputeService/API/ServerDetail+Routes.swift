@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -47,11 +48,10 @@ struct ServerDetailRoutes: Sendable {
         guard let host = server.host, ["active", "paused", "suspended"].contains(server.vmState) else {
             throw ResourceError.conflict("Cannot 'get_diagnostics' instance \(server.id) while it is in vm_state \(server.vmState)")
         }
-        let message = Message(
-            id: compute.ambient.newUUID(), type: "diagnostics",
-            body: ["type": "diagnostics", "server_id": .string(server.id)], requestID: RequestScope.current,
+        let figures = try await compute.bus.request(
+            DiagnosticsQuestion(serverID: server.id), to: .agent(host: host), id: compute.ambient.newUUID(), timeout: .seconds(15),
             expiration: .seconds(20))
-        return .json(200, try await compute.bus.request(message, to: DesiredState.queue(host: host), timeout: .seconds(15)))
+        return .json(200, figures)
     }
 
     private func groups(_ context: RequestContext) async throws -> Response {

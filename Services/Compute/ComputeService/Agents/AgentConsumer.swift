@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -9,9 +10,6 @@ import Telemetry
 
 /// Takes what the hosts' agents say, and what Network says of the ports of their servers.
 package final class AgentConsumer: Sendable {
-    /// The queue of all agents.
-    package static let queue = "compute.agents"
-
     private let compute: Compute
     /// When hosts last spoke, by the monotonic clock.
     private let beats = Mutex<[String: UInt64]>([:])
@@ -23,7 +21,7 @@ package final class AgentConsumer: Sendable {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
                 try await self.compute.bus.consume(
-                    queue: AgentConsumer.queue, options: ConsumeOptions(prefetch: 32)
+                    queue: .computeAgents, options: ConsumeOptions(prefetch: 32)
                 ) { try await self.handle($0) }
             }
             group.addTask {
@@ -44,36 +42,32 @@ package final class AgentConsumer: Sendable {
     ///
     /// - Throws: `PoisonMessage` for what cannot be read; other errors mean delivery again.
     package func handle(_ message: Message) async throws {
-        let body = message.body
-        if body["type"] == "ports_changed" { return try await portsChanged(body) }
-        guard let type = body["type"]?.stringValue, let host = body["host"]?.stringValue, !host.isEmpty,
-            host.utf8.count <= 255
-        else { throw PoisonMessage("a message of an agent needs type and host") }
-        switch type {
-        case "hello":
-            try await hello(host, body)
-        case "heartbeat":
-            heard(from: host)
-        case "observed":
-            try await observed(host, body)
-        default: throw PoisonMessage("unknown message \(type)")
+        switch try message.bodyType() {
+        case AgentHello.type:
+            let hello: AgentHello = try message.decode()
+            try await welcome(hello, host: try AgentConsumer.hostName(hello.host))
+        case AgentHeartbeat.type: heard(from: try AgentConsumer.hostName(try message.decode(as: AgentHeartbeat.self).host))
+        case ObservedReport.type:
+            let report: ObservedReport = try message.decode()
+            try await observed(report, host: try AgentConsumer.hostName(report.host))
+        case PortsChanged.type: try await portsChanged(try message.decode())
+        case let type: throw PoisonMessage("unknown message \(type)")
         }
+    }
+
+    private static func hostName(_ text: String) throws(PoisonMessage) -> String {
+        guard (1...255).contains(text.utf8.count) else { throw PoisonMessage("host: must have 1 to 255 bytes, not \(text.utf8.count)") }
+        return text
     }
 
     // MARK: hosts
 
-    private func hello(_ host: String, _ body: JSONValue) async throws {
+    private func welcome(_ hello: AgentHello, host: String) async throws {
         let compute = compute
-        guard let capabilities = body["capabilities"] else { throw PoisonMessage("hello without capabilities") }
-        let version = body["version"]?.stringValue
         try await compute.database.write { connection in
-            try Hosts.register(connection, host: host, version: version, capabilities: capabilities, compute: compute)
-            let servers = try DesiredState.all(connection, host: host)
-            let sync: JSONValue = ["type": "sync", "host": .string(host), "servers": .array(servers)]
-            try Outbox.add(
-                connection,
-                Message(id: compute.ambient.newUUID(), type: "sync", body: sync, requestID: RequestScope.current),
-                to: DesiredState.queue(host: host), ambient: compute.ambient)
+            try Hosts.register(connection, hello, compute: compute)
+            let sync = SyncServers(host: host, servers: try DesiredState.all(connection, host: host))
+            try Outbox.add(connection, sync, to: .agent(host: host), ambient: compute.ambient)
         }
         compute.log.notice("a host has come", metadata: ["host": "\(host)"])
     }
@@ -105,47 +99,25 @@ package final class AgentConsumer: Sendable {
 
     // MARK: servers
 
-    private func portsChanged(_ body: JSONValue) async throws {
-        guard let values = body["servers"]?.arrayValue else { throw PoisonMessage("ports_changed needs servers") }
+    private func portsChanged(_ changed: PortsChanged) async throws {
         // A device_id of a port is the tenant's to write, and need not be a server's.
-        let servers = values.compactMap { $0.stringValue.flatMap { UUID128($0) }?.description }
+        let servers = changed.servers.compactMap { UUID128($0)?.description }
         guard !servers.isEmpty else { return }
         let ambient = compute.ambient
         try await compute.database.write { try DesiredState.portsChanged($0, servers: servers, ambient: ambient) }
     }
 
-    private func observed(_ host: String, _ body: JSONValue) async throws {
-        guard let id = body["server_id"]?.stringValue.flatMap({ UUID128($0)?.description }),
-            let power = body["power_state"]?.stringValue
-        else { throw PoisonMessage("observed needs server_id and power_state") }
-        let report = AgentReport(
-            host: host, server: id, power: power, generation: body["generation"]?.intValue ?? 0,
-            applied: body["state"]?.stringValue == "applied", error: body["error"]?.stringValue,
-            reason: body["reason"]?.stringValue.map { String($0.prefix(255)) },
-            permanent: body["permanent"]?.boolValue ?? false, metadataReady: body["metadata_ready"]?.boolValue ?? false,
-            operationID: body["operation_id"]?.stringValue, isUnknown: body["unknown"]?.boolValue ?? false)
+    private func observed(_ report: ObservedReport, host: String) async throws {
+        guard let id = UUID128(report.serverID)?.description else { throw PoisonMessage("observed: server_id: must be a UUID") }
+        var report = report
+        report.serverID = id
+        report.reason = report.reason.map { String($0.prefix(255)) }
         let ambient = compute.ambient
-        let stray = try await compute.database.write { try Observations.record($0, report, ambient: ambient) }
+        let stray = try await compute.database.write { [report] in try Observations.record($0, report, ambient: ambient) }
         if stray {
             compute.log.warning(
                 "a host has a server that it was not given", metadata: ["host": "\(host)", "server": "\(id)"])
         }
         heard(from: host)
     }
-}
-
-/// An agent's word on one server.
-struct AgentReport: Sendable {
-    let host: String
-    let server: String
-    let power: String
-    let generation: Int
-    let applied: Bool
-    let error: String?
-    /// The error in words for the server's owner.
-    let reason: String?
-    let permanent: Bool
-    let metadataReady: Bool
-    let operationID: String?
-    let isUnknown: Bool
 }

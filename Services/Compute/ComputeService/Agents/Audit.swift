@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import Inspections
 import JSON
@@ -107,7 +108,7 @@ package struct Audit: Sendable {
                 """)
             for row in rows {
                 try DesiredState.send(
-                    connection, try row.json("desired"), host: try row.string("host"), ambient: ambient)
+                    connection, Enclosed(document: try row.json("desired")), host: try row.string("host"), ambient: ambient)
             }
             return rows.count
         }

@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -7,12 +8,12 @@ import Workflow
 /// What agents report, applied to the servers' rows.
 enum Observations {
     /// - Returns: whether the host has a server that nobody gave to it.
-    static func record(_ connection: Connection, _ report: AgentReport, ambient: Ambient) throws -> Bool {
+    static func record(_ connection: Connection, _ report: ObservedReport, ambient: Ambient) throws -> Bool {
         let rows = try connection.query(
             """
             SELECT vm_state, task_state, power, generation, operation->>'id' AS operation_id, host, observed_generation,
                 observed_host, deleted, published_at IS NOT NULL AS published
-            FROM servers WHERE id = \(report.server) FOR UPDATE
+            FROM servers WHERE id = \(report.serverID) FOR UPDATE
             """)
         guard let row = rows.first else { return report.power != "absent" }
         let isHere = try row.optionalString("host") == report.host && row.bool("published") && !row.bool("deleted")
@@ -27,12 +28,12 @@ enum Observations {
         try connection.execute(
             """
             UPDATE servers SET observed_generation = \(report.generation), observed_power = \(report.power),
-                observed_state = \(report.applied ? "applied" : "failed"), observed_error = \(report.error),
+                observed_state = \(report.state.rawValue), observed_error = \(report.error),
                 observed_reason = \(report.reason),
                 observed_permanent = \(report.permanent), observed_operation = \(report.operationID),
                 observed_host = \(report.host), observed_at = \(ambient.now), power_state = \(powerState),
                 metadata_ready = \(report.metadataReady)
-            WHERE id = \(report.server)
+            WHERE id = \(report.serverID)
             """)
         guard let vmState = VMState(rawValue: try row.string("vm_state")),
             let power = DesiredPower(rawValue: try row.string("power"))
@@ -42,12 +43,12 @@ enum Observations {
             vmState: vmState, task: task, desiredPower: power, generation: try row.int("generation"),
             operationID: try row.optionalString("operation_id"))
         let observation = Observation(
-            generation: report.generation, power: report.power, applied: report.applied, permanent: report.permanent,
+            generation: report.generation, power: report.power, applied: report.state == .applied, permanent: report.permanent,
             error: report.error, operationID: report.operationID)
-        try apply(connection, server.judge(observation), report.server, task: task, ambient: ambient)
+        try apply(connection, server.judge(observation), report.serverID, task: task, ambient: ambient)
         // Only builds and deletes wait for their host; a notification costs every commit beside it.
         if vmState == .building || task == .deleting {
-            Workflows.wake(connection, service: Compute.service, subject: report.server)
+            Workflows.wake(connection, service: Compute.service, subject: report.serverID)
         }
         return false
     }
@@ -113,20 +114,20 @@ enum Observations {
     }
 
     /// A report from a host on which the server should not be.
-    private static func elsewhere(_ connection: Connection, _ report: AgentReport, ambient: Ambient) throws -> Bool {
+    private static func elsewhere(_ connection: Connection, _ report: ObservedReport, ambient: Ambient) throws -> Bool {
         if report.power == "absent" {
             try connection.execute(
-                "DELETE FROM server_absences WHERE server_id = \(report.server) AND host = \(report.host)")
+                "DELETE FROM server_absences WHERE server_id = \(report.serverID) AND host = \(report.host)")
             return false
         }
         let known = try connection.query(
-            "SELECT 1 AS one FROM server_absences WHERE server_id = \(report.server) AND host = \(report.host)")
+            "SELECT 1 AS one FROM server_absences WHERE server_id = \(report.serverID) AND host = \(report.host)")
         guard known.isEmpty else { return false }
-        let row = try connection.query("SELECT deleted, host FROM servers WHERE id = \(report.server)")[0]
+        let row = try connection.query("SELECT deleted, host FROM servers WHERE id = \(report.serverID)")[0]
         // Deleted, or built elsewhere by now: what is left here must go. Unpublished ones are still in the making.
         guard try row.bool("deleted") || (row.optionalString("host") ?? report.host) != report.host else { return false }
-        try connection.execute("UPDATE servers SET generation = generation + 1, epoch = epoch + 1 WHERE id = \(report.server)")
-        try Absences.order(connection, server: report.server, host: report.host, ambient: ambient)
+        try connection.execute("UPDATE servers SET generation = generation + 1, epoch = epoch + 1 WHERE id = \(report.serverID)")
+        try Absences.order(connection, server: report.serverID, host: report.host, ambient: ambient)
         return true
     }
 }

@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -7,9 +8,6 @@ import Telemetry
 
 /// What hosts shall do, from the rows of the shared schema to the agents' messages.
 enum DesiredState {
-    /// The queue of a host's agent.
-    static func queue(host: String) -> String { "agent.\(host)" }
-
     /// Asks for something new: raises generation and epoch. Nil keeps the power as it is; the operation is replaced.
     ///
     /// - Returns: the new generation.
@@ -54,21 +52,18 @@ enum DesiredState {
     /// Sends the server as its row is now.
     static func send(_ connection: Connection, server: String, host: String, ambient: Ambient) throws {
         guard let description = try load(connection, where: "s.id = \(server)").first else { return }
-        try send(connection, description.desired, host: host, ambient: ambient)
+        try send(connection, try Enclosed(description.spec), host: host, ambient: ambient)
     }
 
-    static func send(_ connection: Connection, _ desired: JSONValue, host: String, ambient: Ambient) throws {
-        let message = Message(
-            id: ambient.newUUID(), type: "ensure", body: ["type": "ensure", "server": desired],
-            requestID: RequestScope.current)
-        try Outbox.add(connection, message, to: queue(host: host), ambient: ambient)
+    static func send(_ connection: Connection, _ server: Enclosed<ServerSpec>, host: String, ambient: Ambient) throws {
+        try Outbox.add(connection, EnsureServer(server: server), to: .agent(host: host), ambient: ambient)
     }
 
     /// All that belongs, or must no longer be, on a host.
-    static func all(_ connection: Connection, host: String) throws -> [JSONValue] {
+    static func all(_ connection: Connection, host: String) throws -> [Enclosed<ServerSpec>] {
         let servers = try load(connection, where: "s.host = \(host) AND NOT s.deleted AND s.published_at IS NOT NULL")
         let absences = try connection.query("SELECT desired FROM server_absences WHERE host = \(host)")
-        return servers.map(\.desired) + (try absences.map { try $0.json("desired") })
+        return try servers.map { try Enclosed($0.spec) } + (try absences.map { Enclosed(document: try $0.json("desired")) })
     }
 
     // MARK: loading
@@ -93,15 +88,20 @@ enum DesiredState {
             return ServerDescription(
                 id: id, name: try row.string("name"), hostname: try row.string("hostname"),
                 projectID: try row.string("project_id"), userID: try row.string("user_id"),
-                generation: try row.int("generation"), epoch: try row.int("epoch"), power: try row.string("power"),
-                operation: try row.optionalJSON("operation") ?? .null, flavor: try row.json("flavor"),
-                image: try row.optionalJSON("image") ?? .null,
-                imageProperties: try row.object("image_properties"), metadata: try row.object("metadata"),
-                userData: try row.optionalString("user_data"), files: try row.json("personality"), configDrive: try row.bool("config_drive"),
+                generation: try row.int("generation"), epoch: try row.int("epoch"), power: try power(try row.string("power")),
+                operation: try row.optionalValue("operation"), flavor: try row.value("flavor"),
+                image: try row.optionalValue("image"),
+                imageProperties: try row.value("image_properties"), metadata: try row.object("metadata"),
+                userData: try row.optionalString("user_data"), files: try row.value("personality"), configDrive: try row.bool("config_drive"),
                 keyName: try row.optionalString("key_name"), keyData: try row.optionalString("key_data"),
                 availabilityZone: try row.optionalString("availability_zone"),
                 launchIndex: try row.int("launch_index"), ports: ports[id] ?? [], volumes: volumes[id] ?? [])
         }
+    }
+
+    private static func power(_ text: String) throws -> DesiredPower {
+        guard let power = DesiredPower(rawValue: text) else { throw ResourceError.internalError("servers.power is \(text)") }
+        return power
     }
 
     private static func ports(_ connection: Connection, servers: [String]) throws -> [String: [PortDescription]] {
@@ -127,7 +127,7 @@ enum DesiredState {
                 PortDescription(
                     id: try row.string("id"), networkID: try row.string("network_id"),
                     mac: try row.string("mac_address"), mtu: try row.int("mtu"), addresses: addresses,
-                    tag: try row.optionalString("tag"), metadataPort: try row.optionalJSON("metadata_port") ?? .null,
+                    tag: try row.optionalString("tag"), metadataPort: try row.optionalValue("metadata_port"),
                     isSecured: try row.bool("port_security_enabled")))
         }
         return result
@@ -156,7 +156,7 @@ enum DesiredState {
                 VolumeDescription(
                     volumeID: try row.string("volume_id"), attachmentID: try row.optionalString("attachment_id") ?? "",
                     device: try row.string("device"), bootIndex: try row.optionalInt("boot_index"),
-                    connection: try row.json("connection"), tag: try row.optionalString("tag")))
+                    connection: Enclosed(document: try row.json("connection")), tag: try row.optionalString("tag")))
         }
         return result
     }

@@ -1,5 +1,6 @@
 import Authorization
 import ComputeCore
+import Contracts
 import Database
 import ImageAccess
 import ImageFormat
@@ -61,8 +62,8 @@ struct ServerCreation {
         try project.value(for: "os_compute_api:servers:create", "os_compute_api:os-wolke-scheduling:try")
         let flavor = try self.flavor()
         let image = try self.image(flavor)
-        let properties = try image?["properties"]?.objectValue ?? bootVolumeProperties()
-        try GuestKey.check(specs: flavor.document["extra_specs"]?.objectValue?.texts ?? [:], properties: properties.texts)
+        let properties = try image?.properties ?? TextMap(bootVolumeProperties())
+        try GuestKey.check(specs: flavor.document["extra_specs"]?.objectValue.map { TextMap($0).texts } ?? [:], properties: properties.texts)
         try checkZone()
         let key = try keyData()
         let group = try self.group()
@@ -133,7 +134,7 @@ struct ServerCreation {
     }
 
     private func insert(
-        _ id: String, index: Int, count: Int, flavor: Flavor, image: JSONValue?, properties: JSONObject,
+        _ id: String, index: Int, count: Int, flavor: Flavor, image: ServerSpec.Image?, properties: TextMap,
         key: (String, String)?, group: String?, networks: JSONValue, securityGroups: JSONValue, reservation: String
     ) throws {
         let now = ambient.now
@@ -150,10 +151,10 @@ struct ServerCreation {
                     access_ip_v4, access_ip_v6, disk_config, launch_index, reservation_id, created_at, updated_at)
                 VALUES (
                     \(id), \(owner.project), \(owner.user), \(name), \(request.description), \(hostname), 'building',
-                    'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID), \(image)::jsonb,
-                    \(properties)::jsonb, \(key?.0), \(key?.1), \(request.userData),
+                    'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID), \(try image.map { try JSONValue(encoding: $0) })::jsonb,
+                    \(try JSONValue(encoding: properties))::jsonb, \(key?.0), \(key?.1), \(request.userData),
                     \(JSONValue.array(request.files.map(\.document)))::jsonb,
-                    \(request.configDrive || properties["img_config_drive"]?.stringValue == "mandatory"), \(request.metadata)::jsonb,
+                    \(request.configDrive || properties["img_config_drive"] == "mandatory"), \(request.metadata)::jsonb,
                     \(request.tags)::text[], \(request.zone.zone), \(request.zone.target), \(request.hints)::jsonb,
                     \(group), \(networks)::jsonb, \(JSONValue.array(request.devices.map(\.document)))::jsonb,
                     \(securityGroups)::jsonb, \(request.accessIPv4), \(request.accessIPv6), \(request.diskConfig),
@@ -216,7 +217,7 @@ struct ServerCreation {
     }
 
     /// The image's content for the agent; nil where the server boots from a volume.
-    private func image(_ flavor: Flavor) throws -> JSONValue? {
+    private func image(_ flavor: Flavor) throws -> ServerSpec.Image? {
         for id in request.devices.filter({ $0.source == .image }).compactMap(\.uuid) {
             guard try !usableImage(id).needsUser else {
                 throw ResourceError.forbidden(
@@ -239,16 +240,14 @@ struct ServerCreation {
             throw ResourceError.badRequest(
                 "Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \(max(needed, image.minDisk << 30)) bytes.")
         }
-        return [
-            "id": .string(id), "checksum": JSONValue(image.checksum), "os_hash_algo": JSONValue(image.hashAlgorithm),
-            "os_hash_value": JSONValue(image.hashValue), "disk_format": JSONValue(image.diskFormat), "size": JSONValue(size),
-            "min_disk": JSONValue(image.minDisk),
+        guard let diskFormat = image.diskFormat else { throw ResourceError.badRequest("Image \(id) has no disk_format.") }
+        return ServerSpec.Image(
+            id: id, checksum: image.checksum, hashAlgorithm: image.hashAlgorithm, contentHash: image.hashValue,
+            diskFormat: diskFormat, size: size, minDiskGiB: image.minDisk,
             // What the root disk takes on its host where the flavor does not say.
-            "disk_gb": JSONValue((needed + (1 << 30) - 1) >> 30),
-            "properties": .object(image.properties),
+            diskGiB: (needed + (1 << 30) - 1) >> 30, properties: TextMap(image.properties),
             // The agent asks Image for the user who may have it, where the project's members may not.
-            "administrator": image.needsUser ? owner.asUser?.document ?? .null : .null,
-        ]
+            administrator: image.needsUser ? owner.asUser.map { .init(project: $0.project, user: $0.user) } : nil)
     }
 
     /// The properties of the image of which the boot volume is or will be made; they count as for a local disk.
@@ -363,12 +362,5 @@ struct ServerCreation {
 enum Href {
     static func lastSegment(_ text: String) -> String {
         text.contains("/") ? text.split(separator: "/").last.map(String.init) ?? text : text
-    }
-}
-
-extension JSONObject {
-    /// Names and values as text.
-    fileprivate var texts: [String: String] {
-        members.reduce(into: [:]) { $0[$1.name] = $1.value.stringValue ?? $1.value.description }
     }
 }

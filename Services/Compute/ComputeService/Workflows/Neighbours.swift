@@ -1,4 +1,5 @@
 import Client
+import Contracts
 import JSON
 import Kernel
 import Messaging
@@ -7,7 +8,9 @@ import Telemetry
 /// The scheduler and the record of allocations.
 package protocol SchedulerNeighbour: Sendable {
     /// Finds and claims a host; the same operation again gives the same answer.
-    func schedule(_ request: JSONValue, operation: UUID128) async throws -> JSONValue
+    func schedule(_ question: ScheduleServer, operation: UUID128) async throws -> SchedulingAnswer
+    /// Finds hosts for several servers and claims nothing.
+    func tryOut(_ trial: ScheduleTrial, operation: UUID128) async throws -> ScheduleTrial.Answer
     /// Gives back what a consumer holds; nothing held is fine.
     func release(consumer: String) async throws
 }
@@ -84,11 +87,14 @@ struct RemoteScheduler: SchedulerNeighbour {
     let client: RESTClient
     let bus: any MessageBus
 
-    func schedule(_ request: JSONValue, operation: UUID128) async throws -> JSONValue {
-        let message = Message(
-            id: operation, type: "schedule", body: request, requestID: RequestScope.current,
-            expiration: .seconds(30))
-        return try await bus.request(message, to: "placement.schedule", timeout: .seconds(15))
+    func schedule(_ question: ScheduleServer, operation: UUID128) async throws -> SchedulingAnswer {
+        try await ask(question, operation)
+    }
+
+    func tryOut(_ trial: ScheduleTrial, operation: UUID128) async throws -> ScheduleTrial.Answer { try await ask(trial, operation) }
+
+    private func ask<Question: MessageQuestion>(_ question: Question, _ operation: UUID128) async throws -> Question.Answer {
+        try await bus.request(question, to: .placementSchedule, id: operation, timeout: .seconds(15), expiration: .seconds(30))
     }
 
     func release(consumer: String) async throws {

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -5,17 +6,17 @@ import Kernel
 /// A question to the scheduler about one server that claims nothing, with the smaller flavors to ask about where it
 /// finds no host.
 struct SchedulingTrial: Sendable {
-    private var request: JSONObject
-    private let smaller: [(id: String, name: String, request: JSONObject)]
+    private var question: ScheduleServer
+    private let smaller: [(id: String, name: String, question: ScheduleServer)]
 
     /// Flavors that are asked about, and of these named in the answer.
     private static let (flavorsMax, flavorsNamed) = (20, 3)
 
     /// Asks about the server as its row has it; nil when there is none.
     static func load(_ connection: Connection, server: String, operation: UUID128) throws -> SchedulingTrial? {
-        guard var request = try SchedulingRequest.load(connection, server: server, operation: operation.description)?.objectValue
+        guard var question = try SchedulingQuestion.load(connection, server: server, operation: operation.description)
         else { return nil }
-        request["dry_run"] = true
+        question.dryRun = true
         let rows = try connection.query(
             """
             SELECT f.flavorid, f.name, s.image, s.image_properties,
@@ -31,52 +32,55 @@ struct SchedulingTrial: Sendable {
                     coalesce(i.size, 0), coalesce(i.virtual_size, 0)))
             WHERE s.id = \(server) ORDER BY f.memory_mb DESC, f.vcpus DESC, f.root_gb DESC LIMIT \(flavorsMax)
             """)
-        let smaller = try rows.map { row in
-            var other = request
-            let needs = SchedulingRequest.needs(try row.json("flavor"), try row.optionalJSON("image") ?? .null, try row.object("image_properties"))
-            for member in needs.members { other[member.name] = member.value }
-            return (id: try row.string("flavorid"), name: try row.string("name"), request: other)
+        let smaller = try rows.compactMap { row -> (id: String, name: String, question: ScheduleServer)? in
+            let flavor: ServerFlavor = try row.value("flavor")
+            var other = question
+            do {
+                let needs = try ServerNeeds(flavor, try row.optionalValue("image"), properties: try row.value("image_properties"))
+                other.ask(for: needs, of: flavor)
+            } catch let error as ResourceError where error.code == .badRequest {
+                // No server of this flavor finds a host: it is no way out.
+                return nil
+            }
+            return (id: try row.string("flavorid"), name: try row.string("name"), question: other)
         }
-        return SchedulingTrial(request: request, smaller: smaller)
+        return SchedulingTrial(question: question, smaller: smaller)
     }
 
     /// Whatever becomes of the host, any other one is meant.
-    mutating func forgetRequestedHost() { request["host"] = .null }
+    mutating func forgetRequestedHost() { question.host = nil }
 
     /// The scheduler's answer; where nothing fits, `nearest` has the flavors that would.
     ///
     /// - Throws: 503 when the scheduler does not answer.
-    func ask(_ compute: Compute) async throws -> JSONValue {
-        let scheduler = compute.neighbours.scheduler
-        let answer = try await scheduler.schedule(.object(request), operation: compute.ambient.newUUID())
-        guard answer["result"]?.stringValue == "rejected", !smaller.isEmpty else { return answer }
-        let answers = try await SchedulingTrial.ask(smaller.map(\.request), together: false, compute)["answers"]?.arrayValue ?? []
-        let fitting = zip(smaller, answers).filter { $1["fits"]?.intValue ?? 0 > 0 }.prefix(SchedulingTrial.flavorsNamed)
-        var nearest = answer["nearest"]?.objectValue ?? [:]
-        nearest["flavors"] = .array(
-            fitting.map { ["id": .string($0.id), "name": .string($0.name), "fits": $1["fits"] ?? 0] })
-        var members = answer.objectValue ?? [:]
-        members["nearest"] = .object(nearest)
+    func ask(_ compute: Compute) async throws -> SchedulingAnswer {
+        var answer = try await compute.neighbours.scheduler.schedule(question, operation: compute.ambient.newUUID())
+        guard answer.result == .rejected, !smaller.isEmpty else { return answer }
+        let answers = try await SchedulingTrial.ask(smaller.map(\.question), together: false, compute).answers
+        let fitting = zip(smaller, answers).map { SchedulingAnswer.Nearest.Flavor(id: $0.id, name: $0.name, fits: $1.fits ?? 0) }
+            .filter { $0.fits > 0 }.prefix(SchedulingTrial.flavorsNamed)
+        var nearest = answer.nearest ?? SchedulingAnswer.Nearest(resources: [:], zones: [:], without: [])
+        nearest.flavors = Array(fitting)
+        answer.nearest = nearest
         if !fitting.isEmpty {
-            let words = fitting.map { "\($0.name) would fit \(SchedulingTrial.times($1["fits"]?.intValue ?? 0))" }
-            members["message"] = .string((answer["message"]?.stringValue ?? "") + " Flavor " + words.joined(separator: ", ") + ".")
+            let words = fitting.map { "\($0.name) would fit \(SchedulingTrial.times($0.fits))" }
+            answer.message = (answer.message ?? "") + " Flavor " + words.joined(separator: ", ") + "."
         }
-        return .object(members)
+        return answer
     }
 
     /// What becomes of all of them, in their order, when each finds taken what the earlier ones got.
-    static func askTogether(_ trials: [SchedulingTrial], without hosts: [String] = [], _ compute: Compute) async throws -> JSONValue {
-        try await ask(trials.map(\.request), together: true, without: hosts, compute)
+    static func askTogether(
+        _ trials: [SchedulingTrial], without hosts: [String] = [], _ compute: Compute
+    ) async throws -> ScheduleTrial.Answer {
+        try await ask(trials.map(\.question), together: true, without: hosts, compute)
     }
 
     private static func ask(
-        _ requests: [JSONObject], together: Bool, without hosts: [String] = [], _ compute: Compute
-    ) async throws -> JSONValue {
-        try await compute.neighbours.scheduler.schedule(
-            [
-                "dry_run": true, "together": .bool(together), "exclude_hosts": JSONValue(hosts),
-                "requests": .array(requests.map { .object($0) }),
-            ], operation: compute.ambient.newUUID())
+        _ questions: [ScheduleServer], together: Bool, without hosts: [String] = [], _ compute: Compute
+    ) async throws -> ScheduleTrial.Answer {
+        try await compute.neighbours.scheduler.tryOut(
+            ScheduleTrial(together: together, excludedHosts: hosts, requests: questions), operation: compute.ambient.newUUID())
     }
 
     private static func times(_ count: Int) -> String { count == 1 ? "once" : "\(count) times" }

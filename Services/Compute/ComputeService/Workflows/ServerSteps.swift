@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -267,12 +268,12 @@ enum Absences {
     /// Records the order and sends it.
     static func order(_ connection: Connection, server: String, host: String, ambient: Ambient) throws {
         guard var description = try DesiredState.load(connection, where: "s.id = \(server)").first else { return }
-        description.power = DesiredPower.absent.rawValue
-        let desired = description.desired
+        description.power = .absent
+        let desired = try Enclosed(description.spec)
         try connection.execute(
             """
             INSERT INTO server_absences (server_id, host, generation, desired, published_at)
-            VALUES (\(server), \(host), \(description.generation), \(desired)::jsonb, \(ambient.databaseNow))
+            VALUES (\(server), \(host), \(description.generation), \(desired.document)::jsonb, \(ambient.databaseNow))
             ON CONFLICT (server_id, host) DO UPDATE SET generation = EXCLUDED.generation, desired = EXCLUDED.desired,
                 published_at = EXCLUDED.published_at
             """)

@@ -1,4 +1,5 @@
 import ComputeAgentCore
+import Contracts
 import JSON
 import Kernel
 import Logging
@@ -43,7 +44,7 @@ package struct SimulatedFleet: Sendable {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for (name, host) in hosts {
                 group.addTask { [bus] in
-                    try await bus.serve(queue: "agent.\(name)") { try await host.handle($0.body) }
+                    try await bus.serve(queue: .agent(host: name)) { try await host.handle($0.body) }
                 }
             }
             if let chassis { group.addTask { try await chassis.run() } }
@@ -60,7 +61,7 @@ package struct SimulatedFleet: Sendable {
             if !bus.isConnected { introduced = false } else {
                 do {
                     let first = !introduced
-                    try await publish { first ? hello($0) : heartbeat($0) }
+                    try await publish { first ? try hello($0) : try heartbeat($0) }
                     if !introduced { log.notice("introduced", metadata: ["hosts": "\(hosts.count)"]) }
                     introduced = true
                 } catch {
@@ -84,7 +85,7 @@ package struct SimulatedFleet: Sendable {
                     log.notice("a host has failed", metadata: ["host": "\(name)"])
                     continue
                 }
-                do { try await bus.publish(hello(name), to: ReportQueue.planeQueue) } catch {
+                do { try await bus.publish(try hello(name), to: .computeAgents) } catch {
                     try Task.checkCancellation()
                     silent.insert(name)
                     continue
@@ -95,32 +96,26 @@ package struct SimulatedFleet: Sendable {
     }
 
     /// One message per host; a bounded number awaits the broker's confirmation at a time.
-    private func publish(_ message: @escaping @Sendable (String) -> Message) async throws {
+    private func publish(_ message: @escaping @Sendable (String) throws -> Message) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for (index, (name, _)) in hosts.filter({ !silence.isSilent($0.name) }).enumerated() {
                 if index >= 200 { try await group.next() }
-                group.addTask { [bus] in try await bus.publish(message(name), to: ReportQueue.planeQueue) }
+                group.addTask { [bus] in try await bus.publish(try message(name), to: .computeAgents) }
             }
             try await group.waitForAll()
         }
     }
 
-    private func hello(_ host: String) -> Message {
+    private func hello(_ host: String) throws -> Message {
         let inventory = HostInventory(
             cpus: options.cpus, memoryMiB: options.memoryMiB, diskGiB: options.diskGiB, virtType: .kvm,
             hypervisorVersion: 7_002_000)
-        return Message(
-            id: ambient.newUUID(), type: "hello",
-            body: [
-                "type": "hello", "host": .string(host), "version": .string(PlaneLink.version),
-                "capabilities": inventory.document,
-            ])
+        let hello = AgentHello(host: host, agentVersion: PlaneLink.version, capabilities: inventory.capabilities)
+        return try Message(hello, id: ambient.newUUID())
     }
 
-    private func heartbeat(_ host: String) -> Message {
-        Message(
-            id: ambient.newUUID(), type: "heartbeat",
-            body: ["type": "heartbeat", "host": .string(host), "version": .string(PlaneLink.version)],
-            expiration: heartbeatInterval * 5)
+    private func heartbeat(_ host: String) throws -> Message {
+        try Message(
+            AgentHeartbeat(host: host, agentVersion: PlaneLink.version), id: ambient.newUUID(), expiration: heartbeatInterval * 5)
     }
 }

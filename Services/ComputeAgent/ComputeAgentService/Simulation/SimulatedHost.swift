@@ -1,4 +1,5 @@
 import ComputeAgentCore
+import Contracts
 import JSON
 import Kernel
 
@@ -48,7 +49,7 @@ package actor SimulatedHost {
                 await report(id, server, unknown: true)
             }
             for server in desired { try await ensure(server) }
-        case .consoleLog: return ["output": ""]
+        case .consoleLog: return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: ""))
         case .diagnostics: return [:]
         }
         return [:]

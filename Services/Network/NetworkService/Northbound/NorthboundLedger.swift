@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import Kernel
 import NetworkCore
@@ -105,7 +106,7 @@ struct NorthboundLedger: Sendable {
                 RETURNING p.device_id
                 """)
             for device in Set(try changed.map { try $0.string("device_id") }) where !device.isEmpty {
-                try connection.notify("wolke_wake", device)
+                try connection.notify(.wake, Wake(subject: device))
             }
         }
     }

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import Kernel
 import Logging
@@ -64,7 +65,6 @@ package struct NorthboundReconciler: Sendable {
     private let signal: AsyncStream<Void>.Continuation
 
     static let lock = "wolke_network"
-    static let channel = "wolke_northbound"
 
     package init(
         _ configuration: NorthboundConfiguration, options: NetworkOptions, database: Database, ambient: Ambient,
@@ -111,7 +111,7 @@ package struct NorthboundReconciler: Sendable {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await northbound.run() }
             group.addTask { await southbound.run() }
-            group.addTask { for await _ in database.notifications([NorthboundReconciler.channel]) { signal.yield() } }
+            group.addTask { for await _ in database.notifications(.northbound) { signal.yield() } }
             group.addTask {
                 while true {
                     try await ambient.time.sleep(for: configuration.scanInterval)

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -7,8 +8,6 @@ import NetworkCore
 /// Changes of ports that the hosts of their servers must hear of: whether the port is secured, and the addresses by which the
 /// metadata service knows the guest. What OVN carries out needs no word to them.
 enum ServerPorts {
-    /// The queue from which Compute takes what concerns its hosts.
-    private static let queue = "compute.agents"
     /// Servers in one message.
     private static let batchMax = 200
 
@@ -21,13 +20,10 @@ enum ServerPorts {
             SELECT DISTINCT device_id FROM ports
             WHERE (\(condition)) AND device_owner LIKE 'compute:%' AND host_id <> '' ORDER BY device_id
             """
-        ).map { JSONValue.string(try $0.string("device_id")) }
+        ).map { try $0.string("device_id") }
         for start in stride(from: 0, to: servers.count, by: batchMax) {
             let some = Array(servers[start..<min(start + batchMax, servers.count)])
-            try Outbox.add(
-                connection,
-                Message(id: ambient.newUUID(), type: "ports_changed", body: ["type": "ports_changed", "servers": .array(some)]),
-                to: queue, ambient: ambient, relayedElsewhere: true)
+            try Outbox.add(connection, PortsChanged(servers: some), to: .computeAgents, ambient: ambient, relayedElsewhere: true)
         }
     }
 }

@@ -1,3 +1,4 @@
+import Contracts
 import JSON
 import Kernel
 
@@ -32,14 +33,14 @@ package struct PortDescription: Sendable, Hashable {
     package var mtu: Int
     package var addresses: [PortAddress]
     package var tag: String?
-    /// The network's own port for metadata: id, hardware address, addresses.
-    package var metadataPort: JSONValue
+    /// The network's own port for metadata.
+    package var metadataPort: ServerSpec.MetadataPort?
     /// Whether port security is on.
     package var isSecured: Bool
 
     package init(
         id: String, networkID: String, mac: String, mtu: Int, addresses: [PortAddress], tag: String? = nil,
-        metadataPort: JSONValue = .null, isSecured: Bool = true
+        metadataPort: ServerSpec.MetadataPort? = nil, isSecured: Bool = true
     ) {
         self.id = id
         self.networkID = networkID
@@ -58,11 +59,11 @@ package struct VolumeDescription: Sendable, Hashable {
     package var attachmentID: String
     package var device: String
     package var bootIndex: Int?
-    package var connection: JSONValue
+    package var connection: Enclosed<ServerSpec.Connection>
     package var tag: String?
 
     package init(
-        volumeID: String, attachmentID: String, device: String, bootIndex: Int?, connection: JSONValue,
+        volumeID: String, attachmentID: String, device: String, bootIndex: Int?, connection: Enclosed<ServerSpec.Connection>,
         tag: String? = nil
     ) {
         self.volumeID = volumeID
@@ -83,17 +84,17 @@ package struct ServerDescription: Sendable {
     package var userID: String
     package var generation: Int
     package var epoch: Int
-    package var power: String
-    package var operation: JSONValue
+    package var power: DesiredPower
+    package var operation: ServerSpec.Operation?
     /// The flavor as it is embedded in the server's row.
-    package var flavor: JSONValue
-    package var image: JSONValue
+    package var flavor: ServerFlavor
+    package var image: ServerSpec.Image?
     /// Also of the image of which a boot volume was made.
-    package var imageProperties: JSONObject
+    package var imageProperties: TextMap
     package var metadata: JSONObject
     package var userData: String?
-    /// Files to start with, as the row has them.
-    package var files: JSONValue
+    /// Files to start with.
+    package var files: [ServerSpec.File]
     package var configDrive: Bool
     package var keyName: String?
     package var keyData: String?
@@ -104,8 +105,9 @@ package struct ServerDescription: Sendable {
 
     package init(
         id: String, name: String, hostname: String, projectID: String, userID: String, generation: Int, epoch: Int,
-        power: String, operation: JSONValue, flavor: JSONValue, image: JSONValue, imageProperties: JSONObject = [:], metadata: JSONObject,
-        userData: String?, files: JSONValue = [], configDrive: Bool, keyName: String?, keyData: String?, availabilityZone: String?,
+        power: DesiredPower, operation: ServerSpec.Operation?, flavor: ServerFlavor, image: ServerSpec.Image?,
+        imageProperties: TextMap = [:], metadata: JSONObject, userData: String?, files: [ServerSpec.File] = [], configDrive: Bool,
+        keyName: String?, keyData: String?, availabilityZone: String?,
         launchIndex: Int, ports: [PortDescription], volumes: [VolumeDescription]
     ) {
         self.id = id
@@ -134,20 +136,16 @@ package struct ServerDescription: Sendable {
 }
 
 extension ServerDescription {
-    /// The message body that the agent ensures.
-    package var desired: JSONValue {
-        var extraSpecs = flavor["extra_specs"]?.objectValue ?? [:]
-        extraSpecs["flavor_name"] = flavor["original_name"] ?? ""
-        return [
-            "id": .string(id), "name": .string(name), "project_id": .string(projectID), "user_id": .string(userID),
-            "generation": JSONValue(generation), "epoch": JSONValue(epoch), "power": .string(power),
-            "operation": operation, "vcpus": flavor["vcpus"] ?? 1, "memory_mb": flavor["ram"] ?? 1,
-            "root_gb": flavor["disk"] ?? 0, "ephemeral_gb": flavor["ephemeral"] ?? 0, "swap_mb": flavor["swap"] ?? 0,
-            "extra_specs": .object(extraSpecs), "image": image, "image_properties": .object(imageProperties),
-            "volumes": .array(volumes.map(\.document)), "ports": .array(ports.map(\.document)),
-            "metadata": .object(metaData), "network_data": .object(networkData), "user_data": JSONValue(userData), "personality": files,
-            "config_drive": .bool(configDrive), "hostname": .string(hostname),
-        ]
+    /// What the server's host is told.
+    package var spec: ServerSpec {
+        var extraSpecs = flavor.extraSpecs ?? [:]
+        extraSpecs["flavor_name"] = flavor.name ?? ""
+        return ServerSpec(
+            id: id, name: name, projectID: projectID, userID: userID, generation: generation, epoch: epoch, power: power,
+            operation: operation, vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB, rootGiB: flavor.rootGiB,
+            ephemeralGiB: flavor.ephemeralGiB ?? 0, swapMiB: flavor.swapMiB ?? 0, extraSpecs: extraSpecs, image: image,
+            imageProperties: imageProperties, volumes: volumes.map(\.spec), ports: ports.map(\.spec), metadata: metaData, networkData: networkData, userData: userData,
+            files: files, configDrive: configDrive, hostname: hostname)
     }
 
     /// `meta_data.json` as guests find it.
@@ -226,11 +224,8 @@ extension PortAddress {
         return .object(document)
     }
 
-    fileprivate var desired: JSONValue {
-        [
-            "ip_address": .string(address), "subnet_id": JSONValue(subnetID), "cidr": .string(cidr),
-            "gateway_ip": JSONValue(gateway),
-        ]
+    fileprivate var spec: ServerSpec.FixedIP {
+        ServerSpec.FixedIP(address: address, subnetID: subnetID, cidr: cidr, gateway: gateway)
     }
 }
 
@@ -242,21 +237,17 @@ extension IPNetwork {
 }
 
 extension PortDescription {
-    fileprivate var document: JSONValue {
-        [
-            "id": .string(id), "network_id": .string(networkID), "mac_address": .string(mac), "mtu": JSONValue(mtu),
-            "fixed_ips": .array(addresses.map(\.desired)), "vif_type": "ovs", "metadata_port": metadataPort,
-            "tag": JSONValue(tag), "port_security_enabled": .bool(isSecured),
-        ]
+    fileprivate var spec: ServerSpec.Port {
+        ServerSpec.Port(
+            id: id, networkID: networkID, mac: mac, mtu: mtu, fixedIPs: addresses.map(\.spec), metadataPort: metadataPort, tag: tag,
+            isSecured: isSecured)
     }
 }
 
 extension VolumeDescription {
-    fileprivate var document: JSONValue {
-        [
-            "volume_id": .string(volumeID), "attachment_id": .string(attachmentID),
-            "device": .string(device.hasPrefix("/dev/") ? String(device.dropFirst(5)) : device),
-            "boot_index": bootIndex.map { JSONValue($0) } ?? .null, "connection": connection,
-        ]
+    fileprivate var spec: ServerSpec.Volume {
+        ServerSpec.Volume(
+            id: volumeID, attachmentID: attachmentID, device: device.hasPrefix("/dev/") ? String(device.dropFirst(5)) : device,
+            bootIndex: bootIndex, connection: connection)
     }
 }

@@ -1,0 +1,45 @@
+import Contracts
+import Database
+import JSON
+import Kernel
+
+/// The question to the scheduler, from a server's row.
+enum SchedulingQuestion {
+    /// - Returns: nil without the server.
+    /// - Throws: 400 for an extra spec or a property of the image that means nothing to the scheduler.
+    static func load(_ connection: Connection, server: String, operation: String) throws -> ScheduleServer? {
+        let rows = try connection.query(
+            """
+            SELECT s.project_id, s.user_id, s.flavor, s.image, s.image_properties, s.pinned_zone, s.requested_host, s.scheduler_hints,
+                s.group_id, g.policy, g.rules,
+                (SELECT json_agg(m.id) FROM servers m WHERE m.group_id = s.group_id AND NOT m.deleted AND m.id <> s.id)
+                    AS members
+            FROM servers s LEFT JOIN server_groups g ON g.id = s.group_id WHERE s.id = \(server) AND NOT s.deleted
+            """)
+        guard let row = rows.first else { return nil }
+        let flavor: ServerFlavor = try row.value("flavor")
+        let image: ServerImage? = try row.optionalValue("image")
+        let properties: TextMap = try row.value("image_properties")
+        let hints = try row.object("scheduler_hints")
+        var group: ScheduleServer.Group?
+        if let id = try row.optionalString("group_id"), let policy = try row.optionalString("policy") {
+            group = ScheduleServer.Group(
+                id: id, policy: policy, rules: try row.optionalJSON("rules")?.objectValue ?? [:], members: try row.strings("members"))
+        }
+        var question = ScheduleServer(
+            operationID: operation, consumerID: server, projectID: try row.string("project_id"), userID: try row.string("user_id"),
+            zone: try row.optionalString("pinned_zone"), host: try row.optionalString("requested_host"), resources: [:],
+            imageProperties: properties, group: group, sameHost: list(hints["same_host"]),
+            differentHost: list(hints["different_host"]))
+        question.ask(for: try ServerNeeds(flavor, image, properties: properties), of: flavor)
+        return question
+    }
+
+    private static func list(_ value: JSONValue?) -> [String] {
+        switch value {
+        case .array(let list)?: list.compactMap(\.stringValue)
+        case .string(let text)?: [text]
+        default: []
+        }
+    }
+}

@@ -1,0 +1,90 @@
+import Contracts
+import Database
+import JSON
+import Kernel
+import PlacementCore
+
+/// Several requests to be tried, without claiming anything.
+struct SchedulingBatch: Sendable {
+    let requests: [SchedulingRequest]
+    /// Whether each request finds taken what the earlier ones got, and the consumers leave where they are now; if
+    /// not, each one is tried alone.
+    let together: Bool
+    /// Hosts that none of them may have.
+    let excluded: Set<String>
+
+    private static let requestsMax = 2000
+
+    /// - Throws: 400 that names the member, its value and the rule.
+    init(_ asked: ScheduleTrial) throws {
+        guard asked.dryRun else { throw ResourceError.badRequest("Several requests can only be tried: dry_run must be true.") }
+        guard asked.requests.count <= SchedulingBatch.requestsMax else {
+            throw ResourceError.badRequest("requests must be a list of at most \(SchedulingBatch.requestsMax).")
+        }
+        let excluded = Set(asked.excludedHosts)
+        requests = try asked.requests.map { asked in
+            var request = try SchedulingRequest(asked)
+            request.excludedHosts.formUnion(excluded)
+            return request
+        }
+        together = asked.together
+        self.excluded = excluded
+    }
+}
+
+extension Placement {
+    /// - Returns: an answer to each request, in their order, and the capacity of the hosts in service before and after.
+    func dryRun(_ connection: Connection, _ batch: SchedulingBatch, _ started: UInt64) throws -> ScheduleTrial.Answer {
+        try self.fleet.refresh(connection, since: started)
+        let neighbourhood = try Neighbourhood(connection, batch.requests)
+        var fleet = self.fleet.withFleet { $0 }
+        let before = Placement.capacity(fleet, without: [])
+        let answers = batch.together
+            ? placeTogether(&fleet, batch, neighbourhood) : batch.requests.map { answer(&fleet, $0, neighbourhood.around($0)) }
+        return .init(
+            answers: answers, capacity: .init(before: before, after: Placement.capacity(fleet, without: batch.excluded)))
+    }
+
+    private func answer(_ fleet: inout Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> SchedulingAnswer {
+        let place = Scheduler.decide(&fleet, request, around, random: ambient.random.next())
+        var answer = Placement.answer(
+            request,
+            Outcome(
+                host: place.map { fleet.hosts[$0] }, explanation: Explanation(fleet, request, around),
+                room: Scheduler.room(fleet, request, around)))
+        // One request alone has them; for many they would be too many.
+        answer.refusals = nil
+        return answer
+    }
+
+    /// In the given order. What found no place is tried again while others that it depends on still find theirs.
+    private func placeTogether(_ fleet: inout Fleet, _ batch: SchedulingBatch, _ known: Neighbourhood) -> [SchedulingAnswer] {
+        var neighbourhood = known
+        for request in batch.requests { neighbourhood.move(request.consumerID, to: nil) }
+        var answers: [SchedulingAnswer?] = Array(repeating: nil, count: batch.requests.count)
+        var waiting = Array(batch.requests.indices)
+        var progress = true
+        while progress, !waiting.isEmpty {
+            progress = false
+            for index in waiting {
+                let request = batch.requests[index]
+                let around = neighbourhood.around(request)
+                guard let place = Scheduler.decide(&fleet, request, around, random: ambient.random.next()) else { continue }
+                let host = fleet.hosts[place]
+                answers[index] = SchedulingAnswer(.scheduled, host: host.name, providerID: host.id.description)
+                fleet.charge(place, request.resources)
+                neighbourhood.move(request.consumerID, to: host.id)
+                progress = true
+            }
+            waiting.removeAll { answers[$0] != nil }
+        }
+        return batch.requests.indices.map { index in
+            answers[index] ?? answer(&fleet, batch.requests[index], neighbourhood.around(batch.requests[index]))
+        }
+    }
+
+    private static func capacity(_ fleet: Fleet, without excluded: Set<String>) -> ScheduleTrial.Answer.Capacity {
+        let (hosts, classes) = fleet.capacity(without: excluded)
+        return .init(hosts: hosts, resources: classes.mapValues { .init(capacity: $0.capacity, free: $0.free) })
+    }
+}

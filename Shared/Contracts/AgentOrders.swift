@@ -1,0 +1,63 @@
+import JSON
+
+// What Compute puts into `MessageQueue.agent(host:)`.
+
+/// The desired state of one server.
+package struct EnsureServer: MessageBody, Hashable {
+    package static let type = "ensure"
+
+    package var server: Enclosed<ServerSpec>
+
+    package init(server: Enclosed<ServerSpec>) { self.server = server }
+}
+
+/// All servers that belong, or must no longer be, on a host.
+package struct SyncServers: MessageBody, Hashable {
+    package static let type = "sync"
+
+    package var host: String
+    package var servers: [Enclosed<ServerSpec>]
+
+    package init(host: String, servers: [Enclosed<ServerSpec>]) {
+        self.host = host
+        self.servers = servers
+    }
+}
+
+/// Asks for the last lines of a server's console.
+package struct ConsoleLogQuestion: MessageQuestion, Hashable {
+    package static let type = "console_log"
+
+    package struct Answer: Codable, Sendable, Hashable {
+        package var output: String
+
+        package init(output: String) { self.output = output }
+    }
+
+    package var serverID: String
+    /// Nil for all that is kept.
+    package var lines: Int?
+
+    private enum CodingKeys: String, CodingKey {
+        case lines
+        case serverID = "server_id"
+    }
+
+    package init(serverID: String, lines: Int?) {
+        self.serverID = serverID
+        self.lines = lines
+    }
+}
+
+/// Asks for the figures of a running server; the answer has the form of Compute's API.
+package struct DiagnosticsQuestion: MessageQuestion, Hashable {
+    package typealias Answer = JSONValue
+
+    package static let type = "diagnostics"
+
+    package var serverID: String
+
+    private enum CodingKeys: String, CodingKey { case serverID = "server_id" }
+
+    package init(serverID: String) { self.serverID = serverID }
+}

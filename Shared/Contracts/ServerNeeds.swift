@@ -1,0 +1,154 @@
+import JSON
+import Kernel
+
+/// A flavor as it is embedded in a server's row, as far as its host is concerned.
+package struct ServerFlavor: Codable, Sendable, Hashable {
+    package var vcpus: Int
+    package var memoryMiB: Int
+    package var rootGiB: Int
+    /// Nil for none.
+    package var ephemeralGiB: Int?
+    /// Nil for none.
+    package var swapMiB: Int?
+    /// Nil for none.
+    package var extraSpecs: TextMap?
+    /// The name that the flavor had when the server was made.
+    package var name: String?
+
+    private enum CodingKeys: String, CodingKey {
+        case vcpus
+        case memoryMiB = "ram"
+        case rootGiB = "disk"
+        case ephemeralGiB = "ephemeral"
+        case swapMiB = "swap"
+        case extraSpecs = "extra_specs"
+        case name = "original_name"
+    }
+
+    package init(
+        vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int? = nil, swapMiB: Int? = nil, extraSpecs: TextMap? = nil, name: String? = nil
+    ) {
+        self.vcpus = vcpus
+        self.memoryMiB = memoryMiB
+        self.rootGiB = rootGiB
+        self.ephemeralGiB = ephemeralGiB
+        self.swapMiB = swapMiB
+        self.extraSpecs = extraSpecs
+        self.name = name
+    }
+}
+
+/// The image on a server's local disk, as it is embedded in the server's row, as far as the choice of its host is concerned.
+package struct ServerImage: Codable, Sendable, Hashable {
+    /// What the root disk takes where the flavor does not say. Nil for nothing.
+    package var diskGiB: Int?
+
+    private enum CodingKeys: String, CodingKey { case diskGiB = "disk_gb" }
+
+    package init(diskGiB: Int? = nil) { self.diskGiB = diskGiB }
+}
+
+/// What a server asks of its host because of its flavor and its image. Compute asks the scheduler for it, the scheduler claims
+/// it, and the audits compare allocations with it.
+package struct ServerNeeds: Sendable, Hashable {
+    /// Amounts above 0, by resource class.
+    package private(set) var resources: [String: Int]
+    package private(set) var requiredTraits: Set<String>
+    package private(set) var forbiddenTraits: Set<String>
+    /// The flavor's `aggregate_instance_extra_specs:` with their operators.
+    package private(set) var aggregateSpecs: [String: String] = [:]
+    /// In the form of `canonicalArchitecture`.
+    package private(set) var architecture: String?
+    package private(set) var hypervisorType: String?
+
+    /// Largest amount of one class.
+    package static let amountMax = Int(Int32.max)
+
+    /// - Parameters:
+    ///   - image: nil where the server boots from a volume.
+    ///   - properties: of the image, also of one of which the boot volume was made.
+    /// - Throws: 400 naming the extra spec or property, its value and the rule.
+    package init(_ flavor: ServerFlavor, _ image: ServerImage?, properties: TextMap) throws {
+        // A flavor without a size takes the image's; a server without an image boots from a volume.
+        let root = image.map { flavor.rootGiB > 0 ? flavor.rootGiB : $0.diskGiB ?? 0 } ?? 0
+        let disk = root + (flavor.ephemeralGiB ?? 0) + ((flavor.swapMiB ?? 0) + 1023) / 1024
+        try self.init(
+            resources: ["VCPU": flavor.vcpus, "MEMORY_MB": flavor.memoryMiB, "DISK_GB": disk],
+            extraSpecs: flavor.extraSpecs?.texts ?? [:], imageProperties: properties.texts)
+    }
+
+    /// Amounts and traits that are known, with what extra specs and properties say on top. Doing this twice changes nothing.
+    ///
+    /// - Throws: 400 naming the extra spec or property, its value and the rule.
+    package init(
+        resources: [String: Int], requiredTraits: [String] = [], forbiddenTraits: [String] = [], extraSpecs: [String: String],
+        imageProperties: [String: String]
+    ) throws {
+        self.resources = resources
+        self.requiredTraits = Set(requiredTraits)
+        self.forbiddenTraits = Set(forbiddenTraits)
+        for (name, value) in extraSpecs {
+            if name.hasPrefix("resources:") {
+                self.resources[String(name.dropFirst(10))] = try ServerNeeds.amount(value, of: name)
+            } else if name.hasPrefix("aggregate_instance_extra_specs:") {
+                aggregateSpecs[String(name.dropFirst(31))] = value
+            } else {
+                try take(trait: name, value)
+            }
+        }
+        for (name, value) in imageProperties { try take(trait: name, value) }
+        self.resources = self.resources.filter { $0.value > 0 }
+        architecture = (imageProperties["hw_architecture"] ?? imageProperties["architecture"]).map(ServerNeeds.canonicalArchitecture)
+        hypervisorType = (imageProperties["img_hv_type"] ?? imageProperties["hypervisor_type"])?.lowercased()
+        if hypervisorType == "kvm" { hypervisorType = "qemu" }
+    }
+
+    private static func amount(_ text: String, of name: String) throws -> Int {
+        guard !text.isEmpty, text.utf8.allSatisfy({ (48...57).contains($0) }), let amount = Int(text), amount <= amountMax else {
+            throw wrong(name, text, "must be a whole number from 0 to \(amountMax)")
+        }
+        return amount
+    }
+
+    /// `trait:NAME=required` or `trait:NAME=forbidden`; other members are none of the scheduler's business.
+    private mutating func take(trait name: String, _ value: String) throws {
+        guard name.hasPrefix("trait:") else { return }
+        switch value {
+        case "required": requiredTraits.insert(String(name.dropFirst(6)))
+        case "forbidden": forbiddenTraits.insert(String(name.dropFirst(6)))
+        default: throw ServerNeeds.wrong(name, value, "must be required or forbidden")
+        }
+    }
+
+    private static func wrong(_ name: String, _ value: String, _ rule: String) -> ResourceError {
+        .badRequest("Invalid input for \(name). Value: \(JSONValue.string(String(value.prefix(118)))). It \(rule).")
+    }
+
+    /// One name for each architecture.
+    package static func canonicalArchitecture(_ text: String) -> String {
+        switch text.lowercased() {
+        case "amd64", "x64", "x86-64": "x86_64"
+        case "arm64": "aarch64"
+        case "i386", "i486", "i586", "x86": "i686"
+        case let other: other
+        }
+    }
+
+    /// Selects `resource_class` and `amount` of `resources`, for statements about many servers at once: the same as the
+    /// initializer for every flavor and image that it accepts.
+    ///
+    /// - Parameter server: the name of the row of `servers`.
+    package static func resourcesSQL(_ server: String) -> String {
+        let specs = "coalesce(\(server).flavor->'extra_specs', '{}')"
+        func number(_ name: String) -> String { "coalesce((\(server).flavor->>'\(name)')::bigint, 0)" }
+        return """
+            SELECT d.resource_class, d.amount FROM (VALUES ('VCPU', \(number("vcpus"))), ('MEMORY_MB', \(number("ram"))),
+                ('DISK_GB', CASE WHEN \(server).image IS NULL THEN 0 WHEN \(number("disk")) > 0 THEN \(number("disk"))
+                    ELSE coalesce((\(server).image->>'disk_gb')::bigint, 0) END + \(number("ephemeral"))
+                    + (\(number("swap")) + 1023) / 1024)) d (resource_class, amount)
+            WHERE d.amount > 0 AND NOT \(specs) ? ('resources:' || d.resource_class)
+            UNION ALL SELECT substr(e.key, 11), e.value::bigint FROM jsonb_each_text(\(specs)) e
+            WHERE e.key LIKE 'resources:%' AND e.value ~ '^[0-9]{1,18}$' AND e.value::bigint > 0
+            """
+    }
+}

@@ -1,0 +1,305 @@
+import JSON
+
+/// What the plane wants of a server's power.
+package enum DesiredPower: String, Codable, Sendable, Hashable, CaseIterable {
+    case running, shutoff, paused, suspended
+    /// Nothing of the server may remain on the host.
+    case absent
+}
+
+/// A server as its host shall make it: complete, and level-triggered. Compute writes it, the host's agent reads it and keeps it
+/// in the server's state file.
+///
+/// Values are as they are sent; the agent's `DesiredServer` has the rules about them.
+package struct ServerSpec: Codable, Sendable, Hashable {
+    package var id: String
+    package var name: String
+    package var projectID: String
+    package var userID: String
+    /// Grows with every change of the desired state.
+    package var generation: Int
+    /// Grows with every holder of the server's lease.
+    package var epoch: Int
+    package var power: DesiredPower
+    package var operation: Operation?
+    package var vcpus: Int
+    package var memoryMiB: Int
+    package var rootGiB: Int
+    package var ephemeralGiB: Int
+    package var swapMiB: Int
+    package var extraSpecs: TextMap
+    /// Nil where the server boots from a volume.
+    package var image: Image?
+    /// Properties of the image, also of one of which the boot volume was made. Nil, as release 0.1.0 has it, means those of `image`.
+    package var imageProperties: TextMap?
+    package var volumes: [Volume]
+    package var ports: [Port]
+    /// The complete `meta_data.json`.
+    package var metadata: JSONObject
+    package var networkData: JSONObject
+    /// In base64.
+    package var userData: String?
+    /// Files that the guest finds at its first start. Release 0.1.0 has none.
+    package var files: [File]?
+    package var configDrive: Bool
+    package var hostname: String
+
+    private enum CodingKeys: String, CodingKey {
+        case id, name, generation, epoch, power, operation, vcpus, image, volumes, ports, metadata, hostname
+        case projectID = "project_id"
+        case userID = "user_id"
+        case memoryMiB = "memory_mb"
+        case rootGiB = "root_gb"
+        case ephemeralGiB = "ephemeral_gb"
+        case swapMiB = "swap_mb"
+        case extraSpecs = "extra_specs"
+        case imageProperties = "image_properties"
+        case networkData = "network_data"
+        case userData = "user_data"
+        case files = "personality"
+        case configDrive = "config_drive"
+    }
+
+    package init(
+        id: String, name: String, projectID: String, userID: String, generation: Int, epoch: Int, power: DesiredPower, operation: Operation?,
+        vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int, swapMiB: Int, extraSpecs: TextMap, image: Image?,
+        imageProperties: TextMap?,
+        volumes: [Volume], ports: [Port], metadata: JSONObject, networkData: JSONObject, userData: String?, files: [File]?,
+        configDrive: Bool, hostname: String
+    ) {
+        self.id = id
+        self.name = name
+        self.projectID = projectID
+        self.userID = userID
+        self.generation = generation
+        self.epoch = epoch
+        self.power = power
+        self.operation = operation
+        self.vcpus = vcpus
+        self.memoryMiB = memoryMiB
+        self.rootGiB = rootGiB
+        self.ephemeralGiB = ephemeralGiB
+        self.swapMiB = swapMiB
+        self.extraSpecs = extraSpecs
+        self.image = image
+        self.imageProperties = imageProperties
+        self.volumes = volumes
+        self.ports = ports
+        self.metadata = metadata
+        self.networkData = networkData
+        self.userData = userData
+        self.files = files
+        self.configDrive = configDrive
+        self.hostname = hostname
+    }
+}
+
+extension ServerSpec {
+    /// A one-time act beside the level: done once per id.
+    package struct Operation: Codable, Sendable, Hashable {
+        package var id: String
+        /// `reboot-soft` or `reboot-hard`.
+        package var kind: String
+
+        package init(id: String, kind: String) {
+            self.id = id
+            self.kind = kind
+        }
+    }
+
+    /// What a local root disk starts from. Compute keeps it in `servers.image`.
+    package struct Image: Codable, Sendable, Hashable {
+        /// The user as whom the agent fetches an image that the server's project may not have.
+        package struct Administrator: Codable, Sendable, Hashable {
+            package var project: String
+            package var user: String
+
+            package init(project: String, user: String) {
+                self.project = project
+                self.user = user
+            }
+        }
+
+        package var id: String
+        /// MD5 in hexadecimal.
+        package var checksum: String?
+        package var hashAlgorithm: String?
+        package var contentHash: String?
+        package var diskFormat: String
+        /// Bytes.
+        package var size: Int?
+        package var minDiskGiB: Int?
+        /// What the root disk takes where the flavor does not say.
+        package var diskGiB: Int?
+        package var properties: TextMap
+        /// Nil where the server's project may have the image. Release 0.1.0 does not say.
+        package var administrator: Administrator?
+
+        private enum CodingKeys: String, CodingKey {
+            case id, checksum, size, properties, administrator
+            case hashAlgorithm = "os_hash_algo"
+            case contentHash = "os_hash_value"
+            case diskFormat = "disk_format"
+            case minDiskGiB = "min_disk"
+            case diskGiB = "disk_gb"
+        }
+
+        package init(
+            id: String, checksum: String?, hashAlgorithm: String?, contentHash: String?, diskFormat: String, size: Int?,
+            minDiskGiB: Int?, diskGiB: Int?, properties: TextMap, administrator: Administrator? = nil
+        ) {
+            self.id = id
+            self.checksum = checksum
+            self.hashAlgorithm = hashAlgorithm
+            self.contentHash = contentHash
+            self.diskFormat = diskFormat
+            self.size = size
+            self.minDiskGiB = minDiskGiB
+            self.diskGiB = diskGiB
+            self.properties = properties
+            self.administrator = administrator
+        }
+    }
+
+    /// How QEMU reaches a volume: what Block Storage says in `connection_info`. Compute passes it on as it is.
+    package struct Connection: Codable, Sendable, Hashable {
+        /// `file` or `nbd`.
+        package var driver: String
+        /// Of a file.
+        package var path: String?
+        package var format: String?
+        /// Nil means that it can be written.
+        package var readOnly: Bool?
+        /// Of an NBD server.
+        package var host: String?
+        package var port: Int?
+        package var export: String?
+
+        private enum CodingKeys: String, CodingKey {
+            case driver, path, format, host, port, export
+            case readOnly = "read_only"
+        }
+    }
+
+    /// A volume that belongs into the server.
+    package struct Volume: Codable, Sendable, Hashable {
+        package var id: String
+        package var attachmentID: String
+        /// The target name (`vdb`).
+        package var device: String
+        /// 0: the server boots from it.
+        package var bootIndex: Int?
+        package var connection: Enclosed<Connection>
+
+        private enum CodingKeys: String, CodingKey {
+            case device, connection
+            case id = "volume_id"
+            case attachmentID = "attachment_id"
+            case bootIndex = "boot_index"
+        }
+
+        package init(id: String, attachmentID: String, device: String, bootIndex: Int?, connection: Enclosed<Connection>) {
+            self.id = id
+            self.attachmentID = attachmentID
+            self.device = device
+            self.bootIndex = bootIndex
+            self.connection = connection
+        }
+    }
+
+    /// An address of a port.
+    package struct FixedIP: Codable, Sendable, Hashable {
+        package var address: String
+        package var subnetID: String?
+        package var cidr: String
+        package var gateway: String?
+
+        private enum CodingKeys: String, CodingKey {
+            case cidr
+            case address = "ip_address"
+            case subnetID = "subnet_id"
+            case gateway = "gateway_ip"
+        }
+
+        package init(address: String, subnetID: String?, cidr: String, gateway: String?) {
+            self.address = address
+            self.subnetID = subnetID
+            self.cidr = cidr
+            self.gateway = gateway
+        }
+    }
+
+    /// The network's own port on every hypervisor, behind which its metadata answers.
+    package struct MetadataPort: Codable, Sendable, Hashable {
+        package var id: String
+        package var mac: String
+        package var fixedIPs: [FixedIP]
+
+        private enum CodingKeys: String, CodingKey {
+            case id
+            case mac = "mac_address"
+            case fixedIPs = "fixed_ips"
+        }
+
+        package init(id: String, mac: String, fixedIPs: [FixedIP]) {
+            self.id = id
+            self.mac = mac
+            self.fixedIPs = fixedIPs
+        }
+    }
+
+    /// A network interface of the server.
+    package struct Port: Codable, Sendable, Hashable {
+        package var id: String
+        package var networkID: String
+        package var mac: String
+        /// Bytes.
+        package var mtu: Int
+        package var fixedIPs: [FixedIP]
+        /// How the host plugs it: `ovs`.
+        package var vifType: String
+        /// Nil where the network has none.
+        package var metadataPort: MetadataPort?
+        package var tag: String?
+        /// Whether port security is on. Nil, as release 0.1.0 has it, counts as on.
+        package var isSecured: Bool?
+
+        private enum CodingKeys: String, CodingKey {
+            case id, mtu, tag
+            case networkID = "network_id"
+            case mac = "mac_address"
+            case fixedIPs = "fixed_ips"
+            case vifType = "vif_type"
+            case metadataPort = "metadata_port"
+            case isSecured = "port_security_enabled"
+        }
+
+        package init(
+            id: String, networkID: String, mac: String, mtu: Int, fixedIPs: [FixedIP], vifType: String = "ovs", metadataPort: MetadataPort?,
+            tag: String?, isSecured: Bool?
+        ) {
+            self.id = id
+            self.networkID = networkID
+            self.mac = mac
+            self.mtu = mtu
+            self.fixedIPs = fixedIPs
+            self.vifType = vifType
+            self.metadataPort = metadataPort
+            self.tag = tag
+            self.isSecured = isSecured
+        }
+    }
+
+    /// A file that the guest finds on its config drive and in its metadata. Compute keeps it in `servers.personality`.
+    package struct File: Codable, Sendable, Hashable {
+        /// Where the guest shall put it.
+        package var path: String
+        /// In base64.
+        package var contents: String
+
+        package init(path: String, contents: String) {
+            self.path = path
+            self.contents = contents
+        }
+    }
+}

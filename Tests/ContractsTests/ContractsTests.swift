@@ -1,0 +1,81 @@
+import Contracts
+import Database
+import JSON
+import Kernel
+import Messaging
+import TestKit
+import Testing
+
+@Suite struct ContractsTests {
+    @Test func messagesAreAsReleasesSendThem() throws {
+        #expect(try MessageRecords.differences(try Samples.all(), file: "messages.json") == [])
+    }
+
+    /// Agents and replicas of the first release run while the plane is upgraded.
+    @Test func messagesOfTheFirstReleaseAreRead() throws {
+        let records = try MessageRecords.load("messages-0.1.0.json")
+        let samples = try Samples.all()
+        // Network's word about ports came later.
+        #expect(records.names.sorted() == samples.keys.filter { $0 != "ports_changed@1" }.sorted())
+        for (key, record) in records.members.map({ ($0.name, $0.value) }) {
+            // What is read says the same: members that are null there are left out here.
+            var read = try #require(try samples[key]?.recode(record))
+            if record["type"] == nil, var object = read.objectValue {
+                object["type"] = nil
+                read = .object(object)
+            }
+            #expect(ContractsTests.withoutNulls(read) == ContractsTests.withoutNulls(record), "\(key)")
+        }
+    }
+
+    private static func withoutNulls(_ value: JSONValue) -> JSONValue {
+        if case .array(let items) = value { return .array(items.map(withoutNulls)) }
+        guard case .object(let object) = value else { return value }
+        return .object(JSONObject(object.members.filter { !$0.value.isNull }.map { ($0.name, withoutNulls($0.value)) }))
+    }
+
+    @Test func whatIsWrongIsNamed() throws {
+        func problem(_ body: JSONValue) -> String? {
+            let message = Message(id: SystemRandom().uuid(), type: "observed", body: body)
+            do {
+                let _: ObservedReport = try message.decode()
+                return nil
+            } catch { return error.reason }
+        }
+        var body = try #require(try Samples.observed.document().objectValue)
+        #expect(problem(.object(body)) == nil)
+        body["generation"] = "3"
+        #expect(problem(.object(body)) == "observed: generation: must be an integer, not string")
+        body["generation"] = nil
+        #expect(problem(.object(body)) == "observed: generation: is missing")
+        body["generation"] = 3
+        body["message_version"] = 2
+        #expect(problem(.object(body)) == "observed: message_version: is 2; this release reads observed up to 1")
+        #expect(problem([]) == "observed: must be an object, not array")
+        #expect(problem(["type": "hello"]) == "observed: type: must be observed")
+    }
+
+    /// Triggers have the names as text.
+    @Test func triggersNotifyChannelsThatAreDeclared() async throws {
+        try await TestDatabase.with { test in
+            let names = try await test.database.read { connection in
+                try connection.query(
+                    """
+                    SELECT DISTINCT m[1] AS name FROM pg_proc, regexp_matches(prosrc, 'pg_notify\\(''([^'']+)''', 'g') m
+                    WHERE pronamespace = 'public'::regnamespace ORDER BY 1
+                    """
+                ).map { try $0.string("name") }
+            }
+            #expect(names == [NotificationChannel.identityChanged.name, NotificationChannel.northbound.name])
+        }
+    }
+
+    @Test func payloadsAreReadAsTheyAreWritten() {
+        func same<Payload: NotificationPayload & Equatable>(_ payload: Payload) -> Bool { Payload(payload: payload.payload) == payload }
+        let id = SystemRandom().uuid().description
+        #expect(same(Wake(service: "compute")) && same(Wake(service: "compute", subject: id)) && same(Wake(subject: id)))
+        #expect(same(ProviderChanges(id)) && same(ProviderChanges("")) && same(ProviderChanges(origin: "o", providers: [id, id])))
+        #expect(same(AuditQuestion(id: id)) && same(AuditAnswer(question: id, service: "network")))
+        #expect(AuditAnswer(payload: "one") == nil && AuditQuestion(payload: "") == nil)
+    }
+}
