@@ -1,8 +1,9 @@
-/// What the image asks of a server's hardware and host, also where the server boots from a volume that was made of it.
+/// What the image asks of a server's hardware and host, also where the server boots from a volume that was made of it. NULL in
+/// servers of release 0.1.0, which has only the properties of `image`.
 let imagePropertiesMigration = Migration(
     25, "image properties of servers",
     """
-    ALTER TABLE servers ADD COLUMN image_properties jsonb NOT NULL DEFAULT '{}';
+    ALTER TABLE servers ADD COLUMN image_properties jsonb;
     CREATE OR REPLACE VIEW published_volumes AS
         SELECT id, project_id, status, size, bootable, multiattach, image_metadata FROM volumes;
     COMMENT ON VIEW published_volumes IS 'Block Storage: volumes';

@@ -73,8 +73,8 @@ enum DesiredState {
         let rows = try connection.query(
             """
             SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation,
-                s.flavor, s.image, s.image_properties, s.metadata, s.user_data, s.personality, s.config_drive, s.key_name, s.key_data,
-                s.availability_zone, s.launch_index,
+                s.flavor, s.image, \(ServerProperties.ofImage) AS image_properties, s.metadata, s.user_data, s.personality,
+                s.config_drive, s.key_name, s.key_data, s.availability_zone, s.launch_index,
                 EXISTS (SELECT 1 FROM server_interfaces i WHERE i.server_id = s.id) AS has_ports,
                 EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id) AS has_volumes
             FROM servers s WHERE \(condition) ORDER BY s.id
@@ -92,7 +92,8 @@ enum DesiredState {
                 operation: try row.optionalValue("operation"), flavor: try row.value("flavor"),
                 image: try row.optionalValue("image"),
                 imageProperties: try row.value("image_properties"), metadata: try row.object("metadata"),
-                userData: try row.optionalString("user_data"), files: try row.value("personality"), configDrive: try row.bool("config_drive"),
+                userData: try row.optionalString("user_data"), files: try row.value("personality"),
+                configDrive: try row.bool("config_drive"),
                 keyName: try row.optionalString("key_name"), keyData: try row.optionalString("key_data"),
                 availabilityZone: try row.optionalString("availability_zone"),
                 launchIndex: try row.int("launch_index"), ports: ports[id] ?? [], volumes: volumes[id] ?? [])
@@ -160,4 +161,10 @@ enum DesiredState {
         }
         return result
     }
+}
+
+/// Expressions over rows of `servers`.
+enum ServerProperties {
+    /// The properties of the image as hosts and hardware see them, of a row `s`: releases before 0.2.0 wrote them into `image` only.
+    static let ofImage: SQL = "coalesce(s.image_properties, nullif(s.image->'properties', 'null'), '{}')"
 }

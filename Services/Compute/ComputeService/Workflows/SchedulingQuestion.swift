@@ -10,8 +10,8 @@ enum SchedulingQuestion {
     static func load(_ connection: Connection, server: String, operation: String) throws -> ScheduleServer? {
         let rows = try connection.query(
             """
-            SELECT s.project_id, s.user_id, s.flavor, s.image, s.image_properties, s.pinned_zone, s.requested_host, s.scheduler_hints,
-                s.group_id, g.policy, g.rules,
+            SELECT s.project_id, s.user_id, s.flavor, s.image, \(ServerProperties.ofImage) AS image_properties, s.pinned_zone,
+                s.requested_host, s.scheduler_hints, s.group_id, g.policy, g.rules,
                 (SELECT json_agg(m.id) FROM servers m WHERE m.group_id = s.group_id AND NOT m.deleted AND m.id <> s.id)
                     AS members
             FROM servers s LEFT JOIN server_groups g ON g.id = s.group_id WHERE s.id = \(server) AND NOT s.deleted

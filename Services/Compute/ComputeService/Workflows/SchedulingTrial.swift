@@ -19,7 +19,7 @@ struct SchedulingTrial: Sendable {
         question.dryRun = true
         let rows = try connection.query(
             """
-            SELECT f.flavorid, f.name, s.image, s.image_properties,
+            SELECT f.flavorid, f.name, s.image, \(ServerProperties.ofImage) AS image_properties,
                 json_build_object('vcpus', f.vcpus, 'ram', f.memory_mb, 'disk', f.root_gb, 'ephemeral', f.ephemeral_gb,
                     'swap', f.swap_mb, 'extra_specs', f.extra_specs) AS flavor
             FROM servers s LEFT JOIN published_images i ON i.id = s.image_id JOIN flavors f
