@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up upgrade down status demo test test-nightly test-horizon tempest bench chaos simulate test-upgrade attack fuzz clean-state guest-image debian-image build install
+.PHONY: help up upgrade down status demo format lint test test-nightly test-horizon tempest bench chaos simulate test-upgrade attack fuzz clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,12 @@ clean-state: down ## stop the cloud and remove its state directory
 
 test: ## build and run all tests
 	@bash deploy/test
+
+format: ## give all Swift sources the form of .swift-format
+	@bash deploy/format
+
+lint: ## say which Swift sources have another form, or break a rule of .swift-format
+	@bash deploy/format --check
 
 bench: ## measure: ratios against peers in one run (ROWS="m1 m30" for some)
 	@bash bench/run $(ROWS)

@@ -118,10 +118,13 @@ let package = Package(
         + service("Identity", "wolke-identity", [crypto, "CCrypt"])
         + service("Placement", "wolke-placement")
         + service("Compute", "wolke-compute", ["ImageAccess", "ImageFormat", crypto])
-        + service("ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
+        + service(
+            "ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
             ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", crypto, nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
-        + service("BlockStorage", "wolke-block-storage", core: ["ImageFormat"], ["Commands", "DiskTool", "ImageAccess", "ImageFormat", crypto, nio, nioPosix])
+        + service(
+            "BlockStorage", "wolke-block-storage", core: ["ImageFormat"],
+            ["Commands", "DiskTool", "ImageAccess", "ImageFormat", crypto, nio, nioPosix])
         + service("Image", "wolke-image", core: ["ImageFormat"], ["ImageAccess", crypto, nio, nioPosix])
         + [
             .executableTarget(
@@ -162,13 +165,17 @@ let package = Package(
             tests("ImageFormatTests", ["ImageFormat"]),
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
             tests("ImageTests", ["ImageAccess", "ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
-            tests("BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "ImageAccess", nio], platform: platform),
+            tests(
+                "BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "ImageAccess", nio],
+                platform: platform),
             tests("ComputeTests", ["ComputeCore", "ComputeService", "ImageAccess", "ImageFormat"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Contracts", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),
             tests("LibvirtTests", ["Libvirt", log]),
-            tests("ComputeAgentTests", ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "Libvirt", "OVSDB", nio, nioPosix],
+            tests(
+                "ComputeAgentTests",
+                ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "Libvirt", "OVSDB", nio, nioPosix],
                 platform: platform),
             tests("ClientTests", ["Client", log, nio, nioPosix, nioHTTP]),
             tests("CLITests", ["osctl", "Settings", "Client", arguments, yaml]),

@@ -115,7 +115,8 @@ package struct Caller: Sendable, Hashable {
     package static func accepted(_ subject: ActingSubject) -> Caller {
         let scope = Scope.project(ID(subject.project))
         let none = TokenPayload(
-            userID: subject.user, scope: scope, methods: [], issuedAt: Timestamp(seconds: 0), expiresAt: Timestamp(seconds: 0), auditIDs: [])
+            userID: subject.user, scope: scope, methods: [], issuedAt: Timestamp(seconds: 0), expiresAt: Timestamp(seconds: 0), auditIDs: []
+        )
         return Caller(
             userID: subject.user, userName: "", userDomainID: "", userDomainName: "", scope: scope,
             roles: ["member", "reader", serviceRole].map { RoleReference(id: "", name: $0) }, token: none)

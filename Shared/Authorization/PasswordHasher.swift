@@ -55,7 +55,8 @@ package final class PasswordHasher: Sendable {
         self.random = random
         self.willHash = willHash
         threadsMax = threads ?? max(1, ProcessInfo.processInfo.activeProcessorCount)
-        decoy = PasswordHasher.setting(cost: cost, salt: Array(repeating: 0, count: 16))
+        decoy =
+            PasswordHasher.setting(cost: cost, salt: Array(repeating: 0, count: 16))
             + "$" + String(repeating: ".", count: 43)
     }
 

@@ -148,7 +148,8 @@ package struct TransportError: Error {
             case .cancelled: throw CancellationError()
             case .connectTimeout: return TransportError(isBeforeSending: true, reason: "no answer within \(ClientLimits.connectSeconds) s")
             case .deadlineExceeded, .readTimeout: return TransportError(isBeforeSending: false, reason: "the answer took too long")
-            case .remoteConnectionClosed: return TransportError(isBeforeSending: false, reason: "the connection was closed before the answer")
+            case .remoteConnectionClosed:
+                return TransportError(isBeforeSending: false, reason: "the connection was closed before the answer")
             case .invalidURL, .emptyHost, .emptyScheme:
                 return TransportError(isBeforeSending: false, reason: "the address is not a valid URL")
             default: return TransportError(isBeforeSending: false, reason: error.shortDescription)

@@ -92,7 +92,9 @@ extension RESTClient {
     /// The JSON of a GET.
     ///
     /// - Throws: `ResourceError` as `request`.
-    package func get(_ service: CloudService, _ path: RESTPath, query: [(String, String)] = [], microversion: String? = nil) async throws -> JSONValue {
+    package func get(_ service: CloudService, _ path: RESTPath, query: [(String, String)] = [], microversion: String? = nil) async throws
+        -> JSONValue
+    {
         try await request(service: service, method: .get, path: path, query: query, microversion: microversion).json
     }
 

@@ -163,10 +163,12 @@ package final class RESTClient: Sendable {
         let message: String
         if regions.isEmpty {
             let types = token.serviceTypes.joined(separator: ", ")
-            message = "The catalog of cloud \(configuration.name) has no service of type \(service.rawValue); it has: \(types.isEmpty ? "nothing (is the token scoped to a project?)" : types)."
+            message =
+                "The catalog of cloud \(configuration.name) has no service of type \(service.rawValue); it has: \(types.isEmpty ? "nothing (is the token scoped to a project?)" : types)."
         } else {
             let place = configuration.region.map { " in region \($0)" } ?? ""
-            message = "The catalog of cloud \(configuration.name) has no \(configuration.interface.rawValue) endpoint for \(service.rawValue)\(place); regions with this service: \(regions.joined(separator: ", "))."
+            message =
+                "The catalog of cloud \(configuration.name) has no \(configuration.interface.rawValue) endpoint for \(service.rawValue)\(place); regions with this service: \(regions.joined(separator: ", "))."
         }
         return ResourceError(.unavailable, message, type: ClientErrorType.noEndpoint)
     }
@@ -176,7 +178,8 @@ package final class RESTClient: Sendable {
     private static func signOn(_ configuration: CloudConfiguration, _ connection: RESTConnection) async throws -> CloudToken {
         let (root, version) = URLText.splitVersion(configuration.authURL)
         let url = root + (version.isEmpty ? "/v3" : version) + "/auth/tokens"
-        var request = connection.request(.post, url, token: nil, headers: [("accept", "application/json"), ("content-type", "application/json")])
+        var request = connection.request(
+            .post, url, token: nil, headers: [("accept", "application/json"), ("content-type", "application/json")])
         request.body = .bytes(ByteBuffer(bytes: SignOn.body(configuration.credentials, scope: configuration.scope).encoded))
         let response: RESTResponse
         do {

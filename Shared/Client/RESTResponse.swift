@@ -33,7 +33,8 @@ package struct RESTResponse: Sendable {
     /// - Throws: `ResourceError` 503 when the answer has no such member: the service does not speak the API.
     package func member(_ name: String) throws -> JSONValue {
         guard let value = json[name] else {
-            throw ResourceError.unavailable("the answer (status \(status), request \(headers.requestID ?? "without id")) has no member \"\(name)\"")
+            throw ResourceError.unavailable(
+                "the answer (status \(status), request \(headers.requestID ?? "without id")) has no member \"\(name)\"")
         }
         return value
     }

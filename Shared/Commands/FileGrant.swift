@@ -81,10 +81,12 @@ final class FileGrant: Sendable {
 
     /// Ends the use of the file; safe to repeat.
     func withdraw() {
-        guard let descriptor = descriptor.withLock({ held in
-            defer { held = nil }
-            return held
-        }) else { return }
+        guard
+            let descriptor = descriptor.withLock({ held in
+                defer { held = nil }
+                return held
+            })
+        else { return }
         defer { close(descriptor) }
         // Where others use it still, the last of them does the rest.
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { return }

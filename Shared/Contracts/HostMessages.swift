@@ -22,7 +22,8 @@ package struct HostChanged: MessageBody, Hashable {
         }
 
         package init(
-            total: Int?, reserved: Int? = nil, minUnit: Int? = nil, maxUnit: Int? = nil, stepSize: Int? = nil, allocationRatio: Double? = nil
+            total: Int?, reserved: Int? = nil, minUnit: Int? = nil, maxUnit: Int? = nil, stepSize: Int? = nil,
+            allocationRatio: Double? = nil
         ) {
             self.total = total
             self.reserved = reserved

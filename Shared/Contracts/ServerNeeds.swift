@@ -26,7 +26,8 @@ package struct ServerFlavor: Codable, Sendable, Hashable {
     }
 
     package init(
-        vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int? = nil, swapMiB: Int? = nil, extraSpecs: TextMap? = nil, name: String? = nil
+        vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int? = nil, swapMiB: Int? = nil, extraSpecs: TextMap? = nil,
+        name: String? = nil
     ) {
         self.vcpus = vcpus
         self.memoryMiB = memoryMiB

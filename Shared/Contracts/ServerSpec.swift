@@ -61,7 +61,8 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     }
 
     package init(
-        id: String, name: String, projectID: String, userID: String, generation: Int, epoch: Int, power: DesiredPower, operation: Operation?,
+        id: String, name: String, projectID: String, userID: String, generation: Int, epoch: Int, power: DesiredPower,
+        operation: Operation?,
         vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int, swapMiB: Int, extraSpecs: TextMap, image: Image?,
         imageProperties: TextMap?,
         volumes: [Volume], ports: [Port], metadata: JSONObject, networkData: JSONObject, userData: String?, files: [File]?,

@@ -130,7 +130,8 @@ package final class Connection {
     }
 
     private func begin(_ limit: DatabaseConfiguration.TimeLimit) {
-        deadline = !limit.together ? nil : limit.statement.map { SystemTime().monotonicNanoseconds() + UInt64(max(0, $0.microseconds)) * 1000 }
+        deadline =
+            !limit.together ? nil : limit.statement.map { SystemTime().monotonicNanoseconds() + UInt64(max(0, $0.microseconds)) * 1000 }
     }
 
     private static func settings(_ limit: DatabaseConfiguration.TimeLimit, local: Bool) -> String {

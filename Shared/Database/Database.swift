@@ -149,7 +149,8 @@ package final class Database: Sendable {
     ) throws -> Value {
         let fresh = connection.isBroken
         do { return try body(connection) } catch let error as DatabaseError
-        where error.isConnectionFailure && !error.commitUnknown && !fresh {
+            where error.isConnectionFailure && !error.commitUnknown && !fresh
+        {
             connection.close()
             return try body(connection)
         }

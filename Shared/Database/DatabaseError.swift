@@ -72,7 +72,9 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     /// The error as the caller of an API sees it: 503 while the database is away or where it took too long, 400 for a value that
     /// PostgreSQL cannot take, otherwise 500.
     package var resourceError: ResourceError {
-        if isRefusedInput { return ResourceError(.badRequest, isNUL ? inputRule : "Invalid value in the request. \(inputRule)", context: description) }
+        if isRefusedInput {
+            return ResourceError(.badRequest, isNUL ? inputRule : "Invalid value in the request. \(inputRule)", context: description)
+        }
         if isStopped {
             return ResourceError(
                 .unavailable, "The request took longer than one request may, and was stopped. Ask for less at a time, or try again.",

@@ -5,7 +5,8 @@ import Kernel
 /// may use an image.
 package enum ImageRules {
     private static let write = "rule:project_member_or_admin"
-    private static let seen = "role:reader and (project_id:%(project_id)s or project_id:%(member_id)s or 'public':%(visibility)s or 'community':%(visibility)s)"
+    private static let seen =
+        "role:reader and (project_id:%(project_id)s or project_id:%(member_id)s or 'public':%(visibility)s or 'community':%(visibility)s)"
     private static let read = "rule:admin_required or (\(seen))"
     // A member decides on its own membership; everybody else who sees the image does not.
     private static let member = "rule:admin_required or (role:member and project_id:%(member_id)s)"
@@ -22,10 +23,12 @@ package enum ImageRules {
     ].merging(open.map { ($0, "@") }) { $1 }
 
     /// What every caller may ask for: nothing in the answers belongs to a project.
-    private static let open = [
-        "get_tasks", "get_task", "get_import_info", "get_stores_info", "get_usage", "get_metadef_namespaces", "get_metadef_namespace",
-        "get_metadef_objects", "get_metadef_properties", "get_metadef_tags", "get_metadef_resource_types", "list_metadef_resource_types",
-    ] + schemas.map { "get_schema_\($0)" }
+    private static let open =
+        [
+            "get_tasks", "get_task", "get_import_info", "get_stores_info", "get_usage", "get_metadef_namespaces", "get_metadef_namespace",
+            "get_metadef_objects", "get_metadef_properties", "get_metadef_tags", "get_metadef_resource_types",
+            "list_metadef_resource_types",
+        ] + schemas.map { "get_schema_\($0)" }
 
     private static let schemas =
         ["image", "images", "member", "members", "task", "tasks"]

@@ -64,7 +64,9 @@ final class ValueEncoder: Encoder {
 
     func container<Key: CodingKey>(keyedBy type: Key.Type) -> KeyedEncodingContainer<Key> {
         let members: Members
-        if case .object(let known) = node { members = known } else {
+        if case .object(let known) = node {
+            members = known
+        } else {
             members = Members()
             node = .object(members)
         }
@@ -73,7 +75,9 @@ final class ValueEncoder: Encoder {
 
     func unkeyedContainer() -> any UnkeyedEncodingContainer {
         let elements: Elements
-        if case .array(let known) = node { elements = known } else {
+        if case .array(let known) = node {
+            elements = known
+        } else {
             elements = Elements()
             node = .array(elements)
         }

@@ -191,7 +191,8 @@ final class BrokerConsumer: BrokerRole {
 
     private func declareDurable(_ queue: String, _ session: BrokerSession, _ channel: amqp_channel_t) throws {
         do { try session.declareDurable(queue, channel: channel) } catch let error as BrokerError
-        where error.channelOnly {
+            where error.channelOnly
+        {
             // It exists with other properties: use it as it is.
             logger.warning("a queue differs from its declaration", metadata: ["queue": "\(queue)", "error": "\(error)"])
             try session.openChannel(channel)

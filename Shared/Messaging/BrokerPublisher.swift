@@ -152,7 +152,8 @@ final class BrokerPublisher: BrokerRole {
     private func declare(_ queue: String, _ session: BrokerSession) throws {
         guard !declared.contains(queue) else { return }
         do { try session.declareDurable(queue, channel: Channel.declare) } catch let error as BrokerError
-        where error.channelOnly {
+            where error.channelOnly
+        {
             // It exists with other properties: use it as it is.
             logger.warning("a queue differs from its declaration", metadata: ["queue": "\(queue)", "error": "\(error)"])
             try session.openChannel(Channel.declare)

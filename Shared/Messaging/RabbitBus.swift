@@ -135,7 +135,7 @@ package final class RabbitBus: MessageBus {
             logger.warning(
                 "a message could not be handled and will be delivered again",
                 metadata: ["queue": "\(queue)", "message_id": "\(message.id)", "error": "\(error)"])
-            do { try await ambient.time.sleep(for: delay) } catch { /* cancelled: give it back now */ }
+            do { try await ambient.time.sleep(for: delay) } catch { /* cancelled: give it back now */  }
             consumer.send(.requeue(delivery.ticket))
         }
     }

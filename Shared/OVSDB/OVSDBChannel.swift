@@ -31,9 +31,15 @@ struct JSONFrameDecoder: ByteToMessageDecoder {
                 let byte = bytes[scanned]
                 scanned += 1
                 if inString {
-                    if escaped { escaped = false } else if byte == UInt8(ascii: "\\") { escaped = true } else if byte
+                    if escaped {
+                        escaped = false
+                    } else if byte == UInt8(ascii: "\\") {
+                        escaped = true
+                    } else if byte
                         == UInt8(ascii: "\"")
-                    { inString = false }
+                    {
+                        inString = false
+                    }
                     continue
                 }
                 switch byte {

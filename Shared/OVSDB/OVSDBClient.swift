@@ -217,9 +217,11 @@ package actor OVSDBClient {
                 wasReady = isReady
                 lastProblem = "\(endpoint): \(error)"
                 if !Task.isCancelled, wasReady || failures == 0 {
-                    logger.warning("OVSDB session ended", metadata: [
-                        "endpoint": "\(endpoint)", "database": "\(configuration.database)", "reason": "\(error)",
-                    ])
+                    logger.warning(
+                        "OVSDB session ended",
+                        metadata: [
+                            "endpoint": "\(endpoint)", "database": "\(configuration.database)", "reason": "\(error)",
+                        ])
                 }
             }
             ended()
@@ -312,9 +314,11 @@ package actor OVSDBClient {
         readyWaiters = [:]
         for waiter in waiters.values { waiter.resume() }
         onChange()
-        logger.info("OVSDB session ready", metadata: [
-            "database": "\(configuration.database)", "schema": "\(schema.version)",
-        ])
+        logger.info(
+            "OVSDB session ready",
+            metadata: [
+                "database": "\(configuration.database)", "schema": "\(schema.version)",
+            ])
     }
 
     private func ended() {

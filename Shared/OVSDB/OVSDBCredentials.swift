@@ -20,7 +20,8 @@ package struct OVSDBCredentials: Sendable {
             tls.minimumTLSVersion = .tlsv12
             context = try NIOSSLContext(configuration: tls)
         } catch {
-            throw OVSDBError.invalid("the key \(privateKey), the certificate \(certificate) and the authorities \(authorities) cannot be used: \(error)")
+            throw OVSDBError.invalid(
+                "the key \(privateKey), the certificate \(certificate) and the authorities \(authorities) cannot be used: \(error)")
         }
     }
 }

@@ -96,7 +96,9 @@ package struct OVSDBReplica: Sendable {
             var added = SmallSet<OVSDBAtom>()
             var removed = SmallSet<OVSDBAtom>()
             for atom in difference.atoms {
-                if current.remove(atom) { removed.insert(atom) } else {
+                if current.remove(atom) {
+                    removed.insert(atom)
+                } else {
                     current.insert(atom)
                     added.insert(atom)
                 }

@@ -36,7 +36,8 @@ package struct Migration: Sendable {
             // An earlier attempt that was cut short leaves an index that is not used and is not built again.
             if let name = Migration.indexName(statement) {
                 let invalid = try !connection.query(
-                    "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(\(name)) AND NOT indisvalid").isEmpty
+                    "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(\(name)) AND NOT indisvalid"
+                ).isEmpty
                 if invalid { try connection.script("DROP INDEX CONCURRENTLY \(name)") }
             }
             try connection.script(statement)

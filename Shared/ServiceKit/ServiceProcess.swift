@@ -182,7 +182,8 @@ package struct ServiceProcess: Sendable {
             while true {
                 try await ambient.time.sleep(for: Replicas.interval)
                 do { try await Replicas.renew(database, replica, ambient) } catch let error as ResourceError where error.code == .conflict {
-                    log.critical("this release can no longer work on the database", metadata: ["error": "\(error.context ?? error.message)"])
+                    log.critical(
+                        "this release can no longer work on the database", metadata: ["error": "\(error.context ?? error.message)"])
                     throw error
                 } catch let error where !(error is CancellationError) {
                     log.warning("the registration was not renewed", metadata: ["error": "\(error)"])

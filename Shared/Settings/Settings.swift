@@ -43,7 +43,9 @@ package struct Settings: Sendable {
     ///
     /// Reading a key that was not declared, or as another kind, is a programming error and stops the process.
     package func string(_ path: String) -> String {
-        guard let text = optionalString(path) else { preconditionFailure("no value for setting \(path): declare a default or read optionalString") }
+        guard let text = optionalString(path) else {
+            preconditionFailure("no value for setting \(path): declare a default or read optionalString")
+        }
         return text
     }
 

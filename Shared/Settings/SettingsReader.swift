@@ -129,7 +129,9 @@ struct SettingsReader {
         if kind == .list, let sequence = node.sequence {
             let texts = sequence.compactMap { $0.scalar?.string }
             guard texts.count == sequence.count else { return .failure(SettingsError(["must be a list of texts"])) }
-            guard !texts.contains(where: { $0.contains(",") }) else { return .failure(SettingsError(["a text in a list must not contain a comma"])) }
+            guard !texts.contains(where: { $0.contains(",") }) else {
+                return .failure(SettingsError(["a text in a list must not contain a comma"]))
+            }
             return .success(texts.joined(separator: ","))
         }
         guard let scalar = node.scalar else { return .failure(SettingsError(["must be a \(kind.text)"])) }

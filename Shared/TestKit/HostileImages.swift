@@ -118,10 +118,19 @@ package enum HostileImages {
             ("descriptor elsewhere", "no embedded descriptor", elsewhere),
             ("parent's id only", "parent", DiskImages.vmdk(DiskImages.descriptor(parentCID: "12345678"))),
             ("parent's id in a comment first", "parent", text("# parentCID=00000001")),
-            ("extent of an absolute path", "outside of itself", DiskImages.vmdk(DiskImages.descriptor(extents: "RW 20480 SPARSE \"\(canary)\""))),
+            (
+                "extent of an absolute path", "outside of itself",
+                DiskImages.vmdk(DiskImages.descriptor(extents: "RW 20480 SPARSE \"\(canary)\""))
+            ),
             ("flat extent", "outside of itself", DiskImages.vmdk(DiskImages.descriptor(extents: "RW 20480 FLAT \"x\" 0"))),
-            ("extent of a URL", "outside of itself", DiskImages.vmdk(DiskImages.descriptor(extents: "RW 20480 SPARSE \"nbd:localhost:1\""))),
-            ("second extent", "one extent", DiskImages.vmdk(DiskImages.descriptor(extents: "RW 20480 SPARSE \"a\"\nRW 20480 SPARSE \"b\""))),
+            (
+                "extent of a URL", "outside of itself",
+                DiskImages.vmdk(DiskImages.descriptor(extents: "RW 20480 SPARSE \"nbd:localhost:1\""))
+            ),
+            (
+                "second extent", "one extent",
+                DiskImages.vmdk(DiskImages.descriptor(extents: "RW 20480 SPARSE \"a\"\nRW 20480 SPARSE \"b\""))
+            ),
             ("monolithicFlat with a sparse header", "monolithicSparse", DiskImages.vmdk(DiskImages.descriptor(type: "monolithicFlat"))),
             ("capacity of 0: QEMU reads the extents", "sectors is outside", DiskImages.vmdk(descriptor(flat: canary), capacity: 0)),
             ("capacity of 1 EiB", "sectors is outside", DiskImages.vmdk(capacity: 1 << 51)),
@@ -190,7 +199,9 @@ package enum HostileImages {
         var result = [
             image("raw: qcow2", "raw", "content is", qcow2WithBacking(canary)),
             image("raw: VMDK descriptor", "raw", "content is", DiskImages.raw(descriptor(flat: canary))),
-            image("raw: VMDK descriptor without its first line", "raw", "content is", DiskImages.raw("x=1\n" + descriptor(flat: canary).dropFirst(22))),
+            image(
+                "raw: VMDK descriptor without its first line", "raw", "content is",
+                DiskImages.raw("x=1\n" + descriptor(flat: canary).dropFirst(22))),
             image("raw: what QEMU's probe takes for VMDK", "raw", "content is", DiskImages.raw("#\n# x\n  \r\nversion=1\n")),
             image("raw: VMDK", "raw", "content is", DiskImages.vmdk()),
             image("raw: VDI", "raw", "content is", DiskImages.vdi()),

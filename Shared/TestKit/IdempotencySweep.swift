@@ -14,7 +14,8 @@ extension RouteSweep {
     ///   - keeping: tables that stay at the end, because who asks is in them.
     ///   - prepare: brings about, before each route, what it needs to succeed.
     package func repeated(
-        _ token: String, except: [String: String] = [:], keeping: Set<String> = [], where included: (Route) -> Bool = { _ in true }, prepare: (String) async throws -> Void = { _ in }
+        _ token: String, except: [String: String] = [:], keeping: Set<String> = [], where included: (Route) -> Bool = { _ in true },
+        prepare: (String) async throws -> Void = { _ in }
     ) async throws -> [String] {
         var findings: [String] = []
         var answered: [Answered] = []
@@ -28,7 +29,8 @@ extension RouteSweep {
         for old in answered {
             let text = RouteSweep.text(await api.respond(to: old.request))
             if text != old.text {
-                findings.append("\(RouteSweep.name(old.route)): first \(RouteSweep.short(old.text)), when all is gone \(RouteSweep.short(text))")
+                findings.append(
+                    "\(RouteSweep.name(old.route)): first \(RouteSweep.short(old.text)), when all is gone \(RouteSweep.short(text))")
             }
         }
         let known = Set(routes.map(RouteSweep.name))
@@ -62,10 +64,19 @@ extension RouteSweep {
         var findings = originals == 1 ? [] : ["\(originals) of eight at once did the work"]
         let before = try await digest()
         let again = await api.respond(to: requests[8])
-        let demoted = await api.respond(to: try self.request(route, token + StaticAuthenticator.demoted, key: key, bytes: bytes ?? []).request)
-        if !RouteSweep.isForEverybody(route), ![401, 403,
-            404].contains(demoted.status) { findings.append("without its roles the caller got \(RouteSweep.text(demoted).prefix(60))") }
-        if RouteSweep.text(again) != first { findings.append("first \(RouteSweep.short(first)), again \(RouteSweep.short(RouteSweep.text(again)))") }
+        let demoted = await api.respond(
+            to: try self.request(route, token + StaticAuthenticator.demoted, key: key, bytes: bytes ?? []).request)
+        if !RouteSweep.isForEverybody(route),
+            ![
+                401, 403,
+                404,
+            ].contains(demoted.status)
+        {
+            findings.append("without its roles the caller got \(RouteSweep.text(demoted).prefix(60))")
+        }
+        if RouteSweep.text(again) != first {
+            findings.append("first \(RouteSweep.short(first)), again \(RouteSweep.short(RouteSweep.text(again)))")
+        }
         findings += try await changed(since: before)
         if let bytes {
             // The same in meaning, with other bytes: another request.

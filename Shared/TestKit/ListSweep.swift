@@ -102,7 +102,9 @@ extension RouteSweep {
     private func walk(_ route: Route, _ token: String, _ name: String, _ whole: [JSONValue]) async throws -> String? {
         guard let first = try await items(route, token, [("limit", "1")]) else { return nil }
         guard first.list.count == 1 else { return "limit=1 gives \(first.list.count) of \(whole.count)" }
-        let keys = ["id", "uuid", "name", "port_id", "volumeId", "request_id", "project_id", "keypair.name", "member_id", "tenant_id", "network_id"]
+        let keys = [
+            "id", "uuid", "name", "port_id", "volumeId", "request_id", "project_id", "keypair.name", "member_id", "tenant_id", "network_id",
+        ]
         func value(_ item: JSONValue, _ key: String) -> String? {
             let value = key.split(separator: ".").reduce(Optional(item)) { $0?[String($1)] }
             return value?.stringValue ?? value?.intValue.map { String($0) }
@@ -118,7 +120,8 @@ extension RouteSweep {
             guard let next = try await items(route, token, [("limit", "1"), ("marker", last)]) else { return "marker \(last) is refused" }
             page = next.list
         }
-        return found == whole.compactMap { value($0, key) } ? nil : "the pages are \(found.prefix(8)), the list \(whole.prefix(8).map { value($0, key) ?? "" })"
+        return found == whole.compactMap { value($0, key) }
+            ? nil : "the pages are \(found.prefix(8)), the list \(whole.prefix(8).map { value($0, key) ?? "" })"
     }
 
     /// The list of an answer; nil where it is none, or refused.

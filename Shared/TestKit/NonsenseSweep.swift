@@ -12,7 +12,6 @@ package struct NonsenseSweep: Sendable {
     ]
     private static let texts = ["x", "%00", "%F0%9F%90%84", "..", "%27", "00000000-0000-0000-0000-000000000000", "-1", "%7B%7D"]
 
-
     private let api: API
     private let headers: Headers
 
@@ -84,7 +83,8 @@ package struct NonsenseSweep: Sendable {
         }
         var sample: JSONValue?
         if case .json(let schema) = route.body {
-            sample = bodies["\(route.method.rawValue) \(route.path)"]
+            sample =
+                bodies["\(route.method.rawValue) \(route.path)"]
                 ?? schema.sample(version: api.service.negotiation?.maximum ?? Microversion(0, 0))
         }
         for name in names {

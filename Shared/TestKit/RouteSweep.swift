@@ -246,7 +246,9 @@ package struct RouteSweep: Sendable {
         }
         let here = try await answers(self, secrets)
         let nowhere = try await answers(with(parameters: absent), absent)
-        return zip(here, nowhere).filter { $0.answer != $1.answer }.map { "\($0.route): \($0.answer.prefix(160)) ≠ \($1.answer.prefix(160))" }
+        return zip(here, nowhere).filter { $0.answer != $1.answer }.map {
+            "\($0.route): \($0.answer.prefix(160)) ≠ \($1.answer.prefix(160))"
+        }
     }
 
     /// The text with `X` for each `word` that is not part of another.
@@ -330,7 +332,8 @@ package struct RouteSweep: Sendable {
                 """
                 SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                 WHERE n.nspname = 'public' AND c.relkind = 'r'
-                """).map { try $0.string("name") }
+                """
+            ).map { try $0.string("name") }
             var digests: [String: String] = [:]
             for table in tables {
                 digests[table] = try connection.query(

@@ -38,7 +38,9 @@ package final class StubServer: Sendable {
         }
 
         /// An answer with a body of another type.
-        package static func bytes(_ status: Int, _ body: [UInt8], type: String = "application/octet-stream", headers: [(String, String)] = []) -> Answer {
+        package static func bytes(
+            _ status: Int, _ body: [UInt8], type: String = "application/octet-stream", headers: [(String, String)] = []
+        ) -> Answer {
             Answer(status: status, headers: [("content-type", type)] + headers, body: body)
         }
 
@@ -116,7 +118,9 @@ package final class StubServer: Sendable {
             guard !answer.isDropped else { return }
             var head = "HTTP/1.1 \(answer.status) X\r\n"
             for (name, value) in answer.headers { head += "\(name): \(value)\r\n" }
-            if !answer.headers.contains(where: { $0.0 == "content-length" }), answer.status != 204 { head += "content-length: \(answer.body.count)\r\n" }
+            if !answer.headers.contains(where: { $0.0 == "content-length" }), answer.status != 204 {
+                head += "content-length: \(answer.body.count)\r\n"
+            }
             let bytes = Array((head + "\r\n").utf8) + answer.body.prefix(answer.breaksAfter ?? answer.body.count)
             guard send(connection, bytes), answer.breaksAfter == nil else { return }
         }
@@ -184,7 +188,8 @@ private struct SocketReader {
         guard let body = body(headers) else { return nil }
         let target = parts[1].split(separator: "?", maxSplits: 1)
         return StubServer.Request(
-            method: String(parts[0]), path: String(target[0]), query: target.count == 2 ? String(target[1]) : "", headers: headers, body: body)
+            method: String(parts[0]), path: String(target[0]), query: target.count == 2 ? String(target[1]) : "", headers: headers,
+            body: body)
     }
 
     private mutating func body(_ headers: [String: String]) -> [UInt8]? {

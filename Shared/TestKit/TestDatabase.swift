@@ -138,8 +138,10 @@ private enum PrivatePostgreSQL {
         let asOwner = getuid() == 0 ? ["/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] : []
         if getuid() == 0 { try run(["/bin/chown", "postgres:postgres", directory]) }
         let data = directory + "/data"
-        try run(asOwner + [binaries + "/initdb", "-D", data, "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres", "--no-sync"])
-        let options = "-k \(directory) -c listen_addresses= -c fsync=off -c synchronous_commit=off"
+        try run(
+            asOwner + [binaries + "/initdb", "-D", data, "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres", "--no-sync"])
+        let options =
+            "-k \(directory) -c listen_addresses= -c fsync=off -c synchronous_commit=off"
             + " -c full_page_writes=off -c max_connections=200"
         try run(asOwner + [binaries + "/pg_ctl", "-D", data, "-l", directory + "/log", "-o", options, "-w", "start"])
         PrivatePostgreSQL.stopCommand.withLock { $0 = asOwner + [binaries + "/pg_ctl", "-D", data, "-m", "immediate", "stop"] }

@@ -200,7 +200,8 @@ package struct API: Sendable {
                 ])
             throw context.refusal(of: error)
         } catch let error as ResourceError
-        where context.method == "POST" && error.code != .unauthorized && error.code != .forbidden {
+            where context.method == "POST" && error.code != .unauthorized && error.code != .forbidden
+        {
             guard let database, !error.isRetryable, let earlier = try await context.earlierAnswer(database) else { throw error }
             return earlier
         }
@@ -250,7 +251,8 @@ package struct API: Sendable {
         guard routes.contains(where: { $0.bodyKey != nil }) else { return routes[0] }
         guard let object = body.objectValue, object.count >= 1 else {
             let keys = routes.compactMap(\.bodyKey)
-            throw ResourceError.badRequest("The request body must be an object with one of these members: \(keys.prefix(20).joined(separator: ", ")).")
+            throw ResourceError.badRequest(
+                "The request body must be an object with one of these members: \(keys.prefix(20).joined(separator: ", ")).")
         }
         if let route = routes.first(where: { $0.bodyKey.map { object[$0] != nil } ?? false }) { return route }
         throw ResourceError.badRequest("There is no such action: \(object.names.joined(separator: ", ").prefix(100))")

@@ -20,7 +20,8 @@ package indirect enum BodySchema: Sendable {
     case oneOf([BodySchema])
 
     package enum Format: String, Sendable {
-        case uuid, ip, cidr, mac, dateTime = "date-time", base64
+        case uuid, ip, cidr, mac, base64
+        case dateTime = "date-time"
         /// Something printable that does not begin or end with white space.
         case name
         /// A name that neither begins nor ends with white space, which Nova refuses.
@@ -210,7 +211,8 @@ extension BodySchema.Format {
         case .base64: BodySchema.Format.isBase64(text) ? nil : "is not base64"
         case .name: nameProblem(text)
         case .trimmedName:
-            nameProblem(text) ?? (text.first?.isWhitespace == true || text.last?.isWhitespace == true ? "begins or ends with white space" : nil)
+            nameProblem(text)
+                ?? (text.first?.isWhitespace == true || text.last?.isWhitespace == true ? "begins or ends with white space" : nil)
         case .hostname: hostnameProblem(text)
         }
     }

@@ -73,7 +73,10 @@ package enum FaultStyle: Sendable {
                 ]
             ]
         case .image:
-            return ["message": .string(error.message), "code": .string("\(error.code.rawValue) \(FaultStyle.title(error.code))"), "title": .string(FaultStyle.title(error.code))]
+            return [
+                "message": .string(error.message), "code": .string("\(error.code.rawValue) \(FaultStyle.title(error.code))"),
+                "title": .string(FaultStyle.title(error.code)),
+            ]
         case .placement, .identity:
             var members: JSONObject = [
                 "status": code, "title": .string(FaultStyle.title(error.code)), "detail": .string(error.message),

@@ -57,10 +57,13 @@ struct Listener: Sendable {
         let application = Application(
             responder: responder,
             server: HTTPServerBuilder { respond in
-                GuardedChannel(inner: HTTP1Channel(responder: respond, configuration: .init(
-                    additionalChannelHandlers: [Clients.Watch(clients)],
-                    httpDecoderConfiguration: .init(
-                        maxHeaderFieldSize: limits.headBytesMax, maxHeaderListSize: limits.headBytesMax, maxHeaderFieldCount: 200))),
+                GuardedChannel(
+                    inner: HTTP1Channel(
+                        responder: respond,
+                        configuration: .init(
+                            additionalChannelHandlers: [Clients.Watch(clients)],
+                            httpDecoderConfiguration: .init(
+                                maxHeaderFieldSize: limits.headBytesMax, maxHeaderListSize: limits.headBytesMax, maxHeaderFieldCount: 200))),
                     ledger: ledger, writer: writer)
             },
             configuration: .init(address: .hostname(host, port: port), serverName: nil, backlog: 1024),

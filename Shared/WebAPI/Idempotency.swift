@@ -114,7 +114,8 @@ struct Idempotency: Sendable {
     ) throws {
         if holdsSecret, text.utf8.count < Idempotency.secretLengthMin {
             throw ResourceError.badRequest(
-                "The Idempotency-Key must have at least \(Idempotency.secretLengthMin) characters here: it seals the kept answer, which holds a secret.")
+                "The Idempotency-Key must have at least \(Idempotency.secretLengthMin) characters here: it seals the kept answer, which holds a secret."
+            )
         }
         let headers = JSONObject(response.headers.fields.map { ($0.name, JSONValue.string($0.value)) })
         let body = Hexadecimal.encode(try seal(response.bytes ?? [], nonce: ambient.random.bytes(12)))
@@ -146,7 +147,9 @@ package enum KeptAnswers {
     /// - Parameter service: the type of the service whose answers they are.
     package static func forget(_ database: Database, service: String, _ ambient: Ambient) async throws {
         _ = try await database.write {
-            try $0.execute("DELETE FROM idempotency_keys WHERE created_at < \(ambient.databaseNow) - \(Idempotency.kept)::interval AND scope LIKE \(service + ":%")")
+            try $0.execute(
+                "DELETE FROM idempotency_keys WHERE created_at < \(ambient.databaseNow) - \(Idempotency.kept)::interval AND scope LIKE \(service + ":%")"
+            )
         }
     }
 }

@@ -143,15 +143,16 @@ package struct RequestContext: Sendable {
 
     /// A host name or address, with or without a port.
     private static func isHost(_ text: String) -> Bool {
-        (1...262).contains(text.utf8.count) && text.utf8.allSatisfy { byte in
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: ":"),
-                UInt8(ascii: "["), UInt8(ascii: "]"), UInt8(ascii: "_"):
-                true
-            default: false
+        (1...262).contains(text.utf8.count)
+            && text.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: ":"),
+                    UInt8(ascii: "["), UInt8(ascii: "]"), UInt8(ascii: "_"):
+                    true
+                default: false
+                }
             }
-        }
     }
 
     // MARK: policy
@@ -219,7 +220,8 @@ package struct RequestContext: Sendable {
     ///
     /// - Parameter begin: the effect; the value for `finish`, and what the audit records.
     package func write(
-        _ database: Database, begin: @escaping @Sendable (Connection) throws -> (work: JSONValue, resourceType: String, resourceID: String?),
+        _ database: Database,
+        begin: @escaping @Sendable (Connection) throws -> (work: JSONValue, resourceType: String, resourceID: String?),
         finish: (_ work: JSONValue) async throws -> Response
     ) async throws -> Response {
         let begun = try await write(database) { connection in
@@ -243,7 +245,8 @@ package struct RequestContext: Sendable {
         // A service's keys are its own, also where it acts for the user.
         let owner = caller.serviceUserID.map { "\($0) for " } ?? ""
         return try Idempotency(
-            key: key, scope: "\(service.type):\(owner)\(caller.userID):\(caller.projectID ?? "")", request: "\(method) \(path) \(bodyDigest)")
+            key: key, scope: "\(service.type):\(owner)\(caller.userID):\(caller.projectID ?? "")",
+            request: "\(method) \(path) \(bodyDigest)")
     }
 
     /// What this request was answered before. What it did then may be why it is refused now.

@@ -177,7 +177,8 @@ private struct Parser {
             if scalar == "[", peek == ":" { try characterClass(); continue }
             if scalar == "[", peek == "." || peek == "=" { throw refused("Collating elements in brackets are not accepted.") }
             if scalar == "\\" {
-                guard let escaped = peek, !("0"..."9").contains(escaped), !("A"..."Z").contains(escaped), !("a"..."z").contains(escaped) || "dws".unicodeScalars.contains(escaped)
+                guard let escaped = peek, !("0"..."9").contains(escaped), !("A"..."Z").contains(escaped),
+                    !("a"..."z").contains(escaped) || "dws".unicodeScalars.contains(escaped)
                 else { throw refused("A bracket expression has an escape that is not accepted.") }
                 place += 1
                 if "dws".unicodeScalars.contains(escaped) { try refuseRange() }

@@ -15,7 +15,8 @@ extension API {
         guard caller.has(role: "service") else {
             guard names.isEmpty else {
                 throw ResourceError.forbidden(
-                    "The header \(names[0].prefix(64)) may only be sent with the role 'service': a request acts for its token's project and user.")
+                    "The header \(names[0].prefix(64)) may only be sent with the role 'service': a request acts for its token's project and user."
+                )
             }
             return caller
         }
@@ -55,7 +56,8 @@ enum SubjectHeaders {
         }
         func id(_ name: String) throws -> String {
             let text = try value(name)
-            let isID = (1...idBytesMax).contains(text.utf8.count)
+            let isID =
+                (1...idBytesMax).contains(text.utf8.count)
                 && text.utf8.allSatisfy { byte in
                     switch byte {
                     case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),

@@ -295,7 +295,8 @@ package struct Table: Sendable {
             case .equals: return "(\(raw: field.expression))::text = \(value)"
             case .boolean:
                 guard let bool = BodySchema.boolean(value) else {
-                    throw ResourceError.badRequest("Invalid input for query parameter \(name). Value: '\(value.prefix(64))'. It must be true or false.")
+                    throw ResourceError.badRequest(
+                        "Invalid input for query parameter \(name). Value: '\(value.prefix(64))'. It must be true or false.")
                 }
                 return "\(raw: field.expression) = \(bool)"
             case .regex:
@@ -420,7 +421,11 @@ extension RequestContext {
                 "Invalid query parameter 'sort_dir': there are \(directions.count) directions for \(request.sort.count) sort keys.")
         }
         for (index, direction) in directions.enumerated() {
-            if index < request.sort.count { request.sort[index].descending = direction == "desc" } else { request.descending = direction == "desc" }
+            if index < request.sort.count {
+                request.sort[index].descending = direction == "desc"
+            } else {
+                request.descending = direction == "desc"
+            }
         }
         return request
     }
@@ -428,14 +433,16 @@ extension RequestContext {
     /// - Throws: 400 for what is no whole number from 0 on.
     package func offset(_ text: String) throws -> Int {
         guard let offset = Int(text), (0...Int(Int32.max)).contains(offset) else {
-            throw ResourceError.badRequest("Invalid input for query parameter offset. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")
+            throw ResourceError.badRequest(
+                "Invalid input for query parameter offset. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")
         }
         return offset
     }
 
     private func limit(_ text: String) throws -> Int {
         guard let limit = Int(text), limit >= 0 else {
-            throw ResourceError.badRequest("Invalid input for query parameter limit. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")
+            throw ResourceError.badRequest(
+                "Invalid input for query parameter limit. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")
         }
         // Zero is none in Compute and Block Storage, and no limit elsewhere.
         return limit == 0 && ![.compute, .blockStorage].contains(service.faults) ? Limits.pageSizeMax : limit
@@ -443,7 +450,8 @@ extension RequestContext {
 
     private func direction(_ text: String) throws -> String {
         guard ["asc", "desc"].contains(text) else {
-            throw ResourceError.badRequest("Invalid input for query parameter sort_dir. Value: '\(text.prefix(64))'. It must be asc or desc.")
+            throw ResourceError.badRequest(
+                "Invalid input for query parameter sort_dir. Value: '\(text.prefix(64))'. It must be asc or desc.")
         }
         return text
     }

@@ -62,7 +62,11 @@ extension WorkflowEngine {
         }
         let mustEnd = running.withLock { $0.beginStep(workflow.id, isForward: !workflow.isUnwinding, end: end) { task.cancel() } }
         if mustEnd { task.cancel() }
-        let (outcome, changed) = await withTaskCancellationHandler { await task.value } onCancel: { task.cancel() }
+        let (outcome, changed) = await withTaskCancellationHandler {
+            await task.value
+        } onCancel: {
+            task.cancel()
+        }
         let stop = running.withLock { $0.endStep(workflow.id) }
         if case .leaseLost = stop {
             metrics?.increment(

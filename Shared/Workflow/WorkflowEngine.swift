@@ -235,6 +235,8 @@ package final class WorkflowEngine: Service {
             return running.ids.compactMap { running.loseLease($0) }
         }
         for cancel in cancels { cancel() }
-        if !cancels.isEmpty { log.warning("steps are cancelled: the session with PostgreSQL was lost", metadata: ["steps": "\(cancels.count)"]) }
+        if !cancels.isEmpty {
+            log.warning("steps are cancelled: the session with PostgreSQL was lost", metadata: ["steps": "\(cancels.count)"])
+        }
     }
 }

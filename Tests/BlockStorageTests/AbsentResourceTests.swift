@@ -37,7 +37,8 @@ import Testing
                     let earlier = try await cloud.call("GET", "/v3/\(list.path)", token: token, version: "3.\(list.minor - 1)")
                     #expect(earlier.status == 404, "\(list.path) before its version: \(earlier.json)")
                 }
-                #expect(try await cloud.call("GET", "/v3/\(list.path)", token: token, version: "3.\(list.minor)").status == 200, "\(list.path)")
+                #expect(
+                    try await cloud.call("GET", "/v3/\(list.path)", token: token, version: "3.\(list.minor)").status == 200, "\(list.path)")
             }
         }
     }
@@ -89,7 +90,9 @@ import Testing
             let migration = try await cloud.call("POST", action, token: "admin", ["os-migrate_volume": ["host": "x"]])
             #expect(migration.status == 501 && migration.json.description.contains("not available in this cloud"), "\(migration.json)")
             #expect(try await cloud.call("POST", action, ["os-migrate_volume": ["host": "x"]]).status == 403)
-            #expect(try await cloud.call("POST", action, token: "other", version: "3.40", ["revert": ["snapshot_id": .string(id)]]).status == 404)
+            #expect(
+                try await cloud.call("POST", action, token: "other", version: "3.40", ["revert": ["snapshot_id": .string(id)]]).status
+                    == 404)
             #expect(try await cloud.call("PUT", "/v3/clusters/disable", token: "admin", version: "3.70", ["name": "x"]).status == 501)
         }
     }
@@ -110,8 +113,12 @@ import Testing
             let made = try await create("plain", ["multiattach": "<is> False", "storage": "ssd", "thin_provisioning_support": "<is> True"])
             #expect(made.status == 200, "\(made.json)")
             let type = try #require(made["volume_type"]?["id"]?.stringValue)
-            #expect(try await cloud.call("POST", "/v3/types/\(type)/extra_specs", token: "admin", ["extra_specs": ["multiattach": "<is> True"]]).status == 400)
-            #expect(try await cloud.call("PUT", "/v3/types/\(type)/extra_specs/multiattach", token: "admin", ["multiattach": "<is> True"]).status == 400)
+            #expect(
+                try await cloud.call("POST", "/v3/types/\(type)/extra_specs", token: "admin", ["extra_specs": ["multiattach": "<is> True"]])
+                    .status == 400)
+            #expect(
+                try await cloud.call("PUT", "/v3/types/\(type)/extra_specs/multiattach", token: "admin", ["multiattach": "<is> True"])
+                    .status == 400)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "volume_type": "plain"]]).status == 202)
             // A type that was made before, or names another backend.
             try await cloud.database.write { connection in
@@ -126,7 +133,9 @@ import Testing
             #expect(try await cloud.call("POST", "/v3/volumes/\(volume)/action", ["os-retype": ["new_type": "plain"]]).status == 400)
             // What comes of a volume that was made with such a type is of that type too.
             let old = try await cloud.create()
-            try await cloud.database.write { _ = try $0.execute("UPDATE volumes SET volume_type_id = \(type)::uuid WHERE id = \(old)::uuid") }
+            try await cloud.database.write {
+                _ = try $0.execute("UPDATE volumes SET volume_type_id = \(type)::uuid WHERE id = \(old)::uuid")
+            }
             let snapshot = try await cloud.call("POST", "/v3/snapshots", ["snapshot": ["volume_id": .string(old)]])
             #expect(snapshot.status == 202, "\(snapshot.json)")
             try await cloud.settle()
@@ -153,7 +162,8 @@ import Testing
             let id = try await cloud.create(["size": 1, "metadata": ["k": "v"]])
             #expect(try await cloud.volume(id)["metadata"] == ["k": "v"])
             func set(_ flag: Bool) async throws {
-                let answer = try await cloud.call("POST", "/v3/volumes/\(id)/action", ["os-update_readonly_flag": ["readonly": .bool(flag)]])
+                let answer = try await cloud.call(
+                    "POST", "/v3/volumes/\(id)/action", ["os-update_readonly_flag": ["readonly": .bool(flag)]])
                 #expect(answer.status == 202)
             }
             try await set(true)
@@ -219,7 +229,8 @@ import Testing
         try await VolumeFixture.with { cloud in
             _ = try await cloud.create(["size": 2])
             func set(_ limit: Int) async throws -> VolumeFixture.Answer {
-                try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["volumes": 7, "gigabytes": JSONValue(limit)]])
+                try await cloud.call(
+                    "PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["volumes": 7, "gigabytes": JSONValue(limit)]])
             }
             let refused = try await set(1)
             #expect(refused.status == 400)

@@ -63,14 +63,15 @@ import WebAPI
         RouteSweep.Duties(
             unreachable: operatorsOnly.union(["GET /v3/types/{type_id}/os-volume-type-access"])
                 .union(AuthorizationSweepTests.absent(cloud)),
-        forAll: ["volume_extension:type_get"], readersOwn: ["volume_extension:volume_image_metadata:show"],
-        // A path with a project that is not the token's is refused before anything is looked at.
-        reads: Set(AuthorizationSweepTests.effectless.keys), refusal: "Malformed request url")
+            forAll: ["volume_extension:type_get"], readersOwn: ["volume_extension:volume_image_metadata:show"],
+            // A path with a project that is not the token's is refused before anything is looked at.
+            reads: Set(AuthorizationSweepTests.effectless.keys), refusal: "Malformed request url")
     }
 
     /// What has no effect, and so none that could happen twice.
     private static let effectless = [
-        "POST /v3/volumes/{volume_id}/action os-initialize_connection": "tells", "POST /v3/volumes/{volume_id}/action os-terminate_connection": "does nothing",
+        "POST /v3/volumes/{volume_id}/action os-initialize_connection": "tells",
+        "POST /v3/volumes/{volume_id}/action os-terminate_connection": "does nothing",
         "POST /v3/volumes/{volume_id}/action os-show_image_metadata": "reads",
     ]
 
@@ -83,7 +84,8 @@ import WebAPI
             let attached = try await cloud.database.read {
                 try $0.query("SELECT volume_id FROM volume_attachments WHERE id = \(attachment)::uuid")[0].string("volume_id")
             }
-            let type = try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": "closed", "os-volume-type-access:is_public": false]])
+            let type = try await cloud.call(
+                "POST", "/v3/types", token: "admin", ["volume_type": ["name": "closed", "os-volume-type-access:is_public": false]])
             let open = try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": "open"]])
             #expect(open.status == 200)
             let closed = try #require(type["volume_type"]?["id"]?.stringValue, "\(type.json)")
@@ -92,7 +94,9 @@ import WebAPI
                 "POST /v3/volumes": ["volume": ["size": 1]], action + "os-extend": ["os-extend": ["new_size": 2]],
                 action + "os-reset_status": ["os-reset_status": ["status": "error"]],
                 action + "os-retype": ["os-retype": ["new_type": "open"]],
-                action + "os-attach": ["os-attach": ["instance_uuid": .string(SystemRandom().uuid().description), "mountpoint": "/dev/vdb"]],
+                action + "os-attach": [
+                    "os-attach": ["instance_uuid": .string(SystemRandom().uuid().description), "mountpoint": "/dev/vdb"]
+                ],
                 action + "os-unset_image_metadata": ["os-unset_image_metadata": ["key": "k"]],
                 "POST /v3/snapshots": ["snapshot": ["volume_id": .string(volume)]],
                 "POST /v3/snapshots/{snapshot_id}/action os-update_snapshot_status": ["os-update_snapshot_status": ["status": "available"]],
@@ -106,36 +110,37 @@ import WebAPI
             ]
             let findings = try await sweep.with(
                 parameters: [
-                    "/v3/types/{type_id}/action type_id": closed,
+                    "/v3/types/{type_id}/action type_id": closed
                 ], bodies: bodies
             ).repeated(
                 "admin", except: AuthorizationSweepTests.effectless,
-                where: { !$0.path.hasPrefix("/v3/{project_id}/") && !$0.path.contains("{absent_id}") }, prepare: { route in
-                try await cloud.database.write { connection in
-                    try connection.execute("DELETE FROM intents")
-                    try connection.execute("DELETE FROM workflows")
-                    let status = statuses[route] ?? "available"
-                    try connection.execute(
-                        """
-                        UPDATE volumes SET status = CASE WHEN id = \(attached)::uuid THEN 'reserved' ELSE \(status) END, size = 1,
-                            image_metadata = '{"k": "v"}'
-                        """)
-                    let reported = route.hasSuffix("os-update_snapshot_status") ? "creating" : "available"
-                    try connection.execute("UPDATE volume_snapshots SET status = \(reported) WHERE id = \(snapshot)::uuid")
-                    try connection.execute("DELETE FROM volume_snapshots WHERE id <> \(snapshot)::uuid")
-                    // A volume with a snapshot cannot be deleted.
-                    try connection.execute("UPDATE volume_snapshots SET volume_id = \(attached)::uuid")
-                    try connection.execute("DELETE FROM volume_attachments WHERE id <> \(attachment)::uuid")
-                    try connection.execute("UPDATE volume_attachments SET status = 'attaching' WHERE id = \(attachment)::uuid")
-                    if route == action + "os-detach" {
+                where: { !$0.path.hasPrefix("/v3/{project_id}/") && !$0.path.contains("{absent_id}") },
+                prepare: { route in
+                    try await cloud.database.write { connection in
+                        try connection.execute("DELETE FROM intents")
+                        try connection.execute("DELETE FROM workflows")
+                        let status = statuses[route] ?? "available"
                         try connection.execute(
                             """
-                            INSERT INTO volume_attachments (id, volume_id, project_id, status, created_at, updated_at)
-                            VALUES (gen_random_uuid(), \(volume)::uuid, 'p1', 'attached', now(), now())
+                            UPDATE volumes SET status = CASE WHEN id = \(attached)::uuid THEN 'reserved' ELSE \(status) END, size = 1,
+                                image_metadata = '{"k": "v"}'
                             """)
+                        let reported = route.hasSuffix("os-update_snapshot_status") ? "creating" : "available"
+                        try connection.execute("UPDATE volume_snapshots SET status = \(reported) WHERE id = \(snapshot)::uuid")
+                        try connection.execute("DELETE FROM volume_snapshots WHERE id <> \(snapshot)::uuid")
+                        // A volume with a snapshot cannot be deleted.
+                        try connection.execute("UPDATE volume_snapshots SET volume_id = \(attached)::uuid")
+                        try connection.execute("DELETE FROM volume_attachments WHERE id <> \(attachment)::uuid")
+                        try connection.execute("UPDATE volume_attachments SET status = 'attaching' WHERE id = \(attachment)::uuid")
+                        if route == action + "os-detach" {
+                            try connection.execute(
+                                """
+                                INSERT INTO volume_attachments (id, volume_id, project_id, status, created_at, updated_at)
+                                VALUES (gen_random_uuid(), \(volume)::uuid, 'p1', 'attached', now(), now())
+                                """)
+                        }
                     }
-                }
-            })
+                })
             #expect(findings == [])
         }
     }

@@ -21,7 +21,9 @@ final class TestImages: ImageSource {
     /// For whom data was read, in order.
     let subjects = Mutex<[ActingSubject]>([])
 
-    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws {
+    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
+        async throws
+    {
         subjects.withLock { $0.append(subject) }
         guard let bytes = data.withLock({ $0[imageID] }) else { throw ResourceError.notFound("no image \(imageID)") }
         try await receive(ByteBuffer(bytes: bytes))
@@ -45,7 +47,8 @@ struct VolumeFixture: Sendable {
         _ body: (VolumeFixture) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "wolke-volumes-" + SystemRandom().uuid().compact).path
+            "wolke-volumes-" + SystemRandom().uuid().compact
+        ).path
         defer { try? FileManager.default.removeItem(atPath: directory) }
         try await TestDatabase.with { test in
             let images = TestImages()
@@ -142,7 +145,9 @@ struct VolumeFixture: Sendable {
 
     /// Why the volume is in error, as the operator finds it; empty where it is not.
     func fault(_ id: String) async throws -> String {
-        try await database.read { try $0.query("SELECT coalesce(fault, '') AS fault FROM volumes WHERE id = \(id)::uuid")[0].string("fault") }
+        try await database.read {
+            try $0.query("SELECT coalesce(fault, '') AS fault FROM volumes WHERE id = \(id)::uuid")[0].string("fault")
+        }
     }
 
     var files: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []).sorted() }

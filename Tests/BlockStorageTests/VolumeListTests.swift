@@ -13,14 +13,20 @@ import WebAPI
             for n in 0..<3 {
                 let volume = try await cloud.create(n == 0 ? ["size": 1, "name": "a"] : ["size": 1])
                 #expect(try await cloud.call("POST", "/v3/p1/snapshots", ["snapshot": ["volume_id": .string(volume)]]).status == 202)
-                #expect(try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": .string("t\(n)")]]).status == 200)
+                #expect(
+                    try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": .string("t\(n)")]]).status == 200)
             }
             try await cloud.settle()
             let sweep = ListSweep(cloud.api, token: "member", headers: [("openstack-api-version", "volume 3.70")])
-            for (path, name, table) in [("volumes", "volumes", nil), ("snapshots", "snapshots", Views.snapshots.table),
-                ("types", "volume_types", Views.types.table)] {
-                let fields = table?.fields.filter(\.sortable).map(\.name) ?? ["id", "status", "size", "availability_zone", "created_at", "updated_at",
-                    "bootable"]
+            for (path, name, table) in [
+                ("volumes", "volumes", nil), ("snapshots", "snapshots", Views.snapshots.table),
+                ("types", "volume_types", Views.types.table),
+            ] {
+                let fields =
+                    table?.fields.filter(\.sortable).map(\.name) ?? [
+                        "id", "status", "size", "availability_zone", "created_at", "updated_at",
+                        "bootable",
+                    ]
                 try await sweep.walk("/v3/p1/\(path)", collection: name, sortKeys: fields.filter { $0 != "display_order" })
             }
             let (findings, walked) = try await RouteSweep(cloud.api, parameters: ["project_id": "p1"]).unpaged(["member", "admin"])

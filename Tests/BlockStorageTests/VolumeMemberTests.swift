@@ -13,10 +13,12 @@ import Testing
                 ("name", "n", "name", "n"), ("description", "d", "description", "d"), ("display_name", "n", "name", "n"),
                 ("display_description", "d", "description", "d"), ("metadata", ["k": "v"], "metadata", ["k": "v"]),
                 ("imageRef", .string(image), "bootable", "true"), ("image_id", .string(image), "bootable", "true"),
-                ("source_volid", .string(source), "source_volid", .string(source)), ("volume_type", "__DEFAULT__", "volume_type", "__DEFAULT__"),
+                ("source_volid", .string(source), "source_volid", .string(source)),
+                ("volume_type", "__DEFAULT__", "volume_type", "__DEFAULT__"),
                 ("availability_zone", "nova", "availability_zone", "nova"), ("multiattach", false, "multiattach", false),
                 // Older clients say what is so anyway.
-                ("status", "creating", "size", 1), ("attach_status", "detached", "size", 1), ("project_id", "p1", "os-vol-tenant-attr:tenant_id", "p1"),
+                ("status", "creating", "size", 1), ("attach_status", "detached", "size", 1),
+                ("project_id", "p1", "os-vol-tenant-attr:tenant_id", "p1"),
                 ("user_id", "u1", "user_id", "u1"),
             ]
             for (name, value, shown, expected) in seen {
@@ -36,11 +38,13 @@ import Testing
             }
             for hint in ["different_host", "local_to_instance", "query"] {
                 let hints = JSONObject([(hint, JSONValue.string(source))])
-                let answer = try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1], "OS-SCH-HNT:scheduler_hints": .object(hints)])
+                let answer = try await cloud.call(
+                    "POST", "/v3/volumes", ["volume": ["size": 1], "OS-SCH-HNT:scheduler_hints": .object(hints)])
                 #expect(answer.status == 400 && answer.json.description.contains(hint), "\(hint): \(answer.json)")
             }
             let foreign = try await cloud.call(
-                "POST", "/v3/volumes", token: "other", ["volume": ["size": 1], "OS-SCH-HNT:scheduler_hints": ["same_host": .string(source)]])
+                "POST", "/v3/volumes", token: "other",
+                ["volume": ["size": 1], "OS-SCH-HNT:scheduler_hints": ["same_host": .string(source)]])
             #expect(foreign.status == 400 && foreign.json.description.contains(source), "\(foreign.json)")
             let own = try await cloud.call(
                 "POST", "/v3/volumes", ["volume": ["size": 1], "OS-SCH-HNT:scheduler_hints": ["same_host": [.string(source)]]])
@@ -55,7 +59,8 @@ import Testing
         try await VolumeFixture.with { cloud in
             let id = try await cloud.create()
             func snapshot(_ force: Bool, version: String) async throws -> VolumeFixture.Answer {
-                try await cloud.call("POST", "/v3/snapshots", version: version, ["snapshot": ["volume_id": .string(id), "force": .bool(force)]])
+                try await cloud.call(
+                    "POST", "/v3/snapshots", version: version, ["snapshot": ["volume_id": .string(id), "force": .bool(force)]])
             }
             #expect(try await snapshot(true, version: "3.0").status == 202)
             #expect(try await snapshot(false, version: "3.65").status == 202)
@@ -76,7 +81,8 @@ import Testing
             let bodies: [(String, JSONValue)] = [
                 ("os-extend", ["new_size": 2, "nonsense": 1]), ("os-set_bootable", ["bootable": true, "nonsense": 1]),
                 ("os-update_readonly_flag", ["readonly": true, "nonsense": 1]), ("os-retype", ["new_type": "x", "nonsense": 1]),
-                ("os-reset_status", ["status": "error", "nonsense": 1]), ("os-reset_status", ["status": "error", "attach_status": "attached"]),
+                ("os-reset_status", ["status": "error", "nonsense": 1]),
+                ("os-reset_status", ["status": "error", "attach_status": "attached"]),
                 ("os-reset_status", ["status": "error", "migration_status": "migrating"]),
                 ("os-attach", ["instance_uuid": .string(id), "mountpoint": "/dev/vdb", "nonsense": 1]),
             ]

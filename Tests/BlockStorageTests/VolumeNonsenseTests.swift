@@ -16,7 +16,8 @@ import WebAPI
                 parameters: try await Self.parameters(cloud),
                 query: [
                     "limit", "marker", "sort", "sort_key", "sort_dir", "name", "status", "metadata", "bootable",
-                    "all_tenants", "name~", "with_count", "volume_id", "is_public", "usage", "extra_specs", "resource", "updated_at", "consumes_quota", "group_id", "project_id", "created_at",
+                    "all_tenants", "name~", "with_count", "volume_id", "is_public", "usage", "extra_specs", "resource", "updated_at",
+                    "consumes_quota", "group_id", "project_id", "created_at",
                 ],
                 bodies: Self.bodies, excluding: "/v3/{project_id}")
         }
@@ -29,7 +30,9 @@ import WebAPI
                 "availability_zone": "nova", "snapshot_id": nil, "source_volid": nil, "multiattach": false,
             ]
         ],
-        "POST /v3/types": ["volume_type": ["name": "t", "description": "d", "extra_specs": ["a": "b"], "os-volume-type-access:is_public": true]],
+        "POST /v3/types": [
+            "volume_type": ["name": "t", "description": "d", "extra_specs": ["a": "b"], "os-volume-type-access:is_public": true]
+        ],
         "PUT /v3/volumes/{volume_id}": ["volume": ["name": "n", "description": "d", "metadata": ["k": "v"]]],
         "PUT /v3/os-quota-sets/{target_id}": ["quota_set": ["volumes": 1000]],
     ]

@@ -29,10 +29,14 @@ import Testing
     @Test func aLife() async throws {
         try await VolumeFixture.with { cloud in
             // As the openstack client sends it: everything that was not asked for is null.
-            let created = try await cloud.call("POST", "/v3/p1/volumes", version: "3.70", ["volume": [
-                "size": 2, "name": "data", "description": nil, "availability_zone": nil, "metadata": ["k": "v"], "imageRef": nil,
-                "snapshot_id": nil, "source_volid": nil, "volume_type": nil, "consistencygroup_id": nil, "backup_id": nil,
-            ]])
+            let created = try await cloud.call(
+                "POST", "/v3/p1/volumes", version: "3.70",
+                [
+                    "volume": [
+                        "size": 2, "name": "data", "description": nil, "availability_zone": nil, "metadata": ["k": "v"], "imageRef": nil,
+                        "snapshot_id": nil, "source_volid": nil, "volume_type": nil, "consistencygroup_id": nil, "backup_id": nil,
+                    ]
+                ])
             #expect(created.status == 202)
             let volume = created["volume"]
             #expect(volume?["status"] == "creating")
@@ -53,7 +57,9 @@ import Testing
             #expect(cloud.files == ["volume-\(id)"])
             let size = try FileManager.default.attributesOfItem(atPath: cloud.directory + "/volume-\(id)")[.size] as? Int
             #expect(size == 2 << 30)
-            #expect(try await cloud.call("PUT", "/v3/volumes/\(id)", ["volume": ["name": "new", "description": "d"]])["volume"]?["name"] == "new")
+            #expect(
+                try await cloud.call("PUT", "/v3/volumes/\(id)", ["volume": ["name": "new", "description": "d"]])["volume"]?["name"]
+                    == "new")
             #expect(try await cloud.call("GET", "/v3/volumes/\(id)/metadata")["metadata"] == ["k": "v"])
             #expect(try await cloud.call("PUT", "/v3/volumes/\(id)/metadata/x", ["meta": ["x": "y"]]).status == 200)
             #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)/metadata/k").status == 200)
@@ -83,7 +89,8 @@ import Testing
             #expect(shown["volume_image_metadata"]?["hw_disk_bus"] == "virtio")
             #expect(try content(first) == bytes)
 
-            let snapshot = try await cloud.call("POST", "/v3/p1/snapshots", ["snapshot": ["volume_id": .string(first), "name": "s", "metadata": nil]])
+            let snapshot = try await cloud.call(
+                "POST", "/v3/p1/snapshots", ["snapshot": ["volume_id": .string(first), "name": "s", "metadata": nil]])
             #expect(snapshot.status == 202)
             let snapshotID = try #require(snapshot["snapshot"]?["id"]?.stringValue)
             try await cloud.settle()
@@ -112,7 +119,10 @@ import Testing
             #expect(try await cloud.volume(third)["size"] == 2)
             #expect(try await cloud.volume(third)["bootable"] == "true")
             #expect(try await cloud.usage() == ["volumes": 3, "gigabytes": 6, "snapshots": 1])
-            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "snapshot_id": .string(snapshotID), "imageRef": .string(image)]]).status == 400)
+            #expect(
+                try await cloud.call(
+                    "POST", "/v3/volumes", ["volume": ["size": 1, "snapshot_id": .string(snapshotID), "imageRef": .string(image)]]
+                ).status == 400)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "source_volid": .string(second)]]).status == 400)
             #expect(try await cloud.call("DELETE", "/v3/volumes/\(first)?cascade=True").status == 202)
             try await cloud.settle()
@@ -132,7 +142,10 @@ import Testing
             #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
             try await cloud.settle()
             #expect(cloud.files.isEmpty)
-            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "imageRef": .string(SystemRandom().uuid().description)]]).status == 400)
+            #expect(
+                try await cloud.call(
+                    "POST", "/v3/volumes", ["volume": ["size": 1, "imageRef": .string(SystemRandom().uuid().description)]]
+                ).status == 400)
         }
     }
 
@@ -277,7 +290,8 @@ import Testing
                 #expect(answer.status == 400, "\(name)")
             }
             #expect(try await cloud.usage()["volumes"] == 0)
-            #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "project_id": "p1", "user_id": .null]]).status == 202)
+            #expect(
+                try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "project_id": "p1", "user_id": .null]]).status == 202)
             try await cloud.settle()
         }
     }
@@ -316,21 +330,31 @@ import Testing
         try await VolumeFixture.with { cloud in
             let id = try await cloud.create()
             let server = "0a0a0a0a-0000-4000-8000-00000000000a"
-            let body: JSONValue = ["attachment": [
-                "volume_uuid": .string(id), "instance_uuid": .string(server),
-                "connector": ["host": "h1", "mountpoint": "vdb", "multipath": false],
-            ]]
+            let body: JSONValue = [
+                "attachment": [
+                    "volume_uuid": .string(id), "instance_uuid": .string(server),
+                    "connector": ["host": "h1", "mountpoint": "vdb", "multipath": false],
+                ]
+            ]
             let made = try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", key: "op", body)
             #expect(made.status == 200)
             let attachment = made["attachment"]
             #expect(attachment?["status"] == "attaching")
-            #expect(attachment?["connection_info"] == ["driver": "file", "path": .string("\(cloud.directory)/volume-\(id)"), "format": "raw", "read_only": false])
+            #expect(
+                attachment?["connection_info"] == [
+                    "driver": "file", "path": .string("\(cloud.directory)/volume-\(id)"), "format": "raw", "read_only": false,
+                ])
             let attachmentID = try #require(attachment?["id"]?.stringValue)
-            #expect(try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", key: "op", body)["attachment"]?["id"]?.stringValue == attachmentID)
+            #expect(
+                try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", key: "op", body)["attachment"]?[
+                    "id"]?.stringValue == attachmentID)
             #expect(try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", body).status == 400)
             #expect(try await cloud.status(id) == "attaching")
             for _ in 0..<2 {
-                #expect(try await cloud.call("POST", "/v3/p1/attachments/\(attachmentID)/action", token: "service", version: "latest", ["os-complete": [:]]).status == 204)
+                #expect(
+                    try await cloud.call(
+                        "POST", "/v3/p1/attachments/\(attachmentID)/action", token: "service", version: "latest", ["os-complete": [:]]
+                    ).status == 204)
             }
             let shown = try await cloud.volume(id)
             #expect(shown["status"] == "in-use")
@@ -347,12 +371,15 @@ import Testing
             #expect(try await cloud.call("DELETE", "/v3/p1/attachments/\(attachmentID)", token: "service").status == 200)
             #expect(try await cloud.call("DELETE", "/v3/p1/attachments/\(attachmentID)", token: "service").status == 404)
             #expect(try await cloud.status(id) == "available")
-            let kept = try await cloud.call("POST", "/v3/attachments", version: "3.27", ["attachment": ["volume_uuid": .string(id), "instance_uuid": .string(server)]])
+            let kept = try await cloud.call(
+                "POST", "/v3/attachments", version: "3.27", ["attachment": ["volume_uuid": .string(id), "instance_uuid": .string(server)]])
             #expect(kept["attachment"]?["status"] == "reserved")
             #expect(try await cloud.status(id) == "reserved")
             let keptID = try #require(kept["attachment"]?["id"]?.stringValue)
             #expect(try await cloud.call("PUT", "/v3/attachments/\(keptID)", ["attachment": ["connector": [:]]]).status == 400)
-            #expect(try await cloud.call("PUT", "/v3/attachments/\(keptID)", ["attachment": ["connector": ["host": "h2"]]])["attachment"]?["status"] == "attaching")
+            #expect(
+                try await cloud.call("PUT", "/v3/attachments/\(keptID)", ["attachment": ["connector": ["host": "h2"]]])["attachment"]?[
+                    "status"] == "attaching")
             #expect(try await cloud.call("GET", "/v3/attachments/detail")["attachments"]?.arrayValue?.count == 1)
         }
     }
@@ -363,10 +390,15 @@ import Testing
             let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
                 for index in 0..<8 {
                     group.addTask {
-                        try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", ["attachment": [
-                            "volume_uuid": .string(id), "instance_uuid": .string("0a0a0a0a-0000-4000-8000-00000000000\(index)"),
-                            "connector": ["host": "h"],
-                        ]]).status
+                        try await cloud.call(
+                            "POST", "/v3/p1/attachments", token: "service", version: "latest",
+                            [
+                                "attachment": [
+                                    "volume_uuid": .string(id), "instance_uuid": .string("0a0a0a0a-0000-4000-8000-00000000000\(index)"),
+                                    "connector": ["host": "h"],
+                                ]
+                            ]
+                        ).status
                     }
                 }
                 return try await group.reduce(into: [Int]()) { $0.append($1) }

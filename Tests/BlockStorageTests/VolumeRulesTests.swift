@@ -97,7 +97,9 @@ import Testing
                 let answer = try await cloud.call("GET", next)
                 #expect(answer["volumes"]?.arrayValue?.first?["status"] == nil)
                 seen += answer["volumes"]?.arrayValue?.compactMap { $0["name"]?.stringValue } ?? []
-                target = answer["volumes_links"]?.arrayValue?.first?["href"]?.stringValue.map { String($0.dropFirst("http://volumes.example".count)) }
+                target = answer["volumes_links"]?.arrayValue?.first?["href"]?.stringValue.map {
+                    String($0.dropFirst("http://volumes.example".count))
+                }
             }
             #expect(seen == ["a", "b", "c"])
             #expect(try await cloud.call("GET", "/v3/volumes?with_count=True&limit=1&name=a", version: "3.45")["count"] == 1)
@@ -119,7 +121,9 @@ import Testing
             try await cloud.settle()
             #expect(try await cloud.usage() == ["volumes": 2, "gigabytes": 4, "snapshots": 0])
             #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", ["quota_set": ["volumes": 3]]).status == 403)
-            #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["volumes": 3, "backups": 1]])["quota_set"]?["volumes"] == 3)
+            #expect(
+                try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["volumes": 3, "backups": 1]])[
+                    "quota_set"]?["volumes"] == 3)
             #expect(try await cloud.call("GET", "/v3/os-quota-sets/p1")["quota_set"]?["backups"] == 1)
             #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["volumes": -2]]).status == 400)
             #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["wheels": 2]]).status == 400)
@@ -135,7 +139,8 @@ import Testing
     @Test func theDefaultQuotaCanBeChanged() async throws {
         try await VolumeFixture.with { cloud in
             let path = "/v3/os-quota-class-sets/default"
-            let set = try await cloud.call("PUT", path, token: "admin", ["quota_class_set": ["volumes": 1, "gigabytes": "7", "class_name": "default"]])
+            let set = try await cloud.call(
+                "PUT", path, token: "admin", ["quota_class_set": ["volumes": 1, "gigabytes": "7", "class_name": "default"]])
             #expect(set.status == 200 && set["quota_class_set"]?["volumes"] == 1 && set["quota_class_set"]?["id"] == nil, "\(set.json)")
             #expect(try await cloud.call("GET", path, token: "admin")["quota_class_set"]?["gigabytes"] == 7)
             #expect(try await cloud.call("GET", "/v3/os-quota-sets/p1/defaults")["quota_set"]?["volumes"] == 1)
@@ -148,7 +153,9 @@ import Testing
             for bad: JSONValue in [["wheels": 1], ["volumes": -2], ["volumes": "many"], ["volumes": 3_000_000_000]] {
                 #expect(try await cloud.call("PUT", path, token: "admin", ["quota_class_set": bad]).status == 400, "\(bad)")
             }
-            #expect(try await cloud.call("PUT", "/v3/os-quota-class-sets/gold", token: "admin", ["quota_class_set": ["volumes": 9]]).status == 400)
+            #expect(
+                try await cloud.call("PUT", "/v3/os-quota-class-sets/gold", token: "admin", ["quota_class_set": ["volumes": 9]]).status
+                    == 400)
             try await cloud.settle()
         }
     }
@@ -158,26 +165,36 @@ import Testing
             #expect(try await cloud.call("GET", "/v3/types?is_public=none")["volume_types"]?.arrayValue?.count == 1)
             #expect(try await cloud.call("GET", "/v3/types")["volume_types"]?.arrayValue?.first?["name"] == "__DEFAULT__")
             #expect(try await cloud.call("GET", "/v3/types/default")["volume_type"]?["is_public"] == true)
-            let made = try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": "fast", "os-volume-type-access:is_public": false, "extra_specs": ["a": "b"]]])
+            let made = try await cloud.call(
+                "POST", "/v3/types", token: "admin",
+                ["volume_type": ["name": "fast", "os-volume-type-access:is_public": false, "extra_specs": ["a": "b"]]])
             let id = try #require(made["volume_type"]?["id"]?.stringValue)
             #expect(made["volume_type"]?["extra_specs"] == ["a": "b"])
             #expect(try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": "fast"]]).status == 409)
             #expect(try await cloud.call("GET", "/v3/types/\(id)").status == 404)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "volume_type": "fast"]]).status == 404)
-            #expect(try await cloud.call("POST", "/v3/types/\(id)/action", token: "admin", ["addProjectAccess": ["project": "p1"]]).status == 202)
+            #expect(
+                try await cloud.call("POST", "/v3/types/\(id)/action", token: "admin", ["addProjectAccess": ["project": "p1"]]).status
+                    == 202)
             // Specs of the storage are not for users.
             #expect(try await cloud.call("GET", "/v3/types/\(id)")["volume_type"]?["extra_specs"] == [:])
             let volume = try await cloud.create(["size": 1, "volume_type": "fast"])
             #expect(try await cloud.volume(volume)["volume_type"] == "fast")
             #expect(try await cloud.call("DELETE", "/v3/types/\(id)", token: "admin").status == 400)
-            #expect(try await cloud.call("POST", "/v3/volumes/\(volume)/action", ["os-retype": ["new_type": "__DEFAULT__", "migration_policy": "never"]]).status == 202)
+            #expect(
+                try await cloud.call(
+                    "POST", "/v3/volumes/\(volume)/action", ["os-retype": ["new_type": "__DEFAULT__", "migration_policy": "never"]]
+                ).status == 202)
             #expect(try await cloud.call("PUT", "/v3/types/\(id)/extra_specs/a", token: "admin", ["a": "c"]).status == 200)
             #expect(try await cloud.call("GET", "/v3/types/\(id)/extra_specs", token: "admin")["extra_specs"] == ["a": "c"])
             #expect(try await cloud.call("DELETE", "/v3/types/\(id)/extra_specs/z", token: "admin").status == 404)
             #expect(try await cloud.call("DELETE", "/v3/types/\(id)", token: "admin").status == 202)
-            #expect(try await cloud.call("GET", "/v3/scheduler-stats/get_pools?detail=True", token: "admin")["pools"]?.arrayValue?.first?["name"] == "wolke@file#file")
+            #expect(
+                try await cloud.call("GET", "/v3/scheduler-stats/get_pools?detail=True", token: "admin")["pools"]?.arrayValue?.first?[
+                    "name"] == "wolke@file#file")
             #expect(try await cloud.call("GET", "/v3/scheduler-stats/get_pools").status == 403)
-            #expect(try await cloud.call("GET", "/v3/os-availability-zone")["availabilityZoneInfo"]?.arrayValue?.first?["zoneName"] == "nova")
+            #expect(
+                try await cloud.call("GET", "/v3/os-availability-zone")["availabilityZoneInfo"]?.arrayValue?.first?["zoneName"] == "nova")
             #expect(try await cloud.call("GET", "/v3/extensions").status == 200)
             #expect(try await cloud.call("GET", "/v3/os-services", token: "admin")["services"] == [])
         }
@@ -243,7 +260,8 @@ import Testing
                 let body = JSONObject([(name, 5 as JSONValue)])
                 let answer = try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": .object(body)])
                 #expect(answer.status == 400 && answer.json.description.contains("single volume types"), "\(answer.json)")
-                let defaults = try await cloud.call("PUT", "/v3/os-quota-class-sets/default", token: "admin", ["quota_class_set": .object(body)])
+                let defaults = try await cloud.call(
+                    "PUT", "/v3/os-quota-class-sets/default", token: "admin", ["quota_class_set": .object(body)])
                 #expect(defaults.status == 400 && defaults.json.description.contains(name), "\(defaults.json)")
             }
         }

@@ -32,9 +32,10 @@ import Workflow
     /// A workflow that is not in this list has no checks: add them.
     @Test func everyWorkflowIsDisturbed() async throws {
         try await VolumeFixture.with { cloud in
-            #expect(Set(cloud.workflows.definitions.map(\.kind)) == [
-                "volume_create", "volume_extend", "volume_delete", "snapshot_create", "snapshot_delete",
-            ])
+            #expect(
+                Set(cloud.workflows.definitions.map(\.kind)) == [
+                    "volume_create", "volume_extend", "volume_delete", "snapshot_create", "snapshot_delete",
+                ])
         }
     }
 
@@ -79,7 +80,8 @@ import Workflow
 
     @Test func extending() async throws {
         try await VolumeFixture.with { cloud in
-            for variant in WorkflowChecks(try definition(cloud, "volume_extend")).variants where !variant.name.hasPrefix("publish fails after") {
+            for variant in WorkflowChecks(try definition(cloud, "volume_extend")).variants
+            where !variant.name.hasPrefix("publish fails after") {
                 let id = try await cloud.create()
                 #expect(try await cloud.call("POST", "/v3/volumes/\(id)/action", ["os-extend": ["new_size": 2]]).status == 202)
                 try await run(cloud, variant.definition)
@@ -116,7 +118,9 @@ import Workflow
                 let id = try #require(answer["snapshot"]?["id"]?.stringValue, "\(answer.json)")
                 try await run(cloud, variant.definition)
                 let status = try await cloud.call("GET", "/v3/snapshots/\(id)")["snapshot"]?["status"]
-                #expect(status == (variant.succeeds ? "available" : "error") || variant.name.hasPrefix("publish fails after"), "\(variant.name)")
+                #expect(
+                    status == (variant.succeeds ? "available" : "error") || variant.name.hasPrefix("publish fails after"), "\(variant.name)"
+                )
                 #expect(try await cloud.call("DELETE", "/v3/snapshots/\(id)").status == 202)
                 try await run(cloud, deleting[index % deleting.count].definition)
                 #expect(try await cloud.call("GET", "/v3/snapshots/\(id)").status == 404, "\(variant.name)")

@@ -51,8 +51,11 @@ import Testing
     }
 
     @Test("S22: a server's certificate is verified unless the file says `verify: false`") func s22CertificatesAreVerified() throws {
-        for (text, verified) in [("", true), ("verify: true", true), ("verify: false", false), ("verify: maybe", true), ("verify: \"\"", true)] {
-            let file = "clouds: {c: {\(text.isEmpty ? "" : text + ", ")auth: {auth_url: \"https://a.example/v3\", username: u, password: p, project_name: x, user_domain_id: default, project_domain_id: default}}}"
+        for (text, verified) in [
+            ("", true), ("verify: true", true), ("verify: false", false), ("verify: maybe", true), ("verify: \"\"", true),
+        ] {
+            let file =
+                "clouds: {c: {\(text.isEmpty ? "" : text + ", ")auth: {auth_url: \"https://a.example/v3\", username: u, password: p, project_name: x, user_domain_id: default, project_domain_id: default}}}"
             let cloud = try resolver(cloud: "c", files: ["clouds.yaml": file]).resolve().configuration
             #expect(cloud.verifiesCertificates == verified, "\(text)")
         }
@@ -118,8 +121,14 @@ import Testing
         ("clouds: {x: {auth: {username: u, password: p}}}", "No address of Identity (auth_url) for cloud x of clouds.yaml."),
         ("clouds: {x: {auth: {auth_url: 'http://x', password: p}}}", "No username for cloud x of clouds.yaml."),
         ("clouds: {x: {auth: {auth_url: 'http://x', username: u}}}", "No password for cloud x of clouds.yaml."),
-        ("clouds: {x: {auth_type: v3kerberos, auth: {auth_url: 'http://x'}}}", "The auth_type v3kerberos of cloud x of clouds.yaml is not known here."),
-        ("clouds: {x: {interface: odd, auth: {auth_url: 'http://x', username: u, password: p}}}", "The interface odd is none of public, internal, admin."),
+        (
+            "clouds: {x: {auth_type: v3kerberos, auth: {auth_url: 'http://x'}}}",
+            "The auth_type v3kerberos of cloud x of clouds.yaml is not known here."
+        ),
+        (
+            "clouds: {x: {interface: odd, auth: {auth_url: 'http://x', username: u, password: p}}}",
+            "The interface odd is none of public, internal, admin."
+        ),
         ("clouds: {}", "clouds.yaml names no clouds."),
         ("a: 1", "clouds.yaml names no clouds."),
     ]) func whatIsMissingIsNamed(text: String, message: String) {

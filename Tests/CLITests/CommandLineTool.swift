@@ -21,7 +21,8 @@ final class CommandLineTool: Sendable {
         server = try StubServer { request in
             guard request.path == "/v3/auth/tokens", request.method == "POST" else { return handler(request) }
             guard request.json["auth"]?["identity"]?["password"]?["user"]?["password"] == "secret" else {
-                return .json(401, ["error": ["code": 401, "title": "Unauthorized", "message": "The request you have made requires authentication."]])
+                return .json(
+                    401, ["error": ["code": 401, "title": "Unauthorized", "message": "The request you have made requires authentication."]])
             }
             return .json(201, CommandLineTool.token(address.withLock { $0 }), headers: [("x-subject-token", "the-token")])
         }
@@ -43,14 +44,18 @@ final class CommandLineTool: Sendable {
 
     private static func token(_ url: String) -> JSONValue {
         func service(_ type: String, _ path: String) -> JSONValue {
-            ["type": .string(type), "name": .string(type), "endpoints": [["interface": "public", "region": "RegionOne", "url": .string(url + path)]]]
+            [
+                "type": .string(type), "name": .string(type),
+                "endpoints": [["interface": "public", "region": "RegionOne", "url": .string(url + path)]],
+            ]
         }
         return [
             "token": [
                 "expires_at": .string((SystemTime().now() + .seconds(3600)).iso8601Microseconds), "user": ["id": "u1", "name": "demo"],
                 "project": ["id": "p1", "name": "demo"], "roles": [["id": "r1", "name": "member"]],
                 "catalog": [
-                    service("identity", "/v3"), service("compute", "/compute/v2.1"), service("network", "/network"), service("image", "/image"),
+                    service("identity", "/v3"), service("compute", "/compute/v2.1"), service("network", "/network"),
+                    service("image", "/image"),
                     service("block-storage", "/volume/v3/p1"),
                 ],
             ]

@@ -31,7 +31,7 @@ import Testing
         let file = try #require(try FileManager.default.contentsOfDirectory(atPath: directory).first)
         let mode = try FileManager.default.attributesOfItem(atPath: directory + "/" + file)[.posixPermissions] as? Int
         #expect(mode == 0o600)
-        #expect(try !String(contentsOfFile: directory + "/" + file, encoding: .utf8).contains("secret\""  + ":\"secret"))
+        #expect(try !String(contentsOfFile: directory + "/" + file, encoding: .utf8).contains("secret\"" + ":\"secret"))
         try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: directory + "/" + file)
         _ = try await tool.run("network list")
         #expect(tool.server.lines.filter { $0.hasPrefix("POST") }.count == 2, "a token that others could have read is not used")
@@ -83,7 +83,9 @@ import Testing
         let result = try await tool.run("network list", cloud: "wrong")
         #expect(result.status == 1)
         #expect(result.errors.contains("requires authentication"))
-        #expect(result.errors.contains("Identity refused the user, password or project of cloud wrong of \(tool.home)/.config/openstack/clouds.yaml."))
+        #expect(
+            result.errors.contains(
+                "Identity refused the user, password or project of cloud wrong of \(tool.home)/.config/openstack/clouds.yaml."))
     }
 
     @Test func aDeadCloudIsSaidSo() async throws {
@@ -108,7 +110,9 @@ import Testing
             if request.path.hasSuffix("/subnets") { return .json(201, ["subnet": ["id": "s", "name": "lan-v4"]]) }
             return .json(200, ["networks": [CommandTests.network]])
         }
-        let result = try await tool.run("subnet create lan-v4 --network lan --subnet-range 10.0.0.0/24 --dns-nameserver 1.1.1.1 --allocation-pool 10.0.0.10-10.0.0.20 --gateway none -o json")
+        let result = try await tool.run(
+            "subnet create lan-v4 --network lan --subnet-range 10.0.0.0/24 --dns-nameserver 1.1.1.1 --allocation-pool 10.0.0.10-10.0.0.20 --gateway none -o json"
+        )
         #expect(result.status == 0, "\(result)")
         let request = try #require(tool.server.requests.last)
         #expect(
@@ -143,14 +147,17 @@ import Testing
                 return .json(200, ["server": server])
             }
         }
-        let result = try await tool.run("server create web --flavor m1.nano --image guest --key-name k --property a=b --hint group=g --wait")
+        let result = try await tool.run(
+            "server create web --flavor m1.nano --image guest --key-name k --property a=b --hint group=g --wait")
         #expect(result.status == 0, "\(result)")
         #expect(result.output.contains("lan=10.0.0.5"))
         #expect(result.errors == "server web: build, spawning\nserver web: active\n")
         let body = try #require(tool.server.requests.first { $0.method == "POST" && $0.path.hasSuffix("/servers") }).json
         #expect(
             body == [
-                "server": ["name": "web", "flavorRef": "1", "imageRef": "img", "networks": "auto", "key_name": "k", "metadata": ["a": "b"]],
+                "server": [
+                    "name": "web", "flavorRef": "1", "imageRef": "img", "networks": "auto", "key_name": "k", "metadata": ["a": "b"],
+                ],
                 "os:scheduler_hints": ["group": "g-id"],
             ])
     }
@@ -164,15 +171,19 @@ import Testing
     }
 
     private static let refused: JSONValue = [
-        "result": "rejected", "fits": 0, "dry_run": true, "message": "No valid host was found. It would fit with 2 vCPU less (2 instead of 4).",
+        "result": "rejected", "fits": 0, "dry_run": true,
+        "message": "No valid host was found. It would fit with 2 vCPU less (2 instead of 4).",
         "filters": [["name": "ResourceFilter", "hosts_before": 3, "hosts_after": 0, "reasons": ["not enough VCPU": 3]]],
     ]
 
     @Test func aDryRunAsksAndCreatesNothing() async throws {
         let places: JSONValue = [
-            "result": "scheduled", "dry_run": true, "host": "h1", "fits": 7, "filters": [["name": "ComputeFilter", "hosts_before": 3, "hosts_after": 2, "reasons": ["not in service": 1]]],
+            "result": "scheduled", "dry_run": true, "host": "h1", "fits": 7,
+            "filters": [["name": "ComputeFilter", "hosts_before": 3, "hosts_after": 2, "reasons": ["not in service": 1]]],
             "operator": [["host": "h2", "filter": "ComputeFilter", "reason": "the compute service is disabled"]],
-            "servers": [["result": "scheduled", "host": "h1"], ["result": "scheduled", "host": "h1"], ["result": "scheduled", "host": "h3"]],
+            "servers": [
+                ["result": "scheduled", "host": "h1"], ["result": "scheduled", "host": "h1"], ["result": "scheduled", "host": "h3"],
+            ],
         ]
         let answer = Mutex(places)
         let tool = try CommandLineTool { request in
@@ -182,7 +193,9 @@ import Testing
         let command = "server create web --flavor \(id) --image \(id) --count 3 --dry-run"
         let found = try await tool.run(command)
         #expect(found.status == 0, "\(found)")
-        #expect(found.output.hasPrefix("It would go to h1. 7 like it would fit now. Nothing is claimed.\nOf 3 servers all would find a host: 2 on h1, 1 on h3.\n"))
+        #expect(
+            found.output.hasPrefix(
+                "It would go to h1. 7 like it would fit now. Nothing is claimed.\nOf 3 servers all would find a host: 2 on h1, 1 on h3.\n"))
         #expect(found.output.contains("h2    ComputeFilter  the compute service is disabled"))
         answer.withLock { $0 = CommandTests.refused }
         let refused = try await tool.run(command)
@@ -208,14 +221,17 @@ import Testing
             }
         }
         let why = try await tool.run("server why \(id)")
-        #expect(why.output.hasPrefix("Server web is ERROR.\n\nThe scheduler's decision of 2026-01-01T00:00:00Z: No valid host was found."), "\(why)")
+        #expect(
+            why.output.hasPrefix("Server web is ERROR.\n\nThe scheduler's decision of 2026-01-01T00:00:00Z: No valid host was found."),
+            "\(why)")
         #expect(why.output.contains("Asked now: There is a host for it. One like it would fit now. Nothing is claimed."))
         #expect(try JSONValue.parse(try await tool.run("server why \(id) -o json").output)["scheduling"] != nil)
     }
 
     @Test func aServerThatFailsSaysWhy() async throws {
         let tool = try CommandLineTool { request in
-            request.method == "POST" ? .json(202, ["server": ["id": "x"]])
+            request.method == "POST"
+                ? .json(202, ["server": ["id": "x"]])
                 : .json(200, ["server": ["id": "x", "name": "web", "status": "ERROR", "fault": ["message": "No valid host was found."]]])
         }
         let id = "22222222-2222-4222-8222-222222222222"
@@ -228,7 +244,10 @@ import Testing
         ("server create web --flavor f", "A server needs --image (see: osctl image list) or --volume."),
         ("volume create v", "A volume needs --size, in GB."),
         ("role add r --user u", "Give one of --project, --domain and --system."),
-        ("subnet create s --network n --subnet-range 10.0.0.0/24 --allocation-pool x", "The value 'x' is invalid for '--allocation-pool <first-last>'"),
+        (
+            "subnet create s --network n --subnet-range 10.0.0.0/24 --allocation-pool x",
+            "The value 'x' is invalid for '--allocation-pool <first-last>'"
+        ),
         ("security-group rule create g --dst-port 9:1", "The value '9:1' is invalid for '--dst-port <port>'"),
         ("network lst", "Unexpected argument 'lst'"),
         ("quota set demo cores", "The value 'cores' is invalid for '<limit=number>'"),
@@ -244,7 +263,13 @@ import Testing
         let tool = try CommandLineTool { request in
             switch request.path {
             case "/compute/v2.1/os-quota-sets/p1/detail":
-                return .json(200, ["quota_set": ["cores": ["limit": 20, "in_use": 1, "reserved": 0], "instances": ["limit": -1, "in_use": 1, "reserved": 0]]])
+                return .json(
+                    200,
+                    [
+                        "quota_set": [
+                            "cores": ["limit": 20, "in_use": 1, "reserved": 0], "instances": ["limit": -1, "in_use": 1, "reserved": 0],
+                        ]
+                    ])
             case "/network/v2.0/quotas/p1/details": return .json(200, ["quota": ["network": ["limit": 100, "used": 2, "reserved": 0]]])
             default: return .json(200, ["quota_set": ["volumes": ["limit": 10, "in_use": 0, "reserved": 0]]])
             }

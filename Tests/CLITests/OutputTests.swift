@@ -32,7 +32,8 @@ import Yams
 
     @Test func jsonIsWholeOrNarrowed() throws {
         #expect(try JSONValue.parse(try options("-o", "json").list(servers, columns: columns)) == .array(servers))
-        let narrowed = try JSONValue.parse(try options("-o", "json", "-c", "name", "-c", "flavor.original_name").list(servers, columns: columns))
+        let narrowed = try JSONValue.parse(
+            try options("-o", "json", "-c", "name", "-c", "flavor.original_name").list(servers, columns: columns))
         #expect(narrowed == [["name": "web", "flavor.original_name": "m1.nano"], ["name": "日本", "flavor.original_name": "m1.tiny"]])
     }
 
@@ -72,7 +73,8 @@ import Yams
     }
 
     private static let strings = [
-        "", "a", "yes", "No", "null", "~", "1", "1.5", "1e3", "0x1f", "- a", "a: b", "a #b", "#a", "a\nb", " a", "a ", "\"q\"", "'q'", "é", "[x]",
+        "", "a", "yes", "No", "null", "~", "1", "1.5", "1e3", "0x1f", "- a", "a: b", "a #b", "#a", "a\nb", " a", "a ", "\"q\"", "'q'", "é",
+        "[x]",
         "{x}", "*a", "&a", "!t", "|", ">", "%a", "@a", "`a", "2026-11-21", "2026-11-21T07:00:00Z", "true", "10.0.0.0/24", "fe80::1",
         "1e5a7b00-0000-4000-8000-000000000000", "\t", "\u{1}", "日本", "=", "<<", "0o7", "12:30:45", ".5", "-.5", "+1", "_1",
     ]
@@ -85,7 +87,8 @@ import Yams
         case 3, 4: return .string(strings[random.below(strings.count)])
         case 5: return .array((0..<random.below(4)).map { _ in value(random, depth: depth - 1) })
         default:
-            return .object(JSONObject((0..<random.below(4)).map { _ in (strings[random.below(strings.count)], value(random, depth: depth - 1)) }))
+            return .object(
+                JSONObject((0..<random.below(4)).map { _ in (strings[random.below(strings.count)], value(random, depth: depth - 1)) }))
         }
     }
 
@@ -107,11 +110,14 @@ import Yams
         #expect(try JSONValue.parse(PrettyJSON.text(value)) == value)
     }
 
-    @Test(arguments: [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")])
+    @Test(arguments: [
+        ("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy"),
+    ])
     func base64(plain: String, encoded: String) { #expect(Base64.encode(Array(plain.utf8)) == encoded) }
 
     @Test func bytesInReadableUnits() {
-        #expect([0, 1023, 1024, 1536, 5 << 20, 3 << 30].map(CellText.bytes) == ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "5.0 MiB", "3.0 GiB"])
+        #expect(
+            [0, 1023, 1024, 1536, 5 << 20, 3 << 30].map(CellText.bytes) == ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "5.0 MiB", "3.0 GiB"])
     }
 
     @Test func aHostFailurePlanReads() throws {
@@ -125,7 +131,10 @@ import Yams
         var large: JSONObject = ["name": "db", "id": "1", "flavor": "big", "vm_state": "active"]
         for member in refusal.members { large[member.name] = member.value }
         let plan = HostFailurePlan(document: [
-            "host": "h1", "servers": [.object(large), ["name": "web", "id": "2", "flavor": "nano", "vm_state": "stopped", "result": "scheduled", "host": "h3"]],
+            "host": "h1",
+            "servers": [
+                .object(large), ["name": "web", "id": "2", "flavor": "nano", "vm_state": "stopped", "result": "scheduled", "host": "h3"],
+            ],
             "capacity": ["before": side(3, 9), "after": side(2, 5)],
         ])
         #expect(!plan.isComplete && plan.hostsInService == 3)

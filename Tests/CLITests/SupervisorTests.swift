@@ -41,7 +41,8 @@ import Testing
     @Test func aFinalFailureIsNotWaitedFor() async throws {
         let result = try await start([
             milestone("image", failures: .max, isFinal: true), milestone("service", failures: 1),
-            milestone("after service", needs: ["service"], failures: 0), milestone("after image", needs: ["image", "service"], failures: 0),
+            milestone("after service", needs: ["service"], failures: 0),
+            milestone("after image", needs: ["image", "service"], failures: 0),
             milestone("later still", needs: ["after image"], failures: 0),
         ])
         #expect(
@@ -57,7 +58,8 @@ import Testing
 
     @Test func aPartThatCannotStartIsNotWaitedFor() async throws {
         let part = Part(
-            name: "wolke-image", group: .wolke, address: "", launch: Launch(arguments: ["/bin/true"], environment: [:], output: "/dev/null"), needs: [],
+            name: "wolke-image", group: .wolke, address: "",
+            launch: Launch(arguments: ["/bin/true"], environment: [:], output: "/dev/null"), needs: [],
             prepare: { throw CloudError("it is not built", isFinal: true) }, probe: { "" })
         let result = try await start([milestone("image", needs: ["wolke-image"], failures: 0)], parts: [part])
         #expect(result.problem?.contains("wolke-image: it is not built") == true)

@@ -11,7 +11,8 @@ import Testing
     private func orphan(_ directory: String) async throws -> ProcessIdentity {
         let file = directory + "/pid-\(SystemRandom().uuid())"
         let shell = Launch(
-            arguments: ["/bin/sh", "-c", "sleep 1000 & echo $! > \(file).new; mv \(file).new \(file)"], environment: ["PATH": "/usr/bin:/bin"], output: "/dev/null")
+            arguments: ["/bin/sh", "-c", "sleep 1000 & echo $! > \(file).new; mv \(file).new \(file)"],
+            environment: ["PATH": "/usr/bin:/bin"], output: "/dev/null")
         let parent = try shell.spawn()
         _ = try await parent.waitForEnd(.seconds(10), SystemTime())
         let pid = try #require(Machine.readText(file).flatMap { Int32($0.filter(\.isNumber)) })
@@ -20,7 +21,8 @@ import Testing
 
     private func recorded(_ name: String, _ group: Part.Group, _ process: ProcessIdentity, state: String = "ready") -> RecordedPart {
         RecordedPart(
-            name: name, group: group.rawValue, address: "", state: state, process: process, restarts: 0, outages: Outages(), version: "0.1.0",
+            name: name, group: group.rawValue, address: "", state: state, process: process, restarts: 0, outages: Outages(),
+            version: "0.1.0",
             problem: nil, log: "", stopSignal: 15)
     }
 
@@ -29,7 +31,8 @@ import Testing
         probe: @escaping @Sendable () async throws -> String = { "" }, settle: @escaping @Sendable () async throws -> Void = {}
     ) -> Part {
         Part(
-            name: name, group: group, address: "", launch: Launch(arguments: ["/bin/sleep", "1000"], environment: [:], output: "/dev/null"),
+            name: name, group: group, address: "",
+            launch: Launch(arguments: ["/bin/sleep", "1000"], environment: [:], output: "/dev/null"),
             needs: [], prepare: prepare, probe: probe, settle: settle)
     }
 
@@ -45,18 +48,25 @@ import Testing
         let seen = Mutex<[String]>([])
         let attempts = Mutex(0)
         let parts = [
-            part("store", .infrastructure, prepare: { seen.withLock { $0.append("store started") } }, settle: { seen.withLock { $0.append("settled") } }),
+            part(
+                "store", .infrastructure, prepare: { seen.withLock { $0.append("store started") } },
+                settle: { seen.withLock { $0.append("settled") } }),
             part(
                 "wolke-a", .wolke, prepare: { seen.withLock { $0.append("a: old one \(first.isRunning)") } },
                 probe: {
-                    if attempts.withLock({ $0 += 1; return $0 }) < 4 { throw CloudError("not yet") }
+                    if attempts.withLock({
+                        $0 += 1; return $0
+                    }) < 4 {
+                        throw CloudError("not yet")
+                    }
                     seen.withLock { $0.append("a ready, old b \(second.isRunning)") }
                     return "0.2.0"
                 }),
             part("wolke-b", .wolke, prepare: { seen.withLock { $0.append("b: old one \(second.isRunning)") } }),
         ]
         let progress = Progress(path: layout.progress, total: 3, time: SystemTime())
-        let supervisor = Supervisor(layout: layout, parts: parts, milestones: [], inherited: inherited, time: SystemTime(), progress: progress)
+        let supervisor = Supervisor(
+            layout: layout, parts: parts, milestones: [], inherited: inherited, time: SystemTime(), progress: progress)
         try await supervisor.start(within: .seconds(60))
         #expect(seen.withLock { $0 } == ["a: old one false", "a ready, old b true", "b: old one false"])
         let process = { (name: String) in RecordedPart.all(layout).first { $0.name == name }?.process }
@@ -84,7 +94,8 @@ import Testing
         let identity = #""pid":\#(process.pid),"start_ticks":"\#(process.startTicks)""#
         try Machine.write(
             layout.partsRecord,
-            #"{"parts":[{"name":"postgres","group":"infrastructure","state":"starting",\#(identity)},{"name":"epmd","group":"infrastructure","state":"ready",\#(identity)},{"name":"wolke-a","group":"wolke","state":"starting",\#(identity)},{"name":"wolke-b","group":"wolke","state":"held"}]}"#)
+            #"{"parts":[{"name":"postgres","group":"infrastructure","state":"starting",\#(identity)},{"name":"epmd","group":"infrastructure","state":"ready",\#(identity)},{"name":"wolke-a","group":"wolke","state":"starting",\#(identity)},{"name":"wolke-b","group":"wolke","state":"held"}]}"#
+        )
         #expect(RecordedPart.inherited(layout).keys.sorted() == ["epmd", "wolke-a"])
         try FileManager.default.removeItem(atPath: state)
     }

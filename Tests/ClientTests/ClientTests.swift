@@ -57,7 +57,9 @@ import Testing
     }
 
     @Test func wrongCredentialsSayWhatTheyAre() async throws {
-        let server = try StubServer { _ in .json(401, ["error": ["code": 401, "message": "The request you have made requires authentication."]]) }
+        let server = try StubServer { _ in
+            .json(401, ["error": ["code": 401, "message": "The request you have made requires authentication."]])
+        }
         let configuration = CloudConfiguration(
             name: "x", authURL: server.url, credentials: .password(user: .id("u"), password: Secret("p")), scope: .unscoped)
         let error = await #expect(throws: ResourceError.self) { _ = try await RESTClient(configuration).token() }
@@ -223,13 +225,17 @@ import Testing
     }
 
     static let faults: [FaultForm] = [
-        FaultForm(body: ["itemNotFound": ["code": 404, "message": "Instance x could not be found."]], message: "Instance x could not be found."),
+        FaultForm(
+            body: ["itemNotFound": ["code": 404, "message": "Instance x could not be found."]], message: "Instance x could not be found."),
         FaultForm(
             body: ["NeutronError": ["type": "NetworkNotFound", "message": "Network x could not be found.", "detail": ""]],
             message: "Network x could not be found.", type: "NetworkNotFound"),
-        FaultForm(body: ["error": ["code": 404, "title": "Not Found", "message": "Could not find user: x."]], message: "Could not find user: x."),
         FaultForm(
-            body: ["errors": [["status": 404, "title": "Not Found", "detail": "No resource provider x.", "code": "placement.undefined_code"]]],
+            body: ["error": ["code": 404, "title": "Not Found", "message": "Could not find user: x."]], message: "Could not find user: x."),
+        FaultForm(
+            body: [
+                "errors": [["status": 404, "title": "Not Found", "detail": "No resource provider x.", "code": "placement.undefined_code"]]
+            ],
             message: "No resource provider x.", type: "placement.undefined_code"),
         FaultForm(body: ["message": "No image found with ID x"], message: "No image found with ID x"),
         FaultForm(body: ["faultcode": "Client", "faultstring": "Node x"], message: "Node x"),

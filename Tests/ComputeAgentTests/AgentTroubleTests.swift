@@ -109,7 +109,9 @@ extension OnARealHost {
                 _ = try await (first, second)
             }
             for number in 100..<140 {
-                _ = try await agent.waitForReport(AgentTroubleTests.id(number), within: 20) { $0.power == "absent" && $0.state == "applied" }
+                _ = try await agent.waitForReport(AgentTroubleTests.id(number), within: 20) {
+                    $0.power == "absent" && $0.state == "applied"
+                }
             }
             await agent.stop()
         }
@@ -128,7 +130,8 @@ extension OnARealHost {
             #expect(try await refused(5, ["id": talking, "disk_format": "raw", "properties": [:], "checksum": "00"]).contains("checksum"))
             #expect(try await refused(6, ["id": talking, "disk_format": "qcow2", "properties": [:]]).contains("disk_format is 'qcow2'"))
             #expect(try await refused(7, ["id": talking, "disk_format": "raw", "properties": [:], "size": 1000]).contains("larger"))
-            #expect(try await refused(8, ["id": .string(Fixture.volumeID), "disk_format": "raw", "properties": [:]]).contains("does not exist"))
+            #expect(
+                try await refused(8, ["id": .string(Fixture.volumeID), "disk_format": "raw", "properties": [:]]).contains("does not exist"))
             for number in 5...8 { try await remove(agent, number) }
             // Two at once, one download.
             let before = images.downloads.withLock { $0 }

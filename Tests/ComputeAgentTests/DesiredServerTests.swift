@@ -25,7 +25,8 @@ import Testing
 
     private static let wrong: [(String, JSONValue, String)] = [
         ("power", "sleeping", "server.power"), ("vcpus", 0, "server.vcpus"), ("vcpus", "1", "server.vcpus"),
-        ("id", "x", "server.id"), ("ports", .array([port("id", "x")]), "server.ports[0].id"), ("ports", .array([port("mac_address", nil)]), "server.ports[0].mac_address"),
+        ("id", "x", "server.id"), ("ports", .array([port("id", "x")]), "server.ports[0].id"),
+        ("ports", .array([port("mac_address", nil)]), "server.ports[0].mac_address"),
         ("volumes", nil, "server.volumes"),
         ("user_data", "%%", "server.user_data"), ("epoch", nil, "server.epoch"),
         ("metadata", .array([]), "server.metadata"),
@@ -38,7 +39,8 @@ import Testing
     }
 
     /// Files and devices of a server have its id's name, those of an image the image's.
-    @Test("S14: what becomes a name on the host is an id", arguments: ["../../etc", "/etc/passwd", "a/b", ".", "..", "x y", "-rf", "a\u{0}"])
+    @Test(
+        "S14: what becomes a name on the host is an id", arguments: ["../../etc", "/etc/passwd", "a/b", ".", "..", "x y", "-rf", "a\u{0}"])
     func s14IdsAreNoPaths(_ text: String) throws {
         let evil = JSONValue.string(text)
         var image = Fixture.document()["image"]?.objectValue ?? [:]
@@ -47,7 +49,8 @@ import Testing
         port["id"] = evil
         var network = Fixture.port.objectValue ?? [:]
         network["network_id"] = evil
-        for changes in [["id": evil], ["image": .object(image)], ["ports": [.object(port)]], ["ports": [.object(network)]]] as [JSONObject] {
+        for changes in [["id": evil], ["image": .object(image)], ["ports": [.object(port)]], ["ports": [.object(network)]]] as [JSONObject]
+        {
             #expect(throws: FormError.self, "\(changes)") { try Fixture.server(changes) }
         }
         // The hash is part of a cached image's name.

@@ -19,7 +19,10 @@ import Testing
         // Properties of an image choose between what is known.
         let image: JSONValue = [
             "id": "ffffffff-0000-0000-0000-000000000001", "disk_format": "raw",
-            "properties": ["hw_machine_type": .string("pc-" + evil), "hw_disk_bus": .string(evil), "hw_vif_model": .string(evil), "hw_video_model": .string(evil)],
+            "properties": [
+                "hw_machine_type": .string("pc-" + evil), "hw_disk_bus": .string(evil), "hw_vif_model": .string(evil),
+                "hw_video_model": .string(evil),
+            ],
         ]
         let built = try XMLTree.parse(document(["image": image], DomainOptions(virtType: .qemu)).rendered)
         #expect(built.child("devices")?.all("disk").count == 1)
@@ -79,7 +82,9 @@ import Testing
         let devices = try document([:], DomainOptions(virtType: .qemu)).child("devices")
         #expect(devices?.all("graphics") == [])
         for name in ["serial", "console", "channel"] {
-            for device in devices?.all(name) ?? [] { #expect(["file", "pty", "unix"].contains(device["type"] ?? ""), "\(device.rendered)") }
+            for device in devices?.all(name) ?? [] {
+                #expect(["file", "pty", "unix"].contains(device["type"] ?? ""), "\(device.rendered)")
+            }
         }
         #expect(devices?.all("redirdev") == [] && devices?.all("hostdev") == [] && devices?.all("filesystem") == [])
         var options = DomainOptions(virtType: .qemu)

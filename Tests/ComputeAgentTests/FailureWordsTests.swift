@@ -19,11 +19,13 @@ import Testing
             ResourceError.unavailable("10.0.0.1 refused \(secret)"),
         ]
         let words = errors.map { FailureWords.words($0, during: "starting it") }
-        #expect(words == [
-            "the hypervisor refuses the server's definition", "its host has no room for the server's disks",
-            "an error on its host while starting it", "its host has no room for the server's disks",
-            "an error on its host while starting it", "an error on its host while starting it", "an error on its host while starting it",
-        ])
+        #expect(
+            words == [
+                "the hypervisor refuses the server's definition", "its host has no room for the server's disks",
+                "an error on its host while starting it", "its host has no room for the server's disks",
+                "an error on its host while starting it", "an error on its host while starting it",
+                "an error on its host while starting it",
+            ])
         // Operators read all of it.
         #expect("\(errors[0])" == "the hypervisor refuses the server's definition: cannot open \(secret)")
     }

@@ -24,7 +24,8 @@ import Testing
 
     private func with(_ image: [UInt8], _ body: (Host) async throws -> Void) async throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "wolke-agent-" + SystemRandom().uuid().compact).path
+            "wolke-agent-" + SystemRandom().uuid().compact
+        ).path
         defer { try? FileManager.default.removeItem(atPath: directory) }
         let threads = WorkerThreads(name: "test", count: 2)
         var log = Logger(label: "agent")
@@ -91,7 +92,8 @@ import Testing
             let drive = host.disks.files(server.id).configDrive
             for broken in [Sandbox(bubblewrap: "/no/such/bwrap"), Sandbox(filter: nil)] {
                 let disks = try ServerDisks(
-                    directory: host.directory + "/servers", images: host.cache, sandbox: broken, threads: WorkerThreads(name: "test", count: 1))
+                    directory: host.directory + "/servers", images: host.cache, sandbox: broken,
+                    threads: WorkerThreads(name: "test", count: 1))
                 let failure = await #expect(throws: PermanentFailure.self) {
                     try await disks.provision(server, refreshConfigDrive: true)
                 }
@@ -138,7 +140,8 @@ import Testing
         try await with(bytes) { host in
             func server(_ algorithm: String, _ hash: String, size: Int) throws -> DesiredServer {
                 try Fixture.server([
-                    "root_gb": 1, "image": [
+                    "root_gb": 1,
+                    "image": [
                         "id": .string(HostileImageTests.imageID), "disk_format": "qcow2", "properties": [:], "size": JSONValue(size),
                         "os_hash_algo": .string(algorithm), "os_hash_value": .string(hash),
                     ],

@@ -84,10 +84,16 @@ final class PrivateHost: Sendable {
     private func startSwitch() throws {
         try launch(
             "switch",
-            ["/usr/sbin/ovsdb-server", directory + "/switch.db", "--remote=punix:\(switchSocket)", "--unixctl=\(directory)/switch.ctl", "-vconsole:off", "-vsyslog:off", "--no-chdir"])
+            [
+                "/usr/sbin/ovsdb-server", directory + "/switch.db", "--remote=punix:\(switchSocket)", "--unixctl=\(directory)/switch.ctl",
+                "-vconsole:off", "-vsyslog:off", "--no-chdir",
+            ])
         try run(
             "ovs-vsctl",
-            ["/usr/bin/ovs-vsctl", "--retry", "--timeout=10", "--db=unix:\(switchSocket)", "--no-wait", "--", "init", "--", "--may-exist", "add-br", PrivateHost.bridge])
+            [
+                "/usr/bin/ovs-vsctl", "--retry", "--timeout=10", "--db=unix:\(switchSocket)", "--no-wait", "--", "init", "--",
+                "--may-exist", "add-br", PrivateHost.bridge,
+            ])
     }
 
     func restartSwitch() throws {
@@ -177,7 +183,9 @@ final class TestImages: ImageSource {
 
     init(_ images: [String: [UInt8]]) { self.images = Mutex(images) }
 
-    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws {
+    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
+        async throws
+    {
         guard let bytes = images.withLock({ $0[imageID] }) else { throw PermanentFailure("image \(imageID) does not exist") }
         downloads.withLock { $0 += 1 }
         for start in stride(from: 0, to: bytes.count, by: 65536) {

@@ -91,7 +91,12 @@ extension OnARealHost {
                 })
             func port(_ address: String, secured: Bool) throws -> DesiredPort {
                 var fields = Fixture.port.objectValue ?? [:]
-                fields["fixed_ips"] = [["ip_address": .string(address), "subnet_id": "s", "cidr": .string(address.contains(":") ? "2001:db8::/64" : "10.0.0.0/24")]]
+                fields["fixed_ips"] = [
+                    [
+                        "ip_address": .string(address), "subnet_id": "s",
+                        "cidr": .string(address.contains(":") ? "2001:db8::/64" : "10.0.0.0/24"),
+                    ]
+                ]
                 fields["metadata_port"] = nil
                 fields["port_security_enabled"] = .bool(secured)
                 return try #require(try Fixture.server(["ports": [.object(fields)]]).ports.first)

@@ -91,7 +91,8 @@ import WebAPI
         let ledgers = ["one", "two"].map { ConnectionLedger(limits: limits, listener: $0, metrics: Metrics(), total: total) }
         var channels: [any Channel] = []
         for ledger in ledgers {
-            channels.append(try await SmallHTTPServer.serve(host: "127.0.0.1", port: 0, ledger) { _ in SmallResponse(status: 200, text: "x") })
+            channels.append(
+                try await SmallHTTPServer.serve(host: "127.0.0.1", port: 0, ledger) { _ in SmallResponse(status: 200, text: "x") })
         }
         let ports = try channels.map { try #require($0.localAddress?.port) }
         let most = try await WorkerThreads(name: "silent", count: 1).run {

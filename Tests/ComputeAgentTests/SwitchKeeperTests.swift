@@ -27,7 +27,8 @@ import Testing
         }
 
         private func run(_ arguments: [String]) throws -> pid_t {
-            try Spawn.start(arguments, environment: ["OVS_RUNDIR=\(database.directory)", "OVS_LOGDIR=\(database.directory)", "PATH=/usr/bin:/usr/sbin"])
+            try Spawn.start(
+                arguments, environment: ["OVS_RUNDIR=\(database.directory)", "OVS_LOGDIR=\(database.directory)", "PATH=/usr/bin:/usr/sbin"])
         }
 
         func vsctl(_ arguments: [String]) throws {

@@ -30,7 +30,9 @@ import Testing
     }
 
     @Test func zonesAreReadFromTheBridge() {
-        let ids = [("ct-zone-port-a", "3"), ("ct-zone-router_snat", "6"), ("ovn-nb-cfg", "2"), ("ct-zone-bad", "x"), ("ct-zone-big", "65536")]
+        let ids = [
+            ("ct-zone-port-a", "3"), ("ct-zone-router_snat", "6"), ("ovn-nb-cfg", "2"), ("ct-zone-bad", "x"), ("ct-zone-big", "65536"),
+        ]
         #expect(ZoneLimits.zones(ids) == ["port-a": 3, "router_snat": 6])
     }
 

@@ -24,7 +24,10 @@ import Workflow
             let given = try await cloud.call(
                 "POST", "/v2.1/servers/\(id)/os-interface", ["interfaceAttachment": ["port_id": .string(Fixtures.port)]])
             #expect(given.status == 200, "\(given.json)")
-            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/os-interface", ["interfaceAttachment": ["port_id": .string(Fixtures.port)]]).status == 409)
+            #expect(
+                try await cloud.call(
+                    "POST", "/v2.1/servers/\(id)/os-interface", ["interfaceAttachment": ["port_id": .string(Fixtures.port)]]
+                ).status == 409)
             for detached in [port, Fixtures.port] {
                 #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)/os-interface/\(detached)").status == 202)
             }
@@ -48,14 +51,17 @@ import Workflow
             #expect(answer.json["volumeAttachment"]?["device"] == "/dev/vdb")
             #expect(answer.json["volumeAttachment"]?["attachment_id"] != .null)
             try await cloud.engine().drain()
-            #expect(try await cloud.server(id)["os-extended-volumes:volumes_attached"]?.arrayValue?.first?["id"] == .string(Fixtures.volume))
+            #expect(
+                try await cloud.server(id)["os-extended-volumes:volumes_attached"]?.arrayValue?.first?["id"] == .string(Fixtures.volume))
             #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/os-volume_attachments", body).status == 400)
             let old = try await cloud.call("GET", "/v2.1/servers/\(id)/os-volume_attachments/\(Fixtures.volume)", version: "2.1")
             #expect(old.json["volumeAttachment"]?["id"] == .string(Fixtures.volume))
             #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)/os-volume_attachments/\(Fixtures.volume)").status == 202)
             try await cloud.engine().drain()
             #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/os-volume_attachments").json["volumeAttachments"] == [])
-            let status = try await cloud.database.read { try $0.query("SELECT status FROM volumes WHERE id = \(Fixtures.volume)")[0].string("status") }
+            let status = try await cloud.database.read {
+                try $0.query("SELECT status FROM volumes WHERE id = \(Fixtures.volume)")[0].string("status")
+            }
             #expect(status == "available")
             #expect(try await cloud.leftovers() == [])
         }
@@ -77,7 +83,8 @@ import Workflow
         cloud.workWhileWaiting([variant.definition])
         let isVolume = kind.hasPrefix("volume")
         let path = "/v2.1/servers/\(id)/" + (isVolume ? "os-volume_attachments" : "os-interface")
-        let body: JSONValue = isVolume
+        let body: JSONValue =
+            isVolume
             ? ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]]
             : ["interfaceAttachment": ["net_id": .string(Fixtures.network)]]
         let answer = try await cloud.call("POST", path, body)

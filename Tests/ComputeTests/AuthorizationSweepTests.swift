@@ -70,7 +70,9 @@ import WebAPI
     ]
 
     private var duties: RouteSweep.Duties {
-        RouteSweep.Duties(unreachable: byHostName, forAll: forAll, readersOwn: own, servicesOwn: forAll, reads: Set(AuthorizationSweepTests.effectless.keys))
+        RouteSweep.Duties(
+            unreachable: byHostName, forAll: forAll, readersOwn: own, servicesOwn: forAll,
+            reads: Set(AuthorizationSweepTests.effectless.keys))
     }
 
     /// What has no effect, and so none that could happen twice.
@@ -84,13 +86,20 @@ import WebAPI
             let server = try #require(sweep.parameters["server_id"])
             let group = SystemRandom().uuid().description
             try await cloud.database.write { connection in
-                try connection.execute("INSERT INTO projects (id, name, is_domain, domain_id, parent_id, created_at, updated_at) VALUES ('x', 'x', false, 'default', 'default', now(), now())")
-                try connection.execute("INSERT INTO security_groups (id, project_id, name, created_at, updated_at) VALUES (\(group)::uuid, 'p1', 'extra', now(), now())")
-                try connection.execute("INSERT INTO quota_limits (project_id, resource, quota_limit) VALUES ('p1', 'compute:instances', -1)")
+                try connection.execute(
+                    "INSERT INTO projects (id, name, is_domain, domain_id, parent_id, created_at, updated_at) VALUES ('x', 'x', false, 'default', 'default', now(), now())"
+                )
+                try connection.execute(
+                    "INSERT INTO security_groups (id, project_id, name, created_at, updated_at) VALUES (\(group)::uuid, 'p1', 'extra', now(), now())"
+                )
+                try connection.execute(
+                    "INSERT INTO quota_limits (project_id, resource, quota_limit) VALUES ('p1', 'compute:instances', -1)")
             }
             let action = "POST /v2.1/servers/{server_id}/action "
             let bodies: [String: JSONValue] = [
-                "POST /v2.1/os-keypairs": ["keypair": ["name": "new", "type": "ssh", "public_key": .string(AuthorizationSweepTests.publicKey)]], "POST /v2.1/servers": TestCloud.body(),
+                "POST /v2.1/os-keypairs": [
+                    "keypair": ["name": "new", "type": "ssh", "public_key": .string(AuthorizationSweepTests.publicKey)]
+                ], "POST /v2.1/servers": TestCloud.body(),
                 action + "reboot": ["reboot": ["type": "HARD"]], action + "os-resetState": ["os-resetState": ["state": "error"]],
                 action + "addSecurityGroup": ["addSecurityGroup": ["name": "extra"]],
                 action + "removeSecurityGroup": ["removeSecurityGroup": ["name": "extra"]],
@@ -102,17 +111,22 @@ import WebAPI
             let states = [
                 action + "os-start": "stopped", action + "unpause": "paused", action + "resume": "suspended",
             ]
-            let findings = try await sweep.with(bodies: bodies).repeated("admin", except: AuthorizationSweepTests.effectless, prepare: { route in
-                try await cloud.database.write { connection in
-                    for table in ["workflows", "intents", "server_volumes"] { try connection.execute("DELETE FROM \(raw: table)") }
-                    if route == action + "removeSecurityGroup" {
-                        try connection.execute("INSERT INTO port_security_groups SELECT port_id, \(group)::uuid FROM server_interfaces ON CONFLICT DO NOTHING")
+            let findings = try await sweep.with(bodies: bodies).repeated(
+                "admin", except: AuthorizationSweepTests.effectless,
+                prepare: { route in
+                    try await cloud.database.write { connection in
+                        for table in ["workflows", "intents", "server_volumes"] { try connection.execute("DELETE FROM \(raw: table)") }
+                        if route == action + "removeSecurityGroup" {
+                            try connection.execute(
+                                "INSERT INTO port_security_groups SELECT port_id, \(group)::uuid FROM server_interfaces ON CONFLICT DO NOTHING"
+                            )
+                        }
+                        try connection.execute("UPDATE volumes SET status = 'available'")
+                        try connection.execute(
+                            "UPDATE servers SET vm_state = \(states[route] ?? "active"), task_state = NULL, locked_by = NULL, deleted = false WHERE id = \(server)::uuid"
+                        )
                     }
-                    try connection.execute("UPDATE volumes SET status = 'available'")
-                    try connection.execute(
-                        "UPDATE servers SET vm_state = \(states[route] ?? "active"), task_state = NULL, locked_by = NULL, deleted = false WHERE id = \(server)::uuid")
-                }
-            })
+                })
             #expect(findings == [])
         }
     }

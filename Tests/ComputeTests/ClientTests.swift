@@ -23,7 +23,8 @@ import WebAPI
             #expect(try await cloud.call("GET", "/v2.1/os-keypairs/mine").json["keypair"]?["public_key"] == sent)
             let listed = try await cloud.call("GET", "/v2.1/os-keypairs").json["keypairs"]?.arrayValue?.first
             #expect(listed?["keypair"]?["public_key"] == sent)
-            let two = try await cloud.call("POST", "/v2.1/os-keypairs",
+            let two = try await cloud.call(
+                "POST", "/v2.1/os-keypairs",
                 ["keypair": ["name": "two", "public_key": .string(ClientTests.key + "\n" + ClientTests.key)]])
             #expect(two.status == 400 && two.message.contains("more than one line"))
         }
@@ -34,7 +35,8 @@ import WebAPI
         try await TestCloud.with { cloud in
             let server = try await cloud.createServer()
             let cases: [(String, String, JSONValue)] = [
-                ("POST", "/v2.1/servers", TestCloud.body(["name": " web"])), ("PUT", "/v2.1/servers/\(server)", ["server": ["name": "web\n"]]),
+                ("POST", "/v2.1/servers", TestCloud.body(["name": " web"])),
+                ("PUT", "/v2.1/servers/\(server)", ["server": ["name": "web\n"]]),
                 ("PUT", "/v2.1/servers/\(server)", ["server": ["name": "web "]]),
                 ("POST", "/v2.1/flavors", ["flavor": ["name": "x ", "ram": 1, "vcpus": 1, "disk": 1]]),
                 ("POST", "/v2.1/os-aggregates", ["aggregate": ["name": " x"]]),
@@ -44,7 +46,8 @@ import WebAPI
             ]
             for (method, path, body) in cases {
                 let answer = try await cloud.call(method, path, body, as: "admin")
-                #expect(answer.status == 400 && (answer.message.contains("white space") || answer.message.contains("control character")),
+                #expect(
+                    answer.status == 400 && (answer.message.contains("white space") || answer.message.contains("control character")),
                     "\(body) → \(answer.json)")
             }
         }
@@ -53,7 +56,9 @@ import WebAPI
     @Test func textsOfAServerComeBackAsTheyWereSent() async throws {
         try await TestCloud.with { cloud in
             let description = "  two\nlines \u{e9}e\u{301} ", value = " v\t"
-            let id = try await cloud.createServer(["description": .string(description), "metadata": ["k ": .string(value)], "user_data": "IyEK\n"])
+            let id = try await cloud.createServer([
+                "description": .string(description), "metadata": ["k ": .string(value)], "user_data": "IyEK\n",
+            ])
             let server = try await cloud.server(id, as: "admin")
             #expect(server["description"] == .string(description))
             #expect(server["metadata"] == .object(["k ": .string(value)]))
@@ -63,7 +68,8 @@ import WebAPI
 
     @Test func aNullRemovesAnAggregatesItem() async throws {
         try await TestCloud.with { cloud in
-            let made = try await cloud.call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a", "availability_zone": "east"]], as: "admin")
+            let made = try await cloud.call(
+                "POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a", "availability_zone": "east"]], as: "admin")
             let path = "/v2.1/os-aggregates/\(made.json["aggregate"]?["id"]?.intValue ?? 0)"
             func set(_ metadata: JSONValue) async throws -> JSONValue? {
                 try await cloud.call("POST", path + "/action", ["set_metadata": ["metadata": metadata]], as: "admin").json["aggregate"]
@@ -111,7 +117,8 @@ import WebAPI
             #expect(try await post([["contents": ""]]).status == 400)
             let limits = try await cloud.call("GET", "/v2.1/limits", version: "2.56").json["limits"]?["absolute"]
             #expect(limits?["maxPersonality"] == 5 && limits?["maxPersonalitySize"] == 10_240)
-            let set = try await cloud.call("PUT", "/v2.1/os-quota-class-sets/default", ["quota_class_set": ["injected_files": 6]], as: "admin", version: "2.56")
+            let set = try await cloud.call(
+                "PUT", "/v2.1/os-quota-class-sets/default", ["quota_class_set": ["injected_files": 6]], as: "admin", version: "2.56")
             #expect(set.status == 200, "\(set.json)")
             #expect(try await post((0..<6).map { file("/\($0)", 1) }).status == 202)
         }
@@ -135,7 +142,8 @@ import WebAPI
             }
             #expect(try await list("").map { $0["binary"] } == ["nova-compute", "nova-scheduler", "nova-conductor", "nova-conductor"])
             let conductors = try await list("?binary=nova-conductor")
-            #expect(conductors.map { $0["state"] } == ["up", "down"] && conductors.allSatisfy { $0["zone"] == "internal" }, "\(conductors)")
+            #expect(
+                conductors.map { $0["state"] } == ["up", "down"] && conductors.allSatisfy { $0["zone"] == "internal" }, "\(conductors)")
             #expect(try await list("?binary=nova-scheduler&host=c-1").count == 1)
             #expect(try await list("?binary=nova-scheduler&host=host-1").isEmpty)
             let numbers = try await list("", version: "2.1").compactMap { $0["id"]?.intValue }
@@ -143,13 +151,15 @@ import WebAPI
             let id = try #require(conductors[1]["id"]?.stringValue)
             let disabled = try await cloud.call("PUT", "/v2.1/os-services/\(id)", ["status": "disabled"], as: "admin")
             #expect(disabled.status == 400 && disabled.message.contains("Only nova-compute services can be updated"), "\(disabled.json)")
-            let old = try await cloud.call("PUT", "/v2.1/os-services/disable", ["host": "c-1", "binary": "nova-conductor"], as: "admin", version: "2.1")
+            let old = try await cloud.call(
+                "PUT", "/v2.1/os-services/disable", ["host": "c-1", "binary": "nova-conductor"], as: "admin", version: "2.1")
             #expect(old.status == 400, "\(old.json)")
             #expect(try await cloud.call("DELETE", "/v2.1/os-services/\(id)", as: "admin").status == 204)
             #expect(try await cloud.call("DELETE", "/v2.1/os-services/\(id)", as: "admin").status == 404)
             #expect(try await cloud.call("DELETE", "/v2.1/os-services/5", as: "admin").status == 400)
             #expect(try await list("").count == 3)
-            let zones = try await cloud.call("GET", "/v2.1/os-availability-zone/detail", as: "admin").json["availabilityZoneInfo"]?.arrayValue ?? []
+            let zones =
+                try await cloud.call("GET", "/v2.1/os-availability-zone/detail", as: "admin").json["availabilityZoneInfo"]?.arrayValue ?? []
             #expect(zones.last?["zoneName"] == "internal")
             #expect(zones.last?["hosts"]?["c-1"]?.objectValue?.count == 2)
             #expect(try await cloud.call("GET", "/v2.1/os-availability-zone").json["availabilityZoneInfo"]?.arrayValue?.count == 1)
@@ -165,7 +175,9 @@ import WebAPI
                 #expect(aliases.contains(alias), "\(alias)")
             }
             #expect(!aliases.contains("os-shelve") && !aliases.contains("os-cells"))
-            for alias in aliases { #expect(try await cloud.call("GET", "/v2.1/extensions/\(alias)").json["extension"]?["alias"] == .string(alias)) }
+            for alias in aliases {
+                #expect(try await cloud.call("GET", "/v2.1/extensions/\(alias)").json["extension"]?["alias"] == .string(alias))
+            }
             #expect(try await cloud.call("GET", "/v2.1/extensions/os-cells").status == 404)
         }
     }
@@ -174,7 +186,9 @@ import WebAPI
         try await TestCloud.with { cloud in
             let path = "/v2.1/os-quota-class-sets/default"
             let set = try await cloud.call("PUT", path, ["quota_class_set": ["instances": 1, "cores": 2]], as: "admin")
-            #expect(set.status == 200 && set.json["quota_class_set"]?["instances"] == 1 && set.json["quota_class_set"]?["id"] == nil, "\(set.json)")
+            #expect(
+                set.status == 200 && set.json["quota_class_set"]?["instances"] == 1 && set.json["quota_class_set"]?["id"] == nil,
+                "\(set.json)")
             #expect(try await cloud.call("GET", path, as: "admin").json["quota_class_set"]?["cores"] == 2)
             #expect(try await cloud.call("GET", "/v2.1/os-quota-sets/p1/defaults").json["quota_set"]?["instances"] == 1)
             #expect(try await cloud.call("GET", "/v2.1/limits").json["limits"]?["absolute"]?["maxTotalInstances"] == 1)
@@ -191,7 +205,9 @@ import WebAPI
             #expect(try await cloud.call("DELETE", "/v2.1/os-quota-sets/p1", as: "admin").status == 202)
             #expect(try await cloud.call("POST", "/v2.1/servers", TestCloud.body()).status == 403)
             #expect(try await cloud.call("PUT", path, ["quota_class_set": ["instances": 3]]).status == 403)
-            #expect(try await cloud.call("PUT", "/v2.1/os-quota-class-sets/gold", ["quota_class_set": ["instances": 3]], as: "admin").status == 400)
+            #expect(
+                try await cloud.call("PUT", "/v2.1/os-quota-class-sets/gold", ["quota_class_set": ["instances": 3]], as: "admin").status
+                    == 400)
             #expect(try await cloud.call("PUT", path, ["quota_class_set": ["instances": -2]], as: "admin").status == 400)
             #expect(try await cloud.call("PUT", path, ["quota_class_set": ["fixed_ips": 3]], as: "admin", version: "2.50").status == 400)
             #expect(try await cloud.call("PUT", path, ["quota_class_set": ["fixed_ips": 3]], as: "admin", version: "2.49").status == 200)
@@ -226,7 +242,8 @@ import WebAPI
     /// The tenant reads the reason in the API's words, the operator the host's error too.
     @Test func s17_aFailedBuildSaysWhyWithoutTheHostsSecrets() async throws {
         try await TestCloud.with { cloud in
-            cloud.cloud.failOnHost("qemu-img: /var/lib/secret/disk: No space left on device", reason: "its host has no room for the server's disks")
+            cloud.cloud.failOnHost(
+                "qemu-img: /var/lib/secret/disk: No space left on device", reason: "its host has no room for the server's disks")
             let id = try await cloud.createServer()
             let mine = try await cloud.server(id)
             #expect(mine["fault"]?["message"] == "The host could not start the server: its host has no room for the server's disks.")
@@ -243,13 +260,18 @@ import WebAPI
     /// A host that fails again and again until the time is over has a reason too.
     @Test func aBuildThatRunsOutOfTimeSaysWhatFailedLast() async throws {
         try await TestCloud.with { cloud in
-            cloud.cloud.failOnHost("libvirt: connection refused at 10.9.8.7", reason: "an error on its host while starting it", permanent: false)
+            cloud.cloud.failOnHost(
+                "libvirt: connection refused at 10.9.8.7", reason: "an error on its host while starting it", permanent: false)
             let id = try await cloud.createServer()
             let mine = try await cloud.server(id)
             #expect(mine["status"] == "ERROR")
-            #expect(mine["fault"]?["message"] == "The operation did not finish in time. The last failure: an error on its host while starting it.", "\(mine)")
+            #expect(
+                mine["fault"]?["message"]
+                    == "The operation did not finish in time. The last failure: an error on its host while starting it.", "\(mine)")
             let details = try await cloud.server(id, as: "admin")["fault"]?["details"]?.stringValue ?? ""
-            #expect(details.contains("waited past its deadline") && details.contains("host host-1: libvirt: connection refused at 10.9.8.7"), "\(details)")
+            #expect(
+                details.contains("waited past its deadline") && details.contains("host host-1: libvirt: connection refused at 10.9.8.7"),
+                "\(details)")
             #expect(try await cloud.leftovers() == [])
         }
     }

@@ -12,7 +12,8 @@ import Testing
     @Test func theTableOfStatesIsTheConstraint() async throws {
         let definition = try await TestDatabase.with { test in
             try await test.database.read {
-                try $0.query("SELECT pg_get_constraintdef(oid) AS text FROM pg_constraint WHERE conname = 'servers_state'")[0].string("text")
+                try $0.query("SELECT pg_get_constraintdef(oid) AS text FROM pg_constraint WHERE conname = 'servers_state'")[0].string(
+                    "text")
             }
         }
         for (state, tasks) in ServerStates.tasks {
@@ -54,7 +55,9 @@ import Testing
     }
 
     @Test func observationsAreJudged() {
-        func judge(_ state: VMState, _ task: TaskState?, _ power: DesiredPower, _ observation: Observation, operation: String? = nil) -> ObservationOutcome {
+        func judge(_ state: VMState, _ task: TaskState?, _ power: DesiredPower, _ observation: Observation, operation: String? = nil)
+            -> ObservationOutcome
+        {
             ObservedServer(vmState: state, task: task, desiredPower: power, generation: 5, operationID: operation).judge(observation)
         }
         let running = Observation(generation: 5, power: "running", applied: true)
@@ -90,7 +93,9 @@ import Testing
         let boot: JSONValue = ["uuid": .string(image), "source_type": "image", "destination_type": "local", "boot_index": 0]
         let mapped = try request(["imageRef": "", "block_device_mapping_v2": [boot]])
         #expect(mapped.imageID == image && mapped.devices.isEmpty)
-        let volume: JSONValue = ["uuid": .string(image), "source_type": "image", "destination_type": "volume", "boot_index": 0, "volume_size": 2]
+        let volume: JSONValue = [
+            "uuid": .string(image), "source_type": "image", "destination_type": "volume", "boot_index": 0, "volume_size": 2,
+        ]
         #expect(try request(["block_device_mapping_v2": [volume]]).imageID == nil)
         #expect(throws: ResourceError.self) { try request([:]) }
         #expect(throws: ResourceError.self) { try request(["imageRef": .string(image), "accessIPv4": "1.1.1.1.1.1"]) }
@@ -100,7 +105,9 @@ import Testing
         #expect(try request(["imageRef": .string(image), "availability_zone": "a:b"]).zone.target == "b")
         #expect(try request(["imageRef": .string(image), "availability_zone": "a::n"]).zone.target == "n")
         #expect(try request(["imageRef": .string(image), "networks": "auto"]).networks == .automatic(required: true))
-        #expect(try request(["imageRef": .string(image), "networks": [["uuid": .string(image)]]]).networks == .interfaces([InterfaceRequest(networkID: image)]))
+        #expect(
+            try request(["imageRef": .string(image), "networks": [["uuid": .string(image)]]]).networks
+                == .interfaces([InterfaceRequest(networkID: image)]))
     }
 
     @Test func hostNamesAndDevices() {

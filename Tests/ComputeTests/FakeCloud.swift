@@ -147,7 +147,8 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
                 for port in ports {
                     if adds {
                         try connection.execute(
-                            "INSERT INTO port_security_groups (port_id, security_group_id) VALUES (\(port), \(group)) ON CONFLICT DO NOTHING")
+                            "INSERT INTO port_security_groups (port_id, security_group_id) VALUES (\(port), \(group)) ON CONFLICT DO NOTHING"
+                        )
                     } else {
                         try connection.execute("DELETE FROM port_security_groups WHERE port_id = \(port) AND security_group_id = \(group)")
                     }
@@ -201,7 +202,8 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
                 try connection.execute("UPDATE volumes SET status = 'in-use' WHERE id = \(request.volumeID)")
             }
             return VolumeAttachAnswer(
-                attachmentID: id, connection: ["driver": "file", "path": .string("/volumes/\(request.volumeID)"), "format": "raw", "read_only": false])
+                attachmentID: id,
+                connection: ["driver": "file", "path": .string("/volumes/\(request.volumeID)"), "format": "raw", "read_only": false])
         }
     }
 
@@ -280,7 +282,8 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
             [
                 "type": "observed", "host": .string(host), "server_id": .string(id), "generation": JSONValue(generation),
                 "epoch": JSONValue(epoch), "power_state": .string(power), "state": error == nil ? "applied" : "failed",
-                "error": JSONValue(error), "reason": JSONValue(reason), "permanent": .bool(permanent ?? (error != nil)), "metadata_ready": true,
+                "error": JSONValue(error), "reason": JSONValue(reason), "permanent": .bool(permanent ?? (error != nil)),
+                "metadata_ready": true,
                 "operation_id": operation ?? .null, "unknown": false,
             ], consumer)
     }

@@ -157,14 +157,18 @@ struct TestCloud: Sendable {
             try expectNone("allocations", "SELECT count(*) AS count FROM fake_allocations WHERE consumer_id NOT IN (\(living))")
             try expectNone(
                 "ports",
-                "SELECT count(*) AS count FROM ports WHERE device_owner LIKE 'compute:%' AND device_id NOT IN (SELECT s.id::text FROM (\(living)) s)")
+                "SELECT count(*) AS count FROM ports WHERE device_owner LIKE 'compute:%' AND device_id NOT IN (SELECT s.id::text FROM (\(living)) s)"
+            )
             try expectNone("interfaces", "SELECT count(*) AS count FROM server_interfaces WHERE server_id NOT IN (\(living))")
             try expectNone("volume rows", "SELECT count(*) AS count FROM server_volumes WHERE server_id NOT IN (\(living))")
             try expectNone("attachments", "SELECT count(*) AS count FROM volume_attachments WHERE server_id NOT IN (\(living))")
             try expectNone("unfinished workflows", "SELECT count(*) AS count FROM workflows WHERE finished_at IS NULL")
             try expectNone("intents", "SELECT count(*) AS count FROM intents")
             try expectNone("tasks", "SELECT count(*) AS count FROM servers WHERE task_state IS NOT NULL")
-            try expectNone("double ports", "SELECT count(*) AS count FROM (SELECT device_id FROM ports WHERE device_owner LIKE 'compute:%' GROUP BY device_id HAVING count(*) > 1) d")
+            try expectNone(
+                "double ports",
+                "SELECT count(*) AS count FROM (SELECT device_id FROM ports WHERE device_owner LIKE 'compute:%' GROUP BY device_id HAVING count(*) > 1) d"
+            )
             let used = try connection.query(
                 """
                 SELECT coalesce((SELECT used FROM quota_usages WHERE project_id = 'p1' AND resource = 'compute:instances'), 0) AS used,
@@ -204,7 +208,9 @@ enum Fixtures {
 
     static func fill(_ database: Database, at now: Timestamp) async throws {
         try await database.write { connection in
-            try connection.script("CREATE TABLE fake_allocations (consumer_id uuid, resource_class text, used bigint, PRIMARY KEY (consumer_id, resource_class))")
+            try connection.script(
+                "CREATE TABLE fake_allocations (consumer_id uuid, resource_class text, used bigint, PRIMARY KEY (consumer_id, resource_class))"
+            )
             for (id, name, vcpus, ram, disk, isPublic) in [
                 ("1", "m1.tiny", 1, 512, 1, true), ("2", "m1.large", 4, 8192, 40, true), ("3", "m1.private", 1, 512, 1, false),
                 ("4", "m1.huge", 19, 51_200, 1, true),

@@ -30,14 +30,16 @@ import WebAPI
                 try connection.execute(
                     "INSERT INTO volume_types (id, name, is_public, created_at) VALUES (gen_random_uuid(), 'theirs', false, \(now))")
                 try connection.execute(
-                    "INSERT INTO security_groups (id, project_id, name, created_at, updated_at) VALUES (\(foreignGroup), 'p2', 'theirs', \(now), \(now))")
+                    "INSERT INTO security_groups (id, project_id, name, created_at, updated_at) VALUES (\(foreignGroup), 'p2', 'theirs', \(now), \(now))"
+                )
                 try connection.execute(
                     """
                     INSERT INTO server_groups (id, project_id, user_id, name, policy, created_at)
                     VALUES (\(foreignServerGroup), 'p2', 'u3', 'theirs', 'affinity', \(now))
                     """)
                 try connection.execute(
-                    "INSERT INTO keypairs (user_id, name, type, public_key, fingerprint, created_at) VALUES ('u3', 'theirs', 'ssh', 'k', 'f', \(now))")
+                    "INSERT INTO keypairs (user_id, name, type, public_key, fingerprint, created_at) VALUES ('u3', 'theirs', 'ssh', 'k', 'f', \(now))"
+                )
                 try connection.execute(
                     """
                     INSERT INTO networks (id, project_id, name, shared, mtu, provider_type, segmentation_id, created_at, updated_at)
@@ -135,7 +137,9 @@ import WebAPI
             }
             let made = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM servers")[0].int("n") }
             #expect(made == 0)
-            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(["availability_zone": "nova:host-1", "networks": [["uuid": .string(Fixtures.network)]]]), as: "admin")
+            let answer = try await cloud.call(
+                "POST", "/v2.1/servers",
+                TestCloud.body(["availability_zone": "nova:host-1", "networks": [["uuid": .string(Fixtures.network)]]]), as: "admin")
             #expect(answer.status == 202, "\(answer.json)")
         }
     }
@@ -147,8 +151,14 @@ import WebAPI
             for (path, body) in [
                 ("os-interface", ["interfaceAttachment": ["net_id": .string(Fixtures.foreignNetwork)]]),
                 ("os-interface", ["interfaceAttachment": ["port_id": .string(Fixtures.foreignPort)]]),
-                ("os-interface", ["interfaceAttachment": ["net_id": .string(ForeignTests.shared), "fixed_ips": [["ip_address": "10.9.0.77"]]]]),
-                ("os-interface", ["interfaceAttachment": ["net_id": .string(ForeignTests.shared), "fixed_ips": [["ip_address": "10.9.0.1"]]]]),
+                (
+                    "os-interface",
+                    ["interfaceAttachment": ["net_id": .string(ForeignTests.shared), "fixed_ips": [["ip_address": "10.9.0.77"]]]]
+                ),
+                (
+                    "os-interface",
+                    ["interfaceAttachment": ["net_id": .string(ForeignTests.shared), "fixed_ips": [["ip_address": "10.9.0.1"]]]]
+                ),
                 ("os-volume_attachments", ["volumeAttachment": ["volumeId": .string(ForeignTests.foreignVolume)]]),
                 ("action", ["addSecurityGroup": ["name": .string(ForeignTests.foreignGroup)]]),
             ] as [(String, JSONValue)] {

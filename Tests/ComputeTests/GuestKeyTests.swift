@@ -9,9 +9,13 @@ import Testing
     /// Every value of a key's kind, or some where there is no end of them.
     private static func values(_ key: GuestKey) -> [String] {
         switch key.values {
-        case .text: if case .limited(let served, _) = key.effect { served.map { $0.replacing("*", with: "i440fx-9.0") } + ["other"] } else { ["x"] }
+        case .text:
+            if case .limited(let served, _) = key.effect { served.map { $0.replacing("*", with: "i440fx-9.0") } + ["other"] } else { ["x"] }
         case .flag: ["True", "no", "on", "0"]
-        case .number(let range): Set([range.lowerBound, max(range.lowerBound, min(range.upperBound, 1)), max(range.lowerBound, min(range.upperBound, 7))]).map { String($0) }
+        case .number(let range):
+            Set([range.lowerBound, max(range.lowerBound, min(range.upperBound, 1)), max(range.lowerBound, min(range.upperBound, 7))]).map {
+                String($0)
+            }
         case .words(let words): words
         }
     }
@@ -34,7 +38,9 @@ import Testing
                 switch key.effect {
                 case .implemented, .metadata: #expect(refusal == nil, "\(key.name)=\(value)")
                 case .refused(let lacking):
-                    #expect(refusal?.contains(name) == true && refusal?.contains(lacking) == true, "\(key.name)=\(value): \(refusal ?? "taken")")
+                    #expect(
+                        refusal?.contains(name) == true && refusal?.contains(lacking) == true, "\(key.name)=\(value): \(refusal ?? "taken")"
+                    )
                 case .limited(let served, let lacking):
                     let normal = if case .flag = key.values { Flag.read(value) == true ? "true" : "false" } else { value.lowercased() }
                     let isServed = served.contains { $0.hasSuffix("*") ? normal.hasPrefix($0.dropLast()) : $0 == normal }
@@ -55,7 +61,8 @@ import Testing
         for name in ["color", "note:color", "company:hw:x", "hw"] { try GuestKey.checkSpec(name, "1") }
         #expect(throws: ResourceError.self) { try GuestKey.checkSpec("hw:cpu_policy", "perhaps") }
         try GuestKey.checkSpec("hw:cpu_policy", "dedicated")
-        try GuestKey.check(specs: ["color": "red"], properties: ["os_version": "12", "hw_unheard_of": "x", "owner_specified.openstack.md5": ""])
+        try GuestKey.check(
+            specs: ["color": "red"], properties: ["os_version": "12", "hw_unheard_of": "x", "owner_specified.openstack.md5": ""])
     }
 
     @Test func theDocumentationIsTheDeclaration() throws {

@@ -46,8 +46,11 @@ import WebAPI
             for n in 0..<3 {
                 let things: [(String, JSONValue)] = [
                     ("/v2.1/os-server-groups", ["server_group": ["name": .string("g\(n)"), "policy": "affinity"]]),
-                    ("/v2.1/os-aggregates", ["aggregate": ["name": .string("a\(n)")]]), ("/v2.1/os-keypairs",
-                        ["keypair": ["name": .string("k\(n)"), "type": "ssh", "public_key": .string(ListTests.publicKey)]]),
+                    ("/v2.1/os-aggregates", ["aggregate": ["name": .string("a\(n)")]]),
+                    (
+                        "/v2.1/os-keypairs",
+                        ["keypair": ["name": .string("k\(n)"), "type": "ssh", "public_key": .string(ListTests.publicKey)]]
+                    ),
                 ]
                 for (path, body) in things {
                     let answer = try await cloud.call("POST", path, body, as: path.hasSuffix("aggregates") ? "admin" : "member")

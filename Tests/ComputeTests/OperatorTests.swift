@@ -42,7 +42,10 @@ import WebAPI
                 }
             }
             let words = try await findings().map(\.words).sorted()
-            #expect(words == ["Block Storage on c-1 can make no volumes of images: no user", "the host host-1 can make no disks of images: no bwrap"])
+            #expect(
+                words == [
+                    "Block Storage on c-1 can make no volumes of images: no user", "the host host-1 can make no disks of images: no bwrap",
+                ])
         }
     }
 
@@ -60,8 +63,10 @@ import WebAPI
             #expect(made.status == 202, "\(made.json)")
             let id = made.json["server"]?["id"]?.stringValue ?? ""
             let (asked, desired) = try await cloud.database.read { connection in
-                (try SchedulingQuestion.load(connection, server: id, operation: id)?.resources,
-                    try connection.query("SELECT image FROM servers WHERE id = \(id)::uuid")[0].json("image"))
+                (
+                    try SchedulingQuestion.load(connection, server: id, operation: id)?.resources,
+                    try connection.query("SELECT image FROM servers WHERE id = \(id)::uuid")[0].json("image")
+                )
             }
             #expect(asked?["DISK_GB"] == 4)
             #expect(desired["disk_gb"] == 4)
@@ -76,7 +81,10 @@ import WebAPI
             let id = try #require(made.json["flavor"]?["id"]?.stringValue)
             #expect(try await cloud.call("POST", "/v2.1/flavors", body, as: "admin").status == 409)
             #expect(try await cloud.call("POST", "/v2.1/flavors", body).status == 403)
-            #expect(try await cloud.call("POST", "/v2.1/flavors/\(id)/os-extra_specs", ["extra_specs": ["hw:cpu_policy": "shared"]], as: "admin").status == 200)
+            #expect(
+                try await cloud.call(
+                    "POST", "/v2.1/flavors/\(id)/os-extra_specs", ["extra_specs": ["hw:cpu_policy": "shared"]], as: "admin"
+                ).status == 200)
             let shown = try await cloud.call("GET", "/v2.1/flavors/\(id)").json["flavor"]
             #expect(shown?["extra_specs"]?["hw:cpu_policy"] == "shared")
             #expect(shown?["swap"] == 0)
@@ -99,10 +107,15 @@ import WebAPI
             let made = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": .string(key)]])
             #expect(made.status == 201, "\(made.json)")
             #expect(made.json["keypair"]?["fingerprint"]?.stringValue?.count == 47)
-            #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": .string(key)]]).status == 409)
+            #expect(
+                try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": .string(key)]]).status == 409)
             #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "new"]]).status == 400)
-            #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "bad", "public_key": "ssh-rsa nonsense"]]).status == 400)
-            #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "bad", "public_key": ""]], version: "2.2").status == 400)
+            #expect(
+                try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "bad", "public_key": "ssh-rsa nonsense"]]).status
+                    == 400)
+            #expect(
+                try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "bad", "public_key": ""]], version: "2.2").status
+                    == 400)
             let generated = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "new"]], version: "2.1")
             #expect(generated.status == 200)
             #expect(generated.json["keypair"]?["private_key"]?.stringValue?.hasPrefix("-----BEGIN OPENSSH PRIVATE KEY-----") == true)
@@ -124,26 +137,36 @@ import WebAPI
             #expect(services.count == 1)
             #expect(services[0]["state"] == "up")
             let id = try #require(services[0]["id"]?.stringValue)
-            let off = try await cloud.call("PUT", "/v2.1/os-services/\(id)", ["status": "disabled", "disabled_reason": "repair"], as: "admin")
+            let off = try await cloud.call(
+                "PUT", "/v2.1/os-services/\(id)", ["status": "disabled", "disabled_reason": "repair"], as: "admin")
             #expect(off.json["service"]?["status"] == "disabled", "\(off.json)")
-            let told = try await cloud.database.read { try $0.query("SELECT body FROM outbox WHERE queue = \(MessageQueue.placementHosts.name)").map { try $0.json("body") } }
+            let told = try await cloud.database.read {
+                try $0.query("SELECT body FROM outbox WHERE queue = \(MessageQueue.placementHosts.name)").map { try $0.json("body") }
+            }
             #expect(told.last?["enabled"] == false)
             #expect(told.last?["inventories"]?["VCPU"]?["total"] == 8)
             try await cloud.call("PUT", "/v2.1/os-services/\(id)", ["status": "enabled"], as: "admin")
             let hypervisors = try await cloud.call("GET", "/v2.1/os-hypervisors/detail", as: "admin").json["hypervisors"]?.arrayValue ?? []
             #expect(hypervisors.first?["hypervisor_hostname"] == "host-1")
             #expect(hypervisors.first?["vcpus"] == nil)
-            let old = try await cloud.call("GET", "/v2.1/os-hypervisors/detail", as: "admin", version: "2.53").json["hypervisors"]?.arrayValue ?? []
+            let old =
+                try await cloud.call("GET", "/v2.1/os-hypervisors/detail", as: "admin", version: "2.53").json["hypervisors"]?.arrayValue
+                ?? []
             #expect(old.first?["vcpus"] == 8)
-            let aggregate = try await cloud.call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "fast", "availability_zone": "east"]], as: "admin")
+            let aggregate = try await cloud.call(
+                "POST", "/v2.1/os-aggregates", ["aggregate": ["name": "fast", "availability_zone": "east"]], as: "admin")
             #expect(aggregate.status == 200, "\(aggregate.json)")
             #expect(aggregate.json["aggregate"]?["hosts"] == nil)
             #expect(try await cloud.call("GET", "/v2.1/os-hypervisors/99/uptime", as: "admin", version: "2.1").status == 404)
             let number = try #require(aggregate.json["aggregate"]?["id"]?.intValue)
-            #expect(try await cloud.call("POST", "/v2.1/os-aggregates/\(number)/action", ["add_host": ["host": "nowhere"]], as: "admin").status == 404)
+            #expect(
+                try await cloud.call("POST", "/v2.1/os-aggregates/\(number)/action", ["add_host": ["host": "nowhere"]], as: "admin").status
+                    == 404)
             let added = try await cloud.call("POST", "/v2.1/os-aggregates/\(number)/action", ["add_host": ["host": "host-1"]], as: "admin")
             #expect(added.json["aggregate"]?["hosts"] == ["host-1"])
-            #expect(try await cloud.call("POST", "/v2.1/os-aggregates/\(number)/action", ["add_host": ["host": "host-1"]], as: "admin").status == 409)
+            #expect(
+                try await cloud.call("POST", "/v2.1/os-aggregates/\(number)/action", ["add_host": ["host": "host-1"]], as: "admin").status
+                    == 409)
             let zones = try await cloud.call("GET", "/v2.1/os-availability-zone").json["availabilityZoneInfo"]?.arrayValue ?? []
             #expect(zones.map { $0["zoneName"] } == ["east"])
             let server = try await cloud.createServer(["availability_zone": "east"])
@@ -154,14 +177,20 @@ import WebAPI
 
     @Test func groupsQuotasAndLimits() async throws {
         try await TestCloud.with { cloud in
-            let made = try await cloud.call("POST", "/v2.1/os-server-groups", ["server_group": ["name": "apart", "policy": "anti-affinity", "rules": ["max_server_per_host": 2]]])
+            let made = try await cloud.call(
+                "POST", "/v2.1/os-server-groups",
+                ["server_group": ["name": "apart", "policy": "anti-affinity", "rules": ["max_server_per_host": 2]]])
             #expect(made.status == 200, "\(made.json)")
             let group = try #require(made.json["server_group"]?["id"]?.stringValue)
-            let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(top: ["os:scheduler_hints": ["group": .string(group)]]))
+            let answer = try await cloud.call(
+                "POST", "/v2.1/servers", TestCloud.body(top: ["os:scheduler_hints": ["group": .string(group)]]))
             #expect(answer.status == 202, "\(answer.json)")
             try await cloud.engine().drain()
             #expect(try await cloud.call("GET", "/v2.1/os-server-groups/\(group)").json["server_group"]?["members"]?.arrayValue?.count == 1)
-            #expect(try await cloud.call("GET", "/v2.1/os-server-groups/\(group)", version: "2.1").json["server_group"]?["policies"] == ["anti-affinity"])
+            #expect(
+                try await cloud.call("GET", "/v2.1/os-server-groups/\(group)", version: "2.1").json["server_group"]?["policies"] == [
+                    "anti-affinity"
+                ])
             #expect(try await cloud.call("GET", "/v2.1/os-server-groups/\(group)", as: "other").status == 404)
             #expect(try await cloud.call("DELETE", "/v2.1/os-server-groups/\(group)").status == 204)
             _ = try await cloud.database.write { connection in
@@ -179,7 +208,9 @@ import WebAPI
             #expect(detail == ["limit": 3, "in_use": 1, "reserved": 0])
             #expect(try await cloud.call("POST", "/v2.1/servers", TestCloud.body(["flavorRef": "2"])).status == 403)
             #expect(try await cloud.call("GET", "/v2.1/os-quota-sets/p1", version: "2.1").json["quota_set"]?["injected_files"] == 5)
-            #expect(try await cloud.call("GET", "/v2.1/os-simple-tenant-usage/p1").json["tenant_usage"]?["server_usages"]?.arrayValue?.count == 1)
+            #expect(
+                try await cloud.call("GET", "/v2.1/os-simple-tenant-usage/p1").json["tenant_usage"]?["server_usages"]?.arrayValue?.count
+                    == 1)
             #expect(try await cloud.call("GET", "/v2.1/extensions").status == 200)
         }
     }
@@ -205,7 +236,9 @@ import WebAPI
             #expect(try await cloud.call("POST", base + "/action", ["unlock": nil], as: "admin").status == 202)
             #expect(try await cloud.call("POST", base + "/action", ["resize": ["flavorRef": "2"]]).status == 501)
             #expect(try await cloud.call("POST", base + "/action", ["nonsense": nil]).status == 400)
-            #expect(try await cloud.call("PUT", base, ["server": ["name": "renamed", "description": "new"]]).json["server"]?["name"] == "renamed")
+            #expect(
+                try await cloud.call("PUT", base, ["server": ["name": "renamed", "description": "new"]]).json["server"]?["name"]
+                    == "renamed")
             let action = try #require(try await cloud.call("GET", base + "/os-instance-actions").json["instanceActions"]?.arrayValue?.last)
             #expect(action["action"] == "create")
             let shown = try await cloud.call("GET", base + "/os-instance-actions/\(action["request_id"]?.stringValue ?? "")").json
@@ -247,11 +280,15 @@ import WebAPI
             let mine = try await cloud.call("GET", "/v2.1/servers/\(id)/os-wolke-scheduling").json["scheduling"]?.arrayValue ?? []
             #expect(mine.first?["result"] == "scheduled")
             #expect(mine.first?["host"] == nil)
-            let all = try await cloud.call("GET", "/v2.1/servers/\(id)/os-wolke-scheduling", as: "admin").json["scheduling"]?.arrayValue ?? []
+            let all =
+                try await cloud.call("GET", "/v2.1/servers/\(id)/os-wolke-scheduling", as: "admin").json["scheduling"]?.arrayValue ?? []
             #expect(all.first?["host"] == "host-1")
             #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/os-wolke-scheduling", as: "other").status == 404)
             #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/os-security-groups").json["security_groups"] == [])
-            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/remote-consoles", ["remote_console": ["protocol": "vnc", "type": "novnc"]]).status == 501)
+            #expect(
+                try await cloud.call(
+                    "POST", "/v2.1/servers/\(id)/remote-consoles", ["remote_console": ["protocol": "vnc", "type": "novnc"]]
+                ).status == 501)
         }
     }
 
@@ -283,7 +320,8 @@ import WebAPI
 
     @Test func severalAreTriedTogether() async throws {
         try await TestCloud.with { cloud in
-            let answer = try await cloud.call("POST", "/v2.1/os-wolke-scheduling", TestCloud.body(["min_count": 2, "max_count": 2]), as: "admin")
+            let answer = try await cloud.call(
+                "POST", "/v2.1/os-wolke-scheduling", TestCloud.body(["min_count": 2, "max_count": 2]), as: "admin")
             #expect(answer.json["scheduling"]?["servers"]?.arrayValue?.map { $0["host"] } == ["host-2", "host-2"], "\(answer.json)")
             #expect(cloud.cloud.received.last?["together"] == true)
         }

@@ -47,7 +47,9 @@ import WebAPI
                 let body = TestCloud.body(JSONObject([(member.name, member.value)]))
                 let answer = try await cloud.call("POST", "/v2.1/servers", body, version: member.version)
                 guard let shows = member.shows else {
-                    let named = [member.name, "Flavor", "Image", "ecurity group", "ecurity_group", "availability zone"].contains { answer.message.contains($0) }
+                    let named = [member.name, "Flavor", "Image", "ecurity group", "ecurity_group", "availability zone"].contains {
+                        answer.message.contains($0)
+                    }
                     #expect((400...404).contains(answer.status) && named, "\(member.name): \(answer.status) \(answer.json)")
                     continue
                 }
@@ -67,7 +69,9 @@ import WebAPI
                 ("encrypted", true), ("encryption_options", "x"), ("connection_info", "x"), ("volume_id", "x"),
             ]
             for (name, value) in refused {
-                var device: JSONObject = ["source_type": "volume", "destination_type": "volume", "uuid": .string(Fixtures.volume), "boot_index": 1]
+                var device: JSONObject = [
+                    "source_type": "volume", "destination_type": "volume", "uuid": .string(Fixtures.volume), "boot_index": 1,
+                ]
                 device[name] = value
                 let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(["block_device_mapping_v2": [.object(device)]]))
                 #expect(answer.status == 400 && answer.message.contains(name), "\(name): \(answer.status) \(answer.json)")
@@ -99,11 +103,15 @@ import WebAPI
             let image = JSONValue.string(Fixtures.image)
             let fromVolume: JSONObject = [
                 "imageRef": "<absent>",
-                "block_device_mapping_v2": [["source_type": "volume", "uuid": .string(Fixtures.volume), "boot_index": 0, "destination_type": "volume"]],
+                "block_device_mapping_v2": [
+                    ["source_type": "volume", "uuid": .string(Fixtures.volume), "boot_index": 0, "destination_type": "volume"]
+                ],
             ]
             let viaVolume: JSONObject = [
                 "imageRef": "<absent>",
-                "block_device_mapping_v2": [["source_type": "image", "uuid": image, "boot_index": 0, "destination_type": "volume", "volume_size": 2]],
+                "block_device_mapping_v2": [
+                    ["source_type": "image", "uuid": image, "boot_index": 0, "destination_type": "volume", "volume_size": 2]
+                ],
             ]
             try await setImage(["os_secure_boot": "required"])
             for changes in [[:], fromVolume, viaVolume] as [JSONObject] {
@@ -119,7 +127,8 @@ import WebAPI
             #expect(pinned.status == 400 && pinned.message.contains("hw:cpu_policy"), "\(pinned.json)")
             #expect(try await cloud.call("PUT", specs + "/hw:cpu_policy", ["hw:cpu_policy": "shared"], as: "admin").status == 200)
             for (name, value) in [("hw:cpu_policy", "perhaps"), ("hw:numa_nodes", "0"), ("quota:cpu_share", "1"), ("os:x", "y")] {
-                let answer = try await cloud.call("POST", specs, ["extra_specs": .object(JSONObject([(name, .string(value))]))], as: "admin")
+                let answer = try await cloud.call(
+                    "POST", specs, ["extra_specs": .object(JSONObject([(name, .string(value))]))], as: "admin")
                 #expect(answer.status == 400 && answer.message.contains(name), "\(name): \(answer.json)")
             }
             // What is asked for and there is: the host and the agent hear of it.
@@ -130,7 +139,10 @@ import WebAPI
                 let id = answer.json["server"]?["id"]?.stringValue ?? ""
                 #expect(try await cloud.server(id)["config_drive"] == "True")
                 let (asked, desired) = try await cloud.database.read { connection in
-                    (try SchedulingQuestion.load(connection, server: id, operation: id), try DesiredState.load(connection, where: "s.id = \(id)").first?.spec)
+                    (
+                        try SchedulingQuestion.load(connection, server: id, operation: id),
+                        try DesiredState.load(connection, where: "s.id = \(id)").first?.spec
+                    )
                 }
                 #expect(asked?.imageProperties["hw_architecture"] == "x86_64")
                 #expect(desired?.imageProperties?["hw_firmware_type"] == "uefi")
@@ -141,10 +153,14 @@ import WebAPI
     @Test func aListSortsByWhatItIsAskedOrRefuses() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
-            for list in ["/v2.1/os-server-groups", "/v2.1/servers/\(id)/os-volume_attachments", "/v2.1/os-keypairs", "/v2.1/os-aggregates", "/v2.1/os-services", "/v2.1/servers/\(id)/os-instance-actions"] {
+            for list in [
+                "/v2.1/os-server-groups", "/v2.1/servers/\(id)/os-volume_attachments", "/v2.1/os-keypairs", "/v2.1/os-aggregates",
+                "/v2.1/os-services", "/v2.1/servers/\(id)/os-instance-actions",
+            ] {
                 for version in ["2.1", "2.96"] {
                     let answer = try await cloud.call("GET", list + "?sort_key=nonsense&sort_dir=asc", as: "admin", version: version)
-                    #expect(answer.status == 400 && answer.message.contains("sort_key"), "\(list) \(version): \(answer.status) \(answer.json)")
+                    #expect(
+                        answer.status == 400 && answer.message.contains("sort_key"), "\(list) \(version): \(answer.status) \(answer.json)")
                 }
                 let unknown = try await cloud.call("GET", list + "?nonsense=1", as: "admin", version: "2.75")
                 #expect(unknown.status == 400 && unknown.message.contains("nonsense"), "\(list): \(unknown.json)")
@@ -157,10 +173,14 @@ import WebAPI
     @Test func aDirectionAloneTurnsTheUsualOrder() async throws {
         try await TestCloud.with { cloud in
             for name in ["a", "b", "c"] {
-                #expect(try await cloud.call("POST", "/v2.1/os-server-groups", ["server_group": ["name": .string(name), "policy": "affinity"]]).status == 200)
+                #expect(
+                    try await cloud.call("POST", "/v2.1/os-server-groups", ["server_group": ["name": .string(name), "policy": "affinity"]])
+                        .status == 200)
             }
             func ids(_ query: String) async throws -> [String] {
-                try await cloud.call("GET", "/v2.1/os-server-groups" + query).json["server_groups"]?.arrayValue?.compactMap { $0["id"]?.stringValue } ?? []
+                try await cloud.call("GET", "/v2.1/os-server-groups" + query).json["server_groups"]?.arrayValue?.compactMap {
+                    $0["id"]?.stringValue
+                } ?? []
             }
             let usual = try await ids("")
             #expect(usual.count == 3)

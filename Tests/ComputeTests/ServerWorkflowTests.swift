@@ -70,9 +70,10 @@ import Workflow
     /// A workflow that is not in this list has no checks: add them, here or in `AttachTests`.
     @Test func everyWorkflowIsDisturbed() async throws {
         try await TestCloud.with { cloud in
-            #expect(Set(ComputeWorkflows.definitions(cloud.compute).map(\.kind)) == [
-                "server.create", "server.delete", "interface.attach", "interface.detach", "volume.attach", "volume.detach",
-            ])
+            #expect(
+                Set(ComputeWorkflows.definitions(cloud.compute).map(\.kind)) == [
+                    "server.create", "server.delete", "interface.attach", "interface.detach", "volume.attach", "volume.detach",
+                ])
         }
     }
 
@@ -110,9 +111,12 @@ import Workflow
 
     /// A server that boots from a volume of its own and has another one.
     private static let withVolumes: JSONObject = [
-        "imageRef": "", "block_device_mapping_v2": [
-            ["boot_index": 0, "uuid": .string(Fixtures.image), "source_type": "image", "destination_type": "volume",
-                "volume_size": 1, "delete_on_termination": true],
+        "imageRef": "",
+        "block_device_mapping_v2": [
+            [
+                "boot_index": 0, "uuid": .string(Fixtures.image), "source_type": "image", "destination_type": "volume",
+                "volume_size": 1, "delete_on_termination": true,
+            ],
             ["boot_index": -1, "uuid": .string(Fixtures.volume), "source_type": "volume", "destination_type": "volume"],
         ],
     ]

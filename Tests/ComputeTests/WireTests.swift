@@ -39,10 +39,11 @@ import WebAPI
             #expect(old["flavor"]?["id"] == "1")
             #expect(old["image"]?["id"] == .string(Fixtures.image))
             for name in ["locked", "description", "tags", "host_status", "OS-EXT-SRV-ATTR:host"] { #expect(old[name] == nil, "\(name)") }
-            for name in ["hostId", "links", "updated", "created", "accessIPv4", "accessIPv6", "OS-DCF:diskConfig", "config_drive",
+            for name in [
+                "hostId", "links", "updated", "created", "accessIPv4", "accessIPv6", "OS-DCF:diskConfig", "config_drive",
                 "key_name", "OS-SRV-USG:launched_at", "OS-EXT-STS:vm_state", "os-extended-volumes:volumes_attached", "progress",
-                "tenant_id", "user_id", "metadata", "addresses"]
-            { #expect(old[name] != nil, "\(name)") }
+                "tenant_id", "user_id", "metadata", "addresses",
+            ] { #expect(old[name] != nil, "\(name)") }
             #expect(old["fault"] == nil)
             #expect(old["accessIPv6"] == "::babe:dc0c:1602")
             #expect(try await cloud.call("GET", "/v2.1/servers?limit=0").json["servers"] == [])
@@ -134,7 +135,8 @@ import WebAPI
                 (TestCloud.body(["networks": [["uuid": .string(Fixtures.network), "fixed_ip": "192.0.2.1"]]]), 400, "192.0.2.1"),
                 (TestCloud.body(["key_name": "none"]), 400, "key_name"), (TestCloud.body(["user_data": "%%%"]), 400, "user_data"),
                 (TestCloud.body(["min_count": 3, "max_count": 2]), 400, "min_count"),
-                (TestCloud.body(["max_count": 0]), 400, "max_count"), (TestCloud.body(["availability_zone": "mars"]), 400, "availability zone"),
+                (TestCloud.body(["max_count": 0]), 400, "max_count"),
+                (TestCloud.body(["availability_zone": "mars"]), 400, "availability zone"),
                 (TestCloud.body(["availability_zone": "nova:host-1"]), 403, "forced_host"),
                 (TestCloud.body(["security_groups": [["name": "none"]]]), 400, "none"),
                 (TestCloud.body(["metadata": ["a": 5]]), 400, "metadata"), (TestCloud.body(["tags": ["a", .string(long)]]), 400, "tags"),
@@ -213,7 +215,9 @@ import WebAPI
             #expect(try await cloud.call("POST", "/v2.1/servers", body).status == 409)
             try await cloud.call("DELETE", "/v2.1/servers/\(id)")
             try await cloud.engine().drain()
-            let device = try await cloud.database.read { try $0.query("SELECT device_id FROM ports WHERE id = \(Fixtures.port)")[0].string("device_id") }
+            let device = try await cloud.database.read {
+                try $0.query("SELECT device_id FROM ports WHERE id = \(Fixtures.port)")[0].string("device_id")
+            }
             #expect(device == "")
             #expect(try await cloud.leftovers() == [])
         }

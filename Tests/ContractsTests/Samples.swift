@@ -25,24 +25,26 @@ enum Samples {
 
     private static func sample<Body: MessageBody>(_ body: Body) throws -> MessageSample { try MessageSample(body) }
 
-    private static func messages() throws -> [String: any MessageBody] { [
-        "hello@1": AgentHello(host: "host-1", agentVersion: "1", capabilities: capabilities),
-        "heartbeat@1": AgentHeartbeat(host: "host-1", agentVersion: "1", freeMemoryMiB: 1024, freeDiskGiB: 20),
-        "observed@1": observed,
-        "ports_changed@1": PortsChanged(servers: [id, "not-a-server"]),
-        "ensure@1": EnsureServer(server: try Enclosed(try server())),
-        "sync@1": SyncServers(host: "host-1", servers: [try Enclosed(try server())]),
-        "console_log@1": ConsoleLogQuestion(serverID: id, lines: 20),
-        "diagnostics@1": DiagnosticsQuestion(serverID: id),
-        "host@1": HostChanged(
-            host: "host-1", providerID: id,
-            inventories: [
-                "VCPU": .init(total: 4, reserved: 1, minUnit: 1, maxUnit: 4, stepSize: 1, allocationRatio: 4.5),
-            ], traits: ["COMPUTE_NODE"], enabled: true, forcedDown: false),
-        "host_removed@1": HostRemoved(host: "host-1", providerID: id),
-        "schedule@1": question,
-        "schedule@1 of several": ScheduleTrial(together: true, excludedHosts: ["host-2"], requests: [question]),
-    ] }
+    private static func messages() throws -> [String: any MessageBody] {
+        [
+            "hello@1": AgentHello(host: "host-1", agentVersion: "1", capabilities: capabilities),
+            "heartbeat@1": AgentHeartbeat(host: "host-1", agentVersion: "1", freeMemoryMiB: 1024, freeDiskGiB: 20),
+            "observed@1": observed,
+            "ports_changed@1": PortsChanged(servers: [id, "not-a-server"]),
+            "ensure@1": EnsureServer(server: try Enclosed(try server())),
+            "sync@1": SyncServers(host: "host-1", servers: [try Enclosed(try server())]),
+            "console_log@1": ConsoleLogQuestion(serverID: id, lines: 20),
+            "diagnostics@1": DiagnosticsQuestion(serverID: id),
+            "host@1": HostChanged(
+                host: "host-1", providerID: id,
+                inventories: [
+                    "VCPU": .init(total: 4, reserved: 1, minUnit: 1, maxUnit: 4, stepSize: 1, allocationRatio: 4.5)
+                ], traits: ["COMPUTE_NODE"], enabled: true, forcedDown: false),
+            "host_removed@1": HostRemoved(host: "host-1", providerID: id),
+            "schedule@1": question,
+            "schedule@1 of several": ScheduleTrial(together: true, excludedHosts: ["host-2"], requests: [question]),
+        ]
+    }
 
     static let question = ScheduleServer(
         operationID: other, consumerID: id, projectID: "project", userID: "user", zone: "nova", host: "host-1",
@@ -72,12 +74,12 @@ enum Samples {
             volumes: [
                 .init(
                     id: other, attachmentID: id, device: "vdb", bootIndex: 1,
-                    connection: Enclosed(document: ["driver": "file", "path": "/volumes/1", "format": "raw", "read_only": false])),
+                    connection: Enclosed(document: ["driver": "file", "path": "/volumes/1", "format": "raw", "read_only": false]))
             ],
             ports: [
                 .init(
                     id: id, networkID: other, mac: "fa:16:3e:00:00:01", mtu: 1442, fixedIPs: [fixed],
-                    metadataPort: .init(id: other, mac: "fa:16:3e:00:00:02", fixedIPs: [fixed]), tag: "front", isSecured: false),
+                    metadataPort: .init(id: other, mac: "fa:16:3e:00:00:02", fixedIPs: [fixed]), tag: "front", isSecured: false)
             ],
             metadata: ["uuid": .string(id), "launch_index": 0], networkData: ["links": []], userData: "IyEvYmluL3NoCg==",
             files: [.init(path: "/etc/motd", contents: "aGkK")], configDrive: true, hostname: "web")

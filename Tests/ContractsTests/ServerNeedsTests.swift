@@ -56,7 +56,8 @@ import Testing
             name: "the flavor's disk counts, not the image's", flavor: flavor(), image: ["disk_gb": 5],
             resources: ["VCPU": 2, "MEMORY_MB": 512, "DISK_GB": 3]),
         Case(
-            name: "resources replace and add", flavor: flavor(["extra_specs": ["resources:VCPU": "0", "resources:CUSTOM_A": "4", "resources:DISK_GB": "9", "hw:x": "y"]]),
+            name: "resources replace and add",
+            flavor: flavor(["extra_specs": ["resources:VCPU": "0", "resources:CUSTOM_A": "4", "resources:DISK_GB": "9", "hw:x": "y"]]),
             image: [:], resources: ["MEMORY_MB": 512, "CUSTOM_A": 4, "DISK_GB": 9]),
         Case(
             name: "resources of a server that boots from a volume", flavor: flavor(["extra_specs": ["resources:DISK_GB": "9"]]), image: nil,
@@ -72,7 +73,8 @@ import Testing
             image: [:], properties: ["trait:C": "required", "trait:D": "forbidden", "hw_disk_bus": "virtio"],
             resources: ["VCPU": 2, "MEMORY_MB": 512, "DISK_GB": 3], required: ["A", "C"], forbidden: ["B", "D"]),
         Case(
-            name: "traits of the image of which the boot volume was made", flavor: flavor(), image: nil, properties: ["trait:C": "required"],
+            name: "traits of the image of which the boot volume was made", flavor: flavor(), image: nil,
+            properties: ["trait:C": "required"],
             resources: ["VCPU": 2, "MEMORY_MB": 512], required: ["C"]),
     ]
 
@@ -106,14 +108,16 @@ import Testing
     }
 
     @Test(arguments: [
-        ("resources:VCPU", "many", "resources:VCPU"), ("resources:VCPU", "-1", "resources:VCPU"), ("resources:VCPU", "+1", "resources:VCPU"),
+        ("resources:VCPU", "many", "resources:VCPU"), ("resources:VCPU", "-1", "resources:VCPU"),
+        ("resources:VCPU", "+1", "resources:VCPU"),
         ("resources:VCPU", "", "resources:VCPU"), ("resources:VCPU", "2147483648", "resources:VCPU"), ("trait:X", "perhaps", "trait:X"),
     ])
     func whatMeansNothingIsRefused(_ name: String, _ value: String, _ named: String) {
         let error = #expect(throws: ResourceError.self) {
             try ServerNeeds(ServerFlavor(vcpus: 1, memoryMiB: 1, rootGiB: 1, extraSpecs: TextMap([name: value])), nil, properties: [:])
         }
-        #expect(error?.code == .badRequest && error?.message.contains(named) == true && error?.message.contains("Value: \"\(value)\"") == true)
+        #expect(
+            error?.code == .badRequest && error?.message.contains(named) == true && error?.message.contains("Value: \"\(value)\"") == true)
     }
 
     @Test func aggregatesAndImagesAreUnderstood() throws {

@@ -59,7 +59,8 @@ import Testing
         try await TestDatabase.with { test in
             try await test.database.read { connection in
                 let rows = try connection.query(
-                    "SELECT n AS id, n * 2 AS id_two, n * 3 AS three, n * 4 AS three, NULL::int AS nothing FROM generate_series(1, 4) n ORDER BY n")
+                    "SELECT n AS id, n * 2 AS id_two, n * 3 AS three, n * 4 AS three, NULL::int AS nothing FROM generate_series(1, 4) n ORDER BY n"
+                )
                 for (index, row) in rows.enumerated() {
                     let n = index + 1
                     #expect(try row.int("id") == n)
@@ -131,7 +132,9 @@ import Testing
         try await TestDatabase.with(connectionsMax: 1) { test in
             let runs = Mutex(0)
             let breaks: @Sendable (Connection) throws -> Void = { connection in
-                let run = runs.withLock { $0 += 1; return $0 }
+                let run = runs.withLock {
+                    $0 += 1; return $0
+                }
                 if run == 1 { try connection.query("SELECT pg_terminate_backend(pg_backend_pid())") }
             }
             _ = try await test.database.read { try $0.execute("SELECT 1") }

@@ -25,7 +25,9 @@ enum MigrationRules {
         let isNewTable = table(words).map(created.contains) ?? false
         if words.first == "CREATE", words.contains("INDEX"), !isNewTable {
             found.append(
-                words.contains("UNIQUE") ? "a unique index narrows what older replicas may write (contract)" : "an index on an existing table blocks writes (index)")
+                words.contains("UNIQUE")
+                    ? "a unique index narrows what older replicas may write (contract)"
+                    : "an index on an existing table blocks writes (index)")
         }
         for word in ["DELETE", "TRUNCATE", "DO", "LOCK", "VACUUM", "CLUSTER", "REINDEX", "REVOKE"] where words.first == word {
             found.append("\(word) (contract)")
@@ -64,10 +66,16 @@ enum MigrationRules {
     private static func columnProblems(_ text: String) -> [String] {
         var found: [String] = []
         let words = Set(text.split { !$0.isLetter && $0 != "_" && !$0.isNumber }.map { $0.uppercased() })
-        if text.contains("NOT NULL"), !words.contains("DEFAULT") { found.append("a new column that is NOT NULL without DEFAULT (contract)") }
-        if text.contains("UNIQUE") || text.contains("PRIMARY KEY") { found.append("a unique column narrows what older replicas may write (contract)") }
+        if text.contains("NOT NULL"), !words.contains("DEFAULT") {
+            found.append("a new column that is NOT NULL without DEFAULT (contract)")
+        }
+        if text.contains("UNIQUE") || text.contains("PRIMARY KEY") {
+            found.append("a unique column narrows what older replicas may write (contract)")
+        }
         let rewriting: Set = ["SERIAL", "BIGSERIAL", "SMALLSERIAL", "GENERATED", "GEN_RANDOM_UUID", "RANDOM", "CLOCK_TIMESTAMP", "NEXTVAL"]
-        if !words.isDisjoint(with: rewriting) { found.append("a new column whose values differ by row rewrites the table under its lock (contract)") }
+        if !words.isDisjoint(with: rewriting) {
+            found.append("a new column whose values differ by row rewrites the table under its lock (contract)")
+        }
         return found
     }
 
@@ -142,7 +150,8 @@ enum MigrationRules {
     }
 
     private static let keywords: Set = [
-        "create", "unique", "index", "concurrently", "if", "not", "exists", "on", "only", "drop", "alter", "table", "rename", "add", "column",
+        "create", "unique", "index", "concurrently", "if", "not", "exists", "on", "only", "drop", "alter", "table", "rename", "add",
+        "column",
         "constraint", "check", "primary", "key", "foreign", "references", "exclude", "set", "null", "default", "type", "valid", "disable",
         "delete", "truncate", "do", "lock", "vacuum", "cluster", "reindex", "revoke", "schema",
     ]

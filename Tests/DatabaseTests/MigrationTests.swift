@@ -19,7 +19,8 @@ private enum Releases {
 
     private func replica(_ service: String = "wolke-old", knows migrations: [Migration]) -> Replicas.Replica {
         Replicas.Replica(
-            id: ambient.newUUID(), service: service, host: "one", process: 77, release: "0.1.9", schemaVersion: migrations.last?.number ?? 0)
+            id: ambient.newUUID(), service: service, host: "one", process: 77, release: "0.1.9", schemaVersion: migrations.last?.number ?? 0
+        )
     }
 
     private func columns(_ test: TestDatabase, _ table: String) async throws -> [String] {
@@ -75,7 +76,9 @@ private enum Releases {
     @Test func release010StartsUntilTheSchemaIsContracted() async throws {
         try await TestDatabase.with { test in
             let last: @Sendable () async throws -> Int = {
-                try await test.database.read { try $0.query("SELECT coalesce(max(number), 0) AS number FROM schema_migrations")[0].int("number") }
+                try await test.database.read {
+                    try $0.query("SELECT coalesce(max(number), 0) AS number FROM schema_migrations")[0].int("number")
+                }
             }
             #expect(try await last() == Schema.base)
             try await Schema.migrate(test.database, migrations: Releases.expanded)
@@ -193,11 +196,13 @@ private enum Releases {
             let dies = Migration(Releases.next, "dies", "CREATE TABLE half_way (id integer); SELECT pg_terminate_backend(pg_backend_pid())")
             #expect(await words { try await Schema.migrate(test.database, migrations: Releases.base + [dies]) } != "")
             let fails = Migration(Releases.next, "fails", "CREATE TABLE half_way (id integer); SELECT 1 / 0")
-            #expect(await words { try await Schema.migrate(test.database, migrations: Releases.base + [fails]) }.contains("division by zero"))
+            #expect(
+                await words { try await Schema.migrate(test.database, migrations: Releases.base + [fails]) }.contains("division by zero"))
             // Its record cannot be written, because the migration has written one.
             let unrecorded = Migration(
                 Releases.next, "unrecorded",
-                "CREATE TABLE half_way (id integer); INSERT INTO schema_expansions (number, name, release) VALUES (\(Releases.next), 'x', 'y')")
+                "CREATE TABLE half_way (id integer); INSERT INTO schema_expansions (number, name, release) VALUES (\(Releases.next), 'x', 'y')"
+            )
             #expect(await words { try await Schema.migrate(test.database, migrations: Releases.base + [unrecorded]) } != "")
             #expect(try await columns(test, "half_way") == [])
             #expect(try await Schema.state(test.database).newest == Schema.version)
@@ -235,7 +240,8 @@ private enum Releases {
     /// How many sessions wait for a lock of that mode on the flavors.
     private func waits(_ test: TestDatabase, for mode: String) async throws -> Int {
         try await test.database.read {
-            try $0.query("SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND mode = \(mode) AND relation = 'flavors'::regclass")[0].int("n")
+            try $0.query("SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND mode = \(mode) AND relation = 'flavors'::regclass")[0]
+                .int("n")
         }
     }
 
@@ -308,14 +314,18 @@ private enum Releases {
     private static let contracting = [
         "DROP TABLE ports", "drop index ports_device", "DROP FUNCTION northbound_touch(text, text)", "DROP TRIGGER northbound ON ports",
         "ALTER TABLE ports DROP COLUMN name", "ALTER TABLE ports RENAME COLUMN name TO title", "ALTER TABLE ports RENAME TO doors",
-        "ALTER FUNCTION f() RENAME TO g", "ALTER TABLE ports ALTER COLUMN name TYPE varchar(10)", "ALTER TABLE ports ALTER name SET DATA TYPE varchar",
+        "ALTER FUNCTION f() RENAME TO g", "ALTER TABLE ports ALTER COLUMN name TYPE varchar(10)",
+        "ALTER TABLE ports ALTER name SET DATA TYPE varchar",
         "ALTER TABLE ports\n    ALTER COLUMN name SET NOT NULL", "ALTER TABLE ports ALTER COLUMN name DROP NOT NULL",
         "ALTER TABLE ports ALTER COLUMN name DROP DEFAULT", "ALTER TABLE ports ADD COLUMN a text NOT NULL",
         "ALTER TABLE ports ADD COLUMN a text, ADD COLUMN b integer NOT NULL", "ALTER TABLE ports ADD a text NOT NULL",
-        "ALTER TABLE ports ADD CONSTRAINT c CHECK (name <> '')", "ALTER TABLE ports ADD CHECK(name <> '')", "ALTER TABLE ports ADD UNIQUE (name)",
+        "ALTER TABLE ports ADD CONSTRAINT c CHECK (name <> '')", "ALTER TABLE ports ADD CHECK(name <> '')",
+        "ALTER TABLE ports ADD UNIQUE (name)",
         "ALTER TABLE ports ADD COLUMN a text UNIQUE", "ALTER TABLE ports DROP CONSTRAINT c", "ALTER TABLE ports ADD COLUMN a serial",
-        "ALTER TABLE ports ADD COLUMN a uuid DEFAULT gen_random_uuid()", "CREATE INDEX a ON ports (name)", "CREATE UNIQUE INDEX a ON ports (name)",
-        "DELETE FROM ports", "TRUNCATE ports", "DO $$ BEGIN EXECUTE 'DROP TABLE ports'; END $$", "LOCK TABLE ports", "REVOKE ALL ON ports FROM public",
+        "ALTER TABLE ports ADD COLUMN a uuid DEFAULT gen_random_uuid()", "CREATE INDEX a ON ports (name)",
+        "CREATE UNIQUE INDEX a ON ports (name)",
+        "DELETE FROM ports", "TRUNCATE ports", "DO $$ BEGIN EXECUTE 'DROP TABLE ports'; END $$", "LOCK TABLE ports",
+        "REVOKE ALL ON ports FROM public",
         "CREATE TABLE a (id integer); ALTER TABLE ports DROP COLUMN name", "SELECT 1; /* ; */ DROP TABLE ports -- '",
         "ALTER TABLE ports DISABLE TRIGGER northbound",
     ]
@@ -338,7 +348,8 @@ private enum Releases {
     }
 
     @Test func indexMigrationsHoldIndexesOnly() {
-        let good = "CREATE INDEX CONCURRENTLY IF NOT EXISTS a ON ports (name);\nCREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS b ON ports (id)"
+        let good =
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS a ON ports (name);\nCREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS b ON ports (id)"
         #expect(MigrationRules.problems(Migration(99, "good", kind: .index, good)) == [])
         for bad in ["CREATE INDEX a ON ports (name)", "CREATE INDEX CONCURRENTLY a ON ports (name)", good + "; SELECT 1"] {
             #expect(!MigrationRules.problems(Migration(99, "bad", kind: .index, bad)).isEmpty)

@@ -27,14 +27,16 @@ import Testing
         let scratch = try Scratch()
         #expect(try #require(SandboxCheck.problem(Sandbox(bubblewrap: "/no/such/bwrap"))).contains("could not be set up"))
         #expect(try #require(SandboxCheck.problem(Sandbox(user: 0))).contains("user id"))
-        let bare = try sandbox(scratch, "shift @ARGV until !@ARGV || $ARGV[0] eq '--'; shift @ARGV; exec grep { !/^--(reuid|regid|clear-groups)/ } @ARGV;")
+        let bare = try sandbox(
+            scratch, "shift @ARGV until !@ARGV || $ARGV[0] eq '--'; shift @ARGV; exec grep { !/^--(reuid|regid|clear-groups)/ } @ARGV;")
         #expect(try #require(SandboxCheck.problem(bare)).contains("does not run as user"))
         let other = try Scratch()
         let files = try sandbox(other, "unshift @ARGV, '--ro-bind', '/etc', '/etc';")
         #expect(try #require(SandboxCheck.problem(files)).contains("machine's files"))
         let third = try Scratch()
         let network = try sandbox(
-            third, "@ARGV = grep { $_ ne '--unshare-net' } @ARGV; for (0..$#ARGV) { if ($ARGV[$_] eq '--seccomp') { splice @ARGV, $_, 2; last } }")
+            third,
+            "@ARGV = grep { $_ ne '--unshare-net' } @ARGV; for (0..$#ARGV) { if ($ARGV[$_] eq '--seccomp') { splice @ARGV, $_, 2; last } }")
         #expect(try #require(SandboxCheck.problem(network)).contains("network"))
     }
 

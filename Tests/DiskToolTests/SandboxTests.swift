@@ -53,7 +53,8 @@ struct Scratch: ~Copyable {
         #expect(try run(["/usr/bin/id", "-u"]) == "\(Sandbox.defaultUser)\n")
         #expect(try run(["/usr/bin/id", "-G"]) == "\(Sandbox.defaultUser)\n")
         // prctl(PR_CAPBSET_READ, n) for all n, PR_GET_NO_NEW_PRIVS and PR_GET_SECCOMP.
-        let text = try perl("print join ',', (map { syscall(157, 23, $_, 0, 0, 0) } 0..40), syscall(157, 39, 0, 0, 0, 0), syscall(157, 21, 0, 0, 0, 0)")
+        let text = try perl(
+            "print join ',', (map { syscall(157, 23, $_, 0, 0, 0) } 0..40), syscall(157, 39, 0, 0, 0, 0), syscall(157, 21, 0, 0, 0, 0)")
         #expect(text == String(repeating: "0,", count: 41) + "1,2")
     }
 
@@ -117,7 +118,10 @@ struct Scratch: ~Copyable {
         try await withThrowingTaskGroup(of: String.self) { group in
             for index in 0..<8 {
                 let command = try sandbox.command(
-                    ["/usr/bin/perl", "-e", "select undef, undef, undef, 0.1 * \(index % 3); open F, '<', '/disk0' or die $!; read F, $_, 1; print ord"],
+                    [
+                        "/usr/bin/perl", "-e",
+                        "select undef, undef, undef, 0.1 * \(index % 3); open F, '<', '/disk0' or die $!; read F, $_, 1; print ord",
+                    ],
                     files: [.reading(source)], limits: Sandbox.Limits(fileSize: 0))
                 group.addTask {
                     try await withCheckedThrowingContinuation { continuation in
@@ -135,7 +139,8 @@ struct Scratch: ~Copyable {
     func s1_trees() throws {
         let scratch = try Scratch()
         let tree = scratch.path + "/tree"
-        try FileManager.default.createDirectory(atPath: tree + "/a/b", withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        try FileManager.default.createDirectory(
+            atPath: tree + "/a/b", withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         _ = try scratch.file("tree/a/b/one", Array("one".utf8))
         #expect(try run(["/usr/bin/cat", "/disk0/a/b/one"], files: [.readingTree(tree)]) == "one")
         #expect(throws: CommandError.self) { try run(["/usr/bin/cp", "/disk0/a/b/one", "/disk0/two"], files: [.readingTree(tree)]) }

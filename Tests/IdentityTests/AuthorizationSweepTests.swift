@@ -106,13 +106,18 @@ import WebAPI
     @Test func everyListComesInPages() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             for n in 0..<2 {
-                for (path, name) in [("users", "user"), ("groups", "group"), ("roles", "role"), ("projects", "project"), ("domains", "domain")] {
-                    let answer = try await cloud.call("POST", "/v3/\(path)", token: cloud.admin(), body: [name: ["name": .string("\(name)-\(n)")]])
+                for (path, name) in [
+                    ("users", "user"), ("groups", "group"), ("roles", "role"), ("projects", "project"), ("domains", "domain"),
+                ] {
+                    let answer = try await cloud.call(
+                        "POST", "/v3/\(path)", token: cloud.admin(), body: [name: ["name": .string("\(name)-\(n)")]])
                     #expect(answer.status == 201, "\(answer.json)")
                 }
             }
             let (user, target) = (try await cloud.id("users", "target"), try await cloud.token("target", project: "demo"))
-            let rules = ["/v2.1/flavors", "/v2.1/images"].map { JSONValue.object(["service": "compute", "path": .string($0), "method": "GET"]) }
+            let rules = ["/v2.1/flavors", "/v2.1/images"].map {
+                JSONValue.object(["service": "compute", "path": .string($0), "method": "GET"])
+            }
             let credential = try await cloud.call(
                 "POST", "/v3/users/\(user)/application_credentials", token: target,
                 body: ["application_credential": ["name": "with rules", "access_rules": .array(rules)]])

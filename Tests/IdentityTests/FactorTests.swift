@@ -69,8 +69,12 @@ import WebAPI
                 step: OneTimeCode.step(at: cloud.time.now()) + steps)
         }
 
-        func signOn(password: String? = nil, code: String? = nil, receipt: String? = nil, user name: String = "demo") async throws -> Cloud.Answer {
-            var identity: JSONObject = ["methods": JSONValue([password.map { _ in "password" }, code.map { _ in "totp" }].compactMap { $0 })]
+        func signOn(password: String? = nil, code: String? = nil, receipt: String? = nil, user name: String = "demo") async throws
+            -> Cloud.Answer
+        {
+            var identity: JSONObject = [
+                "methods": JSONValue([password.map { _ in "password" }, code.map { _ in "totp" }].compactMap { $0 })
+            ]
             let user: JSONObject = ["name": .string(name), "domain": ["id": "default"]]
             if let password {
                 var user = user
@@ -198,7 +202,8 @@ import WebAPI
             #expect(try await create("cert", "PEM", user: "nobody", token: admin) == 400)
             #expect(try await create("cert", "a certificate", token: admin) == 201)
             for (method, path, more) in [
-                ("POST", "/v3/credentials", ["type": "cert", "blob": "text", "user_id": .string(setup.user)]), ("PATCH", "/v3/credentials/\(id)", [:]),
+                ("POST", "/v3/credentials", ["type": "cert", "blob": "text", "user_id": .string(setup.user)]),
+                ("PATCH", "/v3/credentials/\(id)", [:]),
             ] as [(String, String, JSONObject)] {
                 var body = more
                 body["project_id"] = "nowhere"
@@ -264,11 +269,13 @@ import WebAPI
                     body: ["user": ["original_password": .string(password), "password": .string(next)]])
                 #expect(changed.status == 204, "\(length) \(changed.json)")
                 _ = try await cloud.token("long\(index)", scope: "unscoped", password: next)
-                let again = try await cloud.call("PATCH", "/v3/users/\(user.id)", token: admin, body: ["user": ["password": .string(password)]])
+                let again = try await cloud.call(
+                    "PATCH", "/v3/users/\(user.id)", token: admin, body: ["user": ["password": .string(password)]])
                 #expect(again.status == 200)
             }
             for wrong in [String(repeating: "x", count: 4097), String(repeating: "é", count: 2049), ""] {
-                let answer = try await cloud.call("POST", "/v3/users", token: admin, body: ["user": ["name": "w", "password": .string(wrong)]])
+                let answer = try await cloud.call(
+                    "POST", "/v3/users", token: admin, body: ["user": ["name": "w", "password": .string(wrong)]])
                 #expect(answer.status == 400 && answer.message.contains("password"), "\(answer.json)")
             }
         }
@@ -280,7 +287,10 @@ import WebAPI
             let admin = try await cloud.admin()
             let user = try await cloud.id("users", "demo")
             let own = try await cloud.token("demo", project: "demo")
-            let texts = ["", " ", "a\u{0}b", "\u{1F600}", "\u{202E}x", String(repeating: "\u{1F600}", count: 255), String(repeating: "x", count: 70_000)]
+            let texts = [
+                "", " ", "a\u{0}b", "\u{1F600}", "\u{202E}x", String(repeating: "\u{1F600}", count: 255),
+                String(repeating: "x", count: 70_000),
+            ]
             let bodies: [(String, String, JSONObject, [String])] = [
                 ("users", "user", ["name": "n"], ["name", "description", "email", "default_project_id", "domain_id"]),
                 ("projects", "project", ["name": "n"], ["name", "description", "note", "parent_id", "domain_id"]),
@@ -289,8 +299,14 @@ import WebAPI
                 ("roles", "role", ["name": "n"], ["name", "description", "note", "domain_id"]),
                 ("regions", "region", [:], ["id", "description", "note", "parent_region_id"]),
                 ("services", "service", ["type": "t"], ["type", "name", "description", "note"]),
-                ("credentials", "credential", ["type": "cert", "blob": "b", "user_id": .string(user)], ["type", "blob", "user_id", "project_id"]),
-                ("users/\(user)/application_credentials", "application_credential", ["name": "n"], ["name", "description", "secret", "expires_at"]),
+                (
+                    "credentials", "credential", ["type": "cert", "blob": "b", "user_id": .string(user)],
+                    ["type", "blob", "user_id", "project_id"]
+                ),
+                (
+                    "users/\(user)/application_credentials", "application_credential", ["name": "n"],
+                    ["name", "description", "secret", "expires_at"]
+                ),
             ]
             for (path, kind, base, fields) in bodies {
                 for field in fields {

@@ -43,7 +43,8 @@ import WebAPI
             _ = try await cloud.token("wolke", project: "service", password: "service-pw")
             _ = try await cloud.admin()
             // What takes nothing away is still possible: another password, another administrator, then the first one goes.
-            #expect(try await cloud.call("PATCH", "/v3/domains/default", token: token, body: ["domain": ["description": "d"]]).status == 200)
+            #expect(
+                try await cloud.call("PATCH", "/v3/domains/default", token: token, body: ["domain": ["description": "d"]]).status == 200)
             let second = try await cloud.make("users", "user", ["name": "second", "password": "second-pw"]).id
             #expect(try await cloud.call("PUT", "/v3/system/users/\(second)/roles/\(adminRole)", token: token).status == 204)
             let other = try await cloud.token("second", scope: ["system": ["all": true]])

@@ -133,7 +133,10 @@ extension JSONValue {
     @Test func namesAreLimitedAndUnique() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()
-            for (path, kind, limit) in [("users", "user", 255), ("projects", "project", 64), ("domains", "domain", 64), ("groups", "group", 64), ("roles", "role", 255)] {
+            for (path, kind, limit) in [
+                ("users", "user", 255), ("projects", "project", 64), ("domains", "domain", 64), ("groups", "group", 64),
+                ("roles", "role", 255),
+            ] {
                 func create(_ name: String) async throws -> Cloud.Answer {
                     try await cloud.call("POST", "/v3/\(path)", token: admin, body: [kind: ["name": .string(name)]])
                 }
@@ -159,13 +162,19 @@ extension JSONValue {
             for level in 2...5 {
                 parent = try await cloud.make("projects", "project", ["name": .string("l\(level)"), "parent_id": .string(parent)]).id
             }
-            let tooDeep = try await cloud.call("POST", "/v3/projects", token: admin, body: ["project": ["name": "l6", "parent_id": .string(parent)]])
+            let tooDeep = try await cloud.call(
+                "POST", "/v3/projects", token: admin, body: ["project": ["name": "l6", "parent_id": .string(parent)]])
             #expect(tooDeep.status == 403)
             #expect(try await cloud.call("DELETE", "/v3/projects/\(top.id)", token: admin).status == 403)
-            #expect(try await cloud.call("PATCH", "/v3/projects/\(top.id)", token: admin, body: ["project": ["enabled": false]]).status == 403)
-            #expect(try await cloud.call("PATCH", "/v3/projects/\(parent)", token: admin, body: ["project": ["parent_id": "default"]]).status == 403)
-            #expect(try await cloud.call("PATCH", "/v3/projects/\(parent)", token: admin, body: ["project": ["enabled": false]]).status == 200)
-            let below = try await cloud.call("POST", "/v3/projects", token: admin, body: ["project": ["name": "x", "parent_id": .string(parent)]])
+            #expect(
+                try await cloud.call("PATCH", "/v3/projects/\(top.id)", token: admin, body: ["project": ["enabled": false]]).status == 403)
+            #expect(
+                try await cloud.call("PATCH", "/v3/projects/\(parent)", token: admin, body: ["project": ["parent_id": "default"]]).status
+                    == 403)
+            #expect(
+                try await cloud.call("PATCH", "/v3/projects/\(parent)", token: admin, body: ["project": ["enabled": false]]).status == 200)
+            let below = try await cloud.call(
+                "POST", "/v3/projects", token: admin, body: ["project": ["name": "x", "parent_id": .string(parent)]])
             #expect(below.status == 403)
             let children = try await cloud.call("GET", "/v3/projects?parent_id=\(top.id)", token: admin)
             #expect(children.json.names("projects") == ["l2"])
@@ -225,7 +234,8 @@ extension JSONValue {
             ] {
                 #expect(try await cloud.call("PUT", "/v3/\(path)", token: admin).status == 204, "\(path)")
             }
-            #expect(try await cloud.call("PATCH", "/v3/domains/\(domain.id)", token: admin, body: ["domain": ["enabled": false]]).status == 200)
+            #expect(
+                try await cloud.call("PATCH", "/v3/domains/\(domain.id)", token: admin, body: ["domain": ["enabled": false]]).status == 200)
             #expect(try await cloud.call("DELETE", "/v3/domains/\(domain.id)", token: admin).status == 204)
             let left = try await cloud.database.read { connection in
                 try [

@@ -92,13 +92,25 @@ import WebAPI
         ("{\"auth\": {\"identity\": {\"methods\": [5]}}}", 400),
         ("{\"auth\": {\"identity\": {\"methods\": [\"password\"]}}}", 400),
         ("{\"auth\": {\"identity\": {\"methods\": [\"telepathy\"]}}}", 401),
-        ("{\"auth\": {\"identity\": {\"methods\": [\"password\"], \"password\": {\"user\": {\"name\": \"demo\", \"password\": \"x\"}}}}}", 400),
+        (
+            "{\"auth\": {\"identity\": {\"methods\": [\"password\"], \"password\": {\"user\": {\"name\": \"demo\", \"password\": \"x\"}}}}}",
+            400
+        ),
         ("{\"auth\": {\"identity\": {\"methods\": [\"password\"], \"password\": {\"user\": {\"id\": \"x\", \"password\": 5}}}}}", 400),
-        ("{\"auth\": {\"identity\": {\"methods\": [\"password\"], \"password\": {\"user\": {\"id\": \"x\\u0000y\", \"password\": \"p\"}}}}}", 400),
+        (
+            "{\"auth\": {\"identity\": {\"methods\": [\"password\"], \"password\": {\"user\": {\"id\": \"x\\u0000y\", \"password\": \"p\"}}}}}",
+            400
+        ),
         ("{\"auth\": {\"identity\": {\"methods\": [\"token\"], \"token\": {\"id\": \"nonsense\"}}}}", 401),
         ("{\"auth\": {\"identity\": {\"methods\": [\"token\"], \"token\": {\"id\": \"x\"}}, \"scope\": {\"galaxy\": {}}}}", 400),
-        ("{\"auth\": {\"identity\": {\"methods\": [\"token\"], \"token\": {\"id\": \"x\"}}, \"scope\": {\"project\": {}, \"domain\": {}}}}", 400),
-        ("{\"auth\": {\"identity\": {\"methods\": [\"token\"], \"token\": {\"id\": \"x\"}}, \"scope\": {\"system\": {\"all\": false}}}}", 400),
+        (
+            "{\"auth\": {\"identity\": {\"methods\": [\"token\"], \"token\": {\"id\": \"x\"}}, \"scope\": {\"project\": {}, \"domain\": {}}}}",
+            400
+        ),
+        (
+            "{\"auth\": {\"identity\": {\"methods\": [\"token\"], \"token\": {\"id\": \"x\"}}, \"scope\": {\"system\": {\"all\": false}}}}",
+            400
+        ),
     ])
     func malformed(body: String, status: Int) async throws {
         try await Cloud.with { cloud in
@@ -122,7 +134,9 @@ import WebAPI
             }
             for _ in 0..<2 { _ = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("locked", "nope")) }
             let reference = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("viewer", "nope"))
-            for (user, password) in [("nobody", "nope"), ("locked", "nope"), ("locked", "right-pw"), ("disabled", "nope"), ("disabled", "right-pw")] {
+            for (user, password) in [
+                ("nobody", "nope"), ("locked", "nope"), ("locked", "right-pw"), ("disabled", "nope"), ("disabled", "right-pw"),
+            ] {
                 let before = cloud.identity.hasher.hashesDone
                 let answer = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn(user, password))
                 #expect(answer.status == 401 && answer.json == reference.json, "\(user) \(password): \(answer.json)")

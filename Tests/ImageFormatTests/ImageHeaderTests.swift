@@ -33,7 +33,8 @@ import Testing
         #expect(try inspect(image, "vhd").virtualSize == 301 * 4 * 17 * 512)
     }
 
-    @Test("S1 S3: every image of the corpus is refused, for the reason that is meant", arguments: HostileImages.corpus(canary: "/etc/canary"))
+    @Test(
+        "S1 S3: every image of the corpus is refused, for the reason that is meant", arguments: HostileImages.corpus(canary: "/etc/canary"))
     func s1_hostileImagesAreRefused(_ image: HostileImage) throws {
         let refusal = #expect(throws: ImageRefusal.self) { try inspect(image.bytes, image.declared) }
         #expect(refusal?.reason.contains(image.reason) ?? false, "\(refusal?.reason ?? "")")

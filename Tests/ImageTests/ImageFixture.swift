@@ -9,7 +9,6 @@ import Telemetry
 import TestKit
 import WebAPI
 
-
 /// The image API over a database and a directory of a test's own.
 struct ImageFixture: Sendable {
     let api: API
@@ -22,7 +21,8 @@ struct ImageFixture: Sendable {
         _ body: (ImageFixture) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "wolke-images-" + SystemRandom().uuid().compact).path
+            "wolke-images-" + SystemRandom().uuid().compact
+        ).path
         defer { try? FileManager.default.removeItem(atPath: directory) }
         try await TestDatabase.with { test in
             let files = try FileStore(directory: directory, threads: 2)
@@ -76,7 +76,9 @@ struct ImageFixture: Sendable {
     }
 
     /// Registers an image and returns its id.
-    func create(_ body: JSONValue = ["name": "i", "disk_format": "raw", "container_format": "bare"], token: String = "member") async throws -> String {
+    func create(_ body: JSONValue = ["name": "i", "disk_format": "raw", "container_format": "bare"], token: String = "member") async throws
+        -> String
+    {
         try await call("POST", "/v2/images", token: token, json: body)["id"]?.stringValue ?? ""
     }
 

@@ -10,7 +10,8 @@ import WebAPI
 @Suite struct ImageListTests {
     @Test func everyListComesInPagesWhateverIsNull() async throws {
         try await ImageFixture.with { cloud in
-            for body in [["name": "b", "disk_format": "raw", "container_format": "bare"], ["name": "a"], [:], ["name": "a"]] as [JSONValue] {
+            for body in [["name": "b", "disk_format": "raw", "container_format": "bare"], ["name": "a"], [:], ["name": "a"]] as [JSONValue]
+            {
                 #expect(!(try await cloud.create(body)).isEmpty)
             }
             let keys = ImageView.table.fields.filter(\.sortable).map(\.name)
@@ -26,7 +27,9 @@ import WebAPI
         try await ImageFixture.with { cloud in
             let image = try await cloud.create()
             for path in ["/v2/metadefs/namespaces", "/v2/metadefs/resource_types", "/v2/tasks", "/v2/images/\(image)/tasks"] {
-                for (query, status) in [("limit=1", 200), ("limit=x", 400), ("marker=x", 404), ("nonsense=1", 400), ("sort_key=nonsense", 400)] {
+                for (query, status) in [
+                    ("limit=1", 200), ("limit=x", 400), ("marker=x", 404), ("nonsense=1", 400), ("sort_key=nonsense", 400),
+                ] {
                     #expect(try await cloud.call("GET", "\(path)?\(query)").status == status, "\(path)?\(query)")
                 }
             }

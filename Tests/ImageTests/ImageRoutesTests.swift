@@ -24,10 +24,12 @@ import Testing
     @Test func aLife() async throws {
         try await ImageFixture.with { cloud in
             let id = "0a0a0a0a-0000-4000-8000-000000000001"
-            let created = try await cloud.call("POST", "/v2/images", json: [
-                "id": .string(id), "name": "guest", "disk_format": "qcow2", "container_format": "bare", "tags": ["a", "a"],
-                "hw_disk_bus": "virtio", "min_disk": 1,
-            ])
+            let created = try await cloud.call(
+                "POST", "/v2/images",
+                json: [
+                    "id": .string(id), "name": "guest", "disk_format": "qcow2", "container_format": "bare", "tags": ["a", "a"],
+                    "hw_disk_bus": "virtio", "min_disk": 1,
+                ])
             #expect(created.status == 201)
             #expect(created.headers["location"] == "http://images.example/v2/images/\(id)")
             #expect(created["status"] == "queued")
@@ -68,11 +70,13 @@ import Testing
     @Test func patchesChangeWhatMayChange() async throws {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create(["name": "a", "disk_format": "raw", "container_format": "bare", "os_distro": "x"])
-            let changed = try await cloud.patch(id, [
-                ["op": "replace", "path": "/name", "value": "b"], ["op": "add", "path": "/os_version", "value": "13"],
-                ["op": "remove", "path": "/os_distro"], ["op": "replace", "path": "/tags", "value": ["t"]],
-                ["op": "add", "path": "/a~1b", "value": "slash"],
-            ])
+            let changed = try await cloud.patch(
+                id,
+                [
+                    ["op": "replace", "path": "/name", "value": "b"], ["op": "add", "path": "/os_version", "value": "13"],
+                    ["op": "remove", "path": "/os_distro"], ["op": "replace", "path": "/tags", "value": ["t"]],
+                    ["op": "add", "path": "/a~1b", "value": "slash"],
+                ])
             #expect(changed.status == 200)
             #expect(changed["name"] == "b")
             #expect(changed["os_version"] == "13")
@@ -90,7 +94,8 @@ import Testing
                 let answer = try await cloud.patch(id, [operation])
                 #expect(answer.status == status, "\(operation): \(answer.json)")
             }
-            #expect(try await cloud.call("PATCH", "/v2/images/\(id)", headers: [("Content-Type", "application/json")], json: []).status == 415)
+            #expect(
+                try await cloud.call("PATCH", "/v2/images/\(id)", headers: [("Content-Type", "application/json")], json: []).status == 415)
             #expect(try await cloud.patch(id, [["op": "replace", "path": "/visibility", "value": "public"]], token: "admin").status == 200)
             #expect(try await cloud.patch(id, [["op": "replace", "path": "/name", "value": "z"]], token: "other").status == 403)
             #expect(try await cloud.patch(id, [["op": "replace", "path": "/protected", "value": true]]).status == 200)
@@ -135,7 +140,9 @@ import Testing
             #expect(try await cloud.call("POST", path, json: ["member": "p2"]).status == 409)
             #expect(try await cloud.call("GET", "/v2/images/\(id)", token: "other").status == 200)
             #expect(try await cloud.call("GET", "/v2/images", token: "other")["images"] == [])
-            #expect(try await cloud.call("GET", "/v2/images?visibility=shared&member_status=pending", token: "other")["images"]?.arrayValue?.count == 1)
+            #expect(
+                try await cloud.call("GET", "/v2/images?visibility=shared&member_status=pending", token: "other")["images"]?.arrayValue?
+                    .count == 1)
             #expect(try await cloud.call("PUT", path + "/p2", json: ["status": "accepted"]).status == 403)
             #expect(try await cloud.call("PUT", path + "/p2", token: "other", json: ["status": "accepted"])["status"] == "accepted")
             #expect(try await cloud.call("PUT", path + "/p2", token: "other", json: ["status": "maybe"]).status == 400)
@@ -152,7 +159,11 @@ import Testing
         try await ImageFixture.with { cloud in
             var ids: [String] = []
             for name in ["b", "a", "c"] {
-                ids.append(try await cloud.create(["name": .string(name), "disk_format": "raw", "container_format": "bare", "tags": [.string("t" + name)], "os": .string(name)]))
+                ids.append(
+                    try await cloud.create([
+                        "name": .string(name), "disk_format": "raw", "container_format": "bare", "tags": [.string("t" + name)],
+                        "os": .string(name),
+                    ]))
             }
             _ = try await cloud.upload(ids[2], Array(repeating: 1, count: 100))
             func names(_ query: String) async throws -> [String] {
@@ -179,7 +190,10 @@ import Testing
                 path = answer["next"]?.stringValue
             }
             #expect(seen == ["a", "b", "c"])
-            for bad in ["limit=x", "limit=-1", "marker=none", "sort=nothing", "sort=name:up", "visibility=x", "size_min=big", "status=ok", "created_at=x", "os_hidden=5", "member_status=x"] {
+            for bad in [
+                "limit=x", "limit=-1", "marker=none", "sort=nothing", "sort=name:up", "visibility=x", "size_min=big", "status=ok",
+                "created_at=x", "os_hidden=5", "member_status=x",
+            ] {
                 #expect(try await cloud.call("GET", "/v2/images?" + bad).status == 400, "\(bad)")
             }
         }
@@ -190,7 +204,8 @@ import Testing
             for (body, status) in [
                 (["name": 5] as JSONValue, 400), (["disk_format": "floppy"], 400), (["min_ram": "lots"], 400),
                 (["tags": "x"], 400), (["id": "1"], 400), (["status": "active"], 403), (["owner": "p2"], 403),
-                (["locations": []], 403), (["property": 1], 400), (["protected": "yes"], 400), (["name": .string(String(repeating: "n", count: 256))], 400),
+                (["locations": []], 403), (["property": 1], 400), (["protected": "yes"], 400),
+                (["name": .string(String(repeating: "n", count: 256))], 400),
                 ([], 400),
             ] {
                 let answer = try await cloud.call("POST", "/v2/images", json: body)
@@ -202,7 +217,9 @@ import Testing
             #expect(try await cloud.call("DELETE", "/v2/images/\(id)/tags/y").status == 404)
             #expect(try await cloud.call("POST", "/v2/images/\(id)/actions/deactivate").status == 403)
             #expect(try await cloud.call("POST", "/v2/images/\(id)/import", json: ["method": ["name": "web-download"]]).status == 400)
-            #expect(try await cloud.call("PUT", "/v2/images/\(id)/stage", headers: [("Content-Type", "application/octet-stream")]).status == 404)
+            #expect(
+                try await cloud.call("PUT", "/v2/images/\(id)/stage", headers: [("Content-Type", "application/octet-stream")]).status == 404
+            )
             #expect(try await cloud.call("PUT", "/v2/images/\(id)/file", json: [:]).status == 415)
             let bare = try await cloud.create(["name": "no formats"])
             #expect(try await cloud.upload(bare, [1]).status == 400)

@@ -15,7 +15,9 @@ import WebAPI
         return IncomingRequest(method: "PUT", path: "/v2/images/\(id)/file", query: Query(), headers: headers, body: stream)
     }
 
-    @Test("S1: what refers to other files is refused while it is uploaded, and leaves nothing") func s1_refusedContentLeavesNothing() async throws {
+    @Test("S1: what refers to other files is refused while it is uploaded, and leaves nothing") func s1_refusedContentLeavesNothing()
+        async throws
+    {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create(["disk_format": "qcow2", "container_format": "bare"])
             for bytes in [HostileImages.qcow2WithBacking("/x"), HostileImages.qcow2WithDataFile("/x"), [1, 2, 3]] {
@@ -35,17 +37,20 @@ import WebAPI
         try await ImageFixture.with { cloud in
             let id = try await cloud.create()
             for (name, value) in [
-                ("x-image-meta-store", "ceph"), ("x-openstack-image-size", "4"), ("x-openstack-image-size", "many"), ("x-openstack-image-size", "-1"),
+                ("x-image-meta-store", "ceph"), ("x-openstack-image-size", "4"), ("x-openstack-image-size", "many"),
+                ("x-openstack-image-size", "-1"),
             ] {
                 let answer = try await cloud.call(
                     "PUT", "/v2/images/\(id)/file",
-                    headers: [("Content-Type", "application/octet-stream"), ("Accept", "application/json"), (name, value)], bytes: [1, 2, 3])
+                    headers: [("Content-Type", "application/octet-stream"), ("Accept", "application/json"), (name, value)],
+                    bytes: [1, 2, 3])
                 #expect(answer.status == 400, "\(name): \(answer.status) \(answer.json)")
                 #expect(try await cloud.status(id) == "queued")
             }
             let right = try await cloud.call(
                 "PUT", "/v2/images/\(id)/file",
-                headers: [("Content-Type", "application/octet-stream"), ("x-image-meta-store", "file"), ("x-openstack-image-size", "3")], bytes: [1, 2, 3])
+                headers: [("Content-Type", "application/octet-stream"), ("x-image-meta-store", "file"), ("x-openstack-image-size", "3")],
+                bytes: [1, 2, 3])
             #expect(right.status == 204)
         }
     }
@@ -57,15 +62,19 @@ import WebAPI
             let id = try await cloud.create()
             let inside = canary.url + "/latest/meta-data"
             for url in [inside, "file:///etc/passwd", "http://169.254.169.254/"] {
-                for (name, more) in [("web-download", ["uri": .string(url)]), ("glance-download", ["glance_image_id": .string(url)]), ("copy-image", [:])] as [(String, JSONObject)] {
+                for (name, more) in [
+                    ("web-download", ["uri": .string(url)]), ("glance-download", ["glance_image_id": .string(url)]), ("copy-image", [:]),
+                ] as [(String, JSONObject)] {
                     var method = more
                     method["name"] = .string(name)
-                    let answer = try await cloud.call("POST", "/v2/images/\(id)/import", json: ["method": .object(method), "stores": ["file"]])
+                    let answer = try await cloud.call(
+                        "POST", "/v2/images/\(id)/import", json: ["method": .object(method), "stores": ["file"]])
                     #expect(answer.status == 400, "\(name) \(answer.status)")
                 }
                 let patch: JSONValue = [["op": "add", "path": "/locations/-", "value": ["url": .string(url), "metadata": [:]]]]
                 let patched = try await cloud.call(
-                    "PATCH", "/v2/images/\(id)", headers: [("Content-Type", "application/openstack-images-v2.1-json-patch")], bytes: patch.encoded)
+                    "PATCH", "/v2/images/\(id)", headers: [("Content-Type", "application/openstack-images-v2.1-json-patch")],
+                    bytes: patch.encoded)
                 #expect([400, 403].contains(patched.status), "\(patched.status)")
                 for name in ["locations", "direct_url", "copy_from", "location"] {
                     let made = try await cloud.call("POST", "/v2/images", json: ["name": "x", name: .string(url)])
@@ -73,7 +82,10 @@ import WebAPI
                     if made.status == 201 { #expect(try await cloud.status(shown) == "queued", "\(name)") }
                 }
                 let headed = try await cloud.call(
-                    "PUT", "/v2/images/\(id)/file", headers: [("x-glance-api-copy-from", url), ("x-image-meta-location", url), ("content-type", "application/octet-stream")])
+                    "PUT", "/v2/images/\(id)/file",
+                    headers: [
+                        ("x-glance-api-copy-from", url), ("x-image-meta-location", url), ("content-type", "application/octet-stream"),
+                    ])
                 let data = try await cloud.call("GET", "/v2/images/\(id)/file").bytes
                 #expect(headed.status >= 400 || data.isEmpty)
             }
@@ -87,7 +99,8 @@ import WebAPI
             _ = try await cloud.upload(id, [7])
             for path in ["../\(id)", "..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", ".", "%2e%2e", "\(id)%00", "\(id)%2f..", "\(id).part"] {
                 for (method, suffix) in [("GET", "/file"), ("GET", ""), ("DELETE", ""), ("PUT", "/file")] {
-                    let answer = try await cloud.call(method, "/v2/images/\(path)\(suffix)", headers: [("content-type", "application/octet-stream")])
+                    let answer = try await cloud.call(
+                        method, "/v2/images/\(path)\(suffix)", headers: [("content-type", "application/octet-stream")])
                     #expect([400, 404, 405].contains(answer.status), "\(method) \(path)\(suffix): \(answer.status)")
                 }
             }

@@ -20,7 +20,8 @@ final class PrivateRabbitMQ: Sendable {
     private init() async throws {
         let ports = try FreePorts.take(3)
         (port, distributionPort, epmdPort) = (ports[0], ports[1], ports[2])
-        directory = FileManager.default.temporaryDirectory
+        directory =
+            FileManager.default.temporaryDirectory
             .appendingPathComponent("wolke-rabbitmq-\(ProcessInfo.processInfo.processIdentifier)").path
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         try Data("[].".utf8).write(to: URL(fileURLWithPath: directory + "/enabled_plugins"))

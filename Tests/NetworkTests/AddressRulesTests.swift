@@ -79,7 +79,8 @@ import Testing
             ("domain-search", "a.example, b.example", "\"a.example,b.example\""), ("119", "a.example", "\"a.example\""),
             ("bootfile-name", "pxelinux.0", "\"pxelinux.0\""), ("67", "x", "\"x\""), ("ntp-server", "10.0.0.5", "10.0.0.5"),
             ("dns-server", "10.0.0.5,10.0.0.6", "{10.0.0.5, 10.0.0.6}"), ("server-ip-address", "10.0.0.5", "10.0.0.5"),
-            ("tftp-server", "10.0.0.5", "\"10.0.0.5\""), ("T1", "600", "600"), ("arp-timeout", "30", "30"), ("router", "10.0.0.7", "10.0.0.7"),
+            ("tftp-server", "10.0.0.5", "\"10.0.0.5\""), ("T1", "600", "600"), ("arp-timeout", "30", "30"),
+            ("router", "10.0.0.7", "10.0.0.7"),
         ]
         for (name, value, expected) in fitting { #expect(option(name, value)?.value == expected, "\(name)=\(value)") }
         #expect(option("server-ip-address", "10.0.0.5")?.name == "next_server")
@@ -90,7 +91,8 @@ import Testing
     @Test(arguments: [
         ("classless-static-route", "192.0.2.0/24"), ("classless-static-route", "x,y"), ("classless-static-route", "fd00::/8,fd00::1"),
         ("domain-search", "a..b"), ("domain-search", "a\" ,x=1"), ("domain-search", "-a.example"), ("domain-search", ""),
-        ("bootfile-name", "a\"b"), ("bootfile-name", "a\nb"), ("router", "nowhere"), ("mtu", "12"), ("dhcp_disabled", "maybe"), ("ia-addr", "x"),
+        ("bootfile-name", "a\"b"), ("bootfile-name", "a\nb"), ("router", "nowhere"), ("mtu", "12"), ("dhcp_disabled", "maybe"),
+        ("ia-addr", "x"),
     ])
     func whatOVNCannotHandOutIsRefused(_ name: String, _ value: String) {
         #expect(option(name, value) == nil)
@@ -106,7 +108,8 @@ import Testing
             id: UUID128(high: 0, low: 3), networkID: network.id, projectID: "p", mac: MACAddress(value: 0xfa16_3e00_0001),
             fixedIPs: [FixedIP(subnetID: subnet.id, address: try #require(IPAddress("10.0.0.9")))], dhcpOptions: options)
         return Compiler().compile(
-            port, network: network, subnets: [subnet.id: subnet], metadata: [subnet.id: try #require(IPAddress("10.0.0.2"))]).rows
+            port, network: network, subnets: [subnet.id: subnet], metadata: [subnet.id: try #require(IPAddress("10.0.0.2"))]
+        ).rows
     }
 
     /// A client that takes option 121 ignores option 3 (RFC 3442): both must name the port's own router.

@@ -13,7 +13,8 @@ import WebAPI
             let network = try await cloud.network()
             let subnet = try await cloud.subnet(network).id
             let router = try await cloud.make(
-                "routers", "router", ["name": "r", "external_gateway_info": ["network_id": .string(external)]]).id
+                "routers", "router", ["name": "r", "external_gateway_info": ["network_id": .string(external)]]
+            ).id
             let port = try await cloud.make("ports", "port", ["network_id": .string(network)]).id
             let group = try await cloud.make("security-groups", "security_group", ["name": "g"])
             let rule = group["security_group_rules"]?.arrayValue?.first?.id ?? ""
@@ -27,7 +28,9 @@ import WebAPI
             let agents = try await cloud.call("GET", "/agents", as: "admin")
             #expect(try await cloud.call("GET", "/agents").json["agents"] == [])
             let agent = agents.json["agents"]?.arrayValue?.first?.id ?? ""
-            var parameters = ["project": "p1", "project_id": "p1", "tag": "t1", "alias": "router", "external": external, "/v2.0/agents/{id} id": agent]
+            var parameters = [
+                "project": "p1", "project_id": "p1", "tag": "t1", "alias": "router", "external": external, "/v2.0/agents/{id} id": agent,
+            ]
             for (path, id) in [
                 ("networks", network), ("subnets", subnet), ("routers", router), ("ports", port), ("floatingips", address),
                 ("security-groups", group.id), ("security-group-rules", rule), ("network-ip-availabilities", network),
@@ -56,7 +59,9 @@ import WebAPI
             }
             add(
                 "subnets", "subnet", "subnets",
-                [1, 2].map { (number: Int) -> JSONValue in ["network_id": .string(network), "ip_version": 4, "cidr": .string("10.7.\(number).0/24")] })
+                [1, 2].map { (number: Int) -> JSONValue in
+                    ["network_id": .string(network), "ip_version": 4, "cidr": .string("10.7.\(number).0/24")]
+                })
             add("ports", "port", "ports", Array(repeating: ["network_id": .string(network)], count: 2))
             add("floatingips", "floatingip", "floatingips", Array(repeating: ["floating_network_id": .string(external)], count: 2))
             add(
@@ -96,7 +101,8 @@ import WebAPI
                 port["project_id"] = more["project_id"] ?? .string(subject.project)
                 port["binding:host_id"] = "hv1"
                 return try await cloud.call(
-                    "POST", "/ports", as: "service", ["port": .object(port)], headers: subject.headers).status
+                    "POST", "/ports", as: "service", ["port": .object(port)], headers: subject.headers
+                ).status
             }
             let member = ActingSubject.accepted(project: "p1", user: "u1")
             let administrator = ActingSubject(project: "admin", user: "admin", grounds: .user)
@@ -112,7 +118,9 @@ import WebAPI
             #expect(try await create(foreign, ["project_id": "p1"], administrator) == 201)
             // Whoever had rights when the request was accepted, and has none now.
             #expect(try await create(own, [:], ActingSubject(project: "p1", user: "gone", grounds: .user)) == 403)
-            let count = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM ports WHERE project_id = 'p1' AND host_id = 'hv1'")[0].int("n") }
+            let count = try await cloud.database.read {
+                try $0.query("SELECT count(*) AS n FROM ports WHERE project_id = 'p1' AND host_id = 'hv1'")[0].int("n")
+            }
             #expect(count == 3)
         }
     }

@@ -60,16 +60,35 @@ import WebAPI
         Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"300.1.0.0/24\"}}", 400),
         Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"0.0.0.0/0\"}}", 400),
         Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"224.0.0.0/24\"}}", 400, "InvalidInput"),
-        Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"ip_version\": 6}}", 400, "InvalidInput"),
+        Case(
+            "POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"ip_version\": 6}}", 400,
+            "InvalidInput"),
         Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"ip_version\": 5}}", 400),
-        Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"gateway_ip\": \"10.2.0.1\"}}", 400, "InvalidInput"),
-        Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"gateway_ip\": \"10.1.0.255\"}}", 400),
+        Case(
+            "POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"gateway_ip\": \"10.2.0.1\"}}", 400,
+            "InvalidInput"),
+        Case(
+            "POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"gateway_ip\": \"10.1.0.255\"}}", 400),
         Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.0.0.128/25\"}}", 400, "InvalidInput"),
-        Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"allocation_pools\": [{\"start\": \"10.1.0.9\", \"end\": \"10.1.0.2\"}]}}", 400, "InvalidAllocationPool"),
-        Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"allocation_pools\": [{\"start\": \"10.1.0.9\", \"end\": \"10.1.1.2\"}]}}", 400, "OutOfBoundsAllocationPool"),
-        Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"allocation_pools\": [{\"start\": \"10.1.0.1\", \"end\": \"10.1.0.2\"}]}}", 409, "GatewayConflictWithAllocationPools"),
-        Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"dns_nameservers\": [\"dns.example\"]}}", 400),
-        Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"host_routes\": [{\"destination\": \"x\", \"nexthop\": \"10.1.0.2\"}]}}", 400),
+        Case(
+            "POST", "/subnets",
+            "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"allocation_pools\": [{\"start\": \"10.1.0.9\", \"end\": \"10.1.0.2\"}]}}",
+            400, "InvalidAllocationPool"),
+        Case(
+            "POST", "/subnets",
+            "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"allocation_pools\": [{\"start\": \"10.1.0.9\", \"end\": \"10.1.1.2\"}]}}",
+            400, "OutOfBoundsAllocationPool"),
+        Case(
+            "POST", "/subnets",
+            "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"allocation_pools\": [{\"start\": \"10.1.0.1\", \"end\": \"10.1.0.2\"}]}}",
+            409, "GatewayConflictWithAllocationPools"),
+        Case(
+            "POST", "/subnets",
+            "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"dns_nameservers\": [\"dns.example\"]}}", 400),
+        Case(
+            "POST", "/subnets",
+            "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"host_routes\": [{\"destination\": \"x\", \"nexthop\": \"10.1.0.2\"}]}}",
+            400),
         Case("POST", "/subnets", "{\"subnet\": {\"network_id\": \"{net}\", \"cidr\": \"10.1.0.0/24\", \"ipv6_ra_mode\": \"slaac\"}}", 400),
         Case("PUT", "/subnets/{subnet}", "{\"subnet\": {\"cidr\": \"10.1.0.0/24\"}}", 400),
         Case("PUT", "/subnets/{subnet}", "{\"subnet\": {\"gateway_ip\": \"10.0.0.254\"}}", 409, "GatewayIpInUse"),
@@ -83,21 +102,35 @@ import WebAPI
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"mac_address\": \"01:00:00:00:00:01\"}}", 400),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"mac_address\": \"{mac}\"}}", 409, "MacAddressInUse"),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"fixed_ips\": [{\"ip_address\": \"10.0.0.999\"}]}}", 400),
-        Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"fixed_ips\": [{\"ip_address\": \"10.0.0.255\"}]}}", 400, "InvalidIpForNetwork"),
-        Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"fixed_ips\": [{\"ip_address\": \"10.0.0.9\"}, {\"ip_address\": \"10.0.0.9\"}]}}", 400),
-        Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"fixed_ips\": [{\"subnet_id\": \"{foreignsubnet}\"}]}}", 400, "InvalidInput"),
+        Case(
+            "POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"fixed_ips\": [{\"ip_address\": \"10.0.0.255\"}]}}", 400,
+            "InvalidIpForNetwork"),
+        Case(
+            "POST", "/ports",
+            "{\"port\": {\"network_id\": \"{net}\", \"fixed_ips\": [{\"ip_address\": \"10.0.0.9\"}, {\"ip_address\": \"10.0.0.9\"}]}}", 400),
+        Case(
+            "POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"fixed_ips\": [{\"subnet_id\": \"{foreignsubnet}\"}]}}", 400,
+            "InvalidInput"),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"fixed_ips\": [{}]}}", 400),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"fixed_ips\": \"10.0.0.9\"}}", 400),
-        Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"security_groups\": [\"{random}\"]}}", 404, "SecurityGroupNotFound"),
+        Case(
+            "POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"security_groups\": [\"{random}\"]}}", 404, "SecurityGroupNotFound"),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"security_groups\": [\"default\"]}}", 400),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"binding:host_id\": \"hv1\"}}", 403),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"binding:profile\": {\"a\": 1}}}", 403),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"binding:vnic_type\": \"direct\"}}", 400),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"device_owner\": \"network:router_interface\"}}", 403),
         Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"allowed_address_pairs\": [{\"ip_address\": \"x; drop\"}]}}", 400),
-        Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"port_security_enabled\": false, \"security_groups\": [\"{group}\"]}}", 400),
-        Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"extra_dhcp_opts\": [{\"opt_name\": \"evil\", \"opt_value\": \"x\"}]}}", 400),
-        Case("POST", "/ports", "{\"port\": {\"network_id\": \"{net}\", \"extra_dhcp_opts\": [{\"opt_name\": \"bootfile-name\", \"opt_value\": \"a\\\"b\"}]}}", 400),
+        Case(
+            "POST", "/ports",
+            "{\"port\": {\"network_id\": \"{net}\", \"port_security_enabled\": false, \"security_groups\": [\"{group}\"]}}", 400),
+        Case(
+            "POST", "/ports",
+            "{\"port\": {\"network_id\": \"{net}\", \"extra_dhcp_opts\": [{\"opt_name\": \"evil\", \"opt_value\": \"x\"}]}}", 400),
+        Case(
+            "POST", "/ports",
+            "{\"port\": {\"network_id\": \"{net}\", \"extra_dhcp_opts\": [{\"opt_name\": \"bootfile-name\", \"opt_value\": \"a\\\"b\"}]}}",
+            400),
         Case("PUT", "/ports/{interface}", "{\"port\": {\"fixed_ips\": []}}", 400, "BadRequest"),
         Case("PUT", "/ports/{interface}", "{\"port\": {\"device_id\": \"\"}}", 400, "BadRequest"),
         Case("PUT", "/ports/{port}", "{\"port\": {\"network_id\": \"{net}\"}}", 400),
@@ -107,7 +140,8 @@ import WebAPI
         Case("POST", "/routers", "{\"router\": {\"external_gateway_info\": {\"network_id\": \"{net}\"}}}", 400, "BadRequest"),
         Case("POST", "/routers", "{\"router\": {\"external_gateway_info\": {\"network_id\": \"{random}\"}}}", 404, "NetworkNotFound"),
         Case("POST", "/routers", "{\"router\": {\"external_gateway_info\": {\"enable_snat\": true}}}", 400),
-        Case("POST", "/routers", "{\"router\": {\"external_gateway_info\": {\"network_id\": \"{external}\", \"enable_snat\": false}}}", 403),
+        Case(
+            "POST", "/routers", "{\"router\": {\"external_gateway_info\": {\"network_id\": \"{external}\", \"enable_snat\": false}}}", 403),
         Case("PUT", "/routers/{router}/add_router_interface", "{}", 400, "BadRequest"),
         Case("PUT", "/routers/{router}/add_router_interface", "{\"subnet_id\": \"{subnet}\", \"port_id\": \"{port}\"}", 400),
         Case("PUT", "/routers/{router}/add_router_interface", "{\"subnet_id\": \"{random}\"}", 404, "SubnetNotFound"),
@@ -115,28 +149,67 @@ import WebAPI
         Case("PUT", "/routers/{router}/add_router_interface", "{\"port_id\": \"{interface}\"}", 409, "PortInUse"),
         Case("PUT", "/routers/{router}/remove_router_interface", "{\"subnet_id\": \"{overlap}\"}", 404, "RouterInterfaceNotFoundForSubnet"),
         Case("PUT", "/routers/{router}/remove_router_interface", "{\"port_id\": \"{port}\"}", 404, "RouterInterfaceNotFound"),
-        Case("PUT", "/routers/{router}", "{\"router\": {\"routes\": [{\"destination\": \"10.9.0.0/16\", \"nexthop\": \"10.0.0.1\"}]}}", 400, "InvalidRoutes"),
+        Case(
+            "PUT", "/routers/{router}", "{\"router\": {\"routes\": [{\"destination\": \"10.9.0.0/16\", \"nexthop\": \"10.0.0.1\"}]}}", 400,
+            "InvalidRoutes"),
         Case("DELETE", "/routers/{router}", "", 409, "RouterInUse"),
 
         Case("POST", "/floatingips", "{\"floatingip\": {}}", 400),
         Case("POST", "/floatingips", "{\"floatingip\": {\"floating_network_id\": \"{net}\"}}", 400, "BadRequest"),
-        Case("POST", "/floatingips", "{\"floatingip\": {\"floating_network_id\": \"{external}\", \"floating_ip_address\": \"172.24.4.9\"}}", 403),
-        Case("POST", "/floatingips", "{\"floatingip\": {\"floating_network_id\": \"{external}\", \"port_id\": \"{random}\"}}", 404, "PortNotFound"),
-        Case("POST", "/floatingips", "{\"floatingip\": {\"floating_network_id\": \"{external}\", \"port_id\": \"{port}\", \"fixed_ip_address\": \"10.0.0.77\"}}", 400, "BadRequest"),
+        Case(
+            "POST", "/floatingips", "{\"floatingip\": {\"floating_network_id\": \"{external}\", \"floating_ip_address\": \"172.24.4.9\"}}",
+            403),
+        Case(
+            "POST", "/floatingips", "{\"floatingip\": {\"floating_network_id\": \"{external}\", \"port_id\": \"{random}\"}}", 404,
+            "PortNotFound"),
+        Case(
+            "POST", "/floatingips",
+            "{\"floatingip\": {\"floating_network_id\": \"{external}\", \"port_id\": \"{port}\", \"fixed_ip_address\": \"10.0.0.77\"}}",
+            400, "BadRequest"),
 
         Case("POST", "/security-groups", "{\"security_group\": {\"name\": \"default\"}}", 409, "SecurityGroupDefaultAlreadyExists"),
         Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"direction\": \"ingress\"}}", 400),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{random}\", \"direction\": \"ingress\"}}", 404),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"sideways\"}}", 400),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"warp\"}}", 400, "SecurityGroupRuleInvalidProtocol"),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"tcp\", \"port_range_min\": 9, \"port_range_max\": 1}}", 400, "SecurityGroupInvalidPortRange"),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"tcp\", \"port_range_min\": 1, \"port_range_max\": 70000}}", 400),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"tcp\", \"port_range_min\": -16, \"port_range_max\": 80}}", 400, "SecurityGroupInvalidPortValue"),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"icmp\", \"port_range_min\": 1, \"port_range_max\": 256}}", 400, "SecurityGroupInvalidIcmpValue"),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"remote_group_id\": \"bad\"}}", 404, "SecurityGroupNotFound"),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"remote_ip_prefix\": \"10.0.0.0/99\"}}", 400),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"remote_ip_prefix\": \"fd00::/8\"}}", 400, "SecurityGroupRuleParameterConflict"),
-        Case("POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"ethertype\": \"IPX\"}}", 400),
+        Case(
+            "POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{random}\", \"direction\": \"ingress\"}}",
+            404),
+        Case(
+            "POST", "/security-group-rules", "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"sideways\"}}",
+            400),
+        Case(
+            "POST", "/security-group-rules",
+            "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"warp\"}}", 400,
+            "SecurityGroupRuleInvalidProtocol"),
+        Case(
+            "POST", "/security-group-rules",
+            "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"tcp\", \"port_range_min\": 9, \"port_range_max\": 1}}",
+            400, "SecurityGroupInvalidPortRange"),
+        Case(
+            "POST", "/security-group-rules",
+            "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"tcp\", \"port_range_min\": 1, \"port_range_max\": 70000}}",
+            400),
+        Case(
+            "POST", "/security-group-rules",
+            "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"tcp\", \"port_range_min\": -16, \"port_range_max\": 80}}",
+            400, "SecurityGroupInvalidPortValue"),
+        Case(
+            "POST", "/security-group-rules",
+            "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"protocol\": \"icmp\", \"port_range_min\": 1, \"port_range_max\": 256}}",
+            400, "SecurityGroupInvalidIcmpValue"),
+        Case(
+            "POST", "/security-group-rules",
+            "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"remote_group_id\": \"bad\"}}",
+            404, "SecurityGroupNotFound"),
+        Case(
+            "POST", "/security-group-rules",
+            "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"remote_ip_prefix\": \"10.0.0.0/99\"}}",
+            400),
+        Case(
+            "POST", "/security-group-rules",
+            "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"remote_ip_prefix\": \"fd00::/8\"}}",
+            400, "SecurityGroupRuleParameterConflict"),
+        Case(
+            "POST", "/security-group-rules",
+            "{\"security_group_rule\": {\"security_group_id\": \"{group}\", \"direction\": \"ingress\", \"ethertype\": \"IPX\"}}", 400),
 
         Case("GET", "/networks?nonsense=1", "", 400), Case("GET", "/networks?limit=x", "", 400),
         Case("GET", "/networks?limit=-1", "", 400), Case("GET", "/networks?sort_key=secret", "", 400),

@@ -88,7 +88,8 @@ import WebAPI
             #expect(try await cloud.used("port") == 6)
             let audited = try await cloud.database.read { connection in
                 try connection.query(
-                    "SELECT content FROM audit_records WHERE action = 'create_port'").map { try $0.json("content") }
+                    "SELECT content FROM audit_records WHERE action = 'create_port'"
+                ).map { try $0.json("content") }
             }
             #expect(audited == [["ids": .array(ports.map { .string($0.id) })]])
             let noted = try await cloud.database.read { connection in

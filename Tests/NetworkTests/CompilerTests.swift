@@ -134,7 +134,8 @@ import Testing
         northbound.apply(cloud.plan(others, northbound.model).operations)
         func groups() -> Set<NBKey> {
             guard let row = northbound.model.uuid(of: Compiler.switchPortKey(port.id)) else { return [] }
-            return Set(northbound.model.referrers(of: row).compactMap { northbound.model.rows[$0.row]?.key }.filter { $0.table == .portGroup })
+            return Set(
+                northbound.model.referrers(of: row).compactMap { northbound.model.rows[$0.row]?.key }.filter { $0.table == .portGroup })
         }
         #expect(groups() == [Compiler.dropGroupKey])
         // As often as it is looked at.
@@ -176,7 +177,9 @@ import Testing
         cloud.networks[id]?.name = "named"
         northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
         let row = try #require(northbound.model.uuid(of: Compiler.switchKey(id)))
-        northbound.apply([.mutate(.logicalSwitch, .uuid(row), delete: [:], insert: ["external_ids": .map(["theirs": "x", "wolke:old": "y"])])])
+        northbound.apply([
+            .mutate(.logicalSwitch, .uuid(row), delete: [:], insert: ["external_ids": .map(["theirs": "x", "wolke:old": "y"])])
+        ])
         func entries() -> NBEntries { northbound.rows[row]?.columns["external_ids"]?.entries ?? [:] }
         #expect(entries()["wolke:name"] == "named" && entries()["wolke:id"] == nil)
         cloud.networks[id]?.name = ""

@@ -6,12 +6,15 @@ import Testing
 
 /// How OVN's databases are reached, from the settings.
 @Suite struct NorthboundSettingsTests {
-    @Test("S22: an address with TLS needs key and certificates, and these need such an address", arguments: [
-        ("ovn_nb: ssl:a:1", "ssl: addresses need"), ("ovn_sb: ssl:a:1\n  ovn_private_key: /k\n  ovn_certificate: /c", "ssl: addresses need"),
-        ("ovn_ca_certificate: /c", "need an ssl: address"),
-        ("ovn_nb: ssl:a:1\n  ovn_private_key: /no/k\n  ovn_certificate: /no/c\n  ovn_ca_certificate: /no/a", "/no/k"),
-        ("ovn_nb: tls:a:1", "ssl:HOST:PORT"),
-    ])
+    @Test(
+        "S22: an address with TLS needs key and certificates, and these need such an address",
+        arguments: [
+            ("ovn_nb: ssl:a:1", "ssl: addresses need"),
+            ("ovn_sb: ssl:a:1\n  ovn_private_key: /k\n  ovn_certificate: /c", "ssl: addresses need"),
+            ("ovn_ca_certificate: /c", "need an ssl: address"),
+            ("ovn_nb: ssl:a:1\n  ovn_private_key: /no/k\n  ovn_certificate: /no/c\n  ovn_ca_certificate: /no/a", "/no/k"),
+            ("ovn_nb: tls:a:1", "ssl:HOST:PORT"),
+        ])
     func s22_settings(_ lines: String, _ problem: String) throws {
         let settings = try Settings.parse(
             "network:\n  \(lines)\n", name: "f", environment: [:], schema: .section("network", NetworkOptions.settingsKeys))

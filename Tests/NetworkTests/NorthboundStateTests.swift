@@ -17,12 +17,14 @@ import Testing
             let shared = try await cloud.make("ports", "port", ["network_id": .string(network)])
             let address = try #require(shared["fixed_ips"]?.arrayValue?.first?["ip_address"]?.stringValue)
             func until(_ type: String, _ parents: [String], sourceLocation: SourceLocation = #_sourceLocation) async throws {
-                try await plane.until(.logicalSwitchPort, "\(type) with \(parents)", { rows in
-                    rows.contains {
-                        $0["name"]?.string == shared.id && ($0["type"]?.string ?? "") == type
-                            && ($0["options"]?["virtual-parents"] ?? "") == parents.sorted().joined(separator: ",")
-                    }
-                }, sourceLocation: sourceLocation)
+                try await plane.until(
+                    .logicalSwitchPort, "\(type) with \(parents)",
+                    { rows in
+                        rows.contains {
+                            $0["name"]?.string == shared.id && ($0["type"]?.string ?? "") == type
+                                && ($0["options"]?["virtual-parents"] ?? "") == parents.sorted().joined(separator: ",")
+                        }
+                    }, sourceLocation: sourceLocation)
             }
             try await until("", [])
             let pairs: JSONValue = [["ip_address": .string(address)]]

@@ -151,7 +151,8 @@ private struct Hands: Sendable {
     func damage(_ ports: [String], _ random: SeededRandom) async throws {
         let name = ports[random.below(ports.count)]
         let groups = await observer.rows("Port_Group").keys.sorted()
-        guard let place = await observer.rows("Logical_Switch").keys.first, let (port, row) = await observer.rows("Logical_Switch_Port").first(where: { $0.value["name"]?.string == name }),
+        guard let place = await observer.rows("Logical_Switch").keys.first,
+            let (port, row) = await observer.rows("Logical_Switch_Port").first(where: { $0.value["name"]?.string == name }),
             !groups.isEmpty
         else { return }
         let group = groups[random.below(groups.count)]

@@ -7,7 +7,8 @@ import Testing
     private static let subject = ActingSubject.accepted(project: "p1", user: "u1")
 
     private static func change(
-        _ cloud: NetworkHarness, _ ports: [String], _ more: JSONObject, as token: String = "service", for subject: ActingSubject? = PortGroupTests.subject
+        _ cloud: NetworkHarness, _ ports: [String], _ more: JSONObject, as token: String = "service",
+        for subject: ActingSubject? = PortGroupTests.subject
     ) async throws -> NetworkHarness.Answer {
         var body = more
         body["ports"] = JSONValue(ports)
@@ -46,7 +47,9 @@ import Testing
             // The last one in the order of the ids is full: the others keep what they have.
             let last = try #require(ports.max())
             var many = Array(before)
-            while many.count < 16 { many.append(try await cloud.make("security-groups", "security_group", ["name": .string("g\(many.count)")]).id) }
+            while many.count < 16 {
+                many.append(try await cloud.make("security-groups", "security_group", ["name": .string("g\(many.count)")]).id)
+            }
             #expect(try await cloud.call("PUT", "/ports/\(last)", ["port": ["security_groups": JSONValue(many)]]).status == 200)
             let other = try await cloud.make("security-groups", "security_group", ["name": "other"]).id
             let refused = try await PortGroupTests.change(cloud, ports, ["add": .string(other)])
@@ -65,8 +68,10 @@ import Testing
             let foreign = try await cloud.make("ports", "port", as: "other", ["network_id": .string(foreignNetwork)]).id
             let foreignGroup = try await cloud.make("security-groups", "security_group", as: "other", ["name": "g"]).id
             let before = try await PortGroupTests.groups(cloud, own)
-            func status(_ ports: [String], _ more: JSONObject, as token: String = "service",
-                for subject: ActingSubject? = PortGroupTests.subject) async throws -> Int {
+            func status(
+                _ ports: [String], _ more: JSONObject, as token: String = "service",
+                for subject: ActingSubject? = PortGroupTests.subject
+            ) async throws -> Int {
                 try await PortGroupTests.change(cloud, ports, more, as: token, for: subject).status
             }
             #expect(try await status([own, foreign], ["add": .string(group)]) == 404)

@@ -22,7 +22,8 @@ import Testing
                     ("port_security_enabled", false), ("mtu", 1400), ("availability_zone_hints", ["nova"]), ("tags", ["t"]),
                 ],
                 refused: [
-                    ("availability_zone_hints", ["elsewhere"]), ("dns_domain", "a."), ("qos_policy_id", .string(port)), ("vlan_transparent", true),
+                    ("availability_zone_hints", ["elsewhere"]), ("dns_domain", "a."), ("qos_policy_id", .string(port)),
+                    ("vlan_transparent", true),
                     ("segments", []), ("is_default", true), ("ha", true), ("provider:network_type", "nonsense"), ("status", "DOWN"),
                 ]),
             Kind(
@@ -33,34 +34,45 @@ import Testing
                     ("allocation_pools", [["start": "10.77.0.20", "end": "10.77.0.30"]]), ("tags", ["t"]),
                 ],
                 refused: [
-                    ("subnetpool_id", .string(port)), ("use_default_subnetpool", true), ("prefixlen", 26), ("service_types", ["compute:nova"]),
+                    ("subnetpool_id", .string(port)), ("use_default_subnetpool", true), ("prefixlen", 26),
+                    ("service_types", ["compute:nova"]),
                     ("segment_id", .string(port)), ("dns_publish_fixed_ip", true), ("ipv6_ra_mode", "slaac"), ("cidr", "169.254.0.0/16"),
                 ]),
             Kind(
                 path: "ports", name: "port", base: ["network_id": .string(network)],
                 seen: [
                     ("name", "n"), ("description", "d"), ("admin_state_up", false), ("device_id", "x"), ("device_owner", "me:mine"),
-                    ("mac_address", "fa:16:3e:77:00:01"), ("security_groups", []), ("allowed_address_pairs", [["ip_address": "10.0.0.250", "mac_address": "fa:16:3e:77:00:02"]]),
-                    ("port_security_enabled", true), ("binding:host_id", "hv1"), ("binding:vnic_type", "normal"), ("binding:profile", [:]), ("tags", ["t"]),
+                    ("mac_address", "fa:16:3e:77:00:01"), ("security_groups", []),
+                    ("allowed_address_pairs", [["ip_address": "10.0.0.250", "mac_address": "fa:16:3e:77:00:02"]]),
+                    ("port_security_enabled", true), ("binding:host_id", "hv1"), ("binding:vnic_type", "normal"), ("binding:profile", [:]),
+                    ("tags", ["t"]),
                     ("extra_dhcp_opts", [["opt_name": "mtu", "opt_value": "1400", "ip_version": 4]]),
                 ],
                 refused: [
-                    ("binding:profile", ["pci_slot": "x"]), ("binding:vnic_type", "direct"), ("qos_policy_id", .string(port)), ("dns_name", "a"),
-                    ("dns_domain", "a."), ("mac_learning_enabled", true), ("propagate_uplink_status", true), ("numa_affinity_policy", "required"),
-                    ("device_profile", "x"), ("data_plane_status", "ACTIVE"), ("hints", ["openvswitch": [:]]), ("trusted", true), ("status", "ACTIVE"),
+                    ("binding:profile", ["pci_slot": "x"]), ("binding:vnic_type", "direct"), ("qos_policy_id", .string(port)),
+                    ("dns_name", "a"),
+                    ("dns_domain", "a."), ("mac_learning_enabled", true), ("propagate_uplink_status", true),
+                    ("numa_affinity_policy", "required"),
+                    ("device_profile", "x"), ("data_plane_status", "ACTIVE"), ("hints", ["openvswitch": [:]]), ("trusted", true),
+                    ("status", "ACTIVE"),
                 ]),
             Kind(
                 path: "routers", name: "router", base: [:],
-                seen: [("name", "n"), ("description", "d"), ("admin_state_up", false), ("availability_zone_hints", ["nova"]), ("tags", ["t"])],
+                seen: [
+                    ("name", "n"), ("description", "d"), ("admin_state_up", false), ("availability_zone_hints", ["nova"]), ("tags", ["t"]),
+                ],
                 refused: [
-                    ("availability_zone_hints", ["elsewhere"]), ("distributed", true), ("ha", true), ("flavor_id", .string(port)), ("service_type_id", .string(port)),
-                    ("enable_ndp_proxy", true), ("external_gateways", []), ("enable_default_route_bfd", true), ("qos_policy_id", .string(port)),
+                    ("availability_zone_hints", ["elsewhere"]), ("distributed", true), ("ha", true), ("flavor_id", .string(port)),
+                    ("service_type_id", .string(port)),
+                    ("enable_ndp_proxy", true), ("external_gateways", []), ("enable_default_route_bfd", true),
+                    ("qos_policy_id", .string(port)),
                 ]),
             Kind(
                 path: "floatingips", name: "floatingip", base: ["floating_network_id": .string(external)],
                 seen: [("description", "d"), ("tags", ["t"])],
                 refused: [
-                    ("dns_name", "a"), ("dns_domain", "a."), ("qos_policy_id", .string(port)), ("distributed", true), ("subnet_id", "x"), ("status", "ACTIVE"),
+                    ("dns_name", "a"), ("dns_domain", "a."), ("qos_policy_id", .string(port)), ("distributed", true), ("subnet_id", "x"),
+                    ("status", "ACTIVE"),
                 ]),
             Kind(
                 path: "security-groups", name: "security_group", base: ["name": "g"],
@@ -90,7 +102,9 @@ import Testing
                     var body = kind.base
                     body[member] = value
                     let answer = try await cloud.call("POST", "/\(kind.path)", as: "admin", .object([kind.name: .object(body)]))
-                    let named = [member, "AvailabilityZone", "vailability zone", "etwork type"].contains { answer.json.description.contains($0) }
+                    let named = [member, "AvailabilityZone", "vailability zone", "etwork type"].contains {
+                        answer.json.description.contains($0)
+                    }
                     #expect((400...404).contains(answer.status) && named, "\(kind.name).\(member): \(answer.status) \(answer.json)")
                 }
             }

@@ -13,7 +13,8 @@ import Testing
     private static func makeKeys(in directory: String) throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         func openssl(_ words: String) throws {
-            try Command(["/usr/bin/openssl"] + words.replacing("DIR", with: directory).split(separator: " ").map(String.init)).run(timeout: .seconds(30))
+            try Command(["/usr/bin/openssl"] + words.replacing("DIR", with: directory).split(separator: " ").map(String.init)).run(
+                timeout: .seconds(30))
         }
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
         for ca in ["ca", "strangers"] {
@@ -46,7 +47,8 @@ import Testing
     /// Whether a client gets in within a while.
     private static func connects(_ port: Int, _ credentials: OVSDBCredentials?, tls: Bool = true) async throws -> Bool {
         let endpoint = tls ? OVSDBEndpoint.tls(host: "127.0.0.1", port: port) : .tcp(host: "127.0.0.1", port: port)
-        var configuration = OVSDBConfiguration(endpoints: [endpoint], database: "OVN_Northbound", monitors: [OVSDBMonitor("Logical_Switch")])
+        var configuration = OVSDBConfiguration(
+            endpoints: [endpoint], database: "OVN_Northbound", monitors: [OVSDBMonitor("Logical_Switch")])
         configuration.credentials = credentials
         configuration.reconnectDelayMax = .milliseconds(200)
         var logger = Logger(label: "test")
@@ -71,7 +73,8 @@ import Testing
     func s22_tls() async throws {
         try await OVSDBTLSTests.with { port, keys in
             func credentials(_ name: String, trusting ca: String) throws -> OVSDBCredentials {
-                try OVSDBCredentials(privateKey: "\(keys)/\(name).key", certificate: "\(keys)/\(name).pem", authorities: "\(keys)/\(ca).pem")
+                try OVSDBCredentials(
+                    privateKey: "\(keys)/\(name).key", certificate: "\(keys)/\(name).pem", authorities: "\(keys)/\(ca).pem")
             }
             let own = try credentials("client", trusting: "ca")
             let credulous = try credentials("client", trusting: "strangers")

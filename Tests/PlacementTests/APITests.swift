@@ -7,7 +7,8 @@ import WebAPI
 
 @Suite struct PlacementAPITests {
     private func provider(_ bench: PlacementBench, _ name: String, parent: String? = nil) async throws -> String {
-        let made = try await bench.call("POST", "/resource_providers", body: ["name": .string(name), "parent_provider_uuid": JSONValue(parent)])
+        let made = try await bench.call(
+            "POST", "/resource_providers", body: ["name": .string(name), "parent_provider_uuid": JSONValue(parent)])
         #expect(made.status == 200)
         return made.json["uuid"]?.stringValue ?? ""
     }
@@ -52,13 +53,19 @@ import WebAPI
             #expect(code(again.json) == "placement.duplicate_name")
             #expect(try await bench.call("GET", "/resource_providers?in_tree=\(root)").json["resource_providers"]?.arrayValue?.count == 2)
             #expect(try await bench.call("GET", "/resource_providers?name=child").json["resource_providers"]?.arrayValue?.count == 1)
-            let loop = try await bench.call("PUT", "/resource_providers/\(root)", body: ["name": "root", "parent_provider_uuid": .string(child)])
+            let loop = try await bench.call(
+                "PUT", "/resource_providers/\(root)", body: ["name": "root", "parent_provider_uuid": .string(child)])
             #expect(loop.status == 400)
-            let renamed = try await bench.call("PUT", "/resource_providers/\(child)", body: ["name": "renamed", "parent_provider_uuid": nil])
+            let renamed = try await bench.call(
+                "PUT", "/resource_providers/\(child)", body: ["name": "renamed", "parent_provider_uuid": nil])
             #expect(renamed.json["name"] == "renamed")
             #expect(renamed.json["root_provider_uuid"]?.stringValue == child)
-            #expect(try await bench.call("PUT", "/resource_providers/\(child)", body: ["name": "c", "parent_provider_uuid": .string(root)]).status == 200)
-            #expect(code(try await bench.call("DELETE", "/resource_providers/\(root)").json) == "placement.resource_provider.cannot_delete_parent")
+            #expect(
+                try await bench.call("PUT", "/resource_providers/\(child)", body: ["name": "c", "parent_provider_uuid": .string(root)])
+                    .status == 200)
+            #expect(
+                code(try await bench.call("DELETE", "/resource_providers/\(root)").json)
+                    == "placement.resource_provider.cannot_delete_parent")
             #expect(try await bench.call("DELETE", "/resource_providers/\(child)").status == 204)
             #expect(try await bench.call("DELETE", "/resource_providers/\(root)").status == 204)
             #expect(try await bench.call("GET", "/resource_providers/\(root)").status == 404)
@@ -81,7 +88,8 @@ import WebAPI
             #expect(unknown.status == 400)
             let added = try await bench.call("POST", path, body: ["resource_class": "DISK_GB", "total": 10])
             #expect(added.status == 201)
-            #expect(try await bench.call("PUT", path + "/DISK_GB", body: ["resource_provider_generation": 2, "total": 20]).json["total"] == 20)
+            #expect(
+                try await bench.call("PUT", path + "/DISK_GB", body: ["resource_provider_generation": 2, "total": 20]).json["total"] == 20)
             #expect(try await bench.call("DELETE", path + "/DISK_GB").status == 204)
             #expect(try await bench.call("GET", path + "/DISK_GB").status == 404)
             for (document, word) in [
@@ -93,7 +101,8 @@ import WebAPI
                 #expect(bad.status == 400)
                 #expect(detail(bad.json).contains(word), "\(bad.json)")
             }
-            let strange = try await bench.call("PUT", path, body: ["resource_provider_generation": 4, "inventories": ["NO_CLASS": ["total": 1]]])
+            let strange = try await bench.call(
+                "PUT", path, body: ["resource_provider_generation": 4, "inventories": ["NO_CLASS": ["total": 1]]])
             #expect(strange.status == 400)
             #expect(try await bench.call("GET", path).json["resource_provider_generation"] == 4)
         }
@@ -127,7 +136,10 @@ import WebAPI
                 #expect(try await bench.call("PUT", other, body: body(amounts)).status == 400, "\(amounts)")
             }
             #expect(try await bench.call("PUT", "/allocations/nonsense", body: body(["VCPU": 1])).status == 400)
-            let missing: JSONValue = ["allocations": [SystemRandom().uuid().description: ["resources": ["VCPU": 1]]].value, "project_id": "p", "user_id": "u", "consumer_generation": nil, "consumer_type": "X"]
+            let missing: JSONValue = [
+                "allocations": [SystemRandom().uuid().description: ["resources": ["VCPU": 1]]].value, "project_id": "p", "user_id": "u",
+                "consumer_generation": nil, "consumer_type": "X",
+            ]
             #expect(try await bench.call("PUT", other, body: missing).status == 400)
             #expect(try await bench.count("consumers") == 1)
             let usages = try await bench.call("GET", "/resource_providers/\(id)/usages")
@@ -140,7 +152,11 @@ import WebAPI
             #expect(try await bench.call("GET", "/usages?project_id=p2", token: "member").status == 403)
             #expect(try await bench.call("GET", "/usages").status == 400)
             // Emptied: the consumer goes.
-            #expect(try await bench.call("PUT", path, body: ["allocations": [:], "project_id": "p1", "user_id": "u1", "consumer_generation": 2, "consumer_type": "INSTANCE"]).status == 204)
+            #expect(
+                try await bench.call(
+                    "PUT", path,
+                    body: ["allocations": [:], "project_id": "p1", "user_id": "u1", "consumer_generation": 2, "consumer_type": "INSTANCE"]
+                ).status == 204)
             #expect(try await bench.count("consumers") == 0)
         }
     }
@@ -177,7 +193,11 @@ import WebAPI
                     group.addTask {
                         try await bench.call(
                             "PUT", "/allocations/\(SystemRandom().uuid())",
-                            body: ["allocations": [id: ["resources": ["VCPU": 1]]].value, "project_id": "p", "user_id": "u", "consumer_generation": nil, "consumer_type": "X"]).status
+                            body: [
+                                "allocations": [id: ["resources": ["VCPU": 1]]].value, "project_id": "p", "user_id": "u",
+                                "consumer_generation": nil, "consumer_type": "X",
+                            ]
+                        ).status
                     }
                 }
                 return try await group.reduce(into: []) { $0.append($1) }
@@ -198,12 +218,20 @@ import WebAPI
             #expect(try await bench.call("GET", "/traits?name=FAST").status == 400)
             #expect(try await bench.call("DELETE", "/traits/HW_CPU_X86_AVX").status == 400)
             let id = try await provider(bench, "p")
-            let put = try await bench.call("PUT", "/resource_providers/\(id)/traits", body: ["resource_provider_generation": 0, "traits": ["CUSTOM_FAST", "HW_CPU_X86_AVX"]])
+            let put = try await bench.call(
+                "PUT", "/resource_providers/\(id)/traits",
+                body: ["resource_provider_generation": 0, "traits": ["CUSTOM_FAST", "HW_CPU_X86_AVX"]])
             #expect(put.json["traits"]?.arrayValue?.count == 2)
-            #expect(try await bench.call("PUT", "/resource_providers/\(id)/traits", body: ["resource_provider_generation": 0, "traits": []]).status == 409)
-            #expect(try await bench.call("PUT", "/resource_providers/\(id)/traits", body: ["resource_provider_generation": 1, "traits": ["CUSTOM_NONE"]]).status == 400)
+            #expect(
+                try await bench.call("PUT", "/resource_providers/\(id)/traits", body: ["resource_provider_generation": 0, "traits": []])
+                    .status == 409)
+            #expect(
+                try await bench.call(
+                    "PUT", "/resource_providers/\(id)/traits", body: ["resource_provider_generation": 1, "traits": ["CUSTOM_NONE"]]
+                ).status == 400)
             #expect(try await bench.call("DELETE", "/traits/CUSTOM_FAST").status == 409)
-            #expect(try await bench.call("GET", "/resource_providers?required=HW_CPU_X86_AVX,!CUSTOM_FAST").json["resource_providers"] == [])
+            #expect(
+                try await bench.call("GET", "/resource_providers?required=HW_CPU_X86_AVX,!CUSTOM_FAST").json["resource_providers"] == [])
             #expect(try await bench.call("DELETE", "/resource_providers/\(id)/traits").status == 204)
             #expect(try await bench.call("DELETE", "/traits/CUSTOM_FAST").status == 204)
             #expect(try await bench.call("POST", "/resource_classes", body: ["name": "CUSTOM_GPU"]).status == 201)
@@ -211,7 +239,9 @@ import WebAPI
             #expect(try await bench.call("PUT", "/resource_classes/GPU").status == 400)
             #expect(try await bench.call("GET", "/resource_classes/VCPU").json["name"] == "VCPU")
             #expect(try await bench.call("DELETE", "/resource_classes/VCPU").status == 400)
-            #expect(try await bench.call("PUT", "/resource_classes/CUSTOM_GPU", version: "1.2", body: ["name": "CUSTOM_CARD"]).json["name"] == "CUSTOM_CARD")
+            #expect(
+                try await bench.call("PUT", "/resource_classes/CUSTOM_GPU", version: "1.2", body: ["name": "CUSTOM_CARD"]).json["name"]
+                    == "CUSTOM_CARD")
             #expect(try await bench.call("DELETE", "/resource_classes/CUSTOM_CARD").status == 204)
         }
     }
@@ -222,7 +252,9 @@ import WebAPI
             let one = try await provider(bench, "one")
             let two = try await provider(bench, "two")
             for id in [one, two] { try await give(bench, id, ["VCPU": ["total": 4], "MEMORY_MB": ["total": 100]]) }
-            let put = try await bench.call("PUT", "/resource_providers/\(one)/aggregates", body: ["resource_provider_generation": 1, "aggregates": [.string(aggregate)]])
+            let put = try await bench.call(
+                "PUT", "/resource_providers/\(one)/aggregates",
+                body: ["resource_provider_generation": 1, "aggregates": [.string(aggregate)]])
             #expect(put.json["aggregates"] == [.string(aggregate)])
             #expect(put.json["resource_provider_generation"] == 2)
             func candidates(_ query: String, version: String = "1.39") async throws -> (Int, JSONValue) {

@@ -35,7 +35,7 @@ import WebAPI
             let bodies: [String: JSONValue] = [
                 "POST /resource_providers": ["name": "new", "uuid": .string(provider)],
                 "POST /resource_providers/{uuid}/inventories": [
-                    "resource_class": "CUSTOM_A", "total": 10, "resource_provider_generation": 0
+                    "resource_class": "CUSTOM_A", "total": 10, "resource_provider_generation": 0,
                 ],
                 "POST /allocations": [
                     consumer: [
@@ -68,9 +68,11 @@ import WebAPI
         }
     }
 
-    @Test("S6 S10 S11: what every service owes its callers", arguments: [
-        RouteSweep.Duty.subjectsAreForServicesOnly, .readingIsNoWriting, .absentAndForeignLookTheSame,
-    ])
+    @Test(
+        "S6 S10 S11: what every service owes its callers",
+        arguments: [
+            RouteSweep.Duty.subjectsAreForServicesOnly, .readingIsNoWriting, .absentAndForeignLookTheSame,
+        ])
     func s6EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.findings(duty, RouteSweep.Duties())

@@ -100,7 +100,8 @@ struct Dice {
             var used: [String: Int] = [:]
             for (name, total) in [("VCPU", 8), ("MEMORY_MB", 4096), ("DISK_GB", 50), ("VGPU", 2)] where name != "VGPU" || chance(30) {
                 inventories[name] = Inventory(
-                    total: total, reserved: chance(20) ? total / 4 : 0, minUnit: chance(10) ? 2 : 1, maxUnit: chance(20) ? max(1, total / 2) : total,
+                    total: total, reserved: chance(20) ? total / 4 : 0, minUnit: chance(10) ? 2 : 1,
+                    maxUnit: chance(20) ? max(1, total / 2) : total,
                     stepSize: pick([1, 1, 1, 1, 1, 1, 1, 2, 3]), allocationRatio: pick([1, 1, 1.5, 4, 0.5]))
                 used[name] = random.below(total + total / 4)
             }
@@ -118,7 +119,10 @@ struct Dice {
         var request = SchedulingRequest()
         var around = Surroundings()
         request.projectID = pick(["p1", "p2", "p3"])
-        request.resources = [ResourceAmount("DISK_GB", 1 + random.below(40)), ResourceAmount("MEMORY_MB", 1 + random.below(3000)), ResourceAmount("VCPU", 1 + random.below(8))]
+        request.resources = [
+            ResourceAmount("DISK_GB", 1 + random.below(40)), ResourceAmount("MEMORY_MB", 1 + random.below(3000)),
+            ResourceAmount("VCPU", 1 + random.below(8)),
+        ]
         if chance(15) { request.resources.append(ResourceAmount("VGPU", 1)) }
         if chance(30) { request.zone = pick(["nova", "az2", "az3"]) }
         if chance(10) { request.host = "h\(random.below(fleet.hosts.count + 1))" }
@@ -134,7 +138,8 @@ struct Dice {
         request.excludedHosts = Set(some(fleet.hosts.map(\.name), 5))
         let few = some(fleet.hosts.map(\.id), 15)
         if chance(40) {
-            request.group = .init(id: "g", policy: pick([.affinity, .antiAffinity, .softAffinity, .softAntiAffinity]), maxPerHost: pick([1, 1, 2]))
+            request.group = .init(
+                id: "g", policy: pick([.affinity, .antiAffinity, .softAffinity, .softAntiAffinity]), maxPerHost: pick([1, 1, 2]))
             for id in few { around.members[id] = 1 + random.below(2) }
         }
         if chance(10) {

@@ -18,7 +18,8 @@ import Testing
                 try await bench.test.database.write { connection in
                     try SchedulingTests.addServer(connection, server)
                     try connection.execute(
-                        "UPDATE servers SET flavor = '{\"vcpus\": 1, \"ram\": 512, \"disk\": 1, \"extra_specs\": {}}', image = '{}' WHERE id = \(server)")
+                        "UPDATE servers SET flavor = '{\"vcpus\": 1, \"ram\": 512, \"disk\": 1, \"extra_specs\": {}}', image = '{}' WHERE id = \(server)"
+                    )
                 }
                 let answer = try await bench.placement.schedule(wanted(server))
                 let host = answer["host"]?.stringValue

@@ -40,7 +40,11 @@ import Testing
                 let inquiry = fleet.inquiry(request, around)
                 for filter in HostFilter.allCases where filter.isAsked(request) {
                     for place in fleet.hosts.indices {
-                        if filter.passes(fleet, place, inquiry) { passed[filter, default: 0] += 1 } else { refused[filter, default: 0] += 1 }
+                        if filter.passes(fleet, place, inquiry) {
+                            passed[filter, default: 0] += 1
+                        } else {
+                            refused[filter, default: 0] += 1
+                        }
                     }
                 }
             }
@@ -134,7 +138,8 @@ import Testing
     @Test func spreadsAndPacksByWeights() {
         func choice(_ weights: SchedulingWeights) -> String? {
             let empty = HostState(id: UUID128(high: 1, low: 1), name: "empty", inventories: ["MEMORY_MB": Inventory(total: 100)])
-            let half = HostState(id: UUID128(high: 1, low: 2), name: "half", inventories: ["MEMORY_MB": Inventory(total: 100)], used: ["MEMORY_MB": 50])
+            let half = HostState(
+                id: UUID128(high: 1, low: 2), name: "half", inventories: ["MEMORY_MB": Inventory(total: 100)], used: ["MEMORY_MB": 50])
             var fleet = Fleet([empty, half], weights: weights)
             var request = SchedulingRequest()
             request.resources = [ResourceAmount("MEMORY_MB", 10)]
@@ -167,7 +172,10 @@ import Testing
     @Test func requestsAreReadOrRefused() throws {
         let request = try SchedulingRequest(
             document: wanted(with: [
-                "flavor_extra_specs": ["resources:VGPU": "1", "trait:CUSTOM_A": "required", "aggregate_instance_extra_specs:ssd": "true", "hw:cpu_policy": "dedicated"],
+                "flavor_extra_specs": [
+                    "resources:VGPU": "1", "trait:CUSTOM_A": "required", "aggregate_instance_extra_specs:ssd": "true",
+                    "hw:cpu_policy": "dedicated",
+                ],
                 "image_properties": ["hw_architecture": "amd64", "min_disk": 5], "availability_zone": nil,
                 "group": ["id": "g1", "policy": "anti-affinity", "rules": ["max_server_per_host": "2"], "members": []],
             ]))

@@ -41,7 +41,9 @@ import Testing
             #expect(answers.filter { result($0) == "rejected" }.count == 28)
             #expect(try await bench.count("consumers") == 12)
             let most = try await bench.test.database.read {
-                try $0.query("SELECT max(n)::int AS n FROM (SELECT sum(used) AS n FROM allocations WHERE resource_class = 'VCPU' GROUP BY resource_provider_id) x")[0].int("n")
+                try $0.query(
+                    "SELECT max(n)::int AS n FROM (SELECT sum(used) AS n FROM allocations WHERE resource_class = 'VCPU' GROUP BY resource_provider_id) x"
+                )[0].int("n")
             }
             #expect(most == 4)
         }
@@ -99,7 +101,9 @@ import Testing
             let group = SystemRandom().uuid().description
             let consumers = (0..<8).map { _ in SystemRandom().uuid() }
             try await bench.test.database.write { connection in
-                try connection.execute("INSERT INTO server_groups (id, project_id, user_id, name, policy, created_at) VALUES (\(group)::uuid, 'p1', 'u1', 'g', 'anti-affinity', now())")
+                try connection.execute(
+                    "INSERT INTO server_groups (id, project_id, user_id, name, policy, created_at) VALUES (\(group)::uuid, 'p1', 'u1', 'g', 'anti-affinity', now())"
+                )
                 for consumer in consumers { try SchedulingTests.addServer(connection, consumer, group: group) }
             }
             let spec: JSONValue = ["id": .string(group), "policy": "anti-affinity", "rules": [:], "members": []]
@@ -130,7 +134,9 @@ import Testing
                 "id": "g", "policy": "affinity", "rules": [:], "members": JSONValue(consumers.map(\.description)),
             ]
             var hosts: [String?] = []
-            for consumer in consumers { hosts.append(try await bench.placement.schedule(wanted(consumer, with: ["group": spec]))["host"]?.stringValue) }
+            for consumer in consumers {
+                hosts.append(try await bench.placement.schedule(wanted(consumer, with: ["group": spec]))["host"]?.stringValue)
+            }
             #expect(Set(hosts.prefix(3)).count == 1)
             #expect(hosts[0] != nil && hosts[3] == nil)
         }
@@ -141,13 +147,17 @@ import Testing
             try await bench.addHost("h1")
             #expect(try await bench.placement.schedule(wanted(with: ["availability_zone": "far"]))["result"] == "rejected")
             try await bench.test.database.write { connection in
-                try connection.execute("INSERT INTO aggregates (uuid, name, availability_zone, metadata, created_at) VALUES (gen_random_uuid(), 'a', 'far', '{\"filter_tenant_id\": \"p1\"}', now())")
+                try connection.execute(
+                    "INSERT INTO aggregates (uuid, name, availability_zone, metadata, created_at) VALUES (gen_random_uuid(), 'a', 'far', '{\"filter_tenant_id\": \"p1\"}', now())"
+                )
                 try connection.execute("INSERT INTO aggregate_hosts SELECT id, 'h1' FROM aggregates")
             }
             #expect(try await bench.placement.schedule(wanted(with: ["availability_zone": "far"]))["result"] == "scheduled")
             let other = try await bench.placement.schedule(wanted(with: ["project_id": "p2"]))
             #expect(other["filters"]?.description.contains("reserved for other projects") == true)
-            try await bench.test.database.write { _ = try $0.execute("UPDATE compute_services SET last_seen_at = now() - interval '2 minutes'") }
+            try await bench.test.database.write {
+                _ = try $0.execute("UPDATE compute_services SET last_seen_at = now() - interval '2 minutes'")
+            }
             try await SystemTime().sleep(for: .milliseconds(250))
             let silent = try await bench.placement.schedule(wanted())
             #expect(silent["operator"]?.description.contains("not been heard of") == true)
@@ -186,7 +196,8 @@ import Testing
             for number in 0..<2 { try await bench.addHost("h\(number)", cpus: 4) }
             let requests = (0..<5).map { _ in wanted(cpus: 2) }
             let together = try await trial(bench, requests)
-            #expect(together["answers"]?.arrayValue?.map { $0["result"] } == ["scheduled", "scheduled", "scheduled", "scheduled", "rejected"])
+            #expect(
+                together["answers"]?.arrayValue?.map { $0["result"] } == ["scheduled", "scheduled", "scheduled", "scheduled", "rejected"])
             #expect(together["answers"]?.arrayValue?.last?["filters"]?.arrayValue?.isEmpty == false)
             #expect(together["capacity"]?["before"]?["resources"]?["VCPU"] == ["capacity": 8, "free": 8])
             #expect(together["capacity"]?["after"]?["resources"]?["VCPU"] == ["capacity": 8, "free": 0])
@@ -209,7 +220,13 @@ import Testing
             let consumers = (0..<3).map { _ in SystemRandom().uuid() }
             func requests(_ policy: String) -> [JSONValue] {
                 consumers.map {
-                    wanted($0, with: ["group": ["id": "g", "policy": .string(policy), "rules": [:], "members": JSONValue(consumers.map(\.description))]])
+                    wanted(
+                        $0,
+                        with: [
+                            "group": [
+                                "id": "g", "policy": .string(policy), "rules": [:], "members": JSONValue(consumers.map(\.description)),
+                            ]
+                        ])
                 }
             }
             var host: String?
@@ -273,7 +290,9 @@ import Testing
             #expect(inventories?["VCPU"]?["total"] == 8)
             #expect(inventories?["DISK_GB"]?["total"] == 100)
             #expect(try await bench.count("resource_providers") == 1)
-            for bad in [["type": "host", "host": ""], ["type": "other"], ["type": "host", "host": "x", "resource_provider_id": "y"]] as [JSONValue] {
+            for bad in [["type": "host", "host": ""], ["type": "other"], ["type": "host", "host": "x", "resource_provider_id": "y"]]
+                as [JSONValue]
+            {
                 await #expect(throws: (any Error).self) { try await bench.hear(bad) }
             }
             try await bench.hear(["type": "host_removed", "host": "h1"])

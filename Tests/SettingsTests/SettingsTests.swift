@@ -100,8 +100,9 @@ private func problems(_ text: String, _ environment: [String: String] = [:]) -> 
     }
 
     @Test func secretsFromFiles() throws {
-        #expect(problems(minimum.replacing("region: north", with: "region: north, token_file: /nonexistent/x"))
-            == ["wolke.yaml: network.token_file: cannot read /nonexistent/x: No such file or directory"])
+        #expect(
+            problems(minimum.replacing("region: north", with: "region: north, token_file: /nonexistent/x"))
+                == ["wolke.yaml: network.token_file: cannot read /nonexistent/x: No such file or directory"])
         let set = try parse(minimum.replacing("region: north", with: "region: north, token_file: /etc/hostname"))
         let secret = try #require(set.secret("network.token"))
         #expect(!secret.exposed.isEmpty)

@@ -4,17 +4,19 @@ import Kernel
 extension Auditor {
     /// I6: the record of Block Storage, that of Compute, the guests and the storage say the same.
     func volumes() throws {
-        violate("I6", try words(
-            """
-            SELECT 'volume ' || v.id || ' is ' || v.status || ' with ' || count(a.id) || ' attachments' AS words
-            FROM volumes v LEFT JOIN volume_attachments a ON a.volume_id = v.id
-            GROUP BY v.id, v.status HAVING (v.status = 'in-use') <> (count(a.id) > 0) OR count(a.id) > 1
-            UNION ALL SELECT 'volume ' || a.volume_id || ' is attached (' || a.status || ') to ' || coalesce(a.server_id::text, 'nothing') || ', which does not have it'
-            FROM volume_attachments a WHERE a.status <> 'attached' OR NOT EXISTS (
-                SELECT 1 FROM server_volumes s WHERE s.server_id = a.server_id AND s.attachment_id = a.id)
-            UNION ALL SELECT 'server ' || s.server_id || ' has volume ' || s.volume_id || ' without its attachment'
-            FROM server_volumes s WHERE NOT EXISTS (SELECT 1 FROM volume_attachments a WHERE a.id = s.attachment_id)
-            """))
+        violate(
+            "I6",
+            try words(
+                """
+                SELECT 'volume ' || v.id || ' is ' || v.status || ' with ' || count(a.id) || ' attachments' AS words
+                FROM volumes v LEFT JOIN volume_attachments a ON a.volume_id = v.id
+                GROUP BY v.id, v.status HAVING (v.status = 'in-use') <> (count(a.id) > 0) OR count(a.id) > 1
+                UNION ALL SELECT 'volume ' || a.volume_id || ' is attached (' || a.status || ') to ' || coalesce(a.server_id::text, 'nothing') || ', which does not have it'
+                FROM volume_attachments a WHERE a.status <> 'attached' OR NOT EXISTS (
+                    SELECT 1 FROM server_volumes s WHERE s.server_id = a.server_id AND s.attachment_id = a.id)
+                UNION ALL SELECT 'server ' || s.server_id || ' has volume ' || s.volume_id || ' without its attachment'
+                FROM server_volumes s WHERE NOT EXISTS (SELECT 1 FROM volume_attachments a WHERE a.id = s.attachment_id)
+                """))
         let kept = try world.store.look {
             try $0.query("SELECT id, status FROM volumes ORDER BY id").map { (id: try $0.string("id"), status: try $0.string("status")) }
         }
@@ -56,13 +58,19 @@ extension Auditor {
                     world.violation("I2: \(name) has server \(id), which belongs \(known[id]?.host ?? "nowhere")")
                     continue
                 }
-                if domain.ports != Set(server.ports) { world.violation("I12: server \(id) has the ports \(domain.ports.sorted()), not \(server.ports)") }
-                if domain.volumes != Set(server.volumes) { world.violation("I6: server \(id) has the volumes \(domain.volumes.sorted()), not \(server.volumes)") }
+                if domain.ports != Set(server.ports) {
+                    world.violation("I12: server \(id) has the ports \(domain.ports.sorted()), not \(server.ports)")
+                }
+                if domain.volumes != Set(server.volumes) {
+                    world.violation("I6: server \(id) has the volumes \(domain.volumes.sorted()), not \(server.volumes)")
+                }
             }
         }
         for server in servers where server.state != "error" {
             let domain = server.host.flatMap { world.hosts[$0]?.domains[server.id] }
-            if domain?.power != server.power { world.violation("I12: server \(server.id) is \(domain?.power ?? "nowhere"), desired \(server.power), \(server.state)") }
+            if domain?.power != server.power {
+                world.violation("I12: server \(server.id) is \(domain?.power ?? "nowhere"), desired \(server.power), \(server.state)")
+            }
             let shown = ["active": "running", "stopped": "shutoff"][server.state]
             if shown != server.power { world.violation("I12: server \(server.id) is shown as \(server.state), desired \(server.power)") }
         }
@@ -71,9 +79,10 @@ extension Auditor {
     /// I13: all that was accepted is in the audit.
     func audit() throws {
         let rows = try world.store.look { connection in
-            try connection.query("SELECT action, resource_id, count(*) AS n FROM audit_records WHERE resource_id IS NOT NULL GROUP BY 1, 2").map {
-                ("\(try $0.string("action")) \(try $0.string("resource_id"))", try $0.int("n"))
-            }
+            try connection.query("SELECT action, resource_id, count(*) AS n FROM audit_records WHERE resource_id IS NOT NULL GROUP BY 1, 2")
+                .map {
+                    ("\(try $0.string("action")) \(try $0.string("resource_id"))", try $0.int("n"))
+                }
         }
         let found = Dictionary(uniqueKeysWithValues: rows)
         var wanted: [String: Int] = [:]
@@ -88,20 +97,22 @@ extension Auditor {
 
     /// Nothing is left of what tenants deleted.
     func checkEmpty() throws {
-        violate("leak", try words(
-            """
-            SELECT 'allocation of ' || consumer_id AS words FROM allocations
-            UNION ALL SELECT 'consumer ' || id FROM consumers
-            UNION ALL SELECT 'server ' || id FROM servers WHERE NOT deleted
-            UNION ALL SELECT 'port ' || id || ' of ' || device_owner FROM ports WHERE device_owner NOT LIKE 'network:%'
-            UNION ALL SELECT 'floating address ' || id FROM floating_ips
-            UNION ALL SELECT 'volume ' || id || ' ' || status FROM volumes
-            UNION ALL SELECT 'attachment ' || id FROM volume_attachments
-            UNION ALL SELECT 'interface ' || port_id FROM server_interfaces
-            UNION ALL SELECT 'volume of a server ' || volume_id FROM server_volumes
-            UNION ALL SELECT 'quota ' || resource || ' of ' || project_id || ' ' || used FROM quota_usages
-                WHERE used > 0 AND (resource LIKE 'compute:%' OR resource LIKE 'block_storage:%' OR resource = 'network:floatingip')
-            """))
+        violate(
+            "leak",
+            try words(
+                """
+                SELECT 'allocation of ' || consumer_id AS words FROM allocations
+                UNION ALL SELECT 'consumer ' || id FROM consumers
+                UNION ALL SELECT 'server ' || id FROM servers WHERE NOT deleted
+                UNION ALL SELECT 'port ' || id || ' of ' || device_owner FROM ports WHERE device_owner NOT LIKE 'network:%'
+                UNION ALL SELECT 'floating address ' || id FROM floating_ips
+                UNION ALL SELECT 'volume ' || id || ' ' || status FROM volumes
+                UNION ALL SELECT 'attachment ' || id FROM volume_attachments
+                UNION ALL SELECT 'interface ' || port_id FROM server_interfaces
+                UNION ALL SELECT 'volume of a server ' || volume_id FROM server_volumes
+                UNION ALL SELECT 'quota ' || resource || ' of ' || project_id || ' ' || used FROM quota_usages
+                    WHERE used > 0 AND (resource LIKE 'compute:%' OR resource LIKE 'block_storage:%' OR resource = 'network:floatingip')
+                """))
         for disk in world.storage.disks.keys.sorted() { world.violation("leak: disk \(disk)") }
         for (name, host) in world.hosts.sorted(by: { $0.key < $1.key }) {
             for id in host.domains.keys.sorted() { world.violation("leak: server \(id) on \(name)") }

@@ -92,14 +92,20 @@ struct Auditor {
         for server in servers where history.things["server"]?[server.id] == nil {
             world.violation("I2: nobody asked for server \(server.id) (\(server.name))")
         }
-        violate("I10", try words("SELECT count(*) || ' servers are called ' || name AS words FROM servers GROUP BY name HAVING count(*) > 1"))
-        for (kind, table) in [("volume", "volumes"), ("port", "ports"), ("floatingip", "floating_ips"), ("security_group", "security_groups")] {
+        violate(
+            "I10", try words("SELECT count(*) || ' servers are called ' || name AS words FROM servers GROUP BY name HAVING count(*) > 1"))
+        for (kind, table) in [
+            ("volume", "volumes"), ("port", "ports"), ("floatingip", "floating_ips"), ("security_group", "security_groups"),
+        ] {
             let ids = Set(try world.store.look { try $0.query("SELECT id FROM \(raw: table)").map { try $0.string("id") } })
             for thing in history.all(kind) where ids.contains(thing.id) == thing.deleteAccepted {
                 world.violation("I1: \(kind) \(thing.id) is \(thing.deleteAccepted ? "there although its deletion was accepted" : "gone")")
             }
             guard kind == "volume" else { continue }
-            let own = Set(try world.store.look { try $0.query("SELECT volume_id FROM server_volumes WHERE created").map { try $0.string("volume_id") } })
+            let own = Set(
+                try world.store.look {
+                    try $0.query("SELECT volume_id FROM server_volumes WHERE created").map { try $0.string("volume_id") }
+                })
             for id in ids.sorted() where history.things[kind]?[id] == nil && !own.contains(id) { try strayVolume(id) }
         }
     }
@@ -107,24 +113,27 @@ struct Auditor {
     /// Volumes that a server was booted from stay when it goes, if so asked.
     private func strayVolume(_ id: String) throws {
         let rows = try world.store.look {
-            try $0.query("SELECT 1 AS one FROM audit_records WHERE resource_id = \(id) AND action = 'volume:create' AND service_user_id = 'wolke'")
+            try $0.query(
+                "SELECT 1 AS one FROM audit_records WHERE resource_id = \(id) AND action = 'volume:create' AND service_user_id = 'wolke'")
         }
         if rows.isEmpty { world.violation("I2: nobody asked for volume \(id)") }
     }
 
     /// I3
     private func placement() throws {
-        violate("I3", try words(
-            """
-            SELECT p.name || ' has ' || sum(a.used) || ' ' || i.resource_class || ' allocated' AS words
-            FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
-            JOIN inventories i ON i.resource_provider_id = a.resource_provider_id AND i.resource_class = a.resource_class
-            GROUP BY p.id, p.name, i.resource_class, i.total, i.reserved, i.allocation_ratio
-            HAVING sum(a.used) > floor((i.total - i.reserved) * i.allocation_ratio)
-            UNION ALL SELECT 'allocations of ' || a.consumer_id || ' belong to no server on ' || p.name
-            FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
-            WHERE NOT EXISTS (SELECT 1 FROM servers s WHERE s.id = a.consumer_id AND NOT s.deleted AND s.host = p.name)
-            """))
+        violate(
+            "I3",
+            try words(
+                """
+                SELECT p.name || ' has ' || sum(a.used) || ' ' || i.resource_class || ' allocated' AS words
+                FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
+                JOIN inventories i ON i.resource_provider_id = a.resource_provider_id AND i.resource_class = a.resource_class
+                GROUP BY p.id, p.name, i.resource_class, i.total, i.reserved, i.allocation_ratio
+                HAVING sum(a.used) > floor((i.total - i.reserved) * i.allocation_ratio)
+                UNION ALL SELECT 'allocations of ' || a.consumer_id || ' belong to no server on ' || p.name
+                FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
+                WHERE NOT EXISTS (SELECT 1 FROM servers s WHERE s.id = a.consumer_id AND NOT s.deleted AND s.host = p.name)
+                """))
         let servers = try world.store.look { connection in
             try connection.query(
                 """
@@ -151,7 +160,10 @@ struct Auditor {
             ("compute:instances", "SELECT project_id, count(*) AS n FROM servers WHERE NOT deleted GROUP BY 1"),
             ("compute:cores", "SELECT project_id, sum((flavor->>'vcpus')::bigint) AS n FROM servers WHERE NOT deleted GROUP BY 1"),
             ("compute:ram", "SELECT project_id, sum((flavor->>'ram')::bigint) AS n FROM servers WHERE NOT deleted GROUP BY 1"),
-            ("network:port", "SELECT project_id, count(*) AS n FROM ports WHERE project_id <> '' AND device_owner <> 'network:distributed' GROUP BY 1"),
+            (
+                "network:port",
+                "SELECT project_id, count(*) AS n FROM ports WHERE project_id <> '' AND device_owner <> 'network:distributed' GROUP BY 1"
+            ),
             ("network:floatingip", "SELECT project_id, count(*) AS n FROM floating_ips GROUP BY 1"),
             ("network:security_group", "SELECT project_id, count(*) AS n FROM security_groups GROUP BY 1"),
             ("network:security_group_rule", "SELECT project_id, count(*) AS n FROM security_group_rules GROUP BY 1"),
@@ -159,32 +171,36 @@ struct Auditor {
             ("block_storage:gigabytes", "SELECT project_id, sum(size) AS n FROM volumes GROUP BY 1"),
         ]
         for (resource, rows) in counted {
-            violate("I4", try words(
-                """
-                SELECT coalesce(u.project_id, c.project_id) || ' uses ' || coalesce(u.used, 0) || ' \(raw: resource) and has ' || coalesce(c.n, 0) AS words
-                FROM (SELECT project_id, used FROM quota_usages WHERE resource = '\(raw: resource)') u
-                FULL JOIN (\(raw: rows)) c ON c.project_id = u.project_id WHERE coalesce(u.used, 0) <> coalesce(c.n, 0)
-                """))
+            violate(
+                "I4",
+                try words(
+                    """
+                    SELECT coalesce(u.project_id, c.project_id) || ' uses ' || coalesce(u.used, 0) || ' \(raw: resource) and has ' || coalesce(c.n, 0) AS words
+                    FROM (SELECT project_id, used FROM quota_usages WHERE resource = '\(raw: resource)') u
+                    FULL JOIN (\(raw: rows)) c ON c.project_id = u.project_id WHERE coalesce(u.used, 0) <> coalesce(c.n, 0)
+                    """))
         }
     }
 
     /// I5
     private func addresses() throws {
-        violate("I5", try words(
-            """
-            SELECT 'port ' || p.id || ' belongs to ' || p.device_id || ', which does not have it' AS words FROM ports p
-            WHERE p.device_owner LIKE 'compute:%'
-            AND NOT EXISTS (SELECT 1 FROM servers s JOIN server_interfaces i ON i.server_id = s.id
-                WHERE s.id::text = p.device_id AND NOT s.deleted AND i.port_id = p.id)
-            UNION ALL SELECT 'server ' || i.server_id || ' has port ' || i.port_id || ', which is not its own'
-            FROM server_interfaces i JOIN servers s ON s.id = i.server_id
-            WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id AND p.device_id = i.server_id::text)
-            UNION ALL SELECT 'port ' || p.id || ' has no device and the owner ' || p.device_owner FROM ports p
-            WHERE p.device_id = '' AND p.device_owner <> ''
-            UNION ALL SELECT 'address ' || f.floating_ip_address || ' has no port of its own' FROM floating_ips f
-            WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = f.floating_port_id)
-            UNION ALL SELECT 'port ' || p.id || ' stands for a floating address that is not there' FROM ports p
-            WHERE p.device_owner = 'network:floatingip' AND NOT EXISTS (SELECT 1 FROM floating_ips f WHERE f.floating_port_id = p.id)
-            """))
+        violate(
+            "I5",
+            try words(
+                """
+                SELECT 'port ' || p.id || ' belongs to ' || p.device_id || ', which does not have it' AS words FROM ports p
+                WHERE p.device_owner LIKE 'compute:%'
+                AND NOT EXISTS (SELECT 1 FROM servers s JOIN server_interfaces i ON i.server_id = s.id
+                    WHERE s.id::text = p.device_id AND NOT s.deleted AND i.port_id = p.id)
+                UNION ALL SELECT 'server ' || i.server_id || ' has port ' || i.port_id || ', which is not its own'
+                FROM server_interfaces i JOIN servers s ON s.id = i.server_id
+                WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id AND p.device_id = i.server_id::text)
+                UNION ALL SELECT 'port ' || p.id || ' has no device and the owner ' || p.device_owner FROM ports p
+                WHERE p.device_id = '' AND p.device_owner <> ''
+                UNION ALL SELECT 'address ' || f.floating_ip_address || ' has no port of its own' FROM floating_ips f
+                WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = f.floating_port_id)
+                UNION ALL SELECT 'port ' || p.id || ' stands for a floating address that is not there' FROM ports p
+                WHERE p.device_owner = 'network:floatingip' AND NOT EXISTS (SELECT 1 FROM floating_ips f WHERE f.floating_port_id = p.id)
+                """))
     }
 }

@@ -12,7 +12,8 @@ final class Run: @unchecked Sendable {
         let counts: [String: Int]
 
         var description: String {
-            let head = "seed \(seed) \(violations.isEmpty ? "clean" : "FAILED") \(String(hash, radix: 16)) simulated \(Int(simulated)) s in \(Int(real * 1000)) ms"
+            let head =
+                "seed \(seed) \(violations.isEmpty ? "clean" : "FAILED") \(String(hash, radix: 16)) simulated \(Int(simulated)) s in \(Int(real * 1000)) ms"
             let counts = counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
             return ([head + " (\(counts))"] + violations.map { "    " + $0 }).joined(separator: "\n")
         }

@@ -34,7 +34,9 @@ final class SimulatedStore: @unchecked Sendable {
     let databaseName: String
 
     private func prepare() throws {
-        try connection.script("CREATE TABLE schema_migrations (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())")
+        try connection.script(
+            "CREATE TABLE schema_migrations (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
         for migration in Schema.migrations { try migration.run(connection) }
         // Neither plans nor the order of rows may depend on what ran before in this database.
         try connection.script("SET plan_cache_mode = force_generic_plan; SET jit = off; SET synchronous_commit = off")
@@ -51,13 +53,16 @@ final class SimulatedStore: @unchecked Sendable {
     /// Removes the database.
     func drop(server: String) {
         do {
-            try Connection(configuration: DatabaseConfiguration(connectionString: server)).script("DROP DATABASE \(databaseName) WITH (FORCE)")
+            try Connection(configuration: DatabaseConfiguration(connectionString: server)).script(
+                "DROP DATABASE \(databaseName) WITH (FORCE)")
         } catch { print("the database \(databaseName) stays: \(error)") }
     }
 
     private func tables() throws -> [String] {
-        try connection.query("SELECT tablename::text AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations' ORDER BY 1")
-            .map { try $0.string("name") }
+        try connection.query(
+            "SELECT tablename::text AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations' ORDER BY 1"
+        )
+        .map { try $0.string("name") }
     }
 
     /// Brings the database back to what it was after the migrations.

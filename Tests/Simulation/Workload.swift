@@ -95,7 +95,9 @@ final class Workload: @unchecked Sendable {
         history.made(kind, .init(project: project, service: service, path: path, name: name, id: id))
         history.accept(action, id)
         let seen = try await tenant.call(service, "GET", "\(path)/\(id)")
-        if seen.status != 200, !history.doomed.contains(id) { world.violation("I14: \(kind) \(id) was made and is not seen: \(seen.status) \(seen.json)") }
+        if seen.status != 200, !history.doomed.contains(id) {
+            world.violation("I14: \(kind) \(id) was made and is not seen: \(seen.status) \(seen.json)")
+        }
     }
 
     private func refused(_ answer: Tenant.Answer, _ what: String) {
@@ -107,7 +109,8 @@ final class Workload: @unchecked Sendable {
     private func change(
         _ service: String, _ method: String, _ target: String, _ body: JSONValue?, action: String, resource: String
     ) async throws -> Bool {
-        let answer = method == "POST"
+        let answer =
+            method == "POST"
             ? try await post(service, target, body ?? .null) : try await tenant.call(service, method, target, body)
         guard answer.isAccepted else {
             refused(answer, "\(method) \(target)")
@@ -123,7 +126,8 @@ final class Workload: @unchecked Sendable {
         let old = sent[random.below(sent.count)]
         let answer = try await tenant.call(old.service, "POST", old.target, old.body, key: old.key)
         guard answer.status == old.status, answer.json == old.json else {
-            return world.violation("I10: POST \(old.target) under \(old.key) was \(old.status) \(old.json) and is now \(answer.status) \(answer.json)")
+            return world.violation(
+                "I10: POST \(old.target) under \(old.key) was \(old.status) \(old.json) and is now \(answer.status) \(answer.json)")
         }
         world.count("replayed")
     }
@@ -156,7 +160,9 @@ final class Workload: @unchecked Sendable {
         history.ask(toDelete: id)
         let answer = try await tenant.call(thing.service, "DELETE", "\(thing.path)/\(id)")
         guard answer.isAccepted else {
-            if answer.status == 404, history.isAsked(once: id) { world.violation("I1: \(kind) \(id) was made and is not there to delete: \(answer.json)") }
+            if answer.status == 404, history.isAsked(once: id) {
+                world.violation("I1: \(kind) \(id) was made and is not there to delete: \(answer.json)")
+            }
             return refused(answer, "delete \(kind)")
         }
         history.deleting(kind, id)

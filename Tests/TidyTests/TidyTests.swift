@@ -108,9 +108,10 @@ import Testing
     @Test func eachCLibraryHasOneOwner() {
         for library in ["CLibpq", "CRabbitMQ", "CLibvirt"] {
             // The bench compares with the bare library.
-            let owners = Set(TidyTests.sources.filter { $0.imports.contains(library) && !$0.path.hasPrefix("bench/") }.map {
-                $0.path.split(separator: "/").prefix(2).joined(separator: "/")
-            })
+            let owners = Set(
+                TidyTests.sources.filter { $0.imports.contains(library) && !$0.path.hasPrefix("bench/") }.map {
+                    $0.path.split(separator: "/").prefix(2).joined(separator: "/")
+                })
             #expect(owners.count <= 1, "\(library) is imported by \(owners)")
         }
     }
@@ -154,7 +155,9 @@ import Testing
         var findings: [String] = []
         for source in TidyTests.sources where !source.path.hasPrefix("Tests/") {
             for (index, line) in source.lines.enumerated()
-            where ["/bin/sh", "/bin/bash", "\"sh\"", "\"bash\""].contains(where: line.contains) || line.contains("popen(") || TidyTests.code(line).contains("system(") {
+            where ["/bin/sh", "/bin/bash", "\"sh\"", "\"bash\""].contains(where: line.contains) || line.contains("popen(")
+                || TidyTests.code(line).contains("system(")
+            {
                 findings.append("\(source.path):\(index + 1)")
             }
         }
@@ -162,7 +165,10 @@ import Testing
     }
 
     @Test("S25: no text is evaluated as code") func s25NothingIsEvaluated() {
-        let banned = ["NSExpression", "NSPredicate", "JSContext", "JavaScriptCore", "dlopen(", "dlsym(", "NSClassFromString", "NSKeyedUnarchiver", "NSUnarchiver"]
+        let banned = [
+            "NSExpression", "NSPredicate", "JSContext", "JavaScriptCore", "dlopen(", "dlsym(", "NSClassFromString", "NSKeyedUnarchiver",
+            "NSUnarchiver",
+        ]
         var findings: [String] = []
         for source in TidyTests.sources where !source.path.hasPrefix("Tests/") {
             for (index, line) in source.code.enumerated() {
@@ -192,18 +198,21 @@ import Testing
 
     /// Two sides that spell a name apart are two sides that may spell it differently.
     @Test func queuesAndChannelsAreNamedOnce() {
-        let names = [MessageQueue.computeAgents, .placementHosts, .placementSchedule].map(\.name) + [
-            NotificationChannel.wake.name, NotificationChannel.outbox.name, NotificationChannel.northbound.name,
-            NotificationChannel.identityChanged.name, NotificationChannel.placementChanged.name, NotificationChannel.audit.name,
-            NotificationChannel.audited.name,
-        ]
+        let names =
+            [MessageQueue.computeAgents, .placementHosts, .placementSchedule].map(\.name) + [
+                NotificationChannel.wake.name, NotificationChannel.outbox.name, NotificationChannel.northbound.name,
+                NotificationChannel.identityChanged.name, NotificationChannel.placementChanged.name, NotificationChannel.audit.name,
+                NotificationChannel.audited.name,
+            ]
         let banned = names.flatMap { ["\"\($0)\"", "'\($0)'"] } + ["\"agent.\\("]
         var findings: [String] = []
         for source in TidyTests.sources
         where !source.path.hasPrefix("Shared/Contracts/") && !source.path.hasPrefix("Shared/Schema/Migration0") {
             for (index, line) in source.lines.enumerated() {
                 // Keys of the agent's settings begin as the queues of agents do.
-                for word in banned where line.contains(word) && !line.contains("agent.\\(key)") { findings.append("\(source.path):\(index + 1) \(word)") }
+                for word in banned where line.contains(word) && !line.contains("agent.\\(key)") {
+                    findings.append("\(source.path):\(index + 1) \(word)")
+                }
             }
         }
         expectNone(findings, "names of queues and channels are declared in Contracts")
@@ -239,8 +248,10 @@ import Testing
     }
 
     @Test func mainFilesAreThin() {
-        let findings = TidyTests.sources.filter { $0.path.hasPrefix("Services/") && $0.path.hasSuffix("/main.swift") && $0.lines.count > 60 }
-            .map(\.path)
+        let findings = TidyTests.sources.filter {
+            $0.path.hasPrefix("Services/") && $0.path.hasSuffix("/main.swift") && $0.lines.count > 60
+        }
+        .map(\.path)
         expectNone(findings, "main.swift has under 60 lines")
     }
 

@@ -17,7 +17,9 @@ import Testing
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/bin/bash")
         process.arguments = [TidyTests.root + "/deploy/swift", "--find"]
-        var environment = ["PATH": (directories.map { "\(place)/\($0)" } + [tools]).joined(separator: ":"), "SWIFT_ROOTS": place + "/roots"]
+        var environment = [
+            "PATH": (directories.map { "\(place)/\($0)" } + [tools]).joined(separator: ":"), "SWIFT_ROOTS": place + "/roots",
+        ]
         environment["SWIFT"] = swift
         process.environment = environment
         let pipe = Pipe()
@@ -94,7 +96,8 @@ import Testing
     /// No script starts `swift` by its bare name.
     @Test func scriptsUseTheFinder() throws {
         var findings: [String] = []
-        for path in TidyTests.tracked where path == "Makefile" || path.hasPrefix("deploy/") || path.hasPrefix("bench/") && !path.hasSuffix(".swift") {
+        for path in TidyTests.tracked
+        where path == "Makefile" || path.hasPrefix("deploy/") || path.hasPrefix("bench/") && !path.hasSuffix(".swift") {
             guard path != "deploy/swift", let text = TidyTests.text(path) else { continue }
             for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
                 let bare = line.replacing("deploy/swift ", with: "")

@@ -26,7 +26,11 @@ import Testing
             let graph = CallGraph(sources.map { (path: $0.path, lines: $0.lines) })
             guarded += graph.guarded
             for finding in graph.undecided() {
-                if WriteDecisionTests.exceptions[finding.handler] != nil { excepted.insert(finding.handler) } else { findings.append(finding.text) }
+                if WriteDecisionTests.exceptions[finding.handler] != nil {
+                    excepted.insert(finding.handler)
+                } else {
+                    findings.append(finding.text)
+                }
             }
         }
         #expect(findings.isEmpty, "writes without `value(for:)` before them:\n\(findings.sorted().joined(separator: "\n"))")
@@ -145,7 +149,8 @@ private struct CallGraph {
     private static let head = Pattern(
         #"^\s*(?:@\w+ )*(?:(?:package|private|fileprivate|static|mutating) )*(?:func (\w+)|(init)|(?:var|let) (\w+)\b.*\{$)"#)
     private static let write = Pattern(
-        #"INSERT INTO |DELETE FROM |UPDATE (?:[a-z_]+|\\\(raw: [^)]*\)) (?:[a-z] )?SET|Workflows\.(?:start|startOrIntend)\(|Outbox\.add\(|\bquota\.(?:set|reset|setDefault)\("#)
+        #"INSERT INTO |DELETE FROM |UPDATE (?:[a-z_]+|\\\(raw: [^)]*\)) (?:[a-z] )?SET|Workflows\.(?:start|startOrIntend)\(|Outbox\.add\(|\bquota\.(?:set|reset|setDefault)\("#
+    )
     private static let decision = Pattern(#"\.values?\(\s*for: "#)
     private static let call = Pattern(#"(?<!\w)(\w+)\("#)
     private static let label = Pattern(#"^\s*(\w+)\s*:"#)
@@ -226,7 +231,8 @@ private struct CallGraph {
             let trimmed = line.trimmingCharacters(in: .whitespaces)
             let isOneLine = index == function.line && trimmed.hasSuffix("}") && line.count { $0 == "{" } == line.count { $0 == "}" }
             guard isOneLine || index > function.line && indent == function.indent && ["}", "})", "])"].contains(trimmed) else { continue }
-            let text = Text(lines[function.line...index].filter { !$0.trimmingCharacters(in: .whitespaces).hasPrefix("//") }.joined(separator: "\n"))
+            let text = Text(
+                lines[function.line...index].filter { !$0.trimmingCharacters(in: .whitespaces).hasPrefix("//") }.joined(separator: "\n"))
             if function.isFunction, let start = text.first("(") {
                 let (parts, end) = text.arguments(at: start)
                 let parameters = parts.map { part -> (label: String, hasDefault: Bool) in

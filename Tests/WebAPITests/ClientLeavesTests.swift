@@ -25,15 +25,17 @@ import WebAPI
             let api = try API(
                 service: ServiceDescription(type: "slow", title: "Slow", faults: .network, publicURL: "http://slow.example"),
                 resources: [
-                    Resource("slow", routes: [
-                        slow(.get) { _ in try await database.read { _ = try $0.query("SELECT pg_sleep(20)") } },
-                        slow(.delete) { context in
-                            _ = try await context.write(database) { connection in
-                                _ = try connection.query("SELECT pg_sleep(20)")
-                                return Change(.empty(), "slow", nil)
-                            }
-                        },
-                    ])
+                    Resource(
+                        "slow",
+                        routes: [
+                            slow(.get) { _ in try await database.read { _ = try $0.query("SELECT pg_sleep(20)") } },
+                            slow(.delete) { context in
+                                _ = try await context.write(database) { connection in
+                                    _ = try connection.query("SELECT pg_sleep(20)")
+                                    return Change(.empty(), "slow", nil)
+                                }
+                            },
+                        ])
                 ], authenticator: StaticAuthenticator.standard, ambient: Ambient(random: SeededRandom(seed: 1)),
                 log: Telemetry.logger(service: "test", level: "critical"), metrics: metrics)
             for method in ["GET", "DELETE"] {
@@ -44,7 +46,9 @@ import WebAPI
                 let answer = Task { await api.respond(to: sent) }
                 func running() async throws -> Int {
                     try await test.database.read {
-                        try $0.query("SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(20)%' AND datname = current_database() AND pid <> pg_backend_pid()")[0].int("n")
+                        try $0.query(
+                            "SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(20)%' AND datname = current_database() AND pid <> pg_backend_pid()"
+                        )[0].int("n")
                     }
                 }
                 while try await running() == 0 { try await SystemTime().sleep(for: .milliseconds(5)) }
@@ -68,20 +72,24 @@ import WebAPI
             let api = try API(
                 service: ServiceDescription(type: "slow", title: "Slow", faults: .network, publicURL: "http://slow.example"),
                 resources: [
-                    Resource("slow", routes: [
-                        Route(.get, "/slow", action: "slow", rule: "@") { context in
-                            try context.authorize(target: .none)
-                            try await database.read { _ = try $0.query("SELECT pg_sleep(21)") }
-                            return .empty()
-                        }
-                    ])
+                    Resource(
+                        "slow",
+                        routes: [
+                            Route(.get, "/slow", action: "slow", rule: "@") { context in
+                                try context.authorize(target: .none)
+                                try await database.read { _ = try $0.query("SELECT pg_sleep(21)") }
+                                return .empty()
+                            }
+                        ])
                 ], authenticator: StaticAuthenticator.standard, ambient: Ambient(random: SeededRandom(seed: 1)), log: log, metrics: metrics)
             let port = try FreePorts.take(1)[0]
             let server = HTTPServer(
                 api: api, host: "127.0.0.1", port: port, metrics: metrics, log: log, readiness: Readiness(time: SystemTime()) {})
             @Sendable func running() async throws -> Int {
                 try await test.database.read {
-                    try $0.query("SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(21)%' AND datname = current_database() AND pid <> pg_backend_pid()")[0].int("n")
+                    try $0.query(
+                        "SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(21)%' AND datname = current_database() AND pid <> pg_backend_pid()"
+                    )[0].int("n")
                 }
             }
             try await withThrowingTaskGroup(of: Void.self) { group in
@@ -92,7 +100,9 @@ import WebAPI
                     while try await running() == 0 { try await SystemTime().sleep(for: .milliseconds(5)) }
                     if closesWhole { client = nil } else { client?.finish() }
                     let clock = ContinuousClock.now
-                    while try await running() > 0, ContinuousClock.now - clock < .seconds(5) { try await SystemTime().sleep(for: .milliseconds(20)) }
+                    while try await running() > 0, ContinuousClock.now - clock < .seconds(5) {
+                        try await SystemTime().sleep(for: .milliseconds(20))
+                    }
                     #expect(ContinuousClock.now - clock < .seconds(2), "\(closesWhole)")
                 }
                 group.cancelAll()
@@ -105,22 +115,24 @@ import WebAPI
         let api = try API(
             service: ServiceDescription(type: "plain", title: "Plain", faults: .network, publicURL: "http://plain.example"),
             resources: [
-                Resource("plain", routes: [
-                    Route(.get, "/whole", action: "whole", rule: "@") { context in
-                        try context.authorize(target: .none)
-                        return .json(200, ["things": [["id": "1"], ["id": "2"]]])
-                    },
-                    Route(.get, "/filtered", action: "filtered", rule: "@") { context in
-                        try context.authorize(target: .none)
-                        let names = context.query.items.filter { $0.name == "name" }.map { JSONValue.string($0.value) }
-                        return .json(200, ["things": .array(names)])
-                    },
-                    Route(.get, "/paged", action: "paged", rule: "@") { context in
-                        try context.authorize(target: .none)
-                        let page = try context.listRequest(filters: []).page(of: [["id": "1"], ["id": "2"]])
-                        return .json(200, ["things": .array(page.items)])
-                    },
-                ])
+                Resource(
+                    "plain",
+                    routes: [
+                        Route(.get, "/whole", action: "whole", rule: "@") { context in
+                            try context.authorize(target: .none)
+                            return .json(200, ["things": [["id": "1"], ["id": "2"]]])
+                        },
+                        Route(.get, "/filtered", action: "filtered", rule: "@") { context in
+                            try context.authorize(target: .none)
+                            let names = context.query.items.filter { $0.name == "name" }.map { JSONValue.string($0.value) }
+                            return .json(200, ["things": .array(names)])
+                        },
+                        Route(.get, "/paged", action: "paged", rule: "@") { context in
+                            try context.authorize(target: .none)
+                            let page = try context.listRequest(filters: []).page(of: [["id": "1"], ["id": "2"]])
+                            return .json(200, ["things": .array(page.items)])
+                        },
+                    ])
             ], authenticator: StaticAuthenticator.standard, ambient: Ambient(random: SeededRandom(seed: 1)),
             log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
         for (target, status) in [

@@ -49,21 +49,23 @@ private struct Served: Sendable {
         return try API(
             service: ServiceDescription(type: "network", title: "Test", faults: .network, publicURL: "http://public.example"),
             resources: [
-                Resource("thing", routes: [
-                    Route(.get, "/source", action: nil) { _ in .json(200, ["source": .string(DatabaseScope.current.source)]) },
-                    Route(.get, "/href", action: nil) { .json(200, ["href": .string($0.publicURL)]) },
-                    Route(.post, "/sign-on", action: nil, body: any) { .json(200, ["got": $0.body]) },
-                    Route(.put, "/file", action: nil, body: .stream) { context in
-                        uploads.add()
-                        var text: [UInt8] = []
-                        for try await piece in context.stream { text += Array(piece.readableBytesView) }
-                        return .json(200, ["got": .string(String(decoding: text, as: UTF8.self))])
-                    },
-                    Route(.post, "/things", action: "things:create", rule: "@", body: any) { context in
-                        try context.authorize(target: .none)
-                        return .json(200, ["got": context.body])
-                    },
-                ])
+                Resource(
+                    "thing",
+                    routes: [
+                        Route(.get, "/source", action: nil) { _ in .json(200, ["source": .string(DatabaseScope.current.source)]) },
+                        Route(.get, "/href", action: nil) { .json(200, ["href": .string($0.publicURL)]) },
+                        Route(.post, "/sign-on", action: nil, body: any) { .json(200, ["got": $0.body]) },
+                        Route(.put, "/file", action: nil, body: .stream) { context in
+                            uploads.add()
+                            var text: [UInt8] = []
+                            for try await piece in context.stream { text += Array(piece.readableBytesView) }
+                            return .json(200, ["got": .string(String(decoding: text, as: UTF8.self))])
+                        },
+                        Route(.post, "/things", action: "things:create", rule: "@", body: any) { context in
+                            try context.authorize(target: .none)
+                            return .json(200, ["got": context.body])
+                        },
+                    ])
             ],
             authenticator: StaticAuthenticator.standard, ambient: Ambient(),
             log: Telemetry.logger(service: "test", level: "critical"), metrics: metrics)
@@ -141,17 +143,23 @@ private final class Kept: Sendable {
     }
 
     @Test("S18: one address has its share of the connections, and the others have theirs") func s18SourcesHaveShares() async throws {
-        try await Served.with(limits { $0.connectionsMax = 40; $0.connectionsPerSourceMax = 4 }) { served in
+        try await Served.with(
+            limits {
+                $0.connectionsMax = 40; $0.connectionsPerSourceMax = 4
+            }
+        ) { served in
             let busy = try await served.busy(4, source: 2)
             #expect(try await status(RawClient(port: served.port, source: 2).exchange(get)) == 503)
             #expect(try await status(RawClient(port: served.port, source: 3).exchange(get)) == 200)
             withExtendedLifetime(busy) {}
         }
         // A proxy that is trusted speaks for many.
-        try await Served.with(limits {
-            $0.connectionsPerSourceMax = 1
-            $0.trustedProxies = [IPNetwork(IPAddress(version: .v4, value: 0x7f00_0002), prefixLength: 32)]
-        }) { served in
+        try await Served.with(
+            limits {
+                $0.connectionsPerSourceMax = 1
+                $0.trustedProxies = [IPNetwork(IPAddress(version: .v4, value: 0x7f00_0002), prefixLength: 32)]
+            }
+        ) { served in
             let first = try await RawClient(port: served.port, source: 2)
             try await first.send("GET /hr")
             try await SystemTime().sleep(for: .milliseconds(100))
@@ -163,7 +171,11 @@ private final class Kept: Sendable {
     }
 
     @Test("S18: what is accepted at a time leaves the process its descriptors") func s18AcceptingHasALimit() async throws {
-        try await Served.with(limits { $0.connectionsMax = 4; $0.connectionsPerSourceMax = 4; $0.refusalsMax = 2 }) { served in
+        try await Served.with(
+            limits {
+                $0.connectionsMax = 4; $0.connectionsPerSourceMax = 4; $0.refusalsMax = 2
+            }
+        ) { served in
             var clients: [RawClient] = []
             var most = 0
             for number in 0..<400 {
@@ -181,7 +193,11 @@ private final class Kept: Sendable {
     @Test("S18: a server that is stopped while connections arrive ends in order") func s18StoppingWhileConnectionsArrive() async throws {
         let kept = Kept()
         for round in 0..<12 {
-            try await Served.with(limits { $0.connectionsMax = 4; $0.refusalsMax = 2 }) { served in
+            try await Served.with(
+                limits {
+                    $0.connectionsMax = 4; $0.refusalsMax = 2
+                }
+            ) { served in
                 let held = try await withThrowingTaskGroup(of: RawClient.self) { group in
                     for _ in 0..<(20 + round * 5) { group.addTask { try await served.client() } }
                     return try await group.reduce(into: [RawClient]()) { $0.append($1) }
@@ -288,12 +304,14 @@ private final class Kept: Sendable {
     }
 
     @Test("S6: forwarded fields are believed from trusted proxies only") func s6ForwardedFieldsNeedATrustedProxy() async throws {
-        let request = "GET /href HTTP/1.1\r\nHost: x\r\nX-Forwarded-Host: cloud.example:8443\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
+        let request =
+            "GET /href HTTP/1.1\r\nHost: x\r\nX-Forwarded-Host: cloud.example:8443\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
         try await Served.with { served in
             let href = try await served.ask(request)
             #expect(href.contains("http://public.example"))
         }
-        try await Served.with(limits { $0.trustedProxies = [IPNetwork(IPAddress(version: .v4, value: 0x7f00_0000), prefixLength: 8)] }) { served in
+        try await Served.with(limits { $0.trustedProxies = [IPNetwork(IPAddress(version: .v4, value: 0x7f00_0000), prefixLength: 8)] }) {
+            served in
             let href = try await served.ask(request)
             #expect(href.contains("https://cloud.example:8443"))
             let bad = try await served.ask(request.replacing("cloud.example:8443", with: "evil\"/x"))
@@ -303,7 +321,8 @@ private final class Kept: Sendable {
 
     @Test("S6: limits per source count the client that a trusted proxy names, and nobody else's word")
     func s6ClientsBehindATrustedProxy() async throws {
-        let request = "GET /source HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.5, 198.51.100.7\r\nX-Forwarded-For: 192.0.2.9\r\nConnection: close\r\n\r\n"
+        let request =
+            "GET /source HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.5, 198.51.100.7\r\nX-Forwarded-For: 192.0.2.9\r\nConnection: close\r\n\r\n"
         try await Served.with { served in
             let answer = try await served.ask(request)
             #expect(answer.contains("\"127.0.0.1\""), "\(answer)")
@@ -349,44 +368,46 @@ private final class Kept: Sendable {
     private static let post = "POST /sign-on HTTP/1.1\r\nHost: x\r\n"
     private static let things = "POST /things HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\n"
 
-    @Test("S18: what is not a request is 4xx or a closed connection, and the server goes on", arguments: [
-        (400, post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"),
-        (400, things + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX"),
-        (400, things + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{}"),
-        (400, things + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
-        (400, things + "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
-        (400, things + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
-        (400, things + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
-        (400, "POST /things HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        (400, things + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"),
-        (400, things + "Content-Length: -1\r\n\r\n"),
-        (400, things + "Content-Length: 2, 2\r\n\r\n{}"),
-        (400, things + "Content-Length: 99999999999999999999999\r\n\r\n"),
-        (413, things + "Content-Length: 1048577\r\n\r\n"),
-        (413, post + "Content-Length: 65537\r\n\r\n"),
-        (400, "nonsense\r\n\r\n"),
-        (400, "GET /href HTTP/1.1\r\n\r\n"),
-        (400, "GET /href HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
-        (400, "GET /href HTTP/3.0\r\nHost: a\r\n\r\n"),
-        (400, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-        (400, "GET /href HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n"),
-        (400, "GET /href HTTP/1.1\r\nHost: x\r\nbad name: y\r\n\r\n"),
-        (400, "GET /href HTTP/1.1\r\nHost: x\r\nA: b\u{0}c\r\n\r\n"),
-        (400, "GET /%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-        (400, "GET /href?a=%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-        (400, "GET /%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-        (417, things + "Expect: 200-maybe\r\nContent-Length: 2\r\n\r\n{}"),
-        (431, "GET /href HTTP/1.1\r\nHost: x\r\nA: " + String(repeating: "a", count: 100_000) + "\r\n\r\n"),
-        (431, "GET /href HTTP/1.1\r\nHost: x\r\n" + String(repeating: "a: b\r\n", count: 500) + "\r\n"),
-        (431, "GET /" + String(repeating: "a", count: 200_000) + " HTTP/1.1\r\nHost: x\r\n\r\n"),
-        (400, "GET /" + String(repeating: "a", count: 20_000) + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-        (400, "BREW /things HTTP/1.1\r\nHost: x\r\n\r\n"),
-        (405, "PROPFIND /things HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-        (405, "DELETE /things HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-        (200, "GET /href HTTP/1.0\r\n\r\n"),
-        (200, "GET /href HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"),
-        (200, "GET /href HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
-    ])
+    @Test(
+        "S18: what is not a request is 4xx or a closed connection, and the server goes on",
+        arguments: [
+            (400, post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"),
+            (400, things + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX"),
+            (400, things + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{}"),
+            (400, things + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+            (400, things + "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+            (400, things + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+            (400, things + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+            (400, "POST /things HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            (400, things + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"),
+            (400, things + "Content-Length: -1\r\n\r\n"),
+            (400, things + "Content-Length: 2, 2\r\n\r\n{}"),
+            (400, things + "Content-Length: 99999999999999999999999\r\n\r\n"),
+            (413, things + "Content-Length: 1048577\r\n\r\n"),
+            (413, post + "Content-Length: 65537\r\n\r\n"),
+            (400, "nonsense\r\n\r\n"),
+            (400, "GET /href HTTP/1.1\r\n\r\n"),
+            (400, "GET /href HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+            (400, "GET /href HTTP/3.0\r\nHost: a\r\n\r\n"),
+            (400, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+            (400, "GET /href HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n"),
+            (400, "GET /href HTTP/1.1\r\nHost: x\r\nbad name: y\r\n\r\n"),
+            (400, "GET /href HTTP/1.1\r\nHost: x\r\nA: b\u{0}c\r\n\r\n"),
+            (400, "GET /%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+            (400, "GET /href?a=%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+            (400, "GET /%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+            (417, things + "Expect: 200-maybe\r\nContent-Length: 2\r\n\r\n{}"),
+            (431, "GET /href HTTP/1.1\r\nHost: x\r\nA: " + String(repeating: "a", count: 100_000) + "\r\n\r\n"),
+            (431, "GET /href HTTP/1.1\r\nHost: x\r\n" + String(repeating: "a: b\r\n", count: 500) + "\r\n"),
+            (431, "GET /" + String(repeating: "a", count: 200_000) + " HTTP/1.1\r\nHost: x\r\n\r\n"),
+            (400, "GET /" + String(repeating: "a", count: 20_000) + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+            (400, "BREW /things HTTP/1.1\r\nHost: x\r\n\r\n"),
+            (405, "PROPFIND /things HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+            (405, "DELETE /things HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+            (200, "GET /href HTTP/1.0\r\n\r\n"),
+            (200, "GET /href HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"),
+            (200, "GET /href HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        ])
     func s18NoRequestIsAServerError(_ wanted: Int, _ request: String) async throws {
         try await Served.with { served in
             let answer = try await served.ask(request)
@@ -399,9 +420,12 @@ private final class Kept: Sendable {
         }
     }
 
-    @Test("S18: a body that ends early is 400", arguments: [
-        things + "Content-Length: 100\r\n\r\n{\"a\":", things + "Transfer-Encoding: chunked\r\n\r\n10\r\n{\"a\"", things + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
-    ])
+    @Test(
+        "S18: a body that ends early is 400",
+        arguments: [
+            things + "Content-Length: 100\r\n\r\n{\"a\":", things + "Transfer-Encoding: chunked\r\n\r\n10\r\n{\"a\"",
+            things + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        ])
     func s18ABodyThatEndsEarlyIs400(_ request: String) async throws {
         try await Served.with { served in
             let client = try await served.client()

@@ -27,11 +27,14 @@ final class RawClient: Sendable {
             let isBound = withUnsafePointer(to: &own) {
                 $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
             }
-            let result = isBound != 0 ? isBound : withUnsafePointer(to: &address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            let result =
+                isBound != 0
+                ? isBound
+                : withUnsafePointer(to: &address) {
+                    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+                    }
                 }
-            }
             if result == 0 {
                 var limit = timeval(tv_sec: 30, tv_usec: 0)
                 for option in [SO_RCVTIMEO, SO_SNDTIMEO] {

@@ -67,7 +67,8 @@ import WebAPI
             try connection.query("SELECT 'ab' LIKE \(context.parameter("thing_id"))")
         }
         #expect(escape.status == 400 && escape.text.contains("'thing_id'") && escape.text.contains("escape"), "\(escape.text)")
-        let sum = try await RefusedInputTests.answer("POST", "/things", ["thing": ["size": 9_000_000_000_000_000_000, "name": "n"]]) { connection, context in
+        let sum = try await RefusedInputTests.answer("POST", "/things", ["thing": ["size": 9_000_000_000_000_000_000, "name": "n"]]) {
+            connection, context in
             try connection.query("SELECT \(context.body["thing"]?["size"]?.intValue ?? 0)::bigint + \(Int.max)::bigint")
         }
         #expect(sum.status == 400 && sum.text.contains("'thing.size'") && sum.text.contains("range"), "\(sum.text)")

@@ -9,7 +9,8 @@ import Testing
     /// Patterns that are refused, each for a reason.
     private static let refused = [
         #"^(.+)(.+)(.+)\1\2\3$"#, #"(a)\1"#, #"(?=a)a"#, #"(?!a)b"#, #"(?<=a)b"#, #"(?<!a)b"#, "(?i)abc", "***=a", "***:a",
-        "*a", "+a", "?a", "a**", "a{2}{3}", "a{2}*", "a+{3}", "^*", "(a", "a)", "[a", "[", "a\\", "[z-a]", "[a-", "a{3,2}", "a{256}", "a{1,256}", "a{0,99999999999}",
+        "*a", "+a", "?a", "a**", "a{2}{3}", "a{2}*", "a+{3}", "^*", "(a", "a)", "[a", "[", "a\\", "[z-a]", "[a-", "a{3,2}", "a{256}",
+        "a{1,256}", "a{0,99999999999}",
         "a{1", "a{1,", "a{1,b}", "{1}a", "(((((((((a)))))))))", "((a{100}){100})", "(a{1,200}){1,200}", "((((a{10}){10}){10}){10})",
         "(.{1,250}){1,250}", "(a|b|c|d|e){250}", "[[.a.]]", "[[=a=]]", "[[:nope:]]", "[\\1]", "\\x41", "\\u0041", "\\cA", "\\0", "\\e",
         String(repeating: "a", count: 256), String(repeating: "(", count: 200),
@@ -60,11 +61,15 @@ import Testing
 
     @Test func itFindsWhatPostgreSQLFinds() async throws {
         let patterns = [
-            "web", "^web", "web$", "^web$", "^", "$", "", "w.b", "web-[0-9]+", "(a|b)c", #"a\.b"#, "a.b", "^(?:web|db)-\\d{1,3}$", "[^a]", "[]a]", "[a-c-]",
+            "web", "^web", "web$", "^web$", "^", "$", "", "w.b", "web-[0-9]+", "(a|b)c", #"a\.b"#, "a.b", "^(?:web|db)-\\d{1,3}$", "[^a]",
+            "[]a]", "[a-c-]",
             "{", "a{", "a{x", "}", "]", "ü", "^ü$", "[[:digit:]]", "a+?", "WEB", "%", "_", #"\\"#, "-", "a|b|", "(|a)", "[a\\-z]",
         ]
-        let names = ["web", "web-1", "my web", "webs", "WEB", "a.b", "axb", "ac", "bc", "", "{", "a{x}", "ü", "xüx", "100%", "a_b", #"a\b"#, "]", "db-22", "-",
-            "a-z"]
+        let names = [
+            "web", "web-1", "my web", "webs", "WEB", "a.b", "axb", "ac", "bc", "", "{", "a{x}", "ü", "xüx", "100%", "a_b", #"a\b"#, "]",
+            "db-22", "-",
+            "a-z",
+        ]
         try await TestDatabase.with { test in
             for pattern in patterns {
                 let condition = try SearchPattern(pattern, parameter: "name").condition("n")
@@ -84,8 +89,11 @@ import Testing
     @Test("S18: random patterns are refused with 400 or matched, never an error of the database")
     func s18RandomPatterns() async throws {
         let random = SeededRandom(seed: 11)
-        let pieces = ["a", "b", ".", "*", "+", "?", "{2}", "{1,3}", "{2,}", "(", ")", "(?:", "|", "[", "]", "[a-c]", "[^", "^", "$", "\\", "\\d", "\\.", "-",
-            "{", "}", "\\Z", "[[:alpha:]]", "ü", ":", ",", "1"]
+        let pieces = [
+            "a", "b", ".", "*", "+", "?", "{2}", "{1,3}", "{2,}", "(", ")", "(?:", "|", "[", "]", "[a-c]", "[^", "^", "$", "\\", "\\d",
+            "\\.", "-",
+            "{", "}", "\\Z", "[[:alpha:]]", "ü", ":", ",", "1",
+        ]
         let patterns = (0..<4000).map { _ in (0...random.below(9)).map { _ in pieces[random.below(pieces.count)] }.joined() }
         try await TestDatabase.with { test in
             let matched = try await test.database.read { connection in

@@ -20,13 +20,15 @@ import WebAPI
             try API(
                 service: ServiceDescription(type: "thing", title: "Things", faults: .network, publicURL: "http://things.example"),
                 resources: [
-                    Resource("thing", fields: table.fields, routes: [
-                        Route(.get, "/things", action: "things:list", rule: "@") { context in
-                            try context.authorize(target: .none)
-                            let request = try context.listRequest(filters: [])
-                            return try await database.read { try table.list($0, context, collection: "things", request, scope: "true") }
-                        }
-                    ])
+                    Resource(
+                        "thing", fields: table.fields,
+                        routes: [
+                            Route(.get, "/things", action: "things:list", rule: "@") { context in
+                                try context.authorize(target: .none)
+                                let request = try context.listRequest(filters: [])
+                                return try await database.read { try table.list($0, context, collection: "things", request, scope: "true") }
+                            }
+                        ])
                 ], authenticator: StaticAuthenticator.standard, ambient: Ambient(random: SeededRandom(seed: 1)),
                 log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
         }

@@ -36,10 +36,13 @@ private struct Notes: Sendable {
                         Route(.get, "/notes", action: "notes:list", rule: "rule:project_reader_or_admin", handler: list),
                         Route(
                             .post, "/notes", action: "notes:create", rule: "rule:project_member_or_admin",
-                            body: .json(.wrapped("note", .object([
-                                .init("title", .name, required: true),
-                                .init("colour", .enumeration(["red"]), versions: VersionRange(from: Microversion(2, 3))),
-                            ]))), status: 201, handler: create),
+                            body: .json(
+                                .wrapped(
+                                    "note",
+                                    .object([
+                                        .init("title", .name, required: true),
+                                        .init("colour", .enumeration(["red"]), versions: VersionRange(from: Microversion(2, 3))),
+                                    ]))), status: 201, handler: create),
                         Route(
                             .get, "/notes/{id}", action: "notes:show", rule: "rule:project_reader_or_admin", handler: show),
                         Route(
@@ -89,7 +92,8 @@ private struct Notes: Sendable {
         return try await context.write(database) { connection in
             try Notes.quota.reserve(connection, project: decision.value, [("note:notes", 1)])
             try connection.execute(
-                "INSERT INTO notes (id, project_id, title, secret, created_at) VALUES (\(id), \(project), \(title), 's', \(context.ambient.now))")
+                "INSERT INTO notes (id, project_id, title, secret, created_at) VALUES (\(id), \(project), \(title), 's', \(context.ambient.now))"
+            )
             let response = try Notes.table.response(connection, context, name: "note", status: 201, where: "t.id = \(id)")
             return Change(response ?? .empty(), "note", id.description, content: ["title": .string(title)])
         }
@@ -199,7 +203,8 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
             }
             let newer = [("OpenStack-API-Version", "note 2.3")]
             #expect(try await api.call("POST", "/notes", headers: newer, body: ["note": ["title": "x", "colour": "red"]]).status == 201)
-            let raw = await api.respond(to: try IncomingRequest("POST", "/notes", headers: ["x-auth-token": "member"], body: Array("{".utf8)))
+            let raw = await api.respond(
+                to: try IncomingRequest("POST", "/notes", headers: ["x-auth-token": "member"], body: Array("{".utf8)))
             #expect(raw.status == 400)
         }
     }
@@ -217,7 +222,9 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
 
     @Test func theAuditHasTheAnswerOrAMemberOfIt() async throws {
         try await Notes.with { api, database in
-            for (path, content) in [("/kept/all", "{\"note\": {\"title\": \"t\"}}"), ("/kept/member", "{\"title\": \"t\"}"), ("/kept/none", nil)] {
+            for (path, content) in [
+                ("/kept/all", "{\"note\": {\"title\": \"t\"}}"), ("/kept/member", "{\"title\": \"t\"}"), ("/kept/none", nil),
+            ] {
                 #expect(try await api.call("POST", path).status == 200)
                 let kept = try await database.read {
                     try $0.query("SELECT content::text AS content FROM audit_records ORDER BY id DESC LIMIT 1")[0].optionalString("content")
@@ -273,7 +280,9 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
             let key = [("Idempotency-Key", "k1")]
             let ids = try await withThrowingTaskGroup(of: String?.self) { group in
                 for _ in 0..<8 {
-                    group.addTask { try await api.call("POST", "/notes", headers: key, body: note("same")).json["note"]?["id"]?.stringValue }
+                    group.addTask {
+                        try await api.call("POST", "/notes", headers: key, body: note("same")).json["note"]?["id"]?.stringValue
+                    }
                 }
                 return try await group.reduce(into: Set<String?>()) { $0.insert($1) }
             }
@@ -340,12 +349,14 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
             #expect(closed.status == 202)
             try await database.write { _ = try $0.execute("DELETE FROM notes") }
             #expect(try await api.call("POST", path, headers: other, body: nil).status == 202)
-            #expect(try await api.call("POST", path, token: "member" + StaticAuthenticator.demoted, headers: other, body: nil).status == 403)
+            #expect(
+                try await api.call("POST", path, token: "member" + StaticAuthenticator.demoted, headers: other, body: nil).status == 403)
             #expect(try await api.call("POST", path, token: "other", headers: other, body: nil).status == 404)
             // Answers that were kept before decisions were are decided by the route's action on one's own project.
             try await database.write { _ = try $0.execute("UPDATE idempotency_keys SET grants = NULL") }
             #expect(try await api.call("POST", path, headers: other, body: nil).status == 202)
-            #expect(try await api.call("POST", path, token: "member" + StaticAuthenticator.demoted, headers: other, body: nil).status == 403)
+            #expect(
+                try await api.call("POST", path, token: "member" + StaticAuthenticator.demoted, headers: other, body: nil).status == 403)
         }
     }
 }

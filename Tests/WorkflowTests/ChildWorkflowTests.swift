@@ -62,7 +62,7 @@ import Testing
             Workflow(
                 service: "test", kind: "whole",
                 steps: [
-                    bench_before,
+                    before,
                     .children(
                         "parts", deadline: .seconds(3600), wait: wait,
                         starts: { _, frame in
@@ -70,7 +70,8 @@ import Testing
                                 try WorkflowStart(
                                     child, subject: subject,
                                     frame: Part(
-                                        number: number + 1, fails: frame.failing.contains(subject), isEndless: frame.endless.contains(subject)))
+                                        number: number + 1, fails: frame.failing.contains(subject),
+                                        isEndless: frame.endless.contains(subject)))
                             }
                         },
                         collect: { _, frame, children in
@@ -87,7 +88,7 @@ import Testing
                 ], failed: { _, _, failure in bench.trace.add("failed: \(failure.message)") })
         }
 
-        private var bench_before: Workflow<Parts>.Step { .init("before") { _, _ in .next } }
+        private var before: Workflow<Parts>.Step { .init("before") { _, _ in .next } }
 
         func effects() async throws -> Int {
             try await bench.database.read { try $0.query("SELECT count(*) AS count FROM inbox WHERE consumer = 'part'")[0].int("count") }
@@ -95,7 +96,9 @@ import Testing
 
         func children() async throws -> [String] {
             try await bench.database.read {
-                try $0.query("SELECT state FROM workflows WHERE parent_id IS NOT NULL ORDER BY created_at, parent_ordinal").map { try $0.string("state") }
+                try $0.query("SELECT state FROM workflows WHERE parent_id IS NOT NULL ORDER BY created_at, parent_ordinal").map {
+                    try $0.string("state")
+                }
             }
         }
 

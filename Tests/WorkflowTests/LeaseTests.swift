@@ -35,7 +35,8 @@ import Testing
             try await bench.engine([old]).drain()
             #expect(bench.trace.all == [])
             #expect(try await row(bench).epoch == 0, "it was not even leased")
-            try await bench.engine([bench.workflow("grown", version: 3, alsoRuns: [2], [bench.step("one"), bench.step("added")]), other]).drain()
+            try await bench.engine([bench.workflow("grown", version: 3, alsoRuns: [2], [bench.step("one"), bench.step("added")]), other])
+                .drain()
             #expect(bench.trace.all.sorted() == ["added", "one", "other"])
             #expect(try await bench.states() == ["done", "done"])
         }

@@ -32,7 +32,8 @@ import Testing
 
         func engine(_ workflows: [Workflow<Notes>], intents: [String: Workflow<Notes>] = [:]) -> WorkflowEngine {
             WorkflowEngine(
-                service: "test", definitions: workflows.map(\.definition), intents: intents.mapValues(\.definition), database: database, ambient: ambient,
+                service: "test", definitions: workflows.map(\.definition), intents: intents.mapValues(\.definition), database: database,
+                ambient: ambient,
                 log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         }
 
@@ -121,7 +122,8 @@ import Testing
             let start = bench.time.now()
             try await bench.start(definition, subject: Bench.subject0)
             try await bench.engine([definition]).drain()
-            #expect(bench.trace.all == ["one", "two", "two", "two", "two", "three", "undo three", "undo two", "undo one", "failed: no use"])
+            #expect(
+                bench.trace.all == ["one", "two", "two", "two", "two", "three", "undo three", "undo two", "undo one", "failed: no use"])
             #expect(bench.time.now() - start > .milliseconds(1400))
             #expect(try await bench.states() == ["failed"])
         }
@@ -258,7 +260,9 @@ import Testing
 
     @Test func whatBelongsToAStepIsCommittedWithItsRecordOrNotAtAll() async throws {
         try await with { bench in
-            let effect: @Sendable (Connection) throws -> Void = { try $0.execute("INSERT INTO inbox (consumer, message_id, received_at) VALUES ('effect', gen_random_uuid(), now())") }
+            let effect: @Sendable (Connection) throws -> Void = {
+                try $0.execute("INSERT INTO inbox (consumer, message_id, received_at) VALUES ('effect', gen_random_uuid(), now())")
+            }
             let definition = bench.workflow(
                 "committing",
                 [

@@ -161,8 +161,9 @@ struct PortBatches: AsyncParsableCommand {
                     ], name: "port\(number)"))
         }
         let added = OVSDBValue.set(SmallSet(numbers.map { .namedUUID("port\($0)") }))
-        return operations + holders.map { holder in
-            .mutate(table: holder.table, where: [.uuid(holder.row)], mutations: [.insert("ports", added)])
-        }
+        return operations
+            + holders.map { holder in
+                .mutate(table: holder.table, where: [.uuid(holder.row)], mutations: [.insert("ports", added)])
+            }
     }
 }

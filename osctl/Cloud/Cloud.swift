@@ -91,7 +91,8 @@ struct Cloud: Sendable {
     private var services: [Part] {
         Cloud.serviceList.map { service in
             let name = "wolke-" + service.name
-            return part(name, executable: name, host: layout.machine, port: layout.port(service.port),
+            return part(
+                name, executable: name, host: layout.machine, port: layout.port(service.port),
                 operatorPort: layout.operatorPort(service.port), needs: service.needs)
         }
     }
@@ -119,7 +120,8 @@ struct Cloud: Sendable {
         return Part(
             name: name, group: .wolke, address: "http://\(address):\(port)",
             launch: Launch(
-                arguments: host.isMachine ? command : host.command(command, program: program, mounts: [(source: host.namespaces, target: "/run/netns")]),
+                arguments: host.isMachine
+                    ? command : host.command(command, program: program, mounts: [(source: host.namespaces, target: "/run/netns")]),
                 environment: environment, output: "\(layout.log)/\(name).log"),
             needs: [Cloud.schemaMilestone, "rabbitmq"] + needs,
             readyWithin: .seconds(20),

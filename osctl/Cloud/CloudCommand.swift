@@ -31,7 +31,9 @@ struct CloudCommand: AsyncParsableCommand {
                 let others = Set(RecordedPart.all(layout).filter { $0.group == Part.Group.wolke.rawValue }.map(\.version))
                     .subtracting([WolkeVersion.current, ""])
                 if !others.isEmpty {
-                    print("It runs release \(others.sorted().joined(separator: ", ")); `make upgrade` replaces that by \(WolkeVersion.current).")
+                    print(
+                        "It runs release \(others.sorted().joined(separator: ", ")); `make upgrade` replaces that by \(WolkeVersion.current)."
+                    )
                 }
             }
             guard let supervisor else { return }
@@ -76,7 +78,9 @@ struct CloudCommand: AsyncParsableCommand {
             for line in lines.dropFirst(shown) {
                 if line == Progress.readyMark { return }
                 if line.hasPrefix(Progress.failedMark) {
-                    throw CloudError(line.dropFirst(Progress.failedMark.count).replacing("\u{1}", with: "\n") + "\nThe rest keeps running; see `make status`, stop it with `make down`.")
+                    throw CloudError(
+                        line.dropFirst(Progress.failedMark.count).replacing("\u{1}", with: "\n")
+                            + "\nThe rest keeps running; see `make status`, stop it with `make down`.")
                 }
                 Terminal.print(String(line))
             }
@@ -106,7 +110,8 @@ struct CloudCommand: AsyncParsableCommand {
                 print("Stopping the cloud in \(layout.state)")
                 supervisor.process.signal(SIGTERM)
                 if try await !supervisor.process.waitForEnd(.seconds(90), time) {
-                    throw CloudError("the supervisor (process \(supervisor.process.pid)) did not end within 90 s; see \(layout.log)/supervisor.log")
+                    throw CloudError(
+                        "the supervisor (process \(supervisor.process.pid)) did not end within 90 s; see \(layout.log)/supervisor.log")
                 }
             }
             let left = try await Leftovers.stop(layout, guests: true)

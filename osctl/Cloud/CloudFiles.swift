@@ -21,7 +21,8 @@ struct CloudFiles: Sendable {
 
     /// One file serves all executables of a host; another host sees the first one under another address.
     private func configuration(_ host: HostLayout) -> String {
-        var yaml = YAMLText("Written by `osctl cloud up` at each start; changes are lost. Overrides: WOLKE_<SECTION>_<KEY> in its environment.")
+        var yaml = YAMLText(
+            "Written by `osctl cloud up` at each start; changes are lost. Overrides: WOLKE_<SECTION>_<KEY> in its environment.")
         yaml.section("database", [("url", .text(layout.databaseURL)), ("connections", .number(8))])
         yaml.section(
             "messaging", [("url", .text("amqp://wolke:\(secrets.rabbitmq)@\(host.machineAddress):\(layout.amqpPort)/%2F"))])
@@ -30,7 +31,8 @@ struct CloudFiles: Sendable {
         yaml.section("identity", [("credential_keys_file", .text(secrets.credentialKeysFile))])
         yaml.section("service_user", [("password_file", .text(secrets.servicePasswordFile))])
         var endpoints: [(String, YAMLText.Value)] = [
-            ("bind", .text(layout.hostCount == 1 ? CloudFiles.host : "0.0.0.0")), ("public_host", .text(host.machineAddress.description)), ("region", .text(CloudFiles.region)),
+            ("bind", .text(layout.hostCount == 1 ? CloudFiles.host : "0.0.0.0")), ("public_host", .text(host.machineAddress.description)),
+            ("region", .text(CloudFiles.region)),
         ]
         endpoints.append(("operator_bind", .text(host.address.description)))
         for (service, port) in SettingsSchema.servicePorts {

@@ -99,7 +99,8 @@ struct CloudLayout: Sendable, Hashable {
     /// What can be wrong with the choice of directory and offset, in words.
     func problem() -> String? {
         if state.utf8.count > CloudLayout.statePathMax {
-            return "the state directory's path is longer than \(CloudLayout.statePathMax) bytes, too long for the sockets in it: \(state)\nChoose a shorter one, for example STATE=/var/tmp/cloud."
+            return
+                "the state directory's path is longer than \(CloudLayout.statePathMax) bytes, too long for the sockets in it: \(state)\nChoose a shorter one, for example STATE=/var/tmp/cloud."
         }
         // libpq and libvirt connection strings are not quoted; such characters would need it.
         if state.utf8.contains(where: { !CloudLayout.isPlain($0) }) {

@@ -14,7 +14,10 @@ struct CloudOptions: ParsableArguments {
     @Option(help: "Hypervisor hosts: this machine and simulated ones in network namespaces; remembered by the state directory.")
     var hosts: Int?
 
-    @Option(help: "Open vSwitch's datapath: system (the kernel's), netdev (userspace), or auto, the kernel's where it works (or DATAPATH in the environment).")
+    @Option(
+        help:
+            "Open vSwitch's datapath: system (the kernel's), netdev (userspace), or auto, the kernel's where it works (or DATAPATH in the environment)."
+    )
     var datapath: String?
 
     /// - Throws: `CloudError` for a word that is none of the choices.

@@ -94,14 +94,17 @@ struct DatabaseAccess: Sendable {
     private func renameEarlierSuperuser() async throws -> Bool {
         let url = layout.databaseURL.replacing("dbname=wolke", with: "dbname=postgres")
         return try await run(url) { connection in
-            guard try connection.query("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")[0].bool("rolsuper") else { return false }
+            guard try connection.query("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")[0].bool("rolsuper") else {
+                return false
+            }
             // No session can rename its own user.
             try connection.script(
                 """
                 CREATE ROLE wolke_rename SUPERUSER; SET SESSION AUTHORIZATION wolke_rename;
                 ALTER ROLE \(DatabaseAccess.owner) RENAME TO \(DatabaseAccess.superuser);
                 """)
-            try connection.script("RESET SESSION AUTHORIZATION; DROP ROLE wolke_rename; ALTER ROLE \(DatabaseAccess.superuser) PASSWORD NULL")
+            try connection.script(
+                "RESET SESSION AUTHORIZATION; DROP ROLE wolke_rename; ALTER ROLE \(DatabaseAccess.superuser) PASSWORD NULL")
             return true
         }
     }

@@ -117,7 +117,9 @@ struct SimulatedHosts: Sendable {
         let outer = host.device(kind)
         guard !Machine.exists("/sys/class/net/" + outer), let namespace = host.namespace else { return }
         let mtu = "\(SimulatedHosts.underlayMTU)"
-        try await Tool.require(["ip", "link", "add", outer, "mtu", mtu, "type", "veth", "peer", "name", inner, "mtu", mtu, "netns", namespace])
+        try await Tool.require([
+            "ip", "link", "add", outer, "mtu", mtu, "type", "veth", "peer", "name", inner, "mtu", mtu, "netns", namespace,
+        ])
         // Open vSwitch sees copies of the frames; what sends into it must not leave checksums to a device.
         for (command, device) in [([], outer), (host.command([]), inner)] as [([String], String)] {
             try await Tool.require(command + ["ethtool", "-K", device, "tx", "off"])

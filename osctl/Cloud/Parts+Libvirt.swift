@@ -25,9 +25,11 @@ struct LibvirtParts: Sendable {
     private func launch(_ name: String, _ arguments: [String]) -> Launch {
         let mounts = LibvirtParts.mounts.map { (source: "\(host.libvirt)/\($0.0)", target: $0.1) }
         return Launch(
-            arguments: host.command(arguments, program: program, mounts: mounts, opening: layout.state,
+            arguments: host.command(
+                arguments, program: program, mounts: mounts, opening: layout.state,
                 devices: host.libvirt + "/dev"),
-            environment: ["PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "HOME": "/root"], output: "\(layout.log)/\(name)\(host.partSuffix).log")
+            environment: ["PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "HOME": "/root"],
+            output: "\(layout.log)/\(name)\(host.partSuffix).log")
     }
 
     private var virtlogd: Part {

@@ -29,7 +29,8 @@ struct NetworkParts: Sendable {
 
     private func launch(_ name: String, _ arguments: [String]) -> Launch {
         Launch(
-            arguments: host.command(arguments) + ["-vconsole:warn", "-vsyslog:off"], environment: environment, output: layout.log + "/\(name).log")
+            arguments: host.command(arguments) + ["-vconsole:warn", "-vsyslog:off"], environment: environment,
+            output: layout.log + "/\(name).log")
     }
 
     // MARK: Databases
@@ -111,7 +112,8 @@ struct NetworkParts: Sendable {
     private var vswitchd: Part {
         Part(
             name: "ovs-vswitchd" + host.partSuffix, group: .infrastructure,
-            address: host.isMachine ? "\(layout.externalBridge) has \(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)" : "",
+            address: host.isMachine
+                ? "\(layout.externalBridge) has \(layout.externalAddress(1))/\(layout.externalNetwork.prefixLength)" : "",
             launch: launch(
                 "ovs-vswitchd" + host.partSuffix,
                 ["/usr/sbin/ovs-vswitchd", "unix:\(host.vswitchSocket)", "--pidfile=\(runtime)/ovs-vswitchd.pid", "--no-chdir"]
@@ -168,7 +170,8 @@ struct NetworkParts: Sendable {
         Part(
             name: "ovn-controller" + host.partSuffix, group: .infrastructure, address: "",
             launch: launch(
-                "ovn-controller" + host.partSuffix, ["/usr/bin/ovn-controller", "unix:\(host.vswitchSocket)", "--pidfile=\(runtime)/ovn-controller.pid", "--no-chdir"]),
+                "ovn-controller" + host.partSuffix,
+                ["/usr/bin/ovn-controller", "unix:\(host.vswitchSocket)", "--pidfile=\(runtime)/ovn-controller.pid", "--no-chdir"]),
             needs: ["ovs-vswitchd" + host.partSuffix, "ovn-southbound"],
             probe: {
                 let status = try await Tool.require(

@@ -27,7 +27,8 @@ struct StoreParts: Sendable {
         return Part(
             name: "postgres", group: .infrastructure, address: "127.0.0.1:\(layout.postgresPort), socket \(sockets)",
             launch: Launch(
-                arguments: asPostgres(command), environment: ["PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "HOME": layout.postgres], output: layout.log + "/postgres.log"),
+                arguments: asPostgres(command), environment: ["PATH": Tool.searchPath, "LC_ALL": "C.UTF-8", "HOME": layout.postgres],
+                output: layout.log + "/postgres.log"),
             needs: [], stopSignal: SIGINT, stopGrace: .seconds(15),
             prepare: { try await preparePostgres(data: data, sockets: sockets) },
             probe: {
@@ -109,7 +110,8 @@ struct StoreParts: Sendable {
         Part(
             name: "rabbitmq", group: .infrastructure, address: "127.0.0.1:\(layout.amqpPort)",
             launch: Launch(
-                arguments: [StoreParts.rabbitmqBinaries + "/rabbitmq-server"], environment: rabbitEnvironment, output: layout.log + "/rabbitmq.log"),
+                arguments: [StoreParts.rabbitmqBinaries + "/rabbitmq-server"], environment: rabbitEnvironment,
+                output: layout.log + "/rabbitmq.log"),
             needs: ["epmd"], stopGrace: .seconds(20), readyWithin: .seconds(90),
             prepare: { try prepareRabbitmq() },
             probe: { try await Probe.amqp(port: layout.amqpPort) })

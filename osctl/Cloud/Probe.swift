@@ -9,7 +9,8 @@ enum Probe {
 
     /// Status and body of `GET path` at an IPv4 address of this machine or a simulated host.
     static func http(host: String, port: Int, path: String) async throws -> (status: Int, body: String) {
-        let text = try await exchange(.internet(host, port), "GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", until: nil)
+        let text = try await exchange(
+            .internet(host, port), "GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", until: nil)
         guard text.hasPrefix("HTTP/1."), let status = text.split(separator: " ").dropFirst().first.flatMap({ Int($0) }) else {
             throw CloudError("port \(port) does not speak HTTP")
         }
@@ -19,7 +20,8 @@ enum Probe {
 
     /// RabbitMQ's version, from the first frame that it sends to a client.
     static func amqp(port: Int) async throws -> String {
-        let text = try await exchange(.internet("127.0.0.1", port), "AMQP\u{0}\u{0}\u{9}\u{1}", until: { $0.contains("version") && $0.count > 300 })
+        let text = try await exchange(
+            .internet("127.0.0.1", port), "AMQP\u{0}\u{0}\u{9}\u{1}", until: { $0.contains("version") && $0.count > 300 })
         // In the table of server properties: the name, "S", four bytes of length, the text.
         guard let name = text.range(of: "versionS") else { throw CloudError("port \(port) does not speak AMQP 0-9-1") }
         return String(text[name.upperBound...].dropFirst(4).prefix { $0.isNumber || $0 == "." })

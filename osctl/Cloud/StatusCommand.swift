@@ -142,7 +142,8 @@ enum StatusReport {
                 ]
             })
         let sum = { (group: Part.Group) in parts.filter { $0.group == group.rawValue }.compactMap(\.memory).reduce(0, +) }
-        text += "\n\nMemory (PSS): Wolke \(megabytes(sum(.wolke))), PostgreSQL, RabbitMQ, OVN and libvirt \(megabytes(sum(.infrastructure)))"
+        text +=
+            "\n\nMemory (PSS): Wolke \(megabytes(sum(.wolke))), PostgreSQL, RabbitMQ, OVN and libvirt \(megabytes(sum(.infrastructure)))"
         if let supervisor = SupervisorRecord.running(layout)?.process, let memory = supervisor.proportionalMemory {
             text += "; the supervisor (process \(supervisor.pid)) \(megabytes(memory))"
         }
@@ -166,7 +167,8 @@ enum StatusReport {
                     [
                         "name": .string(part.name), "group": .string(part.group), "health": .string(part.health),
                         "version": .string(part.version), "pid": part.pid.map { JSONValue(Int($0)) } ?? nil,
-                        "memory_bytes": part.memory.map { JSONValue($0) } ?? nil, "restarts": JSONValue(part.restarts), "outages": part.outages.json,
+                        "memory_bytes": part.memory.map { JSONValue($0) } ?? nil, "restarts": JSONValue(part.restarts),
+                        "outages": part.outages.json,
                         "address": .string(part.address), "problem": JSONValue(part.problem), "log": .string(part.log),
                     ]
                 }),

@@ -352,7 +352,8 @@ actor Supervisor {
     private func writeRecords() {
         let list = parts.compactMap { part in records[part.name].map { $0.json(part) } }
         do {
-            try Machine.write(layout.partsRecord, JSONValue.object(["since": .string(since.iso8601), "parts": .array(list)]).description + "\n")
+            try Machine.write(
+                layout.partsRecord, JSONValue.object(["since": .string(since.iso8601), "parts": .array(list)]).description + "\n")
         } catch {
             progress.trouble("supervisor", "\(error)")
         }

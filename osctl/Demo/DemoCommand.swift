@@ -7,7 +7,8 @@ import Kernel
 /// `osctl demo`: a tenant's story on the one-machine cloud, through the public APIs alone.
 struct DemoCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "demo", abstract: "A tenant's story on the cloud of this machine: from a key pair to SSH into a server, and back to nothing.",
+        commandName: "demo",
+        abstract: "A tenant's story on the cloud of this machine: from a key pair to SSH into a server, and back to nothing.",
         discussion: "Acts as the user demo, without any operator's rights. What it makes, it deletes, also when it fails.")
 
     @OptionGroup var options: CloudOptions

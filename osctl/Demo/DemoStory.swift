@@ -98,7 +98,8 @@ final class DemoStory {
 
     private func securityGroup() async throws -> String {
         let group = try await create(
-            "security group", .network, "/security-groups", ["security_group": ["name": .string(unique("group"))]], member: "security_group")
+            "security group", .network, "/security-groups", ["security_group": ["name": .string(unique("group"))]], member: "security_group"
+        )
         let rules: [JSONValue] = [
             ["protocol": "icmp"], ["protocol": "tcp", "port_range_min": 22, "port_range_max": 22],
         ]
@@ -190,7 +191,9 @@ final class DemoStory {
     private let suffix = String(Ambient().newSecret(length: 5))
     private func unique(_ kind: String) -> String { "\(DemoStory.name)-\(kind)-\(suffix)" }
 
-    private func create(_ kind: String, _ service: CloudService, _ path: RESTPath, _ body: JSONValue, member: String?) async throws -> String {
+    private func create(_ kind: String, _ service: CloudService, _ path: RESTPath, _ body: JSONValue, member: String?) async throws
+        -> String
+    {
         let answer = try await client.post(service, path, body)
         guard let id = (member.flatMap { answer[$0] } ?? answer)["id"]?.stringValue else {
             throw CloudError("the answer to the request for a \(kind) has no id")

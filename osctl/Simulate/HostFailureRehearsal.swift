@@ -67,7 +67,9 @@ struct HostFailureRehearsal: Sendable {
         tell(narrator, "its \(result.servers) servers have been started again and were reported")
         result.differences = HostFailureRehearsal.differences(before, try await snapshot()) + (try await brokenRules())
         if tells { for difference in result.differences { narrator.failed(difference) } }
-        if result.differences.isEmpty { tell(narrator, "everything is as before: servers, states, allocations; all \(Inspection.all.count) rules hold") }
+        if result.differences.isEmpty {
+            tell(narrator, "everything is as before: servers, states, allocations; all \(Inspection.all.count) rules hold")
+        }
         return result
     }
 
@@ -79,7 +81,8 @@ struct HostFailureRehearsal: Sendable {
 
     /// `up` or `down`, as the API says it.
     private func state() async throws -> String {
-        let services = try await client.get(.compute, "/os-services", query: [("host", host), ("binary", "nova-compute")], microversion: "2.53")
+        let services = try await client.get(
+            .compute, "/os-services", query: [("host", host), ("binary", "nova-compute")], microversion: "2.53")
         return services["services"]?.arrayValue?.first?["state"]?.stringValue ?? "gone"
     }
 

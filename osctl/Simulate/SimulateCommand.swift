@@ -97,7 +97,11 @@ struct SimulateServers: AsyncParsableCommand {
         }
         if !keep { try await fleet.stop() }
         print(json ? report.document.description : report.text)
-        if keep, !json { print("Servers and hosts are still there: `osctl simulate host-failure HOST` shows what would become of them, `osctl simulate end` removes them.") }
+        if keep, !json {
+            print(
+                "Servers and hosts are still there: `osctl simulate host-failure HOST` shows what would become of them, `osctl simulate end` removes them."
+            )
+        }
         if !report.isClean { throw ExitCode(1) }
     }
 }

@@ -106,9 +106,11 @@ struct SimulationRun: Sendable {
         let all = try await client.get(.compute, "/os-aggregates")["aggregates"]?.arrayValue ?? []
         var aggregate = all.first { $0["name"]?.stringValue == SimulationRun.zone } ?? .null
         if aggregate == .null {
-            aggregate = try await client.post(
-                .compute, "/os-aggregates",
-                ["aggregate": ["name": .string(SimulationRun.zone), "availability_zone": .string(SimulationRun.zone)]])["aggregate"] ?? .null
+            aggregate =
+                try await client.post(
+                    .compute, "/os-aggregates",
+                    ["aggregate": ["name": .string(SimulationRun.zone), "availability_zone": .string(SimulationRun.zone)]])["aggregate"]
+                ?? .null
         }
         let id = aggregate["id"]?.intValue ?? 0
         _ = try await client.post(
@@ -219,9 +221,11 @@ struct SimulationRun: Sendable {
     private func outcome(into report: inout SimulationReport) async throws {
         let (builds, faults) = try await database.read { connection in
             let builds = try connection.query(
-                "SELECT extract(epoch FROM launched_at - created_at)::text AS seconds \(raw: SimulationRun.ours) AND vm_state = 'active' ORDER BY 1")
+                "SELECT extract(epoch FROM launched_at - created_at)::text AS seconds \(raw: SimulationRun.ours) AND vm_state = 'active' ORDER BY 1"
+            )
             let faults = try connection.query(
-                "SELECT coalesce(fault->>'message', 'no reason given') AS reason, count(*) AS count \(raw: SimulationRun.ours) AND vm_state = 'error' GROUP BY 1")
+                "SELECT coalesce(fault->>'message', 'no reason given') AS reason, count(*) AS count \(raw: SimulationRun.ours) AND vm_state = 'error' GROUP BY 1"
+            )
             return (
                 try builds.compactMap { try $0.optionalString("seconds").flatMap(Double.init) },
                 try faults.map { (try $0.string("reason"), try $0.int("count")) }

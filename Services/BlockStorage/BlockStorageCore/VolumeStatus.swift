@@ -38,7 +38,8 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
         guard !allows(action) else { return }
         let states = (VolumeStatus.allowed.first { $0.action == action }?.from ?? []).map(\.rawValue).sorted()
         throw ResourceError.badRequest(
-            "Invalid volume: Volume \(volume) status must be \(states.joined(separator: " or ")) to \(action.rawValue), but the current status is \(rawValue).")
+            "Invalid volume: Volume \(volume) status must be \(states.joined(separator: " or ")) to \(action.rawValue), but the current status is \(rawValue)."
+        )
     }
 
     /// The states in which an administrator may declare a volume to be.

@@ -86,7 +86,8 @@ package struct AbsentResource: Sendable {
                 Extra(method: .post, path: "/import_record", action: "backup:backup-import", isAdmin: true, creates: true),
                 Extra(method: .get, path: "/{absent_id}/export_record", action: "backup:export-import", isAdmin: true),
                 Extra(method: .post, path: "/{absent_id}/restore", action: "backup:restore"),
-                Extra(method: .post, path: "/{absent_id}/action", action: "volume_extension:backup_admin_actions:reset_status", isAdmin: true),
+                Extra(
+                    method: .post, path: "/{absent_id}/action", action: "volume_extension:backup_admin_actions:reset_status", isAdmin: true),
             ],
             missing: { "Backup \($0) could not be found." }),
         transfers("os-volume-transfer"),
@@ -105,7 +106,11 @@ package struct AbsentResource: Sendable {
             listAction: "group:get_all_group_snapshots", showAction: "group:get_group_snapshot",
             createAction: "group:create_group_snapshot", deleteAction: "group:delete_group_snapshot", versions: since(14),
             filters: ["name", "status", "group_id"],
-            extras: [Extra(method: .post, path: "/{absent_id}/action", action: "group:reset_group_snapshot_status", isAdmin: true, versions: since(19))],
+            extras: [
+                Extra(
+                    method: .post, path: "/{absent_id}/action", action: "group:reset_group_snapshot_status", isAdmin: true,
+                    versions: since(19))
+            ],
             missing: { "GroupSnapshot \($0) could not be found." }),
         AbsentResource(
             plural: "Group types", path: "group_types", collection: "group_types", listAction: "group:group_types:get_all",
@@ -141,7 +146,8 @@ package struct AbsentResource: Sendable {
                 Extra(method: .get, path: "/{absent_id}/associations", action: "volume_extension:qos_specs_manage:get_all", isAdmin: true),
                 Extra(method: .get, path: "/{absent_id}/associate", action: "volume_extension:qos_specs_manage:update", isAdmin: true),
                 Extra(method: .get, path: "/{absent_id}/disassociate", action: "volume_extension:qos_specs_manage:update", isAdmin: true),
-                Extra(method: .get, path: "/{absent_id}/disassociate_all", action: "volume_extension:qos_specs_manage:update", isAdmin: true),
+                Extra(
+                    method: .get, path: "/{absent_id}/disassociate_all", action: "volume_extension:qos_specs_manage:update", isAdmin: true),
                 Extra(method: .put, path: "/{absent_id}/delete_keys", action: "volume_extension:qos_specs_manage:delete", isAdmin: true),
             ],
             missing: { "No such QoS spec \($0)." }),
@@ -153,14 +159,18 @@ package struct AbsentResource: Sendable {
         AbsentResource(
             plural: "Clusters", path: "clusters", collection: "clusters", listAction: "clusters:get_all",
             showAction: "clusters:get", isOperators: true, versions: since(7),
-            filters: ["name", "binary", "is_up", "disabled", "num_hosts", "num_down_hosts", "replication_status", "frozen", "active_backend_id"],
+            filters: [
+                "name", "binary", "is_up", "disabled", "num_hosts", "num_down_hosts", "replication_status", "frozen", "active_backend_id",
+            ],
             extras: ["/enable", "/disable"].map { Extra(method: .put, path: $0, action: "clusters:update", isAdmin: true, creates: true) },
             missing: { "Cluster \($0) could not be found." }),
         AbsentResource(
             plural: "Default volume types of projects", path: "default-types", collection: "default_types",
             listAction: "volume_extension:default_get_all", showAction: "volume_extension:default_get",
             deleteAction: "volume_extension:default_unset", isOperators: true, versions: since(62), hasDetail: false,
-            extras: [Extra(method: .put, path: "/{absent_id}", action: "volume_extension:default_set_or_update", isAdmin: true, creates: true)],
+            extras: [
+                Extra(method: .put, path: "/{absent_id}", action: "volume_extension:default_set_or_update", isAdmin: true, creates: true)
+            ],
             missing: { "Default type for project \($0) not found." }),
         AbsentResource(
             plural: "Disks to take over as volumes", path: "manageable_volumes", collection: "manageable-volumes",
@@ -193,7 +203,8 @@ extension BlockStorageHandlers {
             _ handler: @escaping @Sendable (RequestContext) async throws -> Response
         ) -> Route {
             let body: RouteBody = method == .get || method == .delete ? .none : .optionalJSON(.any)
-            return Route(method, path, action: action, rule: rule, versions: versions ?? kind.versions, body: body, summary, handler: handler)
+            return Route(
+                method, path, action: action, rule: rule, versions: versions ?? kind.versions, body: body, summary, handler: handler)
         }
         let noSuch: @Sendable (RequestContext) async throws -> Response = { context in
             try context.authorize(target: .project(try context.project()))
@@ -208,7 +219,10 @@ extension BlockStorageHandlers {
             route(.get, one, kind.showAction, read, "404: there are none in this cloud", noSuch),
         ]
         if kind.hasDetail {
-            routes.append(route(.get, list + "/detail", kind.listAction, read, "Nothing: there are none in this cloud") { try await listAbsent($0, kind) })
+            routes.append(
+                route(.get, list + "/detail", kind.listAction, read, "Nothing: there are none in this cloud") {
+                    try await listAbsent($0, kind)
+                })
         }
         if let action = kind.createAction { routes.append(route(.post, list, action, write, "501: not available in this cloud", refused)) }
         if let action = kind.updateAction { routes.append(route(.put, one, action, write, "404: there are none in this cloud", noSuch)) }

@@ -32,13 +32,19 @@ extension BlockStorageHandlers {
         return Resource(
             "attachment", fields: Views.attachments.table.fields,
             routes: bothPaths([
-                Route(.get, "/attachments", action: "volume:attachment_get_all", rule: read, "List attachments") { try await listAttachments($0, detail: false) },
-                Route(.get, "/attachments/detail", action: "volume:attachment_get_all", rule: read, "List attachments in detail") { try await listAttachments($0, detail: true) },
+                Route(.get, "/attachments", action: "volume:attachment_get_all", rule: read, "List attachments") {
+                    try await listAttachments($0, detail: false)
+                },
+                Route(.get, "/attachments/detail", action: "volume:attachment_get_all", rule: read, "List attachments in detail") {
+                    try await listAttachments($0, detail: true)
+                },
                 Route(
                     .post, "/attachments", action: "volume:attachment_create", rule: write, body: .json(BlockStorageHandlers.createSchema),
                     "Keep a volume for a server, and connect it", handler: createAttachment),
                 Route(.get, one, action: "volume:attachment_get", rule: read, "Show an attachment", handler: showAttachment),
-                Route(.put, one, action: "volume:attachment_update", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Connect it to a host", handler: updateAttachment),
+                Route(
+                    .put, one, action: "volume:attachment_update", rule: write, body: .json(BlockStorageHandlers.updateSchema),
+                    "Connect it to a host", handler: updateAttachment),
                 Route(.delete, one, action: "volume:attachment_delete", rule: write, "Detach", handler: deleteAttachment),
                 Route(
                     .post, one + "/action", key: "os-complete", action: "volume:attachment_complete", rule: write,
@@ -183,7 +189,9 @@ extension BlockStorageHandlers {
             }
             try connection.execute("DELETE FROM volume_attachments WHERE id = \(id)::uuid")
             try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: context.ambient.now)
-            let rest = try BlockStorageStore.attachments(connection, of: volume.id).map { JSONValue.object(["attachment_id": .string($0.id.text)]) }
+            let rest = try BlockStorageStore.attachments(connection, of: volume.id).map {
+                JSONValue.object(["attachment_id": .string($0.id.text)])
+            }
             return Change(.json(200, ["attachments": .array(rest)]), "attachment", id)
         }
     }

@@ -47,7 +47,9 @@ package struct BlockStorageHandlers: Sendable {
 
     func noVolume(_ id: String) -> ResourceError { .notFound("Volume \(id) could not be found.") }
     func noSnapshot(_ id: String) -> ResourceError { .notFound("Snapshot \(id) could not be found.") }
-    func noAttachment(_ id: String) -> ResourceError { .notFound("Volume attachment could not be found with filter: attachment_id = \(id).") }
+    func noAttachment(_ id: String) -> ResourceError {
+        .notFound("Volume attachment could not be found with filter: attachment_id = \(id).")
+    }
 
     /// A volume, with the decision on the route's action: 404 where the caller may not see it.
     func volume(
@@ -149,9 +151,11 @@ package struct BlockStorageHandlers: Sendable {
             },
             Route(.post, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Add metadata") { context in
                 let added = context.body["metadata"]?.objectValue ?? [:]
-                return try await changeMetadata(context, bearer, for: write, { metadata in
-                    for member in added.members { metadata[member.name] = member.value }
-                }, answer: whole)
+                return try await changeMetadata(
+                    context, bearer, for: write,
+                    { metadata in
+                        for member in added.members { metadata[member.name] = member.value }
+                    }, answer: whole)
             },
             Route(.put, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Replace metadata") { context in
                 let new = context.body["metadata"]?.objectValue ?? [:]
@@ -169,21 +173,26 @@ package struct BlockStorageHandlers: Sendable {
             Route(.put, path + "/{key}", action: write, rule: BlockStorageHandlers.write, body: .json(one), "Set an item") { context in
                 let key = context.parameter("key")
                 let item = context.body["meta"]?.objectValue ?? [:]
-                return try await changeMetadata(context, bearer, for: write, { metadata in
-                    guard item.count == 1, let value = item[key] else {
-                        throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
-                    }
-                    metadata[key] = value
-                }, answer: { _ in .json(200, ["meta": .object(item)]) })
+                return try await changeMetadata(
+                    context, bearer, for: write,
+                    { metadata in
+                        guard item.count == 1, let value = item[key] else {
+                            throw ResourceError.badRequest(
+                                "Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
+                        }
+                        metadata[key] = value
+                    }, answer: { _ in .json(200, ["meta": .object(item)]) })
             },
             Route(.delete, path + "/{key}", action: remove, rule: BlockStorageHandlers.write, "Remove an item") { context in
                 let key = context.parameter("key")
-                return try await changeMetadata(context, bearer, for: remove, { metadata in
-                    guard metadata[key] != nil else {
-                        throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")
-                    }
-                    metadata[key] = nil
-                }, answer: { _ in .empty(200) })
+                return try await changeMetadata(
+                    context, bearer, for: remove,
+                    { metadata in
+                        guard metadata[key] != nil else {
+                            throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")
+                        }
+                        metadata[key] = nil
+                    }, answer: { _ in .empty(200) })
             },
         ]
     }

@@ -40,13 +40,16 @@ package struct BlockStorageSettings: Sendable {
     package static let keys: [SettingsKey] = [
         .string("directory", default: "/var/lib/wolke/volumes", "Directory of the volumes; replicas and compute hosts share it."),
         .choice("format", DiskFormat.allCases.map(\.rawValue), default: "raw", "How new volumes are stored."),
-        .integer("sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
+        .integer(
+            "sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
             "Numeric user and group id, used by nothing else, of the tools that read images."),
         .string("host", default: "wolke", "Name of this backend for operators: `host@file#file`."),
         .string("availability_zone", default: "nova", "The availability zone of the volumes."),
         .string("default_type", default: "__DEFAULT__", "Name of the volume type of volumes for which none was asked."),
         .integer("quota_volumes", default: 10, in: -1...Int(Int32.max), "Volumes that a project may have; -1 means no limit."),
-        .integer("quota_gigabytes", default: 1000, in: -1...Int(Int32.max), "GiB of volumes and snapshots that a project may have; -1 means no limit."),
+        .integer(
+            "quota_gigabytes", default: 1000, in: -1...Int(Int32.max),
+            "GiB of volumes and snapshots that a project may have; -1 means no limit."),
         .integer("quota_snapshots", default: 10, in: -1...Int(Int32.max), "Snapshots that a project may have; -1 means no limit."),
         .integer("quota_per_volume_gigabytes", default: -1, in: -1...Int(Int32.max), "GiB of one volume at most; -1 means no limit."),
     ]

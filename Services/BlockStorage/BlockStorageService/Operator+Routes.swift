@@ -21,22 +21,36 @@ extension BlockStorageHandlers {
             "block storage operation",
             routes: bothPaths([
                 Route(.get, "/os-services", action: "volume_extension:services:index", rule: admin, "List services", handler: listServices),
-                Route(.put, "/os-services/{change}", action: "volume_extension:services:update", rule: admin, body: .json(change), "Enable or disable a service", handler: changeService),
-                Route(.get, "/os-availability-zone", action: "volume:availability_zone_list", rule: reader, "List availability zones") { context in
+                Route(
+                    .put, "/os-services/{change}", action: "volume_extension:services:update", rule: admin, body: .json(change),
+                    "Enable or disable a service", handler: changeService),
+                Route(.get, "/os-availability-zone", action: "volume:availability_zone_list", rule: reader, "List availability zones") {
+                    context in
                     try context.authorize(target: .none)
-                    return .json(200, ["availabilityZoneInfo": [["zoneName": .string(settings.availabilityZone), "zoneState": ["available": true]]]])
+                    return .json(
+                        200, ["availabilityZoneInfo": [["zoneName": .string(settings.availabilityZone), "zoneState": ["available": true]]]])
                 },
-                Route(.get, "/scheduler-stats/get_pools", action: "scheduler_extension:scheduler_stats:get_pools", rule: admin, "List storage pools", handler: pools),
-                Route(.get, "/capabilities/{host}", action: "volume_extension:capabilities", rule: admin, "Show what a backend can do", handler: capabilities),
-                Route(.get, "/resource_filters", action: "volume:resource_filters", rule: reader, versions: VersionRange(from: Microversion(3, 33)),
-                    "List the filters of lists") { context in
+                Route(
+                    .get, "/scheduler-stats/get_pools", action: "scheduler_extension:scheduler_stats:get_pools", rule: admin,
+                    "List storage pools", handler: pools),
+                Route(
+                    .get, "/capabilities/{host}", action: "volume_extension:capabilities", rule: admin, "Show what a backend can do",
+                    handler: capabilities),
+                Route(
+                    .get, "/resource_filters", action: "volume:resource_filters", rule: reader,
+                    versions: VersionRange(from: Microversion(3, 33)),
+                    "List the filters of lists"
+                ) { context in
                     try context.authorize(target: .none)
                     return ListFilters.answer(context)
                 },
-                Route(.post, "/workers/cleanup", action: "workers:cleanup", rule: admin, versions: VersionRange(from: Microversion(3, 24)),
-                    body: .optionalJSON(.any), "501: not available in this cloud") { context in
+                Route(
+                    .post, "/workers/cleanup", action: "workers:cleanup", rule: admin, versions: VersionRange(from: Microversion(3, 24)),
+                    body: .optionalJSON(.any), "501: not available in this cloud"
+                ) { context in
                     try context.authorize(target: .none)
-                    throw ResourceError(.notImplemented, "Cleaning up on request is not available in this cloud: interrupted work continues by itself.")
+                    throw ResourceError(
+                        .notImplemented, "Cleaning up on request is not available in this cloud: interrupted work continues by itself.")
                 },
                 Route(.get, "/extensions", action: "volume:extensions", rule: reader, "List extensions") { context in
                     try context.authorize(target: .none)
@@ -111,7 +125,8 @@ extension BlockStorageHandlers {
         }
         return try await context.write(database) { connection in
             if kind == ServiceHeartbeat.schedulerKind {
-                let isKnown = try !connection.query("SELECT 1 AS one FROM block_storage_services WHERE host = \(host) AND kind = \(kind)").isEmpty
+                let isKnown = try !connection.query("SELECT 1 AS one FROM block_storage_services WHERE host = \(host) AND kind = \(kind)")
+                    .isEmpty
                 if isKnown {
                     throw ResourceError.badRequest(
                         """
@@ -125,7 +140,9 @@ extension BlockStorageHandlers {
                 UPDATE block_storage_services SET disabled = \(disabled), disabled_reason = \(reason)
                 WHERE host = \(host) AND kind = \(kind)
                 """)
-            guard touched == 1 else { throw ResourceError.notFound("Service \(kind.prefix(64)) could not be found on host \(host.prefix(64)).") }
+            guard touched == 1 else {
+                throw ResourceError.notFound("Service \(kind.prefix(64)) could not be found on host \(host.prefix(64)).")
+            }
             let answer: JSONValue = [
                 "host": .string(host), "service": .string(kind), "binary": .string(kind), "disabled": .bool(disabled),
                 "status": disabled ? "disabled" : "enabled", "disabled_reason": JSONValue(reason),
@@ -166,13 +183,15 @@ extension BlockStorageHandlers {
         guard host == settings.serviceHost || host == settings.pool else {
             throw ResourceError.notFound("Can't find service: \(host.prefix(255))")
         }
-        return .json(200, [
-            "namespace": .string("OS::Storage::Capabilities::\(settings.serviceHost)"), "vendor_name": "Wolke",
-            "volume_backend_name": .string(driver.name), "pool_name": .string(driver.name), "driver_version": "1.0",
-            "storage_protocol": "file", "display_name": "Capabilities of Wolke's volume driver 'file'",
-            "description": "Volumes as files in a shared directory.", "visibility": "public", "replication_targets": [],
-            "properties": [:],
-        ])
+        return .json(
+            200,
+            [
+                "namespace": .string("OS::Storage::Capabilities::\(settings.serviceHost)"), "vendor_name": "Wolke",
+                "volume_backend_name": .string(driver.name), "pool_name": .string(driver.name), "driver_version": "1.0",
+                "storage_protocol": "file", "display_name": "Capabilities of Wolke's volume driver 'file'",
+                "description": "Volumes as files in a shared directory.", "visibility": "public", "replication_targets": [],
+                "properties": [:],
+            ])
     }
 
     // MARK: discovery

@@ -20,15 +20,18 @@ extension BlockStorageHandlers {
             "quota",
             routes: bothPaths([
                 Route(.get, one, action: "volume_extension:quotas:show", rule: show, "Show quotas", handler: showQuota),
-                Route(.get, one + "/defaults", action: "volume_extension:quotas:show_defaults", rule: show, "Show the defaults") { context in
+                Route(.get, one + "/defaults", action: "volume_extension:quotas:show_defaults", rule: show, "Show the defaults") {
+                    context in
                     let target = context.parameter("target_id")
                     try context.authorize(target: .project(target))
                     let defaults = try await database.read { try quota.quota.currentDefaults($0) }
                     return quotaResponse(target) { defaults[VolumeQuota.prefix + $0] ?? -1 }
                 },
-                Route(.put, one, action: "volume_extension:quotas:update", rule: admin, body: .json(body), "Set quotas", handler: updateQuota),
+                Route(
+                    .put, one, action: "volume_extension:quotas:update", rule: admin, body: .json(body), "Set quotas", handler: updateQuota),
                 Route(.delete, one, action: "volume_extension:quotas:delete", rule: admin, "Back to the defaults", handler: resetQuota),
-                Route(.get, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:get", rule: admin, "Show the defaults") { context in
+                Route(.get, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:get", rule: admin, "Show the defaults")
+                { context in
                     try context.authorize(target: .none)
                     let defaults = try await database.read { try quota.quota.currentDefaults($0) }
                     return BlockStorageHandlers.classResponse(defaults, id: context.parameter("class"))
@@ -37,7 +40,9 @@ extension BlockStorageHandlers {
                     .put, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:update", rule: admin,
                     body: .json(.wrapped("quota_class_set", .object([], additional: .values(.oneOf([limit, .text]))))),
                     "Change the defaults", handler: updateDefaults),
-                Route(.get, "/limits", action: "limits_extension:used_limits", rule: BlockStorageHandlers.read, "Show limits and what is used", handler: limits),
+                Route(
+                    .get, "/limits", action: "limits_extension:used_limits", rule: BlockStorageHandlers.read,
+                    "Show limits and what is used", handler: limits),
             ]))
     }
 
@@ -111,7 +116,8 @@ extension BlockStorageHandlers {
                     """)
             }
             guard names.contains(member.name) else {
-                throw ResourceError.badRequest("Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64))")
+                throw ResourceError.badRequest(
+                    "Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64))")
             }
             if member.value.isNull { return nil }
             guard let limit = member.value.intValue ?? member.value.stringValue.flatMap({ Int($0) }),
@@ -146,7 +152,8 @@ extension BlockStorageHandlers {
             for (name, limit) in limits {
                 try quota.quota.setDefault(connection, resource: VolumeQuota.prefix + name, limit: limit)
             }
-            return Change(answer: BlockStorageHandlers.classResponse(try quota.quota.currentDefaults(connection), id: nil), "quota-class", name)
+            return Change(
+                answer: BlockStorageHandlers.classResponse(try quota.quota.currentDefaults(connection), id: nil), "quota-class", name)
         }
     }
 
@@ -156,23 +163,27 @@ extension BlockStorageHandlers {
         var wanted = project
         if let other = context.query["project_id"] ?? context.query["tenant_id"], other != project {
             try context.authorize(target: .project(other))
-            guard context.allows("volume:get_all_tenants") else { throw ResourceError.forbidden("Policy doesn't allow limits_extension:used_limits to be performed.") }
+            guard context.allows("volume:get_all_tenants") else {
+                throw ResourceError.forbidden("Policy doesn't allow limits_extension:used_limits to be performed.")
+            }
             wanted = other
         }
         let target = wanted
         let all = try await database.read { try quota.quota.all($0, project: target) }
         func limit(_ name: String) -> JSONValue { JSONValue(all[name]?.limit ?? -1) }
         func used(_ name: String) -> JSONValue { JSONValue(all[name]?.used ?? 0) }
-        return .json(200, [
-            "limits": [
-                "rate": [],
-                "absolute": [
-                    "maxTotalVolumes": limit(VolumeQuota.volumes), "totalVolumesUsed": used(VolumeQuota.volumes),
-                    "maxTotalVolumeGigabytes": limit(VolumeQuota.gigabytes), "totalGigabytesUsed": used(VolumeQuota.gigabytes),
-                    "maxTotalSnapshots": limit(VolumeQuota.snapshots), "totalSnapshotsUsed": used(VolumeQuota.snapshots),
-                    "maxTotalBackups": 0, "totalBackupsUsed": 0, "maxTotalBackupGigabytes": 0, "totalBackupGigabytesUsed": 0,
-                ],
-            ]
-        ])
+        return .json(
+            200,
+            [
+                "limits": [
+                    "rate": [],
+                    "absolute": [
+                        "maxTotalVolumes": limit(VolumeQuota.volumes), "totalVolumesUsed": used(VolumeQuota.volumes),
+                        "maxTotalVolumeGigabytes": limit(VolumeQuota.gigabytes), "totalGigabytesUsed": used(VolumeQuota.gigabytes),
+                        "maxTotalSnapshots": limit(VolumeQuota.snapshots), "totalSnapshotsUsed": used(VolumeQuota.snapshots),
+                        "maxTotalBackups": 0, "totalBackupsUsed": 0, "maxTotalBackupGigabytes": 0, "totalBackupGigabytesUsed": 0,
+                    ],
+                ]
+            ])
     }
 }

@@ -155,7 +155,8 @@ extension RequestContext {
         if query["sort_dir"] == nil { request.sort = request.sort.map { ($0.name, true) } }
         if let text = query["sort"] {
             guard query["sort_key"] == nil, query["sort_dir"] == nil else {
-                throw ResourceError.badRequest("The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.")
+                throw ResourceError.badRequest(
+                    "The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.")
             }
             request.sort = try text.split(separator: ",").map { item in
                 let parts = item.split(separator: ":", omittingEmptySubsequences: false)

@@ -32,14 +32,22 @@ extension BlockStorageHandlers {
             "snapshot", fields: Views.snapshots.table.fields,
             routes: bothPaths(
                 [
-                    Route(.get, "/snapshots", action: "volume:get_all_snapshots", rule: read, "List snapshots") { try await listSnapshots($0, detail: false) },
-                    Route(.get, "/snapshots/detail", action: "volume:get_all_snapshots", rule: read, "List snapshots in detail") { try await listSnapshots($0, detail: true) },
+                    Route(.get, "/snapshots", action: "volume:get_all_snapshots", rule: read, "List snapshots") {
+                        try await listSnapshots($0, detail: false)
+                    },
+                    Route(.get, "/snapshots/detail", action: "volume:get_all_snapshots", rule: read, "List snapshots in detail") {
+                        try await listSnapshots($0, detail: true)
+                    },
                     Route(
                         .post, "/snapshots", action: "volume:create_snapshot", rule: write, body: .json(BlockStorageHandlers.createSchema),
                         status: 202, "Create a snapshot", handler: createSnapshot),
                     Route(.get, one, action: "volume:get_snapshot", rule: read, "Show a snapshot", handler: showSnapshot),
-                    Route(.put, one, action: "volume:update_snapshot", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Change a snapshot", handler: updateSnapshot),
-                    Route(.delete, one, action: "volume:delete_snapshot", rule: write, status: 202, "Delete a snapshot") { try await deleteSnapshot($0, force: false) },
+                    Route(
+                        .put, one, action: "volume:update_snapshot", rule: write, body: .json(BlockStorageHandlers.updateSchema),
+                        "Change a snapshot", handler: updateSnapshot),
+                    Route(.delete, one, action: "volume:delete_snapshot", rule: write, status: 202, "Delete a snapshot") {
+                        try await deleteSnapshot($0, force: false)
+                    },
                     Route(
                         .post, one + "/action", key: "os-force_delete", action: "volume_extension:snapshot_admin_actions:force_delete",
                         rule: admin, body: .json(.wrapped("os-force_delete", .any)), status: 202, "Delete from any state"
@@ -47,12 +55,21 @@ extension BlockStorageHandlers {
                     Route(
                         .post, one + "/action", key: "os-update_snapshot_status",
                         action: "volume_extension:snapshot_actions:update_snapshot_status", rule: write,
-                        body: .json(.wrapped("os-update_snapshot_status", .object([.init("status", .text, required: true), .init("progress", .nullable(.oneOf([.text, .integer(min: 0, max: 100)])))]))),
+                        body: .json(
+                            .wrapped(
+                                "os-update_snapshot_status",
+                                .object([
+                                    .init("status", .text, required: true),
+                                    .init("progress", .nullable(.oneOf([.text, .integer(min: 0, max: 100)]))),
+                                ]))),
                         status: 202, "Report how far it is", handler: updateStatus),
                     Route(
                         .post, one + "/action", key: "os-reset_status", action: "volume_extension:snapshot_admin_actions:reset_status",
                         rule: admin,
-                        body: .json(.wrapped("os-reset_status", .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]))),
+                        body: .json(
+                            .wrapped(
+                                "os-reset_status",
+                                .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]))),
                         status: 202, "Declare its state", handler: resetSnapshot),
                 ]
                     + metadataRoutes(
@@ -100,7 +117,8 @@ extension BlockStorageHandlers {
             // The file of a running guest is never at rest: a copy of it would be of no use.
             if body["force"]?.boolValue == true, volume.status == .inUse {
                 throw ResourceError.badRequest(
-                    "Invalid volume: Volume \(volume.id) is in use, and 'force' does not help: the storage cannot copy a disk that a server writes. Detach it first.")
+                    "Invalid volume: Volume \(volume.id) is in use, and 'force' does not help: the storage cannot copy a disk that a server writes. Detach it first."
+                )
             }
             try volume.status.require(.snapshot, of: volume.id)
             try quota.reserveSnapshot(connection, project: volume.projectID, size: volume.size)
@@ -144,9 +162,12 @@ extension BlockStorageHandlers {
         return try await context.write(database) { connection in
             let snapshot = try snapshot(connection, context, id)
                 .value(for: "volume:delete_snapshot", "volume_extension:snapshot_admin_actions:force_delete")
-            if snapshot.status == .deleting, try !force || Workflows.isActive(connection, subject: id) { return Change(.empty(202), "snapshot", id) }
+            if snapshot.status == .deleting, try !force || Workflows.isActive(connection, subject: id) {
+                return Change(.empty(202), "snapshot", id)
+            }
             guard force || snapshot.status.isDeletable else {
-                throw ResourceError.badRequest("Invalid snapshot: Snapshot status must be available or error, but it is \(snapshot.status.rawValue).")
+                throw ResourceError.badRequest(
+                    "Invalid snapshot: Snapshot status must be available or error, but it is \(snapshot.status.rawValue).")
             }
             if try BlockStorageStore.isBeingCopied(connection, snapshot.id) {
                 throw ResourceError.badRequest("Invalid snapshot: A volume is being made from snapshot \(id).")
@@ -170,10 +191,12 @@ extension BlockStorageHandlers {
             let snapshot = try snapshot(connection, context, id)
                 .value(for: "volume_extension:snapshot_actions:update_snapshot_status")
             guard let status = SnapshotStatus(rawValue: text), snapshot.status.mayBeReported(as: status) else {
-                throw ResourceError.badRequest("Provided snapshot status \(text.prefix(64)) not allowed for snapshot with status \(snapshot.status.rawValue).")
+                throw ResourceError.badRequest(
+                    "Provided snapshot status \(text.prefix(64)) not allowed for snapshot with status \(snapshot.status.rawValue).")
             }
             guard try !Workflows.isActive(connection, subject: id) else {
-                throw ResourceError.badRequest("Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
+                throw ResourceError.badRequest(
+                    "Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
             }
             try BlockStorageStore.move(
                 connection, snapshot: id, from: [snapshot.status], to: status, progress: progress, now: context.ambient.now)
@@ -190,7 +213,8 @@ extension BlockStorageHandlers {
             let percent = Int(text.dropLast()), percent <= 100
         else {
             throw ResourceError.badRequest(
-                "Invalid input for field/attribute progress. Value: \(text.prefix(64)). It must be a whole number from 0 to 100 with a '%'.")
+                "Invalid input for field/attribute progress. Value: \(text.prefix(64)). It must be a whole number from 0 to 100 with a '%'."
+            )
         }
         return percent
     }
@@ -201,7 +225,8 @@ extension BlockStorageHandlers {
         return try await context.write(database) { connection in
             try snapshot(connection, context, id).value(for: "volume_extension:snapshot_admin_actions:reset_status")
             guard try !Workflows.isActive(connection, subject: id) else {
-                throw ResourceError.badRequest("Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
+                throw ResourceError.badRequest(
+                    "Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
             }
             try BlockStorageStore.move(
                 connection, snapshot: id, from: SnapshotStatus.allCases, to: status, now: context.ambient.now)

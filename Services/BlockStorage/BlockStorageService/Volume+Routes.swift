@@ -47,25 +47,37 @@ extension BlockStorageHandlers {
             "volume", fields: Views.volumes.table.fields,
             routes: bothPaths(
                 [
-                    Route(.get, "/volumes", action: "volume:get_all", rule: read, "List volumes") { try await listVolumes($0, detail: false) },
-                    Route(.get, "/volumes/detail", action: "volume:get_all", rule: read, "List volumes in detail") { try await listVolumes($0, detail: true) },
-                    Route(.get, "/volumes/summary", action: "volume:get_all", rule: read, versions: VersionRange(from: Microversion(3, 12)), "Count volumes", handler: summarizeVolumes),
-                    Route(.post, "/volumes", action: "volume:create", rule: write, body: .json(BlockStorageHandlers.createSchema), status: 202, "Create a volume", handler: createVolume),
+                    Route(.get, "/volumes", action: "volume:get_all", rule: read, "List volumes") {
+                        try await listVolumes($0, detail: false)
+                    },
+                    Route(.get, "/volumes/detail", action: "volume:get_all", rule: read, "List volumes in detail") {
+                        try await listVolumes($0, detail: true)
+                    },
+                    Route(
+                        .get, "/volumes/summary", action: "volume:get_all", rule: read, versions: VersionRange(from: Microversion(3, 12)),
+                        "Count volumes", handler: summarizeVolumes),
+                    Route(
+                        .post, "/volumes", action: "volume:create", rule: write, body: .json(BlockStorageHandlers.createSchema),
+                        status: 202, "Create a volume", handler: createVolume),
                     Route(.get, one, action: "volume:get", rule: read, "Show a volume", handler: showVolume),
-                    Route(.put, one, action: "volume:update", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Change a volume", handler: updateVolume),
+                    Route(
+                        .put, one, action: "volume:update", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Change a volume",
+                        handler: updateVolume),
                     Route(.delete, one, action: "volume:delete", rule: write, status: 202, "Delete a volume") { context in
                         try await deleteVolume(context, force: context.flag("force"))
                     },
                 ]
                     + [
-                        Route(.get, one + "/encryption", action: "volume_extension:volume_encryption_metadata", rule: read,
-                            "Encryption of a volume: none") { context in
+                        Route(
+                            .get, one + "/encryption", action: "volume_extension:volume_encryption_metadata", rule: read,
+                            "Encryption of a volume: none"
+                        ) { context in
                             let id = try context.identifier("volume_id", of: "Volume")
                             return try await database.read { connection in
                                 _ = try volume(connection, context, id, locked: false)
                                 return .json(200, ["encryption_key_id": .null])
                             }
-                        },
+                        }
                     ]
                     + metadataRoutes(
                         one + "/metadata", .volume, read: "volume:get_volume_metadata",
@@ -80,7 +92,9 @@ extension BlockStorageHandlers {
         let request = try context.volumeListRequest(filters: ListFilters.volumes(context), also: ["name~"])
         var scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
         if let part = context.query["name~"] {
-            guard context.version(atLeast: 3, 31) else { throw ResourceError.badRequest("Invalid query parameter 'name~': it needs version 3.31 or later.") }
+            guard context.version(atLeast: 3, 31) else {
+                throw ResourceError.badRequest("Invalid query parameter 'name~': it needs version 3.31 or later.")
+            }
             scope = scope + " AND position(\(part) in coalesce(t.name, '')) > 0"
         }
         let condition = scope
@@ -167,11 +181,13 @@ extension BlockStorageHandlers {
     private func refuseWhatIsNotThere(_ body: JSONValue) throws {
         for name in ["consistencygroup_id", "group_id", "backup_id", "source_replica"] {
             if let value = body[name]?.stringValue, !value.isEmpty {
-                throw ResourceError.badRequest("Invalid input for field/attribute \(name). Value: \(value.prefix(64)). There is no such resource in this cloud.")
+                throw ResourceError.badRequest(
+                    "Invalid input for field/attribute \(name). Value: \(value.prefix(64)). There is no such resource in this cloud.")
             }
         }
         if body["multiattach"]?.boolValue == true {
-            throw ResourceError.badRequest("Invalid input for field/attribute multiattach. The storage of this cloud attaches a volume to one server only.")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute multiattach. The storage of this cloud attaches a volume to one server only.")
         }
         if let zone = body["availability_zone"]?.stringValue, !zone.isEmpty, zone != settings.availabilityZone {
             throw ResourceError.badRequest("Invalid input received: Availability zone '\(zone.prefix(64))' is invalid.")
@@ -243,7 +259,8 @@ extension BlockStorageHandlers {
                 context.allows("volume:get_snapshot", target: .project(snapshot.projectID))
             else { throw noSnapshot(id) }
             guard snapshot.status == .available else {
-                throw ResourceError.badRequest("Invalid snapshot: Originating snapshot status must be one of 'available' values, not '\(snapshot.status.rawValue)'.")
+                throw ResourceError.badRequest(
+                    "Invalid snapshot: Originating snapshot status must be one of 'available' values, not '\(snapshot.status.rawValue)'.")
             }
             result.size = asked ?? snapshot.size
             try require(result.size, atLeast: snapshot.size, of: "snapshot")
@@ -265,7 +282,9 @@ extension BlockStorageHandlers {
 
     private func require(_ size: Int, atLeast least: Int, of source: String) throws {
         guard size >= least else {
-            throw ResourceError.badRequest("Invalid input received: Volume size '\(size)'GB cannot be smaller than the \(source) size \(least)GB. They must be >= original \(source) size.")
+            throw ResourceError.badRequest(
+                "Invalid input received: Volume size '\(size)'GB cannot be smaller than the \(source) size \(least)GB. They must be >= original \(source) size."
+            )
         }
     }
 
@@ -311,11 +330,14 @@ extension BlockStorageHandlers {
             if volume.status == .deleting { return Change(.empty(202), "volume", id) }
             let attachments = try BlockStorageStore.attachments(connection, of: volume.id)
             let snapshots = try BlockStorageStore.snapshots(connection, of: volume.id)
-            guard (forced || volume.status.allows(.delete)) && (attachments.isEmpty || forced && !attachments.contains { $0.status == .attached }),
+            guard
+                (forced || volume.status.allows(.delete))
+                    && (attachments.isEmpty || forced && !attachments.contains { $0.status == .attached }),
                 snapshots.isEmpty || cascade && snapshots.allSatisfy({ $0.status.isDeletable && $0.status != .creating })
             else {
                 throw ResourceError.badRequest(
-                    "Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer.")
+                    "Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer."
+                )
             }
             try BlockStorageStore.requireIdle(connection, volume)
             let now = context.ambient.now

@@ -26,104 +26,142 @@ extension BlockStorageHandlers {
         func object(_ properties: [BodySchema.Property]) -> BodySchema { .object(properties) }
         return Resource(
             "volume action",
-            routes: bothPaths([
-                action("os-extend", "volume:extend", object([.init("new_size", size, required: true)]), "Make larger", extend),
-                action(
-                    "os-set_bootable", "volume_extension:volume_actions:set_bootable",
-                    object([.init("bootable", .boolean, required: true)]), status: 200, "Say whether it can be booted from", setBootable),
-                action("os-update_readonly_flag", "volume:update_readonly_flag", object([.init("readonly", .boolean, required: true)]), "Say whether it may be written", setReadOnly),
-                action(
-                    "os-reset_status", "volume_extension:volume_admin_actions:reset_status", rule: admin,
-                    object([.init("status", .nullable(.text)), .init("attach_status", .nullable(.text)), .init("migration_status", .nullable(.text))]),
-                    "Declare its state", resetStatus),
-                action("os-force_delete", "volume:force_delete", rule: admin, .any, "Delete from any state") { context, _ in
-                    try await deleteVolume(context, force: true)
-                },
-                action(
-                    "os-retype", "volume:retype",
-                    object([.init("new_type", .text, required: true), .init("migration_policy", .nullable(.enumeration(["never", "on-demand"])))]),
-                    "Give another type", retype),
-                action("os-reserve", "volume_extension:volume_actions:reserve", .any, "Keep for a server") { context, _ in
-                    try await move(context, for: "reserve", from: .available, to: .attaching)
-                },
-                action("os-unreserve", "volume_extension:volume_actions:unreserve", .any, "Keep no longer") { context, _ in
-                    try await move(context, for: "unreserve", from: .attaching, to: .available)
-                },
-                action("os-begin_detaching", "volume_extension:volume_actions:begin_detaching", rule: attaching, .any, "Begin to detach") { context, _ in
-                    try await move(context, for: "begin_detaching", from: .inUse, to: .detaching)
-                },
-                action("os-roll_detaching", "volume_extension:volume_actions:roll_detaching", rule: attaching, .any, "Do not detach after all") { context, _ in
-                    try await move(context, for: "roll_detaching", from: .detaching, to: .inUse)
-                },
-                action(
-                    "os-attach", "volume_extension:volume_actions:attach", rule: attaching,
-                    object([.init("instance_uuid", .nullable(.uuid)), .init("mountpoint", .text), .init("mode", .nullable(.enumeration(["rw", "ro"]))), .init("host_name", .nullable(.text))]),
-                    "Record an attachment", legacyAttach),
-                action("os-detach", "volume_extension:volume_actions:detach", rule: attaching, .nullable(object([.init("attachment_id", .nullable(.uuid))])), "Forget an attachment", legacyDetach),
-                action(
-                    "os-initialize_connection", "volume_extension:volume_actions:initialize_connection", rule: attaching,
-                    object([.init("connector", .object([], additional: .allowed), required: true)]), status: 200,
-                    "Tell how a host reaches it", initializeConnection),
-                action("os-terminate_connection", "volume_extension:volume_actions:terminate_connection", rule: attaching, .any, "End a host's connection") { context, _ in
-                    let id = try context.identifier("volume_id", of: "Volume")
-                    return try await database.read { connection in
-                        _ = try volume(connection, context, id, locked: false)
-                        return .empty(202)
-                    }
-                },
-                action("os-set_image_metadata", "volume_extension:volume_image_metadata:set",
-                    object([.init("metadata", .object([], additional: .values(.text(BlockStorageLimits.imageMetadataBytesMax))), required: true)]),
-                    status: 200, "Add image metadata") { context, body in
-                    let added = body["metadata"]?.objectValue ?? [:]
-                    return try await imageMetadata(context, for: "volume_extension:volume_image_metadata:set") { metadata in
-                        try BlockStorageHandlers.checkImageMetadata(added)
-                        for member in added.members { metadata[member.name] = member.value }
-                    }
-                },
-                action(
-                    "os-unset_image_metadata", "volume_extension:volume_image_metadata:remove",
-                    object([.init("key", .text, required: true)]), status: 200, "Remove image metadata"
-                ) { context, body in
-                    let key = body["key"]?.stringValue ?? ""
-                    return try await imageMetadata(
-                        context, for: "volume_extension:volume_image_metadata:remove", isShown: false
-                    ) { metadata in
-                        guard metadata[key] != nil else { throw ResourceError.notFound("Metadata item \(key) was not found.") }
-                        metadata[key] = nil
-                    }
-                },
-                action("os-show_image_metadata", "volume_extension:volume_image_metadata:show", rule: BlockStorageHandlers.read, .any, status: 200, "Show image metadata") { context, _ in
-                    let id = try context.identifier("volume_id", of: "Volume")
-                    return try await database.read { connection in
-                        .json(200, ["metadata": .object(try volume(connection, context, id, locked: false).value.imageMetadata ?? [:])])
-                    }
-                },
-                action("os-volume_upload_image", "volume_extension:volume_actions:upload_image", .any, "Make an image of it") { context, _ in
-                    let id = try context.identifier("volume_id", of: "Volume")
-                    return try await database.read { connection in
-                        _ = try volume(connection, context, id, locked: false)
-                        throw ResourceError(.notImplemented, "Images cannot be made from volumes here.")
-                    }
-                },
-            ] + BlockStorageHandlers.absentActions.map { absent in
-                Route(
-                    .post, "/volumes/{volume_id}/action", key: absent.key, action: absent.action,
-                    rule: absent.isAdmin ? admin : BlockStorageHandlers.write, versions: VersionRange(from: Microversion(3, absent.minor)),
-                    body: .json(.wrapped(absent.key, .any)), "501: not available in this cloud"
-                ) { context in
-                    let id = try context.identifier("volume_id", of: "Volume")
-                    return try await database.read { connection in
-                        _ = try volume(connection, context, id, locked: false)
-                        throw ResourceError(.notImplemented, "\(absent.what) is not available in this cloud.")
-                    }
-                }
-            }))
+            routes: bothPaths(
+                [
+                    action("os-extend", "volume:extend", object([.init("new_size", size, required: true)]), "Make larger", extend),
+                    action(
+                        "os-set_bootable", "volume_extension:volume_actions:set_bootable",
+                        object([.init("bootable", .boolean, required: true)]), status: 200, "Say whether it can be booted from", setBootable
+                    ),
+                    action(
+                        "os-update_readonly_flag", "volume:update_readonly_flag", object([.init("readonly", .boolean, required: true)]),
+                        "Say whether it may be written", setReadOnly),
+                    action(
+                        "os-reset_status", "volume_extension:volume_admin_actions:reset_status", rule: admin,
+                        object([
+                            .init("status", .nullable(.text)), .init("attach_status", .nullable(.text)),
+                            .init("migration_status", .nullable(.text)),
+                        ]),
+                        "Declare its state", resetStatus),
+                    action("os-force_delete", "volume:force_delete", rule: admin, .any, "Delete from any state") { context, _ in
+                        try await deleteVolume(context, force: true)
+                    },
+                    action(
+                        "os-retype", "volume:retype",
+                        object([
+                            .init("new_type", .text, required: true),
+                            .init("migration_policy", .nullable(.enumeration(["never", "on-demand"]))),
+                        ]),
+                        "Give another type", retype),
+                    action("os-reserve", "volume_extension:volume_actions:reserve", .any, "Keep for a server") { context, _ in
+                        try await move(context, for: "reserve", from: .available, to: .attaching)
+                    },
+                    action("os-unreserve", "volume_extension:volume_actions:unreserve", .any, "Keep no longer") { context, _ in
+                        try await move(context, for: "unreserve", from: .attaching, to: .available)
+                    },
+                    action(
+                        "os-begin_detaching", "volume_extension:volume_actions:begin_detaching", rule: attaching, .any, "Begin to detach"
+                    ) { context, _ in
+                        try await move(context, for: "begin_detaching", from: .inUse, to: .detaching)
+                    },
+                    action(
+                        "os-roll_detaching", "volume_extension:volume_actions:roll_detaching", rule: attaching, .any,
+                        "Do not detach after all"
+                    ) { context, _ in
+                        try await move(context, for: "roll_detaching", from: .detaching, to: .inUse)
+                    },
+                    action(
+                        "os-attach", "volume_extension:volume_actions:attach", rule: attaching,
+                        object([
+                            .init("instance_uuid", .nullable(.uuid)), .init("mountpoint", .text),
+                            .init("mode", .nullable(.enumeration(["rw", "ro"]))), .init("host_name", .nullable(.text)),
+                        ]),
+                        "Record an attachment", legacyAttach),
+                    action(
+                        "os-detach", "volume_extension:volume_actions:detach", rule: attaching,
+                        .nullable(object([.init("attachment_id", .nullable(.uuid))])), "Forget an attachment", legacyDetach),
+                    action(
+                        "os-initialize_connection", "volume_extension:volume_actions:initialize_connection", rule: attaching,
+                        object([.init("connector", .object([], additional: .allowed), required: true)]), status: 200,
+                        "Tell how a host reaches it", initializeConnection),
+                    action(
+                        "os-terminate_connection", "volume_extension:volume_actions:terminate_connection", rule: attaching, .any,
+                        "End a host's connection"
+                    ) { context, _ in
+                        let id = try context.identifier("volume_id", of: "Volume")
+                        return try await database.read { connection in
+                            _ = try volume(connection, context, id, locked: false)
+                            return .empty(202)
+                        }
+                    },
+                    action(
+                        "os-set_image_metadata", "volume_extension:volume_image_metadata:set",
+                        object([
+                            .init(
+                                "metadata", .object([], additional: .values(.text(BlockStorageLimits.imageMetadataBytesMax))),
+                                required: true)
+                        ]),
+                        status: 200, "Add image metadata"
+                    ) { context, body in
+                        let added = body["metadata"]?.objectValue ?? [:]
+                        return try await imageMetadata(context, for: "volume_extension:volume_image_metadata:set") { metadata in
+                            try BlockStorageHandlers.checkImageMetadata(added)
+                            for member in added.members { metadata[member.name] = member.value }
+                        }
+                    },
+                    action(
+                        "os-unset_image_metadata", "volume_extension:volume_image_metadata:remove",
+                        object([.init("key", .text, required: true)]), status: 200, "Remove image metadata"
+                    ) { context, body in
+                        let key = body["key"]?.stringValue ?? ""
+                        return try await imageMetadata(
+                            context, for: "volume_extension:volume_image_metadata:remove", isShown: false
+                        ) { metadata in
+                            guard metadata[key] != nil else { throw ResourceError.notFound("Metadata item \(key) was not found.") }
+                            metadata[key] = nil
+                        }
+                    },
+                    action(
+                        "os-show_image_metadata", "volume_extension:volume_image_metadata:show", rule: BlockStorageHandlers.read, .any,
+                        status: 200, "Show image metadata"
+                    ) { context, _ in
+                        let id = try context.identifier("volume_id", of: "Volume")
+                        return try await database.read { connection in
+                            .json(200, ["metadata": .object(try volume(connection, context, id, locked: false).value.imageMetadata ?? [:])])
+                        }
+                    },
+                    action("os-volume_upload_image", "volume_extension:volume_actions:upload_image", .any, "Make an image of it") {
+                        context, _ in
+                        let id = try context.identifier("volume_id", of: "Volume")
+                        return try await database.read { connection in
+                            _ = try volume(connection, context, id, locked: false)
+                            throw ResourceError(.notImplemented, "Images cannot be made from volumes here.")
+                        }
+                    },
+                ]
+                    + BlockStorageHandlers.absentActions.map { absent in
+                        Route(
+                            .post, "/volumes/{volume_id}/action", key: absent.key, action: absent.action,
+                            rule: absent.isAdmin ? admin : BlockStorageHandlers.write,
+                            versions: VersionRange(from: Microversion(3, absent.minor)),
+                            body: .json(.wrapped(absent.key, .any)), "501: not available in this cloud"
+                        ) { context in
+                            let id = try context.identifier("volume_id", of: "Volume")
+                            return try await database.read { connection in
+                                _ = try volume(connection, context, id, locked: false)
+                                throw ResourceError(.notImplemented, "\(absent.what) is not available in this cloud.")
+                            }
+                        }
+                    }))
     }
 
     /// Actions of Cinder's API that this service does not have, with the version that brought them.
     private static let absentActions: [(key: String, action: String, isAdmin: Bool, minor: Int, what: String)] = [
         ("os-migrate_volume", "volume_extension:volume_admin_actions:migrate_volume", true, 0, "Migrating volumes to another backend"),
-        ("os-migrate_volume_completion", "volume_extension:volume_admin_actions:migrate_volume_completion", true, 0, "Migrating volumes to another backend"),
+        (
+            "os-migrate_volume_completion", "volume_extension:volume_admin_actions:migrate_volume_completion", true, 0,
+            "Migrating volumes to another backend"
+        ),
         ("os-force_detach", "volume_extension:volume_admin_actions:force_detach", true, 0, "Detaching a volume behind Compute's back"),
         ("os-unmanage", "volume_extension:volume_unmanage", true, 0, "Giving up a volume but not its disk"),
         ("revert", "volume:revert_to_snapshot", false, 40, "Reverting a volume to a snapshot"),
@@ -149,7 +187,8 @@ extension BlockStorageHandlers {
             try BlockStorageStore.requireIdle(connection, volume)
             guard size > volume.size else {
                 throw ResourceError.badRequest(
-                    "Invalid input received: New size for extend must be greater than current size. (current: \(volume.size), extended: \(size)).")
+                    "Invalid input received: New size for extend must be greater than current size. (current: \(volume.size), extended: \(size))."
+                )
             }
             try quota.requireSize(connection, project: volume.projectID, size: size)
             try quota.quota.reserve(connection, project: volume.projectID, [(VolumeQuota.gigabytes, size - volume.size)])
@@ -191,14 +230,16 @@ extension BlockStorageHandlers {
         for name in ["attach_status", "migration_status"] {
             guard let value = body[name]?.stringValue, value.lowercased() != "none" else { continue }
             let reason = name == "attach_status" ? "it follows from the volume's attachments" : "volumes are not migrated here"
-            throw ResourceError.badRequest("Invalid input for field/attribute \(name). Value: \(value.prefix(64)). It cannot be set: \(reason).")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute \(name). Value: \(value.prefix(64)). It cannot be set: \(reason).")
         }
         return try await changing(context, for: "volume_extension:volume_admin_actions:reset_status") { connection, volume in
             guard let status = wanted, VolumeStatus.declarable.contains(status) else {
                 throw ResourceError.badRequest("Must specify 'status' as one of \(VolumeStatus.declarable.sorted()).")
             }
             guard try !Workflows.isActive(connection, subject: volume.id.text) else {
-                throw ResourceError.badRequest("Invalid volume: Work on the volume \(volume.id) is under way; it will end in a state of its own.")
+                throw ResourceError.badRequest(
+                    "Invalid volume: Work on the volume \(volume.id) is under way; it will end in a state of its own.")
             }
             try BlockStorageStore.set(
                 connection, volume: volume.id, status: VolumeStatus(rawValue: status) ?? .error, now: context.ambient.now)
@@ -228,7 +269,9 @@ extension BlockStorageHandlers {
         try await changing(context, for: "volume_extension:volume_actions:\(action)") { connection, volume in
             if from == .available { try BlockStorageStore.requireIdle(connection, volume) }
             guard volume.status == from else {
-                throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) status must be \(from.rawValue), but the current status is \(volume.status.rawValue).")
+                throw ResourceError.badRequest(
+                    "Invalid volume: Volume \(volume.id) status must be \(from.rawValue), but the current status is \(volume.status.rawValue)."
+                )
             }
             // What an attachment reserved is free again when the attachment ends.
             if to == .available, try !BlockStorageStore.attachments(connection, of: volume.id).isEmpty {
@@ -255,7 +298,10 @@ extension BlockStorageHandlers {
             }
             guard volume.status == .available || volume.status == .reserved || volume.status == .attaching,
                 try BlockStorageStore.attachments(connection, of: volume.id).isEmpty
-            else { throw ResourceError.badRequest("Invalid volume: Volume status must be available, reserved or attaching, but it is \(volume.status.rawValue).") }
+            else {
+                throw ResourceError.badRequest(
+                    "Invalid volume: Volume status must be available, reserved or attaching, but it is \(volume.status.rawValue).")
+            }
             try BlockStorageStore.requireIdle(connection, volume)
             let now = context.ambient.now
             let mode = body["mode"]?.stringValue ?? (volume.isReadOnly ? "ro" : "rw")
@@ -294,19 +340,22 @@ extension BlockStorageHandlers {
     /// - Throws: 400 naming the item and the rule.
     private static func checkImageMetadata(_ added: JSONObject) throws {
         for member in added.members {
-            let isName = !member.name.isEmpty && member.name.utf8.count <= 255
+            let isName =
+                !member.name.isEmpty && member.name.utf8.count <= 255
                 && member.name.utf8.allSatisfy { byte in
                     (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte) || (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte)
                         || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || "-_:. /".utf8.contains(byte)
                 }
             guard isName else {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute metadata. The name '\(member.name.prefix(64))' must have 1 to 255 letters, digits and characters of '-_:. /'.")
+                    "Invalid input for field/attribute metadata. The name '\(member.name.prefix(64))' must have 1 to 255 letters, digits and characters of '-_:. /'."
+                )
             }
             let length = member.value.stringValue?.utf8.count ?? 0
             guard length <= BlockStorageLimits.imageMetadataBytesMax else {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute metadata. The value of '\(member.name)' has \(length) bytes; it may have \(BlockStorageLimits.imageMetadataBytesMax) at most.")
+                    "Invalid input for field/attribute metadata. The value of '\(member.name)' has \(length) bytes; it may have \(BlockStorageLimits.imageMetadataBytesMax) at most."
+                )
             }
         }
     }

@@ -55,5 +55,6 @@ package protocol ImageSource: Sendable {
     ///
     /// - Parameter subject: whom Image's policy decides about.
     /// - Throws: 404 when there is no such image, or none that the subject may see.
-    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws
+    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
+        async throws
 }

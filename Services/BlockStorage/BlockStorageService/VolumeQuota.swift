@@ -16,13 +16,18 @@ struct VolumeQuota: Sendable {
     let quota: Quota
 
     init(_ limits: BlockStorageSettings.Quotas) {
-        quota = Quota(defaults: [
-            VolumeQuota.volumes: limits.volumes, VolumeQuota.gigabytes: limits.gigabytes,
-            VolumeQuota.snapshots: limits.snapshots, VolumeQuota.perVolume: limits.perVolumeGigabytes,
-        ].merging(VolumeQuota.absent) { limit, _ in limit }) { resource, asked, used, limit in
+        quota = Quota(
+            defaults: [
+                VolumeQuota.volumes: limits.volumes, VolumeQuota.gigabytes: limits.gigabytes,
+                VolumeQuota.snapshots: limits.snapshots, VolumeQuota.perVolume: limits.perVolumeGigabytes,
+            ].merging(VolumeQuota.absent) { limit, _ in limit }
+        ) { resource, asked, used, limit in
             switch resource {
             case "gigabytes":
-                ResourceError(.tooLarge, "Requested volume or snapshot exceeds allowed gigabytes quota. Requested \(asked)G, quota is \(limit)G and \(used)G has been consumed.", retryAfter: 0)
+                ResourceError(
+                    .tooLarge,
+                    "Requested volume or snapshot exceeds allowed gigabytes quota. Requested \(asked)G, quota is \(limit)G and \(used)G has been consumed.",
+                    retryAfter: 0)
             case "snapshots":
                 ResourceError(.tooLarge, "Maximum number of snapshots allowed (\(limit)) exceeded", retryAfter: 0)
             default:

@@ -26,45 +26,65 @@ extension BlockStorageHandlers {
             "volume type", fields: Views.types.table.fields,
             routes: bothPaths([
                 Route(.get, "/types", action: "volume_extension:type_get_all", rule: read, "List types", handler: listTypes),
-                Route(.post, "/types", action: "volume_extension:type_create", rule: admin, body: .json(BlockStorageHandlers.createSchema), "Create a type", handler: createType),
+                Route(
+                    .post, "/types", action: "volume_extension:type_create", rule: admin, body: .json(BlockStorageHandlers.createSchema),
+                    "Create a type", handler: createType),
                 Route(.get, one, action: "volume_extension:type_get", rule: read, "Show a type", handler: showType),
-                Route(.put, one, action: "volume_extension:type_update", rule: admin, body: .json(BlockStorageHandlers.updateSchema), "Change a type", handler: updateType),
+                Route(
+                    .put, one, action: "volume_extension:type_update", rule: admin, body: .json(BlockStorageHandlers.updateSchema),
+                    "Change a type", handler: updateType),
                 Route(.delete, one, action: "volume_extension:type_delete", rule: admin, status: 202, "Delete a type", handler: deleteType),
-                Route(.get, one + "/encryption", action: "volume_extension:volume_type_encryption:get", rule: admin, "Encryption of a type: none") { context in
+                Route(
+                    .get, one + "/encryption", action: "volume_extension:volume_type_encryption:get", rule: admin,
+                    "Encryption of a type: none"
+                ) { context in
                     try context.authorize(target: .none)
                     return try await database.read { connection in
                         _ = try type(connection, context.parameter("type_id"))
                         return .json(200, [:])
                     }
                 },
-                Route(.get, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:get", rule: admin, "404: no type has encryption",
+                Route(
+                    .get, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:get", rule: admin,
+                    "404: no type has encryption",
                     handler: noEncryption),
-                Route(.post, one + "/encryption", action: "volume_extension:volume_type_encryption:create", rule: admin, body: .optionalJSON(.any),
-                    "501: not available in this cloud") { context in
+                Route(
+                    .post, one + "/encryption", action: "volume_extension:volume_type_encryption:create", rule: admin,
+                    body: .optionalJSON(.any),
+                    "501: not available in this cloud"
+                ) { context in
                     try context.authorize(target: .none)
                     return try await database.read { connection in
                         _ = try type(connection, context.parameter("type_id"))
                         throw ResourceError(.notImplemented, "Encrypted volume types are not available in this cloud.")
                     }
                 },
-                Route(.put, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:update", rule: admin, body: .optionalJSON(.any),
+                Route(
+                    .put, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:update", rule: admin,
+                    body: .optionalJSON(.any),
                     "404: no type has encryption", handler: noEncryption),
-                Route(.delete, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:delete", rule: admin,
+                Route(
+                    .delete, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:delete", rule: admin,
                     "404: no type has encryption", handler: noEncryption),
                 Route(.get, specs, action: "volume_extension:types_extra_specs:index", rule: admin, "List extra specs") { context in
                     try context.authorize(target: .none)
-                    return try await database.read { .json(200, ["extra_specs": .object(try type($0, context.parameter("type_id")).specs)]) }
+                    return try await database.read {
+                        .json(200, ["extra_specs": .object(try type($0, context.parameter("type_id")).specs)])
+                    }
                 },
                 Route(
                     .post, specs, action: "volume_extension:types_extra_specs:create", rule: admin,
                     body: .json(.object([.init("extra_specs", .stringMap, required: true)])), "Add extra specs"
                 ) { context in
                     let new = context.body["extra_specs"]?.objectValue ?? [:]
-                    return try await changeSpecs(context, for: "create", { specs in
-                        for member in new.members { specs[member.name] = member.value }
-                    }, answer: .json(200, ["extra_specs": .object(new)]))
+                    return try await changeSpecs(
+                        context, for: "create",
+                        { specs in
+                            for member in new.members { specs[member.name] = member.value }
+                        }, answer: .json(200, ["extra_specs": .object(new)]))
                 },
-                Route(.get, specs + "/{key}", action: "volume_extension:types_extra_specs:show", rule: admin, "Show an extra spec") { context in
+                Route(.get, specs + "/{key}", action: "volume_extension:types_extra_specs:show", rule: admin, "Show an extra spec") {
+                    context in
                     try context.authorize(target: .none)
                     let key = context.parameter("key")
                     return try await database.read { connection in
@@ -72,22 +92,33 @@ extension BlockStorageHandlers {
                         return .json(200, .object(JSONObject([(key, value)])))
                     }
                 },
-                Route(.put, specs + "/{key}", action: "volume_extension:types_extra_specs:update", rule: admin, body: .json(.stringMap), "Set an extra spec") { context in
+                Route(
+                    .put, specs + "/{key}", action: "volume_extension:types_extra_specs:update", rule: admin, body: .json(.stringMap),
+                    "Set an extra spec"
+                ) { context in
                     let key = context.parameter("key")
                     guard let body = context.body.objectValue, body.count == 1, let value = body[key] else {
                         try context.authorize(target: .none)
-                        throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
+                        throw ResourceError.badRequest(
+                            "Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
                     }
                     return try await changeSpecs(context, for: "update", { $0[key] = value }, answer: .json(200, .object(body)))
                 },
-                Route(.delete, specs + "/{key}", action: "volume_extension:types_extra_specs:delete", rule: admin, status: 202, "Remove an extra spec") { context in
+                Route(
+                    .delete, specs + "/{key}", action: "volume_extension:types_extra_specs:delete", rule: admin, status: 202,
+                    "Remove an extra spec"
+                ) { context in
                     let key = context.parameter("key")
-                    return try await changeSpecs(context, for: "delete", { specs in
-                        guard specs[key] != nil else { throw noSpec(key) }
-                        specs[key] = nil
-                    }, answer: .empty(202))
+                    return try await changeSpecs(
+                        context, for: "delete",
+                        { specs in
+                            guard specs[key] != nil else { throw noSpec(key) }
+                            specs[key] = nil
+                        }, answer: .empty(202))
                 },
-                Route(.get, one + "/os-volume-type-access", action: "volume_extension:volume_type_access:get_all_for_type", rule: admin, "List projects with access", handler: listAccess),
+                Route(
+                    .get, one + "/os-volume-type-access", action: "volume_extension:volume_type_access:get_all_for_type", rule: admin,
+                    "List projects with access", handler: listAccess),
                 Route(
                     .post, one + "/action", key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess",
                     rule: admin, body: .json(.wrapped("addProjectAccess", access)), status: 202, "Give access"
@@ -100,7 +131,8 @@ extension BlockStorageHandlers {
                             ON CONFLICT DO NOTHING RETURNING project_id
                             """)
                         guard !added.isEmpty else {
-                            throw ResourceError.conflict("Volume type access for \(type) / \(project.prefix(64)) combination already exists.")
+                            throw ResourceError.conflict(
+                                "Volume type access for \(type) / \(project.prefix(64)) combination already exists.")
                         }
                     }
                 },
@@ -134,7 +166,9 @@ extension BlockStorageHandlers {
     /// By id, or `default`.
     private func type(_ connection: Connection, _ id: String) throws -> TypeRecord {
         let condition: SQL =
-            if id == "default" { "name = \(settings.defaultType)" } else if let uuid = UUID128(id) { "id = \(uuid)" } else { throw noType(id) }
+            if id == "default" { "name = \(settings.defaultType)" } else if let uuid = UUID128(id) { "id = \(uuid)" } else {
+                throw noType(id)
+            }
         guard let row = try connection.query("SELECT id, is_public, extra_specs FROM volume_types WHERE \(condition)").first else {
             throw noType(id)
         }
@@ -146,7 +180,8 @@ extension BlockStorageHandlers {
     private func requireCapabilities(_ specs: JSONObject) throws {
         guard let unmet = TypeRequirements.unmetCapability(specs, capabilities: driver.capabilities) else { return }
         throw ResourceError.badRequest(
-            "Invalid input for field/attribute extra_specs: the storage of this cloud does not have the capability that \(String(unmet.prefix(160))) requires.")
+            "Invalid input for field/attribute extra_specs: the storage of this cloud does not have the capability that \(String(unmet.prefix(160))) requires."
+        )
     }
 
     /// The id of a type that the project may use for a volume, by name or id.
@@ -179,7 +214,8 @@ extension BlockStorageHandlers {
         }
         if let backend = TypeRequirements.otherBackend(specs, backend: driver.name) {
             throw ResourceError.badRequest(
-                "Invalid volume_type: No backend satisfies the volume type \(name.prefix(255)): it requires the backend '\(backend.prefix(64))', and this cloud's is '\(driver.name)'.")
+                "Invalid volume_type: No backend satisfies the volume type \(name.prefix(255)): it requires the backend '\(backend.prefix(64))', and this cloud's is '\(driver.name)'."
+            )
         }
     }
 
@@ -213,10 +249,14 @@ extension BlockStorageHandlers {
         }
     }
 
-    private func response(_ connection: Connection, _ context: RequestContext, _ id: String, view: ResourceView? = nil,
-        brief: Bool = false) throws -> Response {
+    private func response(
+        _ connection: Connection, _ context: RequestContext, _ id: String, view: ResourceView? = nil,
+        brief: Bool = false
+    ) throws -> Response {
         let condition = try visibleTypes(context) + " AND t.id = \(id)::uuid"
-        guard let response = try (view ?? Views.types(context)).response(connection, context, brief: brief, where: condition) else { throw noType(id) }
+        guard let response = try (view ?? Views.types(context)).response(connection, context, brief: brief, where: condition) else {
+            throw noType(id)
+        }
         return response
     }
 
@@ -261,7 +301,9 @@ extension BlockStorageHandlers {
         let body = context.body["volume_type"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
             let id = try type(connection, context.parameter("type_id")).id
-            guard !body.isEmpty else { throw ResourceError.badRequest("Specify volume type name, description, is_public or a combination thereof.") }
+            guard !body.isEmpty else {
+                throw ResourceError.badRequest("Specify volume type name, description, is_public or a combination thereof.")
+            }
             var assignments: [SQL] = ["updated_at = \(context.ambient.now)"]
             if let name = body["name"]?.stringValue {
                 let taken = try connection.query("SELECT 1 AS one FROM volume_types WHERE name = \(name) AND id <> \(id)::uuid")

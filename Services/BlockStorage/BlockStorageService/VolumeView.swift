@@ -42,12 +42,15 @@ enum Views {
                     Field("snapshot_id", .text, "t.source_snapshot_id"), Field("source_volid", .text, "t.source_volume_id"),
                     Field("metadata", .json, shownMetadata, filter: .custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }),
                     Field("user_id", filter: .equals),
-                    Field("bootable", .text, "CASE WHEN t.bootable THEN 'true' ELSE 'false' END", filter: .custom { value in
-                        guard let wanted = BodySchema.boolean(value) else {
-                            throw ResourceError.badRequest("Invalid input for query parameter bootable. Value: '\(value.prefix(64))'. It must be true or false.")
-                        }
-                        return "t.bootable = \(wanted)"
-                    }, sortable: true),
+                    Field(
+                        "bootable", .text, "CASE WHEN t.bootable THEN 'true' ELSE 'false' END",
+                        filter: .custom { value in
+                            guard let wanted = BodySchema.boolean(value) else {
+                                throw ResourceError.badRequest(
+                                    "Invalid input for query parameter bootable. Value: '\(value.prefix(64))'. It must be true or false.")
+                            }
+                            return "t.bootable = \(wanted)"
+                        }, sortable: true),
                     Field("encrypted", .boolean, "false"), Field("replication_status", .text, "NULL::text"),
                     Field("consistencygroup_id", .text, "NULL::text"), Field("multiattach", .boolean),
                     Field("migration_status", .text, "NULL::text", filter: .equals),
@@ -62,7 +65,8 @@ enum Views {
                     Field("cluster_name", .text, "NULL::text", versions: since(61), visibleBy: admin),
                     Field("volume_type_id", versions: since(63)),
                     Field("consumes_quota", .boolean, "true", filter: .boolean, versions: since(65)),
-                    Field("display_order", .text, "coalesce(t.name, '')", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+                    Field(
+                        "display_order", .text, "coalesce(t.name, '')", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
                 ]),
             summary: ["id", "name"], optional: [Field("volume_image_metadata", .json, "t.image_metadata")],
             shownOnly: [
@@ -89,7 +93,9 @@ enum Views {
                 Field("created_at", .timestampMicroseconds, sortable: true),
                 Field("updated_at", .timestampMicroseconds, sortable: true),
                 Field("metadata", .json, filter: .custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }),
-                Field("os-extended-snapshot-attributes:progress", .text, "CASE WHEN t.status = 'available' THEN 100 ELSE t.progress END || '%'"),
+                Field(
+                    "os-extended-snapshot-attributes:progress", .text,
+                    "CASE WHEN t.status = 'available' THEN 100 ELSE t.progress END || '%'"),
                 Field("os-extended-snapshot-attributes:project_id", .text, "t.project_id"),
                 Field("group_snapshot_id", .text, "NULL::text", versions: since(14)),
                 Field("user_id", versions: since(41)), Field("consumes_quota", .boolean, "true", filter: .boolean, versions: since(65)),
@@ -173,7 +179,8 @@ enum TimeFilter {
         let (comparison, time) = parts.count == 2 && operators[parts[0]] != nil ? (parts[0], parts[1]) : ("eq", text)
         guard let moment = Timestamp(time) else {
             throw ResourceError.badRequest(
-                "Invalid timestamp '\(text.prefix(64))': expected OPERATOR:TIME with one of \(operators.keys.sorted().joined(separator: ", ")) and an ISO 8601 time, for example gt:2026-01-31T12:00:00.")
+                "Invalid timestamp '\(text.prefix(64))': expected OPERATOR:TIME with one of \(operators.keys.sorted().joined(separator: ", ")) and an ISO 8601 time, for example gt:2026-01-31T12:00:00."
+            )
         }
         return "\(raw: column) \(raw: operators[comparison] ?? "=") \(moment)"
     }

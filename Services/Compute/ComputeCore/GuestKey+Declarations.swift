@@ -10,7 +10,9 @@ private let display = "servers have no graphical console"
 private let natural = 0...Int.max
 private let positive = 1...Int.max
 
-private let scsiModels = ["buslogic", "ibmvscsi", "lsilogic", "lsisas1068", "lsisas1078", "virtio-scsi", "vmpvscsi", "lsilogicsas", "paravirtual"]
+private let scsiModels = [
+    "buslogic", "ibmvscsi", "lsilogic", "lsisas1068", "lsisas1078", "virtio-scsi", "vmpvscsi", "lsilogicsas", "paravirtual",
+]
 private let buses = ["fdc", "ide", "sata", "scsi", "usb", "virtio", "xen", "lxc", "uml"]
 private let watchdogActions = ["disabled", "none", "pause", "poweroff", "reset"]
 private let numaAffinity = ["legacy", "preferred", "required", "socket"]
@@ -22,67 +24,72 @@ extension GuestKey {
     private static func off(_ lacking: String) -> Effect { .limited(to: ["false"], lacking: lacking) }
 
     /// Extra specs, as nova.api.validation.extra_specs declares them.
-    static let flavorKeys: [GuestKey] = [
-        flavor("resources:*", .number(natural), .implemented),
-        flavor("trait:*", .words(["required", "forbidden"]), .implemented),
-        flavor("aggregate_instance_extra_specs:*", .text, .implemented),
-        flavor("resources*", .number(natural), .refused("numbered groups of resources")),
-        flavor("trait*", .words(["required", "forbidden"]), .refused("numbered groups of resources")),
-        flavor("group_policy", .words(["isolate", "none"]), .refused("numbered groups of resources")),
-        flavor("capabilities:*", .text, .refused("a filter by capabilities of hosts; use trait:NAME")),
-        flavor("hw:boot_menu", .flag, off("boot menus")),
-        flavor("hw:cpu_policy", .words(["dedicated", "shared", "mixed"]), .limited(to: ["shared"], lacking: pinning)),
-        flavor("hw:cpu_thread_policy", .words(["prefer", "isolate", "require"]), .limited(to: ["prefer"], lacking: pinning)),
-        flavor("hw:emulator_threads_policy", .words(["isolate", "share"]), .limited(to: ["share"], lacking: pinning)),
-        flavor("hw:cpu_dedicated_mask", .text, .refused(pinning)),
-        flavor("hw:cpu_realtime", .flag, off(pinning)),
-        flavor("hw:cpu_realtime_mask", .text, .refused(pinning)),
-        flavor("hw:cpu_sockets", .number(positive), .refused(topology)),
-        flavor("hw:cpu_cores", .number(positive), .refused(topology)),
-        flavor("hw:cpu_threads", .number(positive), .refused(topology)),
-        flavor("hw:cpu_max_sockets", .number(positive), .refused(topology)),
-        flavor("hw:cpu_max_cores", .number(positive), .refused(topology)),
-        flavor("hw:cpu_max_threads", .number(positive), .refused(topology)),
-        flavor("hw:hide_hypervisor_id", .flag, off("hiding the hypervisor from the guest")),
-        flavor("hide_hypervisor_id", .flag, off("hiding the hypervisor from the guest")),
-        flavor("hw:locked_memory", .flag, off("memory that is not swapped")),
-        flavor("hw:maxphysaddr_mode", .words(["passthrough", "emulate"]), .refused("a choice of the processor's address width")),
-        flavor("hw:maxphysaddr_bits", .number(positive), .refused("a choice of the processor's address width")),
-        flavor("hw:mem_encryption", .flag, off("encrypted memory")),
-        flavor("hw:mem_encryption_model", .words(["amd-sev", "amd-sev-es", "amd-sev-snp"]), .metadata("it says how hw:mem_encryption works")),
-        flavor("hw:mem_page_size", .text, .limited(to: ["any", "small"], lacking: pages)),
-        flavor("hw:numa_nodes", .number(positive), .refused(numa)),
-        flavor("hw:numa_cpus.*", .text, .refused(numa)),
-        flavor("hw:numa_mem.*", .number(positive), .refused(numa)),
-        flavor("hw:pci_numa_affinity_policy", .words(numaAffinity), .metadata("it is about devices of the host, which no server has")),
-        flavor("hw:pmem", .text, .refused("persistent memory")),
-        flavor("hw:pmu", .flag, .refused("a choice about the performance counters")),
-        flavor("hw:serial_port_count", .number(natural), .limited(to: ["1"], lacking: "another number of serial ports than one")),
-        flavor("hw:sound_model", .text, .refused("sound devices")),
-        flavor("hw:usb_model", .text, .refused("USB controllers")),
-        flavor("hw:redirected_usb_ports", .number(0...15), .limited(to: ["0"], lacking: "redirected USB ports")),
-        flavor("hw:tpm_version", .words(["1.2", "2.0"]), .refused(tpm)),
-        flavor("hw:tpm_model", .words(["tpm-tis", "tpm-crb"]), .refused(tpm)),
-        flavor("hw:tpm_secret_security", .words(["user", "host", "deployment"]), .refused(tpm)),
-        flavor("hw:vif_multiqueue_enabled", .flag, off("network interfaces with several queues")),
-        flavor("hw:viommu_model", .words(["intel", "smmuv3", "virtio", "auto"]), .refused("virtual IOMMUs")),
-        flavor("hw:virtio_packed_ring", .flag, off("packed queues")),
-        flavor("hw:watchdog_action", .words(watchdogActions), .limited(to: ["disabled"], lacking: "watchdogs")),
-        flavor("hw:ephemeral_encryption", .flag, off("encrypted local disks")),
-        flavor("hw:ephemeral_encryption_format", .text, .metadata("it says how hw:ephemeral_encryption works")),
-        flavor("hw_rng:allowed", .flag, .limited(to: ["true"], lacking: "servers without a source of random numbers")),
-        flavor("hw_rng:rate_bytes", .number(natural), .refused("a limited rate of random numbers")),
-        flavor("hw_rng:rate_period", .number(natural), .refused("a limited rate of random numbers")),
-        flavor("hw_video:ram_max_mb", .number(natural), .metadata(display)),
-        flavor("os:secure_boot", .words(["disabled", "required", "optional"]), .limited(to: ["disabled", "optional"], lacking: "secure boot")),
-        flavor("quota:cpu_shares", .number(natural), .refused(quotas)),
-        flavor("quota:cpu_period", .number(natural), .refused(quotas)),
-        flavor("quota:cpu_quota", .number(Int.min...Int.max), .refused(quotas)),
-        flavor("accel:device_profile", .text, .refused(passthrough)),
-        flavor("pci_passthrough:alias", .text, .refused(passthrough)),
-        flavor("vmware:*", .text, .refused("hosts of VMware")),
-        flavor("powervm:*", .text, .refused("hosts of PowerVM")),
-    ] + quotaKeys
+    static let flavorKeys: [GuestKey] =
+        [
+            flavor("resources:*", .number(natural), .implemented),
+            flavor("trait:*", .words(["required", "forbidden"]), .implemented),
+            flavor("aggregate_instance_extra_specs:*", .text, .implemented),
+            flavor("resources*", .number(natural), .refused("numbered groups of resources")),
+            flavor("trait*", .words(["required", "forbidden"]), .refused("numbered groups of resources")),
+            flavor("group_policy", .words(["isolate", "none"]), .refused("numbered groups of resources")),
+            flavor("capabilities:*", .text, .refused("a filter by capabilities of hosts; use trait:NAME")),
+            flavor("hw:boot_menu", .flag, off("boot menus")),
+            flavor("hw:cpu_policy", .words(["dedicated", "shared", "mixed"]), .limited(to: ["shared"], lacking: pinning)),
+            flavor("hw:cpu_thread_policy", .words(["prefer", "isolate", "require"]), .limited(to: ["prefer"], lacking: pinning)),
+            flavor("hw:emulator_threads_policy", .words(["isolate", "share"]), .limited(to: ["share"], lacking: pinning)),
+            flavor("hw:cpu_dedicated_mask", .text, .refused(pinning)),
+            flavor("hw:cpu_realtime", .flag, off(pinning)),
+            flavor("hw:cpu_realtime_mask", .text, .refused(pinning)),
+            flavor("hw:cpu_sockets", .number(positive), .refused(topology)),
+            flavor("hw:cpu_cores", .number(positive), .refused(topology)),
+            flavor("hw:cpu_threads", .number(positive), .refused(topology)),
+            flavor("hw:cpu_max_sockets", .number(positive), .refused(topology)),
+            flavor("hw:cpu_max_cores", .number(positive), .refused(topology)),
+            flavor("hw:cpu_max_threads", .number(positive), .refused(topology)),
+            flavor("hw:hide_hypervisor_id", .flag, off("hiding the hypervisor from the guest")),
+            flavor("hide_hypervisor_id", .flag, off("hiding the hypervisor from the guest")),
+            flavor("hw:locked_memory", .flag, off("memory that is not swapped")),
+            flavor("hw:maxphysaddr_mode", .words(["passthrough", "emulate"]), .refused("a choice of the processor's address width")),
+            flavor("hw:maxphysaddr_bits", .number(positive), .refused("a choice of the processor's address width")),
+            flavor("hw:mem_encryption", .flag, off("encrypted memory")),
+            flavor(
+                "hw:mem_encryption_model", .words(["amd-sev", "amd-sev-es", "amd-sev-snp"]),
+                .metadata("it says how hw:mem_encryption works")),
+            flavor("hw:mem_page_size", .text, .limited(to: ["any", "small"], lacking: pages)),
+            flavor("hw:numa_nodes", .number(positive), .refused(numa)),
+            flavor("hw:numa_cpus.*", .text, .refused(numa)),
+            flavor("hw:numa_mem.*", .number(positive), .refused(numa)),
+            flavor("hw:pci_numa_affinity_policy", .words(numaAffinity), .metadata("it is about devices of the host, which no server has")),
+            flavor("hw:pmem", .text, .refused("persistent memory")),
+            flavor("hw:pmu", .flag, .refused("a choice about the performance counters")),
+            flavor("hw:serial_port_count", .number(natural), .limited(to: ["1"], lacking: "another number of serial ports than one")),
+            flavor("hw:sound_model", .text, .refused("sound devices")),
+            flavor("hw:usb_model", .text, .refused("USB controllers")),
+            flavor("hw:redirected_usb_ports", .number(0...15), .limited(to: ["0"], lacking: "redirected USB ports")),
+            flavor("hw:tpm_version", .words(["1.2", "2.0"]), .refused(tpm)),
+            flavor("hw:tpm_model", .words(["tpm-tis", "tpm-crb"]), .refused(tpm)),
+            flavor("hw:tpm_secret_security", .words(["user", "host", "deployment"]), .refused(tpm)),
+            flavor("hw:vif_multiqueue_enabled", .flag, off("network interfaces with several queues")),
+            flavor("hw:viommu_model", .words(["intel", "smmuv3", "virtio", "auto"]), .refused("virtual IOMMUs")),
+            flavor("hw:virtio_packed_ring", .flag, off("packed queues")),
+            flavor("hw:watchdog_action", .words(watchdogActions), .limited(to: ["disabled"], lacking: "watchdogs")),
+            flavor("hw:ephemeral_encryption", .flag, off("encrypted local disks")),
+            flavor("hw:ephemeral_encryption_format", .text, .metadata("it says how hw:ephemeral_encryption works")),
+            flavor("hw_rng:allowed", .flag, .limited(to: ["true"], lacking: "servers without a source of random numbers")),
+            flavor("hw_rng:rate_bytes", .number(natural), .refused("a limited rate of random numbers")),
+            flavor("hw_rng:rate_period", .number(natural), .refused("a limited rate of random numbers")),
+            flavor("hw_video:ram_max_mb", .number(natural), .metadata(display)),
+            flavor(
+                "os:secure_boot", .words(["disabled", "required", "optional"]),
+                .limited(to: ["disabled", "optional"], lacking: "secure boot")),
+            flavor("quota:cpu_shares", .number(natural), .refused(quotas)),
+            flavor("quota:cpu_period", .number(natural), .refused(quotas)),
+            flavor("quota:cpu_quota", .number(Int.min...Int.max), .refused(quotas)),
+            flavor("accel:device_profile", .text, .refused(passthrough)),
+            flavor("pci_passthrough:alias", .text, .refused(passthrough)),
+            flavor("vmware:*", .text, .refused("hosts of VMware")),
+            flavor("powervm:*", .text, .refused("hosts of PowerVM")),
+        ] + quotaKeys
 
     private static var quotaKeys: [GuestKey] {
         var keys: [GuestKey] = []
@@ -90,7 +97,9 @@ extension GuestKey {
             for unit in ["bytes", "iops"] { keys.append(flavor("quota:disk_\(kind)_\(unit)_sec", .number(natural), .refused(quotas))) }
         }
         for kind in ["inbound", "outbound"] {
-            for figure in ["average", "peak", "burst"] { keys.append(flavor("quota:vif_\(kind)_\(figure)", .number(natural), .refused(quotas))) }
+            for figure in ["average", "peak", "burst"] {
+                keys.append(flavor("quota:vif_\(kind)_\(figure)", .number(natural), .refused(quotas)))
+            }
         }
         for kind in ["cpu", "memory", "disk_io", "vif"] {
             keys.append(flavor("quota:\(kind)_limit", .number(natural), .refused(quotas)))
@@ -109,7 +118,9 @@ extension GuestKey {
         image("hw_firmware_type", .words(["bios", "uefi"]), .implemented),
         image("hw_machine_type", .text, .limited(to: ["pc", "q35", "pc-*"], lacking: "other machine types than pc and q35")),
         image("hw_qemu_guest_agent", .flag, .implemented),
-        image("hw_vif_model", .text, .limited(to: ["virtio", "e1000", "e1000e", "rtl8139", "pcnet"], lacking: "this model of a network interface")),
+        image(
+            "hw_vif_model", .text,
+            .limited(to: ["virtio", "e1000", "e1000e", "rtl8139", "pcnet"], lacking: "this model of a network interface")),
         image("hw_rng_model", .words(["virtio"]), .implemented),
         image("img_config_drive", .words(["mandatory", "optional"]), .implemented),
         image("hw_vm_mode", .text, .limited(to: ["hvm"], lacking: "other modes than full virtualisation")),
@@ -121,7 +132,8 @@ extension GuestKey {
         image("hw_cpu_realtime_mask", .text, .refused(pinning)),
         image("hw_cpu_sockets", .number(positive), .refused(topology)), image("hw_cpu_cores", .number(positive), .refused(topology)),
         image("hw_cpu_threads", .number(positive), .refused(topology)), image("hw_cpu_max_sockets", .number(positive), .refused(topology)),
-        image("hw_cpu_max_cores", .number(positive), .refused(topology)), image("hw_cpu_max_threads", .number(positive), .refused(topology)),
+        image("hw_cpu_max_cores", .number(positive), .refused(topology)),
+        image("hw_cpu_max_threads", .number(positive), .refused(topology)),
         image("hw_emulation_architecture", .text, .refused("guests of another architecture than the host's")),
         image("hw_ephemeral_encryption", .flag, off("encrypted local disks")),
         image("hw_ephemeral_encryption_format", .text, .metadata("it says how hw_ephemeral_encryption works")),
@@ -131,7 +143,8 @@ extension GuestKey {
         image("hw_maxphysaddr_mode", .words(["passthrough", "emulate"]), .refused("a choice of the processor's address width")),
         image("hw_maxphysaddr_bits", .number(positive), .refused("a choice of the processor's address width")),
         image("hw_mem_encryption", .flag, off("encrypted memory")),
-        image("hw_mem_encryption_model", .words(["amd-sev", "amd-sev-es", "amd-sev-snp"]), .metadata("it says how hw_mem_encryption works")),
+        image(
+            "hw_mem_encryption_model", .words(["amd-sev", "amd-sev-es", "amd-sev-snp"]), .metadata("it says how hw_mem_encryption works")),
         image("hw_mem_page_size", .text, .limited(to: ["any", "small"], lacking: pages)),
         image("hw_numa_nodes", .number(positive), .refused(numa)), image("hw_numa_cpus.*", .text, .refused(numa)),
         image("hw_numa_mem.*", .number(positive), .refused(numa)),
@@ -141,12 +154,14 @@ extension GuestKey {
         image("hw_sound_model", .text, .refused("sound devices")), image("hw_usb_model", .text, .refused("USB controllers")),
         image("hw_redirected_usb_ports", .number(0...15), .limited(to: ["0"], lacking: "redirected USB ports")),
         image("hw_time_hpet", .flag, .refused("a choice about the timer HPET")),
-        image("hw_tpm_version", .words(["1.2", "2.0"]), .refused(tpm)), image("hw_tpm_model", .words(["tpm-tis", "tpm-crb"]), .refused(tpm)),
+        image("hw_tpm_version", .words(["1.2", "2.0"]), .refused(tpm)),
+        image("hw_tpm_model", .words(["tpm-tis", "tpm-crb"]), .refused(tpm)),
         image("hw_vif_multiqueue_enabled", .flag, off("network interfaces with several queues")),
         image("hw_viommu_model", .words(["intel", "smmuv3", "virtio", "auto"]), .refused("virtual IOMMUs")),
         image("hw_virtio_packed_ring", .flag, off("packed queues")),
         image("hw_watchdog_action", .words(watchdogActions), .limited(to: ["disabled"], lacking: "watchdogs")),
-        image("os_secure_boot", .words(["disabled", "required", "optional"]), .limited(to: ["disabled", "optional"], lacking: "secure boot")),
+        image(
+            "os_secure_boot", .words(["disabled", "required", "optional"]), .limited(to: ["disabled", "optional"], lacking: "secure boot")),
         image("img_hide_hypervisor_id", .flag, off("hiding the hypervisor from the guest")),
         image("img_hv_requested_version", .text, .refused("a choice of the hypervisor's version")),
         image("img_signature", .text, .refused("the verification of signatures")),
@@ -177,9 +192,12 @@ extension GuestKey {
         image("hw_video_ram", .number(natural), .metadata(display)),
         image("hw_rescue_bus", .words(buses), .metadata("servers cannot be rescued")),
         image("hw_rescue_device", .text, .metadata("servers cannot be rescued")),
-        image("img_bittorrent", .flag, .metadata("it is for XenServer")), image("img_cache_in_nova", .flag, .metadata("it is for XenServer")),
-        image("img_compression_level", .text, .metadata("it is for XenServer")), image("img_linked_clone", .flag, .metadata("it is for VMware")),
-        image("img_use_agent", .flag, .metadata("it is for XenServer")), image("img_version", .text, .metadata("it says how the image was made")),
+        image("img_bittorrent", .flag, .metadata("it is for XenServer")),
+        image("img_cache_in_nova", .flag, .metadata("it is for XenServer")),
+        image("img_compression_level", .text, .metadata("it is for XenServer")),
+        image("img_linked_clone", .flag, .metadata("it is for VMware")),
+        image("img_use_agent", .flag, .metadata("it is for XenServer")),
+        image("img_version", .text, .metadata("it says how the image was made")),
         image("img_owner_id", .text, .metadata("it says how the image was made")),
         image("img_root_device_name", .text, .metadata("the root disk's name follows from its bus")),
     ]

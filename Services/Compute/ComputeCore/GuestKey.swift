@@ -66,7 +66,8 @@ package struct GuestKey: Sendable {
         let namespace = String(name.prefix { $0 != ":" })
         guard name.contains(":"), namespaces.contains(namespace) else { return }
         throw ResourceError.badRequest(
-            "Validation failed; extra spec '\(name.prefix(64))' does not exist in the namespace '\(namespace)'. Names of other namespaces are free.")
+            "Validation failed; extra spec '\(name.prefix(64))' does not exist in the namespace '\(namespace)'. Names of other namespaces are free."
+        )
     }
 
     /// What a server with the flavor and the image would be refused for.
@@ -96,7 +97,9 @@ package struct GuestKey: Sendable {
             rule = "a boolean"
         case .number(let range):
             if let number = Int(value), range.contains(number) { return }
-            rule = range.upperBound == Int.max ? "a whole number from \(range.lowerBound) on" : "a whole number from \(range.lowerBound) to \(range.upperBound)"
+            rule =
+                range.upperBound == Int.max
+                ? "a whole number from \(range.lowerBound) on" : "a whole number from \(range.lowerBound) to \(range.upperBound)"
         case .words(let words):
             if words.contains(value.lowercased()) { return }
             rule = "one of " + words.joined(separator: ", ")
@@ -134,7 +137,8 @@ package struct GuestKey: Sendable {
             switch key.values {
             case .text: "text"
             case .flag: "boolean"
-            case .number(let range): range.upperBound == Int.max ? "\(range.lowerBound) and more" : "\(range.lowerBound) to \(range.upperBound)"
+            case .number(let range):
+                range.upperBound == Int.max ? "\(range.lowerBound) and more" : "\(range.lowerBound) to \(range.upperBound)"
             case .words(let words): words.map { "`\($0)`" }.joined(separator: ", ")
             }
         }

@@ -19,7 +19,8 @@ package struct SSHPublicKey: Sendable, Hashable {
         }
         let parts = text.split(separator: " ", maxSplits: 2)
         guard parts.count >= 2, SSHPublicKey.types.contains(String(parts[0])) else {
-            throw ResourceError.badRequest("Keypair data is invalid: failed to generate fingerprint: the key does not begin with a known type.")
+            throw ResourceError.badRequest(
+                "Keypair data is invalid: failed to generate fingerprint: the key does not begin with a known type.")
         }
         type = String(parts[0])
         guard let blob = Base64.decode(parts[1]), blob.count >= 4 else {

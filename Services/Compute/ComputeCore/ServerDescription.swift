@@ -144,7 +144,8 @@ extension ServerDescription {
             id: id, name: name, projectID: projectID, userID: userID, generation: generation, epoch: epoch, power: power,
             operation: operation, vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB, rootGiB: flavor.rootGiB,
             ephemeralGiB: flavor.ephemeralGiB ?? 0, swapMiB: flavor.swapMiB ?? 0, extraSpecs: extraSpecs, image: image,
-            imageProperties: imageProperties, volumes: volumes.map(\.spec), ports: ports.map(\.spec), metadata: metaData, networkData: networkData, userData: userData,
+            imageProperties: imageProperties, volumes: volumes.map(\.spec), ports: ports.map(\.spec), metadata: metaData,
+            networkData: networkData, userData: userData,
             files: files, configDrive: configDrive, hostname: hostname)
     }
 

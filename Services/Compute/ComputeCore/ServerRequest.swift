@@ -43,7 +43,8 @@ package struct ServerRequest: Sendable {
     package static func checkAccessAddresses(_ server: JSONValue) throws {
         for (name, version) in [("accessIPv4", IPAddress.Version.v4), ("accessIPv6", .v6)] {
             if let text = server[name]?.stringValue, !text.isEmpty, IPAddress(text)?.version != version {
-                throw ResourceError.badRequest("Invalid input for field/attribute \(name). Value: \(text.prefix(64)). It is no IPv\(version.rawValue) address.")
+                throw ResourceError.badRequest(
+                    "Invalid input for field/attribute \(name). Value: \(text.prefix(64)). It is no IPv\(version.rawValue) address.")
             }
         }
     }
@@ -79,7 +80,9 @@ package struct ServerRequest: Sendable {
         let max = server["max_count"]?.intValue
         minCount = min ?? 1
         maxCount = max ?? minCount
-        guard minCount <= maxCount else { throw ResourceError.badRequest("min_count must be <= max_count: min_count is \(minCount), max_count is \(maxCount).") }
+        guard minCount <= maxCount else {
+            throw ResourceError.badRequest("min_count must be <= max_count: min_count is \(minCount), max_count is \(maxCount).")
+        }
         zone = try ZoneRequest(
             text("availability_zone"), host: text("host"), node: text("hypervisor_hostname"))
         networks = try ServerRequest.networks(server["networks"], required: networksRequired)
@@ -98,7 +101,9 @@ package struct ServerRequest: Sendable {
         }
         if case .interfaces(let list) = networks, maxCount > 1 {
             if list.contains(where: { $0.portID != nil }) {
-                throw ResourceError.badRequest("Unable to launch multiple instances with a single configured port ID. Please launch your instance one by one with different ports.")
+                throw ResourceError.badRequest(
+                    "Unable to launch multiple instances with a single configured port ID. Please launch your instance one by one with different ports."
+                )
             }
             if list.contains(where: { $0.fixedIP != nil }) {
                 throw ResourceError.badRequest("max_count cannot be greater than 1 if an fixed_ip is specified.")
@@ -110,7 +115,8 @@ package struct ServerRequest: Sendable {
     private mutating func settleDevices() throws {
         let boots = devices.filter { $0.bootIndex == 0 }
         guard boots.count <= 1 else {
-            throw ResourceError.badRequest("Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
+            throw ResourceError.badRequest(
+                "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
         }
         if let boot = boots.first, boot.source == .image, boot.destination == .local {
             if let imageID, imageID != boot.uuid {
@@ -121,7 +127,9 @@ package struct ServerRequest: Sendable {
         } else if imageID != nil, let boot = boots.first {
             // What clients send for a boot from volume that was made of this very image.
             guard boot.source == .image, boot.uuid == imageID else {
-                throw ResourceError.badRequest("Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
+                throw ResourceError.badRequest(
+                    "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid."
+                )
             }
             imageID = nil
         }
@@ -129,11 +137,13 @@ package struct ServerRequest: Sendable {
             throw ResourceError.badRequest(
                 devices.isEmpty
                     ? "Missing imageRef attribute"
-                    : "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
+                    : "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid."
+            )
         }
         for device in devices where device.destination == .local {
             throw ResourceError.badRequest(
-                "Block Device Mapping is Invalid: local disks beside the flavor's (source_type \(device.source.rawValue), destination_type local) are not supported.")
+                "Block Device Mapping is Invalid: local disks beside the flavor's (source_type \(device.source.rawValue), destination_type local) are not supported."
+            )
         }
         guard devices.count <= 25 else { throw ResourceError.badRequest("block_device_mapping_v2 has more than 25 items.") }
     }
@@ -142,7 +152,9 @@ package struct ServerRequest: Sendable {
         guard let text, !text.isEmpty else { return nil }
         // An href ends in the id.
         let last = text.split(separator: "/").last.map(String.init) ?? text
-        guard let uuid = UUID128(last) else { throw ResourceError.badRequest("Invalid imageRef provided. Value: '\(last.prefix(64))'. It must be the id of an image.") }
+        guard let uuid = UUID128(last) else {
+            throw ResourceError.badRequest("Invalid imageRef provided. Value: '\(last.prefix(64))'. It must be the id of an image.")
+        }
         return uuid.description
     }
 
@@ -185,7 +197,8 @@ package struct ZoneRequest: Sendable, Hashable {
     package init(_ text: String?, host: String?, node: String?) throws {
         let parts = (text ?? "").split(separator: ":", omittingEmptySubsequences: false).map(String.init)
         guard parts.count <= 3 else {
-            throw ResourceError.badRequest("Unable to parse availability zone '\(text ?? "")': it must be zone, zone:host or zone:host:node.")
+            throw ResourceError.badRequest(
+                "Unable to parse availability zone '\(text ?? "")': it must be zone, zone:host or zone:host:node.")
         }
         zone = parts.first.flatMap { $0.isEmpty ? nil : $0 }
         let named = parts.count > 1 && !parts[1].isEmpty ? parts[1] : nil
@@ -240,7 +253,8 @@ package struct InterfaceRequest: Sendable, Hashable {
         }
         if portID != nil { networkID = nil }
         if portID != nil, fixedIP != nil {
-            throw ResourceError.badRequest("Specified Fixed IP '\(fixedIP ?? "")' cannot be used with port '\(portID ?? "")': the two cannot be specified together.")
+            throw ResourceError.badRequest(
+                "Specified Fixed IP '\(fixedIP ?? "")' cannot be used with port '\(portID ?? "")': the two cannot be specified together.")
         }
     }
 
@@ -294,7 +308,8 @@ package struct DeviceRequest: Sendable, Hashable {
         device = value["device_name"]?.stringValue
         tag = value["tag"]?.stringValue
         if value["no_device"]?.boolValue == true {
-            throw ResourceError.badRequest("Invalid input for field/attribute no_device. Value: true. There are no devices of an image that could be left out.")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute no_device. Value: true. There are no devices of an image that could be left out.")
         }
         if source != .blank, uuid == nil {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: a mapping with source_type \(source.rawValue) needs a uuid.")
@@ -303,7 +318,8 @@ package struct DeviceRequest: Sendable, Hashable {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: source_type \(source.rawValue) needs destination_type volume.")
         }
         if source == .blank || source == .image, destination == .volume, size == nil {
-            throw ResourceError.badRequest("Block Device Mapping is Invalid: Images and blank volumes with destination_type volume need a volume_size.")
+            throw ResourceError.badRequest(
+                "Block Device Mapping is Invalid: Images and blank volumes with destination_type volume need a volume_size.")
         }
         if let size, size < 1 { throw ResourceError.badRequest("Block Device Mapping is Invalid: volume_size must be at least 1.") }
     }

@@ -1,7 +1,8 @@
 import ComputeService
 import ServiceKit
 
-await ServiceProcess.main("wolke-compute", section: "compute", keys: ComputeApplication.settingsKeys,
+await ServiceProcess.main(
+    "wolke-compute", section: "compute", keys: ComputeApplication.settingsKeys,
     borrowing: ComputeApplication.borrowedSettings
 ) {
     try await ComputeApplication($0).run()

@@ -47,7 +47,11 @@ extension ObservedDomain {
         case .running, .stopping: "running"
         case .paused: "paused"
         case .shutoff:
-            if hasManagedSave { "suspended" } else if offReason == .failure, desired == .running { "crashed" } else {
+            if hasManagedSave {
+                "suspended"
+            } else if offReason == .failure, desired == .running {
+                "crashed"
+            } else {
                 "shutoff"
             }
         }

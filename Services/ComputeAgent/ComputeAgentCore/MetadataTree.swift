@@ -103,12 +103,13 @@ package struct MetadataTree: Sendable {
         if document["hostname"] == nil { document["hostname"] = .string(server.hostname) }
         if document["name"] == nil { document["name"] = .string(server.name) }
         if !server.files.isEmpty {
-            document["files"] = .array(server.files.enumerated().map { index, file in
-                [
-                    "path": .string(file.path),
-                    "content_path": .string("/\(MetadataTree.contentDirectory)/\(MetadataTree.contentName(index))"),
-                ]
-            })
+            document["files"] = .array(
+                server.files.enumerated().map { index, file in
+                    [
+                        "path": .string(file.path),
+                        "content_path": .string("/\(MetadataTree.contentDirectory)/\(MetadataTree.contentName(index))"),
+                    ]
+                })
         }
         return document
     }
@@ -161,9 +162,10 @@ package struct MetadataTree: Sendable {
             ("ami-manifest-path", .leaf("")),
             (
                 "block-device-mapping",
-                .branch([("ami", .leaf("vda")), ("root", .leaf("/dev/vda"))]
-                    + (server.ephemeralGiB > 0 ? [("ephemeral0", .leaf("/dev/vdx"))] : [])
-                    + (server.swapMiB > 0 ? [("swap", .leaf("/dev/vdy"))] : []))
+                .branch(
+                    [("ami", .leaf("vda")), ("root", .leaf("/dev/vda"))]
+                        + (server.ephemeralGiB > 0 ? [("ephemeral0", .leaf("/dev/vdx"))] : [])
+                        + (server.swapMiB > 0 ? [("swap", .leaf("/dev/vdy"))] : []))
             ),
             ("hostname", .leaf(hostname)), ("instance-action", .leaf("none")),
             ("instance-id", .leaf(MetadataTree.ec2ID("i", server.id))),

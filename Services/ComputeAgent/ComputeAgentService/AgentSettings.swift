@@ -53,7 +53,8 @@ package struct AgentSettings: Sendable {
         .string("integration_bridge", default: "br-int", "The bridge that OVN works on."),
         .string(
             "switch_runtime", default: nil,
-            "Directory of ovs-vswitchd's pid file and control socket; that of the socket in `ovsdb`, else /run/openvswitch, when it is not given."),
+            "Directory of ovs-vswitchd's pid file and control socket; that of the socket in `ovsdb`, else /run/openvswitch, when it is not given."
+        ),
         .integer(
             "connections_per_port", default: 65_536,
             "Connections that the switch tracks for one port at a time; 0 means no limit ([operate.md](operate.md#tracked-connections))."),
@@ -73,7 +74,8 @@ package struct AgentSettings: Sendable {
         .duration("audit_interval", default: "15s", "How often everything is compared with what is desired."),
         .duration("shutdown_timeout", default: "60s", "How long a guest may take to shut down before it is stopped."),
         .duration("image_lifetime", default: "1d", "How long an image is kept after its last use."),
-        .integer("sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
+        .integer(
+            "sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
             "Numeric user and group id, used by nothing else, of the tools that read images."),
         .integer("parallel_starts", default: 4, in: 1...256, "Servers whose disks are built or that are started at the same time."),
         .integer("reserved_vcpus", default: 0, "Processors that are not for servers."),

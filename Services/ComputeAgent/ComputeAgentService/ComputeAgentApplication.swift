@@ -126,7 +126,9 @@ package struct ComputeAgentApplication: Sendable {
         let threads = WorkerThreads(name: "agent", count: 8)
         let runner = CommandRunner(threads: threads)
         let virtType: VirtType
-        if let given = settings.virtType { virtType = given } else {
+        if let given = settings.virtType {
+            virtType = given
+        } else {
             virtType = try await VirtTypeProbe(
                 runner: runner, threads: threads, emulator: settings.emulator, directory: settings.stateDirectory,
                 log: log

@@ -181,9 +181,7 @@ package struct DomainDriver: Sendable {
                 throw ResourceError.unavailable("the guest of \(serverID) does not let go of \(what)")
             }
             if round % DomainDriver.detachRepeat == 0 {
-                do { try await hypervisor.detach(serverID, device: device.rendered, from: .live) } catch
-                    let error as LibvirtError
-                {
+                do { try await hypervisor.detach(serverID, device: device.rendered, from: .live) } catch let error as LibvirtError {
                     if error.isConnectionFailure { throw error }
                     // Most often a request that is still under way; the next look decides.
                     log.debug("detach", metadata: ["server": "\(serverID)", "device": "\(what)", "error": "\(error)"])

@@ -30,7 +30,8 @@ package protocol ImageSource: Sendable {
     ///
     /// - Parameter subject: whom Image's policy decides about.
     /// - Throws: `PermanentFailure` when there is no such image, or none that the subject may see.
-    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws
+    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
+        async throws
 }
 
 /// An image as a file that never changes again.
@@ -111,7 +112,8 @@ package actor ImageCache {
                 if largest >= error.size { continue }
                 result = .failure(
                     PermanentFailure(
-                        "the flavor's root disk of \(largest >> 30) GiB is too small for the image, which needs \((error.size - 1) >> 30 + 1) GiB"))
+                        "the flavor's root disk of \(largest >> 30) GiB is too small for the image, which needs \((error.size - 1) >> 30 + 1) GiB"
+                    ))
             } catch { result = .failure(error) }
             break
         }

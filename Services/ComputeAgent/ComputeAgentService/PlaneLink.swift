@@ -66,14 +66,18 @@ package struct PlaneLink: Sendable {
         var toldAt: UInt64 = 0
         var problem: String?
         while true {
-            if !bus.isConnected { told = nil } else {
+            if !bus.isConnected {
+                told = nil
+            } else {
                 do {
                     let clock = ambient.time.monotonicNanoseconds()
                     let network = await inspector.network()
                     let isPausing = clock < toldAt + UInt64(PlaneLink.introductionPause.microseconds) * 1000
                     // What was said about the sandbox does not hold any more: introduce the host again.
                     let isSandboxKnown = await inspector.sandboxProblem() == problem
-                    if let told, isSandboxKnown, told == network || isPausing { try await beat() } else {
+                    if let told, isSandboxKnown, told == network || isPausing {
+                        try await beat()
+                    } else {
                         problem = try await introduce(network)
                         (told, toldAt) = (network, clock)
                     }

@@ -254,7 +254,9 @@ package actor ServerWorker {
             host: tools.host, serverID: serverID, generation: generation ?? record.generation,
             epoch: record.highestEpoch, power: power, state: error == nil ? .applied : .failed, error: error,
             reason: reason, permanent: permanent, metadataReady: metadataReady, operationID: record.lastOperationID)
-        if let error, permanent { hopelessFailure = PermanentFailure(reason ?? error, details: reason == nil || error == reason ? nil : error) }
+        if let error, permanent {
+            hopelessFailure = PermanentFailure(reason ?? error, details: reason == nil || error == reason ? nil : error)
+        }
         guard report != lastReport else { return }
         lastReport = report
         await tools.reports.put(report)

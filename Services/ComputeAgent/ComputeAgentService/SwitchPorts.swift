@@ -41,7 +41,8 @@ package actor SwitchPorts {
 
     /// What a client for this needs a copy of.
     package static let monitors = [
-        OVSDBMonitor("Bridge", columns: ["name", "ports", "external_ids", "datapath_type"]), OVSDBMonitor("Port", columns: ["name", "interfaces"]),
+        OVSDBMonitor("Bridge", columns: ["name", "ports", "external_ids", "datapath_type"]),
+        OVSDBMonitor("Port", columns: ["name", "interfaces"]),
         OVSDBMonitor("Interface", columns: ["name", "external_ids"]),
         OVSDBMonitor("Open_vSwitch", columns: ["next_cfg", "cur_cfg", "datapaths"]),
         OVSDBMonitor("Datapath", columns: ["capabilities"]),

@@ -31,7 +31,9 @@ package struct VirtTypeProbe: Sendable {
             [emulator] + KVMProbe.arguments(accelerator: "kvm", cpu: "host", romPath: rom), timeout: KVMProbe.deadline)
         try await threads.run { try Files.remove(rom) }
         guard outcome.status == KVMProbe.expectedExitCode else {
-            let ending = outcome.status.map { "QEMU ended with status \($0)" } ?? "QEMU was ended by a signal or gave no answer within \(KVMProbe.deadline)"
+            let ending =
+                outcome.status.map { "QEMU ended with status \($0)" }
+                ?? "QEMU was ended by a signal or gave no answer within \(KVMProbe.deadline)"
             log.notice(
                 "guests are translated: there is a /dev/kvm, but it does not run a guest",
                 metadata: ["ending": "\(ending)", "output": "\(outcome.output.prefix(300))"])

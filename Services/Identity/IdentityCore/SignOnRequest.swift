@@ -131,7 +131,9 @@ package struct SignOnRequest: Sendable {
     private static func reference(_ object: JSONObject, _ path: String) throws -> Reference {
         if let id = object["id"], !id.isNull { return .id(try text(id, path + ".id")) }
         guard let name = object["name"], !name.isNull else {
-            throw ResourceError.badRequest("Expecting to find id or name in \(path). The server could not comply with the request since it is either malformed or otherwise incorrect.")
+            throw ResourceError.badRequest(
+                "Expecting to find id or name in \(path). The server could not comply with the request since it is either malformed or otherwise incorrect."
+            )
         }
         return .name(try text(name, path + ".name"), try domain(object["domain"], path + ".domain"))
     }

@@ -8,7 +8,8 @@ import WebAPI
 /// Access rules belong to a user; application credentials use them, and rules stay when a credential is deleted.
 extension Identity {
     private static let accessRuleTable = Table(
-        "access_rules t", fields: [Field("id"), Field("service", sortable: true), Field("path", sortable: true), Field("method", sortable: true)])
+        "access_rules t",
+        fields: [Field("id"), Field("service", sortable: true), Field("path", sortable: true), Field("method", sortable: true)])
 
     private static func show(_ row: Row) throws -> JSONValue {
         [
@@ -85,7 +86,8 @@ extension Identity {
             if let complete = AccessRule(rule) { return (complete, try stored(connection, complete, user: user)) }
             guard let id = rule["id"]?.stringValue, rule["service"] == nil, rule["path"] == nil, rule["method"] == nil else {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute access_rules. Each rule needs service, path and method, or the id of an existing rule alone.")
+                    "Invalid input for field/attribute access_rules. Each rule needs service, path and method, or the id of an existing rule alone."
+                )
             }
             let row = try connection.query(
                 "SELECT id, service, path, method FROM access_rules WHERE id = \(id) AND user_id = \(user)"

@@ -54,7 +54,9 @@ extension Identity {
         return Resource(
             "application_credential", fields: Identity.credentials.table.fields,
             routes: [
-                Route(.get, base, action: "identity:list_application_credentials", rule: read, "List application credentials", handler: listCredentials),
+                Route(
+                    .get, base, action: "identity:list_application_credentials", rule: read, "List application credentials",
+                    handler: listCredentials),
                 Route(
                     .post, base, action: "identity:create_application_credential", rule: "rule:self",
                     body: Identity.credentialBody, status: 201, "Create an application credential", handler: createCredential),
@@ -178,7 +180,8 @@ extension Identity {
         }
         for role in try roles(body, held: new.caller.roles) {
             try connection.execute(
-                "INSERT INTO application_credential_roles (application_credential_id, role_id) VALUES (\(new.id), \(role)) ON CONFLICT DO NOTHING")
+                "INSERT INTO application_credential_roles (application_credential_id, role_id) VALUES (\(new.id), \(role)) ON CONFLICT DO NOTHING"
+            )
         }
     }
 
@@ -190,7 +193,9 @@ extension Identity {
                 role["id"]?.stringValue == $0.id || (role["id"] == nil && role["name"]?.stringValue == $0.name)
             }
             guard let found else {
-                throw ResourceError.badRequest("Invalid application credential: Could not find role assignment with role: \(role["id"]?.stringValue ?? role["name"]?.stringValue ?? "").")
+                throw ResourceError.badRequest(
+                    "Invalid application credential: Could not find role assignment with role: \(role["id"]?.stringValue ?? role["name"]?.stringValue ?? "")."
+                )
             }
             return found.id
         }

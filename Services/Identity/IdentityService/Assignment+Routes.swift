@@ -76,14 +76,16 @@ extension Identity {
         let managed =
             "(rule:domain_manager and domain_id:%(target.actor.domain_id)s and ('manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s))"
         let write = target == .system ? "rule:admin_required" : "rule:admin_required or \(managed)"
-        let read = target == .system
+        let read =
+            target == .system
             ? "rule:cloud_reader" : "rule:cloud_reader or (rule:domain_reader and domain_id:%(target.actor.domain_id)s)"
         @Sendable func handle(
             _ body: @escaping @Sendable (RequestContext, Authorized<Assignment>) async throws -> Response
         ) -> @Sendable (RequestContext) async throws -> Response {
             { context in try await body(context, decideAssignment(context, target, actor, inherited: inherited)) }
         }
-        let words = "\(inherited ? "inherited " : "")role of a \(actor.rawValue) on \(target == .system ? "the system" : "a \(target.rawValue)")"
+        let words =
+            "\(inherited ? "inherited " : "")role of a \(actor.rawValue) on \(target == .system ? "the system" : "a \(target.rawValue)")"
         return [
             Route(
                 .get, base + suffix, action: "identity:list_\(target == .system ? kind : "grants")", rule: read,
@@ -148,7 +150,9 @@ extension Identity {
     }
 
     private static func missingGrant(_ assignment: Assignment) -> ResourceError {
-        .notFound("Could not find role assignment with role: \(assignment.roleID ?? ""), user or group: \(assignment.actorID), on \(assignment.target.rawValue): \(assignment.targetID ?? "all").")
+        .notFound(
+            "Could not find role assignment with role: \(assignment.roleID ?? ""), user or group: \(assignment.actorID), on \(assignment.target.rawValue): \(assignment.targetID ?? "all")."
+        )
     }
 
     private func checkGrant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {

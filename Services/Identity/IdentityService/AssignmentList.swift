@@ -45,7 +45,9 @@ extension Identity {
             throw ResourceError.badRequest("Combining effective and group filter will always result in an empty list.")
         }
         var conditions = try Identity.assignmentConditions(query)
-        if let own { conditions.append("(x.domain_id = \(own) OR x.project_id IN (SELECT p.id FROM projects p WHERE p.domain_id = \(own)))") }
+        if let own {
+            conditions.append("(x.domain_id = \(own) OR x.project_id IN (SELECT p.id FROM projects p WHERE p.domain_id = \(own)))")
+        }
         let source = effective ? Identity.effectiveAssignments : Identity.storedAssignments
         let condition = SQL.joined(conditions.isEmpty ? ["true"] : conditions, separator: " AND ")
         return try await database.read { connection in
@@ -117,9 +119,10 @@ extension Identity {
                 object["name"] = JSONValue(try row.optionalString(kind + "_name"))
                 if kind != "domain" {
                     let domain = try row.optionalString(kind + "_domain_id")
-                    object["domain"] = try domain.map {
-                        ["id": .string($0), "name": JSONValue(try row.optionalString(kind + "_domain_name"))]
-                    } ?? (kind == "role" ? nil : .null)
+                    object["domain"] =
+                        try domain.map {
+                            ["id": .string($0), "name": JSONValue(try row.optionalString(kind + "_domain_name"))]
+                        } ?? (kind == "role" ? nil : .null)
                 }
             }
             return .object(object)

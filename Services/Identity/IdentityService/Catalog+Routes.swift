@@ -49,7 +49,8 @@ extension Identity {
         let name = listing.member
         let base = "/v3/\(listing.collection)"
         return [
-            Route(.get, base, action: "identity:list_\(listing.collection)", rule: collectionRule(name), "List \(listing.collection)") { context in
+            Route(.get, base, action: "identity:list_\(listing.collection)", rule: collectionRule(name), "List \(listing.collection)") {
+                context in
                 try context.authorize(target: .none)
                 let conditions = try context.conditions(texts: collection.texts, flags: name == "region" ? [:] : ["enabled": "t.enabled"])
                 return try await database.read { try listing.list($0, context, where: conditions) }
@@ -141,7 +142,8 @@ extension Identity {
             do {
                 removed = try connection.execute("DELETE FROM \(raw: collection.table) WHERE id = \(id)")
             } catch let error as DatabaseError where error.isForeignKeyViolation {
-                throw ResourceError.forbidden("Unable to delete \(name) \(id) because it or its children have associated endpoints or regions.")
+                throw ResourceError.forbidden(
+                    "Unable to delete \(name) \(id) because it or its children have associated endpoints or regions.")
             }
             guard removed == 1 else { throw Identity.missing(name, id) }
             return Change(.empty(), name, id)
@@ -192,7 +194,8 @@ extension Identity {
             SELECT id FROM up WHERE id = \(region)
             """)
         guard circle.isEmpty else {
-            throw ResourceError.badRequest("Invalid input for field/attribute parent_region_id. Value: \(parent). It is the region itself or below it.")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute parent_region_id. Value: \(parent). It is the region itself or below it.")
         }
     }
 
@@ -266,7 +269,9 @@ extension Identity {
 
     private static func checkEndpoint(_ connection: Connection, _ body: JSONObject) throws {
         if let url = body["url"]?.stringValue, !CatalogURL.isUsable(url) {
-            throw ResourceError.badRequest("Invalid input for field/attribute url. Value: \(url.prefix(120)). It must be an http or https URL; $(project_id)s, $(tenant_id)s and $(user_id)s are the only places in it.")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute url. Value: \(url.prefix(120)). It must be an http or https URL; $(project_id)s, $(tenant_id)s and $(user_id)s are the only places in it."
+            )
         }
         if let service = body["service_id"]?.stringValue,
             try connection.query("SELECT id FROM catalog_services WHERE id = \(service)").isEmpty

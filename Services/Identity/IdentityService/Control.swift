@@ -57,7 +57,8 @@ extension Identity {
         }
         guard let beyond else { return }
         throw ResourceError.forbidden(
-            "\(controlled.words) has the role \(beyond) where the token of this request does not have it. Only a cloud administrator may change it.")
+            "\(controlled.words) has the role \(beyond) where the token of this request does not have it. Only a cloud administrator may change it."
+        )
     }
 
     /// - Throws: 403 where the caller is no administrator and the role is, or implies, one that the token does not have.
@@ -78,7 +79,8 @@ extension Identity {
         }
         guard let beyond else { return }
         throw ResourceError.forbidden(
-            "The role \(id.prefix(64)) is or implies \(beyond), which the token of this request does not have. Only a cloud administrator may assign or remove it.")
+            "The role \(id.prefix(64)) is or implies \(beyond), which the token of this request does not have. Only a cloud administrator may assign or remove it."
+        )
     }
 
     /// - Throws: 403 where the caller is no administrator and the services of the cloud act in this project.
@@ -94,7 +96,8 @@ extension Identity {
         }
         guard services else { return }
         throw ResourceError.forbidden(
-            "The services of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may change it or its role assignments.")
+            "The services of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may change it or its role assignments."
+        )
     }
 
     /// `decideUser` for routes that change the user.

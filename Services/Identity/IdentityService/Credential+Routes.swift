@@ -35,7 +35,9 @@ extension Identity {
                 Route(
                     .patch, one, action: "identity:update_credential", rule: rule, body: Identity.body(required: false),
                     "Change a credential", handler: updateStored),
-                Route(.delete, one, action: "identity:delete_credential", rule: rule, status: 204, "Delete a credential", handler: deleteStored),
+                Route(
+                    .delete, one, action: "identity:delete_credential", rule: rule, status: 204, "Delete a credential",
+                    handler: deleteStored),
             ])
     }
 
@@ -136,7 +138,8 @@ extension Identity {
         case "totp":
             guard type == "totp", let secret = OneTimeCode.secret(base32: blob), secret.count >= OneTimeCode.secretBytesMin else {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute credential.blob. A credential of type totp needs a base 32 text of at least 16 characters.")
+                    "Invalid input for field/attribute credential.blob. A credential of type totp needs a base 32 text of at least 16 characters."
+                )
             }
         default: break
         }

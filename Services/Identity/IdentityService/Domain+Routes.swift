@@ -49,7 +49,8 @@ extension Identity {
         var body = context.entity("domain")
         let id = body["explicit_domain_id"]?.stringValue ?? newID()
         guard Identity.isIdentifier(id) else {
-            throw ResourceError.badRequest("Invalid input for field/attribute explicit_domain_id. Value: \(id.prefix(64)). It must be 32 hexadecimal digits.")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute explicit_domain_id. Value: \(id.prefix(64)). It must be 32 hexadecimal digits.")
         }
         body["explicit_domain_id"] = nil
         let decision = try context.authorize(body, target: .none)

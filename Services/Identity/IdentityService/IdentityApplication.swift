@@ -23,7 +23,8 @@ package struct IdentityApplication {
         .integer("lockout_attempts", default: 0, in: 0...1000, "Wrong passwords in a row that lock a user; 0 for never."),
         .string(
             "credential_keys_file", default: nil,
-            "File with the keys that seal `/v3/credentials`, one per line: key id and base64 of 32 bytes; the first one seals. Without it there are no credentials."),
+            "File with the keys that seal `/v3/credentials`, one per line: key id and base64 of 32 bytes; the first one seals. Without it there are no credentials."
+        ),
         .duration("lockout_duration", default: "30m", "How long a locked user stays locked."),
     ]
 

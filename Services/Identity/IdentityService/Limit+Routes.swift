@@ -18,7 +18,13 @@ extension Identity {
                 Route(.get, "/v3/limits/model", action: "identity:get_limit_model", rule: "@", "The model of limits") { context in
                     try context.authorize(target: .none)
                     return .json(
-                        200, ["model": ["name": "flat", "description": "Limit enforcement and validation does not take project hierarchy into consideration."]])
+                        200,
+                        [
+                            "model": [
+                                "name": "flat",
+                                "description": "Limit enforcement and validation does not take project hierarchy into consideration.",
+                            ]
+                        ])
                 },
             ])
     }

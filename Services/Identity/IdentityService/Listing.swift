@@ -105,7 +105,8 @@ extension RequestContext {
         for (parameter, value) in query.items {
             if let column = flags[parameter] {
                 guard let flag = value.isEmpty ? true : BodySchema.boolean(value) else {
-                    throw ResourceError.badRequest("Invalid input for query parameter \(parameter). Value: '\(value.prefix(64))'. It must be true or false.")
+                    throw ResourceError.badRequest(
+                        "Invalid input for query parameter \(parameter). Value: '\(value.prefix(64))'. It must be true or false.")
                 }
                 conditions.append("\(raw: column) = \(flag)")
                 continue
@@ -118,7 +119,8 @@ extension RequestContext {
             {
                 guard let condition = Self.inexact(column, String(comparison), value) else {
                     throw ResourceError.badRequest(
-                        "Invalid query parameter '\(parameter.prefix(64))': texts are compared by contains, startswith and endswith, or these with an i before.")
+                        "Invalid query parameter '\(parameter.prefix(64))': texts are compared by contains, startswith and endswith, or these with an i before."
+                    )
                 }
                 conditions.append(condition)
             }

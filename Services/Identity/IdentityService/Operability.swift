@@ -39,7 +39,8 @@ struct Operability: Sendable {
         }
         if let lost = before.services.subtracting(after.services).min(by: { ($0.user, $0.role) < ($1.user, $1.role) }) {
             throw ResourceError.forbidden(
-                "The services of this cloud sign on as the user \(lost.user) and need its role \(lost.role) on \(lost.place); this would end it. A service user is changed with `wolke-identity bootstrap`.")
+                "The services of this cloud sign on as the user \(lost.user) and need its role \(lost.role) on \(lost.place); this would end it. A service user is changed with `wolke-identity bootstrap`."
+            )
         }
         return value
     }

@@ -160,7 +160,8 @@ extension Identity {
                 guard let row = row.first else { throw Identity.missing("project", id) }
                 for (name, code) in [("domain_id", ResourceError.Code.badRequest), ("parent_id", .forbidden)] {
                     if let asked = body[name]?.stringValue, try asked != row.optionalString(name) {
-                        throw ResourceError(code, "Invalid input for field/attribute \(name). Value: \(asked.prefix(64)). It cannot be changed.")
+                        throw ResourceError(
+                            code, "Invalid input for field/attribute \(name). Value: \(asked.prefix(64)). It cannot be changed.")
                     }
                 }
                 if let asked = body["is_domain"]?.boolValue, try asked != row.bool("is_domain") {
@@ -213,7 +214,8 @@ extension Identity {
         return try await context.write(database) { connection in
             try setTags(connection, id, wanted)
             let shown = try tags(connection, id)
-            let response: Response = context.method == "DELETE"
+            let response: Response =
+                context.method == "DELETE"
                 ? .empty() : .json(200, ["tags": shown, "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
             return Change(response, "project_tags", id, content: shown)
         }
@@ -233,7 +235,8 @@ extension Identity {
         let id = try await decideProjectChange(context).value(for: "identity:create_project_tag").id
         let tag = context.parameter("tag")
         guard (1...255).contains(tag.unicodeScalars.count), !tag.contains(",") else {
-            throw ResourceError.badRequest("Invalid input for field/attribute tag. Value: \(tag.prefix(64)). It must have 1 to 255 characters without commas.")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute tag. Value: \(tag.prefix(64)). It must have 1 to 255 characters without commas.")
         }
         return try await context.write(database) { connection in
             try connection.execute("INSERT INTO project_tags (project_id, tag) VALUES (\(id), \(tag)) ON CONFLICT DO NOTHING")

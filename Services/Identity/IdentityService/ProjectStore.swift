@@ -59,7 +59,8 @@ extension Identity {
         let body = try decision.value(for: "identity:create_project", "identity:create_domain")
         let now = ambient.now
         let name = body["name"]?.stringValue
-        let options = JSONObject((body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
+        let options = JSONObject(
+            (body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
         let kind = place.isDomain ? "domain" : "project"
         try storing(kind, name) {
             try connection.execute(

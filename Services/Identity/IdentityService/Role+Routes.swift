@@ -75,7 +75,8 @@ extension Identity {
                 throw ResourceError.badRequest("Could not find domain: \(domain.prefix(64)).")
             }
             let name = body["name"]?.stringValue
-            let options = JSONObject((body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
+            let options = JSONObject(
+                (body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
             try storing("role", name) {
                 try connection.execute(
                     """

@@ -50,7 +50,8 @@ extension Identity {
         }
         if token == context.headers["x-auth-token"] { return (token, try context.caller) }
         do { return (token, try await authenticator.caller(token: token)) } catch let error as ResourceError
-        where error.code == .unauthorized {
+            where error.code == .unauthorized
+        {
             // A token that stands for nobody (any more): whoever signed on may learn that, as from Keystone.
             try context.authorize(target: ["target.token.user_id": try context.caller.userID])
             throw ResourceError.notFound("Failed to validate token")
@@ -151,9 +152,11 @@ extension Identity {
             try !$0.query("SELECT 1 AS one FROM effective_roles(\(user), NULL, NULL, true) LIMIT 1").isEmpty
         }
         let system: JSONValue = some ? [["all": true]] : []
-        return .json(200, [
-            "system": system,
-            "links": ["self": .string(context.selfLink), "next": .null, "previous": .null],
-        ])
+        return .json(
+            200,
+            [
+                "system": system,
+                "links": ["self": .string(context.selfLink), "next": .null, "previous": .null],
+            ])
     }
 }

@@ -47,9 +47,11 @@ extension Identity {
 
     private func listUsers(_ context: RequestContext) async throws -> Response {
         let scope = try decideList(context)
-        let conditions = scope + (try context.conditions(
-            texts: ["name": "t.name", "domain_id": "t.domain_id", "default_project_id": "t.default_project_id"],
-            flags: ["enabled": "t.enabled"]))
+        let conditions =
+            scope
+            + (try context.conditions(
+                texts: ["name": "t.name", "domain_id": "t.domain_id", "default_project_id": "t.default_project_id"],
+                flags: ["enabled": "t.enabled"]))
         return try await database.read { try Identity.users.list($0, context, where: conditions) }
     }
 

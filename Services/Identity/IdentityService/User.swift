@@ -57,7 +57,8 @@ extension Identity {
             throw Identity.missing("domain", domain)
         }
         let name = body["name"]?.stringValue
-        let options = JSONObject((body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
+        let options = JSONObject(
+            (body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
         try storing("user", name) {
             try connection.execute(
                 """

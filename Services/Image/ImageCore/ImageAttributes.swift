@@ -50,11 +50,14 @@ package struct ImageAttribute: Sendable {
         ImageAttribute("os_hidden", .flag, .anyone, "If true, image will not appear in default image list response."),
         ImageAttribute("checksum", .nullableText(max: 32), .nobody, "md5 hash of image contents."),
         ImageAttribute("os_hash_algo", .nullableText(max: 64), .nobody, "Algorithm to calculate the os_hash_value"),
-        ImageAttribute("os_hash_value", .nullableText(max: 128), .nobody, "Hexdigest of the image contents using the algorithm specified by the os_hash_algo"),
+        ImageAttribute(
+            "os_hash_value", .nullableText(max: 128), .nobody,
+            "Hexdigest of the image contents using the algorithm specified by the os_hash_algo"),
         ImageAttribute("owner", .nullableText(max: 255), .administrator, "Owner of the image"),
         ImageAttribute("size", .nullableCount, .nobody, "Size of image file in bytes"),
         ImageAttribute("virtual_size", .nullableCount, .nobody, "Virtual size of image in bytes"),
-        ImageAttribute("container_format", .nullableWord(ContainerFormat.allCases.map(\.rawValue)), .whileQueued, "Format of the container"),
+        ImageAttribute(
+            "container_format", .nullableWord(ContainerFormat.allCases.map(\.rawValue)), .whileQueued, "Format of the container"),
         ImageAttribute("disk_format", .nullableWord(DiskFormat.accepted.map(\.rawValue)), .whileQueued, "Format of the disk"),
         ImageAttribute("created_at", .time, .nobody, "Date and time of image registration"),
         ImageAttribute("updated_at", .time, .nobody, "Date and time of the last image modification"),
@@ -195,7 +198,9 @@ extension ImageAttribute {
         guard let tags = value.arrayValue else { throw problem(value, "is not of type 'array'") }
         guard tags.count <= ImageLimits.tagsMax else {
             throw ResourceError(
-                .tooLarge, "The limit has been exceeded on the number of allowed image tags. Attempted: \(tags.count), Maximum: \(ImageLimits.tagsMax)")
+                .tooLarge,
+                "The limit has been exceeded on the number of allowed image tags. Attempted: \(tags.count), Maximum: \(ImageLimits.tagsMax)"
+            )
         }
         for tag in tags {
             guard let text = tag.stringValue, (1...ImageLimits.tagLengthMax).contains(text.unicodeScalars.count) else {

@@ -6,16 +6,16 @@ package struct ImagePatch: Sendable {
     /// The two forms, by media type.
     package enum Dialect: Sendable {
         /// `application/openstack-images-v2.0-json-patch`: `{"replace": "/name", "value": "x"}`
-        case v2_0
+        case version20
         /// `application/openstack-images-v2.1-json-patch`: `{"op": "replace", "path": "/name", "value": "x"}`
-        case v2_1
+        case version21
 
         /// The dialect of a request's media type; nil for another type.
         package init?(mediaType: String) {
             let name = mediaType.split(separator: ";").first.map { $0.filter { $0 != " " }.lowercased() } ?? ""
             switch name {
-            case "application/openstack-images-v2.1-json-patch": self = .v2_1
-            case "application/openstack-images-v2.0-json-patch": self = .v2_0
+            case "application/openstack-images-v2.1-json-patch": self = .version21
+            case "application/openstack-images-v2.0-json-patch": self = .version20
             default: return nil
             }
         }
@@ -55,14 +55,14 @@ package struct ImagePatch: Sendable {
         let verb: Verb
         let path: String
         switch dialect {
-        case .v2_1:
+        case .version21:
             guard let word = object["op"]?.stringValue, let known = Verb(rawValue: word), let text = object["path"]?.stringValue
             else {
                 throw ResourceError.badRequest("An operation needs 'op' (add, replace or remove) and 'path'.")
             }
             verb = known
             path = text
-        case .v2_0:
+        case .version20:
             let found = [Verb.add, .replace, .remove].filter { object[$0.rawValue] != nil }
             guard found.count == 1, let text = object[found[0].rawValue]?.stringValue else {
                 throw ResourceError.badRequest("Operation objects must contain exactly one member named add, replace or remove.")
@@ -93,7 +93,8 @@ package struct ImagePatch: Sendable {
         for character in rest {
             if escaped {
                 guard character == "0" || character == "1" else {
-                    throw ResourceError.badRequest("Pointer `\(pointer.prefix(64))` contains \"~\" not part of a recognized escape sequence.")
+                    throw ResourceError.badRequest(
+                        "Pointer `\(pointer.prefix(64))` contains \"~\" not part of a recognized escape sequence.")
                 }
                 name.append(character == "0" ? "~" : "/")
                 escaped = false
@@ -124,7 +125,7 @@ package struct ImagePatch: Sendable {
         let isBase = ImageAttribute.byName[name] != nil
         switch operation.verb {
         case .add:
-            if dialect == .v2_0, isBase || image.properties[name] != nil {
+            if dialect == .version20, isBase || image.properties[name] != nil {
                 throw ResourceError.conflict("Property \(name) already present.")
             }
             try image.set(name, operation.value, isAdmin: isAdmin)

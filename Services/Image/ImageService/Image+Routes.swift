@@ -26,16 +26,33 @@ package struct ImageHandlers: Sendable {
             "image", fields: ImageView.fields,
             routes: [
                 Route(.get, "/v2/images", action: "get_images", rule: ImageRules.rule("get_images"), "List images", handler: list),
-                Route(.post, "/v2/images", action: "add_image", rule: ImageRules.rule("add_image"), body: .json(.object([], additional: .allowed)), status: 201, "Register an image", handler: create),
-                Route(.get, "/v2/images/{image_id}", action: "get_image", rule: ImageRules.rule("get_image"), "Show an image", handler: show),
-                Route(.patch, "/v2/images/{image_id}", action: "modify_image", rule: ImageRules.rule("modify_image"), body: .json(.any), "Change an image", handler: patch),
-                Route(.delete, "/v2/images/{image_id}", action: "delete_image", rule: ImageRules.rule("delete_image"), status: 204, "Delete an image and its data", handler: delete),
-                Route(.put, "/v2/images/{image_id}/tags/{tag}", action: "modify_image_tag", rule: ImageRules.rule("modify_image_tag"), status: 204, "Add a tag", handler: addTag),
-                Route(.delete, "/v2/images/{image_id}/tags/{tag}", action: "delete_image_tag", rule: ImageRules.rule("delete_image_tag"), status: 204, "Remove a tag", handler: removeTag),
-                Route(.post, "/v2/images/{image_id}/actions/deactivate", action: "deactivate", rule: ImageRules.rule("deactivate"), status: 204, "Keep the data from everybody but administrators") {
+                Route(
+                    .post, "/v2/images", action: "add_image", rule: ImageRules.rule("add_image"),
+                    body: .json(.object([], additional: .allowed)), status: 201, "Register an image", handler: create),
+                Route(
+                    .get, "/v2/images/{image_id}", action: "get_image", rule: ImageRules.rule("get_image"), "Show an image", handler: show),
+                Route(
+                    .patch, "/v2/images/{image_id}", action: "modify_image", rule: ImageRules.rule("modify_image"), body: .json(.any),
+                    "Change an image", handler: patch),
+                Route(
+                    .delete, "/v2/images/{image_id}", action: "delete_image", rule: ImageRules.rule("delete_image"), status: 204,
+                    "Delete an image and its data", handler: delete),
+                Route(
+                    .put, "/v2/images/{image_id}/tags/{tag}", action: "modify_image_tag", rule: ImageRules.rule("modify_image_tag"),
+                    status: 204, "Add a tag", handler: addTag),
+                Route(
+                    .delete, "/v2/images/{image_id}/tags/{tag}", action: "delete_image_tag", rule: ImageRules.rule("delete_image_tag"),
+                    status: 204, "Remove a tag", handler: removeTag),
+                Route(
+                    .post, "/v2/images/{image_id}/actions/deactivate", action: "deactivate", rule: ImageRules.rule("deactivate"),
+                    status: 204, "Keep the data from everybody but administrators"
+                ) {
                     try await change($0, .deactivate)
                 },
-                Route(.post, "/v2/images/{image_id}/actions/reactivate", action: "reactivate", rule: ImageRules.rule("reactivate"), status: 204, "Give the data back") {
+                Route(
+                    .post, "/v2/images/{image_id}/actions/reactivate", action: "reactivate", rule: ImageRules.rule("reactivate"),
+                    status: 204, "Give the data back"
+                ) {
                     try await change($0, .reactivate)
                 },
             ])

@@ -18,10 +18,12 @@ package enum ImageAPI {
     ) throws -> API {
         let handlers = ImageHandlers(database: database, files: files, limits: limits)
         return try API(
-            service: ServiceDescription(type: "image", title: "Image", faults: .image, publicURL: publicURL,
+            service: ServiceDescription(
+                type: "image", title: "Image", faults: .image, publicURL: publicURL,
                 subjectActions: ["download_image"]),
             resources: [
-                handlers.discoveryResource, handlers.metadataDefinitionResource, handlers.resource, handlers.fileResource, handlers.memberResource,
+                handlers.discoveryResource, handlers.metadataDefinitionResource, handlers.resource, handlers.fileResource,
+                handlers.memberResource,
             ],
             rules: ImageRules.defaults, policyOverrides: policyOverrides, database: database,
             authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
@@ -39,7 +41,8 @@ package struct ImageApplication: Sendable {
         .string("directory", default: "/var/lib/wolke/images", "Directory of the image data; replicas share it."),
         .integer("size_limit_gb", default: 1024, in: 1...65_536, "Largest upload, in GiB."),
         .integer("quota_images", default: 100, in: -1...Int(Int32.max), "Images that a project may have; -1 means no limit."),
-        .integer("quota_size_mb", default: 1 << 20, in: -1...Int(Int32.max), "MiB of image data that a project may keep; -1 means no limit."),
+        .integer(
+            "quota_size_mb", default: 1 << 20, in: -1...Int(Int32.max), "MiB of image data that a project may keep; -1 means no limit."),
     ]
 
     /// Runs until the process is told to stop.

@@ -22,14 +22,17 @@ extension ImageHandlers {
                 schema("task", ImageSchemas.task), schema("tasks", ImageSchemas.tasks),
                 Route(.get, "/v2/tasks", action: "get_tasks", rule: ImageRules.rule("get_tasks"), "List tasks: there are none") { context in
                     try context.authorize(target: .none)
-                    try EmptyPage.check(context, sortKeys: ["created_at", "expires_at", "status", "type", "updated_at"], filters: ["status", "type"])
+                    try EmptyPage.check(
+                        context, sortKeys: ["created_at", "expires_at", "status", "type", "updated_at"], filters: ["status", "type"])
                     return .json(200, ["tasks": [], "schema": "/v2/schemas/tasks", "first": "/v2/tasks"])
                 },
-                Route(.get, "/v2/tasks/{task_id}", action: "get_task", rule: ImageRules.rule("get_task"), "Show a task: there is none") { context in
+                Route(.get, "/v2/tasks/{task_id}", action: "get_task", rule: ImageRules.rule("get_task"), "Show a task: there is none") {
+                    context in
                     try context.authorize(target: .none)
                     throw ResourceError.notFound("No task found with ID \(context.parameter("task_id").prefix(64))")
                 },
-                Route(.get, "/v2/info/import", action: "get_import_info", rule: ImageRules.rule("get_import_info"), "Import methods") { context in
+                Route(.get, "/v2/info/import", action: "get_import_info", rule: ImageRules.rule("get_import_info"), "Import methods") {
+                    context in
                     try context.authorize(target: .none)
                     return .json(200, ["import-methods": ["description": "Import methods available.", "type": "array", "value": []]])
                 },
@@ -37,17 +40,29 @@ extension ImageHandlers {
                     try context.authorize(target: .none)
                     return .json(200, ["stores": [["id": "file", "default": true]]])
                 },
-                Route(.get, "/v2/info/stores/detail", action: "stores_info_detail", rule: ImageRules.rule("stores_info_detail"), "Stores in detail") { context in
+                Route(
+                    .get, "/v2/info/stores/detail", action: "stores_info_detail", rule: ImageRules.rule("stores_info_detail"),
+                    "Stores in detail"
+                ) { context in
                     try context.authorize(target: .none)
-                    return .json(200, ["stores": [["id": "file", "type": "file", "default": true, "properties": ["data_dir": .string(files.directory)]]]])
+                    return .json(
+                        200,
+                        ["stores": [["id": "file", "type": "file", "default": true, "properties": ["data_dir": .string(files.directory)]]]])
                 },
                 Route(.get, "/v2/info/usage", action: "get_usage", rule: ImageRules.rule("get_usage"), "Quota and usage", handler: usage),
-                Route(.get, "/v2/images/{image_id}/tasks", action: "get_image_tasks", rule: ImageRules.rule("get_image_tasks"), "Tasks of an image", handler: tasks),
+                Route(
+                    .get, "/v2/images/{image_id}/tasks", action: "get_image_tasks", rule: ImageRules.rule("get_image_tasks"),
+                    "Tasks of an image", handler: tasks),
                 Route(
                     .post, "/v2/images/{image_id}/import", action: "import_image", rule: ImageRules.rule("import_image"),
-                    body: .json(.object([.init("method", .object([.init("name", .identifier, required: true)], additional: .allowed), required: true)], additional: .allowed)),
+                    body: .json(
+                        .object(
+                            [.init("method", .object([.init("name", .identifier, required: true)], additional: .allowed), required: true)],
+                            additional: .allowed)),
                     "Import", handler: refuseImport),
-                Route(.put, "/v2/images/{image_id}/stage", action: "stage_image", rule: ImageRules.rule("stage_image"), body: .stream, "Stage", handler: refuseStage),
+                Route(
+                    .put, "/v2/images/{image_id}/stage", action: "stage_image", rule: ImageRules.rule("stage_image"), body: .stream,
+                    "Stage", handler: refuseStage),
             ])
     }
 
@@ -79,13 +94,15 @@ extension ImageHandlers {
             }
             let saving = try connection.query(
                 "SELECT count(*) AS n FROM images WHERE project_id = \(project) AND status = 'saving'")[0].int("n")
-            return .json(200, [
-                "usage": [
-                    "image_size_total": try entry(ImageQuota.size), "image_count_total": try entry(ImageQuota.count),
-                    "image_stage_total": ["limit": 0, "usage": 0],
-                    "image_count_uploading": ["limit": -1, "usage": JSONValue(saving)],
-                ]
-            ])
+            return .json(
+                200,
+                [
+                    "usage": [
+                        "image_size_total": try entry(ImageQuota.size), "image_count_total": try entry(ImageQuota.count),
+                        "image_stage_total": ["limit": 0, "usage": 0],
+                        "image_count_uploading": ["limit": -1, "usage": JSONValue(saving)],
+                    ]
+                ])
         }
     }
 

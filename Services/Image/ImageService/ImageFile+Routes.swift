@@ -12,8 +12,12 @@ extension ImageHandlers {
         Resource(
             "image data",
             routes: [
-                Route(.put, "/v2/images/{image_id}/file", action: "upload_image", rule: ImageRules.rule("upload_image"), body: .stream, status: 204, "Upload the data", handler: upload),
-                Route(.get, "/v2/images/{image_id}/file", action: "download_image", rule: ImageRules.rule("download_image"), "Download the data", handler: download),
+                Route(
+                    .put, "/v2/images/{image_id}/file", action: "upload_image", rule: ImageRules.rule("upload_image"), body: .stream,
+                    status: 204, "Upload the data", handler: upload),
+                Route(
+                    .get, "/v2/images/{image_id}/file", action: "download_image", rule: ImageRules.rule("download_image"),
+                    "Download the data", handler: download),
             ])
     }
 
@@ -156,7 +160,8 @@ extension ImageHandlers {
                     headers["content-range"] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(file.size)"
                 }
             } catch {
-                throw ResourceError(.rangeNotSatisfiable, "The range '\(asked.prefix(64))' lies outside the \(file.size) bytes of the data.")
+                throw ResourceError(
+                    .rangeNotSatisfiable, "The range '\(asked.prefix(64))' lies outside the \(file.size) bytes of the data.")
             }
         }
         if status == 200 { headers["content-md5"] = image.checksum }

@@ -20,7 +20,9 @@ struct ImageListing: Sendable {
         request.limit = ImageLimits.pageSizeDefault
         for (name, value) in context.query.pagingItems { try read(name, value) }
         for key in keys where ImageView.table.fields.first(where: { $0.name == key }) == nil {
-            throw ResourceError.badRequest("Invalid sort key: \(key.prefix(64)). It must be one of \(ImageView.table.fields.map(\.name).sorted().joined(separator: ", ")).")
+            throw ResourceError.badRequest(
+                "Invalid sort key: \(key.prefix(64)). It must be one of \(ImageView.table.fields.map(\.name).sorted().joined(separator: ", "))."
+            )
         }
         guard request.sort.isEmpty || keys.isEmpty else {
             throw ResourceError.badRequest("Old and new sorting syntax cannot be combined: the query has both sort and sort_key.")
@@ -81,11 +83,12 @@ struct ImageListing: Sendable {
         case "name": return try listed("t.name", name, value)
         case "status":
             let filter = try ImageFilter.list(value, name: name)
-            let words: [String] = switch filter {
-            case .equals(let word): [word]
-            case .oneOf(let words): words
-            case .compared: []
-            }
+            let words: [String] =
+                switch filter {
+                case .equals(let word): [word]
+                case .oneOf(let words): words
+                case .compared: []
+                }
             for word in words where !ImageStatus.filterable.contains(word) {
                 throw invalid(name, word, "one of \(ImageStatus.filterable.sorted())")
             }

@@ -24,12 +24,16 @@ extension ImageHandlers {
                 Route(
                     .post, path, action: "add_member", rule: ImageRules.rule("add_member"),
                     body: .json(.object([.init("member", .identifier, required: true)])), "Share with a project", handler: addMember),
-                Route(.get, path + "/{member_id}", action: "get_member", rule: ImageRules.rule("get_member"), "Show a member", handler: showMember),
+                Route(
+                    .get, path + "/{member_id}", action: "get_member", rule: ImageRules.rule("get_member"), "Show a member",
+                    handler: showMember),
                 Route(
                     .put, path + "/{member_id}", action: "modify_member", rule: ImageRules.rule("modify_member"),
                     body: .json(.object([.init("status", .enumeration(MemberStatus.allCases.map(\.rawValue)), required: true)])),
                     "Accept or reject", handler: changeMember),
-                Route(.delete, path + "/{member_id}", action: "delete_member", rule: ImageRules.rule("delete_member"), status: 204, "Share no longer", handler: removeMember),
+                Route(
+                    .delete, path + "/{member_id}", action: "delete_member", rule: ImageRules.rule("delete_member"), status: 204,
+                    "Share no longer", handler: removeMember),
             ])
     }
 
@@ -95,7 +99,10 @@ extension ImageHandlers {
             let count = try connection.query(
                 "SELECT count(*) AS n FROM image_members WHERE image_id = \(id)::uuid")[0].int("n")
             guard count < ImageLimits.membersMax else {
-                throw ResourceError(.tooLarge, "The limit has been exceeded on the number of allowed image members. Attempted: \(count + 1), Maximum: \(ImageLimits.membersMax)")
+                throw ResourceError(
+                    .tooLarge,
+                    "The limit has been exceeded on the number of allowed image members. Attempted: \(count + 1), Maximum: \(ImageLimits.membersMax)"
+                )
             }
             let now = context.ambient.now
             let added = try connection.query(

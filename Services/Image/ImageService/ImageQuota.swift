@@ -12,7 +12,8 @@ struct ImageQuota: Sendable {
     init(countMax: Int, sizeMaxMiB: Int) {
         quota = Quota(defaults: [ImageQuota.count: countMax, ImageQuota.size: sizeMaxMiB]) { resource, asked, used, limit in
             ResourceError(
-                .tooLarge, "Project is over a limit: \(resource) has a limit of \(limit), \(used) are used and \(asked) more were asked for.")
+                .tooLarge,
+                "Project is over a limit: \(resource) has a limit of \(limit), \(used) are used and \(asked) more were asked for.")
         }
     }
 

@@ -17,9 +17,10 @@ enum ImageView {
         Field("file", .text, "'/v2/images/' || t.id || '/file'"), Field("schema", .text, "'/v2/schemas/image'"),
     ]
 
-    private static let columns = fields + [
-        Field("properties", .json), Field("stores", .text, "CASE WHEN t.file_id IS NOT NULL THEN 'file' END"),
-    ]
+    private static let columns =
+        fields + [
+            Field("properties", .json), Field("stores", .text, "CASE WHEN t.file_id IS NOT NULL THEN 'file' END"),
+        ]
 
     /// Sort keys; empty values sort before all others.
     static let table = Table(

@@ -13,9 +13,14 @@ extension ImageHandlers {
         return Resource(
             "metadata definition",
             routes: MetadataDefinitionSchemas.all.map { schema("metadefs/\($0.name)", $0.schema) } + [
-                Route(.get, namespaces, action: "get_metadef_namespaces", rule: ImageRules.rule("get_metadef_namespaces"), "List namespaces: there are none") { context in
+                Route(
+                    .get, namespaces, action: "get_metadef_namespaces", rule: ImageRules.rule("get_metadef_namespaces"),
+                    "List namespaces: there are none"
+                ) { context in
                     try context.authorize(target: .none)
-                    try EmptyPage.check(context, sortKeys: ["created_at", "namespace", "updated_at"], filters: ["resource_types", "properties_target", "visibility"])
+                    try EmptyPage.check(
+                        context, sortKeys: ["created_at", "namespace", "updated_at"],
+                        filters: ["resource_types", "properties_target", "visibility"])
                     return .json(200, ["namespaces": [], "schema": "/v2/schemas/metadefs/namespaces", "first": .string(namespaces)])
                 },
                 Route(

@@ -32,7 +32,8 @@ package struct NetworkAPI: Sendable {
         metrics: Metrics
     ) throws -> API {
         try API(
-            service: ServiceDescription(type: "network", title: "Networking", faults: .network, publicURL: publicURL,
+            service: ServiceDescription(
+                type: "network", title: "Networking", faults: .network, publicURL: publicURL,
                 subjectActions: ["create_port", "update_port", "delete_port", "update_port_security_groups"]),
             resources: resources, rules: NetworkPolicy.rules, policyOverrides: policyOverrides,
             database: database, authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)

@@ -27,24 +27,26 @@ package struct NetworkOptions: Sendable {
 
 extension NetworkOptions {
     /// Keys of the section `network`.
-    package static let settingsKeys: [SettingsKey] = [
-        .string(
-            "ovn_nb", default: "unix:/run/ovn/ovnnb_db.sock",
-            "OVN northbound database: `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`; several of a cluster separated by commas."),
-        .string("ovn_sb", default: "unix:/run/ovn/ovnsb_db.sock", "OVN southbound database, in the same form."),
-        .string("ovn_private_key", default: "", "File with the key that Network shows OVN's databases at `ssl:` addresses, in PEM form."),
-        .string("ovn_certificate", default: "", "File with the certificate of this key."),
-        .string("ovn_ca_certificate", default: "", "File with the authorities that sign the certificates of OVN's databases."),
-        .list("physical_networks", default: ["physnet1"], "Names in `ovn-bridge-mappings` that provider networks may use."),
-        .integer("physical_mtu", default: 1500, in: 1280...65_535, "MTU of the wires between the hosts, in bytes."),
-        .list("dns_servers", default: [], "Name servers that DHCP hands out for subnets that name none."),
-        .duration("dhcp_lease", default: "12h", "How long a DHCP lease is valid."),
-        .string("availability_zone", default: "nova", "Name of the availability zone of networks and routers."),
-        .boolean(
-            "distributed_floating_ips", default: false,
-            "Whether floating IPs leave on the hypervisor of the server; it needs the external network on every one."),
-        .duration("audit_interval", default: "5m", "Time between full comparisons of OVN with the database."),
-    ] + NetworkQuota.keys
+    package static let settingsKeys: [SettingsKey] =
+        [
+            .string(
+                "ovn_nb", default: "unix:/run/ovn/ovnnb_db.sock",
+                "OVN northbound database: `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`; several of a cluster separated by commas."),
+            .string("ovn_sb", default: "unix:/run/ovn/ovnsb_db.sock", "OVN southbound database, in the same form."),
+            .string(
+                "ovn_private_key", default: "", "File with the key that Network shows OVN's databases at `ssl:` addresses, in PEM form."),
+            .string("ovn_certificate", default: "", "File with the certificate of this key."),
+            .string("ovn_ca_certificate", default: "", "File with the authorities that sign the certificates of OVN's databases."),
+            .list("physical_networks", default: ["physnet1"], "Names in `ovn-bridge-mappings` that provider networks may use."),
+            .integer("physical_mtu", default: 1500, in: 1280...65_535, "MTU of the wires between the hosts, in bytes."),
+            .list("dns_servers", default: [], "Name servers that DHCP hands out for subnets that name none."),
+            .duration("dhcp_lease", default: "12h", "How long a DHCP lease is valid."),
+            .string("availability_zone", default: "nova", "Name of the availability zone of networks and routers."),
+            .boolean(
+                "distributed_floating_ips", default: false,
+                "Whether floating IPs leave on the hypervisor of the server; it needs the external network on every one."),
+            .duration("audit_interval", default: "5m", "Time between full comparisons of OVN with the database."),
+        ] + NetworkQuota.keys
 
     /// - Throws: 400 naming the setting that makes no sense.
     init(_ settings: Settings) throws {

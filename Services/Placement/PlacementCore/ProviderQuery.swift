@@ -44,7 +44,9 @@ package struct ProviderQuery: Sendable {
         for item in text.split(separator: ",", omittingEmptySubsequences: false) {
             let parts = item.split(separator: ":", omittingEmptySubsequences: false)
             guard parts.count == 2, !parts[0].isEmpty else {
-                throw bad("Badly formed resources parameter. Expected resources query string parameter in form: ?resources=VCPU:2,MEMORY_MB:1024. Got: \"\(item.prefix(100))\".")
+                throw bad(
+                    "Badly formed resources parameter. Expected resources query string parameter in form: ?resources=VCPU:2,MEMORY_MB:1024. Got: \"\(item.prefix(100))\"."
+                )
             }
             guard let amount = Int(parts[1]), (1...Int(Int32.max)).contains(amount) else {
                 throw bad("Requested resource \(parts[0].prefix(100)) expected positive integer amount. Got: \(parts[1].prefix(100)).")
@@ -60,10 +62,13 @@ package struct ProviderQuery: Sendable {
     /// `HW_CPU_X86_AVX,!CUSTOM_SLOW` or `in:A,B`
     package mutating func add(required text: String, _ grammar: Grammar) throws {
         if text.hasPrefix("in:") {
-            guard grammar.anyTraits else { throw ProviderQuery.bad("The format 'in:' of required is not supported since version 1.39 only.") }
+            guard grammar.anyTraits else {
+                throw ProviderQuery.bad("The format 'in:' of required is not supported since version 1.39 only.")
+            }
             let names = text.dropFirst(3).split(separator: ",", omittingEmptySubsequences: false).map(String.init)
             guard !names.contains(where: { $0.isEmpty || $0.hasPrefix("!") }) else {
-                throw ProviderQuery.bad("Invalid query string parameters: 'in:' must be followed by names of traits. Got: \(text.prefix(100))")
+                throw ProviderQuery.bad(
+                    "Invalid query string parameters: 'in:' must be followed by names of traits. Got: \(text.prefix(100))")
             }
             required.append(names)
             return
@@ -73,14 +78,17 @@ package struct ProviderQuery: Sendable {
                 forbidden.append(String(name.dropFirst()))
             } else {
                 guard !name.isEmpty, !name.hasPrefix("!") else {
-                    throw ProviderQuery.bad("Invalid query string parameters: Expected 'required' parameter value of the form: HW_CPU_X86_VMX,\(grammar.forbiddenTraits ? "!" : "")CUSTOM_MAGIC. Got: \(text.prefix(100))")
+                    throw ProviderQuery.bad(
+                        "Invalid query string parameters: Expected 'required' parameter value of the form: HW_CPU_X86_VMX,\(grammar.forbiddenTraits ? "!" : "")CUSTOM_MAGIC. Got: \(text.prefix(100))"
+                    )
                 }
                 required.append([name])
             }
         }
         let conflict = Set(required.filter { $0.count == 1 }.map { $0[0] }).intersection(forbidden).sorted()
         guard conflict.isEmpty else {
-            throw ProviderQuery.bad("Conflicting required and forbidden traits found in the parameter 'required': \(conflict.joined(separator: ", "))")
+            throw ProviderQuery.bad(
+                "Conflicting required and forbidden traits found in the parameter 'required': \(conflict.joined(separator: ", "))")
         }
     }
 
@@ -89,7 +97,10 @@ package struct ProviderQuery: Sendable {
         var rest = text[...]
         var negated = false
         if rest.hasPrefix("!") {
-            guard grammar.forbiddenAggregates else { throw ProviderQuery.bad("Forbidden member_of parameters are not supported in the requested version. Got: \(text.prefix(100))") }
+            guard grammar.forbiddenAggregates else {
+                throw ProviderQuery.bad(
+                    "Forbidden member_of parameters are not supported in the requested version. Got: \(text.prefix(100))")
+            }
             negated = true
             rest = rest.dropFirst()
         }
@@ -109,7 +120,9 @@ package struct ProviderQuery: Sendable {
 
     /// - Throws: 400 when the text is no UUID.
     package mutating func set(inTree text: String) throws {
-        guard let id = UUID128(text) else { throw ProviderQuery.bad("Expected 'in_tree' parameter to be a format of uuid. Got: \(text.prefix(100))") }
+        guard let id = UUID128(text) else {
+            throw ProviderQuery.bad("Expected 'in_tree' parameter to be a format of uuid. Got: \(text.prefix(100))")
+        }
         inTree = id
     }
 }

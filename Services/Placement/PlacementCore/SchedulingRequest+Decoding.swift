@@ -35,7 +35,8 @@ extension SchedulingRequest {
         dryRun = asked.dryRun
         group = try asked.group.map(SchedulingRequest.group)
         for (name, amount) in asked.resources where !(0...ServerNeeds.amountMax).contains(amount) {
-            throw SchedulingRequest.wrong("resources.\(name)", JSONValue(amount), "must be a whole number from 0 to \(ServerNeeds.amountMax)")
+            throw SchedulingRequest.wrong(
+                "resources.\(name)", JSONValue(amount), "must be a whole number from 0 to \(ServerNeeds.amountMax)")
         }
         let needs = try ServerNeeds(
             resources: asked.resources, requiredTraits: try SchedulingRequest.list(asked.requiredTraits, "required_traits"),

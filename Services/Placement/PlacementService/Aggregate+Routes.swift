@@ -15,8 +15,12 @@ extension Placement {
         return Resource(
             "aggregate",
             routes: [
-                Route(.get, Placement.path, action: action + "list", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 1)), "List a provider's aggregates", handler: listAggregates),
-                Route(.put, Placement.path, action: action + "update", rule: Placement.rule, versions: before, body: .json(ids), "Replace a provider's aggregates", handler: replaceAggregates),
+                Route(
+                    .get, Placement.path, action: action + "list", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 1)),
+                    "List a provider's aggregates", handler: listAggregates),
+                Route(
+                    .put, Placement.path, action: action + "update", rule: Placement.rule, versions: before, body: .json(ids),
+                    "Replace a provider's aggregates", handler: replaceAggregates),
                 Route(
                     .put, Placement.path, action: action + "update", rule: Placement.rule, versions: since,
                     body: .json(.object([Placement.generationProperty, .init("aggregates", ids, required: true)])),
@@ -61,7 +65,8 @@ extension Placement {
             } else {
                 _ = try Placement.generation(connection, provider: id)
             }
-            try connection.execute("DELETE FROM provider_aggregates WHERE resource_provider_id = \(id)::uuid AND NOT aggregate_id = ANY(\(ids)::uuid[])")
+            try connection.execute(
+                "DELETE FROM provider_aggregates WHERE resource_provider_id = \(id)::uuid AND NOT aggregate_id = ANY(\(ids)::uuid[])")
             try connection.execute(
                 """
                 INSERT INTO provider_aggregates (resource_provider_id, aggregate_id)

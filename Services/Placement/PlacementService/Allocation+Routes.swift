@@ -25,8 +25,10 @@ extension Placement {
         [
             .init(
                 "allocations",
-                .object([], additional: .values(
-                    .object([.init("resources", amounts, required: true), .init("generation", .integer(min: 0, max: Int.max))]))),
+                .object(
+                    [],
+                    additional: .values(
+                        .object([.init("resources", amounts, required: true), .init("generation", .integer(min: 0, max: Int.max))]))),
                 required: true),
             .init("consumer_generation", .nullable(.integer(min: 0, max: Int.max)), required: true, versions: since(28)),
             .init("mappings", .object([], additional: .allowed), versions: since(34)),
@@ -58,7 +60,9 @@ extension Placement {
                 Route(
                     .put, path, action: action + "update", rule: Placement.rule, versions: Placement.since(12),
                     body: .json(Placement.byProvider), status: 204, "Replace a consumer's allocations", handler: putAllocations),
-                Route(.delete, path, action: action + "delete", rule: Placement.rule, status: 204, "Delete a consumer's allocations", handler: deleteAllocations),
+                Route(
+                    .delete, path, action: action + "delete", rule: Placement.rule, status: 204, "Delete a consumer's allocations",
+                    handler: deleteAllocations),
                 Route(
                     .post, "/allocations", action: "placement:allocations:manage", rule: Placement.rule, versions: Placement.since(13),
                     body: .json(.object([], additional: .values(Placement.byProvider))), status: 204,
@@ -66,9 +70,13 @@ extension Placement {
                 Route(
                     .get, "/resource_providers/{uuid}/allocations", action: "placement:resource_providers:allocations:list",
                     rule: Placement.rule, "List the allocations on a provider", handler: listProviderAllocations),
-                Route(.post, "/reshaper", action: "placement:reshaper:reshape", rule: Placement.rule, versions: Placement.since(30), body: .json(.any), "Not supported") { context in
+                Route(
+                    .post, "/reshaper", action: "placement:reshaper:reshape", rule: Placement.rule, versions: Placement.since(30),
+                    body: .json(.any), "Not supported"
+                ) { context in
                     try context.authorize(target: .none)
-                    throw ResourceError(.notImplemented, "Moving inventories and allocations between providers in one step is not supported.")
+                    throw ResourceError(
+                        .notImplemented, "Moving inventories and allocations between providers in one step is not supported.")
                 },
             ])
     }
@@ -94,7 +102,8 @@ extension Placement {
                 WHERE a.consumer_id = \(id)::uuid GROUP BY r.id ORDER BY r.id
                 """)
             let consumers = try connection.query(
-                "SELECT project_id, user_id, generation, coalesce(consumer_type, 'unknown') AS consumer_type, updated_at FROM consumers WHERE id = \(id)::uuid")
+                "SELECT project_id, user_id, generation, coalesce(consumer_type, 'unknown') AS consumer_type, updated_at FROM consumers WHERE id = \(id)::uuid"
+            )
             let response = try Response.object { writer in
                 try writer.objectField("allocations") { list in
                     for row in rows {
@@ -152,11 +161,13 @@ extension Placement {
         var resources: [String: [ResourceAmount]] = [:]
         func add(_ provider: String, _ value: JSONValue?) throws {
             guard let id = UUID128(provider)?.description else {
-                throw ResourceError.badRequest("Invalid input for allocations. Value: \(provider.prefix(64)). It must be a provider's uuid.")
+                throw ResourceError.badRequest(
+                    "Invalid input for allocations. Value: \(provider.prefix(64)). It must be a provider's uuid.")
             }
             let amounts = Placement.amounts(value)
             guard resources[id] == nil, !amounts.isEmpty else {
-                throw ResourceError.badRequest("Invalid input for allocations of provider \(id): each provider is named once and with at least one resource.")
+                throw ResourceError.badRequest(
+                    "Invalid input for allocations of provider \(id): each provider is named once and with at least one resource.")
             }
             resources[id] = amounts
         }
@@ -170,7 +181,8 @@ extension Placement {
         }
         let type = body["consumer_type"]?.stringValue
         if let type, !PlacementName.isWord(type) {
-            throw ResourceError.badRequest("Invalid input for consumer_type. Value: \(type.prefix(64)). It must have capital letters, digits and underscores only.")
+            throw ResourceError.badRequest(
+                "Invalid input for consumer_type. Value: \(type.prefix(64)). It must have capital letters, digits and underscores only.")
         }
         return AllocationChange(
             consumer: consumer, resources: resources, project: body["project_id"]?.stringValue ?? AllocationStore.incomplete,
@@ -196,7 +208,9 @@ extension Placement {
             return try change(context, consumer: id.description, member.value)
         }
         guard !changes.isEmpty else { throw ResourceError.badRequest("The body must name at least one consumer.") }
-        guard Set(changes.map(\.consumer)).count == changes.count else { throw ResourceError.badRequest("Invalid input: the body names a consumer twice; a uuid in other spelling is the same one.") }
+        guard Set(changes.map(\.consumer)).count == changes.count else {
+            throw ResourceError.badRequest("Invalid input: the body names a consumer twice; a uuid in other spelling is the same one.")
+        }
         return try await apply(context, context.authorize(changes, target: .none))
     }
 

@@ -21,7 +21,9 @@ extension Placement {
         try context.authorize(target: .none)
         let query = try candidateQuery(context)
         guard !query.resources.isEmpty else {
-            throw ResourceError.badRequest("At least one group of `resources` is required: the query parameter resources is missing.", type: "placement.query.missing_value")
+            throw ResourceError.badRequest(
+                "At least one group of `resources` is required: the query parameter resources is missing.",
+                type: "placement.query.missing_value")
         }
         let limit = try context.query["limit"].map(Placement.limit) ?? Placement.candidatesMax
         return try await database.snapshot { connection in
@@ -43,7 +45,8 @@ extension Placement {
     private func candidateQuery(_ context: RequestContext) throws -> ProviderQuery {
         for (name, _) in context.query.items {
             for prefix in ["resources", "required", "member_of", "in_tree"] where name.hasPrefix(prefix) && name != prefix {
-                throw ResourceError.badRequest("The query parameter '\(name.prefix(64))' is refused: groups of resources with a suffix are not supported.")
+                throw ResourceError.badRequest(
+                    "The query parameter '\(name.prefix(64))' is refused: groups of resources with a suffix are not supported.")
             }
             if ["group_policy", "same_subtree", "root_required"].contains(name) {
                 throw ResourceError.badRequest("The query parameter '\(name)' is not supported.")
@@ -80,7 +83,9 @@ extension Placement {
                     """))
         }
         if !query.forbidden.isEmpty {
-            conditions.append("NOT EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = ANY(\(query.forbidden)::text[]))")
+            conditions.append(
+                "NOT EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = ANY(\(query.forbidden)::text[]))"
+            )
         }
         conditions += ProviderStore.memberships(query) + ProviderStore.tree(query)
         let rows = try connection.query(

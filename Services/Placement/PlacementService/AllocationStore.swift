@@ -36,7 +36,9 @@ enum AllocationStore {
     static func replace(
         _ connection: Connection, _ changes: Authorized<[AllocationChange]>, at now: Timestamp
     ) throws -> [String] {
-        let changes = try changes.value(for: "placement:allocations:update", "placement:allocations:manage").sorted { $0.consumer < $1.consumer }
+        let changes = try changes.value(for: "placement:allocations:update", "placement:allocations:manage").sorted {
+            $0.consumer < $1.consumer
+        }
         try Placement.requireClasses(
             connection, Set(changes.flatMap { $0.resources.values.joined().map(\.resourceClass) }).sorted())
         for change in changes { try lockConsumer(connection, change, at: now) }
@@ -48,7 +50,8 @@ enum AllocationStore {
         let providers = new.union(old).sorted()
         for id in providers {
             do { _ = try Placement.touch(connection, provider: id, expected: nil, at: now) } catch let error as ResourceError
-            where error.code == .notFound {
+                where error.code == .notFound
+            {
                 throw ResourceError.badRequest("Allocation for resource provider '\(id)' that does not exist.")
             }
         }
@@ -105,13 +108,18 @@ enum AllocationStore {
         let used = try InventoryStore.usages(connection, providers: [id])[id] ?? [:]
         for need in amounts {
             guard let inventory = inventories[need.resourceClass] else {
-                throw ResourceError.conflict("Unable to allocate inventory: Inventory for '\(need.resourceClass)' on resource provider '\(id)' invalid.")
+                throw ResourceError.conflict(
+                    "Unable to allocate inventory: Inventory for '\(need.resourceClass)' on resource provider '\(id)' invalid.")
             }
             guard inventory.admits(need.amount) else {
-                throw ResourceError.conflict("Unable to allocate inventory: Unable to create allocation for '\(need.resourceClass)' on resource provider '\(id)'. The requested amount would violate inventory constraints.")
+                throw ResourceError.conflict(
+                    "Unable to allocate inventory: Unable to create allocation for '\(need.resourceClass)' on resource provider '\(id)'. The requested amount would violate inventory constraints."
+                )
             }
             guard need.amount + (used[need.resourceClass] ?? 0) <= inventory.capacity else {
-                throw ResourceError.conflict("Unable to allocate inventory: Unable to create allocation for '\(need.resourceClass)' on resource provider '\(id)'. The requested amount would exceed the capacity.")
+                throw ResourceError.conflict(
+                    "Unable to allocate inventory: Unable to create allocation for '\(need.resourceClass)' on resource provider '\(id)'. The requested amount would exceed the capacity."
+                )
             }
         }
         try insert(connection, consumer: consumer, provider: id, amounts, at: now)

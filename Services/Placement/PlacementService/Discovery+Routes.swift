@@ -7,15 +7,17 @@ extension Placement {
             "version",
             routes: [
                 Route(.get, "/", action: nil, "The version of the API") { context in
-                    .json(200, [
-                        "versions": [
-                            [
-                                "id": "v1.0", "status": "CURRENT", "min_version": .string(PlacementAPI.minimum.description),
-                                "max_version": .string(PlacementAPI.maximum.description),
-                                "links": [["rel": "self", "href": ""]],
+                    .json(
+                        200,
+                        [
+                            "versions": [
+                                [
+                                    "id": "v1.0", "status": "CURRENT", "min_version": .string(PlacementAPI.minimum.description),
+                                    "max_version": .string(PlacementAPI.maximum.description),
+                                    "links": [["rel": "self", "href": ""]],
+                                ]
                             ]
-                        ]
-                    ])
+                        ])
                 }
             ])
     }

@@ -11,7 +11,10 @@ struct FleetLoader: Sendable {
 
     func fleet(_ connection: Connection, at now: SQL) throws -> Fleet {
         let aggregates = try connection.query("SELECT id, metadata, availability_zone FROM published_aggregates").map { row in
-            (HostAggregate(id: try row.int("id"), metadata: try FleetLoader.texts(row.json("metadata"))), try row.optionalString("availability_zone"))
+            (
+                HostAggregate(id: try row.int("id"), metadata: try FleetLoader.texts(row.json("metadata"))),
+                try row.optionalString("availability_zone")
+            )
         }
         let hosts = try hosts(connection, where: "true", at: now)
         return Fleet(hosts, aggregates: aggregates.map(\.0), weights: weights)
@@ -62,7 +65,8 @@ struct FleetLoader: Sendable {
 
     private static func host(_ row: Row) throws -> HostState {
         let traits = Set(try row.strings("traits"))
-        let architecture = try row.optionalString("architecture").map(ServerNeeds.canonicalArchitecture)
+        let architecture =
+            try row.optionalString("architecture").map(ServerNeeds.canonicalArchitecture)
             ?? traits.first { $0.hasPrefix("HW_ARCH_") }.map { ServerNeeds.canonicalArchitecture(String($0.dropFirst(8)).lowercased()) }
         var inventories: [String: Inventory] = [:]
         for item in try row.optionalJSON("inventories")?.arrayValue ?? [] {

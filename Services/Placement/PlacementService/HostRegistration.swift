@@ -59,7 +59,8 @@ extension Placement {
     /// The provider of a host, locked; made when there is none.
     private func ensure(_ connection: Connection, _ host: HostChanged, at now: Timestamp) throws -> String {
         let known = try connection.query(
-            "SELECT id FROM resource_providers WHERE host = \(host.host) OR name = \(host.host) OR id = \(host.providerID)::uuid ORDER BY (host = \(host.host)) DESC NULLS LAST, (name = \(host.host)) DESC LIMIT 1")
+            "SELECT id FROM resource_providers WHERE host = \(host.host) OR name = \(host.host) OR id = \(host.providerID)::uuid ORDER BY (host = \(host.host)) DESC NULLS LAST, (name = \(host.host)) DESC LIMIT 1"
+        )
         guard let id = try known.first?.string("id") else {
             try connection.execute(
                 """
@@ -104,7 +105,8 @@ extension Placement {
         guard let id = try rows.first?.string("id") else { return }
         try Placement.announce(connection, [""])
         do { try connection.savepoint { try ProviderStore.remove($0, id: id, at: ambient.now) } } catch let error as ResourceError
-        where error.code == .conflict {
+            where error.code == .conflict
+        {
             // Allocations or children are left; the operator sees them and the provider.
         }
     }

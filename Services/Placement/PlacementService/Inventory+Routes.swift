@@ -37,14 +37,22 @@ extension Placement {
             "inventory",
             routes: [
                 Route(.get, base, action: prefix + "list", rule: Placement.rule, "List inventories", handler: listInventories),
-                Route(.put, base, action: prefix + "update", rule: Placement.rule, body: .json(all), "Replace all inventories", handler: replaceInventories),
-                Route(.post, base, action: prefix + "create", rule: Placement.rule, body: .json(created), status: 201, "Add an inventory", handler: createInventory),
+                Route(
+                    .put, base, action: prefix + "update", rule: Placement.rule, body: .json(all), "Replace all inventories",
+                    handler: replaceInventories),
+                Route(
+                    .post, base, action: prefix + "create", rule: Placement.rule, body: .json(created), status: 201, "Add an inventory",
+                    handler: createInventory),
                 Route(
                     .delete, base, action: prefix + "delete", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 5)),
                     status: 204, "Delete all inventories", handler: deleteInventories),
                 Route(.get, base + "/{class}", action: prefix + "show", rule: Placement.rule, "Show an inventory", handler: showInventory),
-                Route(.put, base + "/{class}", action: prefix + "update", rule: Placement.rule, body: .json(single), "Change an inventory", handler: updateInventory),
-                Route(.delete, base + "/{class}", action: prefix + "delete", rule: Placement.rule, status: 204, "Delete an inventory", handler: deleteInventory),
+                Route(
+                    .put, base + "/{class}", action: prefix + "update", rule: Placement.rule, body: .json(single), "Change an inventory",
+                    handler: updateInventory),
+                Route(
+                    .delete, base + "/{class}", action: prefix + "delete", rule: Placement.rule, status: 204, "Delete an inventory",
+                    handler: deleteInventory),
             ])
     }
 
@@ -141,7 +149,9 @@ extension Placement {
         return try await context.write(database) { connection in
             _ = try Placement.touch(connection, provider: id, expected: expected, at: now)
             guard try InventoryStore.load(connection, providers: [id])[id]?[name] != nil else {
-                throw ResourceError.badRequest("Unknown inventory class \(name) for resource provider \(id): No inventory record with resource class for resource provider in inventory.")
+                throw ResourceError.badRequest(
+                    "Unknown inventory class \(name) for resource provider \(id): No inventory record with resource class for resource provider in inventory."
+                )
             }
             try InventoryStore.put(connection, provider: id, name, inventory, at: now)
             try Placement.announce(connection, [id])

@@ -123,7 +123,8 @@ extension Inventory {
             throw ResourceError.badRequest(
                 fits
                     ? "Invalid inventory for '\(resourceClass)': min_unit \(minUnit) is greater than max_unit \(maxUnit)."
-                    : "Invalid inventory for '\(resourceClass)': the reserved value \(reserved) must be \(mayReserveAll ? "at most" : "less than") the total \(total).")
+                    : "Invalid inventory for '\(resourceClass)': the reserved value \(reserved) must be \(mayReserveAll ? "at most" : "less than") the total \(total)."
+            )
         }
         guard allocationRatio > 0, allocationRatio <= 3.40282e+38 else {
             throw ResourceError.badRequest("Invalid inventory for '\(resourceClass)': allocation_ratio \(allocationRatio) is not above 0.")

@@ -120,10 +120,12 @@ extension RequestContext {
         var seen: Set<String> = []
         for (name, _) in query.items {
             guard allowed.contains(name) else {
-                throw ProviderQuery.bad("Invalid query string parameters: Additional properties are not allowed ('\(name.prefix(64))' was unexpected)")
+                throw ProviderQuery.bad(
+                    "Invalid query string parameters: Additional properties are not allowed ('\(name.prefix(64))' was unexpected)")
             }
             guard seen.insert(name).inserted || repeatable.contains(name) else {
-                throw ResourceError.badRequest("The query parameter '\(name)' is given more than once.", type: "placement.query.duplicate_key")
+                throw ResourceError.badRequest(
+                    "The query parameter '\(name)' is given more than once.", type: "placement.query.duplicate_key")
             }
         }
     }

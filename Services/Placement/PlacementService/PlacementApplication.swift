@@ -49,8 +49,11 @@ package struct PlacementApplication {
         let life = SignOfLife("nova-scheduler", database: process.database, ambient: process.ambient, log: process.log)
         try await process.run(
             api,
-            services: [authenticator, BackgroundLoop { try await life.run() }] + placement.workers(bus: bus, decisions: decisions,
-                log: process.log).map { BackgroundLoop($0) },
+            services: [authenticator, BackgroundLoop { try await life.run() }]
+                + placement.workers(
+                    bus: bus, decisions: decisions,
+                    log: process.log
+                ).map { BackgroundLoop($0) },
             ready: {
                 guard bus.isConnected else { throw ResourceError.unavailable("RabbitMQ is not reachable") }
             })

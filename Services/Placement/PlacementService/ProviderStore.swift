@@ -61,7 +61,8 @@ enum ProviderStore {
         }
         if !query.forbidden.isEmpty {
             conditions.append(
-                "NOT EXISTS (SELECT 1 FROM provider_traits p WHERE p.resource_provider_id = t.id AND p.trait = ANY(\(query.forbidden)::text[]))")
+                "NOT EXISTS (SELECT 1 FROM provider_traits p WHERE p.resource_provider_id = t.id AND p.trait = ANY(\(query.forbidden)::text[]))"
+            )
         }
         return conditions + memberships(query) + tree(query)
     }
@@ -104,7 +105,9 @@ enum ProviderStore {
         let id = try provider.value(for: "placement:resource_providers:create")
         var root = id
         if let parent {
-            guard parent != id else { throw ResourceError.badRequest("A resource provider cannot be its own parent (parent_provider_uuid \(parent)).") }
+            guard parent != id else {
+                throw ResourceError.badRequest("A resource provider cannot be its own parent (parent_provider_uuid \(parent)).")
+            }
             root = try rootLocked(connection, of: parent)
         }
         do {
@@ -152,7 +155,9 @@ enum ProviderStore {
             .optionalString("parent_id")
         if current == parent { return }
         if current != nil, !freely {
-            throw ResourceError.badRequest("Unable to save resource provider \(id): Object action update failed because: re-parenting a provider is not currently allowed.")
+            throw ResourceError.badRequest(
+                "Unable to save resource provider \(id): Object action update failed because: re-parenting a provider is not currently allowed."
+            )
         }
         let root = try parent.map { try rootLocked(connection, of: $0) } ?? id
         let below = try connection.query(

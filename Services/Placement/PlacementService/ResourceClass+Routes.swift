@@ -13,11 +13,14 @@ extension Placement {
         return Resource(
             "resource_class",
             routes: [
-                Route(.get, "/resource_classes", action: prefix + "list", rule: Placement.rule, versions: since, "List resource classes", handler: listClasses),
+                Route(
+                    .get, "/resource_classes", action: prefix + "list", rule: Placement.rule, versions: since, "List resource classes",
+                    handler: listClasses),
                 Route(
                     .post, "/resource_classes", action: prefix + "create", rule: Placement.rule, versions: since, body: .json(named),
                     status: 201, "Create a custom resource class", handler: createClass),
-                Route(.get, path, action: prefix + "show", rule: Placement.rule, versions: since, "Show a resource class", handler: showClass),
+                Route(
+                    .get, path, action: prefix + "show", rule: Placement.rule, versions: since, "Show a resource class", handler: showClass),
                 Route(
                     .put, path, action: prefix + "update", rule: Placement.rule,
                     versions: VersionRange(from: Microversion(1, 2), through: Microversion(1, 6)), body: .json(named),
@@ -25,7 +28,9 @@ extension Placement {
                 Route(
                     .put, path, action: prefix + "update", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 7)),
                     status: 201, "Create a custom resource class if there is none", handler: ensureClass),
-                Route(.delete, path, action: prefix + "delete", rule: Placement.rule, versions: since, status: 204, "Delete a custom resource class", handler: deleteClass),
+                Route(
+                    .delete, path, action: prefix + "delete", rule: Placement.rule, versions: since, status: 204,
+                    "Delete a custom resource class", handler: deleteClass),
             ])
     }
 
@@ -35,7 +40,9 @@ extension Placement {
 
     private static func requireCustom(_ name: String) throws {
         guard PlacementName.isCustom(name) else {
-            throw ResourceError.badRequest("The resource class name '\(name.prefix(64))' is invalid: it must start with CUSTOM_ and have only A-Z, 0-9 and _, at most 255 characters.")
+            throw ResourceError.badRequest(
+                "The resource class name '\(name.prefix(64))' is invalid: it must start with CUSTOM_ and have only A-Z, 0-9 and _, at most 255 characters."
+            )
         }
     }
 
@@ -89,7 +96,8 @@ extension Placement {
         try Placement.requireCustom(name)
         return try await context.write(database) { connection in
             let created = try Placement.insert(connection, ambient, name)
-            return Change(.empty(created ? 201 : 204, headers: ["location": "\(context.publicURL)/resource_classes/\(name)"]), "resource_class", name)
+            return Change(
+                .empty(created ? 201 : 204, headers: ["location": "\(context.publicURL)/resource_classes/\(name)"]), "resource_class", name)
         }
     }
 

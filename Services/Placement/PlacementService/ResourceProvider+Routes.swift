@@ -19,13 +19,22 @@ extension Placement {
         return Resource(
             "resource_provider",
             routes: [
-                Route(.get, "/resource_providers", action: "placement:resource_providers:list", rule: Placement.rule, "List resource providers", handler: listProviders),
-                Route(.post, "/resource_providers", action: "placement:resource_providers:create", rule: Placement.rule, body: .json(created), "Create a resource provider", handler: createProvider),
-                Route(.get, "/resource_providers/{uuid}", action: "placement:resource_providers:show", rule: Placement.rule, "Show a resource provider", handler: showProvider),
+                Route(
+                    .get, "/resource_providers", action: "placement:resource_providers:list", rule: Placement.rule,
+                    "List resource providers", handler: listProviders),
+                Route(
+                    .post, "/resource_providers", action: "placement:resource_providers:create", rule: Placement.rule, body: .json(created),
+                    "Create a resource provider", handler: createProvider),
+                Route(
+                    .get, "/resource_providers/{uuid}", action: "placement:resource_providers:show", rule: Placement.rule,
+                    "Show a resource provider", handler: showProvider),
                 Route(
                     .put, "/resource_providers/{uuid}", action: "placement:resource_providers:update", rule: Placement.rule,
-                    body: .json(.object([Placement.name(true), Placement.parent])), "Rename or move a resource provider", handler: updateProvider),
-                Route(.delete, "/resource_providers/{uuid}", action: "placement:resource_providers:delete", rule: Placement.rule, status: 204, "Delete a resource provider", handler: deleteProvider),
+                    body: .json(.object([Placement.name(true), Placement.parent])), "Rename or move a resource provider",
+                    handler: updateProvider),
+                Route(
+                    .delete, "/resource_providers/{uuid}", action: "placement:resource_providers:delete", rule: Placement.rule, status: 204,
+                    "Delete a resource provider", handler: deleteProvider),
             ])
     }
 
@@ -62,7 +71,9 @@ extension Placement {
         var conditions: [SQL] = ["true"]
         if let name = context.query["name"] { conditions.append("t.name = \(name)") }
         if let text = context.query["uuid"] {
-            guard let id = UUID128(text) else { throw ProviderQuery.bad("Invalid query string parameters: '\(text.prefix(64))' is not a 'uuid'") }
+            guard let id = UUID128(text) else {
+                throw ProviderQuery.bad("Invalid query string parameters: '\(text.prefix(64))' is not a 'uuid'")
+            }
             conditions.append("t.id = \(id)")
         }
         return conditions

@@ -132,7 +132,8 @@ extension Placement {
             let tried = excluding
             let choice = fleet.withFleet { fleet -> (place: Int, outcome: Outcome, host: HostState)? in
                 guard let place = Scheduler.decide(&fleet, request, around, excluding: tried, random: random) else { return nil }
-                let explanation = fleet.hosts.count <= Placement.hostsNamedMax
+                let explanation =
+                    fleet.hosts.count <= Placement.hostsNamedMax
                     ? Explanation(fleet, request, around) : Explanation(brief: &fleet, request, around)
                 let host = fleet.hosts[place]
                 fleet.charge(place, request.resources)

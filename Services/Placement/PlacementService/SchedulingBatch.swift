@@ -39,7 +39,8 @@ extension Placement {
         let neighbourhood = try Neighbourhood(connection, batch.requests)
         var fleet = self.fleet.withFleet { $0 }
         let before = Placement.capacity(fleet, without: [])
-        let answers = batch.together
+        let answers =
+            batch.together
             ? placeTogether(&fleet, batch, neighbourhood) : batch.requests.map { answer(&fleet, $0, neighbourhood.around($0)) }
         return .init(
             answers: answers, capacity: .init(before: before, after: Placement.capacity(fleet, without: batch.excluded)))

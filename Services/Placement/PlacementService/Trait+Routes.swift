@@ -17,11 +17,21 @@ extension Placement {
         return Resource(
             "trait",
             routes: [
-                Route(.get, "/traits", action: "placement:traits:list", rule: Placement.rule, versions: since, "List traits", handler: listTraits),
-                Route(.get, "/traits/{name}", action: "placement:traits:show", rule: Placement.rule, versions: since, status: 204, "Ask whether a trait exists", handler: showTrait),
-                Route(.put, "/traits/{name}", action: "placement:traits:update", rule: Placement.rule, versions: since, status: 201, "Create a custom trait", handler: putTrait),
-                Route(.delete, "/traits/{name}", action: "placement:traits:delete", rule: Placement.rule, versions: since, status: 204, "Delete a custom trait", handler: deleteTrait),
-                Route(.get, own, action: "placement:resource_providers:traits:list", rule: Placement.rule, versions: since, "List a provider's traits", handler: listProviderTraits),
+                Route(
+                    .get, "/traits", action: "placement:traits:list", rule: Placement.rule, versions: since, "List traits",
+                    handler: listTraits),
+                Route(
+                    .get, "/traits/{name}", action: "placement:traits:show", rule: Placement.rule, versions: since, status: 204,
+                    "Ask whether a trait exists", handler: showTrait),
+                Route(
+                    .put, "/traits/{name}", action: "placement:traits:update", rule: Placement.rule, versions: since, status: 201,
+                    "Create a custom trait", handler: putTrait),
+                Route(
+                    .delete, "/traits/{name}", action: "placement:traits:delete", rule: Placement.rule, versions: since, status: 204,
+                    "Delete a custom trait", handler: deleteTrait),
+                Route(
+                    .get, own, action: "placement:resource_providers:traits:list", rule: Placement.rule, versions: since,
+                    "List a provider's traits", handler: listProviderTraits),
                 Route(
                     .put, own, action: "placement:resource_providers:traits:update", rule: Placement.rule, versions: since,
                     body: .json(traits), "Replace a provider's traits", handler: replaceProviderTraits),
@@ -61,7 +71,9 @@ extension Placement {
             return { names.contains($0) }
         }
         guard text.hasPrefix("startswith:") else {
-            throw ProviderQuery.bad("Badly formatted name parameter. Expected name query string parameter in form: ?name=[in|startswith]:[name1,name2|prefix]. Got: \"\(text.prefix(100))\"")
+            throw ProviderQuery.bad(
+                "Badly formatted name parameter. Expected name query string parameter in form: ?name=[in|startswith]:[name1,name2|prefix]. Got: \"\(text.prefix(100))\""
+            )
         }
         let prefix = String(text.dropFirst(11))
         return { $0.hasPrefix(prefix) }
@@ -85,11 +97,14 @@ extension Placement {
         try context.authorize(target: .none).value(for: "placement:traits:update")
         let name = context.parameter("name")
         guard PlacementName.isCustom(name) else {
-            throw ResourceError.badRequest("The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix \"CUSTOM_\" and use following characters: \"A\"-\"Z\", \"0\"-\"9\" and \"_\"")
+            throw ResourceError.badRequest(
+                "The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix \"CUSTOM_\" and use following characters: \"A\"-\"Z\", \"0\"-\"9\" and \"_\""
+            )
         }
         return try await context.write(database) { connection in
             let inserted = try connection.query(
-                "INSERT INTO traits (name, created_at, updated_at) VALUES (\(name), \(context.ambient.now), \(context.ambient.now)) ON CONFLICT DO NOTHING RETURNING name")
+                "INSERT INTO traits (name, created_at, updated_at) VALUES (\(name), \(context.ambient.now), \(context.ambient.now)) ON CONFLICT DO NOTHING RETURNING name"
+            )
             let response = Response.empty(inserted.isEmpty ? 204 : 201, headers: ["location": "\(context.publicURL)/traits/\(name)"])
             return Change(context.dated(response), "trait", name)
         }

@@ -91,7 +91,9 @@ extension Placement {
                     SELECT c FROM unnest(\(first)::text[]) c ORDER BY c) ordered
                 """)
             let candidates = Set(first)
-            let findings = try inspection.findings(connection, ambient, limit: 2 * Placement.batch).filter { candidates.contains($0.subject) }
+            let findings = try inspection.findings(connection, ambient, limit: 2 * Placement.batch).filter {
+                candidates.contains($0.subject)
+            }
             guard !findings.isEmpty else { return [] }
             let providers = try body(connection, findings.map(\.subject).sorted(), now)
             try Repairs.record(connection, service: Placement.service, findings, at: now)

@@ -10,7 +10,9 @@ extension Placement {
         Resource(
             "usage",
             routes: [
-                Route(.get, "/resource_providers/{uuid}/usages", action: "placement:resource_providers:usages", rule: Placement.rule, "Show what is taken of a provider", handler: showProviderUsages),
+                Route(
+                    .get, "/resource_providers/{uuid}/usages", action: "placement:resource_providers:usages", rule: Placement.rule,
+                    "Show what is taken of a provider", handler: showProviderUsages),
                 Route(
                     .get, "/usages", action: "placement:usages", rule: "rule:admin_required or rule:project_reader",
                     versions: VersionRange(from: Microversion(1, 9)), "Show what a project has taken", handler: showUsages),
@@ -37,7 +39,8 @@ extension Placement {
     private func showUsages(_ context: RequestContext) async throws -> Response {
         guard let project = context.query["project_id"], (1...255).contains(project.utf8.count) else {
             try context.authorize(target: .none, action: "placement:usages")
-            throw ResourceError.badRequest("Invalid query string parameters: 'project_id' is a required property", type: "placement.query.missing_value")
+            throw ResourceError.badRequest(
+                "Invalid query string parameters: 'project_id' is a required property", type: "placement.query.missing_value")
         }
         try context.authorize(target: .project(project))
         let byType = context.version(atLeast: 1, 38)

@@ -27,7 +27,8 @@ struct AccessOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Application credential, by name.", visibility: .hidden)) var osApplicationCredentialName: String?
     @Option(help: ArgumentHelp("Its secret.", visibility: .hidden)) var osApplicationCredentialSecret: String?
     @Option(help: ArgumentHelp("The region whose endpoints are used.", valueName: "region")) var osRegionName: String?
-    @Option(help: ArgumentHelp("public, internal or admin endpoints.", valueName: "interface", visibility: .hidden)) var osInterface: String?
+    @Option(help: ArgumentHelp("public, internal or admin endpoints.", valueName: "interface", visibility: .hidden)) var osInterface:
+        String?
     @Option(help: ArgumentHelp("PEM file with the certificates to trust.", visibility: .hidden)) var osCacert: String?
     @Flag(help: ArgumentHelp("Accept any server certificate.", visibility: .hidden)) var insecure = false
     @Flag(help: "Neither read nor keep a token on disk.") var noCache = false

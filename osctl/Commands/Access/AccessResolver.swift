@@ -29,7 +29,8 @@ struct AccessResolver {
         let source = entry.map { "cloud \($0.name) of \($0.path)" } ?? "the OS_ variables"
         let values = Values(given: given, entry: entry?.value ?? .null, environment: environment)
         guard let address = values["auth_url"] else {
-            throw CommandFailure("No address of Identity (auth_url) for \(source).", hint: "Set auth.auth_url in clouds.yaml, or OS_AUTH_URL.")
+            throw CommandFailure(
+                "No address of Identity (auth_url) for \(source).", hint: "Set auth.auth_url in clouds.yaml, or OS_AUTH_URL.")
         }
         var configuration = CloudConfiguration(
             name: entry?.name ?? "environment", authURL: address, credentials: try credentials(values, source),
@@ -59,12 +60,14 @@ struct AccessResolver {
                 hint: "A cloud on this machine writes one to its state directory: export OS_CLIENT_CONFIG_FILE=$PWD/.state/clouds.yaml")
         }
         guard let clouds = document["clouds"]?.objectValue, !clouds.isEmpty else {
-            throw CommandFailure("\(path) names no clouds.", hint: "It needs an entry under `clouds:` with auth_url, username, password and project_name.")
+            throw CommandFailure(
+                "\(path) names no clouds.", hint: "It needs an entry under `clouds:` with auth_url, username, password and project_name.")
         }
         let names = clouds.names.joined(separator: ", ")
         if let name {
             guard let value = clouds[name] else {
-                throw CommandFailure("There is no cloud called \(name) in \(path); it has: \(names).", hint: "Choose with --os-cloud or OS_CLOUD.")
+                throw CommandFailure(
+                    "There is no cloud called \(name) in \(path); it has: \(names).", hint: "Choose with --os-cloud or OS_CLOUD.")
             }
             return Entry(name: name, value: value, path: path)
         }
@@ -121,7 +124,9 @@ struct AccessResolver {
             return .token(Secret(token))
         }
         guard type.isEmpty || type == "password" else {
-            throw CommandFailure("The auth_type \(values["auth_type"] ?? "") of \(source) is not known here.", hint: "Use password, token or v3applicationcredential.")
+            throw CommandFailure(
+                "The auth_type \(values["auth_type"] ?? "") of \(source) is not known here.",
+                hint: "Use password, token or v3applicationcredential.")
         }
         let user = try user(values, source)
         guard let password = values["password"] else { throw missing("password", source) }

@@ -9,7 +9,8 @@ struct TokenFile: TokenCache {
 
     /// - Returns: nil where there is no home directory.
     init?(_ configuration: CloudConfiguration, environment: [String: String]) {
-        let base = environment["XDG_CACHE_HOME"].flatMap { $0.isEmpty ? nil : $0 }
+        let base =
+            environment["XDG_CACHE_HOME"].flatMap { $0.isEmpty ? nil : $0 }
             ?? environment["HOME"].flatMap { $0.isEmpty ? nil : $0 + "/.cache" }
         guard let base else { return nil }
         path = base + "/osctl/" + TokenFile.key(configuration) + ".json"

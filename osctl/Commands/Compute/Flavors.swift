@@ -61,7 +61,8 @@ enum Flavors: Creatable, Settable {
     }
 
     private static func putProperties(_ properties: [Assignment], id: String, _ api: API) async throws -> JSONValue {
-        try await api.client.post(.compute, kind.path(id: id) + "/os-extra_specs", ["extra_specs": properties.json], microversion: kind.microversion)
+        try await api.client.post(
+            .compute, kind.path(id: id) + "/os-extra_specs", ["extra_specs": properties.json], microversion: kind.microversion)
     }
 
     struct SetOptions: SetArguments {

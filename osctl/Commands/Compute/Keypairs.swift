@@ -16,15 +16,20 @@ enum Keypairs: Resource {
             abstract: "Import a public key, or have a pair made.",
             discussion: "Without --public-key, the cloud makes the pair and the private key is printed, once. Keep it: nobody else has it.")
         @Argument(help: "The keypair's name.") var name: String
-        @Option(help: ArgumentHelp("A file with the public key, such as ~/.ssh/id_ed25519.pub.", valueName: "file"), completion: .file()) var publicKey: String?
-        @Option(help: ArgumentHelp("Write the private key to this new file instead of printing it.", valueName: "file"), completion: .file()) var privateKey: String?
+        @Option(help: ArgumentHelp("A file with the public key, such as ~/.ssh/id_ed25519.pub.", valueName: "file"), completion: .file())
+        var publicKey: String?
+        @Option(
+            help: ArgumentHelp("Write the private key to this new file instead of printing it.", valueName: "file"), completion: .file())
+        var privateKey: String?
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         private static let lastGeneratingVersion = "2.91"
 
         func execute(_ api: API) async throws {
-            if let privateKey, Machine.exists(privateKey) { throw CommandFailure("The file \(privateKey) exists already; it is left as it is.") }
+            if let privateKey, Machine.exists(privateKey) {
+                throw CommandFailure("The file \(privateKey) exists already; it is left as it is.")
+            }
             var members: JSONObject = ["name": .string(name), "type": "ssh"]
             if let publicKey {
                 let text = try UserFile.text(publicKey)

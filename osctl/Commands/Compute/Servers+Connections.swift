@@ -43,7 +43,9 @@ extension Servers {
             }
             guard let port else {
                 let which = fixedIpAddress.map { "the address \($0)" } ?? "a port with an IPv4 address"
-                throw CommandFailure("The server \(server) has no port with \(which).".replacing("no port with a port", with: "no port"), hint: "See: osctl port list --server \(server)")
+                throw CommandFailure(
+                    "The server \(server) has no port with \(which).".replacing("no port with a port", with: "no port"),
+                    hint: "See: osctl port list --server \(server)")
             }
             var members: JSONObject = ["port_id": .string(try Ports.kind.id(port))]
             members.put("fixed_ip_address", fixedIpAddress)
@@ -60,7 +62,8 @@ extension Servers {
     }
 
     struct RemoveFloatingIP: APICommand {
-        static let configuration = CommandConfiguration(commandName: "floating-ip", abstract: "Take a floating IP from a server; it stays the project's.")
+        static let configuration = CommandConfiguration(
+            commandName: "floating-ip", abstract: "Take a floating IP from a server; it stays the project's.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The floating IP, by address or id.") var floatingIp: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -68,8 +71,10 @@ extension Servers {
         func execute(_ api: API) async throws {
             let id = try await api.id(kind, server)
             let floating = try await api.find(FloatingIPs.kind, floatingIp)
-            guard let port = floating["port_id"]?.stringValue, try await api.get(Ports.kind, id: port)["device_id"]?.stringValue == id else {
-                throw CommandFailure("The floating IP \(floatingIp) is not with the server \(server).", hint: "See: osctl floating-ip show \(floatingIp)")
+            guard let port = floating["port_id"]?.stringValue, try await api.get(Ports.kind, id: port)["device_id"]?.stringValue == id
+            else {
+                throw CommandFailure(
+                    "The floating IP \(floatingIp) is not with the server \(server).", hint: "See: osctl floating-ip show \(floatingIp)")
             }
             _ = try await api.update(FloatingIPs.kind, id: try FloatingIPs.kind.id(floating), method: .put, ["port_id": nil])
         }
@@ -79,7 +84,8 @@ extension Servers {
         static let configuration = CommandConfiguration(commandName: "volume", abstract: "Attach a volume to a server.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The volume.") var volume: String
-        @Option(help: ArgumentHelp("The name the guest should see; the next free one if not given.", valueName: "device")) var device: String?
+        @Option(help: ArgumentHelp("The name the guest should see; the next free one if not given.", valueName: "device")) var device:
+            String?
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -122,7 +128,8 @@ extension Servers {
 
         func execute(_ api: API) async throws {
             let body: JSONValue = ["interfaceAttachment": ["net_id": .string(try await api.id(Networks.kind, network))]]
-            try await api.client.post(.compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
+            try await api.client.post(
+                .compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
         }
     }
 
@@ -134,7 +141,8 @@ extension Servers {
 
         func execute(_ api: API) async throws {
             let body: JSONValue = ["interfaceAttachment": ["port_id": .string(try await api.id(Ports.kind, port))]]
-            try await api.client.post(.compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
+            try await api.client.post(
+                .compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
         }
     }
 
@@ -146,7 +154,8 @@ extension Servers {
 
         func execute(_ api: API) async throws {
             let portID = try await api.id(Ports.kind, port)
-            try await api.client.delete(.compute, kind.path(id: try await api.id(kind, server)) + "/os-interface/\(portID)", microversion: kind.microversion)
+            try await api.client.delete(
+                .compute, kind.path(id: try await api.id(kind, server)) + "/os-interface/\(portID)", microversion: kind.microversion)
         }
     }
 

@@ -80,7 +80,8 @@ extension Servers {
         func execute(_ api: API) async throws {
             let id = try await api.id(kind, server)
             let list = try await api.client.list(
-                service: .compute, path: kind.path(id: id) + "/os-instance-actions", key: "instanceActions", microversion: kind.microversion)
+                service: .compute, path: kind.path(id: id) + "/os-instance-actions", key: "instanceActions", microversion: kind.microversion
+            )
             print(try output.list(list, columns: Events.columns), terminator: "")
         }
     }

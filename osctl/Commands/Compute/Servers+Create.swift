@@ -8,27 +8,39 @@ extension Servers {
         @Option(help: ArgumentHelp("How large it is; see: osctl flavor list.", valueName: "flavor")) var flavor: String
         @Option(help: ArgumentHelp("The image it boots; see: osctl image list.", valueName: "image")) var image: String?
         @Option(help: ArgumentHelp("A volume it boots instead of an image.", valueName: "volume")) var volume: String?
-        @Option(help: ArgumentHelp("Copy the image to a new volume of this size, in GB, and boot that.", valueName: "size")) var bootFromVolume: Int?
-        @Option(help: ArgumentHelp("A network to be in (repeatable); the project's only one if not given.", valueName: "network")) var network: [String] = []
+        @Option(help: ArgumentHelp("Copy the image to a new volume of this size, in GB, and boot that.", valueName: "size"))
+        var bootFromVolume: Int?
+        @Option(help: ArgumentHelp("A network to be in (repeatable); the project's only one if not given.", valueName: "network"))
+        var network: [String] = []
         @Option(help: ArgumentHelp("A port to have (repeatable).", valueName: "port")) var port: [String] = []
         @Flag(help: "No network at all.") var noNetwork = false
         @Option(help: ArgumentHelp("A security group (repeatable).", valueName: "group")) var securityGroup: [String] = []
-        @Option(name: [.customLong("key-name"), .customLong("keypair")], help: ArgumentHelp("The keypair to log in with.", valueName: "keypair")) var keyName: String?
+        @Option(
+            name: [.customLong("key-name"), .customLong("keypair")], help: ArgumentHelp("The keypair to log in with.", valueName: "keypair")
+        ) var keyName: String?
         @Option(help: ArgumentHelp("A file with user data for the guest.", valueName: "file"), completion: .file()) var userData: String?
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
         @Option(help: ArgumentHelp("A tag (repeatable).", valueName: "tag")) var tag: [String] = []
         @Option(help: "What it is for.") var description: String?
-        @Option(help: ArgumentHelp("Where it shall run; `ZONE` or, for operators, `ZONE:HOST`.", valueName: "zone")) var availabilityZone: String?
-        @Option(help: ArgumentHelp("A hint for the scheduler, such as group=NAME (repeatable).", valueName: "key=value")) var hint: [Assignment] = []
+        @Option(help: ArgumentHelp("Where it shall run; `ZONE` or, for operators, `ZONE:HOST`.", valueName: "zone")) var availabilityZone:
+            String?
+        @Option(help: ArgumentHelp("A hint for the scheduler, such as group=NAME (repeatable).", valueName: "key=value")) var hint:
+            [Assignment] = []
         @Flag(help: "Give it its metadata on a drive too.") var configDrive = false
         @Option(help: "How many.") var count = 1
         @Flag(help: "Only say where it would go, or why nowhere; exit code 1 when nowhere.") var dryRun = false
 
         func validate() throws {
-            guard image != nil || volume != nil else { throw ValidationError("A server needs --image (see: osctl image list) or --volume.") }
-            guard image == nil || volume == nil else { throw ValidationError("--image and --volume exclude each other; with both, use --image with --boot-from-volume.") }
+            guard image != nil || volume != nil else {
+                throw ValidationError("A server needs --image (see: osctl image list) or --volume.")
+            }
+            guard image == nil || volume == nil else {
+                throw ValidationError("--image and --volume exclude each other; with both, use --image with --boot-from-volume.")
+            }
             guard bootFromVolume == nil || image != nil else { throw ValidationError("--boot-from-volume needs --image.") }
-            guard !noNetwork || network.isEmpty && port.isEmpty else { throw ValidationError("--no-network excludes --network and --port.") }
+            guard !noNetwork || network.isEmpty && port.isEmpty else {
+                throw ValidationError("--no-network excludes --network and --port.")
+            }
             guard count > 0 else { throw ValidationError("--count must be at least 1, not \(count).") }
         }
 
@@ -76,7 +88,10 @@ extension Servers {
             if let volume {
                 let id = try await api.id(Volumes.kind, volume)
                 members["block_device_mapping_v2"] = [
-                    ["boot_index": 0, "uuid": .string(id), "source_type": "volume", "destination_type": "volume", "delete_on_termination": false]
+                    [
+                        "boot_index": 0, "uuid": .string(id), "source_type": "volume", "destination_type": "volume",
+                        "delete_on_termination": false,
+                    ]
                 ]
             } else if let image {
                 let id = try await api.id(Images.kind, image)

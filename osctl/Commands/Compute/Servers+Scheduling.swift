@@ -59,11 +59,13 @@ extension Servers {
 
         private func lastAction(_ api: API, _ id: String, details showsDetails: Bool) async throws -> String {
             let actions = try await api.client.list(
-                service: .compute, path: kind.path(id: id) + "/os-instance-actions", key: "instanceActions", microversion: kind.microversion)
+                service: .compute, path: kind.path(id: id) + "/os-instance-actions", key: "instanceActions", microversion: kind.microversion
+            )
             guard let last = actions.first, let request = last["request_id"]?.stringValue else { return "" }
             var text = "\nThe last action was \(last["action"]?.stringValue ?? "?") at \(last["start_time"]?.stringValue ?? "?")"
             text += last["message"]?.stringValue.map { ": \($0)\n" } ?? ".\n"
-            let detail = try await api.client.get(.compute, kind.path(id: id) + "/os-instance-actions/\(request)", microversion: kind.microversion)
+            let detail = try await api.client.get(
+                .compute, kind.path(id: id) + "/os-instance-actions/\(request)", microversion: kind.microversion)
             for event in detail["instanceAction"]?["events"]?.arrayValue ?? [] {
                 text += "  \(event["event"]?.stringValue ?? "?"): \(event["result"]?.stringValue ?? "not complete")\n"
                 if showsDetails, let details = event["details"]?.stringValue { text += "    \(details)\n" }
@@ -96,7 +98,8 @@ enum SchedulingText {
     static func outcome(_ answer: JSONValue) -> String {
         guard answer["result"]?.stringValue == "scheduled" else { return answer["message"]?.stringValue ?? "No host was found." }
         let isTrial = answer["dry_run"]?.boolValue == true
-        var text = answer["host"]?.stringValue.map { isTrial ? "It would go to \($0)." : "It goes to \($0)." }
+        var text =
+            answer["host"]?.stringValue.map { isTrial ? "It would go to \($0)." : "It goes to \($0)." }
             ?? (isTrial ? "There is a host for it." : "A host was found.")
         if let fits = answer["fits"]?.intValue {
             text += fits == 1 ? " One like it would fit now." : " \(fits) like it would fit now."
@@ -133,9 +136,11 @@ enum SchedulingText {
         var text = "\n" + TableText.list(["Filter", "Hosts left", "Refused"], rows)
         let notes = answer["operator"]?.arrayValue ?? []
         guard !notes.isEmpty else { return text }
-        text += "\n" + TableText.list(
-            ["Host", "Refused by", "Because"],
-            notes.map { note in ["host", "filter", "reason"].map { note[$0]?.stringValue ?? "" } })
+        text +=
+            "\n"
+            + TableText.list(
+                ["Host", "Refused by", "Because"],
+                notes.map { note in ["host", "filter", "reason"].map { note[$0]?.stringValue ?? "" } })
         return text
     }
 }

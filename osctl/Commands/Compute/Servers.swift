@@ -27,7 +27,8 @@ enum Servers: Creatable, Settable {
         ],
         progress: ProgressRule(
             field: "status", created: ["ACTIVE"], failed: ["ERROR", "DELETED"], deleted: ["DELETED"],
-            detail: { $0["OS-EXT-STS:task_state"]?.stringValue ?? "" }, reason: { $0["fault"]?["message"]?.stringValue }, explainedBy: "why"))
+            detail: { $0["OS-EXT-STS:task_state"]?.stringValue ?? "" }, reason: { $0["fault"]?["message"]?.stringValue }, explainedBy: "why"
+        ))
 
     static let verbs: [any ParsableCommand.Type] =
         [List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self]
@@ -86,7 +87,8 @@ enum Servers: Creatable, Settable {
         let changes = try await options.changes(api)
         guard !changes.isEmpty || !options.property.isEmpty else { throw ValidationError.nothingToSet(kind) }
         if !options.property.isEmpty {
-            try await api.client.post(.compute, kind.path(id: id) + "/metadata", ["metadata": options.property.json], microversion: kind.microversion)
+            try await api.client.post(
+                .compute, kind.path(id: id) + "/metadata", ["metadata": options.property.json], microversion: kind.microversion)
         }
         if !changes.isEmpty { _ = try await api.update(kind, id: id, method: .put, changes) }
     }

@@ -5,7 +5,8 @@ import Kernel
 
 /// `osctl catalog`
 struct CatalogCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "catalog", abstract: "The cloud's services and their addresses.", subcommands: [List.self])
+    static let configuration = CommandConfiguration(
+        commandName: "catalog", abstract: "The cloud's services and their addresses.", subcommands: [List.self])
 
     struct List: APICommand {
         static let configuration = CommandConfiguration(abstract: "List the services of the token's catalog.")

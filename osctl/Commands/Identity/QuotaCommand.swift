@@ -15,15 +15,18 @@ struct QuotaCommand: ParsableCommand {
         let key: String
     }
 
-    static let items: [Item] = [
-        ("servers", "instances"), ("cores", "cores"), ("ram", "ram"), ("keypairs", "key_pairs"),
-        ("server-groups", "server_groups"), ("server-group-members", "server_group_members"), ("properties", "metadata_items"),
-    ].map { Item(name: $0.0, service: .compute, key: $0.1) } + [
-        ("networks", "network"), ("subnets", "subnet"), ("ports", "port"), ("routers", "router"), ("floating-ips", "floatingip"),
-        ("security-groups", "security_group"), ("security-group-rules", "security_group_rule"),
-    ].map { Item(name: $0.0, service: .network, key: $0.1) } + [
-        ("volumes", "volumes"), ("snapshots", "snapshots"), ("gigabytes", "gigabytes"),
-    ].map { Item(name: $0.0, service: .blockStorage, key: $0.1) }
+    static let items: [Item] =
+        [
+            ("servers", "instances"), ("cores", "cores"), ("ram", "ram"), ("keypairs", "key_pairs"),
+            ("server-groups", "server_groups"), ("server-group-members", "server_group_members"), ("properties", "metadata_items"),
+        ].map { Item(name: $0.0, service: .compute, key: $0.1) }
+        + [
+            ("networks", "network"), ("subnets", "subnet"), ("ports", "port"), ("routers", "router"), ("floating-ips", "floatingip"),
+            ("security-groups", "security_group"), ("security-group-rules", "security_group_rule"),
+        ].map { Item(name: $0.0, service: .network, key: $0.1) }
+        + [
+            ("volumes", "volumes"), ("snapshots", "snapshots"), ("gigabytes", "gigabytes"),
+        ].map { Item(name: $0.0, service: .blockStorage, key: $0.1) }
 
     private static let services: [CloudService] = [.compute, .network, .blockStorage]
 
@@ -109,7 +112,8 @@ struct QuotaCommand: ParsableCommand {
     struct Change: APICommand {
         static let configuration = CommandConfiguration(
             commandName: "set", abstract: "Change the limits of a project (operators).",
-            discussion: "Limits: " + items.map(\.name).joined(separator: ", ") + "; -1 is unlimited.\nExample: osctl quota set demo servers=20 cores=40")
+            discussion: "Limits: " + items.map(\.name).joined(separator: ", ")
+                + "; -1 is unlimited.\nExample: osctl quota set demo servers=20 cores=40")
         @Argument(help: "The project.") var project: String
         @Argument(help: ArgumentHelp("New limits.", valueName: "limit=number")) var limits: [Assignment]
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -128,7 +132,8 @@ struct QuotaCommand: ParsableCommand {
             let id = try await QuotaCommand.project(project, api)
             for service in services {
                 guard let body = bodies[service] else { continue }
-                try await api.client.put(service, path(service, id), .object([member(service): .object(body)]), microversion: microversion(service))
+                try await api.client.put(
+                    service, path(service, id), .object([member(service): .object(body)]), microversion: microversion(service))
             }
         }
     }

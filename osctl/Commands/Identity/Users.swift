@@ -28,8 +28,11 @@ enum Users: Creatable, Settable {
     struct CreateOptions: CreateArguments {
         @Argument(help: "The user's name.") var name: String
         @Option(help: ArgumentHelp("Its domain; default if not given.", valueName: "domain")) var domain: String?
-        @Option(help: ArgumentHelp("The password; better: --password-file, which others on this machine cannot see.", valueName: "text")) var password: String?
-        @Option(help: ArgumentHelp("A file whose first line is the password; - reads standard input.", valueName: "file"), completion: .file()) var passwordFile: String?
+        @Option(help: ArgumentHelp("The password; better: --password-file, which others on this machine cannot see.", valueName: "text"))
+        var password: String?
+        @Option(
+            help: ArgumentHelp("A file whose first line is the password; - reads standard input.", valueName: "file"), completion: .file())
+        var passwordFile: String?
         @Flag(help: "Make a password and print it.") var generatePassword = false
         @Option(help: "Mail address.") var email: String?
         @Option(help: "Who or what it is.") var description: String?
@@ -62,7 +65,9 @@ enum Users: Creatable, Settable {
     private static func password(_ text: String?, file: String?) throws -> String? {
         guard let file else { return text }
         let content = try UserFile.text(file == "-" ? "/dev/stdin" : file)
-        guard let line = content.split(whereSeparator: \.isNewline).first else { throw CommandFailure("The password file \(file) is empty.") }
+        guard let line = content.split(whereSeparator: \.isNewline).first else {
+            throw CommandFailure("The password file \(file) is empty.")
+        }
         return String(line)
     }
 
@@ -71,7 +76,9 @@ enum Users: Creatable, Settable {
         @Option(help: "New mail address.") var email: String?
         @Option(help: "New description.") var description: String?
         @Option(help: ArgumentHelp("New password; better: --password-file.", valueName: "text")) var password: String?
-        @Option(help: ArgumentHelp("A file whose first line is the new password; - reads standard input.", valueName: "file"), completion: .file()) var passwordFile: String?
+        @Option(
+            help: ArgumentHelp("A file whose first line is the new password; - reads standard input.", valueName: "file"),
+            completion: .file()) var passwordFile: String?
         @Flag(inversion: .prefixedEnableDisable, help: "Whether it can sign on.") var state: Bool?
 
         func changes(_ api: API) async throws -> JSONObject {

@@ -129,14 +129,18 @@ enum Images: Creatable, Settable {
     struct Download: APICommand {
         static let configuration = CommandConfiguration(abstract: "Save an image's data to a file.")
         @Argument(help: "The image.") var image: String
-        @Option(name: .shortAndLong, help: ArgumentHelp("The new file; - writes to standard output.", valueName: "file"), completion: .file()) var file: String
+        @Option(
+            name: .shortAndLong, help: ArgumentHelp("The new file; - writes to standard output.", valueName: "file"), completion: .file())
+        var file: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: API) async throws {
             let id = try await api.id(kind, image)
             if file != "-", Machine.exists(file) { throw CommandFailure("The file \(file) exists already; it is left as it is.") }
             let download = try await api.client.download(service: .image, path: kind.path(id: id) + "/file")
-            guard download.status != 204 else { throw CommandFailure("The image \(image) has no data yet.", hint: "See: osctl image upload --help") }
+            guard download.status != 204 else {
+                throw CommandFailure("The image \(image) has no data yet.", hint: "See: osctl image upload --help")
+            }
             let target = try FileTarget(file)
             let progress = TransferProgress("Downloading \(image)", total: download.length.map(Int.init), time: api.client.ambient.time)
             defer { progress.end() }

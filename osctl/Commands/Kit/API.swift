@@ -37,7 +37,9 @@ struct API: Sendable {
         case .none, .byPath: matches = []
         case .filtered:
             // Some services read the filter as a pattern; they get it only where it cannot be one.
-            let isPlain = text.utf8.allSatisfy { $0 > 127 || (48...57).contains($0) || (65...90).contains($0 & 0xdf) || $0 == 45 || $0 == 95 || $0 == 32 }
+            let isPlain = text.utf8.allSatisfy {
+                $0 > 127 || (48...57).contains($0) || (65...90).contains($0 & 0xdf) || $0 == 45 || $0 == 95 || $0 == 32
+            }
             let query = isPlain ? [(kind.nameField, text)] : []
             matches = try await list(kind, query: query).filter { $0[kind.nameField]?.stringValue == text }
         case .listed:
@@ -83,7 +85,8 @@ struct API: Sendable {
     /// - Throws: `CommandFailure` when the token has none.
     func project() async throws -> String {
         guard let project = try await client.token().projectID else {
-            throw CommandFailure("The token of \(source) has no project.", hint: "Set project_name, or name the project with --os-project-name.")
+            throw CommandFailure(
+                "The token of \(source) has no project.", hint: "Set project_name, or name the project with --os-project-name.")
         }
         return project
     }

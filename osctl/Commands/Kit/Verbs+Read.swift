@@ -10,7 +10,8 @@ struct List<R: Resource>: APICommand {
     @OptionGroup var filters: R.Filters
     @Option(name: .customLong("filter"), help: ArgumentHelp("A filter of the API, as key=value (repeatable).", valueName: "key=value"))
     var queries: [Assignment] = []
-    @Option(parsing: .unconditional, help: ArgumentHelp("Sort by this column; with a leading minus, downwards.", valueName: "column")) var sort: String?
+    @Option(parsing: .unconditional, help: ArgumentHelp("Sort by this column; with a leading minus, downwards.", valueName: "column"))
+    var sort: String?
     @Option(help: "At most this many.") var limit: Int?
     @OptionGroup(title: "Output") var output: OutputOptions
     @OptionGroup(title: "Cloud") var access: AccessOptions

@@ -28,7 +28,9 @@ struct Waiter {
             if done.contains(state), rule.detail(object).isEmpty { return true }
             guard rule.failed.contains(state), !done.contains(state) else { return false }
             let reason = rule.reason(object).map { ": " + $0 } ?? "."
-            throw CommandFailure("The \(kind.noun) \(kind.title(object)) is now \(state)\(reason)", hint: "See: \(kind.commandText) \(rule.explainedBy) \(id)")
+            throw CommandFailure(
+                "The \(kind.noun) \(kind.title(object)) is now \(state)\(reason)",
+                hint: "See: \(kind.commandText) \(rule.explainedBy) \(id)")
         }
         return end ?? .null
     }
@@ -39,7 +41,8 @@ struct Waiter {
             guard let object else { return true }
             if rule.deleted.contains(state) { return true }
             guard rule.failed.contains(state), state.lowercased().contains("delet") else { return false }
-            throw CommandFailure("The \(kind.noun) \(kind.title(object)) could not be deleted: it is \(state).", hint: "See: \(kind.commandText) show \(id)")
+            throw CommandFailure(
+                "The \(kind.noun) \(kind.title(object)) could not be deleted: it is \(state).", hint: "See: \(kind.commandText) show \(id)")
         }
     }
 
@@ -60,7 +63,9 @@ struct Waiter {
             line.show("\(kind.noun) \(title): \(state.lowercased())\(detail.isEmpty ? "" : ", " + detail)", seconds: seconds)
             if try isComplete(object, state) { return object }
             guard seconds < Double(limit) else {
-                throw CommandFailure("The \(kind.noun) \(title) is still \(state) after \(limit) s.", hint: "It goes on without osctl; see: \(kind.commandText) show \(id)")
+                throw CommandFailure(
+                    "The \(kind.noun) \(title) is still \(state) after \(limit) s.",
+                    hint: "It goes on without osctl; see: \(kind.commandText) show \(id)")
             }
             try await time.sleep(for: pause)
             pause = min(pause * 3 / 2, Waiter.pauseMax)

@@ -49,7 +49,8 @@ enum Ports: Creatable, Settable {
         @Option(help: ArgumentHelp("The network it is in.", valueName: "network")) var network: String
         @Option(help: ArgumentHelp("An address, as subnet=NAME,ip-address=ADDRESS, either alone too (repeatable).", valueName: "address"))
         var fixedIp: [AssignmentList] = []
-        @Option(help: ArgumentHelp("A security group (repeatable); the project's default if not given.", valueName: "group")) var securityGroup: [String] = []
+        @Option(help: ArgumentHelp("A security group (repeatable); the project's default if not given.", valueName: "group"))
+        var securityGroup: [String] = []
         @Flag(help: "No security groups.") var noSecurityGroup = false
         @Flag(help: "No filtering of addresses at all.") var disablePortSecurity = false
         @Option(help: ArgumentHelp("The hardware address.", valueName: "address")) var macAddress: String?
@@ -72,8 +73,10 @@ enum Ports: Creatable, Settable {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
         @Option(help: "New description.") var description: String?
         @Flag(inversion: .prefixedEnableDisable, help: "Switch it on or off.") var state: Bool?
-        @Option(help: ArgumentHelp("Addresses, instead of the present ones (repeatable).", valueName: "address")) var fixedIp: [AssignmentList] = []
-        @Option(help: ArgumentHelp("Security groups, instead of the present ones (repeatable).", valueName: "group")) var securityGroup: [String] = []
+        @Option(help: ArgumentHelp("Addresses, instead of the present ones (repeatable).", valueName: "address")) var fixedIp:
+            [AssignmentList] = []
+        @Option(help: ArgumentHelp("Security groups, instead of the present ones (repeatable).", valueName: "group")) var securityGroup:
+            [String] = []
         @Flag(help: "No security groups.") var noSecurityGroup = false
         @Flag(name: .customLong("port-security"), inversion: .prefixedEnableDisable, help: "Filter its addresses.") var portSecurity: Bool?
 

@@ -50,7 +50,9 @@ enum Routers: Creatable, Settable {
         @Option(help: "New description.") var description: String?
         @Flag(inversion: .prefixedEnableDisable, help: "Switch it on or off.") var state: Bool?
         @Option(help: ArgumentHelp("The external network it leads to.", valueName: "network")) var externalGateway: String?
-        @Option(help: ArgumentHelp("A static route, as destination=CIDR,gateway=ADDRESS; all routes are replaced (repeatable).", valueName: "route"))
+        @Option(
+            help: ArgumentHelp(
+                "A static route, as destination=CIDR,gateway=ADDRESS; all routes are replaced (repeatable).", valueName: "route"))
         var route: [AssignmentList] = []
         @Flag(help: "No static routes.") var noRoute = false
 
@@ -98,11 +100,13 @@ enum Routers: Creatable, Settable {
     }
 
     struct Add: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Connect a router.", subcommands: [Interface<AddSubnet>.self, Interface<AddPort>.self])
+        static let configuration = CommandConfiguration(
+            abstract: "Connect a router.", subcommands: [Interface<AddSubnet>.self, Interface<AddPort>.self])
     }
 
     struct Remove: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Disconnect a router.", subcommands: [Interface<RemoveSubnet>.self, Interface<RemovePort>.self])
+        static let configuration = CommandConfiguration(
+            abstract: "Disconnect a router.", subcommands: [Interface<RemoveSubnet>.self, Interface<RemovePort>.self])
     }
 
     /// One of the four ways to change a router's interfaces.

@@ -41,11 +41,14 @@ enum Subnets: Creatable, Settable {
     struct CreateOptions: CreateArguments {
         @Argument(help: "The subnet's name.") var name: String
         @Option(help: ArgumentHelp("The network it is in.", valueName: "network")) var network: String
-        @Option(name: [.long, .customLong("range")], help: ArgumentHelp("Its addresses, such as 10.0.0.0/24.", valueName: "cidr")) var subnetRange: String
-        @Option(help: ArgumentHelp("The gateway's address, or none; the first address if not given.", valueName: "address")) var gateway: String?
+        @Option(name: [.long, .customLong("range")], help: ArgumentHelp("Its addresses, such as 10.0.0.0/24.", valueName: "cidr"))
+        var subnetRange: String
+        @Option(help: ArgumentHelp("The gateway's address, or none; the first address if not given.", valueName: "address")) var gateway:
+            String?
         @Option(help: ArgumentHelp("A name server for its guests (repeatable).", valueName: "address")) var dnsNameserver: [String] = []
         @Option(help: ArgumentHelp("Addresses to hand out (repeatable).", valueName: "first-last")) var allocationPool: [AddressRange] = []
-        @Option(help: ArgumentHelp("A route for its guests, as destination=CIDR,gateway=ADDRESS (repeatable).", valueName: "route")) var hostRoute: [AssignmentList] = []
+        @Option(help: ArgumentHelp("A route for its guests, as destination=CIDR,gateway=ADDRESS (repeatable).", valueName: "route"))
+        var hostRoute: [AssignmentList] = []
         @Flag(help: "Guests configure themselves.") var noDhcp = false
         @Option(help: "4 or 6; taken from the range if not given.") var ipVersion: Int?
         @Option(help: "slaac, dhcpv6-stateful or dhcpv6-stateless.") var ipv6AddressMode: String?
@@ -79,7 +82,8 @@ enum Subnets: Creatable, Settable {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
         @Option(help: "New description.") var description: String?
         @Option(help: ArgumentHelp("New gateway, or none.", valueName: "address")) var gateway: String?
-        @Option(help: ArgumentHelp("Name servers, instead of the present ones (repeatable).", valueName: "address")) var dnsNameserver: [String] = []
+        @Option(help: ArgumentHelp("Name servers, instead of the present ones (repeatable).", valueName: "address")) var dnsNameserver:
+            [String] = []
         @Flag(help: "No name servers.") var noDnsNameservers = false
         @Flag(inversion: .prefixedNo, help: "Guests get their addresses by DHCP.") var dhcp: Bool?
 

@@ -7,7 +7,8 @@ struct OutputOptions: ParsableArguments {
         case table, json, yaml, value
     }
 
-    @Option(name: [.customShort("o"), .customLong("output")], help: "table, json, yaml, or value (bare cells, one line per row, tabs between).")
+    @Option(
+        name: [.customShort("o"), .customLong("output")], help: "table, json, yaml, or value (bare cells, one line per row, tabs between).")
     var format: Format = .table
     @Option(
         name: [.customShort("c"), .customLong("column")],
@@ -51,7 +52,8 @@ struct OutputOptions: ParsableArguments {
             let first = name.split(separator: ".").first.map(String.init) ?? name
             guard mayBeUnknown || known.contains(first) || known.contains(name) else {
                 let names = standard.map { $0.heading.contains(" ") ? "\"\($0.heading)\"" : $0.heading }
-                throw CommandFailure("There is no column \(name).", hint: "Columns: \(names.joined(separator: ", ")); `-o json` shows every field.")
+                throw CommandFailure(
+                    "There is no column \(name).", hint: "Columns: \(names.joined(separator: ", ")); `-o json` shows every field.")
             }
             return Column(name, name)
         }

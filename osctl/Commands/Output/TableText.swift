@@ -18,7 +18,8 @@ enum TableText {
     private static func lines(_ cell: String) -> [String] {
         cell.split(separator: "\n", omittingEmptySubsequences: false).map { line in
             guard line.unicodeScalars.contains(where: { $0.value < 32 || (127...159).contains($0.value) }) else { return String(line) }
-            return String(String.UnicodeScalarView(line.unicodeScalars.map { $0.value < 32 || (127...159).contains($0.value) ? "\u{fffd}" : $0 }))
+            return String(
+                String.UnicodeScalarView(line.unicodeScalars.map { $0.value < 32 || (127...159).contains($0.value) ? "\u{fffd}" : $0 }))
         }
     }
 

@@ -60,8 +60,10 @@ enum YAMLOutput {
                     true
                 default: false
                 }
-            } && (string.utf8.first.map { isLetter($0) || $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "_") } ?? false
-                || isIdentifier(string)) && string.utf8.last != UInt8(ascii: " ")
+            }
+            && (string.utf8.first.map { isLetter($0) || $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "_") } ?? false
+                || isIdentifier(string))
+            && string.utf8.last != UInt8(ascii: " ")
         return isPlain ? string : JSONValue.string(string).description
     }
 

@@ -112,7 +112,8 @@ enum Volumes: Creatable, Settable {
         if !changes.isEmpty { _ = try await api.update(kind, id: id, method: .put, changes) }
         for action in actions { try await api.act(kind, id: id, action) }
         if !options.property.isEmpty {
-            try await api.client.post(.blockStorage, kind.path(id: id) + "/metadata", ["metadata": options.property.json], microversion: microversion)
+            try await api.client.post(
+                .blockStorage, kind.path(id: id) + "/metadata", ["metadata": options.property.json], microversion: microversion)
         }
     }
 }

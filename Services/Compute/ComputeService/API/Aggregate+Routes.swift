@@ -14,8 +14,13 @@ struct AggregateRoutes: Sendable {
         "aggregates t", defaultSort: [("number", false)],
         fields: [
             Field("id", .number), Field("uuid", versions: .from(41)), Field("name"), Field("availability_zone"),
-            Field("hosts", .json, "(SELECT coalesce(json_agg(h.host ORDER BY h.host), '[]') FROM aggregate_hosts h WHERE h.aggregate_id = t.id)"),
-            Field("metadata", .json, "CASE WHEN t.availability_zone IS NULL THEN t.metadata ELSE t.metadata || jsonb_build_object('availability_zone', t.availability_zone) END"),
+            Field(
+                "hosts", .json,
+                "(SELECT coalesce(json_agg(h.host ORDER BY h.host), '[]') FROM aggregate_hosts h WHERE h.aggregate_id = t.id)"),
+            Field(
+                "metadata", .json,
+                "CASE WHEN t.availability_zone IS NULL THEN t.metadata ELSE t.metadata || jsonb_build_object('availability_zone', t.availability_zone) END"
+            ),
             Field("created_at", .timestampMicroseconds), Field("updated_at", .timestampMicroseconds),
             Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"),
             Field("number", .number, "t.id", sortable: true, visibleBy: FlavorRoutes.hidden),
@@ -24,7 +29,9 @@ struct AggregateRoutes: Sendable {
     private static let created = Table(
         "aggregates t", fields: table.fields.filter { $0.name != "hosts" && $0.name != "metadata" })
 
-    private func action(_ key: String, _ name: String, _ schema: BodySchema, _ handler: @escaping @Sendable (RequestContext) async throws -> Response) -> Route {
+    private func action(
+        _ key: String, _ name: String, _ schema: BodySchema, _ handler: @escaping @Sendable (RequestContext) async throws -> Response
+    ) -> Route {
         Route(
             .post, AggregateRoutes.one + "/action", key: key, action: "os_compute_api:os-aggregates:\(name)", rule: Rule.admin,
             body: .json(.wrapped(key, schema)), "Change an aggregate", handler: handler)
@@ -47,9 +54,12 @@ struct AggregateRoutes: Sendable {
                 },
                 Route(
                     .post, path, action: "os_compute_api:os-aggregates:create", rule: Rule.admin,
-                    body: .json(.wrapped("aggregate", .object([
-                        .init("name", .trimmedName, required: true), .init("availability_zone", .nullable(.trimmedName)),
-                    ]))), "Create an aggregate", handler: create),
+                    body: .json(
+                        .wrapped(
+                            "aggregate",
+                            .object([
+                                .init("name", .trimmedName, required: true), .init("availability_zone", .nullable(.trimmedName)),
+                            ]))), "Create an aggregate", handler: create),
                 Route(.get, one, action: "os_compute_api:os-aggregates:show", rule: Rule.admin, "Show an aggregate") { context in
                     try context.authorize(target: .none)
                     let id = context.parameter("aggregate_id")
@@ -57,13 +67,20 @@ struct AggregateRoutes: Sendable {
                 },
                 Route(
                     .put, one, action: "os_compute_api:os-aggregates:update", rule: Rule.admin,
-                    body: .json(.wrapped("aggregate", .object([
-                        .init("name", .trimmedName), .init("availability_zone", .nullable(.trimmedName)),
-                    ]))), "Change an aggregate", handler: update),
-                Route(.delete, one, action: "os_compute_api:os-aggregates:delete", rule: Rule.admin, status: 200, "Delete an aggregate", handler: delete),
+                    body: .json(
+                        .wrapped(
+                            "aggregate",
+                            .object([
+                                .init("name", .trimmedName), .init("availability_zone", .nullable(.trimmedName)),
+                            ]))), "Change an aggregate", handler: update),
+                Route(
+                    .delete, one, action: "os_compute_api:os-aggregates:delete", rule: Rule.admin, status: 200, "Delete an aggregate",
+                    handler: delete),
                 action("add_host", "add_host", AggregateRoutes.host, addHost),
                 action("remove_host", "remove_host", AggregateRoutes.host, removeHost),
-                action("set_metadata", "set_metadata", .object([.init("metadata", .object([], additional: .values(.nullable(.text))), required: true)]), setMetadata),
+                action(
+                    "set_metadata", "set_metadata",
+                    .object([.init("metadata", .object([], additional: .values(.nullable(.text))), required: true)]), setMetadata),
                 Route(
                     .post, one + "/images", action: "compute:aggregate:images", rule: Rule.admin, versions: .from(81),
                     body: .json(.object([.init("cache", .any, required: true)])), status: 202, "Fetch images ahead"
@@ -85,7 +102,8 @@ struct AggregateRoutes: Sendable {
     /// Locks an aggregate's row.
     private static func lock(_ connection: Connection, _ id: String) throws -> Row {
         guard Int32(id) != nil,
-            let row = try connection.query("SELECT id, name, availability_zone, metadata FROM aggregates WHERE id = \(id)::int FOR UPDATE").first
+            let row = try connection.query("SELECT id, name, availability_zone, metadata FROM aggregates WHERE id = \(id)::int FOR UPDATE")
+                .first
         else { throw missing(id) }
         return row
     }
@@ -115,7 +133,8 @@ struct AggregateRoutes: Sendable {
 
     private static func check(zone: String?) throws {
         if let zone, zone.contains(":") {
-            throw ResourceError.badRequest("Invalid input for field/attribute availability_zone. Value: \(zone.prefix(64)). It must not have a colon.")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute availability_zone. Value: \(zone.prefix(64)). It must not have a colon.")
         }
     }
 
@@ -187,7 +206,8 @@ struct AggregateRoutes: Sendable {
                 WHERE h.host = \(host) AND a.availability_zone IS NOT NULL AND a.availability_zone <> \(zone)
                 """)
             if zone != nil, !others.isEmpty {
-                throw ResourceError.conflict("Cannot add host to aggregate \(id). Reason: One or more hosts already in different availability zone(s).")
+                throw ResourceError.conflict(
+                    "Cannot add host to aggregate \(id). Reason: One or more hosts already in different availability zone(s).")
             }
             let added = try connection.execute(
                 "INSERT INTO aggregate_hosts (aggregate_id, host) VALUES (\(id)::int, \(host)) ON CONFLICT DO NOTHING")
@@ -233,7 +253,8 @@ struct AggregateRoutes: Sendable {
             }
             guard metadata.count <= 128 else { throw ResourceError.badRequest("An aggregate has at most 128 metadata items.") }
             try connection.execute(
-                "UPDATE aggregates SET metadata = \(metadata)::jsonb, availability_zone = \(zone), updated_at = \(now) WHERE id = \(id)::int")
+                "UPDATE aggregates SET metadata = \(metadata)::jsonb, availability_zone = \(zone), updated_at = \(now) WHERE id = \(id)::int"
+            )
             return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: ["metadata": .object(metadata)])
         }
     }

@@ -161,10 +161,12 @@ struct LinkedRenderer: Sendable {
     private func reference(_ id: String, _ path: String, into writer: inout JSONWriter) {
         writer.object { writer in
             writer.field("id", id)
-            writer.arrayField("links") { $0.object { link in
-                link.field("rel", "bookmark")
-                link.field("href", "\(url)/\(path)/\(id)")
-            } }
+            writer.arrayField("links") {
+                $0.object { link in
+                    link.field("rel", "bookmark")
+                    link.field("href", "\(url)/\(path)/\(id)")
+                }
+            }
         }
     }
 

@@ -23,14 +23,18 @@ struct FlavorRoutes: Sendable {
             Field("rxtx_factor", .json, "to_json(t.rxtx_factor)"), Field("links", .text, "'links'"),
             Field("description", versions: .from(55)),
             Field("extra_specs", .json, versions: .from(61), visibleBy: "os_compute_api:os-flavor-extra-specs:show_all"),
-            Field("minRam", .number, "t.memory_mb", filter: .custom { value in
-                guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minRam filter [\(value.prefix(64))]") }
-                return "t.memory_mb >= \(number)"
-            }, visibleBy: hidden),
-            Field("minDisk", .number, "t.root_gb", filter: .custom { value in
-                guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minDisk filter [\(value.prefix(64))]") }
-                return "t.root_gb >= \(number)"
-            }, visibleBy: hidden),
+            Field(
+                "minRam", .number, "t.memory_mb",
+                filter: .custom { value in
+                    guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minRam filter [\(value.prefix(64))]") }
+                    return "t.memory_mb >= \(number)"
+                }, visibleBy: hidden),
+            Field(
+                "minDisk", .number, "t.root_gb",
+                filter: .custom { value in
+                    guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minDisk filter [\(value.prefix(64))]") }
+                    return "t.root_gb >= \(number)"
+                }, visibleBy: hidden),
             Field("flavorid", .text, "t.flavorid", sortable: true, visibleBy: hidden),
             Field("name", .text, "t.name", sortable: true, visibleBy: hidden),
             Field("memory_mb", .number, "t.memory_mb", sortable: true, visibleBy: hidden),
@@ -49,10 +53,14 @@ struct FlavorRoutes: Sendable {
                 Route(.get, "/v2.1/flavors", action: "os_compute_api:flavors:index", rule: Rule.anybody, "List flavors") {
                     try await list($0, only: FlavorRoutes.short)
                 },
-                Route(.get, "/v2.1/flavors/detail", action: "os_compute_api:flavors:detail", rule: Rule.anybody, "List flavors with details") {
+                Route(
+                    .get, "/v2.1/flavors/detail", action: "os_compute_api:flavors:detail", rule: Rule.anybody, "List flavors with details"
+                ) {
                     try await list($0, only: nil)
                 },
-                Route(.get, "/v2.1/flavors/{flavor_id}", action: "os_compute_api:flavors:show", rule: Rule.anybody, "Show a flavor", handler: show),
+                Route(
+                    .get, "/v2.1/flavors/{flavor_id}", action: "os_compute_api:flavors:show", rule: Rule.anybody, "Show a flavor",
+                    handler: show),
                 Route(
                     .post, "/v2.1/flavors", action: "os_compute_api:os-flavor-manage:create", rule: Rule.admin,
                     body: .json(FlavorRoutes.createSchema), "Create a flavor", handler: create),
@@ -146,10 +154,16 @@ struct FlavorRoutes: Sendable {
         let id = given.flatMap { $0.isEmpty || $0 == "auto" ? nil : $0 } ?? compute.ambient.newUUID().description
         let name = flavor["name"]?.stringValue ?? ""
         let factor = flavor["rxtx_factor"]?.doubleValue ?? flavor["rxtx_factor"]?.stringValue.flatMap { Double($0) } ?? 1
-        guard factor > 0, factor.isFinite else { throw ResourceError.badRequest("Invalid input for field/attribute rxtx_factor. It must be greater than 0.") }
-        let allowed = id.utf8.allSatisfy { $0 >= 48 && $0 <= 57 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || [45, 46, 95, 32].contains($0) }
+        guard factor > 0, factor.isFinite else {
+            throw ResourceError.badRequest("Invalid input for field/attribute rxtx_factor. It must be greater than 0.")
+        }
+        let allowed = id.utf8.allSatisfy {
+            $0 >= 48 && $0 <= 57 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || [45, 46, 95, 32].contains($0)
+        }
         guard allowed, id == id.trimmedSpaces else {
-            throw ResourceError.badRequest("Invalid input for field/attribute id. Value: \(id.prefix(64)). It may have letters, digits, '.', '-', '_' and spaces inside.")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute id. Value: \(id.prefix(64)). It may have letters, digits, '.', '-', '_' and spaces inside."
+            )
         }
         @Sendable func number(_ name: String) -> Int { flavor[name]?.intValue ?? 0 }
         let now = compute.ambient.now

@@ -16,25 +16,36 @@ struct FlavorDetailRoutes: Sendable {
         return Resource(
             "flavor-extra-spec",
             routes: [
-                Route(.get, specs, action: "os_compute_api:os-flavor-extra-specs:index", rule: Rule.anybody, "List extra specs", handler: list),
+                Route(
+                    .get, specs, action: "os_compute_api:os-flavor-extra-specs:index", rule: Rule.anybody, "List extra specs", handler: list
+                ),
                 Route(
                     .post, specs, action: "os_compute_api:os-flavor-extra-specs:create", rule: Rule.admin,
                     body: .json(.wrapped("extra_specs", .object([], additional: .values(.oneOf([.text, .integer, .number]))))),
                     "Set extra specs", handler: create),
-                Route(.get, specs + "/{key}", action: "os_compute_api:os-flavor-extra-specs:show", rule: Rule.anybody, "Show an extra spec", handler: show),
+                Route(
+                    .get, specs + "/{key}", action: "os_compute_api:os-flavor-extra-specs:show", rule: Rule.anybody, "Show an extra spec",
+                    handler: show),
                 Route(
                     .put, specs + "/{key}", action: "os_compute_api:os-flavor-extra-specs:update", rule: Rule.admin,
-                    body: .json(.object([], additional: .values(.oneOf([.text, .integer, .number])))), "Change an extra spec", handler: update),
-                Route(.delete, specs + "/{key}", action: "os_compute_api:os-flavor-extra-specs:delete", rule: Rule.admin, "Remove an extra spec", handler: delete),
-                Route(.get, "/v2.1/flavors/{flavor_id}/os-flavor-access", action: "os_compute_api:os-flavor-access", rule: Rule.admin, "List the projects of a private flavor", handler: access),
+                    body: .json(.object([], additional: .values(.oneOf([.text, .integer, .number])))), "Change an extra spec",
+                    handler: update),
+                Route(
+                    .delete, specs + "/{key}", action: "os_compute_api:os-flavor-extra-specs:delete", rule: Rule.admin,
+                    "Remove an extra spec", handler: delete),
+                Route(
+                    .get, "/v2.1/flavors/{flavor_id}/os-flavor-access", action: "os_compute_api:os-flavor-access", rule: Rule.admin,
+                    "List the projects of a private flavor", handler: access),
                 Route(
                     .post, "/v2.1/flavors/{flavor_id}/action", key: "addTenantAccess",
                     action: "os_compute_api:os-flavor-access:add_tenant_access", rule: Rule.admin,
-                    body: .json(.wrapped("addTenantAccess", .object([.init("tenant", .identifier, required: true)]))), "Let a project use a flavor", handler: addAccess),
+                    body: .json(.wrapped("addTenantAccess", .object([.init("tenant", .identifier, required: true)]))),
+                    "Let a project use a flavor", handler: addAccess),
                 Route(
                     .post, "/v2.1/flavors/{flavor_id}/action", key: "removeTenantAccess",
                     action: "os_compute_api:os-flavor-access:remove_tenant_access", rule: Rule.admin,
-                    body: .json(.wrapped("removeTenantAccess", .object([.init("tenant", .identifier, required: true)]))), "Take a flavor from a project", handler: removeAccess),
+                    body: .json(.wrapped("removeTenantAccess", .object([.init("tenant", .identifier, required: true)]))),
+                    "Take a flavor from a project", handler: removeAccess),
             ])
     }
 
@@ -74,11 +85,14 @@ struct FlavorDetailRoutes: Sendable {
     }
 
     private static func check(_ key: String, _ value: JSONValue) throws {
-        let fine = !key.isEmpty && key.utf8.allSatisfy {
-            $0 >= 48 && $0 <= 58 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || [45, 46, 95, 32].contains($0)
-        }
+        let fine =
+            !key.isEmpty
+            && key.utf8.allSatisfy {
+                $0 >= 48 && $0 <= 58 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || [45, 46, 95, 32].contains($0)
+            }
         guard fine else {
-            throw ResourceError.badRequest("Invalid input for extra spec name '\(key.prefix(64))': it may have letters, digits, '.', '-', '_', ':' and spaces.")
+            throw ResourceError.badRequest(
+                "Invalid input for extra spec name '\(key.prefix(64))': it may have letters, digits, '.', '-', '_', ':' and spaces.")
         }
         try GuestKey.checkSpec(key, text(value).stringValue ?? "")
     }

@@ -19,22 +19,34 @@ struct HostRoutes: Sendable {
                 Route(
                     .put, services + "/{service_id}", action: "os_compute_api:os-services:update", rule: Rule.admin,
                     versions: .from(53),
-                    body: .json(.object([
-                        .init("status", .enumeration(["enabled", "disabled"])), .init("disabled_reason", .string(min: 1, max: 255, format: nil)),
-                        .init("forced_down", .boolean),
-                    ])), "Enable, disable or force down a host", handler: update),
+                    body: .json(
+                        .object([
+                            .init("status", .enumeration(["enabled", "disabled"])),
+                            .init("disabled_reason", .string(min: 1, max: 255, format: nil)),
+                            .init("forced_down", .boolean),
+                        ])), "Enable, disable or force down a host", handler: update),
                 Route(
                     .put, services + "/{command}", action: "os_compute_api:os-services:update", rule: Rule.admin,
                     versions: .through(52),
-                    body: .json(.object([
-                        .init("host", .identifier, required: true), .init("binary", .identifier, required: true),
-                        .init("disabled_reason", .string(min: 1, max: 255, format: nil)), .init("forced_down", .boolean, versions: .from(11)),
-                    ])), "Enable, disable or force down a host", handler: oldUpdate),
-                Route(.delete, services + "/{service_id}", action: "os_compute_api:os-services:delete", rule: Rule.admin, status: 204, "Forget a host", handler: delete),
-                Route(.get, "/v2.1/os-availability-zone", action: "os_compute_api:os-availability-zone:list", rule: Rule.anybody, "List availability zones") {
+                    body: .json(
+                        .object([
+                            .init("host", .identifier, required: true), .init("binary", .identifier, required: true),
+                            .init("disabled_reason", .string(min: 1, max: 255, format: nil)),
+                            .init("forced_down", .boolean, versions: .from(11)),
+                        ])), "Enable, disable or force down a host", handler: oldUpdate),
+                Route(
+                    .delete, services + "/{service_id}", action: "os_compute_api:os-services:delete", rule: Rule.admin, status: 204,
+                    "Forget a host", handler: delete),
+                Route(
+                    .get, "/v2.1/os-availability-zone", action: "os_compute_api:os-availability-zone:list", rule: Rule.anybody,
+                    "List availability zones"
+                ) {
                     try await zones($0, isDetailed: false)
                 },
-                Route(.get, "/v2.1/os-availability-zone/detail", action: "os_compute_api:os-availability-zone:detail", rule: Rule.admin, "List availability zones with their hosts") {
+                Route(
+                    .get, "/v2.1/os-availability-zone/detail", action: "os_compute_api:os-availability-zone:detail", rule: Rule.admin,
+                    "List availability zones with their hosts"
+                ) {
                     try await zones($0, isDetailed: true)
                 },
             ])
@@ -156,7 +168,8 @@ struct HostRoutes: Sendable {
     }
 
     private func change(
-        _ context: RequestContext, _ decision: Authorized<Void>, where condition: SQL, missing: String, enabled: Bool?, reason: String?, forcedDown: Bool?
+        _ context: RequestContext, _ decision: Authorized<Void>, where condition: SQL, missing: String, enabled: Bool?, reason: String?,
+        forcedDown: Bool?
     ) async throws -> Response {
         try decision.value(for: "os_compute_api:os-services:update")
         let compute = compute
@@ -205,7 +218,8 @@ struct HostRoutes: Sendable {
             }
             let host = try row.string("host")
             if try row.int("servers") > 0 {
-                throw ResourceError.conflict("Unable to delete compute service that is hosting instances. Migrate or delete the instances first.")
+                throw ResourceError.conflict(
+                    "Unable to delete compute service that is hosting instances. Migrate or delete the instances first.")
             }
             let removed = HostRemoved(host: host, providerID: try row.optionalString("provider"))
             try Outbox.add(connection, removed, to: .placementHosts, ambient: ambient)

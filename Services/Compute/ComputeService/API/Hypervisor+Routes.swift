@@ -17,16 +17,28 @@ struct HypervisorRoutes: Sendable {
                 Route(.get, path, action: "os_compute_api:os-hypervisors:list", rule: Rule.admin, "List hypervisors") {
                     try await list($0, isDetailed: false)
                 },
-                Route(.get, path + "/detail", action: "os_compute_api:os-hypervisors:list-detail", rule: Rule.admin, "List hypervisors with details") {
+                Route(
+                    .get, path + "/detail", action: "os_compute_api:os-hypervisors:list-detail", rule: Rule.admin,
+                    "List hypervisors with details"
+                ) {
                     try await list($0, isDetailed: true)
                 },
-                Route(.get, path + "/statistics", action: "os_compute_api:os-hypervisors:statistics", rule: Rule.admin, versions: .through(87), "Sums over all hypervisors", handler: statistics),
-                Route(.get, path + "/{hypervisor_id}", action: "os_compute_api:os-hypervisors:show", rule: Rule.admin, "Show a hypervisor", handler: show),
+                Route(
+                    .get, path + "/statistics", action: "os_compute_api:os-hypervisors:statistics", rule: Rule.admin,
+                    versions: .through(87), "Sums over all hypervisors", handler: statistics),
+                Route(
+                    .get, path + "/{hypervisor_id}", action: "os_compute_api:os-hypervisors:show", rule: Rule.admin, "Show a hypervisor",
+                    handler: show),
                 Route(
                     .get, path + "/{hypervisor_id}/servers", action: "os_compute_api:os-hypervisors:servers", rule: Rule.admin,
                     versions: .through(52), "List the servers of hypervisors", handler: oldServers),
-                Route(.get, path + "/{hypervisor_id}/search", action: "os_compute_api:os-hypervisors:search", rule: Rule.admin, versions: .through(52), "Find hypervisors", handler: oldSearch),
-                Route(.get, path + "/{hypervisor_id}/uptime", action: "os_compute_api:os-hypervisors:uptime", rule: Rule.admin, versions: .through(87), "Uptime") { context in
+                Route(
+                    .get, path + "/{hypervisor_id}/search", action: "os_compute_api:os-hypervisors:search", rule: Rule.admin,
+                    versions: .through(52), "Find hypervisors", handler: oldSearch),
+                Route(
+                    .get, path + "/{hypervisor_id}/uptime", action: "os_compute_api:os-hypervisors:uptime", rule: Rule.admin,
+                    versions: .through(87), "Uptime"
+                ) { context in
                     // Not there before not available.
                     _ = try await show(context)
                     throw ResourceError(.notImplemented, "The uptime of hosts is not reported in this cloud.")
@@ -63,12 +75,14 @@ struct HypervisorRoutes: Sendable {
             var conditions: [SQL] = ["true"]
             if let pattern { conditions.append("strpos(h.host, \(pattern)) > 0") }
             if let marker = request.marker {
-                let row = try connection.query("SELECT number FROM hypervisors WHERE id::text = \(marker) OR number::text = \(marker)").first
+                let row = try connection.query("SELECT number FROM hypervisors WHERE id::text = \(marker) OR number::text = \(marker)")
+                    .first
                 guard let row else { throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found") }
                 conditions.append("h.number > \(try row.int("number"))")
             }
             let rows = try connection.query(
-                "\(HypervisorRoutes.columns(compute)) WHERE \(SQL.joined(conditions, separator: " AND ")) ORDER BY h.number LIMIT \(limit + 1)")
+                "\(HypervisorRoutes.columns(compute)) WHERE \(SQL.joined(conditions, separator: " AND ")) ORDER BY h.number LIMIT \(limit + 1)"
+            )
             if let pattern, rows.isEmpty {
                 throw ResourceError.notFound("No hypervisor matching '\(pattern.prefix(255))' could be found.")
             }
@@ -127,7 +141,8 @@ struct HypervisorRoutes: Sendable {
     private func show(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let id = context.parameter("hypervisor_id")
-        let withServers = context.version(atLeast: 2, 53)
+        let withServers =
+            context.version(atLeast: 2, 53)
             && (context.query["with_servers"].flatMap { BodySchema.boolean($0) } ?? false)
         let compute = compute
         return try await compute.database.read { connection in
@@ -135,9 +150,11 @@ struct HypervisorRoutes: Sendable {
             guard let row = rows.first else {
                 throw ResourceError.notFound("Hypervisor with ID '\(id.prefix(64))' could not be found.")
             }
-            return .json(200, [
-                "hypervisor": try HypervisorRoutes.object(row, context, compute, isDetailed: true, withServers: withServers)
-            ])
+            return .json(
+                200,
+                [
+                    "hypervisor": try HypervisorRoutes.object(row, context, compute, isDetailed: true, withServers: withServers)
+                ])
         }
     }
 
@@ -148,11 +165,14 @@ struct HypervisorRoutes: Sendable {
         return try await compute.database.read { connection in
             let rows = try connection.query("\(HypervisorRoutes.columns(compute)) WHERE strpos(h.host, \(pattern)) > 0 ORDER BY h.number")
             if rows.isEmpty { throw ResourceError.notFound("No hypervisor matching '\(pattern.prefix(255))' could be found.") }
-            return .json(200, [
-                "hypervisors": .array(try rows.map {
-                    try HypervisorRoutes.object($0, context, compute, isDetailed: false, withServers: withServers)
-                })
-            ])
+            return .json(
+                200,
+                [
+                    "hypervisors": .array(
+                        try rows.map {
+                            try HypervisorRoutes.object($0, context, compute, isDetailed: false, withServers: withServers)
+                        })
+                ])
         }
     }
 
@@ -166,9 +186,10 @@ struct HypervisorRoutes: Sendable {
             var sums: [String: Int] = [:]
             for row in rows { for (name, value) in try HypervisorRoutes.numbers(row) { sums[name, default: 0] += value } }
             var object: JSONObject = ["count": JSONValue(rows.count)]
-            for name in ["vcpus", "vcpus_used", "memory_mb", "memory_mb_used", "free_ram_mb", "local_gb", "local_gb_used",
-                "free_disk_gb", "disk_available_least", "running_vms", "current_workload"]
-            {
+            for name in [
+                "vcpus", "vcpus_used", "memory_mb", "memory_mb_used", "free_ram_mb", "local_gb", "local_gb_used",
+                "free_disk_gb", "disk_available_least", "running_vms", "current_workload",
+            ] {
                 object[name] = JSONValue(sums[name] ?? 0)
             }
             return .json(200, ["hypervisor_statistics": .object(object)])

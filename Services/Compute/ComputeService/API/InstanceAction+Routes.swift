@@ -19,14 +19,18 @@ struct InstanceActionRoutes: Sendable {
         "server_actions t", key: "t.request_id", defaultSort: [("number", true)],
         fields: fields + [
             Field("number", .number, "t.id", sortable: true, visibleBy: FlavorRoutes.hidden),
-            Field("changes-since", .text, "t.updated_at", filter: .custom { value in
-                guard let time = Timestamp(value) else { throw badTime(value) }
-                return "t.updated_at >= \(time)"
-            }, visibleBy: FlavorRoutes.hidden),
-            Field("changes-before", .text, "t.updated_at", filter: .custom { value in
-                guard let time = Timestamp(value) else { throw badTime(value) }
-                return "t.updated_at <= \(time)"
-            }, visibleBy: FlavorRoutes.hidden),
+            Field(
+                "changes-since", .text, "t.updated_at",
+                filter: .custom { value in
+                    guard let time = Timestamp(value) else { throw badTime(value) }
+                    return "t.updated_at >= \(time)"
+                }, visibleBy: FlavorRoutes.hidden),
+            Field(
+                "changes-before", .text, "t.updated_at",
+                filter: .custom { value in
+                    guard let time = Timestamp(value) else { throw badTime(value) }
+                    return "t.updated_at <= \(time)"
+                }, visibleBy: FlavorRoutes.hidden),
         ])
 
     private static func badTime(_ value: String) -> ResourceError {
@@ -38,8 +42,12 @@ struct InstanceActionRoutes: Sendable {
         return Resource(
             "instance-action", fields: InstanceActionRoutes.fields,
             routes: [
-                Route(.get, path, action: "os_compute_api:os-instance-actions:list", rule: Rule.reader, "List what was done with a server", handler: list),
-                Route(.get, path + "/{request_id}", action: "os_compute_api:os-instance-actions:show", rule: Rule.reader, "Show one action with its events", handler: show),
+                Route(
+                    .get, path, action: "os_compute_api:os-instance-actions:list", rule: Rule.reader, "List what was done with a server",
+                    handler: list),
+                Route(
+                    .get, path + "/{request_id}", action: "os_compute_api:os-instance-actions:show", rule: Rule.reader,
+                    "Show one action with its events", handler: show),
             ])
     }
 
@@ -111,7 +119,9 @@ struct InstanceActionRoutes: Sendable {
             "finish_time": JSONValue(try row.optionalTimestamp("finish_time")?.iso8601NoZone),
             "result": JSONValue(try row.optionalString("result")),
         ]
-        if seesDetails || !context.version(atLeast: 2, 51) { event["traceback"] = seesDetails ? JSONValue(try row.optionalString("details")) : .null }
+        if seesDetails || !context.version(atLeast: 2, 51) {
+            event["traceback"] = seesDetails ? JSONValue(try row.optionalString("details")) : .null
+        }
         if context.version(atLeast: 2, 62) {
             event["hostId"] = .string(try row.optionalString("host_id") ?? "")
             if seesDetails { event["host"] = JSONValue(host) }

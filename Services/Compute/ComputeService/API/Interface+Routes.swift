@@ -15,7 +15,12 @@ struct InterfaceRoutes: Sendable {
         "interfaceAttachment",
         .object([
             .init("net_id", .nullable(.uuid)), .init("port_id", .nullable(.uuid)),
-            .init("fixed_ips", .nullable(.array(.object([.init("ip_address", .string(min: 1, max: 45, format: .ip), required: true)], additional: .allowed), min: 0, max: 1))),
+            .init(
+                "fixed_ips",
+                .nullable(
+                    .array(
+                        .object([.init("ip_address", .string(min: 1, max: 45, format: .ip), required: true)], additional: .allowed), min: 0,
+                        max: 1))),
             .init("tag", .nullable(.text(60)), versions: .from(49)),
         ]))
 
@@ -32,7 +37,8 @@ struct InterfaceRoutes: Sendable {
                         return .json(200, ["interfaceAttachments": .array(page.items)])
                     }
                 },
-                Route(.get, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:show", rule: Rule.reader, "Show an interface") { context in
+                Route(.get, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:show", rule: Rule.reader, "Show an interface")
+                { context in
                     let server = try await compute.authorizedServer(context).value
                     let port = try context.uuidParameter("port_id", of: "Port")
                     return try await compute.database.read { try InterfaceRoutes.response($0, context, server.id, port) }
@@ -40,7 +46,9 @@ struct InterfaceRoutes: Sendable {
                 Route(
                     .post, path, action: "os_compute_api:os-attach-interfaces:create", rule: Rule.member,
                     body: .optionalJSON(InterfaceRoutes.schema), "Attach an interface", handler: attach),
-                Route(.delete, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:delete", rule: Rule.member, status: 202, "Detach an interface", handler: detach),
+                Route(
+                    .delete, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:delete", rule: Rule.member, status: 202,
+                    "Detach an interface", handler: detach),
             ])
     }
 
@@ -93,26 +101,29 @@ struct InterfaceRoutes: Sendable {
         let owner = try ServerOwner(context, project: server.project)
         let ambient = compute.ambient
         let definition = InterfaceWorkflows(compute).attach
-        return try await context.write(compute.database, begin: { connection in
-            let current = try ServerRecord.find(connection, server.id, lock: true)
-            try current.requireUnlocked(context)
-            try current.require(states: InterfaceRoutes.states, for: "attach_interface")
-            let frame = try InterfaceRoutes.frame(connection, current, ask, owner)
-            try ServerActions.begin(
-                connection, server: server.id, action: "attach_interface", event: "compute_attach_interface",
-                requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
-            let workflow = try Workflows.start(
-                connection, definition, subject: ambient.newUUID().description, frame: frame,
-                requestID: context.requestID, ambient: ambient)
-            return (.string(workflow.text), "server", server.id)
-        }, finish: { work in
-            let workflow = WorkflowID(work.stringValue ?? "")
-            try await compute.await(workflow: workflow, past: ["port", "plug"])
-            return try await compute.database.read { connection in
-                let made = try Workflows.frame(connection, workflow, of: definition)
-                return try InterfaceRoutes.response(connection, context, server.id, made?.portID ?? "")
-            }
-        })
+        return try await context.write(
+            compute.database,
+            begin: { connection in
+                let current = try ServerRecord.find(connection, server.id, lock: true)
+                try current.requireUnlocked(context)
+                try current.require(states: InterfaceRoutes.states, for: "attach_interface")
+                let frame = try InterfaceRoutes.frame(connection, current, ask, owner)
+                try ServerActions.begin(
+                    connection, server: server.id, action: "attach_interface", event: "compute_attach_interface",
+                    requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+                let workflow = try Workflows.start(
+                    connection, definition, subject: ambient.newUUID().description, frame: frame,
+                    requestID: context.requestID, ambient: ambient)
+                return (.string(workflow.text), "server", server.id)
+            },
+            finish: { work in
+                let workflow = WorkflowID(work.stringValue ?? "")
+                try await compute.await(workflow: workflow, past: ["port", "plug"])
+                return try await compute.database.read { connection in
+                    let made = try Workflows.frame(connection, workflow, of: definition)
+                    return try InterfaceRoutes.response(connection, context, server.id, made?.portID ?? "")
+                }
+            })
     }
 
     private static func frame(

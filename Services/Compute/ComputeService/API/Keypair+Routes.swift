@@ -14,10 +14,11 @@ struct KeypairRoutes: Sendable {
         Field("name"), Field("public_key"), Field("fingerprint"), Field("type", versions: .from(2)),
     ]
 
-    static let detail: [Field] = fields + [
-        Field("user_id"), Field("id", .number), Field("created_at", .timestampMicroseconds),
-        Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"), Field("updated_at", .json, "NULL"),
-    ]
+    static let detail: [Field] =
+        fields + [
+            Field("user_id"), Field("id", .number), Field("created_at", .timestampMicroseconds),
+            Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"), Field("updated_at", .json, "NULL"),
+        ]
 
     private static let path = "/v2.1/os-keypairs"
 
@@ -30,8 +31,12 @@ struct KeypairRoutes: Sendable {
                 Route(
                     .post, path, action: "os_compute_api:os-keypairs:create", rule: "rule:admin_or_owner",
                     body: .json(KeypairRoutes.schema), status: 201, "Import or generate a key pair", handler: create),
-                Route(.get, path + "/{keypair_name}", action: "os_compute_api:os-keypairs:show", rule: "rule:admin_or_owner", "Show a key pair", handler: show),
-                Route(.delete, path + "/{keypair_name}", action: "os_compute_api:os-keypairs:delete", rule: "rule:admin_or_owner", status: 204, "Delete a key pair", handler: delete),
+                Route(
+                    .get, path + "/{keypair_name}", action: "os_compute_api:os-keypairs:show", rule: "rule:admin_or_owner",
+                    "Show a key pair", handler: show),
+                Route(
+                    .delete, path + "/{keypair_name}", action: "os_compute_api:os-keypairs:delete", rule: "rule:admin_or_owner",
+                    status: 204, "Delete a key pair", handler: delete),
             ])
     }
 
@@ -56,7 +61,9 @@ struct KeypairRoutes: Sendable {
         let request = try context.listRequest(filters: [], ignoring: ["user_id"])
         let fields = KeypairRoutes.fields.filter { $0.versions.contains(context.version) }
         let hasLinks = context.version(atLeast: 2, 35)
-        let table = Table("keypairs t", key: "t.name", defaultSort: [("name", false)], fields: fields + [Field("name", sortable: true, visibleBy: FlavorRoutes.hidden)])
+        let table = Table(
+            "keypairs t", key: "t.name", defaultSort: [("name", false)],
+            fields: fields + [Field("name", sortable: true, visibleBy: FlavorRoutes.hidden)])
         return try await compute.database.read { connection in
             let page = try table.page(
                 connection, context, request, fields: fields, scope: "t.user_id = \(user)")
@@ -67,10 +74,12 @@ struct KeypairRoutes: Sendable {
                     }
                 }
                 if hasLinks, page.more, let last = Table.keyText(page.rows, row: page.count - 1) {
-                    $0.arrayField("keypairs_links") { $0.object {
-                        $0.field("rel", "next")
-                        $0.field("href", context.nextLink(marker: last))
-                    } }
+                    $0.arrayField("keypairs_links") {
+                        $0.object {
+                            $0.field("rel", "next")
+                            $0.field("href", context.nextLink(marker: last))
+                        }
+                    }
                 }
             }
         }
@@ -138,9 +147,11 @@ struct KeypairRoutes: Sendable {
 
     private static func check(name: String, modern: Bool) throws {
         let extra: [UInt8] = modern ? [45, 95, 32, 64, 46] : [45, 95, 32]
-        let fine = !name.isEmpty && name.utf8.allSatisfy {
-            $0 >= 48 && $0 <= 57 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || extra.contains($0)
-        }
+        let fine =
+            !name.isEmpty
+            && name.utf8.allSatisfy {
+                $0 >= 48 && $0 <= 57 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || extra.contains($0)
+            }
         guard fine else {
             throw ResourceError.badRequest("Keypair data is invalid: Keypair name contains unsafe characters: '\(name.prefix(64))'")
         }

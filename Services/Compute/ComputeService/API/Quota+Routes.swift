@@ -25,7 +25,9 @@ struct QuotaRoutes: Sendable {
     private static let schema: BodySchema = .wrapped(
         "quota_set",
         .object(
-            names.map { .init($0.name, .integer(min: -1, max: Int(Int32.max)), versions: $0.versions) } + [.init("force", .boolean), .init("tenant_id", .text)]))
+            names.map { .init($0.name, .integer(min: -1, max: Int(Int32.max)), versions: $0.versions) } + [
+                .init("force", .boolean), .init("tenant_id", .text),
+            ]))
 
     var resource: Resource {
         let path = QuotaRoutes.path
@@ -35,29 +37,50 @@ struct QuotaRoutes: Sendable {
                 Route(.get, path, action: "os_compute_api:os-quota-sets:show", rule: Rule.reader, "Show a project's quota") {
                     try await show($0, isDetailed: false)
                 },
-                Route(.get, path + "/detail", action: "os_compute_api:os-quota-sets:detail", rule: Rule.reader, "Show a project's quota and usage") {
+                Route(
+                    .get, path + "/detail", action: "os_compute_api:os-quota-sets:detail", rule: Rule.reader,
+                    "Show a project's quota and usage"
+                ) {
                     try await show($0, isDetailed: true)
                 },
-                Route(.get, path + "/defaults", action: "os_compute_api:os-quota-sets:defaults", rule: Rule.anybody, "Show the default quota") { context in
+                Route(
+                    .get, path + "/defaults", action: "os_compute_api:os-quota-sets:defaults", rule: Rule.anybody, "Show the default quota"
+                ) { context in
                     try context.authorize(target: .none)
                     let project = context.parameter("project_id")
                     let values = try await defaults()
                     return .json(200, ["quota_set": .object(QuotaRoutes.object(values, context, id: project, isDetailed: false))])
                 },
-                Route(.put, path, action: "os_compute_api:os-quota-sets:update", rule: Rule.admin, body: .json(QuotaRoutes.schema), "Change a project's quota", handler: update),
-                Route(.delete, path, action: "os_compute_api:os-quota-sets:delete", rule: Rule.admin, status: 202, "Give a project the default quota", handler: reset),
-                Route(.get, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:show", rule: Rule.admin, "Show the default quota") { context in
+                Route(
+                    .put, path, action: "os_compute_api:os-quota-sets:update", rule: Rule.admin, body: .json(QuotaRoutes.schema),
+                    "Change a project's quota", handler: update),
+                Route(
+                    .delete, path, action: "os_compute_api:os-quota-sets:delete", rule: Rule.admin, status: 202,
+                    "Give a project the default quota", handler: reset),
+                Route(
+                    .get, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:show", rule: Rule.admin,
+                    "Show the default quota"
+                ) { context in
                     try context.authorize(target: .none)
-                    return .json(200, ["quota_class_set": .object(QuotaRoutes.classObject(try await defaults(), context, id: context.parameter("class")))])
+                    return .json(
+                        200,
+                        ["quota_class_set": .object(QuotaRoutes.classObject(try await defaults(), context, id: context.parameter("class")))]
+                    )
                 },
                 Route(
                     .put, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:update", rule: Rule.admin,
                     body: .json(QuotaRoutes.classSchema), "Change the default quota", handler: updateDefaults),
                 Route(.get, "/v2.1/limits", action: "os_compute_api:limits", rule: Rule.anybody, "Show limits and usage", handler: limits),
-                Route(.get, "/v2.1/os-simple-tenant-usage", action: "os_compute_api:os-simple-tenant-usage:list", rule: Rule.admin, "Usage of all projects") {
+                Route(
+                    .get, "/v2.1/os-simple-tenant-usage", action: "os_compute_api:os-simple-tenant-usage:list", rule: Rule.admin,
+                    "Usage of all projects"
+                ) {
                     try await usage($0, project: nil)
                 },
-                Route(.get, "/v2.1/os-simple-tenant-usage/{project_id}", action: "os_compute_api:os-simple-tenant-usage:show", rule: Rule.reader, "Usage of a project") {
+                Route(
+                    .get, "/v2.1/os-simple-tenant-usage/{project_id}", action: "os_compute_api:os-simple-tenant-usage:show",
+                    rule: Rule.reader, "Usage of a project"
+                ) {
                     try await usage($0, project: $0.parameter("project_id"))
                 },
             ])
@@ -120,7 +143,8 @@ struct QuotaRoutes: Sendable {
         var object: JSONObject = ["id": .string(id)]
         for (name, quota, versions) in names where versions.contains(context.version) {
             let value = values[quota] ?? (limit: 0, used: 0)
-            object[name] = isDetailed
+            object[name] =
+                isDetailed
                 ? ["limit": JSONValue(value.limit), "in_use": JSONValue(value.used), "reserved": 0] : JSONValue(value.limit)
         }
         return object
@@ -153,7 +177,8 @@ struct QuotaRoutes: Sendable {
                 guard let limit = set[name]?.intValue else { continue }
                 let used = try compute.quota.state(connection, project: project, resource: quota).used
                 if limit >= 0, limit < used, !isForced {
-                    throw ResourceError.badRequest("Quota limit \(limit) for \(name) must be greater than or equal to already used and reserved \(used).")
+                    throw ResourceError.badRequest(
+                        "Quota limit \(limit) for \(name) must be greater than or equal to already used and reserved \(used).")
                 }
                 try compute.quota.set(connection, project: project, resource: quota, limit: limit)
             }

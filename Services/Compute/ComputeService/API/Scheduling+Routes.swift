@@ -136,7 +136,8 @@ struct SchedulingRoutes: Sendable {
                 return .object(entry)
             }
             let isNowhere = list.first?["result"]?.stringValue == "rejected"
-            let trial = isNowhere
+            let trial =
+                isNowhere
                 ? try SchedulingTrial.load(connection, server: server.id, operation: compute.ambient.newUUID()) : nil
             return (list, trial)
         }

@@ -48,7 +48,8 @@ struct ServerRoutes: Sendable {
                     let addresses = try await self.addresses(context)
                     return .json(200, ["addresses": addresses])
                 },
-                Route(.get, one + "/ips/{network}", action: "os_compute_api:ips:show", rule: Rule.reader, "List addresses on a network") { context in
+                Route(.get, one + "/ips/{network}", action: "os_compute_api:ips:show", rule: Rule.reader, "List addresses on a network") {
+                    context in
                     let name = context.parameter("network")
                     guard let list = try await self.addresses(context)[name] else {
                         throw ResourceError.notFound("Network \(name.prefix(255)) not found")
@@ -142,9 +143,10 @@ struct ServerRoutes: Sendable {
         }
         var result: JSONObject = [:]
         for member in all.objectValue?.members ?? [] {
-            result[member.name] = .array((member.value.arrayValue ?? []).map { entry in
-                ["version": entry["version"] ?? 4, "addr": entry["addr"] ?? ""]
-            })
+            result[member.name] = .array(
+                (member.value.arrayValue ?? []).map { entry in
+                    ["version": entry["version"] ?? 4, "addr": entry["addr"] ?? ""]
+                })
         }
         return .object(result)
     }
@@ -209,7 +211,9 @@ struct ServerRoutes: Sendable {
             if let description = body["description"] { changes.append("description = \(description.stringValue)") }
             if let config = body["OS-DCF:diskConfig"]?.stringValue { changes.append("disk_config = \(config)") }
             if let address = body["accessIPv4"] { changes.append("access_ip_v4 = \(address.stringValue)") }
-            if let address = body["accessIPv6"] { changes.append("access_ip_v6 = \(address.stringValue.map { IPAddress($0)?.description ?? $0 })") }
+            if let address = body["accessIPv6"] {
+                changes.append("access_ip_v6 = \(address.stringValue.map { IPAddress($0)?.description ?? $0 })")
+            }
             if let hostname = body["hostname"]?.stringValue { changes.append("hostname = \(hostname)") }
             try connection.execute("UPDATE servers SET \(SQL.joined(changes, separator: ", ")) WHERE id = \(server.id)")
             if body["name"] != nil || body["hostname"] != nil {

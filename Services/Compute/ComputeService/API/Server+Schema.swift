@@ -9,7 +9,8 @@ enum ServerSchema {
     private static let device = BodySchema.object([
         .init("source_type", .enumeration(["volume", "image", "snapshot", "blank"]), required: true),
         .init("destination_type", .nullable(.enumeration(["local", "volume"]))), .init("uuid", .nullable(.uuid)),
-        .init("boot_index", .nullable(.integer)), .init("volume_size", .nullable(.oneOf([.integer(min: 0, max: 1 << 20), .enumeration([""])]))),
+        .init("boot_index", .nullable(.integer)),
+        .init("volume_size", .nullable(.oneOf([.integer(min: 0, max: 1 << 20), .enumeration([""])]))),
         .init("delete_on_termination", .nullable(.boolean)), .init("device_name", .nullable(.text)),
         // What there is: disks on the virtio bus, and nothing that takes a device of the image away.
         .init("guest_format", .nullable(.enumeration([""]))), .init("device_type", .nullable(.enumeration(["disk", ""]))),
@@ -25,7 +26,8 @@ enum ServerSchema {
     ])
 
     private static let interface = BodySchema.object([
-        .init("uuid", .nullable(.uuid)), .init("port", .nullable(.uuid)), .init("fixed_ip", .nullable(.string(min: 1, max: 45, format: .ip))),
+        .init("uuid", .nullable(.uuid)), .init("port", .nullable(.uuid)),
+        .init("fixed_ip", .nullable(.string(min: 1, max: 45, format: .ip))),
         .init("tag", .nullable(.text(60)), versions: .from(42)),
     ])
 

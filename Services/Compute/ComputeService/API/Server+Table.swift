@@ -30,7 +30,8 @@ enum ServerTable {
     private static let basics: [Field] = [
         Field("id"), Field("name"), Field("status", .text, ServerStates.statusSQL(alias: "t")),
         Field("tenant_id", .text, "t.project_id"), Field("user_id"), Field("metadata", .json, "t.metadata"),
-        Field("hostId", .text, "CASE WHEN t.host IS NULL THEN '' ELSE encode(sha224(convert_to(t.project_id || t.host, 'UTF8')), 'hex') END"),
+        Field(
+            "hostId", .text, "CASE WHEN t.host IS NULL THEN '' ELSE encode(sha224(convert_to(t.project_id || t.host, 'UTF8')), 'hex') END"),
         Field("image", .text, LinkedRenderer.imageExpression),
         Field("flavor", .text, LinkedRenderer.flavorExpression, versions: .through(46)),
         Field("flavor", .json, "t.flavor - 'flavorid'", versions: .from(47)),
@@ -57,7 +58,9 @@ enum ServerTable {
         Field("locked", .boolean, "t.locked_by IS NOT NULL", versions: .from(9)),
         Field("description", versions: .from(19)), Field("tags", .json, "to_json(t.tags)", versions: .from(26)),
         Field("trusted_image_certificates", .json, "NULL", versions: .from(63)),
-        Field("server_groups", .json, "CASE WHEN t.group_id IS NULL THEN '[]'::json ELSE json_build_array(t.group_id) END", versions: .from(71)),
+        Field(
+            "server_groups", .json, "CASE WHEN t.group_id IS NULL THEN '[]'::json ELSE json_build_array(t.group_id) END",
+            versions: .from(71)),
         Field("locked_reason", versions: .from(73)),
         Field("pinned_availability_zone", .text, "t.pinned_zone", versions: .from(96)),
     ]
@@ -123,8 +126,10 @@ enum ServerTable {
         if context.version(atLeast: 2, 66) { names.insert("changes-before") }
         if context.version(atLeast: 2, 73) { names.insert("locked") }
         if context.version(atLeast: 2, 83) {
-            names.formUnion(["availability_zone", "config_drive", "key_name", "created_at", "launched_at", "terminated_at",
-                "power_state", "task_state", "vm_state", "progress", "user_id"])
+            names.formUnion([
+                "availability_zone", "config_drive", "key_name", "created_at", "launched_at", "terminated_at",
+                "power_state", "task_state", "vm_state", "progress", "user_id",
+            ])
         }
         if isOperator { names.formUnion(everything) }
         return names

@@ -41,7 +41,8 @@ struct ServerActionRoutes: Sendable {
             power("resume", .resume, "Resume a suspended server"),
             route(
                 "reboot", PowerAction.rebootSoft.policy,
-                body: .object([.init("type", .enumeration(["SOFT", "HARD", "soft", "hard", "Soft", "Hard"]), required: true)]), "Reboot a server"
+                body: .object([.init("type", .enumeration(["SOFT", "HARD", "soft", "hard", "Soft", "Hard"]), required: true)]),
+                "Reboot a server"
             ) { context in
                 let type = context.body["reboot"]?["type"]?.stringValue?.uppercased()
                 return try await change(context, type == "HARD" ? .rebootHard : .rebootSoft)
@@ -189,16 +190,19 @@ struct ServerActionRoutes: Sendable {
         let name = context.body[key]?["name"]?.stringValue ?? ""
         let owner = try ServerOwner(context, project: server.project)
         let subject = ActingSubject.accepted(project: server.project, user: owner.user, administrator: owner.administrator)
-        return try await context.write(compute.database, begin: { connection in
-            let work = try ServerActionRoutes.groupChange(connection, server, name: name, adds: adds)
-            return (work, "server", server.id)
-        }, finish: { work in
-            let ports = (work["ports"]?.arrayValue ?? []).compactMap(\.stringValue)
-            if !ports.isEmpty, let group = work["group"]?.stringValue {
-                try await compute.neighbours.network.changeGroup(group, adds: adds, ports: ports, as: subject)
-            }
-            return .empty(202)
-        })
+        return try await context.write(
+            compute.database,
+            begin: { connection in
+                let work = try ServerActionRoutes.groupChange(connection, server, name: name, adds: adds)
+                return (work, "server", server.id)
+            },
+            finish: { work in
+                let ports = (work["ports"]?.arrayValue ?? []).compactMap(\.stringValue)
+                if !ports.isEmpty, let group = work["group"]?.stringValue {
+                    try await compute.neighbours.network.changeGroup(group, adds: adds, ports: ports, as: subject)
+                }
+                return .empty(202)
+            })
     }
 
     /// The group's id, and the ports that it has to be added to or taken from.
@@ -227,7 +231,8 @@ struct ServerActionRoutes: Sendable {
         let present = ports.contains { $0.groups.contains(group) }
         guard !ports.isEmpty, adds || present else {
             throw ResourceError.notFound(
-                adds ? "Instance \(server.id) has no port that takes security groups."
+                adds
+                    ? "Instance \(server.id) has no port that takes security groups."
                     : "Security group \(name.prefix(255)) not associated with the instance \(server.id)")
         }
         return ["group": .string(group), "ports": JSONValue(ports.filter { $0.groups.contains(group) != adds }.map(\.port))]

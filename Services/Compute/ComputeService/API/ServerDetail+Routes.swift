@@ -17,19 +17,30 @@ struct ServerDetailRoutes: Sendable {
         return Resource(
             "server-detail",
             routes: [
-                Route(.get, one + "/diagnostics", action: "os_compute_api:os-server-diagnostics", rule: Rule.admin, versions: .from(48), "Show figures of a running server", handler: diagnostics),
-                Route(.get, one + "/os-security-groups", action: "os_compute_api:os-security-groups:list", rule: Rule.reader, "List a server's security groups", handler: groups),
-                Route(.get, one + "/migrations", action: "os_compute_api:servers:migrations:index", rule: Rule.admin, versions: .from(23), "List a server's migrations under way") { context in
+                Route(
+                    .get, one + "/diagnostics", action: "os_compute_api:os-server-diagnostics", rule: Rule.admin, versions: .from(48),
+                    "Show figures of a running server", handler: diagnostics),
+                Route(
+                    .get, one + "/os-security-groups", action: "os_compute_api:os-security-groups:list", rule: Rule.reader,
+                    "List a server's security groups", handler: groups),
+                Route(
+                    .get, one + "/migrations", action: "os_compute_api:servers:migrations:index", rule: Rule.admin, versions: .from(23),
+                    "List a server's migrations under way"
+                ) { context in
                     _ = try await compute.authorizedServer(context).value
                     _ = try context.listRequest(filters: []).page(of: [])
                     return .json(200, ["migrations": []])
                 },
-                Route(.get, "/v2.1/os-migrations", action: "os_compute_api:os-migrations:index", rule: Rule.admin, "List migrations") { context in
+                Route(.get, "/v2.1/os-migrations", action: "os_compute_api:os-migrations:index", rule: Rule.admin, "List migrations") {
+                    context in
                     try context.authorize(target: .none)
                     _ = try context.listRequest(filters: []).page(of: [])
                     return .json(200, ["migrations": []])
                 },
-                Route(.get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader, "Show the password that the guest left") { context in
+                Route(
+                    .get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader,
+                    "Show the password that the guest left"
+                ) { context in
                     _ = try await compute.authorizedServer(context).value
                     return .json(200, ["password": ""])
                 },
@@ -38,7 +49,8 @@ struct ServerDetailRoutes: Sendable {
                     body: .json(.wrapped("remote_console", .any)), "Open a console"
                 ) { context in
                     _ = try await compute.authorizedServer(context).value
-                    throw ResourceError(.notImplemented, "Graphical and serial consoles are not available in this cloud; the console's output is.")
+                    throw ResourceError(
+                        .notImplemented, "Graphical and serial consoles are not available in this cloud; the console's output is.")
                 },
             ])
     }

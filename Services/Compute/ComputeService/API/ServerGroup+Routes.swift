@@ -10,7 +10,8 @@ struct ServerGroupRoutes: Sendable {
 
     private static let path = "/v2.1/os-server-groups"
 
-    private static let members = "(SELECT coalesce(json_agg(s.id ORDER BY s.created_at, s.id), '[]') FROM servers s WHERE s.group_id = t.id AND NOT s.deleted)"
+    private static let members =
+        "(SELECT coalesce(json_agg(s.id ORDER BY s.created_at, s.id), '[]') FROM servers s WHERE s.group_id = t.id AND NOT s.deleted)"
 
     static let table = Table(
         "server_groups t", defaultSort: [("id", false)],
@@ -34,8 +35,12 @@ struct ServerGroupRoutes: Sendable {
                 Route(
                     .post, path, action: "os_compute_api:os-server-groups:create", rule: Rule.member, versions: .from(64),
                     body: .json(ServerGroupRoutes.new), "Create a server group", handler: create),
-                Route(.get, path + "/{group_id}", action: "os_compute_api:os-server-groups:show", rule: Rule.reader, "Show a server group", handler: show),
-                Route(.delete, path + "/{group_id}", action: "os_compute_api:os-server-groups:delete", rule: Rule.member, status: 204, "Delete a server group", handler: delete),
+                Route(
+                    .get, path + "/{group_id}", action: "os_compute_api:os-server-groups:show", rule: Rule.reader, "Show a server group",
+                    handler: show),
+                Route(
+                    .delete, path + "/{group_id}", action: "os_compute_api:os-server-groups:delete", rule: Rule.member, status: 204,
+                    "Delete a server group", handler: delete),
             ])
     }
 

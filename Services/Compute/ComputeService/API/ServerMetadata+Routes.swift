@@ -20,14 +20,18 @@ struct ServerMetadataRoutes: Sendable {
                 Route(.get, all, action: "os_compute_api:server-metadata:index", rule: Rule.reader, "List metadata") { context in
                     .json(200, ["metadata": .object(try await read(context))])
                 },
-                Route(.post, all, action: "os_compute_api:server-metadata:create", rule: Rule.member, body: .json(schema), "Add metadata") { context in
+                Route(.post, all, action: "os_compute_api:server-metadata:create", rule: Rule.member, body: .json(schema), "Add metadata") {
+                    context in
                     let added = context.body["metadata"]?.objectValue ?? [:]
                     return try await change(context, for: "os_compute_api:server-metadata:create") { metadata in
                         for member in added.members { metadata[member.name] = member.value }
                         return .json(200, ["metadata": .object(metadata)])
                     }
                 },
-                Route(.put, all, action: "os_compute_api:server-metadata:update_all", rule: Rule.member, body: .json(schema), "Replace metadata") { context in
+                Route(
+                    .put, all, action: "os_compute_api:server-metadata:update_all", rule: Rule.member, body: .json(schema),
+                    "Replace metadata"
+                ) { context in
                     let new = context.body["metadata"]?.objectValue ?? [:]
                     return try await change(context, for: "os_compute_api:server-metadata:update_all") { metadata in
                         metadata = new
@@ -42,7 +46,9 @@ struct ServerMetadataRoutes: Sendable {
                 Route(
                     .put, one, action: "os_compute_api:server-metadata:update", rule: Rule.member,
                     body: .json(.wrapped("meta", ServerSchema.metadata)), "Set a metadata item", handler: setOne),
-                Route(.delete, one, action: "os_compute_api:server-metadata:delete", rule: Rule.member, status: 204, "Remove a metadata item") { context in
+                Route(
+                    .delete, one, action: "os_compute_api:server-metadata:delete", rule: Rule.member, status: 204, "Remove a metadata item"
+                ) { context in
                     let key = context.parameter("key")
                     return try await change(context, for: "os_compute_api:server-metadata:delete") { metadata in
                         guard metadata[key] != nil else { throw ServerMetadataRoutes.missing }
@@ -84,7 +90,8 @@ struct ServerMetadataRoutes: Sendable {
             var metadata = try connection.query("SELECT metadata FROM servers WHERE id = \(server.id)")[0].object("metadata")
             let response = try body(&metadata)
             let limit = try compute.quota.state(
-                connection, project: server.project, resource: "compute:metadata_items").limit
+                connection, project: server.project, resource: "compute:metadata_items"
+            ).limit
             if limit >= 0, metadata.count > limit {
                 throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
             }
@@ -111,7 +118,8 @@ struct ServerTagRoutes: Sendable {
         return Resource(
             "server-tag",
             routes: [
-                Route(.get, all, action: "os_compute_api:os-server-tags:index", rule: Rule.reader, versions: .from(26), "List tags") { context in
+                Route(.get, all, action: "os_compute_api:os-server-tags:index", rule: Rule.reader, versions: .from(26), "List tags") {
+                    context in
                     .json(200, ["tags": JSONValue(try await read(context))])
                 },
                 Route(
@@ -125,18 +133,27 @@ struct ServerTagRoutes: Sendable {
                         return .json(200, ["tags": JSONValue(tags)])
                     }
                 },
-                Route(.delete, all, action: "os_compute_api:os-server-tags:delete_all", rule: Rule.member, versions: .from(26), status: 204, "Remove all tags") { context in
+                Route(
+                    .delete, all, action: "os_compute_api:os-server-tags:delete_all", rule: Rule.member, versions: .from(26), status: 204,
+                    "Remove all tags"
+                ) { context in
                     try await change(context, for: "os_compute_api:os-server-tags:delete_all") { tags in
                         tags = []
                         return .empty(204)
                     }
                 },
-                Route(.get, one, action: "os_compute_api:os-server-tags:show", rule: Rule.reader, versions: .from(26), status: 204, "Check for a tag") { context in
+                Route(
+                    .get, one, action: "os_compute_api:os-server-tags:show", rule: Rule.reader, versions: .from(26), status: 204,
+                    "Check for a tag"
+                ) { context in
                     let tag = context.parameter("tag")
                     guard try await read(context).contains(tag) else { throw ServerTagRoutes.missing(context) }
                     return .empty(204)
                 },
-                Route(.put, one, action: "os_compute_api:os-server-tags:update", rule: Rule.member, versions: .from(26), status: 201, "Add a tag") { context in
+                Route(
+                    .put, one, action: "os_compute_api:os-server-tags:update", rule: Rule.member, versions: .from(26), status: 201,
+                    "Add a tag"
+                ) { context in
                     let tag = context.parameter("tag")
                     try ServerTagRoutes.check(tag)
                     let location = "\(context.publicURL)\(context.path)"
@@ -146,7 +163,10 @@ struct ServerTagRoutes: Sendable {
                         return .empty(201, headers: ["location": location])
                     }
                 },
-                Route(.delete, one, action: "os_compute_api:os-server-tags:delete", rule: Rule.member, versions: .from(26), status: 204, "Remove a tag") { context in
+                Route(
+                    .delete, one, action: "os_compute_api:os-server-tags:delete", rule: Rule.member, versions: .from(26), status: 204,
+                    "Remove a tag"
+                ) { context in
                     let tag = context.parameter("tag")
                     return try await change(context, for: "os_compute_api:os-server-tags:delete") { tags in
                         guard tags.contains(tag) else { throw ServerTagRoutes.missing(context) }
@@ -163,7 +183,8 @@ struct ServerTagRoutes: Sendable {
 
     private static func check(_ tag: String) throws {
         guard (1...60).contains(tag.unicodeScalars.count), !tag.contains("/"), !tag.contains(",") else {
-            throw ResourceError.badRequest("Tag '\(tag.prefix(64))' is invalid. It must be a string without characters '/' and ',' of 1 to 60 characters.")
+            throw ResourceError.badRequest(
+                "Tag '\(tag.prefix(64))' is invalid. It must be a string without characters '/' and ',' of 1 to 60 characters.")
         }
     }
 

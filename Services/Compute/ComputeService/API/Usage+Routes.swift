@@ -57,14 +57,17 @@ private struct UsagePeriod: Sendable {
         func time(_ name: String, _ fallback: Timestamp) throws -> Timestamp {
             guard let text = context.query[name], !text.isEmpty else { return fallback }
             guard let time = Timestamp(text) else {
-                throw ResourceError.badRequest("Invalid input for query parameters \(name). Value: '\(text.prefix(64))'. It must be a time in ISO 8601, for example 2026-01-31T12:00:00.")
+                throw ResourceError.badRequest(
+                    "Invalid input for query parameters \(name). Value: '\(text.prefix(64))'. It must be a time in ISO 8601, for example 2026-01-31T12:00:00."
+                )
             }
             return time
         }
         end = try time("end", now)
         start = try time("start", end + .seconds(-4 * 7 * 86_400))
         guard start < end else {
-            throw ResourceError.badRequest("Invalid input for query parameters start. Value: '\(start.iso8601)'. It must be before end ('\(end.iso8601)').")
+            throw ResourceError.badRequest(
+                "Invalid input for query parameters start. Value: '\(start.iso8601)'. It must be before end ('\(end.iso8601)').")
         }
     }
 }

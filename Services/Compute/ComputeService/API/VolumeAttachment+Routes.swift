@@ -34,7 +34,8 @@ struct VolumeAttachmentRoutes: Sendable {
     private static let update = BodySchema.wrapped(
         "volumeAttachment",
         .object([
-            .init("volumeId", .uuid, required: true), .init("id", .uuid, versions: .from(85)), .init("device", .nullable(.text), versions: .from(85)),
+            .init("volumeId", .uuid, required: true), .init("id", .uuid, versions: .from(85)),
+            .init("device", .nullable(.text), versions: .from(85)),
             .init("serverId", .uuid, versions: .from(85)), .init("tag", .nullable(.text), versions: .from(85)),
             .init("delete_on_termination", .boolean, versions: .from(85)),
         ]))
@@ -45,16 +46,19 @@ struct VolumeAttachmentRoutes: Sendable {
         return Resource(
             "server-volume", fields: VolumeAttachmentRoutes.fields,
             routes: [
-                Route(.get, path, action: "os_compute_api:os-volumes-attachments:index", rule: Rule.reader, "List a server's volumes") { context in
+                Route(.get, path, action: "os_compute_api:os-volumes-attachments:index", rule: Rule.reader, "List a server's volumes") {
+                    context in
                     let server = try await compute.authorizedServer(context).value
                     let asked = try context.listRequest(filters: [], hasOffset: true)
                     return try await compute.database.read {
                         try VolumeAttachmentRoutes.table.list(
-                            $0, context, collection: "volumeAttachments", asked, scope: "t.server_id = \(server.id) AND \(VolumeAttachmentRoutes.isKnown)",
+                            $0, context, collection: "volumeAttachments", asked,
+                            scope: "t.server_id = \(server.id) AND \(VolumeAttachmentRoutes.isKnown)",
                             links: false)
                     }
                 },
-                Route(.get, one, action: "os_compute_api:os-volumes-attachments:show", rule: Rule.reader, "Show a server's volume") { context in
+                Route(.get, one, action: "os_compute_api:os-volumes-attachments:show", rule: Rule.reader, "Show a server's volume") {
+                    context in
                     let server = try await compute.authorizedServer(context).value
                     let volume = try context.uuidParameter("volume_id", of: "Volume")
                     return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
@@ -65,7 +69,9 @@ struct VolumeAttachmentRoutes: Sendable {
                 Route(
                     .put, one, action: "os_compute_api:os-volumes-attachments:update", rule: Rule.member,
                     body: .json(VolumeAttachmentRoutes.update), status: 202, "Change an attachment", handler: change),
-                Route(.delete, one, action: "os_compute_api:os-volumes-attachments:delete", rule: Rule.member, status: 202, "Detach a volume", handler: detach),
+                Route(
+                    .delete, one, action: "os_compute_api:os-volumes-attachments:delete", rule: Rule.member, status: 202, "Detach a volume",
+                    handler: detach),
             ])
     }
 
@@ -78,7 +84,8 @@ struct VolumeAttachmentRoutes: Sendable {
         .notFound("Instance \(server) is not attached to volume \(volume).")
     }
 
-    private static func response(_ connection: Connection, _ context: RequestContext, _ server: String, _ volume: String) throws -> Response {
+    private static func response(_ connection: Connection, _ context: RequestContext, _ server: String, _ volume: String) throws -> Response
+    {
         guard
             let response = try table.response(
                 connection, context, name: "volumeAttachment", where: "t.server_id = \(server) AND t.volume_id = \(volume) AND \(isKnown)")
@@ -94,30 +101,34 @@ struct VolumeAttachmentRoutes: Sendable {
         let ambient = compute.ambient
         let definition = VolumeWorkflows(compute).attach
         let id = ambient.newUUID().description
-        return try await context.write(compute.database, begin: { connection in
-            let current = try ServerRecord.find(connection, server.id, lock: true)
-            try current.requireUnlocked(context)
-            try current.require(states: VolumeAttachmentRoutes.states, for: "attach_volume")
-            let device = try VolumeAttachmentRoutes.reserve(connection, current, volume, body, id: id, now: ambient.now)
-            try ServerActions.begin(
-                connection, server: server.id, action: "attach_volume", event: "compute_attach_volume",
-                requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
-            let workflow = try Workflows.start(
-                connection, definition, subject: id,
-                frame: VolumeWorkflows.Attachment(server: server.id, volume: volume, device: device),
-                requestID: context.requestID, ambient: ambient)
-            return (.string(workflow.text), "server", server.id)
-        }, finish: { work in
-            try await compute.await(workflow: WorkflowID(work.stringValue ?? ""), past: ["connect", "plug"])
-            return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
-        })
+        return try await context.write(
+            compute.database,
+            begin: { connection in
+                let current = try ServerRecord.find(connection, server.id, lock: true)
+                try current.requireUnlocked(context)
+                try current.require(states: VolumeAttachmentRoutes.states, for: "attach_volume")
+                let device = try VolumeAttachmentRoutes.reserve(connection, current, volume, body, id: id, now: ambient.now)
+                try ServerActions.begin(
+                    connection, server: server.id, action: "attach_volume", event: "compute_attach_volume",
+                    requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+                let workflow = try Workflows.start(
+                    connection, definition, subject: id,
+                    frame: VolumeWorkflows.Attachment(server: server.id, volume: volume, device: device),
+                    requestID: context.requestID, ambient: ambient)
+                return (.string(workflow.text), "server", server.id)
+            },
+            finish: { work in
+                try await compute.await(workflow: WorkflowID(work.stringValue ?? ""), past: ["connect", "plug"])
+                return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
+            })
     }
 
     /// Checks the volume and writes the row that keeps its device name.
     private static func reserve(
         _ connection: Connection, _ server: ServerRecord, _ volume: String, _ body: JSONValue, id: String, now: Timestamp
     ) throws -> String {
-        let rows = try connection.query("SELECT status, multiattach FROM published_volumes WHERE id = \(volume) AND project_id = \(server.project)")
+        let rows = try connection.query(
+            "SELECT status, multiattach FROM published_volumes WHERE id = \(volume) AND project_id = \(server.project)")
         guard let row = rows.first else { throw ResourceError.notFound("Volume \(volume) could not be found.") }
         let taken = try connection.query("SELECT volume_id, device FROM server_volumes WHERE server_id = \(server.id)")
             .reduce(into: [String: String]()) { $0[try $1.string("volume_id")] = try $1.string("device") }
@@ -126,7 +137,8 @@ struct VolumeAttachmentRoutes: Sendable {
         }
         let status = try row.string("status")
         guard try status == "available" || (status == "in-use" && row.bool("multiattach")) else {
-            throw ResourceError.badRequest("Invalid volume: volume '\(volume)' status must be 'available'. Currently in '\(status)' status.")
+            throw ResourceError.badRequest(
+                "Invalid volume: volume '\(volume)' status must be 'available'. Currently in '\(status)' status.")
         }
         guard taken.count < 25, let device = DeviceNames.free(taken: Set(taken.values).union(["/dev/vda"])) else {
             throw ResourceError.forbidden("The maximum allowed number of disk devices is reached.")

@@ -63,7 +63,8 @@ struct ServerCreation {
         let flavor = try self.flavor()
         let image = try self.image(flavor)
         let properties = try image?.properties ?? TextMap(bootVolumeProperties())
-        try GuestKey.check(specs: flavor.document["extra_specs"]?.objectValue.map { TextMap($0).texts } ?? [:], properties: properties.texts)
+        try GuestKey.check(
+            specs: flavor.document["extra_specs"]?.objectValue.map { TextMap($0).texts } ?? [:], properties: properties.texts)
         try checkZone()
         let key = try keyData()
         let group = try self.group()
@@ -221,7 +222,8 @@ struct ServerCreation {
         for id in request.devices.filter({ $0.source == .image }).compactMap(\.uuid) {
             guard try !usableImage(id).needsUser else {
                 throw ResourceError.forbidden(
-                    "No volume for a server can be made of image \(id): volumes are made with the rights of a member of the project, who may not download it.")
+                    "No volume for a server can be made of image \(id): volumes are made with the rights of a member of the project, who may not download it."
+                )
             }
         }
         guard let id = request.imageID else { return nil }
@@ -230,7 +232,8 @@ struct ServerCreation {
         let needed = max(size, image.virtualSize ?? 0)
         if image.minRAM > flavor.memory {
             throw ResourceError.badRequest(
-                "Flavor's memory is too small for requested image. Flavor memory is \(flavor.memory) MiB, the image's min_ram is \(image.minRAM) MiB.")
+                "Flavor's memory is too small for requested image. Flavor memory is \(flavor.memory) MiB, the image's min_ram is \(image.minRAM) MiB."
+            )
         }
         let disk = flavor.root << 30
         guard flavor.root > 0 || owner.mayUseZeroDisk else {
@@ -238,7 +241,8 @@ struct ServerCreation {
         }
         if flavor.root > 0, max(needed, image.minDisk << 30) > disk {
             throw ResourceError.badRequest(
-                "Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \(max(needed, image.minDisk << 30)) bytes.")
+                "Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \(max(needed, image.minDisk << 30)) bytes."
+            )
         }
         guard let diskFormat = image.diskFormat else { throw ResourceError.badRequest("Image \(id) has no disk_format.") }
         return ServerSpec.Image(
@@ -255,7 +259,9 @@ struct ServerCreation {
         guard let device = request.devices.first(where: { $0.bootIndex == 0 }), let id = device.uuid else { return [:] }
         switch device.source {
         case .image: return try usableImage(id).properties
-        case .volume: return try imageMetadata("SELECT v.image_metadata FROM published_volumes v WHERE v.id = \(id)::uuid AND v.project_id = \(owner.project)")
+        case .volume:
+            return try imageMetadata(
+                "SELECT v.image_metadata FROM published_volumes v WHERE v.id = \(id)::uuid AND v.project_id = \(owner.project)")
         case .snapshot:
             return try imageMetadata(
                 """
@@ -279,7 +285,8 @@ struct ServerCreation {
         let container = image.containerFormat ?? "none"
         guard ContainerFormats.bareDisks.contains(container) else {
             throw ResourceError.badRequest(
-                "Image \(id) cannot be the disk of a server: its container_format is '\(container)'. It must be one of \(ContainerFormats.bareDisks.sorted().joined(separator: ", ")).")
+                "Image \(id) cannot be the disk of a server: its container_format is '\(container)'. It must be one of \(ContainerFormats.bareDisks.sorted().joined(separator: ", "))."
+            )
         }
         return image
     }
@@ -295,26 +302,34 @@ struct ServerCreation {
             SELECT 1 AS one FROM aggregates WHERE availability_zone = \(zone)
             UNION ALL SELECT 1 FROM compute_services WHERE availability_zone = \(zone) LIMIT 1
             """)
-        if known.isEmpty { throw ResourceError.badRequest("The requested availability zone is not available: there is none called '\(zone)'") }
+        if known.isEmpty {
+            throw ResourceError.badRequest("The requested availability zone is not available: there is none called '\(zone)'")
+        }
     }
 
     private func keyData() throws -> (String, String)? {
         guard let name = request.keyName else { return nil }
         let rows = try connection.query(
             "SELECT public_key FROM keypairs WHERE user_id = \(owner.user) AND name = \(name)")
-        guard let row = rows.first else { throw ResourceError.badRequest("Invalid key_name provided: there is no key pair called '\(name)'.") }
+        guard let row = rows.first else {
+            throw ResourceError.badRequest("Invalid key_name provided: there is no key pair called '\(name)'.")
+        }
         return (name, try row.string("public_key"))
     }
 
     private func group() throws -> String? {
         guard let text = request.groupID else { return nil }
-        let rows = UUID128(text) == nil ? nil : try connection.query(
-            "SELECT id FROM server_groups WHERE id = \(text)::uuid AND (project_id = \(owner.project) OR \(owner.isAdmin)) FOR SHARE")
+        let rows =
+            UUID128(text) == nil
+            ? nil
+            : try connection.query(
+                "SELECT id FROM server_groups WHERE id = \(text)::uuid AND (project_id = \(owner.project) OR \(owner.isAdmin)) FOR SHARE")
         guard let id = try rows?.first?.string("id") else {
             throw ResourceError.badRequest("Instance group \(text.prefix(64)) could not be found.")
         }
         let limit = try settings.quota.state(
-            connection, project: owner.project, resource: "compute:server_group_members").limit
+            connection, project: owner.project, resource: "compute:server_group_members"
+        ).limit
         let members = try connection.query(
             "SELECT count(*) AS count FROM servers WHERE group_id = \(id) AND NOT deleted")[0].int("count")
         if limit >= 0, members + request.maxCount > limit {

@@ -87,9 +87,11 @@ extension ServerCreate {
     /// Takes back what `volumes` did or may have done: a volume whose creation was not recorded is found by asking
     /// for it again under the same operation.
     func undoVolumes(_ context: inout StepContext) async throws {
-        guard let server = try await steps.database.read({ [id = context.subjectID] in
-            try WorkflowServer.load($0, id)
-        }) else { return }
+        guard
+            let server = try await steps.database.read({ [id = context.subjectID] in
+                try WorkflowServer.load($0, id)
+            })
+        else { return }
         for (index, device) in server.devices.enumerated() where device.source != .volume {
             let id = context.operationUUID(index)
             let isRecorded = try await steps.database.read { connection in

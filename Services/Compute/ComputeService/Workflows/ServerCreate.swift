@@ -63,9 +63,11 @@ struct ServerCreate: Sendable {
     private func schedule(_ context: inout StepContext) async throws -> StepResult {
         let id = context.subjectID
         let operation = context.operationUUID()
-        guard let question = try await database.read({
-            try SchedulingQuestion.load($0, server: id, operation: operation.description)
-        }) else { throw StepFailure("The server is gone.") }
+        guard
+            let question = try await database.read({
+                try SchedulingQuestion.load($0, server: id, operation: operation.description)
+            })
+        else { throw StepFailure("The server is gone.") }
         let answer = try await compute.neighbours.scheduler.schedule(question, operation: operation)
         guard answer.result == .scheduled, let host = answer.host else {
             let texts = SchedulingFault.texts(answer)

@@ -19,22 +19,30 @@ struct ServerDelete: Sendable {
         Workflow(
             service: Compute.service, kind: ServerDelete.kind,
             steps: [
-                .init("absent", run: { context in
-                    try await steps.settleAbsence(context.subjectID) ? .next : .wait(.seconds(5))
-                }),
-                .init("volumes", run: { context in
-                    guard let server = try await load(context.subjectID) else { return .skip }
-                    try await steps.releaseVolumes(server.id, as: server.subject, undoing: false)
-                    return .skip
-                }),
-                .init("ports", run: { context in
-                    try await steps.releasePorts(context.subjectID)
-                    return .skip
-                }),
-                .init("allocation", run: { context in
-                    try await steps.compute.neighbours.scheduler.release(consumer: context.subjectID)
-                    return .skip
-                }),
+                .init(
+                    "absent",
+                    run: { context in
+                        try await steps.settleAbsence(context.subjectID) ? .next : .wait(.seconds(5))
+                    }),
+                .init(
+                    "volumes",
+                    run: { context in
+                        guard let server = try await load(context.subjectID) else { return .skip }
+                        try await steps.releaseVolumes(server.id, as: server.subject, undoing: false)
+                        return .skip
+                    }),
+                .init(
+                    "ports",
+                    run: { context in
+                        try await steps.releasePorts(context.subjectID)
+                        return .skip
+                    }),
+                .init(
+                    "allocation",
+                    run: { context in
+                        try await steps.compute.neighbours.scheduler.release(consumer: context.subjectID)
+                        return .skip
+                    }),
                 .init("finish", run: { try await finish(&$0) }),
             ],
             retriesForever: true, failed: { _, _ in })

@@ -58,7 +58,9 @@ package struct SimulatedFleet: Sendable {
     private func announce() async throws {
         var introduced = false
         while true {
-            if !bus.isConnected { introduced = false } else {
+            if !bus.isConnected {
+                introduced = false
+            } else {
                 do {
                     let first = !introduced
                     try await publish { first ? try hello($0) : try heartbeat($0) }

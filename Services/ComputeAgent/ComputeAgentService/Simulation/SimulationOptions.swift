@@ -57,7 +57,8 @@ package struct SimulationOptions: Sendable {
     }
 
     private static func checked(prefix: String) throws -> String {
-        let fits = !prefix.isEmpty && prefix.utf8.count <= 40
+        let fits =
+            !prefix.isEmpty && prefix.utf8.count <= 40
             && prefix.utf8.allSatisfy { (97...122).contains($0) || (48...57).contains($0) || $0 == 45 }
         guard fits else {
             throw ResourceError.badRequest("--prefix must be 1 to 40 lower-case letters, digits and -, not \(prefix)")

@@ -51,9 +51,10 @@ extension Compiler {
     package func compile(_ group: SecurityGroup) -> NBDesired {
         let key = Compiler.groupKey(group.id)
         let name = Compiler.groupName(group.id)
-        var rows = [
-            NBRow(key, ["name": .string(name), "external_ids": Compiler.labels(["wolke:name": group.name])])
-        ] + denials(key, name, "drop/\(group.id)")
+        var rows =
+            [
+                NBRow(key, ["name": .string(name), "external_ids": Compiler.labels(["wolke:name": group.name])])
+            ] + denials(key, name, "drop/\(group.id)")
         for rule in group.rules {
             rows.append(
                 NBRow(
@@ -93,7 +94,9 @@ extension Compiler {
             let transport = number == IPProtocol.tcp ? "tcp" : number == IPProtocol.udp ? "udp" : "sctp"
             terms.append(transport)
             if let low = rule.portRangeMin, let high = rule.portRangeMax {
-                if low == high { terms.append("\(transport).dst == \(low)") } else {
+                if low == high {
+                    terms.append("\(transport).dst == \(low)")
+                } else {
                     terms.append("\(transport).dst >= \(low)")
                     terms.append("\(transport).dst <= \(high)")
                 }

@@ -41,7 +41,9 @@ package struct NBTransaction: Sendable {
         for uuid in found {
             guard let row = model.rows[uuid] else { continue }
             // One that hangs elsewhere is made anew.
-            if let key = row.key, let want = wanted[key], model.isInPlace(uuid, want) { present[key] = uuid } else {
+            if let key = row.key, let want = wanted[key], model.isInPlace(uuid, want) {
+                present[key] = uuid
+            } else {
                 remove(uuid, row)
             }
         }

@@ -196,7 +196,8 @@ struct Collection: Sendable {
             let parts = request.filters[index].value.split(separator: "=", maxSplits: 1)
             guard parts.count == 2, ["ip_address", "subnet_id", "ip_address_substr"].contains(parts[0]) else {
                 throw ResourceError.badRequest(
-                    "Invalid value for the filter fixed_ips: '\(request.filters[index].value.prefix(64))'. It must be ip_address=… or subnet_id=….")
+                    "Invalid value for the filter fixed_ips: '\(request.filters[index].value.prefix(64))'. It must be ip_address=… or subnet_id=…."
+                )
             }
             request.filters[index] = ("fixed_ips.\(parts[0])", String(parts[1]))
         }

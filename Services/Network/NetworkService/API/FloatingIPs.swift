@@ -74,7 +74,8 @@ extension NetworkAPI {
         }
         let port = try await database.read { try Collection.ports.subject($0, context, id) }
         guard port.projectID == project || context.allows("get_port") else {
-            throw NetworkFault.badRequest("floatingip", "Port \(id) is associated with a different tenant than Floating IP and therefore cannot be bound.")
+            throw NetworkFault.badRequest(
+                "floatingip", "Port \(id) is associated with a different tenant than Floating IP and therefore cannot be bound.")
         }
         return .port(id, fixed)
     }

@@ -52,7 +52,8 @@ extension NetworkAPI {
             conditions.append(isDescending ? "id < \(id)" : "id > \(id)")
         }
         var all = try await availability(
-            SQL.joined(conditions, separator: " AND ") + " ORDER BY id \(raw: isDescending ? "DESC" : "ASC") LIMIT \(limit)", version: version)
+            SQL.joined(conditions, separator: " AND ") + " ORDER BY id \(raw: isDescending ? "DESC" : "ASC") LIMIT \(limit)",
+            version: version)
         if try Collection.isReversed(context) { all.reverse() }
         return .json(200, ["network_ip_availabilities": .array(all)])
     }

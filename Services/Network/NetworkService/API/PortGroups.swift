@@ -54,7 +54,8 @@ extension NetworkAPI {
                 guard groups != before else { continue }
                 guard groups.count <= NetworkLimits.securityGroupsPerPortMax else {
                     throw NetworkFault.badRequest(
-                        "port_security_groups", "port \(id) would have more than \(NetworkLimits.securityGroupsPerPortMax) security groups.")
+                        "port_security_groups", "port \(id) would have more than \(NetworkLimits.securityGroupsPerPortMax) security groups."
+                    )
                 }
                 let wanted = groups.sorted().map(\.description)
                 try updatePort(connection, port, PortChange(["security_groups": JSONValue(wanted)], anyGroup: seesAll))

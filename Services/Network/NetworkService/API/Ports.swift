@@ -123,7 +123,8 @@ extension NetworkAPI {
             return created
         }
         do { return try await context.write(database) { try create($0, trusting: true) } } catch let error as DatabaseError
-        where error.isTakenMAC { return try await context.write(database) { try create($0, trusting: false) } }
+            where error.isTakenMAC
+        { return try await context.write(database) { try create($0, trusting: false) } }
     }
 
     /// Whether a tenant sees the network only because it is external: addresses of it go through routers.

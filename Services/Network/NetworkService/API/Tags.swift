@@ -14,7 +14,9 @@ enum Tags {
     /// - Throws: 400 for a tag with a comma, which filters could not name.
     static func checked(_ tags: [String]) throws -> [String] {
         if let bad = tags.first(where: { $0.contains(",") || $0.isEmpty || $0.unicodeScalars.count > NetworkLimits.tagLengthMax }) {
-            throw ResourceError.badRequest("Invalid input for tags. Reason: '\(bad.prefix(64))' is not a tag of 1 to \(NetworkLimits.tagLengthMax) characters without commas.")
+            throw ResourceError.badRequest(
+                "Invalid input for tags. Reason: '\(bad.prefix(64))' is not a tag of 1 to \(NetworkLimits.tagLengthMax) characters without commas."
+            )
         }
         return Array(Set(tags)).sorted()
     }

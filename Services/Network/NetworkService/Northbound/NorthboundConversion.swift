@@ -67,9 +67,10 @@ enum NorthboundConversion {
     }
 
     /// What to watch of the northbound database.
-    static let monitors = NBTable.allCases.map { OVSDBMonitor($0.rawValue, columns: $0.columns) } + [
-        OVSDBMonitor("NB_Global", columns: ["nb_cfg"])
-    ]
+    static let monitors =
+        NBTable.allCases.map { OVSDBMonitor($0.rawValue, columns: $0.columns) } + [
+            OVSDBMonitor("NB_Global", columns: ["nb_cfg"])
+        ]
 }
 
 extension NBModel {

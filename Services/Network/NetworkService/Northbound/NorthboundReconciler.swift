@@ -36,7 +36,9 @@ package struct NorthboundConfiguration: Sendable {
         let needsThem = (northbound + southbound).contains(where: \.isTLS)
         guard needsThem else {
             guard files.allSatisfy(\.isEmpty) else {
-                throw SettingsError(["network.ovn_private_key, ovn_certificate and ovn_ca_certificate need an ssl: address in ovn_nb or ovn_sb"])
+                throw SettingsError([
+                    "network.ovn_private_key, ovn_certificate and ovn_ca_certificate need an ssl: address in ovn_nb or ovn_sb"
+                ])
             }
             return
         }

@@ -394,11 +394,12 @@ final class NorthboundWorker {
         guard !drift.isEmpty else { return }
         var findings = drift
         if drift.count > NorthboundWorker.driftShownMax {
-            findings = Array(drift.prefix(3)) + [
-                Finding(
-                    invariant: drift[0].invariant, rule: drift[0].rule, subject: "northbound",
-                    words: "OVN did not agree with \(drift.count - 3) more subjects")
-            ]
+            findings =
+                Array(drift.prefix(3)) + [
+                    Finding(
+                        invariant: drift[0].invariant, rule: drift[0].rule, subject: "northbound",
+                        words: "OVN did not agree with \(drift.count - 3) more subjects")
+                ]
         }
         let entries = findings
         let now = reconciler.ambient.now

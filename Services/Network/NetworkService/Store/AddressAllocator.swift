@@ -100,7 +100,8 @@ struct AddressAllocator {
                     address != AddressPlanner.autoAddress(subnet.cidr, mac: request.mac)
                 {
                     throw NetworkFault.invalidInput(
-                        "IPv6 address \(address) cannot be directly assigned to a port on subnet \(subnet.id) as the subnet is configured for automatic addresses")
+                        "IPv6 address \(address) cannot be directly assigned to a port on subnet \(subnet.id) as the subnet is configured for automatic addresses"
+                    )
                 }
                 source = .exact(FixedIP(subnetID: subnet.id, address: address))
                 fault = .conflict(
@@ -165,9 +166,10 @@ struct AddressAllocator {
 
     /// Takes an address of the subnet for each of the ports that can have one; nil for those that cannot.
     func take(in subnet: Subnet, _ ports: [(id: UUID128, mac: MACAddress, position: Int)]) throws -> [FixedIP?] {
-        try take(ports.map {
-            Demand(port: $0.id, position: $0.position, sources: [source(in: subnet, $0.mac)], fault: nil)
-        })
+        try take(
+            ports.map {
+                Demand(port: $0.id, position: $0.position, sources: [source(in: subnet, $0.mac)], fault: nil)
+            })
     }
 }
 

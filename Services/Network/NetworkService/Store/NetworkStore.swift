@@ -120,7 +120,8 @@ extension NetworkAPI {
             changes.set("external", external)
         }
         do { try changes.apply(connection, "networks", id, at: ambient.now) } catch let error as DatabaseError
-        where error.isUniqueViolation { throw NetworkAPI.conflict(error, nil) }
+            where error.isUniqueViolation
+        { throw NetworkAPI.conflict(error, nil) }
     }
 
     private func requireUnshared(_ connection: Connection, _ network: Subject) throws {

@@ -53,63 +53,6 @@ struct PortDraft: Sendable {
     }
 }
 
-/// The attributes of a port that a request sets, checked as far as that goes without the database.
-struct PortChange: Sendable {
-    let body: JSONObject
-    let mac: MACAddress?
-    let wishes: [AddressAllocator.Wish]?
-    /// Nil where not given.
-    let groups: [UUID128]?
-    let pairs: [AddressPair]?
-    let dhcpOptions: JSONValue?
-    /// Whether groups of other projects may be used.
-    let anyGroup: Bool
-
-    init(_ body: JSONObject, anyGroup: Bool) throws {
-        self.body = body
-        self.anyGroup = anyGroup
-        mac = try body.text("mac_address").map { try PortChange.unicastMAC($0, "mac_address") }
-        wishes = try body.list("fixed_ips").map { try AddressAllocator.Wish.parse($0) }
-        if body["security_groups"]?.isNull == true { groups = [] } else {
-            groups = try body.list("security_groups").map { values in
-                Array(Set(try values.map { try JSONObject.uuid($0.stringValue ?? "", "security_groups") })).sorted()
-            }
-        }
-        if body["allowed_address_pairs"]?.isNull == true { pairs = [] } else {
-            pairs = try body.list("allowed_address_pairs").map { try PortChange.pairs($0) }
-        }
-        dhcpOptions = try body.list("extra_dhcp_opts").map { try DHCPOptions.checked($0) }
-    }
-
-    private static func unicastMAC(_ text: String, _ field: String) throws -> MACAddress {
-        guard let mac = MACAddress(text), !mac.isMulticast, mac.value != 0 else {
-            throw ResourceError.badRequest(
-                "Invalid input for \(field). Reason: '\(text.prefix(32))' is not a unicast MAC address.")
-        }
-        return mac
-    }
-
-    private static func pairs(_ values: [JSONValue]) throws -> [AddressPair] {
-        let pairs = try values.map { value -> AddressPair in
-            let text = value["ip_address"]?.stringValue ?? ""
-            guard let network = IPAddress(text).map({ IPNetwork($0, prefixLength: $0.version.width) }) ?? IPNetwork(text) else {
-                throw ResourceError.badRequest(
-                    "Invalid input for allowed_address_pairs. Reason: '\(text.prefix(64))' is neither an IP address nor a CIDR.")
-            }
-            try AddressRules.check(network, as: .addressPair, field: "allowed_address_pairs", text: text)
-            return AddressPair(
-                mac: try value["mac_address"]?.stringValue.map { try unicastMAC($0, "allowed_address_pairs") },
-                ip: network.prefixLength == network.version.width ? network.network.description : network.description)
-        }
-        try AddressPair.refuseDuplicates(pairs, mac: nil)
-        return pairs
-    }
-
-    static func json(_ pairs: [AddressPair], mac: MACAddress) -> JSONValue {
-        .array(pairs.map { ["mac_address": .string(($0.mac ?? mac).description), "ip_address": .string($0.ip)] })
-    }
-}
-
 extension NetworkAPI {
     /// - Throws: 409 where the hardware address is taken; 404 where the network is gone.
     func insertPort(_ connection: Connection, _ row: PortRow) throws -> UUID128 {
@@ -338,7 +281,9 @@ extension NetworkAPI {
         let body = change.body
         let owner = try row.string("device_owner")
         let network = try row.uuid("network_id")
-        let fixed = owner == DeviceOwner.routerInterface ? ["device_id", "device_owner", "mac_address"]
+        let fixed =
+            owner == DeviceOwner.routerInterface
+            ? ["device_id", "device_owner", "mac_address"]
             : ["device_id", "device_owner", "fixed_ips", "mac_address"]
         if DeviceOwner.reserved.contains(owner), let name = fixed.first(where: { body[$0] != nil }) {
             throw NetworkFault.badRequest("port", "\(name) of a port with device owner \(owner) is set by the service itself.")
@@ -358,7 +303,8 @@ extension NetworkAPI {
         if let wanted = change.mac { changes.set("mac_address", wanted.description) }
         try changeSecurity(connection, port, row, change, mac, &changes)
         do { try changes.apply(connection, "ports", id, at: ambient.now) } catch let error as DatabaseError
-        where error.isUniqueViolation { throw NetworkFault.macInUse(mac, network: network) }
+            where error.isUniqueViolation
+        { throw NetworkFault.macInUse(mac, network: network) }
         if try change.wishes != nil || body.bool("port_security_enabled").map({ try $0 != row.bool("port_security_enabled") }) ?? false {
             try ServerPorts.announce(connection, where: "id = \(id)", ambient: ambient)
         }
@@ -383,7 +329,8 @@ extension NetworkAPI {
                 })
             else { continue }
             throw NetworkFault.invalidInput(
-                "allowed_address_pairs: '\(address)' is the \(address == subnet.cidr.last ? "broadcast" : "network") address of the subnet \(subnet.cidr).")
+                "allowed_address_pairs: '\(address)' is the \(address == subnet.cidr.last ? "broadcast" : "network") address of the subnet \(subnet.cidr)."
+            )
         }
     }
 
@@ -430,11 +377,12 @@ extension NetworkAPI {
         _ connection: Connection, _ port: UUID128, _ network: UUID128, _ mac: MACAddress, _ wishes: [AddressAllocator.Wish]
     ) throws {
         var held = try connection.query(
-            "SELECT subnet_id, ip_address FROM port_fixed_ips WHERE port_id = \(port) ORDER BY position")
-            .compactMap { row -> FixedIP? in
-                guard let address = IPAddress(try row.string("ip_address")) else { return nil }
-                return FixedIP(subnetID: try row.uuid("subnet_id"), address: address)
-            }
+            "SELECT subnet_id, ip_address FROM port_fixed_ips WHERE port_id = \(port) ORDER BY position"
+        )
+        .compactMap { row -> FixedIP? in
+            guard let address = IPAddress(try row.string("ip_address")) else { return nil }
+            return FixedIP(subnetID: try row.uuid("subnet_id"), address: address)
+        }
         var fresh: [AddressAllocator.Wish] = []
         var kept: [FixedIP] = []
         // Addresses first: a wish for any address of a subnet must not take the one that another wish names.
@@ -466,7 +414,8 @@ extension NetworkAPI {
         guard let row = rows.first else { return }
         throw NetworkFault.badRequest(
             "port",
-            "Cannot update the fixed_ips of the port \(port): the floating IP \(try row.string("floating_ip_address")) is associated with \(try row.string("fixed_ip_address")). Disassociate it first.")
+            "Cannot update the fixed_ips of the port \(port): the floating IP \(try row.string("floating_ip_address")) is associated with \(try row.string("fixed_ip_address")). Disassociate it first."
+        )
     }
 
     // MARK: delete

@@ -87,7 +87,8 @@ extension NetworkAPI {
         case .none: try clearGateway(connection, router)
         case .network(let network, let snat, let wishes):
             let current = try connection.query(
-                "SELECT p.network_id FROM routers r JOIN ports p ON p.id = r.gateway_port_id WHERE r.id = \(router)").first
+                "SELECT p.network_id FROM routers r JOIN ports p ON p.id = r.gateway_port_id WHERE r.id = \(router)"
+            ).first
             if try current?.uuid("network_id") == network, wishes == nil {
                 try connection.execute(
                     "UPDATE routers SET enable_snat = \(snat ?? true), updated_at = \(ambient.now) WHERE id = \(router)")

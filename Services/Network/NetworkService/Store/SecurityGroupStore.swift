@@ -30,7 +30,9 @@ struct RuleDraft: Sendable {
                 throw ResourceError.badRequest("Invalid input for remote_ip_prefix. Reason: '\(text)' is not a valid CIDR.")
             }
             prefix = address == nil ? text : "\(network)"
-        } else { prefix = nil }
+        } else {
+            prefix = nil
+        }
         var name: String?
         switch body["protocol"] {
         case .string(let text)?: name = ["any", ""].contains(text.lowercased()) ? nil : text.lowercased()

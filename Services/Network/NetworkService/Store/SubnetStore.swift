@@ -32,7 +32,9 @@ struct SubnetDraft: Sendable {
             throw NetworkFault.invalidInput("cidr \(cidr) does not match the ip_version '\(version)'.")
         }
         try SubnetRules.validate(cidr: cidr)
-        if body["gateway_ip"]?.isNull == true { gateway = nil } else {
+        if body["gateway_ip"]?.isNull == true {
+            gateway = nil
+        } else {
             gateway = try body.address("gateway_ip") ?? SubnetRules.defaultGateway(cidr)
         }
         if let gateway, body.text("gateway_ip") != nil { try SubnetRules.validate(gateway: gateway, cidr: cidr) }
@@ -60,7 +62,8 @@ struct SubnetDraft: Sendable {
         }
         if let address, let router, address != router {
             throw NetworkFault.invalidInput(
-                "ipv6_ra_mode set to '\(router)' with ipv6_address_mode set to '\(address)' is not valid. If both attributes are set, they must be the same value.")
+                "ipv6_ra_mode set to '\(router)' with ipv6_address_mode set to '\(address)' is not valid. If both attributes are set, they must be the same value."
+            )
         }
     }
 
@@ -230,7 +233,8 @@ extension NetworkAPI {
         guard used.isEmpty else { throw NetworkFault.subnetInUse(id) }
         try removeMetadataAddress(connection, network: try row.uuid("network_id"), subnet: id)
         do { try connection.execute("DELETE FROM subnets WHERE id = \(id)") } catch let error as DatabaseError
-        where error.isForeignKeyViolation { throw NetworkFault.subnetInUse(id) }
+            where error.isForeignKeyViolation
+        { throw NetworkFault.subnetInUse(id) }
         try release(connection, subnet.value.projectID, "subnet")
     }
 }
