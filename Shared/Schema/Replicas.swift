@@ -67,6 +67,8 @@ package enum Replicas {
         async throws
     {
         try await database.write { connection in
+            // While a migration runs, the next sign of life is early enough: a contraction must not begin beside it.
+            guard try connection.query("SELECT pg_try_advisory_xact_lock_shared(\(Schema.lockKey)) AS held")[0].bool("held") else { return }
             try SchemaState.read(connection).requireKnown(migrations)
             try write(connection, replica, ambient)
         }

@@ -115,7 +115,9 @@ extension Schema {
             } catch {
                 // A broken session has rolled back already.
                 do { try connection.script("ROLLBACK") } catch {}
-                guard let error = error as? DatabaseError, error.isLockTimeout, attempt < attemptsMax else { throw error }
+                guard let error = error as? DatabaseError, error.isLockTimeout || error.isRetryable, attempt < attemptsMax else {
+                    throw error
+                }
                 usleep(200_000)
             }
         }

@@ -46,7 +46,7 @@ package enum ChildrenWait: Sendable {
 
 extension Workflow.Step {
     /// A step that starts workflows of the same service and waits for them. When the workflow unwinds, those that run are
-    /// cancelled, which unwinds them, and `undo` is called when all have ended.
+    /// cancelled, which unwinds them, and `undo` is called when all have ended. Not for a workflow that retries forever.
     ///
     /// - Parameters:
     ///   - starts: what to start, all in one transaction; each on a subject of its own. Called until they are started.
@@ -58,7 +58,7 @@ extension Workflow.Step {
         collect: @escaping @Sendable (inout StepContext, inout Frame, [ChildWorkflow]) async throws -> StepResult = { _, _, _ in .next },
         undo: @escaping @Sendable (inout StepContext, inout Frame, [ChildWorkflow]) async throws -> Void = { _, _, _ in }
     ) -> Workflow.Step {
-        Workflow.Step(
+        var step = Workflow.Step(
             name, deadline: deadline,
             run: { context, frame in
                 let children = try await context.children()
@@ -79,6 +79,8 @@ extension Workflow.Step {
                 }
                 try await undo(&context, &frame, children)
             })
+        step.hasChildren = true
+        return step
     }
 }
 
@@ -98,6 +100,11 @@ extension StepContext {
         for (ordinal, start) in starts.enumerated() {
             let id = WorkflowID(operationUUID(ordinal))
             commit {
+                // One work at a time on a subject: what is under way there ends first.
+                try Workflows.lock($0, subject: start.subject)
+                if try Workflows.isActive($0, subject: start.subject, otherThan: id) {
+                    throw ResourceError.unavailable("other work is under way on \(start.subject)")
+                }
                 try start.insert(
                     $0, id, parent: ParentStep(id: parent, step: step, ordinal: ordinal), requestID: requestID, ambient: ambient)
             }

@@ -13,11 +13,16 @@ struct RunningWorkflows {
         case interrupted(String)
     }
 
+    /// One lease of a workflow. The same one may be leased again here before the run under the earlier lease has ended.
+    struct Lease: Sendable, Hashable {
+        let id: WorkflowID
+        let epoch: Int
+    }
+
     private struct Run {
         let subject: String
         /// `KIND@VERSION`.
         let key: String
-        let epoch: Int
         var leaseEnd: UInt64
         /// Whether a step runs, not an undo: what may be interrupted.
         var isForward = false
@@ -26,27 +31,34 @@ struct RunningWorkflows {
         var isWoken = false
         var stop: Stop?
         var cancel: (@Sendable () -> Void)?
+
+        var isLost: Bool { if case .leaseLost = stop { true } else { false } }
     }
 
-    private var runs: [WorkflowID: Run] = [:]
+    private var runs: [Lease: Run] = [:]
     /// Subjects that somebody woke.
     private var notified: Set<String> = []
     /// Whether the session that holds this process's lock lives.
     var isAlive = false
 
     var count: Int { runs.count }
-    var ids: [WorkflowID] { Array(runs.keys) }
+    var ids: [WorkflowID] { runs.keys.map(\.id) }
 
-    mutating func begin(_ workflow: LeasedWorkflow, leaseEnd: UInt64) {
-        runs[workflow.id] = Run(subject: workflow.subjectID, key: workflow.key, epoch: workflow.epoch, leaseEnd: leaseEnd)
+    /// - Parameter isLost: whether the lease was lost while it was asked for: no step of it begins.
+    mutating func begin(_ workflow: LeasedWorkflow, leaseEnd: UInt64, isLost: Bool) {
+        runs[workflow.lease] = Run(
+            subject: workflow.subjectID, key: workflow.key, leaseEnd: leaseEnd, stop: isLost ? .leaseLost : nil)
     }
 
-    mutating func end(_ id: WorkflowID) { runs[id] = nil }
+    mutating func end(_ lease: Lease) {
+        // A wake that came while the outcome was written has met a workflow that was not waiting yet.
+        if let run = runs.removeValue(forKey: lease), run.isWoken { notified.insert(run.subject) }
+    }
 
     // MARK: wakes
 
     mutating func wake(_ subject: String) {
-        for id in runs.keys where runs[id]?.subject == subject { runs[id]?.isWoken = true }
+        for lease in runs.keys where runs[lease]?.subject == subject { runs[lease]?.isWoken = true }
         if notified.count < 10_000 { notified.insert(subject) }
     }
 
@@ -56,51 +68,52 @@ struct RunningWorkflows {
     }
 
     /// Whether somebody woke the subject while its workflow ran here: it must not wait then.
-    func isWoken(_ id: WorkflowID) -> Bool { runs[id]?.isWoken ?? false }
+    func isWoken(_ lease: Lease) -> Bool { runs[lease]?.isWoken ?? false }
 
     // MARK: steps
 
-    /// A step, or an undo where not `isForward`, begins; `cancel` ends it.
+    /// A step, or an undo where not `isForward`, is about to begin; `cancel` ends it.
     ///
-    /// - Returns: whether it must end at once.
-    mutating func beginStep(_ id: WorkflowID, isForward: Bool, end: UInt64?, cancel: @escaping @Sendable () -> Void) -> Bool {
-        guard var run = runs[id] else { return true }
+    /// - Returns: whether it may begin.
+    mutating func beginStep(_ lease: Lease, isForward: Bool, end: UInt64?, cancel: @escaping @Sendable () -> Void) -> Bool {
+        guard var run = runs[lease], run.stop == nil else { return false }
         (run.isForward, run.stepEnd, run.cancel) = (isForward, end, cancel)
-        runs[id] = run
-        return run.stop != nil
+        runs[lease] = run
+        return true
     }
 
     /// - Returns: why the step was cancelled; nil where it was not.
-    mutating func endStep(_ id: WorkflowID) -> Stop? {
+    mutating func endStep(_ lease: Lease) -> Stop? {
         // Whoever is not there any more has lost the lease.
-        guard var run = runs[id] else { return .leaseLost }
+        guard var run = runs[lease] else { return .leaseLost }
         (run.isForward, run.stepEnd, run.cancel) = (false, nil, nil)
         let stop = run.stop
         // A lost lease stays lost; the other reasons are for one step.
-        if case .leaseLost = stop {} else { run.stop = nil }
-        runs[id] = run
+        if !run.isLost { run.stop = nil }
+        runs[lease] = run
         return stop
     }
 
     // MARK: leases
 
-    mutating func extend(_ id: WorkflowID, leaseEnd: UInt64) { runs[id]?.leaseEnd = leaseEnd }
+    mutating func extend(_ lease: Lease, leaseEnd: UInt64) { runs[lease]?.leaseEnd = leaseEnd }
 
     /// Those whose lease ends before `time`.
-    func ending(before time: UInt64) -> [(id: WorkflowID, epoch: Int)] {
-        runs.filter { $0.value.leaseEnd < time }.map { ($0.key, $0.value.epoch) }
-    }
+    func ending(before time: UInt64) -> [Lease] { runs.filter { $0.value.leaseEnd < time && !$0.value.isLost }.map(\.key) }
+
+    /// Everything that runs.
+    var leases: [Lease] { Array(runs.keys) }
 
     /// Stops the steps whose lease ends before `leaseEnd`, and those that are late at `now`.
     ///
     /// - Returns: what to call to cancel them.
     mutating func stop(leasesBefore leaseEnd: UInt64, lateAt now: UInt64) -> [@Sendable () -> Void] {
         var cancels: [@Sendable () -> Void] = []
-        for (id, run) in runs where run.stop == nil {
+        for (lease, run) in runs where run.stop == nil {
             if run.leaseEnd < leaseEnd {
-                if let cancel = loseLease(id) { cancels.append(cancel) }
+                if let cancel = lose(lease) { cancels.append(cancel) }
             } else if let end = run.stepEnd, end <= now, let cancel = run.cancel {
-                runs[id]?.stop = .late
+                runs[lease]?.stop = .late
                 cancels.append(cancel)
             }
         }
@@ -108,18 +121,18 @@ struct RunningWorkflows {
     }
 
     /// - Returns: what to call to cancel the step.
-    mutating func loseLease(_ id: WorkflowID) -> (@Sendable () -> Void)? {
-        runs[id]?.stop = .leaseLost
-        return runs[id]?.cancel
+    mutating func lose(_ lease: Lease) -> (@Sendable () -> Void)? {
+        runs[lease]?.stop = .leaseLost
+        return runs[lease]?.cancel
     }
 
     /// Has the workflow unwind, where a step of it runs and `reason` gives one for its `KIND@VERSION`.
     ///
     /// - Returns: what to call to cancel the step.
-    mutating func interrupt(_ id: WorkflowID, _ reason: (_ key: String) -> String?) -> (@Sendable () -> Void)? {
-        guard let run = runs[id], run.isForward, run.stop == nil, let cancel = run.cancel, let reason = reason(run.key)
+    mutating func interrupt(_ lease: Lease, _ reason: (_ key: String) -> String?) -> (@Sendable () -> Void)? {
+        guard let run = runs[lease], run.isForward, run.stop == nil, let cancel = run.cancel, let reason = reason(run.key)
         else { return nil }
-        runs[id]?.stop = .interrupted(reason)
+        runs[lease]?.stop = .interrupted(reason)
         return cancel
     }
 }

@@ -19,6 +19,8 @@ package struct Workflow<Frame: Codable & Sendable>: Sendable {
     /// One step with what it reads and records.
     package struct Step: Sendable {
         let erased: WorkflowStep
+        /// Whether it starts other workflows.
+        var hasChildren = false
 
         /// - Parameters:
         ///   - deadline: how long it may take, repetitions and waits included.
@@ -44,6 +46,9 @@ package struct Workflow<Frame: Codable & Sendable>: Sendable {
         interruptedBy: Set<String> = [], retriesForever: Bool = false,
         failed: @escaping @Sendable (StepContext, Frame, StepFailure) async throws -> Void
     ) {
+        precondition(
+            !retriesForever || !steps.contains(where: \.hasChildren),
+            "\(kind): a child that has failed stays so, and a workflow that retries forever would never come past it")
         definition = WorkflowDefinition(
             service: service, kind: kind, version: version, versions: alsoRuns.union([version]),
             steps: steps.map(\.erased), interruptedBy: interruptedBy, retriesForever: retriesForever,

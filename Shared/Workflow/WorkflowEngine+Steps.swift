@@ -50,24 +50,21 @@ extension WorkflowEngine {
         _ workflow: LeasedWorkflow, end: UInt64?, _ context: StepContext,
         _ body: @escaping @Sendable (inout StepContext) async throws -> Value
     ) async throws -> Ran<Value> {
-        let task = Task {
+        let task = StepTask<(Result<Value, any Error>, StepContext)>()
+        let mayBegin = running.withLock {
+            $0.beginStep(workflow.lease, isForward: !workflow.isUnwinding, end: end) { task.cancel() }
+        }
+        guard mayBegin else { throw CancellationError() }
+        let (outcome, changed) = await task.run {
             var context = context
-            let outcome: Result<Value, any Error>
             do {
-                outcome = .success(try await DatabaseScope.$current.withValue(.step) { try await body(&context) })
+                let value = try await DatabaseScope.$current.withValue(.step) { try await body(&context) }
+                return (.success(value), context)
             } catch {
-                outcome = .failure(error)
+                return (.failure(error), context)
             }
-            return (outcome, context)
         }
-        let mustEnd = running.withLock { $0.beginStep(workflow.id, isForward: !workflow.isUnwinding, end: end) { task.cancel() } }
-        if mustEnd { task.cancel() }
-        let (outcome, changed) = await withTaskCancellationHandler {
-            await task.value
-        } onCancel: {
-            task.cancel()
-        }
-        let stop = running.withLock { $0.endStep(workflow.id) }
+        let stop = running.withLock { $0.endStep(workflow.lease) }
         if case .leaseLost = stop {
             metrics?.increment(
                 "wolke_workflow_leases_lost_total", [("kind", workflow.kind)],
@@ -121,7 +118,7 @@ extension WorkflowEngine {
         return true
     }
 
-    private func isWoken(_ workflow: LeasedWorkflow) -> Bool { running.withLock { $0.isWoken(workflow.id) } }
+    private func isWoken(_ workflow: LeasedWorkflow) -> Bool { running.withLock { $0.isWoken(workflow.lease) } }
 
     private func late(_ details: String) -> StepFailure { StepFailure("The operation did not finish in time.", details: details) }
 
@@ -132,7 +129,7 @@ extension WorkflowEngine {
         let leaseEnd = ambient.deadline(in: WorkflowStore.lease)
         let pending = try await store.record(
             workflow, frame: context.frame, result: context.result, outcome: outcome, commits: context.commits)
-        if pending != nil { running.withLock { $0.extend(workflow.id, leaseEnd: leaseEnd) } }
+        if pending != nil { running.withLock { $0.extend(workflow.lease, leaseEnd: leaseEnd) } }
         return pending
     }
 
@@ -143,6 +140,8 @@ extension WorkflowEngine {
         _ error: any Error
     ) async throws -> Bool {
         workflow.frame = ran.context.frame
+        // What this build cannot carry on it does not unwind either, whatever else has happened.
+        if let mismatch = error as? WorkflowMismatch { return try await setAside(workflow, mismatch) }
         switch ran.stop {
         case .interrupted(let reason):
             return try await startUnwinding(&workflow, definition, StepFailure(reason))
@@ -157,7 +156,6 @@ extension WorkflowEngine {
                 workflow, frame: workflow.frame, outcome: .pause(.zero, attempts: max(0, workflow.attempts - 1), error: nil))
             return false
         }
-        if let mismatch = error as? WorkflowMismatch { return try await setAside(workflow, mismatch) }
         let failure: StepFailure? =
             switch error {
             case let failure as StepFailure: failure
@@ -196,8 +194,7 @@ extension WorkflowEngine {
                 "workflow": "\(workflow.id)", "kind": "\(workflow.key)", "step": "\(workflow.step)",
                 "error": "\(mismatch)",
             ])
-        let outcome = StepOutcome.pause(
-            WorkflowEngine.mismatchPause, attempts: max(0, workflow.attempts - 1), error: WorkflowMismatch.prefix + mismatch.description)
+        let outcome = StepOutcome.setAside(WorkflowEngine.mismatchPause, error: WorkflowMismatch.prefix + mismatch.description)
         _ = try await store.record(workflow, frame: workflow.frame, outcome: outcome)
         return false
     }

@@ -61,16 +61,24 @@ package final class WorkflowEngine: Service {
 
     // MARK: running
 
-    /// Leases and runs what is ready until the task is cancelled.
+    /// Leases and runs what is ready until the task is cancelled, then waits for the steps that run.
+    ///
+    /// What shows others that this process lives, and what watches over its leases, goes on until the last step has ended.
     package func run() async throws {
+        let watches = [
+            Task { await self.listen() },
+            Task { await self.repeating("leases cannot be renewed") { try await self.renewLeases() } },
+            Task { await self.repeating("steps cannot be watched") { self.cancelOverdue() } },
+        ]
         await withTaskGroup(of: Void.self) { group in
-            group.addTask { await self.listen() }
             group.addTask { await self.housekeeping() }
-            group.addTask { await self.repeating("leases cannot be renewed") { try await self.renewLeases() } }
-            group.addTask { await self.repeating("steps cannot be watched") { self.cancelOverdue() } }
             group.addTask { await self.pump() }
             do { try await gracefulShutdown() } catch {}
             group.cancelAll()
+        }
+        for watch in watches {
+            watch.cancel()
+            await watch.value
         }
     }
 
@@ -152,9 +160,10 @@ package final class WorkflowEngine: Service {
         }
     }
 
-    /// - Parameter isAlive: whether others can see that this process lives. What it leased before would be taken from it.
-    private func leaseNext(isAlive: Bool = true) async throws -> [LeasedWorkflow] {
-        guard isAlive else { return [] }
+    /// - Parameter isAlive: whether others can see that this process lives: they would take what it leased otherwise. Nil where there
+    ///   are no others.
+    private func leaseNext(isAlive: Bool? = nil) async throws -> [LeasedWorkflow] {
+        if isAlive == false { return [] }
         let notified = running.withLock { $0.takeNotified() }
         if !notified.isEmpty { try await store.wake(subjects: notified) }
         let room = running.withLock { WorkflowEngine.concurrencyMax - $0.count }
@@ -162,7 +171,8 @@ package final class WorkflowEngine: Service {
         let leaseEnd = ambient.deadline(in: WorkflowStore.lease)
         let leased = try await store.lease(limit: min(room, 32))
         running.withLock { running in
-            for workflow in leased { running.begin(workflow, leaseEnd: leaseEnd) }
+            // Where the session was lost meanwhile, others may take these leases already.
+            for workflow in leased { running.begin(workflow, leaseEnd: leaseEnd, isLost: isAlive != nil && !running.isAlive) }
         }
         return leased
     }
@@ -182,7 +192,7 @@ package final class WorkflowEngine: Service {
     }
 
     private func execute(_ leased: LeasedWorkflow) async {
-        defer { running.withLock { $0.end(leased.id) } }
+        defer { running.withLock { $0.end(leased.lease) } }
         guard let definition = definitions[leased.key] else {
             log.error("unknown workflow", metadata: ["kind": "\(leased.key)", "workflow": "\(leased.id)"])
             return
@@ -212,10 +222,16 @@ package final class WorkflowEngine: Service {
         let leaseEnd = ambient.deadline(in: WorkflowStore.lease)
         let held = try await store.renew(leases)
         let cancels = running.withLock { running in
-            leases.compactMap { id, _ -> (@Sendable () -> Void)? in
-                guard let pending = held[id] else { return running.loseLease(id) }
-                running.extend(id, leaseEnd: leaseEnd)
-                return running.interrupt(id) { definitions[$0].flatMap(pending.reason(for:)) }
+            leases.compactMap { lease -> (@Sendable () -> Void)? in
+                switch held[lease] {
+                case nil:
+                    return running.lose(lease)
+                case .busy:
+                    return nil
+                case .renewed(let pending):
+                    running.extend(lease, leaseEnd: leaseEnd)
+                    return running.interrupt(lease) { definitions[$0].flatMap(pending.reason(for:)) }
+                }
             }
         }
         for cancel in cancels { cancel() }
@@ -232,7 +248,7 @@ package final class WorkflowEngine: Service {
     private func sessionLost() {
         let cancels = running.withLock { running in
             running.isAlive = false
-            return running.ids.compactMap { running.loseLease($0) }
+            return running.leases.compactMap { running.lose($0) }
         }
         for cancel in cancels { cancel() }
         if !cancels.isEmpty {

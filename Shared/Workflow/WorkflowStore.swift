@@ -21,6 +21,12 @@ struct LeasedWorkflow: Sendable {
     var pending: PendingStop
 
     var key: String { "\(kind)@\(version)" }
+    var lease: RunningWorkflows.Lease { .init(id: id, epoch: epoch) }
+
+    /// What is left of the step's time; negative when it is late.
+    func left(_ ambient: Ambient) -> Duration {
+        .microseconds((Int64(clamping: deadline) - Int64(clamping: ambient.time.monotonicNanoseconds())) / 1000)
+    }
 
     init(_ row: Row, _ ambient: Ambient) throws {
         id = try row.id("id")
@@ -72,6 +78,8 @@ enum StepOutcome: Sendable {
     case pause(Duration, attempts: Int, error: String?)
     /// Backwards: `step` is the one to undo next.
     case unwind(from: String, error: String)
+    /// As it is, for a while: this build cannot carry it on. The time does not count for the step.
+    case setAside(Duration, error: String)
     case finish(succeeded: Bool, error: String?)
 }
 
@@ -104,7 +112,7 @@ struct WorkflowStore: Sendable {
     }
 
     /// Leases up to `limit` ready workflows. `run_at` moves to the lease's end, so that one index finds both what is
-    /// ready and what was left behind.
+    /// ready and what was left behind. Time in which nobody could run it does not count for its step.
     func lease(limit: Int) async throws -> [LeasedWorkflow] {
         let now = ambient.databaseNow
         let until = leaseEnd
@@ -114,7 +122,8 @@ struct WorkflowStore: Sendable {
                 """
                 WITH ready AS (\(ready))
                 UPDATE workflows w SET lease_holder = \(holder), lease_until = \(until), run_at = \(until),
-                    epoch = epoch + 1, attempts = attempts + 1
+                    epoch = epoch + 1, attempts = attempts + 1,
+                    deadline = CASE WHEN \(now) - run_at > interval '60 seconds' THEN deadline + (\(now) - run_at) ELSE deadline END
                 FROM ready WHERE w.id = ready.id
                 RETURNING w.id, w.kind, w.version, w.subject_id, w.state, w.step, w.frame, to_json(w.started_steps) AS started, w.epoch,
                     w.attempts, w.request_id, (extract(epoch FROM w.deadline - \(now)) * 1000000)::bigint AS left_microseconds,
@@ -124,22 +133,41 @@ struct WorkflowStore: Sendable {
         }
     }
 
-    /// Holds leases for another `lease` from now.
+    /// What became of a lease that was to be renewed.
+    enum Renewal: Sendable {
+        case renewed(PendingStop)
+        /// Still held; its outcome is being written.
+        case busy
+    }
+
+    /// Holds leases for another `lease` from now. Does not wait for rows that are locked.
     ///
-    /// - Returns: what waits for those that are still held.
-    func renew(_ leases: [(id: WorkflowID, epoch: Int)]) async throws -> [WorkflowID: PendingStop] {
+    /// - Returns: those that are still held.
+    func renew(_ leases: [RunningWorkflows.Lease]) async throws -> [RunningWorkflows.Lease: Renewal] {
         let until = leaseEnd
         let ids = leases.map(\.id.text)
         let epochs = leases.map { String($0.epoch) }
         return try await database.autocommit { [holder] connection in
-            try connection.query(
+            let held: SQL = """
+                workflows w JOIN unnest(\(ids)::text[], \(epochs)::text[]) AS held (id, epoch)
+                ON w.id = held.id::uuid AND w.epoch = held.epoch::bigint
+                WHERE w.lease_holder = \(holder) AND w.finished_at IS NULL
                 """
-                UPDATE workflows w SET lease_until = \(until), run_at = \(until)
-                FROM unnest(\(ids)::text[], \(epochs)::text[]) AS held (id, epoch)
-                WHERE w.id = held.id::uuid AND w.epoch = held.epoch::bigint AND w.lease_holder = \(holder) AND w.finished_at IS NULL
-                RETURNING w.id, \(WorkflowStore.pending)
+            var renewals = try connection.query(
                 """
-            ).reduce(into: [:]) { $0[try $1.id("id")] = try PendingStop($1) }
+                WITH free AS (SELECT w.id FROM \(held) FOR UPDATE OF w SKIP LOCKED)
+                UPDATE workflows w SET lease_until = \(until), run_at = \(until) FROM free WHERE w.id = free.id
+                RETURNING w.id, w.epoch, \(WorkflowStore.pending)
+                """
+            ).reduce(into: [RunningWorkflows.Lease: Renewal]()) {
+                $0[.init(id: try $1.id("id"), epoch: try $1.int("epoch"))] = .renewed(try PendingStop($1))
+            }
+            guard renewals.count < leases.count else { return renewals }
+            for row in try connection.query("SELECT w.id, w.epoch FROM \(held)") {
+                let lease = RunningWorkflows.Lease(id: try row.id("id"), epoch: try row.int("epoch"))
+                if renewals[lease] == nil { renewals[lease] = .busy }
+            }
+            return renewals
         }
     }
 
@@ -193,9 +221,16 @@ struct WorkflowStore: Sendable {
                 deadline = \(now) + \(deadline)::interval, lease_holder = NULL, lease_until = NULL, run_at = \(now) + \(delay)::interval
                 """
         case .pause(let delay, let attempts, let error):
+            // The step may have been reached by `skip`, which is not written down.
             assignments = """
-                attempts = \(attempts), last_error = coalesce(\(error), last_error), lease_holder = NULL,
-                lease_until = NULL, run_at = \(now) + \(delay)::interval
+                step = \(workflow.step), deadline = \(now) + \(workflow.left(ambient))::interval, attempts = \(attempts),
+                last_error = coalesce(\(error), last_error), lease_holder = NULL, lease_until = NULL,
+                run_at = \(now) + \(delay)::interval
+                """
+        case .setAside(let delay, let error):
+            assignments = """
+                deadline = \(now) + (deadline - updated_at), attempts = greatest(attempts - 1, 0), last_error = \(error),
+                lease_holder = NULL, lease_until = NULL, run_at = \(now) + \(delay)::interval
                 """
         case .unwind(let step, let error):
             assignments = """
@@ -208,13 +243,13 @@ struct WorkflowStore: Sendable {
                 lease_holder = NULL, lease_until = NULL, finished_at = \(now)
                 """
         }
-        return try await database.write { [service] connection in
+        return try await database.write { [service, holder] connection in
             if case .finish = outcome { try Workflows.lock(connection, subject: workflow.subjectID) }
             let rows = try connection.query(
                 """
                 UPDATE workflows w SET \(assignments), frame = \(frame)::jsonb, result = coalesce(\(result)::jsonb, result),
                     updated_at = \(now)
-                WHERE w.id = \(workflow.id) AND w.epoch = \(workflow.epoch) AND w.finished_at IS NULL
+                WHERE w.id = \(workflow.id) AND w.epoch = \(workflow.epoch) AND w.lease_holder = \(holder) AND w.finished_at IS NULL
                 RETURNING w.parent_id, \(WorkflowStore.pending)
                 """)
             guard let row = rows.first else { return nil }

@@ -69,9 +69,12 @@ package enum Workflows {
     }
 
     /// Whether work is under way on the subject.
-    package static func isActive(_ connection: Connection, subject: String) throws -> Bool {
+    package static func isActive(_ connection: Connection, subject: String, otherThan id: WorkflowID? = nil) throws -> Bool {
         try !connection.query(
-            "SELECT 1 AS one FROM workflows WHERE subject_id = \(subject)::uuid AND finished_at IS NULL LIMIT 1"
+            """
+            SELECT 1 AS one FROM workflows WHERE subject_id = \(subject)::uuid AND finished_at IS NULL
+            AND id IS DISTINCT FROM \(id)::uuid LIMIT 1
+            """
         ).isEmpty
     }
 

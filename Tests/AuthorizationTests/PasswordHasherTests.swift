@@ -84,6 +84,10 @@ import Testing
 
         func open() { gate.open() }
 
+        func waitForGate() async throws {
+            while order.isEmpty { try await SystemTime().sleep(for: .milliseconds(1)) }
+        }
+
         func wait(for count: Int) async throws {
             while hasher.waitingCount < count { try await SystemTime().sleep(for: .milliseconds(1)) }
         }
@@ -96,6 +100,8 @@ import Testing
         let flood = (0..<100).map { n in
             Task { try await from("192.0.2.1") { try await gated.hasher.verify(Secret("y"), hash: stored, of: "u\(n)") } }
         }
+        // One has reached the gate: from here on nothing leaves the queue.
+        try await gated.waitForGate()
         try await gated.wait(for: 99)
         let other = Task {
             try await from("192.0.2.2") { try await gated.hasher.verify(Secret("x"), hash: stored, of: "me") }
@@ -113,7 +119,7 @@ import Testing
         let stored = try await hasher.hash(Secret("x"))
         let gated = GatedHasher()
         let first = Task { try await from("192.0.2.9") { try await gated.hasher.verify(Secret("y"), hash: stored) } }
-        while gated.order.isEmpty { try await SystemTime().sleep(for: .milliseconds(1)) }
+        try await gated.waitForGate()
         let refused = Count()
         let flood = (0..<100).map { _ in
             Task {

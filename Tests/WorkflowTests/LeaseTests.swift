@@ -71,6 +71,23 @@ import Testing
             #expect(after.state == "ready" && after.step == "renamed")
             #expect(after.error == "this release cannot carry it on: changed has no step renamed")
             #expect(bench.trace.all.count == traced, "nothing was run and nothing undone")
+            // Its deadline passes meanwhile; the release that knows it still carries it on.
+            bench.time.advance(by: .seconds(3600))
+            try await once(bench, bench.workflow("changed", [bench.step("one"), bench.step("two")]))
+            #expect(try await row(bench).state == "ready")
+            let waited = Flag()
+            let knowing = bench.workflow(
+                "changed",
+                [
+                    bench.step("one"),
+                    bench.step("renamed") { _, _ in
+                        if waited.isSet { return .next }
+                        waited.set()
+                        return .wait(.seconds(1))
+                    },
+                ])
+            try await bench.engine([knowing]).drain()
+            #expect(try await row(bench).state == "done")
         }
     }
 
@@ -94,6 +111,87 @@ import Testing
     }
 
     // MARK: leases
+
+    @Test func theEndOfARunLeavesTheNextRunOfTheSameWorkflowAlone() async throws {
+        try await with { bench in
+            try await bench.start(bench.workflow("twice", [bench.step("one")]), subject: Bench.subject0)
+            let store = WorkflowStore(
+                database: bench.database, service: "test", holder: "5", known: ["twice@1"], ambient: bench.ambient)
+            let first = try #require(try await store.lease(limit: 1).first)
+            _ = try await store.record(first, frame: [:], outcome: .pause(.zero, attempts: 0, error: nil))
+            let second = try #require(try await store.lease(limit: 1).first)
+            var running = RunningWorkflows()
+            for workflow in [first, second] { running.begin(workflow, leaseEnd: 100, isLost: false) }
+            #expect(running.lose(first.lease) == nil)
+            running.end(first.lease)
+            #expect(running.leases == [second.lease])
+            let mayBegin = running.beginStep(second.lease, isForward: true, end: nil) {}
+            #expect(mayBegin && running.endStep(second.lease) == nil, "it is neither cancelled nor lost")
+            // Renewing asks about leases, not about workflows.
+            let held = try await store.renew([first.lease, second.lease])
+            #expect(held.count == 1 && held[second.lease] != nil)
+        }
+    }
+
+    @Test func aRowThatIsLockedIsNotTakenForLost() async throws {
+        try await with { bench in
+            try await bench.start(bench.workflow("busy", [bench.step("one")]), subject: Bench.subject0)
+            let store = WorkflowStore(
+                database: bench.database, service: "test", holder: "5", known: ["busy@1"], ambient: bench.ambient)
+            let lease = try #require(try await store.lease(limit: 1).first).lease
+            let (locked, letGo) = (Flag(), Flag())
+            let holder = Task {
+                try await bench.database.write { connection in
+                    try connection.query("SELECT 1 AS one FROM workflows FOR UPDATE")
+                    locked.set()
+                    while !letGo.isSet { try connection.query("SELECT pg_sleep(0.01)") }
+                }
+            }
+            while !locked.isSet { await Task.yield() }
+            let held = try await store.renew([lease])
+            letGo.set()
+            try await holder.value
+            guard case .busy = held[lease] else {
+                Issue.record("\(held)")
+                return
+            }
+        }
+    }
+
+    /// A process that ends shows that it lives until its last step has ended, however long that takes.
+    @Test func aStopKeepsTheLeasesUntilTheStepsHaveEnded() async throws {
+        try await TestDatabase.with { test in
+            let bench = Bench(database: test.database, time: ManualTime(), ambient: Ambient())
+            let (entered, cancelled, letGo) = (Flag(), Flag(), Flag())
+            let workflow = bench.workflow(
+                "stubborn",
+                [
+                    bench.step("copy") { _, _ in
+                        entered.set()
+                        while !letGo.isSet {
+                            if Task.isCancelled { cancelled.set() }
+                            await Task.yield()
+                        }
+                        return .next
+                    }
+                ])
+            try await bench.start(workflow, subject: Bench.subject0)
+            let engine = bench.engine([workflow])
+            let run = Task { try await engine.run() }
+            while !entered.isSet { await Task.yield() }
+            run.cancel()
+            while !cancelled.isSet { await Task.yield() }
+            // The session that listens looks twice a second whether it is to end.
+            let end = bench.ambient.deadline(in: .milliseconds(1200))
+            while bench.ambient.time.monotonicNanoseconds() < end {
+                #expect(try await engine.store.orphans().isEmpty)
+                try await bench.ambient.time.sleep(for: .milliseconds(50))
+            }
+            letGo.set()
+            try await run.value
+            #expect(try await bench.states() == ["done"])
+        }
+    }
 
     /// A clock that moves only when the test says so; `sleep` waits for that.
     private final class SteppedTime: TimeSource {

@@ -140,6 +140,19 @@ import Testing
         }
     }
 
+    /// What `skip` reached is not begun anew with each lease.
+    @Test func aWaitAfterASkippedStepEndsAtItsDeadline() async throws {
+        try await with { bench in
+            let definition = bench.workflow(
+                "skipped", [bench.step("one") { _, _ in .skip }, bench.step("two", deadline: .seconds(30)) { _, _ in .wait(.seconds(7)) }])
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            #expect(bench.trace.count("two") == 6)
+            #expect(bench.trace.count("undo one") == 0)
+            #expect(bench.trace.all.last == "failed: The operation did not finish in time.")
+        }
+    }
+
     @Test func anUndoMayWait() async throws {
         try await with { bench in
             let rounds = Trace()

@@ -85,7 +85,7 @@ package actor ServerWorker {
         try await save()
         if isNew { hopelessGeneration = nil }
         requestID = RequestScope.current ?? (isNew ? nil : requestID)
-        // Who asks again wants to hear again.
+        // A repeated order is answered, even when nothing has changed.
         lastReport = nil
         backoff.reset()
         if server.power == .absent || isNew && waitsForGuest { attempt?.cancel() }
@@ -337,7 +337,8 @@ extension AgentAction {
         return String(text.prefix { $0 != "(" })
     }
 
-    /// Goes on although a newer state is known: leaving out would leave a half.
+    /// Whether the action is carried to its end although a newer desired state has arrived: stopping in the middle would leave
+    /// a partial change.
     var isShort: Bool {
         switch self {
         case .provision, .shutdown, .start: false

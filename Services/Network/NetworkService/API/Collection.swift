@@ -18,7 +18,7 @@ struct Collection: Sendable {
     let notFound: @Sendable (String) -> ResourceError
     /// Rows that a project sees beside its own.
     let shared: @Sendable (String) -> SQL
-    /// Its own and those together, where there is a better way to say it.
+    /// The condition for a project's own rows and the shared ones; nil where it is the disjunction of both.
     let seen: (@Sendable (String) -> SQL)?
     /// Further attributes for policy: name and SQL expression.
     let targets: [(name: String, expression: String)]
