@@ -91,6 +91,8 @@ import Testing
                 let named = ["nonsense", "attach_status", "migration_status"].contains { answer.json.description.contains($0) }
                 #expect(answer.status == 400 && named, "\(key): \(answer.status) \(answer.json)")
             }
+            let repair: JSONValue = ["os-reset_status": ["status": "available", "attach_status": "detached", "migration_status": "none"]]
+            #expect(try await cloud.call("POST", "/v3/volumes/\(id)/action", token: "admin", repair).status == 202)
             let attachment: JSONValue = ["volume_uuid": .string(id), "instance_uuid": .string(id), "nonsense": 1]
             #expect(try await cloud.call("POST", "/v3/attachments", ["attachment": attachment]).status == 400)
             for query in ["force=perhaps", "cascade=perhaps"] {

@@ -131,6 +131,13 @@ import WebAPI
                     "POST", specs, ["extra_specs": .object(JSONObject([(name, .string(value))]))], as: "admin")
                 #expect(answer.status == 400 && answer.message.contains(name), "\(name): \(answer.json)")
             }
+            // Before 2.86 anything may be set; a server of it is refused all the same.
+            let old = try await cloud.call(
+                "POST", specs, ["extra_specs": ["hw:cpu_policy": "CPU-POLICY"]], as: "admin", version: "2.85")
+            #expect(old.status == 200, "\(old.json)")
+            let meaningless = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
+            #expect(meaningless.status == 400 && meaningless.message.contains("hw:cpu_policy"), "\(meaningless.json)")
+            #expect(try await cloud.call("PUT", specs + "/hw:cpu_policy", ["hw:cpu_policy": "shared"], as: "admin").status == 200)
             // What is asked for and there is: the host and the agent hear of it.
             try await setImage(["img_config_drive": "mandatory", "hw_firmware_type": "uefi", "hw_architecture": "x86_64"])
             for changes in [[:], fromVolume, viaVolume] as [JSONObject] {

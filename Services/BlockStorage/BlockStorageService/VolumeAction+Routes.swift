@@ -227,13 +227,20 @@ extension BlockStorageHandlers {
 
     private func resetStatus(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let wanted = body["status"]?.stringValue?.lowercased()
-        for name in ["attach_status", "migration_status"] {
-            guard let value = body[name]?.stringValue, value.lowercased() != "none" else { continue }
-            let reason = name == "attach_status" ? "it follows from the volume's attachments" : "volumes are not migrated here"
-            throw ResourceError.badRequest(
-                "Invalid input for field/attribute \(name). Value: \(value.prefix(64)). It cannot be set: \(reason).")
+        @Sendable func refuse(_ name: String, _ value: String, _ reason: String) -> ResourceError {
+            .badRequest("Invalid input for field/attribute \(name). Value: \(value.prefix(64)). It cannot be set: \(reason).")
+        }
+        if let value = body["migration_status"]?.stringValue, value.lowercased() != "none" {
+            throw refuse("migration_status", value, "volumes are not migrated here")
         }
         return try await changing(context, for: "volume_extension:volume_admin_actions:reset_status") { connection, volume in
+            // Clients that repair a volume say what is so anyway.
+            if let value = body["attach_status"]?.stringValue, value.lowercased() != "none" {
+                let isAttached = try !BlockStorageStore.attachments(connection, of: volume.id).isEmpty
+                guard value.lowercased() == (isAttached ? "attached" : "detached") else {
+                    throw refuse("attach_status", value, "it follows from the volume's attachments")
+                }
+            }
             guard let status = wanted, VolumeStatus.declarable.contains(status) else {
                 throw ResourceError.badRequest("Must specify 'status' as one of \(VolumeStatus.declarable.sorted()).")
             }

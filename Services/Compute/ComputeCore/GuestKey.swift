@@ -53,7 +53,8 @@ package struct GuestKey: Sendable {
 
     /// The declaration of a key; nil for free metadata.
     package static func find(_ place: Place, _ name: String) -> GuestKey? {
-        exact[place]?[name] ?? prefixes.first { $0.place == place && name.hasPrefix($0.name.dropLast()) }
+        exact[place]?[name]
+            ?? prefixes.first { $0.place == place && name.hasPrefix($0.name.dropLast()) && (place == .image || name.contains(":")) }
     }
 
     // MARK: checks

@@ -88,11 +88,11 @@ package struct DomainXML: Sendable {
     private func property(_ name: String) -> String? { server.imageProperties[name] }
 
     private var machine: String {
-        guard let wanted = property("hw_machine_type") else { return isUEFI ? "q35" : options.machine }
+        guard let wanted = property("hw_machine_type")?.lowercased() else { return isUEFI ? "q35" : options.machine }
         return ["pc", "q35"].contains { wanted == $0 || wanted.hasPrefix("pc-") } ? wanted : options.machine
     }
     private var isPCIe: Bool { machine.contains("q35") }
-    private var isUEFI: Bool { property("hw_firmware_type") == "uefi" }
+    private var isUEFI: Bool { property("hw_firmware_type")?.lowercased() == "uefi" }
 
     package var document: XMLTree {
         XMLTree(

@@ -84,7 +84,7 @@ struct FlavorDetailRoutes: Sendable {
         value.stringValue == nil ? .string(value.description) : value
     }
 
-    private static func check(_ key: String, _ value: JSONValue) throws {
+    private static func check(_ context: RequestContext, _ key: String, _ value: JSONValue) throws {
         let fine =
             !key.isEmpty
             && key.utf8.allSatisfy {
@@ -94,13 +94,14 @@ struct FlavorDetailRoutes: Sendable {
             throw ResourceError.badRequest(
                 "Invalid input for extra spec name '\(key.prefix(64))': it may have letters, digits, '.', '-', '_', ':' and spaces.")
         }
-        try GuestKey.checkSpec(key, text(value).stringValue ?? "")
+        // As in Nova. A server with a value that means nothing is refused in any version.
+        if context.version(atLeast: 2, 86) { try GuestKey.checkSpec(key, text(value).stringValue ?? "") }
     }
 
     private func create(_ context: RequestContext) async throws -> Response {
         let flavor = try context.authorize(context.parameter("flavor_id"), target: .none)
         let members = context.body["extra_specs"]?.objectValue?.members ?? []
-        for member in members { try FlavorDetailRoutes.check(member.name, member.value) }
+        for member in members { try FlavorDetailRoutes.check(context, member.name, member.value) }
         return try await change(context, flavor, for: "os_compute_api:os-flavor-extra-specs:create") { specs in
             for member in members { specs[member.name] = FlavorDetailRoutes.text(member.value) }
             return .json(200, ["extra_specs": .object(specs)])
@@ -113,7 +114,7 @@ struct FlavorDetailRoutes: Sendable {
         guard let object = context.body.objectValue, object.count == 1, let value = object[key] else {
             throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one member '\(key.prefix(64))'.")
         }
-        try FlavorDetailRoutes.check(key, value)
+        try FlavorDetailRoutes.check(context, key, value)
         return try await change(context, flavor, for: "os_compute_api:os-flavor-extra-specs:update") { specs in
             specs[key] = FlavorDetailRoutes.text(value)
             return .json(200, .object([key: FlavorDetailRoutes.text(value)]))

@@ -61,10 +61,24 @@ enum DesiredState {
 
     /// All that belongs, or must no longer be, on a host.
     static func all(_ connection: Connection, host: String) throws -> [Enclosed<ServerSpec>] {
-        let servers = try load(connection, where: "s.host = \(host) AND NOT s.deleted AND s.published_at IS NOT NULL")
+        let belongs: SQL = "s.host = \(host) AND NOT s.deleted AND s.published_at IS NOT NULL"
         let absences = try connection.query("SELECT desired FROM server_absences WHERE host = \(host)")
-        return try servers.map { try Enclosed($0.spec) } + (try absences.map { Enclosed(document: try $0.json("desired")) })
+        return try specs(connection, where: belongs) + absences.map { Enclosed(document: try $0.json("desired")) }
     }
+
+    /// A row that cannot be read costs the host that one server: the agent leaves alone what it is only told the id of, and says so.
+    private static func specs(_ connection: Connection, where condition: SQL) throws -> [Enclosed<ServerSpec>] {
+        do { return try load(connection, where: condition).map { try Enclosed($0.spec) } } catch  where !(error is DatabaseError) {
+            let ids = try connection.query("SELECT s.id FROM servers s WHERE \(condition) ORDER BY s.id").map { try $0.string("id") }
+            return try ids.map { id in
+                do {
+                    return try load(connection, where: "s.id = \(id)").first.map { try Enclosed($0.spec) } ?? unreadable(id)
+                } catch  where !(error is DatabaseError) { return unreadable(id) }
+            }
+        }
+    }
+
+    private static func unreadable(_ id: String) -> Enclosed<ServerSpec> { Enclosed(document: ["id": .string(id)]) }
 
     // MARK: loading
 

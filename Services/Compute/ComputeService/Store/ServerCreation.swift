@@ -63,8 +63,10 @@ struct ServerCreation {
         let flavor = try self.flavor()
         let image = try self.image(flavor)
         let properties = try image?.properties ?? TextMap(bootVolumeProperties())
-        try GuestKey.check(
-            specs: flavor.document["extra_specs"]?.objectValue.map { TextMap($0).texts } ?? [:], properties: properties.texts)
+        let specs = flavor.document["extra_specs"]?.objectValue.map { TextMap($0).texts } ?? [:]
+        try GuestKey.check(specs: specs, properties: properties.texts)
+        // What the scheduler would refuse later.
+        _ = try ServerNeeds(resources: [:], extraSpecs: specs, imageProperties: properties.texts)
         try checkZone()
         let key = try keyData()
         let group = try self.group()
@@ -155,7 +157,7 @@ struct ServerCreation {
                     'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID), \(try image.map { try JSONValue(encoding: $0) })::jsonb,
                     \(try JSONValue(encoding: properties))::jsonb, \(key?.0), \(key?.1), \(request.userData),
                     \(JSONValue.array(request.files.map(\.document)))::jsonb,
-                    \(request.configDrive || properties["img_config_drive"] == "mandatory"), \(request.metadata)::jsonb,
+                    \(request.configDrive || properties["img_config_drive"]?.lowercased() == "mandatory"), \(request.metadata)::jsonb,
                     \(request.tags)::text[], \(request.zone.zone), \(request.zone.target), \(request.hints)::jsonb,
                     \(group), \(networks)::jsonb, \(JSONValue.array(request.devices.map(\.document)))::jsonb,
                     \(securityGroups)::jsonb, \(request.accessIPv4), \(request.accessIPv6), \(request.diskConfig),
