@@ -271,6 +271,8 @@ package actor OVSDBClient {
             // Both run until something fails; whichever does ends the session.
             defer { group.cancelAll() }
             do { try await group.next() } catch {
+                // Whoever has no request under way now must not make one: nobody would read its answer.
+                self.channel = nil
                 self.failPending(error)
                 throw error
             }

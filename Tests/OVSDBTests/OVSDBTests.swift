@@ -186,6 +186,23 @@ private func withClient(
         }
     }
 
+    /// A request that is made when the session has just failed is not waited for.
+    @Test(.timeLimit(.minutes(2))) func aClientThatIsCancelledWhileItConnectsEnds() async throws {
+        try await withClient([]) { _, server in
+            var configuration = OVSDBConfiguration(
+                endpoints: [.unix(path: server.socket)], database: "OVN_Northbound", monitors: [OVSDBMonitor("Logical_Switch")],
+                lock: "many")
+            configuration.reconnectDelayMax = .milliseconds(200)
+            for number in 0..<400 {
+                let client = OVSDBClient(configuration, ambient: Ambient(), logger: quiet())
+                let running = Task { await client.run() }
+                try await SystemTime().sleep(for: .microseconds(number * 25))
+                running.cancel()
+                await running.value
+            }
+        }
+    }
+
     @Test func reconnectsAndMonitorsAnew() async throws {
         try await withClient([OVSDBMonitor("Logical_Switch")]) { client, server in
             try await client.transact([.insert(table: "Logical_Switch", row: ["name": OVSDBValue("kept")])])
