@@ -110,17 +110,6 @@ extension ServerSpec {
 
     /// What a local root disk starts from. Compute keeps it in `servers.image`.
     package struct Image: Codable, Sendable, Hashable {
-        /// The user as whom the agent fetches an image that the server's project may not have.
-        package struct Administrator: Codable, Sendable, Hashable {
-            package var project: String
-            package var user: String
-
-            package init(project: String, user: String) {
-                self.project = project
-                self.user = user
-            }
-        }
-
         package var id: String
         /// MD5 in hexadecimal.
         package var checksum: String?
@@ -134,7 +123,7 @@ extension ServerSpec {
         package var diskGiB: Int?
         package var properties: TextMap
         /// Nil where the server's project may have the image. Release 0.1.0 does not say.
-        package var administrator: Administrator?
+        package var administrator: RecordedSubject?
 
         private enum CodingKeys: String, CodingKey {
             case id, checksum, size, properties, administrator
@@ -147,7 +136,7 @@ extension ServerSpec {
 
         package init(
             id: String, checksum: String?, hashAlgorithm: String?, contentHash: String?, diskFormat: String, size: Int?,
-            minDiskGiB: Int?, diskGiB: Int?, properties: TextMap, administrator: Administrator? = nil
+            minDiskGiB: Int?, diskGiB: Int?, properties: TextMap, administrator: RecordedSubject? = nil
         ) {
             self.id = id
             self.checksum = checksum

@@ -1,5 +1,4 @@
 import Contracts
-import Foundation
 import JSON
 
 /// A message, or an answer, with every member that it can have.
@@ -33,7 +32,7 @@ package enum MessageRecords {
     /// - Returns: what does not fit, in words.
     /// - Throws: where the file cannot be read.
     package static func differences(_ samples: [String: MessageSample], file: String) throws -> [String] {
-        let records = try load(file)
+        let records = try GoldenFile.load(file)
         var found: [String] = []
         for (key, sample) in samples.sorted(by: { $0.key < $1.key }) {
             guard let record = records[key] else {
@@ -45,12 +44,6 @@ package enum MessageRecords {
         }
         for name in records.names where samples[name] == nil { found.append("\(name) is not sent any more") }
         return found
-    }
-
-    /// The documents of a file in `Tests/Golden`.
-    package static func load(_ file: String) throws -> JSONObject {
-        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        return try JSONValue.parse(Data(contentsOf: root.appending(path: "Tests/Golden/\(file)"))).objectValue ?? [:]
     }
 
     private static func differences(_ sample: MessageSample, _ record: JSONValue) throws -> [String] {

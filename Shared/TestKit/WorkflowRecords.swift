@@ -1,4 +1,3 @@
-import Foundation
 import JSON
 import Workflow
 
@@ -11,8 +10,7 @@ package enum WorkflowRecords {
     /// - Returns: what does not fit, in words.
     /// - Throws: where the file cannot be read.
     package static func differences(_ definitions: [WorkflowDefinition], file: String) throws -> [String] {
-        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        let records = try JSONValue.parse(Data(contentsOf: root.appending(path: "Tests/Golden/\(file)"))).objectValue ?? [:]
+        let records = try GoldenFile.load(file)
         var found: [String] = []
         var expected: Set<String> = []
         for definition in definitions {

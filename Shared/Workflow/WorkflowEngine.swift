@@ -131,7 +131,7 @@ package final class WorkflowEngine: Service {
             while !Task.isCancelled {
                 var pause: Duration = .milliseconds(500)
                 do {
-                    let leased = try await leaseNext(isAlive: running.withLock(\.isAlive))
+                    let leased = try await leaseNext()
                     for workflow in leased {
                         group.addTask {
                             await self.execute(workflow)
@@ -160,10 +160,9 @@ package final class WorkflowEngine: Service {
         }
     }
 
-    /// - Parameter isAlive: whether others can see that this process lives: they would take what it leased otherwise. Nil where there
-    ///   are no others.
-    private func leaseNext(isAlive: Bool? = nil) async throws -> [LeasedWorkflow] {
-        if isAlive == false { return [] }
+    /// Nothing while others cannot see that this process lives: they would take what it leased.
+    private func leaseNext() async throws -> [LeasedWorkflow] {
+        guard running.withLock(\.isAlive) else { return [] }
         let notified = running.withLock { $0.takeNotified() }
         if !notified.isEmpty { try await store.wake(subjects: notified) }
         let room = running.withLock { WorkflowEngine.concurrencyMax - $0.count }
@@ -172,7 +171,7 @@ package final class WorkflowEngine: Service {
         let leased = try await store.lease(limit: min(room, 32))
         running.withLock { running in
             // Where the session was lost meanwhile, others may take these leases already.
-            for workflow in leased { running.begin(workflow, leaseEnd: leaseEnd, isLost: isAlive != nil && !running.isAlive) }
+            for workflow in leased { running.begin(workflow, leaseEnd: leaseEnd, isLost: !running.isAlive) }
         }
         return leased
     }
@@ -180,6 +179,7 @@ package final class WorkflowEngine: Service {
     /// Runs everything that is or becomes ready, moving `ambient`'s clock over waits, until nothing is left.
     /// For tests with a clock of their own; a real clock makes this wait.
     package func drain(roundsMax: Int = 10_000) async throws {
+        running.withLock { $0.isAlive = true }
         for _ in 0..<roundsMax {
             let leased = try await leaseNext()
             for workflow in leased { await execute(workflow) }

@@ -13,7 +13,7 @@ import Testing
 
     /// Agents and replicas of the first release run while the plane is upgraded.
     @Test func messagesOfTheFirstReleaseAreRead() throws {
-        let records = try MessageRecords.load("messages-0.1.0.json")
+        let records = try GoldenFile.load("messages-0.1.0.json")
         let samples = try Samples.all()
         // Network's word about ports came later.
         #expect(records.names.sorted() == samples.keys.filter { $0 != "ports_changed@1" }.sorted())

@@ -75,7 +75,7 @@ extension ServerOperation {
 
 extension DesiredImage {
     fileprivate init(_ image: ServerSpec.Image, of server: ServerSpec, _ form: FormRules) throws(FormError) {
-        let administrator = image.administrator.map { ActingSubject(project: $0.project, user: $0.user, grounds: .user) }
+        let administrator = image.administrator?.subject
         self.init(
             id: try form.uuid("id", image.id), checksum: image.checksum, hashAlgorithm: image.hashAlgorithm,
             contentHash: image.contentHash, diskFormat: image.diskFormat, size: image.size,

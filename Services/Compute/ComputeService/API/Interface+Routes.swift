@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -131,7 +132,7 @@ struct InterfaceRoutes: Sendable {
     ) throws -> InterfaceWorkflows.Attachment {
         let item = try ServerInterfaces.checked(connection, ask, owner)
         var frame = InterfaceWorkflows.Attachment(
-            server: server.id, tag: ask.tag, administrator: item.administrator.map(InterfaceWorkflows.Administrator.init))
+            server: server.id, tag: ask.tag, administrator: item.administrator.map(RecordedSubject.init))
         if let port = ask.portID {
             frame.port = port
             return frame

@@ -253,7 +253,7 @@ struct ServerCreation {
             // What the root disk takes on its host where the flavor does not say.
             diskGiB: (needed + (1 << 30) - 1) >> 30, properties: TextMap(image.properties),
             // The agent asks Image for the user who may have it, where the project's members may not.
-            administrator: image.needsUser ? owner.asUser.map { .init(project: $0.project, user: $0.user) } : nil)
+            administrator: image.needsUser ? owner.asUser.map(RecordedSubject.init) : nil)
     }
 
     /// The properties of the image of which the boot volume is or will be made; they count as for a local disk.

@@ -1,4 +1,5 @@
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -24,7 +25,7 @@ struct InterfaceWorkflows: Sendable {
         var fixedIP: String?
         var tag: String?
         /// Who asked, where it was accepted only because of an administrator's rights.
-        var administrator: Administrator?
+        var administrator: RecordedSubject?
         /// The port that was made or taken.
         var portID: String?
         /// The server's generation that has the interface.
@@ -160,17 +161,5 @@ struct InterfaceWorkflows: Sendable {
                     return .next
                 },
             ], retriesForever: true, failed: { _, _, _ in })
-    }
-}
-
-extension InterfaceWorkflows {
-    /// An administrator as the frame keeps them: as `ActingSubject.document`.
-    struct Administrator: Codable, Sendable {
-        var project: String
-        var user: String
-
-        init(_ subject: ActingSubject) { (project, user) = (subject.project, subject.user) }
-
-        var subject: ActingSubject { ActingSubject(project: project, user: user, grounds: .user) }
     }
 }
