@@ -32,7 +32,7 @@ func library(_ name: String, _ library: String, package: String) -> Target {
 /// What every API service links: the request path, the store and the engine.
 let platform: [Target.Dependency] = [
     "Kernel", "JSON", "Contracts", "Database", "Schema", "Workflow", "Messaging", "WebAPI", "Authorization",
-    "Telemetry", "Settings", "Client", "ServiceKit", "Inspections", log, lifecycle,
+    "Telemetry", "Settings", "Client", "ServiceCatalog", "ServiceKit", "Inspections", log, lifecycle,
 ]
 
 func service(
@@ -86,7 +86,8 @@ let package = Package(
         shared("ImageFormat", ["Kernel"]),
         shared("Commands", ["Kernel", "CLinux"]),
         shared("DiskTool", ["Kernel", "JSON", "Commands", "ImageFormat"]),
-        shared("Settings", ["Kernel", yaml]),
+        shared("ServiceCatalog", ["Kernel"]),
+        shared("Settings", ["Kernel", "ServiceCatalog", yaml]),
         shared("Telemetry", ["Kernel", "JSON", log]),
         shared("Contracts", ["Kernel", "JSON"]),
         shared("Database", ["Kernel", "JSON", "Telemetry", "CLibpq", log]),
@@ -97,19 +98,20 @@ let package = Package(
         shared(
             "WebAPI",
             [
-                "Kernel", "JSON", "Database", "Authorization", "Telemetry", hummingbird, hummingbirdCore, nio, nioHTTP, httpTypes, log,
+                "Kernel", "JSON", "ServiceCatalog", "Database", "Authorization", "Telemetry", hummingbird, hummingbirdCore, nio, nioHTTP,
+                httpTypes, log,
                 lifecycle, crypto,
             ]),
         shared(
             "ServiceKit",
             [
-                "Kernel", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", log, lifecycle,
+                "Kernel", "ServiceCatalog", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", log, lifecycle,
             ]),
         shared("ImageAccess", ["Kernel", "JSON", "Database", "Authorization", "Settings"]),
         shared("Inspections", ["Kernel", "Contracts", "Database", log]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, .product(name: "NIOSSL", package: "swift-nio-ssl"), log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),
-        shared("Client", ["Kernel", "JSON", httpClient, nio, nioPosix]),
+        shared("Client", ["Kernel", "JSON", "ServiceCatalog", httpClient, nio, nioPosix]),
         .target(
             name: "TestKit",
             dependencies: ["Kernel", "JSON", "Contracts", "Commands", "Database", "Schema", "Workflow", "WebAPI", "Authorization", log],
@@ -130,7 +132,8 @@ let package = Package(
             .executableTarget(
                 name: "osctl",
                 dependencies: [
-                    "Kernel", "JSON", "Contracts", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry", "OVSDB",
+                    "Kernel", "JSON", "Contracts", "ServiceCatalog", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry",
+                    "OVSDB",
                     "Authorization", "Inspections", arguments, yaml, log, nio,
                 ],
                 path: "osctl", swiftSettings: swift),
@@ -156,11 +159,11 @@ let package = Package(
             tests("NetworkTests", ["NetworkCore", "NetworkService", "OVSDB"], platform: platform),
             tests("ContractsTests", ["Contracts", "Database", "Messaging", "Schema"]),
             tests("DatabaseTests", ["Database", "Schema", "Telemetry"]),
-            tests("SettingsTests", ["Settings"]),
+            tests("SettingsTests", ["ServiceCatalog", "Settings"]),
             tests("WorkflowTests", ["Workflow", "Contracts", "Database", "Schema", log]),
-            tests("WebAPITests", ["WebAPI", "Authorization", "Database", "Schema", "Telemetry", log, nio]),
+            tests("WebAPITests", ["WebAPI", "ServiceCatalog", "Authorization", "Database", "Schema", "Telemetry", log, nio]),
             tests("AuthorizationTests", ["Authorization", "Database", "Schema", log]),
-            tests("TidyTests", ["Contracts"]),
+            tests("TidyTests", ["Contracts", "ServiceCatalog"]),
             tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
             tests("ImageFormatTests", ["ImageFormat"]),
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
@@ -177,8 +180,8 @@ let package = Package(
                 "ComputeAgentTests",
                 ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "Libvirt", "OVSDB", nio, nioPosix],
                 platform: platform),
-            tests("ClientTests", ["Client", log, nio, nioPosix, nioHTTP]),
-            tests("CLITests", ["osctl", "Settings", "Client", arguments, yaml]),
+            tests("ClientTests", ["Client", "ServiceCatalog", log, nio, nioPosix, nioHTTP]),
+            tests("CLITests", ["osctl", "ServiceCatalog", "Settings", "Client", arguments, yaml]),
         ],
     swiftLanguageModes: [.v6]
 )

@@ -1,13 +1,12 @@
 """The cloud that is measured: where its state is, its ports, its users."""
 
+import json
 import pathlib
 import re
 import subprocess
 
 from load import call
 
-SERVICES = ("identity", "placement", "compute", "compute-agent", "network", "image", "block-storage")
-PORTS = {"identity": 5000, "placement": 8778, "compute": 8774, "network": 9696, "image": 9292, "block-storage": 8776}
 
 
 class Cloud:
@@ -15,9 +14,14 @@ class Cloud:
 
     def __init__(self, state: pathlib.Path, offset: int, binaries: pathlib.Path):
         self.state, self.offset, self.binaries = state, offset, binaries
+        description = subprocess.run(
+            [binaries / "osctl", "cloud", "services", "-o", "json", "--state", state, "--port-offset", str(offset)], check=True,
+            capture_output=True, text=True).stdout
+        self.description = json.loads(description)
+        self.services = {service["name"]: service for service in self.description["services"]}
 
     def url(self, service: str) -> str:
-        return f"http://127.0.0.1:{PORTS[service] + self.offset}"
+        return self.services[service]["url"]
 
     @property
     def database(self) -> str:
@@ -88,7 +92,8 @@ def pss_kib(pid: int) -> int:
 def memory(cloud: Cloud) -> tuple[float, str]:
     """Megabytes of all services together, and of each in words; raises when one does not run."""
     processes = cloud.processes()
-    missing = [name for name in SERVICES if f"wolke-{name}" not in processes]
+    expected = [*cloud.services.values(), *cloud.description["agents"]]
+    missing = [part["executable"] for part in expected if part["executable"] not in processes]
     if missing:
         raise RuntimeError(f"not running: {', '.join(missing)}")
     sizes = {name: sum(pss_kib(pid) for pid in pids) / 1024 for name, pids in sorted(processes.items())}

@@ -66,15 +66,15 @@ def idle_memory(cloud: Cloud, size: Size) -> Row:
 def start_time(cloud: Cloud, size: Size) -> Row:
     """A second process of each service on a free port, exec to the first 200 of /readyz."""
     times = {}
-    for index, name in enumerate(("identity", "placement", "image", "network", "block-storage", "compute")):
+    for index, (name, service) in enumerate(cloud.services.items()):
         port = 19100 + cloud.offset % 1000 + index
-        key = f"WOLKE_ENDPOINTS_{name.replace('-', '_').upper()}_PORT"
+        key = f"WOLKE_ENDPOINTS_{service['section'].upper()}_PORT"
         samples = []
         for _ in range(3):
             with tempfile.TemporaryFile() as log:
                 started = time.monotonic()
                 process = subprocess.Popen(
-                    [cloud.binaries / f"wolke-{name}", "--config", cloud.state / "wolke.yaml"],
+                    [cloud.binaries / service["executable"], "--config", cloud.state / "wolke.yaml"],
                     env={**os.environ, key: str(port), key.replace("_PORT", "_OPERATOR_PORT"): "0"}, stdout=log, stderr=log)
                 try:
                     wait_for(f"http://127.0.0.1:{port}/readyz")

@@ -1,4 +1,5 @@
 import Kernel
+import ServiceCatalog
 
 /// Who signs on, and how.
 package enum CloudCredentials: Sendable {

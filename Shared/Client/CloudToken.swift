@@ -1,5 +1,6 @@
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// A token and what Identity said about it.
 package struct CloudToken: Sendable {

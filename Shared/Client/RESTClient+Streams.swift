@@ -2,6 +2,7 @@ import AsyncHTTPClient
 import JSON
 import Kernel
 import NIOCore
+import ServiceCatalog
 
 extension RESTClient {
     /// Begins a download; the body is read from `RESTDownload.body` as it arrives.

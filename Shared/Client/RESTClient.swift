@@ -2,6 +2,7 @@ import AsyncHTTPClient
 import JSON
 import Kernel
 import NIOCore
+import ServiceCatalog
 
 /// The methods of the services' APIs.
 package enum RESTMethod: String, Sendable {
@@ -114,7 +115,7 @@ package final class RESTClient: Sendable {
     var subjectHeaders: [(String, String)] { subject?.headers ?? [] }
 
     static func addMicroversion(_ version: String, _ service: CloudService, to request: inout HTTPClientRequest) {
-        request.headers.add(name: "openstack-api-version", value: "\(service.microversionName) \(version)")
+        request.headers.add(name: "openstack-api-version", value: "\(service.microversions?.serviceType ?? service.name) \(version)")
         if service == .compute { request.headers.add(name: "x-openstack-nova-api-version", value: version) }
     }
 
@@ -164,11 +165,11 @@ package final class RESTClient: Sendable {
         if regions.isEmpty {
             let types = token.serviceTypes.joined(separator: ", ")
             message =
-                "The catalog of cloud \(configuration.name) has no service of type \(service.rawValue); it has: \(types.isEmpty ? "nothing (is the token scoped to a project?)" : types)."
+                "The catalog of cloud \(configuration.name) has no service of type \(service.name); it has: \(types.isEmpty ? "nothing (is the token scoped to a project?)" : types)."
         } else {
             let place = configuration.region.map { " in region \($0)" } ?? ""
             message =
-                "The catalog of cloud \(configuration.name) has no \(configuration.interface.rawValue) endpoint for \(service.rawValue)\(place); regions with this service: \(regions.joined(separator: ", "))."
+                "The catalog of cloud \(configuration.name) has no \(configuration.interface.rawValue) endpoint for \(service.name)\(place); regions with this service: \(regions.joined(separator: ", "))."
         }
         return ResourceError(.unavailable, message, type: ClientErrorType.noEndpoint)
     }

@@ -4,6 +4,7 @@ import Foundation
 import Kernel
 import Logging
 import Schema
+import ServiceCatalog
 import ServiceLifecycle
 import Settings
 import Telemetry
@@ -11,12 +12,11 @@ import WebAPI
 
 /// What every API service's process has before its own parts: settings, log, metrics, database, authenticator.
 ///
-/// An executable is `await ServiceProcess.main("wolke-image", section: "image", keys: …) { try await ImageApplication($0).run() }`.
+/// An executable is `await ServiceProcess.main(.image, keys: …) { try await ImageApplication($0).run() }`.
 package struct ServiceProcess: Sendable {
+    package let service: CloudService
     /// The executable's name: `wolke-image`.
-    package let name: String
-    /// The settings section, and the service's name in `endpoints`: `image`.
-    package let section: String
+    package var name: String { service.executable }
     package let settings: Settings
     package let ambient: Ambient
     package let log: Logger
@@ -39,29 +39,29 @@ package struct ServiceProcess: Sendable {
     ///   - keys: the keys of the service's own section, all of them.
     ///   - borrowing: keys of other sections beside the common ones.
     package static func main(
-        _ name: String, section: String, keys: [SettingsKey], borrowing: SettingsSchema? = nil,
+        _ service: CloudService, keys: [SettingsKey], borrowing: SettingsSchema? = nil,
         _ body: (ServiceProcess) async throws -> Void
     ) async {
         DescriptorLimit.raise()
         do {
             if CommandLine.arguments.dropFirst().first == "--version" {
-                print("\(name) \(WolkeVersion.current)")
+                print("\(service.executable) \(WolkeVersion.current)")
                 return
             }
-            let process = try open(name, section: section, keys: keys, borrowing: borrowing)
+            let process = try open(service, keys: keys, borrowing: borrowing)
             try await body(process)
             process.database.close()
         } catch is CancellationError {
             return
         } catch {
             let text = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
-            FileHandle.standardError.write(Data("\(name): \(text)\n".utf8))
+            FileHandle.standardError.write(Data("\(service.executable): \(text)\n".utf8))
             exit(1)
         }
     }
 
     private static func open(
-        _ name: String, section: String, keys: [SettingsKey], borrowing: SettingsSchema?
+        _ service: CloudService, keys: [SettingsKey], borrowing: SettingsSchema?
     ) throws -> ServiceProcess {
         var arguments = Array(CommandLine.arguments.dropFirst())
         var path: String?
@@ -70,16 +70,16 @@ package struct ServiceProcess: Sendable {
             path = arguments[index + 1]
             arguments.removeSubrange(index...(index + 1))
         }
-        var schema = SettingsSchema.common + .section(section, keys + sectionKeys)
+        var schema = SettingsSchema.common + .section(service.section, keys + sectionKeys)
         if let borrowing { schema = schema + borrowing }
         let settings = try Settings.load(
             path: path, environment: ProcessInfo.processInfo.environment, schema: schema)
         let ambient = Ambient()
         let metrics = Metrics()
-        let database = Database(databaseConfiguration(name, settings), metrics: metrics)
+        let database = Database(databaseConfiguration(service.executable, settings), metrics: metrics)
         return ServiceProcess(
-            name: name, section: section, settings: settings, ambient: ambient,
-            log: Telemetry.logger(service: name, level: settings.string("log.level")), metrics: metrics,
+            service: service, settings: settings, ambient: ambient,
+            log: Telemetry.logger(service: service.executable, level: settings.string("log.level")), metrics: metrics,
             database: database, arguments: arguments)
     }
 
@@ -119,12 +119,12 @@ package struct ServiceProcess: Sendable {
     ///
     /// - Throws: `SettingsError` naming the file and what is wrong in it.
     package func policyOverrides() throws -> [String: String] {
-        guard let path = settings.optionalString("\(section).policy_file") else { return [:] }
+        guard let path = settings.optionalString("\(service.section).policy_file") else { return [:] }
         return try SettingsFile.texts(path)
     }
 
     /// The service's public base URL.
-    package var publicURL: String { settings.endpoint(section) }
+    package var publicURL: String { settings.endpoint(service) }
 
     /// Registers the process, serves `api` and runs `services` until SIGTERM or SIGINT, then lets what is under way end.
     ///
@@ -146,10 +146,10 @@ package struct ServiceProcess: Sendable {
         var served = api
         served.bodies = BodyBudget(bytesMax: settings.integer("web.body_memory") << 20)
         let server = HTTPServer(
-            api: served, host: settings.string("endpoints.bind"), port: settings.integer("endpoints.\(section)_port"),
+            api: served, host: settings.string("endpoints.bind"), port: settings.integer("endpoints.\(service.section)_port"),
             metrics: metrics, log: log, limits: try settings.connectionLimits(), readiness: readiness)
         var servers: [any Service] = [server]
-        let operatorPort = settings.integer("endpoints.\(section)_operator_port")
+        let operatorPort = settings.integer("endpoints.\(service.section)_operator_port")
         if operatorPort > 0 {
             servers.insert(
                 OperatorServer(

@@ -1,4 +1,5 @@
 import Kernel
+import ServiceCatalog
 import Yams
 
 /// What is wrong with the configuration, in words for the operator; each problem on its own line.
@@ -106,14 +107,18 @@ package struct Settings: Sendable {
 extension Settings {
     /// Public base URL of a service's API without a trailing slash, for example `http://127.0.0.1:5000`.
     ///
-    /// - Parameter service: `identity`, `placement`, `compute`, `network`, `block_storage` or `image`.
-    package func endpoint(_ service: String) -> String {
-        if let url = optionalString("endpoints.\(service)_url") {
+    package func endpoint(_ service: CloudService) -> String {
+        if let url = optionalString("endpoints.\(service.section)_url") {
             return url.hasSuffix("/") ? String(url.dropLast()) : url
         }
         let host = string("endpoints.public_host")
         let shown = host.contains(":") ? "[\(host)]" : host
-        return "http://\(shown):\(integer("endpoints.\(service)_port"))"
+        return "http://\(shown):\(integer("endpoints.\(service.section)_port"))"
+    }
+
+    /// The base URLs of all services, for a client of them.
+    package var endpoints: [CloudService: String] {
+        Dictionary(uniqueKeysWithValues: CloudService.all.map { ($0, endpoint($0)) })
     }
 }
 

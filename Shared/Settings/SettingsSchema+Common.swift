@@ -1,9 +1,10 @@
+import ServiceCatalog
+
 extension SettingsSchema {
     /// The sections that may stand in the file: one file serves all executables, each of which checks its own.
-    package static let sectionNames = [
-        "database", "messaging", "tokens", "service_user", "endpoints", "web", "log", "identity", "placement", "compute",
-        "agent", "network", "block_storage", "image",
-    ]
+    package static let sectionNames =
+        ["database", "messaging", "tokens", "service_user", "endpoints", "web", "log"] + CloudService.all.map(\.section)
+        + HostAgent.all.map(\.section)
 
     /// What commands read that need the database and nothing else.
     package static let database: SettingsSchema =
@@ -68,15 +69,6 @@ extension SettingsSchema {
                 .choice("level", ["debug", "info", "notice", "warning", "error"], default: "info", "Least severity that is written.")
             ])
 
-    /// Services with a REST API and their default ports.
-    package static let servicePorts: [(service: String, port: Int)] = [
-        ("identity", 5000), ("placement", 8778), ("compute", 8774), ("network", 9696), ("block_storage", 8776),
-        ("image", 9292),
-    ]
-
-    /// From an API's port to the one for operators, unless the settings say otherwise.
-    package static let operatorPortDistance = 10_000
-
     /// What connections and requests may take of a process.
     private static let webKeys: [SettingsKey] = [
         .list(
@@ -110,20 +102,20 @@ extension SettingsSchema {
             .string("public_host", default: "127.0.0.1", "Host name or address of the APIs in the catalog."),
             .string("region", default: "RegionOne", "The region's name in the catalog."),
         ]
-        for (service, port) in servicePorts {
-            keys.append(.integer("\(service)_port", default: port, in: 1...65_535, "Port of that API."))
+        for service in CloudService.all {
+            keys.append(.integer("\(service.section)_port", default: service.port, in: 1...65_535, "Port of that API."))
             keys.append(
                 .integer(
-                    "\(service)_operator_port", default: port + operatorPortDistance, in: 0...65_535,
+                    "\(service.section)_operator_port", default: service.operatorPort, in: 0...65_535,
                     "Port of its answers to operators, on `operator_bind`; 0 for none."))
             keys.append(
                 .string(
-                    "\(service)_url", default: nil,
+                    "\(service.section)_url", default: nil,
                     "Public base URL of that API when it is not `http://public_host:port`, for example behind a proxy."))
         }
         keys.append(
             .integer(
-                "agent_port", default: 8790, in: 1...65_535,
+                "agent_port", default: HostAgent.compute.port, in: 1...65_535,
                 "Port on which the compute agent answers `/healthz`, `/readyz`, `/version` and `/metrics`, on `operator_bind`."))
         return keys
     }

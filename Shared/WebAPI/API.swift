@@ -85,9 +85,8 @@ package struct API: Sendable {
             var segments = try API.segments(request.path)
             let isOlder = service.olderPath.map { segments.count > 1 && segments[0] == $0.older } ?? false
             if isOlder, let newer = service.olderPath?.newer { segments[0] = newer }
-            // A path that ends in a slash lacks its last id; Network, Identity and Placement take it for the list's.
-            let isStrict = [.image, .compute, .blockStorage].contains(service.faults)
-            guard !isStrict || segments.count < 2 || !request.path.hasSuffix("/") else {
+            // A path that ends in a slash lacks its last id; some services take it for the list's.
+            guard !service.faults.refusesTrailingSlash || segments.count < 2 || !request.path.hasSuffix("/") else {
                 throw ResourceError.notFound("The resource could not be found.")
             }
             let (routes, values) = try route(request.method, segments)

@@ -1,10 +1,9 @@
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// How a service writes an error body; each OpenStack service has its own.
-package enum FaultStyle: Sendable {
-    case compute, blockStorage, network, identity, image, placement
-
+extension FaultStyle {
     /// The response for an error. The body never holds `context`.
     ///
     /// - Parameter accept: the request's `Accept`. Image answers in what it prefers, as Glance (WebOb) does.

@@ -1,30 +1,5 @@
 import Kernel
-
-/// A version of a service's API: `2.96`.
-package struct Microversion: Hashable, Sendable, Comparable, CustomStringConvertible {
-    package let major: Int
-    package let minor: Int
-
-    package init(_ major: Int, _ minor: Int) {
-        self.major = major
-        self.minor = minor
-    }
-
-    /// Parses `2.96`; nil for anything else, leading zeros included.
-    package init?(_ text: some StringProtocol) {
-        let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-        guard parts.count == 2, let major = Int(parts[0]), let minor = Int(parts[1]),
-            String(major) == parts[0], String(minor) == parts[1], major >= 0, minor >= 0
-        else { return nil }
-        self.init(major, minor)
-    }
-
-    package var description: String { "\(major).\(minor)" }
-
-    package static func < (left: Microversion, right: Microversion) -> Bool {
-        (left.major, left.minor) < (right.major, right.minor)
-    }
-}
+import ServiceCatalog
 
 /// The versions from which and up to which something exists.
 package struct VersionRange: Hashable, Sendable {
@@ -43,22 +18,7 @@ package struct VersionRange: Hashable, Sendable {
     }
 }
 
-/// How a service negotiates versions; nil in `ServiceDescription` where it has none.
-package struct VersionNegotiation: Sendable {
-    package let minimum: Microversion
-    package let maximum: Microversion
-    /// The service's word in `OpenStack-API-Version: compute 2.96`.
-    package let serviceType: String
-    /// `X-OpenStack-Nova-API-Version`, where the service has such an older header.
-    package let legacyHeader: String?
-
-    package init(minimum: Microversion, maximum: Microversion, serviceType: String, legacyHeader: String? = nil) {
-        self.minimum = minimum
-        self.maximum = maximum
-        self.serviceType = serviceType
-        self.legacyHeader = legacyHeader
-    }
-
+extension VersionNegotiation {
     /// The version of a request: what its headers ask for, the minimum where they ask for nothing.
     ///
     /// - Throws: 400 for a malformed value, 406 outside the range.

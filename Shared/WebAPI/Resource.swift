@@ -1,5 +1,6 @@
 import JSON
 import Kernel
+import ServiceCatalog
 
 package enum Method: String, Sendable, CaseIterable {
     case get = "GET"
@@ -84,11 +85,11 @@ package struct ServiceDescription: Sendable {
     /// The actions that a service may call on behalf of a project: all that services need, and nothing else.
     package let subjectActions: Set<String>
     /// An older first segment of paths that stands for a newer one, at the lowest microversion: `v2` for `v2.1`.
-    package let olderPath: (older: String, newer: String)?
+    package let olderPath: CloudService.OlderPath?
 
     package init(
         type: String, title: String, faults: FaultStyle, negotiation: VersionNegotiation? = nil, publicURL: String,
-        subjectActions: Set<String> = [], olderPath: (older: String, newer: String)? = nil
+        subjectActions: Set<String> = [], olderPath: CloudService.OlderPath? = nil
     ) {
         self.subjectActions = subjectActions
         self.olderPath = olderPath
@@ -97,5 +98,12 @@ package struct ServiceDescription: Sendable {
         self.faults = faults
         self.negotiation = negotiation
         self.publicURL = publicURL
+    }
+
+    /// A service of the cloud, as it is described.
+    package init(_ service: CloudService, publicURL: String, subjectActions: Set<String> = []) {
+        self.init(
+            type: service.type, title: service.title, faults: service.faults, negotiation: service.microversions,
+            publicURL: publicURL, subjectActions: subjectActions, olderPath: service.olderPath)
     }
 }

@@ -445,7 +445,7 @@ extension RequestContext {
                 "Invalid input for query parameter limit. Value: '\(text.prefix(64))'. It must be a whole number from 0 on.")
         }
         // Zero is none in Compute and Block Storage, and no limit elsewhere.
-        return limit == 0 && ![.compute, .blockStorage].contains(service.faults) ? Limits.pageSizeMax : limit
+        return limit == 0 && !service.faults.pageOfZeroIsEmpty ? Limits.pageSizeMax : limit
     }
 
     private func direction(_ text: String) throws -> String {

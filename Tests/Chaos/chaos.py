@@ -23,14 +23,13 @@ import requests
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "Tests" / "System"))
 
+import servicelist  # noqa: E402
 from wolkecloud import BUILD, Cloud, Tenant, wait  # noqa: E402
 
 VICTIMS = (
-    "wolke-identity", "wolke-placement", "wolke-compute", "wolke-network", "wolke-image", "wolke-block-storage",
-    "wolke-compute-agent", "postgres", "rabbitmq", "ovn-northbound", "ovn-southbound", "ovn-northd", "ovn-controller",
+    *servicelist.executables(), "postgres", "rabbitmq", "ovn-northbound", "ovn-southbound", "ovn-northd", "ovn-controller",
     "libvirtd", "wolke-compute-agent@host-2", "ovn-controller@host-2", "libvirtd@host-2", "qemu",
 )
-PORTS = {"compute": 8774, "network": 9696, "volume": 8776}
 CONVERGENCE = 60
 
 
@@ -61,8 +60,8 @@ class Client:
         self.session = requests.Session()
 
     def url(self, service, path):
-        prefix = {"compute": "/v2.1", "network": "/v2.0", "volume": f"/v3/{self.tenant.project.id}"}[service]
-        return f"http://127.0.0.1:{PORTS[service] + self.offset}{prefix}{path}"
+        port = servicelist.service(service)["port"] + self.offset
+        return f"http://127.0.0.1:{port}{servicelist.prefix(service, self.tenant.project.id)}{path}"
 
     def send(self, method, service, path, body=None):
         key = str(uuid.uuid4())
@@ -345,7 +344,7 @@ def lost_broker(cloud, servers, hosts):
         "networks": "none", "availability_zone": "simulated",
     }
     cloud.stop("rabbitmq")
-    url = f"http://127.0.0.1:{PORTS['compute'] + cloud.port_offset}/v2.1/servers"
+    url = f"http://127.0.0.1:{servicelist.service('compute')['port'] + cloud.port_offset}/v2.1/servers"
     headers = {"X-Auth-Token": admin.auth_token, "OpenStack-API-Version": "compute 2.96"}
     session = requests.Session()
     answers = [session.post(url, json={"server": body}, headers=headers, timeout=20) for _ in range(servers)]

@@ -117,7 +117,7 @@ import Testing
 
     @Test func aMissingServiceNamesThoseThatAreThere() async throws {
         let cloud = try StubCloud { _, _ in .json(200, [:]) }
-        let error = await #expect(throws: ResourceError.self) { _ = try await cloud.client().get(.loadBalancer, "/x") }
+        let error = await #expect(throws: ResourceError.self) { _ = try await cloud.client().get(.placement, "/x") }
         #expect(error?.type == ClientErrorType.noEndpoint)
         #expect(error?.message.contains("compute, network, image, volumev3") == true)
     }

@@ -30,10 +30,11 @@ _specification = importlib.util.spec_from_file_location("contract_callers", Path
 contract = importlib.util.module_from_spec(_specification)
 _specification.loader.exec_module(contract)
 
+import servicelist  # noqa: E402
 from contractapi import API, check_fault, unique  # noqa: E402
 from values import HOSTILE_NUMBERS, HOSTILE_TEXT, Pool, encoded, fitting, hostile, mutated  # noqa: E402
 
-SERVICES = {"identity": "identity", "compute": "compute", "network": "network", "image": "image", "volume": "block_storage", "placement": "placement"}
+SERVICES = {name: servicelist.service(name)["section"] for name in servicelist.names()}
 QUERY_NAMES = [
     "limit", "marker", "sort", "sort_key", "sort_dir", "name", "name~", "id", "fields", "status", "all_tenants", "changes-since", "changes-before",
     "page_reverse", "project_id", "tenant_id", "tags", "not-tags", "metadata", "with_count", "offset", "ip", "host", "member_of", "required",
@@ -216,10 +217,11 @@ class Fuzzer:
 
     def _headers(self, operation, caller, rng):
         headers = {"X-Auth-Token": self.callers[caller].token, "Accept": "application/json"}
-        word = API.WORDS.get(operation.service)
-        if word:
-            low, high = {"compute": (1, 96), "volume": (0, 60), "placement": (0, 39)}[word]
-            major = {"compute": 2, "volume": 3, "placement": 1}[word]
+        word = None
+        if microversions := servicelist.service(operation.service)["microversions"]:
+            word = microversions["name"]
+            major, low = map(int, microversions["minimum"].split("."))
+            high = int(microversions["maximum"].split(".")[1])
             headers["OpenStack-API-Version"] = f"{word} {major}.{rng.choice([high, high, rng.randint(low, high)])}"
             if rng.random() < 0.02:
                 headers["OpenStack-API-Version"] = rng.choice([word, f"{word} latest", f"{word} 9.9", f"{word} 2", "x 1.1", f"{word} 2.-1",
@@ -318,7 +320,7 @@ class Fuzzer:
             with self.lock:
                 self.pool.remove(urllib.parse.unquote(path.rsplit("/", 1)[-1]))
             # What is deleted at once; a quota that is deleted is the default again.
-            if operation.service in ("network", "identity", "placement", "image") and operation.path.endswith("}") and operation.path.count("{") == 1 \
+            if not servicelist.service(operation.service)["has_workflows"] and operation.path.endswith("}") and operation.path.count("{") == 1 \
                     and "quota" not in path and any(o.path == operation.path and o.method == "GET" for o in self.operations):
                 again = self.send(operation, "GET", path, {"X-Auth-Token": self.admin.token, "OpenStack-API-Version": "placement 1.39"}, None)
                 if again.status not in (400, 404):
@@ -386,7 +388,7 @@ class Fuzzer:
                     try:
                         if self.send(operation, "DELETE", path,
                             {"X-Auth-Token": api.token,
-                            "OpenStack-API-Version": API.WORDS.get(service, "x") + " " + API.VERSIONS.get(service, "1.1")}, None).status in (202, 204, 404):
+                            "OpenStack-API-Version": (servicelist.service(service)["microversions"] or {"name": "x"})["name"] + " " + API.VERSIONS.get(service, "1.1")}, None).status in (202, 204, 404):
                             break
                     except OSError:
                         pass

@@ -51,7 +51,7 @@ private func problems(_ text: String, _ environment: [String: String] = [:]) -> 
         #expect(plain.optionalString("agent.host") == nil)
         #expect(plain.requiredSecret("database.url").exposed == "host=/tmp")
         #expect(plain.secret("network.token") == nil)
-        #expect(plain.endpoint("compute") == "http://127.0.0.1:8774")
+        #expect(plain.endpoint(.compute) == "http://127.0.0.1:8774")
 
         let text = minimum.replacing("region: north", with: "region: north, workers: 7, audit: no, bridges: [x], audit_period: 250ms")
         let set = try parse(text, ["WOLKE_NETWORK_WORKERS": "9", "WOLKE_NETWORK_BRIDGES": "p, q", "WOLKE_TEST_PG": "ignored"])
@@ -63,8 +63,8 @@ private func problems(_ text: String, _ environment: [String: String] = [:]) -> 
 
     @Test func publicURLs() throws {
         let set = try parse(minimum + "\nendpoints: { public_host: \"2001:db8::1\", image_url: \"https://cloud.example/image/\" }")
-        #expect(set.endpoint("identity") == "http://[2001:db8::1]:5000")
-        #expect(set.endpoint("image") == "https://cloud.example/image")
+        #expect(set.endpoint(.identity) == "http://[2001:db8::1]:5000")
+        #expect(set.endpoint(.image) == "https://cloud.example/image")
     }
 
     @Test func unknownNamesAreErrorsWithTheNearestOne() {

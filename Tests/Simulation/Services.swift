@@ -10,6 +10,7 @@ import Kernel
 import Messaging
 import NetworkService
 import PlacementService
+import ServiceCatalog
 import Telemetry
 import TestKit
 import Workflow
@@ -50,11 +51,10 @@ struct Plane {
     }
 
     private func client(_ process: SimulatedProcess) -> RESTClient {
-        let services: [CloudService] = [.identity, .network, .placement, .blockStorage]
         let world = world
         return RESTClient(
             .serviceUser(
-                endpoints: Dictionary(uniqueKeysWithValues: services.map { ($0, World.url($0.rawValue)) }), user: "wolke",
+                endpoints: Dictionary(uniqueKeysWithValues: CloudService.all.map { ($0, World.url($0.name)) }), user: "wolke",
                 password: Secret("secret"), domain: "default", project: "service"),
             ambient: process.ambient, transport: HTTPTransport { try await world.exchange($0, timeout: $1) },
             requestID: { RequestScope.current })

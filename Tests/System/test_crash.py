@@ -1,11 +1,9 @@
 """A crash of any process of ours is noticed, the process is started again, and running guests do not notice."""
 
+import servicelist
 from wolkecloud import PROCESS_LIMIT, wait
 
-WOLKE = (
-    "wolke-identity", "wolke-placement", "wolke-image", "wolke-network", "wolke-block-storage", "wolke-compute",
-    "wolke-compute-agent", "wolke-compute-agent@host-2",
-)
+WOLKE = (*servicelist.executables(), "wolke-compute-agent@host-2")
 
 
 def test_crashes_leave_guests_unharmed(cloud, tenant):

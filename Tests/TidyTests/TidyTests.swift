@@ -77,7 +77,8 @@ import Testing
 
     // MARK: dependencies
 
-    private static let services = ["Identity", "Placement", "Compute", "ComputeAgent", "Network", "BlockStorage", "Image"]
+    /// The folders of `Services`.
+    static let services = Set(tracked.filter { $0.hasPrefix("Services/") }.map { String($0.split(separator: "/")[1]) }).sorted()
 
     @Test func dependenciesPointOneWay() {
         var findings: [String] = []

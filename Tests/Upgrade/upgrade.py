@@ -27,11 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "Tests" / "System"), str(ROOT / "Tests" / "Chaos")]
 
 import chaos  # noqa: E402
+import servicelist  # noqa: E402
 from wolkecloud import BUILD, Cloud, Tenant, wait  # noqa: E402
 
-SERVICES = {"identity": 5000, "placement": 8778, "image": 9292, "network": 9696, "block-storage": 8776, "compute": 8774}
-# What chaos' clients call them.
-NAMES = {"volume": "block-storage"}
+SERVICES = {name: service["port"] for name, service in servicelist.services().items()}
 SECOND = 100  # added to the ports of the replicas beside the first ones
 OPERATOR = 10_000
 CHECKS = {"identity": "/v3", "placement": "/", "image": "/v2/images?limit=1", "network": "/v2.0/networks?limit=1",
@@ -130,8 +129,7 @@ class Balanced(chaos.Client):
     fleet = None
 
     def url(self, service, path):
-        prefix = {"compute": "/v2.1", "network": "/v2.0", "volume": f"/v3/{self.tenant.project.id}", "image": "/v2"}[service]
-        return self.fleet.base(NAMES.get(service, service)) + prefix + path
+        return self.fleet.base(servicelist.service(service)["name"]) + servicelist.prefix(service, self.tenant.project.id) + path
 
 
 class Uploads(threading.Thread):

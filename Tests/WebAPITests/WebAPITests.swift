@@ -3,6 +3,7 @@ import Database
 import JSON
 import Kernel
 import Logging
+import ServiceCatalog
 import Telemetry
 import TestKit
 import Testing

@@ -7,7 +7,9 @@ off here, so that Tempest skips it. A second image is uploaded, because some tes
 import configparser
 import importlib.util
 import json
+import os
 import pathlib
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -15,6 +17,9 @@ import urllib.request
 import yaml
 
 state = pathlib.Path(sys.argv[1]).resolve()
+root = pathlib.Path(__file__).resolve().parents[2]
+osctl = next(path for path in (root / ".build" / name / "osctl" for name in (os.environ.get("CONFIGURATION", "release"), "release", "debug"))
+             if path.exists())
 cloud = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"]["wolke-admin"]
 auth = cloud["auth"]
 identity = auth["auth_url"].rstrip("/")
@@ -43,8 +48,10 @@ token, headers = call("POST", f"{identity}/auth/tokens", {"auth": {
 tokens = {"X-Auth-Token": headers["X-Subject-Token"]}
 urls = {service["type"]: next(e["url"] for e in service["endpoints"] if e["interface"] == "public")
         for service in token["token"]["catalog"]}
-compute, volume, network, image, placement = (
-    urls[name].rstrip("/") for name in ("compute", "block-storage", "network", "image", "placement"))
+# By the OpenStack project whose settings they go into.
+services = {service["project"]: service for service in json.loads(subprocess.run(
+    [osctl, "cloud", "services", "-o", "json", "--state", state], check=True, capture_output=True, text=True).stdout)["services"]}
+base = {project: urls[service["catalog"][0]["type"]].rstrip("/") for project, service in services.items()}
 
 
 def get(url):
@@ -59,25 +66,25 @@ def versions(url):
 
 
 def second_image():
-    images = {item["name"]: item for item in get(f"{image}/v2/images?limit=1000")["images"] if item["status"] == "active"}
+    images = {item["name"]: item for item in get(base["glance"] + "/v2/images?limit=1000")["images"] if item["status"] == "active"}
     first = images.get("guest") or sys.exit("configure.py: the cloud has no image named guest")
     if "guest-2" not in images:
-        data = call("GET", f"{image}/v2/images/{first['id']}/file", headers=tokens, raw=True)[0]
-        made = call("POST", f"{image}/v2/images", {
+        data = call("GET", base["glance"] + f"/v2/images/{first['id']}/file", headers=tokens, raw=True)[0]
+        made = call("POST", base["glance"] + "/v2/images", {
             "name": "guest-2", "visibility": "public", "disk_format": first["disk_format"],
             "container_format": first["container_format"], "min_disk": first["min_disk"], "min_ram": first["min_ram"],
         }, tokens)[0]
-        call("PUT", f"{image}/v2/images/{made['id']}/file", data, {**tokens, "Content-Type": "application/octet-stream"})
+        call("PUT", base["glance"] + f"/v2/images/{made['id']}/file", data, {**tokens, "Content-Type": "application/octet-stream"})
         images["guest-2"] = made
     return first["id"], images["guest-2"]["id"]
 
 
-flavors = {item["name"]: item["id"] for item in get(f"{compute}/flavors")["flavors"]}
-external = get(f"{network}/v2.0/networks?router:external=true")["networks"][0]
-aliases = [item["alias"] for item in get(f"{network}/v2.0/extensions")["extensions"]]
-volume_aliases = [item["alias"] for item in get(f"{volume}/extensions")["extensions"]]
-compute_versions, placement_versions = versions(compute), versions(placement)
-volume_versions = versions(volume.split("/v3")[0] + "/v3")
+flavors = {item["name"]: item["id"] for item in get(base["nova"] + "/flavors")["flavors"]}
+external = get(base["neutron"] + "/v2.0/networks?router:external=true")["networks"][0]
+aliases = [item["alias"] for item in get(base["neutron"] + "/v2.0/extensions")["extensions"]]
+volume_aliases = [item["alias"] for item in get(base["cinder"] + "/extensions")["extensions"]]
+compute_versions, placement_versions = versions(base["nova"]), versions(base["placement"])
+volume_versions = versions(base["cinder"].split("/v3")[0] + "/v3")
 image_id, second_image_id = second_image()
 work = state / "tempest"
 guest = state / "images" / "guest.qcow2"
@@ -98,9 +105,7 @@ settings = {
         "api_v2": False, "api_v3": True, "application_credentials": True, "access_rules": True, "project_tags": True,
         "trust": False, "federation": False, "security_compliance": False, "domain_specific_drivers": False,
     },
-    "service_available": {
-        "cinder": True, "neutron": True, "glance": True, "nova": True, "placement": True, "swift": False, "horizon": False,
-    },
+    "service_available": {**{service["project"]: True for service in services.values()}, "swift": False, "horizon": False},
     "compute": {
         "image_ref": image_id, "image_ref_alt": second_image_id, "flavor_ref": flavors["m1.nano"],
         "flavor_ref_alt": flavors["m1.tiny"], "min_microversion": compute_versions[0],

@@ -3,6 +3,7 @@ import Glibc
 import JSON
 import Kernel
 import NIOCore
+import ServiceCatalog
 
 /// Makes the objects that a usable cloud begins with. Everything is looked up first: repeating it changes nothing.
 struct Bootstrap: Sendable {
@@ -22,14 +23,9 @@ struct Bootstrap: Sendable {
         let path = layout.secrets + "/bootstrap.json"
         try Machine.write(path, identityPlan.description + "\n", mode: 0o600)
         try await Tool.require(["\(binaries)/wolke-identity", "bootstrap", "--config", layout.configuration, "--file", path])
-        return "projects admin, service, demo; users admin, demo, wolke; \(Bootstrap.services.count) services in the catalog"
+        return
+            "projects admin, service, demo; users admin, demo, wolke; \(CloudService.all.flatMap(\.catalog).count) services in the catalog"
     }
-
-    private static let services: [(type: String, name: String, port: Int, path: String)] = [
-        ("identity", "identity", 5000, "/v3"), ("placement", "placement", 8778, ""), ("compute", "compute", 8774, "/v2.1"),
-        ("network", "network", 9696, ""), ("image", "image", 9292, ""),
-        ("block-storage", "block-storage", 8776, "/v3/$(project_id)s"), ("volumev3", "volumev3", 8776, "/v3/$(project_id)s"),
-    ]
 
     private var identityPlan: JSONValue {
         [
@@ -57,9 +53,11 @@ struct Bootstrap: Sendable {
                 ],
             ],
             "services": .array(
-                Bootstrap.services.map { service in
-                    let url = "http://\(CloudFiles.host):\(layout.port(service.port))\(service.path)"
-                    return ["type": .string(service.type), "name": .string(service.name), "url": .string(url)]
+                CloudService.all.flatMap { service in
+                    service.catalog.map { entry in
+                        let url = "\(CloudFiles.url(service, layout))\(entry.path)"
+                        return ["type": .string(entry.type), "name": .string(entry.type), "url": .string(url)]
+                    }
                 }),
         ]
     }
@@ -67,7 +65,7 @@ struct Bootstrap: Sendable {
     private var client: RESTClient {
         RESTClient(
             CloudConfiguration(
-                name: "wolke-admin", authURL: "http://\(CloudFiles.host):\(layout.port(5000))/v3",
+                name: "wolke-admin", authURL: CloudFiles.authURL(layout),
                 credentials: .password(user: .name("admin", domain: .id("default")), password: Secret(secrets.admin)),
                 scope: .project(.name("admin", domain: .id("default"))), region: CloudFiles.region, timeout: .seconds(20)))
     }

@@ -2,6 +2,7 @@ import Database
 import Glibc
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// One cloud on this machine: everything that its supervisor needs.
 struct Cloud: Sendable {
@@ -77,23 +78,12 @@ struct Cloud: Sendable {
         }
     }
 
-    /// Executable, its port before the offset, and what it needs besides database and broker.
-    static let serviceList: [(name: String, port: Int, needs: [String])] = [
-        ("identity", 5000, []),
-        ("placement", 8778, []),
-        ("image", 9292, []),
-        ("network", 9696, ["ovn-northbound", "ovn-southbound"]),
-        ("block-storage", 8776, []),
-        ("compute", 8774, []),
-    ]
-    static let agentPort = 8790
-
     private var services: [Part] {
-        Cloud.serviceList.map { service in
-            let name = "wolke-" + service.name
-            return part(
-                name, executable: name, host: layout.machine, port: layout.port(service.port),
-                operatorPort: layout.operatorPort(service.port), needs: service.needs)
+        CloudService.all.map { service in
+            part(
+                service.executable, executable: service.executable, host: layout.machine, port: layout.port(service.port),
+                operatorPort: layout.port(service.operatorPort),
+                needs: service.infrastructure.contains(.ovn) ? ["ovn-northbound", "ovn-southbound"] : [])
         }
     }
 
@@ -102,8 +92,8 @@ struct Cloud: Sendable {
         layout.hosts.map { host in
             let needs = ["libvirtd", "ovn-controller"].map { $0 + host.partSuffix }
             return part(
-                "wolke-compute-agent" + host.partSuffix, executable: "wolke-compute-agent", host: host,
-                port: layout.port(Cloud.agentPort), operatorPort: layout.port(Cloud.agentPort), needs: needs)
+                HostAgent.compute.executable + host.partSuffix, executable: HostAgent.compute.executable, host: host,
+                port: layout.port(HostAgent.compute.port), operatorPort: layout.port(HostAgent.compute.port), needs: needs)
         }
     }
 
@@ -166,9 +156,9 @@ struct Cloud: Sendable {
             [
                 ("PostgreSQL", layout.postgresPort), ("RabbitMQ", layout.amqpPort), ("Erlang distribution", layout.erlangDistributionPort),
                 ("epmd", layout.epmdPort),
-            ] + Cloud.serviceList.map { ("wolke-" + $0.name, layout.port($0.port)) }
-            + Cloud.serviceList.map { ("wolke-" + $0.name + " for operators", layout.operatorPort($0.port)) }
-            + [("wolke-compute-agent", layout.port(Cloud.agentPort))]
+            ] + CloudService.all.map { ($0.executable, layout.port($0.port)) }
+            + CloudService.all.map { ($0.executable + " for operators", layout.port($0.operatorPort)) }
+            + HostAgent.all.map { ($0.executable, layout.port($0.port)) }
         let taken = ports.filter { !Machine.isFree(port: $0.1) }
         if !taken.isEmpty {
             found.append(

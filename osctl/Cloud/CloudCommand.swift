@@ -7,7 +7,10 @@ import Kernel
 struct CloudCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cloud", abstract: "A complete cloud on this machine, in one directory.",
-        subcommands: [Up.self, Down.self, Upgrade.self, StatusCommand.self, StopPart.self, StartPart.self, Run.self, PrivateMounts.self])
+        subcommands: [
+            Up.self, Down.self, Upgrade.self, StatusCommand.self, ServicesCommand.self, StopPart.self, StartPart.self, Run.self,
+            PrivateMounts.self,
+        ])
 
     /// Longest time from nothing to a ready cloud.
     static let startLimit: Duration = .seconds(180)

@@ -1,6 +1,6 @@
 import JSON
 import Kernel
-import Settings
+import ServiceCatalog
 
 /// The files that a cloud leaves for its services and its users.
 struct CloudFiles: Sendable {
@@ -17,7 +17,10 @@ struct CloudFiles: Sendable {
         try Machine.write(layout.clouds, clouds, mode: 0o600)
     }
 
-    var authURL: String { "http://\(CloudFiles.host):\(layout.port(5000))/v3" }
+    /// A service's root, from this machine.
+    static func url(_ service: CloudService, _ layout: CloudLayout) -> String { "http://\(host):\(layout.port(service.port))" }
+
+    static func authURL(_ layout: CloudLayout) -> String { url(.identity, layout) + CloudService.identity.versionPath }
 
     /// One file serves all executables of a host; another host sees the first one under another address.
     private func configuration(_ host: HostLayout) -> String {
@@ -35,11 +38,11 @@ struct CloudFiles: Sendable {
             ("region", .text(CloudFiles.region)),
         ]
         endpoints.append(("operator_bind", .text(host.address.description)))
-        for (service, port) in SettingsSchema.servicePorts {
-            endpoints.append(("\(service)_port", .number(layout.port(port))))
-            endpoints.append(("\(service)_operator_port", .number(layout.operatorPort(port))))
+        for service in CloudService.all {
+            endpoints.append(("\(service.section)_port", .number(layout.port(service.port))))
+            endpoints.append(("\(service.section)_operator_port", .number(layout.port(service.operatorPort))))
         }
-        endpoints.append(("agent_port", .number(layout.port(8790))))
+        endpoints.append(("agent_port", .number(layout.port(HostAgent.compute.port))))
         yaml.section("endpoints", endpoints)
         yaml.section("block_storage", [("directory", .text(layout.state + "/volumes"))])
         yaml.section("image", [("directory", .text(layout.state + "/image-store"))])
@@ -67,7 +70,7 @@ struct CloudFiles: Sendable {
             yaml.line("  \(cloud):")
             yaml.line("    auth:")
             let values = [
-                ("auth_url", authURL), ("username", user), ("password", password), ("project_name", project),
+                ("auth_url", CloudFiles.authURL(layout)), ("username", user), ("password", password), ("project_name", project),
                 ("user_domain_id", "default"), ("project_domain_id", "default"),
             ]
             for (name, value) in values { yaml.line("      \(name): \(YAMLText.quoted(value))") }

@@ -1,5 +1,4 @@
 import Kernel
-import Settings
 
 /// Where everything of one cloud is on this machine: derived from the state directory and the port offset alone.
 struct CloudLayout: Sendable, Hashable {
@@ -23,8 +22,6 @@ struct CloudLayout: Sendable, Hashable {
     var erlangDistributionPort: Int { 25_673 + portOffset }
     var epmdPort: Int { 14_369 + portOffset }
     func port(_ standard: Int) -> Int { standard + portOffset }
-    /// Where the service with this API port answers operators.
-    func operatorPort(_ standard: Int) -> Int { port(standard) + SettingsSchema.operatorPortDistance }
 
     // MARK: Directories and files
 

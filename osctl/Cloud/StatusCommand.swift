@@ -1,7 +1,7 @@
 import ArgumentParser
 import JSON
 import Kernel
-import Settings
+import ServiceCatalog
 
 /// `osctl status`: every part of the one-machine cloud, and what is wrong with it.
 struct StatusCommand: AsyncParsableCommand {
@@ -115,7 +115,7 @@ enum StatusReport {
 
     /// Where a part says what is missing: APIs do so to operators only.
     private static func operatorPort(_ part: RecordedPart, _ port: Int) -> Int {
-        part.name.hasPrefix("wolke-compute-agent") ? port : port + SettingsSchema.operatorPortDistance
+        CloudService.all.contains { $0.executable == part.name } ? port + CloudService.operatorPortDistance : port
     }
 
     /// Host and port of `http://HOST:PORT`.

@@ -50,7 +50,7 @@ struct DemoCommand: AsyncParsableCommand {
     static func client(_ layout: CloudLayout, user: String, password: String) -> RESTClient {
         RESTClient(
             CloudConfiguration(
-                name: "wolke-" + user, authURL: "http://\(CloudFiles.host):\(layout.port(5000))/v3",
+                name: "wolke-" + user, authURL: CloudFiles.authURL(layout),
                 credentials: .password(user: .name(user, domain: .id("default")), password: Secret(password)),
                 scope: .project(.name(user, domain: .id("default"))), region: CloudFiles.region))
     }

@@ -2,6 +2,7 @@ import Client
 import Glibc
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// What the tenant does, step by step; remembers what it made and unmakes it.
 final class DemoStory {

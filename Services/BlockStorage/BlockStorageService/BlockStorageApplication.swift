@@ -26,8 +26,7 @@ package enum BlockStorageAPI {
             database: database, driver: driver, workflows: workflows, settings: settings)
         return try API(
             service: ServiceDescription(
-                type: "volumev3", title: "Block Storage", faults: .blockStorage,
-                negotiation: BlockStorageHandlers.negotiation, publicURL: publicURL,
+                .blockStorage, publicURL: publicURL,
                 subjectActions: [
                     "volume:create", "volume:delete", "volume:attachment_create", "volume:attachment_complete",
                     "volume:attachment_delete",
@@ -83,7 +82,7 @@ package struct BlockStorageApplication: Sendable {
         let settings = process.settings
         return RESTClient(
             .serviceUser(
-                endpoints: [.identity: settings.endpoint("identity"), .image: settings.endpoint("image")],
+                endpoints: settings.endpoints,
                 user: settings.string("service_user.name"),
                 password: settings.requiredSecret("service_user.password"),
                 domain: settings.string("service_user.domain"), project: settings.string("service_user.project")),

@@ -2,6 +2,7 @@ import BlockStorageCore
 import Database
 import JSON
 import Kernel
+import ServiceCatalog
 import WebAPI
 
 /// What operators see: services, pools, zones; and what the service says about itself.
@@ -196,9 +197,6 @@ extension BlockStorageHandlers {
 
     // MARK: discovery
 
-    static let negotiation = VersionNegotiation(
-        minimum: Microversion(3, 0), maximum: Microversion(3, 70), serviceType: "volume")
-
     var discoveryResource: Resource {
         Resource(
             "block storage",
@@ -210,8 +208,8 @@ extension BlockStorageHandlers {
 
     private func versions(_ context: RequestContext, status: Int) -> Response {
         let version: JSONValue = [
-            "id": "v3.0", "status": "CURRENT", "version": .string(BlockStorageHandlers.negotiation.maximum.description),
-            "min_version": .string(BlockStorageHandlers.negotiation.minimum.description), "updated": "2026-08-21T00:00:00Z",
+            "id": "v3.0", "status": "CURRENT", "version": .string(VersionNegotiation.blockStorage.maximum.description),
+            "min_version": .string(VersionNegotiation.blockStorage.minimum.description), "updated": "2026-08-21T00:00:00Z",
             "links": [
                 ["rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/"],
                 ["rel": "self", "href": .string(context.publicURL + "/v3/")],

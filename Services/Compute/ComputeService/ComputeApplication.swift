@@ -36,11 +36,7 @@ package struct ComputeApplication {
             ambient: process.ambient, logger: process.log, metrics: process.metrics)
         let client = RESTClient(
             .serviceUser(
-                endpoints: Dictionary(
-                    uniqueKeysWithValues: [
-                        (CloudService.identity, "identity"), (.network, "network"), (.placement, "placement"),
-                        (.blockStorage, "block_storage"), (.image, "image"),
-                    ].map { ($0.0, settings.endpoint($0.1)) }),
+                endpoints: settings.endpoints,
                 user: settings.string("service_user.name"), password: settings.requiredSecret("service_user.password"),
                 domain: settings.string("service_user.domain"), project: settings.string("service_user.project")),
             ambient: process.ambient, requestID: { RequestScope.current })

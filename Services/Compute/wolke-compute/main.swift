@@ -2,7 +2,7 @@ import ComputeService
 import ServiceKit
 
 await ServiceProcess.main(
-    "wolke-compute", section: "compute", keys: ComputeApplication.settingsKeys,
+    .compute, keys: ComputeApplication.settingsKeys,
     borrowing: ComputeApplication.borrowedSettings
 ) {
     try await ComputeApplication($0).run()

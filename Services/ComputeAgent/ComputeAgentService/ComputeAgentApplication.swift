@@ -91,7 +91,7 @@ package struct ComputeAgentApplication: Sendable {
         return RESTImageSource(
             client: RESTClient(
                 .serviceUser(
-                    endpoints: [.identity: all.endpoint("identity"), .image: all.endpoint("image")],
+                    endpoints: all.endpoints,
                     user: all.string("service_user.name"), password: password,
                     domain: all.string("service_user.domain"), project: all.string("service_user.project")),
                 ambient: ambient))

@@ -18,8 +18,7 @@ package enum IdentityAPI {
         _ identity: Identity, publicURL: String, policyOverrides: [String: String], log: Logger, metrics: Metrics
     ) throws -> API {
         try API(
-            service: ServiceDescription(
-                type: "identity", title: "Identity v3", faults: .identity, publicURL: publicURL),
+            service: ServiceDescription(.identity, publicURL: publicURL),
             resources: identity.resources, rules: rules,
             policyOverrides: policyOverrides, database: identity.database, authenticator: identity.authenticator, ambient: identity.ambient,
             log: log, metrics: metrics)

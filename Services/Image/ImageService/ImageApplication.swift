@@ -18,9 +18,7 @@ package enum ImageAPI {
     ) throws -> API {
         let handlers = ImageHandlers(database: database, files: files, limits: limits)
         return try API(
-            service: ServiceDescription(
-                type: "image", title: "Image", faults: .image, publicURL: publicURL,
-                subjectActions: ["download_image"]),
+            service: ServiceDescription(.image, publicURL: publicURL, subjectActions: ["download_image"]),
             resources: [
                 handlers.discoveryResource, handlers.metadataDefinitionResource, handlers.resource, handlers.fileResource,
                 handlers.memberResource,

@@ -1,6 +1,6 @@
 import ImageService
 import ServiceKit
 
-await ServiceProcess.main("wolke-image", section: "image", keys: ImageApplication.settingsKeys) {
+await ServiceProcess.main(.image, keys: ImageApplication.settingsKeys) {
     try await ImageApplication($0).run()
 }

@@ -33,7 +33,7 @@ package struct NetworkAPI: Sendable {
     ) throws -> API {
         try API(
             service: ServiceDescription(
-                type: "network", title: "Networking", faults: .network, publicURL: publicURL,
+                .network, publicURL: publicURL,
                 subjectActions: ["create_port", "update_port", "delete_port", "update_port_security_groups"]),
             resources: resources, rules: NetworkPolicy.rules, policyOverrides: policyOverrides,
             database: database, authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)

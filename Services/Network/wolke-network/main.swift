@@ -1,6 +1,6 @@
 import NetworkService
 import ServiceKit
 
-await ServiceProcess.main("wolke-network", section: "network", keys: NetworkApplication.settingsKeys) {
+await ServiceProcess.main(.network, keys: NetworkApplication.settingsKeys) {
     try await NetworkApplication($0).run()
 }

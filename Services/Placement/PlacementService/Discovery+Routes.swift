@@ -1,4 +1,5 @@
 import JSON
+import ServiceCatalog
 import WebAPI
 
 extension Placement {
@@ -12,8 +13,9 @@ extension Placement {
                         [
                             "versions": [
                                 [
-                                    "id": "v1.0", "status": "CURRENT", "min_version": .string(PlacementAPI.minimum.description),
-                                    "max_version": .string(PlacementAPI.maximum.description),
+                                    "id": "v1.0", "status": "CURRENT",
+                                    "min_version": .string(VersionNegotiation.placement.minimum.description),
+                                    "max_version": .string(VersionNegotiation.placement.maximum.description),
                                     "links": [["rel": "self", "href": ""]],
                                 ]
                             ]

@@ -6,19 +6,13 @@ import WebAPI
 
 /// Placement's whole API.
 package enum PlacementAPI {
-    static let minimum = Microversion(1, 0)
-    static let maximum = Microversion(1, 39)
-
     /// - Throws: 400 for a policy rule that cannot be read.
     package static func make(
         _ placement: Placement, publicURL: String, policyOverrides: [String: String], authenticator: any Authenticating,
         log: Logger, metrics: Metrics
     ) throws -> API {
         try API(
-            service: ServiceDescription(
-                type: "placement", title: "Placement", faults: .placement,
-                negotiation: VersionNegotiation(minimum: minimum, maximum: maximum, serviceType: "placement"),
-                publicURL: publicURL),
+            service: ServiceDescription(.placement, publicURL: publicURL),
             resources: [
                 placement.discoveryResource, placement.resourceProviderResource, placement.inventoryResource,
                 placement.usageResource, placement.allocationResource, placement.candidateResource,

@@ -1,6 +1,6 @@
 import PlacementService
 import ServiceKit
 
-await ServiceProcess.main("wolke-placement", section: "placement", keys: PlacementApplication.settingsKeys) {
+await ServiceProcess.main(.placement, keys: PlacementApplication.settingsKeys) {
     try await PlacementApplication($0).run()
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import servicelist
 from wolkecloud import run, wait
 
 
@@ -92,8 +93,8 @@ def test_s22_the_parts_listen_for_each_other_only(cloud):
     for name in ("postgres", "epmd"):
         own = [line.split()[3] for line in lines if f"pid={parts[name]['pid']}," in line]
         assert own and all(address.startswith(("127.", "[::1]")) for address in own), (name, own)
-    for port in (5000, 8774, 9696, 9292, 8776, 8778):
-        operators = [line.split()[3] for line in lines if line.split()[3].endswith(f":{port + 10000 + cloud.port_offset}")]
+    for service in servicelist.services().values():
+        operators = [line.split()[3] for line in lines if line.split()[3].endswith(f":{service['operator_port'] + cloud.port_offset}")]
         assert operators and all(address.startswith(("127.", "[::1]")) for address in operators), operators
 
 

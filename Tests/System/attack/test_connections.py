@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
+import servicelist
+
 # A request beside the attack may take twice as long as without it, and this much more for what a short measurement cannot tell.
 SLACK = 0.25
 # What a process may grow by while it is attacked, in MiB.
@@ -144,7 +146,7 @@ def test_s18_silent_connections(cloud, unharmed, headers, scale, tally):
     assert beside < 2 * calm + SLACK
 
 
-@pytest.mark.parametrize("service", ["identity", "placement", "compute", "image", "block-storage"])
+@pytest.mark.parametrize("service", [name for name in servicelist.services() if name != "network"])
 def test_s18_silent_connections_to_every_service(cloud, unharmed, scale, tally, service):
     """The same against the others, also where the kernel's queue overflows."""
     more_files()
@@ -230,19 +232,19 @@ def test_s18_operators_are_answered_during_an_attack(cloud, unharmed, scale, tal
     host, port = endpoint(cloud, "compute")
     more_files()
     with Silent((host, port), scale(1200, 5000)):
-        for name in ("identity", "placement", "compute", "network", "block_storage", "image"):
+        for name in (service["section"] for service in servicelist.services().values()):
             base = f"http://{place['operator_bind']}:{place[name + '_operator_port']}"
             assert requests.get(base + "/readyz", timeout=10).text == "ready\n"
             assert "wolke_http_connections" in requests.get(base + "/metrics", timeout=10).text
             public = f"http://{host}:{place[name + '_port']}"
             for path in ("/metrics", "/openapi.json"):
                 assert requests.get(public + path, timeout=10).status_code in (401, 404), path
-    tally(services=6)
+    tally(services=len(servicelist.services()))
 
 
 def test_s6_forwarded_fields_of_anybody_are_ignored(cloud, tally):
     count = 0
-    for service in ("identity", "compute", "image", "network", "block-storage", "placement"):
+    for service in servicelist.services():
         host, port = endpoint(cloud, service)
         for header in ("X-Forwarded-Host", "X-Forwarded-Server", "Forwarded"):
             answer = requests.get(

@@ -18,6 +18,7 @@ import requests
 import yaml
 
 import crossproject
+import servicelist
 from contractapi import unique, wait
 
 spec = importlib.util.spec_from_file_location("contract_conftest", Path(__file__).parents[1] / "contract" / "conftest.py")
@@ -334,8 +335,8 @@ def test_s10_bodies_with_the_victims_things_are_refused(scene, tally):
 def documents(cloud):
     """The OpenAPI documents, from the listeners for operators."""
     place = yaml.safe_load((cloud.state / "wolke.yaml").read_text())["endpoints"]
-    for service in ("identity", "compute", "network", "image", "volume", "placement"):
-        port = place[{"volume": "block_storage"}.get(service, service) + "_operator_port"]
+    for service in servicelist.names():
+        port = place[servicelist.service(service)["section"] + "_operator_port"]
         yield service, requests.get(f"http://{place['operator_bind']}:{port}/openapi.json", timeout=30).json()
 
 
@@ -520,7 +521,7 @@ def test_every_identifier_is_attacked(cloud, scene):
             if (service, name) not in covered and name not in EXEMPT:
                 missing.add(f"{service} {where}: {leaf}")
     assert not missing, "\n".join(sorted(missing))
-    assert seen == {"identity", "compute", "network", "image", "volume", "placement"}
+    assert seen == set(servicelist.names())
 
 
 SPELLINGS = ["X-Wolke-Subject-Project", "x-wolke-subject-user", "X_WOLKE_SUBJECT_PROJECT", "X-Wolke_Subject-Grounds", "X-Wolke-Subject-Roles"]

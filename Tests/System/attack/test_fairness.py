@@ -8,7 +8,9 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-SERVICES = {"compute": (8774, "/v2.1/servers"), "network": (9696, "/v2.0/networks"), "volume": (8776, "/v3/volumes")}
+import servicelist
+
+LISTS = {"compute": "/servers", "network": "/networks", "volume": "/volumes"}
 
 
 class Client:
@@ -71,8 +73,9 @@ def test_s18_a_flood_of_one_tenant_is_not_felt_by_another(cloud, tenant, other_t
     requests = scale(2000, 10_000)
     for network in range(5):
         tenant.api.network.create_network(name=f"n{network}")
-    for name, (port, path) in SERVICES.items():
-        port += cloud.port_offset
+    for name, path in LISTS.items():
+        port = servicelist.service(name)["port"] + cloud.port_offset
+        path = servicelist.prefix(name) + path
         flooder, other = tenant.api.auth_token, other_tenant.api.auth_token
         quiet = latencies(port, other, path, scale(200, 1000))
         queue = multiprocessing.Queue()

@@ -1,6 +1,7 @@
 import Client
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// Finds the cloud to talk to. Options go before clouds.yaml, and that before OS_* variables.
 struct AccessResolver {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Client
 import JSON
+import ServiceCatalog
 
 /// `osctl quota`: what a project may use of all services together, and does.
 struct QuotaCommand: ParsableCommand {
@@ -15,20 +16,13 @@ struct QuotaCommand: ParsableCommand {
         let key: String
     }
 
-    static let items: [Item] =
-        [
-            ("servers", "instances"), ("cores", "cores"), ("ram", "ram"), ("keypairs", "key_pairs"),
-            ("server-groups", "server_groups"), ("server-group-members", "server_group_members"), ("properties", "metadata_items"),
-        ].map { Item(name: $0.0, service: .compute, key: $0.1) }
-        + [
-            ("networks", "network"), ("subnets", "subnet"), ("ports", "port"), ("routers", "router"), ("floating-ips", "floatingip"),
-            ("security-groups", "security_group"), ("security-group-rules", "security_group_rule"),
-        ].map { Item(name: $0.0, service: .network, key: $0.1) }
-        + [
-            ("volumes", "volumes"), ("snapshots", "snapshots"), ("gigabytes", "gigabytes"),
-        ].map { Item(name: $0.0, service: .blockStorage, key: $0.1) }
+    static let items: [Item] = services.flatMap { service, quotas in
+        quotas.resources.map { Item(name: $0.name, service: service, key: $0.key) }
+    }
 
-    private static let services: [CloudService] = [.compute, .network, .blockStorage]
+    private static let services: [(service: CloudService, quotas: QuotaInterface)] = CloudService.all.compactMap { service in
+        service.quotas.map { (service, $0) }
+    }
 
     /// The project that an argument names, or the token's own.
     static func project(_ name: String?, _ api: API) async throws -> String {
@@ -38,37 +32,20 @@ struct QuotaCommand: ParsableCommand {
         return try await api.id(Projects.kind, name)
     }
 
-    private static func path(_ service: CloudService, _ project: String) -> RESTPath {
-        service == .network ? "/quotas/\(project)" : "/os-quota-sets/\(project)"
-    }
-
-    private static func member(_ service: CloudService) -> String { service == .network ? "quota" : "quota_set" }
-
-    private static func microversion(_ service: CloudService) -> String? {
-        switch service {
-        case .compute: Servers.microversion
-        case .blockStorage: Volumes.microversion
-        default: nil
-        }
-    }
+    private static func path(_ quotas: QuotaInterface, _ project: String) -> RESTPath { RESTPath(encoded: quotas.path) + "/\(project)" }
 
     /// Rows with `service`, `resource`, `limit`, `used`, `reserved`, in the order of `items`.
     static func rows(_ project: String, _ api: API) async throws -> [JSONValue] {
         var rows: [JSONValue] = []
-        for service in services {
-            let place: RESTPath =
-                switch service {
-                case .compute: path(service, project) + "/detail"
-                case .network: path(service, project) + "/details"
-                default: path(service, project)
-                }
-            let query = service == .blockStorage ? [("usage", "True")] : []
-            let answer = try await api.client.get(service, place, query: query, microversion: microversion(service))
-            guard let quotas = answer[member(service)] else { continue }
+        for (service, interface) in services {
+            let answer = try await api.client.get(
+                service, path(interface, project) + RESTPath(encoded: interface.usagePath), query: interface.usageQuery,
+                microversion: interface.microversion)
+            guard let quotas = answer[interface.member] else { continue }
             for item in items where item.service == service {
                 guard let quota = quotas[item.key] else { continue }
                 rows.append([
-                    "service": .string(service.rawValue), "resource": .string(item.name),
+                    "service": .string(service.name), "resource": .string(item.name),
                     "limit": quota["limit"] ?? .null, "used": quota["in_use"] ?? quota["used"] ?? .null,
                     "reserved": quota["reserved"] ?? .null,
                 ])
@@ -130,10 +107,10 @@ struct QuotaCommand: ParsableCommand {
                 bodies[item.service, default: [:]][item.key] = JSONValue(number)
             }
             let id = try await QuotaCommand.project(project, api)
-            for service in services {
+            for (service, quotas) in services {
                 guard let body = bodies[service] else { continue }
                 try await api.client.put(
-                    service, path(service, id), .object([member(service): .object(body)]), microversion: microversion(service))
+                    service, path(quotas, id), .object([quotas.member: .object(body)]), microversion: quotas.microversion)
             }
         }
     }

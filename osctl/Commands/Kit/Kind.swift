@@ -1,5 +1,6 @@
 import Client
 import JSON
+import ServiceCatalog
 
 /// What a resource is called and where it lives: everything that the verbs need to know.
 struct Kind: Sendable {

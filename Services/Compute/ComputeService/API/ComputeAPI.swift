@@ -3,29 +3,20 @@ import Database
 import JSON
 import Kernel
 import Logging
+import ServiceCatalog
 import Telemetry
 import WebAPI
 import Workflow
 
 /// The service's API, from its parts' declarations.
 package enum ComputeAPI {
-    /// The oldest microversion that is served.
-    package static let minimum = Microversion(2, 1)
-    /// The newest microversion that is served.
-    package static let maximum = Microversion(2, 96)
-
     /// - Throws: 400 for a policy rule that cannot be read.
     package static func make(
         _ compute: Compute, publicURL: String, policyOverrides: [String: String] = [:],
         authenticator: any Authenticating, metrics: Metrics
     ) throws -> API {
         try API(
-            service: ServiceDescription(
-                type: "compute", title: "Compute", faults: .compute,
-                negotiation: VersionNegotiation(
-                    minimum: minimum, maximum: maximum, serviceType: "compute",
-                    legacyHeader: "x-openstack-nova-api-version"),
-                publicURL: publicURL, olderPath: ("v2", "v2.1")),
+            service: ServiceDescription(.compute, publicURL: publicURL),
             resources: [VersionRoutes.resource] + resources(compute), rules: Rule.extra,
             policyOverrides: policyOverrides, database: compute.database, authenticator: authenticator,
             ambient: compute.ambient, log: compute.log, metrics: metrics)
@@ -106,8 +97,8 @@ enum VersionRoutes {
 
     private static func document(_ context: RequestContext, isDetailed: Bool) -> JSONValue {
         var document: JSONObject = [
-            "id": "v2.1", "status": "CURRENT", "version": .string(ComputeAPI.maximum.description),
-            "min_version": .string(ComputeAPI.minimum.description), "updated": "2013-07-23T11:33:21Z",
+            "id": "v2.1", "status": "CURRENT", "version": .string(VersionNegotiation.compute.maximum.description),
+            "min_version": .string(VersionNegotiation.compute.minimum.description), "updated": "2013-07-23T11:33:21Z",
             "links": [["rel": "self", "href": .string("\(context.publicURL)/v2.1/")]],
         ]
         if isDetailed {

@@ -1,0 +1,69 @@
+import Kernel
+
+/// The API services of a cloud. This is the only place that lists them.
+extension CloudService {
+    /// In the order in which they are started and shown.
+    package static let all: [CloudService] = [identity, placement, compute, network, blockStorage, image]
+
+    package static let identity = CloudService(
+        "identity", title: "Identity v3", project: "keystone", catalog: [CatalogEntry(type: "identity", path: "/v3")],
+        port: 5000, versionPath: "/v3", faults: .identity)
+
+    package static let placement = CloudService(
+        "placement", title: "Placement", project: "placement", catalog: [CatalogEntry(type: "placement", path: "")],
+        port: 8778, versionPath: "", faults: .placement,
+        microversions: .placement)
+
+    package static let compute = CloudService(
+        "compute", title: "Compute", project: "nova", catalog: [CatalogEntry(type: "compute", path: "/v2.1")],
+        port: 8774, versionPath: "/v2.1", olderPath: OlderPath(older: "v2", newer: "v2.1"), faults: .compute,
+        microversions: .compute,
+        quotas: QuotaInterface(
+            path: "/os-quota-sets", member: "quota_set", usagePath: "/detail", microversion: "2.96",
+            resources: [
+                .init("servers", "instances"), .init("cores"), .init("ram"), .init("keypairs", "key_pairs"),
+                .init("server-groups", "server_groups"), .init("server-group-members", "server_group_members"),
+                .init("properties", "metadata_items"),
+            ]),
+        hasWorkflows: true)
+
+    package static let network = CloudService(
+        "network", title: "Networking", project: "neutron", catalog: [CatalogEntry(type: "network", path: "")],
+        port: 9696, versionPath: "/v2.0", faults: .network,
+        quotas: QuotaInterface(
+            path: "/quotas", member: "quota", usagePath: "/details",
+            resources: [
+                .init("networks", "network"), .init("subnets", "subnet"), .init("ports", "port"), .init("routers", "router"),
+                .init("floating-ips", "floatingip"), .init("security-groups", "security_group"),
+                .init("security-group-rules", "security_group_rule"),
+            ]),
+        infrastructure: [.ovn])
+
+    package static let blockStorage = CloudService(
+        "block-storage", title: "Block Storage", project: "cinder",
+        catalog: [
+            CatalogEntry(type: "block-storage", path: "/v3/$(project_id)s"), CatalogEntry(type: "volumev3", path: "/v3/$(project_id)s"),
+        ],
+        aliases: ["block-store", "volume"], type: "volumev3", port: 8776, versionPath: "/v3/{project}", faults: .blockStorage,
+        microversions: .blockStorage,
+        quotas: QuotaInterface(
+            path: "/os-quota-sets", member: "quota_set", usageQuery: [("usage", "True")], microversion: "3.60",
+            resources: [.init("volumes"), .init("snapshots"), .init("gigabytes")]),
+        hasWorkflows: true)
+
+    package static let image = CloudService(
+        "image", title: "Image", project: "glance", catalog: [CatalogEntry(type: "image", path: "")],
+        port: 9292, versionPath: "/v2", faults: .image)
+}
+
+/// The range of microversions of each service that has them: from the oldest to the newest that it serves.
+extension VersionNegotiation {
+    package static let placement = VersionNegotiation(
+        minimum: Microversion(1, 0), maximum: Microversion(1, 39), serviceType: "placement")
+
+    package static let compute = VersionNegotiation(
+        minimum: Microversion(2, 1), maximum: Microversion(2, 96), serviceType: "compute", legacyHeader: "x-openstack-nova-api-version")
+
+    package static let blockStorage = VersionNegotiation(
+        minimum: Microversion(3, 0), maximum: Microversion(3, 70), serviceType: "volume")
+}

@@ -1,0 +1,126 @@
+import Kernel
+
+/// The description of an API service: everything that is said about it outside its own folder.
+///
+/// Settings, ports, the catalog, the supervisor of the one-machine cloud, `osctl`, REST clients and the request pipeline
+/// derive from it, and programs in other languages read it with `osctl cloud services -o json`. A new service is a value in
+/// `CloudService+All.swift` and its folder under `Services/`.
+package struct CloudService: Sendable, Hashable, CustomStringConvertible {
+    /// One entry of the catalog. Old clients know some services under two types, each of which has an entry.
+    package struct CatalogEntry: Sendable, Hashable {
+        package let type: String
+        /// Follows the service's root in the catalog's URL; `$(project_id)s` stands for the token's project.
+        package let path: String
+    }
+
+    /// What a service's process needs on its machine beside PostgreSQL and RabbitMQ.
+    package enum Infrastructure: Sendable, Hashable {
+        /// OVN's northbound and southbound databases.
+        case ovn
+    }
+
+    /// In the names of the executable and of the supervisor's part, with hyphens: `block-storage`.
+    package let name: String
+    /// For people: `Block Storage`.
+    package let title: String
+    /// The OpenStack project whose API the service has: `cinder`.
+    package let project: String
+    /// The entries in the catalog, in the order in which clients look for them.
+    package let catalog: [CatalogEntry]
+    /// More types under which clients and catalogs of other clouds know the service.
+    package let aliases: [String]
+    /// The service's type where it has to have one: in access rules of application credentials and in the scope of
+    /// idempotency keys (keystonemiddleware's `service_type`).
+    package let type: String
+    /// Where the API listens unless the settings say otherwise.
+    package let port: Int
+    /// The path of the API version that clients speak, below the service's root; `{project}` stands for the token's project.
+    package let versionPath: String
+    /// An older first segment of paths that stands for a newer one, at the lowest microversion: `v2` for `v2.1`.
+    package let olderPath: OlderPath?
+    package let faults: FaultStyle
+    /// The service's microversions; nil where it has none.
+    package let microversions: VersionNegotiation?
+    /// How quotas are read and changed through the API; nil where it has none.
+    package let quotas: QuotaInterface?
+    /// Whether it carries out requests as workflows.
+    package let hasWorkflows: Bool
+    package let infrastructure: Set<Infrastructure>
+
+    package struct OlderPath: Sendable, Hashable {
+        package let older: String
+        package let newer: String
+    }
+
+    /// - Parameter type: nil for the type of the first entry in the catalog.
+    package init(
+        _ name: String, title: String, project: String, catalog: [CatalogEntry], aliases: [String] = [], type: String? = nil,
+        port: Int, versionPath: String, olderPath: OlderPath? = nil, faults: FaultStyle, microversions: VersionNegotiation? = nil,
+        quotas: QuotaInterface? = nil, hasWorkflows: Bool = false, infrastructure: Set<Infrastructure> = []
+    ) {
+        self.name = name
+        self.title = title
+        self.project = project
+        self.catalog = catalog
+        self.aliases = aliases
+        self.type = type ?? catalog[0].type
+        self.port = port
+        self.versionPath = versionPath
+        self.olderPath = olderPath
+        self.faults = faults
+        self.microversions = microversions
+        self.quotas = quotas
+        self.hasWorkflows = hasWorkflows
+        self.infrastructure = infrastructure
+    }
+
+    // MARK: derived
+
+    /// `wolke-block-storage`.
+    package var executable: String { "wolke-" + name }
+
+    /// The settings section, and the prefix of the service's keys in `endpoints`: `block_storage`.
+    package var section: String { name.replacing("-", with: "_") }
+
+    /// Where the process answers operators unless the settings say otherwise.
+    package var operatorPort: Int { port + CloudService.operatorPortDistance }
+
+    /// From an API's port to the one for operators.
+    package static let operatorPortDistance = 10_000
+
+    /// Catalog types that mean this service, the preferred one first.
+    package var catalogTypes: [String] { catalog.map(\.type) + aliases }
+
+    /// The path of the API version that clients speak, below the service's root.
+    ///
+    /// - Parameter project: the id of the token's project; without one a path that names it ends before it.
+    package func versionPath(project: String?) -> String {
+        guard let project else { return versionPath.replacing("/{project}", with: "") }
+        return versionPath.replacing("{project}", with: project)
+    }
+
+    /// The service under any of its names; nil for an unknown one.
+    package init?(name: String) {
+        let name = name.replacing("_", with: "-")
+        guard let service = CloudService.all.first(where: { $0.name == name || $0.catalogTypes.contains(name) }) else { return nil }
+        self = service
+    }
+
+    package var description: String { name }
+
+    // A name stands for one service.
+    package static func == (left: CloudService, right: CloudService) -> Bool { left.name == right.name }
+    package func hash(into hasher: inout Hasher) { hasher.combine(name) }
+}
+
+/// The agents of hosts: executables that have a port for operators, but no API and no entry in the catalog.
+package struct HostAgent: Sendable {
+    package let executable: String
+    package let section: String
+    /// Where it answers operators unless the settings say otherwise.
+    package let port: Int
+
+    package static let compute = HostAgent(executable: "wolke-compute-agent", section: "agent", port: 8790)
+
+    package static let all = [compute]
+}

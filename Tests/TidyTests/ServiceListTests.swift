@@ -1,0 +1,139 @@
+import Foundation
+import ServiceCatalog
+import Testing
+
+/// A service is described once, in `Shared/ServiceCatalog`; whatever needs all services derives from the description.
+@Suite struct ServiceListTests {
+    /// Where services may stand side by side, and why.
+    private static let exempt: [String: String] = [
+        "Package.swift": "declares the targets, one line per service"
+    ]
+
+    /// A list is four services within six lines.
+    private static let servicesMin = 4
+    private static let window = 6
+
+    /// What stands for a service in program text: names, types, the OpenStack project, the port, the executable.
+    static let words: [String: String] = {
+        var words: [String: String] = [:]
+        for service in CloudService.all {
+            let camel = service.name.split(separator: "-").enumerated().map { $0 == 0 ? String($1) : $1.capitalized }.joined()
+            let names = [service.name, service.section, service.project, camel, camel.prefix(1).uppercased() + camel.dropFirst()]
+            for name in names + service.catalogTypes { words[name] = service.name }
+            for name in names { words["wolke-" + name] = service.name }
+            words[String(service.port)] = service.name
+        }
+        return words
+    }()
+
+    /// Words that name a member of a list: texts, numbers, names of executables, members of a type. Left out are names that a
+    /// path of that service follows (`("compute", "/servers")` is a request), subscripts (`base["nova"]`) and calls.
+    private static let pattern: NSRegularExpression? = {
+        let request = #"(?!\s*[,:]\s*(?:["'][A-Z]+["'],\s*)?f?["']/)"#
+        let text = #"(?<!\w\[)["']([\w-]+)["']"# + request
+        let number = #"(?<![\w.])(\d{4})(?!\w)"#
+        let executable = #"\b(wolke-[\w-]+)"#
+        let member = #"(?:(?<![\w)\]?])|CloudService)\.(\w+)(?![\w(])"# + request
+        do { return try NSRegularExpression(pattern: [text, number, executable, member].joined(separator: "|")) } catch { return nil }
+    }()
+
+    /// The services that a line names as members of a list.
+    static func named(_ line: String, isSwift: Bool) -> Set<String> {
+        // What one thing waits for is not a list of all.
+        guard let pattern, !line.contains("needs:") else { return [] }
+        var found: Set<String> = []
+        for match in pattern.matches(in: line, range: NSRange(line.startIndex..., in: line)) {
+            for group in 1...4 {
+                guard let range = Range(match.range(at: group), in: line), group < 4 || isSwift else { continue }
+                if let service = words[String(line[range])] { found.insert(service) }
+            }
+        }
+        return found
+    }
+
+    /// The first list of services in a text, as its line's number and the services.
+    static func list(_ lines: [String], isSwift: Bool) -> (line: Int, services: Set<String>)? {
+        let perLine = lines.map { named($0, isSwift: isSwift) }
+        for (index, found) in perLine.enumerated() where !found.isEmpty {
+            let services = perLine[index..<min(index + window, perLine.count)].reduce(into: Set<String>()) { $0.formUnion($1) }
+            if services.count >= servicesMin { return (index + 1, services) }
+        }
+        return nil
+    }
+
+    private static func isProgram(_ path: String) -> Bool {
+        let name = path.split(separator: "/").last ?? ""
+        return path.hasSuffix(".swift") || path.hasSuffix(".py") || path == "Makefile" || path.hasPrefix(".ci/")
+            || path.hasPrefix("deploy/") && !name.contains(".")
+    }
+
+    @Test func noProgramHasAListOfServicesOfItsOwn() throws {
+        #expect(ServiceListTests.pattern != nil)
+        var findings: [String] = []
+        for path in TidyTests.tracked
+        where ServiceListTests.isProgram(path) && !path.hasPrefix("Shared/ServiceCatalog/") && ServiceListTests.exempt[path] == nil
+            && !path.hasPrefix("Tests/TidyTests/ServiceList")
+        {
+            guard let text = TidyTests.text(path) else { continue }
+            if let found = ServiceListTests.list(text.components(separatedBy: "\n"), isSwift: path.hasSuffix(".swift")) {
+                findings.append("\(path):\(found.line) \(found.services.sorted().joined(separator: ", "))")
+            }
+        }
+        #expect(
+            findings.isEmpty,
+            "derive it from CloudService.all, or in Python from `osctl cloud services -o json`: \(findings.joined(separator: "\n"))")
+    }
+
+    @Test func listsAreRecognized() {
+        let lists: [(String, Bool)] = [
+            (#"SERVICES = ("identity", "placement", "compute", "network", "image")"#, false),
+            (#"PORTS = {"identity": 5000, "placement": 8778, "compute": 8774, "volume": 8776}"#, false),
+            ("for product in wolke-identity wolke-compute wolke-network wolke-block-storage; do", false),
+            ("let services: [CloudService] = [.identity, .network, .placement, .blockStorage]", true),
+            ("for port in (5000, 8774, 9696, 9292)", false),
+            (#"[("identity", []), \#n ("glance", []), \#n ("network", ["ovn"]), \#n ("block_storage", [])]"#, true),
+        ]
+        for (text, isSwift) in lists {
+            #expect(ServiceListTests.list(text.components(separatedBy: "\n"), isSwift: isSwift) != nil, "\(text)")
+        }
+        let others = [
+            #"LISTS = [("identity", "/users"), ("compute", "/servers"), ("network", "/networks"), ("image", "/images")]"#,
+            #"get(base["nova"]); get(base["neutron"]); get(base["glance"]); get(base["cinder"])"#,
+        ]
+        for text in others { #expect(ServiceListTests.list([text], isSwift: false) == nil, "\(text)") }
+    }
+
+    // MARK: the description
+
+    @Test func everyServiceHasItsFolderAndTargets() throws {
+        let package = try #require(TidyTests.text("Package.swift"))
+        for service in CloudService.all {
+            #expect(TidyTests.tracked.contains { $0.hasPrefix("Services/") && $0.hasSuffix("/\(service.executable)/main.swift") })
+            #expect(package.contains("\"\(service.executable)\""))
+        }
+        let mains = TidyTests.tracked.filter { $0.hasPrefix("Services/") && $0.hasSuffix("/main.swift") }
+        #expect(mains.count == CloudService.all.count + HostAgent.all.count, "each executable has a description")
+    }
+
+    @Test func namesTypesAndPortsMeanOneService() {
+        let services = CloudService.all
+        for values in [services.map(\.name), services.map(\.section), services.map { "\($0.port)" }, services.flatMap(\.catalogTypes)] {
+            #expect(Set(values).count == values.count, "\(values)")
+        }
+        for service in services {
+            #expect(service.catalogTypes.contains(service.type) && !service.catalog.isEmpty)
+            for type in service.catalogTypes { #expect(CloudService(name: type) == service) }
+        }
+    }
+
+    @Test func thePagesNameEveryService() throws {
+        let architecture = try #require(TidyTests.text("docs/architecture.md"))
+        let operate = try #require(TidyTests.text("docs/operate.md"))
+        for service in CloudService.all {
+            let row = architecture.components(separatedBy: "\n").first { $0.hasPrefix("| `\(service.executable)` |") }
+            #expect(row?.hasSuffix("| \(service.port) |") == true, "docs/architecture.md, the table of executables: \(service.name)")
+            #expect(architecture.contains("\(service.executable) :\(service.port)"), "docs/architecture.md, the diagram: \(service.name)")
+            #expect(operate.contains(" \(service.port)"), "docs/operate.md, the ports: \(service.name)")
+        }
+    }
+}
