@@ -198,7 +198,7 @@ extension ServerSpec {
     }
 
     /// An address of a port.
-    package struct FixedIP: Codable, Sendable, Hashable {
+    package struct PortAddress: Codable, Sendable, Hashable {
         package var address: String
         package var subnetID: String?
         package var cidr: String
@@ -223,7 +223,7 @@ extension ServerSpec {
     package struct MetadataPort: Codable, Sendable, Hashable {
         package var id: String
         package var mac: String
-        package var fixedIPs: [FixedIP]
+        package var fixedIPs: [PortAddress]
 
         private enum CodingKeys: String, CodingKey {
             case id
@@ -231,7 +231,7 @@ extension ServerSpec {
             case fixedIPs = "fixed_ips"
         }
 
-        package init(id: String, mac: String, fixedIPs: [FixedIP]) {
+        package init(id: String, mac: String, fixedIPs: [PortAddress]) {
             self.id = id
             self.mac = mac
             self.fixedIPs = fixedIPs
@@ -245,7 +245,7 @@ extension ServerSpec {
         package var mac: String
         /// Bytes.
         package var mtu: Int
-        package var fixedIPs: [FixedIP]
+        package var fixedIPs: [PortAddress]
         /// How the host plugs it: `ovs`.
         package var vifType: String
         /// Nil where the network has none.
@@ -265,7 +265,8 @@ extension ServerSpec {
         }
 
         package init(
-            id: String, networkID: String, mac: String, mtu: Int, fixedIPs: [FixedIP], vifType: String = "ovs", metadataPort: MetadataPort?,
+            id: String, networkID: String, mac: String, mtu: Int, fixedIPs: [PortAddress], vifType: String = "ovs",
+            metadataPort: MetadataPort?,
             tag: String?, isSecured: Bool?
         ) {
             self.id = id

@@ -103,7 +103,7 @@ enum BasicFlags {
 }
 
 /// Method numbers (class << 16 | method).
-enum Method {
+enum AMQPMethod {
     static let connectionClose: amqp_method_number_t = 10 << 16 | 50
     static let channelClose: amqp_method_number_t = 20 << 16 | 40
     static let channelCloseOK: amqp_method_number_t = 20 << 16 | 41

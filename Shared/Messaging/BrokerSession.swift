@@ -224,25 +224,25 @@ final class BrokerSession {
             method.decoded.assumingMemoryBound(to: type).pointee
         }
         switch method.id {
-        case Method.deliver:
+        case AMQPMethod.deliver:
             assembling[channel] = Assembly(kind: .delivery(tag: decoded(amqp_basic_deliver_t.self).delivery_tag))
             return nil
-        case Method.returned:
+        case AMQPMethod.returned:
             assembling[channel] = Assembly(kind: .returned)
             return nil
-        case Method.ack:
+        case AMQPMethod.ack:
             let ack = decoded(amqp_basic_ack_t.self)
             return .confirmed(tag: ack.delivery_tag, multiple: ack.multiple != 0, accepted: true)
-        case Method.nack:
+        case AMQPMethod.nack:
             let nack = decoded(amqp_basic_nack_t.self)
             return .confirmed(tag: nack.delivery_tag, multiple: nack.multiple != 0, accepted: false)
-        case Method.cancel:
+        case AMQPMethod.cancel:
             return .consumerCancelled(channel: channel)
-        case Method.channelClose:
+        case AMQPMethod.channelClose:
             let reason = BrokerSession.string(decoded(amqp_channel_close_t.self).reply_text)
             try confirmChannelClose(channel)
             return .channelClosed(channel: channel, reason: reason)
-        case Method.connectionClose:
+        case AMQPMethod.connectionClose:
             let close = decoded(amqp_connection_close_t.self)
             throw BrokerError("closed by the broker: \(BrokerSession.string(close.reply_text))")
         default: return nil
@@ -251,7 +251,7 @@ final class BrokerSession {
 
     private func confirmChannelClose(_ channel: amqp_channel_t) throws {
         var ok = amqp_channel_close_ok_t()
-        let status = amqp_send_method(state, channel, Method.channelCloseOK, &ok)
+        let status = amqp_send_method(state, channel, AMQPMethod.channelCloseOK, &ok)
         guard status == 0 else { throw BrokerError("close a channel: \(BrokerSession.text(status))") }
         assembling[channel] = nil
     }
@@ -271,11 +271,11 @@ final class BrokerSession {
         case AMQP_RESPONSE_NORMAL: return
         case AMQP_RESPONSE_LIBRARY_EXCEPTION: throw BrokerError("\(what): \(text(reply.library_error))")
         case AMQP_RESPONSE_SERVER_EXCEPTION:
-            if reply.reply.id == Method.channelClose {
+            if reply.reply.id == AMQPMethod.channelClose {
                 let close = reply.reply.decoded.assumingMemoryBound(to: amqp_channel_close_t.self).pointee
                 throw BrokerError("\(what): \(close.reply_code) \(string(close.reply_text))", channelOnly: true)
             }
-            if reply.reply.id == Method.connectionClose {
+            if reply.reply.id == AMQPMethod.connectionClose {
                 let close = reply.reply.decoded.assumingMemoryBound(to: amqp_connection_close_t.self).pointee
                 throw BrokerError("\(what): \(close.reply_code) \(string(close.reply_text))")
             }

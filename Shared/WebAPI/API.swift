@@ -11,7 +11,7 @@ package struct API: Sendable {
     package let service: ServiceDescription
     package private(set) var resources: [Resource]
     package let policy: Policy
-    private var router: Router
+    private var router: RequestRouter
     let authenticator: any Authenticating
     private let database: Database?
     let ambient: Ambient
@@ -45,14 +45,14 @@ package struct API: Sendable {
             if let action = route.action, defaults[action] == nil { defaults[action] = route.rule }
         }
         policy = try Policy(defaults: defaults, overrides: policyOverrides)
-        router = Router(resources.flatMap(\.routes))
+        router = RequestRouter(resources.flatMap(\.routes))
     }
 
     /// The same API with the routes as `change` declares them; what policy says of actions stays.
     package func redeclaring(_ change: (Route) -> Route) -> API {
         var api = self
         api.resources = resources.map { Resource($0.name, fields: $0.fields, routes: $0.routes.map(change)) }
-        api.router = Router(api.resources.flatMap(\.routes))
+        api.router = RequestRouter(api.resources.flatMap(\.routes))
         return api
     }
 
@@ -166,7 +166,7 @@ package struct API: Sendable {
             let decision = RequestContext.Decision()
             let context = RequestContext(
                 service: service, route: route, requestID: requestID, method: request.method, path: request.path,
-                parameters: Router.parameters(route, segments), query: request.query, headers: request.headers, body: body,
+                parameters: RequestRouter.parameters(route, segments), query: request.query, headers: request.headers, body: body,
                 stream: request.body, version: version, ambient: ambient, log: log, verifiedCaller: caller, policy: policy,
                 decision: decision, bodyDigest: digest)
             let response = try await handle(context)

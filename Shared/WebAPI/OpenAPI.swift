@@ -31,7 +31,7 @@ package enum OpenAPI {
             "tags": [.string(resource.name)], "summary": .string(route.summary),
             "responses": .object(JSONObject([(String(route.status), JSONValue.object(["description": "success"]))])),
         ]
-        let parameters = Router.segments(route.path).filter { $0.hasPrefix("{") }.map { segment -> JSONValue in
+        let parameters = RequestRouter.segments(route.path).filter { $0.hasPrefix("{") }.map { segment -> JSONValue in
             [
                 "name": .string(String(segment.dropFirst().dropLast())), "in": "path", "required": true,
                 "schema": ["type": "string"],

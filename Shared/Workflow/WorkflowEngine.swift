@@ -111,12 +111,12 @@ package final class WorkflowEngine: Service {
     }
 
     private func housekeeping() async {
-        var suspects: Set<OrphanedLease> = []
+        var previousOrphans: Set<OrphanedLease> = []
         var rounds = 0
         await repeating("workflow housekeeping failed") {
             let orphans = try await store.orphans()
-            if try await store.release(orphans.intersection(suspects)) > 0 { signal.yield() }
-            suspects = orphans
+            if try await store.release(orphans.intersection(previousOrphans)) > 0 { signal.yield() }
+            previousOrphans = orphans
             rounds += 1
             guard rounds.isMultiple(of: 2) else { return }
             if try await store.startIntended(intentDefinitions, subject: nil, limit: 100) > 0 { signal.yield() }

@@ -16,7 +16,7 @@ import WebAPI
 import Workflow
 
 /// Images of a test, with their data.
-final class TestImages: ImageSource {
+final class TestImages: VolumeImageSource {
     let data = Mutex<[String: [UInt8]]>([:])
     /// For whom data was read, in order.
     let subjects = Mutex<[ActingSubject]>([])

@@ -202,7 +202,7 @@ import Testing
         try await VolumeFixture.with { cloud in
             let id = SystemRandom().uuid().description
             let pattern = Data(repeating: 0x5a, count: 3 << 20)
-            for format in [DiskFormat.raw, .qcow2] {
+            for format in [VolumeFormat.raw, .qcow2] {
                 let object = StoredObject(.volume, id, format: format, size: 1)
                 // What a crash, or somebody before, has left under every name that the driver uses.
                 for suffix in ["", ".part", ".image", ".lock"] {

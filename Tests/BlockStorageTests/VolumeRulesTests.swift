@@ -202,15 +202,15 @@ import Testing
 
     @Test func servicesAreTheBackendAndASchedulerOnEachMachine() async throws {
         try await VolumeFixture.with { cloud in
-            func beat(_ machine: String) async throws {
-                try await ServiceHeartbeat(
+            func runOnce(_ machine: String) async throws {
+                try await ServiceReportTask(
                     database: cloud.database, driver: cloud.driver, settings: BlockStorageSettings(), ambient: Ambient(), log: cloud.log,
                     machine: machine
-                ).beat()
+                ).runOnce()
             }
-            try await beat("c-1")
-            try await beat("c-2")
-            try await beat("c-1")
+            try await runOnce("c-1")
+            try await runOnce("c-2")
+            try await runOnce("c-1")
             func list(_ query: String = "", version: String = "3.70") async throws -> [JSONValue] {
                 try await cloud.call("GET", "/v3/os-services" + query, token: "admin", version: version)["services"]?.arrayValue ?? []
             }
@@ -232,7 +232,7 @@ import Testing
             try await cloud.database.write {
                 _ = try $0.execute("UPDATE block_storage_services SET seen_at = seen_at - interval '25 hours' WHERE host = 'c-2'")
             }
-            try await beat("c-1")
+            try await runOnce("c-1")
             #expect(try await list("?binary=cinder-scheduler").map { $0["host"] } == ["c-1"])
         }
     }
@@ -241,10 +241,10 @@ import Testing
         try await VolumeFixture.with { cloud in
             for problem in ["no bwrap", nil] as [String?] {
                 let watch = SandboxWatch(time: SystemTime()) { problem }
-                try await ServiceHeartbeat(
+                try await ServiceReportTask(
                     database: cloud.database, driver: cloud.driver, settings: BlockStorageSettings(), ambient: Ambient(), log: cloud.log,
                     machine: "c-1", sandbox: watch
-                ).beat()
+                ).runOnce()
                 let rows = try await cloud.database.read { connection in
                     try connection.query("SELECT sandbox_problem FROM block_storage_services WHERE host = 'c-1'")
                         .map { try $0.optionalString("sandbox_problem") }

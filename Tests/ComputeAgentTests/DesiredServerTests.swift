@@ -80,13 +80,13 @@ import Testing
     }
 
     @Test func recordSurvivesItsFile() throws {
-        var record = ServerRecord(serverID: Fixture.serverID)
+        var record = LocalServerRecord(serverID: Fixture.serverID)
         #expect(record.accept(try Fixture.server(["epoch": 3, "generation": 4])) == .accepted)
         record.pluggedPorts = [.init(id: Fixture.portID, tap: "tapx", networkID: Fixture.networkID)]
         record.lastOperationID = "op"
         record.appliedPower = .running
         let text = String(decoding: record.document.encoded, as: UTF8.self)
-        #expect(try ServerRecord(document: JSONValue.parse(text)) == record)
+        #expect(try LocalServerRecord(document: JSONValue.parse(text)) == record)
     }
 
     /// Two tenants' networks may have the same addresses; a question has nothing that says who asks but where it comes from.
@@ -110,7 +110,7 @@ import Testing
     }
 
     @Test func oldVoicesAreRefused() throws {
-        var record = ServerRecord(serverID: Fixture.serverID)
+        var record = LocalServerRecord(serverID: Fixture.serverID)
         #expect(record.accept(try Fixture.server(["epoch": 3, "generation": 4])) == .accepted)
         #expect(record.accept(try Fixture.server(["epoch": 2, "generation": 9])) == .staleEpoch(highest: 3))
         #expect(record.accept(try Fixture.server(["epoch": 4, "generation": 3])) == .staleGeneration(current: 4))

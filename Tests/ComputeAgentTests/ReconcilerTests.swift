@@ -6,8 +6,8 @@ import Testing
 @testable import ComputeAgentCore
 
 @Suite struct ReconcilerTests {
-    private func record(_ server: DesiredServer, applied: DesiredPower? = nil, plugged: Bool = false) -> ServerRecord {
-        var record = ServerRecord(serverID: server.id)
+    private func record(_ server: DesiredServer, applied: DesiredPower? = nil, plugged: Bool = false) -> LocalServerRecord {
+        var record = LocalServerRecord(serverID: server.id)
         _ = record.accept(server)
         if let applied {
             record.appliedGeneration = server.generation

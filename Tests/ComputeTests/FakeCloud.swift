@@ -12,7 +12,7 @@ import Workflow
 
 /// The services around Compute, in the test's database, and the agents of its hosts. Every effect goes through the
 /// probe, so that a test can let the process die at any of them.
-final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Sendable {
+final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
     struct Domain: Hashable, Sendable {
         var power: String
         var generation: Int
@@ -42,7 +42,7 @@ final class FakeCloud: SchedulerNeighbour, NetworkNeighbour, VolumeNeighbour, Se
         self.probe = probe
     }
 
-    var neighbours: Neighbours { Neighbours(scheduler: self, network: self, volumes: self) }
+    var clients: ServiceClients { ServiceClients(scheduler: self, network: self, volumes: self) }
 
     // MARK: settings
 

@@ -40,7 +40,7 @@ struct TestCloud: Sendable {
             }
             defer { agent.cancel() }
             let compute = Compute(
-                database: test.database, ambient: ambient, bus: bus, neighbours: cloud.neighbours,
+                database: test.database, ambient: ambient, bus: bus, clients: cloud.clients,
                 images: try ImageAccess(policyOverrides: imagePolicy), log: log, settings: settings)
             let consumer = AgentConsumer(compute)
             let api = try ComputeAPI.make(

@@ -42,7 +42,8 @@ import Testing
                         refusal?.contains(name) == true && refusal?.contains(lacking) == true, "\(key.name)=\(value): \(refusal ?? "taken")"
                     )
                 case .limited(let served, let lacking):
-                    let normal = if case .flag = key.values { Flag.read(value) == true ? "true" : "false" } else { value.lowercased() }
+                    let normal =
+                        if case .flag = key.values { NovaBoolean.read(value) == true ? "true" : "false" } else { value.lowercased() }
                     let isServed = served.contains { $0.hasSuffix("*") ? normal.hasPrefix($0.dropLast()) : $0 == normal }
                     #expect((refusal == nil) == isServed, "\(key.name)=\(value): \(refusal ?? "taken")")
                     if !isServed { #expect(refusal?.contains(name) == true && refusal?.contains(lacking) == true, "\(refusal ?? "")") }

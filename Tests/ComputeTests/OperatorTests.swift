@@ -351,7 +351,7 @@ import WebAPI
             try await cloud.engine().drain()
             #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/os-instance-actions").status == 200)
             cloud.time.advance(by: .seconds(100 * 86_400))
-            #expect(try await Audit(cloud.compute).once() == 1)
+            #expect(try await ComputePeriodicTasks(cloud.compute).runOnce() == 1)
             #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/os-instance-actions").status == 404)
         }
     }

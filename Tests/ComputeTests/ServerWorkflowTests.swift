@@ -245,7 +245,7 @@ import Workflow
                     cloud.cloud.wake("host-1")
                     #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)").status == 204)
                 }
-                _ = try await Audit(cloud.compute).once()
+                _ = try await ComputePeriodicTasks(cloud.compute).runOnce()
                 try await cloud.cloud.work(cloud.consumer)
             }
             try await cloud.engine().drain()
@@ -278,7 +278,7 @@ import Workflow
         try await TestCloud.with { cloud in
             let ambient = Ambient(time: WrongTime(cloud.time, by: .seconds(hours * 3600)), random: SeededRandom(seed: 2))
             let wrong = Compute(
-                database: cloud.database, ambient: ambient, bus: cloud.compute.bus, neighbours: cloud.compute.neighbours,
+                database: cloud.database, ambient: ambient, bus: cloud.compute.bus, clients: cloud.compute.clients,
                 images: try ImageAccess(), log: cloud.compute.log)
             #expect(try await ServerSteps(compute: wrong).isUp(host: "host-1"))
             cloud.time.advance(by: .seconds(600))
@@ -334,7 +334,7 @@ import Workflow
             try await cloud.cloud.deliver(to: cloud.consumer)
             cloud.cloud.wake("host-1")
             cloud.time.advance(by: .seconds(20))
-            #expect(try await Audit(cloud.compute).once() == 1)
+            #expect(try await ComputePeriodicTasks(cloud.compute).runOnce() == 1)
             try await cloud.cloud.deliver(to: cloud.consumer)
             #expect(try await cloud.server(id)["status"] == "SHUTOFF")
         }

@@ -62,7 +62,7 @@ enum Samples {
         refusals: [.init(host: "host-2", filter: "ComputeFilter", reason: "disabled")])
 
     static func server() throws -> ServerSpec {
-        let fixed = ServerSpec.FixedIP(address: "192.0.2.5", subnetID: other, cidr: "192.0.2.0/24", gateway: "192.0.2.1")
+        let fixed = ServerSpec.PortAddress(address: "192.0.2.5", subnetID: other, cidr: "192.0.2.0/24", gateway: "192.0.2.1")
         return ServerSpec(
             id: id, name: "web", projectID: "project", userID: "user", generation: 3, epoch: 2, power: .running,
             operation: .init(id: other, kind: "reboot-hard"), vcpus: 2, memoryMiB: 512, rootGiB: 3, ephemeralGiB: 1, swapMiB: 64,

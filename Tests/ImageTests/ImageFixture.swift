@@ -14,7 +14,7 @@ struct ImageFixture: Sendable {
     let api: API
     let database: Database
     let files: FileStore
-    let sweeper: ImageSweeper
+    let cleanupTask: ImageCleanupTask
 
     static func with(
         limits: ImageServiceLimits = ImageServiceLimits(), policy: [String: String] = [:],
@@ -31,8 +31,8 @@ struct ImageFixture: Sendable {
             let api = try ImageAPI.make(
                 database: test.database, files: files, limits: limits, publicURL: "http://images.example",
                 policyOverrides: policy, authenticator: StaticAuthenticator.standard, ambient: ambient, log: log, metrics: Metrics())
-            let sweeper = ImageSweeper(database: test.database, files: files, ambient: ambient, log: log)
-            try await body(ImageFixture(api: api, database: test.database, files: files, sweeper: sweeper))
+            let cleanupTask = ImageCleanupTask(database: test.database, files: files, ambient: ambient, log: log)
+            try await body(ImageFixture(api: api, database: test.database, files: files, cleanupTask: cleanupTask))
         }
     }
 

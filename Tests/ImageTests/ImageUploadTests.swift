@@ -138,7 +138,7 @@ import WebAPI
             while try await cloud.status(id) != "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
             #expect(try await cloud.upload(id, [1]).status == 409)
             // Nothing of an upload that is under way is swept.
-            try await cloud.sweeper.sweep()
+            try await cloud.cleanupTask.runOnce()
             #expect(try await cloud.status(id) == "saving")
             #expect(cloud.stored.count == 1)
             #expect(try await cloud.call("DELETE", "/v2/images/\(id)").status == 204)
@@ -161,7 +161,7 @@ import WebAPI
             _ = try await cloud.database.write {
                 try $0.execute("UPDATE images SET status = 'saving', upload_id = \(upload)::uuid WHERE id = \(id)::uuid")
             }
-            try await cloud.sweeper.sweep()
+            try await cloud.cleanupTask.runOnce()
             #expect(try await cloud.status(id) == "queued")
             #expect(cloud.stored.count == 1)
             #expect(try await cloud.call("GET", "/v2/images/\(kept)/file").bytes == [1, 2])

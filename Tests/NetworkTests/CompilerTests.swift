@@ -238,7 +238,7 @@ import Testing
             id: UUID128(high: 0, low: 2), networkID: network.id, cidr: try #require(IPNetwork("10.0.0.0/24")),
             gatewayIP: IPAddress("10.0.0.1"),
             hostRoutes: [
-                Route(
+                StaticRoute(
                     destination: try #require(IPNetwork("192.0.2.0/24")), nexthop: try #require(IPAddress("10.0.0.9")))
             ])
         let compiler = Compiler(dnsServers: try [#require(IPAddress("9.9.9.9")), #require(IPAddress("2620:fe::fe"))])

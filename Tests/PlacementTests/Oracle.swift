@@ -3,7 +3,7 @@ import Kernel
 
 /// The rules again, written without regard to speed and without the scheduler's code.
 enum Oracle {
-    static func admits(_ host: HostState, _ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> Bool {
+    static func admits(_ host: HostState, _ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) -> Bool {
         if host.outage != nil { return false }
         if let zone = request.zone, zone != host.zone { return false }
         if let name = request.host, name != host.name { return false }
@@ -20,11 +20,11 @@ enum Oracle {
         for (name, rule) in request.aggregateSpecs where !has(metadata, name, { obeys($0, rule) }) { return false }
         let reservations = metadata.flatMap { $0 }.filter { $0.key.hasPrefix("filter_tenant_id") }.map(\.value)
         if !reservations.isEmpty, !reservations.contains(where: { words($0).contains(request.projectID) }) { return false }
-        if !request.sameHost.isEmpty, !around.same.contains(host.id) { return false }
-        if around.different.contains(host.id) { return false }
+        if !request.sameHost.isEmpty, !affinity.same.contains(host.id) { return false }
+        if affinity.different.contains(host.id) { return false }
         if let group = request.group {
-            let here = around.members[host.id] ?? 0
-            if group.policy == .affinity, !around.members.isEmpty, here == 0 { return false }
+            let here = affinity.members[host.id] ?? 0
+            if group.policy == .affinity, !affinity.members.isEmpty, here == 0 { return false }
             if group.policy == .antiAffinity, here >= group.maxPerHost { return false }
         }
         return fits(host, request)
@@ -50,9 +50,9 @@ enum Oracle {
 
     /// The request without what a filter is about.
     static func without(
-        _ filter: HostFilter, _ request: SchedulingRequest, _ around: Surroundings
-    ) -> (SchedulingRequest, Surroundings) {
-        var (request, around) = (request, around)
+        _ filter: HostFilter, _ request: SchedulingRequest, _ affinity: AffinityContext
+    ) -> (SchedulingRequest, AffinityContext) {
+        var (request, affinity) = (request, affinity)
         switch filter {
         case .zone: request.zone = nil
         case .aggregates: (request.aggregateMetadata, request.aggregateSpecs) = ([:], [:])
@@ -60,11 +60,11 @@ enum Oracle {
         case .image: (request.architecture, request.hypervisorType) = (nil, nil)
         case .groupAffinity, .groupAntiAffinity: request.group = nil
         case .sameHost: request.sameHost = []
-        case .differentHost: (request.differentHost, around.different) = ([], [])
+        case .differentHost: (request.differentHost, affinity.different) = ([], [])
         case .requestedHost: request.host = nil
         case .compute, .isolation, .excluded, .resources: break
         }
-        return (request, around)
+        return (request, affinity)
     }
 
     static func fits(_ host: HostState, _ request: SchedulingRequest) -> Bool {
@@ -115,9 +115,9 @@ struct Dice {
         return Fleet(states, aggregates: aggregates)
     }
 
-    func request(_ fleet: Fleet) -> (SchedulingRequest, Surroundings) {
+    func request(_ fleet: Fleet) -> (SchedulingRequest, AffinityContext) {
         var request = SchedulingRequest()
-        var around = Surroundings()
+        var affinity = AffinityContext()
         request.projectID = pick(["p1", "p2", "p3"])
         request.resources = [
             ResourceAmount("DISK_GB", 1 + random.below(40)), ResourceAmount("MEMORY_MB", 1 + random.below(3000)),
@@ -140,16 +140,16 @@ struct Dice {
         if chance(40) {
             request.group = .init(
                 id: "g", policy: pick([.affinity, .antiAffinity, .softAffinity, .softAntiAffinity]), maxPerHost: pick([1, 1, 2]))
-            for id in few { around.members[id] = 1 + random.below(2) }
+            for id in few { affinity.members[id] = 1 + random.below(2) }
         }
         if chance(10) {
             request.sameHost = [random.uuid()]
-            around.same = Set(few)
+            affinity.same = Set(few)
         }
         if chance(15) {
             request.differentHost = [random.uuid()]
-            around.different = Set(some(fleet.hosts.map(\.id), 20))
+            affinity.different = Set(some(fleet.hosts.map(\.id), 20))
         }
-        return (request, around)
+        return (request, affinity)
     }
 }

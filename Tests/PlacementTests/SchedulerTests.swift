@@ -10,18 +10,18 @@ import Testing
         for _ in 0..<40 {
             var fleet = dice.fleet(dice.pick([1, 3, 12, 70, 130]))
             for _ in 0..<20 {
-                let (request, around) = dice.request(fleet)
-                let admitted = fleet.hosts.indices.filter { Oracle.admits(fleet.hosts[$0], fleet, request, around) }
-                let choice = Scheduler.decide(&fleet, request, around, random: dice.random.next())
+                let (request, affinity) = dice.request(fleet)
+                let admitted = fleet.hosts.indices.filter { Oracle.admits(fleet.hosts[$0], fleet, request, affinity) }
+                let choice = Scheduler.decide(&fleet, request, affinity, random: dice.random.next())
                 if let choice { #expect(admitted.contains(choice)) } else { #expect(admitted.isEmpty) }
-                let explanation = Explanation(fleet, request, around)
+                let explanation = Explanation(fleet, request, affinity)
                 #expect(explanation.passed == admitted.count)
                 #expect((explanation.nearest == nil) == !admitted.isEmpty)
-                let brief = Explanation(brief: &fleet, request, around)
+                let brief = Explanation(brief: &fleet, request, affinity)
                 #expect(brief.steps == explanation.steps)
                 guard let choice else { continue }
                 found += 1
-                checkPreference(fleet, request, around, choice, admitted)
+                checkPreference(fleet, request, affinity, choice, admitted)
                 fleet.charge(choice, request.resources)
             }
         }
@@ -36,11 +36,11 @@ import Testing
         for _ in 0..<60 {
             let fleet = dice.fleet(12)
             for _ in 0..<20 {
-                let (request, around) = dice.request(fleet)
-                let inquiry = fleet.inquiry(request, around)
+                let (request, affinity) = dice.request(fleet)
+                let prepared = fleet.prepared(request, affinity)
                 for filter in HostFilter.allCases where filter.isAsked(request) {
                     for place in fleet.hosts.indices {
-                        if filter.passes(fleet, place, inquiry) {
+                        if filter.passes(fleet, place, prepared) {
                             passed[filter, default: 0] += 1
                         } else {
                             refused[filter, default: 0] += 1
@@ -62,27 +62,27 @@ import Testing
             let dice = Dice(random: SeededRandom(seed: UInt64(seed)))
             for _ in 0..<60 {
                 let fleet = dice.fleet(dice.pick([1, 3, 8]))
-                let (request, around) = dice.request(fleet)
-                guard let nearest = Explanation(fleet, request, around).nearest else { continue }
-                func admitted(_ request: SchedulingRequest, _ around: Surroundings) -> Int {
-                    fleet.hosts.filter { Oracle.admits($0, fleet, request, around) }.count
+                let (request, affinity) = dice.request(fleet)
+                guard let nearest = Explanation(fleet, request, affinity).nearest else { continue }
+                func admitted(_ request: SchedulingRequest, _ affinity: AffinityContext) -> Int {
+                    fleet.hosts.filter { Oracle.admits($0, fleet, request, affinity) }.count
                 }
                 if !nearest.resources.isEmpty {
                     var less = request
                     less.resources = nearest.resources
-                    #expect(admitted(less, around) > 0)
+                    #expect(admitted(less, affinity) > 0)
                     #expect(zip(nearest.resources, request.resources).contains { $0.amount < $1.amount })
                     amounts += 1
                 }
                 for (zone, room) in nearest.zones {
                     var elsewhere = request
                     elsewhere.zone = zone
-                    #expect(admitted(elsewhere, around) > 0)
-                    if request.group == nil { #expect(Scheduler.room(fleet, elsewhere, around) == room) }
+                    #expect(admitted(elsewhere, affinity) > 0)
+                    if request.group == nil { #expect(Scheduler.fitCount(fleet, elsewhere, affinity) == room) }
                     zones += 1
                 }
                 for filter in nearest.without {
-                    let (freer, about) = Oracle.without(filter, request, around)
+                    let (freer, about) = Oracle.without(filter, request, affinity)
                     #expect(admitted(freer, about) > 0, "\(filter)")
                     filters += 1
                 }
@@ -92,15 +92,15 @@ import Testing
     }
 
     private func checkPreference(
-        _ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings, _ choice: Int, _ admitted: [Int]
+        _ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext, _ choice: Int, _ admitted: [Int]
     ) {
-        func members(_ place: Int) -> Int { around.members[fleet.hosts[place].id] ?? 0 }
+        func members(_ place: Int) -> Int { affinity.members[fleet.hosts[place].id] ?? 0 }
         switch request.group?.policy {
         case .softAffinity: #expect(admitted.allSatisfy { members($0) <= members(choice) })
         case .softAntiAffinity: #expect(admitted.allSatisfy { members($0) >= members(choice) })
         case nil:
-            let best = admitted.map { fleet.rooms[$0].score }.max() ?? 0
-            #expect(fleet.rooms[choice].score == best)
+            let best = admitted.map { fleet.freeCapacities[$0].score }.max() ?? 0
+            #expect(fleet.freeCapacities[choice].score == best)
         case .affinity, .antiAffinity: break
         }
     }
@@ -125,7 +125,7 @@ import Testing
             var fleet = dice.fleet(12)
             var (request, _) = dice.request(fleet)
             (request.group, request.sameHost) = (nil, [])
-            let room = Scheduler.room(fleet, request, .none)
+            let room = Scheduler.fitCount(fleet, request, .none)
             var placed = 0
             while let place = Scheduler.decide(&fleet, request, .none, random: dice.random.next()) {
                 fleet.charge(place, request.resources)

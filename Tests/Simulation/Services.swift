@@ -75,14 +75,14 @@ struct Plane {
         let bus = process.bus
         let compute = Compute(
             database: process.database, ambient: process.ambient, bus: bus,
-            neighbours: Neighbours(client: client(process), bus: bus), images: try ImageAccess(), log: world.log)
+            clients: ServiceClients(client: client(process), bus: bus), images: try ImageAccess(), log: world.log)
         process.api = try ComputeAPI.make(
             compute, publicURL: World.url("compute"), authenticator: Plane.callers, metrics: Metrics())
         let definitions = ComputeWorkflows.definitions(compute).map { own in changed.first { $0.kind == own.kind } ?? own }
         let engine = ComputeWorkflows.engine(compute, replacing: definitions.map { world.steps.watching($0, in: process) })
         let relay = OutboxRelay(database: process.database, bus: bus, ambient: process.ambient, logger: world.log)
         let consumer = AgentConsumer(compute)
-        let audit = Audit(compute)
+        let audit = ComputePeriodicTasks(compute)
         process.loop("engine") { try await engine.run() }
         process.loop("relay") { try await relay.run() }
         process.loop("consumer") { try await consumer.run() }
@@ -102,7 +102,7 @@ struct Plane {
             service: "block_storage", definitions: workflows.definitions.map { world.steps.watching($0, in: process) },
             intents: workflows.intents,
             database: process.database, ambient: process.ambient, log: world.log)
-        let heartbeat = ServiceHeartbeat(
+        let heartbeat = ServiceReportTask(
             database: process.database, driver: driver, settings: settings, ambient: process.ambient, log: world.log)
         process.loop("engine") { try await engine.run() }
         process.loop("heartbeat") { try await heartbeat.run() }

@@ -40,9 +40,9 @@ struct SchedulerRate: ParsableCommand {
         var running: [(place: Int, resources: [ResourceAmount])] = []
         var oldest = 0
         func place(_ count: Int, explaining: Bool) -> Bool {
-            let (request, around) = requests[count % requests.count]
-            guard let place = Scheduler.decide(&fleet, request, around, random: sample.random.next()) else { return false }
-            if explaining { _ = Explanation(brief: &fleet, request, around) }
+            let (request, affinity) = requests[count % requests.count]
+            guard let place = Scheduler.decide(&fleet, request, affinity, random: sample.random.next()) else { return false }
+            if explaining { _ = Explanation(brief: &fleet, request, affinity) }
             fleet.charge(place, request.resources)
             running.append((place, request.resources))
             if running.count - oldest > 1000 {
@@ -104,7 +104,7 @@ private struct SampleFleet {
         return Fleet(states, aggregates: aggregates)
     }
 
-    func plain() -> (request: SchedulingRequest, around: Surroundings) {
+    func plain() -> (request: SchedulingRequest, affinity: AffinityContext) {
         var request = SchedulingRequest()
         request.consumerID = random.uuid()
         request.projectID = "project"
@@ -113,17 +113,17 @@ private struct SampleFleet {
     }
 
     /// Ten members of a group on different hosts, half of the fleet's aggregates, traits and a zone.
-    func mixed(_ fleet: Fleet) -> (request: SchedulingRequest, around: Surroundings) {
-        var (request, around) = plain()
+    func mixed(_ fleet: Fleet) -> (request: SchedulingRequest, affinity: AffinityContext) {
+        var (request, affinity) = plain()
         if random.below(2) == 0 {
             request.group = .init(id: "group", policy: .antiAffinity)
-            for _ in 0..<10 { around.members[fleet.hosts[random.below(fleet.hosts.count)].id] = 1 }
+            for _ in 0..<10 { affinity.members[fleet.hosts[random.below(fleet.hosts.count)].id] = 1 }
         }
         if random.below(2) == 0 { request.aggregateMetadata = ["ssd": "true"] }
         if random.below(2) == 0 { request.zone = "az\(random.below(3))" }
         request.requiredTraits = [SampleFleet.traits[random.below(3)]]
         if random.below(3) == 0 { request.forbiddenTraits = ["CUSTOM_GPU"] }
-        return (request, around)
+        return (request, affinity)
     }
 }
 

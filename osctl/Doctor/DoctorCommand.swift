@@ -88,7 +88,7 @@ struct DoctorCommand: AsyncParsableCommand {
         let question = AuditQuestion(id: ambient.newUUID().description)
         return try await withThrowingTaskGroup(of: [String]?.self) { group in
             let answers = database.notifications(.audited)
-            let missing = Missing(AuditLoop.services)
+            let missing = Missing(PeriodicTask.services)
             group.addTask {
                 for await notification in answers {
                     if notification == .resync { try await database.write { try $0.notify(.audit, question) } }

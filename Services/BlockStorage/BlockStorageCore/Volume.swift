@@ -21,14 +21,14 @@ package struct Volume: Sendable, Hashable {
     package var isBootable: Bool
     package var isReadOnly: Bool
     package var typeID: String
-    package var format: DiskFormat
+    package var format: VolumeFormat
     package var source: VolumeSource
     package var metadata: JSONObject
     package var imageMetadata: JSONObject?
 
     package init(
         id: VolumeID, projectID: String, userID: String, name: String?, status: VolumeStatus, size: Int,
-        isBootable: Bool, isReadOnly: Bool = false, typeID: String, format: DiskFormat, source: VolumeSource,
+        isBootable: Bool, isReadOnly: Bool = false, typeID: String, format: VolumeFormat, source: VolumeSource,
         metadata: JSONObject = [:], imageMetadata: JSONObject? = nil
     ) {
         self.id = id
@@ -59,7 +59,7 @@ package enum VolumeSource: Sendable, Hashable {
 }
 
 /// How a volume is stored.
-package enum DiskFormat: String, Sendable, CaseIterable {
+package enum VolumeFormat: String, Sendable, CaseIterable {
     case raw, qcow2
 }
 
@@ -71,11 +71,11 @@ package struct Snapshot: Sendable, Hashable {
     package var status: SnapshotStatus
     /// GiB.
     package var size: Int
-    package var format: DiskFormat
+    package var format: VolumeFormat
     package var metadata: JSONObject
 
     package init(
-        id: SnapshotID, volumeID: VolumeID, projectID: String, status: SnapshotStatus, size: Int, format: DiskFormat,
+        id: SnapshotID, volumeID: VolumeID, projectID: String, status: SnapshotStatus, size: Int, format: VolumeFormat,
         metadata: JSONObject = [:]
     ) {
         self.id = id
@@ -99,11 +99,11 @@ package struct StoredObject: Sendable, Hashable {
 
     package let kind: Kind
     package let id: String
-    package let format: DiskFormat
+    package let format: VolumeFormat
     /// GiB.
     package let size: Int
 
-    package init(_ kind: Kind, _ id: String, format: DiskFormat, size: Int) {
+    package init(_ kind: Kind, _ id: String, format: VolumeFormat, size: Int) {
         self.kind = kind
         self.id = id
         self.format = format

@@ -68,13 +68,13 @@ package struct BlockStorageApplication: Sendable {
             database: process.database, driver: driver, workflows: workflows, settings: settings,
             publicURL: process.publicURL, policyOverrides: process.policyOverrides(), authenticator: authenticator,
             ambient: process.ambient, log: process.log, metrics: process.metrics)
-        let heartbeat = ServiceHeartbeat(
+        let reportTask = ServiceReportTask(
             database: process.database, driver: driver, settings: settings, ambient: process.ambient, log: process.log,
             sandbox: sandboxWatch)
         try await process.run(
             api,
             services: [
-                authenticator, engine, BackgroundLoop { try await heartbeat.run() }, BackgroundLoop { try await sandboxWatch.run() },
+                authenticator, engine, BackgroundLoop { try await reportTask.run() }, BackgroundLoop { try await sandboxWatch.run() },
             ])
     }
 
@@ -97,12 +97,12 @@ package struct BlockStorageApplication: Sendable {
     }
 }
 
-/// Says every few seconds that this service lives, and how much room it has.
-package struct ServiceHeartbeat: Sendable {
+/// Reports every few seconds that this service is alive, and its capacity.
+package struct ServiceReportTask: Sendable {
     static let kind = "cinder-volume"
     /// The part of the process that chooses the backend, which is a service of its own for clients of Cinder.
     static let schedulerKind = "cinder-scheduler"
-    /// After such a silence a scheduler is no longer shown: its machine has another name or is gone.
+    /// A scheduler that has not reported for this long is no longer listed: its machine was renamed or removed.
     static let schedulerLifetime: Duration = .seconds(86_400)
     private static let interval: Duration = .seconds(10)
     let database: Database
@@ -112,7 +112,7 @@ package struct ServiceHeartbeat: Sendable {
     let log: Logger
     /// The machine's name.
     let machine: String
-    /// Nil where nobody looks.
+    /// Nil if the sandbox is not watched.
     let sandbox: SandboxWatch?
 
     package init(
@@ -128,19 +128,19 @@ package struct ServiceHeartbeat: Sendable {
         self.log = log
     }
 
-    /// Beats until the task is cancelled.
+    /// Reports until the task is cancelled.
     package func run() async throws {
         while true {
-            do { try await beat() } catch let error where !(error is CancellationError) {
-                log.warning("the service's sign of life was not written", metadata: ["error": "\(error)"])
+            do { try await runOnce() } catch let error where !(error is CancellationError) {
+                log.warning("the service's state report was not written", metadata: ["error": "\(error)"])
             }
-            try await ambient.time.sleep(for: ServiceHeartbeat.interval)
+            try await ambient.time.sleep(for: ServiceReportTask.interval)
         }
     }
 
-    /// Writes the service's sign of life once, with the driver's capacity. All processes together are one `cinder-volume`,
-    /// because they share the storage; each machine has a `cinder-scheduler`.
-    package func beat() async throws {
+    /// Writes one state report with the driver's capacity. All processes together are one `cinder-volume`, because they share
+    /// the storage; each machine has its own `cinder-scheduler`.
+    package func runOnce() async throws {
         let capacity = try await driver.capacity()
         let problem = await sandbox?.problem()
         let now = ambient.databaseNow
@@ -149,7 +149,7 @@ package struct ServiceHeartbeat: Sendable {
             try connection.execute(
                 """
                 INSERT INTO block_storage_services (host, kind, availability_zone, total_gb, free_gb, seen_at)
-                VALUES (\(settings.serviceHost), \(ServiceHeartbeat.kind), \(settings.availabilityZone), \(capacity.total),
+                VALUES (\(settings.serviceHost), \(ServiceReportTask.kind), \(settings.availabilityZone), \(capacity.total),
                     \(capacity.free), \(now))
                 ON CONFLICT (host, kind) DO UPDATE SET total_gb = EXCLUDED.total_gb, free_gb = EXCLUDED.free_gb,
                     availability_zone = EXCLUDED.availability_zone, seen_at = EXCLUDED.seen_at
@@ -157,14 +157,14 @@ package struct ServiceHeartbeat: Sendable {
             try connection.execute(
                 """
                 INSERT INTO block_storage_services (host, kind, availability_zone, seen_at, sandbox_problem)
-                VALUES (\(machine), \(ServiceHeartbeat.schedulerKind), \(settings.availabilityZone), \(now), \(problem))
+                VALUES (\(machine), \(ServiceReportTask.schedulerKind), \(settings.availabilityZone), \(now), \(problem))
                 ON CONFLICT (host, kind) DO UPDATE SET availability_zone = EXCLUDED.availability_zone, seen_at = EXCLUDED.seen_at,
                     sandbox_problem = EXCLUDED.sandbox_problem
                 """)
             try connection.execute(
                 """
                 DELETE FROM block_storage_services
-                WHERE kind = \(ServiceHeartbeat.schedulerKind) AND seen_at < \(now) - \(ServiceHeartbeat.schedulerLifetime)::interval
+                WHERE kind = \(ServiceReportTask.schedulerKind) AND seen_at < \(now) - \(ServiceReportTask.schedulerLifetime)::interval
                 """)
         }
     }

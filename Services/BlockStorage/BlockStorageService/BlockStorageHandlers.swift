@@ -95,10 +95,10 @@ package struct BlockStorageHandlers: Sendable {
         return response
     }
 
-    // MARK: metadata, which volumes and snapshots have alike
+    // MARK: metadata of volumes and snapshots
 
-    /// A table whose rows have `metadata`.
-    enum Bearer: String, Sendable {
+    /// A resource with `metadata`; the raw value is its table.
+    enum MetadataResource: String, Sendable {
         case volume = "volumes"
         case snapshot = "volume_snapshots"
 
@@ -108,63 +108,63 @@ package struct BlockStorageHandlers: Sendable {
 
     /// The metadata of the volume or snapshot that the route names, after the decision on `action`.
     func metadata(
-        _ connection: Connection, _ context: RequestContext, _ bearer: Bearer, for action: String, locked: Bool = false
+        _ connection: Connection, _ context: RequestContext, _ resource: MetadataResource, for action: String, locked: Bool = false
     ) throws -> (id: String, metadata: JSONObject) {
-        switch bearer {
+        switch resource {
         case .volume:
-            let id = try context.identifier(bearer.parameter, of: "Volume")
+            let id = try context.identifier(resource.parameter, of: "Volume")
             return (id, try volume(connection, context, id, locked: locked).value(for: action).metadata)
         case .snapshot:
-            let id = try context.identifier(bearer.parameter, of: "Snapshot")
+            let id = try context.identifier(resource.parameter, of: "Snapshot")
             return (id, try snapshot(connection, context, id, locked: locked).value(for: action).metadata)
         }
     }
 
     /// Changes metadata, after the decision on `action`, and answers what `answer` makes of it.
     func changeMetadata(
-        _ context: RequestContext, _ bearer: Bearer, for action: String,
+        _ context: RequestContext, _ resource: MetadataResource, for action: String,
         _ body: @escaping @Sendable (inout JSONObject) throws -> Void,
         answer: @escaping @Sendable (JSONObject) -> Response
     ) async throws -> Response {
         try await context.write(database) { connection in
-            var (id, metadata) = try metadata(connection, context, bearer, for: action, locked: true)
+            var (id, metadata) = try metadata(connection, context, resource, for: action, locked: true)
             try body(&metadata)
             guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError(.tooLarge, "Metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
             }
             try connection.execute(
                 """
-                UPDATE \(raw: bearer.rawValue) SET metadata = \(metadata)::jsonb, updated_at = \(context.ambient.now),
+                UPDATE \(raw: resource.rawValue) SET metadata = \(metadata)::jsonb, updated_at = \(context.ambient.now),
                     generation = generation + 1 WHERE id = \(id)::uuid
                 """)
-            return Change(answer(metadata), bearer.type, id, content: ["metadata": .object(metadata)])
+            return Change(answer(metadata), resource.type, id, content: ["metadata": .object(metadata)])
         }
     }
 
-    func metadataRoutes(_ path: String, _ bearer: Bearer, read: String, write: String, remove: String) -> [Route] {
+    func metadataRoutes(_ path: String, _ resource: MetadataResource, read: String, write: String, remove: String) -> [Route] {
         let all = BodySchema.object([.init("metadata", .stringMap, required: true)])
         let one = BodySchema.object([.init("meta", .stringMap, required: true)])
         @Sendable func whole(_ metadata: JSONObject) -> Response { .json(200, ["metadata": .object(metadata)]) }
         return [
             Route(.get, path, action: read, rule: BlockStorageHandlers.read, "Show metadata") { context in
-                try await database.read { whole(try metadata($0, context, bearer, for: read).metadata) }
+                try await database.read { whole(try metadata($0, context, resource, for: read).metadata) }
             },
             Route(.post, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Add metadata") { context in
                 let added = context.body["metadata"]?.objectValue ?? [:]
                 return try await changeMetadata(
-                    context, bearer, for: write,
+                    context, resource, for: write,
                     { metadata in
                         for member in added.members { metadata[member.name] = member.value }
                     }, answer: whole)
             },
             Route(.put, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Replace metadata") { context in
                 let new = context.body["metadata"]?.objectValue ?? [:]
-                return try await changeMetadata(context, bearer, for: write, { $0 = new }, answer: whole)
+                return try await changeMetadata(context, resource, for: write, { $0 = new }, answer: whole)
             },
             Route(.get, path + "/{key}", action: read, rule: BlockStorageHandlers.read, "Show an item") { context in
                 let key = context.parameter("key")
                 return try await database.read { connection in
-                    guard let value = try metadata(connection, context, bearer, for: read).metadata[key] else {
+                    guard let value = try metadata(connection, context, resource, for: read).metadata[key] else {
                         throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")
                     }
                     return .json(200, ["meta": .object(JSONObject([(key, value)]))])
@@ -174,7 +174,7 @@ package struct BlockStorageHandlers: Sendable {
                 let key = context.parameter("key")
                 let item = context.body["meta"]?.objectValue ?? [:]
                 return try await changeMetadata(
-                    context, bearer, for: write,
+                    context, resource, for: write,
                     { metadata in
                         guard item.count == 1, let value = item[key] else {
                             throw ResourceError.badRequest(
@@ -186,7 +186,7 @@ package struct BlockStorageHandlers: Sendable {
             Route(.delete, path + "/{key}", action: remove, rule: BlockStorageHandlers.write, "Remove an item") { context in
                 let key = context.parameter("key")
                 return try await changeMetadata(
-                    context, bearer, for: remove,
+                    context, resource, for: remove,
                     { metadata in
                         guard metadata[key] != nil else {
                             throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")

@@ -19,7 +19,7 @@ package struct BlockStorageSettings: Sendable {
     package var host = "wolke"
     package var availabilityZone = "nova"
     package var defaultType = "__DEFAULT__"
-    package var format = DiskFormat.raw
+    package var format = VolumeFormat.raw
     package var sandboxUser = Sandbox.defaultUser
 
     package init() {}
@@ -32,14 +32,14 @@ package struct BlockStorageSettings: Sendable {
         host = settings.string("block_storage.host")
         availabilityZone = settings.string("block_storage.availability_zone")
         defaultType = settings.string("block_storage.default_type")
-        format = DiskFormat(rawValue: settings.string("block_storage.format")) ?? .raw
+        format = VolumeFormat(rawValue: settings.string("block_storage.format")) ?? .raw
         sandboxUser = settings.integer("block_storage.sandbox_user")
     }
 
     /// All keys of the section `block_storage`.
     package static let keys: [SettingsKey] = [
         .string("directory", default: "/var/lib/wolke/volumes", "Directory of the volumes; replicas and compute hosts share it."),
-        .choice("format", DiskFormat.allCases.map(\.rawValue), default: "raw", "How new volumes are stored."),
+        .choice("format", VolumeFormat.allCases.map(\.rawValue), default: "raw", "How new volumes are stored."),
         .integer(
             "sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
             "Numeric user and group id, used by nothing else, of the tools that read images."),

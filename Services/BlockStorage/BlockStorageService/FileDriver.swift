@@ -18,7 +18,7 @@ package final class FileDriver: VolumeDriver {
     /// Files are sparse. Two guests on one file would need its lock shared, which neither the agents nor qcow2 do.
     package let capabilities: Set<String> = ["thin_provisioning_support"]
     let directory: String
-    private let images: any ImageSource
+    private let images: any VolumeImageSource
     private let sandbox: Sandbox
     private let pool: NIOThreadPool
     /// Told when a copy has ended, well or badly.
@@ -36,7 +36,7 @@ package final class FileDriver: VolumeDriver {
     /// - Parameter sandbox: where tools read and write disks.
     /// - Throws: `FileError` when the directory cannot be made or written.
     package init(
-        directory: String, images: any ImageSource, sandbox: Sandbox = Sandbox(),
+        directory: String, images: any VolumeImageSource, sandbox: Sandbox = Sandbox(),
         ended: @escaping @Sendable (String) async -> Void = { _ in }
     ) throws {
         guard directory.hasPrefix("/") else {
@@ -315,7 +315,7 @@ package final class FileDriver: VolumeDriver {
     }
 }
 
-extension DiskFormat {
+extension VolumeFormat {
     fileprivate var driver: DiskDriver {
         switch self {
         case .raw: .raw

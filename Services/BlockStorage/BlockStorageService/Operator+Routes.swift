@@ -88,7 +88,7 @@ extension BlockStorageHandlers {
                 let seen = try row.timestamp("seen_at")
                 let isUp = try row.bool("is_up")
                 let kind = try row.string("kind")
-                let isBackend = kind == ServiceHeartbeat.kind
+                let isBackend = kind == ServiceReportTask.kind
                 var service: JSONObject = [
                     "binary": .string(kind), "host": .string(try row.string("host")),
                     "zone": .string(try row.string("availability_zone")),
@@ -106,12 +106,12 @@ extension BlockStorageHandlers {
 
     private func changeService(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none).value(for: "volume_extension:services:update")
-        let wish = context.parameter("change")
-        guard !["freeze", "thaw", "failover_host", "get-log", "set-log"].contains(wish) else {
-            throw ResourceError(.notImplemented, "The action '\(wish)' on services is not available in this cloud.")
+        let operation = context.parameter("change")
+        guard !["freeze", "thaw", "failover_host", "get-log", "set-log"].contains(operation) else {
+            throw ResourceError(.notImplemented, "The action '\(operation)' on services is not available in this cloud.")
         }
-        guard ["enable", "disable", "disable-log-reason"].contains(wish) else {
-            throw ResourceError.notFound("Unknown action: \(wish.prefix(64))")
+        guard ["enable", "disable", "disable-log-reason"].contains(operation) else {
+            throw ResourceError.notFound("Unknown action: \(operation.prefix(64))")
         }
         guard let host = context.body["host"]?.stringValue else {
             throw ResourceError.badRequest("Missing required element 'host' in request body.")
@@ -119,13 +119,13 @@ extension BlockStorageHandlers {
         guard let kind = context.body["binary"]?.stringValue ?? context.body["service"]?.stringValue else {
             throw ResourceError.badRequest("Missing required element 'binary' in request body.")
         }
-        let disabled = wish != "enable"
+        let disabled = operation != "enable"
         let reason = disabled ? context.body["disabled_reason"]?.stringValue : nil
-        if wish == "disable-log-reason", reason?.isEmpty ?? true {
+        if operation == "disable-log-reason", reason?.isEmpty ?? true {
             throw ResourceError.badRequest("Invalid input for field/attribute disabled_reason. It must not be empty.")
         }
         return try await context.write(database) { connection in
-            if kind == ServiceHeartbeat.schedulerKind {
+            if kind == ServiceReportTask.schedulerKind {
                 let isKnown = try !connection.query("SELECT 1 AS one FROM block_storage_services WHERE host = \(host) AND kind = \(kind)")
                     .isEmpty
                 if isKnown {

@@ -88,7 +88,7 @@ package struct VolumeWorkflows: Sendable {
     private func requireBackend() async throws {
         let isDisabled = try await database.read { [serviceHost] connection in
             try !connection.query(
-                "SELECT 1 AS one FROM block_storage_services WHERE host = \(serviceHost) AND kind = \(ServiceHeartbeat.kind) AND disabled"
+                "SELECT 1 AS one FROM block_storage_services WHERE host = \(serviceHost) AND kind = \(ServiceReportTask.kind) AND disabled"
             ).isEmpty
         }
         if isDisabled {

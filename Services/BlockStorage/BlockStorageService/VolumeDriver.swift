@@ -50,7 +50,7 @@ package struct DriverCapacity: Sendable, Hashable {
 }
 
 /// Where image data comes from.
-package protocol ImageSource: Sendable {
+package protocol VolumeImageSource: Sendable {
     /// Hands the image's bytes to `receive` in order.
     ///
     /// - Parameter subject: whom Image's policy decides about.

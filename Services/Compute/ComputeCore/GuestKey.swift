@@ -94,7 +94,7 @@ package struct GuestKey: Sendable {
         case .text:
             return
         case .flag:
-            if Flag.read(value) != nil { return }
+            if NovaBoolean.read(value) != nil { return }
             rule = "a boolean"
         case .number(let range):
             if let number = Int(value), range.contains(number) { return }
@@ -114,7 +114,7 @@ package struct GuestKey: Sendable {
         case .implemented, .metadata: return
         case .refused(let text): lacking = text
         case .limited(let served, let text):
-            let normal = if case .flag = values { Flag.read(value) == true ? "true" : "false" } else { value.lowercased() }
+            let normal = if case .flag = values { NovaBoolean.read(value) == true ? "true" : "false" } else { value.lowercased() }
             if served.contains(where: { $0.hasSuffix("*") ? normal.hasPrefix($0.dropLast()) : $0 == normal }) { return }
             lacking = text
         }
@@ -153,7 +153,7 @@ package struct GuestKey: Sendable {
 }
 
 /// Booleans as Nova reads them in extra specs and properties.
-package enum Flag {
+package enum NovaBoolean {
     /// Nil for what is none.
     package static func read(_ text: String) -> Bool? {
         switch text.lowercased() {

@@ -225,8 +225,8 @@ extension PortAddress {
         return .object(document)
     }
 
-    fileprivate var spec: ServerSpec.FixedIP {
-        ServerSpec.FixedIP(address: address, subnetID: subnetID, cidr: cidr, gateway: gateway)
+    fileprivate var spec: ServerSpec.PortAddress {
+        ServerSpec.PortAddress(address: address, subnetID: subnetID, cidr: cidr, gateway: gateway)
     }
 }
 

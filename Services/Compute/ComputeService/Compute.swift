@@ -12,20 +12,20 @@ package struct Compute: Sendable {
     package let database: Database
     package let ambient: Ambient
     package let bus: any MessageBus
-    package let neighbours: Neighbours
+    package let clients: ServiceClients
     package let log: Logger
     package let settings: ComputeSettings
     /// Who may boot which image.
     let images: ImageAccess
 
     package init(
-        database: Database, ambient: Ambient, bus: any MessageBus, neighbours: Neighbours, images: ImageAccess, log: Logger,
+        database: Database, ambient: Ambient, bus: any MessageBus, clients: ServiceClients, images: ImageAccess, log: Logger,
         settings: ComputeSettings = ComputeSettings()
     ) {
         self.database = database
         self.ambient = ambient
         self.bus = bus
-        self.neighbours = neighbours
+        self.clients = clients
         self.log = log
         self.settings = settings
         self.images = images

@@ -42,7 +42,7 @@ package struct ComputeApplication {
             ambient: process.ambient, requestID: { RequestScope.current })
         let compute = Compute(
             database: process.database, ambient: process.ambient, bus: bus,
-            neighbours: Neighbours(client: client, bus: bus), images: try ImageAccess(settings), log: process.log,
+            clients: ServiceClients(client: client, bus: bus), images: try ImageAccess(settings), log: process.log,
             settings: ComputeSettings(
                 hostDownAfter: settings.duration("compute.host_down_after"),
                 spawnDeadline: settings.duration("compute.spawn_deadline"),
@@ -56,14 +56,14 @@ package struct ComputeApplication {
         let relay = OutboxRelay(
             database: process.database, bus: bus, ambient: process.ambient, logger: process.log, metrics: process.metrics)
         let consumer = AgentConsumer(compute)
-        let audit = Audit(compute)
+        let periodicTasks = ComputePeriodicTasks(compute)
         // What Nova's conductor does, the workflows of this process do.
         let life = SignOfLife("nova-conductor", database: process.database, ambient: process.ambient, log: process.log)
         try await process.run(
             api,
             services: [
                 authenticator, engine, BackgroundLoop { try await relay.run() },
-                BackgroundLoop { try await consumer.run() }, BackgroundLoop { try await audit.run() },
+                BackgroundLoop { try await consumer.run() }, BackgroundLoop { try await periodicTasks.run() },
                 BackgroundLoop { try await life.run() },
             ])
         bus.close()
@@ -77,7 +77,7 @@ package enum ComputeWorkflows {
         [
             ServerCreate(compute).workflow.definition, ServerDelete(compute).workflow.definition,
             InterfaceWorkflows(compute).attach.definition, InterfaceWorkflows(compute).detach.definition,
-            VolumeWorkflows(compute).attach.definition, VolumeWorkflows(compute).detach.definition,
+            VolumeAttachmentWorkflows(compute).attach.definition, VolumeAttachmentWorkflows(compute).detach.definition,
         ]
     }
 

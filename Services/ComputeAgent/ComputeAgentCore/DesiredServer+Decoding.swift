@@ -117,7 +117,7 @@ extension VolumeConnection {
 }
 
 extension DesiredAddress {
-    fileprivate init(_ fixed: ServerSpec.FixedIP, _ form: FormRules) throws(FormError) {
+    fileprivate init(_ fixed: ServerSpec.PortAddress, _ form: FormRules) throws(FormError) {
         self.init(
             address: try form.address("ip_address", fixed.address), subnetID: fixed.subnetID, cidr: try form.network("cidr", fixed.cidr),
             gateway: try fixed.gateway.map { (gateway) throws(FormError) in try form.address("gateway_ip", gateway) })

@@ -6,7 +6,7 @@ package enum AgentAction: Sendable, Hashable {
     case provision
     /// Taps exist on the switch under their ports' names, and their networks' metadata answers.
     case plug([DesiredPort])
-    case unplug([ServerRecord.PluggedPort])
+    case unplug([LocalServerRecord.PluggedPort])
     /// The persistent definition is the desired one.
     case define
     case start(paused: Bool)
@@ -34,7 +34,7 @@ package enum Reconciler {
     ///
     /// - Parameter observed: nil when there is no such domain.
     package static func plan(
-        _ desired: DesiredServer, observed: ObservedDomain?, record: ServerRecord
+        _ desired: DesiredServer, observed: ObservedDomain?, record: LocalServerRecord
     ) -> [AgentAction] {
         let operation = desired.operation.flatMap { $0.id == record.lastOperationID ? nil : $0 }
         switch desired.power {
@@ -53,13 +53,13 @@ package enum Reconciler {
     /// The guest shut itself down after this very state was reached: that is the tenant's own doing. It is reported,
     /// and the plane decides what the server's desired power is from now on.
     package static func poweredOffByItself(
-        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: ServerRecord
+        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: LocalServerRecord
     ) -> Bool {
         observed?.power == .shutoff && observed?.offReason == .guest && record.appliedPower == .running
             && desired.power == .running && record.appliedGeneration == desired.generation
     }
 
-    private static func remove(_ observed: ObservedDomain?, _ record: ServerRecord) -> [AgentAction] {
+    private static func remove(_ observed: ObservedDomain?, _ record: LocalServerRecord) -> [AgentAction] {
         if record.isGone, observed == nil { return [] }
         var actions: [AgentAction] = []
         if let observed {
@@ -71,7 +71,7 @@ package enum Reconciler {
     }
 
     private static func start(
-        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: ServerRecord, _ operation: ServerOperation?
+        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: LocalServerRecord, _ operation: ServerOperation?
     ) -> [AgentAction] {
         var actions: [AgentAction] = [.provision, .plug(desired.ports)]
         if observed?.hasManagedSave == true, operation != nil { actions.append(.discardSave) }
@@ -82,7 +82,7 @@ package enum Reconciler {
     }
 
     private static func keepUp(
-        _ desired: DesiredServer, _ observed: ObservedDomain, _ record: ServerRecord, _ operation: ServerOperation?
+        _ desired: DesiredServer, _ observed: ObservedDomain, _ record: LocalServerRecord, _ operation: ServerOperation?
     ) -> [AgentAction] {
         if observed.power == .stopping { return [] }
         if let operation {
@@ -106,7 +106,7 @@ package enum Reconciler {
     }
 
     private static func stop(
-        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: ServerRecord, by how: AgentAction,
+        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: LocalServerRecord, by how: AgentAction,
         _ operation: ServerOperation?
     ) -> [AgentAction] {
         var actions: [AgentAction] = []
@@ -123,7 +123,7 @@ package enum Reconciler {
         return actions
     }
 
-    private static func unplugStale(_ desired: DesiredServer, _ record: ServerRecord) -> [AgentAction] {
+    private static func unplugStale(_ desired: DesiredServer, _ record: LocalServerRecord) -> [AgentAction] {
         let stale = record.pluggedPorts.filter { plugged in !desired.ports.contains { $0.id == plugged.id } }
         return stale.isEmpty ? [] : [.unplug(stale)]
     }

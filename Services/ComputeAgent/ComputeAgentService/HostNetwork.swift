@@ -53,13 +53,13 @@ package struct HostNetwork: Sendable {
     }
 
     /// Takes the port from the switch and removes its tap.
-    package func unplug(_ port: ServerRecord.PluggedPort) async throws {
+    package func unplug(_ port: LocalServerRecord.PluggedPort) async throws {
         try await ports.unplug(port.tap)
         try await links.remove(port.tap)
     }
 
     /// Whether the tap is there and the switch has it under the port's id.
-    package func isPlugged(_ port: ServerRecord.PluggedPort) async -> Bool {
+    package func isPlugged(_ port: LocalServerRecord.PluggedPort) async -> Bool {
         guard Links.exists(port.tap) else { return false }
         return await ports.isPlugged(port.tap, interfaceID: port.id)
     }

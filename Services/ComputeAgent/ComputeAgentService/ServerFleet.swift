@@ -15,13 +15,13 @@ package actor ServerFleet {
     private let imageLifetime: Duration
     private var workers: [String: ServerWorker] = [:]
     /// Domains that nobody ordered, as they were reported last.
-    private var strangers: [String: String] = [:]
+    private var unknownDomains: [String: String] = [:]
     private let (audits, auditWanted) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     private var prunes = true
     private var lastProblem: String?
 
     /// How long it is remembered that a server is gone, so that a late message does not revive it.
-    private static let graveTime = Duration.seconds(86_400)
+    private static let goneRetention = Duration.seconds(86_400)
 
     /// - Parameter imageLifetime: how long an image is kept after its last use.
     package init(tools: ServerTools, hypervisor: Hypervisor, images: ImageCache, imageLifetime: Duration) {
@@ -47,7 +47,7 @@ package actor ServerFleet {
 
     private func worker(_ serverID: String) -> ServerWorker {
         if let worker = workers[serverID] { return worker }
-        let worker = ServerWorker(record: ServerRecord(serverID: serverID), tools: tools)
+        let worker = ServerWorker(record: LocalServerRecord(serverID: serverID), tools: tools)
         workers[serverID] = worker
         return worker
     }
@@ -86,7 +86,7 @@ package actor ServerFleet {
                     host: tools.host, serverID: id, generation: record.generation, epoch: record.highestEpoch,
                     power: record.appliedPower?.rawValue ?? "shutoff", unknown: true))
         }
-        strangers = [:]
+        unknownDomains = [:]
         requestAudit()
     }
 
@@ -173,14 +173,14 @@ package actor ServerFleet {
         for (id, worker) in workers {
             let record = await worker.current
             if let since = record.goneSince, record.desired == nil {
-                if tools.ambient.now - since > ServerFleet.graveTime { try await bury(id) }
+                if tools.ambient.now - since > ServerFleet.goneRetention { try await removeGoneServer(id) }
                 continue
             }
             if record.appliedPower == .running { running += 1 }
             try await tools.disks.trimConsole(id)
             await worker.kick()
         }
-        await report(strangers: domains)
+        await report(unknownDomains: domains)
         tools.metrics.set("wolke_agent_servers", Double(running), [("power", "running")], help: "Servers of this host.")
         tools.metrics.set("wolke_agent_reports_waiting", Double(await tools.reports.count), help: "Reports not sent yet.")
         if prunes { try await tools.network.prune { await self.taps() } }
@@ -193,26 +193,26 @@ package actor ServerFleet {
         return taps
     }
 
-    private func bury(_ serverID: String) async throws {
+    private func removeGoneServer(_ serverID: String) async throws {
         try await tools.store.remove(serverID)
         workers[serverID] = nil
     }
 
-    private func report(strangers domains: [DomainSummary]) async {
+    private func report(unknownDomains domains: [DomainSummary]) async {
         var seen: [String: String] = [:]
         for domain in domains {
             if let worker = workers[domain.uuid], await worker.current.desired != nil { continue }
             let power = DomainDriver.observed(domain).reportedPower(desired: nil)
             seen[domain.uuid] = power
-            guard strangers[domain.uuid] != power else { continue }
+            guard unknownDomains[domain.uuid] != power else { continue }
             tools.log.warning(
-                "a domain that nobody ordered is left alone",
+                "an unknown libvirt domain is left alone",
                 metadata: ["domain": "\(domain.uuid)", "name": "\(domain.name)"])
             await tools.reports.put(
                 ObservedReport(
                     host: tools.host, serverID: domain.uuid, generation: 0, epoch: 0, power: power, unknown: true))
         }
-        strangers = seen
+        unknownDomains = seen
     }
 
     // MARK: questions

@@ -43,7 +43,7 @@ package struct ServerTools: Sendable {
 package actor ServerWorker {
     package nonisolated let serverID: String
     private let tools: ServerTools
-    private var record: ServerRecord
+    private var record: LocalServerRecord
     private let saving = Gate(width: 1)
 
     private var loop: Task<Void, Never>?
@@ -61,14 +61,14 @@ package actor ServerWorker {
     /// What the attempt is doing, for the tenant's words about a failure.
     private var activity: String?
 
-    package init(record: ServerRecord, tools: ServerTools) {
+    package init(record: LocalServerRecord, tools: ServerTools) {
         serverID = record.serverID
         self.record = record
         self.tools = tools
         tools.directory.set(record.serverID, record.isGone ? nil : record.desired)
     }
 
-    package var current: ServerRecord { record }
+    package var current: LocalServerRecord { record }
     /// The state that was asked for was reached and nothing is under way.
     package var isSettled: Bool { loop == nil && (record.isGone || record.appliedGeneration == record.generation) }
 
@@ -322,7 +322,7 @@ extension ServerWorker {
         for port in ports { try await tools.network.plug(port, serverID: serverID) }
     }
 
-    private func unplug(_ ports: [ServerRecord.PluggedPort]) async throws {
+    private func unplug(_ ports: [LocalServerRecord.PluggedPort]) async throws {
         for port in ports { try await tools.network.unplug(port) }
         let removed = Set(ports.map(\.id))
         record.pluggedPorts.removeAll { removed.contains($0.id) }

@@ -19,7 +19,7 @@ package struct StateStore: Sendable {
     private func path(_ serverID: String) -> String { "\(directory)/\(serverID).json" }
 
     /// - Throws: `FileError`.
-    package func save(_ record: ServerRecord) async throws {
+    package func save(_ record: LocalServerRecord) async throws {
         let path = path(record.serverID)
         let content = StateStore.seal(record.document.encoded)
         try await threads.run { try Files.replace(path, with: content) }
@@ -32,15 +32,15 @@ package struct StateStore: Sendable {
     }
 
     /// Every record that can be read, and why the others cannot: a damaged file is kept aside, never guessed at.
-    package func load() async throws -> (records: [ServerRecord], problems: [String]) {
+    package func load() async throws -> (records: [LocalServerRecord], problems: [String]) {
         try await threads.run { [self] in
-            var records: [ServerRecord] = []
+            var records: [LocalServerRecord] = []
             var problems: [String] = []
             for name in try Files.list(directory) where name.hasSuffix(".json") {
                 let file = "\(directory)/\(name)"
                 do {
                     guard let bytes = try Files.read(file) else { continue }
-                    records.append(try ServerRecord(document: try StateStore.unseal(bytes)))
+                    records.append(try LocalServerRecord(document: try StateStore.unseal(bytes)))
                 } catch {
                     problems.append("\(file): \(error)")
                     try Files.publish(file, as: file + ".damaged")

@@ -81,7 +81,7 @@ package struct IdentityApplication {
         let api = try IdentityAPI.make(
             identity, publicURL: process.publicURL, policyOverrides: try process.policyOverrides(), log: process.log,
             metrics: process.metrics)
-        let upkeep = BackgroundLoop { try await identity.upkeep(process.log) }
-        try await process.run(api, services: [authenticator, upkeep])
+        let periodicTasks = BackgroundLoop { try await identity.runPeriodicTasks(process.log) }
+        try await process.run(api, services: [authenticator, periodicTasks])
     }
 }

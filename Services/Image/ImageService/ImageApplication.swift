@@ -56,8 +56,8 @@ package struct ImageApplication: Sendable {
             database: process.database, files: files, limits: limits, publicURL: process.publicURL,
             policyOverrides: process.policyOverrides(), authenticator: authenticator, ambient: process.ambient,
             log: process.log, metrics: process.metrics)
-        let sweeper = ImageSweeper(
+        let cleanupTask = ImageCleanupTask(
             database: process.database, files: files, ambient: process.ambient, log: process.log)
-        try await process.run(api, services: [authenticator, BackgroundLoop { try await sweeper.run() }])
+        try await process.run(api, services: [authenticator, BackgroundLoop { try await cleanupTask.run() }])
     }
 }

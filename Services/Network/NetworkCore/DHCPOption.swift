@@ -100,23 +100,23 @@ package struct DHCPOption: Hashable, Sendable {
     }
 
     /// The routes of option 121; nil for anything else.
-    package static func routes(_ text: String) -> [Route]? {
+    package static func routes(_ text: String) -> [StaticRoute]? {
         var text = text.filter { $0 != " " }
         if text.hasPrefix("{"), text.hasSuffix("}") { text = String(text.dropFirst().dropLast()) }
         let words = text.split(separator: ",", omittingEmptySubsequences: false)
         guard !words.isEmpty, words.count.isMultiple(of: 2) else { return nil }
-        var routes: [Route] = []
+        var routes: [StaticRoute] = []
         for index in stride(from: 0, to: words.count, by: 2) {
             guard let destination = IPNetwork(String(words[index])), let nexthop = IPAddress(String(words[index + 1])),
                 destination.version == .v4, nexthop.version == .v4
             else { return nil }
-            routes.append(Route(destination: destination, nexthop: nexthop))
+            routes.append(StaticRoute(destination: destination, nexthop: nexthop))
         }
         return routes
     }
 
     /// Routes in OVN's notation.
-    package static func text(_ routes: [Route]) -> String {
+    package static func text(_ routes: [StaticRoute]) -> String {
         "{" + routes.map { "\($0.destination),\($0.nexthop)" }.joined(separator: ", ") + "}"
     }
 

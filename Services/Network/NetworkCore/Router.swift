@@ -21,10 +21,10 @@ package struct Router: Hashable, Sendable {
     package var name: String
     package var adminStateUp: Bool
     package var gateway: ExternalGateway?
-    package var routes: [Route]
+    package var routes: [StaticRoute]
 
     package init(
-        id: UUID128, name: String = "", adminStateUp: Bool = true, gateway: ExternalGateway? = nil, routes: [Route] = []
+        id: UUID128, name: String = "", adminStateUp: Bool = true, gateway: ExternalGateway? = nil, routes: [StaticRoute] = []
     ) {
         self.id = id
         self.name = name

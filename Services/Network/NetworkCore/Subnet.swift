@@ -25,7 +25,7 @@ package struct AddressPool: Hashable, Sendable, Comparable {
 }
 
 /// A route that DHCP hands out, or that a router has.
-package struct Route: Hashable, Sendable {
+package struct StaticRoute: Hashable, Sendable {
     package let destination: IPNetwork
     package let nexthop: IPAddress
 
@@ -51,13 +51,13 @@ package struct Subnet: Hashable, Sendable {
     package var enableDHCP: Bool
     package var allocationPools: [AddressPool]
     package var dnsNameservers: [IPAddress]
-    package var hostRoutes: [Route]
+    package var hostRoutes: [StaticRoute]
     package var ipv6AddressMode: IPv6Mode?
     package var ipv6RouterMode: IPv6Mode?
 
     package init(
         id: UUID128, networkID: UUID128, cidr: IPNetwork, gatewayIP: IPAddress?, enableDHCP: Bool = true,
-        allocationPools: [AddressPool] = [], dnsNameservers: [IPAddress] = [], hostRoutes: [Route] = [],
+        allocationPools: [AddressPool] = [], dnsNameservers: [IPAddress] = [], hostRoutes: [StaticRoute] = [],
         ipv6AddressMode: IPv6Mode? = nil, ipv6RouterMode: IPv6Mode? = nil
     ) {
         self.id = id

@@ -115,7 +115,7 @@ package enum SubnetRules {
     }
 
     /// - Throws: 400 for routes that lead to or through addresses of special ranges.
-    package static func validate(routes: [Route], field: String) throws {
+    package static func validate(routes: [StaticRoute], field: String) throws {
         for route in routes {
             try AddressRules.check(route.destination, as: .destination, field: field)
             try AddressRules.check(route.nexthop, as: .nexthop, field: field)
@@ -124,7 +124,7 @@ package enum SubnetRules {
 
     /// - Throws: 400 for host routes or name servers that cannot be handed out.
     package static func validate(
-        hostRoutes: [Route], dnsNameservers: [IPAddress], cidr: IPNetwork
+        hostRoutes: [StaticRoute], dnsNameservers: [IPAddress], cidr: IPNetwork
     ) throws {
         guard dnsNameservers.count <= NetworkLimits.dnsNameserversMax else {
             throw ResourceError.badRequest(

@@ -28,13 +28,13 @@ package struct NetworkApplication: Sendable {
             publicURL: process.publicURL, policyOverrides: try process.policyOverrides(), authenticator: authenticator,
             log: process.log, metrics: process.metrics)
         let process = process
-        let quotas = AuditLoop(
+        let quotas = PeriodicTask(
             "network", every: .seconds(20), database: process.database, ambient: process.ambient, log: process.log
         ) {
             _ = try await Repairs.recount(service: "network", process.database, at: process.ambient.now, process.log)
             return true
         }
-        let northbound = AuditLoop(
+        let northbound = PeriodicTask(
             "northbound", every: nil, database: process.database, ambient: process.ambient, log: process.log
         ) { try await reconciler.audit() }
         try await process.run(

@@ -43,26 +43,26 @@ package struct Explanation: Sendable {
     private static let notesMax = 1000
 
     /// Looks at every host anew, for people.
-    package init(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) {
-        let inquiry = fleet.inquiry(request, around)
+    package init(_ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) {
+        let prepared = fleet.prepared(request, affinity)
         var left = fleet.hosts.indices.map { Int32($0) }
         var notes: [HostNote] = []
         var steps: [Step] = []
         for filter in HostFilter.allCases where filter.isAsked(request) {
-            steps.append(Explanation.apply(filter, to: &left, fleet, inquiry, notes: &notes))
+            steps.append(Explanation.apply(filter, to: &left, fleet, prepared, notes: &notes))
         }
         self.steps = steps
         self.notes = notes
         passed = left.count
-        nearest = left.isEmpty ? Explanation.nearest(fleet, inquiry) : nil
+        nearest = left.isEmpty ? Explanation.nearest(fleet, prepared) : nil
     }
 
     /// Counts only, from what is known of the shape of the request: cheap enough for every decision in a large fleet.
-    package init(brief fleet: inout Fleet, _ request: SchedulingRequest, _ around: Surroundings) {
-        let inquiry = fleet.inquiry(request, around)
-        var (steps, left) = fleet.withShape(inquiry) { shape, _ in (shape.steps, shape.places) }
+    package init(brief fleet: inout Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) {
+        let prepared = fleet.prepared(request, affinity)
+        var (steps, left) = fleet.withShape(prepared) { shape, _ in (shape.steps, shape.places) }
         for filter in HostFilter.changing where filter.isAsked(request) {
-            steps.append(Explanation.apply(filter, to: &left, fleet, inquiry))
+            steps.append(Explanation.apply(filter, to: &left, fleet, prepared))
         }
         self.steps = steps
         notes = []
@@ -70,38 +70,38 @@ package struct Explanation: Sendable {
         nearest = nil
     }
 
-    static func apply(_ filter: HostFilter, to left: inout [Int32], _ fleet: Fleet, _ inquiry: Inquiry) -> Step {
+    static func apply(_ filter: HostFilter, to left: inout [Int32], _ fleet: Fleet, _ prepared: PreparedRequest) -> Step {
         let before = left.count
         var reasons: [String: Int] = [:]
         left.removeAll { place in
-            if filter.passes(fleet, Int(place), inquiry) { return false }
-            reasons[filter.refusal(fleet, Int(place), inquiry)?.tenant ?? "", default: 0] += 1
+            if filter.passes(fleet, Int(place), prepared) { return false }
+            reasons[filter.refusal(fleet, Int(place), prepared)?.tenant ?? "", default: 0] += 1
             return true
         }
         return Step(filter: filter, before: before, after: left.count, reasons: reasons)
     }
 
     private static func apply(
-        _ filter: HostFilter, to left: inout [Int32], _ fleet: Fleet, _ inquiry: Inquiry, notes: inout [HostNote]
+        _ filter: HostFilter, to left: inout [Int32], _ fleet: Fleet, _ prepared: PreparedRequest, notes: inout [HostNote]
     ) -> Step {
-        for place in left.lazy.map({ Int($0) }) where !filter.passes(fleet, place, inquiry) {
+        for place in left.lazy.map({ Int($0) }) where !filter.passes(fleet, place, prepared) {
             guard notes.count < notesMax else { break }
-            let reason = filter.refusal(fleet, place, inquiry)?.operator ?? ""
+            let reason = filter.refusal(fleet, place, prepared)?.operator ?? ""
             notes.append(HostNote(host: fleet.hosts[place].name, filter: filter, reason: reason))
         }
-        return apply(filter, to: &left, fleet, inquiry)
+        return apply(filter, to: &left, fleet, prepared)
     }
 
-    private static func nearest(_ fleet: Fleet, _ inquiry: Inquiry) -> Nearest {
-        let request = inquiry.request
+    private static func nearest(_ fleet: Fleet, _ prepared: PreparedRequest) -> Nearest {
+        let request = prepared.request
         let asked = HostFilter.allCases.filter { $0.isAsked(request) }
         var without: Set<HostFilter> = []
         var zones: [String: Int] = [:]
         var closest: (share: Double, place: Int)?
         for place in fleet.hosts.indices {
-            guard let only = onlyRefusal(asked, fleet, place, inquiry) else { continue }
+            guard let only = onlyRefusal(asked, fleet, place, prepared) else { continue }
             without.insert(only)
-            if only == .zone { zones[fleet.hosts[place].zone, default: 0] += Scheduler.room(fleet, place, inquiry) }
+            if only == .zone { zones[fleet.hosts[place].zone, default: 0] += Scheduler.fitCount(fleet, place, prepared) }
             guard only == .resources else { continue }
             let share = request.resources.map { Double(available(fleet.hosts[place], $0)) / Double($0.amount) }.min() ?? 0
             if share > closest?.share ?? 0 { closest = (share, place) }
@@ -114,9 +114,9 @@ package struct Explanation: Sendable {
     }
 
     /// The one filter that refuses a host; nil where several do.
-    private static func onlyRefusal(_ asked: [HostFilter], _ fleet: Fleet, _ place: Int, _ inquiry: Inquiry) -> HostFilter? {
+    private static func onlyRefusal(_ asked: [HostFilter], _ fleet: Fleet, _ place: Int, _ prepared: PreparedRequest) -> HostFilter? {
         var only: HostFilter?
-        for filter in asked where !filter.passes(fleet, place, inquiry) {
+        for filter in asked where !filter.passes(fleet, place, prepared) {
             if only != nil { return nil }
             only = filter
         }

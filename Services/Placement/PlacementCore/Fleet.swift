@@ -13,20 +13,20 @@ package struct SchedulingWeights: Sendable, Hashable {
     }
 }
 
-/// All hosts in memory, arranged for decisions: a column for each resource class, and for each kind of request the
-/// hosts that it may get with an index over what they have free.
+/// All hosts in memory, arranged for scheduling: one column per resource class, and for each request shape the hosts that
+/// pass its filters with an index over their free capacity.
 package struct Fleet: Sendable {
     package private(set) var hosts: [HostState] = []
     package private(set) var aggregates: [Int: HostAggregate] = [:]
     package private(set) var weights = SchedulingWeights()
     private var places: [UUID128: Int] = [:]
     private var names: [String: Int] = [:]
-    private(set) var rooms: [Room] = []
+    private(set) var freeCapacities: [FreeCapacity] = []
     private(set) var columns: [ClassColumn] = []
     private var columnNumbers: [String: Int] = [:]
     private var shapes: [ShapeIndex] = []
     private var shapeNumbers: [RequestShape: Int] = [:]
-    /// Places whose room changed, for the shapes to catch up with when they are next asked.
+    /// Indexes of hosts whose free capacity changed; each shape catches up when it is next used.
     private var changes: [Int32] = []
     /// Whether any aggregate is reserved for projects.
     private(set) var isolates = false
@@ -45,7 +45,7 @@ package struct Fleet: Sendable {
             places[host.id] = place
             names[host.name] = place
         }
-        rooms = hosts.map { Fleet.room($0, weights) }
+        freeCapacities = hosts.map { Fleet.freeCapacity($0, weights) }
         for place in hosts.indices { fillColumns(place) }
     }
 
@@ -79,7 +79,7 @@ package struct Fleet: Sendable {
     }
 
     private mutating func changed(_ place: Int) {
-        rooms[place] = Fleet.room(hosts[place], weights)
+        freeCapacities[place] = Fleet.freeCapacity(hosts[place], weights)
         guard !shapes.isEmpty else { return }
         if changes.count >= Fleet.changesMax { forgetShapes() } else { changes.append(Int32(place)) }
     }
@@ -100,7 +100,7 @@ package struct Fleet: Sendable {
         }
     }
 
-    private static func room(_ host: HostState, _ weights: SchedulingWeights) -> Room {
+    private static func freeCapacity(_ host: HostState, _ weights: SchedulingWeights) -> FreeCapacity {
         func share(_ resourceClass: String, _ weight: Double) -> (free: Int32, score: Double) {
             let capacity = host.inventories[resourceClass]?.capacity ?? 0
             let free = max(0, capacity - (host.used[resourceClass] ?? 0))
@@ -109,14 +109,14 @@ package struct Fleet: Sendable {
         let cpu = share("VCPU", weights.cpu)
         let memory = share("MEMORY_MB", weights.memory)
         let disk = share("DISK_GB", weights.disk)
-        return Room(score: Float(cpu.score + memory.score + disk.score), cpus: cpu.free, memory: memory.free, disk: disk.free)
+        return FreeCapacity(score: Float(cpu.score + memory.score + disk.score), cpus: cpu.free, memory: memory.free, disk: disk.free)
     }
 
     // MARK: questions
 
-    /// What hosts in service have and have left, by resource class.
+    /// Total and free capacity of the hosts in service, by resource class.
     ///
-    /// - Parameter excluded: names of hosts that are not counted.
+    /// - Parameter excluded: names of hosts to leave out.
     package func capacity(without excluded: Set<String>) -> (hosts: Int, classes: [String: (capacity: Int, free: Int)]) {
         var classes: [String: (capacity: Int, free: Int)] = [:]
         let counted = hosts.filter { $0.outage == nil && !excluded.contains($0.name) }
@@ -129,34 +129,34 @@ package struct Fleet: Sendable {
         return (counted.count, classes)
     }
 
-    /// The request with what has to be looked up but once for all hosts.
-    func inquiry(_ request: SchedulingRequest, _ around: Surroundings) -> Inquiry {
-        Inquiry(
-            request: request, around: around,
-            needs: request.resources.map { Inquiry.Need(column: columnNumbers[$0.resourceClass], amount: $0.amount) })
+    /// The request with look-ups resolved once instead of once per host.
+    func prepared(_ request: SchedulingRequest, _ affinity: AffinityContext) -> PreparedRequest {
+        PreparedRequest(
+            request: request, affinity: affinity,
+            needs: request.resources.map { PreparedRequest.Need(column: columnNumbers[$0.resourceClass], amount: $0.amount) })
     }
 
-    /// Whether one allocation of what is asked fits on a host.
-    func fits(_ place: Int, _ needs: [Inquiry.Need]) -> Bool {
+    /// Whether the requested amounts fit on a host.
+    func fits(_ place: Int, _ needs: [PreparedRequest.Need]) -> Bool {
         for need in needs {
             guard let column = need.column, columns[column].takes(place, need.amount) else { return false }
         }
         return true
     }
 
-    /// The hosts that pass the filters of the request which do not depend on what runs where; kept for the next one
-    /// that asks the same.
-    mutating func withShape<Value>(_ inquiry: Inquiry, _ body: (inout ShapeIndex, Fleet) -> Value) -> Value {
-        var shape = inquiry.request.shape
+    /// Calls `body` with the index of hosts that pass the request's placement-independent filters. The index is cached for
+    /// further requests of the same shape.
+    mutating func withShape<Value>(_ prepared: PreparedRequest, _ body: (inout ShapeIndex, Fleet) -> Value) -> Value {
+        var shape = prepared.request.shape
         if !isolates { shape.projectID = "" }
         if shapeNumbers[shape] == nil {
             if shapes.count >= Fleet.shapesMax { forgetShapes() }
             shapeNumbers[shape] = shapes.count
-            shapes.append(ShapeIndex(self, inquiry, seen: changes.count))
+            shapes.append(ShapeIndex(self, prepared, seen: changes.count))
         }
         guard let number = shapeNumbers[shape] else { preconditionFailure("the shape has just been added") }
-        shapes[number].catchUp(changes, rooms)
-        // Taken out for the moment, so that it is changed in place while the fleet is read.
+        shapes[number].catchUp(changes, freeCapacities)
+        // Move the index out so that `body` can change it in place while it reads the fleet.
         var index = ShapeIndex()
         swap(&index, &shapes[number])
         defer { swap(&index, &shapes[number]) }
@@ -164,7 +164,7 @@ package struct Fleet: Sendable {
     }
 }
 
-/// What hosts have of one resource class, by place.
+/// The hosts' inventories of one resource class, by host index.
 struct ClassColumn: Sendable {
     var free: [Int]
     var minUnit: [Int32]
@@ -191,15 +191,15 @@ struct ClassColumn: Sendable {
     }
 }
 
-/// A request as it is asked of many hosts.
-struct Inquiry: Sendable {
+/// A request prepared for evaluation on many hosts.
+struct PreparedRequest: Sendable {
     struct Need: Sendable {
-        /// Nil where no host has the class.
+        /// Nil if no host has the resource class.
         let column: Int?
         let amount: Int
     }
 
     let request: SchedulingRequest
-    let around: Surroundings
+    let affinity: AffinityContext
     let needs: [Need]
 }

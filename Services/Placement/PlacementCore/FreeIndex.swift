@@ -1,51 +1,51 @@
-/// What a host has left, and how attractive that makes it.
-struct Room: Sendable {
+/// A host's unallocated resources and the score that follows from them.
+struct FreeCapacity: Sendable {
     var score: Float
     var cpus: Int32
     var memory: Int32
     var disk: Int32
 
-    static let none = Room(score: -.infinity, cpus: -1, memory: -1, disk: -1)
+    static let none = FreeCapacity(score: -.infinity, cpus: -1, memory: -1, disk: -1)
 
-    /// At least this must be left.
-    func covers(_ need: Room) -> Bool { cpus >= need.cpus && memory >= need.memory && disk >= need.disk }
+    /// Whether at least `need` is free.
+    func covers(_ need: FreeCapacity) -> Bool { cpus >= need.cpus && memory >= need.memory && disk >= need.disk }
 }
 
-/// A tournament over the hosts: each inner node has the best of what is below it, so that the most attractive host
-/// with enough room is found by looking at few of them, and a change costs one path to the root.
+/// A tournament tree over the hosts: each inner node holds the maximum of its children, so that the host with the highest
+/// score and enough free capacity is found by visiting few nodes. An update changes one path to the root.
 struct FreeIndex: Sendable {
     private(set) var leaves: Int
-    private var nodes: [Room]
+    private var nodes: [FreeCapacity]
 
-    init(_ rooms: [Room]) {
+    init(_ freeCapacities: [FreeCapacity]) {
         leaves = 64
-        while leaves < rooms.count { leaves *= 2 }
+        while leaves < freeCapacities.count { leaves *= 2 }
         nodes = Array(repeating: .none, count: 2 * leaves)
-        for (index, room) in rooms.enumerated() { nodes[leaves + index] = room }
+        for (index, free) in freeCapacities.enumerated() { nodes[leaves + index] = free }
         for node in stride(from: leaves - 1, through: 1, by: -1) { nodes[node] = best(node) }
     }
 
-    private func best(_ node: Int) -> Room {
+    private func best(_ node: Int) -> FreeCapacity {
         let left = nodes[2 * node]
         let right = nodes[2 * node + 1]
-        return Room(
+        return FreeCapacity(
             score: max(left.score, right.score), cpus: max(left.cpus, right.cpus),
             memory: max(left.memory, right.memory), disk: max(left.disk, right.disk))
     }
 
-    mutating func update(_ host: Int, _ room: Room) {
+    mutating func update(_ host: Int, _ free: FreeCapacity) {
         var node = leaves + host
-        nodes[node] = room
+        nodes[node] = free
         while node > 1 {
             node /= 2
             nodes[node] = best(node)
         }
     }
 
-    /// The leaf with the highest score among those not in `excluded` with room for `need` that `accepts` takes.
+    /// The leaf with the highest score that is not in `excluded`, covers `need` and passes `accepts`.
     ///
-    /// - Parameter random: its bits order leaves with equal scores.
-    func find(_ need: Room, excluding excluded: HostMask, random: UInt64, accepts: (Int) -> Bool) -> Int? {
+    /// - Parameter random: bits that break ties between equal scores.
+    func find(_ need: FreeCapacity, excluding excluded: HostMask, random: UInt64, accepts: (Int) -> Bool) -> Int? {
         nodes.withUnsafeBufferPointer { nodes in
             excluded.words.withUnsafeBufferPointer { words in
                 search(nodes, words, need, random, accepts)
@@ -54,7 +54,7 @@ struct FreeIndex: Sendable {
     }
 
     private func search(
-        _ nodes: UnsafeBufferPointer<Room>, _ words: UnsafeBufferPointer<UInt64>, _ need: Room, _ random: UInt64,
+        _ nodes: UnsafeBufferPointer<FreeCapacity>, _ words: UnsafeBufferPointer<UInt64>, _ need: FreeCapacity, _ random: UInt64,
         _ accepts: (Int) -> Bool
     ) -> Int? {
         var best: Int?
@@ -66,13 +66,13 @@ struct FreeIndex: Sendable {
             while depth > 0 {
                 depth -= 1
                 let node = Int(stack[depth])
-                let room = nodes[node]
-                guard room.score > bestScore, room.covers(need) else { continue }
+                let free = nodes[node]
+                guard free.score > bestScore, free.covers(need) else { continue }
                 if node >= leaves {
                     let host = node - leaves
                     if words[host >> 6] & (1 << UInt64(host & 63)) == 0, accepts(host) {
                         best = host
-                        bestScore = room.score
+                        bestScore = free.score
                     }
                     continue
                 }
@@ -89,11 +89,11 @@ struct FreeIndex: Sendable {
     }
 }
 
-/// A set of hosts by their place in the fleet.
+/// A set of hosts, by their index in the fleet.
 struct HostMask: Sendable {
     var words: [UInt64]
 
-    /// None of so many.
+    /// An empty set for a fleet of `hosts` hosts.
     init(hosts: Int) { words = Array(repeating: 0, count: max(1, (hosts + 63) / 64)) }
 
     mutating func insert(_ host: Int) { words[host >> 6] |= 1 << UInt64(host & 63) }

@@ -30,13 +30,13 @@ package enum HostFilter: String, Sendable, CaseIterable {
     /// Those whose answer does not change with what runs where.
     static let fixed: [HostFilter] = [.compute, .zone, .isolation, .aggregates, .traits, .image]
 
-    func passes(_ fleet: Fleet, _ place: Int, _ inquiry: Inquiry) -> Bool {
-        self == .resources ? fleet.fits(place, inquiry.needs) : refusal(fleet, place, inquiry) == nil
+    func passes(_ fleet: Fleet, _ place: Int, _ prepared: PreparedRequest) -> Bool {
+        self == .resources ? fleet.fits(place, prepared.needs) : refusal(fleet, place, prepared) == nil
     }
 
     /// Nil when the host passes.
-    func refusal(_ fleet: Fleet, _ place: Int, _ inquiry: Inquiry) -> Refusal? {
-        let request = inquiry.request
+    func refusal(_ fleet: Fleet, _ place: Int, _ prepared: PreparedRequest) -> Refusal? {
+        let request = prepared.request
         switch self {
         case .compute: return fleet.hosts[place].outage.map { Refusal("not in service", operator: $0.words) }
         case .zone:
@@ -54,30 +54,30 @@ package enum HostFilter: String, Sendable, CaseIterable {
         case .requestedHost:
             guard let name = request.host, fleet.hosts[place].name != name else { return nil }
             return Refusal("not the requested host")
-        case .resources: return fleet.fits(place, inquiry.needs) ? nil : resources(fleet.hosts[place], request)
+        case .resources: return fleet.fits(place, prepared.needs) ? nil : resources(fleet.hosts[place], request)
         case .groupAffinity, .groupAntiAffinity, .sameHost, .differentHost:
-            return neighbours(fleet.hosts[place].id, request, inquiry.around)
+            return affinityRefusal(fleet.hosts[place].id, request, prepared.affinity)
         }
     }
 
     /// What runs on the host already.
-    private func neighbours(_ host: UUID128, _ request: SchedulingRequest, _ around: Surroundings) -> Refusal? {
+    private func affinityRefusal(_ host: UUID128, _ request: SchedulingRequest, _ affinity: AffinityContext) -> Refusal? {
         switch self {
         case .groupAffinity:
-            guard request.group?.policy == .affinity, !around.members.isEmpty, around.members[host] == nil else { return nil }
+            guard request.group?.policy == .affinity, !affinity.members.isEmpty, affinity.members[host] == nil else { return nil }
             return Refusal("not the host of the server group")
         case .groupAntiAffinity:
-            guard let group = request.group, group.policy == .antiAffinity, let members = around.members[host],
+            guard let group = request.group, group.policy == .antiAffinity, let members = affinity.members[host],
                 members >= group.maxPerHost
             else { return nil }
             return Refusal(
                 "has a member of the server group",
                 operator: "has \(members) of at most \(group.maxPerHost) members of the server group")
         case .sameHost:
-            guard !request.sameHost.isEmpty, !around.same.contains(host) else { return nil }
+            guard !request.sameHost.isEmpty, !affinity.same.contains(host) else { return nil }
             return Refusal("not the host of the given servers")
         default:
-            guard around.different.contains(host) else { return nil }
+            guard affinity.different.contains(host) else { return nil }
             return Refusal("has one of the given servers")
         }
     }

@@ -8,41 +8,41 @@ package enum Scheduler {
     ///   - excluding: places in the fleet that a claim has just failed on.
     ///   - random: orders hosts that are equally attractive.
     package static func decide(
-        _ fleet: inout Fleet, _ request: SchedulingRequest, _ around: Surroundings, excluding: Set<Int> = [],
+        _ fleet: inout Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext, excluding: Set<Int> = [],
         random: UInt64
     ) -> Int? {
         guard !fleet.hosts.isEmpty else { return nil }
-        let inquiry = fleet.inquiry(request, around)
-        return fleet.withShape(inquiry) { shape, fleet in
-            if let few = candidates(fleet, request, around) {
+        let prepared = fleet.prepared(request, affinity)
+        return fleet.withShape(prepared) { shape, fleet in
+            if let few = candidates(fleet, request, affinity) {
                 let fitting = few.filter { place in
                     shape.contains(place) && !excluding.contains(place)
-                        && HostFilter.changing.allSatisfy { $0.passes(fleet, place, inquiry) }
+                        && HostFilter.changing.allSatisfy { $0.passes(fleet, place, prepared) }
                 }
-                return best(fleet, fitting, inquiry, random)
+                return best(fleet, fitting, prepared, random)
             }
-            let excluded = excluding.union(refused(fleet, request, around))
-            if let preferred = soft(fleet, shape, inquiry, excluded, random) { return preferred }
-            return shape.best(fleet, inquiry, excluding: excluded, random: random)
+            let excluded = excluding.union(refused(fleet, request, affinity))
+            if let preferred = soft(fleet, shape, prepared, excluded, random) { return preferred }
+            return shape.best(fleet, prepared, excluding: excluded, random: random)
         }
     }
 
     /// The only hosts that can pass where the request names them; nil when it leaves the choice open.
-    private static func candidates(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> [Int]? {
+    private static func candidates(_ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) -> [Int]? {
         if let name = request.host { return fleet.place(named: name).map { [$0] } ?? [] }
-        if !request.sameHost.isEmpty { return around.same.compactMap { fleet.place(of: $0) }.sorted() }
-        if request.group?.policy == .affinity, !around.members.isEmpty {
-            return around.members.keys.compactMap { fleet.place(of: $0) }.sorted()
+        if !request.sameHost.isEmpty { return affinity.same.compactMap { fleet.place(of: $0) }.sorted() }
+        if request.group?.policy == .affinity, !affinity.members.isEmpty {
+            return affinity.members.keys.compactMap { fleet.place(of: $0) }.sorted()
         }
         return nil
     }
 
     /// What the request excludes by name or by what runs there.
-    private static func refused(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> [Int] {
+    private static func refused(_ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) -> [Int] {
         var refused = request.excludedHosts.compactMap { fleet.place(named: $0) }
-        refused += around.different.compactMap { fleet.place(of: $0) }
+        refused += affinity.different.compactMap { fleet.place(of: $0) }
         if let group = request.group, group.policy == .antiAffinity {
-            for (id, members) in around.members where members >= group.maxPerHost {
+            for (id, members) in affinity.members where members >= group.maxPerHost {
                 if let place = fleet.place(of: id) { refused.append(place) }
             }
         }
@@ -51,27 +51,27 @@ package enum Scheduler {
 
     /// What the group would rather have; nil where that is not to be had or the other hosts are as good.
     private static func soft(
-        _ fleet: Fleet, _ shape: ShapeIndex, _ inquiry: Inquiry, _ excluded: Set<Int>, _ random: UInt64
+        _ fleet: Fleet, _ shape: ShapeIndex, _ prepared: PreparedRequest, _ excluded: Set<Int>, _ random: UInt64
     ) -> Int? {
-        guard let policy = inquiry.request.group?.policy, !inquiry.around.members.isEmpty else { return nil }
-        let taken = inquiry.around.members.keys.compactMap { fleet.place(of: $0) }.sorted()
+        guard let policy = prepared.request.group?.policy, !prepared.affinity.members.isEmpty else { return nil }
+        let taken = prepared.affinity.members.keys.compactMap { fleet.place(of: $0) }.sorted()
         func fitting() -> [Int] {
-            taken.filter { shape.contains($0) && !excluded.contains($0) && fleet.fits($0, inquiry.needs) }
+            taken.filter { shape.contains($0) && !excluded.contains($0) && fleet.fits($0, prepared.needs) }
         }
         switch policy {
         case .affinity, .antiAffinity: return nil
-        case .softAffinity: return best(fleet, fitting(), inquiry, random)
+        case .softAffinity: return best(fleet, fitting(), prepared, random)
         case .softAntiAffinity:
-            return shape.best(fleet, inquiry, excluding: excluded.union(taken), random: random)
-                ?? best(fleet, fitting(), inquiry, random)
+            return shape.best(fleet, prepared, excluding: excluded.union(taken), random: random)
+                ?? best(fleet, fitting(), prepared, random)
         }
     }
 
     /// The best of a few hosts that all pass: first by what the group prefers, then by what is free.
-    private static func best(_ fleet: Fleet, _ places: [Int], _ inquiry: Inquiry, _ random: UInt64) -> Int? {
+    private static func best(_ fleet: Fleet, _ places: [Int], _ prepared: PreparedRequest, _ random: UInt64) -> Int? {
         func preference(_ place: Int) -> Int {
-            let members = inquiry.around.members[fleet.hosts[place].id] ?? 0
-            switch inquiry.request.group?.policy {
+            let members = prepared.affinity.members[fleet.hosts[place].id] ?? 0
+            switch prepared.request.group?.policy {
             case .softAffinity, .affinity: return members
             case .softAntiAffinity, .antiAffinity: return -members
             case nil: return 0
@@ -87,19 +87,19 @@ package enum Scheduler {
                 continue
             }
             let (here, there) = (preference(place), preference(current))
-            if here > there || here == there && fleet.rooms[place].score > fleet.rooms[current].score { choice = place }
+            if here > there || here == there && fleet.freeCapacities[place].score > fleet.freeCapacities[current].score { choice = place }
         }
         return choice
     }
 
-    /// How many more like the request the fleet takes now, if nothing else changes.
-    package static func room(_ fleet: Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> Int {
-        let inquiry = fleet.inquiry(request, around)
+    /// How many instances of the request fit in the fleet at present.
+    package static func fitCount(_ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) -> Int {
+        let prepared = fleet.prepared(request, affinity)
         let asked = HostFilter.allCases.filter { $0.isAsked(request) }
         var total = 0
         var largest = 0
-        for place in fleet.hosts.indices where asked.allSatisfy({ $0.passes(fleet, place, inquiry) }) {
-            let fits = room(fleet, place, inquiry)
+        for place in fleet.hosts.indices where asked.allSatisfy({ $0.passes(fleet, place, prepared) }) {
+            let fits = fitCount(fleet, place, prepared)
             total += fits
             largest = max(largest, fits)
         }
@@ -107,19 +107,19 @@ package enum Scheduler {
         return request.group?.policy == .affinity ? largest : total
     }
 
-    /// How many of them one host takes that passes every filter.
-    static func room(_ fleet: Fleet, _ place: Int, _ inquiry: Inquiry) -> Int {
+    /// How many instances of the request fit on one host, which must pass every filter.
+    static func fitCount(_ fleet: Fleet, _ place: Int, _ prepared: PreparedRequest) -> Int {
         var fits = Int(Int32.max)
-        for need in inquiry.needs {
+        for need in prepared.needs {
             guard let column = need.column else { continue }
             fits = min(fits, fleet.columns[column].free[place] / need.amount)
         }
-        guard let group = inquiry.request.group, group.policy == .antiAffinity else { return fits }
-        return min(fits, group.maxPerHost - (inquiry.around.members[fleet.hosts[place].id] ?? 0))
+        guard let group = prepared.request.group, group.policy == .antiAffinity else { return fits }
+        return min(fits, group.maxPerHost - (prepared.affinity.members[fleet.hosts[place].id] ?? 0))
     }
 }
 
 extension HostFilter {
-    /// Those whose answer changes with what runs where, or with the single request.
+    /// Filters whose result depends on where servers run, or on the single request.
     static let changing = HostFilter.allCases.filter { !fixed.contains($0) }
 }

@@ -62,8 +62,8 @@ package struct SchedulingRequest: Sendable, Hashable {
     }
 
     /// At least this must be free of the classes that the index knows.
-    var need: Room {
-        var need = Room(score: 0, cpus: 0, memory: 0, disk: 0)
+    var need: FreeCapacity {
+        var need = FreeCapacity(score: 0, cpus: 0, memory: 0, disk: 0)
         for item in resources {
             switch item.resourceClass {
             case "VCPU": need.cpus = Int32(clamping: item.amount)
@@ -88,7 +88,7 @@ struct RequestShape: Sendable, Hashable {
 }
 
 /// Where other servers are that the request is about, by the hosts' provider ids.
-package struct Surroundings: Sendable, Hashable {
+package struct AffinityContext: Sendable, Hashable {
     /// Members of the request's group on each host; the request's own consumer is not among them.
     package var members: [UUID128: Int]
     /// Hosts of the servers in `sameHost` and `differentHost`.
@@ -101,5 +101,5 @@ package struct Surroundings: Sendable, Hashable {
         self.different = different
     }
 
-    package static let none = Surroundings()
+    package static let none = AffinityContext()
 }

@@ -12,35 +12,35 @@ struct ShapeIndex: Sendable {
 
     init() {}
 
-    init(_ fleet: Fleet, _ inquiry: Inquiry, seen: Int) {
+    init(_ fleet: Fleet, _ prepared: PreparedRequest, seen: Int) {
         self.seen = seen
         var left = fleet.hosts.indices.map { Int32($0) }
-        for filter in HostFilter.fixed where filter.isAsked(inquiry.request) {
-            let step = Explanation.apply(filter, to: &left, fleet, inquiry)
+        for filter in HostFilter.fixed where filter.isAsked(prepared.request) {
+            let step = Explanation.apply(filter, to: &left, fleet, prepared)
             steps.append(step)
         }
         places = left
         leaves = Array(repeating: -1, count: fleet.hosts.count)
         for (leaf, place) in places.enumerated() { leaves[Int(place)] = Int32(leaf) }
-        index = FreeIndex(places.map { fleet.rooms[Int($0)] })
+        index = FreeIndex(places.map { fleet.freeCapacities[Int($0)] })
     }
 
     func contains(_ place: Int) -> Bool { leaves[place] >= 0 }
 
-    mutating func catchUp(_ changes: [Int32], _ rooms: [Room]) {
+    mutating func catchUp(_ changes: [Int32], _ freeCapacities: [FreeCapacity]) {
         guard seen < changes.count else { return }
         for place in changes[seen...] where leaves[Int(place)] >= 0 {
-            index.update(Int(leaves[Int(place)]), rooms[Int(place)])
+            index.update(Int(leaves[Int(place)]), freeCapacities[Int(place)])
         }
         seen = changes.count
     }
 
     /// The most attractive host with the room.
-    func best(_ fleet: Fleet, _ inquiry: Inquiry, excluding excluded: some Sequence<Int>, random: UInt64) -> Int? {
+    func best(_ fleet: Fleet, _ prepared: PreparedRequest, excluding excluded: some Sequence<Int>, random: UInt64) -> Int? {
         var mask = HostMask(hosts: places.count)
         for place in excluded where leaves[place] >= 0 { mask.insert(Int(leaves[place])) }
-        let leaf = index.find(inquiry.request.need, excluding: mask, random: random) { leaf in
-            fleet.fits(Int(places[leaf]), inquiry.needs)
+        let leaf = index.find(prepared.request.need, excluding: mask, random: random) { leaf in
+            fleet.fits(Int(places[leaf]), prepared.needs)
         }
         return leaf.map { Int(places[$0]) }
     }

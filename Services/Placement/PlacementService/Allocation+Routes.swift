@@ -216,8 +216,8 @@ extension Placement {
 
     private func apply(_ context: RequestContext, _ changes: Authorized<[AllocationChange]>) async throws -> Response {
         let now = ambient.now
-        return try await write(context) { connection, touched in
-            touched.add(try AllocationStore.replace(connection, changes, at: now))
+        return try await write(context) { connection, changedProviders in
+            changedProviders.add(try AllocationStore.replace(connection, changes, at: now))
             return Change(.empty(), "allocation", changes.value.first?.consumer, content: context.body)
         }
     }
@@ -226,22 +226,22 @@ extension Placement {
         try context.authorize(target: .none).value(for: "placement:allocations:delete")
         let id = try consumerID(context)
         let now = ambient.now
-        return try await write(context) { connection, touched in
+        return try await write(context) { connection, changedProviders in
             guard let providers = try AllocationStore.remove(connection, consumer: id, at: now) else {
                 throw ResourceError.notFound("No allocations for consumer '\(id)'")
             }
-            touched.add(providers)
+            changedProviders.add(providers)
             return Change(.empty(), "allocation", id)
         }
     }
 
     private func write(
-        _ context: RequestContext, _ body: @escaping @Sendable (Connection, Touched) throws -> Change
+        _ context: RequestContext, _ body: @escaping @Sendable (Connection, ChangedProviders) throws -> Change
     ) async throws -> Response {
-        let touched = Touched()
-        let response = try await context.write(database) { try body($0, touched) }
-        fleet.markStale(touched.all)
-        fleet.tell(touched.all)
+        let changedProviders = ChangedProviders()
+        let response = try await context.write(database) { try body($0, changedProviders) }
+        fleet.markStale(changedProviders.all)
+        fleet.tell(changedProviders.all)
         return response
     }
 }

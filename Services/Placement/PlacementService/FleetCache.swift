@@ -143,8 +143,8 @@ package final class FleetCache: Sendable {
     }
 }
 
-/// Providers that a transaction changed, to be announced when it has committed.
-final class Touched: Sendable {
+/// Resource providers that a transaction changed, to be announced after its commit.
+final class ChangedProviders: Sendable {
     private let ids = Mutex<Set<String>>([])
 
     var all: Set<String> { ids.withLock { $0 } }

@@ -76,8 +76,8 @@ extension Placement {
                 }
             },
             {
-                try await AuditLoop("placement", every: Placement.upkeepInterval, database: database, ambient: ambient, log: log) {
-                    try await upkeep(log)
+                try await PeriodicTask("placement", every: Placement.periodicTaskInterval, database: database, ambient: ambient, log: log) {
+                    try await runPeriodicTasks(log)
                     return true
                 }.run()
             },

@@ -44,13 +44,13 @@ extension Placement {
 
     private func dryRun(_ connection: Connection, _ request: SchedulingRequest, _ started: UInt64) throws -> SchedulingAnswer {
         try fleet.refresh(connection, since: started)
-        let around = try Neighbourhood(connection, [request]).around(request)
+        let affinity = try ServerLocations(connection, [request]).affinity(request)
         let random = ambient.random.next()
         let outcome = fleet.withFleet { fleet in
-            let place = Scheduler.decide(&fleet, request, around, random: random)
+            let place = Scheduler.decide(&fleet, request, affinity, random: random)
             return Outcome(
-                host: place.map { fleet.hosts[$0] }, explanation: Explanation(fleet, request, around),
-                room: Scheduler.room(fleet, request, around))
+                host: place.map { fleet.hosts[$0] }, explanation: Explanation(fleet, request, affinity),
+                room: Scheduler.fitCount(fleet, request, affinity))
         }
         var answer = Placement.answer(request, outcome)
         answer.dryRun = true
@@ -61,25 +61,25 @@ extension Placement {
     // MARK: for real
 
     private func claim(_ request: SchedulingRequest, _ started: UInt64) async throws -> JSONValue {
-        let touched = Touched()
+        let changedProviders = ChangedProviders()
         do {
-            let answer = try await database.write { try place($0, request, started, touched) }
-            fleet.tell(touched.all)
+            let answer = try await database.write { try place($0, request, started, changedProviders) }
+            fleet.tell(changedProviders.all)
             return answer
         } catch {
             // What was counted in memory did not happen, or nobody knows.
-            fleet.markStale(touched.all)
+            fleet.markStale(changedProviders.all)
             throw error
         }
     }
 
     /// Everything in one transaction: the earlier answer, where the group is, the claim, the new answer.
     private func place(
-        _ connection: Connection, _ request: SchedulingRequest, _ started: UInt64, _ touched: Touched
+        _ connection: Connection, _ request: SchedulingRequest, _ started: UInt64, _ changedProviders: ChangedProviders
     ) throws -> JSONValue {
         let consumer = request.consumerID.description
         // Not empty where the transaction is run again.
-        fleet.markStale(touched.all)
+        fleet.markStale(changedProviders.all)
         // Repetitions of one request, and members of one group, go one after the other.
         let group: SQL = request.group.map { ", pg_advisory_xact_lock(hashtextextended(\($0.id), 12))" } ?? ""
         try connection.query("SELECT pg_advisory_xact_lock(hashtextextended(\(consumer), 11))\(group)")
@@ -98,16 +98,16 @@ extension Placement {
         if try before.bool("placed") {
             // A new operation places anew: what an earlier one took is given back.
             let given = try AllocationStore.remove(connection, consumer: consumer, at: ambient.now) ?? []
-            touched.add(given)
+            changedProviders.add(given)
             fleet.markStale(given)
         }
         try fleet.refresh(connection)
-        let around = try Neighbourhood(connection, [request]).around(request)
-        if let answer = try claim(connection, request, around, touched) { return answer }
+        let affinity = try ServerLocations(connection, [request]).affinity(request)
+        if let answer = try claim(connection, request, affinity, changedProviders) { return answer }
         // Never refuse because of what is known too late.
         try fleet.refresh(connection, since: started)
-        if let answer = try claim(connection, request, around, touched) { return answer }
-        let explanation = fleet.withFleet { Explanation($0, request, around) }
+        if let answer = try claim(connection, request, affinity, changedProviders) { return answer }
+        let explanation = fleet.withFleet { Explanation($0, request, affinity) }
         let outcome = Outcome(host: nil, explanation: explanation)
         let answer = try JSONValue(encoding: Placement.answer(request, outcome))
         try connection.execute(try Placement.record(request, answer, outcome, at: ambient.now))
@@ -124,24 +124,24 @@ extension Placement {
     ///
     /// - Returns: the answer; nil when no host has the room.
     private func claim(
-        _ connection: Connection, _ request: SchedulingRequest, _ around: Surroundings, _ touched: Touched
+        _ connection: Connection, _ request: SchedulingRequest, _ affinity: AffinityContext, _ changedProviders: ChangedProviders
     ) throws -> JSONValue? {
         var excluding: Set<Int> = []
         for _ in 0..<Placement.attemptsMax {
             let random = ambient.random.next()
             let tried = excluding
             let choice = fleet.withFleet { fleet -> (place: Int, outcome: Outcome, host: HostState)? in
-                guard let place = Scheduler.decide(&fleet, request, around, excluding: tried, random: random) else { return nil }
+                guard let place = Scheduler.decide(&fleet, request, affinity, excluding: tried, random: random) else { return nil }
                 let explanation =
                     fleet.hosts.count <= Placement.hostsNamedMax
-                    ? Explanation(fleet, request, around) : Explanation(brief: &fleet, request, around)
+                    ? Explanation(fleet, request, affinity) : Explanation(brief: &fleet, request, affinity)
                 let host = fleet.hosts[place]
                 fleet.charge(place, request.resources)
                 return (place, Outcome(host: host, explanation: explanation), host)
             }
             guard let choice else { return nil }
             let answer = try JSONValue(encoding: Placement.answer(request, choice.outcome))
-            touched.add([choice.host.id.description])
+            changedProviders.add([choice.host.id.description])
             do {
                 let record = try Placement.record(request, answer, choice.outcome, at: ambient.now)
                 try connection.savepoint { try take($0, request, choice.host, record) }

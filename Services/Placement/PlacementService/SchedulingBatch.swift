@@ -36,32 +36,32 @@ extension Placement {
     /// - Returns: an answer to each request, in their order, and the capacity of the hosts in service before and after.
     func dryRun(_ connection: Connection, _ batch: SchedulingBatch, _ started: UInt64) throws -> ScheduleTrial.Answer {
         try self.fleet.refresh(connection, since: started)
-        let neighbourhood = try Neighbourhood(connection, batch.requests)
+        let locations = try ServerLocations(connection, batch.requests)
         var fleet = self.fleet.withFleet { $0 }
         let before = Placement.capacity(fleet, without: [])
         let answers =
             batch.together
-            ? placeTogether(&fleet, batch, neighbourhood) : batch.requests.map { answer(&fleet, $0, neighbourhood.around($0)) }
+            ? placeTogether(&fleet, batch, locations) : batch.requests.map { answer(&fleet, $0, locations.affinity($0)) }
         return .init(
             answers: answers, capacity: .init(before: before, after: Placement.capacity(fleet, without: batch.excluded)))
     }
 
-    private func answer(_ fleet: inout Fleet, _ request: SchedulingRequest, _ around: Surroundings) -> SchedulingAnswer {
-        let place = Scheduler.decide(&fleet, request, around, random: ambient.random.next())
+    private func answer(_ fleet: inout Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) -> SchedulingAnswer {
+        let place = Scheduler.decide(&fleet, request, affinity, random: ambient.random.next())
         var answer = Placement.answer(
             request,
             Outcome(
-                host: place.map { fleet.hosts[$0] }, explanation: Explanation(fleet, request, around),
-                room: Scheduler.room(fleet, request, around)))
+                host: place.map { fleet.hosts[$0] }, explanation: Explanation(fleet, request, affinity),
+                room: Scheduler.fitCount(fleet, request, affinity)))
         // One request alone has them; for many they would be too many.
         answer.refusals = nil
         return answer
     }
 
     /// In the given order. What found no place is tried again while others that it depends on still find theirs.
-    private func placeTogether(_ fleet: inout Fleet, _ batch: SchedulingBatch, _ known: Neighbourhood) -> [SchedulingAnswer] {
-        var neighbourhood = known
-        for request in batch.requests { neighbourhood.move(request.consumerID, to: nil) }
+    private func placeTogether(_ fleet: inout Fleet, _ batch: SchedulingBatch, _ known: ServerLocations) -> [SchedulingAnswer] {
+        var locations = known
+        for request in batch.requests { locations.move(request.consumerID, to: nil) }
         var answers: [SchedulingAnswer?] = Array(repeating: nil, count: batch.requests.count)
         var waiting = Array(batch.requests.indices)
         var progress = true
@@ -69,18 +69,18 @@ extension Placement {
             progress = false
             for index in waiting {
                 let request = batch.requests[index]
-                let around = neighbourhood.around(request)
-                guard let place = Scheduler.decide(&fleet, request, around, random: ambient.random.next()) else { continue }
+                let affinity = locations.affinity(request)
+                guard let place = Scheduler.decide(&fleet, request, affinity, random: ambient.random.next()) else { continue }
                 let host = fleet.hosts[place]
                 answers[index] = SchedulingAnswer(.scheduled, host: host.name, providerID: host.id.description)
                 fleet.charge(place, request.resources)
-                neighbourhood.move(request.consumerID, to: host.id)
+                locations.move(request.consumerID, to: host.id)
                 progress = true
             }
             waiting.removeAll { answers[$0] != nil }
         }
         return batch.requests.indices.map { index in
-            answers[index] ?? answer(&fleet, batch.requests[index], neighbourhood.around(batch.requests[index]))
+            answers[index] ?? answer(&fleet, batch.requests[index], locations.affinity(batch.requests[index]))
         }
     }
 

@@ -199,7 +199,7 @@ struct ServerActionRoutes: Sendable {
             finish: { work in
                 let ports = (work["ports"]?.arrayValue ?? []).compactMap(\.stringValue)
                 if !ports.isEmpty, let group = work["group"]?.stringValue {
-                    try await compute.neighbours.network.changeGroup(group, adds: adds, ports: ports, as: subject)
+                    try await compute.clients.network.changeGroup(group, adds: adds, ports: ports, as: subject)
                 }
                 return .empty(202)
             })

@@ -99,7 +99,7 @@ struct VolumeAttachmentRoutes: Sendable {
         let volume = UUID128(body["volumeId"]?.stringValue ?? "")?.description ?? ""
         let caller = try context.caller
         let ambient = compute.ambient
-        let definition = VolumeWorkflows(compute).attach
+        let definition = VolumeAttachmentWorkflows(compute).attach
         let id = ambient.newUUID().description
         return try await context.write(
             compute.database,
@@ -113,7 +113,7 @@ struct VolumeAttachmentRoutes: Sendable {
                     requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
                 let workflow = try Workflows.start(
                     connection, definition, subject: id,
-                    frame: VolumeWorkflows.Attachment(server: server.id, volume: volume, device: device),
+                    frame: VolumeAttachmentWorkflows.Attachment(server: server.id, volume: volume, device: device),
                     requestID: context.requestID, ambient: ambient)
                 return (.string(workflow.text), "server", server.id)
             },
@@ -175,7 +175,7 @@ struct VolumeAttachmentRoutes: Sendable {
         let volume = try context.uuidParameter("volume_id", of: "Volume")
         let caller = try context.caller
         let ambient = compute.ambient
-        let definition = VolumeWorkflows(compute).detach
+        let definition = VolumeAttachmentWorkflows(compute).detach
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
@@ -201,7 +201,7 @@ struct VolumeAttachmentRoutes: Sendable {
                 requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
             try Workflows.start(
                 connection, definition, subject: id,
-                frame: VolumeWorkflows.Detachment(server: server.id, volume: volume, generation: generation),
+                frame: VolumeAttachmentWorkflows.Detachment(server: server.id, volume: volume, generation: generation),
                 requestID: context.requestID, ambient: ambient)
             return Change(.empty(202), "server", server.id, content: ["detach_volume": .string(volume)])
         }

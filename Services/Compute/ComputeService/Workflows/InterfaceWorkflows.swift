@@ -60,7 +60,7 @@ struct InterfaceWorkflows: Sendable {
         let subject = ActingSubject.accepted(
             project: server.project, user: server.user, administrator: frame.administrator?.subject)
         if let port = frame.port {
-            try await compute.neighbours.network.updatePort(
+            try await compute.clients.network.updatePort(
                 port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host], as: subject)
             frame.portID = port
             return .next
@@ -70,7 +70,7 @@ struct InterfaceWorkflows: Sendable {
             "device_id": .string(server.id), "device_owner": owner, "binding:host_id": host, "admin_state_up": true,
         ]
         if let address = frame.fixedIP { port["fixed_ips"] = [["ip_address": .string(address)]] }
-        let id = try await compute.neighbours.network.createPort(port, as: subject, operation: context.operationID())
+        let id = try await compute.clients.network.createPort(port, as: subject, operation: context.operationID())
         frame.portID = id
         return .next
     }

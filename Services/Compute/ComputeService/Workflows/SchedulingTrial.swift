@@ -54,7 +54,7 @@ struct SchedulingTrial: Sendable {
     ///
     /// - Throws: 503 when the scheduler does not answer.
     func ask(_ compute: Compute) async throws -> SchedulingAnswer {
-        var answer = try await compute.neighbours.scheduler.schedule(question, operation: compute.ambient.newUUID())
+        var answer = try await compute.clients.scheduler.schedule(question, operation: compute.ambient.newUUID())
         guard answer.result == .rejected, !smaller.isEmpty else { return answer }
         let answers = try await SchedulingTrial.ask(smaller.map(\.question), together: false, compute).answers
         let fitting = zip(smaller, answers).map { SchedulingAnswer.Nearest.Flavor(id: $0.id, name: $0.name, fits: $1.fits ?? 0) }
@@ -79,7 +79,7 @@ struct SchedulingTrial: Sendable {
     private static func ask(
         _ questions: [ScheduleServer], together: Bool, without hosts: [String] = [], _ compute: Compute
     ) async throws -> ScheduleTrial.Answer {
-        try await compute.neighbours.scheduler.tryOut(
+        try await compute.clients.scheduler.tryOut(
             ScheduleTrial(together: together, excludedHosts: hosts, requests: questions), operation: compute.ambient.newUUID())
     }
 

@@ -26,7 +26,7 @@ extension ServerCreate {
                 isReady = false
                 continue
             }
-            let answer = try await steps.compute.neighbours.volumes.attach(
+            let answer = try await steps.compute.clients.volumes.attach(
                 VolumeAttachRequest(
                     volumeID: volume, serverID: server.id, subject: server.subject, host: server.host ?? "",
                     device: row.device, operation: context.operationID(100 + index)))
@@ -52,7 +52,7 @@ extension ServerCreate {
         if let type = device.volumeType { body["volume_type"] = .string(type) }
         if device.source == .image { body["imageRef"] = JSONValue(device.uuid) }
         if device.source == .snapshot { body["snapshot_id"] = JSONValue(device.uuid) }
-        return try await steps.compute.neighbours.volumes.createVolume(
+        return try await steps.compute.clients.volumes.createVolume(
             body, as: server.subject, operation: context.operationID(index))
     }
 
@@ -100,7 +100,7 @@ extension ServerCreate {
             guard !isRecorded else { continue }
             do {
                 let volume = try await volume(device, server, index: index, context: context)
-                try await steps.compute.neighbours.volumes.deleteVolume(volume, as: server.subject)
+                try await steps.compute.clients.volumes.deleteVolume(volume, as: server.subject)
             } catch let error as ResourceError where !error.isRetryable {
                 // It was refused then as it is now: there is nothing to take back.
             }

@@ -68,7 +68,7 @@ struct ServerCreate: Sendable {
                 try SchedulingQuestion.load($0, server: id, operation: operation.description)
             })
         else { throw StepFailure("The server is gone.") }
-        let answer = try await compute.neighbours.scheduler.schedule(question, operation: operation)
+        let answer = try await compute.clients.scheduler.schedule(question, operation: operation)
         guard answer.result == .scheduled, let host = answer.host else {
             let texts = SchedulingFault.texts(answer)
             throw StepFailure(texts.message, details: texts.details)
@@ -91,7 +91,7 @@ struct ServerCreate: Sendable {
 
     private func unschedule(_ context: inout StepContext) async throws {
         let id = context.subjectID
-        try await compute.neighbours.scheduler.release(consumer: id)
+        try await compute.clients.scheduler.release(consumer: id)
         try await database.write { connection in
             try connection.execute(
                 "UPDATE servers SET host = NULL, published_at = NULL, availability_zone = pinned_zone WHERE id = \(id) AND NOT deleted")
@@ -125,7 +125,7 @@ struct ServerCreate: Sendable {
         let owner: JSONValue = .string("compute:\(server.zone ?? compute.settings.defaultZone)")
         let host: JSONValue = .string(server.host ?? "")
         if let port = item.portID {
-            try await compute.neighbours.network.updatePort(
+            try await compute.clients.network.updatePort(
                 port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host],
                 as: server.subject(of: item))
             return port
@@ -136,7 +136,7 @@ struct ServerCreate: Sendable {
         ]
         if let address = item.fixedIP { port["fixed_ips"] = [["ip_address": .string(address)]] }
         if !server.securityGroups.isEmpty { port["security_groups"] = JSONValue(server.securityGroups) }
-        return try await compute.neighbours.network.createPort(
+        return try await compute.clients.network.createPort(
             port, as: server.subject(of: item), operation: operation)
     }
 
@@ -197,7 +197,7 @@ struct ServerCreate: Sendable {
             ).map { (id: try $0.string("attachment_id"), subject: try ServerSteps.subject($0)) }
         }
         for attachment in attachments {
-            try await compute.neighbours.volumes.complete(attachment: attachment.id, as: attachment.subject)
+            try await compute.clients.volumes.complete(attachment: attachment.id, as: attachment.subject)
         }
         let now = context.now
         let ambient = ambient

@@ -40,7 +40,7 @@ struct ServerDelete: Sendable {
                 .init(
                     "allocation",
                     run: { context in
-                        try await steps.compute.neighbours.scheduler.release(consumer: context.subjectID)
+                        try await steps.compute.clients.scheduler.release(consumer: context.subjectID)
                         return .skip
                     }),
                 .init("finish", run: { try await finish(&$0) }),

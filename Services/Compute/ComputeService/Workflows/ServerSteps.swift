@@ -214,11 +214,11 @@ struct ServerSteps: Sendable {
     /// - Parameter subject: whose port it is.
     func release(port: String, created: Bool, as subject: ActingSubject) async throws {
         if created {
-            try await compute.neighbours.network.deletePort(port, as: subject)
+            try await compute.clients.network.deletePort(port, as: subject)
             return
         }
         do {
-            try await compute.neighbours.network.updatePort(
+            try await compute.clients.network.updatePort(
                 port, ["device_id": "", "device_owner": "", "binding:host_id": ""], as: subject)
         } catch let error as ResourceError where error.code == .notFound {
             // Its owner deleted it.
@@ -234,7 +234,7 @@ struct ServerSteps: Sendable {
 
     /// Detaches all volumes; deletes those that `alsoDelete` says.
     func releaseVolumes(_ id: String, as subject: ActingSubject, undoing: Bool) async throws {
-        let volumes = compute.neighbours.volumes
+        let volumes = compute.clients.volumes
         let (attachments, rows) = try await database.read { connection in
             let attachments = try connection.query(
                 """

@@ -5,7 +5,7 @@ import OVSDB
 /// The chassis of the simulated hosts in OVN's southbound database: says, as ovn-controller would, which of their
 /// ports are up.
 package actor SimulatedChassis {
-    private struct Wish {
+    private struct PortPlacement {
         var host: String
         /// When the wish was last written; northd may need a while to make the row that it is about.
         var written: Bool
@@ -14,7 +14,7 @@ package actor SimulatedChassis {
     private let client: OVSDBClient
     private let ambient: Ambient
     private let log: Logger
-    private var wishes: [String: Wish] = [:]
+    private var placements: [String: PortPlacement] = [:]
 
     package static let monitors = [
         OVSDBMonitor("Chassis", columns: ["name"]), OVSDBMonitor("Port_Binding", columns: ["logical_port", "chassis", "up"]),
@@ -30,12 +30,12 @@ package actor SimulatedChassis {
 
     /// The ports shall be up on `host`.
     package func bind(ports: [String], to host: String) {
-        for port in ports { wishes[port] = Wish(host: host, written: false) }
+        for port in ports { placements[port] = PortPlacement(host: host, written: false) }
     }
 
     /// Nobody looks after these ports any more.
     package func release(ports: [String]) {
-        for port in ports { wishes[port] = nil }
+        for port in ports { placements[port] = nil }
     }
 
     /// Makes the rows of hosts that have none.
@@ -78,14 +78,14 @@ package actor SimulatedChassis {
     }
 
     private func write() async throws {
-        let waiting = wishes.filter { !$0.value.written }
+        let waiting = placements.filter { !$0.value.written }
         guard !waiting.isEmpty else { return }
         var chassis: [String: UUID128] = [:]
         for (uuid, row) in await client.rows("Chassis") { if let name = row["name"]?.string { chassis[name] = uuid } }
         var operations: [OVSDBOperation] = []
         var written: [String] = []
         for (uuid, row) in await client.rows("Port_Binding") {
-            guard let port = row["logical_port"]?.string, let wish = waiting[port], let host = chassis[wish.host] else {
+            guard let port = row["logical_port"]?.string, let placement = waiting[port], let host = chassis[placement.host] else {
                 continue
             }
             written.append(port)
@@ -97,6 +97,6 @@ package actor SimulatedChassis {
             if operations.count == SimulatedChassis.batch { break }
         }
         if !operations.isEmpty { try await client.transact(operations) }
-        for port in written { wishes[port]?.written = true }
+        for port in written { placements[port]?.written = true }
     }
 }

@@ -117,10 +117,10 @@ package struct Compiler: Sendable {
             "server_id": server.description, "server_mac": Compiler.serverMAC(subnet.id).description,
             "lease_time": String(dhcpLeaseSeconds), "mtu": String(network.mtu),
         ]
-        var routes: [Route] = []
+        var routes: [StaticRoute] = []
         let own = extra.first { $0.name == Compiler.routesOption }.flatMap { DHCPOption.routes($0.value) }
         let metadataRoute = metadata.map {
-            Route(destination: IPNetwork(AddressRules.metadata, prefixLength: 32), nexthop: $0)
+            StaticRoute(destination: IPNetwork(AddressRules.metadata, prefixLength: 32), nexthop: $0)
         }
         // A port's own routes say all but the way to the metadata service.
         if let metadataRoute, !(own ?? []).contains(where: { $0.destination == metadataRoute.destination }) {
@@ -132,7 +132,7 @@ package struct Compiler: Sendable {
             options["router"] = gateway.description
             // A client that takes option 121 ignores the router option (RFC 3442), so the default route is here too.
             if !routes.isEmpty, own == nil {
-                routes.append(Route(destination: IPNetwork(IPAddress(version: .v4, value: 0), prefixLength: 0), nexthop: gateway))
+                routes.append(StaticRoute(destination: IPNetwork(IPAddress(version: .v4, value: 0), prefixLength: 0), nexthop: gateway))
             }
         }
         if !routes.isEmpty { options[Compiler.routesOption] = DHCPOption.text(routes) }

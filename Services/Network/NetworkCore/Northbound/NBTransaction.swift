@@ -54,16 +54,16 @@ package struct NBTransaction: Sendable {
         join(desired.memberships, subject, present)
     }
 
-    /// Takes out of a row of this plane what somebody else has put into it.
+    /// Removes references to rows of other owners from a row that this control plane owns.
     private mutating func clear(_ uuid: UUID128) {
         guard let row = model.rows[uuid] else { return }
         for column in row.table.ownedColumns {
-            let strangers = (row.columns[column]?.atoms ?? []).filter { atom in
+            let foreign = (row.columns[column]?.atoms ?? []).filter { atom in
                 guard case .uuid(let child) = atom, let found = model.rows[child] else { return false }
                 return found.subject == nil
             }
-            guard !strangers.isEmpty else { continue }
-            operations.append(.mutate(row.table, .uuid(uuid), delete: [column: .set(strangers)], insert: [:]))
+            guard !foreign.isEmpty else { continue }
+            operations.append(.mutate(row.table, .uuid(uuid), delete: [column: .set(foreign)], insert: [:]))
         }
     }
 
@@ -183,11 +183,11 @@ package struct NBTransaction: Sendable {
                 .mutate(membership.group.table, group, delete: [:], insert: ["ports": .set(SmallSet(member))]))
         }
         for (key, uuid) in present.sorted(by: { $0.value < $1.value }) where key.table == .logicalSwitchPort {
-            let strangers = model.referrers(of: uuid).map(\.row).filter { holder in
+            let foreign = model.referrers(of: uuid).map(\.row).filter { holder in
                 guard let row = model.rows[holder], row.table == .portGroup, let group = row.key else { return false }
                 return !memberships.contains(NBMembership(group: group, member: key))
             }
-            for group in strangers.sorted() {
+            for group in foreign.sorted() {
                 operations.append(.mutate(.portGroup, .uuid(group), delete: ["ports": .set(SmallSet(.uuid(uuid)))], insert: [:]))
             }
         }

@@ -63,7 +63,7 @@ extension NetworkAPI {
     }
 
     /// The port that a request names, where the caller may use it.
-    private func association(_ context: RequestContext, _ item: JSONObject, project: String) async throws -> AssociationWish {
+    private func association(_ context: RequestContext, _ item: JSONObject, project: String) async throws -> AssociationRequest {
         let fixed = try item.address("fixed_ip_address")
         guard item["port_id"] != nil else { return fixed.map { .address($0) } ?? .unchanged }
         guard let id = try item.uuid("port_id") else {
@@ -83,9 +83,9 @@ extension NetworkAPI {
     private func updateFloatingIP(_ context: RequestContext) async throws -> Response {
         let floating = try await Collection.floatingIPs.find(database, context)
         guard let body = context.body["floatingip"]?.objectValue else { return .empty() }
-        let wish = try await association(context, body, project: floating.value.projectID)
+        let associationRequest = try await association(context, body, project: floating.value.projectID)
         return try await context.write(database) { connection in
-            try updateFloatingIP(connection, floating, body, wish)
+            try updateFloatingIP(connection, floating, body, associationRequest)
             return try Collection.floatingIPs.changed(connection, context, floating.value.id)
         }
     }

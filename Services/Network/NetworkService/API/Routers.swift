@@ -66,7 +66,7 @@ extension NetworkAPI {
 
     /// The gateway that a request asks for, after the decisions that it needs.
     private func gateway(_ context: RequestContext, _ item: JSONObject, _ action: String, _ target: PolicyTarget) async throws
-        -> GatewayWish
+        -> GatewayRequest
     {
         guard let value = item["external_gateway_info"] else { return .unchanged }
         guard let info = value.objectValue, !info.isEmpty else { return .none }
@@ -81,7 +81,7 @@ extension NetworkAPI {
         _ = try await database.read { try Collection.networks.subject($0, context, id) }
         let fixed = info.list("external_fixed_ips").flatMap { $0.isEmpty ? nil : $0 }
         return .network(
-            id, snat: info.bool("enable_snat"), wishes: try fixed.map { try AddressAllocator.Wish.parse($0) })
+            id, snat: info.bool("enable_snat"), fixedIPRequests: try fixed.map { try AddressAllocator.FixedIPRequest.parse($0) })
     }
 
     private func createRouters(_ context: RequestContext) async throws -> Response {
@@ -89,13 +89,13 @@ extension NetworkAPI {
         var drafts: [RouterDraft] = []
         for item in items {
             let owner = try context.authorizeCreate(item, "router")
-            let wish = try await gateway(context, item, "create_router", .project(owner.value))
+            let gatewayRequest = try await gateway(context, item, "create_router", .project(owner.value))
             for zone in item.list("availability_zone_hints") ?? [] where zone.stringValue != options.availabilityZone {
                 throw ResourceError.notFound(
                     "AvailabilityZone \(zone.stringValue ?? "") could not be found.", type: "AvailabilityZoneNotFound")
             }
             drafts.append(
-                RouterDraft(id: ambient.newUUID(), owner: owner, body: item, gateway: wish, tags: try item.tags() ?? []))
+                RouterDraft(id: ambient.newUUID(), owner: owner, body: item, gateway: gatewayRequest, tags: try item.tags() ?? []))
         }
         return try await context.write(database) { [drafts] connection in
             for draft in drafts { try insertRouter(connection, draft) }
@@ -106,9 +106,9 @@ extension NetworkAPI {
     private func updateRouter(_ context: RequestContext) async throws -> Response {
         let router = try await routerCollection.find(database, context)
         guard let body = context.body["router"]?.objectValue else { return .empty() }
-        let wish = try await gateway(context, body, "update_router", router.value.target)
+        let gatewayRequest = try await gateway(context, body, "update_router", router.value.target)
         return try await context.write(database) { connection in
-            try updateRouter(connection, router, body, gateway: wish)
+            try updateRouter(connection, router, body, gateway: gatewayRequest)
             return try routerCollection.changed(connection, context, router.value.id)
         }
     }

@@ -3,77 +3,78 @@ import Database
 import Kernel
 import NetworkCore
 
-/// What the reconciler does in PostgreSQL: apart from its worker, so that it goes on while OVN commits.
+/// The reconciler's work in PostgreSQL. Separate from `NorthboundWorker` so that it can run while OVN commits.
 struct NorthboundLedger: Sendable {
     let database: Database
     let ambient: Ambient
 
-    /// Changes read at once.
+    /// Most changes read at once.
     static let changesMax = 1000
-    /// Subjects compared in one go, few enough for the next ones to be made while OVN commits; with as many at hand no more
-    /// changes are read.
+    /// Most subjects compared in one batch, few enough to build the next batch while OVN commits. With this many pending, no
+    /// further changes are read.
     static let subjectsMax = 300
-    /// With fewer, a plan waits for the one before: more may come meanwhile, and OVN copies whole switches for each plan.
-    static let hurryMin = 250
-    /// Of a full comparison: what changes meanwhile is not to wait for all of it.
-    static let auditedMax = 300
+    /// A plan of fewer subjects waits for the one before: more may arrive meanwhile, and OVN copies whole switches for each plan.
+    static let fullBatchMin = 250
+    /// Most subjects of an audit in one batch, so that new changes do not wait for the whole audit.
+    static let auditBatchMax = 300
 
-    /// Subjects that somebody has changed together.
+    /// Subjects that one transaction changed together.
     struct Change: Sendable {
         let id: Int
         let subjects: Set<NBSubject>
     }
 
     struct Job: Sendable {
-        /// Changes that OVN has: forgotten.
-        var made: [Int] = []
-        /// Ports and whether they are up: written down.
+        /// Changes that OVN has committed; they are deleted.
+        var appliedChanges: [Int] = []
+        /// Ports and whether they are up; their status is updated.
         var ports: [(id: UUID128, isUp: Bool)] = []
-        /// Changes that are known and not yet made.
-        var taken: [Int] = []
-        /// Subjects to be compared beside those of new changes.
-        var pending: Set<NBSubject> = []
-        /// Compared along with them.
-        var audited: [NBSubject] = []
-        /// Those of which it is to be known whether their change is noted.
-        var suspects: Set<NBSubject> = []
-        /// On their way to OVN: left out.
+        /// Changes already read and not yet applied; they are not read again.
+        var knownChanges: [Int] = []
+        /// Subjects to compare in addition to those of new changes.
+        var pendingSubjects: Set<NBSubject> = []
+        /// Subjects of the audit to compare along with them.
+        var auditQueue: [NBSubject] = []
+        /// Subjects for which the state must say whether a change of theirs is recorded.
+        var driftCandidates: Set<NBSubject> = []
+        /// Subjects in flight to OVN; they are left out.
         var inFlight: Set<NBSubject> = []
     }
 
-    /// What there is to do next, as one snapshot of the database shows it.
+    /// The next batch of work, read in one snapshot of the database.
     struct Work: Sendable {
         var changes: [Change] = []
-        /// In the order in which rows refer to each other.
+        /// Sorted so that referenced rows come before the rows that refer to them.
         var subjects: [NBSubject] = []
         var state = NorthboundState()
     }
 
     func run(_ job: Job) async throws -> Work {
-        try await forget(job.made)
+        try await deleteAppliedChanges(job.appliedChanges)
         try await report(job.ports)
         return try await database.snapshot { try NorthboundLedger.read($0, job) }
     }
 
     private static func read(_ connection: Connection, _ job: Job) throws -> Work {
         var work = Work()
-        if job.pending.count < subjectsMax { work.changes = try changes(connection, except: job.taken) }
-        var subjects = job.pending
+        if job.pendingSubjects.count < subjectsMax { work.changes = try changes(connection, except: job.knownChanges) }
+        var subjects = job.pendingSubjects
         for change in work.changes { subjects.formUnion(change.subjects) }
         subjects.subtract(job.inFlight)
         if subjects.count > subjectsMax { subjects = Set(subjects.sorted().prefix(subjectsMax)) }
-        work.subjects = subjects.union(Set(job.audited).subtracting(job.inFlight)).sorted()
+        work.subjects = subjects.union(Set(job.auditQueue).subtracting(job.inFlight)).sorted()
         guard !work.subjects.isEmpty else { return work }
         work.state = try NorthboundReader.read(
-            connection, work.subjects, suspects: work.subjects.filter(job.suspects.contains))
+            connection, work.subjects, driftCandidates: work.subjects.filter(job.driftCandidates.contains))
         return work
     }
 
-    /// Ids are given before transactions end: the next change may have a lower one than those that are known.
-    private static func changes(_ connection: Connection, except taken: [Int]) throws -> [Change] {
+    /// Known changes are excluded by id and not by a lower bound: ids are assigned before commit, so a change that becomes
+    /// visible later may have a lower id.
+    private static func changes(_ connection: Connection, except knownChanges: [Int]) throws -> [Change] {
         let rows = try connection.query(
             """
-            SELECT id, kind, ids FROM northbound_changes WHERE id <> ALL(\(taken)::bigint[])
+            SELECT id, kind, ids FROM northbound_changes WHERE id <> ALL(\(knownChanges)::bigint[])
             ORDER BY id LIMIT \(changesMax)
             """)
         return try rows.map { row in
@@ -82,16 +83,16 @@ struct NorthboundLedger: Sendable {
         }
     }
 
-    private func forget(_ ids: [Int]) async throws {
+    private func deleteAppliedChanges(_ ids: [Int]) async throws {
         guard !ids.isEmpty else { return }
         try await database.write { connection in
-            // One that comes back after a crash is compared again, and nothing is found to do.
+            // A deletion lost in a crash only means that the subjects are compared again.
             try connection.script("SET LOCAL synchronous_commit TO off")
             try connection.execute("DELETE FROM northbound_changes WHERE id = ANY(\(ids)::bigint[])")
         }
     }
 
-    /// Writes down which ports are up, and wakes those who wait for their servers' ports.
+    /// Updates the status of ports and wakes workflows that wait for the ports of their server.
     private func report(_ ports: [(id: UUID128, isUp: Bool)]) async throws {
         guard !ports.isEmpty else { return }
         let ids = ports.map(\.id)

@@ -17,10 +17,10 @@ struct NorthboundState: Sendable {
     var inside: [UUID128: [IPNetwork]] = [:]
     /// Ports that are not up, as far as is known.
     var down: Set<UUID128> = []
-    /// Of the suspects those whose change is noted and not yet made in OVN.
+    /// Those drift candidates with a change that is recorded and not yet applied to OVN.
     var changing: Set<NBSubject> = []
 
-    /// What should be there because of `subject`; nothing where it is gone.
+    /// The desired rows of `subject`; `.nothing` if it no longer exists.
     func compile(_ subject: NBSubject, _ compiler: Compiler) -> NBDesired {
         switch subject {
         case .global: return compiler.compileGlobal()
@@ -57,9 +57,9 @@ struct NorthboundReader {
         state.changing = Set(try rows.compactMap { NBSubject(try $0.string("kind"), try $0.uuid("id")) }).intersection(subjects)
     }
 
-    /// - Parameter suspects: those of which it is to be known whether their change is noted.
+    /// - Parameter driftCandidates: subjects for which `changing` is filled.
     static func read(
-        _ connection: Connection, _ subjects: [NBSubject], suspects: [NBSubject]
+        _ connection: Connection, _ subjects: [NBSubject], driftCandidates: [NBSubject]
     ) throws -> NorthboundState {
         var reader = NorthboundReader(connection)
         var ids: [Int: [UUID128]] = [:]
@@ -78,7 +78,7 @@ struct NorthboundReader {
             .union(reader.state.subnets.values.map(\.networkID))
         try reader.networks(Array(networks))
         try reader.metadata(Array(networks))
-        try reader.changing(suspects)
+        try reader.changing(driftCandidates)
         return reader.state
     }
 

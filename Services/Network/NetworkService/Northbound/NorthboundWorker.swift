@@ -11,40 +11,43 @@ final class NorthboundWorker {
     private let ledger: NorthboundLedger
     private var compiler: Compiler
     private var model = NBModel()
-    private var pending: Set<NBSubject> = []
-    /// What a full comparison has not come to yet, in order.
-    private var audited: ArraySlice<NBSubject> = []
-    /// Pointing at what is not there; tried again when something has come.
-    private var waiting: Set<NBSubject> = []
-    private var isWaitingOver = false
-    /// Refused by OVN; tried again with the next audit.
-    private var postponed: Set<NBSubject> = []
-    /// How often this round has found a subject otherwise than it had just been made.
-    private var unsettled: [NBSubject: Int] = [:]
+    private var pendingSubjects: Set<NBSubject> = []
+    /// Subjects that the current audit has still to compare, in order.
+    private var auditQueue: ArraySlice<NBSubject> = []
+    /// Subjects that refer to rows that do not exist yet; retried after the next change of the northbound database.
+    private var blockedOnMissingRows: Set<NBSubject> = []
+    /// Whether the northbound database has changed since the blocked subjects were last retried.
+    private var hasNewRows = false
+    /// Subjects that OVN refused or did not keep; retried with the next audit.
+    private var deferredSubjects: Set<NBSubject> = []
+    /// How often each subject was applied again in this round because OVN showed another state than the one just written.
+    private var reapplyCounts: [NBSubject: Int] = [:]
+    /// Rows of logical switch ports whose up/down state is still to be written to PostgreSQL.
     private var touchedPorts: Set<UUID128> = []
-    /// Changes that are read and not made, by subject.
-    private var owed: [NBSubject: [Int]] = [:]
-    /// How many subjects of each change are not made.
-    private var unmade: [Int: Int] = [:]
-    /// Changes that OVN has.
-    private var made: [Int] = []
-    /// Subjects on the list although nobody asked for a change: what is wrong about them is drift.
-    private var suspects: Set<NBSubject> = []
-    /// Subjects that look otherwise because gateways came or went; no drift until the next round.
-    private var moved: Set<NBSubject> = []
-    /// The last request for an audit that was heard.
-    private var auditHeard = 0
+    /// Changes read from the database but not yet applied to OVN, by subject.
+    private var pendingChanges: [NBSubject: [Int]] = [:]
+    /// For each change that was read, how many of its subjects are not yet applied to OVN.
+    private var remainingSubjectCounts: [Int: Int] = [:]
+    /// Changes that OVN has committed, to be deleted from PostgreSQL.
+    private var appliedChanges: [Int] = []
+    /// Subjects queued without a database change; any difference found there is drift.
+    private var driftCandidates: Set<NBSubject> = []
+    /// Gateway ports that differ because gateway chassis were added or removed; not drift until the next round.
+    private var rescheduledGatewayPorts: Set<NBSubject> = []
+    /// Number of the last audit request that was answered.
+    private var lastAuditRequest = 0
+    /// When the last audit ended; nil if one is due now.
     private var auditedAt: UInt64?
-    private var askedAt: UInt64 = 0
+    private var syncRequestedAt: UInt64 = 0
     private var isAuditing = false
 
     private var database: Database { reconciler.database }
     private var client: OVSDBClient { reconciler.northbound }
     private var clock: UInt64 { reconciler.ambient.time.monotonicNanoseconds() }
 
-    /// Of one plan, as events of their own.
+    /// At most this many differences of one plan are recorded one by one.
     private static let driftShownMax = 20
-    /// How often a subject is made again in one round before it is left to the next audit.
+    /// How often a subject is applied again in one round before it is deferred to the next audit.
     private static let repeatsMax = 5
 
     init(_ reconciler: NorthboundReconciler) {
@@ -53,7 +56,7 @@ final class NorthboundWorker {
         compiler = reconciler.compiler
     }
 
-    /// Does what there is to do; a failure is logged, and the next wake tries again.
+    /// Runs one reconciliation round. A failure is logged, and the next wake retries.
     func step() async {
         do { try await reconcile() } catch is CancellationError { return } catch {
             reconciler.log.warning("northbound reconciliation interrupted", metadata: ["reason": "\(error)"])
@@ -63,68 +66,68 @@ final class NorthboundWorker {
 
     private func reconcile() async throws {
         guard await client.holdsLock else {
-            // What the one who has the lock does is followed here all the same.
-            _ = model.apply(await takeNews().changes)
+            // Keep the model up to date with the changes of the process that holds the lock.
+            _ = model.apply(await takeUpdates().changes)
             auditedAt = nil
             reconciler.audits.isMine = false
             return
         }
         reconciler.audits.isMine = true
-        try await look()
+        try await applyUpdates()
         guard await reconciler.southbound.currentSchema != nil else { return }
         let asked = reconciler.audits.asked
-        if asked > auditHeard { auditedAt = nil }
-        try await lookForGateways()
+        if asked > lastAuditRequest { auditedAt = nil }
+        try await refreshGateways()
         if auditedAt.map({ clock - $0 > interval(reconciler.configuration.auditInterval) }) ?? true { try await beginAudit() }
         try await work()
         if isAuditing {
             isAuditing = false
             auditedAt = clock
-            auditHeard = asked
+            lastAuditRequest = asked
             reconciler.audits.done = asked
         }
-        suspects = []
-        moved = []
-        unsettled = [:]
-        try await askControllers()
+        driftCandidates = []
+        rescheduledGatewayPorts = []
+        reapplyCounts = [:]
+        try await requestControllerSync()
     }
 
     private func interval(_ duration: Duration) -> UInt64 { UInt64(max(0, duration.microseconds)) * 1000 }
 
-    // MARK: northbound news
+    // MARK: updates from the northbound database
 
     /// - Parameters:
-    ///   - own: the subjects that this process' transaction has just changed; they are looked at otherwise.
-    ///   - down: ports that are down in the database.
-    private func look(own: Set<NBSubject> = [], down: Set<UUID128> = []) async throws {
-        let news = await takeNews()
-        let seen = model.apply(news.changes)
+    ///   - own: subjects that this process' transaction has just changed; `verify` compares them.
+    ///   - down: ports that are down in PostgreSQL.
+    private func applyUpdates(own: Set<NBSubject> = [], down: Set<UUID128> = []) async throws {
+        let updates = await takeUpdates()
+        let seen = model.apply(updates.changes)
         for row in seen.ports {
             if let port = model.port(row), !port.isUp, down.contains(port.id) { continue }
             touchedPorts.insert(row)
         }
-        if !news.changes.isEmpty { isWaitingOver = true }
-        // All is compared anyway, then.
-        guard !news.reset else { return }
-        // What somebody else changed is compared at once.
+        if !updates.changes.isEmpty { hasNewRows = true }
+        // A new session compares everything anyway.
+        guard !updates.reset else { return }
+        // Compare at once what another client changed.
         let foreign = seen.subjects.subtracting(own)
-        pending.formUnion(foreign)
-        suspects.formUnion(foreign)
+        pendingSubjects.formUnion(foreign)
+        driftCandidates.formUnion(foreign)
     }
 
-    /// What has changed in the database; everything, for an empty model, when a session has begun.
-    private func takeNews() async -> OVSDBChanges {
-        let news = await client.takeChanges()
-        if news.reset {
+    /// Changes of the northbound database since the last call. After a new session begins, these are all rows, for an empty model.
+    private func takeUpdates() async -> OVSDBChanges {
+        let updates = await client.takeChanges()
+        if updates.reset {
             model = NBModel()
             auditedAt = nil
-            // One that is under way has compared with what was before.
+            // An audit in progress has compared with the state of the previous session.
             isAuditing = false
         }
-        return news
+        return updates
     }
 
-    private func lookForGateways() async throws {
+    private func refreshGateways() async throws {
         let gateways = await reconciler.fleet.gateways()
         guard gateways != compiler.gateways else { return }
         compiler.gateways = gateways
@@ -132,42 +135,42 @@ final class NorthboundWorker {
             try connection.query("SELECT gateway_port_id FROM routers WHERE gateway_port_id IS NOT NULL")
                 .map { try $0.uuid("gateway_port_id") }
         }
-        for port in ports { pending.insert(.port(port)) }
-        moved.formUnion(ports.map { .port($0) })
+        for port in ports { pendingSubjects.insert(.port(port)) }
+        rescheduledGatewayPorts.formUnion(ports.map { .port($0) })
     }
 
-    // MARK: what is to be done
+    // MARK: work queue
 
-    /// Puts everything on the list: what should be there, and what is there.
+    /// Queues every subject that PostgreSQL or OVN has.
     private func beginAudit() async throws {
         var all = Set(try await database.snapshot { try NorthboundReader.all($0) })
         all.formUnion(model.subjects)
-        // What OVN refused before is no news.
-        suspects.formUnion(all.subtracting(postponed))
-        audited = all.union(postponed).sorted()[...]
-        postponed = []
+        // A subject that OVN refused before differs for that reason, not because of drift.
+        driftCandidates.formUnion(all.subtracting(deferredSubjects))
+        auditQueue = all.union(deferredSubjects).sorted()[...]
+        deferredSubjects = []
         touchedPorts.formUnion(model.rows.filter { $0.value.table == .logicalSwitchPort }.keys)
         isAuditing = true
     }
 
-    /// Compares and commits until nothing is left. While OVN commits one plan, the next one is read, made and sent.
+    /// Compares and commits until the queue is empty. While OVN commits one plan, the next one is read, built and sent.
     private func work() async throws {
-        var flight: Flight?
+        var flight: InFlightPlan?
         do {
             while true {
-                let work = try await chores(flight)
+                let work = try await exchange(flight)
                 take(work.changes)
-                if let landing = flight, work.subjects.count < NorthboundLedger.hurryMin {
-                    // Not much: there may be more when that one is done, and fewer transactions are less work for OVN.
+                if let previous = flight, work.subjects.count < NorthboundLedger.fullBatchMin {
+                    // A small batch: wait for the plan in flight, because more may arrive and fewer transactions are less work for OVN.
                     flight = nil
-                    try await land(landing, beside: nil)
+                    try await finish(previous, beside: nil)
                 } else if work.subjects.isEmpty {
                     guard findMore() else { return }
                 } else {
                     let next = start(plan(work.subjects, work.state), work.state)
-                    let landing = flight
+                    let previous = flight
                     flight = next
-                    if let landing { try await land(landing, beside: next) }
+                    if let previous { try await finish(previous, beside: next) }
                 }
             }
         } catch {
@@ -182,38 +185,38 @@ final class NorthboundWorker {
     private func take(_ changes: [NorthboundLedger.Change]) {
         for change in changes {
             guard !change.subjects.isEmpty else {
-                made.append(change.id)
+                appliedChanges.append(change.id)
                 continue
             }
-            pending.formUnion(change.subjects)
-            unmade[change.id] = change.subjects.count
-            for subject in change.subjects { owed[subject, default: []].append(change.id) }
+            pendingSubjects.formUnion(change.subjects)
+            remainingSubjectCounts[change.id] = change.subjects.count
+            for subject in change.subjects { pendingChanges[subject, default: []].append(change.id) }
         }
     }
 
-    /// Whether there is anything left to do.
+    /// Whether there is more to do, including blocked subjects that can be retried now.
     private func findMore() -> Bool {
-        if isWaitingOver, !waiting.isEmpty {
-            pending.formUnion(waiting)
-            waiting = []
+        if hasNewRows, !blockedOnMissingRows.isEmpty {
+            pendingSubjects.formUnion(blockedOnMissingRows)
+            blockedOnMissingRows = []
         }
-        isWaitingOver = false
-        return !pending.isEmpty || !audited.isEmpty || !made.isEmpty || !touchedPorts.isEmpty
+        hasNewRows = false
+        return !pendingSubjects.isEmpty || !auditQueue.isEmpty || !appliedChanges.isEmpty || !touchedPorts.isEmpty
     }
 
-    /// Writes down in PostgreSQL what has happened, and reads what is next.
-    private func chores(_ flight: Flight?) async throws -> NorthboundLedger.Work {
+    /// Writes the results so far to PostgreSQL and reads the next batch from it.
+    private func exchange(_ flight: InFlightPlan?) async throws -> NorthboundLedger.Work {
         let touched = touchedPorts
         let job = NorthboundLedger.Job(
-            made: made, ports: touched.compactMap { model.port($0) }, taken: Array(unmade.keys),
-            pending: pending, audited: Array(audited.prefix(NorthboundLedger.auditedMax)), suspects: suspects,
-            inFlight: Set(flight?.plan.done ?? []))
-        made = []
+            appliedChanges: appliedChanges, ports: touched.compactMap { model.port($0) }, knownChanges: Array(remainingSubjectCounts.keys),
+            pendingSubjects: pendingSubjects, auditQueue: Array(auditQueue.prefix(NorthboundLedger.auditBatchMax)),
+            driftCandidates: driftCandidates, inFlight: Set(flight?.plan.done ?? []))
+        appliedChanges = []
         touchedPorts = []
         do {
             return try await ledger.run(job)
         } catch {
-            made += job.made
+            appliedChanges += job.appliedChanges
             touchedPorts.formUnion(touched)
             throw error
         }
@@ -224,7 +227,7 @@ final class NorthboundWorker {
     private struct Plan {
         var operations: [NBOperation] = []
         var done: [NBSubject] = []
-        /// Those of `done` that are to be changed, as they will be.
+        /// Those of `done` that differ, with their desired state.
         var changed: [(subject: NBSubject, desired: NBDesired)] = []
         var incomplete: Set<NBSubject> = []
         var drift: [Finding] = []
@@ -253,42 +256,42 @@ final class NorthboundWorker {
         return plan
     }
 
-    /// Whether nobody has asked for what is about to change. An empty northbound database is a new one.
+    /// Whether the difference has no database change behind it. An empty northbound database is new and has no drift.
     private func isDrift(_ subject: NBSubject, _ state: NorthboundState) -> Bool {
-        suspects.contains(subject) && !moved.contains(subject) && !state.changing.contains(subject)
+        driftCandidates.contains(subject) && !rescheduledGatewayPorts.contains(subject) && !state.changing.contains(subject)
             && (subject != .global || !model.subjects.isEmpty)
     }
 
-    /// A plan on its way to OVN.
-    private struct Flight {
+    /// A plan that was sent to OVN and is not yet answered.
+    private struct InFlightPlan {
         let plan: Plan
         let state: NorthboundState
-        /// The changes that are owed by its subjects.
+        /// The changes that its subjects belong to.
         let changes: [NBSubject: [Int]]
         let reply: Task<Void, any Error>
     }
 
-    /// - Returns: nil where there is nothing to change.
-    private func start(_ plan: Plan, _ state: NorthboundState) -> Flight? {
-        pending.subtract(plan.done)
-        if !audited.isEmpty {
+    /// - Returns: nil if there is nothing to change.
+    private func start(_ plan: Plan, _ state: NorthboundState) -> InFlightPlan? {
+        pendingSubjects.subtract(plan.done)
+        if !auditQueue.isEmpty {
             let done = Set(plan.done)
-            audited = audited.drop { done.contains($0) }
+            auditQueue = auditQueue.drop { done.contains($0) }
         }
         var changes: [NBSubject: [Int]] = [:]
-        for subject in plan.done { changes[subject] = owed.removeValue(forKey: subject) }
+        for subject in plan.done { changes[subject] = pendingChanges.removeValue(forKey: subject) }
         guard !plan.operations.isEmpty else {
-            forget(changes)
-            close(plan)
+            markApplied(changes)
+            updateBlockedSubjects(plan)
             return nil
         }
         return send(plan, state, changes)
     }
 
-    private func send(_ plan: Plan, _ state: NorthboundState, _ changes: [NBSubject: [Int]]) -> Flight {
+    private func send(_ plan: Plan, _ state: NorthboundState, _ changes: [NBSubject: [Int]]) -> InFlightPlan {
         let (client, operations) = (client, plan.operations)
         let reply = Task { try await NorthboundWorker.transact(operations, client) }
-        return Flight(plan: plan, state: state, changes: changes, reply: reply)
+        return InFlightPlan(plan: plan, state: state, changes: changes, reply: reply)
     }
 
     private static func transact(_ operations: [NBOperation], _ client: OVSDBClient) async throws {
@@ -297,9 +300,11 @@ final class NorthboundWorker {
         try await client.transact(transaction)
     }
 
-    /// - Parameter other: started meanwhile; its news may have come too.
-    /// - Throws: what ends the step; what OVN refuses is put off.
-    private func land(_ flight: Flight, beside other: Flight?) async throws {
+    /// Waits for OVN's answer and processes it. A plan that OVN refuses is retried subject by subject.
+    ///
+    /// - Parameter other: a plan sent meanwhile, whose effects may be among the updates already.
+    /// - Throws: errors that end the round.
+    private func finish(_ flight: InFlightPlan, beside other: InFlightPlan?) async throws {
         do {
             if let refusal = try await refusal(of: flight) {
                 try await refused(flight.plan, flight.state, refusal, beside: other)
@@ -310,20 +315,22 @@ final class NorthboundWorker {
             abandon(flight)
             throw error
         }
-        forget(flight.changes)
+        markApplied(flight.changes)
     }
 
-    /// Nothing is left to do for these subjects.
-    private func forget(_ changes: [NBSubject: [Int]]) {
+    /// Counts these subjects as applied; a change without remaining subjects is complete.
+    private func markApplied(_ changes: [NBSubject: [Int]]) {
         for change in changes.values.joined() {
-            let left = (unmade[change] ?? 1) - 1
-            unmade[change] = left > 0 ? left : nil
-            if left == 0 { made.append(change) }
+            let left = (remainingSubjectCounts[change] ?? 1) - 1
+            remainingSubjectCounts[change] = left > 0 ? left : nil
+            if left == 0 { appliedChanges.append(change) }
         }
     }
 
-    /// Why OVN will never take it; nil when it has.
-    private func refusal(of flight: Flight) async throws -> OVSDBError? {
+    /// The permanent error for which OVN refused the plan; nil if it was committed.
+    ///
+    /// - Throws: temporary errors.
+    private func refusal(of flight: InFlightPlan) async throws -> OVSDBError? {
         do { try await flight.reply.value } catch let error as OVSDBError {
             guard case .transaction = error, !error.isPassing else { throw error }
             return error
@@ -331,65 +338,69 @@ final class NorthboundWorker {
         return nil
     }
 
-    /// Its subjects are compared again.
-    private func abandon(_ flight: Flight) {
-        pending.formUnion(flight.plan.done)
-        owed.merge(flight.changes) { $1 + $0 }
+    /// Queues the plan's subjects again.
+    private func abandon(_ flight: InFlightPlan) {
+        pendingSubjects.formUnion(flight.plan.done)
+        pendingChanges.merge(flight.changes) { $1 + $0 }
     }
 
-    private func committed(_ plan: Plan, _ state: NorthboundState, beside other: Flight?) async throws {
+    private func committed(_ plan: Plan, _ state: NorthboundState, beside other: InFlightPlan?) async throws {
         reconciler.metrics.increment(
             "wolke_northbound_operations_total", [("cause", isAuditing ? "audit" : "change")],
             by: Double(plan.operations.count), help: "Operations on OVN's northbound database.")
-        // The copy shows the effect by now.
+        // The updates of a transaction arrive before its reply.
         let own = Set(plan.changed.map(\.subject)).union(other?.plan.changed.map(\.subject) ?? [])
-        try await look(own: own, down: state.down.union(other?.state.down ?? []))
-        close(plan)
+        try await applyUpdates(own: own, down: state.down.union(other?.state.down ?? []))
+        updateBlockedSubjects(plan)
         verify(plan)
         try await report(plan.drift)
     }
 
-    private func close(_ plan: Plan) {
-        waiting.subtract(plan.done)
-        waiting.formUnion(plan.incomplete)
+    private func updateBlockedSubjects(_ plan: Plan) {
+        blockedOnMissingRows.subtract(plan.done)
+        blockedOnMissingRows.formUnion(plan.incomplete)
     }
 
-    private func refused(_ plan: Plan, _ state: NorthboundState, _ error: OVSDBError, beside other: Flight?) async throws {
+    private func refused(_ plan: Plan, _ state: NorthboundState, _ error: OVSDBError, beside other: InFlightPlan?) async throws {
         guard plan.done.count > 1 else {
             reconciler.log.error("OVN refuses a change", metadata: ["subject": "\(plan.done[0])", "reason": "\(error)"])
             reconciler.metrics.increment("wolke_northbound_refused_total", help: "Changes that OVN refused.")
-            postponed.insert(plan.done[0])
+            deferredSubjects.insert(plan.done[0])
             return
         }
-        // One of them spoils it for all; the others must not wait for it.
+        // One refused subject fails the whole transaction; apply them one by one so that the others do not wait for it.
         for subject in plan.done {
             let single = self.plan([subject], state)
-            if single.operations.isEmpty { close(single) } else { try await land(send(single, state, [:]), beside: other) }
+            if single.operations.isEmpty {
+                updateBlockedSubjects(single)
+            } else {
+                try await finish(send(single, state, [:]), beside: other)
+            }
         }
     }
 
-    /// What somebody else changed in the same moment came with the own news: what was made is compared once more.
+    /// Compares the changed subjects once more, because changes by other clients may have arrived together with our own.
     private func verify(_ plan: Plan) {
         var transaction = NBTransaction(model: model)
         for (subject, desired) in plan.changed where !plan.incomplete.contains(subject) && !model.shows(subject, desired) {
             let before = transaction.operations.count
             transaction.add(subject, desired)
             guard transaction.operations.count > before else { continue }
-            unsettled[subject, default: 0] += 1
-            guard unsettled[subject, default: 0] <= NorthboundWorker.repeatsMax else {
+            reapplyCounts[subject, default: 0] += 1
+            guard reapplyCounts[subject, default: 0] <= NorthboundWorker.repeatsMax else {
                 reconciler.log.error("OVN does not keep a change", metadata: ["subject": "\(subject)"])
-                postponed.insert(subject)
+                deferredSubjects.insert(subject)
                 continue
             }
-            pending.insert(subject)
-            suspects.insert(subject)
+            pendingSubjects.insert(subject)
+            driftCandidates.insert(subject)
         }
-        // What it points at has gone meanwhile, and will be made again.
-        waiting.formUnion(transaction.incomplete)
-        suspects.formUnion(transaction.incomplete)
+        // A row that the subject refers to was deleted meanwhile and will be created again.
+        blockedOnMissingRows.formUnion(transaction.incomplete)
+        driftCandidates.formUnion(transaction.incomplete)
     }
 
-    /// Writes down what was wrong though nobody had asked for a change; a wiped database is one sentence.
+    /// Records drift. Many differences at once (a wiped database) are summarized in one entry.
     private func report(_ drift: [Finding]) async throws {
         guard !drift.isEmpty else { return }
         var findings = drift
@@ -407,11 +418,11 @@ final class NorthboundWorker {
         try await database.write { try Repairs.record($0, service: "network", entries, at: now) }
     }
 
-    /// Asks every controller to say that it is up to date; the answers are the agents' sign of life.
-    private func askControllers() async throws {
+    /// Increments `nb_cfg`, which every ovn-controller acknowledges; the acknowledgements show which chassis are alive.
+    private func requestControllerSync() async throws {
         let now = clock
-        guard askedAt == 0 || now - askedAt > interval(reconciler.configuration.heartbeatInterval) else { return }
-        askedAt = now
+        guard syncRequestedAt == 0 || now - syncRequestedAt > interval(reconciler.configuration.heartbeatInterval) else { return }
+        syncRequestedAt = now
         try await client.transact([
             .assertLock(NorthboundReconciler.lock),
             .mutate(table: "NB_Global", where: [], mutations: [.add("nb_cfg", 1)]),

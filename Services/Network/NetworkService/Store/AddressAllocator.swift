@@ -13,24 +13,24 @@ struct AddressAllocator {
     var choosesFreely = false
 
     /// What a request asks for in one item of `fixed_ips`.
-    struct Wish: Sendable {
+    struct FixedIPRequest: Sendable {
         var subnet: UUID128?
         var address: IPAddress?
 
-        static func parse(_ values: [JSONValue]) throws -> [Wish] {
+        static func parse(_ values: [JSONValue]) throws -> [FixedIPRequest] {
             guard values.count <= NetworkLimits.fixedIPsPerPortMax else {
                 throw NetworkFault.invalidInput("Exceeded maximum amount of fixed ips per port.")
             }
-            let wishes = try values.map { value in
-                Wish(
+            let fixedIPRequests = try values.map { value in
+                FixedIPRequest(
                     subnet: try value["subnet_id"]?.stringValue.map { try JSONObject.uuid($0, "fixed_ips") },
                     address: try value["ip_address"]?.stringValue.map { try JSONObject.address($0, "fixed_ips") })
             }
-            let addresses = wishes.compactMap(\.address)
+            let addresses = fixedIPRequests.compactMap(\.address)
             guard Set(addresses).count == addresses.count else {
                 throw ResourceError.badRequest("Invalid input for fixed_ips. Reason: Duplicate IP address.")
             }
-            return wishes
+            return fixedIPRequests
         }
     }
 
@@ -40,7 +40,7 @@ struct AddressAllocator {
         let network: UUID128
         let mac: MACAddress
         /// Nil for one address of each IP version that the network has.
-        let wishes: [Wish]?
+        let fixedIPRequests: [FixedIPRequest]?
         /// The place of the first of them among the port's addresses.
         var position = 0
     }
@@ -66,7 +66,7 @@ struct AddressAllocator {
     /// The same for several ports, all or none.
     @discardableResult
     func allocate(_ requests: [Request]) throws -> [FixedIP] {
-        guard requests.contains(where: { $0.wishes?.isEmpty != true }) else { return [] }
+        guard requests.contains(where: { $0.fixedIPRequests?.isEmpty != true }) else { return [] }
         let networks = Array(Set(requests.map(\.network)))
         let subnets = Dictionary(grouping: try subnets(of: networks, lock: "FOR KEY SHARE"), by: \.networkID)
         return try take(try requests.flatMap { try demands($0, subnets[$0.network] ?? []) }).compactMap { $0 }
@@ -90,12 +90,12 @@ struct AddressAllocator {
     }
 
     private func demands(_ request: Request, _ subnets: [Subnet]) throws -> [Demand] {
-        guard let wishes = request.wishes else { return automatic(request, subnets) }
-        return try wishes.enumerated().map { index, wish in
+        guard let fixedIPRequests = request.fixedIPRequests else { return automatic(request, subnets) }
+        return try fixedIPRequests.enumerated().map { index, wanted in
             let source: Demand.Source
             let fault: ResourceError
-            if let address = wish.address {
-                let subnet = try subnet(for: address, wish.subnet, request.network, subnets)
+            if let address = wanted.address {
+                let subnet = try subnet(for: address, wanted.subnet, request.network, subnets)
                 if subnet.isAutoAddressed, !choosesFreely,
                     address != AddressPlanner.autoAddress(subnet.cidr, mac: request.mac)
                 {
@@ -107,8 +107,8 @@ struct AddressAllocator {
                 fault = .conflict(
                     "IP address \(address) already allocated in subnet \(subnet.id)", type: "IpAddressAlreadyAllocated")
             } else {
-                guard let subnet = subnets.first(where: { $0.id == wish.subnet }) else {
-                    throw wrongSubnet(wish.subnet, request.network)
+                guard let subnet = subnets.first(where: { $0.id == wanted.subnet }) else {
+                    throw wrongSubnet(wanted.subnet, request.network)
                 }
                 source = self.source(in: subnet, request.mac)
                 fault = NetworkFault.noAddresses(subnet: subnet.id)

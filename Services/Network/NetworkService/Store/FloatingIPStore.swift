@@ -5,7 +5,7 @@ import Kernel
 import NetworkCore
 
 /// What a request wants a floating IP to lead to.
-enum AssociationWish: Sendable {
+enum AssociationRequest: Sendable {
     case unchanged
     case none
     case port(UUID128, IPAddress?)
@@ -19,7 +19,7 @@ struct FloatingIPDraft: Sendable {
     let network: UUID128
     let body: JSONObject
     let tags: [String]
-    let association: AssociationWish
+    let association: AssociationRequest
 }
 
 extension NetworkAPI {
@@ -56,7 +56,7 @@ extension NetworkAPI {
             let fixed = try allocator.allocate(
                 AddressAllocator.Request(
                     port: port, network: draft.network, mac: MACAddress(value: 0),
-                    wishes: [AddressAllocator.Wish(subnet: subnet, address: wanted)]))
+                    fixedIPRequests: [AddressAllocator.FixedIPRequest(subnet: subnet, address: wanted)]))
             if let address = fixed.first?.address, address.version == .v4 { return address }
             throw NetworkFault.badRequest("floatingip", "A floating IP must be an IPv4 address")
         }
@@ -72,7 +72,7 @@ extension NetworkAPI {
     }
 
     func updateFloatingIP(
-        _ connection: Connection, _ floating: Authorized<Subject>, _ body: JSONObject, _ wish: AssociationWish
+        _ connection: Connection, _ floating: Authorized<Subject>, _ body: JSONObject, _ associationRequest: AssociationRequest
     ) throws {
         let id = try floating.value(for: "update_floatingip").id
         guard try !connection.query("SELECT id FROM floating_ips WHERE id = \(id) FOR UPDATE").isEmpty else {
@@ -81,7 +81,7 @@ extension NetworkAPI {
         var changes = Assignments()
         if let text = body.text("description") { changes.set("description", text) }
         try changes.apply(connection, "floating_ips", id, at: ambient.now)
-        try associate(connection, id, wish)
+        try associate(connection, id, associationRequest)
     }
 
     func deleteFloatingIP(_ connection: Connection, _ floating: Authorized<Subject>) throws {
@@ -95,8 +95,8 @@ extension NetworkAPI {
 
     // MARK: association
 
-    private func associate(_ connection: Connection, _ id: UUID128, _ wish: AssociationWish) throws {
-        switch wish {
+    private func associate(_ connection: Connection, _ id: UUID128, _ associationRequest: AssociationRequest) throws {
+        switch associationRequest {
         case .unchanged: return
         case .none:
             try connection.execute(

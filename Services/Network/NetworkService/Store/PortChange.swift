@@ -8,7 +8,7 @@ import NetworkCore
 struct PortChange: Sendable {
     let body: JSONObject
     let mac: MACAddress?
-    let wishes: [AddressAllocator.Wish]?
+    let fixedIPRequests: [AddressAllocator.FixedIPRequest]?
     /// Nil where not given.
     let groups: [UUID128]?
     let pairs: [AddressPair]?
@@ -20,7 +20,7 @@ struct PortChange: Sendable {
         self.body = body
         self.anyGroup = anyGroup
         mac = try body.text("mac_address").map { try PortChange.unicastMAC($0, "mac_address") }
-        wishes = try body.list("fixed_ips").map { try AddressAllocator.Wish.parse($0) }
+        fixedIPRequests = try body.list("fixed_ips").map { try AddressAllocator.FixedIPRequest.parse($0) }
         if body["security_groups"]?.isNull == true {
             groups = []
         } else {

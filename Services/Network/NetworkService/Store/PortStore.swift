@@ -157,7 +157,7 @@ extension NetworkAPI {
             drafts.compactMap { draft in
                 macs[draft.id].map {
                     AddressAllocator.Request(
-                        port: draft.id, network: draft.network, mac: $0, wishes: draft.change.wishes)
+                        port: draft.id, network: draft.network, mac: $0, fixedIPRequests: draft.change.fixedIPRequests)
                 }
             })
         try joinGroups(connection, try groups(connection, drafts, rows), "")
@@ -205,19 +205,19 @@ extension NetworkAPI {
     }
 
     /// The groups that the ports ask for; the project's default group for those that say nothing.
-    private func groups(_ connection: Connection, _ drafts: [PortDraft], _ rows: [PortRow]) throws -> [GroupWish] {
+    private func groups(_ connection: Connection, _ drafts: [PortDraft], _ rows: [PortRow]) throws -> [GroupMembershipRequest] {
         var defaults: [String: UUID128] = [:]
-        var result: [GroupWish] = []
+        var result: [GroupMembershipRequest] = []
         for (draft, row) in zip(drafts, rows) {
             if let groups = draft.change.groups {
                 guard row.portSecurity || groups.isEmpty else { throw NetworkAPI.groupsNeedSecurity }
                 result += groups.map {
-                    GroupWish(port: row.id, group: $0, project: row.project, any: draft.change.anyGroup)
+                    GroupMembershipRequest(port: row.id, group: $0, project: row.project, any: draft.change.anyGroup)
                 }
             } else if row.portSecurity, !DeviceOwner.isTrusted(row.deviceOwner) {
                 let group = try defaults[row.project] ?? defaultGroup(connection, project: row.project)
                 defaults[row.project] = group
-                result.append(GroupWish(port: row.id, group: group, project: row.project, any: true))
+                result.append(GroupMembershipRequest(port: row.id, group: group, project: row.project, any: true))
             }
         }
         return result
@@ -231,7 +231,7 @@ extension NetworkAPI {
         type: "PortSecurityAndIPRequiredForSecurityGroups")
 
     /// A port that is to be a member of a group.
-    private struct GroupWish {
+    private struct GroupMembershipRequest {
         let port: UUID128
         let group: UUID128
         /// The port's.
@@ -242,14 +242,14 @@ extension NetworkAPI {
 
     /// - Parameter conflicts: the end of the statement; empty for new ports, which are in no group yet.
     /// - Throws: 404 for a group that is not there, or not the project's.
-    private func joinGroups(_ connection: Connection, _ wishes: [GroupWish], _ conflicts: SQL) throws {
-        guard !wishes.isEmpty else { return }
+    private func joinGroups(_ connection: Connection, _ memberships: [GroupMembershipRequest], _ conflicts: SQL) throws {
+        guard !memberships.isEmpty else { return }
         struct Key: Hashable {
             let group: UUID128
             /// Nil where any group may be used.
             let project: String?
         }
-        let keys = wishes.map { Key(group: $0.group, project: $0.any ? nil : $0.project) }
+        let keys = memberships.map { Key(group: $0.group, project: $0.any ? nil : $0.project) }
         let named = Array(Set(keys))
         let found = Set(
             try connection.query(
@@ -267,7 +267,7 @@ extension NetworkAPI {
         try connection.execute(
             """
             INSERT INTO port_security_groups (port_id, security_group_id)
-            SELECT * FROM unnest(\(wishes.map(\.port))::uuid[], \(wishes.map(\.group))::uuid[]) \(conflicts)
+            SELECT * FROM unnest(\(memberships.map(\.port))::uuid[], \(memberships.map(\.group))::uuid[]) \(conflicts)
             """)
     }
 
@@ -305,12 +305,14 @@ extension NetworkAPI {
         do { try changes.apply(connection, "ports", id, at: ambient.now) } catch let error as DatabaseError
             where error.isUniqueViolation
         { throw NetworkFault.macInUse(mac, network: network) }
-        if try change.wishes != nil || body.bool("port_security_enabled").map({ try $0 != row.bool("port_security_enabled") }) ?? false {
+        if try change.fixedIPRequests != nil
+            || body.bool("port_security_enabled").map({ try $0 != row.bool("port_security_enabled") }) ?? false
+        {
             try ServerPorts.announce(connection, where: "id = \(id)", ambient: ambient)
         }
-        guard let wishes = change.wishes else { return }
+        guard let fixedIPRequests = change.fixedIPRequests else { return }
         let before = try subnetIDs(connection, id)
-        try changeAddresses(connection, id, network, mac, wishes)
+        try changeAddresses(connection, id, network, mac, fixedIPRequests)
         let after = try subnetIDs(connection, id)
         guard owner != DeviceOwner.routerInterface || before == after else {
             throw NetworkFault.badRequest("port", "a router's interface stays in its subnets.")
@@ -365,7 +367,7 @@ extension NetworkAPI {
         if let groups = change.groups {
             try joinGroups(
                 connection,
-                groups.map { GroupWish(port: id, group: $0, project: port.value.projectID, any: change.anyGroup) },
+                groups.map { GroupMembershipRequest(port: id, group: $0, project: port.value.projectID, any: change.anyGroup) },
                 "ON CONFLICT DO NOTHING")
             try connection.execute(
                 "DELETE FROM port_security_groups WHERE port_id = \(id) AND NOT security_group_id = ANY(\(groups)::uuid[])")
@@ -374,7 +376,8 @@ extension NetworkAPI {
 
     /// Keeps what is asked for and there, gives back the rest, takes what is new.
     private func changeAddresses(
-        _ connection: Connection, _ port: UUID128, _ network: UUID128, _ mac: MACAddress, _ wishes: [AddressAllocator.Wish]
+        _ connection: Connection, _ port: UUID128, _ network: UUID128, _ mac: MACAddress,
+        _ fixedIPRequests: [AddressAllocator.FixedIPRequest]
     ) throws {
         var held = try connection.query(
             "SELECT subnet_id, ip_address FROM port_fixed_ips WHERE port_id = \(port) ORDER BY position"
@@ -383,14 +386,14 @@ extension NetworkAPI {
             guard let address = IPAddress(try row.string("ip_address")) else { return nil }
             return FixedIP(subnetID: try row.uuid("subnet_id"), address: address)
         }
-        var fresh: [AddressAllocator.Wish] = []
+        var fresh: [AddressAllocator.FixedIPRequest] = []
         var kept: [FixedIP] = []
         // Addresses first: a wish for any address of a subnet must not take the one that another wish names.
-        for wish in wishes.filter({ $0.address != nil }) + wishes.filter({ $0.address == nil }) {
+        for wanted in fixedIPRequests.filter({ $0.address != nil }) + fixedIPRequests.filter({ $0.address == nil }) {
             let index = held.firstIndex {
-                (wish.address == nil || wish.address == $0.address) && (wish.subnet == nil || wish.subnet == $0.subnetID)
+                (wanted.address == nil || wanted.address == $0.address) && (wanted.subnet == nil || wanted.subnet == $0.subnetID)
             }
-            if let index { kept.append(held.remove(at: index)) } else { fresh.append(wish) }
+            if let index { kept.append(held.remove(at: index)) } else { fresh.append(wanted) }
         }
         try refuseFloatingIPs(connection, port, leading: held.map(\.address))
         for fixed in held {
@@ -398,7 +401,7 @@ extension NetworkAPI {
                 "DELETE FROM port_fixed_ips WHERE subnet_id = \(fixed.subnetID) AND ip_address = \(fixed.address)")
         }
         try allocator(connection).allocate(
-            AddressAllocator.Request(port: port, network: network, mac: mac, wishes: fresh, position: kept.count))
+            AddressAllocator.Request(port: port, network: network, mac: mac, fixedIPRequests: fresh, position: kept.count))
     }
 
     /// A floating IP stays with the address that it leads to, as in Neutron: the client takes it off first.

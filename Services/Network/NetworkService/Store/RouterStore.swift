@@ -5,17 +5,17 @@ import Kernel
 import NetworkCore
 
 /// What a request wants for a router's way out.
-enum GatewayWish: Sendable {
+enum GatewayRequest: Sendable {
     case unchanged
     case none
-    case network(UUID128, snat: Bool?, wishes: [AddressAllocator.Wish]?)
+    case network(UUID128, snat: Bool?, fixedIPRequests: [AddressAllocator.FixedIPRequest]?)
 }
 
 struct RouterDraft: Sendable {
     let id: UUID128
     let owner: Authorized<String>
     let body: JSONObject
-    let gateway: GatewayWish
+    let gateway: GatewayRequest
     let tags: [String]
 }
 
@@ -52,7 +52,7 @@ extension NetworkAPI {
     }
 
     func updateRouter(
-        _ connection: Connection, _ router: Authorized<Subject>, _ body: JSONObject, gateway: GatewayWish
+        _ connection: Connection, _ router: Authorized<Subject>, _ body: JSONObject, gateway: GatewayRequest
     ) throws {
         let id = try router.value(for: "update_router").id
         _ = try lock(connection, id)
@@ -81,21 +81,21 @@ extension NetworkAPI {
 
     // MARK: gateway
 
-    private func setGateway(_ connection: Connection, _ router: UUID128, _ wish: GatewayWish) throws {
-        switch wish {
+    private func setGateway(_ connection: Connection, _ router: UUID128, _ gatewayRequest: GatewayRequest) throws {
+        switch gatewayRequest {
         case .unchanged: return
         case .none: try clearGateway(connection, router)
-        case .network(let network, let snat, let wishes):
+        case .network(let network, let snat, let fixedIPRequests):
             let current = try connection.query(
                 "SELECT p.network_id FROM routers r JOIN ports p ON p.id = r.gateway_port_id WHERE r.id = \(router)"
             ).first
-            if try current?.uuid("network_id") == network, wishes == nil {
+            if try current?.uuid("network_id") == network, fixedIPRequests == nil {
                 try connection.execute(
                     "UPDATE routers SET enable_snat = \(snat ?? true), updated_at = \(ambient.now) WHERE id = \(router)")
                 return
             }
             try clearGateway(connection, router)
-            try openGateway(connection, router, network, snat ?? true, wishes)
+            try openGateway(connection, router, network, snat ?? true, fixedIPRequests)
         }
     }
 
@@ -112,7 +112,7 @@ extension NetworkAPI {
     }
 
     private func openGateway(
-        _ connection: Connection, _ router: UUID128, _ network: UUID128, _ snat: Bool, _ wishes: [AddressAllocator.Wish]?
+        _ connection: Connection, _ router: UUID128, _ network: UUID128, _ snat: Bool, _ fixedIPRequests: [AddressAllocator.FixedIPRequest]?
     ) throws {
         guard let row = try connection.query("SELECT external FROM networks WHERE id = \(network) FOR SHARE").first else {
             throw Collection.networks.notFound("\(network)")
@@ -130,7 +130,7 @@ extension NetworkAPI {
                 id: ambient.newUUID(), network: network, project: "", mac: nil, deviceID: "\(router)",
                 deviceOwner: DeviceOwner.routerGateway))
         let fixed = try routerAllocator(connection).allocate(
-            AddressAllocator.Request(port: port, network: network, mac: MACAddress(value: 0), wishes: wishes))
+            AddressAllocator.Request(port: port, network: network, mac: MACAddress(value: 0), fixedIPRequests: fixedIPRequests))
         guard !fixed.isEmpty else {
             throw NetworkFault.badRequest("router", "No IPs available for external network \(network)")
         }
@@ -232,7 +232,7 @@ extension NetworkAPI {
         try routerAllocator(connection).allocate(
             AddressAllocator.Request(
                 port: port, network: subnet.networkID, mac: MACAddress(value: 0),
-                wishes: [AddressAllocator.Wish(subnet: id, address: address)]))
+                fixedIPRequests: [AddressAllocator.FixedIPRequest(subnet: id, address: address)]))
         return RouterInterface(port: port, network: subnet.networkID, subnets: [id])
     }
 

@@ -4,16 +4,16 @@ import Inspections
 import Kernel
 import Logging
 
-/// What nobody asks for: allocations that are not as the servers need them, and old answers.
+/// Periodic tasks: repair allocations that do not match the servers, and delete old scheduling explanations.
 extension Placement {
-    static let upkeepInterval: Duration = .seconds(20)
+    static let periodicTaskInterval: Duration = .seconds(20)
     private static let service = "placement"
     private static let answersKept: Duration = .seconds(14 * 86_400)
     private static let batch = 500
 
-    /// One round.
-    package func upkeep(_ log: Logger) async throws {
-        try await AuditLoop.all([
+    /// Runs all periodic tasks once.
+    package func runPeriodicTasks(_ log: Logger) async throws {
+        try await PeriodicTask.all([
             { try await toTheEnd(removeOrphans, log) }, { try await toTheEnd(restoreAllocations, log) }, { try await removeOldAnswers() },
         ])
     }
@@ -29,9 +29,9 @@ extension Placement {
         return done
     }
 
-    /// Gives back what the scheduler took for servers that are deleted or never came to be.
+    /// Removes allocations of servers that are deleted or were never created.
     ///
-    /// - Returns: what was wrong; subjects are the consumers.
+    /// - Returns: the repaired findings; subjects are the consumers.
     @discardableResult
     package func removeOrphans() async throws -> [Finding] {
         try await repair(.orphanedAllocations) { connection, consumers, now in
@@ -43,10 +43,10 @@ extension Placement {
         }
     }
 
-    /// Makes the allocations of servers what their flavors say on the hosts where they are. A host may be promised
-    /// beyond its capacity by that: the servers are there.
+    /// Rewrites the allocations of servers from their flavors and current hosts. This may allocate more than a host's capacity,
+    /// because the servers do run there.
     ///
-    /// - Returns: what was wrong; subjects are the servers.
+    /// - Returns: the repaired findings; subjects are the servers.
     @discardableResult
     package func restoreAllocations() async throws -> [Finding] {
         try await repair(.allocationsOfServers) { connection, servers, now in
@@ -76,7 +76,7 @@ extension Placement {
         }
     }
 
-    /// Looks, locks what was found against the scheduler, looks again, and repairs what is still so.
+    /// Runs the inspection, locks the consumers found against the scheduler, runs it again, and repairs what is still wrong.
     private func repair(
         _ inspection: Inspection,
         _ body: @escaping @Sendable (Connection, _ consumers: [String], _ now: Timestamp) throws -> Set<String>

@@ -3,9 +3,9 @@ import Database
 import Kernel
 import Logging
 
-/// A service's audit: every so often, and at once when `osctl doctor --repair` asks for it.
-package struct AuditLoop: Sendable {
-    /// Who answers.
+/// A service's periodic work: runs at an interval, and at once when `osctl doctor --repair` asks for it.
+package struct PeriodicTask: Sendable {
+    /// Names of the services that answer `osctl doctor --repair`.
     package static let services = ["placement", "compute", "network", "northbound"]
 
     private let service: String
@@ -13,21 +13,21 @@ package struct AuditLoop: Sendable {
     private let database: Database
     private let ambient: Ambient
     private let log: Logger
-    private let audit: @Sendable () async throws -> Bool
+    private let body: @Sendable () async throws -> Bool
 
     /// - Parameters:
-    ///   - interval: between two rounds; nil for only when asked.
-    ///   - audit: one round; says whether it was this process that did it, where only one of several may.
+    ///   - interval: time between two runs; nil to run only on request.
+    ///   - body: runs the task once. Returns false if another replica is the one that must do it.
     package init(
         _ service: String, every interval: Duration?, database: Database, ambient: Ambient, log: Logger,
-        audit: @escaping @Sendable () async throws -> Bool
+        body: @escaping @Sendable () async throws -> Bool
     ) {
         self.service = service
         self.interval = interval
         self.database = database
         self.ambient = ambient
         self.log = log
-        self.audit = audit
+        self.body = body
     }
 
     /// Runs until the task is cancelled.
@@ -53,10 +53,10 @@ package struct AuditLoop: Sendable {
         }
     }
 
-    /// Runs all parts of an audit: one that fails must not keep the others from repairing what is theirs.
+    /// Runs all parts, also after one of them has failed.
     ///
-    /// - Returns: how much they did together.
-    /// - Throws: the first failure, after all of them; `CancellationError` at once.
+    /// - Returns: the sum of what the parts return.
+    /// - Throws: the first failure, after all parts have run; `CancellationError` at once.
     @discardableResult
     package static func all(_ parts: [@Sendable () async throws -> Int]) async throws -> Int {
         var done = 0
@@ -72,13 +72,13 @@ package struct AuditLoop: Sendable {
 
     private func round(_ question: AuditQuestion?) async throws {
         do {
-            let done = try await DatabaseScope.$current.withValue(.audit) { try await audit() }
+            let done = try await DatabaseScope.$current.withValue(.audit) { try await body() }
             guard let question, done else { return }
             try await database.autocommit { try $0.notify(.audited, AuditAnswer(question: question.id, service: service)) }
         } catch is CancellationError {
             throw CancellationError()
         } catch {
-            log.warning("the audit failed", metadata: ["error": "\(error)"])
+            log.warning("a periodic task failed", metadata: ["error": "\(error)"])
         }
     }
 }

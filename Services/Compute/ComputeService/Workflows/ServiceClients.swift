@@ -6,42 +6,42 @@ import Messaging
 import Telemetry
 
 /// The scheduler and the record of allocations.
-package protocol SchedulerNeighbour: Sendable {
-    /// Finds and claims a host; the same operation again gives the same answer.
+package protocol SchedulerClient: Sendable {
+    /// Finds and claims a host. Repeating an operation gives the same answer.
     func schedule(_ question: ScheduleServer, operation: UUID128) async throws -> SchedulingAnswer
     /// Finds hosts for several servers and claims nothing.
     func tryOut(_ trial: ScheduleTrial, operation: UUID128) async throws -> ScheduleTrial.Answer
-    /// Gives back what a consumer holds; nothing held is fine.
+    /// Releases a consumer's allocations; succeeds if it has none.
     func release(consumer: String) async throws
 }
 
 /// Ports, as Network manages them, for the subject that Network's policy decides about.
-package protocol NetworkNeighbour: Sendable {
+package protocol NetworkClient: Sendable {
     /// - Returns: the port's id.
     func createPort(_ port: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
-    /// Changes the members that are given.
+    /// Updates the given members.
     func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws
-    /// Puts all the ports into a security group, or takes them out of it; none where it fails.
+    /// Adds all ports to a security group or removes them from it; on failure none is changed.
     func changeGroup(_ group: String, adds: Bool, ports: [String], as subject: ActingSubject) async throws
-    /// A port that is not there is fine.
+    /// Deletes a port; succeeds if it does not exist.
     func deletePort(_ id: String, as subject: ActingSubject) async throws
 }
 
 /// Volumes and their attachments, as Block Storage manages them, for the subject that its policy decides about.
-package protocol VolumeNeighbour: Sendable {
+package protocol VolumeClient: Sendable {
     /// - Returns: the volume's id.
     func createVolume(_ volume: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
-    /// A volume that is not there is fine.
+    /// Deletes a volume; succeeds if it does not exist.
     func deleteVolume(_ id: String, as subject: ActingSubject) async throws
     /// Reserves and connects a volume for a server on a host.
     func attach(_ attachment: VolumeAttachRequest) async throws -> VolumeAttachAnswer
-    /// The guest has it.
+    /// Marks the attachment as in use by the guest.
     func complete(attachment: String, as subject: ActingSubject) async throws
-    /// An attachment that is not there is fine.
+    /// Removes an attachment; succeeds if it does not exist.
     func detach(attachment: String, as subject: ActingSubject) async throws
 }
 
-/// Which volume goes to which server, as which device on which host; `operation` makes a repetition the same one.
+/// A request to attach a volume to a server. Repeating an `operation` has no further effect.
 package struct VolumeAttachRequest: Sendable {
     package var volumeID: String
     package var serverID: String
@@ -51,10 +51,10 @@ package struct VolumeAttachRequest: Sendable {
     package var operation: String
 }
 
-/// What Block Storage says to a `VolumeAttachRequest`.
+/// Block Storage's answer to a `VolumeAttachRequest`.
 package struct VolumeAttachAnswer: Sendable {
     package var attachmentID: String
-    /// How the host reaches the volume, in the form of the agent's message.
+    /// How the host connects to the volume, as the agent's message has it.
     package var connection: JSONValue
 
     package init(attachmentID: String, connection: JSONValue) {
@@ -64,18 +64,18 @@ package struct VolumeAttachAnswer: Sendable {
 }
 
 /// The services that Compute calls.
-package struct Neighbours: Sendable {
-    package let scheduler: any SchedulerNeighbour
-    package let network: any NetworkNeighbour
-    package let volumes: any VolumeNeighbour
+package struct ServiceClients: Sendable {
+    package let scheduler: any SchedulerClient
+    package let network: any NetworkClient
+    package let volumes: any VolumeClient
 
-    package init(scheduler: any SchedulerNeighbour, network: any NetworkNeighbour, volumes: any VolumeNeighbour) {
+    package init(scheduler: any SchedulerClient, network: any NetworkClient, volumes: any VolumeClient) {
         self.scheduler = scheduler
         self.network = network
         self.volumes = volumes
     }
 
-    /// The real ones.
+    /// Clients of the services themselves, over REST and AMQP.
     package init(client: RESTClient, bus: any MessageBus) {
         self.init(
             scheduler: RemoteScheduler(client: client, bus: bus), network: RemoteNetwork(client: client),
@@ -83,7 +83,7 @@ package struct Neighbours: Sendable {
     }
 }
 
-struct RemoteScheduler: SchedulerNeighbour {
+struct RemoteScheduler: SchedulerClient {
     let client: RESTClient
     let bus: any MessageBus
 
@@ -102,7 +102,7 @@ struct RemoteScheduler: SchedulerNeighbour {
     }
 }
 
-struct RemoteNetwork: NetworkNeighbour {
+struct RemoteNetwork: NetworkClient {
     let client: RESTClient
 
     func createPort(_ port: JSONObject, as subject: ActingSubject, operation: String) async throws -> String {
@@ -128,7 +128,7 @@ struct RemoteNetwork: NetworkNeighbour {
     }
 }
 
-struct RemoteVolumes: VolumeNeighbour {
+struct RemoteVolumes: VolumeClient {
     let client: RESTClient
 
     func createVolume(_ volume: JSONObject, as subject: ActingSubject, operation: String) async throws -> String {

@@ -3,18 +3,18 @@ import Kernel
 import Logging
 
 extension Identity {
-    /// Removes what has become meaningless, every ten minutes until cancelled: revocations of tokens that have expired
-    /// anyway, and all but the newest of the changes that every service has seen long ago.
-    func upkeep(_ log: Logger) async throws {
+    /// Runs the periodic tasks every ten minutes until cancelled: deletes revocations of tokens that have expired by now, and
+    /// change notices older than a day, except the newest.
+    func runPeriodicTasks(_ log: Logger) async throws {
         while true {
-            do { try await upkeepOnce() } catch let error as ResourceError {
-                log.warning("upkeep failed; it will be tried again", metadata: ["error": "\(error.context ?? error.message)"])
+            do { try await runPeriodicTasksOnce() } catch let error as ResourceError {
+                log.warning("periodic tasks failed; they will be retried", metadata: ["error": "\(error.context ?? error.message)"])
             }
             try await ambient.time.sleep(for: .seconds(600))
         }
     }
 
-    func upkeepOnce() async throws {
+    func runPeriodicTasksOnce() async throws {
         let now = ambient.now
         let dayAgo = now + .seconds(-86_400)
         try await database.write { connection in

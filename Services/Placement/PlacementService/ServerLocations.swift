@@ -2,8 +2,8 @@ import Database
 import Kernel
 import PlacementCore
 
-/// Where the servers are that requests name: members of their groups, and those of the hints.
-struct Neighbourhood: Sendable {
+/// The hosts of the servers that scheduling requests refer to: members of their server groups and servers in scheduler hints.
+struct ServerLocations: Sendable {
     private var members: [String: Set<UUID128>] = [:]
     private var hosts: [UUID128: Set<UUID128>] = [:]
 
@@ -20,10 +20,10 @@ struct Neighbourhood: Sendable {
             }
             members[group.id] = all.union(group.members)
         }
-        hosts = try Neighbourhood.hosts(connection, of: Array(members.values.reduce(into: named) { $0.formUnion($1) }))
+        hosts = try ServerLocations.hosts(connection, of: Array(members.values.reduce(into: named) { $0.formUnion($1) }))
     }
 
-    /// Allocations say it first: before the server's own row does.
+    /// Reads allocations as well as servers, because an allocation is written before the server's row names its host.
     private static func hosts(_ connection: Connection, of servers: [UUID128]) throws -> [UUID128: Set<UUID128>] {
         guard !servers.isEmpty else { return [:] }
         let rows = try connection.query(
@@ -38,18 +38,18 @@ struct Neighbourhood: Sendable {
         return hosts
     }
 
-    /// A server is nowhere, or on one host only, from now on.
+    /// Records that a server is on one host only, or on none.
     mutating func move(_ server: UUID128, to host: UUID128?) { hosts[server] = host.map { [$0] } }
 
-    func around(_ request: SchedulingRequest) -> Surroundings {
-        var around = Surroundings()
+    func affinity(_ request: SchedulingRequest) -> AffinityContext {
+        var affinity = AffinityContext()
         if let group = request.group {
             for member in members[group.id] ?? [] where member != request.consumerID {
-                for host in hosts[member] ?? [] { around.members[host, default: 0] += 1 }
+                for host in hosts[member] ?? [] { affinity.members[host, default: 0] += 1 }
             }
         }
-        around.same = Set(request.sameHost.flatMap { hosts[$0] ?? [] })
-        around.different = Set(request.differentHost.flatMap { hosts[$0] ?? [] })
-        return around
+        affinity.same = Set(request.sameHost.flatMap { hosts[$0] ?? [] })
+        affinity.different = Set(request.differentHost.flatMap { hosts[$0] ?? [] })
+        return affinity
     }
 }

@@ -1,7 +1,7 @@
 import Kernel
 
 /// The routing table of a service, built once from its resources.
-struct Router: Sendable {
+struct RequestRouter: Sendable {
     private final class Node: Sendable {
         let literals: [String: Node]
         let parameter: Node?
@@ -24,7 +24,7 @@ struct Router: Sendable {
     private let root: Node
 
     init(_ routes: [Route]) {
-        root = Router.node(routes.map { (Router.segments($0.path), $0) })
+        root = RequestRouter.node(routes.map { (RequestRouter.segments($0.path), $0) })
     }
 
     static func segments(_ path: String) -> [String] {
@@ -49,7 +49,7 @@ struct Router: Sendable {
 
     /// Finds the routes for a path; literal segments win over parameters.
     func match(_ method: String, _ segments: [String]) -> Match {
-        guard let node = Router.find(root, segments[...]) else { return .notFound }
+        guard let node = RequestRouter.find(root, segments[...]) else { return .notFound }
         let wanted = Method(rawValue: method)
         if let wanted, let routes = node.routes[wanted] { return .routes(routes, segments: segments) }
         if wanted == .head, let routes = node.routes[.get] { return .routes(routes, segments: segments) }
@@ -65,7 +65,7 @@ struct Router: Sendable {
     /// The values of a route's `{parameters}`.
     static func parameters(_ route: Route, _ segments: [String]) -> [String: String] {
         var parameters: [String: String] = [:]
-        for (pattern, value) in zip(Router.segments(route.path), segments) where pattern.hasPrefix("{") {
+        for (pattern, value) in zip(RequestRouter.segments(route.path), segments) where pattern.hasPrefix("{") {
             parameters[String(pattern.dropFirst().dropLast())] = value
         }
         return parameters

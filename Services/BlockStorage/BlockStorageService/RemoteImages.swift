@@ -3,7 +3,7 @@ import Kernel
 import NIOCore
 
 /// Image data from the Image service.
-package struct RemoteImages: ImageSource {
+package struct RemoteImages: VolumeImageSource {
     private let client: RESTClient
 
     package init(client: RESTClient) { self.client = client }

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 
 /// What the agent remembers of a server across its own restarts; kept in the server's state file.
-package struct ServerRecord: Sendable, Hashable {
+package struct LocalServerRecord: Sendable, Hashable {
     /// A port that was plugged, by what is needed to unplug it.
     package struct PluggedPort: Sendable, Hashable {
         package let id: String
@@ -41,7 +41,7 @@ package struct ServerRecord: Sendable, Hashable {
     /// The content of the state file.
     package var document: JSONValue {
         .object([
-            "format": .integer(Int64(ServerRecord.format)), "server_id": .string(serverID),
+            "format": .integer(Int64(LocalServerRecord.format)), "server_id": .string(serverID),
             "highest_epoch": JSONValue(highestEpoch), "generation": JSONValue(generation),
             "applied_generation": JSONValue(appliedGeneration), "applied_power": JSONValue(appliedPower?.rawValue),
             "last_operation_id": JSONValue(lastOperationID),
@@ -58,8 +58,8 @@ package struct ServerRecord: Sendable, Hashable {
     package init(document: JSONValue) throws(FormError) {
         let fields = try FieldReader(document, path: "record")
         let format = try fields.integer("format", in: 0...Int.max)
-        guard format == ServerRecord.format else {
-            throw fields.wrong("format", "is \(format); this agent knows \(ServerRecord.format)")
+        guard format == LocalServerRecord.format else {
+            throw fields.wrong("format", "is \(format); this agent knows \(LocalServerRecord.format)")
         }
         self.init(serverID: try fields.uuid("server_id"))
         highestEpoch = try fields.integer("highest_epoch", in: 0...Int.max)
@@ -84,7 +84,7 @@ package enum Acceptance: Sendable, Hashable {
     case staleGeneration(current: Int)
 }
 
-extension ServerRecord {
+extension LocalServerRecord {
     /// Judges a desired state and takes it over when it is not stale. The same one again is accepted: it asks for
     /// another report.
     package mutating func accept(_ server: DesiredServer) -> Acceptance {

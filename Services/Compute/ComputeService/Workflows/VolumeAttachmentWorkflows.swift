@@ -5,7 +5,7 @@ import Kernel
 import Workflow
 
 /// Giving a server a volume, and taking one away. The subject is the attachment.
-struct VolumeWorkflows: Sendable {
+struct VolumeAttachmentWorkflows: Sendable {
     let steps: ServerSteps
 
     init(_ compute: Compute) { steps = ServerSteps(compute: compute) }
@@ -42,7 +42,7 @@ struct VolumeWorkflows: Sendable {
 
     private func connect(_ context: StepContext, _ frame: Attachment) async throws -> StepResult {
         let server = try await steps.server(frame.server)
-        let answer = try await compute.neighbours.volumes.attach(
+        let answer = try await compute.clients.volumes.attach(
             VolumeAttachRequest(
                 volumeID: frame.volume, serverID: server.id, subject: server.subject,
                 host: server.host ?? "", device: frame.device, operation: context.operationID()))
@@ -68,7 +68,7 @@ struct VolumeWorkflows: Sendable {
             ).map { (try $0.string("id"), try ServerSteps.subject($0)) }
         }
         for (attachment, subject) in found {
-            try await compute.neighbours.volumes.detach(attachment: attachment, as: subject)
+            try await compute.clients.volumes.detach(attachment: attachment, as: subject)
         }
         _ = try await database.write { try $0.execute("DELETE FROM server_volumes WHERE id = \(id)") }
     }
@@ -113,7 +113,7 @@ struct VolumeWorkflows: Sendable {
             ).first.map { (try $0.string("attachment_id"), try ServerSteps.subject($0)) }
         }
         if let (attachment, subject) = row {
-            try await compute.neighbours.volumes.complete(attachment: attachment, as: subject)
+            try await compute.clients.volumes.complete(attachment: attachment, as: subject)
         }
         _ = try await database.write { connection in
             try connection.execute("UPDATE server_volumes SET state = 'attached' WHERE id = \(id) AND state = 'attaching'")

@@ -7,14 +7,14 @@ import Kernel
 import Logging
 import Workflow
 
-/// Looks again and again for what did not arrive or was left behind, and repeats or removes it.
-package struct Audit: Sendable {
+/// Compute's periodic tasks: resend desired states that a host has not applied, remove leftovers, and end tasks that timed out.
+package struct ComputePeriodicTasks: Sendable {
     private let compute: Compute
 
     private static let interval: Duration = .seconds(10)
-    /// A host that has not applied what it was told by then is told again.
+    /// A desired state that a host has not applied after this time is sent again.
     private static let patience: Duration = .seconds(15)
-    /// How long a host may take for a change of power.
+    /// How long a host may take for a power task.
     private static let taskDeadline: Duration = .seconds(900)
     private static let batchMax = 200
 
@@ -22,33 +22,33 @@ package struct Audit: Sendable {
 
     /// Runs until the task is cancelled.
     package func run() async throws {
-        try await AuditLoop(
-            "compute", every: Audit.interval, database: compute.database, ambient: compute.ambient, log: compute.log
+        try await PeriodicTask(
+            "compute", every: ComputePeriodicTasks.interval, database: compute.database, ambient: compute.ambient, log: compute.log
         ) {
-            try await once()
+            try await runOnce()
             return true
         }.run()
     }
 
-    /// One round.
+    /// Runs all tasks once.
     ///
-    /// - Returns: how many things were repeated or removed.
+    /// - Returns: how many messages were sent again and records removed or repaired.
     @discardableResult
-    package func once() async throws -> Int {
-        try await AuditLoop.all([
+    package func runOnce() async throws -> Int {
+        try await PeriodicTask.all([
             resend, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, forget,
             { try await Repairs.recount(service: Compute.service, compute.database, at: compute.ambient.now, compute.log) },
         ])
     }
 
-    /// Servers that ended long ago, and what was done with them.
+    /// Deletes servers that were deleted long ago, and the records of their actions.
     private func forget() async throws -> Int {
         let before = compute.ambient.now + .microseconds(-compute.settings.keepDeleted.microseconds)
         return try await compute.database.write { connection in
             let ids = try connection.query(
                 """
                 DELETE FROM servers WHERE id IN (SELECT id FROM servers WHERE deleted AND updated_at < \(before)
-                    ORDER BY updated_at LIMIT \(Audit.batchMax) FOR UPDATE SKIP LOCKED) RETURNING id
+                    ORDER BY updated_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED) RETURNING id
                 """
             ).map { try $0.string("id") }
             if !ids.isEmpty { try connection.execute("DELETE FROM server_actions WHERE server_id = ANY(\(ids)::uuid[])") }
@@ -56,38 +56,38 @@ package struct Audit: Sendable {
         }
     }
 
-    /// Power tasks that the host could not finish in time: the server is what the host last said it is.
+    /// Ends power tasks that the host did not finish in time; the server takes the power state that the host last reported.
     private func endTasks() async throws -> Int {
         let ambient = compute.ambient
-        let before: SQL = "\(ambient.databaseNow) - \(Audit.taskDeadline)::interval"
+        let before: SQL = "\(ambient.databaseNow) - \(ComputePeriodicTasks.taskDeadline)::interval"
         return try await compute.database.write { connection in
             let rows = try connection.query(
                 """
                 SELECT id, task_state, observed_power FROM servers WHERE NOT deleted AND updated_at < \(before)
                 AND task_state IN ('powering-off', 'powering-on', 'rebooting', 'rebooting_hard', 'pausing', 'unpausing',
-                    'suspending', 'resuming') LIMIT \(Audit.batchMax) FOR UPDATE SKIP LOCKED
+                    'suspending', 'resuming') LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """)
             for row in rows {
                 let task = try row.optionalString("task_state").flatMap(TaskState.init(rawValue:))
                 try Observations.giveUp(
                     connection, try row.string("id"), power: row.optionalString("observed_power") ?? "", task: task,
-                    error: "The host did not do it within \(Audit.taskDeadline.components.seconds) s.", ambient: ambient)
+                    error: "The host did not do it within \(ComputePeriodicTasks.taskDeadline.components.seconds) s.", ambient: ambient)
             }
             return rows.count
         }
     }
 
-    /// Servers whose host has not applied the newest generation.
+    /// Sends the desired state again for servers whose host has not applied the newest generation.
     private func resend() async throws -> Int {
         let ambient = compute.ambient
-        let before: SQL = "\(ambient.databaseNow) - \(Audit.patience)::interval"
+        let before: SQL = "\(ambient.databaseNow) - \(ComputePeriodicTasks.patience)::interval"
         return try await compute.database.write { connection in
             let ids = try connection.query(
                 """
                 SELECT s.id FROM servers s WHERE NOT s.deleted AND s.host IS NOT NULL
                 AND (s.observed_generation < s.generation OR s.observed_state = 'failed') AND s.published_at < \(before)
                 AND NOT (s.observed_permanent AND s.observed_generation >= s.generation)
-                ORDER BY s.published_at LIMIT \(Audit.batchMax) FOR UPDATE SKIP LOCKED
+                ORDER BY s.published_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """
             ).map { try $0.string("id") }
             for id in ids { try DesiredState.publish(connection, server: id, ambient: ambient) }
@@ -97,13 +97,13 @@ package struct Audit: Sendable {
 
     private func resendAbsences() async throws -> Int {
         let ambient = compute.ambient
-        let before: SQL = "\(ambient.databaseNow) - \(Audit.patience * 2)::interval"
+        let before: SQL = "\(ambient.databaseNow) - \(ComputePeriodicTasks.patience * 2)::interval"
         return try await compute.database.write { connection in
             let rows = try connection.query(
                 """
                 UPDATE server_absences SET published_at = \(ambient.databaseNow) WHERE (server_id, host) IN (
                     SELECT server_id, host FROM server_absences WHERE published_at < \(before)
-                    ORDER BY published_at LIMIT \(Audit.batchMax) FOR UPDATE SKIP LOCKED)
+                    ORDER BY published_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED)
                 RETURNING host, desired
                 """)
             for row in rows {
@@ -114,7 +114,7 @@ package struct Audit: Sendable {
         }
     }
 
-    /// Ports that a dead process asked for and whose server has ended meanwhile.
+    /// Removes ports of deleted servers: a process that died may have requested them.
     private func removeLeftPorts() async throws -> Int {
         let ports = try await compute.database.read { connection in
             try connection.query(
@@ -122,15 +122,15 @@ package struct Audit: Sendable {
                 SELECT p.id, s.project_id, s.user_id FROM published_ports p JOIN servers s ON s.id::text = p.device_id
                 WHERE p.device_owner LIKE 'compute:%' AND s.deleted AND p.project_id = s.project_id
                 AND \(Workflows.isIdle("s.id"))
-                LIMIT \(Audit.batchMax)
+                LIMIT \(ComputePeriodicTasks.batchMax)
                 """
             ).map { (id: try $0.string("id"), subject: try ServerSteps.subject($0)) }
         }
-        return try await AuditLoop.all(ports.map { port in { try await removeLeftPort(port.id, as: port.subject) } })
+        return try await PeriodicTask.all(ports.map { port in { try await removeLeftPort(port.id, as: port.subject) } })
     }
 
     private func removeLeftPort(_ id: String, as subject: ActingSubject) async throws -> Int {
-        try await compute.neighbours.network.deletePort(id, as: subject)
+        try await compute.clients.network.deletePort(id, as: subject)
         let finding = Finding(
             invariant: "I5", rule: "a port goes with its server", subject: id, words: "port \(id) had outlived its server")
         let now = compute.ambient.now
@@ -139,7 +139,7 @@ package struct Audit: Sendable {
         return 1
     }
 
-    /// Interfaces whose port somebody deleted: the host unplugs them.
+    /// Removes interfaces whose port was deleted; the host unplugs them.
     private func dropLostInterfaces() async throws -> Int {
         let ambient = compute.ambient
         let lost = try await compute.database.write { connection in
@@ -149,7 +149,7 @@ package struct Audit: Sendable {
                     SELECT i.port_id FROM server_interfaces i JOIN servers s ON s.id = i.server_id
                     WHERE i.state = 'attached' AND NOT s.deleted AND NOT EXISTS (SELECT 1 FROM published_ports p WHERE p.id = i.port_id)
                     AND \(Workflows.isIdle("s.id"))
-                    ORDER BY i.port_id LIMIT \(Audit.batchMax) FOR UPDATE OF i SKIP LOCKED)
+                    ORDER BY i.port_id LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE OF i SKIP LOCKED)
                 RETURNING port_id, server_id
                 """
             ).map { (port: try $0.string("port_id"), server: try $0.string("server_id")) }
