@@ -29,7 +29,7 @@ package enum OpenAPI {
     private static func operation(_ route: Route, _ resource: Resource) -> JSONObject {
         var operation: JSONObject = [
             "tags": [.string(resource.name)], "summary": .string(route.summary),
-            "responses": .object(JSONObject([(String(route.status), JSONValue.object(["description": "success"]))])),
+            "responses": .object(JSONObject([(String(route.status), response(route))])),
         ]
         let parameters = RequestRouter.segments(route.path).filter { $0.hasPrefix("{") }.map { segment -> JSONValue in
             [
@@ -53,6 +53,12 @@ package enum OpenAPI {
             operation["requestBody"] = ["content": ["application/octet-stream": ["schema": ["type": "string"]]]]
         }
         return operation
+    }
+
+    private static func response(_ route: Route) -> JSONValue {
+        var response: JSONObject = ["description": "success"]
+        if let schema = route.answer.openAPI { response["content"] = ["application/json": ["schema": schema]] }
+        return .object(response)
     }
 
     /// Actions on one path become alternatives of one operation.

@@ -37,13 +37,15 @@ package struct Route: Sendable {
     package let versions: VersionRange
     package let body: RouteBody
     package let status: Int
+    /// What the answer shows, for the OpenAPI document.
+    package let answer: RouteAnswer
     package let summary: String
     package let handler: @Sendable (RequestContext) async throws -> Response
 
     package init(
         _ method: Method, _ path: String, key bodyKey: String? = nil, action: String?, rule: String = "!",
-        versions: VersionRange = .all, body: RouteBody = .none, status: Int = 200, _ summary: String = "",
-        handler: @escaping @Sendable (RequestContext) async throws -> Response
+        versions: VersionRange = .all, body: RouteBody = .none, status: Int = 200, answer: RouteAnswer = .undeclared,
+        _ summary: String = "", handler: @escaping @Sendable (RequestContext) async throws -> Response
     ) {
         self.method = method
         self.path = path
@@ -53,6 +55,7 @@ package struct Route: Sendable {
         self.versions = versions
         self.body = body
         self.status = status
+        self.answer = answer
         self.summary = summary
         self.handler = handler
     }

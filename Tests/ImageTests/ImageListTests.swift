@@ -14,7 +14,7 @@ import WebAPI
             {
                 #expect(!(try await cloud.create(body)).isEmpty)
             }
-            let keys = ImageView.table.fields.filter(\.sortable).map(\.name)
+            let keys = ResourceKind.images.table.fields.filter(\.sortable).map(\.name)
             let sweep = ListSweep(cloud.api, token: "member")
             try await sweep.walk("/v2/images", collection: "images", sortKeys: keys)
             let (findings, walked) = try await RouteSweep(cloud.api).unpaged(["member", "admin"])

@@ -39,7 +39,7 @@ import WebAPI
     @Test func everyListSortedByWhatMayBeNullComesOnce() async throws {
         try await Self.with { cloud, _ in
             let sweep = ListSweep(cloud.api, token: "admin")
-            let lists: [Collection] = [.networks, .subnets, .ports, .routers, .floatingIPs, .securityGroups, .securityGroupRules]
+            let lists: [ResourceKind] = [.networks, .subnets, .ports, .routers, .floatingIPs, .securityGroups, .securityGroupRules]
             for list in lists {
                 let keys = Set(list.table.fields.filter(\.sortable).map(\.name)).sorted()
                 #expect(keys.count >= 4, "\(list.name)")

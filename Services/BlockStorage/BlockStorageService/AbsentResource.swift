@@ -55,14 +55,14 @@ package struct AbsentResource: Sendable {
         let columns = (["NULL::uuid AS id", "NULL::timestamptz AS created_at"] + texts.map { "NULL::text AS \"\($0)\"" })
             .joined(separator: ", ")
         return ResourceView(
-            collection: collection, member: collection,
-            table: Table(
+            collection, plural: collection,
+            Table(
                 "(SELECT \(columns) WHERE false) t", defaultSort: [("created_at", true)], missingMarker: .notFound,
                 fields: [
                     Field("id", filter: .equals, sortable: true), Field("created_at", .timestampMicroseconds, sortable: true),
                     Field("display_order", .text, "t.id", sortable: true),
                 ] + texts.map { Field($0, .text, "t.\"\($0)\"", filter: .equals, sortable: true) }),
-            summary: ["id"], hasLinks: false)
+            summary: ["id"])
     }
 
     private static func since(_ minor: Int) -> VersionRange { VersionRange(from: Microversion(3, minor)) }

@@ -3,20 +3,23 @@ import JSON
 import Kernel
 import WebAPI
 
-/// A resource as Block Storage's clients see it: summaries, details, links and pages.
+/// A kind of resource with its two short forms.
 struct ResourceView: Sendable {
-    /// `volumes`
-    let collection: String
-    /// `volume`
-    let member: String
-    let table: Table
+    let kind: ResourceKind
     /// Names of the fields of a summary list.
     let summary: Set<String>
-    /// Fields that are left out where they have no value.
-    var optional: [Field] = []
-    var hasLinks = true
     /// Names of the fields that answers to creating and changing leave out.
     var shownOnly: Set<String> = []
+
+    var table: Table { kind.table }
+
+    init(_ name: String, plural: String? = nil, _ table: Table, summary: Set<String>, shownOnly: Set<String> = []) {
+        kind = ResourceKind(name, plural: plural, table: table, visibility: .everything, pages: .nextWhenFull) {
+            .notFound("\(name) \($0.prefix(64)) could not be found.")
+        }
+        self.summary = summary
+        self.shownOnly = shownOnly
+    }
 
     /// `{"volume": {…}}`, or nil where no row fits.
     ///
@@ -24,13 +27,8 @@ struct ResourceView: Sendable {
     func response(
         _ connection: Connection, _ context: RequestContext, status: Int = 200, brief: Bool = false, where condition: SQL
     ) throws -> Response? {
-        let fields = table.visible(context).filter { !brief || !shownOnly.contains($0.name) }
-        let rows = try table.query(connection, fields + optional, where: condition)
-        guard !rows.isEmpty else { return nil }
-        return .object(status) { object in
-            object.name(member)
-            render(rows, 0, fields, context, detail: !brief, into: &object)
-        }
+        let names = brief ? Set(table.fields.map(\.name)).subtracting(shownOnly) : nil
+        return try kind.oneOrNone(connection, context, where: condition, status: status, only: names)?.response
     }
 
     /// The caller's project's, or with `all_tenants` those of all.
@@ -50,52 +48,11 @@ struct ResourceView: Sendable {
     func list(
         _ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL, detail: Bool
     ) throws -> Response {
-        let fields = table.visible(context, only: detail ? nil : summary)
-        let extra = detail ? optional : []
-        let page = try table.page(connection, context, request, fields: fields + extra, scope: scope)
+        var request = request
+        request.fields = detail ? nil : summary
         let isCounted = context.version(atLeast: 3, 45) && context.query["with_count"].flatMap { BodySchema.boolean($0) } ?? false
         let count = isCounted ? try table.count(connection, context, request, scope: scope) : nil
-        return .object(capacity: 256 + page.count * 1024) { object in
-            object.arrayField(collection) { list in
-                for row in 0..<page.count { render(page.rows, row, fields, context, detail: detail, into: &list) }
-            }
-            // As from Cinder: a page that is full is followed by another, which may be empty.
-            if page.count > 0, page.more || page.count == request.limit, let last = Table.keyText(page.rows, row: page.count - 1) {
-                object.arrayField(collection + "_links") { list in
-                    list.object {
-                        $0.field("rel", "next")
-                        $0.field("href", context.nextLink(marker: last))
-                    }
-                }
-            }
-            if let count { object.field("count", count) }
-        }
-    }
-
-    private func render(
-        _ rows: Rows, _ row: Int, _ fields: [Field], _ context: RequestContext, detail: Bool = true,
-        into writer: inout JSONWriter
-    ) {
-        writer.object { object in
-            Table.render(rows, row: row, fields, into: &object)
-            if detail {
-                for (index, field) in optional.enumerated() {
-                    guard let bytes = rows.utf8(row: row, column: fields.count + index) else { continue }
-                    object.name(field.name)
-                    if case .json = field.kind { object.raw(bytes) } else { object.string(utf8: bytes) }
-                }
-            }
-            guard hasLinks, let id = Table.keyText(rows, row: row) else { return }
-            let project = context.urlProject
-            object.arrayField("links") { list in
-                for (rel, prefix) in [("self", "/v3"), ("bookmark", "")] {
-                    list.object {
-                        $0.field("rel", rel)
-                        $0.field("href", "\(context.publicURL)\(prefix)/\(project)/\(collection)/\(id)")
-                    }
-                }
-            }
-        }
+        return try kind.list(connection, context, request, scope: scope, tail: { if let count { $0.field("count", count) } }).response
     }
 }
 

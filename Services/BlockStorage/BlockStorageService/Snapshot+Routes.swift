@@ -145,14 +145,10 @@ extension BlockStorageHandlers {
         return try await context.write(database) { connection in
             let snapshot = try snapshot(connection, context, id).value(for: "volume:update_snapshot")
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
-            var assignments: [SQL] = []
-            if let name = body["name"] ?? body["display_name"] { assignments.append("name = \(name.stringValue)") }
-            if let text = body["description"] ?? body["display_description"] {
-                assignments.append("description = \(text.stringValue)")
-            }
-            assignments.append("updated_at = \(context.ambient.now), generation = generation + 1")
-            try connection.execute(
-                "UPDATE volume_snapshots SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(snapshot.id)::uuid")
+            var changes = Changes()
+            if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
+            if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
+            try changes.apply(connection, "volume_snapshots", snapshot.id, at: context.ambient.now, isCounted: true, touching: true)
             return Change(answer: try response(connection, context, id, brief: true), "snapshot", id)
         }
     }

@@ -306,15 +306,11 @@ extension BlockStorageHandlers {
         return try await context.write(database) { connection in
             let volume = try volume(connection, context, id).value(for: "volume:update")
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
-            var assignments: [SQL] = []
-            if let name = body["name"] ?? body["display_name"] { assignments.append("name = \(name.stringValue)") }
-            if let text = body["description"] ?? body["display_description"] {
-                assignments.append("description = \(text.stringValue)")
-            }
-            if let metadata = body["metadata"]?.objectValue { assignments.append("metadata = \(metadata)::jsonb") }
-            assignments.append("updated_at = \(context.ambient.now), generation = generation + 1")
-            try connection.execute(
-                "UPDATE volumes SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(volume.id)::uuid")
+            var changes = Changes()
+            if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
+            if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
+            if let metadata = body["metadata"], metadata.objectValue != nil { changes.set(json: "metadata", metadata) }
+            try changes.apply(connection, "volumes", volume.id, at: context.ambient.now, isCounted: true, touching: true)
             return Change(answer: try volumeResponse(connection, context, id, brief: true), "volume", id)
         }
     }

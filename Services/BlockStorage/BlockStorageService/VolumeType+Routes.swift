@@ -304,18 +304,17 @@ extension BlockStorageHandlers {
             guard !body.isEmpty else {
                 throw ResourceError.badRequest("Specify volume type name, description, is_public or a combination thereof.")
             }
-            var assignments: [SQL] = ["updated_at = \(context.ambient.now)"]
+            var changes = Changes()
             if let name = body["name"]?.stringValue {
                 let taken = try connection.query("SELECT 1 AS one FROM volume_types WHERE name = \(name) AND id <> \(id)::uuid")
                 guard taken.isEmpty else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
-                assignments.append("name = \(name)")
+                changes.set("name", name)
             }
-            if let text = body["description"] { assignments.append("description = \(text.stringValue)") }
+            if let text = body["description"] { changes.set("description", text.stringValue) }
             if let flag = (body["is_public"] ?? body["os-volume-type-access:is_public"])?.boolValue {
-                assignments.append("is_public = \(flag)")
+                changes.set("is_public", flag)
             }
-            try connection.execute(
-                "UPDATE volume_types SET \(SQL.joined(assignments, separator: ", ")) WHERE id = \(id)::uuid")
+            try changes.apply(connection, "volume_types", id, at: context.ambient.now, touching: true)
             return Change(answer: try response(connection, context, id, view: Views.changedTypes, brief: true), "volume_type", id)
         }
     }

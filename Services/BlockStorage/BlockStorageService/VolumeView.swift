@@ -24,10 +24,17 @@ enum Views {
         ELSE t.metadata || jsonb_build_object('readonly', CASE WHEN t.read_only THEN 'True' ELSE 'False' END) END
         """
 
+    private static let links = Field(
+        "links",
+        .links(
+            [("self", "/v3"), ("bookmark", "")].map { rel, prefix in
+                Link(rel) { "\($0.publicURL)\(prefix)/\($0.urlProject)/volumes/" }
+            }))
+
     private static func volume(hosts: Bool) -> ResourceView {
         ResourceView(
-            collection: "volumes", member: "volume",
-            table: Table(
+            "volume",
+            Table(
                 "volumes t JOIN volume_types y ON y.id = t.volume_type_id",
                 defaultSort: [("created_at", true)], missingMarker: .notFound,
                 fields: [
@@ -65,11 +72,12 @@ enum Views {
                     Field("cluster_name", .text, "NULL::text", versions: since(61), visibleBy: admin),
                     Field("volume_type_id", versions: since(63)),
                     Field("consumes_quota", .boolean, "true", filter: .boolean, versions: since(65)),
-                    Field(
-                        "display_order", .text, "coalesce(t.name, '')", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+                    Field("volume_image_metadata", .json, "t.image_metadata", presence: .whenSet), links,
+                    .sortKey("display_order", "coalesce(t.name, '')"),
                 ]),
-            summary: ["id", "name"], optional: [Field("volume_image_metadata", .json, "t.image_metadata")],
+            summary: ["id", "name", "links"],
             shownOnly: [
+                "volume_image_metadata",
                 "os-vol-tenant-attr:tenant_id", "os-vol-host-attr:host", "os-vol-mig-status-attr:migstat",
                 "os-vol-mig-status-attr:name_id",
             ])
@@ -83,8 +91,8 @@ enum Views {
     }
 
     static let snapshots = ResourceView(
-        collection: "snapshots", member: "snapshot",
-        table: Table(
+        "snapshot",
+        Table(
             "volume_snapshots t", defaultSort: [("created_at", true)], missingMarker: .notFound,
             fields: [
                 Field("id", filter: .equals, sortable: true), Field("name", .text, "t.name", filter: .equals),
@@ -99,10 +107,9 @@ enum Views {
                 Field("os-extended-snapshot-attributes:project_id", .text, "t.project_id"),
                 Field("group_snapshot_id", .text, "NULL::text", versions: since(14)),
                 Field("user_id", versions: since(41)), Field("consumes_quota", .boolean, "true", filter: .boolean, versions: since(65)),
-                Field("display_order", .text, "coalesce(t.name, '')", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+                .sortKey("display_order", "coalesce(t.name, '')"),
             ]),
         summary: ["id", "name", "description", "volume_id", "status", "size", "created_at", "updated_at", "metadata"],
-        hasLinks: false,
         shownOnly: ["os-extended-snapshot-attributes:progress", "os-extended-snapshot-attributes:project_id"])
 
     private static func time(_ column: String) -> String {
@@ -110,8 +117,8 @@ enum Views {
     }
 
     static let attachments = ResourceView(
-        collection: "attachments", member: "attachment",
-        table: Table(
+        "attachment",
+        Table(
             "volume_attachments t", defaultSort: [("created_at", true)], missingMarker: .notFound,
             fields: [
                 Field("id", filter: .equals, sortable: true), Field("status", filter: .equals, sortable: true),
@@ -119,10 +126,9 @@ enum Views {
                 Field("attached_at", .text, "coalesce(\(time("attached_at")), '')"), Field("detached_at", .text, "''"),
                 Field("attach_mode", .text, "t.mode"),
                 Field("connection_info", .json, "coalesce(t.connection, '{}')", visibleBy: "volume:see_connections"),
-                Field("instance_id", .text, "t.server_id", filter: .equals, versions: VersionRange(from: Microversion(99, 0))),
-                Field("created_at", .text, "t.created_at", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+                Field("instance_id", .text, "t.server_id", presence: .never, filter: .equals), .sortKey("created_at"),
             ]),
-        summary: ["id", "status", "instance", "volume_id"], hasLinks: false)
+        summary: ["id", "status", "instance", "volume_id"])
 
     /// Users see the extra specs that concern them only.
     private static let userSpecs = """
@@ -141,17 +147,17 @@ enum Views {
 
     private static func types(specs: String) -> ResourceView {
         ResourceView(
-            collection: "volume_types", member: "volume_type",
-            table: Table(
+            "volume_type",
+            Table(
                 "volume_types t", defaultSort: [("created_at", true)], missingMarker: .notFound,
                 fields: [
                     Field("id", sortable: true), Field("name", filter: .equals), Field("description"),
-                    Field("display_order", .text, "t.name", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+                    .sortKey("display_order", "t.name"),
                     Field("is_public", .boolean), Field("os-volume-type-access:is_public", .boolean, "t.is_public"),
                     Field("extra_specs", .json, specs), Field("qos_specs_id", .text, "NULL::text", visibleBy: sensitive),
-                    Field("created_at", .text, "t.created_at", sortable: true, versions: VersionRange(from: Microversion(99, 0))),
+                    .sortKey("created_at"),
                 ]),
-            summary: [], hasLinks: false, shownOnly: ["qos_specs_id"])
+            summary: [], shownOnly: ["qos_specs_id"])
     }
 
     /// A type in the answer to changing it.

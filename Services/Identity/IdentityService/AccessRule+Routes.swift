@@ -7,9 +7,12 @@ import WebAPI
 
 /// Access rules belong to a user; application credentials use them, and rules stay when a credential is deleted.
 extension Identity {
-    private static let accessRuleTable = Table(
-        "access_rules t",
-        fields: [Field("id"), Field("service", sortable: true), Field("path", sortable: true), Field("method", sortable: true)])
+    private static let accessRules = ResourceKind.identity(
+        "access_rule",
+        Table(
+            "access_rules t",
+            fields: [Field("id"), Field("service", sortable: true), Field("path", sortable: true), Field("method", sortable: true)])
+    ) { "/v3/users/\(Query.encode($0.parameter("user_id")))/access_rules" }
 
     private static func show(_ row: Row) throws -> JSONValue {
         [
@@ -18,30 +21,18 @@ extension Identity {
         ]
     }
 
-    private static func linked(_ row: Row, _ context: RequestContext, _ user: String) throws -> JSONValue {
-        var rule = try show(row).objectValue ?? JSONObject()
-        rule["links"] = ["self": .string("\(context.publicURL)/v3/users/\(user)/access_rules/\(try row.string("id"))")]
-        return .object(rule)
-    }
-
     func listRules(_ context: RequestContext) async throws -> Response {
         let user = try await decideUser(context).value.id
         let conditions = try context.conditions(texts: ["service": "t.service", "path": "t.path", "method": "t.method"])
-        let rules = Listing(
-            Identity.accessRuleTable, member: "access_rule", collection: "access_rules", path: "/v3/users/\(user)/access_rules")
-        return try await database.read { try rules.list($0, context, where: conditions + ["t.user_id = \(user)"]) }
+        return try await database.read { try Identity.accessRules.list($0, context, where: conditions + ["t.user_id = \(user)"]) }
     }
 
     func showRule(_ context: RequestContext) async throws -> Response {
         let user = try await decideUser(context).value.id
         let id = context.parameter("rule_id")
-        let rule = try await database.read { connection in
-            try connection.query(
-                "SELECT id, service, path, method FROM access_rules WHERE id = \(id) AND user_id = \(user)"
-            ).first.map { try Identity.linked($0, context, user) }
+        return try await database.read {
+            try Identity.accessRules.one($0, context, where: "t.id = \(id) AND t.user_id = \(user)", id: id)
         }
-        guard let rule else { throw Identity.missing("access rule", id) }
-        return .json(200, ["access_rule": rule])
     }
 
     func deleteRule(_ context: RequestContext) async throws -> Response {

@@ -7,7 +7,8 @@ import WebAPI
 
 /// Application credentials: passwords of a program, for one project, with at most their owner's roles.
 extension Identity {
-    static let credentials = Listing(
+    static let credentials = ResourceKind.identity(
+        "application_credential",
         Table(
             "application_credentials t",
             fields: [
@@ -22,7 +23,8 @@ extension Identity {
                     """),
                 Field("access_rules", .json),
                 Field("system", .json, "NULL::json"),
-            ]), member: "application_credential", collection: "application_credentials")
+            ])
+    ) { "/v3/users/\(Query.encode($0.parameter("user_id")))/application_credentials" }
 
     private static let credentialBody = Bodies.entity(
         "application_credential",
@@ -80,21 +82,16 @@ extension Identity {
         let user = try await decideUser(context).value.id
         let conditions = try context.conditions(texts: ["name": "t.name"])
         return try await database.read {
-            try Listing(
-                Identity.credentials.table, member: "application_credential", collection: "application_credentials",
-                path: "/v3/users/\(user)/application_credentials"
-            ).list($0, context, where: conditions + ["t.user_id = \(user)"])
+            try Identity.credentials.list($0, context, where: conditions + ["t.user_id = \(user)"])
         }
     }
 
     private func showCredential(_ context: RequestContext) async throws -> Response {
         let user = try await decideUser(context).value.id
         let id = context.parameter("credential_id")
-        let response = try await database.read {
-            try Identity.credentials.show($0, context, where: "t.id = \(id) AND t.user_id = \(user)")
+        return try await database.read {
+            try Identity.credentials.one($0, context, where: "t.id = \(id) AND t.user_id = \(user)", id: id)
         }
-        guard let response else { throw Identity.missing("application credential", id) }
-        return response
     }
 
     // MARK: writing

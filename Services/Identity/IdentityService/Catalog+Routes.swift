@@ -7,34 +7,36 @@ import WebAPI
 
 /// Regions, services and endpoints: what tokens' catalogs are made of.
 extension Identity {
-    static let regions = Listing(
+    static let regions = ResourceKind.identity(
+        "region",
         Table(
             "catalog_regions t",
-            fields: [Field("id"), Field("description"), Field("parent_region_id"), Field("extra", .json)]),
-        member: "region", collection: "regions")
+            fields: [Field("id"), Field("description"), Field("parent_region_id"), Field("extra", .members)]))
 
-    static let services = Listing(
+    static let services = ResourceKind.identity(
+        "service",
         Table(
             "catalog_services t",
             fields: [
                 Field("id"), Field("name", sortable: true), Field("type", sortable: true), Field("description"),
-                Field("enabled", .boolean), Field("extra", .json),
-            ]), member: "service", collection: "services")
+                Field("enabled", .boolean), Field("extra", .members),
+            ]))
 
-    static let endpoints = Listing(
+    static let endpoints = ResourceKind.identity(
+        "endpoint",
         Table(
             "catalog_endpoints t",
             fields: [
                 Field("id"), Field("interface"), Field("region_id"), Field("region", .text, "t.region_id"),
-                Field("service_id"), Field("url"), Field("enabled", .boolean), Field("extra", .json),
-            ]), member: "endpoint", collection: "endpoints")
+                Field("service_id"), Field("url"), Field("enabled", .boolean), Field("extra", .members),
+            ]))
 
     private static let regionMembers: Set<String> = ["id", "description", "parent_region_id"]
     private static let serviceMembers: Set<String> = ["id", "name", "type", "description", "enabled"]
     private static let endpointMembers: Set<String> = ["id", "interface", "region", "region_id", "service_id", "url", "enabled"]
 
     private struct Collection: Sendable {
-        let listing: Listing
+        let listing: ResourceKind
         /// `catalog_regions`
         let table: String
         let body: @Sendable (Bool) -> [BodySchema.Property]
@@ -46,10 +48,10 @@ extension Identity {
     /// Routes of one of the three, all alike: anyone who may see the cloud reads, only admins write.
     private func routes(_ collection: Collection) -> [Route] {
         let listing = collection.listing
-        let name = listing.member
-        let base = "/v3/\(listing.collection)"
+        let name = listing.name
+        let base = "/v3/\(listing.plural)"
         return [
-            Route(.get, base, action: "identity:list_\(listing.collection)", rule: collectionRule(name), "List \(listing.collection)") {
+            Route(.get, base, action: "identity:list_\(listing.plural)", rule: collectionRule(name), "List \(listing.plural)") {
                 context in
                 try context.authorize(target: .none)
                 let conditions = try context.conditions(texts: collection.texts, flags: name == "region" ? [:] : ["enabled": "t.enabled"])
@@ -62,9 +64,7 @@ extension Identity {
             Route(.get, "\(base)/{id}", action: "identity:get_\(name)", rule: collectionRule(name), "Show a \(name)") { context in
                 try context.authorize(target: .none)
                 let id = context.parameter("id")
-                let response = try await database.read { try listing.show($0, context, where: "t.id = \(id)") }
-                guard let response else { throw Identity.missing(name, id) }
-                return response
+                return try await database.read { try listing.one($0, context, where: "t.id = \(id)", id: id) }
             },
             Route(
                 .patch, "\(base)/{id}", action: "identity:update_\(name)", rule: "rule:admin_required",
@@ -99,7 +99,7 @@ extension Identity {
     // MARK: changes
 
     private func create(_ context: RequestContext, _ collection: Collection, id: String?) async throws -> Response {
-        let name = collection.listing.member
+        let name = collection.listing.name
         let body = context.entity(name)
         let decision = try context.authorize(body, target: .none)
         let fresh = newID()
@@ -118,15 +118,15 @@ extension Identity {
 
     private func update(_ context: RequestContext, _ collection: Collection) async throws -> Response {
         let listing = collection.listing
-        let body = context.entity(listing.member)
-        let id = try context.authorize(context.parameter("id"), target: .none).value(for: "identity:update_\(listing.member)")
+        let body = context.entity(listing.name)
+        let id = try context.authorize(context.parameter("id"), target: .none).value(for: "identity:update_\(listing.name)")
         let response = try await context.write(database) { connection in
             guard try !connection.query("SELECT id FROM \(raw: collection.table) WHERE id = \(id) FOR UPDATE").isEmpty else {
-                throw Identity.missing(listing.member, id)
+                throw Identity.missing(listing.name, id)
             }
             let changes = try collection.changes(connection, body, id)
-            try storing(listing.member, body["name"]?.stringValue ?? id) {
-                try connection.execute("UPDATE \(raw: collection.table) SET \(changes.sql) WHERE id = \(id)")
+            try storing(listing.name, body["name"]?.stringValue ?? id) {
+                _ = try changes.apply(connection, collection.table, id, at: ambient.now, touching: true)
             }
             return try listing.change(connection, context, status: 200, id: id)
         }
@@ -135,7 +135,7 @@ extension Identity {
     }
 
     private func remove(_ context: RequestContext, _ collection: Collection) async throws -> Response {
-        let name = collection.listing.member
+        let name = collection.listing.name
         let id = try context.authorize(context.parameter("id"), target: .none).value(for: "identity:delete_\(name)")
         let response = try await context.write(database) { connection in
             let removed: Int
@@ -177,7 +177,7 @@ extension Identity {
                 if let parent = body["parent_region_id"]?.stringValue {
                     try Identity.requireNoCircle(connection, region: id, parent: parent)
                 }
-                var changes = Changes(at: now, generation: false)
+                var changes = Changes()
                 changes.text(body, "parent_region_id", absent: nil)
                 changes.text(body, "description")
                 changes.extra(body, beside: Identity.regionMembers)
@@ -220,7 +220,7 @@ extension Identity {
                     """)
             },
             changes: { _, body, _ in
-                var changes = Changes(at: now, generation: false)
+                var changes = Changes()
                 if body["type"] != nil { changes.text(body, "type") }
                 changes.text(body, "name")
                 changes.text(body, "description", absent: nil)
@@ -258,9 +258,11 @@ extension Identity {
             },
             changes: { connection, body, _ in
                 try Identity.checkEndpoint(connection, body)
-                var changes = Changes(at: now, generation: false)
-                for name in ["interface", "service_id", "url"] where body[name] != nil { changes.text(body, name) }
-                if let region = body["region_id"] ?? body["region"] { changes.set("region_id = \(region.stringValue)") }
+                var changes = Changes()
+                changes.text(body, "interface")
+                changes.text(body, "service_id")
+                changes.text(body, "url")
+                if let region = body["region_id"] ?? body["region"] { changes.set("region_id", region.stringValue) }
                 changes.flag(body, "enabled")
                 changes.extra(body, beside: Identity.endpointMembers)
                 return changes

@@ -67,10 +67,7 @@ extension Identity {
     private func showDomain(_ context: RequestContext) async throws -> Response {
         let domain = try await decideDomain(context).value
         return try await database.read { connection in
-            guard let response = try Identity.domains.show(connection, context, where: "t.id = \(domain.id)") else {
-                throw Identity.missing("domain", domain.id)
-            }
-            return response
+            return try Identity.domains.one(connection, context, where: "t.id = \(domain.id)", id: domain.id)
         }
     }
 

@@ -5,12 +5,13 @@ import Kernel
 import WebAPI
 
 extension Identity {
-    static let groups = Listing(
+    static let groups = ResourceKind.identity(
+        "group",
         Table(
             "groups t",
             fields: [
-                Field("id"), Field("name", sortable: true), Field("domain_id"), Field("description"), Field("extra", .json),
-            ]), member: "group", collection: "groups")
+                Field("id"), Field("name", sortable: true), Field("domain_id"), Field("description"), Field("extra", .members),
+            ]))
 
     private static let groupMembers: Set<String> = ["id", "name", "domain_id", "description"]
 
@@ -83,10 +84,7 @@ extension Identity {
     private func showGroup(_ context: RequestContext) async throws -> Response {
         let group = try await decideGroup(context).value
         return try await database.read { connection in
-            guard let response = try Identity.groups.show(connection, context, where: "t.id = \(group.id)") else {
-                throw Identity.missing("group", group.id)
-            }
-            return response
+            return try Identity.groups.one(connection, context, where: "t.id = \(group.id)", id: group.id)
         }
     }
 
@@ -94,14 +92,14 @@ extension Identity {
         let group = try await decideGroupChange(context).value(for: "identity:update_group")
         let body = context.entity("group")
         try requireSameDomain(body, group)
-        var changes = Changes(at: ambient.now)
+        var changes = Changes()
         if body["name"] != nil { changes.text(body, "name") }
         changes.text(body, "description")
         changes.extra(body, beside: Identity.groupMembers)
-        let sql = changes.sql
+        let asked = changes
         return try await context.write(database) { connection in
             try storing("group", body["name"]?.stringValue) {
-                try connection.execute("UPDATE groups SET \(sql) WHERE id = \(group.id)")
+                _ = try asked.apply(connection, "groups", group.id, at: ambient.now, isCounted: true, touching: true)
             }
             return try Identity.groups.change(connection, context, status: 200, id: group.id)
         }

@@ -3,102 +3,24 @@ import JSON
 import Kernel
 import WebAPI
 
-/// A kind of thing as Identity's API shows it: its table, its names on the wire, where it lives.
-///
-/// A field named `extra` holds what clients stored beside the known attributes; its members are shown at the top.
-struct Listing: Sendable {
-    let table: Table
-    /// `project`
-    let member: String
-    /// `projects`
-    let collection: String
-    /// `/v3/projects`; nil where an object has no link of its own.
-    let path: String?
-
-    init(_ table: Table, member: String, collection: String, path: String? = nil) {
-        self.table = table
-        self.member = member
-        self.collection = collection
-        self.path = path ?? "/v3/\(collection)"
-    }
-
-    // MARK: rendering
-
-    private func write(_ rows: Rows, row: Int, _ context: RequestContext, into writer: inout JSONWriter) throws {
-        let shown = table.fields.filter { $0.name != "extra" }
-        try writer.object { object in
-            Table.render(rows, row: row, shown, into: &object)
-            if shown.count < table.fields.count, let bytes = rows.utf8(row: row, column: shown.count), bytes.count > 2 {
-                try writeExtra(bytes, beside: shown, into: &object)
-            }
-            if let path, let id = Table.keyText(rows, row: row) {
-                object.objectField("links") { $0.field("self", "\(context.publicURL)\(path)/\(Query.encode(id))") }
-            }
-        }
-    }
-
-    private func writeExtra(
-        _ bytes: UnsafeBufferPointer<UInt8>, beside shown: [Field], into object: inout JSONWriter
-    ) throws {
-        guard let extra = try JSONValue.parse(bytes).objectValue else { return }
-        for member in extra.members where member.name != "links" && !shown.contains(where: { $0.name == member.name }) {
-            object.field(member.name, member.value)
-        }
-    }
-
-    // MARK: responses
-
-    /// `{"project": {…}}`; nil where there is no such row.
-    func show(
-        _ connection: Connection, _ context: RequestContext, status: Int = 200, where condition: SQL
-    ) throws -> Response? {
-        let rows = try table.query(connection, table.fields, where: condition)
-        guard !rows.isEmpty else { return nil }
-        return try Response.object(status) {
-            $0.name(member)
-            try write(rows, row: 0, context, into: &$0)
-        }
-    }
-
-    /// The response of a change to the row `id`, for `RequestContext.write`.
-    func change(
-        _ connection: Connection, _ context: RequestContext, status: Int, id: String
-    ) throws -> Change {
-        guard let response = try show(connection, context, status: status, where: "\(raw: table.key) = \(id)") else {
-            throw ResourceError.internalError("\(member) \(id) is gone inside its own transaction")
-        }
-        return Change(answer: response, member, id, member: member)
-    }
-
-    /// `{"projects": […], "links": {…}}`, one page.
-    func list(
-        _ connection: Connection, _ context: RequestContext, where conditions: [SQL]
-    ) throws -> Response {
-        let request = try context.listRequest(filters: [])
-        let scope = conditions.isEmpty ? SQL(stringLiteral: "true") : SQL.joined(conditions, separator: " AND ")
-        let page = try table.page(connection, context, request, fields: table.fields, scope: scope)
-        return try Response.object(capacity: 256 + page.count * 512) { object in
-            try object.arrayField(collection) { list in
-                for row in 0..<page.count { try write(page.rows, row: row, context, into: &list) }
-            }
-            object.objectField("links") {
-                $0.field("next", page.more ? Table.keyText(page.rows, row: page.count - 1).map(context.nextLink) : nil)
-                $0.field("self", context.selfLink)
-                $0.name("previous")
-                $0.null()
-            }
-            if page.more, request.limit == nil { object.field("truncated", true) }
-        }
+extension ResourceKind {
+    /// A kind of Identity's, whose objects link to themselves. A field of the kind `members` holds what clients stored beside
+    /// the known attributes.
+    ///
+    /// - Parameter link: where objects are, without their ids; `/v3/PLURAL` unless it is given.
+    static func identity(
+        _ name: String, plural: String? = nil, _ table: Table, link: (@Sendable (RequestContext) -> String)? = nil
+    ) -> ResourceKind {
+        let plural = plural ?? name + "s"
+        let place = link ?? { _ in "/v3/\(plural)" }
+        let own = Link("self", escapesID: true) { "\($0.publicURL)\(place($0))/" }
+        return ResourceKind(
+            name, plural: plural, table: table.adding([Field("links", .linkMap([own]))]), visibility: .everything, pages: .object
+        ) { Identity.missing(name.replacing("_", with: " "), $0) }
     }
 }
 
 extension RequestContext {
-    /// This request's URL.
-    var selfLink: String {
-        let text = query.encoded
-        return "\(publicURL)\(path)" + (text.isEmpty ? "" : "?" + text)
-    }
-
     /// Conditions from the query: exact and inexact (`name__contains`) for texts, true or false for flags.
     func conditions(texts: [String: String] = [:], flags: [String: String] = [:]) throws -> [SQL] {
         var conditions: [SQL] = []

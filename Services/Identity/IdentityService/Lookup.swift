@@ -149,38 +149,16 @@ extension RequestContext {
     func entity(_ name: String) -> JSONObject { body[name]?.objectValue ?? JSONObject() }
 }
 
-/// The `SET` list of an UPDATE.
-struct Changes {
-    private(set) var assignments: [SQL]
-
-    init(at now: Timestamp, generation: Bool = true) {
-        assignments = ["updated_at = \(now)"]
-        if generation { assignments.append("generation = generation + 1") }
-    }
-
-    mutating func set(_ assignment: SQL) { assignments.append(assignment) }
-
-    /// Sets a text column from a member that is there; null becomes `absent`.
-    mutating func text(_ body: JSONObject, _ name: String, absent: String? = "") {
-        guard let value = body[name] else { return }
-        assignments.append("\(raw: name) = \(value.stringValue ?? absent)")
-    }
-
-    mutating func flag(_ body: JSONObject, _ name: String) {
-        if let value = body[name]?.boolValue { assignments.append("\(raw: name) = \(value)") }
-    }
-
+extension Changes {
     /// Merges what is not in `known` into `extra`.
     mutating func extra(_ body: JSONObject, beside known: Set<String>) {
         let extra = body.extra(beside: known)
-        if !extra.isEmpty { assignments.append("extra = extra || \(extra)::jsonb") }
+        if !extra.isEmpty { set("extra = extra || \(extra)::jsonb") }
     }
 
     /// Merges options; null removes one.
     mutating func options(_ body: JSONObject) {
         guard let options = body["options"]?.objectValue, !options.isEmpty else { return }
-        assignments.append("options = jsonb_strip_nulls(options || \(options)::jsonb)")
+        set("options = jsonb_strip_nulls(options || \(options)::jsonb)")
     }
-
-    var sql: SQL { SQL.joined(assignments, separator: ", ") }
 }

@@ -108,9 +108,7 @@ extension Identity {
     private func showProject(_ context: RequestContext) async throws -> Response {
         let project = try await decideProject(context).value
         return try await database.read { connection in
-            guard let response = try Identity.projects.show(connection, context, where: "t.id = \(project.id)") else {
-                throw Identity.missing("project", project.id)
-            }
+            let response = try Identity.projects.one(connection, context, where: "t.id = \(project.id)", id: project.id)
             return try withRelatives(connection, context, project.id, response)
         }
     }

@@ -2,7 +2,8 @@ import WebAPI
 
 /// Projects and domains as tables; a domain is a project with `is_domain`.
 extension Identity {
-    static let projects = Listing(
+    static let projects = ResourceKind.identity(
+        "project",
         Table(
             "projects t",
             fields: [
@@ -11,10 +12,11 @@ extension Identity {
                 Field(
                     "tags", .json,
                     "(SELECT coalesce(json_agg(g.tag ORDER BY g.tag), '[]') FROM project_tags g WHERE g.project_id = t.id)"),
-                Field("options", .json), Field("extra", .json),
-            ]), member: "project", collection: "projects")
+                Field("options", .json), Field("extra", .members),
+            ]))
 
-    static let domains = Listing(
+    static let domains = ResourceKind.identity(
+        "domain",
         Table(
             "projects t",
             fields: [
@@ -22,6 +24,6 @@ extension Identity {
                 Field(
                     "tags", .json,
                     "(SELECT coalesce(json_agg(g.tag ORDER BY g.tag), '[]') FROM project_tags g WHERE g.project_id = t.id)"),
-                Field("options", .json), Field("extra", .json),
-            ]), member: "domain", collection: "domains")
+                Field("options", .json), Field("extra", .members),
+            ]))
 }

@@ -78,7 +78,7 @@ extension Identity {
     func update(_ connection: Connection, project decision: Authorized<Found>, _ body: JSONObject, isDomain: Bool) throws {
         let id = try decision.value(for: "identity:update_project", "identity:update_domain").id
         let now = ambient.now
-        var changes = Changes(at: now)
+        var changes = Changes()
         if body["name"] != nil { changes.text(body, "name") }
         changes.text(body, "description")
         changes.flag(body, "enabled")
@@ -86,10 +86,10 @@ extension Identity {
         changes.extra(body, beside: Identity.projectMembers)
         if let enabled = body["enabled"]?.boolValue {
             try checkSwitch(connection, id, enabled: enabled, isDomain: isDomain)
-            if !enabled { changes.set("tokens_valid_from = \(now)") }
+            if !enabled { changes.set("tokens_valid_from", now) }
         }
         try storing(isDomain ? "domain" : "project", body["name"]?.stringValue) {
-            try connection.execute("UPDATE projects SET \(changes.sql) WHERE id = \(id)")
+            _ = try changes.apply(connection, "projects", id, at: now, isCounted: true, touching: true)
         }
         if let tags = body["tags"]?.arrayValue { try setTags(connection, id, tags.compactMap(\.stringValue)) }
     }

@@ -5,13 +5,14 @@ import Kernel
 import WebAPI
 
 extension Identity {
-    static let roles = Listing(
+    static let roles = ResourceKind.identity(
+        "role",
         Table(
             "roles t",
             fields: [
                 Field("id"), Field("name", sortable: true), Field("domain_id"), Field("description"),
-                Field("options", .json), Field("extra", .json),
-            ]), member: "role", collection: "roles")
+                Field("options", .json), Field("extra", .members),
+            ]))
 
     private static let roleMembers: Set<String> = ["id", "name", "domain_id", "description", "options"]
 
@@ -92,10 +93,7 @@ extension Identity {
     private func showRole(_ context: RequestContext) async throws -> Response {
         let role = try await decideRole(context).value
         return try await database.read { connection in
-            guard let response = try Identity.roles.show(connection, context, where: "t.id = \(role.id)") else {
-                throw Identity.missing("role", role.id)
-            }
-            return response
+            return try Identity.roles.one(connection, context, where: "t.id = \(role.id)", id: role.id)
         }
     }
 
@@ -104,16 +102,16 @@ extension Identity {
         let body = context.entity("role")
         try role.requireMutable("role", body)
         try requireSameDomain(body, role)
-        var changes = Changes(at: ambient.now, generation: false)
+        var changes = Changes()
         if body["name"] != nil { changes.text(body, "name") }
         changes.text(body, "description", absent: nil)
         changes.options(body)
         changes.extra(body, beside: Identity.roleMembers)
-        let sql = changes.sql
+        let asked = changes
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
                 try storing("role", body["name"]?.stringValue) {
-                    try connection.execute("UPDATE roles SET \(sql) WHERE id = \(role.id)")
+                    _ = try asked.apply(connection, "roles", role.id, at: ambient.now, touching: true)
                 }
                 return try Identity.roles.change(connection, context, status: 200, id: role.id)
             }

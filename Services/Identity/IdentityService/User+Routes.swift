@@ -71,10 +71,7 @@ extension Identity {
     private func showUser(_ context: RequestContext) async throws -> Response {
         let user = try await decideUser(context).value
         return try await database.read { connection in
-            guard let response = try Identity.users.show(connection, context, where: "t.id = \(user.id)") else {
-                throw Identity.missing("user", user.id)
-            }
-            return response
+            return try Identity.users.one(connection, context, where: "t.id = \(user.id)", id: user.id)
         }
     }
 

@@ -6,14 +6,15 @@ import WebAPI
 
 /// Users as a table, and the statements that change them.
 extension Identity {
-    static let users = Listing(
+    static let users = ResourceKind.identity(
+        "user",
         Table(
             "users t",
             fields: [
                 Field("id"), Field("name", sortable: true), Field("domain_id"), Field("enabled", .boolean),
                 Field("default_project_id"), Field("password_expires_at", .timestampMicroseconds),
-                Field("options", .json), Field("extra", .json),
-            ]), member: "user", collection: "users")
+                Field("options", .json), Field("extra", .members),
+            ]))
 
     static let userMembers: Set<String> = [
         "id", "name", "domain_id", "enabled", "default_project_id", "password", "original_password",
@@ -77,25 +78,25 @@ extension Identity {
     ) throws {
         let id = try decision.value(for: "identity:update_user").id
         let now = ambient.now
-        var changes = Changes(at: now)
+        var changes = Changes()
         if body["name"] != nil { changes.text(body, "name") }
         changes.text(body, "default_project_id", absent: nil)
         changes.flag(body, "enabled")
         changes.options(body)
         changes.extra(body, beside: Identity.userMembers)
         if body["password"] != nil { Identity.setPassword(&changes, hash: hash, now: now) }
-        if body["enabled"]?.boolValue == false, body["password"] == nil { changes.set("tokens_valid_from = \(now)") }
+        if body["enabled"]?.boolValue == false, body["password"] == nil { changes.set("tokens_valid_from", now) }
         try storing("user", body["name"]?.stringValue) {
-            try connection.execute("UPDATE users SET \(changes.sql) WHERE id = \(id)")
+            _ = try changes.apply(connection, "users", id, at: now, isCounted: true, touching: true)
         }
     }
 
     /// A new password ends all tokens that the old one gave.
     private static func setPassword(_ changes: inout Changes, hash: String?, now: Timestamp) {
-        changes.set("password_hash = \(hash)")
-        changes.set("password_set_at = \(now)")
+        changes.set("password_hash", hash)
+        changes.set("password_set_at", now)
         changes.set("password_expires_at = NULL")
-        changes.set("tokens_valid_from = \(now)")
+        changes.set("tokens_valid_from", now)
         changes.set("failed_attempts = 0")
         changes.set("failed_at = NULL")
     }
@@ -107,10 +108,10 @@ extension Identity {
         _ connection: Connection, user id: String, provedHash: String, hash: String, requestID: String
     ) throws -> Bool {
         let now = ambient.now
-        var changes = Changes(at: now)
+        var changes = Changes()
         Identity.setPassword(&changes, hash: hash, now: now)
-        let changed = try connection.execute(
-            "UPDATE users SET \(changes.sql) WHERE id = \(id) AND password_hash = \(provedHash)")
+        let changed = try changes.apply(
+            connection, "users", where: "id = \(id) AND password_hash = \(provedHash)", at: now, isCounted: true)
         guard changed == 1 else { return false }
         try connection.execute(
             """

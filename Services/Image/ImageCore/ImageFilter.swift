@@ -53,6 +53,25 @@ package enum ImageFilter: Sendable, Hashable {
         return .compared(comparison, time.postgresql)
     }
 
+    /// - Throws: 400 for what is neither true nor false.
+    package static func boolean(_ value: String, name: String) throws -> Bool {
+        switch value.lowercased() {
+        case "true": return true
+        case "false": return false
+        default: throw invalid(name, value, "true or false")
+        }
+    }
+
+    /// - Throws: 400 for what is no whole number from 0 on.
+    package static func number(_ value: String, name: String) throws -> Int {
+        guard let number = Int(value), number >= 0 else { throw invalid(name, value, "a whole number from 0 on") }
+        return number
+    }
+
+    package static func invalid(_ name: String, _ value: String, _ rule: String) -> ResourceError {
+        .badRequest("Invalid value '\(value.prefix(64))' for '\(name)'. It must be \(rule).")
+    }
+
     /// Commas separate, double quotes hold together, a backslash keeps the next character.
     private static func split(_ text: Substring, name: String) throws -> [String] {
         var items: [String] = []

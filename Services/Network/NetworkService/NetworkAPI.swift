@@ -13,8 +13,8 @@ package struct NetworkAPI: Sendable {
     let ambient: Ambient
     let options: NetworkOptions
     let fleet: any FleetView
-    let networkCollection: Collection
-    let routerCollection: Collection
+    let networkCollection: ResourceKind
+    let routerCollection: ResourceKind
 
     /// - Parameter fleet: what is known of the hypervisors, for agents and availability zones.
     package init(database: Database, ambient: Ambient, options: NetworkOptions, fleet: any FleetView) {
@@ -22,8 +22,8 @@ package struct NetworkAPI: Sendable {
         self.ambient = ambient
         self.options = options
         self.fleet = fleet
-        networkCollection = Collection.networks.served(in: options.availabilityZone)
-        routerCollection = Collection.routers.served(in: options.availabilityZone)
+        networkCollection = ResourceKind.networks.served(in: options.availabilityZone)
+        routerCollection = ResourceKind.routers.served(in: options.availabilityZone)
     }
 
     /// - Throws: 400 for a rule of the operator's that cannot be read.
@@ -50,7 +50,7 @@ package struct NetworkAPI: Sendable {
 
     /// Create, list, show, update and delete as all collections have them.
     func routes(
-        _ collection: Collection, create: [BodySchema.Property], update: [BodySchema.Property]?,
+        _ collection: ResourceKind, create: [BodySchema.Property], update: [BodySchema.Property]?,
         creating: @escaping @Sendable (RequestContext) async throws -> Response,
         updating: @escaping @Sendable (RequestContext) async throws -> Response = { _ in .empty() },
         deleting: @escaping @Sendable (RequestContext) async throws -> Response

@@ -31,6 +31,16 @@ package struct ProviderQuery: Sendable {
     /// A 400 with the code that Placement's clients know.
     package static func bad(_ message: String) -> ResourceError { .badRequest(message, type: "placement.query.bad_value") }
 
+    /// The 400 for a parameter that the list does not have in this version.
+    package static func unexpected(_ name: String) -> ResourceError {
+        bad("Invalid query string parameters: Additional properties are not allowed ('\(name.prefix(64))' was unexpected)")
+    }
+
+    /// The 400 for a parameter that may come once.
+    package static func repeated(_ name: String) -> ResourceError {
+        .badRequest("The query parameter '\(name.prefix(64))' is given more than once.", type: "placement.query.duplicate_key")
+    }
+
     /// The names in all traits that are asked for or excluded.
     package var traitNames: [String] { required.flatMap { $0 } + forbidden }
 

@@ -115,18 +115,15 @@ extension RequestContext {
         return response
     }
 
+    /// The same with the time of the last change.
+    func dated(_ answer: ResourceKind.Dated) -> Response { dated(answer.response, answer.modified) }
+
     /// Refuses parameters that the route or version does not know, and repeated ones.
     func checkQuery(_ allowed: Set<String>, repeatable: Set<String> = []) throws {
         var seen: Set<String> = []
         for (name, _) in query.items {
-            guard allowed.contains(name) else {
-                throw ProviderQuery.bad(
-                    "Invalid query string parameters: Additional properties are not allowed ('\(name.prefix(64))' was unexpected)")
-            }
-            guard seen.insert(name).inserted || repeatable.contains(name) else {
-                throw ResourceError.badRequest(
-                    "The query parameter '\(name)' is given more than once.", type: "placement.query.duplicate_key")
-            }
+            guard allowed.contains(name) else { throw ProviderQuery.unexpected(name) }
+            guard seen.insert(name).inserted || repeatable.contains(name) else { throw ProviderQuery.repeated(name) }
         }
     }
 

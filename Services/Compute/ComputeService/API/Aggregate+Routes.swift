@@ -23,7 +23,7 @@ struct AggregateRoutes: Sendable {
             ),
             Field("created_at", .timestampMicroseconds), Field("updated_at", .timestampMicroseconds),
             Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"),
-            Field("number", .number, "t.id", sortable: true, visibleBy: FlavorRoutes.hidden),
+            .sortKey("number", "t.id"),
         ])
 
     private static let created = Table(
@@ -156,11 +156,10 @@ struct AggregateRoutes: Sendable {
             }
             let zone = try aggregate["availability_zone"].map { $0.stringValue } ?? row.optionalString("availability_zone")
             try AggregateRoutes.checkZone(connection, id, from: row.optionalString("availability_zone"), to: zone)
-            try connection.execute(
-                """
-                UPDATE aggregates SET name = coalesce(\(name), name), availability_zone = \(zone), updated_at = \(now)
-                WHERE id = \(id)::int
-                """)
+            var changes = Changes()
+            if let name { changes.set("name", name) }
+            changes.set("availability_zone", zone)
+            try changes.apply(connection, "aggregates", where: "id = \(id)::int", at: now)
             return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: aggregate)
         }
     }

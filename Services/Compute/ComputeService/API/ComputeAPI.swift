@@ -110,90 +110,10 @@ enum VersionRoutes {
     }
 }
 
-/// Rows whose objects carry links, and members that are left out where there is nothing to say.
-struct LinkedRenderer: Sendable {
-    let url: String
-    /// `servers`, `flavors`
-    let path: String
-    /// Members that are left out instead of being null.
-    var optional: Set<String> = []
-
-    init(_ context: RequestContext, path: String, optional: Set<String> = []) {
-        url = context.publicURL
-        self.path = path
-        self.optional = optional
-    }
-
-    func object(_ rows: Rows, row: Int, _ fields: [Field], into writer: inout JSONWriter) {
-        writer.object { writer in
-            for (column, field) in fields.enumerated() {
-                let isNull = rows.utf8(row: row, column: column) == nil
-                if isNull, optional.contains(field.name) { continue }
-                writer.name(field.name)
-                switch field.expression {
-                case "'links'": links(Table.keyText(rows, row: row) ?? "", path, into: &writer)
-                case LinkedRenderer.imageExpression:
-                    isNull ? writer.value("") : reference(text(rows, row, column), "images", into: &writer)
-                case LinkedRenderer.flavorExpression:
-                    reference(text(rows, row, column), "flavors", into: &writer)
-                default: Table.renderValue(rows, row: row, column: column, field, into: &writer)
-                }
-            }
-        }
-    }
-
-    static let imageExpression = "t.image_id"
-    static let flavorExpression = "t.flavor->>'flavorid'"
-
-    private func text(_ rows: Rows, _ row: Int, _ column: Int) -> String {
-        rows.utf8(row: row, column: column).map { String(decoding: $0, as: UTF8.self) } ?? ""
-    }
-
-    private func reference(_ id: String, _ path: String, into writer: inout JSONWriter) {
-        writer.object { writer in
-            writer.field("id", id)
-            writer.arrayField("links") {
-                $0.object { link in
-                    link.field("rel", "bookmark")
-                    link.field("href", "\(url)/\(path)/\(id)")
-                }
-            }
-        }
-    }
-
-    func links(_ id: String, _ path: String, into writer: inout JSONWriter) {
-        writer.array { list in
-            list.object { link in
-                link.field("rel", "self")
-                link.field("href", "\(url)/v2.1/\(path)/\(id)")
-            }
-            list.object { link in
-                link.field("rel", "bookmark")
-                link.field("href", "\(url)/\(path)/\(id)")
-            }
-        }
-    }
-
-    /// A page as `{"servers": […], "servers_links": […]}`.
-    func list(
-        _ page: (rows: Rows, count: Int, more: Bool), _ fields: [Field], collection: String, context: RequestContext,
-        bytesPerRow: Int
-    ) -> Response {
-        var writer = JSONWriter(capacity: 256 + page.count * bytesPerRow)
-        writer.object {
-            $0.arrayField(collection) { list in
-                for row in 0..<page.count { object(page.rows, row: row, fields, into: &list) }
-            }
-            if page.more, page.count > 0, let last = Table.keyText(page.rows, row: page.count - 1) {
-                $0.arrayField(collection + "_links") { list in
-                    list.object {
-                        $0.field("rel", "next")
-                        $0.field("href", context.nextLink(marker: last))
-                    }
-                }
-            }
-        }
-        return .json(bytes: writer.bytes)
+extension Field {
+    /// `self` and `bookmark` of a resource.
+    static func links(_ path: String) -> Field {
+        Field("links", .links([.absolute("self", "/v2.1/\(path)"), .absolute("bookmark", "/\(path)")]))
     }
 }
 

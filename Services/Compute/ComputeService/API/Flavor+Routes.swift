@@ -8,8 +8,6 @@ import WebAPI
 struct FlavorRoutes: Sendable {
     let compute: Compute
 
-    static let hidden = "never"
-
     static let table = Table(
         "flavors t", key: "t.flavorid", defaultSort: [("flavorid", false)],
         fields: [
@@ -20,27 +18,23 @@ struct FlavorRoutes: Sendable {
             Field("OS-FLV-EXT-DATA:ephemeral", .number, "t.ephemeral_gb"),
             Field("OS-FLV-DISABLED:disabled", .boolean, "t.disabled"), Field("vcpus", .number),
             Field("os-flavor-access:is_public", .boolean, "t.is_public"),
-            Field("rxtx_factor", .json, "to_json(t.rxtx_factor)"), Field("links", .text, "'links'"),
+            Field("rxtx_factor", .json, "to_json(t.rxtx_factor)"), .links("flavors"),
             Field("description", versions: .from(55)),
             Field("extra_specs", .json, versions: .from(61), visibleBy: "os_compute_api:os-flavor-extra-specs:show_all"),
-            Field(
-                "minRam", .number, "t.memory_mb",
-                filter: .custom { value in
-                    guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minRam filter [\(value.prefix(64))]") }
-                    return "t.memory_mb >= \(number)"
-                }, visibleBy: hidden),
-            Field(
-                "minDisk", .number, "t.root_gb",
-                filter: .custom { value in
-                    guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minDisk filter [\(value.prefix(64))]") }
-                    return "t.root_gb >= \(number)"
-                }, visibleBy: hidden),
-            Field("flavorid", .text, "t.flavorid", sortable: true, visibleBy: hidden),
-            Field("name", .text, "t.name", sortable: true, visibleBy: hidden),
-            Field("memory_mb", .number, "t.memory_mb", sortable: true, visibleBy: hidden),
-            Field("root_gb", .number, "t.root_gb", sortable: true, visibleBy: hidden),
-            Field("vcpus", .number, "t.vcpus", sortable: true, visibleBy: hidden),
-            Field("created_at", .number, "t.created_at", sortable: true, visibleBy: hidden),
+            .filter("minRam") { value in
+                guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minRam filter [\(value.prefix(64))]") }
+                return "t.memory_mb >= \(number)"
+            },
+            .filter("minDisk") { value in
+                guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minDisk filter [\(value.prefix(64))]") }
+                return "t.root_gb >= \(number)"
+            },
+            .sortKey("flavorid", "t.flavorid"),
+            .sortKey("name", "t.name"),
+            .sortKey("memory_mb", "t.memory_mb"),
+            .sortKey("root_gb", "t.root_gb"),
+            .sortKey("vcpus", "t.vcpus"),
+            .sortKey("created_at", "t.created_at"),
         ])
 
     /// Fields of `/flavors` without detail.
@@ -114,11 +108,10 @@ struct FlavorRoutes: Sendable {
         }
         let request = try context.listRequest(filters: ["minRam", "minDisk"], ignoring: ["is_public"])
         let scope = try FlavorRoutes.scope(context, isPublic: isPublic)
-        let renderer = LinkedRenderer(context, path: "flavors")
         let fields = FlavorRoutes.table.visible(context, only: names)
         return try await compute.database.read { connection in
-            let page = try FlavorRoutes.table.page(connection, context, request, fields: fields, scope: scope)
-            return renderer.list(page, fields, collection: "flavors", context: context, bytesPerRow: 512)
+            try FlavorRoutes.table.list(
+                connection, context, collection: "flavors", request, fields: fields, scope: scope, bytesPerRow: 512)
         }
     }
 
@@ -134,13 +127,8 @@ struct FlavorRoutes: Sendable {
     static func response(
         _ connection: Connection, _ context: RequestContext, where condition: SQL, id: String
     ) throws -> Response {
-        let fields = table.visible(context)
-        let rows = try table.query(connection, fields, where: condition)
-        guard !rows.isEmpty else { throw missing(id) }
-        return .object {
-            $0.name("flavor")
-            LinkedRenderer(context, path: "flavors").object(rows, row: 0, fields, into: &$0)
-        }
+        guard let response = try table.response(connection, context, name: "flavor", where: condition) else { throw missing(id) }
+        return response
     }
 
     static func missing(_ id: String) -> ResourceError { .notFound("Flavor \(id.prefix(255)) could not be found.") }

@@ -174,12 +174,16 @@ struct HostRoutes: Sendable {
         try decision.value(for: "os_compute_api:os-services:update")
         let compute = compute
         return try await context.write(compute.database) { connection in
+            var changes = Changes()
+            if let enabled {
+                changes.set("enabled", enabled)
+                changes.set("disabled_reason", reason)
+            }
+            if let forcedDown { changes.set("forced_down", forcedDown) }
+            let update = changes.statement("compute_services t", where: condition, at: compute.ambient.now, touching: true) ?? ""
             let rows = try connection.query(
                 """
-                UPDATE compute_services t SET enabled = coalesce(\(enabled), t.enabled),
-                    disabled_reason = CASE WHEN \(enabled)::boolean IS NULL THEN t.disabled_reason ELSE \(reason)::text END,
-                    forced_down = coalesce(\(forcedDown), t.forced_down), updated_at = \(compute.ambient.now)
-                WHERE \(condition)
+                \(update)
                 RETURNING t.id, t.number, 'nova-compute' AS kind, t.host, t.enabled, t.disabled_reason, t.forced_down,
                     coalesce(t.last_seen_at, t.updated_at) AS seen_at, \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
                 """)

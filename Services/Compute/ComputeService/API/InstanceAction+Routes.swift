@@ -18,19 +18,15 @@ struct InstanceActionRoutes: Sendable {
     private static let table = Table(
         "server_actions t", key: "t.request_id", defaultSort: [("number", true)],
         fields: fields + [
-            Field("number", .number, "t.id", sortable: true, visibleBy: FlavorRoutes.hidden),
-            Field(
-                "changes-since", .text, "t.updated_at",
-                filter: .custom { value in
-                    guard let time = Timestamp(value) else { throw badTime(value) }
-                    return "t.updated_at >= \(time)"
-                }, visibleBy: FlavorRoutes.hidden),
-            Field(
-                "changes-before", .text, "t.updated_at",
-                filter: .custom { value in
-                    guard let time = Timestamp(value) else { throw badTime(value) }
-                    return "t.updated_at <= \(time)"
-                }, visibleBy: FlavorRoutes.hidden),
+            .sortKey("number", "t.id"),
+            .filter("changes-since") { value in
+                guard let time = Timestamp(value) else { throw badTime(value) }
+                return "t.updated_at >= \(time)"
+            },
+            .filter("changes-before") { value in
+                guard let time = Timestamp(value) else { throw badTime(value) }
+                return "t.updated_at <= \(time)"
+            },
         ])
 
     private static func badTime(_ value: String) -> ResourceError {
@@ -99,7 +95,7 @@ struct InstanceActionRoutes: Sendable {
                 """)
             return try .object { writer in
                 try writer.objectField("instanceAction") { action in
-                    Table.render(rows, row: 0, fields, into: &action)
+                    try RowWriter(fields, context).members(rows, row: 0, into: &action)
                     guard seesEvents else { return }
                     try action.arrayField("events") { list in
                         for row in events {

@@ -63,14 +63,15 @@ struct KeypairRoutes: Sendable {
         let hasLinks = context.version(atLeast: 2, 35)
         let table = Table(
             "keypairs t", key: "t.name", defaultSort: [("name", false)],
-            fields: fields + [Field("name", sortable: true, visibleBy: FlavorRoutes.hidden)])
+            fields: fields + [.sortKey("name")])
         return try await compute.database.read { connection in
             let page = try table.page(
                 connection, context, request, fields: fields, scope: "t.user_id = \(user)")
-            return .object(capacity: 256 + page.count * 1024) {
-                $0.arrayField("keypairs") { list in
+            let writer = RowWriter(fields, context)
+            return try .object(capacity: 256 + page.count * 1024) {
+                try $0.arrayField("keypairs") { list in
                     for row in 0..<page.count {
-                        list.object { $0.objectField("keypair") { Table.render(page.rows, row: row, fields, into: &$0) } }
+                        try list.object { try $0.objectField("keypair") { try writer.members(page.rows, row: row, into: &$0) } }
                     }
                 }
                 if hasLinks, page.more, let last = Table.keyText(page.rows, row: page.count - 1) {

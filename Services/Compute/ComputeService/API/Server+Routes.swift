@@ -74,11 +74,9 @@ struct ServerRoutes: Sendable {
         }
         let scope = try scope(context, isOperator: isOperator, request)
         let fields = table.visible(context, only: names).filter { $0.name != "server_groups" }
-        let renderer = LinkedRenderer(context, path: "servers", optional: ServerTable.optional)
         return try await compute.database.read { connection in
-            let page = try table.page(connection, context, request, fields: fields, scope: scope)
-            return renderer.list(
-                page, fields, collection: "servers", context: context, bytesPerRow: names == nil ? 2048 : 384)
+            try table.list(
+                connection, context, collection: "servers", request, fields: fields, scope: scope, bytesPerRow: names == nil ? 2048 : 384)
         }
     }
 
@@ -122,14 +120,13 @@ struct ServerRoutes: Sendable {
         let isBrief = isChange && !context.version(atLeast: 2, 75)
         let fields = table.visible(context).filter { !isBrief || !ServerTable.isShownOnly($0) }.map { field in
             guard field.name == "fault", isOperator else { return field }
-            return Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault END")
+            return Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault END", presence: .whenSet)
         }
         let rows = try table.query(connection, fields, where: "t.id = \(id)")
         guard !rows.isEmpty else { throw ServerRecord.missing(id) }
-        return .object(capacity: 4096) {
+        return try .object(capacity: 4096) {
             $0.name("server")
-            LinkedRenderer(context, path: "servers", optional: ServerTable.optional)
-                .object(rows, row: 0, fields, into: &$0)
+            try RowWriter(fields, context).object(rows, row: 0, into: &$0)
         }
     }
 
@@ -186,7 +183,7 @@ struct ServerRoutes: Sendable {
             $0.objectField("server") { server in
                 server.field("id", ids[0])
                 server.name("links")
-                LinkedRenderer(context, path: "servers").links(ids[0], "servers", into: &server)
+                Link.write(Field.links("servers").links, ids[0], context, into: &server)
                 server.field("OS-DCF:diskConfig", request.diskConfig)
                 server.field("security_groups", .array(groups.map { ["name": .string($0)] }))
                 server.field("adminPass", request.adminPass ?? ambient.newSecret(length: 12))
@@ -206,16 +203,16 @@ struct ServerRoutes: Sendable {
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
             _ = try ServerRecord.find(connection, server.id, lock: true)
-            var changes: [SQL] = ["updated_at = \(now)"]
-            if let name = body["name"]?.stringValue { changes.append("name = \(name)") }
-            if let description = body["description"] { changes.append("description = \(description.stringValue)") }
-            if let config = body["OS-DCF:diskConfig"]?.stringValue { changes.append("disk_config = \(config)") }
-            if let address = body["accessIPv4"] { changes.append("access_ip_v4 = \(address.stringValue)") }
+            var changes = Changes()
+            if let name = body["name"]?.stringValue { changes.set("name", name) }
+            if let description = body["description"] { changes.set("description", description.stringValue) }
+            if let config = body["OS-DCF:diskConfig"]?.stringValue { changes.set("disk_config", config) }
+            if let address = body["accessIPv4"] { changes.set("access_ip_v4", address.stringValue) }
             if let address = body["accessIPv6"] {
-                changes.append("access_ip_v6 = \(address.stringValue.map { IPAddress($0)?.description ?? $0 })")
+                changes.set("access_ip_v6", address.stringValue.map { IPAddress($0)?.description ?? $0 })
             }
-            if let hostname = body["hostname"]?.stringValue { changes.append("hostname = \(hostname)") }
-            try connection.execute("UPDATE servers SET \(SQL.joined(changes, separator: ", ")) WHERE id = \(server.id)")
+            if let hostname = body["hostname"]?.stringValue { changes.set("hostname", hostname) }
+            try changes.apply(connection, "servers", server.id, at: now, touching: true)
             if body["name"] != nil || body["hostname"] != nil {
                 try DesiredState.change(connection, server: server.id)
                 try DesiredState.publish(connection, server: server.id, ambient: ambient)

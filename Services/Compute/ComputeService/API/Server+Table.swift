@@ -6,7 +6,6 @@ import WebAPI
 
 /// Servers as clients see them, by version.
 enum ServerTable {
-    private static let hidden = FlavorRoutes.hidden
     private static let operators = "os_compute_api:os-extended-server-attributes"
 
     /// - Parameter hostDownAfter: a host that has said nothing for so long counts as down.
@@ -18,9 +17,6 @@ enum ServerTable {
 
     /// Fields of `/servers` without detail.
     static let short: Set<String> = ["id", "name", "links"]
-    /// Left out where there is nothing to say.
-    static let optional: Set<String> = ["fault", "progress", "security_groups", "server_groups"]
-
     /// Whether a field is in what is shown and listed, but before 2.75 not in the answer to a change.
     static func isShownOnly(_ field: Field) -> Bool {
         ["config_drive", "key_name", "security_groups", "host_status"].contains(field.name)
@@ -32,17 +28,17 @@ enum ServerTable {
         Field("tenant_id", .text, "t.project_id"), Field("user_id"), Field("metadata", .json, "t.metadata"),
         Field(
             "hostId", .text, "CASE WHEN t.host IS NULL THEN '' ELSE encode(sha224(convert_to(t.project_id || t.host, 'UTF8')), 'hex') END"),
-        Field("image", .text, LinkedRenderer.imageExpression),
-        Field("flavor", .text, LinkedRenderer.flavorExpression, versions: .through(46)),
+        Field("image", .reference([.absolute("bookmark", "/images")], absent: ""), "t.image_id"),
+        Field("flavor", .reference([.absolute("bookmark", "/flavors")]), "t.flavor->>'flavorid'", versions: .through(46)),
         Field("flavor", .json, "t.flavor - 'flavorid'", versions: .from(47)),
         Field("created", .timestamp, "t.created_at"), Field("updated", .timestamp, "t.updated_at"),
         Field("addresses", .json, addresses), Field("accessIPv4", .text, "coalesce(t.access_ip_v4, '')"),
-        Field("accessIPv6", .text, "coalesce(t.access_ip_v6, '')"), Field("links", .text, "'links'"),
+        Field("accessIPv6", .text, "coalesce(t.access_ip_v6, '')"), .links("servers"),
         Field("OS-DCF:diskConfig", .text, "t.disk_config"),
-        Field("progress", .number, "CASE WHEN t.vm_state IN ('active', 'building') THEN t.progress END"),
+        Field("progress", .number, "CASE WHEN t.vm_state IN ('active', 'building') THEN t.progress END", presence: .whenSet),
         Field("config_drive", .text, "CASE WHEN t.config_drive THEN 'True' ELSE '' END"), Field("key_name"),
-        Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault - 'details' END"),
-        Field("security_groups", .json, groups),
+        Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault - 'details' END", presence: .whenSet),
+        Field("security_groups", .json, groups, presence: .whenSet),
     ]
 
     private static let extended: [Field] = [
@@ -152,7 +148,7 @@ enum ServerTable {
     }
 
     private static func hiddenField(_ name: String, _ expression: String, _ filter: Field.Filter?, sortable: Bool = false) -> Field {
-        Field(name, .text, expression, filter: filter, sortable: sortable, visibleBy: hidden)
+        Field(name, .text, expression, presence: .never, filter: filter, sortable: sortable)
     }
 
     private static func words(_ text: String) -> [String] { text.split(separator: ",").map(String.init) }

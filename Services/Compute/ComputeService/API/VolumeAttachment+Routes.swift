@@ -21,7 +21,7 @@ struct VolumeAttachmentRoutes: Sendable {
 
     private static let table = Table(
         "server_volumes t", key: "t.volume_id", defaultSort: [("place", false)],
-        fields: fields + [Field("place", .text, "t.device", sortable: true, visibleBy: FlavorRoutes.hidden)])
+        fields: fields + [.sortKey("place", "t.device")])
 
     private static let schema = BodySchema.wrapped(
         "volumeAttachment",

@@ -72,7 +72,7 @@ extension NetworkAPI {
                 return value.stringValue == filter.value
             }
         }
-        let page = try request.page(of: fitting, isReversed: Collection.isReversed(context))
+        let page = try request.page(of: fitting, isReversed: context.isPageReversed())
         return .json(200, ["agents": .array(page.items)])
     }
 
@@ -119,7 +119,7 @@ extension NetworkAPI {
                             "Invalid input for query parameter marker. Value: '\(marker.prefix(64))'. Availability zones have no ids that a marker could name."
                         )
                     }
-                    let page = try request.page(of: fitting, key: "name", isReversed: Collection.isReversed(context))
+                    let page = try request.page(of: fitting, key: "name", isReversed: context.isPageReversed())
                     return .json(200, ["availability_zones": .array(page.items)])
                 }
             ])

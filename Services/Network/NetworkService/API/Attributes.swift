@@ -40,34 +40,6 @@ extension JSONObject {
     }
 }
 
-/// Assignments of an UPDATE.
-struct Assignments: Sendable {
-    private(set) var fragments: [SQL] = []
-    var isEmpty: Bool { fragments.isEmpty }
-
-    mutating func set(_ column: String, _ value: (some SQLBindable)?) {
-        fragments.append("\(raw: column) = \(value)")
-    }
-    mutating func set(json column: String, _ value: JSONValue) {
-        fragments.append("\(raw: column) = \(value)::jsonb")
-    }
-
-    /// Runs the update when there is anything to set.
-    func apply(_ connection: Connection, _ table: String, _ id: UUID128, at now: Timestamp) throws {
-        guard !isEmpty else { return }
-        let all = SQL.joined(fragments + ["updated_at = \(now)"], separator: ", ")
-        try connection.execute("UPDATE \(raw: table) SET \(all) WHERE id = \(id)")
-    }
-}
-
-/// What a stored row says to policy and to conditional requests.
-struct Subject: Sendable {
-    let id: UUID128
-    let projectID: String
-    let revision: Int
-    let target: PolicyTarget
-}
-
 extension RequestContext {
     /// The objects of a create request, one or many, and whether the answer is a list.
     func items(_ name: String, plural: String) -> (items: [JSONObject], isBulk: Bool) {
@@ -102,20 +74,6 @@ extension RequestContext {
     func authorizeAttributes(_ item: JSONObject, _ name: String, _ attributes: [String], target: PolicyTarget) throws {
         for attribute in attributes where item[attribute] != nil {
             try authorize(target: target, action: "update_\(name):\(attribute)")
-        }
-    }
-
-    /// - Throws: 412 when `If-Match: revision_number=N` names another revision than the row's.
-    func checkRevision(_ subject: Subject) throws {
-        guard let condition = headers["if-match"] else { return }
-        let parts = condition.split(separator: "=")
-        guard parts.count == 2, parts[0] == "revision_number", let wanted = Int(parts[1]) else {
-            throw ResourceError.badRequest("Unrecognized If-Match header '\(condition.prefix(64))'.")
-        }
-        guard wanted == subject.revision else {
-            throw ResourceError(
-                .preconditionFailed, "Constrained to \(wanted), but current revision is \(subject.revision)",
-                type: "RevisionNumberConstraintFailed")
         }
     }
 }

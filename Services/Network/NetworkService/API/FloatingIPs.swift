@@ -4,8 +4,8 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-extension Collection {
-    static let floatingIPs = Collection(
+extension ResourceKind {
+    static let floatingIPs = ResourceKind.network(
         "floatingip",
         table: Table(
             "floating_ips t",
@@ -33,7 +33,7 @@ extension NetworkAPI {
 
     var floatingIPs: Resource {
         Resource(
-            "floatingip", fields: Collection.floatingIPs.table.fields,
+            "floatingip", fields: ResourceKind.floatingIPs.table.fields,
             routes: routes(
                 .floatingIPs,
                 create: NetworkAPI.common + [
@@ -50,7 +50,7 @@ extension NetworkAPI {
         for item in items {
             let owner = try context.authorizeCreate(item, "floatingip", attributes: [("floating_ip_address", .null)])
             guard let network = try item.uuid("floating_network_id") else { continue }
-            _ = try await database.read { try Collection.networks.subject($0, context, network) }
+            _ = try await database.read { try ResourceKind.networks.subject($0, context, network) }
             drafts.append(
                 FloatingIPDraft(
                     id: ambient.newUUID(), owner: owner, network: network, body: item, tags: try item.tags() ?? [],
@@ -58,7 +58,7 @@ extension NetworkAPI {
         }
         return try await context.write(database) { [drafts] connection in
             for draft in drafts { try insertFloatingIP(connection, draft) }
-            return try Collection.floatingIPs.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+            return try ResourceKind.floatingIPs.created(connection, context, drafts.map(\.id), isBulk: isBulk)
         }
     }
 
@@ -72,7 +72,7 @@ extension NetworkAPI {
             }
             return .none
         }
-        let port = try await database.read { try Collection.ports.subject($0, context, id) }
+        let port = try await database.read { try ResourceKind.ports.subject($0, context, id) }
         guard port.projectID == project || context.allows("get_port") else {
             throw NetworkFault.badRequest(
                 "floatingip", "Port \(id) is associated with a different tenant than Floating IP and therefore cannot be bound.")
@@ -81,20 +81,20 @@ extension NetworkAPI {
     }
 
     private func updateFloatingIP(_ context: RequestContext) async throws -> Response {
-        let floating = try await Collection.floatingIPs.find(database, context)
+        let floating = try await ResourceKind.floatingIPs.find(database, context)
         guard let body = context.body["floatingip"]?.objectValue else { return .empty() }
         let associationRequest = try await association(context, body, project: floating.value.projectID)
         return try await context.write(database) { connection in
             try updateFloatingIP(connection, floating, body, associationRequest)
-            return try Collection.floatingIPs.changed(connection, context, floating.value.id)
+            return try ResourceKind.floatingIPs.changed(connection, context, floating.value.id)
         }
     }
 
     private func deleteFloatingIP(_ context: RequestContext) async throws -> Response {
-        let floating = try await Collection.floatingIPs.find(database, context)
+        let floating = try await ResourceKind.floatingIPs.find(database, context)
         return try await context.write(database) { connection in
             try deleteFloatingIP(connection, floating)
-            return Collection.floatingIPs.deleted(floating.value.id)
+            return ResourceKind.floatingIPs.deleted(floating.value.id)
         }
     }
 }

@@ -21,7 +21,7 @@ extension NetworkAPI {
                     try context.authorize(target: .none)
                     let id = try context.uuidParameter("id", of: "Network")
                     let found = try await availability("id = \(id)")
-                    guard let one = found.first else { throw Collection.networks.notFound(id) }
+                    guard let one = found.first else { throw ResourceKind.networks.notFound(id) }
                     return .json(200, ["network_ip_availability": one])
                 },
             ])
@@ -46,7 +46,7 @@ extension NetworkAPI {
         if let key = request.sort.first(where: { !["id", "network_id"].contains($0.name) }) {
             throw ListRequest.unknownSortKey(key.name, ["id", "network_id"])
         }
-        let isDescending = request.sort.first?.descending ?? false != (try Collection.isReversed(context))
+        let isDescending = request.sort.first?.descending ?? false != (try context.isPageReversed())
         if let marker = request.marker {
             guard let id = UUID128(marker) else { throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found") }
             conditions.append(isDescending ? "id < \(id)" : "id > \(id)")
@@ -54,7 +54,7 @@ extension NetworkAPI {
         var all = try await availability(
             SQL.joined(conditions, separator: " AND ") + " ORDER BY id \(raw: isDescending ? "DESC" : "ASC") LIMIT \(limit)",
             version: version)
-        if try Collection.isReversed(context) { all.reverse() }
+        if try context.isPageReversed() { all.reverse() }
         return .json(200, ["network_ip_availabilities": .array(all)])
     }
 

@@ -4,8 +4,8 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-extension Collection {
-    static let networks = Collection(
+extension ResourceKind {
+    static let networks = ResourceKind.network(
         "network",
         table: Table(
             "networks t",

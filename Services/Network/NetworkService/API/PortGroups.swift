@@ -40,10 +40,10 @@ extension NetworkAPI {
         return try await context.write(database) { connection in
             // Held from here on, so that the groups that are read are those that are changed.
             try connection.query("SELECT id FROM ports WHERE id \(anyOf: ids) ORDER BY id FOR UPDATE")
-            let subjects = try Collection.ports.subjects(connection, context, ids)
+            let subjects = try ResourceKind.ports.subjects(connection, context, ids)
             var changed: [String] = []
             for id in ids {
-                guard let subject = subjects[id] else { throw Collection.ports.notFound("\(id)") }
+                guard let subject = subjects[id] else { throw ResourceKind.ports.notFound("\(id)") }
                 let port = try context.authorize(subject, target: subject.target, action: "update_port")
                 var groups = Set(
                     try connection.query("SELECT security_group_id FROM port_security_groups WHERE port_id = \(id)")

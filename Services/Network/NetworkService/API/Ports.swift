@@ -5,7 +5,7 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-extension Collection {
+extension ResourceKind {
     private static let fixedIPs = """
         array_to_json(ARRAY(SELECT json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address)
             FROM port_fixed_ips f WHERE f.port_id = t.id ORDER BY f.position, f.ip_address))
@@ -21,14 +21,40 @@ extension Collection {
             'bound_drivers', json_build_object('0', 'ovn')))::text END
         """
 
-    static let ports = Collection(
+    /// `fixed_ips=ip_address=10.0.0.3`: the values of one key are alternatives, different keys must all fit.
+    private static let fixedIPFilter: @Sendable (Field.Filter.Request) throws -> SQL = { request in
+        var terms: [String: [SQL]] = [:]
+        for value in request.values {
+            let parts = value.split(separator: "=", maxSplits: 1).map(String.init)
+            guard parts.count == 2, let term = fixedIPTerm(parts[0], parts[1]) else {
+                throw ResourceError.badRequest(
+                    "Invalid value for the filter fixed_ips: '\(value.prefix(64))'. It must be ip_address=… or subnet_id=….")
+            }
+            terms[parts[0], default: []].append(term)
+        }
+        let groups = terms.sorted { $0.key < $1.key }.map { key, terms -> SQL in
+            "EXISTS (SELECT 1 FROM port_fixed_ips f WHERE f.port_id = t.id AND (\(SQL.joined(terms, separator: " OR "))))"
+        }
+        return SQL.joined(groups, separator: " AND ")
+    }
+
+    private static func fixedIPTerm(_ key: String, _ text: String) -> SQL? {
+        switch key {
+        case "ip_address": IPAddress(text).map { "f.ip_address = \($0)" } ?? "FALSE"
+        case "subnet_id": UUID128(text).map { "f.subnet_id = \($0)" } ?? "FALSE"
+        case "ip_address_substr": "strpos(f.ip_address, \(text)) > 0"
+        default: nil
+        }
+    }
+
+    static let ports = ResourceKind.network(
         "port",
         table: Table(
             "ports t JOIN networks n ON n.id = t.network_id",
             fields: Field.standard + Field.history + Field.tags + [
                 .uuid("network_id"), .text("status"), .flag("admin_state_up"), .mac("mac_address"), .text("device_id"),
                 .text("device_owner"), .flag("port_security_enabled"),
-                Field("fixed_ips", .json, fixedIPs, filter: .equals),
+                Field("fixed_ips", .json, fixedIPs, filter: .all(fixedIPFilter)),
                 Field(
                     "security_groups", .json, groups,
                     filter: .custom { text in
@@ -43,17 +69,6 @@ extension Collection {
                     "binding:vif_type", "CASE WHEN t.host_id = '' THEN 'unbound' ELSE 'ovs' END",
                     visibleBy: "get_port:binding:vif_type"),
                 Field("binding:vif_details", .json, details, visibleBy: "get_port:binding:vif_details"),
-                .filter("fixed_ips.ip_address") { text in
-                    guard let address = IPAddress(text) else { return "FALSE" }
-                    return "EXISTS (SELECT 1 FROM port_fixed_ips f WHERE f.port_id = t.id AND f.ip_address = \(address))"
-                },
-                .filter("fixed_ips.subnet_id") { text in
-                    guard let id = UUID128(text) else { return "FALSE" }
-                    return "EXISTS (SELECT 1 FROM port_fixed_ips f WHERE f.port_id = t.id AND f.subnet_id = \(id))"
-                },
-                .filter("fixed_ips.ip_address_substr") { text in
-                    "EXISTS (SELECT 1 FROM port_fixed_ips f WHERE f.port_id = t.id AND strpos(f.ip_address, \(text)) > 0)"
-                },
             ]),
         targets: [("network:project_id", "n.project_id")],
         // Through the indexes of both: the owner of a network sees its ports.
@@ -93,7 +108,7 @@ extension NetworkAPI {
 
     var ports: Resource {
         Resource(
-            "port", fields: Collection.ports.table.fields,
+            "port", fields: ResourceKind.ports.table.fields,
             routes: routes(
                 .ports, create: NetworkAPI.create, update: NetworkAPI.common, creating: createPorts,
                 updating: updatePort, deleting: deletePort))
@@ -117,7 +132,7 @@ extension NetworkAPI {
         }
         @Sendable func create(_ connection: Connection, trusting: Bool) throws -> Change {
             try createPorts(connection, drafts, trusting: trusting)
-            let created = try Collection.ports.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+            let created = try ResourceKind.ports.created(connection, context, drafts.map(\.id), isBulk: isBulk)
             // Last, because the project's ledger stays locked from here to the end of the transaction.
             try reserve(connection, drafts)
             return created
@@ -164,22 +179,22 @@ extension NetworkAPI {
     }
 
     private func updatePort(_ context: RequestContext) async throws -> Response {
-        let port = try await Collection.ports.find(database, context)
+        let port = try await ResourceKind.ports.find(database, context)
         guard let body = context.body["port"]?.objectValue else { return .empty() }
         try authorizePortAttributes(context, body, "update_port", port.value.target)
         let seesAll = context.allows("get_security_group")
         let change = try PortChange(body, anyGroup: seesAll)
         return try await context.write(database) { connection in
             try updatePort(connection, port, change)
-            return try Collection.ports.changed(connection, context, port.value.id)
+            return try ResourceKind.ports.changed(connection, context, port.value.id)
         }
     }
 
     private func deletePort(_ context: RequestContext) async throws -> Response {
-        let port = try await Collection.ports.find(database, context)
+        let port = try await ResourceKind.ports.find(database, context)
         return try await context.write(database) { connection in
             try deletePort(connection, port)
-            return Collection.ports.deleted(port.value.id)
+            return ResourceKind.ports.deleted(port.value.id)
         }
     }
 }

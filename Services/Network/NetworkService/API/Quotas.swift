@@ -92,7 +92,7 @@ extension NetworkAPI {
             return .object(members)
         }
         let page = try context.listRequest(filters: [])
-            .page(of: items, key: "project_id", isReversed: Collection.isReversed(context))
+            .page(of: items, key: "project_id", isReversed: context.isPageReversed())
         return .json(200, ["quotas": .array(page.items)])
     }
 

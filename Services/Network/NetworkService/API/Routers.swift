@@ -5,7 +5,7 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-extension Collection {
+extension ResourceKind {
     private static let gateway = """
         (SELECT json_build_object('network_id', p.network_id, 'enable_snat', t.enable_snat, 'external_fixed_ips',
             coalesce((SELECT json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address)
@@ -13,7 +13,7 @@ extension Collection {
             FROM ports p WHERE p.id = t.gateway_port_id)
         """
 
-    static let routers = Collection(
+    static let routers = ResourceKind.network(
         "router",
         table: Table(
             "routers t",
@@ -78,7 +78,7 @@ extension NetworkAPI {
         guard let id = try info.uuid("network_id") else {
             throw ResourceError.badRequest("Invalid input for external_gateway_info. Reason: 'network_id' is required.")
         }
-        _ = try await database.read { try Collection.networks.subject($0, context, id) }
+        _ = try await database.read { try ResourceKind.networks.subject($0, context, id) }
         let fixed = info.list("external_fixed_ips").flatMap { $0.isEmpty ? nil : $0 }
         return .network(
             id, snat: info.bool("enable_snat"), fixedIPRequests: try fixed.map { try AddressAllocator.FixedIPRequest.parse($0) })
@@ -149,11 +149,11 @@ extension NetworkAPI {
             throw NetworkFault.badRequest("router", "Cannot specify both subnet-id and port-id")
         }
         if let id = ids.subnet {
-            _ = try await database.read { try Collection.subnets.subject($0, context, id) }
+            _ = try await database.read { try ResourceKind.subnets.subject($0, context, id) }
         }
         if let id = ids.port {
-            let port = try await database.read { try Collection.ports.subject($0, context, id) }
-            guard context.allows("update_port", target: port.target) else { throw Collection.ports.notFound("\(id)") }
+            let port = try await database.read { try ResourceKind.ports.subject($0, context, id) }
+            guard context.allows("update_port", target: port.target) else { throw ResourceKind.ports.notFound("\(id)") }
         }
         return try await context.write(database) { connection in
             let interface =

@@ -4,7 +4,7 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-extension Collection {
+extension ResourceKind {
     private static let ruleObject = """
         json_build_object('id', r.id, 'tenant_id', r.project_id, 'project_id', r.project_id,
             'security_group_id', r.security_group_id, 'direction', r.direction, 'ethertype', r.ethertype,
@@ -16,7 +16,7 @@ extension Collection {
             'updated_at', to_char(r.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'tags', json_build_array())
         """
 
-    static let securityGroups = Collection(
+    static let securityGroups = ResourceKind.network(
         "security_group", path: "security-groups",
         table: Table(
             "security_groups t",
@@ -45,7 +45,7 @@ extension Collection {
         return "network(t.remote_ip_prefix::inet) = \("\(network)")::cidr"
     }
 
-    static let securityGroupRules = Collection(
+    static let securityGroupRules = ResourceKind.network(
         "security_group_rule", path: "security-group-rules",
         table: Table(
             "security_group_rules t JOIN security_groups g ON g.id = t.security_group_id",
@@ -78,7 +78,7 @@ extension NetworkAPI {
 
     var securityGroups: Resource {
         Resource(
-            "security_group", fields: Collection.securityGroups.table.fields,
+            "security_group", fields: ResourceKind.securityGroups.table.fields,
             routes: routes(
                 .securityGroups, create: NetworkAPI.groupBody + [.projectID, .tenantID, .tags],
                 update: NetworkAPI.groupBody, creating: createGroups, updating: updateGroup, deleting: deleteGroup
@@ -90,12 +90,12 @@ extension NetworkAPI {
         Route(
             .get, "/v2.0/security-groups", action: "get_security_group", rule: NetworkPolicy.reader, "List security groups"
         ) { context in
-            let answer = try await Collection.securityGroups.list(database, context)
+            let answer = try await ResourceKind.securityGroups.list(database, context)
             guard let project = try context.caller.projectID, try await !hasDefaultGroup(project) else { return answer }
             // Seeing is the decision for it, as in Neutron.
             try context.authorize(target: .project(project)).value(for: "get_security_group")
             try await database.write { _ = try defaultGroup($0, project: project) }
-            return try await Collection.securityGroups.list(database, context)
+            return try await ResourceKind.securityGroups.list(database, context)
         }
     }
 
@@ -107,7 +107,7 @@ extension NetworkAPI {
 
     var securityGroupRules: Resource {
         Resource(
-            "security_group_rule", fields: Collection.securityGroupRules.table.fields,
+            "security_group_rule", fields: ResourceKind.securityGroupRules.table.fields,
             routes: routes(
                 .securityGroupRules, create: NetworkAPI.ruleBody, update: nil, creating: createRules,
                 deleting: deleteRule))
@@ -127,24 +127,24 @@ extension NetworkAPI {
             for draft in drafts {
                 try insertGroup(connection, id: draft.id, owner: draft.owner, draft.body, tags: draft.tags)
             }
-            return try Collection.securityGroups.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+            return try ResourceKind.securityGroups.created(connection, context, drafts.map(\.id), isBulk: isBulk)
         }
     }
 
     private func updateGroup(_ context: RequestContext) async throws -> Response {
-        let group = try await Collection.securityGroups.find(database, context)
+        let group = try await ResourceKind.securityGroups.find(database, context)
         guard let body = context.body["security_group"]?.objectValue else { return .empty() }
         return try await context.write(database) { connection in
             try updateGroup(connection, group, body)
-            return try Collection.securityGroups.changed(connection, context, group.value.id)
+            return try ResourceKind.securityGroups.changed(connection, context, group.value.id)
         }
     }
 
     private func deleteGroup(_ context: RequestContext) async throws -> Response {
-        let group = try await Collection.securityGroups.find(database, context)
+        let group = try await ResourceKind.securityGroups.find(database, context)
         return try await context.write(database) { connection in
             try deleteGroup(connection, group)
-            return Collection.securityGroups.deleted(group.value.id)
+            return ResourceKind.securityGroups.deleted(group.value.id)
         }
     }
 
@@ -167,21 +167,21 @@ extension NetworkAPI {
         }
         return try await context.write(database) { [drafts] connection in
             for draft in drafts { try insertRule(connection, draft) }
-            return try Collection.securityGroupRules.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+            return try ResourceKind.securityGroupRules.created(connection, context, drafts.map(\.id), isBulk: isBulk)
         }
     }
 
     /// - Throws: 404 for what is no id, too.
     private func groupSubject(_ context: RequestContext, _ text: String) async throws -> Subject {
-        guard let id = UUID128(text) else { throw Collection.securityGroups.notFound(text) }
-        return try await database.read { try Collection.securityGroups.subject($0, context, id) }
+        guard let id = UUID128(text) else { throw ResourceKind.securityGroups.notFound(text) }
+        return try await database.read { try ResourceKind.securityGroups.subject($0, context, id) }
     }
 
     private func deleteRule(_ context: RequestContext) async throws -> Response {
-        let rule = try await Collection.securityGroupRules.find(database, context)
+        let rule = try await ResourceKind.securityGroupRules.find(database, context)
         return try await context.write(database) { connection in
             try deleteRule(connection, rule)
-            return Collection.securityGroupRules.deleted(rule.value.id)
+            return ResourceKind.securityGroupRules.deleted(rule.value.id)
         }
     }
 }

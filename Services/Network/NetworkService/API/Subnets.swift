@@ -4,8 +4,8 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-extension Collection {
-    static let subnets = Collection(
+extension ResourceKind {
+    static let subnets = ResourceKind.network(
         "subnet",
         table: Table(
             "subnets t JOIN networks n ON n.id = t.network_id",
@@ -49,7 +49,7 @@ extension NetworkAPI {
 
     var subnets: Resource {
         Resource(
-            "subnet", fields: Collection.subnets.table.fields,
+            "subnet", fields: ResourceKind.subnets.table.fields,
             routes: routes(
                 .subnets, create: NetworkAPI.create, update: NetworkAPI.common, creating: createSubnets,
                 updating: updateSubnet, deleting: deleteSubnet))
@@ -70,14 +70,14 @@ extension NetworkAPI {
         }
         return try await context.write(database) { connection in
             for draft in drafts { try insertSubnet(connection, draft) }
-            return try Collection.subnets.created(connection, context, drafts.map(\.id), isBulk: isBulk)
+            return try ResourceKind.subnets.created(connection, context, drafts.map(\.id), isBulk: isBulk)
         }
     }
 
     /// Of the networks that items name, those that the caller may see.
     func networkSubjects(_ context: RequestContext, _ items: [JSONObject]) async throws -> [UUID128: Subject] {
         let ids = Set(items.compactMap { $0.text("network_id").flatMap { UUID128($0) } })
-        return try await database.read { try Collection.networks.subjects($0, context, Array(ids)) }
+        return try await database.read { try ResourceKind.networks.subjects($0, context, Array(ids)) }
     }
 
     /// The network that an item names, where the caller may see it.
@@ -85,24 +85,24 @@ extension NetworkAPI {
         guard let id = try item.uuid("network_id") else {
             throw ResourceError.badRequest("Invalid input: 'network_id' is a required property")
         }
-        guard let network = networks[id] else { throw Collection.networks.notFound("\(id)") }
+        guard let network = networks[id] else { throw ResourceKind.networks.notFound("\(id)") }
         return network
     }
 
     private func updateSubnet(_ context: RequestContext) async throws -> Response {
-        let subnet = try await Collection.subnets.find(database, context)
+        let subnet = try await ResourceKind.subnets.find(database, context)
         guard let body = context.body["subnet"]?.objectValue else { return .empty() }
         return try await context.write(database) { connection in
             try updateSubnet(connection, subnet, body)
-            return try Collection.subnets.changed(connection, context, subnet.value.id)
+            return try ResourceKind.subnets.changed(connection, context, subnet.value.id)
         }
     }
 
     private func deleteSubnet(_ context: RequestContext) async throws -> Response {
-        let subnet = try await Collection.subnets.find(database, context)
+        let subnet = try await ResourceKind.subnets.find(database, context)
         return try await context.write(database) { connection in
             try deleteSubnet(connection, subnet)
-            return Collection.subnets.deleted(subnet.value.id)
+            return ResourceKind.subnets.deleted(subnet.value.id)
         }
     }
 }

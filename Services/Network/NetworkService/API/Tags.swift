@@ -26,7 +26,7 @@ enum Tags {
 }
 
 extension NetworkAPI {
-    private static let tagged: [Collection] = [
+    private static let tagged: [ResourceKind] = [
         .networks, .subnets, .ports, .routers, .floatingIPs, .securityGroups,
     ]
 
@@ -36,7 +36,7 @@ extension NetworkAPI {
         }
     }
 
-    private func tagRoutes(_ collection: Collection) -> [Route] {
+    private func tagRoutes(_ collection: ResourceKind) -> [Route] {
         let base = "/v2.0/\(collection.path)/{id}/tags"
         let read = "get_\(collection.plural)_tags"
         let add = "create_\(collection.plural)_tags"
@@ -84,7 +84,7 @@ extension NetworkAPI {
         .notFound("Tag \(tag.prefix(64)) could not be found.", type: "TagNotFound")
     }
 
-    private func currentTags(_ collection: Collection, _ context: RequestContext) async throws -> [String] {
+    private func currentTags(_ collection: ResourceKind, _ context: RequestContext) async throws -> [String] {
         let subject = try await collection.find(database, context)
         return try await database.read { connection in
             let rows = try connection.query(
@@ -95,7 +95,7 @@ extension NetworkAPI {
     }
 
     private func setTags(
-        _ collection: Collection, _ context: RequestContext, answer: Response,
+        _ collection: ResourceKind, _ context: RequestContext, answer: Response,
         _ change: @escaping @Sendable ([String]) throws -> [String]
     ) async throws -> Response {
         let subject = try await collection.find(database, context)

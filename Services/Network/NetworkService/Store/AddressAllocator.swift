@@ -2,6 +2,7 @@ import Database
 import JSON
 import Kernel
 import NetworkCore
+import WebAPI
 
 /// Gives addresses to ports, to many of them at once. Exact under concurrency: what is taken is decided by the unique
 /// key of `port_fixed_ips` alone, and an insertion waits there for another transaction that is about to take the same
@@ -289,7 +290,7 @@ extension AddressAllocator {
                         port: try row.uuid("port_id"), fixed: FixedIP(subnetID: try row.uuid("subnet_id"), address: address))
                 })
         } catch let error as DatabaseError where error.isForeignKeyViolation {
-            throw Collection.subnets.notFound("\(first.fixed.subnetID)")
+            throw ResourceKind.subnets.notFound("\(first.fixed.subnetID)")
         }
     }
 }

@@ -3,6 +3,7 @@ import Database
 import JSON
 import Kernel
 import NetworkCore
+import WebAPI
 
 /// What a request wants a floating IP to lead to.
 enum AssociationRequest: Sendable {
@@ -27,7 +28,7 @@ extension NetworkAPI {
         let project = try draft.owner.value(for: "create_floatingip")
         try reserve(connection, project, "floatingip")
         guard let row = try connection.query("SELECT external FROM networks WHERE id = \(draft.network) FOR SHARE").first
-        else { throw Collection.networks.notFound("\(draft.network)") }
+        else { throw ResourceKind.networks.notFound("\(draft.network)") }
         guard try row.bool("external") else {
             throw NetworkFault.badRequest("floatingip", "Network \(draft.network) is not a valid external network")
         }
@@ -76,9 +77,9 @@ extension NetworkAPI {
     ) throws {
         let id = try floating.value(for: "update_floatingip").id
         guard try !connection.query("SELECT id FROM floating_ips WHERE id = \(id) FOR UPDATE").isEmpty else {
-            throw Collection.floatingIPs.notFound("\(id)")
+            throw ResourceKind.floatingIPs.notFound("\(id)")
         }
-        var changes = Assignments()
+        var changes = Changes()
         if let text = body.text("description") { changes.set("description", text) }
         try changes.apply(connection, "floating_ips", id, at: ambient.now)
         try associate(connection, id, associationRequest)
@@ -88,7 +89,7 @@ extension NetworkAPI {
         let id = try floating.value(for: "delete_floatingip").id
         let rows = try connection.query(
             "DELETE FROM floating_ips WHERE id = \(id) RETURNING floating_port_id, project_id")
-        guard let row = rows.first else { throw Collection.floatingIPs.notFound("\(id)") }
+        guard let row = rows.first else { throw ResourceKind.floatingIPs.notFound("\(id)") }
         try connection.execute("DELETE FROM ports WHERE id = \(row.uuid("floating_port_id"))")
         try release(connection, row.string("project_id"), "floatingip")
     }
@@ -145,7 +146,7 @@ extension NetworkAPI {
     /// The address of the port that a floating IP leads to.
     private func fixedAddress(_ connection: Connection, _ port: UUID128, _ wanted: IPAddress?) throws -> FixedIP {
         guard try !connection.query("SELECT id FROM ports WHERE id = \(port) FOR SHARE").isEmpty else {
-            throw Collection.ports.notFound("\(port)")
+            throw ResourceKind.ports.notFound("\(port)")
         }
         let fixed = try connection.query(
             "SELECT subnet_id, ip_address FROM port_fixed_ips WHERE port_id = \(port) ORDER BY position"

@@ -99,8 +99,8 @@ extension NetworkAPI {
         let id = try network.value(for: "update_network").id
         let rows = try connection.query(
             "SELECT external, shared, provider_type FROM networks WHERE id = \(id) FOR UPDATE")
-        guard let row = rows.first else { throw Collection.networks.notFound("\(id)") }
-        var changes = Assignments()
+        guard let row = rows.first else { throw ResourceKind.networks.notFound("\(id)") }
+        var changes = Changes()
         if let name = body.text("name") { changes.set("name", name) }
         if let text = body.text("description") { changes.set("description", text) }
         if let up = body.bool("admin_state_up") { changes.set("admin_state_up", up) }
@@ -154,7 +154,7 @@ extension NetworkAPI {
     func deleteNetwork(_ connection: Connection, _ network: Authorized<Subject>) throws {
         let id = try network.value(for: "delete_network").id
         guard try !connection.query("SELECT id FROM networks WHERE id = \(id) FOR UPDATE").isEmpty else {
-            throw Collection.networks.notFound("\(id)")
+            throw ResourceKind.networks.notFound("\(id)")
         }
         // Floating IPs that lead nowhere go with their network.
         let idle = try connection.query(

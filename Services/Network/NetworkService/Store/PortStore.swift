@@ -3,6 +3,7 @@ import Database
 import JSON
 import Kernel
 import NetworkCore
+import WebAPI
 
 /// What a port's row needs at least; attributes with defaults are set on it.
 struct PortRow: Sendable {
@@ -105,7 +106,7 @@ extension NetworkAPI {
                 \(NetworkAPI.values(rows, macs, at: ambient.now)) \(conflicts)
                 """)
         } catch let error as DatabaseError where error.isForeignKeyViolation {
-            throw Collection.networks.notFound(rows.first.map { "\($0.network)" } ?? "")
+            throw ResourceKind.networks.notFound(rows.first.map { "\($0.network)" } ?? "")
         }
     }
 
@@ -145,7 +146,7 @@ extension NetworkAPI {
         try drafts.map(\.owner).values(for: "create_port")
         let isSecured = try lockNetworks(connection, drafts)
         let rows = try drafts.map { draft in
-            guard let preset = isSecured[draft.network] else { throw Collection.networks.notFound("\(draft.network)") }
+            guard let preset = isSecured[draft.network] else { throw ResourceKind.networks.notFound("\(draft.network)") }
             return try NetworkAPI.row(draft, isSecured: draft.change.body.bool("port_security_enabled") ?? preset)
         }
         for (network, rows) in Dictionary(grouping: rows, by: \.network) {
@@ -262,7 +263,7 @@ extension NetworkAPI {
                 """
             ).map { Key(group: try $0.uuid("id"), project: try $0.optionalString("project_id")) })
         if let missing = keys.first(where: { !found.contains($0) }) {
-            throw Collection.securityGroups.notFound("\(missing.group)")
+            throw ResourceKind.securityGroups.notFound("\(missing.group)")
         }
         try connection.execute(
             """
@@ -276,7 +277,7 @@ extension NetworkAPI {
     func updatePort(_ connection: Connection, _ port: Authorized<Subject>, _ change: PortChange) throws {
         let id = try port.value(for: "update_port").id
         guard let row = try connection.query("SELECT * FROM ports WHERE id = \(id) FOR UPDATE").first else {
-            throw Collection.ports.notFound("\(id)")
+            throw ResourceKind.ports.notFound("\(id)")
         }
         let body = change.body
         let owner = try row.string("device_owner")
@@ -288,7 +289,7 @@ extension NetworkAPI {
         if DeviceOwner.reserved.contains(owner), let name = fixed.first(where: { body[$0] != nil }) {
             throw NetworkFault.badRequest("port", "\(name) of a port with device owner \(owner) is set by the service itself.")
         }
-        var changes = Assignments()
+        var changes = Changes()
         if let name = body.text("name") { changes.set("name", name) }
         if let text = body.text("description") { changes.set("description", text) }
         if let up = body.bool("admin_state_up") { changes.set("admin_state_up", up) }
@@ -343,7 +344,7 @@ extension NetworkAPI {
 
     private func changeSecurity(
         _ connection: Connection, _ port: Authorized<Subject>, _ row: Row, _ change: PortChange, _ mac: MACAddress,
-        _ changes: inout Assignments
+        _ changes: inout Changes
     ) throws {
         let id = port.value.id
         let secured = try change.body.bool("port_security_enabled") ?? row.bool("port_security_enabled")
@@ -427,7 +428,7 @@ extension NetworkAPI {
     func deletePort(_ connection: Connection, _ port: Authorized<Subject>) throws {
         let id = try port.value(for: "delete_port").id
         guard let row = try connection.query("SELECT device_owner, project_id FROM ports WHERE id = \(id) FOR UPDATE").first
-        else { throw Collection.ports.notFound("\(id)") }
+        else { throw ResourceKind.ports.notFound("\(id)") }
         let owner = try row.string("device_owner")
         guard !DeviceOwner.reserved.contains(owner) else { throw NetworkFault.servicePort(id, owner: owner) }
         try disassociate(connection, port: id, fixed: nil)

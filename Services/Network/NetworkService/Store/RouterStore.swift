@@ -3,6 +3,7 @@ import Database
 import JSON
 import Kernel
 import NetworkCore
+import WebAPI
 
 /// What a request wants for a router's way out.
 enum GatewayRequest: Sendable {
@@ -46,7 +47,7 @@ extension NetworkAPI {
     /// The router's row, locked: whoever changes what hangs on a router does so one after the other.
     private func lock(_ connection: Connection, _ id: UUID128) throws -> Row {
         guard let row = try connection.query("SELECT * FROM routers WHERE id = \(id) FOR UPDATE").first else {
-            throw Collection.routers.notFound("\(id)")
+            throw ResourceKind.routers.notFound("\(id)")
         }
         return row
     }
@@ -58,7 +59,7 @@ extension NetworkAPI {
         _ = try lock(connection, id)
         try setGateway(connection, id, gateway)
         if body["routes"] != nil { try setRoutes(connection, id, try SubnetDraft.routes(body.list("routes") ?? [])) }
-        var changes = Assignments()
+        var changes = Changes()
         if let name = body.text("name") { changes.set("name", name) }
         if let text = body.text("description") { changes.set("description", text) }
         if let up = body.bool("admin_state_up") { changes.set("admin_state_up", up) }
@@ -115,7 +116,7 @@ extension NetworkAPI {
         _ connection: Connection, _ router: UUID128, _ network: UUID128, _ snat: Bool, _ fixedIPRequests: [AddressAllocator.FixedIPRequest]?
     ) throws {
         guard let row = try connection.query("SELECT external FROM networks WHERE id = \(network) FOR SHARE").first else {
-            throw Collection.networks.notFound("\(network)")
+            throw ResourceKind.networks.notFound("\(network)")
         }
         guard try row.bool("external") else {
             throw NetworkFault.badRequest("router", "Network \(network) is not an external network")
@@ -241,7 +242,7 @@ extension NetworkAPI {
     ) throws -> RouterInterface {
         let row = try lock(connection, router.value(for: "add_router_interface").id)
         guard let port = try connection.query("SELECT * FROM ports WHERE id = \(id) FOR UPDATE").first else {
-            throw Collection.ports.notFound("\(id)")
+            throw ResourceKind.ports.notFound("\(id)")
         }
         let network = try port.uuid("network_id")
         let device = try port.string("device_id")

@@ -3,6 +3,7 @@ import Database
 import JSON
 import Kernel
 import NetworkCore
+import WebAPI
 
 /// A rule as a create request describes it, checked.
 struct RuleDraft: Sendable {
@@ -104,7 +105,7 @@ extension NetworkAPI {
                 """)
             guard inserted.isEmpty else { return }
         } catch let error as DatabaseError where error.isForeignKeyViolation {
-            throw Collection.securityGroups.notFound("\(rule.remoteGroupID ?? group)")
+            throw ResourceKind.securityGroups.notFound("\(rule.remoteGroupID ?? group)")
         }
         let existing = try connection.query(
             "SELECT id FROM security_group_rules WHERE security_group_id = \(group) AND signature = \(rule.signature)")
@@ -141,8 +142,8 @@ extension NetworkAPI {
     func updateGroup(_ connection: Connection, _ group: Authorized<Subject>, _ body: JSONObject) throws {
         let id = try group.value(for: "update_security_group").id
         guard let row = try connection.query("SELECT name, stateful FROM security_groups WHERE id = \(id) FOR UPDATE").first
-        else { throw Collection.securityGroups.notFound("\(id)") }
-        var changes = Assignments()
+        else { throw ResourceKind.securityGroups.notFound("\(id)") }
+        var changes = Changes()
         if let name = body.text("name"), try name != row.string("name") {
             guard try row.string("name") != "default" else { throw NetworkFault.defaultGroupKeepsName }
             guard name != "default" else { throw NetworkFault.defaultGroupExists }
@@ -161,7 +162,7 @@ extension NetworkAPI {
     func deleteGroup(_ connection: Connection, _ group: Authorized<Subject>) throws {
         let id = try group.value(for: "delete_security_group").id
         guard let row = try connection.query("SELECT name FROM security_groups WHERE id = \(id) FOR UPDATE").first else {
-            throw Collection.securityGroups.notFound("\(id)")
+            throw ResourceKind.securityGroups.notFound("\(id)")
         }
         guard try row.string("name") != "default" || group.caller.isAdmin else { throw NetworkFault.defaultGroupStays }
         let used = try connection.query("SELECT 1 AS one FROM port_security_groups WHERE security_group_id = \(id) LIMIT 1")
@@ -177,7 +178,7 @@ extension NetworkAPI {
     func deleteRule(_ connection: Connection, _ rule: Authorized<Subject>) throws {
         let id = try rule.value(for: "delete_security_group_rule").id
         guard try connection.execute("DELETE FROM security_group_rules WHERE id = \(id)") == 1 else {
-            throw Collection.securityGroupRules.notFound("\(id)")
+            throw ResourceKind.securityGroupRules.notFound("\(id)")
         }
         try release(connection, rule.value.projectID, "security_group_rule")
     }

@@ -4,6 +4,7 @@ import JSON
 import Kernel
 import Messaging
 import NetworkCore
+import WebAPI
 
 /// Changes of ports that the hosts of their servers must hear of: whether the port is secured, and the addresses by which the
 /// metadata service knows the guest. What OVN carries out needs no word to them.

@@ -120,7 +120,7 @@ extension NetworkAPI {
         let network = try draft.network.value(for: "create_subnet").id
         try reserve(connection, draft.project, "subnet")
         guard try !connection.query("SELECT id FROM networks WHERE id = \(network) FOR UPDATE").isEmpty else {
-            throw Collection.networks.notFound("\(network)")
+            throw ResourceKind.networks.notFound("\(network)")
         }
         let others = try connection.query("SELECT cidr FROM subnets WHERE network_id = \(network)")
             .compactMap { IPNetwork(try $0.string("cidr")) }
@@ -152,7 +152,7 @@ extension NetworkAPI {
     /// - Throws: 404 where there is none.
     func subnet(_ connection: Connection, _ id: UUID128) throws -> Subnet {
         guard let row = try connection.query("SELECT * FROM subnets WHERE id = \(id)").first else {
-            throw Collection.subnets.notFound("\(id)")
+            throw ResourceKind.subnets.notFound("\(id)")
         }
         return try SubnetRow.subnet(row)
     }
@@ -160,11 +160,11 @@ extension NetworkAPI {
     func updateSubnet(_ connection: Connection, _ authorized: Authorized<Subject>, _ body: JSONObject) throws {
         let id = try authorized.value(for: "update_subnet").id
         guard let row = try connection.query("SELECT * FROM subnets WHERE id = \(id) FOR UPDATE").first else {
-            throw Collection.subnets.notFound("\(id)")
+            throw ResourceKind.subnets.notFound("\(id)")
         }
         let old = try SubnetRow.subnet(row)
         var gateway = old.gatewayIP
-        var changes = Assignments()
+        var changes = Changes()
         if let name = body.text("name") { changes.set("name", name) }
         if let text = body.text("description") { changes.set("description", text) }
         if body["gateway_ip"] != nil {
@@ -215,7 +215,7 @@ extension NetworkAPI {
     func deleteSubnet(_ connection: Connection, _ subnet: Authorized<Subject>) throws {
         let id = try subnet.value(for: "delete_subnet").id
         guard let row = try connection.query("SELECT * FROM subnets WHERE id = \(id) FOR UPDATE").first else {
-            throw Collection.subnets.notFound("\(id)")
+            throw ResourceKind.subnets.notFound("\(id)")
         }
         if try SubnetRow.subnet(row).isAutoAddressed {
             // What guests gave themselves they lose again; what a router has is in use.

@@ -46,16 +46,10 @@ extension Placement {
         }
     }
 
-    private func exists(_ connection: Connection, resourceClass name: String) throws -> Bool {
-        if StandardResourceClasses.set.contains(name) { return true }
-        return !(try connection.query("SELECT 1 AS one FROM resource_classes WHERE name = \(name)").isEmpty)
-    }
-
     private func listClasses(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         return try await database.read { connection in
-            let custom = try connection.query("SELECT name FROM resource_classes ORDER BY name").map { try $0.string("name") }
-            let documents = (StandardResourceClasses.all + custom).map(Placement.document)
+            let documents = try ResourceClassStore.names(connection).map(Placement.document)
             return context.dated(.json(200, ["resource_classes": .array(documents)]))
         }
     }
@@ -64,26 +58,17 @@ extension Placement {
         try context.authorize(target: .none)
         let name = context.parameter("name")
         return try await database.read { connection in
-            guard try exists(connection, resourceClass: name) else { throw ResourceError.notFound("No such resource class: \(name).") }
+            guard try ResourceClassStore.exists(connection, name) else { throw ResourceError.notFound("No such resource class: \(name).") }
             return context.dated(.json(200, Placement.document(name)))
         }
     }
 
-    private static func insert(_ connection: Connection, _ ambient: Ambient, _ name: String) throws -> Bool {
-        !(try connection.query(
-            """
-            INSERT INTO resource_classes (name, created_at, updated_at)
-            VALUES (\(name), \(ambient.now), \(ambient.now)) ON CONFLICT DO NOTHING RETURNING name
-            """
-        ).isEmpty)
-    }
-
     private func createClass(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_classes:create")
-        let name = context.body["name"]?.stringValue ?? ""
+        let new = try context.authorize(context.body["name"]?.stringValue ?? "", target: .none)
+        let name = new.value
         try Placement.requireCustom(name)
         return try await context.write(database) { connection in
-            guard try Placement.insert(connection, ambient, name) else {
+            guard try ResourceClassStore.insert(connection, new, at: ambient.now) else {
                 throw ResourceError.conflict("Conflicting resource class already exists: \(name)")
             }
             return Change(.empty(201, headers: ["location": "\(context.publicURL)/resource_classes/\(name)"]), "resource_class", name)
@@ -91,52 +76,39 @@ extension Placement {
     }
 
     private func ensureClass(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_classes:update")
-        let name = context.parameter("name")
+        let new = try context.authorize(context.parameter("name"), target: .none)
+        let name = new.value
         try Placement.requireCustom(name)
         return try await context.write(database) { connection in
-            let created = try Placement.insert(connection, ambient, name)
+            let created = try ResourceClassStore.insert(connection, new, at: ambient.now)
             return Change(
                 .empty(created ? 201 : 204, headers: ["location": "\(context.publicURL)/resource_classes/\(name)"]), "resource_class", name)
         }
     }
 
     private func renameClass(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_classes:update")
-        let old = context.parameter("name")
-        let name = context.body["name"]?.stringValue ?? ""
+        let old = try context.authorize(context.parameter("name"), target: .none)
+        let new = try context.authorize(context.body["name"]?.stringValue ?? "", target: .none)
+        let name = new.value
         try Placement.requireCustom(name)
         return try await context.write(database) { connection in
-            try lockUnused(connection, old)
-            if name != old {
-                guard try Placement.insert(connection, ambient, name) else {
+            try ResourceClassStore.lockUnused(connection, old.value)
+            if name != old.value {
+                guard try ResourceClassStore.insert(connection, new, at: ambient.now) else {
                     throw ResourceError.conflict("Resource class already exists: \(name)")
                 }
-                try connection.execute("DELETE FROM resource_classes WHERE name = \(old)")
+                try ResourceClassStore.delete(connection, old)
             }
             return Change(.json(200, Placement.document(name)), "resource_class", name)
         }
     }
 
-    /// - Throws: 400 for a standard class, 404 for an unknown one, 409 for one that is in use.
-    private func lockUnused(_ connection: Connection, _ name: String) throws {
-        guard !StandardResourceClasses.set.contains(name) else {
-            throw ResourceError.badRequest("Cannot update or delete standard resource class \(name).")
-        }
-        guard !(try connection.query("SELECT 1 AS one FROM resource_classes WHERE name = \(name) FOR UPDATE").isEmpty) else {
-            throw ResourceError.notFound("No such resource class: \(name).")
-        }
-        guard try connection.query("SELECT 1 AS one FROM inventories WHERE resource_class = \(name) LIMIT 1").isEmpty else {
-            throw ResourceError.conflict("Error in changing resource class \(name): it is in use in inventory.")
-        }
-    }
-
     private func deleteClass(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_classes:delete")
-        let name = context.parameter("name")
+        let old = try context.authorize(context.parameter("name"), target: .none)
+        let name = old.value
         return try await context.write(database) { connection in
-            try lockUnused(connection, name)
-            try connection.execute("DELETE FROM resource_classes WHERE name = \(name)")
+            try ResourceClassStore.lockUnused(connection, name)
+            try ResourceClassStore.delete(connection, old)
             return Change(.empty(), "resource_class", name)
         }
     }

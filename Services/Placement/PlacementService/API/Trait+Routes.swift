@@ -54,12 +54,7 @@ extension Placement {
             return value
         }
         return try await database.read { connection in
-            var names = StandardTraits.all + (try connection.query("SELECT name FROM traits ORDER BY name").map { try $0.string("name") })
-            if let associated {
-                let used = Set(try connection.query("SELECT DISTINCT trait FROM provider_traits").map { try $0.string("trait") })
-                names = names.filter { used.contains($0) == associated }
-            }
-            names = names.filter(filter)
+            let names = try TraitStore.names(connection, associated: associated).filter(filter)
             return context.dated(.object(capacity: names.count * 40) { $0.field("traits", names) })
         }
     }
@@ -79,51 +74,38 @@ extension Placement {
         return { $0.hasPrefix(prefix) }
     }
 
-    private func exists(_ connection: Connection, trait name: String) throws -> Bool {
-        if StandardTraits.set.contains(name) { return true }
-        return !(try connection.query("SELECT 1 AS one FROM traits WHERE name = \(name)").isEmpty)
-    }
-
     private func showTrait(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let name = context.parameter("name")
         return try await database.read { connection in
-            guard try exists(connection, trait: name) else { throw ResourceError.notFound("No such trait(s): \(name).") }
+            guard try TraitStore.exists(connection, name) else { throw ResourceError.notFound("No such trait(s): \(name).") }
             return context.dated(.empty())
         }
     }
 
     private func putTrait(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:traits:update")
-        let name = context.parameter("name")
+        let trait = try context.authorize(context.parameter("name"), target: .none)
+        let name = trait.value
         guard PlacementName.isCustom(name) else {
             throw ResourceError.badRequest(
                 "The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix \"CUSTOM_\" and use following characters: \"A\"-\"Z\", \"0\"-\"9\" and \"_\""
             )
         }
         return try await context.write(database) { connection in
-            let inserted = try connection.query(
-                "INSERT INTO traits (name, created_at, updated_at) VALUES (\(name), \(context.ambient.now), \(context.ambient.now)) ON CONFLICT DO NOTHING RETURNING name"
-            )
-            let response = Response.empty(inserted.isEmpty ? 204 : 201, headers: ["location": "\(context.publicURL)/traits/\(name)"])
+            let isNew = try TraitStore.insert(connection, trait, at: context.ambient.now)
+            let response = Response.empty(isNew ? 201 : 204, headers: ["location": "\(context.publicURL)/traits/\(name)"])
             return Change(context.dated(response), "trait", name)
         }
     }
 
     private func deleteTrait(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:traits:delete")
-        let name = context.parameter("name")
+        let trait = try context.authorize(context.parameter("name"), target: .none)
+        let name = trait.value
         guard !StandardTraits.set.contains(name) else {
             throw ResourceError.badRequest("Cannot delete standard trait \(name)")
         }
         return try await context.write(database) { connection in
-            guard !(try connection.query("SELECT 1 AS one FROM traits WHERE name = \(name) FOR UPDATE").isEmpty) else {
-                throw ResourceError.notFound("No such trait(s): \(name).")
-            }
-            guard try connection.query("SELECT 1 AS one FROM provider_traits WHERE trait = \(name) LIMIT 1").isEmpty else {
-                throw ResourceError.conflict("The trait \(name) is in use by a resource provider.")
-            }
-            try connection.execute("DELETE FROM traits WHERE name = \(name)")
+            try TraitStore.delete(connection, trait)
             return Change(.empty(), "trait", name)
         }
     }
@@ -132,22 +114,11 @@ extension Placement {
 
     private static func traits(_ connection: Connection, _ id: String) throws -> Response {
         let generation = try generation(connection, provider: id)
-        let names = try connection.query(
-            "SELECT trait FROM provider_traits WHERE resource_provider_id = \(id)::uuid ORDER BY trait"
-        ).map { try $0.string("trait") }
+        let names = try TraitStore.names(connection, provider: id)
         return .object { writer in
             writer.field("traits", names)
             writer.field("resource_provider_generation", generation)
         }
-    }
-
-    static func replaceTraits(_ connection: Connection, provider id: String, _ names: [String]) throws {
-        try connection.execute("DELETE FROM provider_traits WHERE resource_provider_id = \(id)::uuid AND NOT trait = ANY(\(names)::text[])")
-        try connection.execute(
-            """
-            INSERT INTO provider_traits (resource_provider_id, trait)
-            SELECT \(id)::uuid, name FROM unnest(\(names)::text[]) AS name ON CONFLICT DO NOTHING
-            """)
     }
 
     private func listProviderTraits(_ context: RequestContext) async throws -> Response {
@@ -164,7 +135,7 @@ extension Placement {
         return try await context.write(database) { connection in
             _ = try Placement.touch(connection, provider: id, expected: expected, at: context.ambient.now)
             try Placement.requireTraits(connection, names)
-            try Placement.replaceTraits(connection, provider: id, names)
+            try TraitStore.replace(connection, provider: id, names)
             try Placement.announce(connection, [id])
             return Change(context.dated(try Placement.traits(connection, id)), "trait", id, content: context.body)
         }
@@ -175,7 +146,7 @@ extension Placement {
         let id = try context.providerID
         return try await context.write(database) { connection in
             _ = try Placement.touch(connection, provider: id, expected: nil, at: context.ambient.now)
-            try Placement.replaceTraits(connection, provider: id, [])
+            try TraitStore.replace(connection, provider: id, [])
             try Placement.announce(connection, [id])
             return Change(.empty(), "trait", id)
         }

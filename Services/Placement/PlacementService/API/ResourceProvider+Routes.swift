@@ -17,21 +17,21 @@ extension Placement {
     var resourceProviderResource: Resource {
         let created = BodySchema.object([Placement.name(true), .init("uuid", .uuid), Placement.parent])
         return Resource(
-            "resource_provider",
+            "resource_provider", fields: ResourceKind.providers.table.fields,
             routes: [
                 Route(
                     .get, "/resource_providers", action: "placement:resource_providers:list", rule: Placement.rule,
-                    "List resource providers", handler: listProviders),
+                    answer: .list(.providers), "List resource providers", handler: listProviders),
                 Route(
                     .post, "/resource_providers", action: "placement:resource_providers:create", rule: Placement.rule, body: .json(created),
                     "Create a resource provider", handler: createProvider),
                 Route(
                     .get, "/resource_providers/{uuid}", action: "placement:resource_providers:show", rule: Placement.rule,
-                    "Show a resource provider", handler: showProvider),
+                    answer: .one(.providers), "Show a resource provider", handler: showProvider),
                 Route(
                     .put, "/resource_providers/{uuid}", action: "placement:resource_providers:update", rule: Placement.rule,
-                    body: .json(.object([Placement.name(true), Placement.parent])), "Rename or move a resource provider",
-                    handler: updateProvider),
+                    body: .json(.object([Placement.name(true), Placement.parent])), answer: .one(.providers),
+                    "Rename or move a resource provider", handler: updateProvider),
                 Route(
                     .delete, "/resource_providers/{uuid}", action: "placement:resource_providers:delete", rule: Placement.rule, status: 204,
                     "Delete a resource provider", handler: deleteProvider),
@@ -42,56 +42,20 @@ extension Placement {
 
     private func listProviders(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
-        var allowed: Set<String> = ["name", "uuid"]
-        if context.version(atLeast: 1, 3) { allowed.insert("member_of") }
-        if context.version(atLeast: 1, 4) { allowed.insert("resources") }
-        if context.version(atLeast: 1, 14) { allowed.insert("in_tree") }
-        if context.version(atLeast: 1, 18) { allowed.insert("required") }
-        var repeatable: Set<String> = []
-        if context.version(atLeast: 1, 24) { repeatable.insert("member_of") }
-        if context.version(atLeast: 1, 39) { repeatable.insert("required") }
-        try context.checkQuery(allowed, repeatable: repeatable)
-        let query = try context.providerQuery()
-        let conditions = try Placement.identity(context)
-        return try await database.read { connection in
-            try Placement.requireClasses(connection, query.resources.map(\.resourceClass), using: false)
-            try Placement.requireTraits(connection, query.traitNames, using: false)
-            let condition = SQL.joined(conditions + ProviderStore.conditions(query), separator: " AND ")
-            let rows = try ProviderStore.rows(connection, where: condition)
-            let response = Response.object(capacity: 256 + rows.count * 700) { writer in
-                writer.arrayField("resource_providers") { list in
-                    for provider in rows { list.object { provider.write(&$0, context.version) } }
-                }
-            }
-            return context.dated(response, rows.map(\.updatedAt).max())
-        }
-    }
-
-    private static func identity(_ context: RequestContext) throws -> [SQL] {
-        var conditions: [SQL] = ["true"]
-        if let name = context.query["name"] { conditions.append("t.name = \(name)") }
-        if let text = context.query["uuid"] {
-            guard let id = UUID128(text) else {
-                throw ProviderQuery.bad("Invalid query string parameters: '\(text.prefix(64))' is not a 'uuid'")
-            }
-            conditions.append("t.id = \(id)")
-        }
-        return conditions
+        let request = try ResourceKind.providers.listRequest(context)
+        return try await database.read { context.dated(try ResourceKind.providers.list($0, context, request, scope: "TRUE")) }
     }
 
     private func showProvider(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let id = try context.providerID
-        return try await database.read { connection in
-            context.dated(
-                try Placement.providerResponse(connection, context, id),
-                try ProviderStore.rows(connection, where: "t.id = \(id)::uuid").first?.updatedAt)
+        return try await database.read {
+            context.dated(try ResourceKind.providers.dated($0, context, where: "t.id = \(id)::uuid", id: id))
         }
     }
 
-    static func providerResponse(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
-        guard let provider = try ProviderStore.rows(connection, where: "t.id = \(id)::uuid").first else { throw noProvider(id) }
-        return .object { provider.write(&$0, context.version) }
+    private static func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
+        try ResourceKind.providers.one(connection, context, where: "t.id = \(id)::uuid", id: id)
     }
 
     // MARK: writing
@@ -105,7 +69,7 @@ extension Placement {
             try ProviderStore.insert(connection, provider, name: name, parent: parent, at: context.ambient.now)
             var response: Response
             if context.version(atLeast: 1, 20) {
-                response = try Placement.providerResponse(connection, context, id)
+                response = try Placement.response(connection, context, id)
             } else {
                 response = .empty(201)
             }
@@ -127,7 +91,7 @@ extension Placement {
                     freely: context.version(atLeast: 1, 37))
             }
             try Placement.announce(connection, [id])
-            let response = try Placement.providerResponse(connection, context, id)
+            let response = try Placement.response(connection, context, id)
             return Change(response, "resource_provider", id, content: ["name": .string(name)])
         }
     }

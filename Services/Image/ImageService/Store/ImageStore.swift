@@ -12,61 +12,44 @@ struct FoundImage: Sendable {
     let memberID: String?
 }
 
+extension Image: StoredRow {
+    package static let relation = "images"
+    package static let blank = Image(id: ID(UUID128(high: 0, low: 0)), owner: "")
+    package static let columns: [Column<Image>] = [
+        Column("id", \.id, .once), Column("project_id", \.owner), Column("name", \.name), Column("status", \.status, .once),
+        Column("visibility", \.visibility), Column("disk_format", \.diskFormat), Column("container_format", \.containerFormat),
+        Column("min_disk", \.minDisk), Column("min_ram", \.minRAM), Column("size", \.size, .never),
+        Column("virtual_size", \.virtualSize, .never), Column("checksum", \.checksum, .never),
+        Column("os_hash_value", \.hashValue512, .never), Column("protected", \.isProtected), Column("hidden", \.isHidden),
+        Column("tags", \.tags), Column("properties", \.properties), Column("file_id", \.fileID, .never),
+    ]
+}
+
+extension ImageStatus: ColumnValue {}
+extension ImageVisibility: ColumnValue {}
+extension DiskFormat: ColumnValue {}
+extension ContainerFormat: ColumnValue {}
+
 /// The SQL of images. Bodies run inside the transaction of the request.
 enum ImageStore {
-    private static let columns = """
-        t.id, t.project_id, t.name, t.status, t.visibility, t.disk_format, t.container_format, t.min_disk, t.min_ram,
-        t.size, t.virtual_size, t.checksum, t.os_hash_value, t.protected, t.hidden, to_json(t.tags) AS tags,
-        t.properties, t.file_id
-        """
-
     /// - Parameters:
     ///   - project: of the caller, whose membership is looked up.
     ///   - locked: until the transaction ends.
     static func find(_ connection: Connection, _ id: String, project: String?, locked: Bool = false) throws -> FoundImage? {
         let rows = try connection.query(
             """
-            SELECT \(raw: columns), m.member_id FROM images t
+            SELECT \(raw: Image.selection), m.member_id FROM images t
             LEFT JOIN image_members m ON m.image_id = t.id AND m.member_id = \(project)
             WHERE t.id = \(id)::uuid \(raw: locked ? "FOR UPDATE OF t" : "")
             """)
         guard let row = rows.first else { return nil }
-        return FoundImage(image: try image(row), memberID: try row.optionalString("member_id"))
-    }
-
-    private static func image(_ row: Row) throws -> Image {
-        Image(
-            id: try row.id("id"), owner: try row.string("project_id"), name: try row.optionalString("name"),
-            status: try word(row, "status"), visibility: try word(row, "visibility"),
-            diskFormat: try row.optionalString("disk_format").flatMap(DiskFormat.init),
-            containerFormat: try row.optionalString("container_format").flatMap(ContainerFormat.init),
-            minDisk: try row.int("min_disk"), minRAM: try row.int("min_ram"), size: try row.optionalInt("size"),
-            virtualSize: try row.optionalInt("virtual_size"), checksum: try row.optionalString("checksum"),
-            hashValue512: try row.optionalString("os_hash_value"), isProtected: try row.bool("protected"),
-            isHidden: try row.bool("hidden"), tags: try row.strings("tags"), properties: try row.object("properties"),
-            fileID: try row.optionalString("file_id"))
-    }
-
-    private static func word<Word: RawRepresentable>(_ row: Row, _ name: String) throws -> Word
-    where Word.RawValue == String {
-        let text = try row.string(name)
-        guard let word = Word(rawValue: text) else { throw ResourceError.internalError("column \(name) is '\(text)'") }
-        return word
+        return FoundImage(image: try Image(row), memberID: try row.optionalString("member_id"))
     }
 
     /// - Throws: 409 when the id is taken.
     static func insert(_ connection: Connection, _ image: Authorized<Image>, now: Timestamp) throws {
         let image = try image.value(for: "add_image")
-        let rows = try connection.query(
-            """
-            INSERT INTO images (id, project_id, name, status, visibility, disk_format, container_format, min_disk,
-                min_ram, protected, hidden, tags, properties, created_at, updated_at)
-            VALUES (\(image.id)::uuid, \(image.owner), \(image.name), \(image.status.rawValue),
-                \(image.visibility.rawValue), \(image.diskFormat?.rawValue), \(image.containerFormat?.rawValue),
-                \(image.minDisk), \(image.minRAM), \(image.isProtected), \(image.isHidden), \(image.tags)::text[],
-                \(image.properties)::jsonb, \(now), \(now))
-            ON CONFLICT (id) DO NOTHING RETURNING id
-            """)
+        let rows = try connection.query("\(image.insertion(at: now)) ON CONFLICT (id) DO NOTHING RETURNING id")
         guard !rows.isEmpty else { throw ResourceError.conflict("Image ID \(image.id) already exists!") }
     }
 
@@ -74,16 +57,9 @@ enum ImageStore {
     ///
     /// - Parameter image: as it is to be.
     static func update(_ connection: Connection, _ before: Authorized<Image>, to image: Image, now: Timestamp) throws {
-        let id = try before.value(for: "modify_image", "modify_image_tag", "delete_image_tag").id
-        try connection.execute(
-            """
-            UPDATE images SET project_id = \(image.owner), name = \(image.name), visibility = \(image.visibility.rawValue),
-                disk_format = \(image.diskFormat?.rawValue), container_format = \(image.containerFormat?.rawValue),
-                min_disk = \(image.minDisk), min_ram = \(image.minRAM), protected = \(image.isProtected),
-                hidden = \(image.isHidden), tags = \(image.tags)::text[], properties = \(image.properties)::jsonb,
-                updated_at = \(now), generation = generation + 1
-            WHERE id = \(id)::uuid
-            """)
+        let before = try before.value(for: "modify_image", "modify_image_tag", "delete_image_tag")
+        // A request that changes nothing counts too, as in Glance.
+        try before.changes(to: image).apply(connection, Image.relation, before.id, at: now, isCounted: true, touching: true)
     }
 
     static func setStatus(
@@ -157,5 +133,46 @@ enum ImageStore {
                 WHERE file_id = ANY(\(ids)::uuid[]) OR upload_id = ANY(\(ids)::uuid[])
                 """
             ).map { try $0.string("id") })
+    }
+}
+
+/// The SQL of members, the projects that an image is shared with.
+enum MemberStore {
+    /// - Throws: 413 where the image has as many members as it may have, 409 where the project is one of them.
+    static func add(_ connection: Connection, _ image: Authorized<Image>, _ member: String, now: Timestamp) throws {
+        let id = try image.value(for: "add_member").id
+        let count = try connection.query("SELECT count(*) AS n FROM image_members WHERE image_id = \(id)::uuid")[0].int("n")
+        guard count < ImageLimits.membersMax else {
+            throw ResourceError(
+                .tooLarge,
+                "The limit has been exceeded on the number of allowed image members. Attempted: \(count + 1), Maximum: \(ImageLimits.membersMax)"
+            )
+        }
+        let added = try connection.query(
+            """
+            INSERT INTO image_members (image_id, member_id, created_at, updated_at)
+            VALUES (\(id)::uuid, \(member), \(now), \(now)) ON CONFLICT DO NOTHING RETURNING member_id
+            """)
+        guard !added.isEmpty else {
+            throw ResourceError.conflict("Project \(member.prefix(64)) is already a member of image \(id)")
+        }
+    }
+
+    /// - Returns: whether there is such a member.
+    static func setStatus(
+        _ connection: Connection, _ image: Authorized<Image>, _ member: String, _ status: String, now: Timestamp
+    ) throws -> Bool {
+        let id = try image.value(for: "modify_member").id
+        return try connection.execute(
+            """
+            UPDATE image_members SET status = \(status), updated_at = \(now)
+            WHERE image_id = \(id)::uuid AND member_id = \(member)
+            """) == 1
+    }
+
+    /// - Returns: whether there was such a member.
+    static func remove(_ connection: Connection, _ image: Authorized<Image>, _ member: String) throws -> Bool {
+        let id = try image.value(for: "delete_member").id
+        return try connection.execute("DELETE FROM image_members WHERE image_id = \(id)::uuid AND member_id = \(member)") == 1
     }
 }

@@ -30,15 +30,7 @@ extension Placement {
 
     private static func aggregates(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
         let generation = try generation(connection, provider: id)
-        // Those of Compute count too, without having to be copied.
-        let ids = try connection.query(
-            """
-            SELECT aggregate_id AS id FROM provider_aggregates WHERE resource_provider_id = \(id)::uuid
-            UNION SELECT a.uuid FROM published_aggregates a JOIN published_aggregate_hosts h ON h.aggregate_id = a.id
-                JOIN resource_providers r ON r.host = h.host WHERE r.id = \(id)::uuid
-            ORDER BY id
-            """
-        ).map { try $0.string("id") }
+        let ids = try AggregateStore.ids(connection, provider: id)
         return context.dated(
             .object { writer in
                 writer.field("aggregates", ids)
@@ -53,8 +45,9 @@ extension Placement {
     }
 
     private func replaceAggregates(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_providers:aggregates:update")
-        let id = try context.providerID
+        try context.authorize(target: .none)
+        let provider = try context.authorize(context.providerID, target: .none)
+        let id = try provider.value(for: "placement:resource_providers:aggregates:update")
         let listed = context.body.arrayValue ?? context.body["aggregates"]?.arrayValue ?? []
         let ids = listed.compactMap(\.stringValue).compactMap { UUID128($0) }
         guard Set(ids).count == ids.count else { throw ResourceError.badRequest("The aggregates have an id twice.") }
@@ -65,13 +58,7 @@ extension Placement {
             } else {
                 _ = try Placement.generation(connection, provider: id)
             }
-            try connection.execute(
-                "DELETE FROM provider_aggregates WHERE resource_provider_id = \(id)::uuid AND NOT aggregate_id = ANY(\(ids)::uuid[])")
-            try connection.execute(
-                """
-                INSERT INTO provider_aggregates (resource_provider_id, aggregate_id)
-                SELECT \(id)::uuid, a FROM unnest(\(ids)::uuid[]) AS a ON CONFLICT DO NOTHING
-                """)
+            try AggregateStore.replace(connection, provider, ids)
             return Change(try Placement.aggregates(connection, context, id), "aggregate", id, content: context.body)
         }
     }

@@ -5,54 +5,8 @@ import Kernel
 import PlacementCore
 import WebAPI
 
-/// A resource provider as clients see it.
-struct ProviderRow: Sendable {
-    let id: String
-    let name: String
-    let generation: Int
-    let parentID: String?
-    let rootID: String
-    let updatedAt: Timestamp
-
-    func write(_ writer: inout JSONWriter, _ version: Microversion) {
-        writer.field("uuid", id)
-        writer.field("name", name)
-        writer.field("generation", generation)
-        if version >= Microversion(1, 14) {
-            writer.field("parent_provider_uuid", parentID)
-            writer.field("root_provider_uuid", rootID)
-        }
-        var links = ["self", "inventories", "usages"]
-        if version >= Microversion(1, 1) { links.append("aggregates") }
-        if version >= Microversion(1, 6) { links.append("traits") }
-        if version >= Microversion(1, 11) { links.append("allocations") }
-        writer.arrayField("links") { list in
-            for rel in links {
-                list.object {
-                    $0.field("rel", rel)
-                    $0.field("href", "/resource_providers/\(id)" + (rel == "self" ? "" : "/\(rel)"))
-                }
-            }
-        }
-    }
-}
-
 /// Statements on resource providers.
 enum ProviderStore {
-    static func rows(_ connection: Connection, where condition: SQL) throws -> [ProviderRow] {
-        try connection.query(
-            """
-            SELECT t.id, t.name, t.generation, t.parent_id, t.root_id, t.updated_at
-            FROM resource_providers t WHERE \(condition) ORDER BY t.name, t.id
-            """
-        ).map { row in
-            ProviderRow(
-                id: try row.string("id"), name: try row.string("name"), generation: try row.int("generation"),
-                parentID: try row.optionalString("parent_id"), rootID: try row.string("root_id"),
-                updatedAt: try row.timestamp("updated_at"))
-        }
-    }
-
     /// Conditions on the provider `t` itself.
     static func conditions(_ query: ProviderQuery) -> [SQL] {
         var conditions: [SQL] = query.resources.map { room(for: $0, provider: "t") }

@@ -52,7 +52,7 @@ extension Placement {
         for (name, inventory) in wanted where old[name] != inventory {
             try InventoryStore.put(connection, provider: id, name, inventory, at: now)
         }
-        try Placement.replaceTraits(connection, provider: id, traits)
+        try TraitStore.replace(connection, provider: id, traits)
         try Placement.announce(connection, [""])
     }
 

@@ -23,17 +23,21 @@ package struct ImageHandlers: Sendable {
 
     var resource: Resource {
         Resource(
-            "image", fields: ImageView.fields,
+            "image", fields: ResourceKind.images.table.fields,
             routes: [
-                Route(.get, "/v2/images", action: "get_images", rule: ImageRules.rule("get_images"), "List images", handler: list),
+                Route(
+                    .get, "/v2/images", action: "get_images", rule: ImageRules.rule("get_images"), answer: .list(.images),
+                    "List images", handler: list),
                 Route(
                     .post, "/v2/images", action: "add_image", rule: ImageRules.rule("add_image"),
-                    body: .json(.object([], additional: .allowed)), status: 201, "Register an image", handler: create),
+                    body: .json(.object([], additional: .allowed)), status: 201, answer: .one(.images), "Register an image", handler: create
+                ),
                 Route(
-                    .get, "/v2/images/{image_id}", action: "get_image", rule: ImageRules.rule("get_image"), "Show an image", handler: show),
+                    .get, "/v2/images/{image_id}", action: "get_image", rule: ImageRules.rule("get_image"), answer: .one(.images),
+                    "Show an image", handler: show),
                 Route(
                     .patch, "/v2/images/{image_id}", action: "modify_image", rule: ImageRules.rule("modify_image"), body: .json(.any),
-                    "Change an image", handler: patch),
+                    answer: .one(.images), "Change an image", handler: patch),
                 Route(
                     .delete, "/v2/images/{image_id}", action: "delete_image", rule: ImageRules.rule("delete_image"), status: 204,
                     "Delete an image and its data", handler: delete),
@@ -62,7 +66,7 @@ package struct ImageHandlers: Sendable {
 
     func id(_ context: RequestContext) throws -> String {
         guard let id = UUID128(context.parameter("image_id")) else {
-            throw ImageView.notFound(context.parameter("image_id"))
+            throw ResourceKind.images.notFound(context.parameter("image_id"))
         }
         return id.description
     }
@@ -77,30 +81,27 @@ package struct ImageHandlers: Sendable {
     ) throws -> Authorized<Image> {
         let caller = try context.caller
         guard let found = try ImageStore.find(connection, id, project: caller.projectID, locked: locked) else {
-            throw ImageView.notFound(id)
+            throw ResourceKind.images.notFound(id)
         }
         return try context.authorizeVisible(
-            found.image, target: target(found), visibleBy: "get_image", notFound: ImageView.notFound(id))
+            found.image, target: target(found), visibleBy: "get_image", notFound: ResourceKind.images.notFound(id))
     }
 
     // MARK: reading
 
     private func list(_ context: RequestContext) async throws -> Response {
-        let caller = try context.caller
-        try context.authorize(target: .project(caller.projectID))
-        let listing = try ImageListing(context)
-        if listing.isEmptyPage {
-            return .json(200, ["images": [], "schema": "/v2/schemas/images", "first": "/v2/images"])
-        }
-        let scope = listing.scope(caller, seesAll: context.allows("see_all_images"))
-        return try await database.read { try ImageView.list($0, context, listing.request, scope: scope) }
+        try await ResourceKind.images.list(database, context)
+    }
+
+    private func response(_ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200) throws -> Response {
+        try ResourceKind.images.one(connection, context, where: "t.id = \(id)::uuid", id: id, status: status)
     }
 
     private func show(_ context: RequestContext) async throws -> Response {
         let id = try id(context)
         return try await database.read { connection in
             _ = try authorized(connection, context, id, locked: false)
-            return try ImageView.response(connection, id)
+            return try response(connection, context, id)
         }
     }
 
@@ -125,7 +126,7 @@ package struct ImageHandlers: Sendable {
             let image = decision.value
             try quota.reserve(connection, image)
             try ImageStore.insert(connection, decision, now: context.ambient.now)
-            var response = try ImageView.response(connection, image.id.text, status: 201)
+            var response = try response(connection, context, image.id.text, status: 201)
             response.headers["location"] = "\(context.publicURL)/v2/images/\(image.id)"
             response.headers["openstack-image-store-ids"] = "file"
             return Change(answer: response, "image", image.id.text)
@@ -159,7 +160,7 @@ package struct ImageHandlers: Sendable {
                 try quota.reserve(connection, after)
             }
             try ImageStore.update(connection, decision, to: after, now: context.ambient.now)
-            return Change(answer: try ImageView.response(connection, id), "image", before.id.text)
+            return Change(answer: try response(connection, context, id), "image", before.id.text)
         }
     }
 

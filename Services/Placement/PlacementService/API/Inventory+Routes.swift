@@ -34,21 +34,28 @@ extension Placement {
         let base = "/resource_providers/{uuid}/inventories"
         let prefix = "placement:resource_providers:inventories:"
         return Resource(
-            "inventory",
+            "inventory", fields: ResourceKind.inventories.table.fields,
             routes: [
-                Route(.get, base, action: prefix + "list", rule: Placement.rule, "List inventories", handler: listInventories),
                 Route(
-                    .put, base, action: prefix + "update", rule: Placement.rule, body: .json(all), "Replace all inventories",
+                    .get, base, action: prefix + "list", rule: Placement.rule, answer: .list(.inventories), "List inventories",
+                    handler: listInventories),
+                Route(
+                    .put, base, action: prefix + "update", rule: Placement.rule, body: .json(all), answer: .list(.inventories),
+                    "Replace all inventories",
                     handler: replaceInventories),
                 Route(
-                    .post, base, action: prefix + "create", rule: Placement.rule, body: .json(created), status: 201, "Add an inventory",
+                    .post, base, action: prefix + "create", rule: Placement.rule, body: .json(created), status: 201,
+                    answer: .one(.inventories), "Add an inventory",
                     handler: createInventory),
                 Route(
                     .delete, base, action: prefix + "delete", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 5)),
                     status: 204, "Delete all inventories", handler: deleteInventories),
-                Route(.get, base + "/{class}", action: prefix + "show", rule: Placement.rule, "Show an inventory", handler: showInventory),
                 Route(
-                    .put, base + "/{class}", action: prefix + "update", rule: Placement.rule, body: .json(single), "Change an inventory",
+                    .get, base + "/{class}", action: prefix + "show", rule: Placement.rule, answer: .one(.inventories),
+                    "Show an inventory", handler: showInventory),
+                Route(
+                    .put, base + "/{class}", action: prefix + "update", rule: Placement.rule, body: .json(single),
+                    answer: .one(.inventories), "Change an inventory",
                     handler: updateInventory),
                 Route(
                     .delete, base + "/{class}", action: prefix + "delete", rule: Placement.rule, status: 204, "Delete an inventory",
@@ -61,40 +68,40 @@ extension Placement {
     private func listInventories(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let id = try context.providerID
-        return try await database.read { context.dated(try Placement.inventories($0, id)) }
+        return try await database.read { context.dated(try Placement.inventories($0, context, id)) }
     }
 
-    private static func inventories(_ connection: Connection, _ id: String) throws -> Response {
+    /// Fields of an inventory among others: the provider's generation stands beside them.
+    private static let inventoryFields = Set(ResourceKind.inventories.table.fields.map(\.name)).subtracting(["resource_provider_generation"]
+    )
+
+    private static func inventories(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
         let generation = try generation(connection, provider: id)
-        let inventories = try InventoryStore.load(connection, providers: [id])[id] ?? [:]
-        return .object { writer in
-            writer.field("resource_provider_generation", generation)
-            writer.objectField("inventories") { list in
-                for (name, inventory) in inventories.sorted(by: { $0.key < $1.key }) {
-                    list.objectField(name) { inventory.write(&$0) }
-                }
-            }
-        }
+        return try ResourceKind.inventories.all(
+            connection, context, where: "t.resource_provider_id = \(id)::uuid", only: inventoryFields,
+            head: { $0.field("resource_provider_generation", generation) })
     }
 
     private func showInventory(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let id = try context.providerID
         let name = context.parameter("class")
-        return try await database.read { context.dated(try Placement.inventory($0, id, name)) }
+        return try await database.read { context.dated(try Placement.inventory($0, context, id, name)) }
     }
 
     private static func noInventory(_ id: String, _ name: String) -> ResourceError {
         .notFound("No inventory of class \(name) for \(id)")
     }
 
-    private static func inventory(_ connection: Connection, _ id: String, _ name: String, status: Int = 200) throws -> Response {
-        let generation = try generation(connection, provider: id)
-        guard let inventory = try InventoryStore.load(connection, providers: [id])[id]?[name] else { throw noInventory(id, name) }
-        return .object(status) { writer in
-            writer.field("resource_provider_generation", generation)
-            inventory.write(&writer)
+    private static func inventory(
+        _ connection: Connection, _ context: RequestContext, _ id: String, _ name: String, status: Int = 200
+    ) throws -> Response {
+        let condition: SQL = "t.resource_provider_id = \(id)::uuid AND t.resource_class = \(name)"
+        if let found = try ResourceKind.inventories.oneOrNone(connection, context, where: condition, status: status) {
+            return found.response
         }
+        _ = try generation(connection, provider: id)
+        throw noInventory(id, name)
     }
 
     // MARK: writing
@@ -114,7 +121,7 @@ extension Placement {
             try InventoryStore.remove(connection, provider: id, keeping: wanted.map(\.0))
             for (name, inventory) in wanted { try InventoryStore.put(connection, provider: id, name, inventory, at: now) }
             try Placement.announce(connection, [id])
-            return Change(try Placement.inventories(connection, id), "inventory", id, content: context.body)
+            return Change(try Placement.inventories(connection, context, id), "inventory", id, content: context.body)
         }
     }
 
@@ -133,7 +140,7 @@ extension Placement {
             }
             try InventoryStore.put(connection, provider: id, name, inventory, at: now)
             try Placement.announce(connection, [id])
-            var response = try Placement.inventory(connection, id, name, status: 201)
+            var response = try Placement.inventory(connection, context, id, name, status: 201)
             response.headers["location"] = "\(context.publicURL)/resource_providers/\(id)/inventories/\(name)"
             return Change(response, "inventory", id, content: context.body)
         }
@@ -155,7 +162,7 @@ extension Placement {
             }
             try InventoryStore.put(connection, provider: id, name, inventory, at: now)
             try Placement.announce(connection, [id])
-            return Change(try Placement.inventory(connection, id, name), "inventory", id, content: context.body)
+            return Change(try Placement.inventory(connection, context, id, name), "inventory", id, content: context.body)
         }
     }
 

@@ -95,33 +95,16 @@ extension Placement {
         try context.authorize(target: .none)
         let id = try consumerID(context)
         return try await database.read { connection in
-            let rows = try connection.query(
-                """
-                SELECT r.id, r.generation, json_object_agg(a.resource_class, a.used) AS resources
-                FROM allocations a JOIN resource_providers r ON r.id = a.resource_provider_id
-                WHERE a.consumer_id = \(id)::uuid GROUP BY r.id ORDER BY r.id
-                """)
-            let consumers = try connection.query(
-                "SELECT project_id, user_id, generation, coalesce(consumer_type, 'unknown') AS consumer_type, updated_at FROM consumers WHERE id = \(id)::uuid"
-            )
-            let response = try Response.object { writer in
-                try writer.objectField("allocations") { list in
-                    for row in rows {
-                        try list.objectField(row.string("id")) { item in
-                            item.field("generation", try row.int("generation"))
-                            item.field("resources", try row.json("resources"))
-                        }
-                    }
-                }
-                guard let consumer = consumers.first, !rows.isEmpty else { return }
-                if context.version(atLeast: 1, 12) {
-                    writer.field("project_id", try consumer.string("project_id"))
-                    writer.field("user_id", try consumer.string("user_id"))
-                }
-                if context.version(atLeast: 1, 28) { writer.field("consumer_generation", try consumer.int("generation")) }
-                if context.version(atLeast: 1, 38) { writer.field("consumer_type", try consumer.string("consumer_type")) }
-            }
-            return context.dated(response, try consumers.first?.timestamp("updated_at"))
+            let table = ResourceKind.consumers.table
+            let fields = table.visible(context)
+            let consumers = try table.query(
+                connection, fields, where: "t.id = \(id)::uuid AND EXISTS (SELECT 1 FROM allocations a WHERE a.consumer_id = t.id)")
+            let response = try ResourceKind.allocations.all(
+                connection, context, where: "t.consumer_id = \(id)::uuid",
+                tail: {
+                    if !consumers.isEmpty { try RowWriter(fields, context).members(consumers, row: 0, into: &$0) }
+                })
+            return context.dated(response, try table.newest(consumers, count: consumers.count))
         }
     }
 
@@ -130,24 +113,12 @@ extension Placement {
         let id = try context.providerID
         return try await database.read { connection in
             let generation = try Placement.generation(connection, provider: id)
-            let rows = try connection.query(
-                """
-                SELECT c.id, c.generation, json_object_agg(a.resource_class, a.used) AS resources
-                FROM allocations a JOIN consumers c ON c.id = a.consumer_id
-                WHERE a.resource_provider_id = \(id)::uuid GROUP BY c.id ORDER BY c.id
-                """)
-            let response = try Response.object { writer in
-                try writer.objectField("allocations") { list in
-                    for row in rows {
-                        try list.objectField(row.string("id")) { item in
-                            item.field("resources", try row.json("resources"))
-                            if context.version(atLeast: 1, 28) { item.field("consumer_generation", try row.int("generation")) }
-                        }
-                    }
-                }
-                writer.field("resource_provider_generation", generation)
-            }
-            return context.dated(response)
+            return context.dated(
+                try ResourceKind.providerAllocations.all(
+                    connection, context, where: "t.resource_provider_id = \(id)::uuid",
+                    tail: {
+                        $0.field("resource_provider_generation", generation)
+                    }))
         }
     }
 

@@ -48,36 +48,18 @@ extension Placement {
         let user = context.query["user_id"]
         let type = context.query["consumer_type"]
         return try await database.read { connection in
-            var conditions: [SQL] = ["c.project_id = \(project)"]
-            if let user { conditions.append("c.user_id = \(user)") }
-            if let type, type != "all" {
-                conditions.append(type == "unknown" ? "c.consumer_type IS NULL" : "c.consumer_type = \(type)")
-            }
-            let group = byType && type != "all" ? "coalesce(c.consumer_type, 'unknown')" : "'all'"
-            let rows = try connection.query(
-                """
-                SELECT \(raw: group) AS type, a.resource_class, sum(a.used)::bigint AS used, count(DISTINCT c.id) AS consumers
-                FROM consumers c JOIN allocations a ON a.consumer_id = c.id
-                WHERE \(SQL.joined(conditions, separator: " AND ")) GROUP BY 1, 2 ORDER BY 1, 2
-                """)
-            var usages: [String: [(String, Int)]] = [:]
-            var consumers: [String: Int] = [:]
-            for row in rows {
-                let name = try row.string("type")
-                usages[name, default: []].append((try row.string("resource_class"), try row.int("used")))
-                consumers[name] = max(consumers[name] ?? 0, try row.int("consumers"))
-            }
+            let usage = try ProjectUsage(connection, project: project, user: user, type: type, byType: byType)
             return context.dated(
                 .object { writer in
                     writer.objectField("usages") { list in
                         guard byType else {
-                            for (name, used) in usages["all"] ?? [] { list.field(name, used) }
+                            for (name, used) in usage.amounts["all"] ?? [] { list.field(name, used) }
                             return
                         }
-                        for (type, amounts) in usages.sorted(by: { $0.key < $1.key }) {
+                        for (type, amounts) in usage.amounts.sorted(by: { $0.key < $1.key }) {
                             list.objectField(type) { item in
                                 for (name, used) in amounts { item.field(name, used) }
-                                item.field("consumer_count", consumers[type] ?? 0)
+                                item.field("consumer_count", usage.consumers[type] ?? 0)
                             }
                         }
                     }

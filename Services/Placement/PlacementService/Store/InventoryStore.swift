@@ -100,16 +100,6 @@ enum InventoryStore {
 }
 
 extension Inventory {
-    func write(_ writer: inout JSONWriter) {
-        writer.field("total", total)
-        writer.field("reserved", reserved)
-        writer.field("min_unit", minUnit)
-        writer.field("max_unit", maxUnit)
-        writer.field("step_size", stepSize)
-        writer.name("allocation_ratio")
-        writer.value(allocationRatio)
-    }
-
     /// Reads a validated inventory document.
     ///
     /// - Throws: 400 where the parts contradict each other.

@@ -1,0 +1,47 @@
+import Database
+import ImageCore
+import Kernel
+import WebAPI
+
+/// The part of the list's query that says whose images are listed.
+struct ImageScope: Sendable {
+    static let parameters: Set<String> = ["visibility", "member_status", "os_hidden"]
+
+    private let visibility: String?
+    private let memberStatus: String
+    private let isHidden: Bool
+
+    /// - Throws: 400 naming parameter, value and rule.
+    init(_ context: RequestContext) throws {
+        visibility = context.query["visibility"]
+        memberStatus = context.query["member_status"] ?? MemberStatus.accepted.rawValue
+        isHidden = try context.query["os_hidden"].map { try ImageFilter.boolean($0, name: "os_hidden") } ?? false
+        if let visibility, visibility != "all", ImageVisibility(rawValue: visibility) == nil {
+            throw ImageFilter.invalid("visibility", visibility, "public, private, shared, community or all")
+        }
+        guard memberStatus == "all" || MemberStatus(rawValue: memberStatus) != nil else {
+            throw ImageFilter.invalid("member_status", memberStatus, "pending, accepted, rejected or all")
+        }
+    }
+
+    /// The condition for the rows that the caller gets.
+    func rows(_ context: RequestContext) throws -> SQL {
+        let seesAll = context.allows("see_all_images")
+        let project = try context.caller.projectID ?? ""
+        let isOwn: SQL = "t.project_id = \(project)"
+        let member: SQL =
+            memberStatus == "all"
+            ? "EXISTS (SELECT 1 FROM image_members m WHERE m.image_id = t.id AND m.member_id = \(project))"
+            : "EXISTS (SELECT 1 FROM image_members m WHERE m.image_id = t.id AND m.member_id = \(project) AND m.status = \(memberStatus))"
+        let isShared: SQL = "(t.visibility = 'shared' AND \(member))"
+        var all: [SQL] = ["t.hidden = \(isHidden)"]
+        switch visibility {
+        case "public", "community": all.append("t.visibility = \(visibility)")
+        case "private": all.append(seesAll ? "t.visibility = 'private'" : "t.visibility = 'private' AND \(isOwn)")
+        case "shared": all.append(seesAll ? "t.visibility = 'shared'" : "t.visibility = 'shared' AND (\(isOwn) OR \(member))")
+        case "all": if !seesAll { all.append("(t.visibility IN ('public', 'community') OR \(isOwn) OR \(isShared))") }
+        default: if !seesAll { all.append("(t.visibility = 'public' OR \(isOwn) OR \(isShared))") }
+        }
+        return SQL.joined(all, separator: " AND ")
+    }
+}

@@ -1,0 +1,52 @@
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+extension ResourceKind {
+    /// A kind of Network's: named in bodies, owned by projects, listed both ways.
+    ///
+    /// - Parameters:
+    ///   - shared: rows that a project sees beside its own.
+    ///   - visible: the condition for a project's own rows and the shared ones; nil where it is the disjunction of both.
+    static func network(
+        _ name: String, path: String? = nil, table: Table, relation: String? = nil,
+        targets: [(name: String, expression: String)] = [],
+        shared: @escaping @Sendable (String) -> SQL = { _ in "FALSE" }, visible: (@Sendable (String) -> SQL)? = nil,
+        notFound: @escaping @Sendable (String) -> ResourceError
+    ) -> ResourceKind {
+        ResourceKind(
+            name, path: path, table: table, relation: relation,
+            visibility: .owned(readableBy: "get_\(name)", shared: shared, all: visible), targets: targets,
+            grammar: ListGrammar {
+                $0.ignoring = ["page_reverse"]
+                $0.unknown = .refused
+            }, pages: .bothWays, notFound: notFound)
+    }
+
+    /// The same, in a cloud whose agents are all in one availability zone: they serve every one of these.
+    func served(in zone: String) -> ResourceKind {
+        let literal = "'" + JSONValue.array([.string(zone)]).description.replacing("'", with: "''") + "'::json"
+        return adding([Field("availability_zones", .json, literal)])
+    }
+}
+
+extension Field {
+    /// Id, owner, description and the like: what every resource has.
+    static let standard: [Field] = [
+        .uuid("id"), .text("name"), .text("tenant_id", "t.project_id"), .text("project_id"), .text("description"),
+    ]
+
+    static let history: [Field] = [
+        Field("created_at", .timestamp, sortable: true),
+        Field("updated_at", .timestamp, sortable: true),
+        .number("revision_number", "t.generation"),
+    ]
+
+    static let tags: [Field] = [
+        Field("tags", .json, "array_to_json(t.tags)", filter: .custom { "t.tags @> \(Tags.list($0))::text[]" }),
+        .filter("tags-any") { "t.tags && \(Tags.list($0))::text[]" },
+        .filter("not-tags") { "NOT t.tags @> \(Tags.list($0))::text[]" },
+        .filter("not-tags-any") { "NOT t.tags && \(Tags.list($0))::text[]" },
+    ]
+}

@@ -1,0 +1,33 @@
+import Database
+import Kernel
+
+/// What consumers of a project have, added up.
+struct ProjectUsage: Sendable {
+    /// By type of consumer, or `all`: amounts by class, in the order of their names.
+    private(set) var amounts: [String: [(resourceClass: String, used: Int)]] = [:]
+    /// By type of consumer: how many there are.
+    private(set) var consumers: [String: Int] = [:]
+
+    /// - Parameters:
+    ///   - type: of the consumers; nil or `all` for every type.
+    ///   - byType: whether each type is added up on its own.
+    init(_ connection: Connection, project: String, user: String?, type: String?, byType: Bool) throws {
+        var conditions: [SQL] = ["c.project_id = \(project)"]
+        if let user { conditions.append("c.user_id = \(user)") }
+        if let type, type != "all" {
+            conditions.append(type == "unknown" ? "c.consumer_type IS NULL" : "c.consumer_type = \(type)")
+        }
+        let group = byType && type != "all" ? "coalesce(c.consumer_type, 'unknown')" : "'all'"
+        let rows = try connection.query(
+            """
+            SELECT \(raw: group) AS type, a.resource_class, sum(a.used)::bigint AS used, count(DISTINCT c.id) AS consumers
+            FROM consumers c JOIN allocations a ON a.consumer_id = c.id
+            WHERE \(SQL.joined(conditions, separator: " AND ")) GROUP BY 1, 2 ORDER BY 1, 2
+            """)
+        for row in rows {
+            let name = try row.string("type")
+            amounts[name, default: []].append((try row.string("resource_class"), try row.int("used")))
+            consumers[name] = max(consumers[name] ?? 0, try row.int("consumers"))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+import Database
+import JSON
+import Kernel
+
+/// A column and the value that a request gives it.
+package struct Setting: Sendable {
+    package let column: String
+    /// Nil for the column's default.
+    package let value: SQL?
+
+    package init(_ column: String, _ value: JSONValue, isJSON: Bool) {
+        self.column = column
+        switch value {
+        case .null: self.value = nil
+        case _ where isJSON: self.value = "\(value)::jsonb"
+        case .string(let text): self.value = "\(text)"
+        default: self.value = "\(value.description)"
+        }
+    }
+}
+
+/// The `SET` list of an UPDATE. Every UPDATE whose columns depend on a request is built here.
+///
+/// Names of columns are written in the code or come from declarations; values are always bind values.
+package struct Changes: Sendable {
+    private var assignments: [SQL] = []
+
+    package init() {}
+
+    /// What a body sets that needs no look.
+    package init(_ settings: [Setting]) {
+        assignments = settings.map { "\(raw: $0.column) = \($0.value ?? "DEFAULT")" }
+    }
+
+    package var isEmpty: Bool { assignments.isEmpty }
+
+    /// Sets a column; nil is NULL.
+    package mutating func set(_ column: StaticString, _ value: (some SQLBindable)?) {
+        assignments.append("\(raw: "\(column)") = \(value)")
+    }
+
+    /// Sets a `jsonb` column.
+    package mutating func set(json column: StaticString, _ value: JSONValue) {
+        assignments.append("\(raw: "\(column)") = \(value)::jsonb")
+    }
+
+    /// Adds an assignment that depends on the row, as `failed_attempts = failed_attempts + 1`.
+    package mutating func set(_ assignment: SQL) { assignments.append(assignment) }
+
+    /// Sets a column of a declared list.
+    mutating func set(declared column: String, _ value: SQL) { assignments.append("\(raw: column) = \(value)") }
+
+    /// Sets a text column from the member of its name, if that is there; null becomes `absent`.
+    package mutating func text(_ body: JSONObject, _ name: StaticString, absent: String? = "") {
+        if let value = body["\(name)"] { set(name, value.stringValue ?? absent) }
+    }
+
+    /// Sets a boolean column from the member of its name, if that is there.
+    package mutating func flag(_ body: JSONObject, _ name: StaticString) {
+        if let value = body["\(name)"]?.boolValue { set(name, value) }
+    }
+
+    /// The statement; nil where there is nothing to set.
+    ///
+    /// - Parameters:
+    ///   - now: for `updated_at`; nil where the table has no such column.
+    ///   - isCounted: whether the statement counts `generation`. Network's tables have triggers for that.
+    ///   - touching: whether the row counts as changed also where there is nothing to set.
+    package func statement(
+        _ relation: String, where condition: SQL, at now: Timestamp?, isCounted: Bool = false, touching: Bool = false
+    ) -> SQL? {
+        guard !isEmpty || touching else { return nil }
+        var all = assignments
+        if let now { all.append("updated_at = \(now)") }
+        if isCounted { all.append("generation = generation + 1") }
+        return "UPDATE \(raw: relation) SET \(SQL.joined(all, separator: ", ")) WHERE \(condition)"
+    }
+
+    /// Runs the statement.
+    ///
+    /// - Returns: the number of rows that were changed; nil where there was nothing to set.
+    @discardableResult
+    package func apply(
+        _ connection: Connection, _ relation: String, where condition: SQL, at now: Timestamp?, isCounted: Bool = false,
+        touching: Bool = false
+    ) throws -> Int? {
+        try statement(relation, where: condition, at: now, isCounted: isCounted, touching: touching).map { try connection.execute($0) }
+    }
+
+    /// Runs the statement on the row with this id.
+    @discardableResult
+    package func apply(
+        _ connection: Connection, _ relation: String, _ id: some SQLBindable, at now: Timestamp?, isCounted: Bool = false,
+        touching: Bool = false
+    ) throws -> Int? {
+        try apply(connection, relation, where: "id = \(id)", at: now, isCounted: isCounted, touching: touching)
+    }
+}

@@ -1,0 +1,168 @@
+import Database
+import JSON
+import Kernel
+
+/// One field of a resource as clients see it: where its value comes from, who sees it, how lists filter and sort by it.
+package struct Field: Sendable {
+    package enum Kind: Sendable {
+        case text
+        /// Numbers; written as PostgreSQL prints them.
+        case number
+        /// Floating-point numbers, also whole ones with a decimal point: `16.0`.
+        case decimal
+        case boolean
+        /// `json`/`jsonb` expressions; NULL becomes null.
+        case json
+        /// `timestamptz`, as `2026-01-31T12:34:56Z`.
+        case timestamp
+        /// `timestamptz`, as `2026-01-31T12:34:56.000000`.
+        case timestampMicroseconds
+        /// A `jsonb` object whose members are shown beside the fields, as Image shows properties. A member with the name
+        /// of a field is not shown.
+        case members
+        /// `[{"rel": "self", "href": "…"}]`, leading to the row; the expression is not read.
+        case links([Link])
+        /// `{"self": "…"}`, leading to the row; the expression is not read.
+        case linkMap([Link])
+        /// `{"id": "…", "links": […]}`: another resource, whose id the expression gives. NULL becomes the text `absent`.
+        case reference([Link], absent: String? = nil)
+    }
+
+    /// Whether answers have the field.
+    package enum Presence: Sendable {
+        case always
+        /// Left out where the value is NULL.
+        case whenSet
+        /// Only filtered or sorted by.
+        case never
+    }
+
+    package let name: String
+    package let kind: Kind
+    /// SQL expression over the table's aliases.
+    package let expression: String
+    package let presence: Presence
+    package let filter: Filter?
+    /// SQL expression that lists are sorted by; nil where the field is no sort key.
+    package let sortExpression: String?
+    package let versions: VersionRange
+    /// Policy action that a caller needs to see the field, and to filter or sort by it; nil for everybody who sees the row.
+    package let visibleBy: String?
+    /// The column that requests set to the member's value as it is; nil where a handler looks at it or nobody sets it.
+    package let settable: String?
+
+    package var sortable: Bool { sortExpression != nil }
+
+    /// - Parameters:
+    ///   - expression: `t.name` unless it is given.
+    ///   - sortable: whether the field is a sort key.
+    ///   - sortedBy: what lists are sorted by, where that is another expression.
+    ///   - isSettable: whether requests set the column of this name (`ResourceKind.settings`).
+    package init(
+        _ name: String, _ kind: Kind = .text, _ expression: String? = nil, presence: Presence = .always, filter: Filter? = nil,
+        sortable: Bool = false, sortedBy: String? = nil, versions: VersionRange = .all, visibleBy: String? = nil,
+        isSettable: Bool = false
+    ) {
+        self.name = name
+        self.kind = kind
+        self.expression = expression ?? "t.\(name)"
+        self.presence = presence
+        self.filter = filter
+        sortExpression = sortedBy ?? (sortable ? self.expression : nil)
+        self.versions = versions
+        self.visibleBy = visibleBy
+        settable = isSettable ? name : nil
+    }
+
+    /// Whether the caller of `context` may know the field's values.
+    func isKnown(to context: RequestContext) -> Bool {
+        versions.contains(context.version) && (visibleBy.map { context.allows($0) } ?? true)
+    }
+}
+
+extension Field {
+    /// What a list's query parameter asks for.
+    package struct Filter: Sendable {
+        /// All values of one parameter in one request.
+        package struct Request {
+            package let name: String
+            package let values: [String]
+            package let context: RequestContext
+            package let connection: Connection
+        }
+
+        enum Condition: Sendable {
+            case equals
+            case boolean
+            case regex
+            case each(@Sendable (String) throws -> SQL)
+            case all(@Sendable (Request) throws -> SQL)
+        }
+
+        let condition: Condition
+        /// Versions that have the filter; nil for those that have the field.
+        private(set) var versions: VersionRange?
+        /// Versions that allow the parameter more than once.
+        private(set) var repeatable = VersionRange.all
+
+        private init(_ condition: Condition) { self.condition = condition }
+
+        package static let equals = Filter(.equals)
+        /// `true`/`false` and the other words for them (`BodySchema.boolean`).
+        package static let boolean = Filter(.boolean)
+        /// Regular expression, as Compute's `name`; see `SearchPattern` for what is accepted.
+        package static let regex = Filter(.regex)
+
+        /// The SQL condition of a value.
+        package static func custom(_ condition: @escaping @Sendable (String) throws -> SQL) -> Filter { Filter(.each(condition)) }
+
+        /// The SQL condition of all values together. It runs inside the list's transaction.
+        package static func all(_ condition: @escaping @Sendable (Request) throws -> SQL) -> Filter { Filter(.all(condition)) }
+
+        /// The same, from a version on, and repeatable from a later one on.
+        package func from(_ version: Microversion, repeatableFrom later: Microversion? = nil) -> Filter {
+            var filter = self
+            filter.versions = VersionRange(from: version)
+            if let later { filter.repeatable = VersionRange(from: later) }
+            return filter
+        }
+
+        /// The same, at most once in a request.
+        package var once: Filter {
+            var filter = self
+            filter.repeatable = VersionRange(from: Microversion(Int.max, 0))
+            return filter
+        }
+    }
+}
+
+/// Where a link leads: `before`, the id, `after`.
+package struct Link: Sendable {
+    package let rel: String
+    package let versions: VersionRange
+    package let before: @Sendable (RequestContext) -> String
+    package let after: String
+    /// Whether the id may have characters that are escaped in a URL. UUIDs have none.
+    package let escapesID: Bool
+
+    /// - Parameter before: the text before the id; called once for an answer.
+    package init(
+        _ rel: String, after: String = "", versions: VersionRange = .all, escapesID: Bool = false,
+        _ before: @escaping @Sendable (RequestContext) -> String
+    ) {
+        self.escapesID = escapesID
+        self.rel = rel
+        self.versions = versions
+        self.before = before
+        self.after = after
+    }
+
+    /// A link below the service's public URL.
+    package static func absolute(_ rel: String, _ path: String, escapesID: Bool = false) -> Link {
+        Link(rel, escapesID: escapesID) { "\($0.publicURL)\(path)/" }
+    }
+    /// A link as a path, without scheme and host.
+    package static func path(_ rel: String, _ path: String, after: String = "", versions: VersionRange = .all) -> Link {
+        Link(rel, after: after, versions: versions) { _ in path + "/" }
+    }
+}

@@ -1,0 +1,86 @@
+import JSON
+import Kernel
+
+/// What a route answers, for the OpenAPI document.
+package enum RouteAnswer: Sendable {
+    /// Not declared: the document says that there is an answer, and nothing about it.
+    case undeclared
+    case one(ResourceKind)
+    case list(ResourceKind)
+}
+
+extension RouteAnswer {
+    /// The answer's body as JSON Schema 2020-12; nil where it is not declared.
+    ///
+    /// It has the fields of all versions. Fields that not every caller or version sees are not required.
+    package var openAPI: JSONValue? {
+        switch self {
+        case .undeclared: return nil
+        case .one(let kind):
+            if case .named = kind.envelope { return .responseObject([(kind.name, kind.openAPI)]) }
+            return kind.openAPI
+        case .list(let kind):
+            var rows: JSONObject = ["type": "array"]
+            if case .keyed = kind.envelope {
+                rows = ["type": "object", "additionalProperties": kind.openAPI]
+            } else {
+                rows["items"] = kind.openAPI
+            }
+            return .responseObject([(kind.plural, .object(rows))], isOpen: true)
+        }
+    }
+}
+
+extension ResourceKind {
+    /// One resource as JSON Schema 2020-12.
+    package var openAPI: JSONValue {
+        var isOpen = false
+        var properties = JSONObject()
+        for field in table.fields where field.presence != .never {
+            if case .members = field.kind { isOpen = true } else { properties[field.name] = field.openAPI }
+        }
+        let shown = table.fields.filter { field in
+            if case .members = field.kind { return false }
+            return field.presence == .always && field.versions == .all && field.visibleBy == nil
+        }
+        return [
+            "type": "object", "properties": .object(properties), "required": JSONValue(shown.map(\.name)),
+            "additionalProperties": .bool(isOpen),
+        ]
+    }
+}
+
+extension Field {
+    /// The value as JSON Schema 2020-12.
+    package var openAPI: JSONValue {
+        let link: JSONValue = .responseObject([("rel", ["type": "string"]), ("href", ["type": "string", "format": "uri-reference"])])
+        let links: JSONValue = ["type": "array", "items": link]
+        var schema: JSONObject
+        switch kind {
+        case .text: schema = ["type": ["string", "null"]]
+        case .number, .decimal: schema = ["type": ["number", "null"]]
+        case .boolean: schema = ["type": ["boolean", "null"]]
+        case .timestamp, .timestampMicroseconds: schema = ["type": ["string", "null"], "format": "date-time"]
+        case .json, .members: schema = [:]
+        case .links: schema = links.objectValue ?? [:]
+        case .linkMap(let all):
+            schema = JSONValue.responseObject(all.map { ($0.rel, ["type": "string", "format": "uri-reference"]) }).objectValue ?? [:]
+        case .reference:
+            schema = ["oneOf": [["type": ["string", "null"]], .responseObject([("id", ["type": "string"]), ("links", links)])]]
+        }
+        if let from = versions.from { schema["x-min-version"] = .string(from.description) }
+        if let through = versions.through { schema["x-max-version"] = .string(through.description) }
+        if let visibleBy { schema["x-policy-action"] = .string(visibleBy) }
+        return .object(schema)
+    }
+}
+
+extension JSONValue {
+    /// The schema of an object that always has these members.
+    fileprivate static func responseObject(_ members: [(String, JSONValue)], isOpen: Bool = false) -> JSONValue {
+        [
+            "type": "object", "properties": .object(JSONObject(members)), "required": JSONValue(members.map(\.0)),
+            "additionalProperties": .bool(isOpen),
+        ]
+    }
+}

@@ -1,0 +1,163 @@
+import Database
+import JSON
+import Kernel
+
+/// Writes rows of `Table.query` as JSON objects. What is the same for every row of an answer, such as the beginning of
+/// links, is worked out once.
+package struct RowWriter {
+
+    private let fields: [Field]
+    /// For each field, where its links lead.
+    private let targets: [[LinkTarget]]
+
+    /// - Parameter fields: those of the query, in order.
+    package init(_ fields: [Field], _ context: RequestContext) {
+        self.fields = fields
+        targets = fields.map { field in
+            LinkTarget.resolve(field.links, context)
+        }
+    }
+
+    /// One row as an object.
+    ///
+    /// - Throws: an internal error where a column of members has none.
+    package func object(_ rows: Rows, row: Int, into writer: inout JSONWriter) throws {
+        try writer.object { try members(rows, row: row, into: &$0) }
+    }
+
+    /// One row's fields as members of the object under way.
+    package func members(_ rows: Rows, row: Int, into writer: inout JSONWriter) throws {
+        for (column, field) in fields.enumerated() {
+            let bytes = rows.utf8(row: row, column: column)
+            if case .members = field.kind {
+                // `{}` is the most frequent value by far.
+                if let bytes, bytes.count > 2 { try others(bytes, into: &writer) }
+                continue
+            }
+            if bytes == nil, field.presence == .whenSet { continue }
+            writer.name(field.name)
+            value(bytes, rows, row, column, into: &writer)
+        }
+    }
+
+    private func value(_ bytes: UnsafeBufferPointer<UInt8>?, _ rows: Rows, _ row: Int, _ column: Int, into writer: inout JSONWriter) {
+        switch fields[column].kind {
+        case .links: LinkTarget.write(targets[column], Table.keyText(rows, row: row) ?? "", into: &writer)
+        case .linkMap:
+            let id = Table.keyText(rows, row: row) ?? ""
+            writer.object { for target in targets[column] { $0.field(target.rel, target.href(id)) } }
+        case .reference(_, let absent):
+            guard let bytes else { return writer.value(absent) }
+            let id = String(decoding: bytes, as: UTF8.self)
+            writer.object {
+                $0.field("id", id)
+                $0.name("links")
+                LinkTarget.write(targets[column], id, into: &$0)
+            }
+        case let kind:
+            guard let bytes else { return writer.null() }
+            switch kind {
+            case .number, .json: writer.raw(bytes)
+            case .decimal: Double(String(decoding: bytes, as: UTF8.self)).map { writer.value($0) } ?? writer.raw(bytes)
+            case .boolean: writer.value(bytes.first == UInt8(ascii: "t"))
+            case .timestamp: writer.timestamp(bytes, microseconds: false)
+            case .timestampMicroseconds: writer.timestamp(bytes, microseconds: true)
+            default: writer.string(utf8: bytes)
+            }
+        }
+    }
+
+    private func others(_ bytes: UnsafeBufferPointer<UInt8>, into writer: inout JSONWriter) throws {
+        let object: JSONObject?
+        do { object = try JSONValue.parse(bytes, depthMax: 128).objectValue } catch {
+            throw ResourceError.internalError("the column of further members is no JSON: \(error)")
+        }
+        for member in object?.members ?? [] where !fields.contains(where: { $0.name == member.name }) {
+            writer.field(member.name, member.value)
+        }
+    }
+}
+
+extension Field {
+    /// What the query selects for the field.
+    var column: String {
+        switch kind {
+        case .links, .linkMap: "NULL"
+        default: expression
+        }
+    }
+
+    /// Where the field's links lead; none for other kinds.
+    package var links: [Link] {
+        switch kind {
+        case .links(let links), .linkMap(let links), .reference(let links, _): links
+        default: []
+        }
+    }
+}
+
+/// A link in the answer to one request, but for the id.
+private struct LinkTarget {
+    let rel: String
+    private let before: String
+    private let after: String
+    private let escapesID: Bool
+
+    static func resolve(_ links: [Link], _ context: RequestContext) -> [LinkTarget] {
+        links.filter { $0.versions.contains(context.version) }.map {
+            LinkTarget(rel: $0.rel, before: $0.before(context), after: $0.after, escapesID: $0.escapesID)
+        }
+    }
+
+    func href(_ id: String) -> String { before + (escapesID ? Query.encode(id) : id) + after }
+
+    static func write(_ targets: [LinkTarget], _ id: String, into writer: inout JSONWriter) {
+        writer.array { list in
+            for target in targets {
+                list.object {
+                    $0.field("rel", target.rel)
+                    $0.field("href", target.href(id))
+                }
+            }
+        }
+    }
+}
+
+extension Link {
+    /// Writes `[{"rel": …, "href": …}]` for what is no row.
+    package static func write(_ links: [Link], _ id: String, _ context: RequestContext, into writer: inout JSONWriter) {
+        LinkTarget.write(LinkTarget.resolve(links, context), id, into: &writer)
+    }
+}
+
+extension JSONWriter {
+    /// PostgreSQL's `2026-01-31 12:34:56.123456+00` (sessions run in UTC) as ISO 8601.
+    mutating func timestamp(_ text: UnsafeBufferPointer<UInt8>, microseconds: Bool) {
+        guard text.count >= 19 else {
+            string(utf8: text)
+            return
+        }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(30)
+        bytes.append(UInt8(ascii: "\""))
+        bytes.append(contentsOf: text[0..<10])
+        bytes.append(UInt8(ascii: "T"))
+        bytes.append(contentsOf: text[11..<19])
+        if microseconds {
+            var fraction: [UInt8] = []
+            if text.count > 20, text[19] == UInt8(ascii: ".") {
+                for byte in text[20...] {
+                    guard byte >= 48, byte <= 57 else { break }
+                    fraction.append(byte)
+                }
+            }
+            while fraction.count < 6 { fraction.append(48) }
+            bytes.append(UInt8(ascii: "."))
+            bytes.append(contentsOf: fraction)
+        } else {
+            bytes.append(UInt8(ascii: "Z"))
+        }
+        bytes.append(UInt8(ascii: "\""))
+        raw(bytes)
+    }
+}

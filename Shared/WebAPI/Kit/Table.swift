@@ -1,0 +1,234 @@
+import Database
+import JSON
+import Kernel
+
+/// Rows that are read, filtered, sorted, paged and rendered by declaration: from PostgreSQL's bytes to JSON's.
+package struct Table: Sendable {
+    /// `servers t LEFT JOIN …`; the main table's alias is `t`.
+    package let source: String
+    package let fields: [Field]
+    /// Unique column, the last sort key of every list.
+    package let key: String
+    package let defaultSort: [(name: String, descending: Bool)]
+    /// When a row last changed, for services whose answers say so.
+    package let modified: String?
+    /// What a marker is answered with that is not in the list: 400, and in Block Storage 404.
+    let missingMarker: ResourceError.Code
+
+    package init(
+        _ source: String, key: String = "t.id", defaultSort: [(name: String, descending: Bool)] = [], modified: String? = nil,
+        missingMarker: ResourceError.Code = .badRequest, fields: [Field]
+    ) {
+        self.missingMarker = missingMarker
+        self.source = source
+        self.key = key
+        self.defaultSort = defaultSort
+        self.modified = modified
+        self.fields = fields
+    }
+
+    /// The same with more fields.
+    package func adding(_ more: [Field]) -> Table {
+        Table(
+            source, key: key, defaultSort: defaultSort, modified: modified, missingMarker: missingMarker, fields: fields + more)
+    }
+
+    /// The fields that this request shows.
+    package func visible(_ context: RequestContext, only names: Set<String>? = nil) -> [Field] {
+        fields.filter { field in
+            field.presence != .never && (names?.contains(field.name) ?? true) && field.isKnown(to: context)
+        }
+    }
+
+    // MARK: reading
+
+    /// The rows that fit `condition`, with the columns of `fields` in order, `modified` where there is one, and the key last.
+    package func query(
+        _ connection: Connection, _ fields: [Field], where condition: SQL, suffix: SQL = ""
+    ) throws -> Rows {
+        let columns = (fields.map(\.column) + (modified.map { [$0] } ?? []) + [key]).joined(separator: ", ")
+        return try connection.query(
+            "SELECT \(raw: columns) FROM \(raw: source) WHERE \(condition) \(suffix)")
+    }
+
+    /// One object by condition, or nil.
+    package func show(
+        _ connection: Connection, _ context: RequestContext, where condition: SQL, only names: Set<String>? = nil,
+        into writer: inout JSONWriter
+    ) throws -> Bool {
+        let fields = visible(context, only: names)
+        let rows = try query(connection, fields, where: condition)
+        guard !rows.isEmpty else { return false }
+        try RowWriter(fields, context).object(rows, row: 0, into: &writer)
+        return true
+    }
+
+    /// `{"NAME": {…}}` for the row that fits `condition`, or nil.
+    package func response(
+        _ connection: Connection, _ context: RequestContext, name: String, status: Int = 200, where condition: SQL
+    ) throws -> Response? {
+        var writer = JSONWriter()
+        var found = false
+        try writer.object {
+            $0.name(name)
+            found = try show(connection, context, where: condition, into: &$0)
+        }
+        return found ? .json(status, bytes: writer.bytes) : nil
+    }
+
+    // MARK: lists
+
+    /// One page as rows, and whether there may be another. `scope` is what the caller may see.
+    package func page(
+        _ connection: Connection, _ context: RequestContext, _ request: ListRequest, fields: [Field], scope: SQL
+    ) throws -> (rows: Rows, count: Int, more: Bool) {
+        var conditions = try [scope] + self.conditions(connection, context, request)
+        let order = try sortKeys(request, context)
+        if let marker = request.marker {
+            conditions.append(try after(connection, marker, order, scope: scope))
+        }
+        let orderText = order.map { "\($0.expression) \($0.descending ? "DESC" : "ASC")" }.joined(separator: ", ")
+        let condition = SQL.joined(conditions, separator: " AND ")
+        if request.isWhole {
+            let rows = try query(connection, fields, where: condition, suffix: "ORDER BY \(raw: orderText)")
+            return (rows, rows.count, false)
+        }
+        let limit = min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax)
+        let rows = try query(
+            connection, fields, where: condition, suffix: "ORDER BY \(raw: orderText) LIMIT \(limit + 1) OFFSET \(request.offset)")
+        return (rows, min(rows.count, limit), limit > 0 && rows.count > limit)
+    }
+
+    /// How many rows all pages together have.
+    package func count(
+        _ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL
+    ) throws -> Int {
+        let condition = SQL.joined([scope] + (try conditions(connection, context, request)), separator: " AND ")
+        return try connection.query("SELECT count(*) AS n FROM \(raw: source) WHERE \(condition)")[0].int("n")
+    }
+
+    /// `{"servers": […], "servers_links": […]}`.
+    ///
+    /// - Parameter fields: those that are shown; nil for all that the request shows.
+    package func list(
+        _ connection: Connection, _ context: RequestContext, collection: String, _ request: ListRequest, fields: [Field]? = nil,
+        scope: SQL, links: Bool = true, bytesPerRow: Int = 768
+    ) throws -> Response {
+        let fields = fields ?? visible(context, only: request.fields)
+        let page = try self.page(connection, context, request, fields: fields, scope: scope)
+        let rows = RowWriter(fields, context)
+        return try .object(capacity: 256 + page.count * bytesPerRow) { writer in
+            try writer.arrayField(collection) { list in
+                for row in 0..<page.count { try rows.object(page.rows, row: row, into: &list) }
+            }
+            guard links, page.more, let last = Table.keyText(page.rows, row: page.count - 1) else { return }
+            PageLinks.link(&writer, collection + "_links", context.nextLink(marker: last))
+        }
+    }
+
+    /// The key of a row of `query`.
+    package static func keyText(_ rows: Rows, row: Int) -> String? {
+        rows.utf8(row: row, column: rows.columnCount - 1).map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    // MARK: filters
+
+    private func conditions(_ connection: Connection, _ context: RequestContext, _ request: ListRequest) throws -> [SQL] {
+        var groups: [(name: String, values: [String])] = []
+        for (name, value) in request.filters {
+            if let index = groups.firstIndex(where: { $0.name == name }) {
+                groups[index].values.append(value)
+            } else {
+                groups.append((name, [value]))
+            }
+        }
+        return try request.conditions
+            + groups.map { try condition($0.name, $0.values, connection, context, requiresAll: request.requiresAll) }
+    }
+
+    /// The field that a query parameter filters by, in the request's version.
+    package func filterField(_ name: String, _ version: Microversion) -> Field? {
+        fields.first { field in
+            field.name == name && field.filter.map { ($0.versions ?? field.versions).contains(version) } ?? false
+        }
+    }
+
+    private func condition(
+        _ name: String, _ values: [String], _ connection: Connection, _ context: RequestContext, requiresAll: Bool
+    ) throws -> SQL {
+        guard let field = filterField(name, context.version), let filter = field.filter else {
+            throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': this list has no such filter.")
+        }
+        // A filter on what the caller cannot see finds nothing, so that it does not give the value away.
+        if let action = field.visibleBy, !context.allows(action) { return "FALSE" }
+        if case .all(let condition) = filter.condition {
+            return try condition(Field.Filter.Request(name: name, values: values, context: context, connection: connection))
+        }
+        let terms = try values.map { try term($0, field, filter) }
+        return "(" + SQL.joined(terms, separator: requiresAll ? " AND " : " OR ") + ")"
+    }
+
+    private func term(_ value: String, _ field: Field, _ filter: Field.Filter) throws -> SQL {
+        switch filter.condition {
+        case .equals, .all: return "(\(raw: field.expression))::text = \(value)"
+        case .boolean:
+            guard let bool = BodySchema.boolean(value) else {
+                throw ResourceError.badRequest(
+                    "Invalid input for query parameter \(field.name). Value: '\(value.prefix(64))'. It must be true or false.")
+            }
+            return "\(raw: field.expression) = \(bool)"
+        case .regex: return try SearchPattern(value, parameter: field.name).condition("(\(field.expression))::text")
+        case .each(let condition): return try condition(value)
+        }
+    }
+
+    // MARK: order
+
+    private func sortKeys(
+        _ request: ListRequest, _ context: RequestContext
+    ) throws -> [(expression: String, descending: Bool)] {
+        let usual = defaultSort.map { (name: $0.name, descending: request.descending ?? $0.descending) }
+        var keys = try (request.sort.isEmpty ? usual : request.sort).map { item -> (expression: String, descending: Bool) in
+            let fields = fields.filter { $0.sortable && ($0.visibleBy.map { context.allows($0) } ?? true) }
+            guard let expression = fields.first(where: { $0.name == item.name })?.sortExpression else {
+                throw ListRequest.unknownSortKey(item.name, fields.map(\.name))
+            }
+            return (expression, item.descending)
+        }
+        if !keys.contains(where: { $0.expression == key }) {
+            keys.append((key, keys.last?.descending ?? request.descending ?? false))
+        }
+        return keys
+    }
+
+    /// The condition for what comes after the row `marker`. NULL is where PostgreSQL sorts it: after all values, and
+    /// before them in descending order.
+    private func after(
+        _ connection: Connection, _ marker: String, _ order: [(expression: String, descending: Bool)], scope: SQL
+    ) throws -> SQL {
+        let columns = order.enumerated().map { "(\($1.expression))::text AS k\($0)" }.joined(separator: ", ")
+        let rows = try connection.query(
+            "SELECT \(raw: columns) FROM \(raw: source) WHERE (\(raw: key))::text = \(marker) AND \(scope)")
+        guard let row = rows.first else { throw ResourceError(missingMarker, "marker [\(marker)] not found") }
+        let values = try order.indices.map { try row.optionalString("k\($0)") }
+        var alternatives: [SQL] = []
+        var ties: [SQL] = []
+        for (item, value) in zip(order, values) {
+            if let beyond = beyond(value, item) { alternatives.append("(" + SQL.joined(ties + [beyond], separator: " AND ") + ")") }
+            ties.append(value == nil ? "(\(raw: item.expression)) IS NULL" : "\(raw: item.expression) = \(value)")
+        }
+        return "(" + SQL.joined(alternatives, separator: " OR ") + ")"
+    }
+
+    /// What sorts after `value`; nil where nothing does.
+    private func beyond(_ value: String?, _ item: (expression: String, descending: Bool)) -> SQL? {
+        switch (value, item.descending) {
+        case (nil, false): nil
+        case (nil, true): "(\(raw: item.expression)) IS NOT NULL"
+        case (_, true): "\(raw: item.expression) < \(value)"
+        // The key has no NULL, and must be compared in a way that its index knows.
+        case (_, false) where item.expression == key: "\(raw: item.expression) > \(value)"
+        case (_, false): "(\(raw: item.expression) > \(value) OR (\(raw: item.expression)) IS NULL)"
+        }
+    }
+}
