@@ -12,7 +12,6 @@ let hummingbird: Target.Dependency = .product(name: "Hummingbird", package: "hum
 let hummingbirdCore: Target.Dependency = .product(name: "HummingbirdCore", package: "hummingbird")
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
-let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 let nio: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
@@ -66,7 +65,6 @@ let package = Package(
         .package(url: "https://github.com/hummingbird-project/hummingbird", exact: "2.28.1", traits: []),
         .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", exact: "2.13.0"),
-        .package(url: "https://github.com/apple/swift-crypto", exact: "4.5.2"),
         .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
         .package(url: "https://github.com/apple/swift-nio-ssl", exact: "2.37.6"),
         .package(url: "https://github.com/apple/swift-http-types", exact: "1.8.0"),
@@ -78,11 +76,13 @@ let package = Package(
         library("CLibpq", "libpq", package: "libpq-dev"),
         library("CRabbitMQ", "librabbitmq", package: "librabbitmq-dev"),
         library("CLibvirt", "libvirt", package: "libvirt-dev"),
+        library("CLibcrypto", "libcrypto", package: "libssl-dev"),
         .target(name: "CLinux", path: "Shared/CLinux"),
         .target(name: "CCrypt", path: "Shared/CCrypt", linkerSettings: [.linkedLibrary("crypt")]),
 
         shared("Kernel"),
         shared("JSON", ["Kernel"]),
+        shared("Cryptography", ["CLibcrypto"]),
         shared("ImageFormat", ["Kernel"]),
         shared("Commands", ["Kernel", "CLinux"]),
         shared("DiskTool", ["Kernel", "JSON", "Commands", "ImageFormat"]),
@@ -94,13 +94,12 @@ let package = Package(
         shared("Schema", ["Kernel", "Database", log]),
         shared("Messaging", ["Kernel", "JSON", "Contracts", "Database", "Telemetry", "CRabbitMQ", log, lifecycle]),
         shared("Workflow", ["Kernel", "JSON", "Contracts", "Database", "Telemetry", log, lifecycle]),
-        shared("Authorization", ["Kernel", "JSON", "Contracts", "Database", "CCrypt", crypto, log, lifecycle]),
+        shared("Authorization", ["Kernel", "JSON", "Contracts", "Database", "CCrypt", "Cryptography", log, lifecycle]),
         shared(
             "WebAPI",
             [
                 "Kernel", "JSON", "ServiceCatalog", "Database", "Authorization", "Telemetry", hummingbird, hummingbirdCore, nio, nioHTTP,
-                httpTypes, log,
-                lifecycle, crypto,
+                httpTypes, log, lifecycle, "Cryptography",
             ]),
         shared(
             "ServiceKit",
@@ -117,17 +116,17 @@ let package = Package(
             dependencies: ["Kernel", "JSON", "Contracts", "Commands", "Database", "Schema", "Workflow", "WebAPI", "Authorization", log],
             path: "Shared/TestKit", swiftSettings: swift),
     ]
-        + service("Identity", "wolke-identity", [crypto, "CCrypt"])
+        + service("Identity", "wolke-identity", ["Cryptography", "CCrypt"])
         + service("Placement", "wolke-placement")
-        + service("Compute", "wolke-compute", ["ImageAccess", "ImageFormat", crypto])
+        + service("Compute", "wolke-compute", ["ImageAccess", "ImageFormat", "Cryptography"])
         + service(
             "ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
-            ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", crypto, nio, nioPosix, nioHTTP])
+            ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "Cryptography", nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
         + service(
             "BlockStorage", "wolke-block-storage", core: ["ImageFormat"],
-            ["Commands", "DiskTool", "ImageAccess", "ImageFormat", crypto, nio, nioPosix])
-        + service("Image", "wolke-image", core: ["ImageFormat"], ["ImageAccess", crypto, nio, nioPosix])
+            ["Commands", "DiskTool", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
+        + service("Image", "wolke-image", core: ["ImageFormat"], ["ImageAccess", "Cryptography", nio, nioPosix])
         + [
             .executableTarget(
                 name: "osctl",
@@ -180,6 +179,7 @@ let package = Package(
                 "ComputeAgentTests",
                 ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "Libvirt", "OVSDB", nio, nioPosix],
                 platform: platform),
+            tests("CryptographyTests", ["Cryptography"]),
             tests("ClientTests", ["Client", "ServiceCatalog", log, nio, nioPosix, nioHTTP]),
             tests("CLITests", ["osctl", "ServiceCatalog", "Settings", "Client", arguments, yaml]),
         ],

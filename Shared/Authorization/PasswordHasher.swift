@@ -1,5 +1,5 @@
 import CCrypt
-import Crypto
+import Cryptography
 import Database
 import Foundation
 import Kernel
@@ -131,7 +131,7 @@ package final class PasswordHasher: Sendable {
     /// What crypt gets: the password, or base 64 of its SHA-512 where it is longer than crypt takes.
     private static func passphrase(_ password: String) -> String {
         guard password.utf8.count > cryptBytesMax else { return password }
-        return Data(SHA512.hash(data: Data(password.utf8))).base64EncodedString()
+        return Data(HashAlgorithm.sha512.hash(password.utf8)).base64EncodedString()
     }
 
     private func crypt(_ password: Secret<String>, _ setting: String) -> String? {

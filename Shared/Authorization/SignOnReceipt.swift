@@ -1,4 +1,3 @@
-import Crypto
 import Foundation
 import JSON
 import Kernel
@@ -52,7 +51,7 @@ extension TokenSigner {
         let parts = text.split(separator: ".", omittingEmptySubsequences: false)
         guard parts.count == 4, parts[0] == "r1", parts[1] == keyID, let body = Base64URL.decode(parts[2]),
             let signature = Base64URL.decode(parts[3]),
-            key.publicKey.isValidSignature(signature, for: TokenSigner.receiptPrefix + body)
+            key.publicKey.isValid(signature, for: TokenSigner.receiptPrefix + body)
         else { return nil }
         do { return SignOnReceipt(try JSONValue.parse(body)) } catch { return nil }
     }

@@ -1,4 +1,4 @@
-import Crypto
+import Cryptography
 import Foundation
 import JSON
 import Kernel
@@ -61,7 +61,7 @@ package struct TokenPayload: Sendable, Hashable {
 
 /// Signs tokens; only Identity holds one. Ed25519 (RFC 8032) over the payload's bytes.
 package struct TokenSigner: Sendable {
-    let key: Curve25519.Signing.PrivateKey
+    let key: SigningKey
     package let keyID: String
 
     /// - Parameter file: text of a signing key file: key id and base64 of the 32 private bytes.
@@ -71,21 +71,23 @@ package struct TokenSigner: Sendable {
         guard parts.count == 2, let raw = Data(base64Encoded: String(parts[1])) else {
             throw ResourceError.internalError("malformed token signing key file")
         }
-        key = try Curve25519.Signing.PrivateKey(rawRepresentation: raw)
+        key = try SigningKey(raw)
         keyID = String(parts[0])
     }
 
     /// A new key pair as the texts of its private and its public file.
-    package static func generate(keyID: String) -> (privateFile: String, publicFile: String) {
-        let key = Curve25519.Signing.PrivateKey()
+    ///
+    /// - Parameter random: a cryptographically secure source.
+    package static func generate(keyID: String, random: some RandomSource) throws -> (privateFile: String, publicFile: String) {
+        let key = try SigningKey(random.bytes(SigningKey.byteCount))
         return (
-            "\(keyID) \(key.rawRepresentation.base64EncodedString())\n",
-            "\(keyID) \(key.publicKey.rawRepresentation.base64EncodedString())\n"
+            "\(keyID) \(Data(key.bytes).base64EncodedString())\n",
+            "\(keyID) \(Data(key.publicKey.bytes).base64EncodedString())\n"
         )
     }
 
     /// The line that `TokenVerifier` needs.
-    package var publicFile: String { "\(keyID) \(key.publicKey.rawRepresentation.base64EncodedString())\n" }
+    package var publicFile: String { "\(keyID) \(Data(key.publicKey.bytes).base64EncodedString())\n" }
 
     /// The token's text: `w1.KEY.BODY.SIGNATURE`.
     package func sign(_ payload: TokenPayload) throws -> String {
@@ -97,17 +99,17 @@ package struct TokenSigner: Sendable {
 
 /// Verifies tokens with public keys alone.
 package struct TokenVerifier: Sendable {
-    private let keys: [String: Curve25519.Signing.PublicKey]
+    private let keys: [String: VerificationKey]
 
     /// - Parameter file: a line for each accepted key: key id and base64 of the 32 public bytes.
     package init(file: String) throws {
-        var keys: [String: Curve25519.Signing.PublicKey] = [:]
+        var keys: [String: VerificationKey] = [:]
         for line in file.split(separator: "\n") {
             let parts = line.split(whereSeparator: \.isWhitespace)
             guard parts.count == 2, let raw = Data(base64Encoded: String(parts[1])) else {
                 throw ResourceError.internalError("malformed token verification key file")
             }
-            keys[String(parts[0])] = try Curve25519.Signing.PublicKey(rawRepresentation: raw)
+            keys[String(parts[0])] = try VerificationKey(raw)
         }
         self.keys = keys
     }
@@ -118,7 +120,7 @@ package struct TokenVerifier: Sendable {
         let parts = token.split(separator: ".", omittingEmptySubsequences: false)
         guard parts.count == 4, parts[0] == "w1", let key = keys[String(parts[1])],
             let body = Base64URL.decode(parts[2]), let signature = Base64URL.decode(parts[3]),
-            key.isValidSignature(signature, for: body)
+            key.isValid(signature, for: body)
         else { return nil }
         do { return TokenPayload(try JSONValue.parse(body)) } catch { return nil }
     }

@@ -1,5 +1,5 @@
 import Authorization
-import Crypto
+import Cryptography
 import Database
 import Foundation
 import JSON
@@ -48,7 +48,7 @@ struct Idempotency: Sendable {
     private let scope: String
     private let text: String
     private let name: String
-    private let sealing: SymmetricKey
+    private let sealing: SealingKey
     private let fingerprint: String
 
     /// - Parameters:
@@ -62,11 +62,12 @@ struct Idempotency: Sendable {
         }
         self.scope = scope
         text = key
-        name = Hexadecimal.encode(SHA256.hash(data: Array("\(scope) \(key)".utf8)))
-        sealing = HKDF<SHA256>.deriveKey(
-            inputKeyMaterial: SymmetricKey(data: Array(key.utf8)), salt: Array(scope.utf8), info: Array("answer".utf8), outputByteCount: 32)
+        name = Hexadecimal.encode(HashAlgorithm.sha256.hash("\(scope) \(key)".utf8))
+        let secret = try HashAlgorithm.sha256.deriveKey(
+            from: Array(key.utf8), salt: Array(scope.utf8), info: Array("answer".utf8), count: SealingKey.byteCount)
+        sealing = try SealingKey(secret)
         // Of the body only what the key's owner can check: it may hold a password.
-        fingerprint = Hexadecimal.encode(HMAC<SHA256>.authenticationCode(for: Array(request.utf8), using: sealing))
+        fingerprint = Hexadecimal.encode(HashAlgorithm.sha256.authenticationCode(for: request.utf8, key: secret))
     }
 
     /// The answer that was given before. Where there is none, the key is taken in this transaction.
@@ -118,7 +119,7 @@ struct Idempotency: Sendable {
             )
         }
         let headers = JSONObject(response.headers.fields.map { ($0.name, JSONValue.string($0.value)) })
-        let body = Hexadecimal.encode(try seal(response.bytes ?? [], nonce: ambient.random.bytes(12)))
+        let body = Hexadecimal.encode(try seal(response.bytes ?? [], nonce: ambient.random.bytes(SealingKey.nonceBytes)))
         try connection.execute(
             """
             UPDATE idempotency_keys SET status = \(response.status), headers = \(headers)::jsonb,
@@ -129,16 +130,12 @@ struct Idempotency: Sendable {
 
     private func seal(_ bytes: [UInt8], nonce: [UInt8]) throws -> [UInt8] {
         guard !bytes.isEmpty else { return [] }
-        let box = try ChaChaPoly.seal(
-            bytes, using: sealing, nonce: ChaChaPoly.Nonce(data: nonce), authenticating: Array(fingerprint.utf8))
-        return Array(box.combined)
+        return try sealing.seal(bytes, nonce: nonce, context: Array(fingerprint.utf8))
     }
 
     private func open(_ bytes: [UInt8]) throws -> [UInt8] {
         guard !bytes.isEmpty else { return [] }
-        return Array(
-            try ChaChaPoly.open(
-                ChaChaPoly.SealedBox(combined: bytes), using: sealing, authenticating: Array(fingerprint.utf8)))
+        return try sealing.open(bytes, context: Array(fingerprint.utf8))
     }
 }
 

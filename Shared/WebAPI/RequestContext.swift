@@ -1,5 +1,5 @@
 import Authorization
-import Crypto
+import Cryptography
 import Database
 import JSON
 import Kernel
@@ -282,6 +282,6 @@ package struct RequestContext: Sendable {
     }
 
     static func digest(_ bytes: [UInt8]) -> String {
-        bytes.isEmpty ? "" : Hexadecimal.encode(SHA256.hash(data: bytes))
+        bytes.isEmpty ? "" : Hexadecimal.encode(HashAlgorithm.sha256.hash(bytes))
     }
 }

@@ -59,7 +59,7 @@ import Testing
 
 @Suite struct TokenTests {
     @Test func signedTokensVerifyAndForgedOnesDoNot() throws {
-        let (privateFile, publicFile) = TokenSigner.generate(keyID: "k1")
+        let (privateFile, publicFile) = try TokenSigner.generate(keyID: "k1", random: SystemRandom())
         let signer = try TokenSigner(file: privateFile)
         let verifier = try TokenVerifier(file: publicFile)
         let payload = TokenPayload(
@@ -67,7 +67,7 @@ import Testing
             expiresAt: Timestamp(seconds: 2), auditIDs: ["a", "b"], applicationCredentialID: "c")
         let token = try signer.sign(payload)
         #expect(verifier.verify(token) == payload)
-        #expect(try TokenVerifier(file: TokenSigner.generate(keyID: "k1").publicFile).verify(token) == nil)
+        #expect(try TokenVerifier(file: TokenSigner.generate(keyID: "k1", random: SystemRandom()).publicFile).verify(token) == nil)
         for index in [3, 10, 40, token.utf8.count - 2] {
             var bytes = Array(token.utf8)
             bytes[index] = bytes[index] == UInt8(ascii: "A") ? UInt8(ascii: "B") : UInt8(ascii: "A")

@@ -1,7 +1,7 @@
 import Authorization
 import BlockStorageCore
 import BlockStorageService
-import Crypto
+import Cryptography
 import Database
 import Foundation
 import ImageAccess
@@ -162,7 +162,7 @@ struct VolumeFixture: Sendable {
     /// An image as the Image service would have it.
     func addImage(_ bytes: [UInt8], format: String = "raw", hash: String? = nil) async throws -> String {
         let id = SystemRandom().uuid().description
-        let digest = hash ?? Hexadecimal.encode(SHA512.hash(data: bytes))
+        let digest = hash ?? Hexadecimal.encode(HashAlgorithm.sha512.hash(bytes))
         images.data.withLock { $0[id] = bytes }
         _ = try await database.write { connection in
             try connection.execute(

@@ -1,5 +1,5 @@
 import Commands
-import Crypto
+import Cryptography
 import Foundation
 import Glibc
 import JSON
@@ -147,7 +147,9 @@ import Testing
                     ],
                 ])
             }
-            let (right512, right256) = (Hexadecimal.encode(SHA512.hash(data: bytes)), Hexadecimal.encode(SHA256.hash(data: bytes)))
+            let (right512, right256) = (
+                Hexadecimal.encode(HashAlgorithm.sha512.hash(bytes)), Hexadecimal.encode(HashAlgorithm.sha256.hash(bytes))
+            )
             for (algorithm, hash, size, word) in [
                 ("sha512", right256, bytes.count, "does not match"), ("sha256", right512, bytes.count, "does not match"),
                 ("sha3", right512, bytes.count, "not supported"), ("sha512", right512, bytes.count - 1, "larger than its size"),

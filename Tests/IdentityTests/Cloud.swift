@@ -46,7 +46,7 @@ struct Cloud: Sendable {
         try await TestDatabase.with { test in
             let time = ManualTime()
             let ambient = Ambient(time: time)
-            let pair = TokenSigner.generate(keyID: "k1")
+            let pair = try TokenSigner.generate(keyID: "k1", random: SystemRandom())
             let verifier = try TokenVerifier(file: pair.publicFile)
             let authenticator = TokenAuthenticator(
                 verifier: verifier, database: test.database, ambient: ambient)

@@ -41,7 +41,7 @@ struct CloudSecrets: Sendable {
         let signing = layout.secrets + "/token-signing-key"
         let accepted = layout.secrets + "/token-public-keys"
         if !Machine.exists(signing) || !Machine.exists(accepted) {
-            let pair = TokenSigner.generate(keyID: ambient.newSecret(length: 8))
+            let pair = try TokenSigner.generate(keyID: ambient.newSecret(length: 8), random: ambient.random)
             try Machine.write(accepted, pair.publicFile, mode: 0o600)
             try Machine.write(signing, pair.privateFile, mode: 0o600)
         }

@@ -1,6 +1,6 @@
 import BlockStorageCore
 import Commands
-import Crypto
+import Cryptography
 import DiskTool
 import Glibc
 import JSON
@@ -328,7 +328,7 @@ extension VolumeFormat {
 private final class HashingWriter: @unchecked Sendable {
     private let path: String
     private var descriptor: Int32
-    private var hash = SHA512()
+    private let hash = IncrementalHash(.sha512)
     private var size = 0
 
     init(path: String) throws {
@@ -341,7 +341,7 @@ private final class HashingWriter: @unchecked Sendable {
 
     func append(_ chunk: ByteBuffer) throws {
         try chunk.withUnsafeReadableBytes { bytes in
-            hash.update(bufferPointer: bytes)
+            hash.update(bytes)
             size += bytes.count
             guard let base = bytes.baseAddress else { return }
             var written = 0
@@ -357,6 +357,6 @@ private final class HashingWriter: @unchecked Sendable {
     func finish() throws -> (size: Int, hash: String) {
         close(descriptor)
         descriptor = -1
-        return (size, Hexadecimal.encode(hash.finalize()))
+        return (size, Hexadecimal.encode(hash.finish()))
     }
 }

@@ -1,6 +1,6 @@
 import Commands
 import ComputeAgentCore
-import Crypto
+import Cryptography
 import DiskTool
 import Glibc
 import ImageFormat
@@ -253,9 +253,9 @@ private final class CheckedWriter: @unchecked Sendable {
     private let path: String
     private let image: DesiredImage
     private let descriptor: Int32
-    private var md5 = Insecure.MD5()
-    private var sha512 = SHA512()
-    private var sha256 = SHA256()
+    private let md5 = IncrementalHash(.md5)
+    private let sha512 = IncrementalHash(.sha512)
+    private let sha256 = IncrementalHash(.sha256)
     private var count = 0
 
     init(path: String, image: DesiredImage) throws {
@@ -269,10 +269,10 @@ private final class CheckedWriter: @unchecked Sendable {
         count += chunk.readableBytes
         if let size = image.size, count > size { throw PermanentFailure("the image is larger than its size says") }
         try chunk.withUnsafeReadableBytes { bytes in
-            if image.hashAlgorithm == "sha512" { sha512.update(bufferPointer: bytes) }
-            if image.hashAlgorithm == "sha256" { sha256.update(bufferPointer: bytes) }
+            if image.hashAlgorithm == "sha512" { sha512.update(bytes) }
+            if image.hashAlgorithm == "sha256" { sha256.update(bytes) }
             // Only where nothing better is known: it costs as much time as the good hash.
-            if image.contentHash == nil { md5.update(bufferPointer: bytes) }
+            if image.contentHash == nil { md5.update(bytes) }
             var written = 0
             while written < bytes.count {
                 let part = write(descriptor, bytes.baseAddress! + written, bytes.count - written)
@@ -291,9 +291,9 @@ private final class CheckedWriter: @unchecked Sendable {
         let actual: String?
         let wanted: String?
         switch (image.hashAlgorithm, image.contentHash) {
-        case ("sha512", let value?): (actual, wanted) = (Hexadecimal.encode(sha512.finalize()), value)
-        case ("sha256", let value?): (actual, wanted) = (Hexadecimal.encode(sha256.finalize()), value)
-        case (_, nil): (actual, wanted) = (Hexadecimal.encode(md5.finalize()), image.checksum)
+        case ("sha512", let value?): (actual, wanted) = (Hexadecimal.encode(sha512.finish()), value)
+        case ("sha256", let value?): (actual, wanted) = (Hexadecimal.encode(sha256.finish()), value)
+        case (_, nil): (actual, wanted) = (Hexadecimal.encode(md5.finish()), image.checksum)
         case (let algorithm, _):
             throw PermanentFailure("the image's hash algorithm \(algorithm ?? "none") is not supported on this host")
         }

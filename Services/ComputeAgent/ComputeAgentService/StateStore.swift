@@ -1,5 +1,5 @@
 import ComputeAgentCore
-import Crypto
+import Cryptography
 import JSON
 import Kernel
 import Libvirt
@@ -56,7 +56,7 @@ package struct StateStore: Sendable {
 
     /// A line with the checksum, then the document.
     static func seal(_ document: [UInt8]) -> [UInt8] {
-        mark + Array(Hexadecimal.encode(SHA256.hash(data: document)).utf8) + [0x0a] + document
+        mark + Array(Hexadecimal.encode(HashAlgorithm.sha256.hash(document)).utf8) + [0x0a] + document
     }
 
     static func unseal(_ content: [UInt8]) throws -> JSONValue {
@@ -65,7 +65,7 @@ package struct StateStore: Sendable {
         }
         let document = Array(content[(end + 1)...])
         let stated = content[mark.count..<end]
-        guard stated.elementsEqual(Hexadecimal.encode(SHA256.hash(data: document)).utf8) else {
+        guard stated.elementsEqual(Hexadecimal.encode(HashAlgorithm.sha256.hash(document)).utf8) else {
             throw FormError(path: "file", problem: "does not match its checksum")
         }
         return try JSONValue.parse(document, depthMax: Limits.jsonDepthMax)

@@ -1,20 +1,20 @@
-import Crypto
+import Cryptography
 import Foundation
 import Kernel
 
 /// The keys that seal what users store under `/v3/credentials`; they are in a file, not in the database.
 package struct CredentialKeys: Sendable {
-    private let keys: [(id: String, key: SymmetricKey)]
+    private let keys: [(id: String, key: SealingKey)]
 
     /// - Parameter file: a line for each key: key id and base64 of 32 bytes. The first one seals; the others open what
     ///   was sealed before they were replaced.
     package init(file: String) throws {
         keys = try file.split(separator: "\n").map { line in
             let parts = line.split(whereSeparator: \.isWhitespace)
-            guard parts.count == 2, let raw = Data(base64Encoded: String(parts[1])), raw.count == 32 else {
+            guard parts.count == 2, let raw = Data(base64Encoded: String(parts[1])), raw.count == SealingKey.byteCount else {
                 throw ResourceError.internalError("malformed credential key file: each line needs a key id and base64 of 32 bytes")
             }
-            return (String(parts[0]), SymmetricKey(data: raw))
+            return (String(parts[0]), try SealingKey(raw))
         }
         guard !keys.isEmpty else { throw ResourceError.internalError("the credential key file has no key") }
     }
@@ -26,9 +26,7 @@ package struct CredentialKeys: Sendable {
 
     /// - Parameter context: what the text belongs to; it opens only together with that.
     func seal(_ text: String, context: String, nonce: [UInt8]) throws -> (keyID: String, bytes: [UInt8]) {
-        let box = try ChaChaPoly.seal(
-            Array(text.utf8), using: keys[0].key, nonce: ChaChaPoly.Nonce(data: nonce), authenticating: Array(context.utf8))
-        return (keys[0].id, Array(box.combined))
+        (keys[0].id, try keys[0].key.seal(Array(text.utf8), nonce: nonce, context: Array(context.utf8)))
     }
 
     /// - Throws: 500 where the key is not in the file any more or the bytes were changed.
@@ -36,7 +34,6 @@ package struct CredentialKeys: Sendable {
         guard let key = keys.first(where: { $0.id == keyID })?.key else {
             throw ResourceError.internalError("a credential is sealed with the key \(keyID), which the file of credential keys lacks")
         }
-        let box = try ChaChaPoly.SealedBox(combined: bytes)
-        return String(decoding: try ChaChaPoly.open(box, using: key, authenticating: Array(context.utf8)), as: UTF8.self)
+        return String(decoding: try key.open(bytes, context: Array(context.utf8)), as: UTF8.self)
     }
 }

@@ -1,4 +1,4 @@
-import Crypto
+import Cryptography
 import Foundation
 import Kernel
 
@@ -16,7 +16,7 @@ enum OneTimeCode {
     /// The code of one step.
     static func code(secret: [UInt8], step: Int64) -> String {
         let counter = (0..<8).reversed().map { UInt8(truncatingIfNeeded: step >> (Int64($0) * 8)) }
-        let mac = Array(HMAC<Insecure.SHA1>.authenticationCode(for: counter, using: SymmetricKey(data: secret)))
+        let mac = HashAlgorithm.sha1.authenticationCode(for: counter, key: secret)
         let offset = Int(mac[mac.count - 1] & 15)
         let number = mac[offset..<(offset + 4)].reduce(UInt32(0)) { $0 << 8 | UInt32($1) } & 0x7fff_ffff
         let text = String(number % 1_000_000)

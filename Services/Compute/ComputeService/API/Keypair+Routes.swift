@@ -1,6 +1,6 @@
 import Authorization
 import ComputeCore
-import Crypto
+import Cryptography
 import Database
 import JSON
 import Kernel
@@ -118,10 +118,10 @@ struct KeypairRoutes: Sendable {
             guard keypair["public_key"]?.stringValue == nil, !context.version(atLeast: 2, 92) else {
                 throw ResourceError.badRequest("Invalid input for field/attribute public_key. It must not be empty.")
             }
-            (publicKey, privateKey) = generate(comment: "Generated-by-Wolke")
+            (publicKey, privateKey) = try generate(comment: "Generated-by-Wolke")
         }
         let key = try SSHPublicKey(publicKey)
-        let fingerprint = Insecure.MD5.hash(data: key.blob).map { Hexadecimal.encode([$0]) }.joined(separator: ":")
+        let fingerprint = HashAlgorithm.md5.hash(key.blob).map { Hexadecimal.encode([$0]) }.joined(separator: ":")
         let now = compute.ambient.now
         let (stored, generated) = (publicKey, privateKey)
         let project = try context.caller.projectID
@@ -158,11 +158,11 @@ struct KeypairRoutes: Sendable {
         }
     }
 
-    private func generate(comment: String) -> (publicKey: String, privateKey: String) {
-        let key = Curve25519.Signing.PrivateKey()
-        let publicKey = Array(key.publicKey.rawRepresentation)
+    private func generate(comment: String) throws -> (publicKey: String, privateKey: String) {
+        let key = try SigningKey(compute.ambient.random.bytes(SigningKey.byteCount))
+        let publicKey = key.publicKey.bytes
         let file = SSHFormat.ed25519PrivateKey(
-            seed: Array(key.rawRepresentation), publicKey: publicKey, comment: comment,
+            seed: key.bytes, publicKey: publicKey, comment: comment,
             check: UInt32(truncatingIfNeeded: compute.ambient.random.next()))
         let text = "ssh-ed25519 \(Base64.encode(SSHFormat.ed25519Blob(publicKey: publicKey))) \(comment)"
         return (text, file)

@@ -1,4 +1,4 @@
-import Crypto
+import Cryptography
 import ImageCore
 import ImageFormat
 import Kernel
@@ -18,8 +18,8 @@ final class ContentInspector: @unchecked Sendable {
     private let declared: DiskFormat?
     private let sizeMax: Int
     private let tooLarge: ResourceError
-    private var md5 = Insecure.MD5()
-    private var sha512 = SHA512()
+    private let md5 = IncrementalHash(.md5)
+    private let sha512 = IncrementalHash(.sha512)
     private(set) var size = 0
     private var prefix: [UInt8] = []
     private var tail: [UInt8] = []
@@ -36,8 +36,8 @@ final class ContentInspector: @unchecked Sendable {
         size += buffer.readableBytes
         guard size <= sizeMax else { throw tooLarge }
         buffer.withUnsafeReadableBytes { bytes in
-            md5.update(bufferPointer: bytes)
-            sha512.update(bufferPointer: bytes)
+            md5.update(bytes)
+            sha512.update(bytes)
             if prefix.count < ImageHeader.prefixLength {
                 prefix.append(contentsOf: bytes.prefix(ImageHeader.prefixLength - prefix.count))
             }
@@ -53,8 +53,8 @@ final class ContentInspector: @unchecked Sendable {
     func finish() throws -> ReceivedContent {
         let virtualSize = try inspect(complete: true)
         return ReceivedContent(
-            size: size, virtualSize: virtualSize, checksum: Hexadecimal.encode(md5.finalize()),
-            hashValue: Hexadecimal.encode(sha512.finalize()))
+            size: size, virtualSize: virtualSize, checksum: Hexadecimal.encode(md5.finish()),
+            hashValue: Hexadecimal.encode(sha512.finish()))
     }
 
     private func inspect(complete: Bool) throws -> Int? {
