@@ -182,8 +182,11 @@ package final class Hypervisor: Sendable {
         }
     }
 
-    fileprivate func emit(_ event: LibvirtEvent) {
-        subscribers.withLock { for subscriber in $0.values { subscriber.yield(event) } }
+    func emit(_ event: LibvirtEvent) {
+        // Not with the lock held: `yield` takes the lock of the task that waits, and while a task is cancelled that lock is
+        // held around `onTermination`, which takes this one.
+        let open = subscribers.withLock { Array($0.values) }
+        for subscriber in open { subscriber.yield(event) }
     }
 
     /// On libvirt's event thread: only hand over; `drop` must not run inside libvirt's own callback.

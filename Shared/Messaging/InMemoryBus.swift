@@ -44,10 +44,11 @@ package final class InMemoryBus: MessageBus {
     }
 
     private func enqueue(_ message: Message, _ queue: MessageQueue) {
-        state.withLock { state in
+        let consumers = state.withLock { state in
             state.queues[queue, default: Queue()].messages.append(message)
-            for consumer in state.queues[queue]?.consumers ?? [] { consumer.yield() }
+            return state.queues[queue]?.consumers ?? []
         }
+        for consumer in consumers { consumer.yield() }
     }
 
     private func next(_ queue: MessageQueue) -> Message? {

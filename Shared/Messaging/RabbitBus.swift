@@ -190,15 +190,16 @@ package final class RabbitBus: MessageBus {
 
     private func register(_ correlation: String) throws -> AsyncStream<ReplyEvent> {
         let (events, continuation) = AsyncStream.makeStream(of: ReplyEvent.self)
-        let mustOpen = try requests.withLock { requests in
+        let (mustOpen, replyQueue) = try requests.withLock { requests in
             guard requests.waiting.count < MessagingLimits.requestsMax else {
                 throw ResourceError.unavailable("\(requests.waiting.count) answers are awaited already")
             }
             requests.waiting[correlation] = continuation
-            if let name = requests.replyQueue { continuation.yield(.queue(name)) }
             defer { requests.opened = true }
-            return !requests.opened
+            return (!requests.opened, requests.replyQueue)
         }
+        // A queue that is older than the one which `replyQueueChanged` has told meanwhile costs a second question.
+        if let replyQueue { continuation.yield(.queue(replyQueue)) }
         if mustOpen {
             consumer.send(
                 .openReplyQueue(
@@ -209,15 +210,16 @@ package final class RabbitBus: MessageBus {
     }
 
     private func replyQueueChanged(_ name: String?) {
-        requests.withLock { requests in
+        let waiting = requests.withLock { requests in
             requests.replyQueue = name
-            guard let name else { return }
-            for continuation in requests.waiting.values { continuation.yield(.queue(name)) }
+            return Array(requests.waiting.values)
         }
+        guard let name else { return }
+        for continuation in waiting { continuation.yield(.queue(name)) }
     }
 
     private func answered(_ incoming: IncomingMessage) {
         guard let correlation = incoming.correlationID, case .success(let message) = incoming.decoded() else { return }
-        _ = requests.withLock { $0.waiting[correlation]?.yield(.answer(message)) }
+        _ = requests.withLock { $0.waiting[correlation] }?.yield(.answer(message))
     }
 }

@@ -1,5 +1,6 @@
 import Kernel
 import Logging
+import Synchronization
 import Testing
 
 @testable import Libvirt
@@ -41,6 +42,28 @@ import Testing
         try await hypervisor.undefine(id)
         try await hypervisor.undefine(id)
         #expect(try await hypervisor.domain(id) == nil)
+        await hypervisor.close()
+    }
+
+    @Test(.timeLimit(.minutes(1))) func eventsMayArriveWhileTheirReaderIsCancelled() async throws {
+        let hypervisor = hypervisor()
+        let threads = WorkerThreads(name: "events", count: 1)
+        let isDone = Mutex(false)
+        async let emitted: Void = threads.run {
+            while !isDone.withLock({ $0 }) { hypervisor.emit(.disconnected) }
+        }
+        for _ in 0..<200 {
+            let readers = (0..<20).map { _ in
+                let events = hypervisor.events()
+                return Task { for await _ in events {} }
+            }
+            for await _ in hypervisor.events() { break }
+            for reader in readers { reader.cancel() }
+            for reader in readers { await reader.value }
+        }
+        isDone.withLock { $0 = true }
+        try await emitted
+        threads.close()
         await hypervisor.close()
     }
 

@@ -75,6 +75,40 @@ import Testing
         #expect(TidyTests.sources.count > 40)
     }
 
+    // MARK: locks
+
+    /// Resuming a task takes that task's own lock, which is held around the handlers of its cancellation. Where such a
+    /// handler takes the lock that is held here, both wait for ever.
+    @Test func nobodyIsResumedWithALockHeld() {
+        func isResuming(_ code: String) -> Bool {
+            [".yield(", ".resume()", ".resume(returning:", ".resume(throwing:", ".resume(with:"].contains { code.contains($0) }
+        }
+        var findings: [String] = []
+        for source in TidyTests.sources where !source.isTest {
+            // The depth of braces at which each lock is let go.
+            var held: [Int] = []
+            var depth = 0
+            for (number, line) in source.code.enumerated() {
+                var rest = line[...]
+                var isHeld = !held.isEmpty
+                while let brace = rest.firstIndex(where: { $0 == "{" || $0 == "}" }) {
+                    if isHeld, isResuming(String(rest[..<brace])) { findings.append("\(source.path):\(number + 1)") }
+                    if rest[brace] == "{" {
+                        if rest[..<brace].reversed().drop(while: { $0 == " " }).starts(with: "withLock".reversed()) { held.append(depth) }
+                        depth += 1
+                    } else {
+                        depth -= 1
+                        if held.last == depth { held.removeLast() }
+                    }
+                    isHeld = !held.isEmpty
+                    rest = rest[rest.index(after: brace)...]
+                }
+                if isHeld, isResuming(String(rest)) { findings.append("\(source.path):\(number + 1)") }
+            }
+        }
+        expectNone(findings, "a continuation is resumed within withLock")
+    }
+
     // MARK: dependencies
 
     /// The folders of `Services`.
