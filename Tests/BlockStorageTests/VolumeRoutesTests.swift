@@ -356,6 +356,10 @@ import Testing
                         "POST", "/v3/p1/attachments/\(attachmentID)/action", token: "service", version: "latest", ["os-complete": [:]]
                     ).status == 204)
             }
+            for (instance, count) in [(server, 1), (id, 0)] {
+                let found = try await cloud.call("GET", "/v3/attachments?instance_id=\(instance)")["attachments"]
+                #expect(found?.arrayValue?.count == count)
+            }
             let shown = try await cloud.volume(id)
             #expect(shown["status"] == "in-use")
             #expect(shown["attachments"]?.arrayValue?.first?["server_id"] == .string(server))

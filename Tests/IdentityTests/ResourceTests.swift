@@ -54,6 +54,19 @@ extension JSONValue {
         }
     }
 
+    @Test func membersOfTheClientsAreShownUnderAnyName() async throws {
+        try await Cloud.with { cloud in
+            let admin = try await cloud.admin()
+            let user = try await cloud.make("users", "user", ["name": "u", "extra": ["a": 1]])
+            #expect(user["extra"] == ["a": 1])
+            #expect(try await cloud.call("GET", "/v3/users/\(user.id)", token: admin).json["user"]?["extra"] == ["a": 1])
+            // Keystone has no choice of members.
+            let list = try await cloud.call("GET", "/v3/users?name=u&fields=name", token: admin).json["users"]
+            #expect(list?.arrayValue?.first?.id == user.id)
+            #expect(list?.arrayValue?.first?["extra"] == ["a": 1])
+        }
+    }
+
     @Test func filtersAndPages() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()

@@ -23,6 +23,16 @@ import WebAPI
         }
     }
 
+    @Test func propertiesHaveAnyName() async throws {
+        try await ImageFixture.with { cloud in
+            let id = try await cloud.create(["name": "a", "properties": "x", "fields": "y"])
+            _ = try await cloud.create(["name": "b"])
+            let images = try await cloud.call("GET", "/v2/images?fields=y")["images"]?.arrayValue
+            #expect(images?.map { $0["id"] } == [.string(id)])
+            #expect(images?.first?["properties"] == "x")
+        }
+    }
+
     @Test func emptyListsCheckTheirParameters() async throws {
         try await ImageFixture.with { cloud in
             let image = try await cloud.create()

@@ -51,8 +51,10 @@ struct ResourceView: Sendable {
         var request = request
         request.fields = detail ? nil : summary
         let isCounted = context.version(atLeast: 3, 45) && context.query["with_count"].flatMap { BodySchema.boolean($0) } ?? false
-        let count = isCounted ? try table.count(connection, context, request, scope: scope) : nil
-        return try kind.list(connection, context, request, scope: scope, tail: { if let count { $0.field("count", count) } }).response
+        return try kind.list(
+            connection, context, request, scope: scope,
+            tail: { if isCounted { $0.field("count", try table.count(connection, context, request, scope: scope)) } }
+        ).response
     }
 }
 

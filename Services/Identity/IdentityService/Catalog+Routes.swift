@@ -155,7 +155,7 @@ extension Identity {
     // MARK: the three
 
     private var regionCollection: Collection {
-        let now = ambient.now
+        let ambient = ambient
         return Collection(
             listing: Identity.regions, table: "catalog_regions",
             body: { _ in
@@ -170,7 +170,7 @@ extension Identity {
                     """
                     INSERT INTO catalog_regions (id, parent_region_id, description, extra, created_at, updated_at)
                     VALUES (\(id), \(body["parent_region_id"]?.stringValue), \(body["description"]?.stringValue ?? ""),
-                        \(body.extra(beside: Identity.regionMembers))::jsonb, \(now), \(now))
+                        \(body.extra(beside: Identity.regionMembers))::jsonb, \(ambient.now), \(ambient.now))
                     """)
             },
             changes: { connection, body, id in
@@ -200,7 +200,7 @@ extension Identity {
     }
 
     private var serviceCollection: Collection {
-        let now = ambient.now
+        let ambient = ambient
         return Collection(
             listing: Identity.services, table: "catalog_services",
             body: { required in
@@ -216,7 +216,7 @@ extension Identity {
                     INSERT INTO catalog_services (id, type, name, description, enabled, extra, created_at, updated_at)
                     VALUES (\(id), \(body["type"]?.stringValue), \(body["name"]?.stringValue ?? ""),
                         \(body["description"]?.stringValue), \(body["enabled"]?.boolValue ?? true),
-                        \(body.extra(beside: Identity.serviceMembers))::jsonb, \(now), \(now))
+                        \(body.extra(beside: Identity.serviceMembers))::jsonb, \(ambient.now), \(ambient.now))
                     """)
             },
             changes: { _, body, _ in
@@ -231,7 +231,7 @@ extension Identity {
     }
 
     private var endpointCollection: Collection {
-        let now = ambient.now
+        let ambient = ambient
         return Collection(
             listing: Identity.endpoints, table: "catalog_endpoints",
             body: { required in
@@ -253,7 +253,7 @@ extension Identity {
                         (id, service_id, region_id, interface, url, enabled, extra, created_at, updated_at)
                     VALUES (\(id), \(body["service_id"]?.stringValue), \(region), \(body["interface"]?.stringValue),
                         \(body["url"]?.stringValue), \(body["enabled"]?.boolValue ?? true),
-                        \(body.extra(beside: Identity.endpointMembers))::jsonb, \(now), \(now))
+                        \(body.extra(beside: Identity.endpointMembers))::jsonb, \(ambient.now), \(ambient.now))
                     """)
             },
             changes: { connection, body, _ in

@@ -29,6 +29,8 @@ package struct ListGrammar: Sendable {
         .badRequest("Invalid query parameter '\($0.prefix(64))': it is given more than once.")
     }
     package var directions = Directions.ascending
+    /// Whether `fields` names the members to show.
+    package var hasFields = true
     /// Whether `sort=key:asc,key:desc` is understood.
     package var hasSort = false
     /// Whether `offset` leaves out rows.
@@ -58,7 +60,7 @@ extension ListRequest {
         limit = grammar.limit
         requiresAll = grammar.requiresAll
         isWhole = !grammar.isPaged
-        fields = context.query.fields
+        fields = grammar.hasFields ? context.query.fields : nil
         var directions: [Bool] = []
         var keys: [String] = []
         var seen: Set<String> = []
@@ -70,7 +72,7 @@ extension ListRequest {
             case "sort_key" where grammar.isPaged: keys.append(value)
             case "sort_dir" where grammar.isPaged: directions.append(try ListRequest.isDescending(value, name))
             case "sort" where grammar.hasSort: sort = try ListRequest.sorting(value)
-            case "fields" where grammar.isPaged: break
+            case "fields" where grammar.isPaged && grammar.hasFields: break
             case "offset" where grammar.hasOffset: offset = try context.offset(value)
             default:
                 if let filter = filter(name) {

@@ -9,13 +9,15 @@ package struct RowWriter {
     private let fields: [Field]
     /// For each field, where its links lead.
     private let targets: [[LinkTarget]]
+    /// Names of the fields, which members of a column of further members cannot take.
+    private let names: Set<String>
 
     /// - Parameter fields: those of the query, in order.
     package init(_ fields: [Field], _ context: RequestContext) {
         self.fields = fields
-        targets = fields.map { field in
-            LinkTarget.resolve(field.links, context)
-        }
+        targets = fields.map { LinkTarget.resolve($0.links, context) }
+        // The column's own name is not shown, so a client may use it for a member.
+        names = Set(fields.filter { if case .members = $0.kind { false } else { true } }.map(\.name))
     }
 
     /// One row as an object.
@@ -72,7 +74,7 @@ package struct RowWriter {
         do { object = try JSONValue.parse(bytes, depthMax: 128).objectValue } catch {
             throw ResourceError.internalError("the column of further members is no JSON: \(error)")
         }
-        for member in object?.members ?? [] where !fields.contains(where: { $0.name == member.name }) {
+        for member in object?.members ?? [] where !names.contains(member.name) {
             writer.field(member.name, member.value)
         }
     }

@@ -40,6 +40,7 @@ extension ResourceKind {
             $0.unknown = .filter { "t.properties ->> \($0) = \($1)" }
             $0.directions = .descending
             $0.hasSort = true
+            $0.hasFields = false
             $0.limit = ImageLimits.pageSizeDefault
             $0.limitMax = ImageLimits.pageSizeMax
             $0.allowsEmptyPage = true
