@@ -39,7 +39,7 @@ func service(
 ) -> [Target] {
     [
         .target(
-            name: "\(name)Core", dependencies: ["Kernel", "JSON", "Contracts"] + core,
+            name: "\(name)Core", dependencies: ["Kernel", "JSON", "Contracts", "ServiceCatalog"] + core,
             path: "Services/\(name)/\(name)Core", swiftSettings: swift),
         .target(
             name: "\(name)Service", dependencies: [.target(name: "\(name)Core")] + platform + extra,
@@ -104,16 +104,20 @@ let package = Package(
         shared(
             "ServiceKit",
             [
-                "Kernel", "ServiceCatalog", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", log, lifecycle,
+                "Kernel", "ServiceCatalog", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", "Client", "Messaging",
+                "Workflow", log, lifecycle,
             ]),
         shared("ImageAccess", ["Kernel", "JSON", "Database", "Authorization", "Settings"]),
-        shared("Inspections", ["Kernel", "Contracts", "Database", log]),
+        shared("Inspections", ["Kernel", "Contracts", "ServiceCatalog", "Database", log]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, .product(name: "NIOSSL", package: "swift-nio-ssl"), log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),
         shared("Client", ["Kernel", "JSON", "ServiceCatalog", httpClient, nio, nioPosix]),
         .target(
             name: "TestKit",
-            dependencies: ["Kernel", "JSON", "Contracts", "Commands", "Database", "Schema", "Workflow", "WebAPI", "Authorization", log],
+            dependencies: [
+                "Kernel", "JSON", "Contracts", "ServiceCatalog", "ServiceKit", "Messaging", "Telemetry", "Commands", "Database", "Schema",
+                "Workflow", "WebAPI", "Authorization", log,
+            ],
             path: "Shared/TestKit", swiftSettings: swift),
     ]
         + service("Identity", "wolke-identity", ["Cryptography", "CCrypt"])
@@ -132,8 +136,8 @@ let package = Package(
                 name: "osctl",
                 dependencies: [
                     "Kernel", "JSON", "Contracts", "ServiceCatalog", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry",
-                    "OVSDB",
-                    "Authorization", "Inspections", arguments, yaml, log, nio,
+                    "OVSDB", "Authorization", "Inspections", "PlacementCore", "NetworkCore", "BlockStorageCore", "ComputeCore", arguments,
+                    yaml, log, nio,
                 ],
                 path: "osctl", swiftSettings: swift),
             .executableTarget(
@@ -170,7 +174,7 @@ let package = Package(
             tests(
                 "BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "ImageAccess", nio],
                 platform: platform),
-            tests("ComputeTests", ["ComputeCore", "ComputeService", "ImageAccess", "ImageFormat"], platform: platform),
+            tests("ComputeTests", ["BlockStorageCore", "ComputeCore", "ComputeService", "ImageAccess", "ImageFormat"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Contracts", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),

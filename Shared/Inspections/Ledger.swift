@@ -1,5 +1,6 @@
 import Database
 import Kernel
+import ServiceCatalog
 
 /// How the use of one quota is counted from what is there.
 package struct Ledger: Sendable {

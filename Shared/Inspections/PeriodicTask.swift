@@ -5,9 +5,6 @@ import Logging
 
 /// A service's periodic work: runs at an interval, and at once when `osctl doctor --repair` asks for it.
 package struct PeriodicTask: Sendable {
-    /// Names of the services that answer `osctl doctor --repair`.
-    package static let services = ["placement", "compute", "network", "northbound"]
-
     private let service: String
     private let interval: Duration?
     private let database: Database
@@ -16,6 +13,7 @@ package struct PeriodicTask: Sendable {
     private let body: @Sendable () async throws -> Bool
 
     /// - Parameters:
+    ///   - service: one of the service's `CloudService.repairTasks`, for whose answer the doctor waits.
     ///   - interval: time between two runs; nil to run only on request.
     ///   - body: runs the task once. Returns false if another replica is the one that must do it.
     package init(

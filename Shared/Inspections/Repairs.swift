@@ -1,6 +1,7 @@
 import Database
 import Kernel
 import Logging
+import ServiceCatalog
 
 /// What the plane put right by itself, kept for people: `osctl doctor` shows it.
 package enum Repairs {

@@ -12,7 +12,7 @@ extension CloudService {
     package static let placement = CloudService(
         "placement", title: "Placement", project: "placement", catalog: [CatalogEntry(type: "placement", path: "")],
         port: 8778, versionPath: "", faults: .placement,
-        microversions: .placement)
+        microversions: .placement, repairTasks: ["placement"])
 
     package static let compute = CloudService(
         "compute", title: "Compute", project: "nova", catalog: [CatalogEntry(type: "compute", path: "/v2.1")],
@@ -25,7 +25,7 @@ extension CloudService {
                 .init("server-groups", "server_groups"), .init("server-group-members", "server_group_members"),
                 .init("properties", "metadata_items"),
             ]),
-        hasWorkflows: true)
+        hasWorkflows: true, repairTasks: ["compute"])
 
     package static let network = CloudService(
         "network", title: "Networking", project: "neutron", catalog: [CatalogEntry(type: "network", path: "")],
@@ -37,7 +37,7 @@ extension CloudService {
                 .init("floating-ips", "floatingip"), .init("security-groups", "security_group"),
                 .init("security-group-rules", "security_group_rule"),
             ]),
-        infrastructure: [.ovn])
+        infrastructure: [.ovn], repairTasks: ["network", "northbound"])
 
     package static let blockStorage = CloudService(
         "block-storage", title: "Block Storage", project: "cinder",

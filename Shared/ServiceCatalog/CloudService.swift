@@ -11,6 +11,11 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
         package let type: String
         /// Follows the service's root in the catalog's URL; `$(project_id)s` stands for the token's project.
         package let path: String
+
+        package init(type: String, path: String) {
+            self.type = type
+            self.path = path
+        }
     }
 
     /// What a service's process needs on its machine beside PostgreSQL and RabbitMQ.
@@ -46,6 +51,8 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
     /// Whether it carries out requests as workflows.
     package let hasWorkflows: Bool
     package let infrastructure: Set<Infrastructure>
+    /// The periodic tasks that answer when `osctl doctor --repair` asks the service to look and repair at once.
+    package let repairTasks: [String]
 
     package struct OlderPath: Sendable, Hashable {
         package let older: String
@@ -56,7 +63,7 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
     package init(
         _ name: String, title: String, project: String, catalog: [CatalogEntry], aliases: [String] = [], type: String? = nil,
         port: Int, versionPath: String, olderPath: OlderPath? = nil, faults: FaultStyle, microversions: VersionNegotiation? = nil,
-        quotas: QuotaInterface? = nil, hasWorkflows: Bool = false, infrastructure: Set<Infrastructure> = []
+        quotas: QuotaInterface? = nil, hasWorkflows: Bool = false, infrastructure: Set<Infrastructure> = [], repairTasks: [String] = []
     ) {
         self.name = name
         self.title = title
@@ -72,6 +79,7 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
         self.quotas = quotas
         self.hasWorkflows = hasWorkflows
         self.infrastructure = infrastructure
+        self.repairTasks = repairTasks
     }
 
     // MARK: derived

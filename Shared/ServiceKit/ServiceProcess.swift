@@ -1,8 +1,10 @@
 import Authorization
+import Client
 import Database
 import Foundation
 import Kernel
 import Logging
+import Messaging
 import Schema
 import ServiceCatalog
 import ServiceLifecycle
@@ -126,14 +128,50 @@ package struct ServiceProcess: Sendable {
     /// The service's public base URL.
     package var publicURL: String { settings.endpoint(service) }
 
+    /// What the service uses in this process.
+    private func surroundings(_ authenticator: TokenAuthenticator, _ bus: any MessageBus) throws -> ServiceSurroundings {
+        ServiceSurroundings(
+            database: database, ambient: ambient, log: log, metrics: metrics, bus: bus, authenticator: authenticator,
+            publicURL: publicURL, policyOverrides: try policyOverrides())
+    }
+
+    /// A client of the other services that acts as the service user.
+    package func makeClient() -> RESTClient {
+        RESTClient(
+            .serviceUser(
+                endpoints: settings.endpoints, user: settings.string("service_user.name"),
+                password: settings.requiredSecret("service_user.password"), domain: settings.string("service_user.domain"),
+                project: settings.string("service_user.project")),
+            ambient: ambient, requestID: { RequestScope.current })
+    }
+
+    /// Builds the service and runs it until SIGTERM or SIGINT: its API, its workflows, its loops.
+    ///
+    /// - Parameter authenticator: nil for one of this process's keys.
+    /// - Throws: what building it throws; when this build cannot work on the database's schema, or a part fails.
+    package func run(
+        authenticator: TokenAuthenticator? = nil, _ make: (ServiceSurroundings) throws -> ServiceModule
+    ) async throws {
+        guard arguments.isEmpty else { throw ResourceError.badRequest("unknown argument \"\(arguments[0])\"") }
+        let authenticator = try authenticator ?? makeAuthenticator()
+        let bus = RabbitBus(
+            BusConfiguration(addresses: try BrokerAddress.list(settings.requiredSecret("messaging.url").exposed), name: name),
+            ambient: ambient, logger: log, metrics: metrics)
+        defer { bus.close() }
+        let module = try make(try surroundings(authenticator, bus))
+        let engine: [any Service] = module.workflows.isEmpty ? [] : [module.engine()]
+        try await run(
+            module.api, services: [authenticator] + engine + module.allLoops.map { BackgroundLoop($0.run) }, ready: module.ready)
+    }
+
     /// Registers the process, serves `api` and runs `services` until SIGTERM or SIGINT, then lets what is under way end.
     ///
     /// - Parameters:
     ///   - services: the authenticator, workers, consumers; stopped after the HTTP server.
     ///   - ready: what `/readyz` asks beside the database; throws with words for the operator.
     /// - Throws: when this build cannot work on the database's schema, or a part fails.
-    package func run(
-        _ api: API, services: [any Service], ready: @escaping @Sendable () async throws -> Void = {}
+    private func run(
+        _ api: API, services: [any Service], ready: @escaping @Sendable () async throws -> Void
     ) async throws {
         let database = database
         let replica = Replicas.Replica(

@@ -9,6 +9,7 @@ import JSON
 import Kernel
 import Logging
 import NIOCore
+import ServiceKit
 import Synchronization
 import Telemetry
 import TestKit
@@ -32,12 +33,12 @@ final class TestImages: VolumeImageSource {
 
 /// The Block Storage API over a database and a directory of a test's own.
 struct VolumeFixture: Sendable {
-    let api: API
+    let module: ServiceModule
+    var api: API { module.api }
     let database: Database
     let driver: FileDriver
     let images: TestImages
     let engine: WorkflowEngine
-    let workflows: VolumeWorkflows
     let log: Logger
     let time: ManualTime
     let directory: String
@@ -56,24 +57,18 @@ struct VolumeFixture: Sendable {
             let time = ManualTime()
             let ambient = Ambient(time: time, random: SeededRandom(seed: 6))
             let log = Telemetry.logger(service: "test", level: "critical")
-            let workflows = VolumeWorkflows(
-                database: test.database, driver: driver, images: try ImageAccess(policyOverrides: imagePolicy), settings: settings,
-                ambient: ambient)
             let callers = StaticAuthenticator([
                 "admin": StaticAuthenticator.caller(user: "admin", project: "admin", roles: ["admin", "manager", "member", "reader"]),
                 "member": StaticAuthenticator.caller(), "reader": StaticAuthenticator.caller(user: "u2", roles: ["reader"]),
                 "other": StaticAuthenticator.caller(user: "u3", project: "p2"),
                 "service": StaticAuthenticator.service,
             ])
-            let api = try BlockStorageAPI.make(
-                database: test.database, driver: driver, workflows: workflows, settings: settings,
-                publicURL: "http://volumes.example", authenticator: callers, ambient: ambient, log: log, metrics: Metrics())
-            let engine = WorkflowEngine(
-                service: "block_storage", definitions: workflows.definitions, intents: workflows.intents,
-                database: test.database, ambient: ambient, log: log)
+            let module = try BlockStorageModule.make(
+                driver: driver, images: try ImageAccess(policyOverrides: imagePolicy), settings: settings,
+                .test(test.database, .blockStorage, ambient: ambient, authenticator: callers, publicURL: "http://volumes.example"))
             try await body(
                 VolumeFixture(
-                    api: api, database: test.database, driver: driver, images: images, engine: engine, workflows: workflows,
+                    module: module, database: test.database, driver: driver, images: images, engine: module.engine(),
                     log: log, time: time,
                     directory: directory))
         }

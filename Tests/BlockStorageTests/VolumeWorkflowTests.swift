@@ -13,15 +13,12 @@ import Workflow
 @Suite struct VolumeWorkflowTests {
     /// Runs what is there with some workflow replaced.
     private func run(_ cloud: VolumeFixture, _ definition: WorkflowDefinition) async throws {
-        let definitions = cloud.workflows.definitions.map { $0.kind == definition.kind ? definition : $0 }
-        let engine = WorkflowEngine(
-            service: "block_storage", definitions: definitions, intents: cloud.workflows.intents,
-            database: cloud.database, ambient: Ambient(time: cloud.time, random: SeededRandom(seed: 9)), log: cloud.log)
-        try await cloud.settle(engine)
+        let ambient = Ambient(time: cloud.time, random: SeededRandom(seed: 9))
+        try await cloud.settle(cloud.module.engine(replacing: [definition], ambient: ambient))
     }
 
     private func definition(_ cloud: VolumeFixture, _ kind: String) throws -> WorkflowDefinition {
-        try #require(cloud.workflows.definitions.first { $0.kind == kind })
+        try #require(cloud.module.workflows.first { $0.kind == kind })
     }
 
     private func begin(_ cloud: VolumeFixture, _ body: JSONValue) async throws -> String {
@@ -33,7 +30,7 @@ import Workflow
     @Test func everyWorkflowIsDisturbed() async throws {
         try await VolumeFixture.with { cloud in
             #expect(
-                Set(cloud.workflows.definitions.map(\.kind)) == [
+                Set(cloud.module.workflows.map(\.kind)) == [
                     "volume_create", "volume_extend", "volume_delete", "snapshot_create", "snapshot_delete",
                 ])
         }
@@ -41,7 +38,7 @@ import Workflow
 
     @Test func whatIsStoredIsWhatReleasesHaveStored() async throws {
         try await VolumeFixture.with { cloud in
-            let differences = try WorkflowRecords.differences(cloud.workflows.definitions, file: "block-storage-workflows.json")
+            let differences = try WorkflowRecords.differences(cloud.module.workflows, file: "block-storage-workflows.json")
             #expect(differences == [])
         }
     }

@@ -70,7 +70,7 @@ import Workflow
     @Test func attachUnderEveryDisturbance() async throws {
         try await TestCloud.with { cloud in
             for kind in ["volume.attach", "interface.attach", "volume.detach", "interface.detach"] {
-                let definition = try #require(ComputeWorkflows.definitions(cloud.compute).first { $0.kind == kind })
+                let definition = try #require(cloud.module.workflows.first { $0.kind == kind })
                 for variant in WorkflowChecks(definition).variants { try await run(kind, variant, cloud) }
             }
         }

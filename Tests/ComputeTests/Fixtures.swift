@@ -8,6 +8,7 @@ import JSON
 import Kernel
 import Logging
 import Messaging
+import ServiceKit
 import Synchronization
 import Telemetry
 import TestKit
@@ -21,7 +22,8 @@ struct TestCloud: Sendable {
     let cloud: FakeCloud
     let compute: Compute
     let consumer: AgentConsumer
-    let api: API
+    let module: ServiceModule
+    var api: API { module.api }
 
     static func with<Value: Sendable>(
         probe: EffectProbe = EffectProbe(), seed: UInt64 = 1, settings: ComputeSettings = ComputeSettings(),
@@ -31,7 +33,6 @@ struct TestCloud: Sendable {
             let time = CloudTime()
             let ambient = Ambient(time: time, random: SeededRandom(seed: seed))
             let cloud = FakeCloud(database: test.database, ambient: ambient, probe: probe)
-            let log = Telemetry.logger(service: "test", level: "critical")
             let bus = InMemoryBus()
             let agent = Task {
                 try await bus.serve(queue: .agent(host: "host-1")) { message in
@@ -39,20 +40,19 @@ struct TestCloud: Sendable {
                 }
             }
             defer { agent.cancel() }
+            let surroundings = ServiceSurroundings.test(
+                test.database, .compute, ambient: ambient, bus: bus, policy: policy, publicURL: "http://compute.example")
             let compute = Compute(
-                database: test.database, ambient: ambient, bus: bus, clients: cloud.clients,
-                images: try ImageAccess(policyOverrides: imagePolicy), log: log, settings: settings)
+                surroundings, clients: cloud.clients, images: try ImageAccess(policyOverrides: imagePolicy), settings: settings)
             let consumer = AgentConsumer(compute)
-            let api = try ComputeAPI.make(
-                compute, publicURL: "http://compute.example", policyOverrides: policy, authenticator: StaticAuthenticator.standard,
-                metrics: Metrics())
+            let module = try ComputeModule.make(compute, surroundings)
             try await Fixtures.fill(test.database, at: ambient.now)
             try await cloud.send(Fixtures.hello(host: "host-1"), consumer)
             try await test.database.write { try $0.execute("DELETE FROM outbox") }
             time.whenWaiting { try await cloud.work(consumer) }
             return try await body(
                 TestCloud(
-                    database: test.database, time: time, cloud: cloud, compute: compute, consumer: consumer, api: api))
+                    database: test.database, time: time, cloud: cloud, compute: compute, consumer: consumer, module: module))
         }
     }
 
@@ -108,7 +108,7 @@ struct TestCloud: Sendable {
 
     /// An engine with these definitions in place of the service's own of the same kinds.
     func engine(_ changed: [WorkflowDefinition] = []) -> WorkflowEngine {
-        ComputeWorkflows.engine(compute, replacing: changed)
+        module.engine(replacing: changed)
     }
 
     /// Creates a server and lets all work end.

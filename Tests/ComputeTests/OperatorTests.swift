@@ -1,9 +1,12 @@
+import BlockStorageCore
+import ComputeCore
 @testable import ComputeService
 import Contracts
 import Database
 import Inspections
 import JSON
 import Kernel
+import ServiceCatalog
 import Settings
 import TestKit
 import Testing
@@ -24,7 +27,8 @@ import WebAPI
         try await TestCloud.with { cloud in
             func findings() async throws -> [Finding] {
                 try await cloud.database.read { connection in
-                    try Inspection.all.flatMap { try $0.findings(connection, cloud.cloud.ambient) }.filter { $0.invariant == "I15" }
+                    try (ComputeInspections.all + BlockStorageInspections.all).flatMap { try $0.findings(connection, cloud.cloud.ambient) }
+                        .filter { $0.invariant == "I15" }
                 }
             }
             #expect(try await findings() == [])

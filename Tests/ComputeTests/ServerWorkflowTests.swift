@@ -11,7 +11,7 @@ import Workflow
 @Suite struct ServerWorkflowTests {
     @Test func whatIsStoredIsWhatReleasesHaveStored() async throws {
         try await TestCloud.with { cloud in
-            let definitions = ComputeWorkflows.definitions(cloud.compute)
+            let definitions = cloud.module.workflows
             let differences = try WorkflowRecords.differences(definitions, file: "compute-workflows.json")
             #expect(differences == [])
         }
@@ -71,7 +71,7 @@ import Workflow
     @Test func everyWorkflowIsDisturbed() async throws {
         try await TestCloud.with { cloud in
             #expect(
-                Set(ComputeWorkflows.definitions(cloud.compute).map(\.kind)) == [
+                Set(cloud.module.workflows.map(\.kind)) == [
                     "server.create", "server.delete", "interface.attach", "interface.detach", "volume.attach", "volume.detach",
                 ])
         }
@@ -82,7 +82,7 @@ import Workflow
     /// Runs every variant of `kind` on a create, then a delete.
     private func check(_ kind: String, changes: JSONObject = [:]) async throws {
         try await TestCloud.with { cloud in
-            let definition = try #require(ComputeWorkflows.definitions(cloud.compute).first { $0.kind == kind })
+            let definition = try #require(cloud.module.workflows.first { $0.kind == kind })
             for variant in WorkflowChecks(definition).variants { try await run(variant, cloud, changes) }
         }
     }
@@ -153,7 +153,7 @@ import Workflow
 
     @Test func undoKilledAroundEveryEffect() async throws {
         try await TestCloud.with { cloud in
-            let create = try #require(ComputeWorkflows.definitions(cloud.compute).first)
+            let create = try #require(cloud.module.workflows.first)
             let engine = cloud.engine([WorkflowChecks(create).failing(step: "finish")])
             func unwind(_ label: Comment) async throws {
                 let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
@@ -278,8 +278,8 @@ import Workflow
         try await TestCloud.with { cloud in
             let ambient = Ambient(time: WrongTime(cloud.time, by: .seconds(hours * 3600)), random: SeededRandom(seed: 2))
             let wrong = Compute(
-                database: cloud.database, ambient: ambient, bus: cloud.compute.bus, clients: cloud.compute.clients,
-                images: try ImageAccess(), log: cloud.compute.log)
+                .test(cloud.database, .compute, ambient: ambient, bus: cloud.compute.bus), clients: cloud.compute.clients,
+                images: try ImageAccess())
             #expect(try await ServerSteps(compute: wrong).isUp(host: "host-1"))
             cloud.time.advance(by: .seconds(600))
             #expect(try await !ServerSteps(compute: wrong).isUp(host: "host-1"))

@@ -1,4 +1,5 @@
 import Authorization
+import ServiceKit
 import Database
 import IdentityCore
 import JSON
@@ -58,9 +59,10 @@ struct Cloud: Sendable {
                 ambient: ambient)
             try await Bootstrap(database: test.database, hasher: hasher, ambient: ambient).run(BootstrapPlan(plan))
             time.advance(by: .seconds(1))
-            let api = try IdentityAPI.make(
-                identity, publicURL: "http://cloud.example:5000", policyOverrides: [:],
-                log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
+            let api = try IdentityModule.make(
+                identity,
+                .test(test.database, .identity, ambient: ambient, authenticator: authenticator, publicURL: "http://cloud.example:5000")
+            ).api
             try await body(Cloud(database: test.database, identity: identity, api: api, time: time, verifier: verifier))
         }
     }

@@ -1,4 +1,5 @@
 import Database
+import ServiceKit
 import IdentityCore
 import JSON
 import Kernel
@@ -130,21 +131,21 @@ import WebAPI
 
     @Test func operatorsMayChangeTheRules() async throws {
         try await Cloud.with { cloud in
-            let api = try IdentityAPI.make(
-                cloud.identity, publicURL: "http://cloud.example:5000",
-                policyOverrides: ["identity:list_users": "role:member", "identity:list_projects": "!"],
-                log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
+            func module(_ policy: [String: String]) throws -> ServiceModule {
+                let identity = cloud.identity
+                return try IdentityModule.make(
+                    identity,
+                    .test(
+                        cloud.database, .identity, ambient: identity.ambient, authenticator: identity.authenticator, policy: policy))
+            }
+            let api = try module(["identity:list_users": "role:member", "identity:list_projects": "!"]).api
             let token = try await cloud.token("demo", project: "demo")
             let admin = try await cloud.admin()
             let listed = await api.respond(to: try IncomingRequest("GET", "/v3/users", headers: ["x-auth-token": token]))
             #expect(listed.status == 200)
             let denied = await api.respond(to: try IncomingRequest("GET", "/v3/projects", headers: ["x-auth-token": admin]))
             #expect(denied.status == 403)
-            #expect(throws: ResourceError.self) {
-                try IdentityAPI.make(
-                    cloud.identity, publicURL: "http://x", policyOverrides: ["identity:fly": "@"],
-                    log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
-            }
+            #expect(throws: ResourceError.self) { try module(["identity:fly": "@"]) }
         }
     }
 }

@@ -5,6 +5,7 @@ import ImageService
 import JSON
 import Kernel
 import NIOCore
+import ServiceKit
 import Telemetry
 import TestKit
 import WebAPI
@@ -28,9 +29,10 @@ struct ImageFixture: Sendable {
             let files = try FileStore(directory: directory, threads: 2)
             let ambient = Ambient(random: SeededRandom(seed: 4))
             let log = Telemetry.logger(service: "test", level: "critical")
-            let api = try ImageAPI.make(
-                database: test.database, files: files, limits: limits, publicURL: "http://images.example",
-                policyOverrides: policy, authenticator: StaticAuthenticator.standard, ambient: ambient, log: log, metrics: Metrics())
+            let api = try ImageModule.make(
+                files: files, limits: limits,
+                .test(test.database, .image, ambient: ambient, policy: policy, publicURL: "http://images.example")
+            ).api
             let cleanupTask = ImageCleanupTask(database: test.database, files: files, ambient: ambient, log: log)
             try await body(ImageFixture(api: api, database: test.database, files: files, cleanupTask: cleanupTask))
         }

@@ -1,4 +1,5 @@
 import Authorization
+import ServiceKit
 import Database
 import JSON
 import Kernel
@@ -38,9 +39,10 @@ struct NetworkHarness: Sendable {
         ])
         var callers = NetworkHarness.callers
         callers["service"] = StaticAuthenticator.service
-        api = try NetworkAPI(database: database, ambient: ambient, options: options, fleet: fleet).make(
-            publicURL: "http://network.example:9696", authenticator: StaticAuthenticator(callers),
-            log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
+        api = try NetworkModule.make(
+            options, NetworkBackend(fleet: fleet),
+            .test(database, .network, ambient: ambient, authenticator: StaticAuthenticator(callers))
+        ).api
     }
 
     private static let callers: [String: Caller] = [

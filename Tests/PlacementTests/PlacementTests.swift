@@ -3,6 +3,7 @@ import JSON
 import Kernel
 import Messaging
 import PlacementService
+import ServiceKit
 import Telemetry
 import TestKit
 import WebAPI
@@ -16,11 +17,8 @@ struct PlacementBench {
     static func with(connectionsMax: Int = 8, _ body: (PlacementBench) async throws -> Void) async throws {
         try await TestDatabase.with(connectionsMax: connectionsMax) { test in
             let placement = Placement(database: test.database, ambient: Ambient(random: SeededRandom(seed: 7)))
-            let api = try PlacementAPI.make(
-                placement, publicURL: "http://placement.example", policyOverrides: [:],
-                authenticator: StaticAuthenticator.standard,
-                log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
-            try await body(PlacementBench(test: test, placement: placement, api: api))
+            let module = try PlacementModule.make(placement, .test(test.database, .placement))
+            try await body(PlacementBench(test: test, placement: placement, api: module.api))
         }
     }
 

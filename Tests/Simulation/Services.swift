@@ -11,6 +11,7 @@ import Messaging
 import NetworkService
 import PlacementService
 import ServiceCatalog
+import ServiceKit
 import Telemetry
 import TestKit
 import Workflow
@@ -21,6 +22,8 @@ struct Plane {
     /// Added to, or put in the place of, each replica's workflows.
     var changed: [WorkflowDefinition] = []
 
+    /// Callers are the simulation's own, and images are only asked for by id: Identity and Image have no process here.
+    private static let services = CloudService.all.filter { $0 != .identity && $0 != .image }
     static let hosts = ["host-1", "host-2", "host-3"]
 
     private static let callers: StaticAuthenticator = {
@@ -38,10 +41,9 @@ struct Plane {
     /// - Parameter replicas: of each service.
     func install(replicas: Int) {
         for number in 1...replicas {
-            world.add("placement-\(number)") { try placement($0) }
-            world.add("compute-\(number)") { try compute($0) }
-            world.add("network-\(number)") { try network($0) }
-            world.add("block-storage-\(number)") { try blockStorage($0) }
+            for service in Plane.services {
+                world.add("\(service.name)-\(number)") { run(try module(service, $0), in: $0) }
+            }
         }
         for host in Plane.hosts {
             let hypervisor = SimulatedHypervisor(name: host)
@@ -62,58 +64,43 @@ struct Plane {
 
     // MARK: programs
 
-    private func placement(_ process: SimulatedProcess) throws {
-        let placement = Placement(database: process.database, ambient: process.ambient, metrics: Metrics())
-        process.api = try PlacementAPI.make(
-            placement, publicURL: World.url("placement"), policyOverrides: [:], authenticator: Plane.callers, log: world.log,
-            metrics: Metrics())
-        let workers = placement.workers(bus: process.bus, decisions: ConsumeOptions(prefetch: 4), log: world.log)
-        for (number, worker) in workers.enumerated() { process.loop("worker \(number)", worker) }
+    private func surroundings(_ service: CloudService, _ process: SimulatedProcess) -> ServiceSurroundings {
+        ServiceSurroundings(
+            database: process.database, ambient: process.ambient, log: world.log, metrics: Metrics(), bus: process.bus,
+            authenticator: Plane.callers, publicURL: World.url(service.name), machine: "machine-\(process.name.suffix(1))")
     }
 
-    private func compute(_ process: SimulatedProcess) throws {
-        let bus = process.bus
-        let compute = Compute(
-            database: process.database, ambient: process.ambient, bus: bus,
-            clients: ServiceClients(client: client(process), bus: bus), images: try ImageAccess(), log: world.log)
-        process.api = try ComputeAPI.make(
-            compute, publicURL: World.url("compute"), authenticator: Plane.callers, metrics: Metrics())
-        let definitions = ComputeWorkflows.definitions(compute).map { own in changed.first { $0.kind == own.kind } ?? own }
-        let engine = ComputeWorkflows.engine(compute, replacing: definitions.map { world.steps.watching($0, in: process) })
-        let relay = OutboxRelay(database: process.database, bus: bus, ambient: process.ambient, logger: world.log)
-        let consumer = AgentConsumer(compute)
-        let audit = ComputePeriodicTasks(compute)
-        process.loop("engine") { try await engine.run() }
-        process.loop("relay") { try await relay.run() }
-        process.loop("consumer") { try await consumer.run() }
-        process.loop("audit") { try await audit.run() }
+    /// Runs what the service's own process would run.
+    private func run(_ module: ServiceModule, in process: SimulatedProcess) {
+        process.api = module.api
+        let module = module.changingWorkflows { own in
+            world.steps.watching(changed.first { $0.kind == own.kind } ?? own, in: process)
+        }
+        if !module.workflows.isEmpty {
+            let engine = module.engine()
+            process.loop("engine") { try await engine.run() }
+        }
+        for loop in module.allLoops { process.loop(loop.name, loop.run) }
     }
 
-    private func blockStorage(_ process: SimulatedProcess) throws {
-        let driver = SimulatedVolumeDriver(process: process)
-        let settings = BlockStorageSettings()
-        let workflows = VolumeWorkflows(
-            database: process.database, driver: driver, images: try ImageAccess(), settings: settings, ambient: process.ambient)
-        process.api = try BlockStorageAPI.make(
-            database: process.database, driver: driver, workflows: workflows, settings: settings,
-            publicURL: World.url("block-storage"), authenticator: Plane.callers, ambient: process.ambient, log: world.log,
-            metrics: Metrics())
-        let engine = WorkflowEngine(
-            service: "block_storage", definitions: workflows.definitions.map { world.steps.watching($0, in: process) },
-            intents: workflows.intents,
-            database: process.database, ambient: process.ambient, log: world.log)
-        let heartbeat = ServiceReportTask(
-            database: process.database, driver: driver, settings: settings, ambient: process.ambient, log: world.log)
-        process.loop("engine") { try await engine.run() }
-        process.loop("heartbeat") { try await heartbeat.run() }
-    }
-
-    private func network(_ process: SimulatedProcess) throws {
-        process.api = try NetworkAPI(
-            database: process.database, ambient: process.ambient, options: NetworkOptions(), fleet: SimulatedFleetView()
-        ).make(publicURL: World.url("network"), authenticator: Plane.callers, log: world.log, metrics: Metrics())
-        let ports = PortStates(process: process)
-        process.loop("ports") { try await ports.run() }
+    private func module(_ service: CloudService, _ process: SimulatedProcess) throws -> ServiceModule {
+        let surroundings = surroundings(service, process)
+        switch service {
+        case .placement:
+            let placement = Placement(database: process.database, ambient: process.ambient, metrics: surroundings.metrics)
+            return try PlacementModule.make(placement, surroundings)
+        case .compute:
+            let compute = Compute(
+                surroundings, clients: ServiceClients(client: client(process), bus: surroundings.bus), images: try ImageAccess())
+            return try ComputeModule.make(compute, surroundings)
+        case .blockStorage:
+            return try BlockStorageModule.make(
+                driver: SimulatedVolumeDriver(process: process), images: try ImageAccess(), surroundings)
+        default:
+            let ports = PortStates(process: process)
+            let backend = NetworkBackend(fleet: SimulatedFleetView(), loops: [.init("ports") { try await ports.run() }])
+            return try NetworkModule.make(NetworkOptions(), backend, surroundings)
+        }
     }
 }
 

@@ -44,7 +44,8 @@ import Testing
         let tables = try PublishedViewsTests.tables()
         #expect(tables.count > 60 && tables["ports"] == .some("Network"))
         var findings: [String] = []
-        for source in TidyTests.sources where source.path.hasPrefix("Services/") {
+        // Inspections compare the data of services with each other's, and change nothing.
+        for source in TidyTests.sources where source.path.hasPrefix("Services/") && !source.path.hasSuffix("Inspections.swift") {
             let service = String(source.path.split(separator: "/")[1])
             for (number, line) in source.lines.enumerated() {
                 for match in line.matches(of: /(?:\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+|,\s+(?=\w+\s+[a-z]\b))(\w+)/) {

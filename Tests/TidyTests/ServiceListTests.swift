@@ -126,6 +126,23 @@ import Testing
         }
     }
 
+    /// Rules that nobody asks for are no rules.
+    @Test func everyServicesInspectionsAreCollected() throws {
+        let doctor = try #require(TidyTests.text("osctl/Doctor/Inspection+All.swift"))
+        let files = TidyTests.tracked.filter { $0.hasPrefix("Services/") && $0.hasSuffix("Inspections.swift") }
+        #expect(files.count >= 4)
+        for path in files {
+            let name = (path.split(separator: "/").last ?? "").dropLast(".swift".count)
+            let folder = path.split(separator: "/")[1]
+            #expect(doctor.contains("\(name).all"), "the doctor does not ask for \(path)")
+            #expect(
+                TidyTests.sources.contains {
+                    $0.path.hasPrefix("Services/\(folder)/\(folder)Service/")
+                        && $0.lines.contains { $0.contains("inspections: \(name).all") }
+                }, "the module of \(folder) lacks \(path)")
+        }
+    }
+
     @Test func thePagesNameEveryService() throws {
         let architecture = try #require(TidyTests.text("docs/architecture.md"))
         let operate = try #require(TidyTests.text("docs/operate.md"))

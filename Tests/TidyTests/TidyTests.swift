@@ -121,6 +121,8 @@ import Testing
         for source in TidyTests.sources where !source.path.hasPrefix("Tests/") && !source.path.hasPrefix("bench/") {
             let parts = source.path.split(separator: "/").map(String.init)
             for name in source.imports where modules.contains(name) {
+                // The doctor's rules about the data are in the cores.
+                if parts[0] == "osctl", name.hasSuffix("Core") { continue }
                 let own = parts[0] == "Services" && name.hasPrefix(parts[1]) && [parts[1] + "Core", parts[1] + "Service"].contains(name)
                 if !own { findings.append("\(source.path) imports \(name)") }
                 if own, parts[2] == parts[1] + "Core", name.hasSuffix("Service") {
@@ -132,7 +134,7 @@ import Testing
     }
 
     @Test func coresDoNoInput() {
-        let allowed: Set<String> = ["Kernel", "JSON", "Contracts", "ImageFormat", "Synchronization", "Glibc"]
+        let allowed: Set<String> = ["Kernel", "JSON", "Contracts", "ServiceCatalog", "ImageFormat", "Synchronization", "Glibc"]
         let findings = TidyTests.sources.filter { $0.path.hasPrefix("Services/") && $0.path.contains("Core/") }
             .flatMap { source in
                 source.imports.filter { !allowed.contains($0) }.map { "\(source.path) imports \($0)" }

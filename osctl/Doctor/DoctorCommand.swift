@@ -4,6 +4,7 @@ import Database
 import Inspections
 import JSON
 import Kernel
+import ServiceCatalog
 import Settings
 import Synchronization
 
@@ -88,7 +89,7 @@ struct DoctorCommand: AsyncParsableCommand {
         let question = AuditQuestion(id: ambient.newUUID().description)
         return try await withThrowingTaskGroup(of: [String]?.self) { group in
             let answers = database.notifications(.audited)
-            let missing = Missing(PeriodicTask.services)
+            let missing = Missing(CloudService.all.flatMap(\.repairTasks))
             group.addTask {
                 for await notification in answers {
                     if notification == .resync { try await database.write { try $0.notify(.audit, question) } }

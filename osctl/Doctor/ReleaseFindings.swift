@@ -2,6 +2,7 @@ import Database
 import Inspections
 import Kernel
 import Schema
+import ServiceCatalog
 
 /// I16: the schema and everything that runs belong to one release. During an upgrade the rule is broken until the last
 /// part has been replaced and the schema is contracted.

@@ -4,6 +4,7 @@ import Glibc
 import Inspections
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// Lets a simulated host fail and come back, and compares.
 struct HostFailureRehearsal: Sendable {

@@ -1,5 +1,6 @@
 import Inspections
 import JSON
+import ServiceCatalog
 
 /// What a simulation measured.
 struct SimulationReport: Sendable {

@@ -3,6 +3,7 @@ import Database
 import Inspections
 import JSON
 import Kernel
+import ServiceCatalog
 import Synchronization
 
 /// One run of `osctl simulate`.

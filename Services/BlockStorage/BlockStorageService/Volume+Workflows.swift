@@ -6,12 +6,13 @@ import ImageAccess
 import ImageFormat
 import JSON
 import Kernel
+import ServiceCatalog
 import WebAPI
 import Workflow
 
 /// The long operations on volumes. A process may die anywhere in them: steps look at what is there and go on.
 package struct VolumeWorkflows: Sendable {
-    static let service = "block_storage"
+    static let service = CloudService.blockStorage.section
     /// The intent that ends whatever is under way on a volume or snapshot.
     static let deleteIntent = "delete"
     private static let poll: Duration = .milliseconds(500)
@@ -39,11 +40,11 @@ package struct VolumeWorkflows: Sendable {
         [create.definition, extend.definition, delete.definition, snapshotCreate.definition, snapshotDelete.definition]
     }
 
-    /// What an intent starts; a volume's and a snapshot's subject are never the same.
-    package var intents: [String: WorkflowDefinition] {
+    /// The kind that an intent starts; a volume's and a snapshot's subject are never the same.
+    var intents: [String: String] {
         [
-            VolumeWorkflows.deleteIntent: delete.definition,
-            VolumeWorkflows.deleteIntent + "_snapshot": snapshotDelete.definition,
+            VolumeWorkflows.deleteIntent: delete.definition.kind,
+            VolumeWorkflows.deleteIntent + "_snapshot": snapshotDelete.definition.kind,
         ]
     }
 

@@ -4,6 +4,8 @@ import JSON
 import Kernel
 import Logging
 import Messaging
+import ServiceCatalog
+import ServiceKit
 import WebAPI
 import Workflow
 
@@ -19,14 +21,13 @@ package struct Compute: Sendable {
     let images: ImageAccess
 
     package init(
-        database: Database, ambient: Ambient, bus: any MessageBus, clients: ServiceClients, images: ImageAccess, log: Logger,
-        settings: ComputeSettings = ComputeSettings()
+        _ surroundings: ServiceSurroundings, clients: ServiceClients, images: ImageAccess, settings: ComputeSettings = ComputeSettings()
     ) {
-        self.database = database
-        self.ambient = ambient
-        self.bus = bus
+        database = surroundings.database
+        ambient = surroundings.ambient
+        bus = surroundings.bus
+        log = surroundings.log
         self.clients = clients
-        self.log = log
         self.settings = settings
         self.images = images
     }
@@ -35,7 +36,7 @@ package struct Compute: Sendable {
     var quota: Quota { settings.quota }
 
     /// The name of the service in workflows, intents and messages.
-    static let service = "compute"
+    static let service = CloudService.compute.section
 }
 
 /// Settings of the service that its parts need.

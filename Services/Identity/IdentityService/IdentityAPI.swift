@@ -1,6 +1,4 @@
-import Kernel
-import Logging
-import Telemetry
+import ServiceKit
 import WebAPI
 
 /// Identity's whole API.
@@ -14,14 +12,18 @@ package enum IdentityAPI {
     ]
 
     /// - Throws: 400 for a policy rule that cannot be read.
-    package static func make(
-        _ identity: Identity, publicURL: String, policyOverrides: [String: String], log: Logger, metrics: Metrics
-    ) throws -> API {
-        try API(
-            service: ServiceDescription(.identity, publicURL: publicURL),
-            resources: identity.resources, rules: rules,
-            policyOverrides: policyOverrides, database: identity.database, authenticator: identity.authenticator, ambient: identity.ambient,
-            log: log, metrics: metrics)
+    static func make(_ identity: Identity, _ surroundings: ServiceSurroundings) throws -> API {
+        try surroundings.api(.identity, resources: identity.resources, rules: rules)
+    }
+}
+
+/// Identity as one value.
+package enum IdentityModule {
+    /// - Throws: 400 for a policy rule that cannot be read.
+    package static func make(_ identity: Identity, _ surroundings: ServiceSurroundings) throws -> ServiceModule {
+        ServiceModule(
+            .identity, surroundings, api: try IdentityAPI.make(identity, surroundings),
+            loops: [.init("periodic tasks") { try await identity.runPeriodicTasks(surroundings.log) }])
     }
 }
 

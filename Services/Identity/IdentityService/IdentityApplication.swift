@@ -78,10 +78,6 @@ package struct IdentityApplication {
             credentialKeys: try process.settings.optionalString("identity.credential_keys_file").map {
                 try CredentialKeys(file: try SettingsFile.text($0))
             }, ambient: process.ambient)
-        let api = try IdentityAPI.make(
-            identity, publicURL: process.publicURL, policyOverrides: try process.policyOverrides(), log: process.log,
-            metrics: process.metrics)
-        let periodicTasks = BackgroundLoop { try await identity.runPeriodicTasks(process.log) }
-        try await process.run(api, services: [authenticator, periodicTasks])
+        try await process.run(authenticator: authenticator) { try IdentityModule.make(identity, $0) }
     }
 }

@@ -1,32 +1,5 @@
-import Authorization
-import Database
-import ImageAccess
-import Kernel
-import Logging
 import ServiceKit
 import Settings
-import Telemetry
-import WebAPI
-
-/// The image API, put together.
-package enum ImageAPI {
-    /// - Throws: for a policy rule that cannot be read.
-    package static func make(
-        database: Database, files: FileStore, limits: ImageServiceLimits, publicURL: String,
-        policyOverrides: [String: String] = [:], authenticator: any Authenticating, ambient: Ambient, log: Logger,
-        metrics: Metrics
-    ) throws -> API {
-        let handlers = ImageHandlers(database: database, files: files, limits: limits)
-        return try API(
-            service: ServiceDescription(.image, publicURL: publicURL, subjectActions: ["download_image"]),
-            resources: [
-                handlers.discoveryResource, handlers.metadataDefinitionResource, handlers.resource, handlers.fileResource,
-                handlers.memberResource,
-            ],
-            rules: ImageRules.defaults, policyOverrides: policyOverrides, database: database,
-            authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
-    }
-}
 
 /// `wolke-image`.
 package struct ImageApplication: Sendable {
@@ -47,17 +20,10 @@ package struct ImageApplication: Sendable {
     package func run() async throws {
         let settings = process.settings
         let files = try FileStore(directory: settings.string("image.directory"))
-        let authenticator = try process.makeAuthenticator()
         let limits = ImageServiceLimits(
             imagesPerProjectMax: settings.integer("image.quota_images"),
             mebibytesPerProjectMax: settings.integer("image.quota_size_mb"),
             uploadBytesMax: settings.integer("image.size_limit_gb") << 30)
-        let api = try ImageAPI.make(
-            database: process.database, files: files, limits: limits, publicURL: process.publicURL,
-            policyOverrides: process.policyOverrides(), authenticator: authenticator, ambient: process.ambient,
-            log: process.log, metrics: process.metrics)
-        let cleanupTask = ImageCleanupTask(
-            database: process.database, files: files, ambient: process.ambient, log: process.log)
-        try await process.run(api, services: [authenticator, BackgroundLoop { try await cleanupTask.run() }])
+        try await process.run { try ImageModule.make(files: files, limits: limits, $0) }
     }
 }

@@ -4,6 +4,7 @@ import JSON
 import Kernel
 import Logging
 import NetworkCore
+import ServiceKit
 import Telemetry
 import WebAPI
 
@@ -27,16 +28,10 @@ package struct NetworkAPI: Sendable {
     }
 
     /// - Throws: 400 for a rule of the operator's that cannot be read.
-    package func make(
-        publicURL: String, policyOverrides: [String: String] = [:], authenticator: any Authenticating, log: Logger,
-        metrics: Metrics
-    ) throws -> API {
-        try API(
-            service: ServiceDescription(
-                .network, publicURL: publicURL,
-                subjectActions: ["create_port", "update_port", "delete_port", "update_port_security_groups"]),
-            resources: resources, rules: NetworkPolicy.rules, policyOverrides: policyOverrides,
-            database: database, authenticator: authenticator, ambient: ambient, log: log, metrics: metrics)
+    func make(_ surroundings: ServiceSurroundings) throws -> API {
+        try surroundings.api(
+            .network, subjectActions: ["create_port", "update_port", "delete_port", "update_port_security_groups"],
+            resources: resources, rules: NetworkPolicy.rules)
     }
 
     package var resources: [Resource] {

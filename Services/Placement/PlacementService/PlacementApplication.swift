@@ -1,14 +1,9 @@
-import Contracts
-import Inspections
-import JSON
 import Kernel
-import Logging
-import Messaging
 import PlacementCore
 import ServiceKit
 import Settings
 
-/// The process `wolke-placement`: the API, the scheduler, and the consumer of Compute's hosts.
+/// `wolke-placement`.
 package struct PlacementApplication {
     private let process: ServiceProcess
 
@@ -25,62 +20,16 @@ package struct PlacementApplication {
 
     /// Runs until the process is told to stop.
     package func run() async throws {
-        guard process.arguments.isEmpty else {
-            throw ResourceError.badRequest("unknown argument \"\(process.arguments[0])\"")
-        }
         let settings = process.settings
-        let authenticator = try process.makeAuthenticator()
-        let placement = Placement(
-            database: process.database, ambient: process.ambient,
-            weights: SchedulingWeights(
-                cpu: Double(settings.integer("placement.cpu_weight")),
-                memory: Double(settings.integer("placement.memory_weight")),
-                disk: Double(settings.integer("placement.disk_weight"))),
-            hostSilence: settings.duration("placement.host_silence"), metrics: process.metrics)
-        let api = try PlacementAPI.make(
-            placement, publicURL: process.publicURL, policyOverrides: try process.policyOverrides(),
-            authenticator: authenticator, log: process.log, metrics: process.metrics)
-        let bus = RabbitBus(
-            BusConfiguration(
-                addresses: try BrokerAddress.list(settings.requiredSecret("messaging.url").exposed),
-                name: process.name),
-            ambient: process.ambient, logger: process.log, metrics: process.metrics)
-        let decisions = ConsumeOptions(prefetch: settings.integer("placement.decisions"))
-        let life = SignOfLife("nova-scheduler", database: process.database, ambient: process.ambient, log: process.log)
-        try await process.run(
-            api,
-            services: [authenticator, BackgroundLoop { try await life.run() }]
-                + placement.workers(
-                    bus: bus, decisions: decisions,
-                    log: process.log
-                ).map { BackgroundLoop($0) },
-            ready: {
-                guard bus.isConnected else { throw ResourceError.unavailable("RabbitMQ is not reachable") }
-            })
-        bus.close()
-    }
-}
-
-extension Placement {
-    /// What the process does beside answering requests; each runs until its task is cancelled.
-    package func workers(
-        bus: any MessageBus, decisions: ConsumeOptions, log: Logger
-    ) -> [@Sendable () async throws -> Void] {
-        [
-            { await fleet.follow(database) },
-            { try await bus.serve(queue: .placementSchedule, options: decisions) { try await schedule($0.body) } },
-            // One after the other: what is said later about a host counts.
-            {
-                try await bus.consume(queue: .placementHosts, options: ConsumeOptions(prefetch: 1)) {
-                    try await register($0)
-                }
-            },
-            {
-                try await PeriodicTask("placement", every: Placement.periodicTaskInterval, database: database, ambient: ambient, log: log) {
-                    try await runPeriodicTasks(log)
-                    return true
-                }.run()
-            },
-        ]
+        try await process.run { surroundings in
+            let placement = Placement(
+                database: surroundings.database, ambient: surroundings.ambient,
+                weights: SchedulingWeights(
+                    cpu: Double(settings.integer("placement.cpu_weight")),
+                    memory: Double(settings.integer("placement.memory_weight")),
+                    disk: Double(settings.integer("placement.disk_weight"))),
+                hostSilence: settings.duration("placement.host_silence"), metrics: surroundings.metrics)
+            return try PlacementModule.make(placement, surroundings, decisions: settings.integer("placement.decisions"))
+        }
     }
 }

@@ -4,6 +4,7 @@ import JSON
 import Kernel
 import Logging
 import ServiceCatalog
+import ServiceKit
 import Telemetry
 import WebAPI
 import Workflow
@@ -11,15 +12,8 @@ import Workflow
 /// The service's API, from its parts' declarations.
 package enum ComputeAPI {
     /// - Throws: 400 for a policy rule that cannot be read.
-    package static func make(
-        _ compute: Compute, publicURL: String, policyOverrides: [String: String] = [:],
-        authenticator: any Authenticating, metrics: Metrics
-    ) throws -> API {
-        try API(
-            service: ServiceDescription(.compute, publicURL: publicURL),
-            resources: [VersionRoutes.resource] + resources(compute), rules: Rule.extra,
-            policyOverrides: policyOverrides, database: compute.database, authenticator: authenticator,
-            ambient: compute.ambient, log: compute.log, metrics: metrics)
+    static func make(_ compute: Compute, _ surroundings: ServiceSurroundings) throws -> API {
+        try surroundings.api(.compute, resources: [VersionRoutes.resource] + resources(compute), rules: Rule.extra)
     }
 
     private static func resources(_ compute: Compute) -> [Resource] {

@@ -5,6 +5,7 @@ import Inspections
 import JSON
 import Kernel
 import Logging
+import ServiceCatalog
 import Workflow
 
 /// Compute's periodic tasks: resend desired states that a host has not applied, remove leftovers, and end tasks that timed out.

@@ -4,6 +4,7 @@ import Kernel
 import Logging
 import NetworkCore
 import OVSDB
+import ServiceCatalog
 
 /// The reconciler's state and steps; used by one task.
 final class NorthboundWorker {

@@ -3,6 +3,8 @@ import Database
 import Inspections
 import Kernel
 import Logging
+import PlacementCore
+import ServiceCatalog
 
 /// Periodic tasks: repair allocations that do not match the servers, and delete old scheduling explanations.
 extension Placement {
@@ -34,7 +36,7 @@ extension Placement {
     /// - Returns: the repaired findings; subjects are the consumers.
     @discardableResult
     package func removeOrphans() async throws -> [Finding] {
-        try await repair(.orphanedAllocations) { connection, consumers, now in
+        try await repair(PlacementInspections.orphanedAllocations) { connection, consumers, now in
             var providers: Set<String> = []
             for consumer in consumers {
                 providers.formUnion(try AllocationStore.remove(connection, consumer: consumer, at: now) ?? [])
@@ -49,7 +51,7 @@ extension Placement {
     /// - Returns: the repaired findings; subjects are the servers.
     @discardableResult
     package func restoreAllocations() async throws -> [Finding] {
-        try await repair(.allocationsOfServers) { connection, servers, now in
+        try await repair(PlacementInspections.allocationsOfServers) { connection, servers, now in
             try connection.execute(
                 """
                 INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at)

@@ -1,7 +1,9 @@
 import Contracts
+import ServiceCatalog
 
-extension Inspection {
-    static let placement = [capacity, orphanedAllocations, allocationsOfServers]
+/// What must be true of allocations.
+package enum PlacementInspections {
+    package static let all = [capacity, orphanedAllocations, allocationsOfServers]
 
     static let capacity = Inspection(
         "I3", "no provider is promised beyond its capacity",
@@ -25,7 +27,7 @@ extension Inspection {
         LEFT JOIN resource_providers p ON p.id = a.resource_provider_id
         WHERE c.scheduled AND c.created_at < {now} - interval '30 seconds'
         AND NOT EXISTS (SELECT 1 FROM servers s WHERE s.id = c.id AND NOT s.deleted)
-        AND c.id NOT IN (\(busy))
+        AND c.id NOT IN (\(Inspection.busy))
         GROUP BY c.id
         """)
 
@@ -53,6 +55,6 @@ extension Inspection {
         """)
 
     private static func settled(_ server: String) -> String {
-        "NOT \(server).deleted AND \(server).host IS NOT NULL AND \(server).vm_state <> 'error' AND \(server).id NOT IN (\(busy))"
+        "NOT \(server).deleted AND \(server).host IS NOT NULL AND \(server).vm_state <> 'error' AND \(server).id NOT IN (\(Inspection.busy))"
     }
 }

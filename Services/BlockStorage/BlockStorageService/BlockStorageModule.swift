@@ -1,0 +1,36 @@
+import BlockStorageCore
+import DiskTool
+import ImageAccess
+import ServiceKit
+import WebAPI
+
+/// Block Storage as one value.
+package enum BlockStorageModule {
+    /// - Parameters:
+    ///   - driver: where the volumes' data is.
+    ///   - images: who may make volumes of which images.
+    ///   - sandbox: what looks whether images can be read; nil where nobody looks.
+    /// - Throws: 400 for a policy rule that cannot be read.
+    package static func make(
+        driver: any VolumeDriver, images: ImageAccess, settings: BlockStorageSettings = BlockStorageSettings(),
+        sandbox: SandboxWatch? = nil, _ surroundings: ServiceSurroundings
+    ) throws -> ServiceModule {
+        let (database, ambient) = (surroundings.database, surroundings.ambient)
+        let workflows = VolumeWorkflows(
+            database: database, driver: driver, images: images, settings: settings, ambient: ambient)
+        let handlers = BlockStorageHandlers(database: database, driver: driver, workflows: workflows, settings: settings)
+        let report = ServiceReportTask(
+            database: database, driver: driver, settings: settings, ambient: ambient, log: surroundings.log,
+            machine: surroundings.machine, sandbox: sandbox)
+        let api = try surroundings.api(
+            .blockStorage,
+            subjectActions: [
+                "volume:create", "volume:delete", "volume:attachment_create", "volume:attachment_complete", "volume:attachment_delete",
+            ], resources: handlers.resources, rules: BlockStorageHandlers.rules)
+        return ServiceModule(
+            .blockStorage, surroundings, api: api, workflows: workflows.definitions, intents: workflows.intents,
+            loops: [.init("state report") { try await report.run() }]
+                + (sandbox.map { watch in [.init("sandbox") { try await watch.run() }] } ?? []),
+            inspections: BlockStorageInspections.all, quota: workflows.quota.quota)
+    }
+}

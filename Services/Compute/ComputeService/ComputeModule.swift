@@ -1,0 +1,35 @@
+import ComputeCore
+import Messaging
+import ServiceKit
+import WebAPI
+
+/// Compute as one value.
+package enum ComputeModule {
+    /// - Throws: 400 for a policy rule that cannot be read.
+    package static func make(_ compute: Compute, _ surroundings: ServiceSurroundings) throws -> ServiceModule {
+        let database = surroundings.database
+        let ambient = surroundings.ambient
+        let relay = OutboxRelay(
+            database: database, bus: surroundings.bus, ambient: ambient, logger: surroundings.log, metrics: surroundings.metrics)
+        let consumer = AgentConsumer(compute)
+        let tasks = ComputePeriodicTasks(compute)
+        // What Nova's conductor does, the workflows of this process do.
+        let life = SignOfLife(
+            "nova-conductor", host: surroundings.machine, database: database, ambient: ambient, log: surroundings.log)
+        let interfaces = InterfaceWorkflows(compute)
+        let volumes = VolumeAttachmentWorkflows(compute)
+        return ServiceModule(
+            .compute, surroundings, api: try ComputeAPI.make(compute, surroundings),
+            workflows: [
+                ServerCreate(compute).workflow.definition, ServerDelete(compute).workflow.definition,
+                interfaces.attach.definition, interfaces.detach.definition, volumes.attach.definition, volumes.detach.definition,
+            ],
+            intents: [ServerCreate.deleteIntent: ServerDelete.kind],
+            consumers: [.init("consumer") { try await consumer.run() }],
+            loops: [
+                .init("relay") { try await relay.run() }, .init("periodic tasks") { try await tasks.run() },
+                .init("sign of life") { try await life.run() },
+            ],
+            inspections: ComputeInspections.all, quota: compute.quota)
+    }
+}

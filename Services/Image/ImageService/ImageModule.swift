@@ -1,0 +1,24 @@
+import ImageAccess
+import ServiceKit
+import WebAPI
+
+/// Image as one value.
+package enum ImageModule {
+    /// - Parameter files: where the images' data is.
+    /// - Throws: 400 for a policy rule that cannot be read.
+    package static func make(
+        files: FileStore, limits: ImageServiceLimits, _ surroundings: ServiceSurroundings
+    ) throws -> ServiceModule {
+        let handlers = ImageHandlers(database: surroundings.database, files: files, limits: limits)
+        let cleanup = ImageCleanupTask(
+            database: surroundings.database, files: files, ambient: surroundings.ambient, log: surroundings.log)
+        let api = try surroundings.api(
+            .image, subjectActions: ["download_image"],
+            resources: [
+                handlers.discoveryResource, handlers.metadataDefinitionResource, handlers.resource, handlers.fileResource,
+                handlers.memberResource,
+            ], rules: ImageRules.defaults)
+        return ServiceModule(
+            .image, surroundings, api: api, loops: [.init("cleanup") { try await cleanup.run() }], quota: handlers.quota.quota)
+    }
+}

@@ -1,0 +1,48 @@
+import Contracts
+import Inspections
+import JSON
+import Kernel
+import Messaging
+import PlacementCore
+import ServiceKit
+import WebAPI
+
+/// Placement as one value: the API, the scheduler, and the consumer of Compute's hosts.
+package enum PlacementModule {
+    /// - Parameter decisions: scheduling requests handled at a time.
+    /// - Throws: 400 for a policy rule that cannot be read.
+    package static func make(
+        _ placement: Placement, _ surroundings: ServiceSurroundings, decisions: Int = 4
+    ) throws -> ServiceModule {
+        let (bus, log) = (surroundings.bus, surroundings.log)
+        let (database, ambient) = (surroundings.database, surroundings.ambient)
+        let life = SignOfLife("nova-scheduler", host: surroundings.machine, database: database, ambient: ambient, log: log)
+        let tasks = PeriodicTask("placement", every: Placement.periodicTaskInterval, database: database, ambient: ambient, log: log) {
+            try await placement.runPeriodicTasks(log)
+            return true
+        }
+        return ServiceModule(
+            .placement, surroundings, api: try PlacementAPI.make(placement, surroundings),
+            consumers: [
+                .init("scheduler") {
+                    try await bus.serve(queue: .placementSchedule, options: ConsumeOptions(prefetch: decisions)) {
+                        try await placement.schedule($0.body)
+                    }
+                },
+                // One after the other: what is said later about a host counts.
+                .init("hosts") {
+                    try await bus.consume(queue: .placementHosts, options: ConsumeOptions(prefetch: 1)) {
+                        try await placement.register($0)
+                    }
+                },
+            ],
+            loops: [
+                .init("fleet") { await placement.fleet.follow(database) }, .init("periodic tasks") { try await tasks.run() },
+                .init("sign of life") { try await life.run() },
+            ],
+            inspections: PlacementInspections.all,
+            ready: {
+                guard bus.isConnected else { throw ResourceError.unavailable("RabbitMQ is not reachable") }
+            })
+    }
+}

@@ -1,0 +1,129 @@
+import Authorization
+import Client
+import Database
+import Kernel
+import Logging
+import Messaging
+import ServiceCatalog
+import Telemetry
+import WebAPI
+import Workflow
+
+/// What a service uses and does not own: the same service runs in its process, in a test and in the simulation.
+package struct ServiceSurroundings: Sendable {
+    package let database: Database
+    package let ambient: Ambient
+    package let log: Logger
+    package let metrics: Metrics
+    package let bus: any MessageBus
+    package let authenticator: any Authenticating
+    /// The base URL that clients see, without a slash at the end.
+    package let publicURL: String
+    /// Rules of the operator's policy file.
+    package let policyOverrides: [String: String]
+    /// The machine's name, for signs of life.
+    package let machine: String
+
+    package init(
+        database: Database, ambient: Ambient, log: Logger, metrics: Metrics, bus: any MessageBus, authenticator: any Authenticating,
+        publicURL: String, policyOverrides: [String: String] = [:], machine: String = SignOfLife.machineName()
+    ) {
+        self.database = database
+        self.ambient = ambient
+        self.log = log
+        self.metrics = metrics
+        self.bus = bus
+        self.authenticator = authenticator
+        self.publicURL = publicURL
+        self.policyOverrides = policyOverrides
+        self.machine = machine
+    }
+
+    /// The API of a service in these surroundings.
+    ///
+    /// - Parameters:
+    ///   - subjectActions: the actions that a service may call on behalf of a project.
+    ///   - rules: policy rules that no route declares.
+    /// - Throws: 400 for a policy rule that cannot be read.
+    package func api(
+        _ service: CloudService, subjectActions: Set<String> = [], resources: [Resource], rules: [String: String] = [:]
+    ) throws -> API {
+        try API(
+            service: ServiceDescription(service, publicURL: publicURL, subjectActions: subjectActions), resources: resources,
+            rules: rules, policyOverrides: policyOverrides, database: database, authenticator: authenticator, ambient: ambient,
+            log: log, metrics: metrics)
+    }
+}
+
+/// A whole service as one value: its API, its workflows, and what it does without being asked.
+///
+/// Whoever has the value needs to know nothing else to run the service: `ServiceProcess.run` does so in a process, the
+/// simulation with a clock, a broker and a database of its own, tests part by part.
+package struct ServiceModule: Sendable {
+    /// Something that runs as long as the process, until its task is cancelled.
+    package struct Loop: Sendable {
+        package let name: String
+        package let run: @Sendable () async throws -> Void
+
+        package init(_ name: String, _ run: @escaping @Sendable () async throws -> Void) {
+            self.name = name
+            self.run = run
+        }
+    }
+
+    package let service: CloudService
+    package let surroundings: ServiceSurroundings
+    package let api: API
+    /// Every kind of workflow that the service has.
+    package private(set) var workflows: [WorkflowDefinition]
+    /// The kind of workflow that each kind of intent starts.
+    private let intents: [String: String]
+    /// Loops that handle messages of the broker.
+    package let consumers: [Loop]
+    /// Periodic work, audits with their repairs, and what watches over something outside.
+    package let loops: [Loop]
+    /// What must be true of the service's data, as the doctor checks it.
+    package let inspections: [Inspection]
+    /// The service's limits for projects that have none of their own; nil where it has no quotas.
+    package let quota: Quota?
+    /// Throws, with words for the operator, while the service cannot work; asked beside the database by `/readyz`.
+    package let ready: @Sendable () async throws -> Void
+
+    package init(
+        _ service: CloudService, _ surroundings: ServiceSurroundings, api: API, workflows: [WorkflowDefinition] = [],
+        intents: [String: String] = [:], consumers: [Loop] = [], loops: [Loop] = [], inspections: [Inspection] = [],
+        quota: Quota? = nil, ready: @escaping @Sendable () async throws -> Void = {}
+    ) {
+        self.service = service
+        self.surroundings = surroundings
+        self.api = api
+        self.workflows = workflows
+        self.intents = intents
+        self.consumers = consumers
+        self.loops = loops
+        self.inspections = inspections
+        self.quota = quota
+        self.ready = ready
+    }
+
+    /// The same service with its workflows as `change` makes them.
+    package func changingWorkflows(_ change: (WorkflowDefinition) -> WorkflowDefinition) -> ServiceModule {
+        var module = self
+        module.workflows = workflows.map(change)
+        return module
+    }
+
+    /// A new engine for the service's workflows.
+    ///
+    /// - Parameter replacing: definitions that stand in for those of the same kind.
+    package func engine(replacing: [WorkflowDefinition] = [], ambient: Ambient? = nil) -> WorkflowEngine {
+        let definitions = workflows.map { own in replacing.first { $0.kind == own.kind } ?? own }
+        return WorkflowEngine(
+            service: service.section, definitions: definitions,
+            intents: intents.compactMapValues { kind in definitions.first { $0.kind == kind } }, database: surroundings.database,
+            ambient: ambient ?? surroundings.ambient, log: surroundings.log, metrics: surroundings.metrics)
+    }
+
+    /// Everything that runs beside the API and the engine.
+    package var allLoops: [Loop] { consumers + loops }
+}

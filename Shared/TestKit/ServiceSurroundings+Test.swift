@@ -1,0 +1,22 @@
+import Authorization
+import Database
+import Kernel
+import Logging
+import Messaging
+import ServiceCatalog
+import ServiceKit
+import Telemetry
+
+extension ServiceSurroundings {
+    /// Those of a test: a bus within the process, and a log that says nothing.
+    package static func test(
+        _ database: Database, _ service: CloudService, ambient: Ambient = Ambient(), bus: any MessageBus = InMemoryBus(),
+        authenticator: any Authenticating = StaticAuthenticator.standard, policy: [String: String] = [:],
+        publicURL: String? = nil
+    ) -> ServiceSurroundings {
+        ServiceSurroundings(
+            database: database, ambient: ambient, log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics(), bus: bus,
+            authenticator: authenticator, publicURL: publicURL ?? "http://\(service.name).example:\(service.port)", policyOverrides: policy,
+            machine: "test")
+    }
+}
