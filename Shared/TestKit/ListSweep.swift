@@ -68,6 +68,8 @@ package struct ListSweep: Sendable {
             Issue.record("\(target): \(response.status) \(json)")
             return []
         }
+        let findings = api.answerFindings(.get, String(target.prefix { $0 != "?" }), json)
+        #expect(findings.isEmpty, "the OpenAPI document says something else: \(findings.prefix(5))")
         return items.map { item in
             let value = key.split(separator: ".").reduce(Optional(item)) { $0?[String($1)] }
             return value?.stringValue ?? value?.description ?? ""

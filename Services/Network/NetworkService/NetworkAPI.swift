@@ -56,17 +56,17 @@ package struct NetworkAPI: Sendable {
         let update = update?.map(\.optional)
         let many = BodySchema.array(.object(create), min: 1, max: NetworkLimits.bulkMax)
         var routes = [
-            Route(.get, base, action: "get_\(name)", rule: NetworkPolicy.reader, "List \(collection.plural)") {
+            Route(.get, base, action: "get_\(name)", rule: NetworkPolicy.reader, answer: .list(collection), "List \(collection.plural)") {
                 try await collection.list(database, $0)
             },
             Route(
                 .post, base, key: name, action: "create_\(name)", rule: NetworkPolicy.member,
-                body: .json(.wrapped(name, .object(create))), status: 201, "Create a \(name)", handler: creating),
+                body: .json(.wrapped(name, .object(create))), status: 201, answer: .one(collection), "Create a \(name)", handler: creating),
             Route(
                 .post, base, key: collection.plural, action: "create_\(name)", rule: NetworkPolicy.member,
                 body: .json(.object([.init(collection.plural, many, required: true)])), status: 201,
-                "Create several \(collection.plural)", handler: creating),
-            Route(.get, base + "/{id}", action: "get_\(name)", rule: NetworkPolicy.reader, "Show a \(name)") {
+                answer: .list(collection), "Create several \(collection.plural)", handler: creating),
+            Route(.get, base + "/{id}", action: "get_\(name)", rule: NetworkPolicy.reader, answer: .one(collection), "Show a \(name)") {
                 try await collection.show(database, $0)
             },
             Route(
@@ -77,7 +77,7 @@ package struct NetworkAPI: Sendable {
             routes.append(
                 Route(
                     .put, base + "/{id}", action: "update_\(name)", rule: NetworkPolicy.member,
-                    body: .json(.wrapped(name, .object(update))), "Update a \(name)", handler: updating))
+                    body: .json(.wrapped(name, .object(update))), answer: .one(collection), "Update a \(name)", handler: updating))
         }
         return routes
     }

@@ -182,8 +182,13 @@ extension RequestContext {
     /// This request's URL with another marker.
     package func nextLink(marker: String) -> String { "\(publicURL)\(pathAndQuery(marker: marker))" }
 
-    /// This request's path and query with another marker, or with none.
-    package func pathAndQuery(marker: String?, replacing replaced: [(name: String, value: String?)] = []) -> String {
+    /// The path and query of this request with another marker, or with none.
+    ///
+    /// - Parameter path: in place of the path as the client wrote it.
+    package func pathAndQuery(
+        marker: String?, replacing replaced: [(name: String, value: String?)] = [], path: String? = nil
+    ) -> String {
+        let path = path ?? self.path
         let others = replaced + [("marker", marker)]
         var items = query.items.filter { item in !others.contains { $0.name == item.name } }
         if let marker { items.append((name: "marker", value: marker)) }

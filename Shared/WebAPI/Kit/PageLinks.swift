@@ -72,9 +72,9 @@ package struct PageLinks: Sendable {
     /// `"next": "/v2/images?marker=…"`, the schema's path and `first`, as from Glance.
     package static func paths(schema: String) -> PageLinks {
         PageLinks { writer, page, context in
-            if page.hasNext, let last = page.last { writer.field("next", context.pathAndQuery(marker: last)) }
+            if page.hasNext, let last = page.last { writer.field("next", context.pathAndQuery(marker: last, path: context.route.path)) }
             writer.field("schema", schema)
-            writer.field("first", context.pathAndQuery(marker: nil))
+            writer.field("first", context.pathAndQuery(marker: nil, path: context.route.path))
         }
     }
 

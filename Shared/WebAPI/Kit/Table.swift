@@ -189,9 +189,9 @@ package struct Table: Sendable {
     ) throws -> [(expression: String, descending: Bool)] {
         let usual = defaultSort.map { (name: $0.name, descending: request.descending ?? $0.descending) }
         var keys = try (request.sort.isEmpty ? usual : request.sort).map { item -> (expression: String, descending: Bool) in
-            let fields = fields.filter { $0.sortable && ($0.visibleBy.map { context.allows($0) } ?? true) }
-            guard let expression = fields.first(where: { $0.name == item.name })?.sortExpression else {
-                throw ListRequest.unknownSortKey(item.name, fields.map(\.name))
+            func isKey(_ field: Field) -> Bool { field.sortable && (field.visibleBy.map { context.allows($0) } ?? true) }
+            guard let expression = fields.first(where: { $0.name == item.name && isKey($0) })?.sortExpression else {
+                throw ListRequest.unknownSortKey(item.name, fields.filter(isKey).map(\.name))
             }
             return (expression, item.descending)
         }

@@ -13,15 +13,25 @@ struct ImageScope: Sendable {
 
     /// - Throws: 400 naming parameter, value and rule.
     init(_ context: RequestContext) throws {
-        visibility = context.query["visibility"]
-        memberStatus = context.query["member_status"] ?? MemberStatus.accepted.rawValue
-        isHidden = try context.query["os_hidden"].map { try ImageFilter.boolean($0, name: "os_hidden") } ?? false
-        if let visibility, visibility != "all", ImageVisibility(rawValue: visibility) == nil {
-            throw ImageFilter.invalid("visibility", visibility, "public, private, shared, community or all")
+        // Of repeated ones the last counts, as in Glance.
+        var (visibility, memberStatus, isHidden): (String?, String, Bool) = (nil, MemberStatus.accepted.rawValue, false)
+        for (name, value) in context.query.items {
+            switch name {
+            case "visibility":
+                guard value == "all" || ImageVisibility(rawValue: value) != nil else {
+                    throw ImageFilter.invalid(name, value, "public, private, shared, community or all")
+                }
+                visibility = value
+            case "member_status":
+                guard value == "all" || MemberStatus(rawValue: value) != nil else {
+                    throw ImageFilter.invalid(name, value, "pending, accepted, rejected or all")
+                }
+                memberStatus = value
+            case "os_hidden": isHidden = try ImageFilter.boolean(value, name: name)
+            default: break
+            }
         }
-        guard memberStatus == "all" || MemberStatus(rawValue: memberStatus) != nil else {
-            throw ImageFilter.invalid("member_status", memberStatus, "pending, accepted, rejected or all")
-        }
+        (self.visibility, self.memberStatus, self.isHidden) = (visibility, memberStatus, isHidden)
     }
 
     /// The condition for the rows that the caller gets.

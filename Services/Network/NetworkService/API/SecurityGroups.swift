@@ -88,7 +88,8 @@ extension NetworkAPI {
     /// A project's first look at its groups shows the default one.
     private var groupList: Route {
         Route(
-            .get, "/v2.0/security-groups", action: "get_security_group", rule: NetworkPolicy.reader, "List security groups"
+            .get, "/v2.0/security-groups", action: "get_security_group", rule: NetworkPolicy.reader, answer: .list(.securityGroups),
+            "List security groups"
         ) { context in
             let answer = try await ResourceKind.securityGroups.list(database, context)
             guard let project = try context.caller.projectID, try await !hasDefaultGroup(project) else { return answer }

@@ -54,7 +54,8 @@ extension ResourceKind {
         table: Table(
             "inventories t JOIN resource_providers p ON p.id = t.resource_provider_id", key: "t.resource_class",
             fields: [
-                Field("resource_provider_generation", .number, "p.generation"), Field("total", .number), Field("reserved", .number),
+                Field("resource_provider_generation", .number, "p.generation", presence: .whenSet),
+                Field("total", .number), Field("reserved", .number),
                 Field("min_unit", .number), Field("max_unit", .number), Field("step_size", .number),
                 Field("allocation_ratio", .decimal),
             ]), envelope: .keyed, visibility: .everything

@@ -1,0 +1,59 @@
+import JSON
+import Kernel
+import WebAPI
+
+/// Compares values with the schemas that the OpenAPI document gives for answers: those words of JSON Schema 2020-12
+/// which `RouteAnswer` writes.
+package enum SchemaCheck {
+    /// What does not fit, with the place in the value; empty where all fits.
+    package static func findings(_ value: JSONValue, _ schema: JSONValue, at place: String = "") -> [String] {
+        if let choices = schema["oneOf"]?.arrayValue {
+            let fitting = choices.filter { findings(value, $0).isEmpty }.count
+            return fitting == 1 ? [] : ["\(place): \(value) fits \(fitting) of \(choices.count) forms"]
+        }
+        if let type = schema["type"] {
+            let types = type.arrayValue ?? [type]
+            guard types.contains(where: { $0.stringValue == name(value) }) else { return ["\(place): \(value) is not \(type)"] }
+        }
+        if let items = value.arrayValue, let schema = schema["items"] {
+            return items.enumerated().flatMap { findings($1, schema, at: "\(place)[\($0)]") }
+        }
+        guard let object = value.objectValue else { return [] }
+        let properties = schema["properties"]?.objectValue
+        var result = (schema["required"]?.arrayValue ?? []).compactMap(\.stringValue).filter { object[$0] == nil }.map {
+            "\(place): \($0) is missing"
+        }
+        for member in object.members {
+            let inside = "\(place).\(member.name)"
+            if let property = properties?[member.name] {
+                result += findings(member.value, property, at: inside)
+            } else if let others = schema["additionalProperties"] {
+                if others == .bool(false) { result.append("\(inside) is not declared") }
+                if others.objectValue != nil { result += findings(member.value, others, at: inside) }
+            }
+        }
+        return result
+    }
+
+    private static func name(_ value: JSONValue) -> String {
+        if value.isNull { return "null" }
+        if value.stringValue != nil { return "string" }
+        if value.boolValue != nil { return "boolean" }
+        if value.arrayValue != nil { return "array" }
+        return value.objectValue != nil ? "object" : "number"
+    }
+}
+
+extension API {
+    /// How an answer differs from what the route of `path` declares; empty where the route declares nothing.
+    package func answerFindings(_ method: Method, _ path: String, _ answer: JSONValue) -> [String] {
+        let segments = path.split(separator: "/")
+        let route = resources.flatMap(\.routes).first { route in
+            let pattern = route.path.split(separator: "/")
+            return route.method == method && pattern.count == segments.count
+                && zip(pattern, segments).allSatisfy { $0 == $1 || $0.hasPrefix("{") }
+        }
+        guard let schema = route?.answer.openAPI else { return [] }
+        return SchemaCheck.findings(answer, schema, at: "\(method.rawValue) \(path)")
+    }
+}
