@@ -56,7 +56,9 @@ extension RouteSweep {
         }
         let texts = Set(answers.map(RouteSweep.text))
         // What this cloud says it cannot do is done not even once.
-        if answers.allSatisfy({ $0.status == 501 }) { return [] }
+        if answers.allSatisfy({ $0.status == 501 }) {
+            return route.isUnavailable ? [] : ["answers 501 and is in the OpenAPI document: declare it with Route.unavailable"]
+        }
         guard texts.count == 1, let first = texts.first else { return ["eight at once got \(texts.sorted().map(RouteSweep.short))"] }
         guard answers[0].status < 300 else { return ["is refused, so nothing is shown: \(RouteSweep.short(first))"] }
         answered.append(Answered(route: route, request: requests[9], text: first))

@@ -1,12 +1,12 @@
 import JSON
 import Kernel
 
-/// The OpenAPI 3.1 document of a service, from its declarations.
+/// The OpenAPI 3.1 document of a service, from its declarations; without what only answers 501.
 package enum OpenAPI {
     package static func document(_ api: API) -> JSONValue {
         var paths = JSONObject()
         for resource in api.resources {
-            for route in resource.routes {
+            for route in resource.routes where !route.isUnavailable {
                 var item = paths[route.path]?.objectValue ?? JSONObject()
                 let method = route.method.rawValue.lowercased()
                 item[method] = merge(item[method]?.objectValue, operation(route, resource))

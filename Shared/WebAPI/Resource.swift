@@ -27,7 +27,7 @@ package enum RouteBody: Sendable {
 package struct Route: Sendable {
     package let method: Method
     /// `/servers/{server_id}`; `{name}` stands for one segment.
-    package let path: String
+    package private(set) var path: String
     /// For routes that share a path and are told apart by the body's one member: `os-start`.
     package let bodyKey: String?
     /// The policy action: `os_compute_api:servers:show`. Nil for what needs no token.
@@ -40,12 +40,14 @@ package struct Route: Sendable {
     /// What the answer shows, for the OpenAPI document.
     package let answer: RouteAnswer
     package let summary: String
-    package let handler: @Sendable (RequestContext) async throws -> Response
+    /// Answers 501 whenever it does not refuse before: `unavailable`. Not in the OpenAPI document.
+    package let isUnavailable: Bool
+    package private(set) var handler: @Sendable (RequestContext) async throws -> Response
 
     package init(
         _ method: Method, _ path: String, key bodyKey: String? = nil, action: String?, rule: String = "!",
         versions: VersionRange = .all, body: RouteBody = .none, status: Int = 200, answer: RouteAnswer = .undeclared,
-        _ summary: String = "", handler: @escaping @Sendable (RequestContext) async throws -> Response
+        _ summary: String = "", isUnavailable: Bool = false, handler: @escaping @Sendable (RequestContext) async throws -> Response
     ) {
         self.method = method
         self.path = path
@@ -57,7 +59,38 @@ package struct Route: Sendable {
         self.status = status
         self.answer = answer
         self.summary = summary
+        self.isUnavailable = isUnavailable
         self.handler = handler
+    }
+
+    /// The same under another path, with a check before it.
+    package func under(_ path: String, check: @escaping @Sendable (RequestContext) throws -> Void) -> Route {
+        var route = self
+        let handler = handler
+        route.path = path
+        route.handler = { context in
+            try check(context)
+            return try await handler(context)
+        }
+        return route
+    }
+
+    /// A route of OpenStack's API that this cloud does not have: 501 with the reason, after the checks.
+    ///
+    /// - Parameters:
+    ///   - reason: a sentence for the caller.
+    ///   - checks: the policy decision, and what comes before 501, such as 404 for a server that is not there.
+    package static func unavailable(
+        _ method: Method, _ path: String, key bodyKey: String? = nil, action: String?, rule: String, versions: VersionRange = .all,
+        body: RouteBody = .none, _ reason: String, checks: @escaping @Sendable (RequestContext) async throws -> Void
+    ) -> Route {
+        Route(
+            method, path, key: bodyKey, action: action, rule: rule, versions: versions, body: body, "Not available in this cloud",
+            isUnavailable: true
+        ) { context in
+            try await checks(context)
+            throw ResourceError(.notImplemented, reason)
+        }
     }
 }
 

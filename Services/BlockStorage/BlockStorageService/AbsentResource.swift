@@ -47,7 +47,7 @@ package struct AbsentResource: Sendable {
 
     func notFound(_ id: String) -> ResourceError { .notFound(missing(String(id.prefix(255)))) }
 
-    var refusal: ResourceError { ResourceError(.notImplemented, "\(plural) are not available in this cloud.") }
+    var refusal: String { "\(plural) are not available in this cloud." }
 
     /// A list without rows that has the declared filters and sort keys, so that requests are checked like any other.
     var view: ResourceView {
@@ -198,21 +198,23 @@ extension BlockStorageHandlers {
         let one = list + "/{absent_id}"
         let read = kind.isOperators ? admin : kind.isShared ? "rule:admin_required or role:reader" : BlockStorageHandlers.read
         let write = kind.isOperators || kind.isShared ? admin : BlockStorageHandlers.write
+        func body(_ method: WebAPI.Method) -> RouteBody { method == .get || method == .delete ? .none : .optionalJSON(.any) }
         func route(
             _ method: WebAPI.Method, _ path: String, _ action: String, _ rule: String, versions: VersionRange? = nil, _ summary: String,
             _ handler: @escaping @Sendable (RequestContext) async throws -> Response
         ) -> Route {
-            let body: RouteBody = method == .get || method == .delete ? .none : .optionalJSON(.any)
-            return Route(
-                method, path, action: action, rule: rule, versions: versions ?? kind.versions, body: body, summary, handler: handler)
+            Route(
+                method, path, action: action, rule: rule, versions: versions ?? kind.versions, body: body(method), summary, handler: handler
+            )
+        }
+        func refused(_ method: WebAPI.Method, _ path: String, _ action: String, _ rule: String, versions: VersionRange? = nil) -> Route {
+            .unavailable(
+                method, path, action: action, rule: rule, versions: versions ?? kind.versions, body: body(method), kind.refusal
+            ) { try $0.authorize(target: .project(try $0.project())) }
         }
         let noSuch: @Sendable (RequestContext) async throws -> Response = { context in
             try context.authorize(target: .project(try context.project()))
             throw kind.notFound(context.parameter("absent_id"))
-        }
-        let refused: @Sendable (RequestContext) async throws -> Response = { context in
-            try context.authorize(target: .project(try context.project()))
-            throw kind.refusal
         }
         var routes = [
             route(.get, list, kind.listAction, read, "Nothing: there are none in this cloud") { try await listAbsent($0, kind) },
@@ -224,15 +226,16 @@ extension BlockStorageHandlers {
                     try await listAbsent($0, kind)
                 })
         }
-        if let action = kind.createAction { routes.append(route(.post, list, action, write, "501: not available in this cloud", refused)) }
+        if let action = kind.createAction { routes.append(refused(.post, list, action, write)) }
         if let action = kind.updateAction { routes.append(route(.put, one, action, write, "404: there are none in this cloud", noSuch)) }
         if let action = kind.deleteAction { routes.append(route(.delete, one, action, write, "404: there are none in this cloud", noSuch)) }
         for extra in kind.extras {
+            let (path, rule) = (list + extra.path, extra.isAdmin ? admin : write)
             routes.append(
-                route(
-                    extra.method, list + extra.path, extra.action, extra.isAdmin ? admin : write, versions: extra.versions,
-                    extra.creates ? "501: not available in this cloud" : "404: there are none in this cloud",
-                    extra.creates ? refused : noSuch))
+                extra.creates
+                    ? refused(extra.method, path, extra.action, rule, versions: extra.versions)
+                    : route(
+                        extra.method, path, extra.action, rule, versions: extra.versions, "404: there are none in this cloud", noSuch))
         }
         return routes
     }

@@ -45,14 +45,11 @@ extension BlockStorageHandlers {
                     try context.authorize(target: .none)
                     return ListFilters.answer(context)
                 },
-                Route(
+                .unavailable(
                     .post, "/workers/cleanup", action: "workers:cleanup", rule: admin, versions: VersionRange(from: Microversion(3, 24)),
-                    body: .optionalJSON(.any), "501: not available in this cloud"
-                ) { context in
-                    try context.authorize(target: .none)
-                    throw ResourceError(
-                        .notImplemented, "Cleaning up on request is not available in this cloud: interrupted work continues by itself.")
-                },
+                    body: .optionalJSON(.any),
+                    "Cleaning up on request is not available in this cloud: interrupted work continues by itself."
+                ) { try $0.authorize(target: .none) },
                 Route(.get, "/extensions", action: "volume:extensions", rule: reader, "List extensions") { context in
                     try context.authorize(target: .none)
                     return .json(200, ["extensions": .array(BlockStorageHandlers.extensions)])

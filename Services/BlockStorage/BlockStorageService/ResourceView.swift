@@ -158,14 +158,6 @@ extension RequestContext {
 /// Both forms of every path: with the project and, from 3.67 on, without it.
 func bothPaths(_ routes: [Route]) -> [Route] {
     routes.flatMap { route in
-        ["/v3/{project_id}", "/v3"].map { prefix in
-            Route(
-                route.method, prefix + route.path, key: route.bodyKey, action: route.action, rule: route.rule,
-                versions: route.versions, body: route.body, status: route.status, route.summary
-            ) { context in
-                try context.requirePathProject()
-                return try await route.handler(context)
-            }
-        }
+        ["/v3/{project_id}", "/v3"].map { prefix in route.under(prefix + route.path) { try $0.requirePathProject() } }
     }
 }

@@ -48,16 +48,12 @@ extension BlockStorageHandlers {
                     .get, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:get", rule: admin,
                     "404: no type has encryption",
                     handler: noEncryption),
-                Route(
+                .unavailable(
                     .post, one + "/encryption", action: "volume_extension:volume_type_encryption:create", rule: admin,
-                    body: .optionalJSON(.any),
-                    "501: not available in this cloud"
+                    body: .optionalJSON(.any), "Encrypted volume types are not available in this cloud."
                 ) { context in
                     try context.authorize(target: .none)
-                    return try await database.read { connection in
-                        _ = try type(connection, context.parameter("type_id"))
-                        throw ResourceError(.notImplemented, "Encrypted volume types are not available in this cloud.")
-                    }
+                    _ = try await database.read { try type($0, context.parameter("type_id")) }
                 },
                 Route(
                     .put, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:update", rule: admin,

@@ -81,13 +81,10 @@ struct AggregateRoutes: Sendable {
                 action(
                     "set_metadata", "set_metadata",
                     .object([.init("metadata", .object([], additional: .values(.nullable(.text))), required: true)]), setMetadata),
-                Route(
+                .unavailable(
                     .post, one + "/images", action: "compute:aggregate:images", rule: Rule.admin, versions: .from(81),
-                    body: .json(.object([.init("cache", .any, required: true)])), status: 202, "Fetch images ahead"
-                ) { context in
-                    try context.authorize(target: .none)
-                    throw ResourceError(.notImplemented, "Fetching images ahead is not available in this cloud.")
-                },
+                    body: .json(.object([.init("cache", .any, required: true)])), "Fetching images ahead is not available in this cloud."
+                ) { try $0.authorize(target: .none) },
             ])
     }
 

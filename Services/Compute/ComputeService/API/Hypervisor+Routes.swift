@@ -35,14 +35,10 @@ struct HypervisorRoutes: Sendable {
                 Route(
                     .get, path + "/{hypervisor_id}/search", action: "os_compute_api:os-hypervisors:search", rule: Rule.admin,
                     versions: .through(52), "Find hypervisors", handler: oldSearch),
-                Route(
+                .unavailable(
                     .get, path + "/{hypervisor_id}/uptime", action: "os_compute_api:os-hypervisors:uptime", rule: Rule.admin,
-                    versions: .through(87), "Uptime"
-                ) { context in
-                    // Not there before not available.
-                    _ = try await show(context)
-                    throw ResourceError(.notImplemented, "The uptime of hosts is not reported in this cloud.")
-                },
+                    versions: .through(87), "The uptime of hosts is not reported in this cloud."
+                ) { _ = try await show($0) },
             ])
     }
 

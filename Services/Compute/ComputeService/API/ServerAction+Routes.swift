@@ -92,10 +92,10 @@ struct ServerActionRoutes: Sendable {
 
     private var missingRoutes: [Route] {
         ServerActionRoutes.missing.map { key, action in
-            route(key, action, "Not available") { context in
-                _ = try await compute.authorizedServer(context).value
-                throw ResourceError(.notImplemented, "The action '\(key)' is not available in this cloud.")
-            }
+            .unavailable(
+                .post, ServerActionRoutes.path, key: key, action: "os_compute_api:\(action)", rule: Rule.member,
+                body: .json(.wrapped(key, .any)), "The action '\(key)' is not available in this cloud."
+            ) { _ = try await compute.authorizedServer($0) }
         }
     }
 

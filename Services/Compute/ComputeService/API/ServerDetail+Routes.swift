@@ -44,14 +44,11 @@ struct ServerDetailRoutes: Sendable {
                     _ = try await compute.authorizedServer(context).value
                     return .json(200, ["password": ""])
                 },
-                Route(
+                .unavailable(
                     .post, one + "/remote-consoles", action: "os_compute_api:os-remote-consoles", rule: Rule.member, versions: .from(6),
-                    body: .json(.wrapped("remote_console", .any)), "Open a console"
-                ) { context in
-                    _ = try await compute.authorizedServer(context).value
-                    throw ResourceError(
-                        .notImplemented, "Graphical and serial consoles are not available in this cloud; the console's output is.")
-                },
+                    body: .json(.wrapped("remote_console", .any)),
+                    "Graphical and serial consoles are not available in this cloud; the console's output is."
+                ) { _ = try await compute.authorizedServer($0) },
             ])
     }
 

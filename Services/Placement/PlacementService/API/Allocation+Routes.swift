@@ -70,14 +70,10 @@ extension Placement {
                 Route(
                     .get, "/resource_providers/{uuid}/allocations", action: "placement:resource_providers:allocations:list",
                     rule: Placement.rule, "List the allocations on a provider", handler: listProviderAllocations),
-                Route(
+                .unavailable(
                     .post, "/reshaper", action: "placement:reshaper:reshape", rule: Placement.rule, versions: Placement.since(30),
-                    body: .json(.any), "Not supported"
-                ) { context in
-                    try context.authorize(target: .none)
-                    throw ResourceError(
-                        .notImplemented, "Moving inventories and allocations between providers in one step is not supported.")
-                },
+                    body: .json(.any), "Moving inventories and allocations between providers in one step is not supported."
+                ) { try $0.authorize(target: .none) },
             ])
     }
 
