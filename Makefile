@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up upgrade down status demo format lint test test-nightly test-horizon tempest bench chaos simulate test-upgrade attack fuzz clean-state guest-image debian-image build install
+.PHONY: help up upgrade down status demo format lint test test-nightly test-horizon tempest bench chaos simulate test-upgrade attack fuzz coverage clean-state guest-image debian-image build install
 
 help: ## what you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,10 @@ fuzz: ## requests from the services' own OpenAPI documents against the running c
 	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4'
 	@.venv/bin/python Tests/Fuzz/fuzz.py --state "$(STATE)" $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(REQUESTS),--requests $(REQUESTS)) $(if $(REPLAY),--replay $(REPLAY))
+
+coverage: ## how many of OpenStack's API routes the running cloud has, and the missing ones (SERVICE=name for one, OPTIONAL=1 for old ones too)
+	@if [ -z "$(osctl)" ]; then echo "No cloud was started from here (osctl is not built)."; exit 1; fi
+	@python3 Tests/Coverage/coverage.py --osctl "$(osctl)" --state "$(STATE)" $(if $(SERVICE),--service $(SERVICE)) $(if $(OPTIONAL),--optional)
 
 tempest: ## OpenStack's Tempest against the running cloud (TESTS=regex for some)
 	@bash deploy/tempest/run $(if $(TESTS),'$(TESTS)')
