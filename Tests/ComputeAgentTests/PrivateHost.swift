@@ -1,5 +1,6 @@
 import Commands
 import Contracts
+import FileTransfer
 import Foundation
 import JSON
 import Kernel

@@ -1,12 +1,11 @@
 import BlockStorageCore
 import Commands
-import Cryptography
 import DiskTool
+import FileTransfer
 import Glibc
 import JSON
 import Kernel
 import NIOCore
-import NIOPosix
 import Synchronization
 
 /// Disks as files in one directory.
@@ -18,9 +17,9 @@ package final class FileDriver: VolumeDriver {
     /// Files are sparse. Two guests on one file would need its lock shared, which neither the agents nor qcow2 do.
     package let capabilities: Set<String> = ["thin_provisioning_support"]
     let directory: String
-    private let images: any VolumeImageSource
+    private let images: any ImageSource
     private let sandbox: Sandbox
-    private let pool: NIOThreadPool
+    private let threads = WorkerThreads(name: "volumes", count: FileDriver.copiesMax + 4)
     /// Told when a copy has ended, well or badly.
     private let ended: @Sendable (String) async -> Void
     private let jobs = Mutex<[String: Job]>([:])
@@ -36,7 +35,7 @@ package final class FileDriver: VolumeDriver {
     /// - Parameter sandbox: where tools read and write disks.
     /// - Throws: `FileError` when the directory cannot be made or written.
     package init(
-        directory: String, images: any VolumeImageSource, sandbox: Sandbox = Sandbox(),
+        directory: String, images: any ImageSource, sandbox: Sandbox = Sandbox(),
         ended: @escaping @Sendable (String) async -> Void = { _ in }
     ) throws {
         guard directory.hasPrefix("/") else {
@@ -55,32 +54,19 @@ package final class FileDriver: VolumeDriver {
         }
         guard access(directory, W_OK | X_OK) == 0 else { throw FileError.last("write to", directory) }
         try FileDriver.closeToOthers(directory)
-        pool = NIOThreadPool(numberOfThreads: FileDriver.copiesMax + 4)
-        pool.start()
     }
+
+    deinit { threads.close() }
 
     func path(_ object: StoredObject) -> String { "\(directory)/\(object.name)" }
     private func partPath(_ object: StoredObject) -> String { path(object) + ".part" }
     private func imagePath(_ object: StoredObject) -> String { path(object) + ".image" }
     private func lockPath(_ object: StoredObject) -> String { path(object) + ".lock" }
 
-    /// Runs `body` on one of the driver's threads, also when the task is cancelled.
-    private func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
-            pool.submit { state in
-                guard case .active = state else {
-                    continuation.resume(throwing: CancellationError())
-                    return
-                }
-                continuation.resume(with: Result { try body() })
-            }
-        }
-    }
-
     // MARK: VolumeDriver
 
     package func capacity() async throws -> DriverCapacity {
-        try await run { [directory] in
+        try await threads.run { [directory] in
             var status = statvfs()
             guard statvfs(directory, &status) == 0 else { throw FileError.last("look at", directory) }
             let unit = Int(status.f_frsize)
@@ -90,7 +76,7 @@ package final class FileDriver: VolumeDriver {
     }
 
     package func create(_ object: StoredObject) async throws {
-        try await run { [self] in
+        try await threads.run { [self] in
             guard try !exists(path(object)) else { return }
             let part = partPath(object)
             try FileDriver.remove(part)
@@ -117,16 +103,16 @@ package final class FileDriver: VolumeDriver {
                     let disk = try ForeignDisk(path: data, declared: image.diskFormat ?? "")
                     try tool.convert(disk, to: part, target.format.driver, size: target.bytes)
                 }
-                try await run { try FileDriver.remove(data) }
+                try await threads.run { try FileDriver.remove(data) }
             } catch {
-                try await run { try FileDriver.remove(data) }
+                try await threads.run { try FileDriver.remove(data) }
                 throw error
             }
         }
     }
 
     package func extend(_ object: StoredObject, to size: Int) async throws {
-        try await run { [self] in
+        try await threads.run { [self] in
             switch object.format {
             case .raw: try FileDriver.resize(path(object), to: size << 30)
             case .qcow2: try DiskTool(sandbox).resize(DiskSource(path: path(object), driver: .qcow2), to: size << 30)
@@ -145,7 +131,7 @@ package final class FileDriver: VolumeDriver {
             await running.value
             jobs.withLock { $0[object.name] = nil }
         }
-        try await run { [self] in
+        try await threads.run { [self] in
             guard let lock = try lock(object) else {
                 throw ResourceError.unavailable("\(object.name) is still being written by another process")
             }
@@ -172,7 +158,7 @@ package final class FileDriver: VolumeDriver {
         // A job of ours that has published may still have to tidy up: its end wakes whoever waits.
         let isRunning = jobs.withLock { jobs in if case .running = jobs[target.name] { true } else { false } }
         if isRunning { return false }
-        if try await run({ [self] in try settle(target) }) {
+        if try await threads.run({ [self] in try settle(target) }) {
             jobs.withLock { $0[target.name] = nil }
             return true
         }
@@ -185,8 +171,8 @@ package final class FileDriver: VolumeDriver {
         }
         if isFull { return false }
         // Held by another process, or by the tool of one that died: that one goes on.
-        guard let lock = try await run({ [self] in try lock(target) }) else { return false }
-        if try await run({ [self] in try settle(target) }) {
+        guard let lock = try await threads.run({ [self] in try lock(target) }) else { return false }
+        if try await threads.run({ [self] in try settle(target) }) {
             close(lock)
             return true
         }
@@ -219,7 +205,7 @@ package final class FileDriver: VolumeDriver {
         let part = partPath(target)
         let tool = DiskTool(sandbox, holding: lock)
         try await withTaskCancellationHandler {
-            try await run { [self] in
+            try await threads.run { [self] in
                 try FileDriver.remove(part)
                 do { try body(tool, part) } catch {
                     try FileDriver.remove(part)
@@ -234,14 +220,20 @@ package final class FileDriver: VolumeDriver {
 
     /// Downloads an image and checks it on the way.
     private func fetch(_ image: SourceImage, into path: String) async throws {
-        let writer = try await run { try HashingWriter(path: path) }
+        let writer = try await threads.run {
+            try FileDriver.remove(path)
+            return try HashingWriter(path: path, [.sha512])
+        }
         try await images.download(image.id, as: image.subject) { [self] chunk in
             try Task.checkCancellation()
-            try await run { try writer.append(chunk) }
+            try await threads.run { try writer.append(chunk) }
         }
-        let (size, hash) = try await run { try writer.finish() }
-        guard size == image.size else {
-            throw ResourceError.unavailable("image \(image.id): \(size) of \(image.size) bytes arrived")
+        let hash = try await threads.run {
+            writer.close()
+            return writer.hash(.sha512)
+        }
+        guard writer.size == image.size else {
+            throw ResourceError.unavailable("image \(image.id): \(writer.size) of \(image.size) bytes arrived")
         }
         if let wanted = image.hashValue, wanted.lowercased() != hash {
             throw ResourceError.unavailable("the data of image \(image.id) does not match its hash")
@@ -321,42 +313,5 @@ extension VolumeFormat {
         case .raw: .raw
         case .qcow2: .qcow2
         }
-    }
-}
-
-/// Writes a download and hashes it. Used by one caller at a time, on changing threads.
-private final class HashingWriter: @unchecked Sendable {
-    private let path: String
-    private var descriptor: Int32
-    private let hash = IncrementalHash(.sha512)
-    private var size = 0
-
-    init(path: String) throws {
-        self.path = path
-        descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw FileError.last("create", path) }
-    }
-
-    deinit { if descriptor >= 0 { close(descriptor) } }
-
-    func append(_ chunk: ByteBuffer) throws {
-        try chunk.withUnsafeReadableBytes { bytes in
-            hash.update(bytes)
-            size += bytes.count
-            guard let base = bytes.baseAddress else { return }
-            var written = 0
-            while written < bytes.count {
-                let count = write(descriptor, base + written, bytes.count - written)
-                if count < 0, errno == EINTR { continue }
-                guard count > 0 else { throw FileError.last("write", path) }
-                written += count
-            }
-        }
-    }
-
-    func finish() throws -> (size: Int, hash: String) {
-        close(descriptor)
-        descriptor = -1
-        return (size, Hexadecimal.encode(hash.finish()))
     }
 }

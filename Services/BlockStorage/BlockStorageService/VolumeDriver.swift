@@ -48,13 +48,3 @@ package struct DriverCapacity: Sendable, Hashable {
         self.free = free
     }
 }
-
-/// Where image data comes from.
-package protocol VolumeImageSource: Sendable {
-    /// Hands the image's bytes to `receive` in order.
-    ///
-    /// - Parameter subject: whom Image's policy decides about.
-    /// - Throws: 404 when there is no such image, or none that the subject may see.
-    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
-        async throws
-}

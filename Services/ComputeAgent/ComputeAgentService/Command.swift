@@ -1,5 +1,6 @@
 import Commands
 import Glibc
+import Kernel
 import Libvirt
 
 /// Runs the host's tools in bounded time, never on the cooperative pool.

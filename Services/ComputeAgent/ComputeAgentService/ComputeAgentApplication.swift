@@ -3,6 +3,7 @@ import CLinux
 import Client
 import ComputeAgentCore
 import DiskTool
+import FileTransfer
 import Foundation
 import Kernel
 import Libvirt

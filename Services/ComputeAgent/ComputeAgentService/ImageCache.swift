@@ -2,6 +2,7 @@ import Commands
 import ComputeAgentCore
 import Cryptography
 import DiskTool
+import FileTransfer
 import Glibc
 import ImageFormat
 import Kernel
@@ -22,16 +23,6 @@ package struct PermanentFailure: Error, Sendable, CustomStringConvertible {
     }
 
     package var description: String { details.map { "\(reason): \($0)" } ?? reason }
-}
-
-/// Where images come from.
-package protocol ImageSource: Sendable {
-    /// Hands the image's bytes to `receive` in order.
-    ///
-    /// - Parameter subject: whom Image's policy decides about.
-    /// - Throws: `PermanentFailure` when there is no such image, or none that the subject may see.
-    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
-        async throws
 }
 
 /// An image as a file that never changes again.
@@ -192,15 +183,25 @@ package actor ImageCache {
     }
 
     private func fetch(_ image: DesiredImage, into path: String) async throws {
-        let writer = try await threads.run { try CheckedWriter(path: path, image: image) }
+        let download = try await threads.run { try CheckedDownload(path: path, image: image) }
         do {
             try await source.download(image.id, as: image.subject) { [threads] chunk in
-                try await threads.run { try writer.append(chunk) }
+                try await threads.run { try download.append(chunk) }
             }
-            try await threads.run { try writer.finish() }
+            try await threads.run { try download.finish() }
         } catch {
-            try await threads.run { writer.abandon() }
-            throw error
+            try await threads.run { download.abandon() }
+            throw ImageCache.permanent(error, image.id)
+        }
+    }
+
+    /// An answer of the Image service that no repetition changes, in words for the tenant.
+    private static func permanent(_ error: any Error, _ id: String) -> any Error {
+        guard let answer = error as? ResourceError else { return error }
+        return switch answer.code {
+        case .notFound: PermanentFailure("image \(id) does not exist")
+        case .forbidden, .conflict: PermanentFailure("image \(id) cannot be read: \(answer.message)")
+        default: answer
         }
     }
 
@@ -248,61 +249,45 @@ package actor ImageCache {
     }
 }
 
-/// Writes a download and hashes it on the way. Used by one caller at a time, on changing threads.
-private final class CheckedWriter: @unchecked Sendable {
-    private let path: String
-    private let image: DesiredImage
-    private let descriptor: Int32
-    private let md5 = IncrementalHash(.md5)
-    private let sha512 = IncrementalHash(.sha512)
-    private let sha256 = IncrementalHash(.sha256)
-    private var count = 0
+/// A download that is checked while it is written. Used by one caller at a time, on changing threads.
+private struct CheckedDownload: Sendable {
+    let image: DesiredImage
+    private let writer: HashingWriter
+    /// What the content is checked with; nil where nothing is known of it.
+    private let check: (algorithm: HashAlgorithm, wanted: String)?
 
+    /// - Throws: `FileError`; `PermanentFailure` for a hash that this host cannot compute.
     init(path: String, image: DesiredImage) throws {
-        self.path = path
         self.image = image
-        descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw FileError.last("create", path) }
+        switch (image.hashAlgorithm, image.contentHash) {
+        case ("sha512", let value?): check = (.sha512, value)
+        case ("sha256", let value?): check = (.sha256, value)
+        // Only where nothing better is known: it costs as much time as the good hash.
+        case (_, nil): check = image.checksum.map { (.md5, $0) }
+        case (let algorithm, _):
+            throw PermanentFailure("the image's hash algorithm \(algorithm ?? "none") is not supported on this host")
+        }
+        writer = try HashingWriter(path: path, check.map { [$0.algorithm] } ?? [])
     }
 
     func append(_ chunk: ByteBuffer) throws {
-        count += chunk.readableBytes
-        if let size = image.size, count > size { throw PermanentFailure("the image is larger than its size says") }
-        try chunk.withUnsafeReadableBytes { bytes in
-            if image.hashAlgorithm == "sha512" { sha512.update(bytes) }
-            if image.hashAlgorithm == "sha256" { sha256.update(bytes) }
-            // Only where nothing better is known: it costs as much time as the good hash.
-            if image.contentHash == nil { md5.update(bytes) }
-            var written = 0
-            while written < bytes.count {
-                let part = write(descriptor, bytes.baseAddress! + written, bytes.count - written)
-                if part < 0, errno == EINTR { continue }
-                guard part > 0 else { throw FileError.last("write", path) }
-                written += part
-            }
+        if let size = image.size, writer.size + chunk.readableBytes > size {
+            throw PermanentFailure("the image is larger than its size says")
         }
+        try writer.append(chunk)
     }
 
     /// - Throws: `PermanentFailure` for wrong content; a passing error for a download that was cut short.
     func finish() throws {
-        guard image.size == nil || image.size == count else {
-            throw ResourceError.unavailable("image \(image.id): \(count) of \(image.size ?? 0) bytes arrived")
+        guard image.size == nil || image.size == writer.size else {
+            throw ResourceError.unavailable("image \(image.id): \(writer.size) of \(image.size ?? 0) bytes arrived")
         }
-        let actual: String?
-        let wanted: String?
-        switch (image.hashAlgorithm, image.contentHash) {
-        case ("sha512", let value?): (actual, wanted) = (Hexadecimal.encode(sha512.finish()), value)
-        case ("sha256", let value?): (actual, wanted) = (Hexadecimal.encode(sha256.finish()), value)
-        case (_, nil): (actual, wanted) = (Hexadecimal.encode(md5.finish()), image.checksum)
-        case (let algorithm, _):
-            throw PermanentFailure("the image's hash algorithm \(algorithm ?? "none") is not supported on this host")
-        }
-        if let wanted, wanted.lowercased() != actual {
+        if let check, check.wanted.lowercased() != writer.hash(check.algorithm) {
             throw PermanentFailure("the image's content does not match its checksum")
         }
-        guard fsync(descriptor) == 0 else { throw FileError.last("fsync", path) }
-        close(descriptor)
+        try writer.flush()
+        writer.close()
     }
 
-    func abandon() { close(descriptor) }
+    func abandon() { writer.close() }
 }

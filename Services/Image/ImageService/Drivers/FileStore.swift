@@ -1,8 +1,8 @@
+import FileTransfer
 import Glibc
 import ImageCore
 import Kernel
 import NIOCore
-import NIOPosix
 
 /// Image data as files in one directory, which replicas may share.
 ///
@@ -11,7 +11,7 @@ import NIOPosix
 /// of it when the process dies. So "nobody holds it and the database does not name it" means: left behind.
 package struct FileStore: Sendable {
     package let directory: String
-    private let pool: NIOThreadPool
+    let threads: WorkerThreads
 
     /// Reads and writes are done in pieces of this size.
     package static let chunkBytes = 1 << 20
@@ -21,21 +21,7 @@ package struct FileStore: Sendable {
         self.directory = directory
         try FileStore.makeDirectory(directory)
         guard access(directory, W_OK | X_OK) == 0 else { throw FileError.last("write to", directory) }
-        pool = NIOThreadPool(numberOfThreads: threads)
-        pool.start()
-    }
-
-    /// Runs `body` on one of the store's threads, also when the task is cancelled.
-    func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
-            pool.submit { state in
-                guard case .active = state else {
-                    continuation.resume(throwing: CancellationError())
-                    return
-                }
-                continuation.resume(with: Result { try body() })
-            }
-        }
+        self.threads = WorkerThreads(name: "images", count: threads)
     }
 
     /// The file with the data that was published under `id`.
@@ -53,17 +39,17 @@ package struct FileStore: Sendable {
 
     /// Begins to receive data under a new id.
     func receive(_ id: String) async throws -> IncomingFile {
-        try await run { try IncomingFile(id: id, partial: partialPath(id), final: path(id), directory: directory) }
+        try await threads.run { try IncomingFile(id: id, partial: partialPath(id), final: path(id), directory: directory) }
     }
 
     /// Opens stored data.
     ///
     /// - Throws: `FileError` when it is not there.
-    func open(_ id: String) async throws -> StoredFile { try await run { try StoredFile(path: path(id)) } }
+    func open(_ id: String) async throws -> StoredFile { try await threads.run { try StoredFile(path: path(id)) } }
 
     /// Removes stored data; that it is gone already is success.
     func remove(_ id: String) async throws {
-        try await run {
+        try await threads.run {
             if unlink(path(id)) != 0, errno != ENOENT { throw FileError.last("remove", path(id)) }
         }
     }
@@ -72,7 +58,7 @@ package struct FileStore: Sendable {
 
     /// The ids of all files, complete or not.
     func ids() async throws -> Set<String> {
-        try await run {
+        try await threads.run {
             guard let handle = opendir(directory) else { throw FileError.last("list", directory) }
             defer { closedir(handle) }
             var ids: Set<String> = []
@@ -89,7 +75,7 @@ package struct FileStore: Sendable {
 
     /// Whether somebody is receiving `id` now.
     func isHeld(_ id: String) async throws -> Bool {
-        try await run {
+        try await threads.run {
             // The incomplete name first: it can become the other one in between, but not the other way round.
             for path in [partialPath(id), path(id)] {
                 let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
@@ -106,7 +92,7 @@ package struct FileStore: Sendable {
 
     /// Removes what nobody holds and `isUnknown` confirms.
     func removeLeftover(_ id: String) async throws {
-        try await run {
+        try await threads.run {
             for path in [partialPath(id), path(id)] where unlink(path) != 0 && errno != ENOENT {
                 throw FileError.last("remove", path)
             }
@@ -114,42 +100,31 @@ package struct FileStore: Sendable {
     }
 }
 
-/// Data as it arrives: hashed, inspected and written on the way. Used by one caller at a time, on changing threads.
+/// Data as it arrives: hashed and written on the way. Used by one caller at a time, on changing threads.
 final class IncomingFile: @unchecked Sendable {
     let id: String
     private let partial: String
     private let final: String
     private let directory: String
-    private var descriptor: Int32
+    private let writer: HashingWriter
 
     init(id: String, partial: String, final: String, directory: String) throws {
         self.id = id
         self.partial = partial
         self.final = final
         self.directory = directory
-        descriptor = Glibc.open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw FileError.last("create", partial) }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { throw FileError.last("lock", partial) }
+        writer = try HashingWriter(path: partial, [.md5, .sha512])
+        guard flock(writer.descriptor, LOCK_EX | LOCK_NB) == 0 else { throw FileError.last("lock", partial) }
     }
 
-    deinit { release() }
+    var checksum: String { writer.hash(.md5) ?? "" }
+    var hashValue: String { writer.hash(.sha512) ?? "" }
 
-    func append(_ bytes: ByteBuffer) throws {
-        try bytes.withUnsafeReadableBytes { bytes in
-            guard let base = bytes.baseAddress else { return }
-            var written = 0
-            while written < bytes.count {
-                let count = write(descriptor, base + written, bytes.count - written)
-                if count < 0, errno == EINTR { continue }
-                guard count > 0 else { throw FileError.last("write", partial) }
-                written += count
-            }
-        }
-    }
+    func append(_ bytes: ByteBuffer) throws { try writer.append(bytes) }
 
     /// Makes the data durable, and visible under its final name. The lock stays.
     func publish() throws {
-        guard fsync(descriptor) == 0 else { throw FileError.last("flush", partial) }
+        try writer.flush()
         guard rename(partial, final) == 0 else { throw FileError.last("publish", final) }
         let parent = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard parent >= 0 else { throw FileError.last("open", directory) }
@@ -166,10 +141,7 @@ final class IncomingFile: @unchecked Sendable {
     }
 
     /// Lets go of the lock.
-    func release() {
-        if descriptor >= 0 { close(descriptor) }
-        descriptor = -1
-    }
+    func release() { writer.close() }
 }
 
 /// Stored data that is open: stays readable when the image is deleted meanwhile.

@@ -1,4 +1,3 @@
-import Cryptography
 import ImageCore
 import ImageFormat
 import Kernel
@@ -12,14 +11,12 @@ struct ReceivedContent: Sendable {
     let hashValue: String
 }
 
-/// Hashes and inspects data while it passes. Used by one caller at a time, on changing threads.
+/// Inspects data while it passes. Used by one caller at a time, on changing threads.
 final class ContentInspector: @unchecked Sendable {
     /// The format to insist on; nil where the data is a package around the disk.
     private let declared: DiskFormat?
     private let sizeMax: Int
     private let tooLarge: ResourceError
-    private let md5 = IncrementalHash(.md5)
-    private let sha512 = IncrementalHash(.sha512)
     private(set) var size = 0
     private var prefix: [UInt8] = []
     private var tail: [UInt8] = []
@@ -36,8 +33,6 @@ final class ContentInspector: @unchecked Sendable {
         size += buffer.readableBytes
         guard size <= sizeMax else { throw tooLarge }
         buffer.withUnsafeReadableBytes { bytes in
-            md5.update(bytes)
-            sha512.update(bytes)
             if prefix.count < ImageHeader.prefixLength {
                 prefix.append(contentsOf: bytes.prefix(ImageHeader.prefixLength - prefix.count))
             }
@@ -50,12 +45,8 @@ final class ContentInspector: @unchecked Sendable {
         }
     }
 
-    func finish() throws -> ReceivedContent {
-        let virtualSize = try inspect(complete: true)
-        return ReceivedContent(
-            size: size, virtualSize: virtualSize, checksum: Hexadecimal.encode(md5.finish()),
-            hashValue: Hexadecimal.encode(sha512.finish()))
-    }
+    /// - Returns: the size of the disk in it, where that is known.
+    func finish() throws -> Int? { try inspect(complete: true) }
 
     private func inspect(complete: Bool) throws -> Int? {
         guard let declared else { return nil }
@@ -84,19 +75,20 @@ extension FileStore {
             if pending.readableBytes >= FileStore.chunkBytes {
                 let batch = pending
                 pending = ByteBuffer()
-                try await run { try FileStore.store(batch, file, inspector) }
+                try await threads.run { try FileStore.store(batch, file, inspector) }
             }
         }
         let last = pending
-        return try await run {
+        return try await threads.run {
             if last.readableBytes > 0 { try FileStore.store(last, file, inspector) }
             if let expected, inspector.size != expected {
                 throw ResourceError.badRequest(
                     "The upload ended after \(inspector.size) of \(expected) bytes.")
             }
-            let content = try inspector.finish()
+            let virtualSize = try inspector.finish()
             try file.publish()
-            return content
+            return ReceivedContent(
+                size: inspector.size, virtualSize: virtualSize, checksum: file.checksum, hashValue: file.hashValue)
         }
     }
 

@@ -1,5 +1,4 @@
 import Foundation
-import Logging
 
 /// A fixed number of threads for calls that block; the cooperative pool never runs one.
 package final class WorkerThreads: Sendable {
