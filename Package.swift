@@ -98,16 +98,17 @@ let package = Package(
         shared(
             "WebAPI",
             [
-                "Kernel", "JSON", "ServiceCatalog", "Database", "Authorization", "Telemetry", hummingbird, hummingbirdCore, nio, nioHTTP,
-                httpTypes, log, lifecycle, "Cryptography",
+                "Kernel", "JSON", "ServiceCatalog", "Contracts", "Database", "Authorization", "Telemetry", hummingbird, hummingbirdCore,
+                nio, nioHTTP, httpTypes, log, lifecycle, "Cryptography",
             ]),
         shared(
             "ServiceKit",
             [
-                "Kernel", "ServiceCatalog", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", "Client", "Messaging",
-                "Workflow", log, lifecycle,
+                "Kernel", "Contracts", "ServiceCatalog", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", "Client",
+                "Messaging", "Workflow", log, lifecycle,
             ]),
         shared("ImageAccess", ["Kernel", "JSON", "Database", "Authorization", "Settings"]),
+        shared("FileTransfer", ["Kernel", "Client", "Cryptography", nio]),
         shared("Inspections", ["Kernel", "Contracts", "ServiceCatalog", "Database", log]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, .product(name: "NIOSSL", package: "swift-nio-ssl"), log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),
@@ -125,18 +126,19 @@ let package = Package(
         + service("Compute", "wolke-compute", ["ImageAccess", "ImageFormat", "Cryptography"])
         + service(
             "ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
-            ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "Cryptography", nio, nioPosix, nioHTTP])
+            ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "Cryptography", nio, nioPosix, nioHTTP])
         + service("Network", "wolke-network", ["OVSDB"])
         + service(
             "BlockStorage", "wolke-block-storage", core: ["ImageFormat"],
-            ["Commands", "DiskTool", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
-        + service("Image", "wolke-image", core: ["ImageFormat"], ["ImageAccess", "Cryptography", nio, nioPosix])
+            ["Commands", "DiskTool", "FileTransfer", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
+        + service("Image", "wolke-image", core: ["ImageFormat"], ["FileTransfer", "ImageAccess", "Cryptography", nio, nioPosix])
         + [
             .executableTarget(
                 name: "osctl",
                 dependencies: [
                     "Kernel", "JSON", "Contracts", "ServiceCatalog", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry",
-                    "OVSDB", "Authorization", "Inspections", "PlacementCore", "NetworkCore", "BlockStorageCore", "ComputeCore", arguments,
+                    "OVSDB", "ImageCore", "Authorization", "Inspections", "PlacementCore", "NetworkCore", "BlockStorageCore", "ComputeCore",
+                    arguments,
                     yaml, log, nio,
                 ],
                 path: "osctl", swiftSettings: swift),
@@ -150,7 +152,8 @@ let package = Package(
             .executableTarget(
                 name: "wolke-simulate",
                 dependencies: [
-                    "PlacementCore", "PlacementService", "ComputeService", "NetworkService", "BlockStorageCore", "BlockStorageService",
+                    "PlacementCore", "PlacementService", "ComputeCore", "ComputeService", "NetworkCore", "NetworkService",
+                    "BlockStorageCore", "BlockStorageService",
                     "ComputeAgentCore", "ComputeAgentService", "ImageAccess", "TestKit",
                 ] + platform,
                 path: "Tests/Simulation", swiftSettings: swift),
@@ -164,7 +167,7 @@ let package = Package(
             tests("DatabaseTests", ["Database", "Schema", "Telemetry"]),
             tests("SettingsTests", ["ServiceCatalog", "Settings"]),
             tests("WorkflowTests", ["Workflow", "Contracts", "Database", "Schema", log]),
-            tests("WebAPITests", ["WebAPI", "ServiceCatalog", "Authorization", "Database", "Schema", "Telemetry", log, nio]),
+            tests("WebAPITests", ["WebAPI", "Contracts", "ServiceCatalog", "Authorization", "Database", "Schema", "Telemetry", log, nio]),
             tests("AuthorizationTests", ["Authorization", "Database", "Schema", log]),
             tests("TidyTests", ["Contracts", "ServiceCatalog"]),
             tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
@@ -172,16 +175,20 @@ let package = Package(
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
             tests("ImageTests", ["ImageAccess", "ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
             tests(
-                "BlockStorageTests", ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "ImageAccess", nio],
+                "BlockStorageTests",
+                ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "FileTransfer", "ImageAccess", nio],
                 platform: platform),
             tests("ComputeTests", ["BlockStorageCore", "ComputeCore", "ComputeService", "ImageAccess", "ImageFormat"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Contracts", "Commands", "Database", "Schema", log]),
-            tests("PlacementTests", ["PlacementCore", "PlacementService"], platform: platform),
+            tests("PlacementTests", ["ComputeCore", "PlacementCore", "PlacementService"], platform: platform),
             tests("LibvirtTests", ["Libvirt", log]),
             tests(
                 "ComputeAgentTests",
-                ["ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "Libvirt", "OVSDB", nio, nioPosix],
+                [
+                    "ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "FileTransfer", "Libvirt", "OVSDB",
+                    nio, nioPosix,
+                ],
                 platform: platform),
             tests("CryptographyTests", ["Cryptography"]),
             tests("ClientTests", ["Client", "ServiceCatalog", log, nio, nioPosix, nioHTTP]),

@@ -1,20 +1,22 @@
+import Contracts
 import Database
 import Kernel
 import ServiceCatalog
 
-/// How the use of one quota is counted from what is there.
+/// The ledger of one quota's use, held against what is there.
 package struct Ledger: Sendable {
-    /// The name in `quota_usages`: `compute:cores`.
-    package let resource: String
+    private let resource: String
     /// Selects `project_id` and `amount`.
     private let counted: String
 
-    private init(_ resource: String, _ counted: String) {
-        self.resource = resource
-        self.counted = counted
+    /// - Returns: nil for a quota whose use is not added up.
+    package init?(_ quota: QuotaDeclaration) {
+        guard let counting = quota.counting else { return nil }
+        resource = quota.resource
+        counted = counting
     }
 
-    var inspection: Inspection {
+    package var inspection: Inspection {
         Inspection(
             "I4", "the use of quota is what is there",
             """
@@ -53,24 +55,4 @@ package struct Ledger: Sendable {
             """)
         return findings.filter { wrong.contains($0.subject) }
     }
-
-    private static func rows(_ table: String, _ amount: String = "count(*)", where condition: String = "true") -> String {
-        "SELECT project_id, \(amount) AS amount FROM \(table) WHERE project_id <> '' AND \(condition) GROUP BY project_id"
-    }
-
-    static let all = [
-        Ledger("compute:instances", rows("servers", where: "NOT deleted")),
-        Ledger("compute:cores", rows("servers", "sum((flavor->>'vcpus')::bigint)", where: "NOT deleted")),
-        Ledger("compute:ram", rows("servers", "sum((flavor->>'ram')::bigint)", where: "NOT deleted")),
-        Ledger("network:network", rows("networks")), Ledger("network:subnet", rows("subnets")),
-        Ledger("network:port", rows("ports", where: "device_owner <> 'network:distributed'")),
-        Ledger("network:router", rows("routers")), Ledger("network:floatingip", rows("floating_ips")),
-        Ledger("network:security_group", rows("security_groups")),
-        Ledger("network:security_group_rule", rows("security_group_rules")),
-    ]
-
-    /// Those of one service.
-    ///
-    /// - Parameter service: as in the names: `compute`.
-    package static func of(_ service: String) -> [Ledger] { all.filter { $0.resource.hasPrefix(service + ":") } }
 }

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import Kernel
 import Logging
@@ -43,10 +44,10 @@ package enum Repairs {
     ///
     /// - Returns: how many were wrong.
     package static func recount(
-        service: String, _ database: Database, at now: Timestamp, _ log: Logger
+        _ quotas: [QuotaDeclaration], service: String, _ database: Database, at now: Timestamp, _ log: Logger
     ) async throws -> Int {
         var count = 0
-        for ledger in Ledger.of(service) {
+        for ledger in quotas.compactMap(Ledger.init) {
             let findings = try await database.write { connection in
                 let findings = try ledger.repair(connection)
                 try record(connection, service: service, findings, at: now)

@@ -49,11 +49,11 @@ extension CloudService {
         quotas: QuotaInterface(
             path: "/os-quota-sets", member: "quota_set", usageQuery: [("usage", "True")], microversion: "3.60",
             resources: [.init("volumes"), .init("snapshots"), .init("gigabytes")]),
-        hasWorkflows: true)
+        hasWorkflows: true, repairTasks: ["block_storage"])
 
     package static let image = CloudService(
         "image", title: "Image", project: "glance", catalog: [CatalogEntry(type: "image", path: "")],
-        port: 9292, versionPath: "/v2", faults: .image)
+        port: 9292, versionPath: "/v2", faults: .image, repairTasks: ["image"])
 }
 
 /// The range of microversions of each service that has them: from the oldest to the newest that it serves.

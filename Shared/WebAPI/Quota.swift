@@ -1,40 +1,52 @@
+import Contracts
 import Database
 import JSON
 import Kernel
 
 /// Exact quotas: usage changes in the transaction that adds or removes what is counted, and never passes the limit.
 package struct Quota: Sendable {
-    /// Limits from the settings for projects that have none of their own; −1 means none. Names carry the service:
-    /// `compute:cores`. What an operator has set since (`setDefault`) counts more.
-    package let defaults: [String: Int]
-    /// Makes the service's error of (resource without its prefix, asked, used, limit).
+    /// What a service limits, in the order in which its answers show it.
+    package let declarations: [QuotaDeclaration]
+    /// The operator's limits by name, for projects that have none of their own; `setDefault` counts more.
+    private let limits: [String: Int]
+    /// Makes the service's error of (the quota's name, asked, used, limit).
     private let exceeded: @Sendable (String, Int, Int, Int) -> ResourceError
 
+    /// - Parameter limits: from the settings, by name; presets count for those that are missing.
     package init(
-        defaults: [String: Int],
-        exceeded: @escaping @Sendable (_ resource: String, _ asked: Int, _ used: Int, _ limit: Int) -> ResourceError
+        _ declarations: [QuotaDeclaration], limits: [String: Int] = [:],
+        exceeded: @escaping @Sendable (_ name: String, _ asked: Int, _ used: Int, _ limit: Int) -> ResourceError
     ) {
-        self.defaults = defaults
+        self.declarations = declarations
+        self.limits = limits
         self.exceeded = exceeded
     }
 
-    /// Adds to a project's usage.
+    /// The limit of projects that have none of their own, as the settings have it; −1 means none.
+    package func preset(_ quota: QuotaDeclaration) -> Int { limits[quota.name] ?? quota.preset }
+
+    private var resources: [String] { declarations.map(\.resource) }
+
+    /// Adds to the use of a project or a user.
     ///
-    /// - Parameter limits: the project whose limits count, where usage is kept by another owner (a user's key pairs).
+    /// - Parameters:
+    ///   - owner: the project, or the user where the quota's use is that of users.
+    ///   - limits: the project whose limits count, where the owner is a user.
     /// - Throws: the service's over-quota error; the transaction must not go on.
     package func reserve(
-        _ connection: Connection, project: String, limitsOf limits: String? = nil, _ amounts: [(resource: String, amount: Int)]
+        _ connection: Connection, project owner: String, limitsOf limits: String? = nil, _ amounts: [(quota: QuotaDeclaration, amount: Int)]
     ) throws {
-        let wanted = amounts.filter { $0.amount != 0 }.sorted { $0.resource < $1.resource }
+        let wanted = amounts.filter { $0.amount != 0 }.sorted { $0.quota.resource < $1.quota.resource }
         if wanted.isEmpty { return }
+        let project = try Quota.ledgerOwner(owner, of: wanted.map(\.quota))
         // Rows are taken in one order by all transactions, so that two of them cannot wait for each other.
         let taken = try connection.query(
             """
             WITH asked AS (
                 SELECT a.resource, a.amount, coalesce(l.quota_limit, d.quota_limit, a.preset) AS quota_limit
-                FROM unnest(\(wanted.map(\.resource))::text[], \(wanted.map(\.amount))::bigint[],
-                    \(wanted.map { defaults[$0.resource] ?? 0 })::bigint[]) AS a (resource, amount, preset)
-                LEFT JOIN quota_limits l ON l.project_id = \(limits ?? project) AND l.resource = a.resource
+                FROM unnest(\(wanted.map(\.quota.resource))::text[], \(wanted.map(\.amount))::bigint[],
+                    \(wanted.map { preset($0.quota) })::bigint[]) AS a (resource, amount, preset)
+                LEFT JOIN quota_limits l ON l.project_id = \(limits ?? owner) AND l.resource = a.resource
                 LEFT JOIN quota_defaults d ON d.resource = a.resource)
             INSERT INTO quota_usages AS u (project_id, resource, used)
             SELECT \(project), resource, amount FROM asked WHERE quota_limit < 0 OR amount <= quota_limit ORDER BY resource
@@ -44,84 +56,142 @@ package struct Quota: Sendable {
             RETURNING resource
             """
         ).map { try $0.string("resource") }
-        guard let (resource, amount) = wanted.first(where: { !taken.contains($0.resource) }) else { return }
-        let used = try self.state(connection, project: project, resource: resource).used
-        let limit = try self.state(connection, project: limits ?? project, resource: resource).limit
-        let name = resource.split(separator: ":").last.map(String.init) ?? resource
-        throw exceeded(name, amount, used, limit)
+        guard let (quota, amount) = wanted.first(where: { !taken.contains($0.quota.resource) }) else { return }
+        let used = try state(connection, project: project, quota).used
+        let limit = try state(connection, project: limits ?? owner, quota).limit
+        throw exceeded(quota.name, amount, used, limit)
     }
 
-    /// Takes from a project's usage what `reserve` added.
-    package static func release(_ connection: Connection, project: String, _ amounts: [(resource: String, amount: Int)]) throws {
+    /// Takes from the use what `reserve` added.
+    ///
+    /// - Parameter owner: the project, or the user where the quota's use is that of users.
+    package static func release(
+        _ connection: Connection, project owner: String, _ amounts: [(quota: QuotaDeclaration, amount: Int)]
+    ) throws {
         let given = amounts.filter { $0.amount != 0 }
         if given.isEmpty { return }
+        let project = try ledgerOwner(owner, of: given.map(\.quota))
         try connection.execute(
             """
             UPDATE quota_usages u SET used = u.used - held.amount
             FROM (SELECT q.resource, a.amount FROM quota_usages q
-                JOIN unnest(\(given.map(\.resource))::text[], \(given.map(\.amount))::bigint[]) AS a (resource, amount)
+                JOIN unnest(\(given.map(\.quota.resource))::text[], \(given.map(\.amount))::bigint[]) AS a (resource, amount)
                     ON a.resource = q.resource
                 WHERE q.project_id = \(project) ORDER BY q.resource FOR UPDATE OF q) held
             WHERE u.project_id = \(project) AND u.resource = held.resource
             """)
     }
 
-    package func state(_ connection: Connection, project: String, resource: String) throws -> (limit: Int, used: Int) {
+    /// Adds to the use whatever the limit is: for what a project gets without asking for it.
+    package static func add(_ connection: Connection, project owner: String, _ amounts: [(quota: QuotaDeclaration, amount: Int)]) throws {
+        for (quota, amount) in amounts.sorted(by: { $0.quota.resource < $1.quota.resource }) {
+            try connection.execute(
+                """
+                INSERT INTO quota_usages (project_id, resource, used)
+                VALUES (\(try ledgerOwner(owner, of: [quota])), \(quota.resource), \(amount))
+                ON CONFLICT (project_id, resource) DO UPDATE SET used = quota_usages.used + EXCLUDED.used
+                """)
+        }
+    }
+
+    /// - Throws: an internal error for a quota without a ledger, because nobody would count its use again, and for quotas of users
+    ///   together with quotas of projects.
+    private static func ledgerOwner(_ id: String, of quotas: [QuotaDeclaration]) throws -> String {
+        let owners = Set(quotas.map { $0.ledgerOwner(id) })
+        guard owners.count == 1, case let owner?? = owners.first else {
+            throw ResourceError(.internalError, "The use of \(quotas.map(\.resource)) is not counted together.")
+        }
+        return owner
+    }
+
+    package func state(_ connection: Connection, project: String, _ quota: QuotaDeclaration) throws -> (limit: Int, used: Int) {
+        let resource = quota.resource
         let row = try connection.query(
             """
             SELECT coalesce((SELECT quota_limit FROM quota_limits WHERE project_id = \(project) AND resource = \(resource)),
-                    (SELECT quota_limit FROM quota_defaults WHERE resource = \(resource)), \(defaults[resource] ?? 0)) AS quota_limit,
+                    (SELECT quota_limit FROM quota_defaults WHERE resource = \(resource)), \(preset(quota))) AS quota_limit,
                 coalesce((SELECT used FROM quota_usages WHERE project_id = \(project) AND resource = \(resource)), 0) AS used
             """)[0]
         return (try row.int("quota_limit"), try row.int("used"))
     }
 
-    /// Limit and usage of every resource of this service, by name.
+    /// Limit and use of everything that the service limits, by the quota's name.
     package func all(_ connection: Connection, project: String) throws -> [String: (limit: Int, used: Int)] {
-        var result = try currentDefaults(connection).mapValues { (limit: $0, used: 0) }
-        for row in try connection.query(
-            "SELECT resource, quota_limit FROM quota_limits WHERE project_id = \(project)")
-        {
-            let resource = try row.string("resource")
-            if result[resource] != nil { result[resource]?.limit = try row.int("quota_limit") }
-        }
-        for row in try connection.query("SELECT resource, used FROM quota_usages WHERE project_id = \(project)") {
-            let resource = try row.string("resource")
-            if result[resource] != nil { result[resource]?.used = try row.int("used") }
-        }
-        return result
+        let rows = try connection.query(
+            """
+            SELECT r.resource, coalesce(l.quota_limit, d.quota_limit) AS quota_limit, coalesce(u.used, 0) AS used
+            FROM unnest(\(resources)::text[]) AS r (resource)
+            LEFT JOIN quota_limits l ON l.project_id = \(project) AND l.resource = r.resource
+            LEFT JOIN quota_defaults d ON d.resource = r.resource
+            LEFT JOIN quota_usages u ON u.project_id = \(project) AND u.resource = r.resource
+            """)
+        let found = try rows.map { (try $0.string("resource"), (limit: try $0.optionalInt("quota_limit"), used: try $0.int("used"))) }
+        let states = Dictionary(uniqueKeysWithValues: found)
+        return byName { (limit: states[$0.resource]?.limit ?? preset($0), used: states[$0.resource]?.used ?? 0) }
     }
 
-    /// Limits of projects that have none of their own, as they are now.
+    private func byName<Value>(_ value: (QuotaDeclaration) throws -> Value) rethrows -> [String: Value] {
+        Dictionary(uniqueKeysWithValues: try declarations.map { ($0.name, try value($0)) })
+    }
+
+    /// Limits of projects that have none of their own, as they are now, by name.
     package func currentDefaults(_ connection: Connection) throws -> [String: Int] {
-        var result = defaults
-        let changed = try connection.query(
-            "SELECT resource, quota_limit FROM quota_defaults WHERE resource = ANY(\(Array(defaults.keys))::text[])")
-        for row in changed { result[try row.string("resource")] = try row.int("quota_limit") }
-        return result
+        let changed = try connection.query("SELECT resource, quota_limit FROM quota_defaults WHERE resource = ANY(\(resources)::text[])")
+            .map { (try $0.string("resource"), try $0.int("quota_limit")) }
+        let limits = Dictionary(uniqueKeysWithValues: changed)
+        return byName { limits[$0.resource] ?? preset($0) }
+    }
+
+    /// Projects that have a limit of their own, in order, with their limits by name; defaults for the others.
+    package func changed(_ connection: Connection) throws -> [(project: String, limits: [String: Int])] {
+        let defaults = try currentDefaults(connection)
+        return try connection.query(
+            """
+            SELECT project_id, json_object_agg(resource, quota_limit) AS limits FROM quota_limits
+            WHERE resource = ANY(\(resources)::text[]) GROUP BY project_id ORDER BY project_id
+            """
+        ).map { row in
+            let own = try row.value("limits", as: [String: Int].self)
+            return (try row.string("project_id"), byName { own[$0.resource] ?? defaults[$0.name] ?? preset($0) })
+        }
     }
 
     /// Sets the limit of all projects that have none of their own.
-    package func setDefault(_ connection: Connection, resource: String, limit: Int) throws {
+    package func setDefault(_ connection: Connection, _ quota: QuotaDeclaration, limit: Int) throws {
         try connection.execute(
             """
-            INSERT INTO quota_defaults (resource, quota_limit) VALUES (\(resource), \(limit))
+            INSERT INTO quota_defaults (resource, quota_limit) VALUES (\(quota.resource), \(limit))
             ON CONFLICT (resource) DO UPDATE SET quota_limit = EXCLUDED.quota_limit
             """)
     }
 
     /// Sets a limit of a project's own.
-    package func set(_ connection: Connection, project: String, resource: String, limit: Int) throws {
+    package func set(_ connection: Connection, project: String, _ quota: QuotaDeclaration, limit: Int) throws {
         try connection.execute(
             """
-            INSERT INTO quota_limits (project_id, resource, quota_limit) VALUES (\(project), \(resource), \(limit))
+            INSERT INTO quota_limits (project_id, resource, quota_limit) VALUES (\(project), \(quota.resource), \(limit))
             ON CONFLICT (project_id, resource) DO UPDATE SET quota_limit = EXCLUDED.quota_limit
             """)
     }
 
     /// Back to the defaults.
     package func reset(_ connection: Connection, project: String) throws {
-        try connection.execute(
-            "DELETE FROM quota_limits WHERE project_id = \(project) AND resource = ANY(\(Array(defaults.keys))::text[])")
+        try connection.execute("DELETE FROM quota_limits WHERE project_id = \(project) AND resource = ANY(\(resources)::text[])")
+    }
+
+    /// The members of `absolute` in an answer about limits.
+    ///
+    /// - Parameters:
+    ///   - states: from `all`.
+    ///   - minor: of the negotiated microversion; nil for all members.
+    package func absolute(_ states: [String: (limit: Int, used: Int)], minor: Int? = nil) -> JSONObject {
+        var members = JSONObject()
+        for quota in declarations {
+            guard let names = quota.absolute else { continue }
+            if let minor, let last = quota.lastMinor, minor > last { continue }
+            members[names.maximum] = JSONValue(states[quota.name]?.limit ?? preset(quota))
+            if let used = names.used { members[used] = JSONValue(states[quota.name]?.used ?? 0) }
+        }
+        return members
     }
 }

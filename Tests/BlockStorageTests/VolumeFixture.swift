@@ -3,6 +3,7 @@ import BlockStorageCore
 import BlockStorageService
 import Cryptography
 import Database
+import FileTransfer
 import Foundation
 import ImageAccess
 import JSON
@@ -17,7 +18,7 @@ import WebAPI
 import Workflow
 
 /// Images of a test, with their data.
-final class TestImages: VolumeImageSource {
+final class TestImages: ImageSource {
     let data = Mutex<[String: [UInt8]]>([:])
     /// For whom data was read, in order.
     let subjects = Mutex<[ActingSubject]>([])

@@ -109,8 +109,7 @@ import Testing
 
     @Test("S19: quotas hold in a race") func s19QuotasAreExact() async throws {
         var settings = BlockStorageSettings()
-        settings.quotas.volumes = 2
-        settings.quotas.gigabytes = 5
+        settings.quotaLimits = ["volumes": 2, "gigabytes": 5]
         try await VolumeFixture.with(settings: settings) { cloud in
             let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
                 for _ in 0..<6 { group.addTask { try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 2]]).status } }

@@ -18,9 +18,8 @@ import WebAPI
         let settings = try Settings.parse(
             "compute:\n  quota_ram: -1\n", name: "f", environment: ["WOLKE_COMPUTE_QUOTA_CORES": "3"],
             schema: .section("compute", ComputeApplication.settingsKeys))
-        let defaults = ComputeQuota.make(settings).defaults
-        #expect(defaults["compute:cores"] == 3 && defaults["compute:ram"] == -1 && defaults["compute:instances"] == 10)
-        #expect(Set(defaults.keys) == Set(ComputeQuota.make().defaults.keys))
+        let quota = ComputeQuota.make(settings)
+        #expect([ComputeQuotas.cores, ComputeQuotas.memory, ComputeQuotas.instances].map(quota.preset) == [3, -1, 10])
     }
 
     @Test("S1: the doctor tells of machines whose sandbox does not work") func s1_theDoctorTellsOfSandboxes() async throws {

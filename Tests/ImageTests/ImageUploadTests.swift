@@ -170,7 +170,7 @@ import WebAPI
     }
 
     @Test("S19: quotas of images are exact") func s19QuotasAreExact() async throws {
-        try await ImageFixture.with(limits: ImageServiceLimits(imagesPerProjectMax: 2, mebibytesPerProjectMax: 3)) { cloud in
+        try await ImageFixture.with(limits: ImageServiceLimits(quotas: ["image_count_total": 2, "image_size_total": 3])) { cloud in
             let first = try await cloud.create()
             let second = try await cloud.create()
             #expect(try await cloud.call("POST", "/v2/images", json: [:]).status == 413)

@@ -115,7 +115,7 @@ struct NetworkHarness: Sendable {
     }
 
     func used(_ resource: String, project: String = "p1") async throws -> Int {
-        try await database.read { try NetworkQuota.make().state($0, project: project, resource: "network:" + resource).used }
+        try await database.read { try NetworkQuota.make().all($0, project: project)[resource]?.used ?? 0 }
     }
 }
 

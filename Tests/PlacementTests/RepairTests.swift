@@ -1,3 +1,4 @@
+import ComputeCore
 import Database
 import Inspections
 import JSON
@@ -110,7 +111,7 @@ import Testing
         try await with { bench, _ in
             try await run(bench, "INSERT INTO quota_usages VALUES ('p1', 'compute:instances', 7), ('p9', 'compute:cores', 2)")
             let log = Logger(label: "test")
-            let count = try await Repairs.recount(service: "compute", bench.test.database, at: Ambient().now, log)
+            let count = try await Repairs.recount(ComputeQuotas.all, service: "compute", bench.test.database, at: Ambient().now, log)
             // Instances and cores and memory of p1, cores of p9.
             #expect(count == 4)
             let left = try await bench.test.database.read { connection in

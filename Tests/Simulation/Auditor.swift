@@ -1,7 +1,11 @@
+import BlockStorageCore
+import ComputeCore
 import Contracts
 import Database
+import Inspections
 import JSON
 import Kernel
+import NetworkCore
 
 /// Holds what clients were told, the store, the hosts and the storage against each other.
 struct Auditor {
@@ -156,29 +160,8 @@ struct Auditor {
 
     /// I4
     private func quota() throws {
-        let counted: [(String, String)] = [
-            ("compute:instances", "SELECT project_id, count(*) AS n FROM servers WHERE NOT deleted GROUP BY 1"),
-            ("compute:cores", "SELECT project_id, sum((flavor->>'vcpus')::bigint) AS n FROM servers WHERE NOT deleted GROUP BY 1"),
-            ("compute:ram", "SELECT project_id, sum((flavor->>'ram')::bigint) AS n FROM servers WHERE NOT deleted GROUP BY 1"),
-            (
-                "network:port",
-                "SELECT project_id, count(*) AS n FROM ports WHERE project_id <> '' AND device_owner <> 'network:distributed' GROUP BY 1"
-            ),
-            ("network:floatingip", "SELECT project_id, count(*) AS n FROM floating_ips GROUP BY 1"),
-            ("network:security_group", "SELECT project_id, count(*) AS n FROM security_groups GROUP BY 1"),
-            ("network:security_group_rule", "SELECT project_id, count(*) AS n FROM security_group_rules GROUP BY 1"),
-            ("block_storage:volumes", "SELECT project_id, count(*) AS n FROM volumes GROUP BY 1"),
-            ("block_storage:gigabytes", "SELECT project_id, sum(size) AS n FROM volumes GROUP BY 1"),
-        ]
-        for (resource, rows) in counted {
-            violate(
-                "I4",
-                try words(
-                    """
-                    SELECT coalesce(u.project_id, c.project_id) || ' uses ' || coalesce(u.used, 0) || ' \(raw: resource) and has ' || coalesce(c.n, 0) AS words
-                    FROM (SELECT project_id, used FROM quota_usages WHERE resource = '\(raw: resource)') u
-                    FULL JOIN (\(raw: rows)) c ON c.project_id = u.project_id WHERE coalesce(u.used, 0) <> coalesce(c.n, 0)
-                    """))
+        for ledger in (ComputeQuotas.all + NetworkQuotas.all + BlockStorageQuotas.all).compactMap(Ledger.init) {
+            violate("I4", try world.store.look { try ledger.inspection.findings($0) }.map(\.words))
         }
     }
 

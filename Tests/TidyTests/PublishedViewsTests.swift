@@ -18,8 +18,6 @@ import Testing
 
     /// Tables of the foundation that services may name; the others belong to modules of `Shared`.
     private static let common: Set<String> = [
-        // Limits and usages, until every quota is declared at its resource.
-        "quota_limits", "quota_usages",
         // Nova lists and deletes the services of the plane.
         "plane_services",
         // Identity writes records about users that change themselves.

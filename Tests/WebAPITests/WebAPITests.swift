@@ -1,4 +1,5 @@
 import Authorization
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -12,7 +13,9 @@ import WebAPI
 /// A small resource that uses everything a service uses.
 private struct Notes: Sendable {
     let database: Database
-    static let quota = Quota(defaults: ["note:notes": 3]) { resource, asked, used, limit in
+    static let counted = QuotaDeclaration(
+        "note", "notes", default: 3, "Notes", .counted("SELECT project_id AS owner, count(*) AS amount FROM notes GROUP BY project_id"))
+    static let quota = Quota([counted]) { resource, asked, used, limit in
         .forbidden("Quota exceeded for \(resource): Requested \(asked), but already used \(used) of \(limit)")
     }
     static let table = Table(
@@ -49,6 +52,10 @@ private struct Notes: Sendable {
                         Route(
                             .post, "/notes/{id}/close", action: "notes:close", rule: "rule:project_member_or_admin", status: 202,
                             handler: close),
+                        .unavailable(
+                            .post, "/notes/{id}/read", action: "notes:read", rule: "rule:project_member_or_admin",
+                            "Notes cannot be read aloud."
+                        ) { try $0.authorize(target: .project($0.caller.requireProject())) },
                         Route(.get, "/broken", action: "notes:broken", rule: "@") { _ in .empty() },
                         kept("all") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil) },
                         kept("member") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil, member: "note") },
@@ -91,7 +98,7 @@ private struct Notes: Sendable {
         let title = context.body["note"]?["title"]?.stringValue ?? ""
         let id = context.ambient.newUUID()
         return try await context.write(database) { connection in
-            try Notes.quota.reserve(connection, project: decision.value, [("note:notes", 1)])
+            try Notes.quota.reserve(connection, project: decision.value, [(Notes.counted, 1)])
             try connection.execute(
                 "INSERT INTO notes (id, project_id, title, secret, created_at) VALUES (\(id), \(project), \(title), 's', \(context.ambient.now))"
             )
@@ -294,12 +301,17 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
         }
     }
 
-    @Test func openAPIHasEveryRoute() async throws {
+    @Test func openAPIHasEveryRouteButThoseThatAnswer501() async throws {
         try await Notes.with { api, _ in
             let document = OpenAPI.document(api)
             for route in api.resources.flatMap(\.routes) {
-                #expect(document["paths"]?[route.path]?[route.method.rawValue.lowercased()] != nil)
+                let isThere = document["paths"]?[route.path]?[route.method.rawValue.lowercased()] != nil
+                #expect(isThere != route.isUnavailable, "\(route.path)")
             }
+            #expect(document["paths"]?["/notes/{id}/read"] == nil)
+            let answer = try await api.call("POST", "/notes/n/read")
+            #expect(answer.status == 501 && answer.json.description.contains("cannot be read aloud"), "\(answer.json)")
+            #expect(try await api.call("POST", "/notes/n/read", token: "reader").status == 403)
         }
     }
 

@@ -1,6 +1,7 @@
 import Commands
 import Contracts
 import DiskTool
+import FileTransfer
 import ImageAccess
 import ServiceKit
 import Settings
@@ -23,7 +24,7 @@ package struct BlockStorageApplication: Sendable {
         let sandbox = Sandbox(user: settings.sandboxUser)
         let watch = SandboxWatch(sandbox, time: process.ambient.time)
         let driver = try FileDriver(
-            directory: process.settings.string("block_storage.directory"), images: RemoteImages(client: process.makeClient()),
+            directory: process.settings.string("block_storage.directory"), images: RESTImageSource(client: process.makeClient()),
             sandbox: sandbox, ended: { subject in await wake(subject) })
         try await process.run { surroundings in
             try BlockStorageModule.make(

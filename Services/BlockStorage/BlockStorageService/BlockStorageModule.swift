@@ -1,6 +1,7 @@
 import BlockStorageCore
 import DiskTool
 import ImageAccess
+import Inspections
 import ServiceKit
 import WebAPI
 
@@ -22,6 +23,13 @@ package enum BlockStorageModule {
         let report = ServiceReportTask(
             database: database, driver: driver, settings: settings, ambient: ambient, log: surroundings.log,
             machine: surroundings.machine, sandbox: sandbox)
+        let quotas = PeriodicTask(
+            VolumeWorkflows.service, every: .seconds(20), database: database, ambient: ambient, log: surroundings.log
+        ) {
+            _ = try await Repairs.recount(
+                BlockStorageQuotas.all, service: VolumeWorkflows.service, database, at: ambient.now, surroundings.log)
+            return true
+        }
         let api = try surroundings.api(
             .blockStorage,
             subjectActions: [
@@ -29,7 +37,7 @@ package enum BlockStorageModule {
             ], resources: handlers.resources, rules: BlockStorageHandlers.rules)
         return ServiceModule(
             .blockStorage, surroundings, api: api, workflows: workflows.definitions, intents: workflows.intents,
-            loops: [.init("state report") { try await report.run() }]
+            loops: [.init("state report") { try await report.run() }, .init("quota audit") { try await quotas.run() }]
                 + (sandbox.map { watch in [.init("sandbox") { try await watch.run() }] } ?? []),
             inspections: BlockStorageInspections.all, quota: workflows.quota.quota)
     }

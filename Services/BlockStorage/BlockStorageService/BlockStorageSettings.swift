@@ -1,20 +1,13 @@
 import BlockStorageCore
 import Commands
+import Contracts
+import ServiceKit
 import Settings
 
 /// What the operator decides.
 package struct BlockStorageSettings: Sendable {
-    /// Default limits of a project; -1 means none.
-    package struct Quotas: Sendable {
-        package var volumes = 10
-        package var gigabytes = 1000
-        package var snapshots = 10
-        package var perVolumeGigabytes = -1
-
-        package init() {}
-    }
-
-    package var quotas = Quotas()
+    /// Limits of projects that have none of their own, by the quota's name; presets count for those that are missing.
+    package var quotaLimits: [String: Int] = [:]
     /// The name under which this service's disks are known to operators.
     package var host = "wolke"
     package var availabilityZone = "nova"
@@ -25,10 +18,7 @@ package struct BlockStorageSettings: Sendable {
     package init() {}
 
     init(_ settings: Settings) {
-        quotas.volumes = settings.integer("block_storage.quota_volumes")
-        quotas.gigabytes = settings.integer("block_storage.quota_gigabytes")
-        quotas.snapshots = settings.integer("block_storage.quota_snapshots")
-        quotas.perVolumeGigabytes = settings.integer("block_storage.quota_per_volume_gigabytes")
+        quotaLimits = QuotaDeclaration.limits(BlockStorageQuotas.all, in: settings)
         host = settings.string("block_storage.host")
         availabilityZone = settings.string("block_storage.availability_zone")
         defaultType = settings.string("block_storage.default_type")
@@ -37,22 +27,17 @@ package struct BlockStorageSettings: Sendable {
     }
 
     /// All keys of the section `block_storage`.
-    package static let keys: [SettingsKey] = [
-        .string("directory", default: "/var/lib/wolke/volumes", "Directory of the volumes; replicas and compute hosts share it."),
-        .choice("format", VolumeFormat.allCases.map(\.rawValue), default: "raw", "How new volumes are stored."),
-        .integer(
-            "sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
-            "Numeric user and group id, used by nothing else, of the tools that read images."),
-        .string("host", default: "wolke", "Name of this backend for operators: `host@file#file`."),
-        .string("availability_zone", default: "nova", "The availability zone of the volumes."),
-        .string("default_type", default: "__DEFAULT__", "Name of the volume type of volumes for which none was asked."),
-        .integer("quota_volumes", default: 10, in: -1...Int(Int32.max), "Volumes that a project may have; -1 means no limit."),
-        .integer(
-            "quota_gigabytes", default: 1000, in: -1...Int(Int32.max),
-            "GiB of volumes and snapshots that a project may have; -1 means no limit."),
-        .integer("quota_snapshots", default: 10, in: -1...Int(Int32.max), "Snapshots that a project may have; -1 means no limit."),
-        .integer("quota_per_volume_gigabytes", default: -1, in: -1...Int(Int32.max), "GiB of one volume at most; -1 means no limit."),
-    ]
+    package static let keys: [SettingsKey] =
+        [
+            .string("directory", default: "/var/lib/wolke/volumes", "Directory of the volumes; replicas and compute hosts share it."),
+            .choice("format", VolumeFormat.allCases.map(\.rawValue), default: "raw", "How new volumes are stored."),
+            .integer(
+                "sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
+                "Numeric user and group id, used by nothing else, of the tools that read images."),
+            .string("host", default: "wolke", "Name of this backend for operators: `host@file#file`."),
+            .string("availability_zone", default: "nova", "The availability zone of the volumes."),
+            .string("default_type", default: "__DEFAULT__", "Name of the volume type of volumes for which none was asked."),
+        ] + QuotaDeclaration.settingsKeys(BlockStorageQuotas.all)
 
     /// `host@file`, as lists of services show it.
     var serviceHost: String { host + "@file" }

@@ -1,4 +1,5 @@
 import BlockStorageCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -6,9 +7,7 @@ import WebAPI
 
 /// Quotas and limits.
 extension BlockStorageHandlers {
-    private static let names = [
-        "volumes", "snapshots", "gigabytes", "per_volume_gigabytes", "backups", "backup_gigabytes", "groups",
-    ]
+    private static let names = BlockStorageQuotas.all.map(\.name)
 
     var quotaResource: Resource {
         let admin = BlockStorageHandlers.admin
@@ -25,7 +24,7 @@ extension BlockStorageHandlers {
                     let target = context.parameter("target_id")
                     try context.authorize(target: .project(target))
                     let defaults = try await database.read { try quota.quota.currentDefaults($0) }
-                    return quotaResponse(target) { defaults[VolumeQuota.prefix + $0] ?? -1 }
+                    return quotaResponse(target) { defaults[$0] ?? -1 }
                 },
                 Route(
                     .put, one, action: "volume_extension:quotas:update", rule: admin, body: .json(body), "Set quotas", handler: updateQuota),
@@ -57,13 +56,13 @@ extension BlockStorageHandlers {
         try context.authorize(target: .project(target))
         let withUsage = context.query["usage"].flatMap { BodySchema.boolean($0) } ?? false
         let all = try await database.read { try quota.quota.all($0, project: target) }
-        guard withUsage else { return quotaResponse(target) { all[VolumeQuota.prefix + $0]?.limit ?? -1 } }
+        guard withUsage else { return quotaResponse(target) { all[$0]?.limit ?? -1 } }
         func entry(_ limit: Int, _ used: Int) -> JSONValue {
             ["limit": JSONValue(limit), "in_use": JSONValue(used), "reserved": 0]
         }
         var set: JSONObject = ["id": .string(target)]
         for name in BlockStorageHandlers.names {
-            let state = all[VolumeQuota.prefix + name]
+            let state = all[name]
             set[name] = entry(state?.limit ?? -1, state?.used ?? 0)
         }
         return .json(200, ["quota_set": .object(set)])
@@ -85,8 +84,9 @@ extension BlockStorageHandlers {
         let limits = try BlockStorageHandlers.limits(body, of: "quota_set")
         return try await context.write(database) { connection in
             let before = try quota.quota.all(connection, project: target)
-            for (name, limit) in limits {
-                let used = before[VolumeQuota.prefix + name]?.used ?? 0
+            for (declaration, limit) in limits {
+                let name = declaration.name
+                let used = before[name]?.used ?? 0
                 guard limit < 0 || limit >= used else {
                     throw ResourceError.badRequest(
                         """
@@ -94,10 +94,10 @@ extension BlockStorageHandlers {
                         limit is \(limit).
                         """)
                 }
-                try quota.quota.set(connection, project: target, resource: VolumeQuota.prefix + name, limit: limit)
+                try quota.quota.set(connection, project: target, declaration, limit: limit)
             }
             let all = try quota.quota.all(connection, project: target)
-            let response = quotaResponse(target, id: false) { all[VolumeQuota.prefix + $0]?.limit ?? -1 }
+            let response = quotaResponse(target, id: false) { all[$0]?.limit ?? -1 }
             return Change(answer: response, "quota", target)
         }
     }
@@ -105,7 +105,7 @@ extension BlockStorageHandlers {
     /// The limits that a body names; a null leaves a limit as it is.
     ///
     /// - Throws: 400 for a name that is no limit, and for a value that is no limit's.
-    private static func limits(_ body: JSONObject, of set: String) throws -> [(name: String, limit: Int)] {
+    private static func limits(_ body: JSONObject, of set: String) throws -> [(quota: QuotaDeclaration, limit: Int)] {
         try body.members.compactMap { member in
             if ["tenant_id", "id", "project_id", "force", "class_name"].contains(member.name) { return nil }
             guard !["volumes_", "gigabytes_", "snapshots_"].contains(where: member.name.hasPrefix) else {
@@ -115,7 +115,7 @@ extension BlockStorageHandlers {
                     are not available in this cloud; give a project access to the type instead.
                     """)
             }
-            guard names.contains(member.name) else {
+            guard let quota = BlockStorageQuotas.all.first(where: { $0.name == member.name }) else {
                 throw ResourceError.badRequest(
                     "Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64))")
             }
@@ -129,14 +129,14 @@ extension BlockStorageHandlers {
                     It must be a whole number from -1 to \(Int32.max).
                     """)
             }
-            return (member.name, limit)
+            return (quota, limit)
         }
     }
 
     private static func classResponse(_ values: [String: Int], id: String?) -> Response {
         var set: JSONObject = [:]
         if let id { set["id"] = .string(id) }
-        for name in names { set[name] = JSONValue(values[VolumeQuota.prefix + name] ?? -1) }
+        for name in names { set[name] = JSONValue(values[name] ?? -1) }
         return .json(200, ["quota_class_set": .object(set)])
     }
 
@@ -149,8 +149,8 @@ extension BlockStorageHandlers {
         }
         let limits = try BlockStorageHandlers.limits(context.body["quota_class_set"]?.objectValue ?? [:], of: "quota_class_set")
         return try await context.write(database) { connection in
-            for (name, limit) in limits {
-                try quota.quota.setDefault(connection, resource: VolumeQuota.prefix + name, limit: limit)
+            for (declaration, limit) in limits {
+                try quota.quota.setDefault(connection, declaration, limit: limit)
             }
             return Change(
                 answer: BlockStorageHandlers.classResponse(try quota.quota.currentDefaults(connection), id: nil), "quota-class", name)
@@ -170,20 +170,6 @@ extension BlockStorageHandlers {
         }
         let target = wanted
         let all = try await database.read { try quota.quota.all($0, project: target) }
-        func limit(_ name: String) -> JSONValue { JSONValue(all[name]?.limit ?? -1) }
-        func used(_ name: String) -> JSONValue { JSONValue(all[name]?.used ?? 0) }
-        return .json(
-            200,
-            [
-                "limits": [
-                    "rate": [],
-                    "absolute": [
-                        "maxTotalVolumes": limit(VolumeQuota.volumes), "totalVolumesUsed": used(VolumeQuota.volumes),
-                        "maxTotalVolumeGigabytes": limit(VolumeQuota.gigabytes), "totalGigabytesUsed": used(VolumeQuota.gigabytes),
-                        "maxTotalSnapshots": limit(VolumeQuota.snapshots), "totalSnapshotsUsed": used(VolumeQuota.snapshots),
-                        "maxTotalBackups": 0, "totalBackupsUsed": 0, "maxTotalBackupGigabytes": 0, "totalBackupGigabytesUsed": 0,
-                    ],
-                ]
-            ])
+        return .json(200, ["limits": ["rate": [], "absolute": .object(quota.quota.absolute(all))]])
     }
 }

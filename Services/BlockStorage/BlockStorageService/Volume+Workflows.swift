@@ -32,7 +32,7 @@ package struct VolumeWorkflows: Sendable {
         self.database = database
         self.driver = driver
         serviceHost = settings.serviceHost
-        quota = VolumeQuota(settings.quotas)
+        quota = VolumeQuota(settings.quotaLimits)
         self.ambient = ambient
     }
 
@@ -169,7 +169,7 @@ package struct VolumeWorkflows: Sendable {
                 try BlockStorageStore.move(
                     connection, volume: id, from: [.extending], to: .errorExtending, fault: failure.message, now: now)
                 try Quota.release(
-                    connection, project: volume.projectID, [(VolumeQuota.gigabytes, size - volume.size)])
+                    connection, project: volume.projectID, [(BlockStorageQuotas.gigabytes, size - volume.size)])
             }
         }
     }

@@ -130,33 +130,23 @@ extension BlockStorageHandlers {
                             .json(200, ["metadata": .object(try volume(connection, context, id, locked: false).value.imageMetadata ?? [:])])
                         }
                     },
-                    action("os-volume_upload_image", "volume_extension:volume_actions:upload_image", .any, "Make an image of it") {
-                        context, _ in
-                        let id = try context.identifier("volume_id", of: "Volume")
-                        return try await database.read { connection in
-                            _ = try volume(connection, context, id, locked: false)
-                            throw ResourceError(.notImplemented, "Images cannot be made from volumes here.")
-                        }
-                    },
                 ]
                     + BlockStorageHandlers.absentActions.map { absent in
-                        Route(
+                        .unavailable(
                             .post, "/volumes/{volume_id}/action", key: absent.key, action: absent.action,
                             rule: absent.isAdmin ? admin : BlockStorageHandlers.write,
                             versions: VersionRange(from: Microversion(3, absent.minor)),
-                            body: .json(.wrapped(absent.key, .any)), "501: not available in this cloud"
+                            body: .json(.wrapped(absent.key, .any)), "\(absent.what) is not available in this cloud."
                         ) { context in
                             let id = try context.identifier("volume_id", of: "Volume")
-                            return try await database.read { connection in
-                                _ = try volume(connection, context, id, locked: false)
-                                throw ResourceError(.notImplemented, "\(absent.what) is not available in this cloud.")
-                            }
+                            _ = try await database.read { try volume($0, context, id, locked: false) }
                         }
                     }))
     }
 
     /// Actions of Cinder's API that this service does not have, with the version that brought them.
     private static let absentActions: [(key: String, action: String, isAdmin: Bool, minor: Int, what: String)] = [
+        ("os-volume_upload_image", "volume_extension:volume_actions:upload_image", false, 0, "Making images of volumes"),
         ("os-migrate_volume", "volume_extension:volume_admin_actions:migrate_volume", true, 0, "Migrating volumes to another backend"),
         (
             "os-migrate_volume_completion", "volume_extension:volume_admin_actions:migrate_volume_completion", true, 0,
@@ -191,8 +181,9 @@ extension BlockStorageHandlers {
                 )
             }
             try quota.requireSize(connection, project: volume.projectID, size: size)
-            try quota.quota.reserve(connection, project: volume.projectID, [(VolumeQuota.gigabytes, size - volume.size)])
+            try quota.quota.reserve(connection, project: volume.projectID, [(BlockStorageQuotas.gigabytes, size - volume.size)])
             try BlockStorageStore.set(connection, volume: volume.id, status: .extending, now: context.ambient.now)
+            try connection.execute("UPDATE volumes SET extending_to = \(size) WHERE id = \(volume.id)::uuid")
             try Workflows.start(
                 connection, workflows.extend, subject: volume.id.text, frame: VolumeWorkflows.Extension(size: size),
                 requestID: context.requestID, ambient: context.ambient)

@@ -5,24 +5,11 @@ import WebAPI
 
 /// What a project may have: counted exactly, in the transactions that add and remove.
 struct VolumeQuota: Sendable {
-    static let prefix = "block_storage:"
-    static let volumes = "block_storage:volumes"
-    static let gigabytes = "block_storage:gigabytes"
-    static let snapshots = "block_storage:snapshots"
-    static let perVolume = "block_storage:per_volume_gigabytes"
-    /// Limits that clients read and set, of things that this service does not have.
-    private static let absent = ["block_storage:backups": 0, "block_storage:backup_gigabytes": 0, "block_storage:groups": 0]
-
     let quota: Quota
 
-    init(_ limits: BlockStorageSettings.Quotas) {
-        quota = Quota(
-            defaults: [
-                VolumeQuota.volumes: limits.volumes, VolumeQuota.gigabytes: limits.gigabytes,
-                VolumeQuota.snapshots: limits.snapshots, VolumeQuota.perVolume: limits.perVolumeGigabytes,
-            ].merging(VolumeQuota.absent) { limit, _ in limit }
-        ) { resource, asked, used, limit in
-            switch resource {
+    init(_ limits: [String: Int]) {
+        quota = Quota(BlockStorageQuotas.all, limits: limits) { name, asked, used, limit in
+            switch name {
             case "gigabytes":
                 ResourceError(
                     .tooLarge,
@@ -31,19 +18,19 @@ struct VolumeQuota: Sendable {
             case "snapshots":
                 ResourceError(.tooLarge, "Maximum number of snapshots allowed (\(limit)) exceeded", retryAfter: 0)
             default:
-                ResourceError(.tooLarge, "Maximum number of volumes allowed (\(limit)) exceeded for quota '\(resource)'.", retryAfter: 0)
+                ResourceError(.tooLarge, "Maximum number of volumes allowed (\(limit)) exceeded for quota '\(name)'.", retryAfter: 0)
             }
         }
     }
 
     func reserveVolume(_ connection: Connection, project: String, size: Int) throws {
         try requireSize(connection, project: project, size: size)
-        try quota.reserve(connection, project: project, [(VolumeQuota.volumes, 1), (VolumeQuota.gigabytes, size)])
+        try quota.reserve(connection, project: project, [(BlockStorageQuotas.volumes, 1), (BlockStorageQuotas.gigabytes, size)])
     }
 
     /// - Throws: 413 when one volume may not be so large.
     func requireSize(_ connection: Connection, project: String, size: Int) throws {
-        let limit = try quota.state(connection, project: project, resource: VolumeQuota.perVolume).limit
+        let limit = try quota.state(connection, project: project, BlockStorageQuotas.perVolume).limit
         guard limit < 0 || size <= limit else {
             throw ResourceError(
                 .tooLarge, "Requested volume size \(size)G is larger than maximum allowed limit \(limit)G.")
@@ -51,14 +38,14 @@ struct VolumeQuota: Sendable {
     }
 
     func releaseVolume(_ connection: Connection, project: String, size: Int) throws {
-        try Quota.release(connection, project: project, [(VolumeQuota.volumes, 1), (VolumeQuota.gigabytes, size)])
+        try Quota.release(connection, project: project, [(BlockStorageQuotas.volumes, 1), (BlockStorageQuotas.gigabytes, size)])
     }
 
     func reserveSnapshot(_ connection: Connection, project: String, size: Int) throws {
-        try quota.reserve(connection, project: project, [(VolumeQuota.snapshots, 1), (VolumeQuota.gigabytes, size)])
+        try quota.reserve(connection, project: project, [(BlockStorageQuotas.snapshots, 1), (BlockStorageQuotas.gigabytes, size)])
     }
 
     func releaseSnapshot(_ connection: Connection, project: String, size: Int) throws {
-        try Quota.release(connection, project: project, [(VolumeQuota.snapshots, 1), (VolumeQuota.gigabytes, size)])
+        try Quota.release(connection, project: project, [(BlockStorageQuotas.snapshots, 1), (BlockStorageQuotas.gigabytes, size)])
     }
 }

@@ -1,3 +1,5 @@
+import ComputeCore
+import Contracts
 import ImageAccess
 import Kernel
 import ServiceKit
@@ -17,7 +19,7 @@ package struct ComputeApplication {
             .duration("spawn_deadline", default: "15m", "How long a host may take to start a new server before the build fails."),
             .duration(
                 "keep_deleted", default: "90d", "How long servers that have ended are kept for lists with `deleted` and for their actions."),
-        ] + ComputeQuota.keys
+        ] + QuotaDeclaration.settingsKeys(ComputeQuotas.all)
 
     /// What the service reads of other sections.
     package static let borrowedSettings = ImageAccess.settings

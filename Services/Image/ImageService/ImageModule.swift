@@ -1,4 +1,6 @@
 import ImageAccess
+import ImageCore
+import Inspections
 import ServiceKit
 import WebAPI
 
@@ -12,6 +14,13 @@ package enum ImageModule {
         let handlers = ImageHandlers(database: surroundings.database, files: files, limits: limits)
         let cleanup = ImageCleanupTask(
             database: surroundings.database, files: files, ambient: surroundings.ambient, log: surroundings.log)
+        let quotas = PeriodicTask(
+            "image", every: .seconds(20), database: surroundings.database, ambient: surroundings.ambient, log: surroundings.log
+        ) {
+            _ = try await Repairs.recount(
+                ImageQuotas.all, service: "image", surroundings.database, at: surroundings.ambient.now, surroundings.log)
+            return true
+        }
         let api = try surroundings.api(
             .image, subjectActions: ["download_image"],
             resources: [
@@ -19,6 +28,8 @@ package enum ImageModule {
                 handlers.memberResource,
             ], rules: ImageRules.defaults)
         return ServiceModule(
-            .image, surroundings, api: api, loops: [.init("cleanup") { try await cleanup.run() }], quota: handlers.quota.quota)
+            .image, surroundings, api: api,
+            loops: [.init("cleanup") { try await cleanup.run() }, .init("quota audit") { try await quotas.run() }],
+            quota: handlers.quota.quota)
     }
 }

@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import ImageCore
 import Kernel
@@ -5,24 +6,22 @@ import WebAPI
 
 /// What a project may keep: counted exactly, in the transactions that add and remove.
 struct ImageQuota: Sendable {
-    static let count = "image:image_count_total"
-    static let size = "image:image_size_total"
     let quota: Quota
 
-    init(countMax: Int, sizeMaxMiB: Int) {
-        quota = Quota(defaults: [ImageQuota.count: countMax, ImageQuota.size: sizeMaxMiB]) { resource, asked, used, limit in
+    init(_ limits: [String: Int]) {
+        quota = Quota(ImageQuotas.all, limits: limits) { name, asked, used, limit in
             ResourceError(
                 .tooLarge,
-                "Project is over a limit: \(resource) has a limit of \(limit), \(used) are used and \(asked) more were asked for.")
+                "Project is over a limit: \(name) has a limit of \(limit), \(used) are used and \(asked) more were asked for.")
         }
     }
 
     /// Size as the quota counts it: whole MiB, rounded up.
     static func mebibytes(_ bytes: Int) -> Int { (bytes + (1 << 20) - 1) >> 20 }
 
-    func amounts(_ image: Image) -> [(resource: String, amount: Int)] {
-        var amounts = [(resource: ImageQuota.count, amount: 1)]
-        if let size = image.size { amounts.append((resource: ImageQuota.size, amount: ImageQuota.mebibytes(size))) }
+    func amounts(_ image: Image) -> [(quota: QuotaDeclaration, amount: Int)] {
+        var amounts = [(quota: ImageQuotas.count, amount: 1)]
+        if let size = image.size { amounts.append((quota: ImageQuotas.size, amount: ImageQuota.mebibytes(size))) }
         return amounts
     }
 
@@ -36,7 +35,7 @@ struct ImageQuota: Sendable {
 
     /// Bytes that the project may still add; nil without a limit.
     func room(_ connection: Connection, project: String) throws -> Int? {
-        let state = try quota.state(connection, project: project, resource: ImageQuota.size)
+        let state = try quota.state(connection, project: project, ImageQuotas.size)
         return state.limit < 0 ? nil : max(0, state.limit - state.used) << 20
     }
 }

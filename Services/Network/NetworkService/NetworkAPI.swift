@@ -1,4 +1,5 @@
 import Authorization
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -87,14 +88,14 @@ package struct NetworkAPI: Sendable {
     /// Limits of projects that have none of their own.
     var quota: Quota { options.quota }
 
-    func reserve(_ connection: Connection, _ project: String, _ resource: String, _ amount: Int = 1) throws {
+    func reserve(_ connection: Connection, _ project: String, _ declaration: QuotaDeclaration, _ amount: Int = 1) throws {
         guard !project.isEmpty else { return }
-        try quota.reserve(connection, project: project, [("network:" + resource, amount)])
+        try quota.reserve(connection, project: project, [(declaration, amount)])
     }
 
-    func release(_ connection: Connection, _ project: String, _ resource: String, _ amount: Int = 1) throws {
+    func release(_ connection: Connection, _ project: String, _ declaration: QuotaDeclaration, _ amount: Int = 1) throws {
         guard !project.isEmpty else { return }
-        try Quota.release(connection, project: project, [("network:" + resource, amount)])
+        try Quota.release(connection, project: project, [(declaration, amount)])
     }
 }
 

@@ -39,7 +39,7 @@ package enum NetworkModule {
     ) throws -> ServiceModule {
         let (database, ambient, log) = (surroundings.database, surroundings.ambient, surroundings.log)
         let quotas = PeriodicTask("network", every: .seconds(20), database: database, ambient: ambient, log: log) {
-            _ = try await Repairs.recount(service: "network", database, at: ambient.now, log)
+            _ = try await Repairs.recount(NetworkQuotas.all, service: "network", database, at: ambient.now, log)
             return true
         }
         let api = try NetworkAPI(database: database, ambient: ambient, options: options, fleet: backend.fleet).make(surroundings)

@@ -1,4 +1,6 @@
+import Contracts
 import Kernel
+import NetworkCore
 import Settings
 import WebAPI
 
@@ -46,7 +48,7 @@ extension NetworkOptions {
                 "distributed_floating_ips", default: false,
                 "Whether floating IPs leave on the hypervisor of the server; it needs the external network on every one."),
             .duration("audit_interval", default: "5m", "Time between full comparisons of OVN with the database."),
-        ] + NetworkQuota.keys
+        ] + QuotaDeclaration.settingsKeys(NetworkQuotas.all)
 
     /// - Throws: 400 naming the setting that makes no sense.
     init(_ settings: Settings) throws {

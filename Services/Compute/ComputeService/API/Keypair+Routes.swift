@@ -126,7 +126,7 @@ struct KeypairRoutes: Sendable {
         let (stored, generated) = (publicKey, privateKey)
         let project = try context.caller.projectID
         return try await context.write(compute.database) { connection in
-            try compute.quota.reserve(connection, project: "user:\(user)", limitsOf: project, [("compute:key_pairs", 1)])
+            try compute.quota.reserve(connection, project: user, limitsOf: project, [(ComputeQuotas.keyPairs, 1)])
             let added = try connection.execute(
                 """
                 INSERT INTO keypairs (user_id, name, type, fingerprint, public_key, created_at)
@@ -175,7 +175,7 @@ struct KeypairRoutes: Sendable {
             guard try connection.execute("DELETE FROM keypairs WHERE user_id = \(user) AND name = \(name)") == 1 else {
                 throw KeypairRoutes.missing(name, user)
             }
-            try Quota.release(connection, project: "user:\(user)", [("compute:key_pairs", 1)])
+            try Quota.release(connection, project: user, [(ComputeQuotas.keyPairs, 1)])
             return Change(.empty(context.version(atLeast: 2, 2) ? 204 : 202), "keypair", name)
         }
     }

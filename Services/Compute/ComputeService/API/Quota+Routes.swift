@@ -1,3 +1,4 @@
+import ComputeCore
 import Database
 import JSON
 import Kernel
@@ -9,23 +10,12 @@ struct QuotaRoutes: Sendable {
 
     private static let path = "/v2.1/os-quota-sets/{project_id}"
 
-    /// Names in Compute's API, and those of the quota. The last ones are kept, but there is nothing that they count.
-    private static let names: [(name: String, quota: String, versions: VersionRange)] = [
-        ("instances", "compute:instances", .all), ("cores", "compute:cores", .all), ("ram", "compute:ram", .all),
-        ("metadata_items", "compute:metadata_items", .all), ("key_pairs", "compute:key_pairs", .all),
-        ("server_groups", "compute:server_groups", .all), ("server_group_members", "compute:server_group_members", .all),
-        ("injected_files", "compute:injected_files", .through(56)),
-        ("injected_file_content_bytes", "compute:injected_file_content_bytes", .through(56)),
-        ("injected_file_path_bytes", "compute:injected_file_path_bytes", .through(56)),
-        ("floating_ips", "compute:floating_ips", .through(35)), ("fixed_ips", "compute:fixed_ips", .through(35)),
-        ("security_groups", "compute:security_groups", .through(35)),
-        ("security_group_rules", "compute:security_group_rules", .through(35)),
-    ]
+    private static let quotas = ComputeQuotas.all.map { (declaration: $0, versions: $0.lastMinor.map(VersionRange.through) ?? .all) }
 
     private static let schema: BodySchema = .wrapped(
         "quota_set",
         .object(
-            names.map { .init($0.name, .integer(min: -1, max: Int(Int32.max)), versions: $0.versions) } + [
+            quotas.map { .init($0.declaration.name, .integer(min: -1, max: Int(Int32.max)), versions: $0.versions) } + [
                 .init("force", .boolean), .init("tenant_id", .text),
             ]))
 
@@ -89,24 +79,24 @@ struct QuotaRoutes: Sendable {
     // MARK: the default class
 
     /// What a quota class may name; the limits on networks ended with 2.50, those on injected files with 2.57.
-    private static let classNames = names.map { name in
-        let isNetworks = ["floating_ips", "fixed_ips", "security_groups", "security_group_rules"].contains(name.name)
-        return (name: name.name, quota: name.quota, versions: isNetworks ? VersionRange.through(49) : name.versions)
+    private static let classQuotas = quotas.map { quota in
+        (declaration: quota.declaration, versions: quota.declaration.lastMinor == 35 ? VersionRange.through(49) : quota.versions)
     }
 
     private static let classSchema: BodySchema = .wrapped(
         "quota_class_set",
-        .object(classNames.map { .init($0.name, .integer(min: -1, max: Int(Int32.max)), versions: $0.versions) }))
+        .object(classQuotas.map { .init($0.declaration.name, .integer(min: -1, max: Int(Int32.max)), versions: $0.versions) }))
 
     private static func classObject(
         _ values: [String: (limit: Int, used: Int)], _ context: RequestContext, id: String?
     ) -> JSONObject {
         var object: JSONObject = [:]
         if let id { object["id"] = .string(id) }
-        for (name, quota, versions) in classNames where versions.contains(context.version) {
+        for (declaration, versions) in classQuotas where versions.contains(context.version) {
+            let name = declaration.name
             // Nova shows these two from 2.50 on.
             if ["server_groups", "server_group_members"].contains(name), !context.version(atLeast: 2, 50) { continue }
-            object[name] = JSONValue(values[quota]?.limit ?? 0)
+            object[name] = JSONValue(values[name]?.limit ?? 0)
         }
         return object
     }
@@ -124,9 +114,9 @@ struct QuotaRoutes: Sendable {
         }
         let set = context.body["quota_class_set"]?.objectValue ?? [:]
         return try await context.write(compute.database) { connection in
-            for (name, quota, _) in QuotaRoutes.classNames {
-                guard let limit = set[name]?.intValue else { continue }
-                try compute.quota.setDefault(connection, resource: quota, limit: limit)
+            for declaration in ComputeQuotas.all {
+                guard let limit = set[declaration.name]?.intValue else { continue }
+                try compute.quota.setDefault(connection, declaration, limit: limit)
             }
             let values = try compute.quota.currentDefaults(connection).mapValues { (limit: $0, used: 0) }
             return Change(
@@ -141,8 +131,9 @@ struct QuotaRoutes: Sendable {
         _ values: [String: (limit: Int, used: Int)], _ context: RequestContext, id: String, isDetailed: Bool
     ) -> JSONObject {
         var object: JSONObject = ["id": .string(id)]
-        for (name, quota, versions) in names where versions.contains(context.version) {
-            let value = values[quota] ?? (limit: 0, used: 0)
+        for (declaration, versions) in quotas where versions.contains(context.version) {
+            let name = declaration.name
+            let value = values[name] ?? (limit: 0, used: 0)
             object[name] =
                 isDetailed
                 ? ["limit": JSONValue(value.limit), "in_use": JSONValue(value.used), "reserved": 0] : JSONValue(value.limit)
@@ -173,14 +164,15 @@ struct QuotaRoutes: Sendable {
         let isForced = set["force"]?.boolValue ?? false
         return try await context.write(compute.database) { connection in
             try QuotaRoutes.check(connection, project: project)
-            for (name, quota, _) in QuotaRoutes.names {
+            for declaration in ComputeQuotas.all {
+                let name = declaration.name
                 guard let limit = set[name]?.intValue else { continue }
-                let used = try compute.quota.state(connection, project: project, resource: quota).used
+                let used = try compute.quota.state(connection, project: project, declaration).used
                 if limit >= 0, limit < used, !isForced {
                     throw ResourceError.badRequest(
                         "Quota limit \(limit) for \(name) must be greater than or equal to already used and reserved \(used).")
                 }
-                try compute.quota.set(connection, project: project, resource: quota, limit: limit)
+                try compute.quota.set(connection, project: project, declaration, limit: limit)
             }
             var object = QuotaRoutes.object(
                 try compute.quota.all(connection, project: project), context, id: project, isDetailed: false)
@@ -209,25 +201,8 @@ struct QuotaRoutes: Sendable {
         }
         let project = try asked ?? context.caller.requireProject()
         let values = try await compute.database.read { connection in try compute.quota.all(connection, project: project) }
-        func limit(_ name: String) -> JSONValue { JSONValue(values["compute:\(name)"]?.limit ?? 0) }
-        func used(_ name: String) -> JSONValue { JSONValue(values["compute:\(name)"]?.used ?? 0) }
-        var absolute: JSONObject = [
-            "maxTotalInstances": limit("instances"), "maxTotalCores": limit("cores"), "maxTotalRAMSize": limit("ram"),
-            "maxServerMeta": limit("metadata_items"), "maxTotalKeypairs": limit("key_pairs"),
-            "maxServerGroups": limit("server_groups"), "maxServerGroupMembers": limit("server_group_members"),
-            "totalInstancesUsed": used("instances"), "totalCoresUsed": used("cores"), "totalRAMUsed": used("ram"),
-            "totalServerGroupsUsed": used("server_groups"),
-        ]
-        if !context.version(atLeast: 2, 39) { absolute["maxImageMeta"] = limit("metadata_items") }
-        if !context.version(atLeast: 2, 57) {
-            absolute["maxPersonality"] = limit("injected_files")
-            absolute["maxPersonalitySize"] = limit("injected_file_content_bytes")
-        }
-        if !context.version(atLeast: 2, 36) {
-            for name in ["maxTotalFloatingIps", "maxSecurityGroups", "maxSecurityGroupRules"] { absolute[name] = -1 }
-            absolute["totalFloatingIpsUsed"] = 0
-            absolute["totalSecurityGroupsUsed"] = 0
-        }
+        var absolute = compute.quota.absolute(values, minor: context.version.minor)
+        if !context.version(atLeast: 2, 39) { absolute["maxImageMeta"] = absolute["maxServerMeta"] }
         return .json(200, ["limits": ["rate": [], "absolute": .object(absolute)]])
     }
 }

@@ -1,4 +1,5 @@
 import Authorization
+import ComputeCore
 import Database
 import JSON
 import Kernel
@@ -113,7 +114,7 @@ struct ServerGroupRoutes: Sendable {
         let id = compute.ambient.newUUID().description
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
-            try compute.quota.reserve(connection, project: project, [("compute:server_groups", 1)])
+            try compute.quota.reserve(connection, project: project, [(ComputeQuotas.serverGroups, 1)])
             try connection.execute(
                 """
                 INSERT INTO server_groups (id, project_id, user_id, name, policy, rules, created_at)
@@ -131,7 +132,7 @@ struct ServerGroupRoutes: Sendable {
             guard let project = try rows.first?.string("project_id") else {
                 throw ResourceError.notFound("Instance group \(id) could not be found.")
             }
-            try Quota.release(connection, project: project, [("compute:server_groups", 1)])
+            try Quota.release(connection, project: project, [(ComputeQuotas.serverGroups, 1)])
             return Change(.empty(204), "server-group", id)
         }
     }

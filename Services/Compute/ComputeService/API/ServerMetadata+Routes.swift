@@ -1,3 +1,4 @@
+import ComputeCore
 import Database
 import JSON
 import Kernel
@@ -89,9 +90,7 @@ struct ServerMetadataRoutes: Sendable {
             try current.requireUnlocked(context)
             var metadata = try connection.query("SELECT metadata FROM servers WHERE id = \(server.id)")[0].object("metadata")
             let response = try body(&metadata)
-            let limit = try compute.quota.state(
-                connection, project: server.project, resource: "compute:metadata_items"
-            ).limit
+            let limit = try compute.quota.state(connection, project: server.project, ComputeQuotas.metadataItems).limit
             if limit >= 0, metadata.count > limit {
                 throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
             }

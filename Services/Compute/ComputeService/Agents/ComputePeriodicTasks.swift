@@ -38,7 +38,10 @@ package struct ComputePeriodicTasks: Sendable {
     package func runOnce() async throws -> Int {
         try await PeriodicTask.all([
             resend, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, forget,
-            { try await Repairs.recount(service: Compute.service, compute.database, at: compute.ambient.now, compute.log) },
+            {
+                try await Repairs.recount(
+                    ComputeQuotas.all, service: Compute.service, compute.database, at: compute.ambient.now, compute.log)
+            },
         ])
     }
 

@@ -91,14 +91,14 @@ struct ServerCreation {
         return ids
     }
 
-    private func amounts(_ flavor: Flavor, _ count: Int) -> [(resource: String, amount: Int)] {
-        [("compute:instances", count), ("compute:cores", count * flavor.vcpus), ("compute:ram", count * flavor.memory)]
+    private func amounts(_ flavor: Flavor, _ count: Int) -> [(quota: QuotaDeclaration, amount: Int)] {
+        [(ComputeQuotas.instances, count), (ComputeQuotas.cores, count * flavor.vcpus), (ComputeQuotas.memory, count * flavor.memory)]
     }
 
     private func checkMetadata() throws {
         let items = request.metadata.count
         guard items > 0 else { return }
-        let limit = try settings.quota.state(connection, project: owner.project, resource: "compute:metadata_items").limit
+        let limit = try settings.quota.state(connection, project: owner.project, ComputeQuotas.metadataItems).limit
         if limit >= 0, items > limit {
             throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
         }
@@ -107,17 +107,17 @@ struct ServerCreation {
     /// - Throws: 403 in Nova's words where the files are more, or one of them is larger, than the project may give.
     private func checkFiles() throws {
         guard !request.files.isEmpty else { return }
-        func excess(_ resource: String, _ value: Int) throws -> Int? {
-            let limit = try settings.quota.state(connection, project: owner.project, resource: "compute:\(resource)").limit
+        func excess(_ quota: QuotaDeclaration, _ value: Int) throws -> Int? {
+            let limit = try settings.quota.state(connection, project: owner.project, quota).limit
             return limit >= 0 && value > limit ? limit : nil
         }
-        if let limit = try excess("injected_files", request.files.count) {
+        if let limit = try excess(ComputeQuotas.files, request.files.count) {
             throw ResourceError.forbidden("Personality file limit exceeded: \(request.files.count) files, at most \(limit) are allowed.")
         }
-        if let limit = try excess("injected_file_path_bytes", request.files.map(\.path.utf8.count).max() ?? 0) {
+        if let limit = try excess(ComputeQuotas.filePathLength, request.files.map(\.path.utf8.count).max() ?? 0) {
             throw ResourceError.forbidden("Personality file path exceeds maximum \(limit)")
         }
-        if let limit = try excess("injected_file_content_bytes", request.files.map(\.size).max() ?? 0) {
+        if let limit = try excess(ComputeQuotas.fileSize, request.files.map(\.size).max() ?? 0) {
             throw ResourceError.forbidden("Personality file content exceeds maximum \(limit)")
         }
     }
@@ -329,9 +329,7 @@ struct ServerCreation {
         guard let id = try rows?.first?.string("id") else {
             throw ResourceError.badRequest("Instance group \(text.prefix(64)) could not be found.")
         }
-        let limit = try settings.quota.state(
-            connection, project: owner.project, resource: "compute:server_group_members"
-        ).limit
+        let limit = try settings.quota.state(connection, project: owner.project, ComputeQuotas.serverGroupMembers).limit
         let members = try connection.query(
             "SELECT count(*) AS count FROM servers WHERE group_id = \(id) AND NOT deleted")[0].int("count")
         if limit >= 0, members + request.maxCount > limit {

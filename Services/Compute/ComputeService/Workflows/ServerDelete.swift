@@ -69,8 +69,8 @@ struct ServerDelete: Sendable {
             try Quota.release(
                 connection, project: try row.string("project_id"),
                 [
-                    ("compute:instances", 1), ("compute:cores", flavor["vcpus"]?.intValue ?? 0),
-                    ("compute:ram", flavor["ram"]?.intValue ?? 0),
+                    (ComputeQuotas.instances, 1), (ComputeQuotas.cores, flavor["vcpus"]?.intValue ?? 0),
+                    (ComputeQuotas.memory, flavor["ram"]?.intValue ?? 0),
                 ])
         }
         return .next

@@ -17,7 +17,7 @@ package struct ImageHandlers: Sendable {
     package init(database: Database, files: FileStore, limits: ImageServiceLimits) {
         self.database = database
         self.files = files
-        quota = ImageQuota(countMax: limits.imagesPerProjectMax, sizeMaxMiB: limits.mebibytesPerProjectMax)
+        quota = ImageQuota(limits.quotas)
         uploadBytesMax = limits.uploadBytesMax
     }
 
@@ -236,16 +236,13 @@ final class Box<Value: Sendable>: @unchecked Sendable {
 
 /// What the operator allows.
 package struct ImageServiceLimits: Sendable {
-    /// Images that a project may have; −1 means no limit.
-    package var imagesPerProjectMax: Int
-    /// MiB of data that a project may keep; −1 means no limit.
-    package var mebibytesPerProjectMax: Int
+    /// Limits of projects that have none of their own, by the quota's name; presets count for those that are missing.
+    package var quotas: [String: Int]
     /// Bytes of one upload at most.
     package var uploadBytesMax: Int
 
-    package init(imagesPerProjectMax: Int = 100, mebibytesPerProjectMax: Int = 1 << 20, uploadBytesMax: Int = 1 << 40) {
-        self.imagesPerProjectMax = imagesPerProjectMax
-        self.mebibytesPerProjectMax = mebibytesPerProjectMax
+    package init(quotas: [String: Int] = [:], uploadBytesMax: Int = 1 << 40) {
+        self.quotas = quotas
         self.uploadBytesMax = uploadBytesMax
     }
 }

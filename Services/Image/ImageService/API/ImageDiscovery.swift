@@ -1,3 +1,4 @@
+import Contracts
 import Database
 import ImageAccess
 import ImageCore
@@ -88,8 +89,8 @@ extension ImageHandlers {
         let project = try context.caller.requireProject()
         try context.authorize(target: .project(project))
         return try await database.read { connection in
-            func entry(_ resource: String) throws -> JSONValue {
-                let state = try quota.quota.state(connection, project: project, resource: resource)
+            func entry(_ declaration: QuotaDeclaration) throws -> JSONValue {
+                let state = try quota.quota.state(connection, project: project, declaration)
                 return ["limit": JSONValue(state.limit), "usage": JSONValue(state.used)]
             }
             let saving = try connection.query(
@@ -98,7 +99,7 @@ extension ImageHandlers {
                 200,
                 [
                     "usage": [
-                        "image_size_total": try entry(ImageQuota.size), "image_count_total": try entry(ImageQuota.count),
+                        "image_size_total": try entry(ImageQuotas.size), "image_count_total": try entry(ImageQuotas.count),
                         "image_stage_total": ["limit": 0, "usage": 0],
                         "image_count_uploading": ["limit": -1, "usage": JSONValue(saving)],
                     ]

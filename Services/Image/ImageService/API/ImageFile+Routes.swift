@@ -106,7 +106,7 @@ extension ImageHandlers {
                     connection, image, upload: upload, content, now: context.ambient.now)
             else { throw ResourceError(.gone, "The image \(id) was deleted while its data was uploaded.") }
             try quota.quota.reserve(
-                connection, project: owner, [(ImageQuota.size, ImageQuota.mebibytes(content.size))])
+                connection, project: owner, [(ImageQuotas.size, ImageQuota.mebibytes(content.size))])
             return Change(
                 .empty(), "image", id,
                 content: ["status": "active", "size": JSONValue(content.size), "os_hash_value": .string(content.hashValue)])
@@ -122,7 +122,7 @@ extension ImageHandlers {
                 try await database.write { try ImageStore.abandonUpload($0, upload: file.id, now: ambient.now) }
                 let known = try await database.read { try ImageStore.known($0, [file.id]) }
                 // A commit whose answer was lost may have kept it.
-                if known.isEmpty { try await files.run { try file.discard() } } else { file.release() }
+                if known.isEmpty { try await files.threads.run { try file.discard() } } else { file.release() }
             } catch {
                 file.release()
                 log.warning("an upload is left for the sweep", metadata: ["file": "\(file.id)", "error": "\(error)"])
@@ -174,7 +174,7 @@ extension ImageHandlers {
                 while offset < bytes.upperBound {
                     let start = offset
                     let count = min(FileStore.chunkBytes, bytes.upperBound - start)
-                    let chunk = try await files.run { try file.read(start, count) }
+                    let chunk = try await files.threads.run { try file.read(start, count) }
                     try await sink.write(chunk)
                     offset += count
                 }

@@ -2,13 +2,14 @@ import Authorization
 import Database
 import JSON
 import Kernel
+import NetworkCore
 import WebAPI
 
 extension NetworkAPI {
     private static let body = BodySchema.wrapped(
         "quota",
         .object(
-            NetworkQuota.names.map { .init($0, .integer(min: -1, max: Int(Int32.max))) } + [
+            NetworkQuotas.all.map { .init($0.name, .integer(min: -1, max: Int(Int32.max))) } + [
                 .tenantID, .projectID, .init("force", .boolean), .init("check_limit", .boolean),
             ]))
 
@@ -34,7 +35,8 @@ extension NetworkAPI {
                 },
                 Route(.get, base + "/{project}/default", action: "get_quota", rule: own, "Show the default quota") { context in
                     let project = try quotaProject(context).value
-                    return quotaAnswer(quota.defaults.mapValues { JSONValue($0) }, project)
+                    let presets = quota.declarations.map { ($0.name, JSONValue(quota.preset($0))) }
+                    return quotaAnswer(Dictionary(uniqueKeysWithValues: presets), project)
                 },
                 Route(.get, base + "/{project}/details", action: "get_quota", rule: own, "Show quota and usage", handler: details),
                 Route(.get, base + "/{project}/details.json", action: "get_quota", rule: own, "Show quota and usage", handler: details),
@@ -70,25 +72,15 @@ extension NetworkAPI {
 
     private func quotaAnswer(_ values: [String: JSONValue], _ project: String) -> Response {
         var members = JSONObject()
-        for name in NetworkQuota.names { members[name] = values["network:" + name] ?? .null }
+        for quota in NetworkQuotas.all { members[quota.name] = values[quota.name] ?? .null }
         return Response.json(200, ["quota": .object(members)])
     }
 
     private func listQuotas(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
-        let rows: [(String, JSONObject)] = try await database.read { connection in
-            try connection.query(
-                """
-                SELECT project_id, json_object_agg(substr(resource, 9), quota_limit) AS limits FROM quota_limits
-                WHERE resource LIKE 'network:%' GROUP BY project_id ORDER BY project_id
-                """
-            ).map { (try $0.string("project_id"), try $0.object("limits")) }
-        }
-        let items = rows.map { project, limits -> JSONValue in
+        let items = try await database.read { try quota.changed($0) }.map { project, limits -> JSONValue in
             var members: JSONObject = ["tenant_id": .string(project), "project_id": .string(project)]
-            for name in NetworkQuota.names {
-                members[name] = limits[name] ?? JSONValue(quota.defaults["network:" + name] ?? -1)
-            }
+            for quota in NetworkQuotas.all { members[quota.name] = limits[quota.name].map { JSONValue($0) } ?? .null }
             return .object(members)
         }
         let page = try context.listRequest(filters: [])
@@ -108,14 +100,15 @@ extension NetworkAPI {
         let project = try quotaProject(context).value(for: "update_quota")
         let body = context.body["quota"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
-            for name in NetworkQuota.names {
+            for declaration in NetworkQuotas.all {
+                let name = declaration.name
                 guard let limit = body.int(name) else { continue }
-                let used = try quota.state(connection, project: project, resource: "network:" + name).used
+                let used = try quota.state(connection, project: project, declaration).used
                 guard body.bool("check_limit") != true || limit < 0 || limit >= used else {
                     throw ResourceError.badRequest(
                         "Quota limit \(limit) of \(name) is below the \(used) in use.", type: "InvalidQuotaValue")
                 }
-                try quota.set(connection, project: project, resource: "network:" + name, limit: limit)
+                try quota.set(connection, project: project, declaration, limit: limit)
             }
             let all = try quota.all(connection, project: project)
             return Change(

@@ -26,7 +26,7 @@ struct FloatingIPDraft: Sendable {
 extension NetworkAPI {
     func insertFloatingIP(_ connection: Connection, _ draft: FloatingIPDraft) throws {
         let project = try draft.owner.value(for: "create_floatingip")
-        try reserve(connection, project, "floatingip")
+        try reserve(connection, project, NetworkQuotas.floatingIPs)
         guard let row = try connection.query("SELECT external FROM networks WHERE id = \(draft.network) FOR SHARE").first
         else { throw ResourceKind.networks.notFound("\(draft.network)") }
         guard try row.bool("external") else {
@@ -91,7 +91,7 @@ extension NetworkAPI {
             "DELETE FROM floating_ips WHERE id = \(id) RETURNING floating_port_id, project_id")
         guard let row = rows.first else { throw ResourceKind.floatingIPs.notFound("\(id)") }
         try connection.execute("DELETE FROM ports WHERE id = \(row.uuid("floating_port_id"))")
-        try release(connection, row.string("project_id"), "floatingip")
+        try release(connection, row.string("project_id"), NetworkQuotas.floatingIPs)
     }
 
     // MARK: association

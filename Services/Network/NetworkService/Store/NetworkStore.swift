@@ -53,7 +53,7 @@ extension NetworkAPI {
     /// - Throws: 409 over quota, for a second default network, and for a provider network that is taken.
     func insertNetwork(_ connection: Connection, _ draft: NetworkDraft) throws {
         let project = try draft.owner.value(for: "create_network")
-        try reserve(connection, project, "network")
+        try reserve(connection, project, NetworkQuotas.networks)
         _ = try defaultGroup(connection, project: project)
         let segment: SQL =
             draft.provider.kind == .geneve
@@ -161,16 +161,16 @@ extension NetworkAPI {
             "DELETE FROM floating_ips WHERE floating_network_id = \(id) AND port_id IS NULL RETURNING floating_port_id, project_id")
         for row in idle {
             try connection.execute("DELETE FROM ports WHERE id = \(row.uuid("floating_port_id"))")
-            try release(connection, row.string("project_id"), "floatingip")
+            try release(connection, row.string("project_id"), NetworkQuotas.floatingIPs)
         }
         let used = try connection.query(
             "SELECT 1 AS one FROM ports WHERE network_id = \(id) AND device_owner <> \(DeviceOwner.metadata) LIMIT 1")
         guard used.isEmpty else { throw NetworkFault.networkInUse(id) }
         try connection.execute("DELETE FROM ports WHERE network_id = \(id)")
         for row in try connection.query("DELETE FROM subnets WHERE network_id = \(id) RETURNING project_id") {
-            try release(connection, row.string("project_id"), "subnet")
+            try release(connection, row.string("project_id"), NetworkQuotas.subnets)
         }
         try connection.execute("DELETE FROM networks WHERE id = \(id)")
-        try release(connection, network.value.projectID, "network")
+        try release(connection, network.value.projectID, NetworkQuotas.networks)
     }
 }

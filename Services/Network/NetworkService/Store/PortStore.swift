@@ -169,7 +169,7 @@ extension NetworkAPI {
     /// - Throws: 409 where a quota is exceeded.
     func reserve(_ connection: Connection, _ drafts: [PortDraft]) throws {
         let owners = Dictionary(grouping: drafts, by: \.owner.value).mapValues(\.count)
-        for (project, count) in owners.sorted(by: { $0.key < $1.key }) { try reserve(connection, project, "port", count) }
+        for (project, count) in owners.sorted(by: { $0.key < $1.key }) { try reserve(connection, project, NetworkQuotas.ports, count) }
     }
 
     /// Keeps the networks of `drafts` as they are until the end of the transaction; returns whether ports of them are
@@ -439,7 +439,7 @@ extension NetworkAPI {
     func removePort(_ connection: Connection, _ id: UUID128) throws {
         let rows = try connection.query("DELETE FROM ports WHERE id = \(id) RETURNING project_id, device_owner")
         guard let row = rows.first, try row.string("device_owner") != DeviceOwner.metadata else { return }
-        try release(connection, row.string("project_id"), "port")
+        try release(connection, row.string("project_id"), NetworkQuotas.ports)
     }
 }
 

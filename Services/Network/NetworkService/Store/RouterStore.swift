@@ -29,7 +29,7 @@ struct RouterInterface: Sendable {
 extension NetworkAPI {
     func insertRouter(_ connection: Connection, _ draft: RouterDraft) throws {
         let project = try draft.owner.value(for: "create_router")
-        try reserve(connection, project, "router")
+        try reserve(connection, project, NetworkQuotas.routers)
         try connection.execute(
             """
             INSERT INTO routers (id, project_id, name, description, admin_state_up, availability_zone_hints, tags,
@@ -77,7 +77,7 @@ extension NetworkAPI {
         guard used.isEmpty else { throw NetworkFault.routerInUse(id) }
         try setGateway(connection, id, .none)
         try connection.execute("DELETE FROM routers WHERE id = \(id)")
-        try release(connection, router.value.projectID, "router")
+        try release(connection, router.value.projectID, NetworkQuotas.routers)
     }
 
     // MARK: gateway
@@ -224,7 +224,7 @@ extension NetworkAPI {
             throw NetworkFault.badRequest("router", "Subnet for router interface must have a gateway IP")
         }
         try requireFree(connection, router.value.id, row, subnet)
-        try reserve(connection, router.value.projectID, "port")
+        try reserve(connection, router.value.projectID, NetworkQuotas.ports)
         let port = try insertPort(
             connection,
             PortRow(

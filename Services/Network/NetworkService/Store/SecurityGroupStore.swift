@@ -70,13 +70,7 @@ extension NetworkAPI {
                 group: id, project: project, prefix: nil, description: "")
         }
         // Counted, but not refused: without it the project could not have a port.
-        for (resource, amount) in [("security_group", 1), ("security_group_rule", 4)] {
-            try connection.execute(
-                """
-                INSERT INTO quota_usages (project_id, resource, used) VALUES (\(project), \("network:" + resource), \(amount))
-                ON CONFLICT (project_id, resource) DO UPDATE SET used = quota_usages.used + EXCLUDED.used
-                """)
-        }
+        try Quota.add(connection, project: project, [(NetworkQuotas.securityGroups, 1), (NetworkQuotas.securityGroupRules, 4)])
         return id
     }
 
@@ -114,7 +108,7 @@ extension NetworkAPI {
 
     func insertRule(_ connection: Connection, _ draft: RuleDraft) throws {
         let group = try draft.group.value(for: "create_security_group_rule")
-        try reserve(connection, group.projectID, "security_group_rule")
+        try reserve(connection, group.projectID, NetworkQuotas.securityGroupRules)
         try insert(
             connection, draft.rule, group: group.id, project: group.projectID, prefix: draft.prefix,
             description: draft.description)
@@ -128,8 +122,8 @@ extension NetworkAPI {
         let name = body.text("name") ?? ""
         _ = try defaultGroup(connection, project: project)
         guard name != "default" else { throw NetworkFault.defaultGroupExists }
-        try reserve(connection, project, "security_group")
-        try reserve(connection, project, "security_group_rule", 2)
+        try reserve(connection, project, NetworkQuotas.securityGroups)
+        try reserve(connection, project, NetworkQuotas.securityGroupRules, 2)
         try connection.execute(
             """
             INSERT INTO security_groups (id, project_id, name, description, stateful, tags, created_at, updated_at)
@@ -170,9 +164,9 @@ extension NetworkAPI {
         // Rules of other groups that name this one go with it.
         let rules = try connection.query(
             "DELETE FROM security_group_rules WHERE security_group_id = \(id) OR remote_group_id = \(id) RETURNING project_id")
-        for rule in rules { try release(connection, rule.string("project_id"), "security_group_rule") }
+        for rule in rules { try release(connection, rule.string("project_id"), NetworkQuotas.securityGroupRules) }
         try connection.execute("DELETE FROM security_groups WHERE id = \(id)")
-        try release(connection, group.value.projectID, "security_group")
+        try release(connection, group.value.projectID, NetworkQuotas.securityGroups)
     }
 
     func deleteRule(_ connection: Connection, _ rule: Authorized<Subject>) throws {
@@ -180,6 +174,6 @@ extension NetworkAPI {
         guard try connection.execute("DELETE FROM security_group_rules WHERE id = \(id)") == 1 else {
             throw ResourceKind.securityGroupRules.notFound("\(id)")
         }
-        try release(connection, rule.value.projectID, "security_group_rule")
+        try release(connection, rule.value.projectID, NetworkQuotas.securityGroupRules)
     }
 }

@@ -118,7 +118,7 @@ extension NetworkAPI {
     /// - Throws: 400 where it overlaps another subnet of the network; 409 over quota.
     func insertSubnet(_ connection: Connection, _ draft: SubnetDraft) throws {
         let network = try draft.network.value(for: "create_subnet").id
-        try reserve(connection, draft.project, "subnet")
+        try reserve(connection, draft.project, NetworkQuotas.subnets)
         guard try !connection.query("SELECT id FROM networks WHERE id = \(network) FOR UPDATE").isEmpty else {
             throw ResourceKind.networks.notFound("\(network)")
         }
@@ -235,7 +235,7 @@ extension NetworkAPI {
         do { try connection.execute("DELETE FROM subnets WHERE id = \(id)") } catch let error as DatabaseError
             where error.isForeignKeyViolation
         { throw NetworkFault.subnetInUse(id) }
-        try release(connection, subnet.value.projectID, "subnet")
+        try release(connection, subnet.value.projectID, NetworkQuotas.subnets)
     }
 }
 
