@@ -3,10 +3,9 @@ import Synchronization
 
 /// Notifications that follow a commit instead of being part of it.
 ///
-/// A transaction that notifies takes PostgreSQL's one lock for that until its commit is on disk, so that such commits
-/// go one after the other. What is announced here is told to this process at once when the transaction has committed,
-/// and a little later, many together, to the others. A process that dies in between tells nobody: good for hints that
-/// are found in tables too.
+/// A transaction that uses `NOTIFY` holds a database-wide lock until its commit is on disk, so such commits are serialized.
+/// Announcements are delivered to this process right after the commit, and in batches to other processes a little later.
+/// They are lost if the process dies in between, so use them only for hints that can also be found in tables.
 final class Announcements: Sendable {
     private struct State {
         var listeners: [Int: (channels: Set<String>, deliver: @Sendable (Notification) -> Void)] = [:]
@@ -14,7 +13,7 @@ final class Announcements: Sendable {
     }
 
     private let state = Mutex(State())
-    /// The server's process behind the session that tells the others.
+    /// PID of the PostgreSQL backend behind the session that notifies other processes.
     private let backend: Backend
     private let others: ThreadMailbox<Notification>
 
@@ -30,7 +29,7 @@ final class Announcements: Sendable {
         others = ThreadMailbox("announce") { Announcements.tell($0, configuration, backend) }
     }
 
-    /// Whether a notification has come from here, so that it is known already.
+    /// Whether this process sent the notification, so that it has been delivered already.
     func isOwn(backend pid: Int32) -> Bool { pid != 0 && pid == backend.pid.load(ordering: .relaxed) }
 
     func addListener(_ channels: [String], _ deliver: @escaping @Sendable (Notification) -> Void) -> Int {
@@ -43,7 +42,7 @@ final class Announcements: Sendable {
 
     func removeListener(_ number: Int) { _ = state.withLock { $0.listeners.removeValue(forKey: number) } }
 
-    /// Tells those here, and puts what concerns others on the way.
+    /// Delivers to listeners in this process and queues the rest for other processes.
     func make(_ announcements: [Announcement]) {
         guard !announcements.isEmpty else { return }
         others.put(announcements.filter(\.everywhere).map(\.notification))
@@ -59,7 +58,7 @@ final class Announcements: Sendable {
 
     private static func tell(_ mailbox: ThreadMailbox<Notification>, _ configuration: DatabaseConfiguration, _ backend: Backend) {
         let connection = Connection(configuration: configuration)
-        // What comes together in a while goes in one statement.
+        // Announcements that arrive within the delay are sent in one statement.
         while let all = mailbox.take(after: intervalMicroseconds) {
             let some = Array(Set(all))
             do {
@@ -70,7 +69,7 @@ final class Announcements: Sendable {
                     FROM unnest(\(some.map(\.channel))::text[], \(some.map(\.payload))::text[]) AS n (c, p)
                     """)
             } catch {
-                // Whoever listens has lost its session too, and looks at everything when it has a new one.
+                // Listeners have lost their session too, and read everything again after they reconnect.
                 connection.close()
             }
         }

@@ -12,12 +12,12 @@ package final class Connection {
     private var sessionLimit: DatabaseConfiguration.TimeLimit?
     /// Whether the session's statements outside of transactions may only read.
     private var isReadOnly = false
-    /// When the job must have begun its last statement, by the monotonic clock; nil for no such time.
+    /// Monotonic time after which the job may not begin another statement; nil for no deadline.
     private var deadline: UInt64?
     /// Stops this session's statements from other threads.
     let cancellation = Cancellation()
 
-    /// Asked before each statement; what it throws is the statement's failure. For simulation.
+    /// Called before each statement; an error that it throws fails the statement. For simulation.
     package var beforeStatement: (() throws -> Void)?
 
     private static let preparedMax = 512
@@ -110,7 +110,8 @@ package final class Connection {
 
     // MARK: limits of time
 
-    /// The statements to come, until the next job, may take so long, and outside of `transaction` may only read or not.
+    /// Sets the time limit of the statements until the next job, and whether statements outside of `transaction` are
+    /// read-only.
     func settle(_ limit: DatabaseConfiguration.TimeLimit, readOnly: Bool) throws {
         begin(limit)
         _ = try open()
@@ -140,7 +141,7 @@ package final class Connection {
             .map { "\(word) \($0) = \($1.map { max(1, $0.microseconds / 1000) } ?? 0)" }.joined(separator: "; ")
     }
 
-    /// - Throws: where the job was stopped or has had its time.
+    /// - Throws: if the job was cancelled or its deadline has passed.
     private func requireTime() throws {
         if cancellation.refuses { throw DatabaseError.stopped("the client has left") }
         if let deadline, SystemTime().monotonicNanoseconds() > deadline {
@@ -148,14 +149,15 @@ package final class Connection {
         }
     }
 
-    /// After a request to cancel was sent: one that arrives only now meets this statement and no other's.
+    /// Runs a dummy statement after a cancel request was sent, so that a late cancel hits this statement and not the next
+    /// job's.
     func absorbCancel() {
         guard let handle, PQstatus(handle) == CONNECTION_OK else { return }
         PQclear(PQexec(handle, "SELECT 1"))
         endTransaction()
     }
 
-    /// Leaves no transaction open, whatever the last statement ended in: the session's next job must find none.
+    /// Rolls back an open transaction, so that the session's next job starts without one.
     private func endTransaction() {
         guard let handle, !isBroken else { return close() }
         guard PQtransactionStatus(handle) != PQTRANS_IDLE else { return }
@@ -200,7 +202,7 @@ package final class Connection {
         let value: Value
         do {
             if let limit, limit != sessionLimit {
-                // In one message, so that it costs no way to PostgreSQL and back.
+                // Sent in one message to save a round trip.
                 try script(begin + "; " + Connection.settings(limit, local: true))
             } else {
                 try script(begin)
@@ -238,7 +240,7 @@ package final class Connection {
         try notify(Notification(channel: channel.name, payload: payload.payload))
     }
 
-    /// As above, on a channel that only says that something has changed.
+    /// As above, on a channel without a payload.
     package func notify(_ channel: NotificationChannel<NoPayload>) throws { try notify(channel, NoPayload()) }
 
     func notify(_ notification: Notification) throws {
@@ -247,10 +249,10 @@ package final class Connection {
 
     // MARK: notifications
 
-    /// Sends a hint once the transaction has committed: at once to this process, soon to the others. Unlike `notify`
-    /// it holds up no other commit, and is lost when the process dies right after the commit.
+    /// Sends a hint after the transaction commits: to this process at once, to others a little later. Unlike `notify` it
+    /// does not delay other commits, but it is lost if the process dies right after the commit.
     ///
-    /// - Parameter everywhere: false for what concerns this process only.
+    /// - Parameter everywhere: false to notify this process only.
     package func announce<Payload>(_ channel: NotificationChannel<Payload>, _ payload: Payload, everywhere: Bool = true) {
         announcements.append(
             Announcement(notification: Notification(channel: channel.name, payload: payload.payload), everywhere: everywhere))
@@ -331,12 +333,13 @@ package struct Notification: Sendable, Hashable {
         self.payload = payload
     }
 
-    /// Sent on every channel after the listening session was (re)opened: look at everything once.
+    /// Sent on every channel after the listening session was opened or reopened: notifications may have been missed, so
+    /// read everything again.
     package static let resync = Notification(channel: "*", payload: "")
     /// Sent when a listening session that held a lock is gone, and the lock with it. `resync` says that it is back.
     package static let lost = Notification(channel: "-", payload: "")
 
-    /// What was said on `channel`; nil for another channel's notification, and for one that does not have the form.
+    /// The payload if the notification is on `channel`; nil for other channels and malformed payloads.
     package func payload<Payload>(on channel: NotificationChannel<Payload>) -> Payload? {
         self.channel == channel.name ? Payload(payload: payload) : nil
     }

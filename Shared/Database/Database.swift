@@ -21,8 +21,7 @@ package final class Database: Sendable {
 
     private struct State {
         var schedule: SessionSchedule<Job>
-        /// The one that worked last at the end: it is taken first, because its session, and what PostgreSQL keeps for it,
-        /// is still warm.
+        /// The most recently used session is last and is taken first, because its backend's caches are still warm.
         var idle: [Worker] = []
         var threads = 0
         var closed = false
@@ -72,8 +71,8 @@ package final class Database: Sendable {
 
     // MARK: work
 
-    /// Runs statements that only read, each in a read-only transaction of its own. Stopped when the client leaves whose
-    /// request it is part of.
+    /// Runs read-only statements, each in a transaction of its own. Cancelled when the client of the current request
+    /// disconnects.
     ///
     /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away or too much is waiting, 429 where too
     ///   much of the project is waiting; `ClientGone`.
@@ -88,8 +87,8 @@ package final class Database: Sendable {
         }
     }
 
-    /// Runs statements that each commit by themselves: leases, wakes, prunes. Never repeated: when the session breaks,
-    /// what it did may have happened.
+    /// Runs statements that commit one by one: leases, wakes, prunes. Never retried, because after a broken session it is
+    /// unknown which statements were committed.
     ///
     /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away or too much is waiting.
     @discardableResult
@@ -141,9 +140,9 @@ package final class Database: Sendable {
         }
     }
 
-    /// A session that was closed by the server shows at the first statement: open it again once.
-    /// Safe because nothing of `body` can have happened: PostgreSQL rolls back what a dead session had open; only an
-    /// unknown COMMIT is passed on.
+    /// A session that the server has closed is detected at the first statement; reopen it once. Retrying is safe because
+    /// PostgreSQL rolls back the open transaction of a dead session. Only a COMMIT with unknown outcome is reported to the
+    /// caller.
     private static func reconnecting<Value>(
         _ connection: Connection, _ body: (Connection) throws -> Value
     ) throws -> Value {
@@ -163,7 +162,7 @@ package final class Database: Sendable {
             return try await inline.run { connection in
                 let value = try body(connection)
                 for item in connection.takeAnnouncements() {
-                    // A hint after the commit: lost with the session.
+                    // A hint sent after the commit is lost with the session.
                     do { try connection.notify(item.notification) } catch { break }
                 }
                 return value
@@ -174,7 +173,7 @@ package final class Database: Sendable {
         let mayStop = scope.stopsWithTask || (stops && scope.presence != nil && !scope.committed.isSet)
         let watch = mayStop ? scope.presence?.onLeave { [self] in stop(job) } : nil
         defer { if let watch { scope.presence?.forget(watch) } }
-        // The session's thread belongs to no task: what is written or logged there must still name the request.
+        // The session's thread runs outside any task, so pass on the request ID for audit records and logs.
         let request = RequestScope.current
         return try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
@@ -198,7 +197,7 @@ package final class Database: Sendable {
                 enqueue(job, scope.lane)
             }
         } onCancel: {
-            // Outside a request and a workflow's step, a cancelled task still leaves its state behind in order.
+            // Outside requests and workflow steps, a cancelled task may still write its final state.
             if mayStop { stop(job) }
         }
     }
@@ -211,7 +210,7 @@ package final class Database: Sendable {
         if error.isLockTimeout { metrics?.increment("wolke_database_stopped_total", [("reason", "lock")], help: stoppedHelp) }
     }
 
-    /// Stops a job: one that waits is dropped, one that runs is cancelled in PostgreSQL.
+    /// Cancels a job: a waiting job is dropped, a running one is cancelled in PostgreSQL.
     private func stop(_ job: Job) {
         if job.stop(takenOut: { place in state.withLock { $0.schedule.remove(place) != nil } }) { canceller.cancel(job) }
     }
@@ -236,13 +235,13 @@ package final class Database: Sendable {
         job.drop(refused)
     }
 
-    /// Threads that have work now: they are woken or started once the lock is free.
+    /// Threads to wake or start after the lock is released.
     private struct Begun {
         var wake: [Worker] = []
         var start: [Assignment] = []
     }
 
-    /// Gives sessions to the work that may have one.
+    /// Assigns free sessions to waiting jobs.
     private static func dispatch(_ state: inout State) -> Begun {
         var begun = Begun()
         while let next = state.schedule.next() {
@@ -276,7 +275,7 @@ package final class Database: Sendable {
             var assignment: Assignment? = first
             while let (job, lane) = assignment {
                 let answer = job.run(connection)
-                // The share is free before the answer goes out, so that who asks again at once finds it free.
+                // Release the tenant's share before completing the job, so that an immediate next request finds it free.
                 assignment = finish(lane, worker, then: answer)
             }
             connection.close()
@@ -314,8 +313,8 @@ package final class Database: Sendable {
     ///
     /// `Notification.resync` comes first and after each loss of the session.
     ///
-    /// - Parameter advisoryLock: a session lock to hold as long as the session lives: the sign of life of this process.
-    ///   `Notification.lost` comes when it is not held any more.
+    /// - Parameter advisoryLock: a session lock that other processes can check to see that this process is alive.
+    ///   `Notification.lost` is sent when it is no longer held.
     package func notifications<Payload>(
         _ channel: NotificationChannel<Payload>, advisoryLock: Int? = nil
     ) -> AsyncStream<Notification> {
@@ -348,7 +347,8 @@ package final class Database: Sendable {
         while !stopped.isSet {
             do {
                 if !listening {
-                    // Shared: PostgreSQL may still hold that of a session whose end it has not noticed.
+                    // A shared lock, because PostgreSQL may still hold the lock of a dead session whose end it has not
+                    // noticed.
                     if let advisoryLock { try connection.query("SELECT pg_advisory_lock_shared(\(advisoryLock))") }
                     for channel in channels { try connection.script("LISTEN \"\(channel)\"") }
                     listening = true

@@ -7,7 +7,7 @@ package struct DatabaseConfiguration: Sendable {
         /// nil for no limit.
         package var statement: Duration?
         package var lock: Duration?
-        /// Whether the statements of one job together may take no longer than one of them.
+        /// Whether the time limit applies to all statements of a job together instead of to each one.
         package var together = false
 
         package init(statement: Duration?, lock: Duration?, together: Bool = false) {
@@ -24,20 +24,20 @@ package struct DatabaseConfiguration: Sendable {
     package var applicationName = "wolke"
     /// Sessions, and threads, at most. They are opened when needed.
     package var connectionsMax: Int
-    /// Of them, kept for the plane's own work; at least one session is left for requests.
+    /// Sessions reserved for the control plane's own work; at least one session is left for requests.
     package var reserved: Int
     /// Sessions that the requests of one project have at a time, at most.
     package var projectMax: Int
-    /// Work that may wait for a session; more is refused with 503.
+    /// Jobs that may wait for a session; more are refused with 503.
     package var waitingMax: Int
-    /// Of it, of one project; more is refused with 429.
+    /// Waiting jobs of one project; more are refused with 429.
     package var projectWaitingMax: Int
 
     package var requestRead = TimeLimit(statement: .seconds(10), lock: .seconds(5), together: true)
     package var requestWrite = TimeLimit(statement: .seconds(30), lock: .seconds(5), together: true)
     package var plane = TimeLimit(statement: .seconds(120), lock: .seconds(30))
     package var audit = TimeLimit(statement: .seconds(600), lock: .seconds(30))
-    /// After so long without a statement a transaction is ended by PostgreSQL, with its session.
+    /// A transaction idle for this long is ended by PostgreSQL together with its session.
     package var idleInTransaction: Duration = .seconds(60)
 
     package init(

@@ -1,9 +1,10 @@
 import Kernel
 import Synchronization
 
-/// For whom the current task uses the database: which share of the sessions is its, and how long a statement may take.
+/// On whose behalf the current task uses the database. Determines its share of the sessions and its time limits.
 ///
-/// The request pipeline sets it, so that handlers and stores need not know. What runs outside a request is the plane's own.
+/// The request pipeline sets it, so handlers and stores need not know about it. Work outside a request belongs to the
+/// control plane.
 package struct DatabaseScope: Sendable {
     /// Whose share of the sessions.
     package enum Lane: Sendable, Hashable {
@@ -23,9 +24,9 @@ package struct DatabaseScope: Sendable {
     package let presence: ClientPresence?
     /// The address that the request comes from, as limits count it; empty where it is not known.
     package let source: String
-    /// Set once the request has changed something: from then on it is carried to its end, whether the client waits or not.
+    /// Set after the request's first change: from then on the request runs to completion even if the client disconnects.
     let committed: Flag
-    /// Whether what waits or runs is stopped, with nothing of it done, when the task is cancelled.
+    /// Whether cancelling the task cancels and rolls back waiting and running jobs.
     let stopsWithTask: Bool
 
     init(
@@ -46,10 +47,10 @@ package struct DatabaseScope: Sendable {
     package static let plane = DatabaseScope(lane: .plane, work: .plane)
     /// A workflow's step, which is cancelled before its lease ends.
     package static let step = DatabaseScope(lane: .plane, work: .plane, stopsWithTask: true)
-    /// Audits and the doctor, whose questions are about everything.
+    /// Periodic tasks and `osctl doctor`, whose queries read whole tables.
     package static let audit = DatabaseScope(lane: .plane, work: .audit)
 
-    /// A request whose caller is not known yet: in the share of the address that it comes from.
+    /// A request before authentication: it counts against the share of its source address.
     ///
     /// - Parameter source: the client's address where it is not the connection's: a trusted proxy's client.
     package static func request(_ presence: ClientPresence?, source: String? = nil) -> DatabaseScope {
@@ -105,7 +106,7 @@ package final class ClientPresence: Sendable {
     package func forget(_ number: Int) { state.withLock { $0.handlers[number] = nil } }
 }
 
-/// The client left before there was an answer, or the step was cancelled: the work was stopped, and nothing of it happened.
+/// The client disconnected before the answer, or the step was cancelled; the job was rolled back.
 package struct ClientGone: Error, Sendable {
     package init() {}
 }

@@ -1,9 +1,10 @@
 import CLibpq
 import Synchronization
 
-/// Work for a session: it waits, runs on the session's thread, and may be stopped in between by whoever waits for it.
+/// Work for a session. It waits in the schedule, runs on the session's thread, and can be cancelled by its caller at any
+/// time.
 final class Job: Sendable {
-    /// Runs the work; what it returns tells the one who waits.
+    /// Runs the work; the closure that it returns resumes the caller.
     typealias Work = @Sendable (Connection) -> @Sendable () -> Void
 
     private enum Phase {
@@ -21,7 +22,7 @@ final class Job: Sendable {
     }
 
     private let state = Mutex(State())
-    /// Held while a request to cancel is sent; true once it would come too late.
+    /// Held while a cancel request is sent; true once the job has ended and cancelling it is too late.
     private let sending = Mutex(false)
 
     /// Whether somebody asked for it to be stopped.
@@ -34,7 +35,7 @@ final class Job: Sendable {
         }
     }
 
-    /// It stands in the schedule at `place`. One that was stopped before is dropped when its turn comes.
+    /// Records the job's place in the schedule. A job that was cancelled earlier is dropped when its turn comes.
     func waits(at place: SessionSchedule<Job>.Place) { state.withLock { $0.phase = .waiting(place) } }
 
     /// Ends it without running it.
@@ -58,7 +59,7 @@ final class Job: Sendable {
         guard let work else { return { self.drop(ClientGone()) } }
         cancellation.begin()
         let answer = work(connection)
-        // Waits for a request to cancel that is on its way: it must not meet the next one's statement.
+        // Wait for a cancel request in progress, so that it cannot hit the next job's statement.
         sending.withLock { $0 = true }
         state.withLock { state in
             state.phase = .ended
@@ -71,7 +72,7 @@ final class Job: Sendable {
     /// Stops it: where it waits it is dropped.
     ///
     /// - Parameter takenOut: takes the job out of the schedule; false where it is not there any more.
-    /// - Returns: whether it runs, and PostgreSQL has to be asked.
+    /// - Returns: whether the job is running, so that PostgreSQL must be asked to cancel it.
     func stop(takenOut: (SessionSchedule<Job>.Place) -> Bool) -> Bool {
         let phase = state.withLock { state in
             state.isStopped = true

@@ -5,8 +5,8 @@ import Kernel
 /// The rows of one result. Lives on the connection's thread.
 package final class Rows: RandomAccessCollection {
     fileprivate let result: OpaquePointer
-    /// For each column, and at the end for the beginning, the column that was asked for after it; -1 when none was.
-    /// Rows are read one like the other, so that finding a column is mostly one comparison.
+    /// For each column the column that was looked up next the last time, -1 if unknown; the last element is for the first
+    /// look-up of a row. Rows are usually read in the same column order, so that most look-ups cost one comparison.
     private var followers: [Int32]
     private var latest: Int
 
@@ -45,7 +45,7 @@ package final class Rows: RandomAccessCollection {
         guard let other = PQfname(result, column) else { return false }
         var length = 0
         for byte in name.utf8 {
-            // The other's end differs from every byte but NUL, and beyond it nothing may be read.
+            // The C string's terminating NUL differs from every byte of `name`, so the comparison never reads past it.
             let unit = UInt8(bitPattern: other[length])
             guard unit == byte, unit != 0 else { return false }
             length += 1

@@ -35,8 +35,9 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
         package mutating func appendInterpolation(_ value: (some SQLBindable)?) { parts.append(.bind(value?.sqlBind ?? .text(nil))) }
         /// A fragment with its own binds.
         package mutating func appendInterpolation(_ fragment: SQL) { parts.append(contentsOf: fragment.parts) }
-        /// `= ANY` of these; `=` where there is only one. PostgreSQL keeps no plan for an array, which it takes to have ten
-        /// elements, where it finds a cheaper one for what the array really holds: it would plan that anew each time.
+        /// `= ANY` of these, or `=` for a single one. For an array PostgreSQL's generic plan assumes ten elements; if a
+        /// custom plan for fewer elements is cheaper, it plans the statement anew each time instead of using the cached
+        /// plan.
         package mutating func appendInterpolation(anyOf ids: [UUID128]) {
             if ids.count == 1 { appendInterpolation("= \(ids[0])" as SQL) } else { appendInterpolation("= ANY(\(ids)::uuid[])" as SQL) }
         }
@@ -71,7 +72,7 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
             case .bind(let value):
                 number += 1
                 text += "$\(number)"
-                // Bytes mean something in one type only, so that is said here and not left to the context.
+                // Binary values are valid for one type only, so the cast is explicit.
                 if case .uuids = value { text += "::uuid[]" }
             }
         }

@@ -2,9 +2,9 @@ import Kernel
 
 /// Which work gets the next free session.
 ///
-/// - The plane's own work may use all sessions, and `reserved` of them are its alone.
-/// - The rest is shared by the tenants' requests: the project with the fewest sessions is next, and none has more than
-///   `projectMax` at a time, so that the others need not wait until one of its statements ends.
+/// - The control plane's own work may use all sessions; `reserved` of them are kept free for it.
+/// - Tenants' requests share the rest: the project with the fewest running jobs is next, and no project runs more than
+///   `projectMax` at a time, so that one project's slow statements cannot block the others.
 struct SessionSchedule<Job: Sendable>: Sendable {
     enum Refusal: Sendable {
         /// 503: the whole queue is full.

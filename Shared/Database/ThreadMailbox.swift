@@ -1,6 +1,6 @@
 import Foundation
 
-/// Items for one thread of its own, which may block, and which begins with the first item.
+/// A queue of items with its own thread, which may block and starts with the first item.
 final class ThreadMailbox<Item: Sendable>: Sendable {
     private struct State {
         var waiting: [Item] = []
@@ -43,7 +43,7 @@ final class ThreadMailbox<Item: Sendable>: Sendable {
 
     /// Waits for items, on the thread.
     ///
-    /// - Parameter microseconds: to wait after the first item, so that more may come together.
+    /// - Parameter microseconds: how long to wait after the first item, to collect more into one batch.
     /// - Returns: all that are there; nil at the end.
     func take(after microseconds: UInt32 = 0) -> [Item]? {
         condition.withLock { while state.waiting.isEmpty, !state.isClosed { condition.wait() } }

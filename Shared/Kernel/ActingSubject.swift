@@ -1,12 +1,12 @@
-/// For whom a service calls another one: the callee's policy decides about this project and user, not about the service
-/// (docs/adr/0010-on-behalf-of.md).
+/// The user and project on whose behalf a service calls another one. The callee's policy is evaluated for them, not for the
+/// service (docs/adr/0010-on-behalf-of.md).
 package struct ActingSubject: Sendable, Hashable {
     /// Which roles the subject has.
     package enum Grounds: String, Sendable {
         /// Those that the user has in the project now, like a token's.
         case user
-        /// The caller decided about the user when it accepted a request and now carries the request out: the subject is
-        /// a member of the project and nothing more, whatever has become of the user since.
+        /// The caller authorized the user when it accepted the request and now carries it out. The subject acts as a plain
+        /// member of the project, even if the user's roles have changed since.
         case accepted
     }
 
@@ -22,8 +22,8 @@ package struct ActingSubject: Sendable, Hashable {
 
     /// The subject of work on an accepted request.
     ///
-    /// - Parameter administrator: who asked, where the request was accepted only because of an administrator's rights.
-    ///   The callee then decides by the rights that this administrator has when it is called.
+    /// - Parameter administrator: the requesting administrator, if the request was accepted only because of administrator
+    ///   rights. The callee then checks the rights that this administrator has at the time of the call.
     package static func accepted(project: String, user: String, administrator: ActingSubject? = nil) -> ActingSubject {
         administrator ?? ActingSubject(project: project, user: user, grounds: .accepted)
     }

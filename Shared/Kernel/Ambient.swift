@@ -59,7 +59,7 @@ extension RandomSource {
     }
 }
 
-/// Time and randomness as everything in the plane receives them. Nothing else may ask the machine for either.
+/// The injected source of time and randomness. No other code may read the system clock or random generator.
 package struct Ambient: Sendable {
     package let time: any TimeSource
     package let random: any RandomSource
@@ -72,7 +72,7 @@ package struct Ambient: Sendable {
     /// Wall time.
     package var now: Timestamp { time.now() }
 
-    /// The end of a time-out, in nanoseconds of the monotonic clock; a wall clock that is set does not move it.
+    /// The end of a timeout, in nanoseconds of the monotonic clock; not affected when the wall clock is set.
     package func deadline(in duration: Duration) -> UInt64 {
         let clock = time.monotonicNanoseconds()
         return duration > .zero ? clock + UInt64(duration.microseconds) * 1000 : clock

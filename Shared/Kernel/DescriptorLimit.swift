@@ -2,12 +2,11 @@ import Glibc
 
 /// How many files and sockets this process may have open.
 package enum DescriptorLimit {
-    /// Most that a process asks for, although its hard limit may be higher: some of the programs that it may start size
-    /// tables by their limit.
+    /// Upper bound of the soft limit, even if the hard limit is higher: some child programs size tables by their limit.
     private static let wanted: rlim_t = 65_536
 
-    /// Raises the soft limit (usually 1024, for programs that call `select`) to the hard one, at most to 65 536. To be
-    /// called at the start of every executable. Leaves the limit alone where the system refuses.
+    /// Raises the soft limit (usually 1024, for programs that call `select`) to the hard one, at most to 65 536. Call it at
+    /// the start of every executable. If the system refuses, the limit stays unchanged.
     ///
     /// - Returns: the limit that holds now.
     @discardableResult

@@ -1,4 +1,4 @@
-/// Waiting work by the key of whoever it is for, first in first out within a key and fair between keys.
+/// A queue of work grouped by key (for example a project): first in, first out within a key and fair between keys.
 ///
 /// The next element is of the key with the fewest elements running; among equals, of the key that has waited longest
 /// for its turn. So a key with ten thousand elements waiting delays another key's first one by one turn at most.
@@ -15,7 +15,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
         var elements = FirstInFirstOut<(number: UInt64, element: Element?)>()
         var waiting = 0
         var running = 0
-        /// The turn that is valid; older ones in `turns` are stale.
+        /// The current turn number; older entries in `turns` are stale.
         var turn: UInt64 = 0
         var hasTurn = false
     }
@@ -74,7 +74,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
         return nil
     }
 
-    /// Counts one more element of `key` as running that never waited, until `finish`.
+    /// Counts an element of `key` that did not wait as running, until `finish`.
     package mutating func start(_ key: String) {
         running += 1
         withLane(key) {
@@ -157,7 +157,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
         let turn = lastTurn
         while turns.count <= level { turns.append(FirstInFirstOut()) }
         turns[level].append((key, turn))
-        // Turns that became stale before anybody came to them.
+        // Discard turns that became stale while they waited.
         if turns[level].count > 2 * lanes.count + 64 {
             var valid = FirstInFirstOut<(key: String, turn: UInt64)>()
             while let next = turns[level].popFirst() {

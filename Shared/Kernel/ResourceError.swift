@@ -1,4 +1,4 @@
-/// The one error that crosses module borders: what the caller may read, and what only the log may.
+/// The error type used across modules. Separates the message for the caller from the context for the log.
 ///
 /// `message` goes into the response body and must name field, value and rule. `context` never leaves the log.
 package struct ResourceError: Error, Sendable {

@@ -17,14 +17,14 @@ package struct API: Sendable {
     let ambient: Ambient
     private let log: Logger
     private let metrics: Metrics
-    /// What bodies of requests may take of the process's memory.
+    /// The memory budget for request bodies.
     package var bodies = BodyBudget()
-    /// Which requests are worked on.
+    /// Decides which requests run now and which wait.
     package var scheduler: RequestScheduler
 
     /// - Parameters:
     ///   - policyOverrides: rules of the operator's policy file.
-    ///   - database: where answers are kept under their `Idempotency-Key`.
+    ///   - database: where responses are stored under their `Idempotency-Key`.
     /// - Throws: 400 for a rule that cannot be read.
     package init(
         service: ServiceDescription, resources: [Resource], rules: [String: String] = [:],
@@ -38,7 +38,7 @@ package struct API: Sendable {
         self.ambient = ambient
         self.log = log
         self.metrics = metrics
-        // Seats are about the processors' time, whatever the clock of the plane says.
+        // Scheduling of requests uses real time, not the injected clock.
         scheduler = RequestScheduler(time: SystemTime(), metrics: metrics)
         var defaults = rules
         for route in resources.flatMap(\.routes) {
@@ -85,14 +85,14 @@ package struct API: Sendable {
             var segments = try API.segments(request.path)
             let isOlder = service.olderPath.map { segments.count > 1 && segments[0] == $0.older } ?? false
             if isOlder, let newer = service.olderPath?.newer { segments[0] = newer }
-            // A path that ends in a slash lacks its last id; some services take it for the list's.
+            // A path with a trailing slash lacks its last id; some services treat it as the list's path.
             guard !service.faults.refusesTrailingSlash || segments.count < 2 || !request.path.hasSuffix("/") else {
                 throw ResourceError.notFound("The resource could not be found.")
             }
             let (routes, values) = try route(request.method, segments)
             label = routes[0].path
             let caller = try await authenticate(request, routes[0])
-            // The older API had no microversions: what a client asks for is not looked at, as in Nova.
+            // The legacy API had no microversions: the version header is ignored, as in Nova.
             if !isOlder { version = try service.negotiation?.negotiate(request.headers) ?? version }
             let lane = caller?.databaseLane ?? DatabaseScope.current.lane
             response = try await DatabaseScope.$current.withValue(DatabaseScope.current.of(lane)) {
@@ -147,7 +147,7 @@ package struct API: Sendable {
 
     private func caller(_ token: String, _ presence: ClientPresence?) async throws -> Caller {
         if let kept = try authenticator.keptCaller(token: token) { return kept }
-        // A token may be anything: finding out is a turn of the address that it comes from.
+        // An unverified token may be anything, so its validation counts against the source address.
         guard case .tenant(let source) = DatabaseScope.current.lane else { return try await authenticator.caller(token: token) }
         return try await scheduler.run(of: source, presence: presence) { try await authenticator.caller(token: token) }
     }
@@ -158,7 +158,7 @@ package struct API: Sendable {
     ) async throws -> Response {
         let fitting = candidates.filter { $0.versions.contains(version) }
         guard !fitting.isEmpty else { throw ResourceError.notFound("The resource could not be found.") }
-        // It counts until the answer is there: a request that waits for its turn is held in memory, too.
+        // The body counts until the response is ready, because a waiting request is held in memory too.
         let received = try await receive(fitting[0], request, owner: caller.map { $0.projectID ?? $0.userID })
         defer { withExtendedLifetime(received.share) {} }
         let response = try await seated(fitting[0]) {
@@ -181,7 +181,7 @@ package struct API: Sendable {
         return response
     }
 
-    /// Waits for the turn of whoever asks. What a body brings in pieces is awaited without a seat.
+    /// Waits for the caller's turn. A streamed body is received without occupying a slot.
     private func seated(_ route: Route, _ work: () async throws -> Response) async throws -> Response {
         if case .stream = route.body { return try await work() }
         guard case .tenant(let project) = DatabaseScope.current.lane else { return try await work() }
@@ -190,7 +190,7 @@ package struct API: Sendable {
 
     private func handle(_ context: RequestContext) async throws -> Response {
         do { return try await context.route.handler(context) } catch let error as DatabaseError where error.isRefusedInput {
-            // The request's own checks should have found it, and said more.
+            // The route's own validation should have refused the value with a better message.
             log.warning(
                 "the database refused a value of a request",
                 metadata: [
@@ -206,7 +206,7 @@ package struct API: Sendable {
         }
     }
 
-    /// The body as it came, and what it takes of the memory for bodies; nil where the handler reads it or there is none.
+    /// The received body and its share of the memory budget; nil if there is none or the handler streams it.
     private func receive(
         _ route: Route, _ request: IncomingRequest, owner: String?
     ) async throws -> (bytes: [UInt8]?, share: BodyBudget.Share?) {
@@ -257,7 +257,7 @@ package struct API: Sendable {
         throw ResourceError.badRequest("There is no such action: \(object.names.joined(separator: ", ").prefix(100))")
     }
 
-    /// The whole body. The server sees to it that it does not come too slowly; this sees to the whole time.
+    /// Reads the whole body. The server enforces a minimum rate; this enforces the total time.
     private func collect(_ request: IncomingRequest, _ share: BodyBudget.Share, bytesMax: Int) async throws -> [UInt8] {
         let tooLarge = ResourceError(.tooLarge, "The request body is larger than \(bytesMax) bytes.")
         if let announced = request.headers["content-length"].flatMap({ Int($0) }), announced > bytesMax { throw tooLarge }
@@ -274,7 +274,7 @@ package struct API: Sendable {
         return bytes
     }
 
-    /// Refused to protect the process: the client's to repeat, and nothing that an operator must look into one by one.
+    /// Refused to protect the process. The client may retry; not logged individually.
     private struct Overload: Error {}
 
     // MARK: failures
@@ -346,7 +346,7 @@ enum AccessRules {
     static func matches(_ pattern: String, _ path: String) -> Bool {
         let pattern = pattern.split(separator: "/")
         let path = path.split(separator: "/")
-        // Whether the part of the pattern so far fits the first n segments of the path.
+        // Whether the pattern so far matches the first n segments of the path.
         var fits = [true] + Array(repeating: false, count: path.count)
         for part in pattern {
             var next = Array(repeating: false, count: path.count + 1)

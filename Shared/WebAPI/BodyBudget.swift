@@ -7,10 +7,10 @@ package final class BodyBudget: Sendable {
         var perOwner: [String: Int] = [:]
     }
 
-    /// Most in all, and most for one owner: a project, or an address from which requests without a token come.
+    /// The total limit, and the limit of one owner: a project, or a source address for requests without a token.
     package let bytesMax: Int
     package var bytesPerOwnerMax: Int { max(bytesMax / 4, min(bytesMax, 2 << 20)) }
-    /// Thirty-two of the largest bodies without a token: one address must not keep the others from signing on.
+    /// Allows 32 unauthenticated bodies of the largest size, so that one address cannot keep others from signing on.
     private static let anonymousBytesMax = 2 << 20
     private let state = Mutex(State())
 
@@ -35,7 +35,7 @@ package final class BodyBudget: Sendable {
 
         deinit { budget.release(bytes.withLock { $0 }, owner) }
 
-        /// Takes `count` more bytes; false where there is no room for them.
+        /// Reserves `count` more bytes; returns false if the budget is exhausted.
         func take(_ count: Int) -> Bool {
             guard budget.take(count, owner, most: most) else { return false }
             bytes.withLock { $0 += count }

@@ -2,7 +2,8 @@ import Database
 import NIOCore
 import Synchronization
 
-/// Which clients are still there. One that closes its side of the connection has left, though it might still read.
+/// Tracks which clients are still connected. A client that half-closes its connection counts as gone, although it might
+/// still read.
 final class Clients: Sendable {
     private let open = Mutex<[ObjectIdentifier: ClientPresence]>([:])
 

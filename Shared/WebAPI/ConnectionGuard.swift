@@ -26,8 +26,9 @@ struct RequestBodyTooSlow: Error {}
 /// How a listener writes a refusal: `Content-Type` and what other fields it wants, and the body.
 package typealias RefusalWriter = @Sendable (ConnectionRefusal) -> (fields: [(name: String, value: String)], body: [UInt8])
 
-/// Guards one connection: admits it, holds it to the deadlines of `ConnectionLimits`, bounds the head, and answers what no
-/// handler will see. First in the pipeline, where bytes go by; `RequestGuard` tells it of requests and answers.
+/// Guards one connection: admits it, enforces the deadlines of `ConnectionLimits` and the size of the head, and answers
+/// requests that no handler will see. It is first in the pipeline, where it sees bytes; `RequestGuard` informs it of
+/// requests and responses.
 final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = ByteBuffer
@@ -57,7 +58,7 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
     /// Requests whose answer is due.
     private(set) var requests = 0
     private(set) var isReceivingBody = false
-    /// The request cannot be read on: nothing after it on this connection can be understood.
+    /// The request is malformed; nothing after it on this connection can be parsed.
     private(set) var isBroken = false
     private var brokenSince: NIODeadline?
     private var headBytes = 0
@@ -140,7 +141,7 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
-        // A head that goes on after its first read and is too long never reaches the parser's own limits in time.
+        // The parser's own limits apply too late to an oversized head that arrives in several reads.
         if phase == .serving, isBetweenRequests, headBytes > limits.headBytesMax { refuse(.longHead) }
         isReadWanted = false
         context.fireChannelReadComplete()
@@ -233,7 +234,7 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     private func lookAtBody(_ context: ChannelHandlerContext, _ now: NIODeadline) {
-        // Only the time in which this process wants more counts against the client.
+        // Only time in which this process waits for more data counts against the client.
         guard isReadWanted, let since = windowSince else {
             windowSince = isReadWanted ? now : nil
             windowBytes = 0
@@ -268,8 +269,8 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
 
     // MARK: own answers
 
-    /// Answers and closes. What the client still sends is dropped for a moment, so that closing does not take the answer
-    /// away from it (RFC 9112, 9.6).
+    /// Answers and closes. Further input is discarded for a moment first, because closing at once could destroy the
+    /// response (RFC 9112, 9.6).
     func refuse(_ refusal: ConnectionRefusal) {
         guard let context, phase == .serving else { return }
         phase = .parting

@@ -2,18 +2,18 @@ import NIOCore
 import Synchronization
 import Telemetry
 
-/// The open connections of one listener, and which of them gives way when there are too many.
+/// The open connections of one listener, and the order in which they are evicted when there are too many.
 ///
-/// A new connection over the limit takes the place of the one that has been silent for longest: first of those that have
-/// never sent a whole request head, then of those that wait between two requests. A connection with a request under way is
-/// never closed for another one. Where none can give way the new connection is refused.
+/// A new connection over the limit evicts the one that has been idle for longest: first among those that have never sent a
+/// complete request head, then among those between two requests. A connection with a request in progress is never evicted.
+/// If none can be evicted, the new connection is refused.
 package final class ConnectionLedger: Sendable {
     /// One admitted connection.
     final class Record: Sendable {
         let source: String
         let isExempt: Bool
         let channel: any Channel
-        /// Order in which connections give way; `busy` does not.
+        /// Eviction order; `busy` connections are not evicted.
         private let order = Atomic<UInt64>(busy)
 
         private static let busy = UInt64.max
@@ -41,7 +41,7 @@ package final class ConnectionLedger: Sendable {
         var perSource: [String: Int] = [:]
     }
 
-    /// Connections that give way at once when the limit is reached: looking for them costs as much as for one.
+    /// Connections evicted together when the limit is reached, because finding many costs as much as finding one.
     private static let evictionBatch = 32
 
     package let limits: ConnectionLimits
@@ -63,7 +63,7 @@ package final class ConnectionLedger: Sendable {
     /// Open connections now.
     package var count: Int { state.withLock { $0.records.count } }
 
-    /// Whether the connection may stay. Connections that give way for it are told so.
+    /// Whether the connection is admitted. Connections evicted for it are notified.
     func admit(_ record: Record) -> Bool {
         let (isAdmitted, evicted) = state.withLock { state -> (Bool, [Record]) in
             var evicted: [Record] = []
@@ -93,7 +93,7 @@ package final class ConnectionLedger: Sendable {
         return isAdmitted
     }
 
-    /// Takes back a connection that has begun a request while it was told to give way.
+    /// Keeps a connection that began a request while it was being evicted.
     func readmit(_ record: Record) {
         state.withLock { insert(record, &$0) }
     }
@@ -122,7 +122,7 @@ package final class ConnectionLedger: Sendable {
         for record in state.records.values where fits(record) {
             if let order = record.evictionOrder { candidates.append((order, record)) }
         }
-        // At most a quarter of them: the youngest may be about to ask.
+        // At most a quarter of them, because the newest ones may be about to send a request.
         let count = min(ConnectionLedger.evictionBatch, max(1, candidates.count / 4))
         let chosen = candidates.sorted { $0.order < $1.order }.prefix(count).map(\.record)
         for record in chosen { remove(record, &state) }

@@ -1,7 +1,7 @@
 import Kernel
 
-/// What a listener grants to its connections. A connection costs its peer almost nothing; these limits keep what it costs
-/// this process small as well.
+/// Limits of a listener's connections. A connection costs its peer almost nothing; these limits bound what it costs this
+/// process small as well.
 package struct ConnectionLimits: Sendable {
     /// Open connections of the listener.
     package var connectionsMax = 4096
@@ -18,7 +18,7 @@ package struct ConnectionLimits: Sendable {
     package var bodyRateMin = 1024
     /// The time over which `bodyRateMin` is measured.
     package var bodyWindow = Duration.seconds(15)
-    /// How long a client may take no byte of an answer.
+    /// How long a client may go without reading any byte of a response.
     package var writeTimeout = Duration.seconds(60)
     /// Longest head of a request (request line and header fields), in bytes.
     package var headBytesMax = 64 * 1024
@@ -42,8 +42,8 @@ package struct ConnectionLimits: Sendable {
 
     /// Whose request it is: the peer's, or where that is a trusted proxy the client's behind it.
     ///
-    /// Each proxy appends the address that it was asked from, so that the list is read from its end, as far as those who
-    /// wrote it are trusted. What stands before that may be the client's invention.
+    /// Each proxy appends the address of its peer, so the list is read from the end for as long as the entries were written
+    /// by trusted proxies. Earlier entries may be forged by the client.
     ///
     /// - Parameter fields: the values of `X-Forwarded-For` in the order in which they came.
     package func client(of peer: IPAddress?, forwardedFor fields: [String]) -> IPAddress? {

@@ -10,7 +10,7 @@ import Telemetry
 
 /// Serves an API over HTTP, with `/healthz` and `/readyz` beside it.
 ///
-/// What operators ask is on a listener of its own: `OperatorServer`.
+/// Endpoints for operators have a listener of their own: `OperatorServer`.
 package struct HTTPServer: Service {
     private let api: API
     private let listener: Listener
@@ -98,8 +98,8 @@ private struct GuardedChannel: ServerChildChannel {
         let (ledger, writer) = (ledger, writer)
         return inner.setup(channel: channel, logger: logger).flatMapThrowing { value in
             try channel.pipeline.syncOperations.guardHTTP(ledger, writer: writer)
-            // A listener that stops lets go of connections that it has accepted and nobody handles yet. The writer of such a
-            // connection must not be let go before the connection is closed: that would trap.
+            // A stopping listener releases connections that were accepted but not yet handled. NIO traps if the writer of
+            // such a connection is released before the connection is closed.
             channel.closeFuture.whenComplete { _ in withExtendedLifetime(value) {} }
             return value
         }
@@ -152,7 +152,8 @@ private struct APIResponder: HTTPResponder {
         let sendsBody = headers["transfer-encoding"] != nil || headers["content-length"].map { $0 != "0" } ?? false
         guard sendsBody, !body.ended else { return response.hummingbird }
         if isAwaited, !body.wasAsked {
-            // The client may send the body now or leave it out: only a new connection is unambiguous (RFC 9110, 10.1.1).
+            // After a refusal the client may still send the body or omit it, so the connection must be closed (RFC 9110,
+            // 10.1.1).
             response.headers["connection"] = "close"
         }
         let answer = response.hummingbird
@@ -160,7 +161,7 @@ private struct APIResponder: HTTPResponder {
             status: answer.status, headers: answer.headers, body: answer.body.lingering(over: body, time: api.ambient.time))
     }
 
-    /// What load balancers ask. Anybody may, so that neither answer says more than yes or no.
+    /// Health checks for load balancers. They are public, so the answers contain no details.
     private func builtIn(_ path: String) async -> Response? {
         switch path {
         case "/healthz": .text(200, "ok\n")
@@ -202,7 +203,7 @@ extension Response {
 
 /// A request's body that knows whether it was read to its end. Read by one reader after the other.
 private final class RequestBytes: AsyncSequence, Sendable {
-    // Used by one task at a time: the handler, and what lingers after it.
+    // Used by one task at a time: the handler, then the task that drains the rest.
     private nonisolated(unsafe) var iterator: RequestBody.AsyncIterator
     private let end = Atomic<Bool>(false)
     private let asked = Atomic<Bool>(false)
@@ -236,7 +237,7 @@ private final class RequestBytes: AsyncSequence, Sendable {
         } catch let error as CancellationError {
             throw error
         } catch {
-            // Whatever broke the body off, it came from the client's side of the connection.
+            // Any error here means that the client's side of the connection ended the body early.
             end.store(true, ordering: .releasing)
             if error is RequestBodyTooSlow {
                 throw ResourceError(.requestTimeout, "The request body arrives too slowly.")
@@ -252,8 +253,9 @@ extension ResponseBody {
     /// How long a client may go on sending what was refused.
     private static let patience = Duration.seconds(30)
 
-    /// The same body; once it is written, what the client still sends is read and dropped: a client that writes before
-    /// it reads gets its answer (RFC 9112, 9.6). One that goes on for too long loses the connection.
+    /// Wraps the response so that, after it is written, further input is read and discarded. A client that writes its whole
+    /// request before it reads then still gets the response (RFC 9112, 9.6). If it sends for too long, the connection is
+    /// closed.
     fileprivate func lingering(over request: RequestBytes, time: any TimeSource) -> ResponseBody {
         let body = self
         return ResponseBody(contentLength: contentLength) { writer in

@@ -25,19 +25,19 @@ extension Grant {
     }
 }
 
-/// An answer that was kept, and what was decided when it was made.
+/// A stored response and the policy decisions under which it was made.
 struct KeptAnswer: Sendable {
     let response: Response
-    /// Nil for answers that were kept before decisions were.
+    /// Nil for responses stored by releases that did not store decisions.
     let grants: [Grant]?
 }
 
 /// The answer to a request under its `Idempotency-Key`, kept so that the same request gets it again.
 ///
-/// The key is the client's and is not stored: its hash finds the answer, and a key derived from it seals the answer,
-/// which may hold a secret (docs/adr/0007-sealed-answers.md).
+/// The client's key is not stored. Its hash identifies the response, and a key derived from it encrypts the response, which
+/// may contain a secret (docs/adr/0007-sealed-answers.md).
 struct Idempotency: Sendable {
-    /// The status of what is kept until the answer itself is known.
+    /// The status stored until the response is known.
     static let provisional = 102
     /// Answers are kept for so long.
     static let kept: Duration = .seconds(86_400)
@@ -53,9 +53,9 @@ struct Idempotency: Sendable {
 
     /// - Parameters:
     ///   - key: what the client sent.
-    ///   - scope: within which keys are one's own: service, user, project.
-    ///   - request: what tells this request from another one under the same key.
-    /// - Throws: 400 for a key that is none.
+    ///   - scope: the namespace of the key: service, user and project.
+    ///   - request: the parts that distinguish this request from another one with the same key.
+    /// - Throws: 400 for an invalid key.
     init(key: String, scope: String, request: String) throws {
         guard !key.isEmpty, key.utf8.count <= Idempotency.lengthMax else {
             throw ResourceError.badRequest("The Idempotency-Key header must have 1 to \(Idempotency.lengthMax) characters.")
@@ -70,9 +70,9 @@ struct Idempotency: Sendable {
         fingerprint = Hexadecimal.encode(HashAlgorithm.sha256.authenticationCode(for: request.utf8, key: secret))
     }
 
-    /// The answer that was given before. Where there is none, the key is taken in this transaction.
+    /// The stored response. If there is none, the key is claimed in this transaction.
     ///
-    /// - Throws: 422 where the key came with another request.
+    /// - Throws: 422 if the key was used with another request.
     func earlier(_ connection: Connection, _ ambient: Ambient) throws -> KeptAnswer? {
         // A concurrent request with the same key waits here for the first one's end.
         let inserted = try connection.query(
@@ -109,7 +109,7 @@ struct Idempotency: Sendable {
 
     /// Keeps the answer, sealed.
     ///
-    /// - Throws: 400 where the answer holds a secret that the key would not protect.
+    /// - Throws: 400 if the response contains a secret and the key is too weak to protect it.
     func remember(
         _ connection: Connection, _ response: Response, holdsSecret: Bool, _ grants: [Grant], _ ambient: Ambient
     ) throws {
@@ -139,7 +139,7 @@ struct Idempotency: Sendable {
     }
 }
 
-/// Forgets the answers that have been kept long enough.
+/// Deletes expired responses.
 package enum KeptAnswers {
     /// - Parameter service: the type of the service whose answers they are.
     package static func forget(_ database: Database, service: String, _ ambient: Ambient) async throws {

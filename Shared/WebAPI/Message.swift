@@ -27,7 +27,7 @@ package struct Headers: Sendable, ExpressibleByDictionaryLiteral {
 
     package func values(_ name: String) -> [String] { fields.filter { $0.name == name }.map(\.value) }
 
-    /// Drops what only a proxy may say about the client: `Forwarded` (RFC 7239) and `X-Forwarded-*`.
+    /// Removes the fields that only a trusted proxy may set: `Forwarded` (RFC 7239) and `X-Forwarded-*`.
     package mutating func removeForwarded() {
         fields.removeAll { $0.name == "forwarded" || $0.name.hasPrefix("x-forwarded-") }
     }
@@ -37,14 +37,14 @@ package struct Headers: Sendable, ExpressibleByDictionaryLiteral {
 
 /// Query parameters in the order in which they came; a name may repeat.
 ///
-/// It remembers whether a reader honoured the parameters that page a list: an answer for which none did would ignore them.
+/// It records whether the paging parameters were read, so that a response which silently ignores them is detected.
 package struct Query: Sendable {
-    /// All parameters, for readers of other ones: filters, links.
+    /// All parameters, for code that reads other than paging parameters (filters, links).
     package let items: [(name: String, value: String)]
     private let reader = Flag()
     private static let paging: Set<String> = ["limit", "marker", "offset", "page_reverse"]
 
-    /// All parameters, for a reader that honours or refuses those that page a list.
+    /// All parameters, for code that applies or refuses the paging parameters.
     package var pagingItems: [(name: String, value: String)] {
         reader.set()
         return items
@@ -56,7 +56,7 @@ package struct Query: Sendable {
     /// All of it as in a URL; for links to the answer itself.
     package var encoded: String { items.map { "\(Query.encode($0.name))=\(Query.encode($0.value))" }.joined(separator: "&") }
 
-    /// Names in `?fields=a,b&fields=c`; nil for all.
+    /// Names in `?fields=a,b&fields=c`; nil if all fields are requested.
     package var fields: Set<String>? {
         let texts = values("fields")
         return texts.isEmpty ? nil : Set(texts.flatMap { $0.split(separator: ",").map(String.init) })

@@ -5,7 +5,7 @@ import ServiceLifecycle
 import Synchronization
 import Telemetry
 
-/// Whether the service can do its work, asked at most once a second however often somebody wants to know.
+/// The service's readiness, checked at most once a second.
 package actor Readiness {
     private static let lifetime: UInt64 = 1_000_000_000
 
@@ -20,7 +20,7 @@ package actor Readiness {
         self.check = check
     }
 
-    /// What is missing, in words for the operator; nil when nothing is. At most a second old.
+    /// The reason why the service is not ready, for operators; nil if it is ready. At most one second old.
     package func problem() async -> String? {
         if let known, time.monotonicNanoseconds() < known.at + Readiness.lifetime { return known.problem }
         if let asking { return await asking.value }
@@ -41,8 +41,8 @@ package actor Readiness {
     }
 }
 
-/// What operators and their tools ask: `/healthz`, `/readyz` with its reasons, `/version`, `/metrics`, `/openapi.json`. On an address of
-/// its own, which only they should reach.
+/// Endpoints for operators and their tools: `/healthz`, `/readyz` with reasons, `/version`, `/metrics`, `/openapi.json`.
+/// They are on a separate address that only operators should be able to reach.
 package struct OperatorServer: Service {
     private let api: API
     private let listener: Listener
@@ -66,7 +66,7 @@ package struct OperatorServer: Service {
 }
 
 extension ConnectionLimits {
-    /// For a listener that few people ask.
+    /// Limits for a listener with few clients.
     package static var small: ConnectionLimits {
         var limits = ConnectionLimits()
         limits.connectionsMax = 64

@@ -36,11 +36,12 @@ package struct ChildWorkflow: Sendable {
     }
 }
 
-/// For which of its children a step waits.
+/// Which children a step waits for.
 package enum ChildrenWait: Sendable {
-    /// Until all are done. One that fails makes the step fail, and the others are cancelled.
+    /// Waits until all have succeeded. If one fails, the others are cancelled and the step fails.
     case all
-    /// Until the first is done; the others are cancelled then, and have ended when the step goes on. Several may be done.
+    /// Waits until the first has succeeded, then cancels the others and waits for their end. More than one may have
+    /// succeeded.
     case first
 }
 
@@ -85,10 +86,10 @@ extension Workflow.Step {
 }
 
 extension StepContext {
-    /// A child's end wakes its parent; this is for a wake that was lost.
+    /// Fallback for a lost wake: normally a child's end wakes its parent.
     fileprivate static let childrenPoll: Duration = .seconds(20)
 
-    /// Keeps `value` as the workflow's result, for the one that started it.
+    /// Stores `value` as the workflow's result, for its parent.
     ///
     /// - Throws: `EncodingError` where it has no JSON form.
     package mutating func finish(with value: some Encodable) throws { result = try JSONValue(encoding: value) }
@@ -100,7 +101,7 @@ extension StepContext {
         for (ordinal, start) in starts.enumerated() {
             let id = WorkflowID(operationUUID(ordinal))
             commit {
-                // One work at a time on a subject: what is under way there ends first.
+                // Only one workflow runs per subject; a workflow already in progress there ends first.
                 try Workflows.lock($0, subject: start.subject)
                 if try Workflows.isActive($0, subject: start.subject, otherThan: id) {
                     throw ResourceError.unavailable("other work is under way on \(start.subject)")
@@ -142,7 +143,7 @@ extension StepContext {
         }
     }
 
-    /// Has the children that run unwind.
+    /// Tells running children to unwind.
     fileprivate func cancelChildren(_ reason: String) async throws {
         let (parent, step, service) = (workflowID, step, store.service)
         try await store.database.write { connection in

@@ -5,7 +5,7 @@ import Kernel
 struct RunningWorkflows {
     /// Why a step is cancelled.
     enum Stop: Sendable {
-        /// The lease is lost, or ends before it could be renewed: nothing may be recorded.
+        /// The lease was lost or expires before it could be renewed; no outcome may be recorded.
         case leaseLost
         /// The step's deadline has passed.
         case late
@@ -24,9 +24,9 @@ struct RunningWorkflows {
         /// `KIND@VERSION`.
         let key: String
         var leaseEnd: UInt64
-        /// Whether a step runs, not an undo: what may be interrupted.
+        /// Whether a step runs and not an undo; only steps can be interrupted.
         var isForward = false
-        /// When the step that runs is late; nil where it may take any time.
+        /// The running step's deadline; nil if it has none.
         var stepEnd: UInt64?
         var isWoken = false
         var stop: Stop?
@@ -51,7 +51,7 @@ struct RunningWorkflows {
     }
 
     mutating func end(_ lease: Lease) {
-        // A wake that came while the outcome was written has met a workflow that was not waiting yet.
+        // A wake that arrives while the outcome is being written finds a workflow that is not waiting yet.
         if let run = runs.removeValue(forKey: lease), run.isWoken { notified.insert(run.subject) }
     }
 
@@ -67,7 +67,7 @@ struct RunningWorkflows {
         return Array(notified)
     }
 
-    /// Whether somebody woke the subject while its workflow ran here: it must not wait then.
+    /// Whether the subject was woken while its workflow ran here, so that it must not wait.
     func isWoken(_ lease: Lease) -> Bool { runs[lease]?.isWoken ?? false }
 
     // MARK: steps
@@ -84,7 +84,7 @@ struct RunningWorkflows {
 
     /// - Returns: why the step was cancelled; nil where it was not.
     mutating func endStep(_ lease: Lease) -> Stop? {
-        // Whoever is not there any more has lost the lease.
+        // A workflow that is no longer listed has lost its lease.
         guard var run = runs[lease] else { return .leaseLost }
         (run.isForward, run.stepEnd, run.cancel) = (false, nil, nil)
         let stop = run.stop
@@ -126,7 +126,7 @@ struct RunningWorkflows {
         return runs[lease]?.cancel
     }
 
-    /// Has the workflow unwind, where a step of it runs and `reason` gives one for its `KIND@VERSION`.
+    /// Makes the workflow unwind if one of its steps runs here and `reason` returns a reason for its `KIND@VERSION`.
     ///
     /// - Returns: what to call to cancel the step.
     mutating func interrupt(_ lease: Lease, _ reason: (_ key: String) -> String?) -> (@Sendable () -> Void)? {

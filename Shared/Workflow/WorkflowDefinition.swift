@@ -7,16 +7,16 @@ package enum WorkflowKind {}
 /// The id of one workflow.
 package typealias WorkflowID = ID<WorkflowKind>
 
-/// What a step says when it returns.
+/// The result of a step.
 package enum StepResult: Sendable {
     /// Done; go on to the following step.
     case next
-    /// Go on without writing that down: nothing was to be done, or it may well be done again. When the process dies
-    /// before the next record, this step is begun again; it is never undone.
+    /// Continue without recording the step: it did nothing, or may be repeated. If the process dies before the next record,
+    /// the step runs again; it is never undone.
     case skip
-    /// Done; begin the following step after `Duration`, or when somebody wakes the subject.
+    /// Done; begin the following step after `Duration`, or when the subject is woken.
     case nextAfter(Duration)
-    /// Not there yet: run this step again after `Duration`, or when somebody wakes the subject.
+    /// Not finished: run this step again after `Duration`, or when the subject is woken.
     case wait(Duration)
     /// Go on to the named step, skipping those between.
     case goto(String)
@@ -24,7 +24,7 @@ package enum StepResult: Sendable {
     case done
 }
 
-/// A failure that no repetition mends: the workflow unwinds.
+/// A permanent failure: the workflow unwinds.
 package struct StepFailure: Error, Sendable, CustomStringConvertible {
     /// For the tenant; becomes the resource's fault.
     package let message: String
@@ -39,36 +39,36 @@ package struct StepFailure: Error, Sendable, CustomStringConvertible {
     package var description: String { details.map { "\(message) (\($0))" } ?? message }
 }
 
-/// Thrown by an undo that has to wait for somebody: it is run again after `delay`, or when the subject is woken.
+/// Thrown by an undo that has to wait: it runs again after `delay`, or when the subject is woken.
 package struct UndoWait: Error, Sendable {
     package let delay: Duration
 
     package init(_ delay: Duration) { self.delay = delay }
 }
 
-/// What this build cannot carry on: a step that it does not have, parameters that it cannot read. The workflow stays
-/// as it is, neither carried on nor unwound, until a build runs that can.
+/// Thrown for a workflow that this build cannot continue: it lacks the step or cannot read the parameters. The workflow is
+/// neither continued nor unwound until a build that can continue it runs.
 package struct WorkflowMismatch: Error, Sendable, CustomStringConvertible {
     package let description: String
 
     package init(_ description: String) { self.description = description }
 
-    /// How `last_error` begins for such a workflow; the inspection of work under way looks for it.
+    /// Prefix of `last_error` for such a workflow; an inspection searches for it.
     static let prefix = "this release cannot carry it on: "
 }
 
-/// What a step gets: the subject, and the identity under which its effects are done.
+/// The input of a step: the subject, and the operation ID that makes its effects idempotent.
 package struct StepContext: Sendable {
     package let workflowID: WorkflowID
     package let subjectID: String
     package let requestID: String?
-    /// Grows with each lease: commands carry it, and the receiver refuses a lower one.
+    /// Incremented with each lease. Commands carry it, and receivers refuse lower values (a fencing token).
     package let epoch: Int
-    /// How often this step was begun without finishing, this time included.
+    /// Number of attempts at this step so far, including this one.
     package let attempt: Int
     package let step: String
     package let now: Timestamp
-    /// Why the workflow unwinds; nil while it goes forward.
+    /// Why the workflow unwinds; nil while it runs forward.
     package let failure: String?
     /// What the workflow has recorded, as stored. A step's changes are kept when it returns or waits.
     var frame: JSONObject
@@ -89,11 +89,11 @@ package struct StepContext: Sendable {
         self.failure = failure
     }
 
-    /// Has `effect` done in the very transaction that records the step's outcome: both or neither, and nothing once
-    /// the lease is lost. Saves a commit of its own.
+    /// Runs `effect` in the transaction that records the step's outcome, so that both commit or neither does, and nothing
+    /// is written after the lease is lost. Also saves a commit.
     package mutating func commit(_ effect: @escaping @Sendable (Connection) throws -> Void) { commits.append(effect) }
 
-    /// The same for every repetition of this step: what it is done under elsewhere, so that it is done once.
+    /// The same for every attempt at this step. Other services use it to apply the operation only once.
     package func operationID(_ ordinal: Int = 0) -> String { "\(workflowID.text):\(step):\(ordinal)" }
 
     /// `operationID` as a UUID, for protocols that need one (FNV-1a, twice).
@@ -105,15 +105,15 @@ package struct StepContext: Sendable {
     }
 }
 
-/// One step as the engine runs it: small, safe to repeat, with an undo that is safe to repeat too. `Workflow` makes it
-/// from one with typed parameters.
+/// One step as the engine runs it. Both `run` and `undo` are idempotent. `Workflow` creates it from a step with typed
+/// parameters.
 package struct WorkflowStep: Sendable {
     package let name: String
     /// How long the step may take, repetitions and waits included, before the workflow unwinds. A step that still runs
     /// then is cancelled.
     package let deadline: Duration
     package let run: @Sendable (inout StepContext) async throws -> StepResult
-    /// Takes back what `run` did or may have done. "Not there" is success.
+    /// Reverts what `run` did or may have done. It succeeds if there is nothing to revert.
     package let undo: (@Sendable (inout StepContext) async throws -> Void)?
 
     package init(
@@ -141,7 +141,7 @@ package struct WorkflowDefinition: Sendable {
     package let interruptedBy: Set<String>
     /// Records the failure on the subject, after everything is unwound. Must be safe to repeat.
     package let failed: @Sendable (StepContext, StepFailure) async throws -> Void
-    /// A failure may go forward instead of back: a delete that cannot give up retries forever.
+    /// Whether failed steps are retried forever instead of unwinding, as a delete does.
     package let retriesForever: Bool
     /// Reads a stored frame and writes it again; throws what `DecodingError` says.
     package let recode: @Sendable (JSONObject) throws -> (frame: JSONObject, names: [String])

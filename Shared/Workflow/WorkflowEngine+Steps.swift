@@ -6,7 +6,7 @@ import Kernel
 extension WorkflowEngine {
     /// A failed step is repeated after 0.1 s, doubling up to this.
     private static let backOffMax: Duration = .seconds(10)
-    /// After this it is looked again whether a step that this build does not know is known.
+    /// Delay before a workflow that this build cannot continue is tried again.
     private static let mismatchPause: Duration = .seconds(30)
 
     /// Runs one step or undo; returns whether the lease still holds and there is more to do now.
@@ -36,7 +36,7 @@ extension WorkflowEngine {
         }
     }
 
-    /// What a step or undo left behind.
+    /// The outcome of a step or undo.
     private struct Ran<Value: Sendable>: Sendable {
         let outcome: Result<Value, any Error>
         let context: StepContext
@@ -140,7 +140,7 @@ extension WorkflowEngine {
         _ error: any Error
     ) async throws -> Bool {
         workflow.frame = ran.context.frame
-        // What this build cannot carry on it does not unwind either, whatever else has happened.
+        // A workflow that this build cannot continue is not unwound either, for whatever reason it failed.
         if let mismatch = error as? WorkflowMismatch { return try await setAside(workflow, mismatch) }
         switch ran.stop {
         case .interrupted(let reason):
@@ -150,7 +150,7 @@ extension WorkflowEngine {
         case .leaseLost, nil:
             break
         }
-        // The process ends: another one may go on at once, and this time does not count.
+        // The process is shutting down: another one may continue at once, and this attempt does not count.
         if Task.isCancelled {
             _ = try await store.record(
                 workflow, frame: workflow.frame, outcome: .pause(.zero, attempts: max(0, workflow.attempts - 1), error: nil))
@@ -186,7 +186,7 @@ extension WorkflowEngine {
         return capped + .microseconds(Int64(ambient.random.below(Int(capped.microseconds / 4) + 1)))
     }
 
-    /// Leaves a workflow as it is, for a build that knows how to go on.
+    /// Leaves a workflow unchanged for a build that can continue it.
     private func setAside(_ workflow: LeasedWorkflow, _ mismatch: WorkflowMismatch) async throws -> Bool {
         log.error(
             "a workflow cannot be carried on by this release",
@@ -207,7 +207,7 @@ extension WorkflowEngine {
         workflow.frame[WorkflowEngine.failureKey] = [
             "message": .string(failure.message), "details": JSONValue(failure.details),
         ]
-        // The current step may have had its effect: it is undone first.
+        // The current step may have had effects, so it is undone first.
         let outcome = StepOutcome.unwind(from: workflow.step, error: failure.description)
         guard let pending = try await store.record(workflow, frame: workflow.frame, outcome: outcome) else { return false }
         workflow.isUnwinding = true

@@ -7,7 +7,7 @@ import ServiceLifecycle
 import Synchronization
 import Telemetry
 
-/// Thrown by a step to stand for the process dying there. The lease is left as it is; nothing is written.
+/// Thrown by a step to simulate a crash of the process at this point. The lease is left as it is and nothing is written.
 package struct SimulatedKill: Error {
     package init() {}
 }
@@ -25,7 +25,7 @@ package final class WorkflowEngine: Service {
     private static let renewBefore: Duration = .seconds(40)
     /// A step whose lease has less than this left is cancelled.
     private static let cancelBefore: Duration = .seconds(15)
-    /// How often leases and deadlines are looked at, and those of processes that are gone.
+    /// Interval between checks of leases and deadlines, and of leases of dead processes.
     private static let watchInterval: Duration = .seconds(1)
     static let failureKey = "_failure"
 
@@ -63,7 +63,7 @@ package final class WorkflowEngine: Service {
 
     /// Leases and runs what is ready until the task is cancelled, then waits for the steps that run.
     ///
-    /// What shows others that this process lives, and what watches over its leases, goes on until the last step has ended.
+    /// The liveness lock and the renewal of leases continue until the last step has ended.
     package func run() async throws {
         let watches = [
             Task { await self.listen() },
@@ -139,7 +139,8 @@ package final class WorkflowEngine: Service {
                         }
                     }
                     if !leased.isEmpty { continue }
-                    // Only here, where nothing is leased meanwhile, is it known what is held in vain.
+                    // Only here, where nothing is leased concurrently, are leases without a running step certain to be
+                    // stale.
                     if ambient.time.monotonicNanoseconds() >= checked {
                         checked = ambient.deadline(in: .seconds(2))
                         if try await store.releaseUnused(running: running.withLock(\.ids)) > 0 { continue }
@@ -160,7 +161,7 @@ package final class WorkflowEngine: Service {
         }
     }
 
-    /// Nothing while others cannot see that this process lives: they would take what it leased.
+    /// Lease nothing while the liveness lock is not held: other processes would take over those leases.
     private func leaseNext() async throws -> [LeasedWorkflow] {
         guard running.withLock(\.isAlive) else { return [] }
         let notified = running.withLock { $0.takeNotified() }
@@ -170,7 +171,7 @@ package final class WorkflowEngine: Service {
         let leaseEnd = ambient.deadline(in: WorkflowStore.lease)
         let leased = try await store.lease(limit: min(room, 32))
         running.withLock { running in
-            // Where the session was lost meanwhile, others may take these leases already.
+            // If the session was lost meanwhile, other processes may already take over these leases.
             for workflow in leased { running.begin(workflow, leaseEnd: leaseEnd, isLost: !running.isAlive) }
         }
         return leased
@@ -214,7 +215,7 @@ package final class WorkflowEngine: Service {
 
     // MARK: leases
 
-    /// Renews what runs for so long that its lease would end, and cancels what is lost or shall unwind.
+    /// Renews leases that are about to expire, and cancels steps whose lease is lost or whose workflow must unwind.
     func renewLeases() async throws {
         let due = ambient.deadline(in: WorkflowEngine.renewBefore)
         let leases = running.withLock { $0.ending(before: due) }
@@ -244,7 +245,7 @@ package final class WorkflowEngine: Service {
         for cancel in running.withLock({ $0.stop(leasesBefore: leaseEnd, lateAt: now) }) { cancel() }
     }
 
-    /// Others will take the leases: they see this process's lock no more.
+    /// Other processes no longer see this process's lock and will take over its leases.
     private func sessionLost() {
         let cancels = running.withLock { running in
             running.isAlive = false

@@ -45,7 +45,7 @@ struct LeasedWorkflow: Sendable {
     }
 }
 
-/// What may end a workflow early: intents on its subject, and its parent that unwinds.
+/// Reasons to end a workflow early: intents on its subject, and a parent that unwinds.
 struct PendingStop: Sendable {
     var intents: [String]
     var cancelReason: String?
@@ -57,7 +57,7 @@ struct PendingStop: Sendable {
 
     /// Why a workflow of that kind must unwind; nil where it may go on.
     func reason(for definition: WorkflowDefinition) -> String? {
-        // What never gives up is not cancelled either: who waits for it waits for its end.
+        // A workflow that retries forever is not cancelled either; its parent waits for its end.
         guard !definition.retriesForever else { return nil }
         if let cancelReason { return cancelReason }
         return intents.first(where: definition.interruptedBy.contains).map { "interrupted by \($0)" }
@@ -70,7 +70,7 @@ struct OrphanedLease: Sendable, Hashable {
     let epoch: Int
 }
 
-/// What becomes of a workflow after a step.
+/// The state of a workflow after a step.
 enum StepOutcome: Sendable {
     /// Forward to `step`: still leased, or, with a time to wait, with the lease given back.
     case advance(to: String, deadline: Duration, after: Duration?)
@@ -83,8 +83,8 @@ enum StepOutcome: Sendable {
     case finish(succeeded: Bool, error: String?)
 }
 
-/// The SQL of the engine. Every write names the epoch: whoever lost the lease changes nothing. All times are the
-/// database's: processes whose clocks differ neither take each other's leases nor end each other's steps.
+/// The engine's SQL. Every write checks the epoch, so a process that lost the lease changes nothing. All times are the
+/// database's, so clock differences between processes do not affect leases or deadlines.
 struct WorkflowStore: Sendable {
     let database: Database
     let service: String
@@ -98,10 +98,10 @@ struct WorkflowStore: Sendable {
     private static let pending: SQL =
         "(SELECT json_agg(i.kind) FROM intents i WHERE i.subject_id = w.subject_id) AS pending_intents, w.cancel_reason"
 
-    /// Until when what is leased or renewed now is held.
+    /// When a lease taken or renewed now expires.
     private var leaseEnd: SQL { "\(ambient.databaseNow) + \(WorkflowStore.lease)::interval" }
 
-    /// What is this service's, not at its end, and of a kind and version that this build knows.
+    /// Workflows of this service that have not ended and are of a kind and version that this build knows.
     private var carriedOn: SQL {
         "service = \(service) AND finished_at IS NULL AND kind || '@' || version = ANY(\(known)::text[])"
     }
@@ -133,7 +133,7 @@ struct WorkflowStore: Sendable {
         }
     }
 
-    /// What became of a lease that was to be renewed.
+    /// The result of a lease renewal.
     enum Renewal: Sendable {
         case renewed(PendingStop)
         /// Still held; its outcome is being written.
@@ -262,7 +262,7 @@ struct WorkflowStore: Sendable {
         }
     }
 
-    /// Starts what intents ask for on subjects where no work is under way (any more).
+    /// Starts the workflows of intents on subjects without a workflow in progress.
     func startIntended(_ definitions: [String: WorkflowDefinition], subject: String?, limit: Int) async throws -> Int {
         let known = definitions.flatMap { kind, definition in definition.versions.map { "\(kind)@\($0)" } }.sorted()
         return try await database.write { [service, ambient] connection in
@@ -279,7 +279,7 @@ struct WorkflowStore: Sendable {
                 let subject = try row.string("subject_id")
                 guard let definition = definitions[kind] else { continue }
                 try Workflows.lock(connection, subject: subject)
-                // Somebody may have started work on the subject before the lock was ours.
+                // Another process may have started a workflow on the subject before we got the lock.
                 guard try !Workflows.isActive(connection, subject: subject) else { continue }
                 try connection.execute("DELETE FROM intents WHERE subject_id = \(subject)::uuid AND kind = \(kind)")
                 try WorkflowStart(definition, version: row.int("version"), subject: subject, frame: row.object("body")).insert(
@@ -289,7 +289,7 @@ struct WorkflowStore: Sendable {
         }
     }
 
-    // MARK: what others left behind
+    // MARK: orphaned leases
 
     /// A lease whose holder has no session with PostgreSQL any more: the session lock is gone with it.
     private static let isOrphaned: SQL = """
@@ -323,7 +323,7 @@ struct WorkflowStore: Sendable {
         }
     }
 
-    /// Frees what this process holds and does not run: outcomes that could not be recorded.
+    /// Releases leases that this process holds without running them, because an outcome could not be recorded.
     func releaseUnused(running: [WorkflowID]) async throws -> Int {
         let now = ambient.databaseNow
         let ids = running.map(\.text)
@@ -336,7 +336,7 @@ struct WorkflowStore: Sendable {
         }
     }
 
-    /// Forgets what ended before `age` ago.
+    /// Deletes workflows that ended more than `age` ago.
     func prune(olderThan age: Duration, limit: Int) async throws -> Int {
         let before: SQL = "\(ambient.databaseNow) - \(age)::interval"
         return try await database.autocommit { [service] connection in

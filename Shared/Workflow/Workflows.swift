@@ -5,7 +5,7 @@ import Kernel
 
 /// Starting workflows and sending intents; all inside the transaction that accepts the request.
 package enum Workflows {
-    /// Lets the service's workflow on a subject go on, if it waits, when the transaction commits.
+    /// Wakes the service's workflow on a subject when the transaction commits, if it is waiting.
     package static func wake(_ connection: Connection, service: String, subject: String) {
         connection.announce(.wake, Wake(service: service, subject: subject))
     }
@@ -32,8 +32,8 @@ package enum Workflows {
         try start(connection, workflow, subject: subject, frame: NoFrame(), requestID: requestID, ambient: ambient)
     }
 
-    /// Starts `workflow` now, or, while other work on the subject is under way, as soon as that has ended.
-    /// Work that names `intent` in `interruptedBy` ends early for it.
+    /// Starts `workflow` now, or as soon as the workflow in progress on the subject has ended. A workflow that lists
+    /// `intent` in `interruptedBy` is ended early.
     ///
     /// - Returns: whether it started at once.
     @discardableResult
@@ -83,14 +83,14 @@ package enum Workflows {
         "NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = \(raw: column) AND w.finished_at IS NULL)"
     }
 
-    /// Where a workflow is; nil for one that is forgotten.
+    /// The state of a workflow; nil if it was deleted.
     package static func progress(_ connection: Connection, _ id: WorkflowID) throws -> WorkflowProgress? {
         try connection.query(
             "SELECT state, step, frame->\(WorkflowEngine.failureKey)->>'message' AS failure FROM workflows WHERE id = \(id)"
         ).first.map(WorkflowProgress.init)
     }
 
-    /// What a workflow has recorded; nil for one that is forgotten.
+    /// A workflow's stored frame; nil if it was deleted.
     ///
     /// - Throws: `WorkflowMismatch` where it cannot be read.
     package static func frame<Frame>(_ connection: Connection, _ id: WorkflowID, of workflow: Workflow<Frame>) throws -> Frame? {
@@ -98,7 +98,8 @@ package enum Workflows {
         return try row.map { try WorkflowDefinition.decode(try $0.object("frame")) }
     }
 
-    /// Serialises "is work under way?" with the end of work on the subject, until the transaction ends.
+    /// Serializes the check for a workflow in progress with the end of workflows on the subject, until the transaction
+    /// ends.
     static func lock(_ connection: Connection, subject: String) throws {
         try connection.query("SELECT pg_advisory_xact_lock(hashtextextended(\(subject)::text, 7))")
     }
@@ -143,7 +144,7 @@ package struct WorkflowStart: Sendable {
         self.frame = frame
     }
 
-    /// Writes it; the same id again changes nothing.
+    /// Inserts it; repeating the same id changes nothing.
     func insert(
         _ connection: Connection, _ id: WorkflowID, parent: ParentStep? = nil, requestID: String?, ambient: Ambient
     ) throws {
