@@ -4,12 +4,12 @@ import Kernel
 
 /// Finds which field of a request has a value that the database refused.
 extension RequestContext {
-    /// 400 naming the field, where it can be told, and the rule.
+    /// 400 with the rule, and the field if it can be determined.
     func refusal(of error: DatabaseError) -> ResourceError {
         let found = RefusedInput(error).places(in: self)
         guard !found.isEmpty else { return error.resourceError }
         let names = found.map { "'\($0)'" }.joined(separator: ", ")
-        // Where PostgreSQL does not say which value it is, other fields of the request may be in the same statement.
+        // If PostgreSQL does not report which value it refused, any field used in the statement may be the cause.
         let isKnown = found.count == 1 || error.isNUL || error.inputs.count == 1
         return ResourceError(
             .badRequest, "Invalid value for \(isKnown ? "" : "one of ")\(names). \(error.inputRule)", context: error.description)
@@ -52,7 +52,7 @@ private struct RefusedInput {
         }
     }
 
-    /// A name of the client's choice, so that it fits into an error.
+    /// Shortens a name chosen by the client for use in an error message.
     private func shown(_ name: String) -> String {
         String(String.UnicodeScalarView(name.unicodeScalars.prefix(64).map { $0.value < 32 ? "\u{FFFD}" : $0 }))
     }

@@ -7,14 +7,14 @@ import Logging
 import NIOCore
 import Synchronization
 
-/// A change as it was made: what to answer, and what the audit records about it.
+/// A change that was made: the response, and the content of its audit record.
 package struct Change: Sendable {
     package let response: Response
     package let resourceType: String
     package let resourceID: String?
     /// The resource's new content for the audit record. Never holds secrets.
     let record: Record
-    /// Whether the answer has a secret that is nowhere else.
+    /// Whether the response contains a secret that is stored nowhere else.
     package let holdsSecret: Bool
 
     package init(
@@ -23,10 +23,10 @@ package struct Change: Sendable {
         self.init(response, resourceType, resourceID, record: content.map { .value($0) } ?? .nothing, holdsSecret: holdsSecret)
     }
 
-    /// A change whose answer shows the resource's new content as it was written.
+    /// A change whose response contains the resource as it was written.
     ///
     /// - Parameters:
-    ///   - member: of the answer, that has the content; nil for all of it.
+    ///   - member: the member of the response with the content; nil for the whole response.
     package init(answer response: Response, _ resourceType: String, _ resourceID: String?, member: String? = nil) {
         self.init(response, resourceType, resourceID, record: .document(response.bytes ?? [], member: member), holdsSecret: false)
     }
@@ -65,12 +65,12 @@ package struct Change: Sendable {
 
 /// A routed, authenticated, validated request as a handler receives it.
 package struct RequestContext: Sendable {
-    /// Whether the handler has made the policy decision that its route declares, and what it decided about.
+    /// Records the policy decisions that the handler has made.
     final class Decision: Sendable {
         private let made = Atomic<Bool>(false)
         private let granted = Mutex<[Grant]>([])
         var isMade: Bool { made.load(ordering: .relaxed) }
-        /// What the caller was allowed to do, without repetitions.
+        /// The actions that the caller was allowed, without duplicates.
         var grants: [Grant] { granted.withLock { $0 } }
 
         func allows(_ action: String) -> Bool { granted.withLock { $0.contains { $0.action == action } } }
@@ -100,7 +100,7 @@ package struct RequestContext: Sendable {
     let verifiedCaller: Caller?
     let policy: Policy
     let decision: Decision
-    /// Hash of the body as it came, to tell a repeated request from another under the same key.
+    /// Hash of the received body, to distinguish a repeated request from another one with the same key.
     let bodyDigest: String
 
     // MARK: input
@@ -120,7 +120,7 @@ package struct RequestContext: Sendable {
 
     /// A path parameter that must be a UUID.
     ///
-    /// - Throws: 404 naming the resource: what is no id cannot be found.
+    /// - Throws: 404 naming the resource if the value is not a valid id.
     package func uuidParameter(_ name: String, of resource: String) throws -> String {
         let text = parameter(name)
         guard let uuid = UUID128(text) else { throw ResourceError.notFound("\(resource) \(text) could not be found.") }
@@ -129,8 +129,8 @@ package struct RequestContext: Sendable {
 
     package func version(atLeast major: Int, _ minor: Int) -> Bool { version >= Microversion(major, minor) }
 
-    /// The service's base URL as this client reached it. The `X-Forwarded-*` fields are a trusted proxy's: the server drops
-    /// anybody else's before the request comes here. Of several values the last one is that proxy's own.
+    /// The service's base URL as seen by this client. `X-Forwarded-*` fields come from a trusted proxy, because the server
+    /// removes those of other peers. Of several values the last one was added by that proxy.
     package var publicURL: String {
         guard let host = RequestContext.last(headers["x-forwarded-host"]), RequestContext.isHost(host) else { return service.publicURL }
         let scheme = RequestContext.last(headers["x-forwarded-proto"]) == "https" ? "https" : "http"
@@ -170,7 +170,7 @@ package struct RequestContext: Sendable {
         return authorized
     }
 
-    /// Decides without a value: for lists and for what belongs to nobody.
+    /// Decides on a target without a value: for lists and resources without an owner.
     @discardableResult
     package func authorize(target: PolicyTarget, action: String? = nil) throws -> Authorized<Void> {
         try authorize((), target: target, action: action)
@@ -182,7 +182,8 @@ package struct RequestContext: Sendable {
         return policy.allows(action, verifiedCaller, target)
     }
 
-    /// Decides on something that was looked up: 404 where the caller may not even see it, 403 where they may.
+    /// Decides on a resource that was looked up: 404 if the caller may not see it, 403 if they may see it but not do the
+    /// action.
     package func authorizeVisible<Value>(
         _ value: Value, target: PolicyTarget, visibleBy readAction: String, notFound: @autoclosure () -> ResourceError
     ) throws -> Authorized<Value> {
@@ -193,8 +194,8 @@ package struct RequestContext: Sendable {
 
     // MARK: writing
 
-    /// Runs the one transaction of an accepted change: effect, audit record and, where the client sent an
-    /// `Idempotency-Key`, the answer under that key. The same key again gives the same answer and no second effect.
+    /// Runs the single transaction of an accepted change: the effect, the audit record and, if the client sent an
+    /// `Idempotency-Key`, the stored response. Repeating the key returns the same response without a second effect.
     package func write(
         _ database: Database, _ body: @escaping @Sendable (Connection) throws -> Change
     ) async throws -> Response {
@@ -203,7 +204,7 @@ package struct RequestContext: Sendable {
         return try await database.write(stops: true) { connection in
             if let earlier = try kept?.earlier(connection, ambient) { return try replay(earlier) }
             let change = try body(connection)
-            // A decision about something else, such as that the caller may see it, does not count.
+            // A decision about another action, such as reading, is not enough.
             guard route.action.map(decision.allows) ?? true else {
                 throw ResourceError.internalError(
                     "\(route.method.rawValue) \(route.path) wrote without a decision about \(route.action ?? "")")
@@ -214,9 +215,9 @@ package struct RequestContext: Sendable {
         }
     }
 
-    /// For answers that wait for work: the transaction of `begin` keeps what the work is known by, and `finish` does or
-    /// awaits the work and makes the answer from that. The same `Idempotency-Key` again never begins a second time;
-    /// `finish` must be safe to repeat, as it is where the first one was cut off.
+    /// For responses that wait for work: the transaction of `begin` stores an identifier of the work, and `finish` performs
+    /// or awaits the work and creates the response. Repeating the `Idempotency-Key` never calls `begin` again. `finish`
+    /// must be idempotent, because it is called again if the first request was interrupted.
     ///
     /// - Parameter begin: the effect; the value for `finish`, and what the audit records.
     package func write(
@@ -242,14 +243,15 @@ package struct RequestContext: Sendable {
     private func idempotency() throws -> Idempotency? {
         guard let key = headers["idempotency-key"] else { return nil }
         let caller = try caller
-        // A service's keys are its own, also where it acts for the user.
+        // A service has its own key namespace, also when it acts on behalf of a user.
         let owner = caller.serviceUserID.map { "\($0) for " } ?? ""
         return try Idempotency(
             key: key, scope: "\(service.type):\(owner)\(caller.userID):\(caller.projectID ?? "")",
             request: "\(method) \(path) \(bodyDigest)")
     }
 
-    /// What this request was answered before. What it did then may be why it is refused now.
+    /// Look up the stored response before authorizing again: the effect of the first request may be the reason for a
+    /// refusal now.
     ///
     /// - Throws: as `replay`.
     func earlierAnswer(_ database: Database) async throws -> Response? {
@@ -259,7 +261,7 @@ package struct RequestContext: Sendable {
         return try replay(answer)
     }
 
-    /// A kept answer, for a caller who may do now all that was decided when the answer was made.
+    /// A stored response, if the caller is still allowed all actions that were authorized when it was created.
     ///
     /// - Throws: 403 that names the action.
     private func replay(_ kept: KeptAnswer) throws -> Response {
@@ -271,7 +273,7 @@ package struct RequestContext: Sendable {
     }
 
     private func audit(_ connection: Connection, _ change: Change, _ caller: Caller) throws {
-        // PostgreSQL reads the document: what is no JSON fails the change.
+        // PostgreSQL parses the document, so invalid JSON fails the transaction.
         let (document, path) = change.recorded
         try connection.execute(
             """

@@ -1,8 +1,8 @@
 import NIOCore
 import NIOHTTP1
 
-/// Looks at the heads of requests before anything else does: refuses what could be understood in two ways, closes the
-/// connection after answers that are its last, and keeps `ConnectionGuard` informed. Sits after the decoder.
+/// Checks request heads before any other handler: refuses ambiguous requests (request smuggling), closes the connection
+/// after its last response, and informs `ConnectionGuard`. Placed directly after the decoder.
 final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias InboundOut = HTTPServerRequestPart
@@ -45,16 +45,16 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
             context.fireErrorCaught(error)
             return
         }
-        // The parser gives up for good with its first error; later ones are echoes of it.
+        // The parser stops at its first error; later errors are repetitions.
         if connection.isBroken, !(error is RequestBodyTooSlow) { return }
         breakOff(error as? HTTPParserError == .headerOverflow ? .longHead : .malformed, context, error)
     }
 
-    /// Answers where no answer is under way; otherwise the request under way ends with `error`, and the connection with
+    /// Responds if no response is in progress; otherwise the request in progress ends with `error`, and the connection with
     /// its answer.
     private func breakOff(_ refusal: ConnectionRefusal, _ context: ChannelHandlerContext, _ error: any Error) {
         guard connection.hasRequests else {
-            // The rest of a body whose answer has been sent leaves nothing to say.
+            // An error in the rest of a body whose response was already sent is ignored.
             if connection.isReceivingBody || connection.isBroken { context.close(promise: nil) } else { connection.refuse(refusal) }
             return
         }
@@ -105,7 +105,8 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
 
     private func end(_ context: ChannelHandlerContext, _ data: NIOAny, _ promise: EventLoopPromise<Void>?) {
         connection.answered()
-        // A client that still sends its body is read on by the responder, so that it gets this answer.
+        // The responder keeps reading the body of a client that is still sending, so that the client receives this
+        // response.
         guard isLast, !connection.isReceivingBody, !connection.hasRequests else {
             context.write(data, promise: promise)
             return

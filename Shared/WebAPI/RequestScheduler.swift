@@ -4,34 +4,34 @@ import Kernel
 import Synchronization
 import Telemetry
 
-/// Decides which requests are worked on, so that no project's load is felt by the others (fair queueing, as in the API
-/// priority and fairness of Kubernetes: a project is a flow, and a request needs a seat).
+/// Decides which requests run, so that one project's load does not slow down the others. It is fair queueing as in
+/// Kubernetes' API Priority and Fairness: a project is a flow, and a running request occupies a seat.
 ///
-/// - A project that is alone has many seats; as soon as others ask as well, the processors are divided.
-/// - The next seat is the project's that has the fewest.
-/// - A request gives its seat up while it waits for another service, and loses it after `Limits.heldMax`: whatever it
-///   waits for then does not keep others waiting.
+/// - A single active project may use many seats; when several are active, the seats are divided among them.
+/// - The next free seat goes to the project with the fewest seats.
+/// - A request releases its seat while it waits for another service, and loses it after `Limits.heldMax`, so that slow
+///   requests do not block others.
 ///
-/// Requests without a caller count as the address's that they come from. The services' own need no seat.
+/// Unauthenticated requests count against their source address. Requests of the services themselves need no seat.
 package final class RequestScheduler: Sendable {
     package struct Limits: Sendable {
         /// Requests that are worked on at a time, of all projects.
         package var seats: Int
-        /// Of one project, while no other project asks.
+        /// Seats of one project while no other project is active.
         package var seatsAlone: Int
-        /// What the projects share where there are several; each has at least one seat.
+        /// Seats shared by several active projects; each gets at least one.
         package var seatsShared: Int
         /// Requests that may wait; more are refused with 503.
         package var waitingMax = 10_000
-        /// Of them, of one project; more are refused with 429.
+        /// Waiting requests of one project; more are refused with 429.
         package var projectWaitingMax = 1000
-        /// How long a request waits; then it is refused with 503.
+        /// How long a request may wait before it is refused with 503.
         package var waitMax = Duration.seconds(30)
         /// How long a request keeps its seat.
         package var heldMax = Duration.milliseconds(250)
-        /// How often it is looked for seats that were held and requests that waited too long.
+        /// Interval between checks for seats held too long and requests that waited too long.
         package var lookMax = Duration.milliseconds(100)
-        /// For at least how long, and at most twice as long, a project counts as one that asks.
+        /// How long a project counts as active after a request: at least this long, at most twice as long.
         package var memory = Duration.milliseconds(500)
 
         package init(processors: Int) {
@@ -61,11 +61,12 @@ package final class RequestScheduler: Sendable {
         var lastNumber = 0
         var held: [Int: Held] = [:]
         var tickets: [Int: (ticket: FairQueue<Waiting>.Ticket, since: UInt64)] = [:]
-        /// Requests that came back from a wait and have a seat, whether one was free or not.
+        /// Requests that resumed after waiting for another service; they get a seat even if none is free.
         var returned = 0
         var looks = false
 
-        /// Seats that others find taken: who comes back to end keeps nobody from beginning.
+        /// Seats that count against new requests; resumed requests are not counted, so that finishing work does not delay
+        /// new work.
         var taken: Int { queue.running - returned }
 
         mutating func free(_ number: Int) -> Bool {
@@ -90,7 +91,7 @@ package final class RequestScheduler: Sendable {
     /// Requests that wait, and seats that are taken.
     package var counts: (waiting: Int, held: Int) { state.withLock { ($0.queue.count, $0.held.count) } }
 
-    /// Works on a request of `project` when it is its turn.
+    /// Runs `body` when it is the turn of `project`.
     ///
     /// - Throws: what `body` throws; `ResourceError` 429 or 503 where too much waits, `ClientGone`.
     package func run<Value: Sendable>(
@@ -136,7 +137,7 @@ package final class RequestScheduler: Sendable {
     private func wait(_ continuation: Continuation, _ project: String, _ number: Int, _ presence: ClientPresence?) {
         let now = time.monotonicNanoseconds()
         let (refused, begun): ((any Error)?, [Continuation]) = state.withLock { state in
-            // Whoever left or was cancelled before this was not found in the queue.
+            // The client may have disconnected, or the task been cancelled, before the request was in the queue.
             guard presence?.isGone != true else { return (ClientGone(), []) }
             guard !Task.isCancelled else { return (CancellationError(), []) }
             guard state.queue.count(of: project) < limits.projectWaitingMax else {
@@ -198,7 +199,7 @@ package final class RequestScheduler: Sendable {
         for continuation in begun { continuation.resume() }
     }
 
-    /// For a request that comes back from a wait: it has begun, and ends the sooner.
+    /// For a request that resumes after a wait: it gets a seat at once, so that it ends sooner.
     fileprivate func retake(_ project: String, _ number: Int) {
         let now = time.monotonicNanoseconds()
         state.withLock { state in
@@ -210,7 +211,7 @@ package final class RequestScheduler: Sendable {
 
     // MARK: long requests
 
-    /// While requests wait, seats that were held for too long are given to others.
+    /// While requests wait, takes away seats that were held for too long.
     private func lookLater() {
         let begins = state.withLock { state in
             guard !state.looks, state.queue.count > 0 else { return false }
@@ -226,7 +227,7 @@ package final class RequestScheduler: Sendable {
         }
     }
 
-    /// - Returns: whether it must be looked again.
+    /// - Returns: whether another check is needed.
     private func look() -> Bool {
         let now = time.monotonicNanoseconds()
         let (heldMax, waitMax) = (UInt64(limits.heldMax.microseconds) * 1000, UInt64(limits.waitMax.microseconds) * 1000)
@@ -285,7 +286,7 @@ private final class RequestSeat: Seat {
     }
 }
 
-/// Counts the keys that were noted lately, exactly enough: in this span of time or the one before it.
+/// Approximately counts recently seen keys: those of the current and the previous interval.
 struct RecentKeys: Sendable {
     private var current: Set<String> = []
     private var before: Set<String> = []

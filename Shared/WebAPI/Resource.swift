@@ -18,12 +18,12 @@ package enum RouteBody: Sendable {
     case json(BodySchema)
     /// Like `json`, and the request may come without a body.
     case optionalJSON(BodySchema)
-    /// Anything, read by the handler piece by piece.
+    /// Any content, streamed by the handler.
     case stream
 }
 
-/// One thing that a client can do: method and path, policy, versions, schema, handler. Everything that is published
-/// about it (routing table, 405s, OpenAPI, policy reference, authorization sweep) follows from this value.
+/// One operation of the API: method and path, policy, versions, schema, handler. Everything that is published about it
+/// (routing table, 405 responses, OpenAPI, policy reference, authorization tests) is derived from this value.
 package struct Route: Sendable {
     package let method: Method
     /// `/servers/{server_id}`; `{name}` stands for one segment.
@@ -94,7 +94,7 @@ package struct Route: Sendable {
     }
 }
 
-/// A kind of thing that a service manages, with all that clients can do to it.
+/// A kind of resource that a service manages, with all its routes.
 package struct Resource: Sendable {
     /// `server`
     package let name: String
@@ -109,7 +109,7 @@ package struct Resource: Sendable {
     }
 }
 
-/// What a service is to the outside.
+/// The public description of a service.
 package struct ServiceDescription: Sendable {
     /// Type in the catalog: `compute`.
     package let type: String
@@ -118,7 +118,7 @@ package struct ServiceDescription: Sendable {
     package let negotiation: VersionNegotiation?
     /// The base URL that clients see, without a slash at the end: `http://127.0.0.1:8774`.
     package let publicURL: String
-    /// The actions that a service may call on behalf of a project: all that services need, and nothing else.
+    /// The only actions that another service may call on behalf of a project.
     package let subjectActions: Set<String>
     /// An older first segment of paths that stands for a newer one, at the lowest microversion: `v2` for `v2.1`.
     package let olderPath: CloudService.OlderPath?

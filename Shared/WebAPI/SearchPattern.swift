@@ -1,13 +1,13 @@
 import Database
 import Kernel
 
-/// A regular expression of a client's, checked so that PostgreSQL matches it in time linear in the text.
+/// A regular expression from a client, checked so that PostgreSQL matches it in time linear in the text.
 ///
-/// PostgreSQL matches an expression without back-references by an automaton. What could still explode is refused:
-/// back-references and look-around (matched by backtracking), bounds whose repetition multiplies the automaton's states,
-/// and deep nesting. Plain texts, with or without anchors, become comparisons that need no automaton.
+/// PostgreSQL matches expressions without back-references with a finite automaton. Constructs that could still take
+/// exponential time or memory are refused: back-references and look-around (matched by backtracking), bounds that multiply
+/// the automaton's states, and deep nesting. Plain texts, with or without anchors, become simple comparisons.
 package struct SearchPattern: Sendable, Hashable {
-    /// Longest pattern, in characters: that of what is searched.
+    /// Longest pattern, in characters: the maximum length of the searched texts.
     package static let lengthMax = Limits.nameLengthMax
     /// States of the automaton at most, counted as the pattern written out without bounds.
     package static let sizeMax = 1000
@@ -204,7 +204,7 @@ private struct Parser {
         throw refused("A class in brackets must be one of \(names.joined(separator: ", ")).")
     }
 
-    /// What is no single character cannot begin a range.
+    /// Only a single character can begin a range.
     private func refuseRange() throws {
         guard peek == "-", place + 1 < scalars.count, scalars[place + 1] != "]" else { return }
         throw refused("A range in brackets must begin and end with a character.")

@@ -2,11 +2,11 @@ import Authorization
 import Kernel
 
 extension API {
-    /// Whom the policy decides about: the token's caller, or the subject that a service names in headers.
+    /// The caller to whom the policy applies: the token's user, or the subject that a service names in headers.
     ///
-    /// A token with the role `service` acts as a service and by nothing else: its other roles do not count, except in
-    /// Identity, where an administrator who took that role by mistake must be able to give it back. With a subject, the
-    /// service may call the few actions that `ServiceDescription.subjectActions` names.
+    /// A token with the role `service` acts as a service only: its other roles are ignored, except in Identity, where an
+    /// administrator who was given the role by mistake must be able to remove it. With a subject, the service may only call
+    /// the actions in `ServiceDescription.subjectActions`.
     ///
     /// - Throws: 403 for subject headers from a caller without the role `service`, for an action that no service calls on
     ///   behalf of others, and for a user without a role in the project; 400 for subject headers that are malformed.
@@ -37,7 +37,7 @@ enum SubjectHeaders {
     private static let known = [ActingSubject.projectHeader, ActingSubject.userHeader, ActingSubject.groundsHeader]
     private static let idBytesMax = 64
 
-    /// Whether a header's name is a subject header's in any spelling; proxies may turn `-` into `_` or back.
+    /// Whether a header name is a subject header in any spelling; proxies may replace `-` by `_` or the reverse.
     static func isReserved(_ name: String) -> Bool {
         name.lowercased().replacing("_", with: "-").hasPrefix(ActingSubject.headerPrefix)
     }

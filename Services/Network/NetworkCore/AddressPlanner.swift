@@ -1,6 +1,6 @@
 import Kernel
 
-/// Chooses addresses; what is taken is the caller's to find out and the store's unique index to decide.
+/// Proposes addresses. The caller reads which ones are in use, and the unique index in the database decides.
 package enum AddressPlanner {
     /// How many addresses the pools have together; saturates.
     package static func size(_ pools: [AddressPool]) -> UInt128 {
@@ -10,7 +10,7 @@ package enum AddressPlanner {
         }
     }
 
-    /// The address at `index` of all pools laid end to end.
+    /// The address at `index`, counting through all pools in order.
     package static func address(_ pools: [AddressPool], at index: UInt128) -> IPAddress? {
         var rest = index
         for pool in pools {
@@ -20,7 +20,7 @@ package enum AddressPlanner {
         return nil
     }
 
-    /// A place in pools of `size` addresses, by chance.
+    /// A random index into pools of `size` addresses.
     static func index(below size: UInt128, random: any RandomSource) -> UInt128 {
         size > UInt128(Int.max) ? UInt128(random.next() >> 1) % size : UInt128(random.below(Int(size)))
     }
@@ -38,7 +38,7 @@ package enum AddressPlanner {
         return result
     }
 
-    /// The address that a guest with this hardware address gives itself (RFC 4291, modified EUI-64).
+    /// The SLAAC address of a guest with this hardware address (RFC 4291, modified EUI-64).
     package static func autoAddress(_ network: IPNetwork, mac: MACAddress) -> IPAddress {
         let high = (mac.value >> 24) ^ 0x020000
         let low = mac.value & 0xff_ffff

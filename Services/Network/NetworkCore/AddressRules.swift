@@ -1,14 +1,15 @@
 import Kernel
 
-/// What addresses of special ranges cannot be used for.
+/// Restrictions on the use of special-purpose address ranges.
 ///
 /// Source of the ranges: IANA's IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890), RFC 4291 and RFC 5771.
 package enum AddressRules {
-    /// What a request uses an address or network for.
+    /// The purpose for which a request uses an address or network.
     package enum Use: Sendable, CaseIterable {
-        /// The CIDR of a subnet. Refused when it has an address in common with the range.
+        /// The CIDR of a subnet. Refused if it overlaps the range.
         case subnet
-        /// An allowed address pair. Refused, as the uses below, when it lies in the range: `0.0.0.0/0` remains possible.
+        /// An allowed address pair. Like the uses below, refused if it lies within the range, so that `0.0.0.0/0` remains
+        /// possible.
         case addressPair
         /// The next hop of a route.
         case nexthop
@@ -20,7 +21,7 @@ package enum AddressRules {
     /// A range with a meaning of its own.
     package struct Range: Sendable {
         package let network: IPNetwork
-        /// As it stands in errors, with its article: `a multicast address`.
+        /// The text for error messages, with its article: `a multicast address`.
         package let name: String
         package let refused: Set<Use>
 
@@ -37,10 +38,10 @@ package enum AddressRules {
     // Not listed are ranges that guests can use like others: the rest of 169.254.0.0/16, where address pairs of redundant
     // gateways lie by custom, and 64:ff9b::/96, because this cloud translates no addresses between IPv6 and IPv4.
 
-    /// The first one that fits is the one that an error names.
+    /// The first matching entry is named in the error.
     package static let ranges: [Range] = [
         Range("255.255.255.255/32", "the limited broadcast address", refused: all),
-        // A neighbour with this address would answer in the place of the metadata service.
+        // A guest with this address would impersonate the metadata service.
         Range("169.254.169.254/32", "the address of the metadata service", refused: [.subnet, .addressPair]),
         Range("224.0.0.0/4", "a multicast address", refused: all.subtracting([.destination])),
         Range("240.0.0.0/4", "a reserved address", refused: all),
@@ -54,7 +55,7 @@ package enum AddressRules {
         Range("fe80::/10", "a link-local address", refused: [.subnet, .destination]),
     ]
 
-    /// The range because of which `network` cannot be used so; nil when it can.
+    /// The range that forbids this use of `network`; nil if the use is allowed.
     package static func range(against network: IPNetwork, as use: Use) -> Range? {
         ranges.first { range in
             guard range.refused.contains(use), range.network.version == network.version else { return false }

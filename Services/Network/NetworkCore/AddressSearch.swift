@@ -1,13 +1,13 @@
 import Kernel
 
-/// Finds addresses of a subnet's pools that are free: large pools by chance, then window by window. What a look costs
-/// is what it looks at, and not how much of the subnet is taken.
+/// Finds free addresses in a subnet's pools: at random in large pools, then window by window. The cost of a round depends
+/// on the size of the window and not on how many addresses of the subnet are in use.
 package struct AddressSearch: Sendable {
     private let pools: [AddressPool]
     private let size: UInt128
-    /// Where the windows begin; they go round from there.
+    /// Start of the first window; the search wraps around.
     private let start: UInt128
-    /// Addresses from `start` on of which it is known whether they are free.
+    /// Addresses from `start` that have been checked so far.
     private var looked: UInt128 = 0
     private var width = NetworkLimits.addressWindowMin
     private var guessesLeft: Int
@@ -23,7 +23,7 @@ package struct AddressSearch: Sendable {
     /// Whether everything was looked at.
     package var isExhausted: Bool { looked >= size }
 
-    /// Up to `count` addresses that may well be free; nil when it is time to look.
+    /// Up to `count` addresses that are probably free; nil if the addresses in use must be read first.
     package mutating func guesses(_ count: Int, random: any RandomSource) -> [IPAddress]? {
         guard guessesLeft > 0 else { return nil }
         guessesLeft -= 1
@@ -45,7 +45,7 @@ package struct AddressSearch: Sendable {
         return result
     }
 
-    /// The first `count` of `window` that are not among `taken`; goes on behind the last of them.
+    /// The first `count` addresses of `window` that are not in `taken`. The next window starts after the last of them.
     package mutating func choose(_ count: Int, of window: [IPAddress], taken: Set<IPAddress>) -> [IPAddress] {
         var result: [IPAddress] = []
         for (offset, address) in window.enumerated() where !taken.contains(address) {

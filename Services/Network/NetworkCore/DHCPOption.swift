@@ -1,6 +1,6 @@
 import Kernel
 
-/// An option that DHCP hands out to one port beside those of its subnet.
+/// A DHCP option of one port, in addition to those of its subnet.
 package struct DHCPOption: Hashable, Sendable {
     package let version: IPAddress.Version
     /// OVN's name of the option.
@@ -21,7 +21,7 @@ package struct DHCPOption: Hashable, Sendable {
         case flag
     }
 
-    /// The name of the option that keeps OVN from answering DHCP of the port, with the value `true`.
+    /// The name of the option that, with the value `true`, disables OVN's DHCP responses for the port.
     package static let disabled = "dhcp_disabled"
 
     /// Names and codes as Neutron's clients write them, and what OVN calls the options (ovn-nb(5), DHCP_Options).
@@ -84,7 +84,7 @@ package struct DHCPOption: Hashable, Sendable {
             guard let number = Int(value), range.contains(number) else { return nil }
             self.value = String(number)
         case .flag:
-            // Neutron's own switch is written in words, those of OVN in digits.
+            // Neutron's own option takes a word as its value, OVN's boolean options take a digit.
             if ovn == DHCPOption.disabled {
                 guard value.lowercased() == "true" else { return nil }
             } else if value != "0" && value != "1" {
@@ -92,7 +92,7 @@ package struct DHCPOption: Hashable, Sendable {
             }
             self.value = value
         case .text:
-            // Stands between quotes in OVN's own language.
+            // OVN's options syntax requires quotes around strings.
             let isPlain = value.utf8.allSatisfy { $0 >= 32 && $0 < 127 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
             guard isPlain, !value.isEmpty else { return nil }
             self.value = "\"\(value)\""

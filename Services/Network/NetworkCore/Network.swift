@@ -1,6 +1,6 @@
 import Kernel
 
-/// How a network reaches the wire.
+/// Provider attributes: how a network is connected to the physical network.
 package struct ProviderAttributes: Hashable, Sendable {
     package enum Kind: String, Sendable, CaseIterable {
         case geneve
@@ -18,7 +18,7 @@ package struct ProviderAttributes: Hashable, Sendable {
         self.segmentationID = segmentationID
     }
 
-    /// - Throws: 400 for a combination that cannot be built.
+    /// - Throws: 400 for an unsupported combination.
     package func validate() throws {
         switch kind {
         case .geneve:

@@ -11,10 +11,10 @@ package struct FixedIP: Hashable, Sendable {
     }
 }
 
-/// Another address that a guest may use on its port.
+/// An allowed address pair: another address that a guest may use on its port.
 package struct AddressPair: Hashable, Sendable {
     package let mac: MACAddress?
-    /// An address or a network, as the API has it.
+    /// An address or a network, as written in the API.
     package let ip: String
 
     package init(mac: MACAddress?, ip: String) {
@@ -49,9 +49,9 @@ package struct Port: Hashable, Sendable {
     package var addressPairs: [AddressPair]
     package var portSecurityEnabled: Bool
     package var securityGroups: [UUID128]
-    /// What DHCP tells this port beside the options of its subnets.
+    /// DHCP options of this port, in addition to those of its subnets.
     package var dhcpOptions: [DHCPOption]
-    /// Ports of the network that may use an address of this one, by that address: its address pairs name it.
+    /// For each address of this port, the ports of the network that have it among their allowed address pairs.
     package var parents: [IPAddress: [UUID128]]
 
     package init(
@@ -76,8 +76,8 @@ package struct Port: Hashable, Sendable {
         self.parents = parents
     }
 
-    /// The address that guests share, and the ports of these guests: keepalived and the like reserve an address with a port
-    /// that no guest has, and name it in the address pairs of the guests' ports. As in Neutron it is one address, the first.
+    /// A virtual IP and the ports of the guests that share it. Tools like keepalived reserve an address with an unbound
+    /// port and list it in the allowed address pairs of the guests' ports. As in Neutron only the first address counts.
     package var virtualAddress: (address: IPAddress, parents: [UUID128])? {
         guard !DeviceOwner.isTrusted(deviceOwner), !DeviceOwner.isServer(deviceOwner) else { return nil }
         for fixed in fixedIPs {

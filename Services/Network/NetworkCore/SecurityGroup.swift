@@ -29,7 +29,7 @@ package struct SecurityGroupRule: Hashable, Sendable {
     package var id: UUID128
     package var direction: Direction
     package var etherType: EtherType
-    /// As the API has it: a name, a number as text, or nil for any.
+    /// As in the API: a name, a number as text, or nil for any.
     package var protocolName: String?
     /// Ports, or the type and code of ICMP.
     package var portRangeMin: Int?
@@ -68,7 +68,7 @@ package enum IPProtocol {
         return number
     }
 
-    /// All that rules may call the protocol: its names, and its number.
+    /// All spellings of the protocol in rules: its names and its number.
     package static func spellings(_ text: String) -> [String] {
         guard let number = number(text) else { return [] }
         return numbers.filter { $0.value == number }.map(\.key).sorted() + [String(number)]
@@ -148,7 +148,7 @@ extension SecurityGroupRule {
         }
     }
 
-    /// What makes two rules of one group the same. All networks are the same as none.
+    /// The key by which two rules of a group are duplicates. `0.0.0.0/0` and `::/0` equal no prefix.
     package var signature: String {
         let remote = remoteNetwork.flatMap { $0.prefixLength == 0 ? nil : $0 }
         let number = protocolName.flatMap { IPProtocol.number($0) }.map(String.init) ?? "any"

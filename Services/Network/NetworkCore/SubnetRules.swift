@@ -1,6 +1,6 @@
 import Kernel
 
-/// What a subnet must satisfy; every failure names value and rule in the words clients know.
+/// Validation of subnets. Errors name the value and the rule, with Neutron's error types and texts.
 package enum SubnetRules {
     /// Gateway that a subnet gets when the request names none: the first address.
     package static func defaultGateway(_ cidr: IPNetwork) -> IPAddress? {

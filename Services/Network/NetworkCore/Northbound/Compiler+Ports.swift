@@ -9,10 +9,10 @@ extension Compiler {
     package func compile(
         _ port: Port, network: Network, subnets: [UUID128: Subnet], metadata: [UUID128: IPAddress] = [:]
     ) -> NBDesired {
-        // A floating IP's port only keeps its address.
+        // The port of a floating IP only reserves its address.
         guard port.deviceOwner != DeviceOwner.floatingIP else { return .nothing }
         let key = Compiler.switchPortKey(port.id)
-        // A network that is down carries nothing: none of its ports is enabled.
+        // All ports of a network with `admin_state_up` false are disabled.
         let isEnabled = port.adminStateUp && network.adminStateUp
         var columns: NBColumns = [
             "name": .string("\(port.id)"), "enabled": isEnabled ? .none : .boolean(false), "type": .string(""),
@@ -69,7 +69,7 @@ extension Compiler {
         return NBDesired(rows: ownOptions + [row], memberships: memberships)
     }
 
-    /// Options of a port that has some of its own: those of the subnet with the port's in their place.
+    /// DHCP options of a port with options of its own, which override those of the subnet.
     private func dhcpRow(_ port: Port, _ subnet: Subnet, _ network: Network, _ metadata: IPAddress?) -> NBRow? {
         let extra = port.dhcpOptions.filter { $0.version == subnet.cidr.version }
         guard !extra.isEmpty, let options = dhcpOptions(subnet, network: network, metadata: metadata, extra: extra)

@@ -8,15 +8,15 @@ extension Compiler {
         static let never = 1003
     }
 
-    /// The group of secured ports without a security group, or whose groups OVN does not have yet.
+    /// The drop group: secured ports without a security group, or whose groups do not exist in OVN yet.
     package func compileGlobal() -> NBDesired {
         let key = Compiler.dropGroupKey
         let name = Compiler.dropGroupName
         return NBDesired(rows: [NBRow(key, ["name": .string(name), "external_ids": .map([:])])] + denials(key, name, "drop"))
     }
 
-    /// Nothing passes that no rule allows. Each group has these rules itself: one group of all ports of the cloud would be
-    /// sent anew to every hypervisor with each port.
+    /// Drops traffic that no rule allows. Each group has these ACLs itself, because a single group of all ports would be
+    /// sent to every hypervisor again with each new port.
     ///
     /// - Parameter prefix: of the ids of the rows.
     private func denials(_ key: NBKey, _ name: String, _ prefix: String) -> [NBRow] {
@@ -30,14 +30,15 @@ extension Compiler {
                         "priority": .integer(priority), "log": .boolean(false), "external_ids": .map([:]),
                     ]))
         }
-        // What only routers and DHCP servers say, whatever the rules allow: DHCP's answers and redirects. Router advertisements
-        // are not here because northd lets neighbour discovery pass before every ACL; the agent drops them.
+        // Drops messages that only routers and DHCP servers may send, regardless of rules: DHCP replies and ICMP redirects.
+        // Router advertisements are not included because northd allows neighbour discovery before every ACL; the agent
+        // drops them.
         let servers =
             "(ip4 && udp.src == 67 && udp.dst == 68) || (ip6 && udp.src == 547 && udp.dst == 546) || icmp4.type == 5 || icmp6.type == 137"
         acl("server", "from-lport", "inport == @\(name) && (\(servers))", "drop", Priority.never)
         acl("egress", "from-lport", "inport == @\(name) && ip", "drop", Priority.drop)
         acl("ingress", "to-lport", "outport == @\(name) && ip", "drop", Priority.drop)
-        // Without an address a guest cannot do anything, whatever its rules are.
+        // A guest needs an address whatever its rules are, so DHCP requests are always allowed.
         acl(
             "dhcpv4", "from-lport", "inport == @\(name) && ip4 && udp && udp.src == 68 && udp.dst == 67", "allow",
             Priority.allow)
@@ -77,7 +78,7 @@ extension Compiler {
         var terms = [ingress ? "outport == @\(group)" : "inport == @\(group)", ip]
         if let network = rule.remoteNetwork, network.prefixLength > 0 { terms.append("\(ip).\(remote) == \(network)") }
         if let other = rule.remoteGroupID {
-            // northd keeps these sets from the addresses of the group's ports.
+            // northd maintains these address sets from the ports of the group.
             terms.append("\(ip).\(remote) == $\(groupName(other))_\(ip)")
         }
         guard let name = rule.protocolName, var number = IPProtocol.number(name) else {

@@ -50,7 +50,7 @@ package struct Compiler: Sendable {
     package static func groupName(_ group: UUID128) -> String { "pg_" + group.compact }
     package static let dropGroupName = "pg_drop"
 
-    /// `external_ids` for people who look at OVN; what is empty says nothing.
+    /// `external_ids` for operators who inspect OVN; empty values are omitted.
     static func labels(_ entries: NBEntries) -> NBValue { .map(entries.filter { !$0.value.isEmpty }) }
 
     // MARK: network
@@ -93,7 +93,7 @@ package struct Compiler: Sendable {
         ])
     }
 
-    /// - Parameter extra: options of one port, which take the place of the subnet's.
+    /// - Parameter extra: options of one port, which override the subnet's.
     func dhcpOptions(
         _ subnet: Subnet, network: Network, metadata: IPAddress?, extra: [DHCPOption] = []
     ) -> NBEntries? {
@@ -111,7 +111,7 @@ package struct Compiler: Sendable {
     private func dhcpv4Options(
         _ subnet: Subnet, network: Network, metadata: IPAddress?, extra: [DHCPOption]
     ) -> NBEntries? {
-        // OVN answers only with an address to answer from.
+        // OVN responds to DHCP only if it has a server address.
         guard let server = subnet.gatewayIP ?? metadata ?? SubnetRules.usableRange(subnet.cidr)?.start else { return nil }
         var options: NBEntries = [
             "server_id": server.description, "server_mac": Compiler.serverMAC(subnet.id).description,
@@ -122,7 +122,7 @@ package struct Compiler: Sendable {
         let metadataRoute = metadata.map {
             StaticRoute(destination: IPNetwork(AddressRules.metadata, prefixLength: 32), nexthop: $0)
         }
-        // A port's own routes say all but the way to the metadata service.
+        // A port's own routes replace all others except the route to the metadata service.
         if let metadataRoute, !(own ?? []).contains(where: { $0.destination == metadataRoute.destination }) {
             routes.append(metadataRoute)
         }
@@ -151,20 +151,20 @@ package struct Compiler: Sendable {
 
     private func nameServers(_ subnet: Subnet, _ version: IPAddress.Version) -> String? {
         let own = subnet.dnsNameservers.isEmpty ? dnsServers : subnet.dnsNameservers
-        // The unspecified address says that none is handed out.
+        // The unspecified address means that no name server is handed out.
         let servers = own.filter { $0.version == version && $0.value != 0 }
         return servers.isEmpty ? nil : "{" + servers.map(\.description).joined(separator: ", ") + "}"
     }
 
-    /// The same for a subnet's whole life, different between subnets.
+    /// Constant for the lifetime of a subnet and different between subnets.
     package static func serverMAC(_ subnet: UUID128) -> MACAddress {
         MACAddress(value: 0xfa16_3e00_0000 | ((subnet.high ^ subnet.low) & 0xff_ffff))
     }
 
     // MARK: gateways
 
-    /// Chassis for the external port of a router, best first; spread over the candidates by the router's id, so that
-    /// one more or one less chassis moves only the routers it concerns.
+    /// Gateway chassis for the external port of a router, highest priority first. Rendezvous hashing by the router's id
+    /// spreads routers over the chassis, so that adding or removing a chassis moves only the routers on it.
     package func gatewayChassis(for router: UUID128, physicalNetwork: String?) -> [String] {
         let able = gateways.filter { physicalNetwork.map($0.physicalNetworks.contains) ?? true }
         let marked = able.filter(\.isMarked)

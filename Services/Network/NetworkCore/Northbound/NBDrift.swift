@@ -1,10 +1,10 @@
 import Kernel
 
-/// Says in words what was wrong, from what it takes to put it right.
+/// Describes drift in words, derived from the operations that correct it.
 package enum NBDrift {
     /// - Parameters:
     ///   - operations: those of one subject.
-    ///   - model: what they were planned on.
+    ///   - model: the state for which they were planned.
     package static func words(_ subject: NBSubject, _ operations: [NBOperation], _ model: NBModel) -> String {
         var parts: [String] = []
         for operation in operations {
@@ -27,7 +27,7 @@ package enum NBDrift {
 
     private static func update(_ holder: String, _ columns: NBColumns) -> [String] {
         var parts: [String] = []
-        // Who knows it by its right name is to find it.
+        // Also show the expected name, so that operators can find the row.
         if let name = columns["name"].flatMap(text) { parts.append("\(holder) should be called \(name)") }
         let others = columns.keys.filter { $0 != "name" || parts.isEmpty }.sorted()
         if !others.isEmpty { parts.append("\(holder) had another \(others.joined(separator: ", "))") }

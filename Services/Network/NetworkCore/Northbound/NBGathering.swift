@@ -6,8 +6,8 @@ private struct Place: Hashable {
 }
 
 extension [NBOperation] {
-    /// The same change with one mutation of a row where there is one for each element that comes to it or goes: the
-    /// database copies the whole row, with thousands of ports, for each of them.
+    /// Merges mutations so that each row is mutated once instead of once per element: ovsdb-server copies the whole row,
+    /// with thousands of ports, for each mutation.
     package var gathered: [NBOperation] {
         var result: [NBOperation] = []
         var order: [Place] = []
@@ -25,7 +25,7 @@ extension [NBOperation] {
             for (column, value) in delete { gone[place, default: [:]][column, default: []].formUnion(value.atoms) }
             for (column, value) in insert { fresh[place, default: [:]][column, default: []].formUnion(value.atoms) }
         }
-        // At the end, when all rows are there that they name.
+        // Merged mutations come last, after all rows that they refer to are inserted.
         for place in order {
             result.append(
                 .mutate(

@@ -7,17 +7,17 @@ package enum NBColumnChange: Sendable {
     case entries(set: NBEntries, removed: SmallSet<String>)
 }
 
-/// What is in the northbound database, as far as it is this plane's, indexed for comparison by subject.
+/// The rows of the northbound database that this control plane owns, indexed by subject for comparison.
 package struct NBModel: Sendable {
     package struct Row: Sendable {
         package let table: NBTable
         package fileprivate(set) var columns: NBColumns
         package fileprivate(set) var key: NBKey?
-        /// Nil also where the row names one that this plane does not know.
+        /// Also nil if the row's subject is of a kind that this build does not know.
         package fileprivate(set) var subject: NBSubject?
     }
 
-    /// A place where a row is mentioned.
+    /// A reference to a row: the referring row and its column.
     package struct Referrer: Hashable, Sendable {
         package let row: UUID128
         package let column: String
@@ -26,7 +26,7 @@ package struct NBModel: Sendable {
     package private(set) var rows: [UUID128: Row] = [:]
     private var byKey: [NBKey: SmallSet<UUID128>] = [:]
     private var bySubject: [NBSubject: SmallSet<UUID128>] = [:]
-    /// Few for each row: a port is in its switch and its groups.
+    /// There are few per row: a port is referenced by its switch and its groups.
     private var referrers: [UUID128: [Referrer]] = [:]
 
     package init() {}
@@ -34,7 +34,7 @@ package struct NBModel: Sendable {
     /// Subjects that have rows.
     package var subjects: [NBSubject] { Array(bySubject.keys) }
 
-    /// The row for `key`; of several the one that is most in use.
+    /// The row for `key`; if there are several, the one with the most references.
     package func uuid(of key: NBKey) -> UUID128? {
         guard let uuids = byKey[key] else { return nil }
         return uuids.only ?? uuids.max { (use(of: $0), $1) < (use(of: $1), $0) }
@@ -51,8 +51,8 @@ package struct NBModel: Sendable {
 
     // MARK: comparison
 
-    /// Whether the rows of `subject` are just as desired: nothing would be planned for it. False proves nothing where rows
-    /// hold others, in which there may be what does not belong there.
+    /// Whether the rows of `subject` match the desired state, so that no operations are needed. This is a fast check: false
+    /// does not prove a difference for rows that hold references to other rows.
     package func shows(_ subject: NBSubject, _ desired: NBDesired) -> Bool {
         guard uuids(of: subject).count == desired.rows.count,
             desired.memberships.allSatisfy({ place in desired.rows.contains { $0.key == place.member } })
@@ -65,7 +65,7 @@ package struct NBModel: Sendable {
         }
     }
 
-    /// Whether the row hangs where it should.
+    /// Whether the row is referenced by the right parent.
     func isInPlace(_ uuid: UUID128, _ wanted: NBRow) -> Bool {
         guard let parent = wanted.parent else { return true }
         guard let place = self.uuid(of: parent) else { return false }
@@ -84,7 +84,7 @@ package struct NBModel: Sendable {
             && entries.count { NBKey.isLabel($0.key) } == wanted.entries.count
     }
 
-    /// Whether the row is a member of these port groups and of no other ones of this plane.
+    /// Whether the row is a member of exactly these port groups, among those that this control plane owns.
     private func groups(_ uuid: UUID128, _ key: NBKey, are wanted: SmallSet<NBMembership>) -> Bool {
         guard key.table == .logicalSwitchPort else { return wanted.allSatisfy { $0.member != key } }
         var left = wanted.count { $0.member == key }
@@ -132,8 +132,8 @@ package struct NBModel: Sendable {
         if changes["external_ids"] != nil { identify(uuid) }
     }
 
-    /// What a difference means, as a monitor tells it: of a column with many values the elements that came or went, of a
-    /// map the entries that changed or, given as they were, went; of any other column the new value.
+    /// Applies a difference reported by a monitor. For a set column it lists added and removed elements; for a map column,
+    /// changed entries with their new value and deleted entries with their old one; for other columns, the new value.
     package func change(of uuid: UUID128, _ column: String, difference: NBValue) -> NBColumnChange {
         guard let row = rows[uuid] else { return .value(difference) }
         switch difference {
@@ -155,7 +155,7 @@ package struct NBModel: Sendable {
         unlist(uuid, row)
     }
 
-    /// In place, so that one element more costs one element.
+    /// Changed in place, so that adding an element does not copy the set.
     private static func merge(_ added: SmallSet<NBAtom>, _ removed: SmallSet<NBAtom>, into value: inout NBValue) {
         var atoms = value.atoms
         value = .none

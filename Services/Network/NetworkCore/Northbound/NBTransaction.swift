@@ -19,20 +19,21 @@ package enum NBOperation: Hashable, Sendable {
 /// Collects the differences of several subjects into one list of operations.
 package struct NBTransaction: Sendable {
     package private(set) var operations: [NBOperation] = []
-    /// Subjects that point at a row which is neither there nor inserted here; look at them again later.
+    /// Subjects that refer to a row that neither exists nor is inserted in this transaction; to be retried later.
     package private(set) var incomplete: Set<NBSubject> = []
     private var inserted: [NBKey: String] = [:]
     private let model: NBModel
 
     package init(model: NBModel) { self.model = model }
 
-    /// Adds what it takes to bring the rows of `subject` from what the model shows to `desired`.
+    /// Adds the operations that change the rows of `subject` from the state in the model to `desired`.
     package mutating func add(_ subject: NBSubject, _ desired: NBDesired) {
         let wanted = SmallMap(desired.rows.map { ($0.key, $0) })
         let found = model.uuids(of: subject).sorted()
         let copies = copies(found, wanted)
         guard copies.isEmpty else {
-            // Whatever points at a row must not take a copy for it: the rest follows when they are gone.
+            // Remove duplicate rows first, so that no reference is resolved to a duplicate; other changes follow after
+            // that.
             for uuid in copies { if let row = model.rows[uuid] { remove(uuid, row) } }
             incomplete.insert(subject)
             return
@@ -40,7 +41,7 @@ package struct NBTransaction: Sendable {
         var present: SmallMap<NBKey, UUID128> = [:]
         for uuid in found {
             guard let row = model.rows[uuid] else { continue }
-            // One that hangs elsewhere is made anew.
+            // A row with the wrong parent is deleted and created again.
             if let key = row.key, let want = wanted[key], model.isInPlace(uuid, want) {
                 present[key] = uuid
             } else {
@@ -67,7 +68,7 @@ package struct NBTransaction: Sendable {
         }
     }
 
-    /// Of several rows for one thing all but one, which has the right name if one has.
+    /// Duplicate rows of one key, except the one to keep, which is the one with the right name if there is one.
     private func copies(_ uuids: [UUID128], _ wanted: SmallMap<NBKey, NBRow>) -> [UUID128] {
         guard uuids.count > 1 else { return [] }
         var rows: [NBKey: [UUID128]] = [:]
@@ -85,7 +86,7 @@ package struct NBTransaction: Sendable {
         switch row.table {
         case .logicalSwitch, .logicalRouter, .portGroup, .dhcpOptions: operations.append(.delete(row.table, uuid))
         case .logicalSwitchPort, .logicalRouterPort, .staticRoute, .nat, .acl, .gatewayChassis:
-            // The database drops a row of these tables with the last mention of it.
+            // OVSDB garbage-collects rows of these tables when the last reference to them is removed.
             for referrer in model.referrers(of: uuid).sorted(by: { $0.row < $1.row }) {
                 guard let table = model.rows[referrer.row]?.table else { continue }
                 operations.append(
@@ -131,7 +132,7 @@ package struct NBTransaction: Sendable {
                 var fresh: NBEntries = [:]
                 for (key, value) in entries where current[key] != value {
                     fresh[key] = value
-                    // Deleted first: inserting keeps the old value.
+                    // Delete the entry first, because inserting an existing key keeps its old value.
                     if current[key] != nil { gone.insert(key) }
                 }
                 for key in current.keys where entries[key] == nil && (column != "external_ids" || NBKey.isLabel(key)) {
@@ -165,7 +166,7 @@ package struct NBTransaction: Sendable {
         let known = memberships.filter { target($0.group) != nil }
         if known.count < memberships.count {
             incomplete.insert(subject)
-            // Denied rather than open until its groups are there.
+            // Until its groups exist, the port is in the drop group: traffic is denied rather than allowed.
             let denied = memberships.lazy.map { NBMembership(group: Compiler.dropGroupKey, member: $0.member) }
             memberships = known.isEmpty ? SmallSet(denied) : known
         }

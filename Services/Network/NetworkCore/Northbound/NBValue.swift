@@ -1,6 +1,6 @@
 import Kernel
 
-/// The northbound tables that this plane writes. The names are OVN's.
+/// The northbound tables that this control plane writes, by their names in OVN.
 package enum NBTable: String, Sendable, Hashable, CaseIterable {
     case logicalSwitch = "Logical_Switch"
     case logicalSwitchPort = "Logical_Switch_Port"
@@ -36,10 +36,10 @@ package enum NBTable: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// Columns that hold other rows as parts: what is in them of a row of this plane must be this plane's too.
+    /// Columns that own other rows: in rows of this control plane they may only contain its own rows.
     package var ownedColumns: [String] { self == .portGroup ? ["acls"] : referenceColumns }
 
-    /// What a monitor that says nothing about a column means: the default, which is a value where the column needs one.
+    /// The default value of columns that a monitor omits.
     package func unsaid(_ column: String) -> NBValue {
         switch (self, column) {
         case (.logicalSwitchPort, "type"): .string("")
@@ -71,11 +71,12 @@ package enum NBTable: String, Sendable, Hashable, CaseIterable {
     }
 }
 
-/// What a row stands for: stays the same over its life, and is written into `external_ids`.
+/// The identity of a row, constant over its lifetime and stored in `external_ids`.
 package struct NBKey: Hashable, Sendable, CustomStringConvertible {
     package let table: NBTable
     package let id: String
-    /// Of the id (FNV-1a), taken once: a key is looked up many times. Ids are this plane's own, nobody chooses them.
+    /// FNV-1a hash of the id, computed once because keys are looked up often. Clients cannot choose ids, so collisions
+    /// cannot be forced.
     private let digest: UInt64
 
     package init(_ table: NBTable, _ id: String) {
@@ -96,11 +97,13 @@ package struct NBKey: Hashable, Sendable, CustomStringConvertible {
 
     package var description: String { "\(table.rawValue)(\(id))" }
 
-    /// `external_ids` entries that mark a row as this plane's. Without an id of its own a row stands for its subject.
+    /// `external_ids` entries that mark a row as owned by this control plane. A row without an id of its own is the main
+    /// row of its subject.
     package static let idEntry = "wolke:id"
     package static let subjectEntry = "wolke:subject"
 
-    /// Whether an entry of `external_ids` is this plane's and no mark; others keep theirs beside it.
+    /// Whether an entry of `external_ids` is written by this control plane, other than the marks; entries of others are
+    /// kept.
     static func isLabel(_ entry: String) -> Bool {
         entry.hasPrefix("wolke:") && entry != idEntry && entry != subjectEntry
     }
@@ -111,7 +114,7 @@ package enum NBAtom: Hashable, Sendable {
     case string(String)
     case integer(Int)
     case boolean(Bool)
-    /// A row by what it stands for; becomes `uuid` or `named` in a transaction.
+    /// A row by its key; resolved to `uuid` or `named` in a transaction.
     case row(NBKey)
     case uuid(UUID128)
     /// A row that the same transaction inserts.
@@ -159,7 +162,7 @@ package struct NBRow: Hashable, Sendable {
     }
 }
 
-/// A row's place in a port group that is not its parent.
+/// A row's membership in a port group.
 package struct NBMembership: Hashable, Sendable {
     package let group: NBKey
     package let member: NBKey
@@ -170,7 +173,7 @@ package struct NBMembership: Hashable, Sendable {
     }
 }
 
-/// What changes together: one resource of the API and the rows that exist because of it.
+/// The unit of reconciliation: one resource of the API with the northbound rows derived from it.
 package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible {
     case global
     case network(UUID128)
@@ -217,7 +220,7 @@ package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible 
         }
     }
 
-    /// Order in which subjects are applied: what others point at comes first.
+    /// Order in which subjects are applied: referenced subjects come first.
     package var rank: Int {
         switch self {
         case .global: 0
@@ -239,14 +242,14 @@ package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible 
 
     package func _rawHashValue(seed: Int) -> Int { (id ?? UUID128(high: 0, low: 0))._rawHashValue(seed: seed ^ rank) }
 
-    /// By rank; those of one rank in an order of no meaning.
+    /// By rank; the order within a rank is arbitrary.
     package static func < (left: NBSubject, right: NBSubject) -> Bool {
         guard left.rank == right.rank, let first = left.id, let second = right.id else { return left.rank < right.rank }
         return first < second
     }
 }
 
-/// Everything that should exist because of one subject. Empty when the subject is gone.
+/// The desired rows of one subject; empty if the subject was deleted.
 package struct NBDesired: Hashable, Sendable {
     package var rows: [NBRow]
     package var memberships: SmallSet<NBMembership>

@@ -11,7 +11,7 @@ package struct FleetMember: Sendable, Hashable {
     package let host: String
     package let isGateway: Bool
     package let physicalNetworks: [String]
-    /// When its controller last said that it is up to date; nil when never.
+    /// When its ovn-controller last acknowledged the current configuration; nil if never.
     package let heardAt: Timestamp?
 
     package init(
@@ -25,7 +25,7 @@ package struct FleetMember: Sendable, Hashable {
         self.heardAt = heardAt
     }
 
-    /// Time without a word after which a controller counts as dead.
+    /// Time without an acknowledgement after which a controller counts as dead.
     package static let silenceMax = Duration.seconds(75)
 
     package func isAlive(at now: Timestamp) -> Bool {
@@ -63,7 +63,7 @@ extension NetworkAPI {
             "id", "agent_type", "binary", "host", "alive", "admin_state_up", "topic", "availability_zone", "description",
         ]
         let request = try context.listRequest(filters: known, ignoring: ["page_reverse"], strict: true)
-        // As in all lists of Network: whoever may not see one sees none, not an error.
+        // As in all lists of Network, callers without permission get an empty list and not an error.
         let all = context.allows("get_agent") ? await fleet.members().map(agent) : []
         let fitting = all.filter { item in
             request.filters.allSatisfy { filter in

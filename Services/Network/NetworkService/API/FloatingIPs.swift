@@ -62,7 +62,7 @@ extension NetworkAPI {
         }
     }
 
-    /// The port that a request names, where the caller may use it.
+    /// The port that a request names, if the caller may use it.
     private func association(_ context: RequestContext, _ item: JSONObject, project: String) async throws -> AssociationRequest {
         let fixed = try item.address("fixed_ip_address")
         guard item["port_id"] != nil else { return fixed.map { .address($0) } ?? .unchanged }

@@ -13,7 +13,7 @@ extension ResourceKind {
     private static let groups = """
         array_to_json(ARRAY(SELECT g.security_group_id FROM port_security_groups g WHERE g.port_id = t.id ORDER BY 1))
         """
-    /// The datapath is that of which the host's agent told Compute; left out while it has not.
+    /// The datapath type is the one that the host's agent reported to Compute; omitted until it has reported.
     private static let details = """
         CASE WHEN t.host_id = '' THEN '{}' ELSE json_strip_nulls(json_build_object(
             'port_filter', true, 'connectivity', 'l2',
@@ -142,7 +142,7 @@ extension NetworkAPI {
         { return try await context.write(database) { try create($0, trusting: false) } }
     }
 
-    /// Whether a tenant sees the network only because it is external: addresses of it go through routers.
+    /// Whether a tenant sees the network only because it is external; its addresses are then used through routers only.
     private static func isForeignExternal(_ network: Subject, _ context: RequestContext) throws -> Bool {
         try context.caller.projectID != network.projectID && network.target.attributes["shared"] != "true"
     }

@@ -31,7 +31,7 @@ extension ResourceKind {
             ])
     ) { .notFound("Security group \($0) does not exist", type: "SecurityGroupNotFound") }
 
-    /// Rules with the protocol, however they and the filter call it.
+    /// Matches rules by protocol, regardless of the spelling in the rule and the filter.
     private static func protocolFilter(_ text: String) -> SQL {
         if text.isEmpty || text.lowercased() == "any" { return "t.protocol IS NULL" }
         return "t.protocol = ANY(\(IPProtocol.spellings(text))::text[])"
@@ -85,7 +85,7 @@ extension NetworkAPI {
             ).map { $0.path == "/v2.0/security-groups" && $0.method == .get ? groupList : $0 })
     }
 
-    /// A project's first look at its groups shows the default one.
+    /// Create the default group when a project lists its groups for the first time.
     private var groupList: Route {
         Route(
             .get, "/v2.0/security-groups", action: "get_security_group", rule: NetworkPolicy.reader, answer: .list(.securityGroups),
@@ -93,7 +93,7 @@ extension NetworkAPI {
         ) { context in
             let answer = try await ResourceKind.securityGroups.list(database, context)
             guard let project = try context.caller.projectID, try await !hasDefaultGroup(project) else { return answer }
-            // Seeing is the decision for it, as in Neutron.
+            // As in Neutron, permission to see the group is enough.
             try context.authorize(target: .project(project)).value(for: "get_security_group")
             try await database.write { _ = try defaultGroup($0, project: project) }
             return try await ResourceKind.securityGroups.list(database, context)
@@ -172,7 +172,7 @@ extension NetworkAPI {
         }
     }
 
-    /// - Throws: 404 for what is no id, too.
+    /// - Throws: 404, also for an invalid id.
     private func groupSubject(_ context: RequestContext, _ text: String) async throws -> Subject {
         guard let id = UUID128(text) else { throw ResourceKind.securityGroups.notFound(text) }
         return try await database.read { try ResourceKind.securityGroups.subject($0, context, id) }

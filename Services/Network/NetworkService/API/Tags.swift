@@ -11,7 +11,7 @@ enum Tags {
 
     /// Without repetitions, in order.
     ///
-    /// - Throws: 400 for a tag with a comma, which filters could not name.
+    /// - Throws: 400 for a tag with a comma, because filters separate tags by commas.
     static func checked(_ tags: [String]) throws -> [String] {
         if let bad = tags.first(where: { $0.contains(",") || $0.isEmpty || $0.unicodeScalars.count > NetworkLimits.tagLengthMax }) {
             throw ResourceError.badRequest(

@@ -2,7 +2,7 @@ import Kernel
 import NetworkCore
 import OVSDB
 
-/// Between the values of the compiler and those of the wire.
+/// Converts between the compiler's values and OVSDB's wire format.
 enum NorthboundConversion {
     // MARK: to the wire
 
@@ -66,7 +66,7 @@ enum NorthboundConversion {
         }
     }
 
-    /// What to watch of the northbound database.
+    /// The monitored tables and columns of the northbound database.
     static let monitors =
         NBTable.allCases.map { OVSDBMonitor($0.rawValue, columns: $0.columns) } + [
             OVSDBMonitor("NB_Global", columns: ["nb_cfg"])
@@ -100,14 +100,14 @@ extension NBModel {
                     }
                     guard case .elements(let added, let removed) = meaning else { continue }
                     for case .uuid(let row) in added { placed.append((change.uuid, row)) }
-                    // Taken out of its place: the row's own subject puts it back.
+                    // The row was removed from its parent; reconciling the row's own subject restores it.
                     for case .uuid(let row) in removed { if let subject = rows[row]?.subject { subjects.insert(subject) } }
                 }
                 modify(change.uuid, changes)
             case .modified: break  // From a client that keeps a copy; this one keeps none.
             case .deleted:
                 if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
-                // Members of a group that is gone belong to other subjects.
+                // Members of a deleted group belong to other subjects.
                 for column in table.referenceColumns {
                     for case .uuid(let uuid) in rows[change.uuid]?.columns[column]?.atoms ?? [] {
                         if let subject = rows[uuid]?.subject { subjects.insert(subject) }
@@ -116,15 +116,16 @@ extension NBModel {
                 delete(change.uuid)
             }
         }
-        // After all rows are known: a stranger in a row of this plane is that row's matter.
+        // Checked after all rows are known: a foreign row inside a row of this control plane makes that row's subject
+        // differ.
         for (holder, row) in placed {
             if let subject = rows[row]?.subject ?? rows[holder]?.subject { subjects.insert(subject) }
         }
         return (touched, subjects)
     }
 
-    /// Whether the switch port of row `uuid` is up and enabled, and the port of the API that it stands for. OVN calls a port
-    /// that is not enabled up as long as a hypervisor has it.
+    /// Whether the switch port of row `uuid` is up and enabled, and the port of the API that it stands for. OVN reports a
+    /// disabled port as up as long as it is bound on a hypervisor.
     func port(_ uuid: UUID128) -> (id: UUID128, isUp: Bool)? {
         guard let row = rows[uuid], let key = row.key, key.table == .logicalSwitchPort, let id = UUID128(key.id) else {
             return nil

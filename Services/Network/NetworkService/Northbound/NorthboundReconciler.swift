@@ -8,7 +8,7 @@ import Settings
 import Synchronization
 import Telemetry
 
-/// How the reconciler reaches OVN, and how often it compares everything.
+/// How the reconciler connects to OVN, and the interval of its audits.
 package struct NorthboundConfiguration: Sendable {
     package var northbound: [OVSDBEndpoint]
     package var southbound: [OVSDBEndpoint]
@@ -17,7 +17,7 @@ package struct NorthboundConfiguration: Sendable {
     package var auditInterval: Duration
     /// Fallback for a lost notification.
     package var scanInterval: Duration = .seconds(2)
-    /// Between two questions to all controllers whether they are up to date.
+    /// Interval between increments of `nb_cfg`, which all ovn-controllers acknowledge.
     package var heartbeatInterval: Duration = .seconds(30)
 
     package init(northbound: [OVSDBEndpoint], southbound: [OVSDBEndpoint], auditInterval: Duration = .seconds(300)) {
@@ -49,10 +49,10 @@ package struct NorthboundConfiguration: Sendable {
     }
 }
 
-/// Makes OVN's northbound database say what PostgreSQL says, and takes back which ports are up.
+/// Keeps OVN's northbound database in line with PostgreSQL, and writes the up/down state of ports back to PostgreSQL.
 ///
-/// Any number of processes may run one: the lock of the northbound database picks the one that writes, and each of its
-/// transactions asserts the lock, so that one which lost it cannot write any more.
+/// Any number of processes may run one. The lock of the northbound database selects the writer, and each transaction
+/// asserts the lock, so that a process that has lost it can no longer write.
 package struct NorthboundReconciler: Sendable {
     let database: Database
     let ambient: Ambient
@@ -87,7 +87,7 @@ package struct NorthboundReconciler: Sendable {
             endpoints: configuration.northbound, database: "OVN_Northbound", monitors: NorthboundConversion.monitors,
             lock: NorthboundReconciler.lock)
         northbound.credentials = configuration.credentials
-        // The worker's model is the only one.
+        // The worker keeps the only copy of the rows.
         northbound.keepsCopy = false
         self.northbound = OVSDBClient(northbound, ambient: ambient, logger: log) { signal.yield() }
         var southbound = OVSDBConfiguration(
@@ -96,7 +96,7 @@ package struct NorthboundReconciler: Sendable {
         self.southbound = OVSDBClient(southbound, ambient: ambient, logger: log) { signal.yield() }
     }
 
-    /// What is known of the hypervisors.
+    /// The hypervisors, from OVN's southbound database.
     package var fleet: SouthboundFleet { SouthboundFleet(client: southbound) }
 
     /// - Throws: 503 naming the database of OVN that cannot be reached, and why.
@@ -131,9 +131,9 @@ package struct NorthboundReconciler: Sendable {
 
     func wake() { signal.yield() }
 
-    /// Compares everything now, and waits for the end of it.
+    /// Runs an audit now and waits for its end.
     ///
-    /// - Returns: false where another process has OVN's lock.
+    /// - Returns: false if another process holds OVN's lock.
     package func audit() async throws -> Bool {
         let number = audits.ask()
         for _ in 0..<300 {
@@ -146,7 +146,7 @@ package struct NorthboundReconciler: Sendable {
     }
 }
 
-/// Requests for a full comparison, between those who ask and the worker.
+/// Passes requests for an audit to the worker and its results back.
 final class NorthboundAudits: Sendable {
     private struct State {
         var asked = 0

@@ -4,16 +4,15 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-/// Gives addresses to ports, to many of them at once. Exact under concurrency: what is taken is decided by the unique
-/// key of `port_fixed_ips` alone, and an insertion waits there for another transaction that is about to take the same
-/// address.
+/// Allocates addresses for one or many ports. Correct under concurrency: the unique key of `port_fixed_ips` alone decides
+/// which addresses are in use, and an insertion waits there for another transaction that inserts the same address.
 struct AddressAllocator {
     let connection: Connection
     let random: any RandomSource
-    /// Whether addresses of auto-addressed subnets may be chosen: those of routers are.
+    /// Whether addresses in SLAAC subnets may be chosen, as for router ports.
     var choosesFreely = false
 
-    /// What a request asks for in one item of `fixed_ips`.
+    /// One item of `fixed_ips` in a request.
     struct FixedIPRequest: Sendable {
         var subnet: UUID128?
         var address: IPAddress?
@@ -35,14 +34,14 @@ struct AddressAllocator {
         }
     }
 
-    /// A port that is to get addresses.
+    /// A port that needs addresses.
     struct Request {
         let port: UUID128
         let network: UUID128
         let mac: MACAddress
-        /// Nil for one address of each IP version that the network has.
+        /// Nil for one address per IP version of the network.
         let fixedIPRequests: [FixedIPRequest]?
-        /// The place of the first of them among the port's addresses.
+        /// Index of the first new address among the port's addresses.
         var position = 0
     }
 
@@ -58,7 +57,7 @@ struct AddressAllocator {
         ).map { try SubnetRow.subnet($0) }
     }
 
-    /// Addresses for a port as its wishes say.
+    /// Allocates the addresses that a port requests.
     ///
     /// - Throws: 409 when the pools are exhausted or an address is in use; 400 for what does not fit the network.
     @discardableResult
@@ -84,9 +83,9 @@ struct AddressAllocator {
 
         let port: UUID128
         let position: Int
-        /// Where it may come from, the best first.
+        /// Possible sources, in order of preference.
         var sources: ArraySlice<Source>
-        /// What to say when it is not to be had; nil where the port does without.
+        /// The error if no address is available; nil if the port can do without.
         let fault: ResourceError?
     }
 
@@ -118,7 +117,7 @@ struct AddressAllocator {
         }
     }
 
-    /// One address of each version, plus the ones that guests of auto-addressed subnets give themselves.
+    /// One address per IP version, plus the addresses that guests in SLAAC subnets assign themselves.
     private func automatic(_ request: Request, _ subnets: [Subnet]) -> [Demand] {
         var result: [Demand] = []
         func add(_ subnets: [Subnet], _ fault: ResourceError?) {
@@ -188,8 +187,8 @@ extension AddressAllocator {
         let fixed: FixedIP
     }
 
-    /// Takes what is demanded, in rounds of one insertion: who loses an address to somebody else is in the next round.
-    /// Each round sees what others have committed since the last one, so it ends.
+    /// Allocates in rounds of one insertion each. Demands that lost their address to another transaction are retried in the
+    /// next round. Each round sees what others have committed since the last one, so the loop terminates.
     ///
     /// - Returns: the address of each demand; nil where the port does without.
     /// - Throws: the first fault of a demand that cannot be met.
@@ -242,7 +241,7 @@ extension AddressAllocator {
             }
             searches[id] = search
         }
-        // In one order in all transactions, so that two of them do not wait for each other.
+        // All transactions insert in the same order, so that they cannot deadlock.
         return proposals.sorted { ($0.fixed.subnetID, $0.fixed.address) < ($1.fixed.subnetID, $1.fixed.address) }
     }
 
@@ -262,7 +261,7 @@ extension AddressAllocator {
         return result
     }
 
-    /// Writes down the proposed addresses; returns those that were free.
+    /// Inserts the proposed addresses; returns those that were free.
     private func insert(_ proposals: [Proposal], _ demands: [Demand]) throws -> Set<Place> {
         guard let first = proposals.first else { return [] }
         let ports = proposals.map { demands[$0.index].port }
@@ -305,7 +304,7 @@ extension NetworkAPI {
         AddressAllocator(connection: connection, random: ambient.random, choosesFreely: true)
     }
 
-    /// Guests on an auto-addressed subnet give themselves an address, those that were there before it too.
+    /// Guests in a SLAAC subnet assign themselves an address, including those that existed before the subnet.
     func addAutoAddresses(_ connection: Connection, network: UUID128, subnet: Subnet) throws {
         let ports = try connection.query(
             """
@@ -322,7 +321,7 @@ extension NetworkAPI {
 
     // MARK: metadata port
 
-    /// Gives the network's metadata port, which is made where there is none, an address in `subnet`.
+    /// Adds an address in `subnet` to the network's metadata port, creating the port if needed.
     ///
     /// The port belongs to no project, like those of floating IPs: clients that delete a project's resources take a port with
     /// the project's id and an owner that they do not know for a reason to keep the network. The network's owner sees it.
@@ -340,12 +339,12 @@ extension NetworkAPI {
         guard let port else { return }
         let held = try connection.query("SELECT 1 AS one FROM port_fixed_ips WHERE port_id = \(port) AND subnet_id = \(subnet.id)")
         guard held.isEmpty else { return }
-        // Without an address left metadata is not reachable through this subnet, all else works.
+        // If no address is left, the metadata service is not reachable through this subnet; everything else works.
         _ = try allocator(connection).take(in: subnet, [(port, MACAddress(value: 0), 0)])
         try ServerPorts.announce(connection, where: "network_id = \(network.id)", ambient: ambient)
     }
 
-    /// The port itself stays as long as the network: hypervisors know it by its id.
+    /// The port itself exists as long as the network, because hypervisors refer to it by its id.
     func removeMetadataAddress(_ connection: Connection, network: UUID128, subnet: UUID128) throws {
         try connection.execute(
             """

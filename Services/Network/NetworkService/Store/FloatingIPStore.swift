@@ -5,12 +5,12 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-/// What a request wants a floating IP to lead to.
+/// The requested association of a floating IP.
 enum AssociationRequest: Sendable {
     case unchanged
     case none
     case port(UUID128, IPAddress?)
-    /// Another address of the port that it leads to already.
+    /// Another address of the current port.
     case address(IPAddress)
 }
 
@@ -143,7 +143,7 @@ extension NetworkAPI {
         }
     }
 
-    /// The address of the port that a floating IP leads to.
+    /// The fixed address that a floating IP is translated to.
     private func fixedAddress(_ connection: Connection, _ port: UUID128, _ wanted: IPAddress?) throws -> FixedIP {
         guard try !connection.query("SELECT id FROM ports WHERE id = \(port) FOR SHARE").isEmpty else {
             throw ResourceKind.ports.notFound("\(port)")
@@ -171,7 +171,7 @@ extension NetworkAPI {
         return place
     }
 
-    /// Takes floating IPs off a port, or off one address of it.
+    /// Disassociates floating IPs from a port, or from one of its addresses.
     func disassociate(_ connection: Connection, port: UUID128, fixed: IPAddress?) throws {
         let condition: SQL = fixed.map { "fixed_ip_address = \($0)" } ?? "TRUE"
         try connection.execute(

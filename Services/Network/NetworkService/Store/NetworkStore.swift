@@ -156,7 +156,7 @@ extension NetworkAPI {
         guard try !connection.query("SELECT id FROM networks WHERE id = \(id) FOR UPDATE").isEmpty else {
             throw ResourceKind.networks.notFound("\(id)")
         }
-        // Floating IPs that lead nowhere go with their network.
+        // Floating IPs without a port are deleted together with their network.
         let idle = try connection.query(
             "DELETE FROM floating_ips WHERE floating_network_id = \(id) AND port_id IS NULL RETURNING floating_port_id, project_id")
         for row in idle {

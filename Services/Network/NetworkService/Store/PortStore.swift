@@ -10,7 +10,7 @@ struct PortRow: Sendable {
     let id: UUID128
     let network: UUID128
     let project: String
-    /// Nil for one of the service's choice.
+    /// Nil to let the service choose one.
     var mac: MACAddress?
     var name = ""
     var description = ""
@@ -61,13 +61,13 @@ extension NetworkAPI {
         return row.id
     }
 
-    /// Writes the rows, all or none; those without a hardware address get one of the service's choice.
+    /// Inserts the rows, all or none. Rows without a hardware address get one that the service chooses.
     ///
     /// - Returns: the hardware addresses by port.
     /// - Throws: 409 where one is taken; 404 where the network is gone.
     private func insertPorts(_ connection: Connection, _ rows: [PortRow]) throws -> [UUID128: MACAddress] {
         var result: [UUID128: MACAddress] = [:]
-        // Those first that have no choice.
+        // Rows with a given hardware address first.
         var open = rows.filter { $0.mac != nil } + rows.filter { $0.mac == nil }
         for _ in 0..<16 where !open.isEmpty {
             let macs = open.map { $0.mac ?? AddressPlanner.newMAC(ambient.random) }
@@ -86,7 +86,7 @@ extension NetworkAPI {
     /// The same for rows without hardware addresses of their own, trusting that what is chosen is free: among thousands
     /// of ports it is, and `ON CONFLICT` has PostgreSQL insert each row in two steps, with a record in its log for both.
     ///
-    /// - Throws: `DatabaseError.isTakenMAC` where it was not; the transaction is lost then, in its first writing statement.
+    /// - Throws: `DatabaseError.isTakenMAC` if one was not; the transaction fails then, at its first writing statement.
     private func insertTrusting(_ connection: Connection, _ rows: [PortRow]) throws -> [UUID128: MACAddress] {
         let macs = rows.map { _ in AddressPlanner.newMAC(ambient.random) }
         _ = try insert(connection, rows, macs, "")
@@ -137,11 +137,11 @@ extension NetworkAPI {
             """
     }
 
-    /// Creates all of the ports or none; how many statements that takes does not depend on how many ports there are.
-    /// Their quotas are the caller's to take.
+    /// Creates all of the ports or none; how many statements that takes does not depend on how many ports there are. The
+    /// caller reserves their quota.
     ///
     /// - Parameter trusting: whether hardware addresses of the service's choice are taken to be free.
-    /// - Throws: `DatabaseError.isTakenMAC` where one was not: to be repeated in a new transaction, without trusting.
+    /// - Throws: `DatabaseError.isTakenMAC` if one was not; repeat in a new transaction with `trusting` false.
     func createPorts(_ connection: Connection, _ drafts: [PortDraft], trusting: Bool) throws {
         try drafts.map(\.owner).values(for: "create_port")
         let isSecured = try lockNetworks(connection, drafts)
@@ -164,7 +164,7 @@ extension NetworkAPI {
         try joinGroups(connection, try groups(connection, drafts, rows), "")
     }
 
-    /// Takes the ports from their projects' quotas.
+    /// Reserves quota for the ports.
     ///
     /// - Throws: 409 where a quota is exceeded.
     func reserve(_ connection: Connection, _ drafts: [PortDraft]) throws {
@@ -375,7 +375,7 @@ extension NetworkAPI {
         }
     }
 
-    /// Keeps what is asked for and there, gives back the rest, takes what is new.
+    /// Keeps requested addresses that the port has already, releases the others, and allocates new ones.
     private func changeAddresses(
         _ connection: Connection, _ port: UUID128, _ network: UUID128, _ mac: MACAddress,
         _ fixedIPRequests: [AddressAllocator.FixedIPRequest]
@@ -389,7 +389,8 @@ extension NetworkAPI {
         }
         var fresh: [AddressAllocator.FixedIPRequest] = []
         var kept: [FixedIP] = []
-        // Addresses first: a wish for any address of a subnet must not take the one that another wish names.
+        // Items with an address first: an item for any address of a subnet must not take the address that another item
+        // names.
         for wanted in fixedIPRequests.filter({ $0.address != nil }) + fixedIPRequests.filter({ $0.address == nil }) {
             let index = held.firstIndex {
                 (wanted.address == nil || wanted.address == $0.address) && (wanted.subnet == nil || wanted.subnet == $0.subnetID)
@@ -405,7 +406,7 @@ extension NetworkAPI {
             AddressAllocator.Request(port: port, network: network, mac: mac, fixedIPRequests: fresh, position: kept.count))
     }
 
-    /// A floating IP stays with the address that it leads to, as in Neutron: the client takes it off first.
+    /// As in Neutron, an address with a floating IP cannot be removed; the client must disassociate the floating IP first.
     ///
     /// - Throws: 400 where one leads to an address of the port that is to go.
     private func refuseFloatingIPs(_ connection: Connection, _ port: UUID128, leading addresses: [IPAddress]) throws {

@@ -5,7 +5,7 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-/// What a request wants for a router's way out.
+/// The external gateway in a request.
 enum GatewayRequest: Sendable {
     case unchanged
     case none
@@ -44,7 +44,7 @@ extension NetworkAPI {
         }
     }
 
-    /// The router's row, locked: whoever changes what hangs on a router does so one after the other.
+    /// The router's row, locked, so that changes to the router's interfaces and routes are serialized.
     private func lock(_ connection: Connection, _ id: UUID128) throws -> Row {
         guard let row = try connection.query("SELECT * FROM routers WHERE id = \(id) FOR UPDATE").first else {
             throw ResourceKind.routers.notFound("\(id)")
@@ -202,7 +202,7 @@ extension NetworkAPI {
         }
     }
 
-    /// Refuses a subnet that the router is on already, or that overlaps one of its own or of its gateway's.
+    /// Refuses a subnet that the router is already connected to, or that overlaps one of its own or its gateway's subnets.
     private func requireFree(_ connection: Connection, _ router: UUID128, _ row: Row, _ subnet: Subnet) throws {
         var others = try interfaceSubnets(connection, router)
         if let gateway = try row.optionalUUID("gateway_port_id") {

@@ -60,7 +60,7 @@ extension NetworkAPI {
             VALUES (\(id), \(project), 'default', 'Default security group', \(ambient.now), \(ambient.now))
             ON CONFLICT (project_id) WHERE name = 'default' DO NOTHING RETURNING id
             """)
-        // Somebody else made it just now.
+        // Another transaction has just created it.
         if inserted.isEmpty { return try connection.query(find)[0].uuid("id") }
         try addEgress(connection, group: id, project: project)
         for type in SecurityGroupRule.EtherType.allCases {
@@ -161,7 +161,7 @@ extension NetworkAPI {
         guard try row.string("name") != "default" || group.caller.isAdmin else { throw NetworkFault.defaultGroupStays }
         let used = try connection.query("SELECT 1 AS one FROM port_security_groups WHERE security_group_id = \(id) LIMIT 1")
         guard used.isEmpty else { throw NetworkFault.groupInUse(id) }
-        // Rules of other groups that name this one go with it.
+        // Rules of other groups that refer to this group are deleted with it.
         let rules = try connection.query(
             "DELETE FROM security_group_rules WHERE security_group_id = \(id) OR remote_group_id = \(id) RETURNING project_id")
         for rule in rules { try release(connection, rule.string("project_id"), NetworkQuotas.securityGroupRules) }

@@ -6,8 +6,8 @@ import Messaging
 import NetworkCore
 import WebAPI
 
-/// Changes of ports that the hosts of their servers must hear of: whether the port is secured, and the addresses by which the
-/// metadata service knows the guest. What OVN carries out needs no word to them.
+/// Port changes that the servers' hosts must know about: whether port security is enabled, and the addresses by which the
+/// metadata service identifies the guest. Changes that OVN implements need no message to the hosts.
 enum ServerPorts {
     /// Servers in one message.
     private static let batchMax = 200

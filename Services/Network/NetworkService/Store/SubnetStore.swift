@@ -218,7 +218,7 @@ extension NetworkAPI {
             throw ResourceKind.subnets.notFound("\(id)")
         }
         if try SubnetRow.subnet(row).isAutoAddressed {
-            // What guests gave themselves they lose again; what a router has is in use.
+            // SLAAC addresses of guests are deleted with the subnet; an address of a router keeps the subnet in use.
             try connection.execute(
                 """
                 DELETE FROM port_fixed_ips f USING ports p WHERE p.id = f.port_id AND f.subnet_id = \(id)
