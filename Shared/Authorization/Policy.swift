@@ -99,10 +99,10 @@ private struct PolicyParser {
     private func check(_ token: String) throws -> PolicyExpression {
         if token == "@" { return .always }
         if token == "!" { return .never }
-        guard let colon = token.firstIndex(of: ":") else { throw failure("\"\(token)\" is no check") }
+        guard let colon = token.firstIndex(of: ":") else { throw failure("\"\(token)\" is not a valid check") }
         let kind = String(token[..<colon])
         let value = String(token[token.index(after: colon)...])
-        guard !kind.isEmpty, !value.isEmpty else { throw failure("\"\(token)\" is no check") }
+        guard !kind.isEmpty, !value.isEmpty else { throw failure("\"\(token)\" is not a valid check") }
         switch kind {
         case "role": return .role(value)
         case "rule": return .rule(value)
@@ -198,7 +198,7 @@ package struct Policy: Sendable {
         for (name, expression) in rules { try check(expression, in: name, &named) }
         // A misspelt action would leave the default in force.
         for name in overrides.keys.sorted() where defaults[name] == nil && Policy.common[name] == nil && !named.contains(name) {
-            throw ResourceError.badRequest("policy file: \"\(name)\" is no action of this service, and no rule names it")
+            throw ResourceError.badRequest("policy file: \"\(name)\" is not an action of this service, and no rule refers to it")
         }
     }
 

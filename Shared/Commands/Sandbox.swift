@@ -85,7 +85,7 @@ package struct Sandbox: Sendable {
         }
         guard geteuid() == 0 else { throw SandboxError("only root can start a process as user \(user)") }
         guard let filter else {
-            throw SandboxError("there is no filter of system calls for this processor (there is one for x86_64 and aarch64)")
+            throw SandboxError("no system call filter for this processor architecture (available for x86_64 and aarch64)")
         }
         let grants = try files.flatMap { try FileGrant.grants($0, group: gid_t(user)) }
         var words = [bubblewrap]

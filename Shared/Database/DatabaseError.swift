@@ -58,7 +58,7 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     /// The rule that a refused value breaks.
     package var inputRule: String {
         switch sqlState {
-        case "22P05", "22021": "A text contains the character NUL, which cannot be stored."
+        case "22P05", "22021": "It must not contain the character NUL."
         case "22001": "It is longer than what can be stored."
         case "22003": "It is outside the range of numbers that can be stored."
         case "22007", "22008", "22009": "It is not a date and time that can be stored."
@@ -77,12 +77,12 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
         }
         if isStopped {
             return ResourceError(
-                .unavailable, "The request took longer than one request may, and was stopped. Ask for less at a time, or try again.",
+                .unavailable, "The request exceeded the time limit and was cancelled. Request less data at a time, or try again.",
                 context: description, retryAfter: 5)
         }
         if isLockTimeout {
             return ResourceError(
-                .unavailable, "Another change of the same resources is under way and did not end in time; try again.",
+                .unavailable, "Another change of the same resources is in progress and did not finish in time; try again.",
                 context: description, retryAfter: 2)
         }
         return isConnectionFailure || isRetryable ? .unavailable(description) : .internalError(description)

@@ -130,7 +130,7 @@ package struct Row {
     package func optionalJSON(_ name: String) throws -> JSONValue? {
         guard let text = try optionalString(name) else { return nil }
         do { return try JSONValue.parse(text.utf8, depthMax: 128) } catch {
-            throw ResourceError.internalError("column \(name) is no JSON: \(error)")
+            throw ResourceError.internalError("column \(name) is not JSON: \(error)")
         }
     }
     /// The cell as JSON.

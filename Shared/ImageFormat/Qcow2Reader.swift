@@ -27,7 +27,7 @@ enum Qcow2Reader {
         }
         guard snapshots == 0 else { throw ImageRefusal("the qcow2 image has internal snapshots; remove them first") }
         let virtualSize = try Excerpt.checked(size, "qcow2")
-        guard virtualSize % 512 == 0 else { throw ImageRefusal("the qcow2 image's size is no multiple of 512") }
+        guard virtualSize % 512 == 0 else { throw ImageRefusal("the qcow2 image's size is not a multiple of 512") }
         let cluster = 1 << Int(clusterBits)
         let hasSubclusters = version == 3 ? try features(head, cluster) : false
         try tables(data, virtualSize, cluster, hasSubclusters)

@@ -9,7 +9,7 @@ extension Inspection {
 
     private static let work = [
         Inspection(
-            "I8", "work under way moves or waits with a deadline",
+            "I8", "workflows in progress advance, or wait with a deadline",
             """
             SELECT id::text AS subject, service || ' has not touched ' || kind || ' of ' || subject_id || ' since ' ||
                 to_char(run_at, 'HH24:MI:SS') || ' (step ' || step || coalesce(': ' || last_error, '') || ')' AS words
@@ -30,7 +30,7 @@ extension Inspection {
             AND NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = i.subject_id AND w.finished_at IS NULL)
             """),
         Inspection(
-            "I1", "what was written for the broker reaches it",
+            "I1", "outbox messages reach the broker",
             """
             SELECT id::text AS subject, 'a message of type ' || type || ' for the queue ' || queue ||
                 ' has been waiting since ' || to_char(created_at, 'HH24:MI:SS') AS words

@@ -119,7 +119,7 @@ final class BrokerPublisher: BrokerRole {
         guard let pending = unconfirmed.removeValue(forKey: tag) else { return }
         let wasReturned = returned.remove(tag) != nil
         if wasReturned, pending.isAnswer {
-            metrics?.increment("wolke_bus_answers_dropped_total", help: "Answers whose asker had gone.")
+            metrics?.increment("wolke_bus_answers_dropped_total", help: "Replies whose requester was gone.")
             pending.finish(.success(()))
         } else if wasReturned || !accepted {
             // The queue has gone (a broker with an empty data directory), or could not take it: once more.

@@ -432,7 +432,7 @@ package actor OVSDBClient {
             changes.changes += news
             pendingNews += news.count
             if pendingNews > OVSDBLimits.changesPendingMax {
-                guard configuration.keepsCopy else { throw OVSDBError.disconnected("nobody took \(pendingNews) changes") }
+                guard configuration.keepsCopy else { throw OVSDBError.disconnected("the reader did not take \(pendingNews) changes in time") }
                 changes = OVSDBChanges(reset: true, changes: [])
             }
         }

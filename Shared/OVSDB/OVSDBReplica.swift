@@ -47,7 +47,7 @@ package struct OVSDBReplica: Sendable {
             guard let rows = table.value.objectValue else { throw OVSDBError.protocolViolation("no row updates") }
             for member in rows.members {
                 guard let uuid = UUID128(member.name) else {
-                    throw OVSDBError.protocolViolation("\"\(member.name)\" is no row id")
+                    throw OVSDBError.protocolViolation("\"\(member.name)\" is not a row id")
                 }
                 changes.append(try apply(member.value, table: table.name, uuid: uuid))
             }

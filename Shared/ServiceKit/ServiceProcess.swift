@@ -202,7 +202,7 @@ package struct ServiceProcess: Sendable {
                 do {
                     try await KeptAnswers.forget(database, service: api.service.type, ambient)
                 } catch let error as ResourceError {
-                    log.warning("old answers are still kept", metadata: ["error": "\(error.context ?? error.message)"])
+                    log.warning("expired responses could not be deleted", metadata: ["error": "\(error.context ?? error.message)"])
                 }
             }
         }

@@ -301,7 +301,7 @@ package struct API: Sendable {
             metrics.increment(
                 "wolke_http_bodies_refused_total", help: "Requests refused because other requests' bodies take too much memory.")
             return service.faults.response(
-                ResourceError(.unavailable, "Too many large requests are under way; try again.", retryAfter: 1),
+                ResourceError(.unavailable, "Too many large requests are in progress; try again.", retryAfter: 1),
                 requestID: requestID, versions: service.negotiation, accept: request.headers["accept"])
         case let error as ResourceError: return fault(error, requestID, request)
         case let error as DatabaseError:

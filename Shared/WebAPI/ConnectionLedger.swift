@@ -82,13 +82,13 @@ package final class ConnectionLedger: Sendable {
         for record in evicted {
             metrics.increment(
                 "wolke_http_connections_evicted_total", [("listener", listener)],
-                help: "Silent connections that were closed to make room for new ones.")
+                help: "Idle connections evicted for new ones.")
             record.channel.pipeline.fireUserInboundEventTriggered(ConnectionEvicted())
         }
         if !isAdmitted {
             metrics.increment(
                 "wolke_http_connections_refused_total", [("listener", listener)],
-                help: "Connections that were refused because there were too many with requests under way.")
+                help: "Connections refused because all others had a request in progress.")
         }
         return isAdmitted
     }

@@ -115,7 +115,7 @@ struct Idempotency: Sendable {
     ) throws {
         if holdsSecret, text.utf8.count < Idempotency.secretLengthMin {
             throw ResourceError.badRequest(
-                "The Idempotency-Key must have at least \(Idempotency.secretLengthMin) characters here: it seals the kept answer, which holds a secret."
+                "The Idempotency-Key must have at least \(Idempotency.secretLengthMin) characters for this request, because it encrypts the stored response, which contains a secret."
             )
         }
         let headers = JSONObject(response.headers.fields.map { ($0.name, JSONValue.string($0.value)) })

@@ -82,7 +82,7 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
             }
         }
         guard lengths.count <= 1, lengths.allSatisfy({ UInt($0) != nil }) else {
-            return ConnectionRefusal(400, "Content-Length must be one whole number.")
+            return ConnectionRefusal(400, "Content-Length must be a single non-negative integer.")
         }
         if let expectation = headers.first(name: "expect"), expectation.lowercased() != "100-continue" {
             return ConnectionRefusal(417, "The only expectation that is understood is \"100-continue\".")

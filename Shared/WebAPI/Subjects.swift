@@ -45,7 +45,7 @@ enum SubjectHeaders {
     /// - Throws: 400 for unknown, missing or repeated headers, ids that are none, and unknown grounds.
     static func parse(_ headers: Headers) throws -> ActingSubject {
         for name in headers.fields.map(\.name) where isReserved(name) && !known.contains(name) {
-            throw ResourceError.badRequest("There is no header \(name.prefix(64)); a subject has \(known.joined(separator: ", ")).")
+            throw ResourceError.badRequest("Unknown header \(name.prefix(64)); the subject headers are \(known.joined(separator: ", ")).")
         }
         func value(_ name: String) throws -> String {
             let values = headers.values(name)

@@ -289,7 +289,7 @@ package struct Table: Sendable {
     private func filter(_ name: String, _ values: [String], _ context: RequestContext) throws -> SQL {
         guard let field = fields.first(where: { $0.name == name && $0.filter != nil && $0.versions.contains(context.version) }),
             let filter = field.filter
-        else { throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': this list has no such filter.") }
+        else { throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': the list has no filter of this name.") }
         let alternatives = try values.map { value -> SQL in
             switch filter {
             case .equals: return "(\(raw: field.expression))::text = \(value)"

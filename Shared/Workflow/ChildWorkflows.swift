@@ -104,7 +104,7 @@ extension StepContext {
                 // Only one workflow runs per subject; a workflow already in progress there ends first.
                 try Workflows.lock($0, subject: start.subject)
                 if try Workflows.isActive($0, subject: start.subject, otherThan: id) {
-                    throw ResourceError.unavailable("other work is under way on \(start.subject)")
+                    throw ResourceError.unavailable("another workflow is in progress on \(start.subject)")
                 }
                 try start.insert(
                     $0, id, parent: ParentStep(id: parent, step: step, ordinal: ordinal), requestID: requestID, ambient: ambient)

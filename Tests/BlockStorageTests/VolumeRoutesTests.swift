@@ -137,7 +137,7 @@ import Testing
             let broken = try await cloud.addImage([1, 2, 3], format: "qcow2")
             let id = try await cloud.create(["size": 1, "imageRef": .string(broken)])
             #expect(try await cloud.status(id) == "error")
-            #expect(try await cloud.fault(id).contains("The image cannot become a volume: disk_format is 'qcow2'"))
+            #expect(try await cloud.fault(id).contains("The image cannot be used to create a volume: disk_format is 'qcow2'"))
             #expect(cloud.files.filter { !$0.hasSuffix(".lock") }.isEmpty)
             #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 202)
             try await cloud.settle()

@@ -54,7 +54,7 @@ package struct SourceImage: Sendable {
             SourceImage.diskFormats.contains(diskFormat ?? "")
         else {
             throw ResourceError.badRequest(
-                "Invalid image: Image \(id) with container format '\(containerFormat ?? "none")' and disk format '\(diskFormat ?? "none")' cannot become a volume."
+                "Invalid image: Image \(id) with container format '\(containerFormat ?? "none")' and disk format '\(diskFormat ?? "none")' cannot be used to create a volume."
             )
         }
         let bytes = max(size, virtualSize ?? 0)

@@ -178,7 +178,7 @@ package struct BlockStorageHandlers: Sendable {
                     { metadata in
                         guard item.count == 1, let value = item[key] else {
                             throw ResourceError.badRequest(
-                                "Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
+                                "Request body and URI mismatch: the body must contain exactly the item '\(key.prefix(64))'.")
                         }
                         metadata[key] = value
                     }, answer: { _ in .json(200, ["meta": .object(item)]) })

@@ -117,7 +117,7 @@ extension BlockStorageHandlers {
             // The file of a running guest is never at rest: a copy of it would be of no use.
             if body["force"]?.boolValue == true, volume.status == .inUse {
                 throw ResourceError.badRequest(
-                    "Invalid volume: Volume \(volume.id) is in use, and 'force' does not help: the storage cannot copy a disk that a server writes. Detach it first."
+                    "Invalid volume: Volume \(volume.id) is in use, and 'force' has no effect: the storage cannot copy a disk while a server writes to it. Detach the volume first."
                 )
             }
             try volume.status.require(.snapshot, of: volume.id)
@@ -192,7 +192,7 @@ extension BlockStorageHandlers {
             }
             guard try !Workflows.isActive(connection, subject: id) else {
                 throw ResourceError.badRequest(
-                    "Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
+                    "Invalid snapshot: An operation on snapshot \(id) is in progress and will set its status.")
             }
             try BlockStorageStore.move(
                 connection, snapshot: id, from: [snapshot.status], to: status, progress: progress, now: context.ambient.now)
@@ -222,7 +222,7 @@ extension BlockStorageHandlers {
             try snapshot(connection, context, id).value(for: "volume_extension:snapshot_admin_actions:reset_status")
             guard try !Workflows.isActive(connection, subject: id) else {
                 throw ResourceError.badRequest(
-                    "Invalid snapshot: Work on the snapshot \(id) is under way; it will end in a state of its own.")
+                    "Invalid snapshot: An operation on snapshot \(id) is in progress and will set its status.")
             }
             try BlockStorageStore.move(
                 connection, snapshot: id, from: SnapshotStatus.allCases, to: status, now: context.ambient.now)

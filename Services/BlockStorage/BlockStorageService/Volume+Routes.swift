@@ -209,7 +209,7 @@ extension BlockStorageHandlers {
             image.map { .image($0) }, try id("snapshot_id").map { .snapshot($0) }, try id("source_volid").map { .volume($0) },
         ].compactMap { $0 }
         guard sources.count <= 1 else {
-            throw ResourceError.badRequest("A volume has one source at most: imageRef, snapshot_id or source_volid.")
+            throw ResourceError.badRequest("A volume can have only one source: imageRef, snapshot_id or source_volid.")
         }
         return sources.first ?? .blank
     }

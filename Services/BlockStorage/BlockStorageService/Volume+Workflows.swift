@@ -105,12 +105,12 @@ package struct VolumeWorkflows: Sendable {
                 return true
             case .snapshot(let id):
                 guard let snapshot = try await database.read({ try BlockStorageStore.snapshot($0, id) }) else {
-                    throw StepFailure("The snapshot \(id) is gone.")
+                    throw StepFailure("Snapshot \(id) no longer exists.")
                 }
                 return try await driver.copy(snapshot.object, to: volume.object)
             case .volume(let id):
                 guard let source = try await database.read({ try BlockStorageStore.volume($0, id) }) else {
-                    throw StepFailure("The source volume \(id) is gone.")
+                    throw StepFailure("Source volume \(id) no longer exists.")
                 }
                 return try await driver.copy(source.object, to: volume.object)
             case .image(let id):
@@ -118,11 +118,11 @@ package struct VolumeWorkflows: Sendable {
                     let source = try await database.read({
                         try images.source($0, id, project: volume.projectID, user: volume.userID)
                     })
-                else { throw StepFailure("The image \(id) is gone.") }
+                else { throw StepFailure("Image \(id) no longer exists.") }
                 return try await driver.fill(volume.object, from: SourceImage(source.image, as: source.subject))
             }
         } catch let error as ImageRefusal {
-            throw StepFailure("The image cannot become a volume: \(error.reason).")
+            throw StepFailure("The image cannot be used to create a volume: \(error.reason).")
         } catch let error as SandboxError {
             throw StepFailure("The volume's data could not be written: the storage host cannot read it safely.", details: error.description)
         } catch let error as CommandError {
@@ -225,7 +225,7 @@ package struct VolumeWorkflows: Sendable {
                 .init("data", deadline: BlockStorageLimits.copyTimeMax) { context in
                     guard let snapshot = try await snapshot(context) else { return .done }
                     guard let volume = try await database.read({ try BlockStorageStore.volume($0, snapshot.volumeID.text) })
-                    else { throw StepFailure("The volume \(snapshot.volumeID) is gone.") }
+                    else { throw StepFailure("Volume \(snapshot.volumeID) no longer exists.") }
                     do {
                         return try await driver.copy(volume.object, to: snapshot.object) ? .next : .wait(VolumeWorkflows.poll)
                     } catch let error as CommandError {

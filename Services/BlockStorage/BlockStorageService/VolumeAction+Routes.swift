@@ -237,7 +237,7 @@ extension BlockStorageHandlers {
             }
             guard try !Workflows.isActive(connection, subject: volume.id.text) else {
                 throw ResourceError.badRequest(
-                    "Invalid volume: Work on the volume \(volume.id) is under way; it will end in a state of its own.")
+                    "Invalid volume: An operation on volume \(volume.id) is in progress and will set its status.")
             }
             try BlockStorageStore.set(
                 connection, volume: volume.id, status: VolumeStatus(rawValue: status) ?? .error, now: context.ambient.now)

@@ -96,7 +96,7 @@ extension BlockStorageHandlers {
                     guard let body = context.body.objectValue, body.count == 1, let value = body[key] else {
                         try context.authorize(target: .none)
                         throw ResourceError.badRequest(
-                            "Request body and URI mismatch: the body must have the one item '\(key.prefix(64))'.")
+                            "Request body and URI mismatch: the body must contain exactly the item '\(key.prefix(64))'.")
                     }
                     return try await changeSpecs(context, for: "update", { $0[key] = value }, answer: .json(200, .object(body)))
                 },

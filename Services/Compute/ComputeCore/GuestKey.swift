@@ -1,11 +1,11 @@
 import Kernel
 
-/// A key of a flavor's extra specs, or of an image's properties, that Nova interprets: which values it has, and what they
-/// do in this cloud. Keys that are not declared are free metadata, except in the namespaces of `GuestKey.namespaces`.
+/// A key of a flavor's extra specs or an image's properties that Nova interprets: its allowed values and their effect in
+/// this cloud. Keys that are not declared are free metadata, except in the namespaces of `GuestKey.namespaces`.
 package struct GuestKey: Sendable {
     package enum Place: String, Sendable { case flavor, image }
 
-    /// Which values a key may have, as Nova checks them.
+    /// The allowed values of a key, as Nova validates them.
     package enum Values: Sendable {
         case text
         /// A boolean in any of its spellings.
@@ -17,16 +17,16 @@ package struct GuestKey: Sendable {
     package enum Effect: Sendable {
         /// As in Nova.
         case implemented
-        /// A server may be asked for with these values and no other ones.
+        /// Servers are accepted with these values only.
         case limited(to: [String], lacking: String)
         /// A server with it is refused.
         case refused(String)
-        /// It changes nothing, and needs not: why.
+        /// The key has no effect and needs none, for this reason.
         case metadata(String)
     }
 
     package let place: Place
-    /// A `*` at the end stands for the rest of the name.
+    /// A trailing `*` matches the rest of the name.
     package let name: String
     package let values: Values
     package let effect: Effect
@@ -38,7 +38,7 @@ package struct GuestKey: Sendable {
         self.effect = effect
     }
 
-    /// The keys of extra specs that begin so are Nova's: others than those that are declared are misspelt.
+    /// Prefixes of extra specs that belong to Nova; an undeclared key with one of them is refused as misspelt.
     package static let namespaces = [
         "hw", "hw_rng", "hw_video", "os", "quota", "accel", "pci_passthrough", "capabilities", "aggregate_instance_extra_specs", "powervm",
         "vmware",
@@ -71,7 +71,7 @@ package struct GuestKey: Sendable {
         )
     }
 
-    /// What a server with the flavor and the image would be refused for.
+    /// Refuses a server whose flavor or image requires something that this cloud does not support.
     ///
     /// - Parameters:
     ///   - specs: the flavor's extra specs.
@@ -118,7 +118,7 @@ package struct GuestKey: Sendable {
             if served.contains(where: { $0.hasSuffix("*") ? normal.hasPrefix($0.dropLast()) : $0 == normal }) { return }
             lacking = text
         }
-        throw ResourceError.badRequest("The \(what) asks for '\(value.prefix(64))', which this cloud does not offer: \(lacking).")
+        throw ResourceError.badRequest("The \(what) requires '\(value.prefix(64))', which this cloud does not support: \(lacking).")
     }
 
     // MARK: documentation

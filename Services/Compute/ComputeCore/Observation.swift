@@ -1,6 +1,6 @@
 import Contracts
 
-/// What an agent says about a server.
+/// An agent's report about a server.
 package struct Observation: Sendable, Hashable {
     package var generation: Int
     /// `running`, `shutoff`, `paused`, `suspended`, `crashed` or `absent`.
@@ -42,18 +42,18 @@ package struct ObservedServer: Sendable, Hashable {
 
 /// What follows from an observation.
 package enum ObservationOutcome: Sendable, Hashable {
-    /// Only the power state is noted.
+    /// Only the power state is recorded.
     case noted
     /// What was asked for is done.
     case finished(VMState)
-    /// What was asked for cannot be done; the server is in this state.
+    /// The requested change failed permanently; the server is in this state.
     case failed(VMState, String)
-    /// The guest stopped by itself: it is not started again.
+    /// The guest stopped by itself and is not started again.
     case stoppedItself
 }
 
 extension ObservedServer {
-    /// Judges an observation. Pure: the same report twice gives the same end.
+    /// Decides what follows from an observation. Pure and idempotent.
     package func judge(_ observation: Observation) -> ObservationOutcome {
         guard observation.generation >= generation else { return .noted }
         let off = VMState(reportedPower: observation.power) == .stopped
@@ -78,14 +78,14 @@ extension ObservedServer {
             return .failed(now, observation.error ?? "The host could not do it.")
         }
         let done = operationID == nil || observation.operationID == operationID
-        // Started, and off again before anybody heard of it.
+        // The guest was started and stopped again before a report arrived.
         if done, off, desiredPower == .running { return .stoppedItself }
         return done && observation.power == desiredPower.rawValue ? .finished(target) : .noted
     }
 }
 
 extension VMState {
-    /// What a server is whose host reports this power.
+    /// The server state for a power state reported by the host.
     package init(reportedPower power: String) {
         self =
             switch power {

@@ -75,7 +75,7 @@ package struct VolumeDescription: Sendable, Hashable {
     }
 }
 
-/// All that the plane knows of a server and its host must know: the source of the agent's message.
+/// Everything a host must know about a server: the source of the message to the agent.
 package struct ServerDescription: Sendable {
     package var id: String
     package var name: String
@@ -89,7 +89,7 @@ package struct ServerDescription: Sendable {
     /// The flavor as it is embedded in the server's row.
     package var flavor: ServerFlavor
     package var image: ServerSpec.Image?
-    /// Also of the image of which a boot volume was made.
+    /// Includes properties of the image from which a boot volume was created.
     package var imageProperties: TextMap
     package var metadata: JSONObject
     package var userData: String?

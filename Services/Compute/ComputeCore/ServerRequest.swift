@@ -1,11 +1,11 @@
 import JSON
 import Kernel
 
-/// A server as a client asks for it: the body of `POST /servers` after validation, in one form for all versions.
+/// A request for a server: the validated body of `POST /servers`, normalized across microversions.
 package struct ServerRequest: Sendable {
     /// What the request says about the server's networks.
     package enum Networks: Sendable, Hashable {
-        /// Nothing was said (below 2.37) or `auto`: the one network that there is.
+        /// Not given (before 2.37) or `auto`: the only available network.
         case automatic(required: Bool)
         case none
         case interfaces([InterfaceRequest])
@@ -22,7 +22,7 @@ package struct ServerRequest: Sendable {
     package var securityGroups: [String]
     package var keyName: String?
     package var userData: String?
-    /// Files that the guest finds at its first start (before 2.57).
+    /// Files injected at the first boot (before 2.57).
     package var files: [ServerFile]
     package var metadata: JSONObject
     package var configDrive: Bool
@@ -36,7 +36,7 @@ package struct ServerRequest: Sendable {
     package var accessIPv6: String?
     package var adminPass: String?
     package var returnsReservation: Bool
-    /// A group, by id, and other hints that this cloud knows.
+    /// The server group, by id, and other supported scheduler hints.
     package var groupID: String? { hints["group"]?.stringValue }
 
     /// - Throws: 400 for an `accessIPv4` or `accessIPv6` that is no address of its version.
@@ -44,7 +44,7 @@ package struct ServerRequest: Sendable {
         for (name, version) in [("accessIPv4", IPAddress.Version.v4), ("accessIPv6", .v6)] {
             if let text = server[name]?.stringValue, !text.isEmpty, IPAddress(text)?.version != version {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute \(name). Value: \(text.prefix(64)). It is no IPv\(version.rawValue) address.")
+                    "Invalid input for field/attribute \(name). Value: \(text.prefix(64)). It must be an IPv\(version.rawValue) address.")
             }
         }
     }
@@ -69,7 +69,7 @@ package struct ServerRequest: Sendable {
         diskConfig = text("OS-DCF:diskConfig") ?? "MANUAL"
         try ServerRequest.checkAccessAddresses(server)
         accessIPv4 = text("accessIPv4").flatMap { $0.isEmpty ? nil : $0 }
-        // In the one form that RFC 5952 gives an address.
+        // In canonical form (RFC 5952).
         accessIPv6 = text("accessIPv6").flatMap { $0.isEmpty ? nil : IPAddress($0)?.description ?? $0 }
         adminPass = text("adminPass")
         returnsReservation = server["return_reservation_id"]?.boolValue ?? false
@@ -111,7 +111,7 @@ package struct ServerRequest: Sendable {
         }
     }
 
-    /// Brings `imageRef` and the boot device together: an image in a mapping to the local disk is the image.
+    /// Reconciles `imageRef` with the boot device: an image mapped to the local disk is the server's image.
     private mutating func settleDevices() throws {
         let boots = devices.filter { $0.bootIndex == 0 }
         guard boots.count <= 1 else {
@@ -125,7 +125,7 @@ package struct ServerRequest: Sendable {
             imageID = boot.uuid
             devices.removeAll { $0 == boot }
         } else if imageID != nil, let boot = boots.first {
-            // What clients send for a boot from volume that was made of this very image.
+            // Clients also send `imageRef` when they boot from a volume that is created from the same image.
             guard boot.source == .image, boot.uuid == imageID else {
                 throw ResourceError.badRequest(
                     "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid."
@@ -210,12 +210,12 @@ package struct ZoneRequest: Sendable, Hashable {
         self.node = node2 ?? node
     }
 
-    /// The one host, where one was asked for. Hosts have one node each, of the same name.
+    /// The requested host, if any. Each host has one node of the same name.
     package var target: String? { host ?? node }
 }
 
 extension ActingSubject {
-    /// An administrator as rows and workflows keep it.
+    /// An administrator, in the form stored in rows and workflows.
     package var document: JSONValue { ["project": .string(project), "user": .string(user)] }
 
     /// Reads `document`; nil for anything else.
@@ -231,8 +231,8 @@ package struct InterfaceRequest: Sendable, Hashable {
     package var portID: String?
     package var fixedIP: String?
     package var tag: String?
-    /// Who asked, where the interface was accepted only because of an administrator's rights: Network decides about that
-    /// user when the port is made or bound.
+    /// The requesting administrator, if the interface was accepted only because of administrator rights. Network authorizes
+    /// this user when the port is created or bound.
     package var administrator: ActingSubject?
 
     package init(networkID: String? = nil, portID: String? = nil, fixedIP: String? = nil, tag: String? = nil) {
@@ -309,7 +309,7 @@ package struct DeviceRequest: Sendable, Hashable {
         tag = value["tag"]?.stringValue
         if value["no_device"]?.boolValue == true {
             throw ResourceError.badRequest(
-                "Invalid input for field/attribute no_device. Value: true. There are no devices of an image that could be left out.")
+                "Invalid input for field/attribute no_device. Value: true. Images define no block devices in this cloud, so there is none to omit.")
         }
         if source != .blank, uuid == nil {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: a mapping with source_type \(source.rawValue) needs a uuid.")
@@ -349,7 +349,7 @@ package struct DeviceRequest: Sendable, Hashable {
 
 /// What a guest is called on the network.
 package enum HostName {
-    /// A name that fits RFC 1123, made of a server's name: other characters fall away or become dashes.
+    /// A host name (RFC 1123) derived from a server's name: other characters are removed or replaced by dashes.
     package static func sanitized(_ name: String, fallback: String) -> String {
         var text = ""
         for byte in name.lowercased().utf8 {
@@ -368,7 +368,7 @@ package enum HostName {
 
 /// Names of disks as guests see them: `/dev/vda`, `/dev/vdb`, …
 package enum DeviceNames {
-    /// The first free name; nil when all are taken. The last three letters are the agent's, for local disks.
+    /// The first free name; nil if all are taken. The last three letters are reserved for the agent's local disks.
     package static func free(taken: Set<String>) -> String? {
         for letter in "abcdefghijklmnopqrstuvw" {
             let name = "/dev/vd\(letter)"

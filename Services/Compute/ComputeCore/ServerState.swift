@@ -1,12 +1,12 @@
 import Contracts
 
-/// How far a server is, as the tenant's resource. One static table says what may follow what; the SQL CHECK of
-/// `servers` and the documentation's diagram are made from it.
+/// The state of a server (`vm_state`). One static table defines the allowed transitions; the CHECK constraint of `servers`
+/// and the diagram in the documentation are derived from it.
 package enum VMState: String, Sendable, CaseIterable {
     case building, active, stopped, paused, suspended, error, deleted
 }
 
-/// What is being done with a server now.
+/// The task in progress on a server (`task_state`).
 package enum TaskState: String, Sendable, CaseIterable {
     case scheduling, networking
     case blockDeviceMapping = "block_device_mapping"
@@ -87,7 +87,7 @@ package enum ServerStates {
         return text + " ELSE 'DELETED' END"
     }
 
-    /// The states that a `status` filter asks for; empty for a word that is none.
+    /// The states that a `status` filter matches; empty for an unknown status.
     package static func states(status: String) -> [(VMState, TaskState?)] {
         switch status.uppercased() {
         case "REBOOT": [(.active, .rebooting)]
@@ -97,14 +97,14 @@ package enum ServerStates {
     }
 }
 
-/// What a tenant can ask for that changes a server's power.
+/// Power actions of the API.
 package enum PowerAction: String, Sendable, CaseIterable {
     case start, stop
     case rebootSoft = "reboot"
     case rebootHard = "reboot_hard"
     case pause, unpause, suspend, resume
 
-    /// The states from which it is possible.
+    /// The states in which the action is allowed.
     package var from: [VMState] {
         switch self {
         case .start: [.stopped]
@@ -152,7 +152,7 @@ package enum PowerAction: String, Sendable, CaseIterable {
         }
     }
 
-    /// The agent's word for a one-time act; nil for a change of level.
+    /// The operation to send to the agent; nil if the action changes the desired power state instead.
     package var operationKind: String? {
         switch self {
         case .rebootSoft: "reboot-soft"
@@ -161,12 +161,12 @@ package enum PowerAction: String, Sendable, CaseIterable {
         }
     }
 
-    /// As the API's messages and the instance actions call it.
+    /// The name in API messages and instance actions.
     package var name: String { self == .rebootHard ? "reboot" : rawValue }
 }
 
 extension VMState {
-    /// What the host is to do with a server that rests in this state.
+    /// The desired power of a server in this state.
     package var restingPower: DesiredPower {
         switch self {
         case .building, .active, .error: .running
@@ -179,7 +179,7 @@ extension VMState {
 }
 
 extension ServerStates {
-    /// The life of a server as a Mermaid diagram, made from the tables above; `docs/compute.md` holds it.
+    /// The state diagram as Mermaid source, generated from the tables above; `docs/compute.md` contains it.
     package static var diagram: String {
         var lines = ["stateDiagram-v2", "    [*] --> building: create"]
         lines.append("    building --> active: the host runs it, its ports are up, its metadata answers")

@@ -9,7 +9,7 @@ import ServiceKit
 import WebAPI
 import Workflow
 
-/// What all parts of the service share: the store, the neighbours and the sources of time and ids.
+/// Dependencies shared by all parts of the service: database, clients of other services, sources of time and ids.
 package struct Compute: Sendable {
     package let database: Database
     package let ambient: Ambient
@@ -32,7 +32,7 @@ package struct Compute: Sendable {
         self.images = images
     }
 
-    /// Limits of projects that have none of their own, and the words for reaching them.
+    /// Default limits of projects, and the error texts for exceeding them.
     var quota: Quota { settings.quota }
 
     /// The name of the service in workflows, intents and messages.

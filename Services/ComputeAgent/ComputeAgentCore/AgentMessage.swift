@@ -5,7 +5,7 @@ import Kernel
 /// What the plane sends to `agent.<host>`.
 package enum PlaneMessage: Sendable, Hashable {
     case ensure(DesiredServer)
-    /// Everything that belongs on this host. A server that could not be read stands with its id and the reason.
+    /// The complete set of servers of this host. A server that could not be decoded has only its id and the reason.
     case sync(servers: [DesiredServer], unreadable: [FormError])
     case consoleLog(serverID: String, lines: Int?)
     case diagnostics(serverID: String)

@@ -2,7 +2,7 @@ import Contracts
 import JSON
 import Kernel
 
-/// A one-time act beside the level: done once per id, however often it arrives.
+/// A one-time operation in addition to the desired state: done once per id, however often it arrives.
 package struct ServerOperation: Sendable, Hashable {
     /// What is done.
     package enum Kind: String, Sendable, Hashable {
@@ -24,11 +24,11 @@ package struct DesiredImage: Sendable, Hashable {
     /// Bytes; nil when unknown.
     package let size: Int?
     package let minDiskGiB: Int
-    /// What the host has room for where the flavor has no disk of its own; nil from a plane that does not say.
+    /// The claimed disk size if the flavor has none; nil from a control plane that does not send it.
     package let diskGiB: Int?
     /// Text properties of the image (`hw_machine_type`, …).
     package let properties: [String: String]
-    /// For whom the image is fetched: the server's project, or the administrator who asked for an image of another one.
+    /// The subject of the image download: the server's project, or the administrator who requested another project's image.
     package let subject: ActingSubject
 }
 
@@ -74,7 +74,7 @@ package struct DesiredPort: Sendable, Hashable {
     package let fixedIPs: [DesiredAddress]
     package let metadataPort: MetadataPort?
     package let tag: String?
-    /// Whether port security is on: the guest may not act as a router for its neighbours.
+    /// Whether port security is enabled: router advertisements from the guest are then dropped.
     package let isSecured: Bool
 
     /// The tap's name: `tap` and the first eleven characters of the port's id (a name has at most 15).
@@ -83,7 +83,7 @@ package struct DesiredPort: Sendable, Hashable {
 
 /// A file that the guest finds on its config drive and in its metadata.
 package struct DesiredFile: Sendable, Hashable {
-    /// Where the guest shall put it. Nothing on the host is named by it.
+    /// Path inside the guest. It is never used as a path on the host.
     package let path: String
     package let contents: [UInt8]
 }
@@ -96,7 +96,7 @@ package struct DesiredServer: Sendable, Hashable {
     package let userID: String
     /// Grows with every change of the desired state.
     package let generation: Int
-    /// Grows with every holder of the server's lease: a lower one is an old holder's voice.
+    /// Incremented with every lease of the server's workflow; a message with a lower epoch comes from a former holder.
     package let epoch: Int
     package let power: DesiredPower
     package let operation: ServerOperation?
@@ -125,6 +125,6 @@ package struct DesiredServer: Sendable, Hashable {
 }
 
 extension DesiredServer {
-    /// The root disk is a local file grown from the image (and not a volume).
+    /// Whether the root disk is a local file based on the image and not a volume.
     package var hasLocalRoot: Bool { image != nil && !volumes.contains { $0.bootIndex == 0 } }
 }

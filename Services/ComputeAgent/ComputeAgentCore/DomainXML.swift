@@ -18,7 +18,8 @@ package struct DomainOptions: Sendable, Hashable {
     package var machine: String
     /// QEMU's cache mode of disks.
     package var diskCache: String
-    /// Let guest and host leave checksums and segmentation to each other. Must be off on the userspace datapath.
+    /// Whether checksum and segmentation offload between guest and host is enabled. Must be off with the userspace
+    /// datapath.
     package var nicOffloads: Bool
     /// Nil: libvirt's choice.
     package var emulator: String?
@@ -61,7 +62,7 @@ package struct DomainXML: Sendable {
     package let server: DesiredServer
     package let files: ServerFiles
     package let options: DomainOptions
-    /// What the root disk lies on; nil when it lies on nothing.
+    /// The root disk's backing file; nil if it has none.
     package let backing: Backing?
 
     /// A file below a disk.
@@ -126,7 +127,7 @@ package struct DomainXML: Sendable {
     private var system: XMLTree {
         var os = XMLTree("os", [:], [XMLTree("type", ["arch": "x86_64", "machine": machine], text: "hvm")])
         if isUEFI {
-            // Named, because libvirt's own choice is the build that demands signed boot loaders.
+            // Named explicitly, because libvirt would choose the firmware build that requires Secure Boot.
             os.append(
                 XMLTree("loader", ["readonly": "yes", "type": "pflash"], text: "/usr/share/OVMF/OVMF_CODE_4M.fd"))
             os.append(XMLTree("nvram", ["template": "/usr/share/OVMF/OVMF_VARS_4M.fd"], text: files.nvram))
@@ -183,12 +184,12 @@ package struct DomainXML: Sendable {
         }
         for disk in disks { devices.append(disk) }
         for port in server.ports { devices.append(interface(port)) }
-        // Appended to, never truncated: what a guest said before it crashed must survive its restart.
+        // Appended to and never truncated, so that console output from before a crash survives the restart.
         let source = XMLTree("source", ["path": files.consoleLog, "append": "on"])
         devices.append(XMLTree("serial", ["type": "file"], [source, XMLTree("target", ["port": "0"])]))
         devices.append(
             XMLTree("console", ["type": "file"], [source, XMLTree("target", ["type": "serial", "port": "0"])]))
-        // The words that the plane takes for a true property.
+        // The spellings of true in image properties.
         if ["1", "t", "true", "on", "y", "yes"].contains((property("hw_qemu_guest_agent") ?? "").lowercased()) {
             devices.append(
                 XMLTree(
@@ -210,7 +211,7 @@ package struct DomainXML: Sendable {
 
     // MARK: disks
 
-    /// Local disks count from the end of the alphabet, so that they never stand where a volume was promised.
+    /// Local disks are named from the end of the alphabet, so that they never take the device name of a volume.
     private enum LocalDevice {
         static let root = "vda"
         static let ephemeral = "vdx"
@@ -249,7 +250,7 @@ package struct DomainXML: Sendable {
         return disks
     }
 
-    /// The whole chain is named, so that libvirt does not look into the disks for it.
+    /// The backing chain is written out, so that libvirt does not probe the disks for it.
     private func chain(_ backing: Backing?) -> XMLTree {
         guard let backing else { return XMLTree("backingStore") }
         return XMLTree(
@@ -324,7 +325,7 @@ package struct DomainXML: Sendable {
                 XMLTree("model", ["type": interfaceModel]),
                 XMLTree("mtu", ["size": String(port.mtu)]),
             ])
-        // Emulated hardware leaves nothing to the host.
+        // Only virtio interfaces have offloads that must be disabled.
         if !options.nicOffloads, interfaceModel == "virtio" {
             interface.append(
                 XMLTree(

@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// A message that does not have the agreed form; names the field.
+/// A malformed message; names the field.
 package struct FormError: Error, Sendable, CustomStringConvertible, Hashable {
     package let path: String
     package let problem: String
@@ -13,7 +13,7 @@ package struct FormError: Error, Sendable, CustomStringConvertible, Hashable {
 }
 
 extension FormError {
-    /// Runs `read` and names the member that it could not read.
+    /// Runs `read` and adds the failing member to the error.
     ///
     /// - Parameter path: of what is read.
     static func wrap<Value>(_ path: String, _ read: () throws -> Value) throws(FormError) -> Value {

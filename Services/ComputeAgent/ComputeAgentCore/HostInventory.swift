@@ -2,7 +2,7 @@ import Contracts
 import JSON
 import Kernel
 
-/// What the host offers, as Placement will account for it.
+/// The host's resources, as Placement accounts for them.
 package struct HostInventory: Sendable, Hashable {
     package var cpus: Int
     package var memoryMiB: Int
@@ -11,7 +11,7 @@ package struct HostInventory: Sendable, Hashable {
     package var reservedMemoryMiB: Int
     package var reservedCPUs: Int
     package var reservedDiskGiB: Int
-    /// Promised amounts per real one.
+    /// Allocation ratio.
     package var cpuRatio: Double
     package var memoryRatio: Double
     package var diskRatio: Double
@@ -26,7 +26,7 @@ package struct HostInventory: Sendable, Hashable {
     package var threads: Int
     /// Why tools that read images cannot run in their sandbox, for operators; nil where they can.
     package var sandboxProblem: String?
-    /// What carries the guests' packets.
+    /// The switch that carries the guests' packets.
     package var network = SwitchReport()
 
     package init(
@@ -68,7 +68,7 @@ package struct HostInventory: Sendable, Hashable {
             "COMPUTE_IMAGE_TYPE_QCOW2", "COMPUTE_IMAGE_TYPE_RAW", "COMPUTE_STORAGE_BUS_VIRTIO",
             "COMPUTE_NET_VIF_MODEL_VIRTIO", "COMPUTE_VOLUME_ATTACH", "COMPUTE_NET_ATTACH_INTERFACE",
         ]
-        // Under translation the guest sees the translator's processor, whatever the host's can do.
+        // Under emulation (TCG) the guest sees QEMU's CPU, regardless of the host's CPU.
         if virtType == .kvm {
             for feature in cpuFeatures { if let trait = HostInventory.featureTraits[feature] { traits.insert(trait) } }
         }

@@ -2,9 +2,9 @@ import Contracts
 import JSON
 import Kernel
 
-/// What the agent remembers of a server across its own restarts; kept in the server's state file.
+/// The agent's persistent record of a server, stored in the server's state file.
 package struct LocalServerRecord: Sendable, Hashable {
-    /// A port that was plugged, by what is needed to unplug it.
+    /// A plugged port, with the data needed to unplug it.
     package struct PluggedPort: Sendable, Hashable {
         package let id: String
         package let tap: String
@@ -27,7 +27,7 @@ package struct LocalServerRecord: Sendable, Hashable {
     /// The power that was reached last.
     package var appliedPower: DesiredPower?
     package var lastOperationID: String?
-    /// Nil once the server is gone; the record then stays for a while so that a late message cannot revive it.
+    /// Nil after the server was removed; the record is kept for a while so that a late message cannot recreate the server.
     package var desired: DesiredServer?
     package var goneSince: Timestamp?
     package var pluggedPorts: [PluggedPort] = []
@@ -75,22 +75,21 @@ package struct LocalServerRecord: Sendable, Hashable {
     }
 }
 
-/// Whether a desired state that arrived is to be followed.
+/// The verdict on a received desired state.
 package enum Acceptance: Sendable, Hashable {
     case accepted
-    /// From an old holder of the lease.
+    /// Sent by a former holder of the lease.
     case staleEpoch(highest: Int)
     /// Overtaken by a newer state.
     case staleGeneration(current: Int)
 }
 
 extension LocalServerRecord {
-    /// Judges a desired state and takes it over when it is not stale. The same one again is accepted: it asks for
-    /// another report.
+    /// Accepts a desired state unless it is stale. A repeated one is accepted too: it asks for another report.
     package mutating func accept(_ server: DesiredServer) -> Acceptance {
         if server.epoch < highestEpoch { return .staleEpoch(highest: highestEpoch) }
         if server.generation < generation { return .staleGeneration(current: generation) }
-        // A server that is gone comes back only by a newer wish (a migration that returns, for example).
+        // A removed server is recreated only by a newer generation (for example when it migrates back).
         if isGone, server.generation == generation, server.power != .absent {
             return .staleGeneration(current: generation)
         }

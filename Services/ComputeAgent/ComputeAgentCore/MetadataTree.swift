@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// What the metadata service says to one path.
+/// The metadata service's answer for one path.
 package struct MetadataResponse: Sendable, Hashable {
     package let status: Int
     package let contentType: String
@@ -19,7 +19,7 @@ package struct MetadataResponse: Sendable, Hashable {
         status: 405, contentType: "text/plain; charset=utf-8", body: Array("405 Method Not Allowed\n".utf8))
 }
 
-/// The documents that a guest finds at 169.254.169.254, in the OpenStack and the EC2 form; also the config drive's.
+/// The metadata documents at 169.254.169.254, in OpenStack and EC2 format; also the content of the config drive.
 package struct MetadataTree: Sendable {
     package let server: DesiredServer
 

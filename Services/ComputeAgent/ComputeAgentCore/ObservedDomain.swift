@@ -1,6 +1,6 @@
 import Kernel
 
-/// What a domain is doing, in the terms of the plan.
+/// The state of a domain, as the reconciler distinguishes it.
 package enum ObservedPower: String, Sendable, Hashable {
     case running, paused, shutoff
     /// Between an accepted shutdown request and being off.

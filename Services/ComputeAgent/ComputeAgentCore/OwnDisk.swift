@@ -1,9 +1,9 @@
-/// The qcow2 disks that this agent makes.
+/// qcow2 disks created by this agent.
 package enum OwnDisk {
     /// How many leading bytes `backingFile` wants to see: qemu-img writes the name into the first cluster.
     package static let prefixLength = 64 * 1024
 
-    /// The file that a disk lies on; nil when it lies on none, or is no qcow2 disk.
+    /// A disk's backing file; nil if it has none or is not a qcow2 disk.
     package static func backingFile(prefix: [UInt8]) -> String? {
         func number(_ offset: Int, _ bytes: Int) -> UInt64 {
             prefix[offset..<offset + bytes].reduce(0) { $0 << 8 | UInt64($1) }

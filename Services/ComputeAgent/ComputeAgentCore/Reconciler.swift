@@ -1,10 +1,10 @@
 import Kernel
 
-/// One thing to do for a server; each may be done again without harm.
+/// One idempotent action on a server.
 package enum AgentAction: Sendable, Hashable {
     /// Image, disks and config drive exist as files.
     case provision
-    /// Taps exist on the switch under their ports' names, and their networks' metadata answers.
+    /// Creates the taps on the switch under their ports' names, and starts the metadata service of their networks.
     case plug([DesiredPort])
     case unplug([LocalServerRecord.PluggedPort])
     /// The persistent definition is the desired one.
@@ -15,7 +15,7 @@ package enum AgentAction: Sendable, Hashable {
     /// Memory to disk, then off.
     case save
     case discardSave
-    /// Ask the guest, wait until its deadline, then pull the plug.
+    /// Requests a shutdown from the guest and powers it off after a deadline.
     case shutdown
     case destroy
     case attachVolume(DesiredVolume)
@@ -24,11 +24,11 @@ package enum AgentAction: Sendable, Hashable {
     case detachPort(mac: MACAddress, tap: String)
     case undefine
     case removeFiles
-    /// The operation is done: never again under this id.
+    /// Records the operation as done, so that it is never repeated under this id.
     case complete(operationID: String)
 }
 
-/// Decides what leads from the observed to the desired state.
+/// Decides which actions lead from the observed to the desired state.
 package enum Reconciler {
     /// The actions in their order; empty when the server is as desired.
     ///
@@ -50,8 +50,8 @@ package enum Reconciler {
         }
     }
 
-    /// The guest shut itself down after this very state was reached: that is the tenant's own doing. It is reported,
-    /// and the plane decides what the server's desired power is from now on.
+    /// The guest shut itself down after the desired state had been reached. The agent reports this and does not restart it;
+    /// the control plane then decides on the desired power.
     package static func poweredOffByItself(
         _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: LocalServerRecord
     ) -> Bool {
@@ -111,7 +111,7 @@ package enum Reconciler {
     ) -> [AgentAction] {
         var actions: [AgentAction] = []
         if let observed, observed.power != .shutoff {
-            // A frozen guest cannot follow a request.
+            // A paused guest cannot react to a shutdown request.
             actions.append(how == .shutdown && observed.power == .paused ? .destroy : how)
         } else if desired.power == .shutoff, observed?.hasManagedSave == true {
             actions.append(.discardSave)
@@ -153,7 +153,7 @@ package enum Reconciler {
     }
 }
 
-/// How often a server whose QEMU keeps dying is started again.
+/// Limits restarts of a server whose QEMU process keeps crashing.
 package struct RestartLimiter: Sendable, Hashable {
     /// Most restarts within `window`.
     package static let restartsMax = 5
@@ -171,7 +171,7 @@ package struct RestartLimiter: Sendable, Hashable {
     }
 }
 
-/// Growing pauses between attempts.
+/// Exponential back-off between attempts.
 package struct Backoff: Sendable, Hashable {
     /// Longest pause.
     package static let pauseMax = Duration.seconds(30)
@@ -185,6 +185,6 @@ package struct Backoff: Sendable, Hashable {
         return min(.milliseconds(500) * (1 << min(failures, 6)), Backoff.pauseMax)
     }
 
-    /// The next failure counts as the first one.
+    /// Resets the back-off.
     package mutating func reset() { failures = 0 }
 }

@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// A process of ovs-vswitchd, told apart from a later one with the same number by its start time.
+/// An ovs-vswitchd process, identified by PID and start time because PIDs are reused.
 package struct SwitchProcess: Sendable, Hashable {
     package let pid: Int32
     /// Clock ticks after boot.
@@ -26,16 +26,16 @@ package struct SwitchProcess: Sendable, Hashable {
     }
 }
 
-/// How often the host's ovs-vswitchd was away while the agent ran, since the host was booted.
+/// Counts outages of the host's ovs-vswitchd since boot, as far as the agent was running.
 ///
-/// A restart while the agent itself was away is not counted: the whole host may have been stopped on purpose.
+/// A restart while the agent was not running is not counted, because the host may have been stopped on purpose.
 package struct SwitchOutages: Sendable, Hashable {
     /// Of the kernel: another one after each boot.
     package let bootID: String
     /// When counting began.
     package let since: Timestamp
     package private(set) var count = 0
-    /// In all, without an outage that lasts. A process that was replaced between two looks adds nothing.
+    /// Total duration of past outages, without a current one. A process replaced between two checks adds nothing.
     package private(set) var lasted = Duration.zero
     /// When the last one began.
     package private(set) var lastAt: Timestamp?
@@ -49,7 +49,7 @@ package struct SwitchOutages: Sendable, Hashable {
 
     package var isAway: Bool { goneSince != nil }
 
-    /// Takes notice of the process that runs now, nil for none.
+    /// Records the process that runs now, nil for none.
     ///
     /// - Returns: whether an outage began or ended.
     package mutating func observe(_ current: SwitchProcess?, at now: Timestamp) -> Bool {

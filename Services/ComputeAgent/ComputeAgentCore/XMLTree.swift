@@ -91,7 +91,7 @@ package struct XMLTree: Sendable, Hashable {
     }
 }
 
-/// A document that is not the XML which this reader knows.
+/// A document that is malformed or outside the supported subset of XML.
 package struct XMLParseError: Error, Sendable, CustomStringConvertible {
     package let reason: String
     package let offset: Int
@@ -99,8 +99,8 @@ package struct XMLParseError: Error, Sendable, CustomStringConvertible {
 }
 
 extension XMLTree {
-    /// Reads what libvirt prints: elements, attributes, text, comments, the predefined and numeric entities.
-    /// Document types are refused, and with them every entity attack.
+    /// Reads libvirt's XML: elements, attributes, text, comments, the predefined and numeric entities. Document type
+    /// declarations are refused, which rules out entity expansion attacks.
     package static func parse(_ text: String) throws(XMLParseError) -> XMLTree {
         var reader = XMLReader(Array(text.utf8))
         return try reader.document()

@@ -29,10 +29,10 @@ package enum ZoneLimits {
         return zones
     }
 
-    /// What leads from the datapath's limits to the ones that should be.
+    /// The changes from the datapath's current limits to the desired ones.
     ///
-    /// A zone that ovn-controller did not give out is nobody's here and is left alone. One that it took from a port and gave
-    /// to something else, a router for example, loses its limit.
+    /// Zones that ovn-controller did not assign are left alone. A zone that was reassigned from a port to something else,
+    /// such as a router, loses its limit.
     ///
     /// - Parameters:
     ///   - ports: logical ports that have a device on this host.

@@ -70,8 +70,8 @@ package struct AgentSettings: Sendable {
             "Cache mode of disks; `auto` is none where the file system allows direct access, else writeback."),
         .boolean("nic_offloads", default: false, "Leave checksums and segmentation to the switch; must be off on the userspace datapath."),
         .string("vnc_listen", default: nil, "Address on which the guests' VNC displays listen; none when it is not given."),
-        .duration("heartbeat_interval", default: "2s", "How often the agent says that it lives."),
-        .duration("audit_interval", default: "15s", "How often everything is compared with what is desired."),
+        .duration("heartbeat_interval", default: "2s", "Interval of the agent's heartbeat messages."),
+        .duration("audit_interval", default: "15s", "Interval at which the agent compares all servers with their desired state."),
         .duration("shutdown_timeout", default: "60s", "How long a guest may take to shut down before it is stopped."),
         .duration("image_lifetime", default: "1d", "How long an image is kept after its last use."),
         .integer(

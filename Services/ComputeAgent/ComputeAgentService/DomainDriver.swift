@@ -13,7 +13,7 @@ package struct DomainDriver: Sendable {
     private let log: Logger
 
     private static let poll = Duration.milliseconds(200)
-    /// How long a guest may take to let go of a device, and how often it is asked.
+    /// How long a guest may take to release a device, and how often it is asked.
     private static let detachTimeout = Duration.seconds(30)
     private static let detachRepeat = 25
 
@@ -90,11 +90,11 @@ package struct DomainDriver: Sendable {
     package func suspend(_ serverID: String) async throws { try await hypervisor.suspend(serverID) }
     /// Lets a paused guest run on.
     package func resume(_ serverID: String) async throws { try await hypervisor.resume(serverID) }
-    /// Stops the guest with its memory on disk; the next start goes on from there.
+    /// Saves the guest's memory to disk and stops it; the next start resumes from there.
     package func save(_ serverID: String) async throws { try await hypervisor.managedSave(serverID) }
-    /// Forgets the memory on disk: the next start boots.
+    /// Deletes the saved memory, so that the next start boots.
     package func discardSave(_ serverID: String) async throws { try await hypervisor.discardManagedSave(serverID) }
-    /// Ends the guest at once; one that is not there is fine.
+    /// Powers the guest off; succeeds if it does not exist.
     package func destroy(_ serverID: String) async throws {
         do { try await hypervisor.destroy(serverID) } catch let error as LibvirtError where error.isNoDomain { return }
     }
@@ -107,7 +107,7 @@ package struct DomainDriver: Sendable {
         var asks = 0
         while ambient.time.monotonicNanoseconds() < deadline {
             guard try await hypervisor.domain(serverID)?.isActive == true else { return }
-            // A guest that is only just booting misses the first request.
+            // A guest that is still booting misses the first request, so repeat it.
             if asks % 25 == 0 {
                 do { try await hypervisor.shutdown(serverID, by: .acpiButton) } catch let error as LibvirtError
                     where error.isInvalidState || error.isNoDomain
@@ -122,7 +122,7 @@ package struct DomainDriver: Sendable {
         try await destroy(serverID)
     }
 
-    /// A definition that libvirt refuses will be refused again.
+    /// Retrying does not help if libvirt refuses the definition.
     private func definitely(_ body: () async throws -> Void) async throws {
         do { try await body() } catch let error as LibvirtError where error.isBadDefinition {
             log.error("libvirt refuses the definition", metadata: ["error": "\(error)"])
@@ -137,7 +137,7 @@ package struct DomainDriver: Sendable {
     /// - Throws: 503 when the file of the volume is not there, `PermanentFailure`, `LibvirtError`.
     package func attachVolume(_ volume: DesiredVolume, to server: DesiredServer) async throws {
         if case .file(let path, _, _) = volume.connection, !Files.exists(path) {
-            throw ResourceError.unavailable("volume \(volume.volumeID): \(path) is not there")
+            throw ResourceError.unavailable("volume \(volume.volumeID): \(path) does not exist")
         }
         try await definitely {
             try await hypervisor.attach(server.id, device: xml(server).volumeDisk(volume).rendered, to: .live)
@@ -178,12 +178,12 @@ package struct DomainDriver: Sendable {
             let document = try XMLTree.parse(try await hypervisor.xml(serverID))
             guard let device = document.child("devices").flatMap({ find($0) }) else { return }
             guard ambient.time.monotonicNanoseconds() < deadline else {
-                throw ResourceError.unavailable("the guest of \(serverID) does not let go of \(what)")
+                throw ResourceError.unavailable("the guest of \(serverID) did not release \(what)")
             }
             if round % DomainDriver.detachRepeat == 0 {
                 do { try await hypervisor.detach(serverID, device: device.rendered, from: .live) } catch let error as LibvirtError {
                     if error.isConnectionFailure { throw error }
-                    // Most often a request that is still under way; the next look decides.
+                    // Usually an earlier request is still in progress; the next check decides.
                     log.debug("detach", metadata: ["server": "\(serverID)", "device": "\(what)", "error": "\(error)"])
                 }
             }

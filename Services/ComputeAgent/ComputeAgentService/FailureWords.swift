@@ -3,8 +3,8 @@ import ComputeAgentCore
 import Glibc
 import Kernel
 
-/// What a failure on this host means for the server's owner. The error itself, with its paths, addresses and the output
-/// of tools, is for operators.
+/// Describes a failure on this host for the server's owner. The error itself, with its paths, addresses and the output of
+/// tools, is for operators.
 enum FailureWords {
     /// - Parameter activity: what the worker was doing: `making its disks`.
     static func words(_ error: any Error, during activity: String?) -> String {
@@ -16,7 +16,7 @@ enum FailureWords {
         }
     }
 
-    private static let noRoom = "its host has no room for the server's disks"
+    private static let noRoom = "its host does not have enough disk space for the server's disks"
 }
 
 extension AgentAction {

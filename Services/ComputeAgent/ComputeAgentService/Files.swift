@@ -14,11 +14,10 @@ package enum Files {
         guard mkdir(path, mode) == 0 || errno == EEXIST else { throw FileError.last("mkdir", path) }
     }
 
-    /// Makes a directory through which other users reach the files whose names they know, and which they cannot list:
-    /// QEMU opens disks as a user of its own.
+    /// Creates a directory that other users can traverse but not list, because QEMU opens disks as a different user.
     package static func makePassableDirectory(_ path: String) throws {
         try makeDirectory(path, mode: 0o711)
-        // One that an older version made lets nobody through.
+        // Directories created by older versions could not be traversed; correct the mode.
         guard chmod(path, 0o711) == 0 else { throw FileError.last("chmod", path) }
     }
 

@@ -1,4 +1,4 @@
-/// Lets at most so many through at a time; the others wait in their order.
+/// A semaphore for async tasks: limits how many run at a time; others wait in order.
 package actor Gate {
     private var free: Int
     private var nextID = 0

@@ -35,7 +35,7 @@ package struct HostInspector: Sendable {
             hypervisorVersion: try await hypervisor.hypervisorVersion())
         inventory.reservedCPUs = settings.reservedCPUs
         inventory.reservedMemoryMiB = settings.reservedMemoryMiB
-        // What others have on the same file system cannot be promised to servers.
+        // Space used by others on the same file system is not available for servers.
         inventory.reservedDiskGiB = settings.reservedDiskGiB
         inventory.cpuRatio = settings.cpuRatio
         inventory.memoryRatio = settings.memoryRatio
@@ -52,7 +52,7 @@ package struct HostInspector: Sendable {
     /// The host's switch, as it is now.
     package func network() async -> SwitchReport { await keeper.report }
 
-    /// Figures that change from beat to beat.
+    /// Values that change between heartbeats.
     package func usage() async throws -> (freeMemoryMiB: Int, freeDiskGiB: Int) {
         let directory = settings.stateDirectory
         let space = try await threads.run { try Files.space(directory) }

@@ -4,7 +4,7 @@ import Kernel
 import OVSDB
 import Synchronization
 
-/// The servers' ends of their networks on this host: taps on the switch, and the networks' metadata.
+/// The host side of the servers' networks: taps on the switch, and the metadata service of each network.
 package struct HostNetwork: Sendable {
     private let links: Links
     private let ports: SwitchPorts
@@ -28,7 +28,7 @@ package struct HostNetwork: Sendable {
     /// - Throws: `CommandError`, `OVSDBError`.
     package func plug(_ port: DesiredPort, serverID: String) async throws {
         if !Links.exists(port.tapName), await ports.has(port.tapName) {
-            // The switch would go on listening to the device that is gone.
+            // Otherwise the switch would keep listening to the deleted device.
             try await ports.unplug(port.tapName)
             try await ports.settle(time)
         }
@@ -40,7 +40,7 @@ package struct HostNetwork: Sendable {
                 serverID: serverID))
     }
 
-    /// Keeps what the guest says from being taken for a router's, or lets it be a router where its port is not secured.
+    /// Drops router advertisements from the guest, unless port security is disabled.
     ///
     /// Every secured port is guarded, also one without an IPv6 address: an address pair, which can be added while the guest
     /// runs, lets it send IPv6.
@@ -64,7 +64,7 @@ package struct HostNetwork: Sendable {
         return await ports.isPlugged(port.tap, interfaceID: port.id)
     }
 
-    /// Makes the metadata of the ports' networks answer, and the ports be guarded as they should.
+    /// Ensures the metadata service of the ports' networks and the router advertisement guard of the ports.
     package func ensureMetadata(_ wanted: [DesiredPort]) async throws {
         for port in wanted {
             try await guardRouters(port)
@@ -83,13 +83,13 @@ package struct HostNetwork: Sendable {
         return true
     }
 
-    /// Takes down the metadata of networks that no server here has any more.
+    /// Stops the metadata service of networks without servers on this host.
     package func closeUnusedMetadata() async throws { try await metadata.prune() }
 
-    /// Removes what is left of servers and networks that are not here any more.
+    /// Removes leftovers of servers and networks that are no longer on this host.
     ///
-    /// - Parameter known: the taps of all servers, asked for after it is known which taps there are: a server is
-    ///   written down before its tap is made, so that a tap which nobody knows is really nobody's.
+    /// - Parameter known: returns the taps of all servers; called after the existing taps were listed. A server is recorded
+    ///   before its tap is created, so a tap unknown at that point is certainly a leftover.
     package func prune(known: @Sendable () async -> Set<String>) async throws {
         try await metadata.prune()
         let owned = await ports.owned()
@@ -111,7 +111,7 @@ package struct HostNetwork: Sendable {
     }
 }
 
-/// What this process has told the kernel about router advertisements, by device. Nobody else does.
+/// The guard state that this process has set, by device. No other process sets it.
 private final class RouterGuards: Sendable {
     private struct Setting: Equatable {
         let index: UInt32
@@ -120,7 +120,7 @@ private final class RouterGuards: Sendable {
 
     private let settings = Mutex<[String: Setting]>([:])
 
-    /// A device that was made again has another index, and no guard.
+    /// A recreated device has another index and no guard.
     func isSet(_ device: String, _ isOn: Bool) -> Bool {
         settings.withLock { $0[device] } == Setting(index: if_nametoindex(device), isOn: isOn)
     }

@@ -10,7 +10,7 @@ import Libvirt
 import Logging
 import NIOCore
 
-/// A failure that no repetition mends.
+/// A permanent failure; retrying does not help.
 package struct PermanentFailure: Error, Sendable, CustomStringConvertible {
     /// For the tenant: in the API's words, without names of files, hosts or tools.
     package let reason: String
@@ -34,8 +34,8 @@ package struct CachedImage: Sendable, Hashable {
     package let virtualSize: Int
 }
 
-/// The images that servers of this host have used: loaded once, checked while they are written, published atomically
-/// under a name that no other content ever gets. Running guests have them open as backing files.
+/// The images used by servers of this host. Each is downloaded once, verified while it is written, and published atomically
+/// under a name that is unique to its content. Running guests use them as backing files.
 package actor ImageCache {
     private let directory: String
     private let source: any ImageSource
@@ -65,7 +65,7 @@ package actor ImageCache {
         self.ambient = ambient
         self.log = log
         try Files.makePassableDirectory(directory)
-        // What a crash left half loaded.
+        // Removes incomplete downloads of a crashed process.
         for name in try Files.list(directory) where name.hasPrefix(".") { try Files.remove("\(directory)/\(name)") }
     }
 
@@ -98,7 +98,7 @@ package actor ImageCache {
         var result: Result<CachedImage, any Error>
         while true {
             do { result = .success(try await load(image, key: key)) } catch let error as ImageTooLarge {
-                // Somebody with a larger flavor may have joined meanwhile.
+                // Another caller with a larger flavor may have joined meanwhile.
                 let largest = loading[key]?.largest ?? 0
                 if largest >= error.size { continue }
                 result = .failure(
@@ -115,13 +115,14 @@ package actor ImageCache {
     /// The disk in an image has more bytes than anybody who asked for it can use.
     private struct ImageTooLarge: Error { let size: Int }
 
-    /// Whether `path` is a file of this cache with the image's content, and how it is to be opened.
+    /// Whether `path` is a cache file with the image's content, and its format.
     package nonisolated func format(of path: String, for image: DesiredImage) -> String? {
         guard path.hasPrefix("\(directory)/\(ImageCache.key(image)).") else { return nil }
         return path.hasSuffix(".raw") ? "raw" : "qcow2"
     }
 
-    /// The image's id and its content's hash: an id never gets new content, but a cache should not depend on that.
+    /// The name consists of the image's id and the hash of its content. The content of an id never changes, but the cache
+    /// should not depend on that.
     static func key(_ image: DesiredImage) -> String {
         let hash = (image.contentHash ?? image.checksum ?? "unhashed").lowercased().filter { $0.isHexDigit }
         return "\(image.id)-\(hash.prefix(16))"
@@ -129,7 +130,7 @@ package actor ImageCache {
 
     /// The file of an image that is here already.
     ///
-    /// Disks that were converted have a name of their own: an earlier version published qcow2 images as they came.
+    /// Converted disks have names of their own, because an earlier version cached qcow2 images unconverted.
     private func file(_ key: String) -> (path: String, format: DiskDriver)? {
         for (suffix, format) in [(".raw", DiskDriver.raw), (ImageCache.convertedSuffix, .qcow2)] {
             let path = directory + "/" + key + suffix
@@ -171,7 +172,7 @@ package actor ImageCache {
             throw PermanentFailure("the image cannot be used: this host cannot read it safely")
         } catch let error as CommandError {
             log.error("an image cannot be read", metadata: ["error": "\(error)"])
-            // The host's trouble, which passes: its disk is full, or the tool was ended.
+            // A temporary problem of the host: its disk is full, or the tool was killed.
             if error.status == nil || error.output.contains("No space left on device") { throw error }
             throw PermanentFailure("the image cannot be used: its data cannot be read as a disk")
         }
@@ -208,7 +209,8 @@ package actor ImageCache {
     private func publish(_ disk: ForeignDisk, converted: String, key: String) async throws -> CachedImage {
         var (file, path, format) = (disk.path, "\(directory)/\(key).raw", DiskDriver.raw)
         if disk.driver != .raw {
-            // Foreign tables are read once, in the sandbox: the QEMU of a running guest sees only tables of our own.
+            // Metadata of untrusted images is parsed only once, in the sandbox; the QEMU of a running guest only opens
+            // images written by us.
             guard let size = disk.header.virtualSize else {
                 throw PermanentFailure("the image cannot be used: the size of the disk in it is unknown")
             }

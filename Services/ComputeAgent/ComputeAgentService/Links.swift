@@ -17,7 +17,7 @@ package struct Links: Sendable {
     /// Whether the machine has a network device of this name.
     package static func exists(_ name: String) -> Bool { if_nametoindex(name) != 0 }
 
-    /// A tap that outlives whoever opens it, up and silent.
+    /// Creates a persistent tap, set up and without addresses.
     package func ensureTap(_ name: String, mtu: Int) async throws {
         if !Links.exists(name) { try await runner.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"]) }
         try await prepare(name, mtu: mtu)
@@ -35,9 +35,9 @@ package struct Links: Sendable {
         }
     }
 
-    /// A cable from here into a namespace.
+    /// Creates a veth pair into a namespace.
     package func ensureCable(_ outer: String, inner: String, into namespace: NetworkNamespace, mtu: Int) async throws {
-        // One from an earlier life leads into a namespace that nobody can reach any more.
+        // A pair left by an earlier process leads into an unreachable namespace.
         try await remove(outer)
         try await runner.run([
             "ip", "link", "add", "name", outer, "type", "veth", "peer", "name", inner, "netns",
@@ -47,7 +47,7 @@ package struct Links: Sendable {
     }
 
     private func prepare(_ name: String, mtu: Int) async throws {
-        // The host must not speak on a tenant's network.
+        // The host must not send packets on a tenant's network.
         try await threads.run {
             try Files.overwrite("/proc/sys/net/ipv6/conf/\(name)/disable_ipv6", with: Array("1".utf8))
         }

@@ -7,7 +7,7 @@ import Synchronization
 import Telemetry
 import WebAPI
 
-/// Which server has which address on which network: who asks is told from where the question came.
+/// Maps network and address to a server, to identify the guest that sends a metadata request.
 package final class MetadataDirectory: Sendable {
     private struct State {
         var servers: [String: DesiredServer] = [:]
@@ -17,7 +17,7 @@ package final class MetadataDirectory: Sendable {
 
     package init() {}
 
-    /// Takes over what a server is told, or that there is no such server any more.
+    /// Updates a server's metadata, or removes it if the server no longer exists.
     package func set(_ serverID: String, _ server: DesiredServer?) {
         state.withLock { state in
             for port in state.servers[serverID]?.ports ?? [] {
@@ -35,7 +35,7 @@ package final class MetadataDirectory: Sendable {
         }
     }
 
-    /// The networks on which somebody may ask.
+    /// The networks with servers.
     package var networks: Set<String> {
         state.withLock { state in Set(state.servers.values.flatMap { $0.ports.map(\.networkID) }) }
     }
@@ -50,7 +50,7 @@ package final class MetadataDirectory: Sendable {
 /// port, and a listening socket made inside.
 package actor MetadataNetworks {
     private struct Network {
-        /// The cable's end on the switch.
+        /// The end of the veth pair on the switch.
         let device: String
         let port: MetadataPort
         let mtu: Int
@@ -90,7 +90,7 @@ package actor MetadataNetworks {
         self.log = log
     }
 
-    /// A name that no device had before: the switch goes on listening to the old one where a new one takes its name.
+    /// Use a new device name each time: the switch would keep listening to a deleted device of the same name.
     private func newDevice(_ networkID: String) -> String {
         "mdt" + networkID.prefix(8) + Hexadecimal.encode(random.bytes(2))
     }
@@ -117,7 +117,7 @@ package actor MetadataNetworks {
             log.info("metadata answers", metadata: ["network": "\(networkID)"])
         }
         guard let network = networks[networkID] else { return }
-        // What an earlier life left would claim the same logical port.
+        // A leftover of an earlier process would claim the same logical port.
         for old in await ports.owned()
         where old.kind == .metadata && old.networkID == networkID && old.device != network.device {
             try await ports.unplug(old.device)
@@ -185,13 +185,13 @@ package actor MetadataNetworks {
         try await links.remove(network.device)
     }
 
-    /// Takes down the services of networks that no server here has, also those that an earlier life left on the switch.
+    /// Stops the services of networks without servers here, including leftovers of an earlier process on the switch.
     package func prune() async throws {
         try await turn.run { try await self.closeUnused() }
     }
 
     private func closeUnused() async throws {
-        // Read in turn: who is about to make one has told the directory before.
+        // Read inside the serialized section: a caller registers with the directory before it creates a service.
         let used = directory.networks
         for networkID in networks.keys where !used.contains(networkID) {
             try await close(networkID)

@@ -6,7 +6,7 @@ import Logging
 import Messaging
 import Telemetry
 
-/// The agent's conversation with the plane over the broker.
+/// The agent's message exchange with the control plane over the broker.
 package struct PlaneLink: Sendable {
     package static let version = "1"
 
@@ -56,7 +56,8 @@ package struct PlaneLink: Sendable {
         return [:]
     }
 
-    /// A switch that comes and goes must not have the host introduce itself all the time: the plane answers with all servers.
+    /// Rate limit for introductions while the switch restarts repeatedly, because each one is answered with all servers of
+    /// the host.
     private static let introductionPause = Duration.seconds(10)
 
     /// Introduces the host at each new connection and when its switch or its sandbox has changed, and says regularly that it
@@ -73,7 +74,7 @@ package struct PlaneLink: Sendable {
                     let clock = ambient.time.monotonicNanoseconds()
                     let network = await inspector.network()
                     let isPausing = clock < toldAt + UInt64(PlaneLink.introductionPause.microseconds) * 1000
-                    // What was said about the sandbox does not hold any more: introduce the host again.
+                    // The reported sandbox state has changed: introduce the host again.
                     let isSandboxKnown = await inspector.sandboxProblem() == problem
                     if let told, isSandboxKnown, told == network || isPausing {
                         try await beat()
@@ -109,7 +110,7 @@ package struct PlaneLink: Sendable {
         let usage = try await inspector.usage()
         let heartbeat = AgentHeartbeat(
             host: host, agentVersion: PlaneLink.version, freeMemoryMiB: usage.freeMemoryMiB, freeDiskGiB: usage.freeDiskGiB)
-        // Nobody wants to read old ones.
+        // Old heartbeats are worthless, so they expire.
         try await bus.publish(
             try Message(heartbeat, id: ambient.newUUID(), expiration: heartbeatInterval * 5), to: .computeAgents)
     }

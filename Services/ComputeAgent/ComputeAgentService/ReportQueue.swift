@@ -5,7 +5,7 @@ import Kernel
 import Logging
 import Messaging
 
-/// What the plane has not been told yet: the last word about each server, kept until the broker has it.
+/// Reports not yet sent: the latest one of each server, kept until the broker has confirmed it.
 package actor ReportQueue {
     private let bus: any MessageBus
     private let ambient: Ambient
@@ -27,7 +27,7 @@ package actor ReportQueue {
 
     /// Adds a report, in place of an older one about the same server that waits.
     package func put(_ report: ObservedReport) {
-        // That something is unknown must not take the place of what is known about it.
+        // A report of an unknown server must not replace a report with its state.
         if report.unknown, reports[report.serverID] != nil { return }
         if reports.updateValue(report, forKey: report.serverID) == nil { order.append(report.serverID) }
         signal.yield()
@@ -60,7 +60,7 @@ package actor ReportQueue {
         try Task.checkCancellation()
     }
 
-    /// Sends reports side by side, and waits for all: what is said about one server stays in order.
+    /// Sends reports in parallel and waits for all, so that reports about one server stay in order.
     ///
     /// - Returns: an error, when some could not be sent; those wait again.
     private func send(_ batch: [ObservedReport]) async -> (any Error)? {

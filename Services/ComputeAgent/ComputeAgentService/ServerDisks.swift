@@ -33,7 +33,7 @@ package struct ServerDisks: Sendable {
         _ = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
     }
 
-    /// Makes what is missing. What exists is the guest's and stays.
+    /// Creates missing files. Existing files contain guest data and are kept.
     ///
     /// - Throws: `PermanentFailure` when image and flavor do not fit; `CommandError`, `FileError`.
     package func provision(_ server: DesiredServer, refreshConfigDrive: Bool) async throws {
@@ -92,7 +92,7 @@ package struct ServerDisks: Sendable {
 
     /// The file that a server's root disk lies on; nil when it lies on none.
     ///
-    /// The name stands in the disk itself, where a QEMU that its guest has taken over could change it.
+    /// The backing file's name is read from the disk, which a compromised QEMU could have changed.
     ///
     /// - Throws: `PermanentFailure` when it is not the server's image; `FileError`.
     package func backing(_ server: DesiredServer) async throws -> DomainXML.Backing? {
@@ -137,7 +137,7 @@ package struct ServerDisks: Sendable {
                     try Files.makeDirectory(String(full[..<(full.lastIndex(of: "/") ?? full.startIndex)]))
                     try Files.replace(full, with: bytes)
                 }
-                // Made here, because the tool makes it readable for everybody.
+                // Created here first, because the tool would create it world-readable.
                 try Files.replace(temporary, with: [])
                 try ServerDisks.makeISO(of: tree, into: temporary, content.map(\.bytes.count), sandbox)
                 try ServerDisks.takeBack(temporary)
@@ -203,7 +203,7 @@ package struct ServerDisks: Sendable {
         guard let lines else { return String(decoding: bytes, as: UTF8.self) }
         var wanted = lines
         var start = bytes.count
-        // A newline at the very end closes the last line and does not begin another.
+        // A final newline ends the last line and does not start another one.
         while start > 0 {
             if bytes[start - 1] == 0x0a, start != bytes.count {
                 wanted -= 1

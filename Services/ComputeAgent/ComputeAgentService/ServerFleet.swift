@@ -7,20 +7,20 @@ import Logging
 import OVSDB
 import Telemetry
 
-/// All servers of the host: hands messages and events to their workers, and looks regularly whether all is as desired.
+/// All servers of the host: passes messages and events to their workers, and runs periodic audits.
 package actor ServerFleet {
     private let tools: ServerTools
     private let hypervisor: Hypervisor
     private let images: ImageCache
     private let imageLifetime: Duration
     private var workers: [String: ServerWorker] = [:]
-    /// Domains that nobody ordered, as they were reported last.
+    /// libvirt domains without a desired state, with the power that was last reported.
     private var unknownDomains: [String: String] = [:]
     private let (audits, auditWanted) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     private var prunes = true
     private var lastProblem: String?
 
-    /// How long it is remembered that a server is gone, so that a late message does not revive it.
+    /// How long the record of a removed server is kept, so that a late message does not recreate it.
     private static let goneRetention = Duration.seconds(86_400)
 
     /// - Parameter imageLifetime: how long an image is kept after its last use.
@@ -31,12 +31,12 @@ package actor ServerFleet {
         self.images = images
     }
 
-    /// Reads what the last process left. The first look around takes the work up; nothing may look before this.
+    /// Loads the records of the previous process. Must be called before the first audit, which resumes the work.
     ///
     /// - Throws: `FileError`.
     package func restore() async throws {
         let (records, problems) = try await tools.store.load()
-        // The taps of a server that cannot be read would look like nobody's.
+        // Without a server's record its taps would look like leftovers.
         prunes = problems.isEmpty
         for problem in problems { tools.log.error("a state file is set aside", metadata: ["problem": "\(problem)"]) }
         for record in records {
@@ -74,7 +74,8 @@ package actor ServerFleet {
         }
     }
 
-    /// Takes over the full set. What is here besides is reported, never removed: the plane decides.
+    /// Applies the complete set of servers. Servers on this host that are not in the set are reported and never removed;
+    /// the control plane decides.
     package func sync(_ servers: [DesiredServer]) async throws {
         for server in servers { try await ensure(server) }
         let listed = Set(servers.map(\.id))
@@ -90,7 +91,7 @@ package actor ServerFleet {
         requestAudit()
     }
 
-    /// Tells the plane that a desired state cannot even be read.
+    /// Reports a desired state that cannot be decoded.
     package func refuse(_ body: JSONValue, _ error: FormError) async {
         guard let id = body["id"]?.stringValue.flatMap({ UUID128($0) })?.description else { return }
         await tools.reports.put(
@@ -102,7 +103,7 @@ package actor ServerFleet {
 
     // MARK: watching
 
-    /// Has everything compared with what is desired soon.
+    /// Requests an audit.
     package func requestAudit() { auditWanted.yield() }
 
     /// Follows libvirt's events until the task is cancelled.
@@ -117,8 +118,8 @@ package actor ServerFleet {
         try Task.checkCancellation()
     }
 
-    /// Looks around each time the switch's database comes back, and keeps its datapath safe from guests, until the task
-    /// is cancelled.
+    /// Requests an audit each time the session with the switch's database is restored, and protects its datapath, until the
+    /// task is cancelled.
     package func followSwitch(_ client: OVSDBClient) async throws {
         var wasConnected = false
         while true {
@@ -136,11 +137,11 @@ package actor ServerFleet {
                 tools.log.notice("took ct_zero_snat back from the userspace datapath")
             }
         } catch {
-            // The session has just ended; the next one looks again.
+            // The session has just ended; the next one repeats this.
         }
     }
 
-    /// Compares all with what is desired, every `interval` and when asked to, until the task is cancelled.
+    /// Runs an audit every `interval` and on request, until the task is cancelled.
     package func watch(every interval: Duration) async throws {
         let clock = Task { [ambient = tools.ambient, auditWanted] in
             while true {
@@ -166,7 +167,7 @@ package actor ServerFleet {
     }
 
     private func audit() async throws {
-        // Without either of them every worker would only fail.
+        // Without libvirt or the switch every worker would fail, so check both first.
         try await tools.network.requireSwitch()
         let domains = try await hypervisor.domains()
         var running = 0

@@ -5,7 +5,7 @@ import Libvirt
 import Logging
 import Telemetry
 
-/// What every server's worker works with.
+/// Dependencies shared by all server workers.
 package struct ServerTools: Sendable {
     package let host: String
     package let domains: DomainDriver
@@ -39,7 +39,7 @@ package struct ServerTools: Sendable {
     }
 }
 
-/// Brings one server to its desired state, one attempt at a time, until it is there.
+/// Reconciles one server, one attempt at a time, until the desired state is reached.
 package actor ServerWorker {
     package nonisolated let serverID: String
     private let tools: ServerTools
@@ -53,12 +53,12 @@ package actor ServerWorker {
     private var waitsForGuest = false
     private var backoff = Backoff()
     private var restarts = RestartLimiter()
-    /// The generation of which it is known that it cannot be reached.
+    /// The generation that failed permanently.
     private var hopelessGeneration: Int?
     private var lastReport: ObservedReport?
-    /// The request that the present desire comes from; the log of all that follows carries it.
+    /// Id of the API request behind the current desired state, for the log.
     private var requestID: String?
-    /// What the attempt is doing, for the tenant's words about a failure.
+    /// The current activity, for the tenant's error message if it fails.
     private var activity: String?
 
     package init(record: LocalServerRecord, tools: ServerTools) {
@@ -69,12 +69,12 @@ package actor ServerWorker {
     }
 
     package var current: LocalServerRecord { record }
-    /// The state that was asked for was reached and nothing is under way.
+    /// Whether the desired state is reached and nothing is in progress.
     package var isSettled: Bool { loop == nil && (record.isGone || record.appliedGeneration == record.generation) }
 
     // MARK: what is wanted
 
-    /// Takes over a desired state, on disk when this returns.
+    /// Accepts a desired state, which is on disk when this returns.
     ///
     /// - Throws: `FileError`; the message must then come again.
     package func accept(_ server: DesiredServer) async throws -> Acceptance {
@@ -85,7 +85,7 @@ package actor ServerWorker {
         try await save()
         if isNew { hopelessGeneration = nil }
         requestID = RequestScope.current ?? (isNew ? nil : requestID)
-        // A repeated order is answered, even when nothing has changed.
+        // A repeated message is answered even if nothing has changed.
         lastReport = nil
         backoff.reset()
         if server.power == .absent || isNew && waitsForGuest { attempt?.cancel() }
@@ -94,7 +94,7 @@ package actor ServerWorker {
         return .accepted
     }
 
-    /// Looks at the server again soon.
+    /// Triggers reconciliation of the server.
     package func kick() {
         again = true
         if loop == nil { loop = Task { await self.work() } }
@@ -148,7 +148,7 @@ package actor ServerWorker {
         pause = nil
     }
 
-    /// The power as it is, for a report of failure.
+    /// The actual power state, for a failure report.
     private func powerNow() async -> String {
         do {
             return try await tools.domains.observe(serverID)?.reportedPower(desired: record.desired?.power) ?? "absent"
@@ -193,7 +193,7 @@ package actor ServerWorker {
 
     private var hopelessFailure = PermanentFailure("the server cannot be brought to its desired state")
 
-    /// A guest whose QEMU dies again and again is left off; the plane then decides.
+    /// A guest whose QEMU crashes repeatedly is left off; the control plane then decides.
     private func isRestartRefused(_ desired: DesiredServer, _ observed: ObservedDomain?) async throws -> Bool {
         guard let observed, observed.power == .shutoff, observed.offReason == .failure || observed.offReason == .destroyed,
             desired.power == .running, record.appliedPower == .running,
@@ -224,7 +224,7 @@ package actor ServerWorker {
                 record.desired = nil
                 tools.directory.set(serverID, nil)
                 do { try await save() } catch {
-                    // The same word of the plane, heard again, may have ended this attempt: the next one says that it is gone.
+                    // A repeated message may have cancelled this attempt; the next attempt reports the removal.
                     if record.desired == nil, record.generation == desired.generation { record.desired = desired }
                     throw error
                 }
@@ -303,7 +303,7 @@ extension ServerWorker {
         }
     }
 
-    /// A disk that was there and is gone is not silently replaced by an empty one.
+    /// A missing disk that existed before is an error; it is not replaced by an empty one.
     private func requireOwnDisk(_ desired: DesiredServer) throws {
         guard record.appliedGeneration >= 0, desired.hasLocalRoot else { return }
         guard Files.exists(tools.disks.files(serverID).root) else {
@@ -315,7 +315,7 @@ extension ServerWorker {
         let known = Set(record.pluggedPorts.map(\.id))
         let added = ports.filter { !known.contains($0.id) }
         if !added.isEmpty {
-            // Written down before it is done, so that it can be undone after a crash.
+            // Recorded before it is done, so that it can be reverted after a crash.
             record.pluggedPorts += added.map { .init(id: $0.id, tap: $0.tapName, networkID: $0.networkID) }
             try await save()
         }

@@ -26,7 +26,7 @@ package struct SmallResponse: Sendable {
     package init(status: Int, text: String) { self.init(status: status, body: Array(text.utf8)) }
 }
 
-/// HTTP/1.1 over a socket that somebody else has made.
+/// HTTP/1.1 over a given listening socket.
 package enum SmallHTTPServer {
     /// Answers one request.
     package typealias Handler = @Sendable (SmallRequest) async -> SmallResponse
@@ -50,7 +50,7 @@ package enum SmallHTTPServer {
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.limitAccepting(ledger) }
             }
-            // A guest's small client may close its own direction as soon as it has asked; it still wants the answer.
+            // Simple clients in guests may half-close the connection after the request and still expect the response.
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -79,7 +79,7 @@ private final class SmallHTTPHandler: ChannelInboundHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = HTTPServerResponsePart
 
-    /// A guest has nothing to send here.
+    /// Requests have no body here.
     private static let bodyMax = 64 * 1024
 
     private let handler: SmallHTTPServer.Handler

@@ -5,9 +5,9 @@ import Libvirt
 import Logging
 import Telemetry
 
-/// Watches the host's ovs-vswitchd: notices when it is away, and keeps a limit on the connections that it tracks for each port.
+/// Watches the host's ovs-vswitchd: records outages, and maintains the limit of tracked connections of each port.
 package actor SwitchKeeper {
-    /// What the limits were last set for. A userspace datapath loses them with its process.
+    /// The state for which limits were last set. A userspace datapath loses its limits when the process ends.
     private struct Situation: Hashable {
         let process: SwitchProcess
         let datapath: String
@@ -32,7 +32,7 @@ package actor SwitchKeeper {
     private var lastProblem: String?
 
     private static let interval = Duration.milliseconds(250)
-    /// How often the datapath's limits are read although nothing is known to have changed.
+    /// Interval at which the datapath's limits are read even without a known change.
     private static let comparisonInterval = Duration.seconds(30)
     private static let retryInterval = Duration.seconds(2)
 
@@ -106,7 +106,7 @@ package actor SwitchKeeper {
         }
     }
 
-    /// What was counted so far; begins anew after each boot.
+    /// Outages counted so far; reset at each boot.
     private func known() async throws -> SwitchOutages {
         if let outages { return outages }
         let bootID = try await control.bootID()

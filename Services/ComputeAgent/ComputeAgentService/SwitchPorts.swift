@@ -2,12 +2,12 @@ import ComputeAgentCore
 import Kernel
 import OVSDB
 
-/// What a device on the switch is for; kept with it, so that a forgotten one can be told from a foreign one.
+/// The purpose of a device on the switch; stored with it, so that leftovers can be distinguished from devices of others.
 package enum SwitchPortKind: String, Sendable {
     case tap, metadata
 }
 
-/// A device and the logical port that it is the end of.
+/// A device and its logical port.
 package struct SwitchPort: Sendable, Hashable {
     package let device: String
     /// The logical port's name in OVN.
@@ -96,12 +96,12 @@ package actor SwitchPorts {
         return ZoneLimits.zones(zip(ids.keys, ids.values))
     }
 
-    /// Adds the device to the bridge, or corrects whose end it is.
+    /// Adds the device to the bridge, or corrects its logical port.
     ///
     /// - Throws: `OVSDBError`.
     package func plug(_ port: SwitchPort) async throws {
         if let row = await interface(port.device) {
-            // ovn-controller keeps notes of its own in the same column: only ours are changed.
+            // ovn-controller uses the same column, so only our own keys are changed.
             let current = row["external_ids"] ?? .empty
             let wrong = port.externalIDs.filter { current[$0.key] != $0.value }
             if wrong.isEmpty { return }
@@ -143,7 +143,7 @@ package actor SwitchPorts {
         ])
     }
 
-    /// Takes the capability `ct_zero_snat` back from a userspace datapath.
+    /// Removes the capability `ct_zero_snat` from a userspace datapath.
     ///
     /// OVN commits connections with an all-zero source translation where a datapath has it. The userspace datapath of Open
     /// vSwitch before 3.1.3 aborts when such a connection has expired and its addresses and ports come again, which any
@@ -167,7 +167,7 @@ package actor SwitchPorts {
         return true
     }
 
-    /// Waits until the switch has done what its database says, but not for long: it may be away.
+    /// Waits, for a limited time, until ovs-vswitchd has applied the database's state.
     package func settle(_ time: any TimeSource) async throws {
         try await client.transact([
             .mutate(table: "Open_vSwitch", where: [], mutations: [.add("next_cfg", 1)])

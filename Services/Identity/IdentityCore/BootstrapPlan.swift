@@ -115,7 +115,7 @@ package struct BootstrapPlan: Sendable {
             guard let value = object["endpoints"]?[interface] ?? object["url"] else { continue }
             let url = try text(value, "\(path).endpoints.\(interface)", max: 2048)
             guard CatalogURL.isUsable(url) else {
-                throw ResourceError.badRequest("\(path): \"\(url)\" is no http or https URL with known places")
+                throw ResourceError.badRequest("\(path): \"\(url)\" is not an http or https URL with known placeholders")
             }
             endpoints.append((interface, url))
         }

@@ -6,7 +6,7 @@ package enum PlacementInspections {
     package static let all = [capacity, orphanedAllocations, allocationsOfServers]
 
     static let capacity = Inspection(
-        "I3", "no provider is promised beyond its capacity",
+        "I3", "no provider is allocated beyond its capacity",
         """
         SELECT p.id || ' ' || i.resource_class AS subject, p.name || ': ' || sum(a.used) || ' ' || i.resource_class ||
             ' are allocated of ' || floor((i.total - i.reserved) * i.allocation_ratio) AS words
@@ -18,7 +18,7 @@ package enum PlacementInspections {
 
     /// Subjects are consumers. What the scheduler has just taken may belong to a server whose row is not written yet.
     package static let orphanedAllocations = Inspection(
-        "I3", "what is allocated to servers belongs to servers that are there",
+        "I3", "allocations of servers belong to servers that exist",
         """
         SELECT c.id::text AS subject, 'server ' || c.id || ' is not there and holds ' ||
             coalesce(string_agg(a.resource_class || ' ' || a.used || ' on ' || p.name, ', ' ORDER BY p.name, a.resource_class),
@@ -33,7 +33,7 @@ package enum PlacementInspections {
 
     /// Subjects are servers: allocations that are missing, of another amount, or on another provider too.
     package static let allocationsOfServers = Inspection(
-        "I3", "each server on a host holds what its flavor says there, and nothing elsewhere",
+        "I3", "each server has exactly the allocations of its flavor on its host, and none elsewhere",
         """
         SELECT coalesce(n.server, a.consumer_id)::text AS subject, 'server ' || coalesce(n.server, a.consumer_id) || ' ' ||
             string_agg(

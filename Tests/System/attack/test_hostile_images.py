@@ -104,7 +104,7 @@ def test_s1_s3_block_storage_refuses_what_image_let_through(cloud, tenant, canar
         volume = volume_from(tenant, smuggle(cloud, tenant, name, disk_format, data))
         assert volume.status == "error", name
         reason = fault(cloud, volume)
-        assert reason.startswith("The image cannot become a volume: ") and not any(word in reason for word in TOOL), f"{name}: {reason}"
+        assert reason.startswith("The image cannot be used to create a volume: ") and not any(word in reason for word in TOOL), f"{name}: {reason}"
         assert not volume_file(cloud, volume).exists(), name
         tenant.api.block_storage.delete_volume(volume.id)
     assert not leaked(cloud)

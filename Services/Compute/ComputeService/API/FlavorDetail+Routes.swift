@@ -112,7 +112,7 @@ struct FlavorDetailRoutes: Sendable {
         let flavor = try context.authorize(context.parameter("flavor_id"), target: .none)
         let key = context.parameter("key")
         guard let object = context.body.objectValue, object.count == 1, let value = object[key] else {
-            throw ResourceError.badRequest("Request body and URI mismatch: the body must have the one member '\(key.prefix(64))'.")
+            throw ResourceError.badRequest("Request body and URI mismatch: the body must contain exactly the member '\(key.prefix(64))'.")
         }
         try FlavorDetailRoutes.check(context, key, value)
         return try await change(context, flavor, for: "os_compute_api:os-flavor-extra-specs:update") { specs in

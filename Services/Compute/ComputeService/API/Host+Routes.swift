@@ -93,7 +93,7 @@ struct HostRoutes: Sendable {
                 ORDER BY s.number
                 """)
             let all = try rows.map { try HostRoutes.service($0, context) }
-            // Nova gives this list whole, and so no link to a next page could be followed.
+            // Nova returns this list as a whole, without links to further pages.
             let isWhole = request.limit == nil && request.marker == nil && request.sort.isEmpty && request.descending == nil
             return .json(200, ["services": .array(isWhole ? all : try request.page(of: all).items)])
         }
@@ -112,7 +112,7 @@ struct HostRoutes: Sendable {
         return .object(service)
     }
 
-    /// - Throws: 400: only hosts can be kept out of scheduling.
+    /// - Throws: 400 if the service is not on a host; only hosts can be disabled for scheduling.
     private static func refuse(_ binary: String) throws {
         guard binary != "nova-compute" else { return }
         throw ResourceError.badRequest(
@@ -214,7 +214,7 @@ struct HostRoutes: Sendable {
                 FROM compute_services t WHERE t.id = \(uuid)::uuid OR t.number = \(number)::int FOR UPDATE
                 """)
             guard let row = rows.first else {
-                // A process that still lives is back with its next sign of life.
+                // A process that is still running registers again with its next state report.
                 let forgotten = try connection.execute(
                     "DELETE FROM plane_services WHERE id = \(uuid)::uuid OR number = \(number)::int")
                 guard forgotten > 0 else { throw ResourceError.notFound("Service \(id.prefix(64)) not found.") }

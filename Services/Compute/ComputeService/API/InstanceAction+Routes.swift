@@ -30,7 +30,7 @@ struct InstanceActionRoutes: Sendable {
         ])
 
     private static func badTime(_ value: String) -> ResourceError {
-        .badRequest("Invalid filter value '\(value.prefix(64))': it is no ISO 8601 time.")
+        .badRequest("Invalid filter value '\(value.prefix(64))': expected an ISO 8601 timestamp, for example 2026-01-31T12:00:00Z.")
     }
 
     var resource: Resource {

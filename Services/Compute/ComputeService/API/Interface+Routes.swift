@@ -149,7 +149,7 @@ struct InterfaceRoutes: Sendable {
         ).map { try $0.string("id") }
         guard ids.count == 1 else {
             throw ids.isEmpty
-                ? ResourceError.badRequest("There is no network that an interface could be on.")
+                ? ResourceError.badRequest("No network is available for the interface.")
                 : ResourceError.conflict("Multiple possible networks found, use a Network ID to be more specific.")
         }
         frame.network = ids[0]

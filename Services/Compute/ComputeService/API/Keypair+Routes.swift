@@ -49,7 +49,7 @@ struct KeypairRoutes: Sendable {
             .init("user_id", .nullable(.text), versions: .from(10)),
         ]))
 
-    /// Whose key pairs: the caller's, or from 2.10 on another user's for those who may.
+    /// The owner of the key pairs: the caller, or since 2.10 another user if policy allows it.
     private func user(_ context: RequestContext, _ asked: String?) throws -> Authorized<String> {
         let caller = try context.caller
         let user = context.version(atLeast: 2, 10) ? asked ?? caller.userID : caller.userID
@@ -111,7 +111,7 @@ struct KeypairRoutes: Sendable {
         guard keypair["type"]?.stringValue ?? "ssh" == "ssh" else {
             throw ResourceError.badRequest("Invalid input for field/attribute type. Value: x509. Only ssh keys are supported.")
         }
-        // Kept as it came: a file's trailing newline too, or Terraform would see another key than it sent.
+        // Stored unchanged, including a trailing newline; otherwise Terraform would see a different key than it sent.
         var publicKey = keypair["public_key"]?.stringValue ?? ""
         var privateKey: String?
         if publicKey.isEmpty {

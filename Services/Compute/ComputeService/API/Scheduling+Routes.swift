@@ -5,8 +5,8 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Why a server is where it is, or nowhere: the scheduler's own record. Tenants see filters, counts and reasons;
-/// operators see the hosts too.
+/// Explains the scheduler's decision for a server, from its own record. Tenants see filters, counts and reasons; operators
+/// see the hosts too.
 struct SchedulingRoutes: Sendable {
     let compute: Compute
 
@@ -30,12 +30,12 @@ struct SchedulingRoutes: Sendable {
     /// Members of an explanation that name hosts.
     private static let operatorMembers: Set<String> = ["host", "operator", "alternatives", "resource_provider_id"]
 
-    /// Carries the question out of the transaction that is taken back.
+    /// Carries the scheduling request out of the transaction, which is rolled back.
     private struct Question: Error {
         let trials: [SchedulingTrial]
     }
 
-    /// All that a real request goes through, quota included, and a scheduling that claims nothing.
+    /// Runs all checks of a real request, including quota, and a scheduling decision without a claim.
     private func tryOut(_ context: RequestContext) async throws -> Response {
         let project = try context.caller.requireProject()
         let decision = try context.authorize(project, target: .project(project))
@@ -142,7 +142,7 @@ struct SchedulingRoutes: Sendable {
             return (list, trial)
         }
         var answer: JSONObject = ["scheduling": .array(list)]
-        // What was missing then may be there by now.
+        // Resources that were missing then may be available now.
         if let trial { answer["now"] = .object(try SchedulingRoutes.shown(try await trial.ask(compute), seesHosts: seesHosts)) }
         return .json(200, .object(answer))
     }

@@ -90,7 +90,7 @@ struct ServerRoutes: Sendable {
             }
         } else {
             if let all, BodySchema.boolean(all) == nil {
-                throw ResourceError.badRequest("Invalid value '\(all.prefix(64))' for all_tenants: it is no boolean.")
+                throw ResourceError.badRequest("Invalid value '\(all.prefix(64))' for all_tenants: it must be a boolean.")
             }
             conditions.append("t.project_id = \(try context.caller.requireProject())")
         }

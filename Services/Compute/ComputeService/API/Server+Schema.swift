@@ -12,7 +12,7 @@ enum ServerSchema {
         .init("boot_index", .nullable(.integer)),
         .init("volume_size", .nullable(.oneOf([.integer(min: 0, max: 1 << 20), .enumeration([""])]))),
         .init("delete_on_termination", .nullable(.boolean)), .init("device_name", .nullable(.text)),
-        // What there is: disks on the virtio bus, and nothing that takes a device of the image away.
+        // Supported values: disks on the virtio bus, no removal of image-defined devices.
         .init("guest_format", .nullable(.enumeration([""]))), .init("device_type", .nullable(.enumeration(["disk", ""]))),
         .init("disk_bus", .nullable(.enumeration(["virtio", ""]))), .init("no_device", .nullable(.oneOf([.boolean, .enumeration([""])]))),
         .init("tag", .nullable(.text(60)), versions: .from(42)),

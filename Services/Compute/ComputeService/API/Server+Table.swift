@@ -8,7 +8,7 @@ import WebAPI
 enum ServerTable {
     private static let operators = "os_compute_api:os-extended-server-attributes"
 
-    /// - Parameter hostDownAfter: a host that has said nothing for so long counts as down.
+    /// - Parameter hostDownAfter: a host that has not reported for this long counts as down.
     static func table(hostDownAfter: Duration) -> Table {
         Table(
             "servers t", defaultSort: [("created_at", true)],
@@ -141,7 +141,7 @@ enum ServerTable {
     private static func time(_ condition: @escaping @Sendable (Timestamp) -> SQL) -> Field.Filter {
         .custom { value in
             guard let time = Timestamp(value) else {
-                throw ResourceError.badRequest("Invalid filter value '\(value.prefix(64))': it is no ISO 8601 time.")
+                throw ResourceError.badRequest("Invalid filter value '\(value.prefix(64))': expected an ISO 8601 timestamp, for example 2026-01-31T12:00:00Z.")
             }
             return condition(time)
         }
@@ -201,7 +201,7 @@ enum ServerTable {
 
     private static func status(_ value: String) throws -> SQL {
         let states = ServerStates.states(status: value)
-        // A word that is no status fits no server, as in Nova.
+        // As in Nova, an unknown status matches no server.
         guard !states.isEmpty else { return "false" }
         let terms = states.map { state, task -> SQL in
             task.map { "(t.vm_state = \(state.rawValue) AND t.task_state = \($0.rawValue))" }

@@ -7,7 +7,7 @@ import Messaging
 import Telemetry
 import WebAPI
 
-/// `POST /servers/{id}/action`: power, locks, console, security groups; and the honest word for what there is not.
+/// `POST /servers/{id}/action`: power, locks, console, security groups; 501 for actions that are not available.
 struct ServerActionRoutes: Sendable {
     let compute: Compute
 

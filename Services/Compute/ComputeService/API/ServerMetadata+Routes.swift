@@ -72,7 +72,7 @@ struct ServerMetadataRoutes: Sendable {
     private func setOne(_ context: RequestContext) async throws -> Response {
         let key = context.parameter("key")
         guard let meta = context.body["meta"]?.objectValue, meta.count == 1, let value = meta[key] else {
-            throw ResourceError.badRequest("Request body and URI mismatch: meta must have the one member '\(key.prefix(64))'.")
+            throw ResourceError.badRequest("Request body and URI mismatch: meta must contain exactly the member '\(key.prefix(64))'.")
         }
         return try await change(context, for: "os_compute_api:server-metadata:update") { metadata in
             metadata[key] = value

@@ -75,7 +75,7 @@ struct VolumeAttachmentRoutes: Sendable {
             ])
     }
 
-    /// Until Block Storage has made the attachment, the row only keeps the device's name; nobody was told of it yet.
+    /// Until Block Storage has created the attachment, the row only reserves the device name and is not visible to clients.
     private static let isKnown: SQL = "t.attachment_id IS NOT NULL"
 
     private static let states = ["active", "paused", "stopped", "suspended"]
@@ -123,7 +123,7 @@ struct VolumeAttachmentRoutes: Sendable {
             })
     }
 
-    /// Checks the volume and writes the row that keeps its device name.
+    /// Checks the volume and inserts the row that reserves its device name.
     private static func reserve(
         _ connection: Connection, _ server: ServerRecord, _ volume: String, _ body: JSONValue, id: String, now: Timestamp
     ) throws -> String {

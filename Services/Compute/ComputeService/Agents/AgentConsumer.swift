@@ -8,10 +8,10 @@ import Messaging
 import Synchronization
 import Telemetry
 
-/// Takes what the hosts' agents say, and what Network says of the ports of their servers.
+/// Consumes messages from the hosts' agents, and from Network about ports of servers.
 package final class AgentConsumer: Sendable {
     private let compute: Compute
-    /// When hosts last spoke, by the monotonic clock.
+    /// Last heartbeat of each host, by the monotonic clock.
     private let beats = Mutex<[String: UInt64]>([:])
 
     package init(_ compute: Compute) { self.compute = compute }
@@ -38,9 +38,9 @@ package final class AgentConsumer: Sendable {
         }
     }
 
-    /// Handles one message; the same message twice changes nothing more.
+    /// Handles one message; idempotent.
     ///
-    /// - Throws: `PoisonMessage` for what cannot be read; other errors mean delivery again.
+    /// - Throws: `PoisonMessage` for a malformed message; on other errors the message is delivered again.
     package func handle(_ message: Message) async throws {
         switch try message.bodyType() {
         case AgentHello.type:
@@ -77,7 +77,7 @@ package final class AgentConsumer: Sendable {
         beats.withLock { $0[host] = clock }
     }
 
-    /// Writes the signs of life of all hosts that gave one since the last time, in one statement.
+    /// Writes the heartbeats received since the last call in one statement.
     package func writeBeats() async throws {
         let taken = beats.withLock { beats in
             defer { beats = [:] }
@@ -100,7 +100,7 @@ package final class AgentConsumer: Sendable {
     // MARK: servers
 
     private func portsChanged(_ changed: PortsChanged) async throws {
-        // A device_id of a port is the tenant's to write, and need not be a server's.
+        // Tenants can write any `device_id`; it need not be the id of a server.
         let servers = changed.servers.compactMap { UUID128($0)?.description }
         guard !servers.isEmpty else { return }
         let ambient = compute.ambient

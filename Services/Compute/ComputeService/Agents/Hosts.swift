@@ -6,9 +6,9 @@ import Kernel
 import Messaging
 import Telemetry
 
-/// Rows of hosts and what Placement must know of them.
+/// Host rows, and the messages that register hosts with Placement.
 enum Hosts {
-    /// Whether a host's agent has spoken lately, by the database's clock and nobody else's.
+    /// SQL condition: the host's agent has reported recently, by the database's clock only.
     ///
     /// - Parameter service: the name of the row of `compute_services`.
     static func isUp(_ service: String, _ compute: Compute) -> SQL {
@@ -19,7 +19,7 @@ enum Hosts {
             """
     }
 
-    /// A host that said hello: its rows, and the message that makes it a resource provider.
+    /// Registers a host that introduced itself: writes its rows and sends the message that makes it a resource provider.
     static func register(
         _ connection: Connection, _ hello: AgentHello, compute: Compute
     ) throws {

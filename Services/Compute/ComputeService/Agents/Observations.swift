@@ -7,7 +7,7 @@ import Workflow
 
 /// What agents report, applied to the servers' rows.
 enum Observations {
-    /// - Returns: whether the host has a server that nobody gave to it.
+    /// - Returns: whether the host has a server that does not belong there.
     static func record(_ connection: Connection, _ report: ObservedReport, ambient: Ambient) throws -> Bool {
         let rows = try connection.query(
             """
@@ -18,7 +18,7 @@ enum Observations {
         guard let row = rows.first else { return report.power != "absent" }
         let isHere = try row.optionalString("host") == report.host && row.bool("published") && !row.bool("deleted")
         guard isHere else { return try elsewhere(connection, report, ambient: ambient) }
-        // Late news of an earlier generation tells nothing.
+        // Ignore late reports of an earlier generation.
         if try row.optionalString("observed_host") == report.host,
             try report.generation < row.int("observed_generation")
         {
@@ -46,7 +46,8 @@ enum Observations {
             generation: report.generation, power: report.power, applied: report.state == .applied, permanent: report.permanent,
             error: report.error, operationID: report.operationID)
         try apply(connection, server.judge(observation), report.serverID, task: task, ambient: ambient)
-        // Only builds and deletes wait for their host; a notification costs every commit beside it.
+        // Only builds and deletes wait for their host; notify for these only, because a commit with `NOTIFY` delays other
+        // commits.
         if vmState == .building || task == .deleting {
             Workflows.wake(connection, service: Compute.service, subject: report.serverID)
         }
@@ -74,7 +75,7 @@ enum Observations {
         }
     }
 
-    /// A guest that ended by itself stays off.
+    /// A guest that stopped by itself stays off.
     static func stop(_ connection: Connection, _ id: String, ambient: Ambient) throws {
         let now = ambient.now
         try DesiredState.change(connection, server: id, power: .shutoff)
@@ -86,14 +87,14 @@ enum Observations {
         try ServerActions.finish(connection, server: id, action: "stop", now: now)
     }
 
-    /// Ends a change of power that failed or took too long: the server is what its host says.
+    /// Ends a power task that failed or timed out; the server takes the state that its host reports.
     static func giveUp(
         _ connection: Connection, _ id: String, power: String, task: TaskState?, error: String, ambient: Ambient
     ) throws {
         try takeBack(connection, id, VMState(reportedPower: power), task: task, error: error, ambient: ambient)
     }
 
-    /// What was asked for is taken back, or the next report would try it again.
+    /// Reset the desired power too; otherwise the next report would retry the change.
     private static func takeBack(
         _ connection: Connection, _ id: String, _ state: VMState, task: TaskState?, error: String, ambient: Ambient
     ) throws {
@@ -124,7 +125,8 @@ enum Observations {
             "SELECT 1 AS one FROM server_absences WHERE server_id = \(report.serverID) AND host = \(report.host)")
         guard known.isEmpty else { return false }
         let row = try connection.query("SELECT deleted, host FROM servers WHERE id = \(report.serverID)")[0]
-        // Deleted, or built elsewhere by now: what is left here must go. Unpublished ones are still in the making.
+        // The server was deleted or runs elsewhere, so remove it from this host. A server that was not yet published is
+        // still being built.
         guard try row.bool("deleted") || (row.optionalString("host") ?? report.host) != report.host else { return false }
         try connection.execute("UPDATE servers SET generation = generation + 1, epoch = epoch + 1 WHERE id = \(report.serverID)")
         try Absences.order(connection, server: report.serverID, host: report.host, ambient: ambient)

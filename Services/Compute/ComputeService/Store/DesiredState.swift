@@ -6,9 +6,10 @@ import Kernel
 import Messaging
 import Telemetry
 
-/// What hosts shall do, from the rows of the shared schema to the agents' messages.
+/// Creates the desired states that are sent to the agents from the rows of the shared schema.
 enum DesiredState {
-    /// Asks for something new: raises generation and epoch. Nil keeps the power as it is; the operation is replaced.
+    /// Records a new desired state: increments generation and epoch. A nil power keeps the current one; the operation is
+    /// replaced.
     ///
     /// - Returns: the new generation.
     @discardableResult
@@ -24,8 +25,8 @@ enum DesiredState {
         ).first?.int("generation") ?? 0
     }
 
-    /// Sends the server's desired state to its host with the transaction's commit; nothing without a host, or before
-    /// the host was told about it for the first time.
+    /// Sends the server's desired state to its host when the transaction commits. Does nothing if the server has no host,
+    /// or if its desired state was never published.
     static func publish(_ connection: Connection, server: String, first: Bool = false, ambient: Ambient) throws {
         let rows = try connection.query(
             """
@@ -35,8 +36,9 @@ enum DesiredState {
         if let host = try rows.first?.string("host") { try send(connection, server: server, host: host, ambient: ambient) }
     }
 
-    /// Sends servers again whose ports were changed by somebody else. The generation stays, because nothing else is wanted
-    /// of the host; the higher epoch keeps an earlier message that comes late from undoing this one.
+    /// Sends the desired state again for servers whose ports were changed through Network. The generation stays the same,
+    /// because nothing else is required of the host; the higher epoch prevents a delayed earlier message from overriding
+    /// this one.
     ///
     /// - Parameter servers: ids; those that are not there, or that no host has, are passed over.
     static func portsChanged(_ connection: Connection, servers: [String], ambient: Ambient) throws {
@@ -59,14 +61,15 @@ enum DesiredState {
         try Outbox.add(connection, EnsureServer(server: server), to: .agent(host: host), ambient: ambient)
     }
 
-    /// All that belongs, or must no longer be, on a host.
+    /// The complete set of servers that must be present on, or absent from, a host.
     static func all(_ connection: Connection, host: String) throws -> [Enclosed<ServerSpec>] {
         let belongs: SQL = "s.host = \(host) AND NOT s.deleted AND s.published_at IS NOT NULL"
         let absences = try connection.query("SELECT desired FROM server_absences WHERE host = \(host)")
         return try specs(connection, where: belongs) + absences.map { Enclosed(document: try $0.json("desired")) }
     }
 
-    /// A row that cannot be read costs the host that one server: the agent leaves alone what it is only told the id of, and says so.
+    /// An unreadable row affects only that server: the agent gets its id alone, leaves the server unchanged and reports
+    /// this.
     private static func specs(_ connection: Connection, where condition: SQL) throws -> [Enclosed<ServerSpec>] {
         do { return try load(connection, where: condition).map { try Enclosed($0.spec) } } catch  where !(error is DatabaseError) {
             let ids = try connection.query("SELECT s.id FROM servers s WHERE \(condition) ORDER BY s.id").map { try $0.string("id") }

@@ -5,7 +5,7 @@ import Kernel
 import WebAPI
 
 extension ServerCreation {
-    /// Interfaces as the workflow will make them: each with a network, an own port or both.
+    /// The interfaces that the workflow will create: each with a network, an existing port, or both.
     func networks() throws -> JSONValue {
         switch request.networks {
         case .none: return []
@@ -71,23 +71,23 @@ enum ServerInterfaces {
         }
         if isOrdinary { return item }
         guard let administrator = owner.administrator else {
-            throw ResourceError.forbidden("What belongs to another project needs an administrator's token that is scoped to a project.")
+            throw ResourceError.forbidden("Using a resource of another project requires an administrator's token that is scoped to a project.")
         }
         var item = item
         item.administrator = administrator
         return item
     }
 
-    /// The action that mirrors Network's `create_port:fixed_ips`, which Network decides again when the port is made.
+    /// Mirrors Network's action `create_port:fixed_ips`; Network checks it again when the port is created.
     static let addressAction = "os_compute_api:servers:choose_fixed_ip"
 
     static func mayChooseAddress(_ context: RequestContext, networkProject: String) -> Bool {
         context.allows(addressAction, target: ["network:project_id": networkProject])
     }
 
-    /// A port that a server may take.
+    /// Checks an existing port that a server is to use.
     ///
-    /// - Returns: whether the project may by itself.
+    /// - Returns: whether project rights are sufficient, without administrator rights.
     static func checkPort(_ connection: Connection, port: String, project: String, isAdmin: Bool) throws -> Bool {
         let rows = try connection.query(
             """

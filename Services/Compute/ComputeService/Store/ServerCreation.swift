@@ -14,7 +14,7 @@ struct ServerOwner: Sendable {
     let project: String
     let user: String
     let isAdmin: Bool
-    /// The user with the rights that they have when the work is done; nil where the token has no project.
+    /// The user, with the rights at the time of execution; nil if the token has no project.
     let asUser: ActingSubject?
     /// The same for an administrator of the whole cloud; nil for others.
     var administrator: ActingSubject? { isAdmin ? asUser : nil }
@@ -53,7 +53,7 @@ struct ServerCreation {
     let owner: ServerOwner
     let request: ServerRequest
 
-    /// The usage of the quota, which all requests of a project wait for in turn, is taken as late as can be.
+    /// Quota is reserved as late as possible, because the usage row is a lock that serializes the requests of a project.
     ///
     /// - Parameter project: the owner's, with the decision that servers may be created or tried out there.
     /// - Returns: ids in order of launch index.
@@ -65,7 +65,7 @@ struct ServerCreation {
         let properties = try image?.properties ?? TextMap(bootVolumeProperties())
         let specs = flavor.document["extra_specs"]?.objectValue.map { TextMap($0).texts } ?? [:]
         try GuestKey.check(specs: specs, properties: properties.texts)
-        // What the scheduler would refuse later.
+        // Refuse early what the scheduler would refuse later.
         _ = try ServerNeeds(resources: [:], extraSpecs: specs, imageProperties: properties.texts)
         try checkZone()
         let key = try keyData()
@@ -104,7 +104,7 @@ struct ServerCreation {
         }
     }
 
-    /// - Throws: 403 in Nova's words where the files are more, or one of them is larger, than the project may give.
+    /// - Throws: 403 with Nova's message if the number or size of the files exceeds the project's quota.
     private func checkFiles() throws {
         guard !request.files.isEmpty else { return }
         func excess(_ quota: QuotaDeclaration, _ value: Int) throws -> Int? {
@@ -122,7 +122,7 @@ struct ServerCreation {
         }
     }
 
-    /// As many as the quota has room for, at least `min_count`.
+    /// As many servers as the quota allows, at least `min_count`.
     private func reserve(_ flavor: Flavor) throws -> Int {
         var count = request.maxCount
         while true {
@@ -172,7 +172,7 @@ struct ServerCreation {
             connection, workflow, subject: id, frame: ServerCreate.Build(), requestID: owner.requestID, ambient: ambient)
     }
 
-    /// Claims the ports that the client names, so that no second server can have them meanwhile.
+    /// Claims the named ports, so that no other server can use them meanwhile.
     private func takePorts(_ id: String) throws {
         guard case .interfaces(let list) = request.networks else { return }
         for (index, item) in list.enumerated() {
@@ -224,7 +224,7 @@ struct ServerCreation {
         for id in request.devices.filter({ $0.source == .image }).compactMap(\.uuid) {
             guard try !usableImage(id).needsUser else {
                 throw ResourceError.forbidden(
-                    "No volume for a server can be made of image \(id): volumes are made with the rights of a member of the project, who may not download it."
+                    "Cannot create a volume for a server from image \(id): volumes are created with the rights of a project member, who may not download the image."
                 )
             }
         }
@@ -250,9 +250,9 @@ struct ServerCreation {
         return ServerSpec.Image(
             id: id, checksum: image.checksum, hashAlgorithm: image.hashAlgorithm, contentHash: image.hashValue,
             diskFormat: diskFormat, size: size, minDiskGiB: image.minDisk,
-            // What the root disk takes on its host where the flavor does not say.
+            // The size of the root disk on its host if the flavor does not specify one.
             diskGiB: (needed + (1 << 30) - 1) >> 30, properties: TextMap(image.properties),
-            // The agent asks Image for the user who may have it, where the project's members may not.
+            // The agent downloads the image on behalf of this user if the project's members may not.
             administrator: image.needsUser ? owner.asUser.map(RecordedSubject.init) : nil)
     }
 
@@ -305,7 +305,7 @@ struct ServerCreation {
             UNION ALL SELECT 1 FROM compute_services WHERE availability_zone = \(zone) LIMIT 1
             """)
         if known.isEmpty {
-            throw ResourceError.badRequest("The requested availability zone is not available: there is none called '\(zone)'")
+            throw ResourceError.badRequest("The requested availability zone is not available: no availability zone is named '\(zone)'")
         }
     }
 
@@ -314,7 +314,7 @@ struct ServerCreation {
         let rows = try connection.query(
             "SELECT public_key FROM keypairs WHERE user_id = \(owner.user) AND name = \(name)")
         guard let row = rows.first else {
-            throw ResourceError.badRequest("Invalid key_name provided: there is no key pair called '\(name)'.")
+            throw ResourceError.badRequest("Invalid key_name provided: no key pair is named '\(name)'.")
         }
         return (name, try row.string("public_key"))
     }
@@ -338,7 +338,8 @@ struct ServerCreation {
         return id
     }
 
-    /// Hints that name servers name those of the project: where another one's run is no tenant's to use.
+    /// Scheduler hints may only refer to servers of the project, because they would reveal where other projects' servers
+    /// run.
     private func checkHints() throws {
         for hint in ["same_host", "different_host"] {
             let value = request.hints[hint]

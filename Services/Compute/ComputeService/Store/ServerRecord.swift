@@ -3,7 +3,7 @@ import Database
 import Kernel
 import WebAPI
 
-/// What decisions about a server need to know of it.
+/// The part of a server's row that request handlers need for authorization and state checks.
 struct ServerRecord: Sendable {
     let id: String
     let name: String
@@ -53,7 +53,8 @@ struct ServerRecord: Sendable {
 }
 
 extension Compute {
-    /// Looks a server up and decides the route's action on it: 404 where the caller may not see it, 403 where they may.
+    /// Looks up a server and authorizes the route's action on it: 404 if the caller may not see it, 403 if they may see it
+    /// but not do the action.
     func authorizedServer(_ context: RequestContext) async throws -> Authorized<ServerRecord> {
         let id = try context.uuidParameter("server_id", of: "Instance")
         let server = try await database.read { try ServerRecord.find($0, id) }

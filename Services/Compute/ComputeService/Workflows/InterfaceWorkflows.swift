@@ -5,8 +5,8 @@ import JSON
 import Kernel
 import Workflow
 
-/// Giving a running server a port, and taking one away. The subject is the operation, not the server: several can be
-/// under way, and a delete of the server does not wait for them.
+/// Attaching a port to a running server, and detaching one. The subject is the operation and not the server, so that
+/// several can be in progress and a delete of the server does not wait for them.
 struct InterfaceWorkflows: Sendable {
     let steps: ServerSteps
 
@@ -17,7 +17,7 @@ struct InterfaceWorkflows: Sendable {
 
     // MARK: attach
 
-    /// An interface as it was asked for, and what became of it.
+    /// The requested interface and its progress.
     struct Attachment: Codable, Sendable {
         var server: String
         var network: String?
@@ -75,7 +75,7 @@ struct InterfaceWorkflows: Sendable {
         return .next
     }
 
-    /// A port that was asked for but not recorded is found by asking again under the same operation.
+    /// If a port was created but not recorded, repeating the request with the same operation id returns it.
     private func dropPort(_ context: StepContext, _ frame: inout Attachment) async throws {
         if frame.port == nil, frame.portID == nil {
             do { _ = try await takePort(context, &frame) } catch is StepFailure {
@@ -130,7 +130,7 @@ struct InterfaceWorkflows: Sendable {
         }
     }
 
-    /// Until the host has it; then the action has ended.
+    /// Waits until the host has applied the change, then ends the action.
     private func waitForHost(_ server: String, _ generation: Int, _ action: String) async throws -> StepResult {
         let result = try await compute.awaitApplied(generation, server: server, what: "interfaces")
         if case .next = result { try await compute.finish(action, server: server) }

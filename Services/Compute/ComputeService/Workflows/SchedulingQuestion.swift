@@ -3,10 +3,10 @@ import Database
 import JSON
 import Kernel
 
-/// The question to the scheduler, from a server's row.
+/// Builds the scheduling request from a server's row.
 enum SchedulingQuestion {
     /// - Returns: nil without the server.
-    /// - Throws: 400 for an extra spec or a property of the image that means nothing to the scheduler.
+    /// - Throws: 400 for an extra spec or image property that is invalid for the scheduler.
     static func load(_ connection: Connection, server: String, operation: String) throws -> ScheduleServer? {
         let rows = try connection.query(
             """

@@ -9,10 +9,10 @@ struct SchedulingTrial: Sendable {
     private var question: ScheduleServer
     private let smaller: [(id: String, name: String, question: ScheduleServer)]
 
-    /// Flavors that are asked about, and of these named in the answer.
+    /// Number of smaller flavors to try, and of those to name in the answer.
     private static let (flavorsMax, flavorsNamed) = (20, 3)
 
-    /// Asks about the server as its row has it; nil when there is none.
+    /// Loads the trial for a server from its row; nil if the server does not exist.
     static func load(_ connection: Connection, server: String, operation: UUID128) throws -> SchedulingTrial? {
         guard var question = try SchedulingQuestion.load(connection, server: server, operation: operation.description)
         else { return nil }
@@ -39,7 +39,7 @@ struct SchedulingTrial: Sendable {
                 let needs = try ServerNeeds(flavor, try row.optionalValue("image"), properties: try row.value("image_properties"))
                 other.ask(for: needs, of: flavor)
             } catch let error as ResourceError where error.code == .badRequest {
-                // No server of this flavor finds a host: it is no way out.
+                // No host fits this flavor, so it is not a suggestion.
                 return nil
             }
             return (id: try row.string("flavorid"), name: try row.string("name"), question: other)
@@ -69,7 +69,7 @@ struct SchedulingTrial: Sendable {
         return answer
     }
 
-    /// What becomes of all of them, in their order, when each finds taken what the earlier ones got.
+    /// Tries all of them in order; each one finds the resources of the earlier ones taken.
     static func askTogether(
         _ trials: [SchedulingTrial], without hosts: [String] = [], _ compute: Compute
     ) async throws -> ScheduleTrial.Answer {

@@ -5,7 +5,7 @@ import Kernel
 import Workflow
 
 extension ServerCreate {
-    /// Makes the volumes that are asked for, waits for them and connects all to the host.
+    /// Creates the requested volumes, waits for them and attaches all volumes to the host.
     func volumes(_ context: inout StepContext) async throws -> StepResult {
         let server = try await steps.server(context.subjectID)
         if server.devices.isEmpty { return .skip }
@@ -66,7 +66,7 @@ extension ServerCreate {
             var names = Set(taken.values)
             if server.bootsFromImage || device.bootIndex != 0 { names.insert("/dev/vda") }
             guard let name = device.bootIndex == 0 ? "/dev/vda" : DeviceNames.free(taken: names) else {
-                throw StepFailure("There is no device name left for volume \(volume).")
+                throw StepFailure("No device name is left for volume \(volume).")
             }
             try connection.execute(
                 """
@@ -84,8 +84,8 @@ extension ServerCreate {
         return (try row.optionalString("status"), try row.string("device"), try row.optionalString("attachment_id"))
     }
 
-    /// Takes back what `volumes` did or may have done: a volume whose creation was not recorded is found by asking
-    /// for it again under the same operation.
+    /// Reverts what `volumes` did or may have done. If the creation of a volume was not recorded, repeating the request
+    /// with the same operation id returns it.
     func undoVolumes(_ context: inout StepContext) async throws {
         guard
             let server = try await steps.database.read({ [id = context.subjectID] in
@@ -102,7 +102,7 @@ extension ServerCreate {
                 let volume = try await volume(device, server, index: index, context: context)
                 try await steps.compute.clients.volumes.deleteVolume(volume, as: server.subject)
             } catch let error as ResourceError where !error.isRetryable {
-                // It was refused then as it is now: there is nothing to take back.
+                // The request was refused before as well, so there is nothing to revert.
             }
         }
         try await steps.releaseVolumes(server.id, as: server.subject, undoing: true)

@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import Workflow
 
-/// Builds a server: host, ports, volumes, guest; takes all of it back when one fails.
+/// Builds a server: host, ports, volumes, guest. If a step fails, all of it is reverted.
 struct ServerCreate: Sendable {
     let steps: ServerSteps
 
@@ -20,7 +20,7 @@ struct ServerCreate: Sendable {
 
     /// What the steps of a build record.
     struct Build: Codable, Sendable {
-        /// What the host said last about a failure that may pass.
+        /// The host's last report of a temporary failure.
         var hostFailure: Reported?
 
         struct Reported: Codable, Sendable {
@@ -67,7 +67,7 @@ struct ServerCreate: Sendable {
             let question = try await database.read({
                 try SchedulingQuestion.load($0, server: id, operation: operation.description)
             })
-        else { throw StepFailure("The server is gone.") }
+        else { throw StepFailure("The server no longer exists.") }
         let answer = try await compute.clients.scheduler.schedule(question, operation: operation)
         guard answer.result == .scheduled, let host = answer.host else {
             let texts = SchedulingFault.texts(answer)
@@ -165,7 +165,7 @@ struct ServerCreate: Sendable {
         let server = try await steps.server(context.subjectID)
         if let failure = server.hostFailure(of: server.generation) {
             if failure.isPermanent { throw failure.failure("The host could not start the server") }
-            // The host tries on. Where the time ends first, this is the reason.
+            // The host keeps trying. If the deadline passes first, this is the reason.
             frame.hostFailure = Build.Reported(reason: failure.reason, details: failure.details)
         }
         if server.hasStopped { return .skip }
@@ -212,7 +212,7 @@ struct ServerCreate: Sendable {
                 WHERE id = \(id) AND vm_state = 'building'
                 """)
             try ServerActions.finish(connection, server: id, action: "create", now: now)
-            // The host will not say it again.
+            // The host will not report it again.
             if let server = try WorkflowServer.load(connection, id), server.task == nil, server.hasStopped {
                 try Observations.stop(connection, id, ambient: ambient)
             }
@@ -231,7 +231,7 @@ struct ServerCreate: Sendable {
         }
     }
 
-    /// A build that ran out of time failed for what its host could not do until then.
+    /// A build that timed out failed for the last reason that its host reported.
     private static func explained(_ failure: StepFailure, _ frame: Build) -> StepFailure {
         guard let host = frame.hostFailure, failure.details?.hasPrefix("host ") != true else { return failure }
         let message = host.reason.map { "\(failure.message) The last failure: \($0)." } ?? failure.message
@@ -250,7 +250,7 @@ struct ServerCreate: Sendable {
             "details": JSONValue(failure.details),
         ]
         try await database.write { connection in
-            // What was only reserved, because the build did not come so far as to take it.
+            // Releases what was only reserved, because the build failed before it used it.
             try connection.execute("DELETE FROM server_interfaces WHERE server_id = \(id)")
             try connection.execute("DELETE FROM server_volumes WHERE server_id = \(id)")
             try connection.execute(

@@ -5,7 +5,7 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// Ends a server. It never gives up: what it needs may be away for a while, but comes back.
+/// Deletes a server. It retries forever, because services that it needs may be unavailable for a while.
 struct ServerDelete: Sendable {
     let steps: ServerSteps
 
@@ -65,7 +65,7 @@ struct ServerDelete: Sendable {
             guard let row = rows.first else { return }
             let flavor = try row.json("flavor")
             try ServerActions.finish(connection, server: id, action: "delete", now: now)
-            // Last: all of the project's other servers wait for it.
+            // Last, because the quota's usage row serializes the requests of the project.
             try Quota.release(
                 connection, project: try row.string("project_id"),
                 [

@@ -56,7 +56,7 @@ struct WorkflowServer: Sendable {
             securityGroups: try row.strings("security_groups"), bootsFromImage: try row.bool("boots_from_image"))
     }
 
-    /// The server's project, to call other services for it.
+    /// The subject for calls to other services on behalf of the server's project.
     var subject: ActingSubject { .accepted(project: project, user: user) }
 
     /// As `subject`; where the interface was accepted only because an administrator asked, that administrator.
@@ -64,19 +64,19 @@ struct WorkflowServer: Sendable {
         .accepted(project: project, user: user, administrator: item.administrator)
     }
 
-    /// Why the host has not reached a generation; nil where it has, or has not said.
+    /// Why the host has not reached a generation; nil if it has, or gave no reason.
     func hostFailure(of wanted: Int) -> HostFailure? {
         guard observedGeneration >= wanted, observedState == "failed" else { return nil }
         return HostFailure(
             reason: observedReason, details: observedError.map { "host \(host ?? "?"): \($0)" }, isPermanent: observedPermanent)
     }
 
-    /// The host has done what was asked last.
+    /// The host has applied the latest generation.
     var isApplied: Bool {
         observedGeneration >= generation && observedState == "applied" && observedHost == host
     }
 
-    /// The host has started it, and its guest has ended by itself since.
+    /// The host started the guest, which has stopped by itself since.
     var hasStopped: Bool {
         isApplied && power == DesiredPower.running.rawValue && observedPower.map(VMState.init(reportedPower:)) == .stopped
     }
@@ -100,7 +100,7 @@ struct HostFailure: Sendable {
     }
 }
 
-/// What the workflows of servers are made of.
+/// Steps shared by the server workflows.
 struct ServerSteps: Sendable {
     let compute: Compute
 
@@ -110,7 +110,7 @@ struct ServerSteps: Sendable {
     /// - Throws: `StepFailure` when the server is gone.
     func server(_ id: String) async throws -> WorkflowServer {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else {
-            throw StepFailure("The server is gone.")
+            throw StepFailure("The server no longer exists.")
         }
         return server
     }
@@ -141,9 +141,9 @@ struct ServerSteps: Sendable {
         }
     }
 
-    /// Sees to it that no host runs the server.
+    /// Ensures that no host runs the server.
     ///
-    /// - Returns: whether that is settled: the host confirmed it, or is down and will be told when it is back.
+    /// - Returns: whether this is certain: the host confirmed it, or is down and will get the message when it returns.
     func settleAbsence(_ id: String) async throws -> Bool {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }), let host = server.host,
             server.published
@@ -163,7 +163,7 @@ struct ServerSteps: Sendable {
 
     // MARK: ports
 
-    /// Deletes the ports that the server's workflow made and frees those that it was given.
+    /// Deletes ports that the workflow created and unbinds existing ports that it used.
     func releasePorts(_ id: String) async throws {
         let ports = try await database.read { connection in
             try connection.query(
@@ -263,9 +263,9 @@ struct ServerSteps: Sendable {
     }
 }
 
-/// Servers that must not be on a host, for hosts that could not confirm it.
+/// Records servers that must be absent from a host that could not confirm it.
 enum Absences {
-    /// Records the order and sends it.
+    /// Records the absence and sends it.
     static func order(_ connection: Connection, server: String, host: String, ambient: Ambient) throws {
         guard var description = try DesiredState.load(connection, where: "s.id = \(server)").first else { return }
         description.power = .absent

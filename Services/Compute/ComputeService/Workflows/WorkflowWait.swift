@@ -4,11 +4,11 @@ import Kernel
 import Workflow
 
 extension Compute {
-    /// Waits until a workflow has left the first steps: for requests whose answer needs what they make.
+    /// Waits until a workflow has completed its first steps, for requests whose response needs their results.
     ///
     /// - Parameters:
     ///   - steps: the steps to wait for.
-    /// - Throws: what made the workflow unwind, in the tenant's words; 503 when it takes too long. The work goes on.
+    /// - Throws: the reason why the workflow unwinds; 503 if it takes too long, in which case the workflow continues.
     func await(workflow: WorkflowID, past steps: Set<String>, timeout: Duration = .seconds(30)) async throws {
         let deadline = ambient.deadline(in: timeout)
         while true {
@@ -24,10 +24,10 @@ extension Compute {
 }
 
 extension Compute {
-    /// Until the host has applied a generation, or the server has ended.
+    /// Waits until the host has applied a generation, or the server was deleted.
     ///
     /// - Parameter what: what of the server changes, for the failure's words.
-    /// - Throws: `StepFailure` when the host never will.
+    /// - Throws: `StepFailure` if the host reports a permanent failure.
     func awaitApplied(_ wanted: Int, server id: String, what: String) async throws -> StepResult {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .done }
         if let failure = server.hostFailure(of: wanted), failure.isPermanent {
@@ -37,7 +37,7 @@ extension Compute {
         return isDone ? .next : .wait(.milliseconds(500))
     }
 
-    /// Ends the record of an action, well or badly.
+    /// Finishes the record of an action, as success or error.
     func finish(_ action: String, server: String, error: StepFailure? = nil) async throws {
         let now = ambient.now
         try await database.write { connection in

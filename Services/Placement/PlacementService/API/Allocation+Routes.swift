@@ -134,7 +134,7 @@ extension Placement {
             let amounts = Placement.amounts(value)
             guard resources[id] == nil, !amounts.isEmpty else {
                 throw ResourceError.badRequest(
-                    "Invalid input for allocations of provider \(id): each provider is named once and with at least one resource.")
+                    "Invalid input for allocations of provider \(id): each provider must be listed once, with at least one resource.")
             }
             resources[id] = amounts
         }
@@ -176,7 +176,7 @@ extension Placement {
         }
         guard !changes.isEmpty else { throw ResourceError.badRequest("The body must name at least one consumer.") }
         guard Set(changes.map(\.consumer)).count == changes.count else {
-            throw ResourceError.badRequest("Invalid input: the body names a consumer twice; a uuid in other spelling is the same one.")
+            throw ResourceError.badRequest("Invalid input: the body contains a consumer twice (UUIDs are compared without regard to their spelling).")
         }
         return try await apply(context, context.authorize(changes, target: .none))
     }

@@ -22,8 +22,8 @@ extension Placement {
     }
 
     private static func checked(_ host: HostChanged) throws(PoisonMessage) -> HostChanged {
-        guard (1...200).contains(host.host.utf8.count) else { throw PoisonMessage("host: \(host.host) is no host name") }
-        guard let id = UUID128(host.providerID) else { throw PoisonMessage("resource_provider_id: \(host.providerID) is no uuid") }
+        guard (1...200).contains(host.host.utf8.count) else { throw PoisonMessage("host: \(host.host) is not a host name") }
+        guard let id = UUID128(host.providerID) else { throw PoisonMessage("resource_provider_id: \(host.providerID) is not a UUID") }
         var host = host
         host.providerID = id.description
         return host
@@ -36,7 +36,7 @@ extension Placement {
         var wanted: [String: Inventory] = [:]
         for (name, amount) in host.inventories {
             guard StandardResourceClasses.set.contains(name) || PlacementName.isCustom(name) else {
-                throw PoisonMessage("inventories: \(name) is no resource class")
+                throw PoisonMessage("inventories: \(name) is not a resource class")
             }
             wanted[name] = try Placement.inventory(name, amount, old[name])
         }
@@ -85,7 +85,7 @@ extension Placement {
             stepSize: amount.stepSize ?? old?.stepSize ?? 1, allocationRatio: amount.allocationRatio ?? old?.allocationRatio ?? 1)
         guard inventory.total >= 1, (0...inventory.total).contains(inventory.reserved), inventory.minUnit >= 1,
             inventory.maxUnit >= 1, inventory.stepSize >= 1, inventory.allocationRatio > 0
-        else { throw PoisonMessage("inventories.\(name): \(amount) is no inventory") }
+        else { throw PoisonMessage("inventories.\(name): \(amount) is not an inventory") }
         return inventory
     }
 
