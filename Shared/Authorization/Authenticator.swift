@@ -10,7 +10,7 @@ import Synchronization
 package protocol Authenticating: Sendable {
     /// - Throws: 401 for a token that is not valid (any more); 503 when that cannot be found out.
     func caller(token: String) async throws -> Caller
-    /// What `caller` would answer at once because it is known; nil where it must be found out.
+    /// The cached result of `caller`; nil if the token must be resolved.
     ///
     /// - Throws: 401 for a token that is not valid any more.
     func keptCaller(token: String) throws -> Caller?
@@ -24,11 +24,11 @@ extension Authenticating {
     package func keptCaller(token: String) throws -> Caller? { nil }
 }
 
-/// Verifies tokens in this process: the signature by public key, what the token resolves to from the shared schema.
+/// Verifies tokens locally: the signature with the public key, roles and scope from the shared schema.
 ///
-/// What a token resolves to is kept while `identity_changes` has nothing newer: each change in Identity (password,
-/// role, disable, delete, revoke) appends there and notifies, and a scan twice a second is the fallback. Where the
-/// newest change has not been confirmed for `freshness`, nothing kept is used.
+/// Results are cached until `identity_changes` has a newer entry: each change in Identity (password, role, disable, delete,
+/// revoke) appends one and notifies; polling twice a second is the fallback. If the newest entry has not been confirmed for
+/// `freshness`, the cache is not used.
 package final class TokenAuthenticator: Authenticating, Service {
     private struct Entry {
         var caller: Caller
@@ -76,7 +76,7 @@ package final class TokenAuthenticator: Authenticating, Service {
         guard let payload = verifier.verify(token), ambient.now < payload.expiresAt else {
             throw TokenAuthenticator.invalid
         }
-        // The signature says whose request it is: what resolves the token is in their share already.
+        // After the signature is verified the owner is known, so resolving the token counts against the owner's share.
         let scope = DatabaseScope.current.of(.tenant(payload.scope.projectText ?? "user \(payload.userID)"))
         let (caller, epoch) = try await DatabaseScope.$current.withValue(scope) { try await resolve(payload) }
         state.withLock { state in
@@ -102,7 +102,7 @@ package final class TokenAuthenticator: Authenticating, Service {
     /// Looks up what a verified payload stands for now.
     package func resolve(_ payload: TokenPayload) async throws -> (Caller, epoch: Int64) {
         try await database.read { connection in
-            // The epoch first: a change after it only costs another look-up.
+            // Read the change number first: a later change then only causes another look-up.
             let epoch = try TokenAuthenticator.epoch(connection)
             guard let caller = try TokenAuthenticator.resolve(connection, payload) else { throw TokenAuthenticator.invalid }
             return (caller, epoch)
@@ -174,7 +174,7 @@ package final class TokenAuthenticator: Authenticating, Service {
         do {
             let epoch = try await database.read { try TokenAuthenticator.epoch($0) }
             state.withLock { state in
-                // A read that began earlier may end later.
+                // A read that began earlier may complete later, so never go back to a lower number.
                 if state.epoch < epoch {
                     state.entries.removeAll(keepingCapacity: true)
                     state.epoch = epoch

@@ -30,8 +30,8 @@ package struct RoleReference: Sendable, Hashable {
     }
 }
 
-/// Who makes a request, and with which rights. Comes from a verified token; where a service acts for a project, from the
-/// service's verified token and the subject that it names.
+/// The caller of a request and its rights. Taken from a verified token; if a service acts on behalf of a project, from the
+/// service's token and the subject that it names.
 package struct Caller: Sendable, Hashable {
     package var userID: String
     package var userName: String
@@ -48,7 +48,7 @@ package struct Caller: Sendable, Hashable {
     package var accessRules: JSONValue?
     /// The id of the service's user where a service acts for this caller.
     package private(set) var serviceUserID: String?
-    /// Whether the service does what was accepted before, and nobody waits for it.
+    /// Whether the service carries out an accepted request, for which no client is waiting.
     private var isAccepted = false
     private let roleNames: Set<String>
 
@@ -86,7 +86,7 @@ package struct Caller: Sendable, Hashable {
     /// Role names are compared without regard to case, as in OpenStack.
     package func has(role: String) -> Bool { roleNames.contains(role.lowercased()) }
 
-    /// Whether the rule `admin_required` of the service that is asked holds: set by its policy, nowhere else.
+    /// Whether the called service's rule `admin_required` holds. Set by its policy only.
     package internal(set) var isAdmin = false
 
     private static let serviceRole = "service"
@@ -131,9 +131,9 @@ package struct Caller: Sendable, Hashable {
         return caller
     }
 
-    /// Whose share of the database the caller's requests have: the services' own is the plane's.
+    /// The database share of the caller's requests; requests of services use the control plane's share.
     package var databaseLane: DatabaseScope.Lane {
-        // What a service asks while its own client waits is that client's load.
+        // A service's call while its own client waits counts against that client's share.
         let isPlane = has(role: "service") && (serviceUserID == nil || isAccepted)
         return isPlane ? .plane : .tenant(projectID ?? "user \(userID)")
     }

@@ -11,7 +11,7 @@ package final class PasswordHasher: Sendable {
     private typealias Job = @Sendable () -> Void
 
     private struct State {
-        /// By the address that asks: one that floods delays another's sign-on by one turn.
+        /// Queued by source address, so that a flood from one address delays a sign-on from another by one turn only.
         var waiting = FairQueue<Job>(runningMax: Int.max)
         /// How many wait, by address and user.
         var ofUser: [String: Int] = [:]
@@ -30,7 +30,7 @@ package final class PasswordHasher: Sendable {
     private let condition = NSCondition()
     // Guarded by `condition`.
     private nonisolated(unsafe) var state = State()
-    /// Checked where there is no user, so that an unknown name takes as long as a wrong password.
+    /// Hash that is checked for unknown users, so that an unknown name takes as long as a wrong password.
     private let decoy: String
 
     private let hashes = Atomic(0)
@@ -80,7 +80,7 @@ package final class PasswordHasher: Sendable {
     /// - Throws: 503 when too many wait, 429 when too many of this client's for this user do.
     package func verify(_ password: Secret<String>, hash: String?, of user: String = "") async throws -> Bool {
         let stored = hash ?? decoy
-        // crypt reads up to a NUL: what it does not see must not count as right.
+        // crypt(3) stops at a NUL; bytes after it would not be checked.
         guard PasswordHasher.isUsable(password) else { return false }
         let computed = try await WorkSeat.yielding { try await onThread(user) { self.crypt(password, stored) } }
         guard let computed, hash != nil else { return false }

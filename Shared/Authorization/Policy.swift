@@ -112,7 +112,7 @@ private struct PolicyParser {
     }
 }
 
-/// What a decision is about: attributes that rules name, such as `project_id` or `target.user.domain_id`.
+/// The target of a decision: attributes that rules refer to, such as `project_id` or `target.user.domain_id`.
 package struct PolicyTarget: Sendable, Hashable, ExpressibleByDictionaryLiteral {
     package var attributes: [String: String]
 
@@ -126,8 +126,9 @@ package struct PolicyTarget: Sendable, Hashable, ExpressibleByDictionaryLiteral 
     package static let none: PolicyTarget = [:]
 }
 
-/// A value together with the decision that the caller may do `action` to it. Only `Policy` makes one, so that a mutation
-/// that takes it cannot be called without a decision; the mutation names its action with `value(for:)` before it writes.
+/// A value together with the policy decision that the caller may do `action` to it. Only `Policy` creates one, so a
+/// mutation that requires it cannot be called without a decision. The mutation states its action with `value(for:)` before
+/// it writes.
 package struct Authorized<Value: Sendable>: Sendable {
     package let value: Value
     package let caller: Caller
@@ -142,7 +143,7 @@ package struct Authorized<Value: Sendable>: Sendable {
     /// The value, for a mutation that is one of these actions. A decision about another action, such as that the caller
     /// may see the value, is refused.
     ///
-    /// - Throws: 500 that names both actions: what called the mutation is wrong, not the request.
+    /// - Throws: 500 naming both actions: this is a bug in the handler and not an error of the request.
     @discardableResult
     package func value(for actions: String...) throws -> Value {
         guard actions.contains(action) else {
@@ -196,7 +197,7 @@ package struct Policy: Sendable {
         rules = try texts.mapValues { try PolicyExpression.parse($0) }
         var named: Set<String> = []
         for (name, expression) in rules { try check(expression, in: name, &named) }
-        // A misspelt action would leave the default in force.
+        // Refuse unknown actions: with a misspelt one the default rule would silently stay in force.
         for name in overrides.keys.sorted() where defaults[name] == nil && Policy.common[name] == nil && !named.contains(name) {
             throw ResourceError.badRequest("policy file: \"\(name)\" is not an action of this service, and no rule refers to it")
         }

@@ -2,8 +2,8 @@ import Foundation
 import JSON
 import Kernel
 
-/// What a user has proved of itself when more is asked for: given back with the methods that are missing, it saves
-/// repeating those that were right.
+/// Records the methods that a user has completed when more are required. The client sends it with the missing methods and
+/// need not repeat the completed ones.
 package struct SignOnReceipt: Sendable, Hashable {
     package let userID: String
     package let methods: [String]

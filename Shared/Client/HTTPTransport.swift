@@ -75,7 +75,7 @@ package final class HTTPTransport: Sendable {
             configuration.tlsConfiguration = tls
         }
         configuration.httpVersion = .http1Only
-        // Repeating is decided here, where it is known whether the request may be repeated.
+        // Disable automatic retries; the caller knows whether a request may be repeated.
         configuration.connectionPool.retryConnectionEstablishment = false
         client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
         exchange = nil

@@ -25,7 +25,7 @@ package struct RESTExchange: Sendable {
     package let requestID: String?
 }
 
-/// Speaks to a cloud's services: signs on, finds the endpoint, sends, repeats what may be repeated.
+/// Client of a cloud's services: signs on, finds the endpoint, sends the request, and retries if that is safe.
 ///
 /// Any answer outside 2xx (and 300, version documents) is thrown as `ResourceError` with the service's message; its
 /// `context` has request, status and request id. Errors of the client itself carry a `type` from `ClientErrorType`.
@@ -33,7 +33,7 @@ package final class RESTClient: Sendable {
     package let configuration: CloudConfiguration
     package let ambient: Ambient
     let keeper: TokenKeeper
-    /// For whom the calls are made; nil for the client's own user.
+    /// The subject on whose behalf calls are made; nil for the client's own user.
     let subject: ActingSubject?
     let connection: RESTConnection
 
@@ -184,7 +184,7 @@ package final class RESTClient: Sendable {
         request.body = .bytes(ByteBuffer(bytes: SignOn.body(configuration.credentials, scope: configuration.scope).encoded))
         let response: RESTResponse
         do {
-            // Signing on twice only makes a second token.
+            // Concurrent sign-ons are harmless; they only create a second token.
             response = try await connection.exchange(request, method: .post, mayRepeat: true, timeout: configuration.timeout)
         } catch var error as ResourceError {
             if error.code == .unauthorized || error.code == .forbidden { error.type = ClientErrorType.signOnRefused }

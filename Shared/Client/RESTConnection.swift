@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import NIOCore
 
-/// Sends requests, measures and repeats them; knows nothing of tokens or catalogs.
+/// Sends, measures and retries requests; independent of tokens and catalogs.
 struct RESTConnection: Sendable {
     let transport: HTTPTransport
     let ambient: Ambient
@@ -21,7 +21,7 @@ struct RESTConnection: Sendable {
         return request
     }
 
-    /// Sends a request, again where that is allowed, and collects the answer.
+    /// Sends a request, retries it if allowed, and collects the response body.
     func exchange(
         _ request: HTTPClientRequest, method: RESTMethod, mayRepeat: Bool, timeout: Duration
     ) async throws -> RESTResponse {

@@ -49,8 +49,8 @@ package struct ServerImage: Codable, Sendable, Hashable {
     package init(diskGiB: Int? = nil) { self.diskGiB = diskGiB }
 }
 
-/// What a server asks of its host because of its flavor and its image. Compute asks the scheduler for it, the scheduler claims
-/// it, and the audits compare allocations with it.
+/// A server's resource requirements, derived from its flavor and image. Compute sends them to the scheduler, the scheduler
+/// claims them, and inspections compare allocations with them.
 package struct ServerNeeds: Sendable, Hashable {
     /// Amounts above 0, by resource class.
     package private(set) var resources: [String: Int]
@@ -78,7 +78,7 @@ package struct ServerNeeds: Sendable, Hashable {
             extraSpecs: flavor.extraSpecs?.texts ?? [:], imageProperties: properties.texts)
     }
 
-    /// Amounts and traits that are known, with what extra specs and properties say on top. Doing this twice changes nothing.
+    /// Applies extra specs and properties to the given amounts and traits. Idempotent.
     ///
     /// - Throws: 400 naming the extra spec or property, its value and the rule.
     package init(
@@ -111,7 +111,7 @@ package struct ServerNeeds: Sendable, Hashable {
         return amount
     }
 
-    /// `trait:NAME=required` or `trait:NAME=forbidden`; other members are none of the scheduler's business.
+    /// `trait:NAME=required` or `trait:NAME=forbidden`; other keys do not concern the scheduler.
     private mutating func take(trait name: String, _ value: String) throws {
         guard name.hasPrefix("trait:") else { return }
         switch value {

@@ -1,14 +1,14 @@
 import JSON
 
-/// What the plane wants of a server's power.
+/// The desired power state of a server.
 package enum DesiredPower: String, Codable, Sendable, Hashable, CaseIterable {
     case running, shutoff, paused, suspended
     /// Nothing of the server may remain on the host.
     case absent
 }
 
-/// A server as its host shall make it: complete, and level-triggered. Compute writes it, the host's agent reads it and keeps it
-/// in the server's state file.
+/// The complete desired state of a server on its host, level-triggered. Compute writes it, the host's agent reads it and
+/// keeps it in the server's state file.
 ///
 /// Values are as they are sent; the agent's `DesiredServer` has the rules about them.
 package struct ServerSpec: Codable, Sendable, Hashable {
@@ -18,7 +18,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var userID: String
     /// Grows with every change of the desired state.
     package var generation: Int
-    /// Grows with every holder of the server's lease.
+    /// Incremented with every lease of the server's workflow.
     package var epoch: Int
     package var power: DesiredPower
     package var operation: Operation?
@@ -96,7 +96,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
 }
 
 extension ServerSpec {
-    /// A one-time act beside the level: done once per id.
+    /// A one-time operation in addition to the desired state: done once per id.
     package struct Operation: Codable, Sendable, Hashable {
         package var id: String
         /// `reboot-soft` or `reboot-hard`.
@@ -283,7 +283,7 @@ extension ServerSpec {
 
     /// A file that the guest finds on its config drive and in its metadata. Compute keeps it in `servers.personality`.
     package struct File: Codable, Sendable, Hashable {
-        /// Where the guest shall put it.
+        /// Path inside the guest.
         package var path: String
         /// In base64.
         package var contents: String

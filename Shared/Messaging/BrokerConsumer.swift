@@ -10,7 +10,7 @@ struct Delivery: Sendable {
     let ticket: DeliveryTicket
 }
 
-/// Names one delivery of one session: an answer that comes after the session ended is not sent into the next one.
+/// Identifies a delivery within a session, so that an acknowledgement is not sent into a later session.
 struct DeliveryTicket: Sendable, Hashable {
     let subscription: Int
     let session: Int
@@ -98,7 +98,7 @@ final class BrokerConsumer: BrokerRole {
         case .unsubscribe(let id):
             guard let channel = subscriptions.removeValue(forKey: id)?.channel else { return }
             owners[channel] = nil
-            // Closing the channel gives back what was not acknowledged.
+            // Closing the channel requeues unacknowledged deliveries.
             if let session { try session.closeChannel(channel) }
         case .acknowledge(let ticket):
             if let session, let channel = channel(of: ticket) { try session.acknowledge(ticket.tag, channel: channel) }
@@ -199,7 +199,8 @@ final class BrokerConsumer: BrokerRole {
         }
     }
 
-    /// Numbers are taken in turn, so that a late frame of a closed channel does not meet its successor.
+    /// Channel numbers are assigned in turn, so that a late frame of a closed channel is not taken for one of its
+    /// successor.
     private func freeChannel() throws -> amqp_channel_t {
         for _ in 0..<BrokerConsumer.channelMax {
             lastChannel = lastChannel % BrokerConsumer.channelMax + 1

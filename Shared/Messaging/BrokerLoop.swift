@@ -19,7 +19,7 @@ protocol BrokerRole: AnyObject, SendableMetatype {
     func tick(_ session: BrokerSession?) throws
 }
 
-/// A thread that holds one connection to the broker, and opens it again when it is lost.
+/// A thread that owns one connection to the broker and reconnects when it is lost.
 ///
 /// librabbitmq blocks and is not thread-safe: nothing else may touch the connection. Commands come in through a
 /// mailbox that an eventfd announces.
@@ -34,7 +34,7 @@ final class BrokerLoop<Role: BrokerRole>: Sendable {
     private let online = Atomic<Bool>(false)
     private let wake: Int32
 
-    /// The longest wait between two looks at heartbeats and expired work.
+    /// Longest interval between checks of heartbeats and expired work.
     private static var idleMilliseconds: Int32 { 2000 }
 
     init(
@@ -150,7 +150,7 @@ final class BrokerLoop<Role: BrokerRole>: Sendable {
     private func retryTime(_ failures: Int) -> UInt64 {
         let base = configuration.reconnectDelay * (1 << min(failures - 1, 12))
         let delay = min(base, configuration.reconnectDelayMax).microseconds
-        // Half fixed, half random: a fleet that lost the broker together does not come back together.
+        // Half fixed, half random, so that clients that lost the broker together do not reconnect at the same time.
         let jittered = delay / 2 + Int64(ambient.random.below(Int(max(1, delay / 2))))
         return ambient.time.monotonicNanoseconds() + UInt64(jittered) * 1000
     }

@@ -34,13 +34,14 @@ final class PendingPublish: Sendable {
     }
 }
 
-/// The publishing side: writes messages and matches the broker's confirmations, many under way at once.
+/// The publishing side: sends messages and matches the broker's confirmations, with many in flight at once.
 final class BrokerPublisher: BrokerRole {
     typealias Command = PendingPublish
 
     private enum Channel {
         static let publish: amqp_channel_t = 1
-        /// Declarations have a channel of their own: a refused one closes it, and must not take confirmations along.
+        /// Declarations use a separate channel, because a refused declaration closes the channel and would lose
+        /// confirmations.
         static let declare: amqp_channel_t = 2
     }
 
@@ -72,7 +73,7 @@ final class BrokerPublisher: BrokerRole {
     }
 
     func disconnected() {
-        // What was not confirmed is sent again, in order: at least once.
+        // Unconfirmed messages are sent again, in order (at-least-once delivery).
         waiting = unconfirmed.sorted { $0.key < $1.key }.map(\.value) + waiting
         unconfirmed = [:]
         returned = []
@@ -122,7 +123,7 @@ final class BrokerPublisher: BrokerRole {
             metrics?.increment("wolke_bus_answers_dropped_total", help: "Replies whose requester was gone.")
             pending.finish(.success(()))
         } else if wasReturned || !accepted {
-            // The queue has gone (a broker with an empty data directory), or could not take it: once more.
+            // The queue no longer exists (a broker with an empty data directory) or refused the message: retry once.
             declared.remove(pending.queue)
             waiting.insert(pending, at: 0)
         } else {

@@ -1,7 +1,7 @@
 import Database
 import Kernel
 
-/// Which messages a consumer has already taken: its effects and this record are committed together.
+/// Records the messages that a consumer has processed, in the transaction of their effects.
 package enum Inbox {
     /// How long records are kept: longer than any message can be repeated.
     package static let retention: Duration = .seconds(7 * 86_400)

@@ -31,7 +31,7 @@ package struct ConsumeOptions: Sendable {
     }
 }
 
-/// A failure that no repetition mends: the message is set aside at once.
+/// A permanent failure: the message is moved to the poison queue at once.
 package struct PoisonMessage: Error, Sendable, CustomStringConvertible {
     package let reason: String
     package init(_ reason: String) { self.reason = reason }

@@ -5,11 +5,11 @@ import Kernel
 import Logging
 import Telemetry
 
-/// Messages that must follow a commit: written in its transaction, relayed to the bus after it.
+/// Messages written in a transaction and relayed to the bus after its commit (transactional outbox).
 package enum Outbox {
     /// Adds a message to the transaction: it is sent if and only if that commits.
     ///
-    /// - Parameter relayedElsewhere: this process has no relay, so the others are told that there is something to send.
+    /// - Parameter relayedElsewhere: true if this process has no relay, so that other processes are notified.
     /// - Throws: `EncodingError` where the body has no JSON form, `DatabaseError`.
     package static func add(
         _ connection: Connection, _ body: some MessageBody, to queue: MessageQueue, ambient: Ambient, relayedElsewhere: Bool = false
@@ -59,7 +59,7 @@ package struct OutboxRelay: Sendable {
         self.metrics = metrics
     }
 
-    /// Relays until the task is cancelled. Outages of the database and the broker are waited out.
+    /// Relays until the task is cancelled; retries during outages of the database or the broker.
     package func run() async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {

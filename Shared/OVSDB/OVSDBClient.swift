@@ -26,12 +26,13 @@ package struct OVSDBConfiguration: Sendable {
     package var credentials: OVSDBCredentials?
     /// A lock to ask for in each session; `OVSDBOperation.assertLock` makes transactions depend on it.
     package var lock: String?
-    /// Whether the client keeps a copy of what it monitors. Without one it tells changes as the server does, and the
-    /// session begins anew where the reader takes too long to fetch them.
+    /// Whether the client keeps a copy of the monitored tables. Without one it passes on changes in the server's form, and
+    /// starts a new session if the reader is too slow to fetch them.
     package var keepsCopy = true
     /// How long a request may take.
     package var requestTimeout: Duration = .seconds(30)
-    /// After this long without a word from the server it is asked for an echo; after twice as long it counts as gone.
+    /// After this time without a message from the server the client sends an echo request; after twice the time the
+    /// connection counts as lost.
     package var echoInterval: Duration = .seconds(5)
     /// Longest pause between attempts to connect.
     package var reconnectDelayMax: Duration = .seconds(5)
@@ -48,13 +49,13 @@ package struct OVSDBConfiguration: Sendable {
 
 /// What changed since the reader last asked.
 package struct OVSDBChanges: Sendable {
-    /// Forget what you knew: `changes` starts from an empty database.
+    /// Whether the reader must discard its state: `changes` then starts from an empty database.
     package var reset: Bool
     package var changes: [OVSDBRowChange]
 }
 
-/// A session with an OVSDB server (RFC 7047, with `monitor_cond`) that renews itself: run `run()` in a task, use the
-/// rest from anywhere. The copy of the monitored tables stays readable while the server is away.
+/// A client of an OVSDB server (RFC 7047, with `monitor_cond`) that reconnects automatically: call `run()` in a task and
+/// the other functions from anywhere. The copy of the monitored tables stays readable while the server is unavailable.
 package actor OVSDBClient {
     private enum Answer {
         case reply(CheckedContinuation<JSONValue, any Error>)
@@ -103,7 +104,7 @@ package actor OVSDBClient {
     package var isConnected: Bool { isReady }
     /// Whether this session holds the configured lock.
     package var holdsLock: Bool { isReady && locked }
-    /// Why there is no session, in the words of the last attempt.
+    /// The error of the last connection attempt; nil while connected.
     package var problem: String? { isReady ? nil : lastProblem }
     /// The schema as last read.
     package var currentSchema: OVSDBSchema? { schema }
@@ -148,7 +149,7 @@ package actor OVSDBClient {
             try await send(OVSDBTransaction(operations) { $0.write(to: &$1) }), operations: operations.count)
     }
 
-    /// Runs an encoded transaction, whose results nobody wants to know.
+    /// Runs an encoded transaction and ignores its results.
     ///
     /// - Throws: as `transact(_:)` of operations does.
     package func transact(_ transaction: OVSDBTransaction) async throws {
@@ -271,7 +272,7 @@ package actor OVSDBClient {
             // Both run until something fails; whichever does ends the session.
             defer { group.cancelAll() }
             do { try await group.next() } catch {
-                // Whoever has no request under way now must not make one: nobody would read its answer.
+                // Refuse new requests from now on, because their replies would not be read.
                 self.channel = nil
                 self.failPending(error)
                 throw error
@@ -387,7 +388,7 @@ package actor OVSDBClient {
         switch request.answer {
         case .reply(let continuation): continuation.resume(returning: result)
         case .monitor(let continuation):
-            // Here and not where it is awaited: the next message may already be an update.
+            // Processed here and not by the waiting caller, because the next message may already be an update.
             do {
                 let initial = try replica?.apply(result) ?? []
                 if !configuration.keepsCopy {

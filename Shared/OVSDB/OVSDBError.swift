@@ -1,4 +1,4 @@
-/// What can go wrong between here and an OVSDB server.
+/// Errors of OVSDB sessions and requests.
 package enum OVSDBError: Error, Sendable, Hashable {
     /// No session with the server; nothing was sent.
     case notConnected
@@ -16,7 +16,7 @@ package enum OVSDBError: Error, Sendable, Hashable {
     /// An endpoint, table or limit that was asked for makes no sense.
     case invalid(String)
 
-    /// Whether the same request can succeed later without anybody changing it.
+    /// Whether the error is temporary: the same request may succeed later.
     package var isPassing: Bool {
         switch self {
         case .notConnected, .disconnected, .timedOut: true
@@ -36,6 +36,6 @@ package enum OVSDBLimits {
     package static let requestsPendingMax = 1_024
     /// Nesting of a message.
     package static let depthMax = 16
-    /// Row changes that are kept for a reader that doesn't come; beyond this the reader gets everything anew.
+    /// Row changes buffered for a slow reader; beyond this it gets a full resynchronization.
     package static let changesPendingMax = 200_000
 }

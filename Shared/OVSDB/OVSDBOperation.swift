@@ -142,8 +142,7 @@ package enum OVSDBOperation: Hashable, Sendable {
     }
 }
 
-/// The operations of a transaction as they go over the wire; made before the client is asked to send them, which has only
-/// one thread for all that it does.
+/// The encoded operations of a transaction. Encoded by the caller, because the client has a single thread for all its work.
 package struct OVSDBTransaction: Sendable {
     package private(set) var count = 0
     private var writer = JSONWriter(capacity: 64 << 10)

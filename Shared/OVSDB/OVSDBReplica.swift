@@ -14,8 +14,9 @@ package struct OVSDBRowChange: Sendable, Hashable {
     package enum Kind: Sendable, Hashable {
         case inserted(OVSDBRow)
         case modified(SmallMap<String, OVSDBColumnChange>)
-        /// As the server tells it, from a client that keeps no copy: of a column with many values the elements that came
-        /// or went, of a map the entries that changed or, given as they were, went; of any other column the new value.
+        /// A difference as sent by the server, from a client without a copy. For a set column it lists added and removed
+        /// elements; for a map column, changed entries with their new value and deleted entries with their old one; for
+        /// other columns, the new value.
         case differing(OVSDBRow)
         case deleted
     }
@@ -37,7 +38,7 @@ package struct OVSDBReplica: Sendable {
         self.isKept = isKept
     }
 
-    /// Applies a `<table-updates2>` and tells what changed by it.
+    /// Applies a `<table-updates2>` and returns the changes.
     ///
     /// - Throws: `OVSDBError.protocolViolation` when the update does not fit the copy.
     mutating func apply(_ updates: JSONValue) throws(OVSDBError) -> [OVSDBRowChange] {
@@ -82,7 +83,7 @@ package struct OVSDBReplica: Sendable {
         return OVSDBRowChange(table: table, uuid: uuid, kind: .deleted)
     }
 
-    /// In place, so that one element more in a set of thousands costs one element.
+    /// Changed in place, so that adding an element does not copy a large set.
     private static func merge(
         _ difference: OVSDBValue, into value: inout OVSDBValue, shape: OVSDBSchema.Shape
     ) -> OVSDBColumnChange {
@@ -127,7 +128,7 @@ package struct OVSDBReplica: Sendable {
         }
     }
 
-    /// Everything as if it had just been inserted: what a reader that lost track gets.
+    /// All rows as insertions, for a full resynchronization of a reader.
     var asInserted: [OVSDBRowChange] {
         tables.flatMap { table, rows in
             rows.map { OVSDBRowChange(table: table, uuid: $0.key, kind: .inserted($0.value)) }

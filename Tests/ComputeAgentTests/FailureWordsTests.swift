@@ -21,8 +21,8 @@ import Testing
         let words = errors.map { FailureWords.words($0, during: "starting it") }
         #expect(
             words == [
-                "the hypervisor refuses the server's definition", "its host does not have enough disk space for the server's disks",
-                "an error on its host while starting it", "its host does not have enough disk space for the server's disks",
+                "the hypervisor refuses the server's definition", "its host lacks disk space for the server's disks",
+                "an error on its host while starting it", "its host lacks disk space for the server's disks",
                 "an error on its host while starting it", "an error on its host while starting it",
                 "an error on its host while starting it",
             ])

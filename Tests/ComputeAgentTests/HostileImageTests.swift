@@ -152,7 +152,7 @@ import Testing
             )
             for (algorithm, hash, size, word) in [
                 ("sha512", right256, bytes.count, "does not match"), ("sha256", right512, bytes.count, "does not match"),
-                ("sha3", right512, bytes.count, "not supported"), ("sha512", right512, bytes.count - 1, "larger than its size"),
+                ("sha3", right512, bytes.count, "not supported"), ("sha512", right512, bytes.count - 1, "larger than its recorded size"),
                 ("sha512", right512, bytes.count + 1, "bytes arrived"),
             ] {
                 let error = await #expect(throws: (any Error).self) {

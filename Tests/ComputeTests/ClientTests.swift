@@ -243,10 +243,10 @@ import WebAPI
     @Test func s17_aFailedBuildSaysWhyWithoutTheHostsSecrets() async throws {
         try await TestCloud.with { cloud in
             cloud.cloud.failOnHost(
-                "qemu-img: /var/lib/secret/disk: No space left on device", reason: "its host does not have enough disk space for the server's disks")
+                "qemu-img: /var/lib/secret/disk: No space left on device", reason: "its host lacks disk space for the server's disks")
             let id = try await cloud.createServer()
             let mine = try await cloud.server(id)
-            #expect(mine["fault"]?["message"] == "The host could not start the server: its host does not have enough disk space for the server's disks.")
+            #expect(mine["fault"]?["message"] == "The host could not start the server: its host lacks disk space for the server's disks.")
             #expect(!mine.description.contains("secret"), "\(mine)")
             let all = try await cloud.server(id, as: "admin")["fault"]?["details"]?.stringValue
             #expect(all == "host host-1: qemu-img: /var/lib/secret/disk: No space left on device")

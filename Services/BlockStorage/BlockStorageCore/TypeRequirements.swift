@@ -3,16 +3,17 @@ import Kernel
 
 /// What a volume type's extra specs require of the storage.
 ///
-/// As in Cinder, a spec without a scope or with the scope `capabilities` is a requirement on the backend; other scopes
-/// are a driver's own. Cinder's scheduler puts a volume whose type no backend satisfies into `error`; here the request is
-/// refused, because there is one backend and the answer is known.
+/// As in Cinder, a spec without a scope or with the scope `capabilities` is a requirement on the backend; other scopes are
+/// specific to a driver. Cinder's scheduler sets a volume whose type no backend satisfies to `error`; here the request is
+/// refused at once, because there is only one backend.
 package enum TypeRequirements {
     /// Specs that users see, as from Cinder.
     package static let visibleToUsers = ["RESKEY:availability_zones", "multiattach", "replication_enabled"]
 
     /// The first capability that `specs` require by `<is> True` and that the storage does not have, as `name='<is> True'`.
     ///
-    /// Of capabilities that users see, a plain `True` too: in Cinder no backend without the capability has that value.
+    /// For user-visible capabilities a plain `True` counts too, because in Cinder only backends with the capability match
+    /// that value.
     ///
     /// - Parameter capabilities: names of the capabilities that the storage has.
     package static func unmetCapability(_ specs: JSONObject, capabilities: Set<String>) -> String? {

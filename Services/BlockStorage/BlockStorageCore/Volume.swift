@@ -50,7 +50,7 @@ package struct Volume: Sendable, Hashable {
     package var object: StoredObject { StoredObject(.volume, id.text, format: format, size: size) }
 }
 
-/// Where a volume's first content comes from.
+/// The source of a volume's initial content.
 package enum VolumeSource: Sendable, Hashable {
     case blank
     case image(String)
@@ -90,7 +90,7 @@ package struct Snapshot: Sendable, Hashable {
     package var object: StoredObject { StoredObject(.snapshot, id.text, format: format, size: size) }
 }
 
-/// A disk as a driver keeps it: everything that it has to know.
+/// A disk as a driver sees it.
 package struct StoredObject: Sendable, Hashable {
     /// What the disk belongs to.
     package enum Kind: String, Sendable {

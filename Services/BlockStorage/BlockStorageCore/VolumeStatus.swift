@@ -9,14 +9,14 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
     case errorExtending = "error_extending"
     case awaitingTransfer = "awaiting-transfer"
 
-    /// What is done to a volume, and from which states.
+    /// Actions on volumes and the states that allow them.
     package enum Action: String, Sendable, CaseIterable {
         case delete, extend, snapshot, clone, attach, reserve, retype, setBootable, setReadOnly
     }
 
-    /// The static table: an action is possible from these states and no others.
+    /// The static table of states in which each action is allowed.
     package static let allowed: [(action: Action, from: Set<VolumeStatus>)] = [
-        // A volume that is still being made can be given up.
+        // A volume that is still being created can be deleted.
         (.delete, [.creating, .downloading, .available, .error, .errorDeleting, .errorExtending]),
         (.extend, [.available]),
         (.snapshot, [.available]),
@@ -42,7 +42,7 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
         )
     }
 
-    /// The states in which an administrator may declare a volume to be.
+    /// The states that an administrator may set.
     package static let declarable: Set<String> = [
         "creating", "available", "deleting", "error", "error_deleting", "attaching", "detaching", "in-use",
         "maintenance", "reserved", "error_extending",
@@ -56,7 +56,7 @@ package enum SnapshotStatus: String, Sendable, CaseIterable {
 
     package var isDeletable: Bool { self != .deleting }
 
-    /// Whether a storage that works on a snapshot in this state may report it to be in another.
+    /// Whether a storage backend may report a snapshot to change from this state to another one.
     package func mayBeReported(as status: SnapshotStatus) -> Bool {
         switch self {
         case .creating: [.creating, .available, .error].contains(status)

@@ -3,11 +3,12 @@ import JSON
 import Kernel
 import WebAPI
 
-/// A kind of resource that clients of Block Storage ask for and that this cloud does not have: its list is empty, no id
-/// names one, and creating one is refused with the reason.
+/// A kind of resource of Cinder's API that this cloud does not have: its list is empty, every id is unknown, and creating
+/// one is refused with the reason.
 ///
-/// Clients list all kinds before they show a page or clean up a project, and take a 404 for a broken service. What a
-/// client sends is checked as for any other list. Paths, policy actions and microversions are those of Cinder's API.
+/// Clients such as Horizon list all kinds before they show a page or clean up a project, and treat a 404 as a broken
+/// service. Requests are validated as for any other list. Paths, policy actions and microversions are those of Cinder's
+/// API.
 package struct AbsentResource: Sendable {
     /// A request to one of the resources, or to the kind as a whole, beyond list, show, create, change and delete.
     package struct Extra: Sendable {
@@ -16,7 +17,7 @@ package struct AbsentResource: Sendable {
         let path: String
         let action: String
         var isAdmin = false
-        /// Whether the request asks for something new, rather than for one of the resources that do not exist.
+        /// Whether the request would create a resource, rather than act on an existing one.
         var creates = false
         var versions: VersionRange?
     }

@@ -5,7 +5,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Attachments: a volume is kept for a server, connected to its host, and in its guest.
+/// Attachments: a volume reserved for a server, connected to its host, and attached to its guest.
 extension BlockStorageHandlers {
     private static let connector = BodySchema.object(
         [.init("host", .nullable(.text)), .init("mountpoint", .nullable(.text)), .init("mode", .nullable(.enumeration(["rw", "ro"])))],
@@ -28,7 +28,7 @@ extension BlockStorageHandlers {
         let read = BlockStorageHandlers.read
         let write = BlockStorageHandlers.write
         let one = "/attachments/{attachment_id}"
-        // They came with 3.27; a client that does not name a version gets them too.
+        // Introduced in 3.27; also available to clients that send no version.
         return Resource(
             "attachment", fields: Views.attachments.table.fields,
             routes: bothPaths([
@@ -70,14 +70,15 @@ extension BlockStorageHandlers {
         _ connection: Connection, _ context: RequestContext, _ id: String, for action: String
     ) throws -> (attachment: Attachment, volume: Volume) {
         let found = try visible(connection, context, id).value(for: action)
-        // The volume's lock orders all that is done to its attachments; what was found before may be gone by now.
+        // The lock on the volume serializes changes of its attachments. Look the attachment up again, because it may have
+        // been deleted meanwhile.
         guard let volume = try BlockStorageStore.volume(connection, found.volumeID.text, locked: true),
             let attachment = try BlockStorageStore.attachment(connection, id)
         else { throw noAttachment(id) }
         return (attachment, volume)
     }
 
-    /// The answer has the connection for who made or changed the attachment, whoever that is allowed to be.
+    /// Whoever creates or changes the attachment gets the connection information in the response.
     private func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
         guard let response = try Views.attachments.response(connection, context, where: "t.id = \(id)::uuid") else {
             throw noAttachment(id)
@@ -160,7 +161,7 @@ extension BlockStorageHandlers {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await context.write(database) { connection in
             let (attachment, volume) = try attachment(connection, context, id, for: "volume:attachment_complete")
-            // As in Cinder, also without a connector: who connects by other means says so this way.
+            // As in Cinder, a connector is not required, for clients that connect by other means.
             guard attachment.status != .detaching else {
                 throw ResourceError.badRequest("Invalid volume: The attachment \(id) is detaching; it cannot be complete.")
             }
@@ -180,8 +181,8 @@ extension BlockStorageHandlers {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await context.write(database) { connection in
             let (attachment, volume) = try attachment(connection, context, id, for: "volume:attachment_delete")
-            // Taking a disk from under a guest is Compute's business. As in Cinder, what was never connected, and what no
-            // server has, the project may delete: nothing else would end it.
+            // Only Compute may detach a disk from a running guest. As in Cinder, the project may delete attachments that
+            // were never connected or that no server uses, because nothing else would remove them.
             if let server = attachment.serverID, try BlockStorageStore.isServers(connection, attachment),
                 !context.allows("volume:detach_from_server", target: .project(attachment.projectID))
             {

@@ -166,7 +166,7 @@ enum BlockStorageStore {
             """)[0].bool("used")
     }
 
-    /// Makes the volume's state what its attachments say, and wakes who waits for the server.
+    /// Derives the volume's state from its attachments, and wakes workflows of the server.
     static func settle(_ connection: Connection, _ volume: VolumeID, server: String?, now: Timestamp) throws {
         let status = AttachmentStatus.volumeStatus(try attachments(connection, of: volume).map(\.status))
         try set(connection, volume: volume, status: status, now: now)
@@ -175,7 +175,7 @@ enum BlockStorageStore {
 
     // MARK: neighbours
 
-    /// Ids of servers that Compute does not know are accepted: a volume may be for a machine outside the cloud.
+    /// Server ids unknown to Compute are accepted, because a volume may be used by a machine outside the cloud.
     ///
     /// - Throws: 404 for another project's server.
     static func refuseForeign(_ connection: Connection, server: String, project: String) throws {

@@ -10,11 +10,11 @@ import Synchronization
 
 /// Disks as files in one directory.
 ///
-/// A disk appears under its name when it is complete and on disk. Until then it is `NAME.part`, and whoever writes it
-/// holds a lock on `NAME.lock`, tools included: the kernel lets go of it when the last of them is dead.
+/// A disk appears under its name when it is complete and synced. Until then it is `NAME.part`, and its writers, including
+/// tools, hold a lock on `NAME.lock`, which the kernel releases when the last of them has ended.
 package final class FileDriver: VolumeDriver {
     package let name = "file"
-    /// Files are sparse. Two guests on one file would need its lock shared, which neither the agents nor qcow2 do.
+    /// Files are sparse. Multi-attach is not supported, because neither the agents nor qcow2 share the file's lock.
     package let capabilities: Set<String> = ["thin_provisioning_support"]
     let directory: String
     private let images: any ImageSource
@@ -151,11 +151,11 @@ package final class FileDriver: VolumeDriver {
 
     // MARK: copies
 
-    /// Looks after the job that makes `target`, or begins it.
+    /// Checks the job that creates `target`, or starts it.
     private func advance(
         _ target: StoredObject, _ work: @escaping @Sendable (Int32) async throws -> Void
     ) async throws -> Bool {
-        // A job of ours that has published may still have to tidy up: its end wakes whoever waits.
+        // A job that has published its disk may still be cleaning up; its end wakes the waiting workflow.
         let isRunning = jobs.withLock { jobs in if case .running = jobs[target.name] { true } else { false } }
         if isRunning { return false }
         if try await threads.run({ [self] in try settle(target) }) {
@@ -177,7 +177,7 @@ package final class FileDriver: VolumeDriver {
             return true
         }
         jobs.withLock { jobs in
-            // Entered before it can end: its end waits for the mutex.
+            // Registered before the job can end, because its end waits for the mutex.
             jobs[target.name] = .running(
                 Task { [self] in
                     var failure: (any Error)?
@@ -190,7 +190,7 @@ package final class FileDriver: VolumeDriver {
         return false
     }
 
-    /// Whether the object is published; then also removes what a process left that died right after publishing.
+    /// Whether the disk is published. If so, also removes leftovers of a process that died right after publishing it.
     private func settle(_ object: StoredObject) throws -> Bool {
         guard try exists(path(object)) else { return false }
         for path in [imagePath(object), lockPath(object)] { try FileDriver.remove(path) }
@@ -248,7 +248,7 @@ package final class FileDriver: VolumeDriver {
         return false
     }
 
-    /// The lock on an object that is being made; nil while somebody else holds it.
+    /// The lock of a disk being created; nil while another process holds it.
     private func lock(_ object: StoredObject) throws -> Int32? {
         let path = lockPath(object)
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
@@ -265,7 +265,7 @@ package final class FileDriver: VolumeDriver {
         let descriptor = open(part, O_RDWR | O_CLOEXEC)
         guard descriptor >= 0 else { throw FileError.last("open", part) }
         defer { close(descriptor) }
-        // The sandbox's group has no business with a finished disk.
+        // Remove the sandbox group's access to a finished disk.
         guard fchown(descriptor, uid_t.max, getegid()) == 0, fchmod(descriptor, 0o600) == 0, fsync(descriptor) == 0 else {
             throw FileError.last("flush", part)
         }
@@ -285,7 +285,7 @@ package final class FileDriver: VolumeDriver {
         if unlink(path) != 0, errno != ENOENT { throw FileError.last("remove", path) }
     }
 
-    /// Other users may pass, because QEMU has a user of its own; they can neither list nor change the directory.
+    /// Other users may traverse the directory but not list or change it, because QEMU runs as a different user.
     private static func closeToOthers(_ directory: String) throws {
         var status = stat()
         guard stat(directory, &status) == 0 else { throw FileError.last("look at", directory) }

@@ -5,9 +5,9 @@ import Kernel
 import ServiceCatalog
 import WebAPI
 
-/// What operators see: services, pools, zones; and what the service says about itself.
+/// Services, pools and availability zones for operators, and version discovery.
 extension BlockStorageHandlers {
-    /// A service that was not heard of for so long is down.
+    /// A service without a state report for this long is down.
     static let serviceLifetime: Duration = .seconds(60)
 
     var operatorResource: Resource {

@@ -143,7 +143,7 @@ extension BlockStorageHandlers {
     private func updateDefaults(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none).value(for: "volume_extension:quota_classes:update")
         let name = context.parameter("class")
-        // Other classes would be kept and limit nobody: projects are in no class but this one.
+        // Refuse other classes: they would have no effect, because all projects are in this class.
         guard name == "default" else {
             throw ResourceError.badRequest("Invalid quota class '\(name.prefix(64))': the only one is 'default'.")
         }

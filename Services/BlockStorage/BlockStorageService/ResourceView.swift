@@ -86,7 +86,7 @@ extension RequestContext {
 
     /// A UUID of the path.
     ///
-    /// - Throws: 404: what is no id cannot be found.
+    /// - Throws: 404 for an invalid id.
     func identifier(_ name: String, of resource: String) throws -> String {
         try uuidParameter(name, of: resource)
     }
@@ -126,7 +126,7 @@ extension RequestContext {
                 return (String(parts[0]), direction == "desc")
             }
         }
-        // Things without a name have a place in the order too.
+        // Rows without a name need a defined place in the order too.
         request.sort = request.sort.map { $0.name == "name" || $0.name == "display_name" ? ("display_order", $0.descending) : $0 }
         return request
     }
@@ -142,7 +142,7 @@ extension RequestContext {
         return flag
     }
 
-    /// What the caller sees of a list: its project, or everything where it may and wants to.
+    /// The rows of a list that the caller sees: those of its project, or all of them if requested and allowed.
     func listScope(_ project: String, allProjects action: String) throws -> SQL {
         let wanted = query["all_tenants"] ?? query["all_projects"]
         guard let wanted else { return "t.project_id = \(project)" }

@@ -114,7 +114,7 @@ extension BlockStorageHandlers {
             let volume = try givenVolume(connection, context, volumeID, project: project)
             let decision = try context.authorize(target: .project(volume.projectID))
             try decision.value(for: "volume:create_snapshot")
-            // The file of a running guest is never at rest: a copy of it would be of no use.
+            // A running guest keeps writing to the file, so a copy of it would be inconsistent.
             if body["force"]?.boolValue == true, volume.status == .inUse {
                 throw ResourceError.badRequest(
                     "Invalid volume: Volume \(volume.id) is in use, and 'force' has no effect: the storage cannot copy a disk while a server writes to it. Detach the volume first."
@@ -177,7 +177,7 @@ extension BlockStorageHandlers {
         }
     }
 
-    /// What a storage reports of its own work: only along the way of that work.
+    /// A storage backend may only report state changes that follow from its own operation.
     private func updateStatus(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
         let report = context.body["os-update_snapshot_status"]

@@ -7,7 +7,7 @@ import WebAPI
 import Workflow
 
 extension BlockStorageHandlers {
-    /// There is one storage: every volume is where the others are.
+    /// There is a single backend, so all volumes are on it.
     private static let hints = BodySchema.object([.init("same_host", .oneOf([.uuid, .array(.uuid, min: 0, max: 64)]))])
 
     private static let createSchema = BodySchema.object(
@@ -24,7 +24,7 @@ extension BlockStorageHandlers {
                     .init("metadata", .nullable(.stringMap)), .init("multiattach", .nullable(.boolean)),
                     .init("consistencygroup_id", .nullable(.text)), .init("group_id", .nullable(.text)),
                     .init("backup_id", .nullable(.text)), .init("source_replica", .nullable(.text)),
-                    // Older clients say what is so anyway.
+                    // Older clients send the value that always applies.
                     .init("status", .nullable(.enumeration(["creating"]))), .init("user_id", .nullable(.text)),
                     .init("project_id", .nullable(.text)), .init("attach_status", .nullable(.enumeration(["detached"]))),
                 ]), required: true),
@@ -214,7 +214,8 @@ extension BlockStorageHandlers {
         return sources.first ?? .blank
     }
 
-    /// A hint names volumes of the project: where another one's are is no tenant's to use.
+    /// Scheduler hints may only refer to volumes of the project, because they would reveal where other projects' volumes
+    /// are.
     private func requireHinted(_ connection: Connection, _ context: RequestContext, project: String) throws {
         let hint = context.body["OS-SCH-HNT:scheduler_hints"]?["same_host"]
         let ids = (hint?.arrayValue ?? [hint].compactMap { $0 }).compactMap(\.stringValue).compactMap { UUID128($0)?.description }
@@ -293,7 +294,7 @@ extension BlockStorageHandlers {
         result.isBootable = volume.isBootable
         result.imageMetadata = volume.imageMetadata
         guard type == nil else { return }
-        // The source's type may have come to require what the storage lacks, before that was refused.
+        // Types created before the check existed may require a capability that the backend lacks.
         result.typeID = volume.typeID
         try requireBackend(connection, type: volume.typeID)
     }
@@ -315,7 +316,7 @@ extension BlockStorageHandlers {
         }
     }
 
-    /// - Parameter force: an administrator's wish: from any state.
+    /// - Parameter force: deletes from any state; for administrators.
     func deleteVolume(_ context: RequestContext, force: Bool) async throws -> Response {
         let id = try context.identifier("volume_id", of: "Volume")
         let cascade = try context.flag("cascade")

@@ -10,7 +10,7 @@ import ServiceCatalog
 import WebAPI
 import Workflow
 
-/// The long operations on volumes. A process may die anywhere in them: steps look at what is there and go on.
+/// Workflows on volumes. A process may die at any point, so each step first checks what exists and continues from there.
 package struct VolumeWorkflows: Sendable {
     static let service = CloudService.blockStorage.section
     /// The intent that ends whatever is under way on a volume or snapshot.
@@ -21,7 +21,7 @@ package struct VolumeWorkflows: Sendable {
     let driver: any VolumeDriver
     let quota: VolumeQuota
     let ambient: Ambient
-    /// Of which images volumes are made, for whom.
+    /// The source image of a volume and the subject of its download.
     let images: ImageAccess
     private let serviceHost: String
 

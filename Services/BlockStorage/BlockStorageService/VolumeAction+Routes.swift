@@ -225,7 +225,7 @@ extension BlockStorageHandlers {
             throw refuse("migration_status", value, "volumes are not migrated here")
         }
         return try await changing(context, for: "volume_extension:volume_admin_actions:reset_status") { connection, volume in
-            // Clients that repair a volume say what is so anyway.
+            // Clients that repair a volume also send fields whose value does not change.
             if let value = body["attach_status"]?.stringValue, value.lowercased() != "none" {
                 let isAttached = try !BlockStorageStore.attachments(connection, of: volume.id).isEmpty
                 guard value.lowercased() == (isAttached ? "attached" : "detached") else {
@@ -253,7 +253,7 @@ extension BlockStorageHandlers {
             guard type != volume.typeID else {
                 throw ResourceError.badRequest("Invalid input received: New volume_type same as original: \(name.prefix(255)).")
             }
-            // All types of this service have the same storage: nothing moves.
+            // All types use the same backend, so no data is migrated.
             try connection.execute(
                 """
                 UPDATE volumes SET volume_type_id = \(type)::uuid, updated_at = \(context.ambient.now),
@@ -271,7 +271,7 @@ extension BlockStorageHandlers {
                     "Invalid volume: Volume \(volume.id) status must be \(from.rawValue), but the current status is \(volume.status.rawValue)."
                 )
             }
-            // What an attachment reserved is free again when the attachment ends.
+            // The volume becomes available when the attachment is deleted.
             if to == .available, try !BlockStorageStore.attachments(connection, of: volume.id).isEmpty {
                 throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) is reserved by an attachment.")
             }

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import NIOCore
 
-/// Where a service keeps its disks. All calls may be repeated, and another process may have begun them.
+/// A storage backend. All calls are idempotent, and may continue work that another process has begun.
 package protocol VolumeDriver: Sendable {
     /// `file`
     var name: String { get }
@@ -11,30 +11,30 @@ package protocol VolumeDriver: Sendable {
     /// Names of the capabilities that volume types may require by `<is> True`, as pools report them.
     var capabilities: Set<String> { get }
 
-    /// The room of the whole backend.
+    /// Capacity of the backend.
     func capacity() async throws -> DriverCapacity
 
-    /// Makes an empty disk; one that is there already is kept.
+    /// Creates an empty disk; an existing one is kept.
     func create(_ object: StoredObject) async throws
 
-    /// Begins or looks after copying `source`, which nobody writes meanwhile.
+    /// Starts or checks a copy of `source`, which must not be written meanwhile.
     ///
-    /// - Returns: whether the copy is complete; otherwise ask again.
-    /// - Throws: why the copy failed, once; asking again begins anew.
+    /// - Returns: whether the copy is complete; otherwise call again.
+    /// - Throws: the reason if the copy failed, once; the next call starts a new copy.
     func copy(_ source: StoredObject, to target: StoredObject) async throws -> Bool
 
-    /// Begins or looks after filling a new disk with an image's content; otherwise as `copy`.
+    /// Starts or checks filling a new disk with an image's content; otherwise as `copy`.
     func fill(_ target: StoredObject, from image: SourceImage) async throws -> Bool
 
-    /// Makes a disk larger; one that is so large already is left alone.
+    /// Extends a disk; does nothing if it already has the size.
     func extend(_ object: StoredObject, to size: Int) async throws
 
-    /// Removes a disk and whatever is left of it; that it is gone already is success.
+    /// Deletes a disk and its leftovers; succeeds if it does not exist.
     ///
-    /// - Throws: 503 while it is still being written; ask again.
+    /// - Throws: 503 while it is still being written; call again.
     func delete(_ object: StoredObject) async throws
 
-    /// How a host reaches the disk, in the form of the agent's messages.
+    /// How a host connects to the disk, in the format of the agent's messages.
     func connection(_ object: StoredObject, readOnly: Bool) -> JSONObject
 }
 

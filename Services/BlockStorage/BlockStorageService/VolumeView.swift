@@ -18,7 +18,7 @@ enum Views {
         """
     }
 
-    /// As from Cinder, a volume whose flag was ever set says so in its metadata, beside what its users put there.
+    /// As in Cinder, a volume whose read-only flag was ever set shows it in its metadata.
     private static let shownMetadata = """
         CASE WHEN t.read_only IS NULL THEN t.metadata
         ELSE t.metadata || jsonb_build_object('readonly', CASE WHEN t.read_only THEN 'True' ELSE 'False' END) END
@@ -130,7 +130,7 @@ enum Views {
             ]),
         summary: ["id", "status", "instance", "volume_id"])
 
-    /// Users see the extra specs that concern them only.
+    /// Users only see user-visible extra specs.
     private static let userSpecs = """
         (SELECT coalesce(jsonb_object_agg(s.key, s.value), '{}') FROM jsonb_each(t.extra_specs) s
             WHERE s.key IN (\(TypeRequirements.visibleToUsers.map { "'\($0)'" }.joined(separator: ", "))))
@@ -194,7 +194,7 @@ enum TimeFilter {
 
 /// `metadata={"k": "v"}` of a list; clients also write it as a Python dictionary.
 enum MetadataFilter {
-    /// - Throws: 400 for what is no map of texts.
+    /// - Throws: 400 if the value is not a map of strings.
     static func parse(_ text: String, name: String = "metadata") throws -> String {
         for candidate in [text, text.replacing("'", with: "\"")] {
             if let value = parsed(candidate) { return value }

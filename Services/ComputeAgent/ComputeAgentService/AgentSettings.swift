@@ -81,9 +81,9 @@ package struct AgentSettings: Sendable {
         .integer("reserved_vcpus", default: 0, "Processors that are not for servers."),
         .integer("reserved_memory_mb", default: 512, "Memory that is not for servers, in MiB."),
         .integer("reserved_disk_gb", default: 0, "Disk space that is not for servers, in GiB."),
-        .string("cpu_allocation_ratio", default: "4", "Virtual processors per processor."),
-        .string("memory_allocation_ratio", default: "1", "Promised memory per memory."),
-        .string("disk_allocation_ratio", default: "1", "Promised disk space per disk space."),
+        .string("cpu_allocation_ratio", default: "4", "Allocation ratio of processors: virtual processors per processor."),
+        .string("memory_allocation_ratio", default: "1", "Allocation ratio of memory."),
+        .string("disk_allocation_ratio", default: "1", "Allocation ratio of disk space."),
         .integer(
             "metadata_connections", default: 64, in: 4...10_000,
             "Open connections to the metadata service of one network. Over it the one that has been silent for longest gives way."),

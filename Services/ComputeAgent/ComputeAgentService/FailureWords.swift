@@ -16,7 +16,7 @@ enum FailureWords {
         }
     }
 
-    private static let noRoom = "its host does not have enough disk space for the server's disks"
+    private static let noRoom = "its host lacks disk space for the server's disks"
 }
 
 extension AgentAction {

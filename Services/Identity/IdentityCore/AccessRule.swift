@@ -23,8 +23,8 @@ package struct AccessRule: Sendable, Hashable {
         self.init(service: service, method: method.uppercased(), path: path)
     }
 
-    /// Whether every request that `other` allows is allowed by this rule too. May say no where a cleverer comparison
-    /// of the two patterns would say yes, never the reverse.
+    /// Whether this rule allows every request that `other` allows. A conservative comparison: it may return false although
+    /// the answer is yes, but never the reverse.
     package func covers(_ other: AccessRule) -> Bool {
         guard service == other.service, method == other.method else { return false }
         let mine = path.split(separator: "/")
@@ -51,7 +51,7 @@ package struct AccessRule: Sendable, Hashable {
     }
 }
 
-/// What an application credential that is made with another one may have at most.
+/// Upper limits of an application credential that is created with another one.
 package struct CredentialLimits: Sendable {
     package let expiresAt: Timestamp?
     /// Nil or empty: every request.
@@ -62,7 +62,7 @@ package struct CredentialLimits: Sendable {
         self.accessRules = accessRules
     }
 
-    /// When the new credential ends: as asked, or with its maker.
+    /// Expiry of the new credential: as requested, or that of its creator.
     ///
     /// - Throws: 403 where that is later than the maker's own end.
     package func expiry(asked: Timestamp?) throws -> Timestamp? {

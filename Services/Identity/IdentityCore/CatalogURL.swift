@@ -1,4 +1,4 @@
-/// An endpoint's URL as registered, with places for the token's project and user.
+/// An endpoint's URL as registered, with placeholders for the token's project and user.
 package enum CatalogURL {
     /// Replaces `$(project_id)s`, `$(tenant_id)s`, `$(user_id)s` and their `%(…)s` forms.
     ///
@@ -26,7 +26,7 @@ package enum CatalogURL {
         return result + rest
     }
 
-    /// Whether the URL has only places that `expand` knows, and an http or https scheme.
+    /// Whether the URL has only placeholders known to `expand`, and an http or https scheme.
     package static func isUsable(_ url: String) -> Bool {
         guard url.hasPrefix("http://") || url.hasPrefix("https://") else { return false }
         return expand(url, projectID: "p", userID: "u") != nil && !url.unicodeScalars.contains { $0.value <= 32 }

@@ -1,15 +1,15 @@
 import JSON
 import Kernel
 
-/// What a user's options `multi_factor_auth_rules` and `multi_factor_auth_enabled` ask of a sign-on.
+/// The requirements of a user's options `multi_factor_auth_rules` and `multi_factor_auth_enabled`.
 ///
-/// Evaluated as Keystone does: one rule must be met whole; methods that do not exist are left out of a rule, and a rule
-/// that has no others is no rule. Rules with such methods can only have been stored before they were refused.
+/// Evaluated as in Keystone: all methods of one rule must be satisfied. Unknown methods are ignored, and a rule of unknown
+/// methods only is ignored as a whole; such rules can only have been stored before they were refused.
 package struct FactorRules: Sendable {
     /// The methods that a sign-on can use.
     package static let methods = ["password", "token", "totp", "application_credential"]
 
-    /// Each a set of methods that suffices together; empty where there is nothing to ask for.
+    /// Each rule is a set of methods that is sufficient together; empty if no second factor is required.
     package let rules: [[String]]
 
     /// - Parameter options: the user's `options` as stored.
@@ -33,7 +33,7 @@ package struct FactorRules: Sendable {
         rules.isEmpty || rules.contains { $0.allSatisfy(methods.contains) }
     }
 
-    /// The rules that these methods are a part of: what the client may go on with.
+    /// The rules that contain these methods, so that the client knows which methods are missing.
     package func begun(with methods: [String]) -> [[String]] {
         rules.filter { $0.contains(where: methods.contains) }
     }

@@ -56,7 +56,7 @@ extension Identity {
         }
     }
 
-    /// A rule must not be deleted while a new credential begins to use it, nor be made twice.
+    /// Locks the user's rules, so that a rule is not deleted while a new credential starts to use it, or created twice.
     private func lockRules(_ connection: Connection, of user: String) throws {
         try connection.query("SELECT id FROM users WHERE id = \(user) FOR NO KEY UPDATE")
     }
@@ -64,7 +64,7 @@ extension Identity {
     /// The access rules of a new credential, stored for its user: those asked for, or those of the credential that
     /// makes it; nil for none.
     ///
-    /// - Throws: 400 for a rule that is incomplete or unknown; 403 for one that allows more than the maker's rules do.
+    /// - Throws: 400 for a rule that is incomplete or unknown; 403 for one that allows more than the creator's rules.
     func accessRules(
         _ connection: Connection, _ body: JSONObject, user: String, _ limits: CredentialLimits
     ) throws -> JSONValue? {
@@ -94,7 +94,7 @@ extension Identity {
         return .array(rules.map(\.json))
     }
 
-    /// The user's rule that says the same, made where there is none.
+    /// The user's equivalent rule, created if there is none.
     private func stored(_ connection: Connection, _ rule: AccessRule, user: String) throws -> JSONValue {
         let found = try connection.query(
             """

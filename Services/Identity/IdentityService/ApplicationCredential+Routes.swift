@@ -96,7 +96,7 @@ extension Identity {
 
     // MARK: writing
 
-    /// What a new credential is to be.
+    /// The attributes of a new credential.
     private struct NewCredential: Sendable {
         let id: String
         let project: String
@@ -127,14 +127,15 @@ extension Identity {
         return try await context.write(database) { connection in
             try insert(connection, new, user: user)
             let change = try Identity.credentials.change(connection, context, status: 201, id: new.id)
-            // The answer alone has the secret; the audit's content does not.
+            // Only the response contains the secret, the audit record does not.
             var shown = try JSONValue.parse(change.response.bytes ?? [])["application_credential"]?.objectValue ?? JSONObject()
             shown["secret"] = .string(secret)
             return change.answering(.json(201, ["application_credential": .object(shown)]), holdsSecret: true)
         }
     }
 
-    /// A credential that is not unrestricted must not make or remove others: a leak could not be contained.
+    /// A restricted credential must not create or delete credentials; otherwise a leaked one could not be revoked
+    /// effectively.
     func requireMayManage(_ caller: Caller) async throws {
         guard let id = caller.token.applicationCredentialID else { return }
         let unrestricted = try await database.read {
@@ -146,8 +147,7 @@ extension Identity {
     private static let mayNotManage = ResourceError.forbidden(
         "Using method 'application_credential' is not allowed for managing additional application credentials.")
 
-    /// What a credential made by this caller may have at most. Keeps the caller's own credential from changing until
-    /// the transaction ends.
+    /// Upper limits of a credential created by this caller. Locks the caller's own credential until the transaction ends.
     private func limits(_ connection: Connection, _ caller: Caller) throws -> CredentialLimits {
         guard let id = caller.token.applicationCredentialID else { return CredentialLimits(expiresAt: nil, accessRules: nil) }
         let rows = try connection.query(

@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Roles of users and groups on projects, domains and the system. The routes are one pattern over these three axes.
+/// Roles of users and groups on projects, domains and the system. The routes follow one pattern over these dimensions.
 extension Identity {
     enum Target: String, CaseIterable, Sendable {
         case project, domain, system
@@ -72,7 +72,7 @@ extension Identity {
         let base = prefix + target.path + actor.path + "/roles"
         let one = base + "/{role_id}" + suffix
         let kind = target == .system ? "system_grant_for_\(actor.rawValue)" : "grant"
-        // A domain's manager may give what a manager has, to its own domain's users, in its own domain.
+        // A domain manager may assign roles up to manager, to users of its own domain, within its own domain.
         let managed =
             "(rule:domain_manager and domain_id:%(target.actor.domain_id)s and ('manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s))"
         let write = target == .system ? "rule:admin_required" : "rule:admin_required or \(managed)"
@@ -102,7 +102,7 @@ extension Identity {
         ]
     }
 
-    /// Looks up what the route names and decides on all of it together.
+    /// Looks up the user or group, the role and the target of the route, and makes one policy decision on all of them.
     private func decideAssignment(
         _ context: RequestContext, _ target: Target, _ actor: Actor, inherited: Bool
     ) async throws -> Authorized<Assignment> {

@@ -12,8 +12,8 @@ extension Identity {
         FROM role_assignments a
         """
 
-    /// What the stored ones come to: groups as their members, inherited ones on each project below, implied roles too. A
-    /// domain's own roles count only through what they imply, as in tokens.
+    /// Effective assignments: groups expanded to members, inherited assignments to all projects below, and implied roles.
+    /// Domain-specific roles only count through the roles that they imply, as in tokens.
     private static let effectiveAssignments: SQL = """
         WITH RECURSIVE mine AS (
             SELECT a.role_id, coalesce(a.user_id, m.user_id) AS user_id, a.project_id, a.domain_id, a.system, a.inherited

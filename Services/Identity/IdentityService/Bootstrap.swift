@@ -3,14 +3,14 @@ import Database
 import IdentityCore
 import Kernel
 
-/// Brings the identity side of a cloud to what a plan says. Repeating it changes nothing; a changed password, URL or
-/// assignment in the plan is carried out; nothing is ever removed. The domain `default`, the users with the role
-/// `service` and their projects are enabled again where somebody disabled them: no service works without.
+/// Applies a plan to Identity's database. It is idempotent: changed passwords, URLs and assignments are applied, and
+/// nothing is ever removed. The domain `default`, users with the role `service` and their projects are enabled again if
+/// they were disabled, because no service works without them.
 package struct Bootstrap: Sendable {
     private let database: Database
     private let hasher: PasswordHasher
     private let ambient: Ambient
-    /// Whether every user and project of the plan is to be usable again.
+    /// Whether to enable and unlock every user and project of the plan.
     private let restoring: Bool
 
     /// - Parameter restoring: for an operator who is locked out: every project and user of the plan is enabled, the
@@ -36,7 +36,7 @@ package struct Bootstrap: Sendable {
         }
         let fresh = hashes
         try await database.write { connection in
-            // Two at once would each miss what the other is about to insert.
+            // Serialized, because concurrent runs would not see each other's insertions.
             try connection.query("SELECT pg_advisory_xact_lock(8023)")
             try domainAndRoles(connection)
             for project in plan.projects { try self.project(connection, project.name, project.description) }

@@ -3,8 +3,8 @@ import Database
 import Kernel
 import WebAPI
 
-/// Nobody changes a user or a group that has rights beyond their own: whoever sets a password, an e-mail address or a
-/// membership controls what the user or the group may do.
+/// A caller may not change a user or group with more rights than its own, because whoever sets a password, an e-mail
+/// address or a membership controls the rights of that user or group.
 extension Identity {
     /// Who is to be changed.
     enum Controlled: Sendable {
@@ -83,7 +83,7 @@ extension Identity {
         )
     }
 
-    /// - Throws: 403 where the caller is no administrator and the services of the cloud act in this project.
+    /// - Throws: 403 if the caller is not an administrator and the project is the one in which the cloud's services act.
     func requireTenantProject(_ caller: Caller, _ project: String?) async throws {
         guard !caller.isAdmin, let project else { return }
         let services = try await database.read { connection in

@@ -4,8 +4,8 @@ import JSON
 import Kernel
 import WebAPI
 
-/// `/v3/credentials`: texts that Identity keeps for users, sealed. Secrets of one-time passwords (type `totp`) take part
-/// in sign-on; other types are kept for clients.
+/// `/v3/credentials`: secrets that Identity stores encrypted for users. Secrets of type `totp` are used for sign-on; other
+/// types are only stored for clients.
 extension Identity {
     /// Most credentials that a user may have.
     private static let credentialsMax = 100
@@ -242,7 +242,8 @@ extension Identity {
 
     // MARK: sign-on
 
-    /// Wrong codes in a row after which a user's codes are refused for a while: a code is one of a million.
+    /// Number of consecutive wrong codes after which a user's codes are refused for a while, because a code has only a
+    /// million values.
     private static let wrongCodesMax = 5
     private static let wrongCodesPause: Duration = .seconds(300)
 

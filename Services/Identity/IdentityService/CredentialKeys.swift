@@ -2,7 +2,7 @@ import Cryptography
 import Foundation
 import Kernel
 
-/// The keys that seal what users store under `/v3/credentials`; they are in a file, not in the database.
+/// The keys that encrypt users' credentials (`/v3/credentials`). They are stored in a file and not in the database.
 package struct CredentialKeys: Sendable {
     private let keys: [(id: String, key: SealingKey)]
 
@@ -24,7 +24,7 @@ package struct CredentialKeys: Sendable {
         "\(keyID) \(Data(random).base64EncodedString())\n"
     }
 
-    /// - Parameter context: what the text belongs to; it opens only together with that.
+    /// - Parameter context: the owner of the text, as associated data: decryption requires the same context.
     func seal(_ text: String, context: String, nonce: [UInt8]) throws -> (keyID: String, bytes: [UInt8]) {
         (keys[0].id, try keys[0].key.seal(Array(text.utf8), nonce: nonce, context: Array(context.utf8)))
     }

@@ -30,7 +30,7 @@ extension Identity {
     }
 }
 
-/// What Keystone has and this cloud has not: lists that clients ask for are there and empty, nothing can be created.
+/// Resources of Keystone that this cloud does not have: their lists exist and are empty, and nothing can be created.
 extension Identity {
     var absentResource: Resource {
         func empty(_ path: String, _ member: String, _ action: String, rule: String = "rule:cloud_reader") -> Route {

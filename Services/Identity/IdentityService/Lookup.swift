@@ -4,17 +4,17 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Looks things up and decides on them. The decision comes before 404: who may not look learns nothing about ids.
+/// Looks up resources and authorizes access. Policy is checked before 404, so that unauthorized callers cannot probe ids.
 extension Identity {
-    /// What policy rules and handlers need to know of a row.
+    /// The attributes of a row that policy rules and handlers need.
     struct Found: Sendable {
         let id: String
         let name: String
-        /// The domain that it belongs to; a domain belongs to itself. Nil for what belongs to the cloud.
+        /// The domain that it belongs to; a domain belongs to itself. Nil for cloud-wide resources.
         let domainID: String?
         let immutable: Bool
 
-        /// - Throws: 403 for what its owner made immutable.
+        /// - Throws: 403 for an immutable resource.
         func requireMutable(_ kind: String, _ changes: JSONObject? = nil) throws {
             guard immutable else { return }
             if let options = changes?["options"]?.objectValue, let flag = options["immutable"], flag != true { return }

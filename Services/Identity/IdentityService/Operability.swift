@@ -3,8 +3,8 @@ import IdentityCore
 import Kernel
 import WebAPI
 
-/// What a cloud needs to stay operable: an administrator who can sign on, and every right of the users as which its own
-/// services sign on. A change that ends one of these is refused, whatever route it comes by.
+/// Conditions for a cloud to stay operable: an administrator who can sign on, and all roles of the cloud's service users. A
+/// change that violates one is refused, whichever route it uses.
 struct Operability: Sendable {
     /// A role of a service user on a project, the domain or the system, by the names that services sign on with.
     private struct Right: Hashable {
@@ -69,13 +69,12 @@ struct Operability: Sendable {
                 AND (h.system OR (p.enabled AND coalesce(pd.enabled, true)))
             """)
         for row in rows {
-            // What anybody can sign on with who has nothing yet: a token or an application credential ends, and a service
-            // has its password alone.
+            // Methods for a first sign-on: tokens and application credentials expire, and a service has its password alone.
             let methods = try row.bool("has_totp") ? ["password", "totp"] : ["password"]
             guard FactorRules(options: try row.optionalJSON("options")).areMet(by: methods) else { continue }
             let user = try row.string("user_name")
             if try row.bool("service_user") {
-                // Nothing else opens anything to them; older clouds gave them more, which operators take away.
+                // They need no other roles; clouds created by older versions have more, which operators may remove.
                 guard try row.string("role_name") == "service" else { continue }
                 let place = try row.bool("system") ? "the system" : "the project or domain \(row.string("place_name"))"
                 services.insert(Right(user: user, role: try row.string("role_name"), place: place))

@@ -129,7 +129,7 @@ extension Identity {
     /// Deletes a project that has none below it. What other services keep for the project stays there, as in OpenStack.
     func delete(_ connection: Connection, project decision: Authorized<Found>) throws {
         let id = try decision.value(for: "identity:delete_project").id
-        // Keeps a new child from appearing meanwhile.
+        // Prevents a child project from being created concurrently.
         try connection.query("SELECT id FROM projects WHERE id = \(id) FOR UPDATE")
         guard try connection.query("SELECT id FROM projects WHERE parent_id = \(id) LIMIT 1").isEmpty else {
             throw ResourceError.forbidden("Cannot delete the project \(id) since it is not a leaf in the hierarchy.")
@@ -148,7 +148,7 @@ extension Identity {
         guard id != "default" else { throw ResourceError.forbidden("The domain 'default' cannot be deleted.") }
         try connection.execute("DELETE FROM users WHERE domain_id = \(id)")
         try connection.execute("DELETE FROM groups WHERE domain_id = \(id)")
-        // One statement: references among them are checked at its end.
+        // A single statement, because references among the rows are checked at its end.
         try connection.execute("DELETE FROM projects WHERE id = \(id) OR domain_id = \(id)")
     }
 }

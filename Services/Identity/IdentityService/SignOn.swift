@@ -3,9 +3,9 @@ import Database
 import IdentityCore
 import Kernel
 
-/// Checks what a client offers as proof of who it is.
+/// Verifies the credentials of a sign-on.
 extension Identity {
-    /// A user whose proof was right, and what the new token takes over from it.
+    /// An authenticated user, and the restrictions that the new token inherits.
     struct Proof: Sendable {
         var userID: String
         var methods: [String]
@@ -20,7 +20,7 @@ extension Identity {
         var passwordIsLocked = false
     }
 
-    /// The same words for every reason, so that they do not help with guessing.
+    /// The same message for every reason, so that it does not help guessing.
     static let refused = ResourceError(.unauthorized, "The request you have made requires authentication.")
 
     /// - Parameter receipt: what the user has proved in an earlier request.
@@ -49,7 +49,7 @@ extension Identity {
             if proof == nil { proof = Proof(userID: receipt.userID, methods: []) }
             for method in receipt.methods where proof?.methods.contains(method) == false { proof?.methods.append(method) }
         }
-        // Codes are looked at last: only who has proved something else may try one.
+        // One-time codes are checked last, so that only a client with another valid factor can try one.
         guard var proof else { throw Identity.refused }
         if let code {
             guard try await owner(code.user) == proof.userID, try await spendCode(code.code, user: proof.userID) else {
@@ -121,7 +121,7 @@ extension Identity {
         _ user: SignOnRequest.Reference, _ password: Secret<String>, evenIfExpired: Bool = false
     ) async throws -> Proof {
         let account = try await account(user)
-        // Always one hash, whatever was found: the time tells nothing.
+        // Always compute exactly one hash, so that the response time does not reveal whether the user exists.
         let right = try await hasher.verify(password, hash: account?.hash, of: "\(user)")
         guard let account else { throw Identity.refused }
         guard right, account.usable, !account.locked, evenIfExpired || !account.expired else {

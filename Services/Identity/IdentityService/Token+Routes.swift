@@ -52,7 +52,7 @@ extension Identity {
         do { return (token, try await authenticator.caller(token: token)) } catch let error as ResourceError
             where error.code == .unauthorized
         {
-            // A token that stands for nobody (any more): whoever signed on may learn that, as from Keystone.
+            // A token that is no longer valid. As in Keystone, any authenticated caller may learn this.
             try context.authorize(target: ["target.token.user_id": try context.caller.userID])
             throw ResourceError.notFound("Failed to validate token")
         }

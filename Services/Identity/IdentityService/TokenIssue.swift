@@ -27,7 +27,8 @@ extension Identity {
 
     /// How long a receipt counts, as in Keystone.
     private static let receiptLifetime: Duration = .seconds(300)
-    /// What a receipt may stand for: tokens and application credentials come with limits, which it does not carry.
+    /// Methods that a receipt may record. Tokens and application credentials carry restrictions that a receipt cannot
+    /// store.
     private static let receiptMethods: Set<String> = ["password", "totp"]
 
     /// The response where the user's rules ask for more than was proved: 401 with a receipt for it; nil where it is enough.

@@ -27,9 +27,9 @@ package struct CandidateProvider: Sendable {
     }
 }
 
-/// The ways in which one tree of providers can give what is asked for.
+/// The allocation candidates of one tree of providers.
 package enum Candidates {
-    /// Most ways that are looked at in one tree.
+    /// Most candidates considered per tree.
     private static let waysMax = 1000
 
     /// One way for each combination of providers that give one class each; the traits must be met by the providers

@@ -2,7 +2,7 @@ import Contracts
 import JSON
 import Kernel
 
-/// How a decision came about: what each filter left over, and why.
+/// Explains a scheduling decision: how many hosts each filter rejected, and why.
 package struct Explanation: Sendable {
     /// One filter: the hosts before and after it.
     package struct Step: Sendable, Hashable {
@@ -23,26 +23,26 @@ package struct Explanation: Sendable {
     package let steps: [Step]
     /// For each refused host the filter that refused it and why, in the operator's words.
     package let notes: [HostNote]
-    /// The nearest thing that would fit, where nothing did.
+    /// What would fit instead, if no host passed.
     package let nearest: Nearest?
     /// Hosts that passed every filter.
     package let passed: Int
 
     /// What would fit instead.
     package struct Nearest: Sendable {
-        /// Amounts of which one host that passes all other filters has enough, at most what was asked; empty where no
-        /// such host has something of everything.
+        /// The largest amounts, up to those requested, that a single host passing all other filters could provide; empty if
+        /// no host has some of each class.
         package let resources: [ResourceAmount]
         /// How many would fit in the availability zones that were not asked for.
         package let zones: [String: Int]
-        /// Filters without any one of which hosts would have passed.
+        /// Filters that are each alone responsible: without it, some hosts would have passed.
         package let without: [HostFilter]
     }
 
     /// Most hosts that are named to the operator.
     private static let notesMax = 1000
 
-    /// Looks at every host anew, for people.
+    /// Evaluates every host, for an explanation to people.
     package init(_ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) {
         let prepared = fleet.prepared(request, affinity)
         var left = fleet.hosts.indices.map { Int32($0) }
@@ -57,7 +57,8 @@ package struct Explanation: Sendable {
         nearest = left.isEmpty ? Explanation.nearest(fleet, prepared) : nil
     }
 
-    /// Counts only, from what is known of the shape of the request: cheap enough for every decision in a large fleet.
+    /// Counts only, from the cached index of the request's shape, so that it is cheap enough for every decision in a large
+    /// fleet.
     package init(brief fleet: inout Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) {
         let prepared = fleet.prepared(request, affinity)
         var (steps, left) = fleet.withShape(prepared) { shape, _ in (shape.steps, shape.places) }
@@ -185,7 +186,7 @@ extension ResourceAmount {
 }
 
 extension HostFilter {
-    /// Those that are about something which the asker can leave out.
+    /// Filters for requirements that the requester could drop.
     static let askedFor = HostFilter.allCases.filter { ![.compute, .isolation, .excluded, .resources].contains($0) }
 
     /// What of the request the filter is about, in the tenant's words.

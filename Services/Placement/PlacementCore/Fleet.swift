@@ -1,6 +1,6 @@
 import Kernel
 
-/// What makes a host attractive: the weights of what is free, as shares of what it has. Negative ones fill hosts up.
+/// Weights for the free share of each resource of a host. Negative weights pack servers onto few hosts.
 package struct SchedulingWeights: Sendable, Hashable {
     package var cpu: Double
     package var memory: Double
@@ -56,9 +56,9 @@ package struct Fleet: Sendable {
 
     // MARK: changes
 
-    /// Puts a host as it is now in the place of what was known of it.
+    /// Replaces a host's state.
     ///
-    /// - Returns: false when the host is not known yet: load the fleet anew.
+    /// - Returns: false if the host is unknown; reload the fleet then.
     @discardableResult
     package mutating func update(_ host: HostState) -> Bool {
         guard let place = places[host.id], hosts[place].name == host.name else { return false }
@@ -69,7 +69,7 @@ package struct Fleet: Sendable {
         return true
     }
 
-    /// Counts resources as taken (or, negative, as given back).
+    /// Adds to a host's used resources; negative amounts release them.
     package mutating func charge(_ place: Int, _ resources: [ResourceAmount], sign: Int = 1) {
         for need in resources {
             hosts[place].used[need.resourceClass, default: 0] += sign * need.amount

@@ -1,6 +1,6 @@
 import Kernel
 
-/// Why a filter does not let a host pass: for the tenant without names and numbers of hosts, for the operator with them.
+/// Why a filter rejects a host: a text for the tenant without details of hosts, and one for the operator.
 package struct Refusal: Sendable, Hashable {
     package let tenant: String
     package let `operator`: String
@@ -27,7 +27,7 @@ package enum HostFilter: String, Sendable, CaseIterable {
     case requestedHost = "RequestedHostFilter"
     case resources = "ResourceFilter"
 
-    /// Those whose answer does not change with what runs where.
+    /// Filters whose result does not depend on where servers run.
     static let fixed: [HostFilter] = [.compute, .zone, .isolation, .aggregates, .traits, .image]
 
     func passes(_ fleet: Fleet, _ place: Int, _ prepared: PreparedRequest) -> Bool {
@@ -180,7 +180,7 @@ package enum HostFilter: String, Sendable, CaseIterable {
     }
 }
 
-/// The little language of a flavor's aggregate specs: `value`, `<or> a <or> b`, `s== a`, `>= 4`, `<in> part`.
+/// The operators of a flavor's aggregate extra specs: `value`, `<or> a <or> b`, `s== a`, `>= 4`, `<in> part`.
 enum SpecRule {
     static func matches(_ value: String, _ rule: String) -> Bool {
         let words = rule.split(separator: " ").map(String.init)

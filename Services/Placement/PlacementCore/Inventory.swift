@@ -7,7 +7,7 @@ package struct Inventory: Sendable, Hashable {
     package var minUnit: Int
     package var maxUnit: Int
     package var stepSize: Int
-    /// How often what is not reserved may be promised.
+    /// Allocation ratio of the unreserved amount.
     package var allocationRatio: Double
 
     package init(
@@ -22,7 +22,7 @@ package struct Inventory: Sendable, Hashable {
         self.allocationRatio = allocationRatio
     }
 
-    /// What may be allocated in all.
+    /// Total that may be allocated.
     package var capacity: Int {
         let exact = (Double(total - reserved) * allocationRatio).rounded(.towardZero)
         return exact >= 1e15 ? 1_000_000_000_000_000 : Int(exact)

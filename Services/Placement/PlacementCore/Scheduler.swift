@@ -2,11 +2,11 @@ import Kernel
 
 /// Where something goes.
 package enum Scheduler {
-    /// The most attractive host that passes every filter; nil when there is none.
+    /// The host with the highest score that passes every filter; nil if there is none.
     ///
     /// - Parameters:
     ///   - excluding: places in the fleet that a claim has just failed on.
-    ///   - random: orders hosts that are equally attractive.
+    ///   - random: breaks ties between hosts with equal scores.
     package static func decide(
         _ fleet: inout Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext, excluding: Set<Int> = [],
         random: UInt64
@@ -49,7 +49,7 @@ package enum Scheduler {
         return refused
     }
 
-    /// What the group would rather have; nil where that is not to be had or the other hosts are as good.
+    /// The host preferred by a soft group policy; nil if there is none or the preference makes no difference.
     private static func soft(
         _ fleet: Fleet, _ shape: ShapeIndex, _ prepared: PreparedRequest, _ excluded: Set<Int>, _ random: UInt64
     ) -> Int? {

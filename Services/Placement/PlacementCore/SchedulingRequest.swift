@@ -1,9 +1,9 @@
 import JSON
 import Kernel
 
-/// What is to be placed, and what it asks of its host.
+/// A scheduling request: the consumer and its requirements.
 package struct SchedulingRequest: Sendable, Hashable {
-    /// How the members of a server group stand to each other.
+    /// The policy of a server group.
     package enum GroupPolicy: String, Sendable {
         case affinity
         case antiAffinity = "anti-affinity"
@@ -53,7 +53,7 @@ package struct SchedulingRequest: Sendable, Hashable {
 
     package init() {}
 
-    /// What the filters ask that do not depend on other servers or on what is free.
+    /// The part of a request that filters evaluate independently of other servers and free capacity.
     var shape: RequestShape {
         RequestShape(
             projectID: projectID, requiredTraits: requiredTraits, forbiddenTraits: forbiddenTraits, zone: zone,
@@ -87,7 +87,7 @@ struct RequestShape: Sendable, Hashable {
     var hypervisorType: String?
 }
 
-/// Where other servers are that the request is about, by the hosts' provider ids.
+/// The hosts of other servers that the request refers to, by provider id.
 package struct AffinityContext: Sendable, Hashable {
     /// Members of the request's group on each host; the request's own consumer is not among them.
     package var members: [UUID128: Int]

@@ -1,11 +1,11 @@
-/// The hosts that one kind of request may get, and an index over what they have free.
+/// The hosts that pass the filters of one request shape, with an index over their free capacity.
 struct ShapeIndex: Sendable {
     /// Places in the fleet, ascending; a leaf of the index for each.
     private(set) var places: [Int32] = []
     /// Leaf by place; −1 for a host that does not fit the shape.
     private var leaves: [Int32] = []
     private var index = FreeIndex([])
-    /// How many of the fleet's changes have been taken in.
+    /// How many of the fleet's changes have been applied.
     private var seen = 0
     /// What the fixed filters left over; the same for each request of this shape.
     private(set) var steps: [Explanation.Step] = []
@@ -35,7 +35,7 @@ struct ShapeIndex: Sendable {
         seen = changes.count
     }
 
-    /// The most attractive host with the room.
+    /// The host with the highest score and enough free capacity.
     func best(_ fleet: Fleet, _ prepared: PreparedRequest, excluding excluded: some Sequence<Int>, random: UInt64) -> Int? {
         var mask = HostMask(hosts: places.count)
         for place in excluded where leaves[place] >= 0 { mask.insert(Int(leaves[place])) }

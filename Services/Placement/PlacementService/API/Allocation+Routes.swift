@@ -176,7 +176,7 @@ extension Placement {
         }
         guard !changes.isEmpty else { throw ResourceError.badRequest("The body must name at least one consumer.") }
         guard Set(changes.map(\.consumer)).count == changes.count else {
-            throw ResourceError.badRequest("Invalid input: the body contains a consumer twice (UUIDs are compared without regard to their spelling).")
+            throw ResourceError.badRequest("Invalid input: the body contains a consumer twice (the spelling of a UUID does not matter).")
         }
         return try await apply(context, context.authorize(changes, target: .none))
     }
