@@ -258,7 +258,7 @@ package final class Connection {
             Announcement(notification: Notification(channel: channel.name, payload: payload.payload), everywhere: everywhere))
     }
 
-    /// As above, on a channel that only says that something has changed.
+    /// As above, on a channel without a payload.
     package func announce(_ channel: NotificationChannel<NoPayload>, everywhere: Bool = true) {
         announce(channel, NoPayload(), everywhere: everywhere)
     }

@@ -433,7 +433,7 @@ package actor OVSDBClient {
             changes.changes += news
             pendingNews += news.count
             if pendingNews > OVSDBLimits.changesPendingMax {
-                guard configuration.keepsCopy else { throw OVSDBError.disconnected("the reader did not take \(pendingNews) changes in time") }
+                guard configuration.keepsCopy else { throw OVSDBError.disconnected("\(pendingNews) changes were not read in time") }
                 changes = OVSDBChanges(reset: true, changes: [])
             }
         }

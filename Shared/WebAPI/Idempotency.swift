@@ -66,7 +66,7 @@ struct Idempotency: Sendable {
         let secret = try HashAlgorithm.sha256.deriveKey(
             from: Array(key.utf8), salt: Array(scope.utf8), info: Array("answer".utf8), count: SealingKey.byteCount)
         sealing = try SealingKey(secret)
-        // Of the body only what the key's owner can check: it may hold a password.
+        // The body is included as a keyed hash only, because it may contain a password.
         fingerprint = Hexadecimal.encode(HashAlgorithm.sha256.authenticationCode(for: request.utf8, key: secret))
     }
 
@@ -85,7 +85,7 @@ struct Idempotency: Sendable {
 
     /// The answer that was given before, if there is one.
     ///
-    /// - Throws: 422 where the key came with another request.
+    /// - Throws: 422 if the key was used with another request.
     func look(_ connection: Connection) throws -> KeptAnswer? {
         guard
             let row = try connection.query(

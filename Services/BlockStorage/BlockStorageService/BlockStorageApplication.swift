@@ -35,7 +35,7 @@ package struct BlockStorageApplication: Sendable {
     /// Wakes the workflow that waits for a copy.
     private func wake(_ subject: String) async {
         do { try await process.database.autocommit { try $0.notify(.wake, Wake(subject: subject)) } } catch {
-            process.log.info("a workflow could not be woken; it will poll instead", metadata: ["subject": "\(subject)", "error": "\(error)"])
+            process.log.info("a workflow was not woken; it will poll instead", metadata: ["subject": "\(subject)", "error": "\(error)"])
         }
     }
 }

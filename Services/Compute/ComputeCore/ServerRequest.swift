@@ -309,7 +309,7 @@ package struct DeviceRequest: Sendable, Hashable {
         tag = value["tag"]?.stringValue
         if value["no_device"]?.boolValue == true {
             throw ResourceError.badRequest(
-                "Invalid input for field/attribute no_device. Value: true. Images define no block devices in this cloud, so there is none to omit.")
+                "Invalid input for field/attribute no_device. Value: true. Images define no devices that could be omitted.")
         }
         if source != .blank, uuid == nil {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: a mapping with source_type \(source.rawValue) needs a uuid.")

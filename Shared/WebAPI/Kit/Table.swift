@@ -157,7 +157,7 @@ package struct Table: Sendable {
         _ name: String, _ values: [String], _ connection: Connection, _ context: RequestContext, requiresAll: Bool
     ) throws -> SQL {
         guard let field = filterField(name, context.version), let filter = field.filter else {
-            throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': this list has no such filter.")
+            throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': the list has no filter of this name.")
         }
         // A filter on what the caller cannot see finds nothing, so that it does not give the value away.
         if let action = field.visibleBy, !context.allows(action) { return "FALSE" }

@@ -71,7 +71,7 @@ enum ServerInterfaces {
         }
         if isOrdinary { return item }
         guard let administrator = owner.administrator else {
-            throw ResourceError.forbidden("Using a resource of another project requires an administrator's token that is scoped to a project.")
+            throw ResourceError.forbidden("A resource of another project requires an administrator's token scoped to a project.")
         }
         var item = item
         item.administrator = administrator
@@ -106,7 +106,7 @@ enum ServerInterfaces {
 
     /// A network in which a server of the project may have a port, perhaps with an address of the user's choice.
     ///
-    /// - Returns: whether the project may by itself.
+    /// - Returns: whether project rights are sufficient, without administrator rights.
     static func checkNetwork(
         _ connection: Connection, network: String, _ owner: ServerOwner, address: String?
     ) throws -> Bool {

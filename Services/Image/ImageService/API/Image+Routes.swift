@@ -181,7 +181,7 @@ package struct ImageHandlers: Sendable {
         // When this does not happen any more, the next sweep does it.
         if let file = file.value {
             do { try await files.remove(file) } catch {
-                context.log.warning("image data could not be deleted; the cleanup task will remove it", metadata: ["file": "\(file)", "error": "\(error)"])
+                context.log.warning("image data is left for the cleanup task", metadata: ["file": "\(file)", "error": "\(error)"])
             }
         }
         return response

@@ -125,7 +125,7 @@ extension ImageHandlers {
                 if known.isEmpty { try await files.threads.run { try file.discard() } } else { file.release() }
             } catch {
                 file.release()
-                log.warning("an upload could not be abandoned; the cleanup task will do it", metadata: ["file": "\(file.id)", "error": "\(error)"])
+                log.warning("an upload is left for the cleanup task", metadata: ["file": "\(file.id)", "error": "\(error)"])
             }
         }.value
     }

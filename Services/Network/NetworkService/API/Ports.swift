@@ -133,7 +133,7 @@ extension NetworkAPI {
         @Sendable func create(_ connection: Connection, trusting: Bool) throws -> Change {
             try createPorts(connection, drafts, trusting: trusting)
             let created = try ResourceKind.ports.created(connection, context, drafts.map(\.id), isBulk: isBulk)
-            // Last, because the project's ledger stays locked from here to the end of the transaction.
+            // Reserve quota last, because the project's usage row stays locked until the end of the transaction.
             try reserve(connection, drafts)
             return created
         }
