@@ -12,7 +12,7 @@ package struct Table: Sendable {
     package let defaultSort: [(name: String, descending: Bool)]
     /// When a row last changed, for services whose answers say so.
     package let modified: String?
-    /// What a marker is answered with that is not in the list: 400, and in Block Storage 404.
+    /// The status for a marker that is not in the list: 400, in Block Storage 404.
     let missingMarker: ResourceError.Code
 
     package init(
@@ -78,7 +78,7 @@ package struct Table: Sendable {
 
     // MARK: lists
 
-    /// One page as rows, and whether there may be another. `scope` is what the caller may see.
+    /// One page of rows, and whether there may be another. `scope` restricts the rows to those that the caller may see.
     package func page(
         _ connection: Connection, _ context: RequestContext, _ request: ListRequest, fields: [Field], scope: SQL
     ) throws -> (rows: Rows, count: Int, more: Bool) {
@@ -201,8 +201,8 @@ package struct Table: Sendable {
         return keys
     }
 
-    /// The condition for what comes after the row `marker`. NULL is where PostgreSQL sorts it: after all values, and
-    /// before them in descending order.
+    /// The condition for rows after `marker`. NULL sorts as in PostgreSQL: after all values, and before them in descending
+    /// order.
     private func after(
         _ connection: Connection, _ marker: String, _ order: [(expression: String, descending: Bool)], scope: SQL
     ) throws -> SQL {
@@ -220,13 +220,13 @@ package struct Table: Sendable {
         return "(" + SQL.joined(alternatives, separator: " OR ") + ")"
     }
 
-    /// What sorts after `value`; nil where nothing does.
+    /// The condition for values that sort after `value`; nil if there are none.
     private func beyond(_ value: String?, _ item: (expression: String, descending: Bool)) -> SQL? {
         switch (value, item.descending) {
         case (nil, false): nil
         case (nil, true): "(\(raw: item.expression)) IS NOT NULL"
         case (_, true): "\(raw: item.expression) < \(value)"
-        // The key has no NULL, and must be compared in a way that its index knows.
+        // The key is never NULL, and the comparison must be one that its index supports.
         case (_, false) where item.expression == key: "\(raw: item.expression) > \(value)"
         case (_, false): "(\(raw: item.expression) > \(value) OR (\(raw: item.expression)) IS NULL)"
         }

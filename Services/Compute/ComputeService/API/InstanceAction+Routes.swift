@@ -30,7 +30,7 @@ struct InstanceActionRoutes: Sendable {
         ])
 
     private static func badTime(_ value: String) -> ResourceError {
-        .badRequest("Invalid filter value '\(value.prefix(64))': expected ISO 8601, such as 2026-01-31T12:00:00Z.")
+        .badRequest("Invalid filter value '\(value.prefix(64))': expected ISO 8601 (2026-01-31T12:00:00Z).")
     }
 
     var resource: Resource {

@@ -141,7 +141,7 @@ enum ServerTable {
     private static func time(_ condition: @escaping @Sendable (Timestamp) -> SQL) -> Field.Filter {
         .custom { value in
             guard let time = Timestamp(value) else {
-                throw ResourceError.badRequest("Invalid filter value '\(value.prefix(64))': expected ISO 8601, such as 2026-01-31T12:00:00Z.")
+                throw ResourceError.badRequest("Invalid filter value '\(value.prefix(64))': expected ISO 8601 (2026-01-31T12:00:00Z).")
             }
             return condition(time)
         }
