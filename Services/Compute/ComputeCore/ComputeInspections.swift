@@ -4,7 +4,7 @@ import ServiceCatalog
 package enum ComputeInspections {
     package static let all = [
         Inspection(
-            "I12", "a server is as it should be, or somebody works on it",
+            "I12", "a server matches its desired state, or a workflow is in progress for it",
             """
             SELECT s.id::text AS subject, 'server ' || s.id || ' is ' || coalesce(s.observed_power, 'not seen') || ' on ' || s.host ||
                 ' and should be ' || s.power || coalesce(': ' || s.observed_error, '') AS words
@@ -12,7 +12,7 @@ package enum ComputeInspections {
             AND s.power IS NOT NULL AND s.id NOT IN (\(Inspection.busy)) AND s.observed_power IS DISTINCT FROM s.power
             """),
         Inspection(
-            "I1", "nothing is half done with nobody at work on it",
+            "I1", "no resource is in a transitional state without a workflow in progress",
             """
             SELECT s.id::text AS subject, 'server ' || s.id || ' is ' || s.vm_state || ' (' || s.task_state ||
                 ') and nothing works on it' AS words
