@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// Holds the current token; whoever needs one while it is being fetched waits for the same request.
+/// Holds the current token. Concurrent callers share one sign-on request.
 actor TokenKeeper {
     private let ambient: Ambient
     private let cache: (any TokenCache)?

@@ -79,7 +79,8 @@ package final class Command: Sendable {
         let pid = process.withLock { $0 }
         if !inTime { kill(-pid, SIGKILL) }
         var info = siginfo_t()
-        // The process id stays reserved until the number is forgotten here: `cancel` never hits somebody else.
+        // The process is reaped only after its id is cleared here, so that `cancel` cannot signal another process with a
+        // reused id.
         while waitid(P_PID, id_t(pid), &info, WEXITED | WNOWAIT) < 0, errno == EINTR {}
         process.withLock { $0 = 0 }
         var status: Int32 = 0

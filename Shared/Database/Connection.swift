@@ -123,7 +123,7 @@ package final class Connection {
         (sessionLimit, isReadOnly) = (limit, readOnly)
     }
 
-    /// Lets statements outside of a transaction write, for whoever uses the session directly.
+    /// Allows statements outside of transactions to write, for code that uses the session directly.
     package func allowWrites() throws {
         guard isReadOnly else { return }
         try script("SET default_transaction_read_only = off")

@@ -34,7 +34,7 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     package var isConnectionFailure: Bool {
         sqlState.hasPrefix("08") || sqlState.hasPrefix("57P") || sqlState == "53300"
     }
-    /// The statement was stopped: by its time limit, or because nobody waits for it any more.
+    /// The statement was cancelled: by its time limit, or because its client disconnected.
     package var isStopped: Bool { sqlState == "57014" || sqlState == "25P03" }
     /// A lock was not to be had within its time limit.
     package var isLockTimeout: Bool { sqlState == "55P03" }

@@ -25,7 +25,7 @@ final class Job: Sendable {
     /// Held while a cancel request is sent; true once the job has ended and cancelling it is too late.
     private let sending = Mutex(false)
 
-    /// Whether somebody asked for it to be stopped.
+    /// Whether cancellation was requested.
     var isStopped: Bool { state.withLock(\.isStopped) }
 
     func prepare(run work: @escaping Work, drop refuse: @escaping @Sendable (any Error) -> Void) {

@@ -36,7 +36,7 @@ package enum ImageRules {
             "namespace", "namespaces", "object", "objects", "property", "properties", "resource_type", "resource_types", "tag", "tags",
         ].map { "metadefs_\($0)" }
 
-    /// The default rule of an action; an action without one is nobody's.
+    /// The default rule of an action; an action without one is denied to everyone.
     package static func rule(_ action: String) -> String { defaults[action] ?? "!" }
 
     /// What rules about an image know of it.

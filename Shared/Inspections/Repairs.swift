@@ -4,7 +4,7 @@ import Kernel
 import Logging
 import ServiceCatalog
 
-/// What the plane put right by itself, kept for people: `osctl doctor` shows it.
+/// Records of automatic repairs, shown by `osctl doctor`.
 package enum Repairs {
     private static let kept: Duration = .seconds(90 * 86_400)
 

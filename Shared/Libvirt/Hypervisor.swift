@@ -65,7 +65,7 @@ package final class Hypervisor: Sendable {
                 failures = 0
             } catch {
                 if failures == 0 || failures % 60 == 0 {
-                    log.warning("libvirt is away", metadata: ["uri": "\(uri)", "error": "\(error)"])
+                    log.warning("libvirt is unavailable", metadata: ["uri": "\(uri)", "error": "\(error)"])
                 }
                 failures += 1
             }

@@ -10,7 +10,7 @@ final class PendingPublish: Sendable {
     let queue: String
     /// Goes to a queue of a single asker: never declared, and dropped when that queue is gone.
     let isAnswer: Bool
-    /// Monotonic nanoseconds after which nobody waits any more.
+    /// Deadline of the caller, in monotonic nanoseconds.
     let deadline: UInt64
     private let continuation: Mutex<CheckedContinuation<Void, any Error>?>
 

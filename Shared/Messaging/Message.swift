@@ -80,7 +80,7 @@ extension Message {
 
     /// The answer to this message.
     ///
-    /// - Throws: nothing; nil when nobody awaits one.
+    /// - Returns: nil if no reply is expected.
     func reply(id: UUID128, type: String, body: JSONValue) -> Message? {
         guard replyTo != nil else { return nil }
         return Message(

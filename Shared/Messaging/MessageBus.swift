@@ -83,14 +83,14 @@ extension MessageBus {
         try await consume(queue: queue, options: ConsumeOptions(), handler: handler)
     }
 
-    /// Answers `message` with `body`; nothing when nobody awaits an answer.
+    /// Replies to `message` with `body`; does nothing if no reply is expected.
     package func reply(to message: Message, _ body: JSONValue) async throws {
         guard let queue = message.replyTo, let reply = message.reply(id: newMessageID(), type: "reply", body: body)
         else { return }
         try await answer(reply, to: queue)
     }
 
-    /// Answers `message` with an error, which `request` throws at the asker.
+    /// Replies with an error, which `request` throws on the requesting side.
     package func reply(to message: Message, failure error: any Error) async throws {
         guard let queue = message.replyTo,
             let reply = message.reply(id: newMessageID(), type: Message.errorType, body: Message.body(of: error))

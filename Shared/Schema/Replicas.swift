@@ -3,9 +3,9 @@ import Kernel
 
 /// The processes that use the database, as they registered themselves.
 package enum Replicas {
-    /// Pause between two signs of life.
+    /// Interval between heartbeats of a replica.
     package static let interval: Duration = .seconds(10)
-    /// A replica that was silent for so long does not run.
+    /// A replica without a heartbeat for this long counts as stopped.
     package static let silence: Duration = .seconds(60)
 
     /// One process.
@@ -37,7 +37,7 @@ package enum Replicas {
 
     // MARK: a replica's life
 
-    /// Registers a process that starts, unless the database is of no use to it. No migration runs meanwhile.
+    /// Registers a starting process, unless it cannot work on the database. No migration can run meanwhile.
     ///
     /// - Throws: `ResourceError` as `SchemaState.requireUsable`.
     package static func join(_ database: Database, _ replica: Replica, _ ambient: Ambient, migrations: [Migration] = Schema.migrations)
@@ -67,14 +67,14 @@ package enum Replicas {
         async throws
     {
         try await database.write { connection in
-            // While a migration runs, the next sign of life is early enough: a contraction must not begin beside it.
+            // If a migration is running, skip this heartbeat; the next one is early enough.
             guard try connection.query("SELECT pg_try_advisory_xact_lock_shared(\(Schema.lockKey)) AS held")[0].bool("held") else { return }
             try SchemaState.read(connection).requireKnown(migrations)
             try write(connection, replica, ambient)
         }
     }
 
-    /// Takes back the registration of a process that ends.
+    /// Removes the registration of a process that ends.
     package static func leave(_ database: Database, _ replica: Replica) async throws {
         try await database.write { try $0.execute("DELETE FROM service_replicas WHERE id = \(replica.id)") }
     }
@@ -119,7 +119,7 @@ package enum Replicas {
             """)[0].int("sessions")
     }
 
-    /// Who would break when migration `number` is applied, in words; empty when nobody would.
+    /// Descriptions of the replicas that migration `number` would break; empty if none.
     package static func blockers(_ connection: Connection, of number: Int, _ ambient: Ambient) throws -> [String] {
         var words = try live(connection, ambient).filter { $0.schemaVersion < number }.map(\.words)
         let unnamed = try unnamedSessions(connection)

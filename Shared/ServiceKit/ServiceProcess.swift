@@ -232,7 +232,7 @@ package struct ServiceProcess: Sendable {
 
     private func leave(_ replica: Replicas.Replica) async {
         do { try await Replicas.leave(database, replica) } catch {
-            log.warning("the registration stays until it is too old", metadata: ["error": "\(error)"])
+            log.warning("the registration could not be removed; it will expire", metadata: ["error": "\(error)"])
         }
     }
 

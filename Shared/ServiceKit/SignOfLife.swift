@@ -32,7 +32,7 @@ package struct SignOfLife: Sendable {
     package func run() async throws {
         while true {
             do { try await give() } catch let error where !(error is CancellationError) {
-                log.warning("the sign of life was not written", metadata: ["kind": "\(kind)", "error": "\(error)"])
+                log.warning("the heartbeat could not be written", metadata: ["kind": "\(kind)", "error": "\(error)"])
             }
             try await ambient.time.sleep(for: SignOfLife.interval)
         }

@@ -184,7 +184,7 @@ package enum DurationText {
     }
 }
 
-/// Finds what somebody probably meant.
+/// Suggests the known name closest to a misspelt one.
 package enum Nearest {
     /// `; did you mean "x"?` when one of the names is close, otherwise the list of the names.
     package static func hint(_ word: String, _ names: [String]) -> String {

@@ -3,7 +3,7 @@ import Kernel
 import WebAPI
 
 extension RouteSweep {
-    /// Routes whose effects may happen twice although the client sent an `Idempotency-Key`.
+    /// Finds routes whose effects may happen twice although the client sent an `Idempotency-Key`.
     ///
     /// Each POST is sent eight times at once, then once more, then with another body: the eight and the one get the same
     /// answer, the one changes no table, and the other is refused. At the end all that the requests named is removed, and

@@ -3,9 +3,9 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Calls every route that a service declares as one caller after another, with a path and a body that fit the
-/// declaration, and reports where the answer is not what every service owes:
-/// without a token 401, no way into another project, no writing for readers, and no effect of what was refused.
+/// Calls every declared route of a service as different callers, with a valid path and body, and reports answers that
+/// violate the security requirements of all services: 401 without a token, no access to other projects, no writes by
+/// readers, and no effect of refused requests.
 ///
 ///     let sweep = RouteSweep(api, database: database, parameters: ["server_id": id])
 ///     #expect(try await sweep.unreachable(["member", "admin"]) == [])
@@ -36,7 +36,7 @@ package struct RouteSweep: Sendable {
         self.headers = headers
     }
 
-    /// What every service owes, and the routes that are right not to: names of routes or actions.
+    /// Requirements of every service, and the routes or actions exempt from them.
     package struct Duties: Sendable {
         /// Callers who between them reach every route with an id.
         package var reachedBy = ["member", "admin"]
@@ -45,7 +45,7 @@ package struct RouteSweep: Sendable {
         package var readersOwn: Set<String> = []
         /// What a service may do by itself, without a subject.
         package var servicesOwn: Set<String> = []
-        /// Requests that look like changes and change nothing.
+        /// Routes whose method suggests a change and that change nothing.
         package var reads: Set<String> = []
         /// What a refusal of the foreigner may say instead.
         package var refusal: String?
@@ -63,7 +63,7 @@ package struct RouteSweep: Sendable {
         }
     }
 
-    /// One of the things that every service owes. The letter and number are the class of attack (docs/reliability.md).
+    /// One security requirement of every service. The letter and number are the class of attack (docs/reliability.md).
     package enum Duty: String, Sendable, CaseIterable {
         case everyIdIsReal = "every id of the sweep is real"
         case nothingWithoutAToken = "S10: nothing without a token"
@@ -75,7 +75,7 @@ package struct RouteSweep: Sendable {
         case absentAndForeignLookTheSame = "S11: what another project has looks like what nobody has"
     }
 
-    /// - Returns: what breaks a duty, in words.
+    /// - Returns: descriptions of the violations.
     package func findings(_ duty: Duty, _ duties: Duties) async throws -> [String] {
         switch duty {
         case .everyIdIsReal: try await unreachable(duties.reachedBy, except: duties.unreachable)
@@ -193,7 +193,7 @@ package struct RouteSweep: Sendable {
         }
     }
 
-    // MARK: what every service owes
+    // MARK: requirements of every service
 
     /// Routes with an action that answer anything but 401 to no token, an empty one or a forged one.
     package func anonymous() async throws -> [String] {
@@ -205,7 +205,7 @@ package struct RouteSweep: Sendable {
         return try await findings + changed(since: before)
     }
 
-    /// Routes with ids that let a member of another project in.
+    /// Routes with ids that allow access by a member of another project.
     ///
     /// - Parameter except: actions that are for everybody (a flavor, a public image).
     package func foreigner(_ token: String, except: Set<String> = []) async throws -> [String] {
@@ -279,7 +279,7 @@ package struct RouteSweep: Sendable {
         return findings.map(\.description)
     }
 
-    /// Routes that change something and let a reader do it.
+    /// Routes that change something and allow it to readers.
     ///
     /// - Parameter except: actions whose method only looks like a change, or that everybody may do to their own.
     package func reader(_ token: String, except: Set<String> = []) async throws -> [String] {

@@ -10,7 +10,7 @@ package struct WorkflowChecks: Sendable {
         package let name: String
         /// The workflow with the disturbance built in.
         package let definition: WorkflowDefinition
-        /// Whether the workflow must reach its end in spite of it; otherwise it must be unwound without a trace.
+        /// Whether the workflow must complete in spite of it; otherwise it must be unwound completely.
         package let succeeds: Bool
     }
 

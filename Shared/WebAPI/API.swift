@@ -306,7 +306,7 @@ package struct API: Sendable {
         case let error as ResourceError: return fault(error, requestID, request)
         case let error as DatabaseError:
             return fault(error.resourceError, requestID, request)
-        // Nobody reads this answer.
+        // The client is gone; this response is not read.
         case is ClientGone: return service.faults.response(.unavailable("the client left"), requestID: requestID, versions: nil)
         case is CancellationError: return fault(.unavailable("the request was cancelled"), requestID, request)
         default: return fault(.internalError("\(error)"), requestID, request)

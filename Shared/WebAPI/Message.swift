@@ -126,7 +126,7 @@ package struct IncomingRequest: Sendable {
     package var query: Query
     package var headers: Headers
     package var body: BodyStream
-    /// Whether the client is still there; nil where nobody knows.
+    /// Whether the client is still connected; nil if unknown.
     package var presence: ClientPresence?
     /// The client's address as limits count it: behind a trusted proxy the one that the proxy names.
     package var source: String

@@ -275,7 +275,7 @@ private final class RequestSeat: Seat {
     func resume() {
         state.withLock { state in
             state.away -= 1
-            // Within the lock, so that `end` finds what it must give back.
+            // Inside the lock, so that `end` finds the seat that it must release.
             if state.away == 0, !state.hasEnded { scheduler.retake(project, number) }
         }
     }

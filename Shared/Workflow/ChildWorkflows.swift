@@ -52,7 +52,7 @@ extension Workflow.Step {
     /// - Parameters:
     ///   - starts: what to start, all in one transaction; each on a subject of its own. Called until they are started.
     ///   - collect: what follows, given how each child ended, in the order of `starts`.
-    ///   - undo: takes back what children that are done have left behind.
+    ///   - undo: reverts the effects of children that have succeeded.
     package static func children(
         _ name: String, deadline: Duration, wait: ChildrenWait = .all,
         starts: @escaping @Sendable (inout StepContext, inout Frame) async throws -> [WorkflowStart],

@@ -36,7 +36,7 @@ struct RunningWorkflows {
     }
 
     private var runs: [Lease: Run] = [:]
-    /// Subjects that somebody woke.
+    /// Subjects that were woken.
     private var notified: Set<String> = []
     /// Whether the session that holds this process's lock lives.
     var isAlive = false

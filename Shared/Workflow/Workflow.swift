@@ -24,7 +24,7 @@ package struct Workflow<Frame: Codable & Sendable>: Sendable {
 
         /// - Parameters:
         ///   - deadline: how long it may take, repetitions and waits included.
-        ///   - undo: takes back what `run` did or may have done. "Not there" is success.
+        ///   - undo: reverts what `run` did or may have done; succeeds if there is nothing to revert.
         package init(
             _ name: String, deadline: Duration = .seconds(120),
             run: @escaping @Sendable (inout StepContext, inout Frame) async throws -> StepResult,

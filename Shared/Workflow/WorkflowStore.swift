@@ -111,8 +111,8 @@ struct WorkflowStore: Sendable {
         "SELECT id FROM workflows WHERE \(carriedOn) AND run_at <= \(ambient.databaseNow) ORDER BY run_at, id LIMIT \(limit) FOR UPDATE SKIP LOCKED"
     }
 
-    /// Leases up to `limit` ready workflows. `run_at` moves to the lease's end, so that one index finds both what is
-    /// ready and what was left behind. Time in which nobody could run it does not count for its step.
+    /// Leases up to `limit` ready workflows. `run_at` moves to the lease's end, so that one index finds both what is ready
+    /// and what was left behind. Time in which no process could run it does not count against its step's deadline.
     func lease(limit: Int) async throws -> [LeasedWorkflow] {
         let now = ambient.databaseNow
         let until = leaseEnd

@@ -18,7 +18,7 @@ struct Bootstrap: Sendable {
 
     // MARK: Identity
 
-    /// Users, projects, roles and the catalog, through Identity's own command: there is nobody yet who could sign on.
+    /// Users, projects, roles and the catalog, through Identity's own command, because no user exists yet to sign on.
     func identity() async throws -> String {
         let path = layout.secrets + "/bootstrap.json"
         try Machine.write(path, identityPlan.description + "\n", mode: 0o600)

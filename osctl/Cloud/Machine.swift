@@ -4,7 +4,7 @@ import Kernel
 /// Something that this command could not do, in words.
 struct CloudError: Error, CustomStringConvertible, LocalizedError {
     let description: String
-    /// Whether trying again is of no use until somebody does what the text says.
+    /// Whether a retry is useless until the operator has done what the text says.
     let isFinal: Bool
 
     init(_ description: String, isFinal: Bool = false) {
@@ -65,7 +65,7 @@ enum Machine {
 
     static func readText(_ path: String) -> String? { read(path).map { String(decoding: $0, as: UTF8.self) } }
 
-    /// Replaces a file at once: nobody sees half of it, and its mode holds from the start.
+    /// Replaces a file atomically; its mode is set from the start.
     static func write(_ path: String, _ text: String, mode: mode_t = 0o644) throws {
         let temporary = path + ".new"
         unlink(temporary)

@@ -64,7 +64,7 @@ struct StoreParts: Sendable {
         }
         try access.write()
         guard !Machine.exists(data + "/PG_VERSION") else { return }
-        // The server reads its own rules of access; those of the data directory let nobody in.
+        // The server reads the access rules of the cloud; those in the data directory admit no one.
         try await Tool.require(
             asPostgres([
                 "\(StoreParts.postgresBinaries)/initdb", "-D", data, "-U", DatabaseAccess.superuser, "--encoding=UTF8",

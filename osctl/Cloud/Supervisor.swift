@@ -17,7 +17,7 @@ actor Supervisor {
     private let progress: Progress
     private var records: [String: PartRecord] = [:]
     private var reached: Set<String> = []
-    /// Those whose last attempt failed for good: they are tried again, in case somebody mends it, but not waited for.
+    /// Parts whose last attempt failed permanently. They are retried, in case the cause is fixed, but not waited for.
     private var failed: Set<String> = []
     /// Processes of an earlier supervisor that are not taken over yet. Those of the infrastructure are kept, the others replaced.
     private var inherited: [String: ProcessIdentity]
@@ -210,7 +210,7 @@ actor Supervisor {
         while !Task.isCancelled {
             var status: Int32 = 0
             if waitpid(process.pid, &status, WNOHANG) == process.pid { return (Supervisor.ending(part, status), isReady) }
-            // Not our child: nobody says how it ended.
+            // Not our child process, so its exit status is unknown.
             if isKept, !process.isRunning { return ("ended; an earlier supervisor had started it", isReady) }
             if !isReady, time.monotonicNanoseconds() >= nextProbe {
                 do {

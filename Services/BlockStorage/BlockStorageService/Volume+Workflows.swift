@@ -13,7 +13,7 @@ import Workflow
 /// Workflows on volumes. A process may die at any point, so each step first checks what exists and continues from there.
 package struct VolumeWorkflows: Sendable {
     static let service = CloudService.blockStorage.section
-    /// The intent that ends whatever is under way on a volume or snapshot.
+    /// The intent that ends the workflow in progress on a volume or snapshot.
     static let deleteIntent = "delete"
     private static let poll: Duration = .milliseconds(500)
 

@@ -11,9 +11,9 @@ package enum ObservedPower: String, Sendable, Hashable {
 package enum OffReason: String, Sendable, Hashable {
     /// The guest powered itself off.
     case guest
-    /// QEMU died, or nobody knows.
+    /// QEMU crashed, or the reason is unknown.
     case failure
-    /// Somebody pulled the plug.
+    /// Powered off by an operator through libvirt.
     case destroyed
     case saved
 }

@@ -71,7 +71,7 @@ package struct DomainDriver: Sendable {
 
     /// Defines the domain, in place of an earlier definition.
     ///
-    /// - Throws: `PermanentFailure` when libvirt refuses the definition or the root disk is not what it was made as,
+    /// - Throws: `PermanentFailure` when libvirt refused the definition or the root disk is not what it was made as,
     ///   `LibvirtError`.
     package func define(_ server: DesiredServer) async throws {
         let backing = try await disks.backing(server)
@@ -81,7 +81,7 @@ package struct DomainDriver: Sendable {
 
     /// Starts the defined domain.
     ///
-    /// - Throws: `PermanentFailure` when libvirt refuses the definition, `LibvirtError`.
+    /// - Throws: `PermanentFailure` when libvirt refused the definition, `LibvirtError`.
     package func start(_ serverID: String, paused: Bool) async throws {
         try await definitely { try await hypervisor.start(serverID, paused: paused) }
     }
@@ -122,10 +122,10 @@ package struct DomainDriver: Sendable {
         try await destroy(serverID)
     }
 
-    /// Retrying does not help if libvirt refuses the definition.
+    /// Retrying does not help if libvirt refused the definition.
     private func definitely(_ body: () async throws -> Void) async throws {
         do { try await body() } catch let error as LibvirtError where error.isBadDefinition {
-            log.error("libvirt refuses the definition", metadata: ["error": "\(error)"])
+            log.error("libvirt refused the definition", metadata: ["error": "\(error)"])
             throw PermanentFailure("the hypervisor refuses the server's definition", details: error.message)
         }
     }

@@ -231,7 +231,7 @@ package actor ImageCache {
         return try await open(path, format)
     }
 
-    /// Removes images that nobody asked for during `lifetime`.
+    /// Removes images that were not used during `lifetime`.
     ///
     /// - Parameter inUse: files that disks lie on; they stay.
     package func prune(inUse: Set<String>, lifetime: Duration) async throws {

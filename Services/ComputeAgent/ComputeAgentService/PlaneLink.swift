@@ -39,7 +39,7 @@ package struct PlaneLink: Sendable {
     private func handle(_ message: Message) async throws -> JSONValue {
         let decoded: PlaneMessage
         do { decoded = try PlaneMessage.decode(message.body) } catch {
-            log.error("a message of the plane cannot be read", metadata: ["error": "\(error)", "id": "\(message.id)"])
+            log.error("a message from the control plane cannot be decoded", metadata: ["error": "\(error)", "id": "\(message.id)"])
             if let server = message.body["server"] { await fleet.refuse(server, error) }
             if message.replyTo != nil { throw ResourceError.badRequest("\(error)") }
             throw PoisonMessage("\(error)")
@@ -47,7 +47,7 @@ package struct PlaneLink: Sendable {
         switch decoded {
         case .ensure(let server): try await fleet.ensure(server)
         case .sync(let servers, let unreadable):
-            for error in unreadable { log.error("a server of the sync cannot be read", metadata: ["error": "\(error)"]) }
+            for error in unreadable { log.error("a server in the sync message cannot be decoded", metadata: ["error": "\(error)"]) }
             try await fleet.sync(servers)
         case .consoleLog(let id, let lines):
             return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: try await fleet.consoleLog(id, lines: lines)))
@@ -84,7 +84,7 @@ package struct PlaneLink: Sendable {
                     }
                 } catch {
                     try Task.checkCancellation()
-                    log.warning("the plane was not told", metadata: ["error": "\(error)"])
+                    log.warning("the control plane could not be informed", metadata: ["error": "\(error)"])
                 }
             }
             try await ambient.time.sleep(for: told != nil ? heartbeatInterval : min(heartbeatInterval, .milliseconds(500)))

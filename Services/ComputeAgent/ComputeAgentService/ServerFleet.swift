@@ -134,7 +134,7 @@ package actor ServerFleet {
     private func protectDatapath() async {
         do {
             if try await tools.network.protectDatapath() {
-                tools.log.notice("took ct_zero_snat back from the userspace datapath")
+                tools.log.notice("removed ct_zero_snat from the userspace datapath")
             }
         } catch {
             // The session has just ended; the next one repeats this.
@@ -158,7 +158,7 @@ package actor ServerFleet {
                 try Task.checkCancellation()
                 let problem = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
                 if problem != lastProblem {
-                    tools.log.warning("the look around was cut short", metadata: ["error": "\(problem)"])
+                    tools.log.warning("the audit was interrupted", metadata: ["error": "\(problem)"])
                 }
                 lastProblem = problem
             }

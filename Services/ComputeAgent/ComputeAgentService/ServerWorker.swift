@@ -231,7 +231,7 @@ package actor ServerWorker {
             }
             await report(power: "absent", generation: desired.generation)
             do { try await tools.network.closeUnusedMetadata() } catch {
-                tools.log.info("metadata is closed later", metadata: ["error": "\(error)"])
+                tools.log.info("metadata is not closed yet; it will be retried", metadata: ["error": "\(error)"])
             }
             return
         }

@@ -102,7 +102,7 @@ package actor SwitchKeeper {
         metrics.set("wolke_agent_switch_outages", Double(outages.count), help: "Times that ovs-vswitchd was away since the host's boot.")
         let file = file
         do { try await threads.run { try Files.replace(file, with: document.encoded) } } catch {
-            log.warning("the outages counted so far are not on disk", metadata: ["error": "\(error)"])
+            log.warning("the outage counts could not be saved", metadata: ["error": "\(error)"])
         }
     }
 
@@ -116,7 +116,7 @@ package actor SwitchKeeper {
                 let kept = try SwitchOutages(document: try JSONValue.parse(bytes))
                 if kept.bootID == bootID { return kept }
             } catch {
-                log.warning("the outages counted so far cannot be read", metadata: ["file": "\(file)", "error": "\(error)"])
+                log.warning("the outage counts could not be read", metadata: ["file": "\(file)", "error": "\(error)"])
             }
         }
         return SwitchOutages(bootID: bootID, since: ambient.now)

@@ -85,7 +85,7 @@ package actor SwitchPorts {
         return type.isEmpty ? "system" : type
     }
 
-    /// Logical ports that have a device on this host, whoever plugged it.
+    /// Logical ports with a device on this host, including devices of other owners.
     package func logicalPorts() async -> Set<String> {
         Set(await client.rows("Interface").values.compactMap { $0["external_ids"]?["iface-id"] })
     }
@@ -149,7 +149,7 @@ package actor SwitchPorts {
     /// vSwitch before 3.1.3 aborts when such a connection has expired and its addresses and ports come again, which any
     /// guest can bring about. Only zones that also hold translated connections need it; a port's zone never does.
     ///
-    /// - Returns: whether there was something to take back.
+    /// - Returns: whether the capability was present.
     /// - Throws: `OVSDBError`.
     package func protectDatapath() async throws -> Bool {
         guard case .map(let datapaths)? = await client.rows("Open_vSwitch").values.first?["datapaths"],

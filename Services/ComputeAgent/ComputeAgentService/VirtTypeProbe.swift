@@ -22,7 +22,7 @@ package struct VirtTypeProbe: Sendable {
     /// - Throws: `CommandError` when there is no QEMU.
     package func detect() async throws -> VirtType {
         guard Files.exists("/dev/kvm") else {
-            log.notice("guests are translated: there is no /dev/kvm")
+            log.notice("guests are emulated: /dev/kvm does not exist")
             return .qemu
         }
         let rom = directory + "/kvm-probe.rom"
@@ -39,7 +39,7 @@ package struct VirtTypeProbe: Sendable {
                 metadata: ["ending": "\(ending)", "output": "\(outcome.output.prefix(300))"])
             return .qemu
         }
-        log.notice("guests run on KVM: it was tried")
+        log.notice("guests use KVM: the probe succeeded")
         return .kvm
     }
 }

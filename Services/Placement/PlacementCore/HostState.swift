@@ -44,9 +44,9 @@ package struct HostState: Sendable, Hashable {
     /// Ids of the aggregates that it is in.
     package var aggregates: [Int]
     package var traits: Set<String>
-    /// `x86_64`; nil where nobody said.
+    /// Such as `x86_64`; nil if unknown.
     package var architecture: String?
-    /// `qemu`, in lower case; nil where nobody said.
+    /// Such as `qemu`, in lower case; nil if unknown.
     package var hypervisorType: String?
     package var inventories: [String: Inventory]
     package var used: [String: Int]

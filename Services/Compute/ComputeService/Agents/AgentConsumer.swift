@@ -30,7 +30,7 @@ package final class AgentConsumer: Sendable {
                     do { try await self.writeBeats() } catch is CancellationError {
                         throw CancellationError()
                     } catch {
-                        self.compute.log.warning("signs of life were not written", metadata: ["error": "\(error)"])
+                        self.compute.log.warning("heartbeats could not be written", metadata: ["error": "\(error)"])
                     }
                 }
             }
@@ -69,7 +69,7 @@ package final class AgentConsumer: Sendable {
             let sync = SyncServers(host: host, servers: try DesiredState.all(connection, host: host))
             try Outbox.add(connection, sync, to: .agent(host: host), ambient: compute.ambient)
         }
-        compute.log.notice("a host has come", metadata: ["host": "\(host)"])
+        compute.log.notice("a host registered", metadata: ["host": "\(host)"])
     }
 
     private func heard(from host: String) {

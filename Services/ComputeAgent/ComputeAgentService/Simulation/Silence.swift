@@ -1,8 +1,8 @@
 import Glibc
 import Kernel
 
-/// Which simulated hosts have failed: those with a file of their name in a directory. A file counts for some seconds
-/// after it was last touched, so that nobody who dies leaves a host silent.
+/// Which simulated hosts have failed: those with a file of their name in a directory. A file is valid for some seconds
+/// after it was last touched, so that a crashed test does not leave a host silent.
 package struct Silence: Sendable {
     private let directory: String?
     private let ambient: Ambient

@@ -7,7 +7,7 @@ import OVSDB
 package actor SimulatedChassis {
     private struct PortPlacement {
         var host: String
-        /// When the wish was last written; northd may need a while to make the row that it is about.
+        /// Whether the placement was written; northd may need a while to create the port binding.
         var written: Bool
     }
 
@@ -33,7 +33,7 @@ package actor SimulatedChassis {
         for port in ports { placements[port] = PortPlacement(host: host, written: false) }
     }
 
-    /// Nobody looks after these ports any more.
+    /// Stops tracking these ports.
     package func release(ports: [String]) {
         for port in ports { placements[port] = nil }
     }
@@ -67,7 +67,7 @@ package actor SimulatedChassis {
         }
     }
 
-    /// Writes what is wished and not so yet, until the task is cancelled.
+    /// Writes pending placements until the task is cancelled.
     package func run() async throws {
         while true {
             do { try await write() } catch let error as OVSDBError {

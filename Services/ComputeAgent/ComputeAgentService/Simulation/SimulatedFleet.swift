@@ -68,7 +68,7 @@ package struct SimulatedFleet: Sendable {
                     introduced = true
                 } catch {
                     try Task.checkCancellation()
-                    log.warning("the plane was not told", metadata: ["error": "\(error)"])
+                    log.warning("the control plane could not be informed", metadata: ["error": "\(error)"])
                 }
             }
             try await ambient.time.sleep(for: introduced ? heartbeatInterval : .milliseconds(500))

@@ -6,9 +6,9 @@ import NIOCore
 
 /// Image data as files in one directory, which replicas may share.
 ///
-/// What is being received is `ID.part`, and becomes `ID` when it is complete and on disk. Whoever receives holds a lock
-/// on the file from before the database knows of it until the database knows that it is complete; the kernel lets go
-/// of it when the process dies. So "nobody holds it and the database does not name it" means: left behind.
+/// Data being received is `ID.part`, and becomes `ID` when it is complete and synced. The receiving process holds a lock on
+/// the file from before the database refers to it until the database records it as complete; the kernel releases the lock
+/// when the process dies. A file that is neither locked nor referred to by the database is therefore a leftover.
 package struct FileStore: Sendable {
     package let directory: String
     let threads: WorkerThreads
@@ -73,7 +73,7 @@ package struct FileStore: Sendable {
         }
     }
 
-    /// Whether somebody is receiving `id` now.
+    /// Whether a process is receiving `id` now.
     func isHeld(_ id: String) async throws -> Bool {
         try await threads.run {
             // The incomplete name first: it can become the other one in between, but not the other way round.
@@ -90,7 +90,7 @@ package struct FileStore: Sendable {
         }
     }
 
-    /// Removes what nobody holds and `isUnknown` confirms.
+    /// Removes a file that is not locked, if `isUnknown` confirms that the database does not refer to it.
     func removeLeftover(_ id: String) async throws {
         try await threads.run {
             for path in [partialPath(id), path(id)] where unlink(path) != 0 && errno != ENOENT {

@@ -99,7 +99,7 @@ extension Placement {
         }
     }
 
-    /// The host is no more: nothing is placed on it. Its provider goes when nothing is taken of it.
+    /// The host was removed: nothing is placed on it. Its provider is deleted once it has no allocations.
     private func unregister(_ connection: Connection, _ name: String) throws {
         let rows = try connection.query("UPDATE resource_providers SET host = NULL WHERE host = \(name) RETURNING id")
         guard let id = try rows.first?.string("id") else { return }

@@ -67,7 +67,7 @@ extension Placement {
             fleet.tell(changedProviders.all)
             return answer
         } catch {
-            // What was counted in memory did not happen, or nobody knows.
+            // The allocation counted in memory was not committed, or its outcome is unknown.
             fleet.markStale(changedProviders.all)
             throw error
         }
