@@ -274,7 +274,7 @@ private struct CheckedDownload: Sendable {
 
     func append(_ chunk: ByteBuffer) throws {
         if let size = image.size, writer.size + chunk.readableBytes > size {
-            throw PermanentFailure("the image is larger than its size says")
+            throw PermanentFailure("the image is larger than its recorded size")
         }
         try writer.append(chunk)
     }

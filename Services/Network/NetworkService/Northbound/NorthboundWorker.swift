@@ -92,9 +92,9 @@ final class NorthboundWorker {
                 "wolke_northbound_operations_total", [("cause", isAudit ? "audit" : "change")], by: Double(count),
                 help: "Operations on OVN's northbound database.")
         case .reportRefusal(let subject, let reason):
-            reconciler.log.error("OVN refuses a change", metadata: ["subject": "\(subject)", "reason": "\(reason)"])
+            reconciler.log.error("OVN refused a change", metadata: ["subject": "\(subject)", "reason": "\(reason)"])
             reconciler.metrics.increment("wolke_northbound_refused_total", help: "Changes that OVN refused.")
-        case .reportUnkept(let subject): reconciler.log.error("OVN does not keep a change", metadata: ["subject": "\(subject)"])
+        case .reportUnkept(let subject): reconciler.log.error("OVN does not retain a change", metadata: ["subject": "\(subject)"])
         case .auditDone(let number): reconciler.audits.done = number
         case .finish: break
         }
