@@ -57,6 +57,27 @@ import WebAPI
         }
     }
 
+    @Test func answersFitTheirSchemas() async throws {
+        try await Self.with { cloud, parameters in
+            let (findings, compared) = try await RouteSweep(cloud.api, parameters: parameters).answersDifferingFromSchemas(["admin", "member"])
+            #expect(findings == [])
+            #expect(compared >= 15)
+        }
+    }
+
+    @Test("S8: nobody sorts or filters by what they may not see")
+    func s8OrderGivesNothingAway() async throws {
+        try await Self.with { cloud, _ in
+            let query = "sort_key=provider:segmentation_id"
+            #expect(try await cloud.call("GET", "/networks?\(query)", as: "admin").status == 200)
+            #expect(try await cloud.call("GET", "/networks?\(query)", as: "member").status == 400)
+            let segment = try await cloud.call("GET", "/networks", as: "admin").json["networks"]?[0]["provider:segmentation_id"]
+            let filter = "provider:segmentation_id=\(segment?.intValue ?? 0)"
+            #expect(try await cloud.call("GET", "/networks?\(filter)", as: "admin").json["networks"]?.count == 1)
+            #expect(try await cloud.call("GET", "/networks?\(filter)", as: "member").json["networks"]?.count == 0)
+        }
+    }
+
     @Test func everyListComesInPages() async throws {
         try await Self.with { cloud, parameters in
             let (findings, walked) = try await RouteSweep(cloud.api, parameters: parameters)

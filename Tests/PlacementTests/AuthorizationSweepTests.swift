@@ -6,6 +6,14 @@ import WebAPI
 
 /// Every route of the Placement API, as callers who must not get through: it is for operators and services only.
 @Suite struct AuthorizationSweepTests {
+    @Test func answersFitTheirSchemas() async throws {
+        try await Self.with { _, sweep in
+            let (findings, compared) = try await sweep.answersDifferingFromSchemas(["admin"])
+            #expect(findings == [])
+            #expect(compared == 4)
+        }
+    }
+
     private static func with(_ body: (_ host: String, RouteSweep) async throws -> Void) async throws {
         try await PlacementBench.with { bench in
             let host = try await bench.addHost("h1")

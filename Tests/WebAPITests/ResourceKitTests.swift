@@ -58,10 +58,11 @@ import Testing
     }
 
     @Test func insertsHaveTheSameColumns() {
-        let settings = Self.kind.settings(["size": 3, "name": .null, "unknown": 1])
-        let statement = Note(size: 2).insertion(settings.filter { $0.column == "name" }, at: now)
+        let settings = Self.kind.settings(["open": true, "rules": .null, "unknown": 1])
+        let statement = Note(size: 2).insertion(settings, at: now)
         #expect(
-            statement.text == "INSERT INTO notes (id, name, size, tags, created_at, updated_at) VALUES ($1, NULL, $2, $3::text[], $4, $5)")
+            statement.text
+                == "INSERT INTO notes (open, id, name, size, tags, created_at, updated_at) VALUES ($1, $2, NULL, $3, $4::text[], $5, $6)")
         #expect(Note.selection == "t.id, t.name, t.size, array_to_json(t.tags) AS tags, t.state")
     }
 

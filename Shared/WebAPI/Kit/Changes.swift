@@ -8,6 +8,11 @@ package struct Setting: Sendable {
     /// Nil for the column's default.
     package let value: SQL?
 
+    init(_ column: String, _ value: SQL) {
+        self.column = column
+        self.value = value
+    }
+
     package init(_ column: String, _ value: JSONValue, isJSON: Bool) {
         self.column = column
         switch value {
@@ -19,36 +24,33 @@ package struct Setting: Sendable {
     }
 }
 
-/// The `SET` list of an UPDATE. Every UPDATE whose columns depend on a request is built here.
+/// Columns with their new values. Every UPDATE whose columns depend on a request is built here.
 ///
 /// Names of columns are written in the code or come from declarations; values are always bind values.
 package struct Changes: Sendable {
+    private var settings: [Setting]
+    /// Assignments that depend on the row.
     private var assignments: [SQL] = []
 
-    package init() {}
+    /// - Parameter settings: what a body sets that needs no look.
+    package init(_ settings: [Setting] = []) { self.settings = settings }
 
-    /// What a body sets that needs no look.
-    package init(_ settings: [Setting]) {
-        assignments = settings.map { "\(raw: $0.column) = \($0.value ?? "DEFAULT")" }
-    }
-
-    package var isEmpty: Bool { assignments.isEmpty }
+    package var isEmpty: Bool { settings.isEmpty && assignments.isEmpty }
 
     /// Sets a column; nil is NULL.
-    package mutating func set(_ column: StaticString, _ value: (some SQLBindable)?) {
-        assignments.append("\(raw: "\(column)") = \(value)")
-    }
+    package mutating func set(_ column: StaticString, _ value: (some SQLBindable)?) { set(declared: "\(column)", "\(value)") }
 
     /// Sets a `jsonb` column.
-    package mutating func set(json column: StaticString, _ value: JSONValue) {
-        assignments.append("\(raw: "\(column)") = \(value)::jsonb")
-    }
+    package mutating func set(json column: StaticString, _ value: JSONValue) { set(declared: "\(column)", "\(value)::jsonb") }
+
+    /// Sets a column to an expression.
+    package mutating func set(_ column: StaticString, sql value: SQL) { set(declared: "\(column)", value) }
 
     /// Adds an assignment that depends on the row, as `failed_attempts = failed_attempts + 1`.
     package mutating func set(_ assignment: SQL) { assignments.append(assignment) }
 
     /// Sets a column of a declared list.
-    mutating func set(declared column: String, _ value: SQL) { assignments.append("\(raw: column) = \(value)") }
+    mutating func set(declared column: String, _ value: SQL) { settings.append(Setting(column, value)) }
 
     /// Sets a text column from the member of its name, if that is there; null becomes `absent`.
     package mutating func text(_ body: JSONObject, _ name: StaticString, absent: String? = "") {
@@ -70,10 +72,18 @@ package struct Changes: Sendable {
         _ relation: String, where condition: SQL, at now: Timestamp?, isCounted: Bool = false, touching: Bool = false
     ) -> SQL? {
         guard !isEmpty || touching else { return nil }
-        var all = assignments
+        var all = settings.map { "\(raw: $0.column) = \($0.value ?? "DEFAULT")" as SQL } + assignments
         if let now { all.append("updated_at = \(now)") }
         if isCounted { all.append("generation = generation + 1") }
         return "UPDATE \(raw: relation) SET \(SQL.joined(all, separator: ", ")) WHERE \(condition)"
+    }
+
+    /// The INSERT of a row with these columns; the others get their defaults.
+    package func insertion(_ relation: String, at now: Timestamp) -> SQL {
+        let given = settings.filter { $0.value != nil }
+        let names = (given.map(\.column) + ["created_at", "updated_at"]).joined(separator: ", ")
+        let values = given.compactMap(\.value) + ["\(now)", "\(now)"]
+        return "INSERT INTO \(raw: relation) (\(raw: names)) VALUES (\(SQL.joined(values, separator: ", ")))"
     }
 
     /// Runs the statement.

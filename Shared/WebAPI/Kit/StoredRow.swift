@@ -56,18 +56,9 @@ extension StoredRow {
     ///
     /// - Parameter settings: further columns that the request set as they are.
     package func insertion(_ settings: [Setting] = [], at now: Timestamp) -> SQL {
-        var names: [String] = []
-        var values: [SQL] = []
-        for column in Self.columns where column.writing != .never {
-            names.append(column.name)
-            values.append(column.value(self))
-        }
-        for case let (column, value?) in settings.map({ ($0.column, $0.value) }) {
-            names.append(column)
-            values.append(value)
-        }
-        let all = (names + ["created_at", "updated_at"]).joined(separator: ", ")
-        return "INSERT INTO \(raw: Self.relation) (\(raw: all)) VALUES (\(SQL.joined(values + ["\(now)", "\(now)"], separator: ", ")))"
+        var changes = Changes(settings)
+        for column in Self.columns where column.writing != .never { changes.set(declared: column.name, column.value(self)) }
+        return changes.insertion(Self.relation, at: now)
     }
 
     /// What an UPDATE sets so that the row becomes `new`.

@@ -10,7 +10,8 @@ extension ResourceKind {
         table: Table(
             "floating_ips t",
             fields: [
-                .uuid("id"), .text("tenant_id", "t.project_id"), .text("project_id"), .text("description"),
+                .uuid("id"), .text("tenant_id", "t.project_id"), .text("project_id"),
+                .text("description", isSettable: true),
                 .uuid("floating_network_id"), .address("floating_ip_address"), .uuid("port_id"), .address("fixed_ip_address"),
                 .uuid("router_id"), .text("status"),
                 Field(

@@ -24,6 +24,12 @@ extension ResourceKind {
             }, pages: .bothWays, notFound: notFound)
     }
 
+    /// What a body sets that needs no look. Null is the same as not given.
+    func changes(_ body: JSONObject, except: Set<String> = []) -> Changes {
+        let given = body.members.filter { !$0.value.isNull && !except.contains($0.name) }
+        return Changes(settings(JSONObject(given.map { ($0.name, $0.value) })))
+    }
+
     /// The same, in a cloud whose agents are all in one availability zone: they serve every one of these.
     func served(in zone: String) -> ResourceKind {
         let literal = "'" + JSONValue.array([.string(zone)]).description.replacing("'", with: "''") + "'::json"
@@ -34,7 +40,8 @@ extension ResourceKind {
 extension Field {
     /// Id, owner, description and the like: what every resource has.
     static let standard: [Field] = [
-        .uuid("id"), .text("name"), .text("tenant_id", "t.project_id"), .text("project_id"), .text("description"),
+        .uuid("id"), .text("name", isSettable: true), .text("tenant_id", "t.project_id"), .text("project_id"),
+        .text("description", isSettable: true),
     ]
 
     static let history: [Field] = [

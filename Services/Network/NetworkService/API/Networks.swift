@@ -10,8 +10,8 @@ extension ResourceKind {
         table: Table(
             "networks t",
             fields: Field.standard + Field.history + Field.tags + [
-                .text("status"), .flag("admin_state_up"), .flag("shared"), .flag("router:external", "t.external"),
-                .flag("port_security_enabled"), .number("mtu"),
+                .text("status"), .flag("admin_state_up", isSettable: true), .flag("shared"),
+                .flag("router:external", "t.external"), .flag("port_security_enabled", isSettable: true), .number("mtu"),
                 Field(
                     "subnets", .json,
                     "coalesce((SELECT json_agg(s.id ORDER BY s.created_at, s.id) FROM subnets s WHERE s.network_id = t.id), '[]')"),

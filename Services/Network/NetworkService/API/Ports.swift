@@ -52,7 +52,7 @@ extension ResourceKind {
         table: Table(
             "ports t JOIN networks n ON n.id = t.network_id",
             fields: Field.standard + Field.history + Field.tags + [
-                .uuid("network_id"), .text("status"), .flag("admin_state_up"), .mac("mac_address"), .text("device_id"),
+                .uuid("network_id"), .text("status"), .flag("admin_state_up", isSettable: true), .mac("mac_address"), .text("device_id"),
                 .text("device_owner"), .flag("port_security_enabled"),
                 Field("fixed_ips", .json, fixedIPs, filter: .all(fixedIPFilter)),
                 Field(

@@ -18,7 +18,7 @@ extension ResourceKind {
         table: Table(
             "routers t",
             fields: Field.standard + Field.history + Field.tags + [
-                .text("status"), .flag("admin_state_up"), Field("external_gateway_info", .json, gateway),
+                .text("status"), .flag("admin_state_up", isSettable: true), Field("external_gateway_info", .json, gateway),
                 Field("routes", .json), Field("availability_zone_hints", .json),
             ])
     ) { .notFound("Router \($0) could not be found", type: "RouterNotFound") }

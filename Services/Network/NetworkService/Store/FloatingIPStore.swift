@@ -79,9 +79,7 @@ extension NetworkAPI {
         guard try !connection.query("SELECT id FROM floating_ips WHERE id = \(id) FOR UPDATE").isEmpty else {
             throw ResourceKind.floatingIPs.notFound("\(id)")
         }
-        var changes = Changes()
-        if let text = body.text("description") { changes.set("description", text) }
-        try changes.apply(connection, "floating_ips", id, at: ambient.now)
+        try ResourceKind.floatingIPs.changes(body).apply(connection, "floating_ips", id, at: ambient.now)
         try associate(connection, id, associationRequest)
     }
 

@@ -59,21 +59,18 @@ extension NetworkAPI {
             draft.provider.kind == .geneve
             ? "coalesce(\(draft.provider.segmentationID)::integer, nextval('network_segment_ids')::integer)"
             : "\(draft.provider.segmentationID)"
-        let external = draft.body.bool("router:external") ?? false
-        do {
-            try connection.execute(
-                """
-                INSERT INTO networks (id, project_id, name, description, admin_state_up, shared, external, mtu,
-                    port_security_enabled, provider_type, physical_network, segmentation_id, availability_zone_hints, tags,
-                    created_at, updated_at)
-                VALUES (\(draft.id), \(project), \(draft.body.text("name") ?? ""), \(draft.body.text("description") ?? ""),
-                    \(draft.body.bool("admin_state_up") ?? true), \(draft.body.bool("shared") ?? false), \(external),
-                    \(draft.mtu),
-                    \(draft.body.bool("port_security_enabled") ?? true), \(draft.provider.kind.rawValue),
-                    \(draft.provider.physicalNetwork), \(segment),
-                    \(draft.body["availability_zone_hints"] ?? [])::jsonb, \(draft.tags)::text[],
-                    \(ambient.now), \(ambient.now))
-                """)
+        var row = ResourceKind.networks.changes(draft.body)
+        row.set("id", draft.id)
+        row.set("project_id", project)
+        row.set("shared", draft.body.bool("shared") ?? false)
+        row.set("external", draft.body.bool("router:external") ?? false)
+        row.set("mtu", draft.mtu)
+        row.set("provider_type", draft.provider.kind.rawValue)
+        row.set("physical_network", draft.provider.physicalNetwork)
+        row.set("segmentation_id", sql: segment)
+        row.set(json: "availability_zone_hints", draft.body["availability_zone_hints"] ?? [])
+        row.set("tags", sql: "\(draft.tags)::text[]")
+        do { try connection.execute(row.insertion("networks", at: ambient.now))
         } catch let error as DatabaseError where error.isUniqueViolation {
             throw NetworkAPI.conflict(error, draft.provider)
         }
@@ -100,11 +97,7 @@ extension NetworkAPI {
         let rows = try connection.query(
             "SELECT external, shared, provider_type FROM networks WHERE id = \(id) FOR UPDATE")
         guard let row = rows.first else { throw ResourceKind.networks.notFound("\(id)") }
-        var changes = Changes()
-        if let name = body.text("name") { changes.set("name", name) }
-        if let text = body.text("description") { changes.set("description", text) }
-        if let up = body.bool("admin_state_up") { changes.set("admin_state_up", up) }
-        if let enabled = body.bool("port_security_enabled") { changes.set("port_security_enabled", enabled) }
+        var changes = ResourceKind.networks.changes(body)
         if let mtu {
             if try row.string("provider_type") == ProviderAttributes.Kind.geneve.rawValue {
                 _ = try NetworkDraft.mtu(mtu, most: options.tenantMTU)

@@ -289,10 +289,7 @@ extension NetworkAPI {
         if DeviceOwner.reserved.contains(owner), let name = fixed.first(where: { body[$0] != nil }) {
             throw NetworkFault.badRequest("port", "\(name) of a port with device owner \(owner) is set by the service itself.")
         }
-        var changes = Changes()
-        if let name = body.text("name") { changes.set("name", name) }
-        if let text = body.text("description") { changes.set("description", text) }
-        if let up = body.bool("admin_state_up") { changes.set("admin_state_up", up) }
+        var changes = ResourceKind.ports.changes(body)
         if body["device_id"] != nil { changes.set("device_id", body.text("device_id") ?? "") }
         if body["device_owner"] != nil { changes.set("device_owner", body.text("device_owner") ?? "") }
         if body["binding:host_id"] != nil { changes.set("host_id", body.text("binding:host_id") ?? "") }

@@ -30,14 +30,12 @@ extension NetworkAPI {
     func insertRouter(_ connection: Connection, _ draft: RouterDraft) throws {
         let project = try draft.owner.value(for: "create_router")
         try reserve(connection, project, NetworkQuotas.routers)
-        try connection.execute(
-            """
-            INSERT INTO routers (id, project_id, name, description, admin_state_up, availability_zone_hints, tags,
-                created_at, updated_at)
-            VALUES (\(draft.id), \(project), \(draft.body.text("name") ?? ""), \(draft.body.text("description") ?? ""),
-                \(draft.body.bool("admin_state_up") ?? true), \(draft.body["availability_zone_hints"] ?? [])::jsonb,
-                \(draft.tags)::text[], \(ambient.now), \(ambient.now))
-            """)
+        var row = ResourceKind.routers.changes(draft.body)
+        row.set("id", draft.id)
+        row.set("project_id", project)
+        row.set(json: "availability_zone_hints", draft.body["availability_zone_hints"] ?? [])
+        row.set("tags", sql: "\(draft.tags)::text[]")
+        try connection.execute(row.insertion("routers", at: ambient.now))
         try setGateway(connection, draft.id, draft.gateway)
         if let routes = draft.body.list("routes"), !routes.isEmpty {
             try setRoutes(connection, draft.id, try SubnetDraft.routes(routes))
@@ -59,11 +57,7 @@ extension NetworkAPI {
         _ = try lock(connection, id)
         try setGateway(connection, id, gateway)
         if body["routes"] != nil { try setRoutes(connection, id, try SubnetDraft.routes(body.list("routes") ?? [])) }
-        var changes = Changes()
-        if let name = body.text("name") { changes.set("name", name) }
-        if let text = body.text("description") { changes.set("description", text) }
-        if let up = body.bool("admin_state_up") { changes.set("admin_state_up", up) }
-        try changes.apply(connection, "routers", id, at: ambient.now)
+        try ResourceKind.routers.changes(body).apply(connection, "routers", id, at: ambient.now)
     }
 
     /// - Throws: 409 `RouterInUse` while it has interfaces.

@@ -137,13 +137,12 @@ extension NetworkAPI {
         let id = try group.value(for: "update_security_group").id
         guard let row = try connection.query("SELECT name, stateful FROM security_groups WHERE id = \(id) FOR UPDATE").first
         else { throw ResourceKind.securityGroups.notFound("\(id)") }
-        var changes = Changes()
+        var changes = ResourceKind.securityGroups.changes(body, except: ["name"])
         if let name = body.text("name"), try name != row.string("name") {
             guard try row.string("name") != "default" else { throw NetworkFault.defaultGroupKeepsName }
             guard name != "default" else { throw NetworkFault.defaultGroupExists }
             changes.set("name", name)
         }
-        if let text = body.text("description") { changes.set("description", text) }
         if let stateful = body.bool("stateful"), try stateful != row.bool("stateful") {
             let used = try connection.query("SELECT 1 AS one FROM port_security_groups WHERE security_group_id = \(id) LIMIT 1")
             guard used.isEmpty else { throw NetworkFault.groupInUse(id) }

@@ -164,9 +164,7 @@ extension NetworkAPI {
         }
         let old = try SubnetRow.subnet(row)
         var gateway = old.gatewayIP
-        var changes = Changes()
-        if let name = body.text("name") { changes.set("name", name) }
-        if let text = body.text("description") { changes.set("description", text) }
+        var changes = ResourceKind.subnets.changes(body)
         if body["gateway_ip"] != nil {
             gateway = try body.address("gateway_ip")
             if gateway != old.gatewayIP { try changeGateway(connection, old, to: gateway) }
@@ -182,7 +180,6 @@ extension NetworkAPI {
             changes.set(json: "dns_nameservers", JSONValue(dns.map(\.description)))
         }
         if body["host_routes"] != nil { changes.set(json: "host_routes", SubnetDraft.json(routes)) }
-        if let dhcp = body.bool("enable_dhcp") { changes.set("enable_dhcp", dhcp) }
         try changes.apply(connection, "subnets", id, at: ambient.now)
         guard let dhcp = body.bool("enable_dhcp"), dhcp != old.enableDHCP, old.cidr.version == .v4 else { return }
         let owner = try connection.query("SELECT project_id FROM networks WHERE id = \(old.networkID)")[0]

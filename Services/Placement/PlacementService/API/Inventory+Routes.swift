@@ -45,17 +45,17 @@ extension Placement {
                     handler: replaceInventories),
                 Route(
                     .post, base, action: prefix + "create", rule: Placement.rule, body: .json(created), status: 201,
-                    answer: .one(.inventories), "Add an inventory",
+                    answer: .one(.inventory), "Add an inventory",
                     handler: createInventory),
                 Route(
                     .delete, base, action: prefix + "delete", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 5)),
                     status: 204, "Delete all inventories", handler: deleteInventories),
                 Route(
-                    .get, base + "/{class}", action: prefix + "show", rule: Placement.rule, answer: .one(.inventories),
+                    .get, base + "/{class}", action: prefix + "show", rule: Placement.rule, answer: .one(.inventory),
                     "Show an inventory", handler: showInventory),
                 Route(
                     .put, base + "/{class}", action: prefix + "update", rule: Placement.rule, body: .json(single),
-                    answer: .one(.inventories), "Change an inventory",
+                    answer: .one(.inventory), "Change an inventory",
                     handler: updateInventory),
                 Route(
                     .delete, base + "/{class}", action: prefix + "delete", rule: Placement.rule, status: 204, "Delete an inventory",
@@ -71,14 +71,10 @@ extension Placement {
         return try await database.read { context.dated(try Placement.inventories($0, context, id)) }
     }
 
-    /// Fields of an inventory among others: the provider's generation stands beside them.
-    private static let inventoryFields = Set(ResourceKind.inventories.table.fields.map(\.name)).subtracting(["resource_provider_generation"]
-    )
-
     private static func inventories(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
         let generation = try generation(connection, provider: id)
         return try ResourceKind.inventories.all(
-            connection, context, where: "t.resource_provider_id = \(id)::uuid", only: inventoryFields,
+            connection, context, where: "t.resource_provider_id = \(id)::uuid",
             head: { $0.field("resource_provider_generation", generation) })
     }
 
@@ -97,7 +93,7 @@ extension Placement {
         _ connection: Connection, _ context: RequestContext, _ id: String, _ name: String, status: Int = 200
     ) throws -> Response {
         let condition: SQL = "t.resource_provider_id = \(id)::uuid AND t.resource_class = \(name)"
-        if let found = try ResourceKind.inventories.oneOrNone(connection, context, where: condition, status: status) {
+        if let found = try ResourceKind.inventory.oneOrNone(connection, context, where: condition, status: status) {
             return found.response
         }
         _ = try generation(connection, provider: id)

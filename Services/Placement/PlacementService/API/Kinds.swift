@@ -54,12 +54,13 @@ extension ResourceKind {
         table: Table(
             "inventories t JOIN resource_providers p ON p.id = t.resource_provider_id", key: "t.resource_class",
             fields: [
-                Field("resource_provider_generation", .number, "p.generation", presence: .whenSet),
-                Field("total", .number), Field("reserved", .number),
-                Field("min_unit", .number), Field("max_unit", .number), Field("step_size", .number),
-                Field("allocation_ratio", .decimal),
+                Field("total", .number), Field("reserved", .number), Field("min_unit", .number), Field("max_unit", .number),
+                Field("step_size", .number), Field("allocation_ratio", .decimal),
             ]), envelope: .keyed, visibility: .everything
     ) { .notFound("No inventory of class \($0)") }
+
+    /// One inventory by itself, which has the provider's generation too.
+    static let inventory = inventories.adding([Field("resource_provider_generation", .number, "p.generation")])
 
     /// What a consumer has, by provider.
     static let allocations = ResourceKind(
@@ -116,12 +117,11 @@ extension Field.Filter {
 extension ResourceKind {
     /// All rows of a provider or consumer, which are never many.
     func all(
-        _ connection: Connection, _ context: RequestContext, where condition: SQL, only names: Set<String>? = nil,
+        _ connection: Connection, _ context: RequestContext, where condition: SQL,
         head: (inout JSONWriter) throws -> Void = { _ in }, tail: (inout JSONWriter) throws -> Void = { _ in }
     ) throws -> Response {
         var request = ListRequest()
         request.isWhole = true
-        request.fields = names
         return try list(connection, context, request, scope: condition, head: head, tail: tail).response
     }
 }
