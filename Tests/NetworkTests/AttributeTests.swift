@@ -23,7 +23,7 @@ import Testing
         "project-id": ["*": ["project_id"]], "standard-attr-description": ["*": ["description"]],
         "standard-attr-timestamp": ["*": ["created_at", "updated_at"]], "standard-attr-revisions": ["*": ["revision_number"]],
         "standard-attr-tag": ["*": ["tags"]], "external-net": ["network": ["router:external"], "subnet": ["router:external"]],
-        "net-mtu": ["network": ["mtu"]],
+        "net-mtu": ["network": ["mtu"]], "l2_adjacency": ["network": ["l2_adjacency"]],
         "provider": ["network": ["provider:network_type", "provider:physical_network", "provider:segmentation_id"]],
         "port-security": ["network": ["port_security_enabled"], "port": ["port_security_enabled"]],
         "availability_zone": ["network": ["availability_zone_hints"], "router": ["availability_zone_hints"]],

@@ -8,6 +8,7 @@ NETWORK = {
     "id": str, "name": str, "description": str, "project_id": str, "tenant_id": str, "status": str, "admin_state_up": bool,
     "shared": bool, "router:external": bool, "mtu": int, "port_security_enabled": bool, "subnets": list, "tags": list,
     "availability_zones": list, "availability_zone_hints": list, "created_at": str, "updated_at": str, "revision_number": int,
+    "l2_adjacency": bool,
 }
 SUBNET = {
     "id": str, "name": str, "description": str, "network_id": str, "project_id": str, "tenant_id": str, "cidr": str,

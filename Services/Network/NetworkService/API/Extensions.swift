@@ -40,6 +40,7 @@ enum Extensions {
             "Edit extra routes of a router on server side by atomically adding/removing extra routes"),
         Extension("filter-validation", "Filter parameters validation", "Provides validation on filter parameters."),
         Extension("fip-port-details", "Floating IP Port Details Extension", "Add port_details attribute to Floating IP resource"),
+        Extension("l2_adjacency", "L2 Adjacency", "Display L2 Adjacency for Neutron Networks."),
         Extension("net-mtu", "Network MTU", "Provides MTU attribute for a network resource."),
         Extension("net-mtu-writable", "Network MTU (writable)", "Provides a writable MTU attribute for a network resource."),
         Extension("network-ip-availability", "Network IP Availability", "Provides IP availability data for each network and subnet."),

@@ -15,7 +15,7 @@ extension ResourceKind {
                 Field(
                     "subnets", .json,
                     "coalesce((SELECT json_agg(s.id ORDER BY s.created_at, s.id) FROM subnets s WHERE s.network_id = t.id), '[]')"),
-                Field("availability_zone_hints", .json),
+                Field("availability_zone_hints", .json), Field("l2_adjacency", .boolean, "true"),
                 .text("provider:network_type", "t.provider_type", visibleBy: "get_network:provider:network_type"),
                 .text(
                     "provider:physical_network", "t.physical_network", visibleBy: "get_network:provider:physical_network"),
