@@ -45,6 +45,24 @@ import WebAPI
         }
     }
 
+    @Test func declaredPropertiesAreChecked() async throws {
+        try await ImageFixture.with { cloud in
+            let kernel = SystemRandom().uuid().description
+            let id = try await cloud.create(["name": "a", "kernel_id": .string(kernel), "ramdisk_id": .null, "description": "d"])
+            let image = try await cloud.call("GET", "/v2/images/\(id)")
+            #expect(image["kernel_id"]?.stringValue == kernel)
+            #expect(image["description"] == "d")
+            #expect(image["ramdisk_id"] == nil)
+            #expect(try await cloud.call("GET", "/v2/images?kernel_id=\(kernel)")["images"]?.arrayValue?.count == 1)
+            for bad in [["kernel_id": "k"], ["ramdisk_id": 1], ["os_distro": .null], ["architecture": ["x"]]] as [JSONValue] {
+                #expect(try await cloud.call("POST", "/v2/images", json: bad).status == 400, "\(bad)")
+            }
+            let schema = try await cloud.call("GET", "/v2/schemas/image")["properties"]
+            #expect(schema?["kernel_id"]?["is_base"] == false)
+            #expect(schema?["architecture"]?["type"] == "string")
+        }
+    }
+
     @Test func emptyListsCheckTheirParameters() async throws {
         try await ImageFixture.with { cloud in
             let image = try await cloud.create()

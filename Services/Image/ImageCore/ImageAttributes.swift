@@ -15,6 +15,7 @@ package struct ImageAttribute: Sendable {
         case words
         case time
         case uuid
+        case nullableUUID
         case anything
     }
 
@@ -72,6 +73,17 @@ package struct ImageAttribute: Sendable {
         ImageAttribute("locations", .anything, .nobody, "A set of URLs to access the image file kept in external store"),
         ImageAttribute("deleted", .flag, .nobody, "Reserved"),
         ImageAttribute("deleted_at", .time, .nobody, "Reserved"),
+    ]
+
+    /// Properties that images may have or lack, of which the schema says what they are.
+    package static let properties: [ImageAttribute] = [
+        ImageAttribute("architecture", .text(max: 255), .anyone, "Operating system architecture, for example x86_64."),
+        ImageAttribute("description", .text(max: 65_535), .anyone, "A description of the image for people."),
+        ImageAttribute("instance_uuid", .text(max: 255), .anyone, "The server that the image was made of; for information only."),
+        ImageAttribute("kernel_id", .nullableUUID, .anyone, "The image that is the kernel of an AMI image."),
+        ImageAttribute("os_distro", .text(max: 255), .anyone, "Common name of the operating system distribution."),
+        ImageAttribute("os_version", .text(max: 255), .anyone, "Version of the operating system, as its distributor writes it."),
+        ImageAttribute("ramdisk_id", .nullableUUID, .anyone, "The image that is the RAM disk of an AMI image."),
     ]
 
     package static let byName: [String: ImageAttribute] = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
@@ -143,6 +155,13 @@ extension Image {
             throw ResourceError.badRequest(
                 "Property names have 1 to \(ImageLimits.propertyNameLengthMax) characters: '\(name.prefix(64))…'")
         }
+        if let known = ImageAttribute.properties.first(where: { $0.name == name }) {
+            try known.check(value)
+            if value.isNull {
+                properties[name] = nil
+                return
+            }
+        }
         guard let text = value.stringValue else {
             throw ResourceError.badRequest(
                 "Invalid value for property '\(name.prefix(64))': \(value.description.prefix(64)) is not of type 'string'")
@@ -177,6 +196,8 @@ extension ImageAttribute {
             }
         case .flag: guard value.boolValue != nil else { throw problem(value, "is not of type 'boolean'") }
         case .words: try checkTags(value)
+        case .nullableUUID:
+            guard value.isNull || value.stringValue.flatMap({ UUID128($0) }) != nil else { throw problem(value, "is not a UUID") }
         case .time, .uuid, .anything: break
         }
     }

@@ -76,6 +76,12 @@ enum ImageSchemas {
             if attribute.writer == .nobody, attribute.name != "id" { schema["readOnly"] = true }
             result[attribute.name] = .object(schema)
         }
+        for property in ImageAttribute.properties {
+            var schema = type(property.kind)
+            schema["description"] = .string(property.summary)
+            schema["is_base"] = false
+            result[property.name] = .object(schema)
+        }
         return .object(result)
     }
 
@@ -91,6 +97,7 @@ enum ImageSchemas {
         case .words: ["type": "array", "items": ["type": "string", "maxLength": JSONValue(ImageLimits.tagLengthMax)]]
         case .time: ["type": "string"]
         case .uuid: ["type": "string", "pattern": uuidPattern]
+        case .nullableUUID: ["type": ["null", "string"], "pattern": uuidPattern]
         case .anything: [:]
         }
     }
