@@ -59,7 +59,9 @@ import WebAPI
 
     @Test func answersFitTheirSchemas() async throws {
         try await Self.with { cloud, parameters in
-            let (findings, compared) = try await RouteSweep(cloud.api, parameters: parameters).answersDifferingFromSchemas(["admin", "member"])
+            let (findings, compared) = try await RouteSweep(cloud.api, parameters: parameters).answersDifferingFromSchemas([
+                "admin", "member",
+            ])
             #expect(findings == [])
             #expect(compared >= 15)
         }

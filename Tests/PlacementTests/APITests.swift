@@ -271,8 +271,17 @@ import WebAPI
             #expect(try await candidates("resources=VCPU:2&in_tree=\(two)").1["allocation_requests"]?.arrayValue?.count == 1)
             #expect(try await candidates("resources=VCPU:5").1["allocation_requests"] == [])
             #expect(try await candidates("resources=VCPU:1&required=HW_CPU_X86_AVX").1["allocation_requests"] == [])
+            let traits: JSONValue = ["resource_provider_generation": 2, "traits": ["HW_CPU_X86_AVX"]]
+            #expect(try await bench.call("PUT", "/resource_providers/\(one)/traits", body: traits).status == 200)
+            for (query, found) in [("HW_CPU_X86_AVX", one), ("!HW_CPU_X86_AVX", two)] {
+                let (_, roots) = try await candidates("resources=VCPU:1&root_required=\(query)")
+                #expect(roots["allocation_requests"]?.arrayValue?.map { $0["mappings"]?[""] } == [[.string(found)]], "\(query)")
+            }
+            #expect(try await candidates("resources=VCPU:1&root_required=HW_CPU_X86_AVX", version: "1.34").0 == 400)
             for bad in [
-                "", "resources=", "resources=VCPU", "resources=VCPU:0", "resources=NOPE:1", "resources1=VCPU:1", "resources=VCPU:1&limit=0",
+                "resources=VCPU:1&root_required=NOPE", "resources=VCPU:1&root_required=in:HW_CPU_X86_AVX",
+                "resources=VCPU:1&root_required=HW_CPU_X86_AVX,!HW_CPU_X86_AVX", "", "resources=", "resources=VCPU", "resources=VCPU:0",
+                "resources=NOPE:1", "resources1=VCPU:1", "resources=VCPU:1&limit=0",
                 "resources=VCPU:1&member_of=x", "resources=VCPU:1&required=NOPE", "resources=VCPU:1&group_policy=none",
                 "resources=VCPU:1&other=1", "resources=VCPU:1&resources=VCPU:2", "resources=VCPU:1&in_tree=x",
             ] {

@@ -6,6 +6,9 @@ package struct ProviderQuery: Sendable {
     /// Each group must be met by one of its traits.
     package var required: [[String]] = []
     package var forbidden: [String] = []
+    /// Traits that the root of the tree must have, and those that it must not.
+    package var rootRequired: [String] = []
+    package var rootForbidden: [String] = []
     /// Each group must be met by membership in one of its aggregates.
     package var memberOf: [[UUID128]] = []
     package var notMemberOf: [UUID128] = []
@@ -42,7 +45,7 @@ package struct ProviderQuery: Sendable {
     }
 
     /// The names in all traits that are asked for or excluded.
-    package var traitNames: [String] { required.flatMap { $0 } + forbidden }
+    package var traitNames: [String] { required.flatMap { $0 } + forbidden + rootRequired + rootForbidden }
 
     // MARK: values
 
@@ -100,6 +103,16 @@ package struct ProviderQuery: Sendable {
             throw ProviderQuery.bad(
                 "Conflicting required and forbidden traits found in the parameter 'required': \(conflict.joined(separator: ", "))")
         }
+    }
+
+    /// `root_required=HW_CPU_X86_AVX,!CUSTOM_SLOW`
+    package mutating func set(rootRequired text: String) throws {
+        var query = ProviderQuery()
+        try query.add(
+            required: text,
+            Grammar(forbiddenTraits: true, anyTraits: false, repeatedMemberOf: false, forbiddenAggregates: false))
+        rootRequired = query.required.flatMap { $0 }
+        rootForbidden = query.forbidden
     }
 
     /// `UUID`, `in:UUID,UUID`, and with `!` before it for the contrary.

@@ -142,6 +142,7 @@ extension RequestContext {
             case "required": try result.add(required: value, queryGrammar)
             case "member_of": try result.add(memberOf: value, queryGrammar)
             case "in_tree": try result.set(inTree: value)
+            case "root_required": try result.set(rootRequired: value)
             default: break
             }
         }

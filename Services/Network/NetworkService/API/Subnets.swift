@@ -10,7 +10,8 @@ extension ResourceKind {
         table: Table(
             "subnets t JOIN networks n ON n.id = t.network_id",
             fields: Field.standard + Field.history + Field.tags + [
-                .uuid("network_id"), .number("ip_version"), .network("cidr"), .address("gateway_ip"), .flag("enable_dhcp", isSettable: true),
+                .uuid("network_id"), .number("ip_version"), .network("cidr"), .address("gateway_ip"),
+                .flag("enable_dhcp", isSettable: true),
                 Field("allocation_pools", .json), Field("dns_nameservers", .json), Field("host_routes", .json),
                 .text("ipv6_address_mode"), .text("ipv6_ra_mode"), Field("subnetpool_id", .text, "NULL", filter: .equals),
                 .filter("shared") { BodySchema.boolean($0).map { "n.shared = \($0)" } ?? "FALSE" },

@@ -70,7 +70,8 @@ extension NetworkAPI {
         row.set("segmentation_id", sql: segment)
         row.set(json: "availability_zone_hints", draft.body["availability_zone_hints"] ?? [])
         row.set("tags", sql: "\(draft.tags)::text[]")
-        do { try connection.execute(row.insertion("networks", at: ambient.now))
+        do {
+            try connection.execute(row.insertion("networks", at: ambient.now))
         } catch let error as DatabaseError where error.isUniqueViolation {
             throw NetworkAPI.conflict(error, draft.provider)
         }

@@ -48,7 +48,7 @@ extension Placement {
                 throw ResourceError.badRequest(
                     "The query parameter '\(name.prefix(64))' is refused: groups of resources with a suffix are not supported.")
             }
-            if ["group_policy", "same_subtree", "root_required"].contains(name) {
+            if ["group_policy", "same_subtree"].contains(name) {
                 throw ResourceError.badRequest("The query parameter '\(name)' is not supported.")
             }
         }
@@ -57,6 +57,7 @@ extension Placement {
         if context.version(atLeast: 1, 17) { allowed.insert("required") }
         if context.version(atLeast: 1, 21) { allowed.insert("member_of") }
         if context.version(atLeast: 1, 31) { allowed.insert("in_tree") }
+        if context.version(atLeast: 1, 35) { allowed.insert("root_required") }
         var repeatable: Set<String> = []
         if context.version(atLeast: 1, 24) { repeatable.insert("member_of") }
         if context.version(atLeast: 1, 39) { repeatable.insert("required") }

@@ -28,6 +28,14 @@ enum CandidateStore {
                 "NOT EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = ANY(\(query.forbidden)::text[]))"
             )
         }
+        conditions += query.rootRequired.map {
+            "EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = \($0))"
+        }
+        if !query.rootForbidden.isEmpty {
+            conditions.append(
+                "NOT EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = ANY(\(query.rootForbidden)::text[]))"
+            )
+        }
         conditions += ProviderStore.memberships(query) + ProviderStore.tree(query)
         let rows = try connection.query(
             """
