@@ -192,6 +192,7 @@ let package = Package(
                 platform: platform),
             tests("CryptographyTests", ["Cryptography"]),
             tests("ClientTests", ["Client", "ServiceCatalog", log, nio, nioPosix, nioHTTP]),
+            tests("Example", ["osctl", arguments], platform: platform),
             tests("CLITests", ["osctl", "ServiceCatalog", "Settings", "Client", arguments, yaml]),
         ],
     swiftLanguageModes: [.v6]

@@ -1,0 +1,87 @@
+import Contracts
+import Database
+import Kernel
+import Messaging
+import ServiceKit
+import Workflow
+
+// guide: message
+/// Says that a report can be read.
+struct ReportReady: MessageBody {
+    static let type = "report_ready"
+    let id: String
+}
+
+extension MessageQueue { static let readyReports = MessageQueue("example.reports") }
+
+extension Reports {
+    func announce(_ message: ReportReady) async throws {
+        _ = try await database.write { try $0.execute("UPDATE reports SET announced = true WHERE id = \(message.id)::uuid") }
+    }
+}
+// guide: end
+
+// guide: workflow
+struct ReportWorkflows: Sendable {
+    let surroundings: ServiceSurroundings
+
+    struct Frame: Codable, Sendable { let sections: Int }
+    struct Section: Codable, Sendable { let report: String, number: Int }
+
+    /// A report: each section is a workflow of its own.
+    var create: Workflow<Frame> {
+        let (database, ambient) = (surroundings.database, surroundings.ambient)
+        return Workflow(
+            service: "example", kind: "report.create",
+            steps: [
+                .children(
+                    "sections", deadline: .seconds(600),
+                    starts: { context, frame in
+                        try (1...frame.sections).map {
+                            try WorkflowStart(
+                                section, subject: ambient.newUUID().description, frame: .init(report: context.subjectID, number: $0))
+                        }
+                    },
+                    undo: { context, _, _ in
+                        let id = context.subjectID
+                        _ = try await database.write { try $0.execute("DELETE FROM report_sections WHERE report_id = \(id)::uuid") }
+                    }),
+                .init("publish") { context, frame in
+                    let (id, count) = (context.subjectID, frame.sections)
+                    _ = try await database.write { connection in
+                        try connection.execute("UPDATE reports SET status = 'ready', written = \(count) WHERE id = \(id)::uuid")
+                        try Outbox.add(connection, ReportReady(id: id), to: .readyReports, ambient: ambient)
+                    }
+                    return .next
+                },
+            ],
+            failed: { context, _, _ in
+                let id = context.subjectID
+                _ = try await database.write { try $0.execute("UPDATE reports SET status = 'error' WHERE id = \(id)::uuid") }
+            })
+    }
+
+    /// One section of a report; written twice it is the same.
+    var section: Workflow<Section> {
+        let database = surroundings.database
+        return Workflow(
+            service: "example", kind: "report.section",
+            steps: [
+                .init("write") { context, frame in
+                    let (id, section) = (context.subjectID, frame)
+                    _ = try await database.write {
+                        try $0.execute(
+                            """
+                            INSERT INTO report_sections (id, report_id, number) VALUES (\(id)::uuid, \(section.report)::uuid, \(section.number))
+                            ON CONFLICT DO NOTHING
+                            """)
+                    }
+                    return .next
+                } undo: { context, _ in
+                    let id = context.subjectID
+                    _ = try await database.write { try $0.execute("DELETE FROM report_sections WHERE id = \(id)::uuid") }
+                }
+            ], failed: { _, _, _ in })
+    }
+}
+// guide: end
