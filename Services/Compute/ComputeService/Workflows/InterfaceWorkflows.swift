@@ -99,10 +99,7 @@ struct InterfaceWorkflows: Sendable {
         let id = frame.server
         let tag = frame.tag
         let isOwn = frame.port == nil
-        let ambient = compute.ambient
-        let generation = try await database.write { connection -> Int in
-            let server = try ServerRecord.find(connection, id, lock: true)
-            guard server.taskState != "deleting" else { throw StepFailure("The server is being deleted.") }
+        frame.generation = try await steps.plug(into: id) { connection in
             let added = try connection.execute(
                 """
                 INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag)
@@ -111,22 +108,14 @@ struct InterfaceWorkflows: Sendable {
                 ON CONFLICT (port_id) DO UPDATE SET state = 'attached' WHERE server_interfaces.server_id = EXCLUDED.server_id
                 """)
             if added == 0 { throw StepFailure("Port \(port) is still in use.") }
-            let generation = try DesiredState.change(connection, server: id)
-            try DesiredState.publish(connection, server: id, ambient: ambient)
-            return generation
         }
-        frame.generation = generation
         return .next
     }
 
     private func unplug(_ frame: Attachment) async throws {
         guard let port = frame.portID else { return }
-        let id = frame.server
-        let ambient = compute.ambient
-        try await database.write { connection in
+        try await steps.unplug(from: frame.server) { connection in
             try connection.execute("DELETE FROM server_interfaces WHERE port_id = \(port)")
-            try DesiredState.change(connection, server: id)
-            try DesiredState.publish(connection, server: id, ambient: ambient)
         }
     }
 

@@ -280,3 +280,33 @@ enum Absences {
         try DesiredState.send(connection, desired, host: host, ambient: ambient)
     }
 }
+
+/// Devices of a server that runs: what its host is told.
+extension ServerSteps {
+    /// Writes down a new device, and has the host plug it in.
+    ///
+    /// - Returns: the server's generation that has the device.
+    /// - Throws: `StepFailure` where the server is being deleted.
+    func plug(into server: String, _ write: @escaping @Sendable (Connection) throws -> Void) async throws -> Int {
+        let ambient = compute.ambient
+        return try await database.write { connection in
+            guard try ServerRecord.find(connection, server, lock: true).taskState != "deleting" else {
+                throw StepFailure("The server is being deleted.")
+            }
+            try write(connection)
+            let generation = try DesiredState.change(connection, server: server)
+            try DesiredState.publish(connection, server: server, ambient: ambient)
+            return generation
+        }
+    }
+
+    /// Writes down that a device goes, and has the host unplug it.
+    func unplug(from server: String, _ write: @escaping @Sendable (Connection) throws -> Void) async throws {
+        let ambient = compute.ambient
+        try await database.write { connection in
+            try write(connection)
+            try DesiredState.change(connection, server: server)
+            try DesiredState.publish(connection, server: server, ambient: ambient)
+        }
+    }
+}

@@ -74,27 +74,14 @@ struct VolumeAttachmentWorkflows: Sendable {
     }
 
     private func plug(_ frame: inout Attachment) async throws -> StepResult {
-        let id = frame.server
-        let ambient = compute.ambient
-        let generation = try await database.write { connection -> Int in
-            let server = try ServerRecord.find(connection, id, lock: true)
-            guard server.taskState != "deleting" else { throw StepFailure("The server is being deleted.") }
-            let generation = try DesiredState.change(connection, server: id)
-            try DesiredState.publish(connection, server: id, ambient: ambient)
-            return generation
-        }
-        frame.generation = generation
+        frame.generation = try await steps.plug(into: frame.server) { _ in }
         return .next
     }
 
     private func unplug(_ context: StepContext, _ frame: Attachment) async throws {
-        let id = frame.server
         let row = context.subjectID
-        let ambient = compute.ambient
-        try await database.write { connection in
+        try await steps.unplug(from: frame.server) { connection in
             try connection.execute("UPDATE server_volumes SET state = 'detaching' WHERE id = \(row)")
-            try DesiredState.change(connection, server: id)
-            try DesiredState.publish(connection, server: id, ambient: ambient)
         }
     }
 
