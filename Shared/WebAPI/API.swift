@@ -51,7 +51,7 @@ package struct API: Sendable {
     /// The same API with the routes as `change` declares them; what policy says of actions stays.
     package func redeclaring(_ change: (Route) -> Route) -> API {
         var api = self
-        api.resources = resources.map { Resource($0.name, fields: $0.fields, routes: $0.routes.map(change)) }
+        api.resources = resources.map { Resource($0.name, routes: $0.routes.map(change)) }
         api.router = RequestRouter(api.resources.flatMap(\.routes))
         return api
     }

@@ -99,12 +99,9 @@ package struct Resource: Sendable {
     /// `server`
     package let name: String
     package let routes: [Route]
-    /// Fields as clients see them, where a `Table` declares them.
-    package let fields: [Field]
 
-    package init(_ name: String, fields: [Field] = [], routes: [Route]) {
+    package init(_ name: String, routes: [Route]) {
         self.name = name
-        self.fields = fields
         self.routes = routes
     }
 }

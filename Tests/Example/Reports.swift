@@ -54,7 +54,7 @@ struct Reports: Sendable {
         let (all, one) = ("/v1/reports", "/v1/reports/{id}")
         let (reader, member) = ("rule:project_reader_or_admin", "rule:project_member_or_admin")
         return Resource(
-            "report", fields: kind.table.fields,
+            "report",
             routes: [
                 Route(.get, all, action: "list_reports", rule: reader, answer: .list(kind), "List reports") {
                     try await kind.list(database, $0)

@@ -21,7 +21,7 @@ import WebAPI
                 service: ServiceDescription(type: "thing", title: "Things", faults: .network, publicURL: "http://things.example"),
                 resources: [
                     Resource(
-                        "thing", fields: table.fields,
+                        "thing",
                         routes: [
                             Route(.get, "/things", action: "things:list", rule: "@") { context in
                                 try context.authorize(target: .none)

@@ -35,7 +35,7 @@ private struct Notes: Sendable {
                 publicURL: "http://notes.example", subjectActions: ["notes:create"]),
             resources: [
                 Resource(
-                    "note", fields: Notes.table.fields,
+                    "note",
                     routes: [
                         Route(.get, "/notes", action: "notes:list", rule: "rule:project_reader_or_admin", handler: list),
                         Route(

@@ -30,7 +30,7 @@ extension BlockStorageHandlers {
         let one = "/attachments/{attachment_id}"
         // Introduced in 3.27; also available to clients that send no version.
         return Resource(
-            "attachment", fields: Views.attachments.table.fields,
+            "attachment",
             routes: bothPaths([
                 Route(.get, "/attachments", action: "volume:attachment_get_all", rule: read, "List attachments") {
                     try await listAttachments($0, detail: false)

@@ -29,7 +29,7 @@ extension BlockStorageHandlers {
         let admin = BlockStorageHandlers.admin
         let one = "/snapshots/{snapshot_id}"
         return Resource(
-            "snapshot", fields: Views.snapshots.table.fields,
+            "snapshot",
             routes: bothPaths(
                 [
                     Route(.get, "/snapshots", action: "volume:get_all_snapshots", rule: read, "List snapshots") {

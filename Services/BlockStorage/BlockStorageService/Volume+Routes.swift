@@ -44,7 +44,7 @@ extension BlockStorageHandlers {
         let write = BlockStorageHandlers.write
         let one = "/volumes/{volume_id}"
         return Resource(
-            "volume", fields: Views.volumes.table.fields,
+            "volume",
             routes: bothPaths(
                 [
                     Route(.get, "/volumes", action: "volume:get_all", rule: read, "List volumes") {

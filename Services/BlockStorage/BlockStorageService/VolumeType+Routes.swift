@@ -23,7 +23,7 @@ extension BlockStorageHandlers {
         let specs = one + "/extra_specs"
         let access = BodySchema.object([.init("project", .identifier, required: true)])
         return Resource(
-            "volume type", fields: Views.types.table.fields,
+            "volume type",
             routes: bothPaths([
                 Route(.get, "/types", action: "volume_extension:type_get_all", rule: read, "List types", handler: listTypes),
                 Route(

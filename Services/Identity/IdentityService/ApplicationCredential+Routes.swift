@@ -54,7 +54,7 @@ extension Identity {
         let read = "rule:cloud_reader or rule:self"
         let rules = "/v3/users/{user_id}/access_rules"
         return Resource(
-            "application_credential", fields: Identity.credentials.table.fields,
+            "application_credential",
             routes: [
                 Route(
                     .get, base, action: "identity:list_application_credentials", rule: read, "List application credentials",

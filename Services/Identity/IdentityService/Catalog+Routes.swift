@@ -83,7 +83,7 @@ extension Identity {
     var catalogResources: [Resource] {
         [
             Resource(
-                "region", fields: Identity.regions.table.fields,
+                "region",
                 routes: routes(regionCollection) + [
                     Route(
                         .put, "/v3/regions/{id}", action: "identity:create_region", rule: "rule:admin_required",
@@ -91,8 +91,8 @@ extension Identity {
                         "Create a region with an id of one's own"
                     ) { try await create($0, regionCollection, id: $0.parameter("id")) }
                 ]),
-            Resource("service", fields: Identity.services.table.fields, routes: routes(serviceCollection)),
-            Resource("endpoint", fields: Identity.endpoints.table.fields, routes: routes(endpointCollection)),
+            Resource("service", routes: routes(serviceCollection)),
+            Resource("endpoint", routes: routes(endpointCollection)),
         ]
     }
 

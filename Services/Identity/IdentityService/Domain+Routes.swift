@@ -16,7 +16,7 @@ extension Identity {
 
     var domainResource: Resource {
         Resource(
-            "domain", fields: Identity.domains.table.fields,
+            "domain",
             routes: [
                 Route(
                     .get, "/v3/domains", action: "identity:list_domains", rule: "rule:cloud_reader or rule:domain_reader",

@@ -24,7 +24,7 @@ extension Identity {
         let read = "rule:cloud_reader or rule:domain_reader"
         let member = "/v3/groups/{group_id}/users/{user_id}"
         return Resource(
-            "group", fields: Identity.groups.table.fields,
+            "group",
             routes: [
                 Route(.get, "/v3/groups", action: "identity:list_groups", rule: read, "List groups", handler: listGroups),
                 Route(

@@ -20,7 +20,7 @@ extension Identity {
         let read = "rule:cloud_reader or rule:domain_reader or project_id:%(target.project.id)s"
         let tagWrite = "rule:admin_required or rule:domain_manager or (role:manager and project_id:%(target.project.id)s)"
         return Resource(
-            "project", fields: Identity.projects.table.fields,
+            "project",
             routes: [
                 Route(
                     .get, "/v3/projects", action: "identity:list_projects",

@@ -25,7 +25,7 @@ extension Identity {
         let read = "rule:cloud_reader or role:manager"
         let implied = "/v3/roles/{role_id}/implies/{implied_id}"
         return Resource(
-            "role", fields: Identity.roles.table.fields,
+            "role",
             routes: [
                 Route(.get, "/v3/roles", action: "identity:list_roles", rule: read, "List roles", handler: listRoles),
                 Route(

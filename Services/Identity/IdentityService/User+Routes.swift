@@ -10,7 +10,7 @@ extension Identity {
         let write = "rule:admin_required or rule:domain_manager"
         let read = "rule:cloud_reader or rule:domain_reader or rule:self"
         return Resource(
-            "user", fields: Identity.users.table.fields,
+            "user",
             routes: [
                 Route(
                     .get, "/v3/users", action: "identity:list_users", rule: "rule:cloud_reader or rule:domain_reader",

@@ -158,8 +158,8 @@ package struct Link: Sendable {
     }
 
     /// A link below the service's public URL.
-    package static func absolute(_ rel: String, _ path: String, escapesID: Bool = false) -> Link {
-        Link(rel, escapesID: escapesID) { "\($0.publicURL)\(path)/" }
+    package static func absolute(_ rel: String, _ path: String) -> Link {
+        Link(rel) { "\($0.publicURL)\(path)/" }
     }
     /// A link as a path, without scheme and host.
     package static func path(_ rel: String, _ path: String, after: String = "", versions: VersionRange = .all) -> Link {

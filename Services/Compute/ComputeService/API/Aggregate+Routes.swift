@@ -43,7 +43,7 @@ struct AggregateRoutes: Sendable {
         let path = AggregateRoutes.path
         let one = AggregateRoutes.one
         return Resource(
-            "aggregate", fields: AggregateRoutes.table.fields,
+            "aggregate",
             routes: [
                 Route(.get, path, action: "os_compute_api:os-aggregates:index", rule: Rule.admin, "List aggregates") { context in
                     try context.authorize(target: .none)

@@ -42,7 +42,7 @@ struct FlavorRoutes: Sendable {
 
     var resource: Resource {
         Resource(
-            "flavor", fields: FlavorRoutes.table.fields,
+            "flavor",
             routes: [
                 Route(.get, "/v2.1/flavors", action: "os_compute_api:flavors:index", rule: Rule.anybody, "List flavors") {
                     try await list($0, only: FlavorRoutes.short)

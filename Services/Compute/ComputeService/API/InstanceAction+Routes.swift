@@ -36,7 +36,7 @@ struct InstanceActionRoutes: Sendable {
     var resource: Resource {
         let path = InstanceActionRoutes.path
         return Resource(
-            "instance-action", fields: InstanceActionRoutes.fields,
+            "instance-action",
             routes: [
                 Route(
                     .get, path, action: "os_compute_api:os-instance-actions:list", rule: Rule.reader, "List what was done with a server",

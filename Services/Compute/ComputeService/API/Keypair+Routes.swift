@@ -25,7 +25,7 @@ struct KeypairRoutes: Sendable {
     var resource: Resource {
         let path = KeypairRoutes.path
         return Resource(
-            "keypair", fields: KeypairRoutes.detail,
+            "keypair",
             routes: [
                 Route(.get, path, action: "os_compute_api:os-keypairs:index", rule: "rule:admin_or_owner", "List key pairs", handler: list),
                 Route(

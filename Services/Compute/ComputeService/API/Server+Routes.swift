@@ -22,7 +22,7 @@ struct ServerRoutes: Sendable {
         let path = ServerRoutes.path
         let one = ServerRoutes.one
         return Resource(
-            "server", fields: table.fields,
+            "server",
             routes: [
                 Route(.get, path, action: "os_compute_api:servers:index", rule: Rule.reader, "List servers") {
                     try await list($0, only: ServerTable.short)

@@ -27,7 +27,7 @@ struct ServerGroupRoutes: Sendable {
     var resource: Resource {
         let path = ServerGroupRoutes.path
         return Resource(
-            "server-group", fields: ServerGroupRoutes.table.fields,
+            "server-group",
             routes: [
                 Route(.get, path, action: "os_compute_api:os-server-groups:index", rule: Rule.reader, "List server groups", handler: list),
                 Route(

@@ -44,7 +44,7 @@ struct VolumeAttachmentRoutes: Sendable {
         let path = VolumeAttachmentRoutes.path
         let one = VolumeAttachmentRoutes.one
         return Resource(
-            "server-volume", fields: VolumeAttachmentRoutes.fields,
+            "server-volume",
             routes: [
                 Route(.get, path, action: "os_compute_api:os-volumes-attachments:index", rule: Rule.reader, "List a server's volumes") {
                     context in

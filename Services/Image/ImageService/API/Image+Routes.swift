@@ -23,7 +23,7 @@ package struct ImageHandlers: Sendable {
 
     var resource: Resource {
         Resource(
-            "image", fields: ResourceKind.images.table.fields,
+            "image",
             routes: [
                 Route(
                     .get, "/v2/images", action: "get_images", rule: ImageRules.rule("get_images"), answer: .list(.images),

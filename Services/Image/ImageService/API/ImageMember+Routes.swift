@@ -11,7 +11,7 @@ extension ImageHandlers {
     var memberResource: Resource {
         let path = "/v2/images/{image_id}/members"
         return Resource(
-            "image member", fields: ResourceKind.members.table.fields,
+            "image member",
             routes: [
                 Route(
                     .get, path, action: "get_members", rule: ImageRules.rule("get_members"), answer: .list(.members), "List members",

@@ -34,7 +34,7 @@ extension NetworkAPI {
 
     var floatingIPs: Resource {
         Resource(
-            "floatingip", fields: ResourceKind.floatingIPs.table.fields,
+            "floatingip",
             routes: routes(
                 .floatingIPs,
                 create: NetworkAPI.common + [

@@ -44,7 +44,7 @@ extension NetworkAPI {
 
     var networks: Resource {
         Resource(
-            "network", fields: networkCollection.table.fields,
+            "network",
             routes: routes(
                 networkCollection, create: NetworkAPI.create, update: NetworkAPI.common, creating: createNetworks,
                 updating: updateNetwork, deleting: deleteNetwork))

@@ -108,7 +108,7 @@ extension NetworkAPI {
 
     var ports: Resource {
         Resource(
-            "port", fields: ResourceKind.ports.table.fields,
+            "port",
             routes: routes(
                 .ports, create: NetworkAPI.create, update: NetworkAPI.common, creating: createPorts,
                 updating: updatePort, deleting: deletePort))

@@ -51,7 +51,7 @@ extension NetworkAPI {
             Route(.put, "\(base)/\(name)", action: name, rule: NetworkPolicy.member, body: .json(body), name, handler: handler)
         }
         return Resource(
-            "router", fields: routerCollection.table.fields,
+            "router",
             routes: routes(
                 routerCollection,
                 create: NetworkAPI.common + [

@@ -78,7 +78,7 @@ extension NetworkAPI {
 
     var securityGroups: Resource {
         Resource(
-            "security_group", fields: ResourceKind.securityGroups.table.fields,
+            "security_group",
             routes: routes(
                 .securityGroups, create: NetworkAPI.groupBody + [.projectID, .tenantID, .tags],
                 update: NetworkAPI.groupBody, creating: createGroups, updating: updateGroup, deleting: deleteGroup
@@ -108,7 +108,7 @@ extension NetworkAPI {
 
     var securityGroupRules: Resource {
         Resource(
-            "security_group_rule", fields: ResourceKind.securityGroupRules.table.fields,
+            "security_group_rule",
             routes: routes(
                 .securityGroupRules, create: NetworkAPI.ruleBody, update: nil, creating: createRules,
                 deleting: deleteRule))

@@ -50,7 +50,7 @@ extension NetworkAPI {
 
     var subnets: Resource {
         Resource(
-            "subnet", fields: ResourceKind.subnets.table.fields,
+            "subnet",
             routes: routes(
                 .subnets, create: NetworkAPI.create, update: NetworkAPI.common, creating: createSubnets,
                 updating: updateSubnet, deleting: deleteSubnet))

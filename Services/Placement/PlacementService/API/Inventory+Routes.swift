@@ -34,7 +34,7 @@ extension Placement {
         let base = "/resource_providers/{uuid}/inventories"
         let prefix = "placement:resource_providers:inventories:"
         return Resource(
-            "inventory", fields: ResourceKind.inventories.table.fields,
+            "inventory",
             routes: [
                 Route(
                     .get, base, action: prefix + "list", rule: Placement.rule, answer: .list(.inventories), "List inventories",

@@ -17,7 +17,7 @@ extension Placement {
     var resourceProviderResource: Resource {
         let created = BodySchema.object([Placement.name(true), .init("uuid", .uuid), Placement.parent])
         return Resource(
-            "resource_provider", fields: ResourceKind.providers.table.fields,
+            "resource_provider",
             routes: [
                 Route(
                     .get, "/resource_providers", action: "placement:resource_providers:list", rule: Placement.rule,
