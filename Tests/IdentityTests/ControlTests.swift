@@ -122,6 +122,19 @@ import WebAPI
         }
     }
 
+    @Test("S8: a project in which somebody is administrator is the cloud administrator's")
+    func s8TheAdministratorsProject() async throws {
+        try await Cloud.with { cloud in
+            let manager = try await cloud.token("domainer", scope: ControlTests.domainScope)
+            let project = try await cloud.id("projects", "admin")
+            for (method, body) in [("PATCH", ["project": ["enabled": false]]), ("DELETE", nil)] as [(String, JSONValue?)] {
+                let answer = try await cloud.call(method, "/v3/projects/\(project)", token: manager, body: body)
+                #expect(answer.status == 403, "\(method) \(answer.json)")
+            }
+            #expect(try await cloud.call("GET", "/v3/projects/\(project)", token: try await cloud.admin()).status == 200)
+        }
+    }
+
     @Test("S8: the services' project is the cloud administrator's")
     func s8TheServicesProject() async throws {
         try await Cloud.with { cloud in

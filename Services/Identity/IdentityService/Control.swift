@@ -100,6 +100,26 @@ extension Identity {
         )
     }
 
+    /// - Throws: 403 if the caller is not an administrator and somebody is one in the project: without the project they could
+    ///   not sign on.
+    private func requireNoAdministrators(_ caller: Caller, in project: String) async throws {
+        if caller.isAdmin { return }
+        let found = try await database.read { connection in
+            try !connection.query(
+                """
+                WITH RECURSIVE admins AS (
+                    SELECT id FROM roles WHERE name = 'admin' AND domain_id IS NULL
+                    UNION
+                    SELECT i.prior_role_id FROM admins a JOIN implied_roles i ON i.implied_role_id = a.id)
+                SELECT 1 AS one FROM role_assignments WHERE project_id = \(project) AND role_id IN (SELECT id FROM admins) LIMIT 1
+                """
+            ).isEmpty
+        }
+        guard found else { return }
+        throw ResourceError.forbidden(
+            "Administrators of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may change it.")
+    }
+
     /// `decideUser` for routes that change the user.
     func decideUserChange(_ context: RequestContext) async throws -> Authorized<Found> {
         let decision = try await decideUser(context)
@@ -118,6 +138,7 @@ extension Identity {
     func decideProjectChange(_ context: RequestContext) async throws -> Authorized<Found> {
         let decision = try await decideProject(context)
         try await requireTenantProject(decision.caller, decision.value.id)
+        try await requireNoAdministrators(decision.caller, in: decision.value.id)
         return decision
     }
 }
