@@ -73,8 +73,10 @@ import WebAPI
             let query = "sort_key=provider:segmentation_id"
             #expect(try await cloud.call("GET", "/networks?\(query)", as: "admin").status == 200)
             #expect(try await cloud.call("GET", "/networks?\(query)", as: "member").status == 400)
-            let segment = try await cloud.call("GET", "/networks", as: "admin").json["networks"]?[0]["provider:segmentation_id"]
-            let filter = "provider:segmentation_id=\(segment?.intValue ?? 0)"
+            // A tenant's network: the external one is flat and has no segment.
+            let network = try await cloud.call("GET", "/networks?name=net1", as: "admin").json["networks"]?[0]
+            let segment = try #require(network?["provider:segmentation_id"]?.intValue)
+            let filter = "provider:segmentation_id=\(segment)"
             #expect(try await cloud.call("GET", "/networks?\(filter)", as: "admin").json["networks"]?.count == 1)
             #expect(try await cloud.call("GET", "/networks?\(filter)", as: "member").json["networks"]?.count == 0)
         }
