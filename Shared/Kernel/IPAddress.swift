@@ -194,6 +194,9 @@ package struct IPNetwork: Hashable, Sendable, CustomStringConvertible, UTF8Reada
         address.version == version && address.value & IPNetwork.mask(prefixLength, version) == network.value
     }
 
+    /// Whether every address of `other` lies in the network.
+    package func contains(_ other: IPNetwork) -> Bool { prefixLength <= other.prefixLength && contains(other.network) }
+
     /// Whether the two have an address in common.
     package func overlaps(_ other: IPNetwork) -> Bool {
         prefixLength <= other.prefixLength ? contains(other.network) : other.contains(network)

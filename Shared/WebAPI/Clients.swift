@@ -2,8 +2,10 @@ import Database
 import NIOCore
 import Synchronization
 
-/// Tracks which clients are still connected. A client that half-closes its connection counts as gone, although it might
-/// still read.
+/// Tracks which clients are still connected.
+///
+/// A client that closes its sending side may still be reading (RFC 9112, 9.6), or it may be gone: TCP shows the same for
+/// both until something is written. It gets a short time for its answer, then it counts as gone.
 final class Clients: Sendable {
     private let open = Mutex<[ObjectIdentifier: ClientPresence]>([:])
 
@@ -27,15 +29,23 @@ final class Clients: Sendable {
 }
 
 extension Clients {
-    /// Notices that a client closes its side. The channel stays open then, until an answer cannot be written.
+    /// Notices that a client closes its sending side. The channel stays open then, until an answer cannot be written.
     final class Watch: ChannelInboundHandler, RemovableChannelHandler, Sendable {
         typealias InboundIn = NIOAny
         private let clients: Clients
+        private let patience: Duration
 
-        init(_ clients: Clients) { self.clients = clients }
+        /// - Parameter patience: how long a client that sends nothing more may wait for its answer.
+        init(_ clients: Clients, patience: Duration) {
+            self.clients = clients
+            self.patience = patience
+        }
 
         func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-            if case ChannelEvent.inputClosed? = event as? ChannelEvent { clients.presence(context.channel).leave() }
+            if case ChannelEvent.inputClosed? = event as? ChannelEvent {
+                let presence = clients.presence(context.channel)
+                context.eventLoop.scheduleTask(in: .nanoseconds(patience.microseconds * 1000)) { presence.leave() }
+            }
             context.fireUserInboundEventTriggered(event)
         }
     }

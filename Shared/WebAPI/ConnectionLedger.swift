@@ -107,6 +107,7 @@ package final class ConnectionLedger: Sendable {
         guard state.records.updateValue(record, forKey: ObjectIdentifier(record)) == nil else { return }
         state.perSource[record.source, default: 0] += 1
         total?.add(1)
+        showOpen(state)
     }
 
     private func remove(_ record: Record, _ state: inout State) {
@@ -115,6 +116,13 @@ package final class ConnectionLedger: Sendable {
         if let count = state.perSource[record.source] {
             state.perSource[record.source] = count > 1 ? count - 1 : nil
         }
+        showOpen(state)
+    }
+
+    /// Called with the lock held, so that the last value stays.
+    private func showOpen(_ state: State) {
+        metrics.set(
+            "wolke_http_connections", Double(total?.count ?? state.records.count), [("listener", listener)], help: "Open connections.")
     }
 
     private func evict(_ state: inout State, where fits: (Record) -> Bool) -> [Record] {
@@ -138,7 +146,8 @@ package final class ConnectionTotal: Sendable {
     /// - Parameter connectionsMax: most that may be open together.
     package init(connectionsMax: Int) { self.connectionsMax = connectionsMax }
 
-    var isReached: Bool { open.load(ordering: .relaxed) >= connectionsMax }
+    var count: Int { open.load(ordering: .relaxed) }
+    var isReached: Bool { count >= connectionsMax }
 
     func add(_ count: Int) { open.wrappingAdd(count, ordering: .relaxed) }
 }

@@ -61,7 +61,7 @@ struct Listener: Sendable {
                     inner: HTTP1Channel(
                         responder: respond,
                         configuration: .init(
-                            additionalChannelHandlers: [Clients.Watch(clients)],
+                            additionalChannelHandlers: [Clients.Watch(clients, patience: limits.halfClosedTimeout)],
                             httpDecoderConfiguration: .init(
                                 maxHeaderFieldSize: limits.headBytesMax, maxHeaderListSize: limits.headBytesMax, maxHeaderFieldCount: 200))),
                     ledger: ledger, writer: writer)

@@ -22,7 +22,7 @@ import Testing
 
     @Test(arguments: [
         "224.0.0.18", "239.0.0.0/8", "255.255.255.255", "169.254.169.254", "169.254.169.0/24", "127.0.0.1", "0.0.0.0",
-        "240.0.0.1", "ff02::1", "::1", "::", "::ffff:10.0.0.1",
+        "240.0.0.1", "ff02::1", "::1", "::", "::ffff:10.0.0.1", "224.0.0.0/3",
     ])
     func pairsOfSpecialRangesAreRefused(_ pair: String) throws { #expect(try isRefused(pair, as: .addressPair)) }
 

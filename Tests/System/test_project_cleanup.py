@@ -59,6 +59,9 @@ def test_everything_of_a_project_goes(tenant, tmp_path):
     snapshot = api.block_storage.create_snapshot(volume_id=volume.id, name="before")
     wait("the snapshot is there", lambda: api.block_storage.get_snapshot(snapshot.id).status == "available", 60)
     image = api.image.create_image(name="own", disk_format="raw", container_format="bare", data=b"x" * 1024, validate_checksum=False)
+    # More than Glance's page of 25: its client deletes while it lists, and then has a marker that is gone.
+    for number in range(30):
+        api.image.create_image(name=f"more{number}", disk_format="raw", container_format="bare", data=b"x", validate_checksum=False)
     server = tenant.create_server("web", scheduler_hints={"group": group.id})
     tenant.floating_address(server)
     kinds = {

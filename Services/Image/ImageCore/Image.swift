@@ -143,8 +143,6 @@ package enum ImageLimits {
     /// Longest value of a property, in characters.
     package static let propertyValueLengthMax = 65_535
     package static let membersMax = 128
-    /// Page size of a list when the client asks for none.
-    package static let pageSizeDefault = 25
     package static let pageSizeMax = 1000
     package static let patchOperationsMax = 512
 }

@@ -8,8 +8,8 @@ package enum AddressRules {
     package enum Use: Sendable, CaseIterable {
         /// The CIDR of a subnet. Refused if it overlaps the range.
         case subnet
-        /// An allowed address pair. Like the uses below, refused if it lies within the range, so that `0.0.0.0/0` remains
-        /// possible.
+        /// An allowed address pair. Like the uses below, refused if all its addresses lie in ranges, so that `0.0.0.0/0`
+        /// remains possible.
         case addressPair
         /// The next hop of a route.
         case nexthop
@@ -57,19 +57,25 @@ package enum AddressRules {
 
     /// The range that forbids this use of `network`; nil if the use is allowed.
     package static func range(against network: IPNetwork, as use: Use) -> Range? {
-        ranges.first { range in
-            guard range.refused.contains(use), range.network.version == network.version else { return false }
-            switch use {
-            case .subnet: return range.network.overlaps(network)
-            case .addressPair where range.network.contains(metadata):
-                // A pair for a part of the link-local range is meant for addresses like this one.
-                return network.contains(metadata) && linkLocal.contains(network.network)
-                    && network.prefixLength >= linkLocal.prefixLength
-            // Its /0 is the default route.
-            case .destination where network.prefixLength == 0: return false
-            default: return range.network.prefixLength <= network.prefixLength && range.network.contains(network.network)
-            }
-        }
+        // Its /0 is the default route.
+        if use == .destination, network.prefixLength == 0 { return nil }
+        let candidates = ranges.filter { $0.refused.contains(use) && $0.network.overlaps(network) }
+        if use == .subnet { return candidates.first }
+        let metadataRange = candidates.first { use == .addressPair && $0.network.contains(metadata) }
+        // A pair for a part of the link-local range is meant for addresses like this one.
+        if let metadataRange, linkLocal.contains(network) { return metadataRange }
+        return cover(of: network, by: candidates)
+    }
+
+    /// One of the ranges, if they contain all addresses of `network` together.
+    private static func cover(of network: IPNetwork, by candidates: [Range]) -> Range? {
+        let overlapping = candidates.filter { $0.network.overlaps(network) }
+        if let whole = overlapping.first(where: { $0.network.contains(network) }) { return whole }
+        guard !overlapping.isEmpty, network.prefixLength < network.version.width else { return nil }
+        let length = network.prefixLength + 1
+        let upper = IPAddress(version: network.version, value: network.first.value | UInt128(1) << UInt128(network.version.width - length))
+        guard cover(of: IPNetwork(upper, prefixLength: length), by: overlapping) != nil else { return nil }
+        return cover(of: IPNetwork(network.first, prefixLength: length), by: overlapping)
     }
 
     /// - Parameter text: the value as the client wrote it.

@@ -235,7 +235,7 @@ def test_s18_operators_are_answered_during_an_attack(cloud, unharmed, scale, tal
         for name in (service["section"] for service in servicelist.services().values()):
             base = f"http://{place['operator_bind']}:{place[name + '_operator_port']}"
             assert requests.get(base + "/readyz", timeout=10).text == "ready\n"
-            assert "wolke_http_connections" in requests.get(base + "/metrics", timeout=10).text
+            assert 'wolke_http_connections{listener="api"}' in requests.get(base + "/metrics", timeout=10).text
             public = f"http://{host}:{place[name + '_port']}"
             for path in ("/metrics", "/openapi.json"):
                 assert requests.get(public + path, timeout=10).status_code in (401, 404), path

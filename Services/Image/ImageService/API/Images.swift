@@ -41,7 +41,6 @@ extension ResourceKind {
             $0.directions = .descending
             $0.hasSort = true
             $0.hasFields = false
-            $0.limit = ImageLimits.pageSizeDefault
             $0.limitMax = ImageLimits.pageSizeMax
             $0.allowsEmptyPage = true
             $0.requiresAll = true
