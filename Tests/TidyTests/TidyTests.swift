@@ -194,11 +194,11 @@ import Testing
     @Test func onlyUnavailableRoutesAnswer501() {
         let parts: Set<String> = [
             // Without the operator's keys only.
-            "Services/Identity/IdentityService/Credential+Routes.swift",
+            "Services/Identity/IdentityService/API/Credential+Routes.swift",
             // Changes the attachment, and does not exchange its volume.
             "Services/Compute/ComputeService/API/VolumeAttachment+Routes.swift",
             // One path for all changes of a service.
-            "Services/BlockStorage/BlockStorageService/Operator+Routes.swift",
+            "Services/BlockStorage/BlockStorageService/API/Operator+Routes.swift",
         ]
         let findings = TidyTests.sources.filter { $0.path.hasPrefix("Services/") && !parts.contains($0.path) }
             .flatMap { source in source.code.filter { $0.contains(".notImplemented") }.map { _ in source.path } }

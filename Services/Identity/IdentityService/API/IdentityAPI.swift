@@ -17,16 +17,6 @@ package enum IdentityAPI {
     }
 }
 
-/// Identity as one value.
-package enum IdentityModule {
-    /// - Throws: 400 for a policy rule that cannot be read.
-    package static func make(_ identity: Identity, _ surroundings: ServiceSurroundings) throws -> ServiceModule {
-        ServiceModule(
-            .identity, surroundings, api: try IdentityAPI.make(identity, surroundings),
-            loops: [.init("periodic tasks") { try await identity.runPeriodicTasks(surroundings.log) }])
-    }
-}
-
 extension Identity {
     /// Everything that clients can reach.
     var resources: [Resource] {
