@@ -13,8 +13,10 @@ package enum SchemaCheck {
         }
         if let type = schema["type"] {
             let types = type.arrayValue ?? [type]
-            guard types.contains(where: { $0.stringValue == name(value) }) else { return ["\(place): \(value) is not \(type)"] }
+            let isWhole = value.intValue != nil && types.contains("integer")
+            guard isWhole || types.contains(where: { $0.stringValue == name(value) }) else { return ["\(place): \(value) is not \(type)"] }
         }
+        if let problem = bounds(value, schema) { return ["\(place): \(value) \(problem)"] }
         if let items = value.arrayValue, let schema = schema["items"] {
             return items.enumerated().flatMap { findings($1, schema, at: "\(place)[\($0)]") }
         }
@@ -33,6 +35,20 @@ package enum SchemaCheck {
             }
         }
         return result
+    }
+
+    /// What is wrong with a text's length, a number's size or an array's count; nil where nothing is.
+    private static func bounds(_ value: JSONValue, _ schema: JSONValue) -> String? {
+        if let words = schema["enum"]?.arrayValue, !words.contains(value) { return "is none of \(words)" }
+        let measures: [(String, String, Int?)] = [
+            ("minLength", "maxLength", value.stringValue?.unicodeScalars.count), ("minimum", "maximum", value.intValue),
+            ("minItems", "maxItems", value.arrayValue?.count),
+        ]
+        for case (let least, let most, let size?) in measures {
+            if let least = schema[least]?.intValue, size < least { return "is less than \(least)" }
+            if let most = schema[most]?.intValue, size > most { return "is more than \(most)" }
+        }
+        return nil
     }
 
     private static func name(_ value: JSONValue) -> String {

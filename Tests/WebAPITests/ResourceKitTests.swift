@@ -90,6 +90,18 @@ import Testing
         #expect(RouteAnswer.one(Self.kind).openAPI?["required"] == ["note"])
     }
 
+    @Test func shortFormsHideFieldsAndKeepTheirFilters() {
+        let short = Self.kind.showing(["id", "name"])
+        #expect(short.openAPI["required"] == ["id", "name"])
+        #expect(short.openAPI["additionalProperties"] == false)
+        let names = ["size", "word"]
+        for name in names { #expect(short.table.filterField(name, Microversion(2, 5)) != nil) }
+        #expect(Set(short.table.fields.filter(\.sortable).map(\.name)) == Set(Self.kind.table.fields.filter(\.sortable).map(\.name)))
+        let brief = Self.kind.hiding(["size"])
+        #expect(brief.openAPI["properties"]?["size"] == nil && brief.openAPI["properties"]?["name"] != nil)
+        #expect(RouteAnswer.form(.wrapped("tags", .list(.text))).openAPI?["required"] == ["tags"])
+    }
+
     @Test func filtersAreThoseOfTheVersion() {
         let filter = Field.Filter.equals.from(Microversion(2, 3), repeatableFrom: Microversion(2, 4))
         let table = Table("notes t", fields: [Field("name", filter: filter), Field("shown")])

@@ -41,7 +41,7 @@ package struct Field: Sendable {
     package let kind: Kind
     /// SQL expression over the table's aliases.
     package let expression: String
-    package let presence: Presence
+    package private(set) var presence: Presence
     package let filter: Filter?
     /// SQL expression that lists are sorted by; nil where the field is no sort key.
     package let sortExpression: String?
@@ -72,6 +72,13 @@ package struct Field: Sendable {
         self.versions = versions
         self.visibleBy = visibleBy
         settable = isSettable ? name : nil
+    }
+
+    /// The same field, not shown.
+    var hidden: Field {
+        var field = self
+        field.presence = .never
+        return field
     }
 
     /// Whether the caller of `context` may know the field's values.

@@ -62,11 +62,12 @@ package struct ResourceKind: Sendable {
     package let pages: PageLinks
     package let notFound: @Sendable (String) -> ResourceError
 
+    /// - Parameter notFound: the error for an id that no row has; a plain 404 where it is nil.
     package init(
         _ name: String, plural: String? = nil, path: String? = nil, table: Table, relation: String? = nil,
         envelope: Envelope = .named, visibility: Visibility, targets: [(name: String, expression: String)] = [],
         grammar: ListGrammar = ListGrammar(), pages: PageLinks = .none,
-        notFound: @escaping @Sendable (String) -> ResourceError
+        notFound: (@Sendable (String) -> ResourceError)? = nil
     ) {
         self.name = name
         self.plural = plural ?? name + "s"
@@ -78,15 +79,23 @@ package struct ResourceKind: Sendable {
         self.targets = targets
         self.grammar = grammar
         self.pages = pages
-        self.notFound = notFound
+        self.notFound = notFound ?? { .notFound("No \(name) \($0.prefix(255)) was found.") }
     }
 
     package var readAction: String { "get_\(name)" }
 
     /// The same with more fields.
-    package func adding(_ fields: [Field]) -> ResourceKind {
+    package func adding(_ fields: [Field]) -> ResourceKind { with(table.adding(fields)) }
+
+    /// A short form that shows only the fields with these names. Lists still filter and sort by the others.
+    package func showing(_ names: Set<String>) -> ResourceKind { with(table.hiding { !names.contains($0) }) }
+
+    /// A short form that shows all but the fields with these names. Lists still filter and sort by them.
+    package func hiding(_ names: Set<String>) -> ResourceKind { with(table.hiding { names.contains($0) }) }
+
+    private func with(_ table: Table) -> ResourceKind {
         ResourceKind(
-            name, plural: plural, path: path, table: table.adding(fields), relation: relation, envelope: envelope,
+            name, plural: plural, path: path, table: table, relation: relation, envelope: envelope,
             visibility: visibility, targets: targets, grammar: grammar, pages: pages, notFound: notFound)
     }
 

@@ -7,6 +7,8 @@ package enum RouteAnswer: Sendable {
     case undeclared
     case one(ResourceKind)
     case list(ResourceKind)
+    /// What is no resource, in the terms of request bodies: tags, metadata, limits.
+    case form(BodySchema)
 }
 
 extension RouteAnswer {
@@ -16,6 +18,7 @@ extension RouteAnswer {
     package var openAPI: JSONValue? {
         switch self {
         case .undeclared: return nil
+        case .form(let schema): return schema.openAPI
         case .one(let kind):
             if case .named = kind.envelope { return .responseObject([(kind.name, kind.openAPI)]) }
             return kind.openAPI

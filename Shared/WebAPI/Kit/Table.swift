@@ -33,6 +33,13 @@ package struct Table: Sendable {
             source, key: key, defaultSort: defaultSort, modified: modified, missingMarker: missingMarker, fields: fields + more)
     }
 
+    /// The same without some fields in answers.
+    func hiding(_ isHidden: (String) -> Bool) -> Table {
+        Table(
+            source, key: key, defaultSort: defaultSort, modified: modified, missingMarker: missingMarker,
+            fields: fields.map { isHidden($0.name) ? $0.hidden : $0 })
+    }
+
     /// The fields that this request shows.
     package func visible(_ context: RequestContext, only names: Set<String>? = nil) -> [Field] {
         fields.filter { field in

@@ -55,9 +55,8 @@ extension ResourceKind {
             fields: [
                 Field("member_id", sortable: true), Field("image_id"), Field("status"), Field("created_at", .timestamp),
                 Field("updated_at", .timestamp), Field("schema", .text, "'/v2/schemas/member'"),
-            ]), relation: "image_members", envelope: .bare, visibility: .everything, grammar: ListGrammar { $0.isPaged = false },
-        pages: PageLinks { writer, _, _ in writer.field("schema", "/v2/schemas/members") }
-    ) { .notFound("\($0.prefix(64)) not found in the member list of the image") }
+            ]), relation: "image_members", envelope: .bare, visibility: .everything,
+        pages: PageLinks { writer, _, _ in writer.field("schema", "/v2/schemas/members") })
 }
 
 extension Field.Filter {

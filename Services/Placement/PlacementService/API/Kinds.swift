@@ -56,8 +56,7 @@ extension ResourceKind {
             fields: [
                 Field("total", .number), Field("reserved", .number), Field("min_unit", .number), Field("max_unit", .number),
                 Field("step_size", .number), Field("allocation_ratio", .decimal),
-            ]), envelope: .keyed, visibility: .everything
-    ) { .notFound("No inventory of class \($0)") }
+            ]), envelope: .keyed, visibility: .everything)
 
     /// One inventory by itself, which has the provider's generation too.
     static let inventory = inventories.adding([Field("resource_provider_generation", .number, "p.generation")])
@@ -69,8 +68,7 @@ extension ResourceKind {
             """
             (SELECT a.consumer_id, r.id, r.generation, json_object_agg(a.resource_class, a.used) AS resources
                 FROM allocations a JOIN resource_providers r ON r.id = a.resource_provider_id GROUP BY a.consumer_id, r.id) t
-            """, fields: [Field("generation", .number), Field("resources", .json)]), envelope: .keyed, visibility: .everything
-    ) { .notFound("No allocations for consumer '\($0)'") }
+            """, fields: [Field("generation", .number), Field("resources", .json)]), envelope: .keyed, visibility: .everything)
 
     /// What consumers have of a provider, by consumer.
     static let providerAllocations = ResourceKind(
@@ -81,8 +79,7 @@ extension ResourceKind {
                 FROM allocations a JOIN consumers c ON c.id = a.consumer_id GROUP BY a.resource_provider_id, c.id) t
             """,
             fields: [Field("resources", .json), Field("consumer_generation", .number, "t.generation", versions: since(28))]),
-        envelope: .keyed, visibility: .everything
-    ) { .notFound("No allocations of \($0)") }
+        envelope: .keyed, visibility: .everything)
 
     /// The members that an answer about a consumer's allocations ends with.
     static let consumers = ResourceKind(
@@ -93,8 +90,7 @@ extension ResourceKind {
                 Field("project_id", versions: since(12)), Field("user_id", versions: since(12)),
                 Field("consumer_generation", .number, "t.generation", versions: since(28)),
                 Field("consumer_type", .text, "coalesce(t.consumer_type, 'unknown')", versions: since(38)),
-            ]), envelope: .bare, visibility: .everything
-    ) { .notFound("No consumer '\($0)'") }
+            ]), envelope: .bare, visibility: .everything)
 }
 
 extension Field.Filter {
