@@ -145,6 +145,17 @@ import WebAPI
         }
     }
 
+    @Test func answersFitTheirSchemas() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let ids = sweep.parameters
+            let completed = try await cloud.call("POST", "/v3/attachments/\(ids["attachment_id"] ?? "")/action", ["os-complete": nil])
+            #expect(completed.status == 204)
+            let (findings, compared) = try await sweep.answersDifferingFromSchemas(["admin", "member"])
+            #expect(findings == [])
+            #expect(compared >= 100)
+        }
+    }
+
     @Test("S4 S6 S10 S11: what every service owes its callers", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in

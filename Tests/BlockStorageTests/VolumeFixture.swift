@@ -14,6 +14,7 @@ import ServiceKit
 import Synchronization
 import Telemetry
 import TestKit
+import Testing
 import WebAPI
 import Workflow
 
@@ -107,7 +108,11 @@ struct VolumeFixture: Sendable {
         }
         let response = await api.respond(to: try IncomingRequest(method, target, headers: fields, body: body?.encoded ?? []))
         let bytes = response.bytes ?? []
-        return Answer(status: response.status, json: bytes.isEmpty ? .null : try JSONValue.parse(bytes), headers: response.headers)
+        let json = bytes.isEmpty ? JSONValue.null : try JSONValue.parse(bytes)
+        if response.status < 300, !bytes.isEmpty, let method = WebAPI.Method(rawValue: method) {
+            #expect(api.answerFindings(method, String(target.prefix { $0 != "?" }), json) == [])
+        }
+        return Answer(status: response.status, json: json, headers: response.headers)
     }
 
     /// Runs all workflows to their end. Copies are real work of another thread: the hand-turned clock waits for them.

@@ -19,15 +19,15 @@ import WebAPI
             try await cloud.settle()
             let sweep = ListSweep(cloud.api, token: "member", headers: [("openstack-api-version", "volume 3.70")])
             for (path, name, table) in [
-                ("volumes", "volumes", nil), ("snapshots", "snapshots", Views.snapshots.table),
-                ("types", "volume_types", Views.types.table),
+                ("volumes", "volumes", nil), ("snapshots", "snapshots", ResourceKind.snapshots.table),
+                ("types", "volume_types", ResourceKind.volumeTypes.table),
             ] {
                 let fields =
                     table?.fields.filter(\.sortable).map(\.name) ?? [
                         "id", "status", "size", "availability_zone", "created_at", "updated_at",
                         "bootable",
                     ]
-                try await sweep.walk("/v3/p1/\(path)", collection: name, sortKeys: fields.filter { $0 != "display_order" })
+                try await sweep.walk("/v3/p1/\(path)", collection: name, sortKeys: fields)
             }
             let (findings, walked) = try await RouteSweep(cloud.api, parameters: ["project_id": "p1"]).unpaged(["member", "admin"])
             #expect(findings == [])

@@ -51,19 +51,18 @@ package struct AbsentResource: Sendable {
     var refusal: String { "\(plural) are not available in this cloud." }
 
     /// A list without rows that has the declared filters and sort keys, so that requests are checked like any other.
-    var view: ResourceView {
+    var kind: ResourceKind {
         let texts = filters.filter { $0 != "id" && $0 != "created_at" }
         let columns = (["NULL::uuid AS id", "NULL::timestamptz AS created_at"] + texts.map { "NULL::text AS \"\($0)\"" })
             .joined(separator: ", ")
-        return ResourceView(
+        return .blockStorage(
             collection, plural: collection,
             Table(
                 "(SELECT \(columns) WHERE false) t", defaultSort: [("created_at", true)], missingMarker: .notFound,
                 fields: [
                     Field("id", filter: .equals, sortable: true), Field("created_at", .timestampMicroseconds, sortable: true),
-                    Field("display_order", .text, "t.id", sortable: true),
-                ] + texts.map { Field($0, .text, "t.\"\($0)\"", filter: .equals, sortable: true) }),
-            summary: ["id"])
+                ] + texts.map { Field($0, .text, "t.\"\($0)\"", filter: .equals, sortable: true) })
+        ) { notFound($0) }
     }
 
     private static func since(_ minor: Int) -> VersionRange { VersionRange(from: Microversion(3, minor)) }
@@ -201,12 +200,13 @@ extension BlockStorageHandlers {
         let write = kind.isOperators || kind.isShared ? admin : BlockStorageHandlers.write
         func body(_ method: WebAPI.Method) -> RouteBody { method == .get || method == .delete ? .none : .optionalJSON(.any) }
         func route(
-            _ method: WebAPI.Method, _ path: String, _ action: String, _ rule: String, versions: VersionRange? = nil, _ summary: String,
+            _ method: WebAPI.Method, _ path: String, _ action: String, _ rule: String, versions: VersionRange? = nil,
+            answer: RouteAnswer = .undeclared, _ summary: String,
             _ handler: @escaping @Sendable (RequestContext) async throws -> Response
         ) -> Route {
             Route(
-                method, path, action: action, rule: rule, versions: versions ?? kind.versions, body: body(method), summary, handler: handler
-            )
+                method, path, action: action, rule: rule, versions: versions ?? kind.versions, body: body(method), answer: answer, summary,
+                handler: handler)
         }
         func refused(_ method: WebAPI.Method, _ path: String, _ action: String, _ rule: String, versions: VersionRange? = nil) -> Route {
             .unavailable(
@@ -218,12 +218,14 @@ extension BlockStorageHandlers {
             throw kind.notFound(context.parameter("absent_id"))
         }
         var routes = [
-            route(.get, list, kind.listAction, read, "Nothing: there are none in this cloud") { try await listAbsent($0, kind) },
+            route(.get, list, kind.listAction, read, answer: .list(kind.kind), "Nothing: there are none in this cloud") {
+                try await listAbsent($0, kind)
+            },
             route(.get, one, kind.showAction, read, "404: there are none in this cloud", noSuch),
         ]
         if kind.hasDetail {
             routes.append(
-                route(.get, list + "/detail", kind.listAction, read, "Nothing: there are none in this cloud") {
+                route(.get, list + "/detail", kind.listAction, read, answer: .list(kind.kind), "Nothing: there are none in this cloud") {
                     try await listAbsent($0, kind)
                 })
         }
@@ -244,8 +246,8 @@ extension BlockStorageHandlers {
     private func listAbsent(_ context: RequestContext, _ kind: AbsentResource) async throws -> Response {
         let project = try context.project()
         try context.authorize(target: .project(project))
-        let request = try context.volumeListRequest(filters: Set(kind.filters + ["id"]))
+        let request = try kind.kind.listRequest(context)
         if let marker = request.marker { throw kind.notFound(marker) }
-        return try await database.read { try kind.view.list($0, context, request, scope: "true", detail: true) }
+        return try await database.read { try kind.kind.countedList($0, context, request, scope: "TRUE") }
     }
 }

@@ -32,20 +32,27 @@ extension BlockStorageHandlers {
         return Resource(
             "attachment",
             routes: bothPaths([
-                Route(.get, "/attachments", action: "volume:attachment_get_all", rule: read, "List attachments") {
-                    try await listAttachments($0, detail: false)
-                },
-                Route(.get, "/attachments/detail", action: "volume:attachment_get_all", rule: read, "List attachments in detail") {
-                    try await listAttachments($0, detail: true)
-                },
+                Route(
+                    .get, "/attachments", action: "volume:attachment_get_all", rule: read, answer: .list(.attachmentSummaries),
+                    "List attachments"
+                ) { try await ResourceKind.attachmentSummaries.projectList(database, $0) },
+                Route(
+                    .get, "/attachments/detail", action: "volume:attachment_get_all", rule: read, answer: .list(.attachments),
+                    "List attachments in detail"
+                ) { try await ResourceKind.attachments.projectList(database, $0) },
                 Route(
                     .post, "/attachments", action: "volume:attachment_create", rule: write, body: .json(BlockStorageHandlers.createSchema),
-                    "Keep a volume for a server, and connect it", handler: createAttachment),
-                Route(.get, one, action: "volume:attachment_get", rule: read, "Show an attachment", handler: showAttachment),
+                    answer: .one(.attachments), "Keep a volume for a server, and connect it", handler: createAttachment),
+                Route(
+                    .get, one, action: "volume:attachment_get", rule: read, answer: .one(.attachments), "Show an attachment",
+                    handler: showAttachment),
                 Route(
                     .put, one, action: "volume:attachment_update", rule: write, body: .json(BlockStorageHandlers.updateSchema),
-                    "Connect it to a host", handler: updateAttachment),
-                Route(.delete, one, action: "volume:attachment_delete", rule: write, "Detach", handler: deleteAttachment),
+                    answer: .one(.attachments), "Connect it to a host", handler: updateAttachment),
+                Route(
+                    .delete, one, action: "volume:attachment_delete", rule: write,
+                    answer: .form(.wrapped("attachments", .list(.object([.init("attachment_id", .uuid, required: true)])))), "Detach",
+                    handler: deleteAttachment),
                 Route(
                     .post, one + "/action", key: "os-complete", action: "volume:attachment_complete", rule: write,
                     body: .json(.wrapped("os-complete", .any)), status: 204, "The guest has it", handler: completeAttachment),
@@ -59,10 +66,10 @@ extension BlockStorageHandlers {
         _ = try context.project()
         guard let found = try BlockStorageStore.attachment(connection, id) else {
             try context.authorize(target: .project(try context.caller.projectID))
-            throw noAttachment(id)
+            throw ResourceKind.attachments.notFound(id)
         }
         return try context.authorizeVisible(
-            found, target: .project(found.projectID), visibleBy: "volume:attachment_get", notFound: noAttachment(id))
+            found, target: .project(found.projectID), visibleBy: "volume:attachment_get", notFound: ResourceKind.attachments.notFound(id))
     }
 
     /// An attachment that is to be changed, with its volume locked, after the decision on `action`.
@@ -74,27 +81,15 @@ extension BlockStorageHandlers {
         // been deleted meanwhile.
         guard let volume = try BlockStorageStore.volume(connection, found.volumeID.text, locked: true),
             let attachment = try BlockStorageStore.attachment(connection, id)
-        else { throw noAttachment(id) }
+        else { throw ResourceKind.attachments.notFound(id) }
         return (attachment, volume)
-    }
-
-    /// Whoever creates or changes the attachment gets the connection information in the response.
-    private func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
-        guard let response = try Views.attachments.response(connection, context, where: "t.id = \(id)::uuid") else {
-            throw noAttachment(id)
-        }
-        return response
-    }
-
-    private func listAttachments(_ context: RequestContext, detail: Bool) async throws -> Response {
-        try await Views.attachments.list(database, context, filters: ListFilters.attachments, detail: detail)
     }
 
     private func showAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await database.read { connection in
             _ = try visible(connection, context, id)
-            return try response(connection, context, id)
+            return try ResourceKind.attachments.one(connection, context, id)
         }
     }
 
@@ -121,7 +116,7 @@ extension BlockStorageHandlers {
                 try connect(connection, id.text, volume, connector, mode: body["mode"]?.stringValue, now: now)
             }
             try BlockStorageStore.settle(connection, volume.id, server: server, now: now)
-            return Change(answer: try response(connection, context, id.text), "attachment", id.text)
+            return try ResourceKind.attachments.changed(connection, context, id.text)
         }
     }
 
@@ -153,7 +148,7 @@ extension BlockStorageHandlers {
             try connect(
                 connection, id, volume, body["connector"]?.objectValue ?? [:], mode: body["mode"]?.stringValue, now: now)
             try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: now)
-            return Change(answer: try response(connection, context, id), "attachment", id)
+            return try ResourceKind.attachments.changed(connection, context, id)
         }
     }
 

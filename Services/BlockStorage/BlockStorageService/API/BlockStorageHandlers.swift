@@ -45,20 +45,14 @@ package struct BlockStorageHandlers: Sendable {
 
     // MARK: looking up
 
-    func noVolume(_ id: String) -> ResourceError { .notFound("Volume \(id) could not be found.") }
-    func noSnapshot(_ id: String) -> ResourceError { .notFound("Snapshot \(id) could not be found.") }
-    func noAttachment(_ id: String) -> ResourceError {
-        .notFound("Volume attachment could not be found with filter: attachment_id = \(id).")
-    }
-
     /// A volume, with the decision on the route's action: 404 where the caller may not see it.
     func volume(
         _ connection: Connection, _ context: RequestContext, _ id: String, locked: Bool = true
     ) throws -> Authorized<Volume> {
         _ = try context.project()
-        guard let volume = try BlockStorageStore.volume(connection, id, locked: locked) else { throw noVolume(id) }
+        guard let volume = try BlockStorageStore.volume(connection, id, locked: locked) else { throw ResourceKind.volumes.notFound(id) }
         return try context.authorizeVisible(
-            volume, target: .project(volume.projectID), visibleBy: "volume:get", notFound: noVolume(id))
+            volume, target: .project(volume.projectID), visibleBy: "volume:get", notFound: ResourceKind.volumes.notFound(id))
     }
 
     /// A volume that a request's body names, locked; 404 where the caller may not see it.
@@ -69,7 +63,7 @@ package struct BlockStorageHandlers: Sendable {
             context.allows("volume:get", target: .project(volume.projectID))
         else {
             try context.authorize(target: .project(project))
-            throw noVolume(id)
+            throw ResourceKind.volumes.notFound(id)
         }
         return volume
     }
@@ -78,21 +72,11 @@ package struct BlockStorageHandlers: Sendable {
         _ connection: Connection, _ context: RequestContext, _ id: String, locked: Bool = true
     ) throws -> Authorized<Snapshot> {
         _ = try context.project()
-        guard let snapshot = try BlockStorageStore.snapshot(connection, id, locked: locked) else { throw noSnapshot(id) }
+        guard let snapshot = try BlockStorageStore.snapshot(connection, id, locked: locked) else {
+            throw ResourceKind.snapshots.notFound(id)
+        }
         return try context.authorizeVisible(
-            snapshot, target: .project(snapshot.projectID), visibleBy: "volume:get_snapshot", notFound: noSnapshot(id))
-    }
-
-    // MARK: answering
-
-    func volumeResponse(
-        _ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200, brief: Bool = false
-    ) throws -> Response {
-        guard
-            let response = try Views.volumes(context).response(
-                connection, context, status: status, brief: brief, where: "t.id = \(id)::uuid")
-        else { throw noVolume(id) }
-        return response
+            snapshot, target: .project(snapshot.projectID), visibleBy: "volume:get_snapshot", notFound: ResourceKind.snapshots.notFound(id))
     }
 
     // MARK: metadata of volumes and snapshots
@@ -146,10 +130,12 @@ package struct BlockStorageHandlers: Sendable {
         let one = BodySchema.object([.init("meta", .stringMap, required: true)])
         @Sendable func whole(_ metadata: JSONObject) -> Response { .json(200, ["metadata": .object(metadata)]) }
         return [
-            Route(.get, path, action: read, rule: BlockStorageHandlers.read, "Show metadata") { context in
+            Route(.get, path, action: read, rule: BlockStorageHandlers.read, answer: .form(all), "Show metadata") { context in
                 try await database.read { whole(try metadata($0, context, resource, for: read).metadata) }
             },
-            Route(.post, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Add metadata") { context in
+            Route(
+                .post, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), answer: .form(all), "Add metadata"
+            ) { context in
                 let added = context.body["metadata"]?.objectValue ?? [:]
                 return try await changeMetadata(
                     context, resource, for: write,
@@ -157,11 +143,13 @@ package struct BlockStorageHandlers: Sendable {
                         for member in added.members { metadata[member.name] = member.value }
                     }, answer: whole)
             },
-            Route(.put, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), "Replace metadata") { context in
+            Route(
+                .put, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), answer: .form(all), "Replace metadata"
+            ) { context in
                 let new = context.body["metadata"]?.objectValue ?? [:]
                 return try await changeMetadata(context, resource, for: write, { $0 = new }, answer: whole)
             },
-            Route(.get, path + "/{key}", action: read, rule: BlockStorageHandlers.read, "Show an item") { context in
+            Route(.get, path + "/{key}", action: read, rule: BlockStorageHandlers.read, answer: .form(one), "Show an item") { context in
                 let key = context.parameter("key")
                 return try await database.read { connection in
                     guard let value = try metadata(connection, context, resource, for: read).metadata[key] else {
@@ -170,7 +158,9 @@ package struct BlockStorageHandlers: Sendable {
                     return .json(200, ["meta": .object(JSONObject([(key, value)]))])
                 }
             },
-            Route(.put, path + "/{key}", action: write, rule: BlockStorageHandlers.write, body: .json(one), "Set an item") { context in
+            Route(
+                .put, path + "/{key}", action: write, rule: BlockStorageHandlers.write, body: .json(one), answer: .form(one), "Set an item"
+            ) { context in
                 let key = context.parameter("key")
                 let item = context.body["meta"]?.objectValue ?? [:]
                 return try await changeMetadata(

@@ -5,9 +5,35 @@ import Kernel
 import WebAPI
 
 /// Volumes, snapshots, attachments and types as clients see them.
-enum Views {
+extension ResourceKind {
     private static func since(_ minor: Int) -> VersionRange { VersionRange(from: Microversion(3, minor)) }
     private static let admin = "volume:see_operator_fields"
+
+    /// Lists as Cinder's clients ask for them: descending unless asked otherwise, with a page after every full one.
+    private static let grammar = ListGrammar {
+        $0.ignoring = ["fields", "with_count", "all_tenants", "all_projects", "project_id", "tenant_id"]
+        // From 3.31 on Cinder refuses filters that a list does not have; operators' are ignored.
+        $0.unknown = .decided { context, name in
+            guard context.version(atLeast: 3, 31), !context.allows(admin) else { return nil }
+            return .badRequest("Invalid filters \(name.prefix(64)) are found in query options.")
+        }
+        $0.directions = .descending
+        $0.hasFields = false
+        $0.hasSort = true
+        $0.hasOffset = true
+        $0.allowsEmptyPage = true
+        $0.limitMax = Int(Int32.max)
+    }
+
+    /// A kind of Block Storage's. Requests decide on rows before they are shown.
+    static func blockStorage(
+        _ name: String, plural: String? = nil, _ table: Table, notFound: (@Sendable (String) -> ResourceError)? = nil
+    ) -> ResourceKind {
+        ResourceKind(
+            name, plural: plural, table: table, visibility: .everything, grammar: grammar, pages: .nextWhenFull, notFound: notFound)
+    }
+
+    // MARK: volumes
 
     private static func attachments(hosts: Bool) -> String {
         """
@@ -31,33 +57,27 @@ enum Views {
                 Link(rel) { "\($0.publicURL)\(prefix)/\($0.urlProject)/volumes/" }
             }))
 
-    private static func volume(hosts: Bool) -> ResourceView {
-        ResourceView(
+    private static func volumes(hosts: Bool) -> ResourceKind {
+        .blockStorage(
             "volume",
             Table(
                 "volumes t JOIN volume_types y ON y.id = t.volume_type_id",
                 defaultSort: [("created_at", true)], missingMarker: .notFound,
                 fields: [
                     Field("id", filter: .equals, sortable: true),
-                    Field("name", .text, "t.name", filter: .equals, sortable: false),
+                    // Volumes without a name have a defined place in the order too.
+                    Field("name", filter: .equals, sortedBy: "coalesce(t.name, '')"),
                     Field("status", filter: .equals, sortable: true), Field("size", .number, filter: .equals, sortable: true),
                     Field("availability_zone", filter: .equals, sortable: true),
-                    Field("created_at", .timestampMicroseconds, filter: TimeFilter.of("t.created_at"), sortable: true),
-                    Field("updated_at", .timestampMicroseconds, filter: TimeFilter.of("t.updated_at"), sortable: true),
+                    Field("created_at", .timestampMicroseconds, filter: .time("t.created_at").from(Microversion(3, 60)), sortable: true),
+                    Field("updated_at", .timestampMicroseconds, filter: .time("t.updated_at").from(Microversion(3, 60)), sortable: true),
                     Field("attachments", .json, attachments(hosts: hosts)), Field("description"),
                     Field("volume_type", .text, "y.name", filter: .equals),
                     Field("snapshot_id", .text, "t.source_snapshot_id"), Field("source_volid", .text, "t.source_volume_id"),
-                    Field("metadata", .json, shownMetadata, filter: .custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }),
-                    Field("user_id", filter: .equals),
+                    Field("metadata", .json, shownMetadata, filter: .metadata), Field("user_id", filter: .equals),
                     Field(
-                        "bootable", .text, "CASE WHEN t.bootable THEN 'true' ELSE 'false' END",
-                        filter: .custom { value in
-                            guard let wanted = BodySchema.boolean(value) else {
-                                throw ResourceError.badRequest(
-                                    "Invalid input for query parameter bootable. Value: '\(value.prefix(64))'. It must be true or false.")
-                            }
-                            return "t.bootable = \(wanted)"
-                        }, sortable: true),
+                        "bootable", .text, "CASE WHEN t.bootable THEN 'true' ELSE 'false' END", filter: .flag("bootable", "t.bootable"),
+                        sortable: true),
                     Field("encrypted", .boolean, "false"), Field("replication_status", .text, "NULL::text"),
                     Field("consistencygroup_id", .text, "NULL::text"), Field("multiattach", .boolean),
                     Field("migration_status", .text, "NULL::text", filter: .equals),
@@ -73,142 +93,129 @@ enum Views {
                     Field("volume_type_id", versions: since(63)),
                     Field("consumes_quota", .boolean, "true", filter: .boolean, versions: since(65)),
                     Field("volume_image_metadata", .json, "t.image_metadata", presence: .whenSet), links,
-                    .sortKey("display_order", "coalesce(t.name, '')"),
-                ]),
-            summary: ["id", "name", "links"],
-            shownOnly: [
-                "volume_image_metadata",
-                "os-vol-tenant-attr:tenant_id", "os-vol-host-attr:host", "os-vol-mig-status-attr:migstat",
-                "os-vol-mig-status-attr:name_id",
-            ])
+                    .sortKey("display_name", "coalesce(t.name, '')"), .filter("name~", .part("t.name")),
+                ])
+        ) { .notFound("Volume \($0.prefix(64)) could not be found.") }
     }
 
-    static let volumes = volume(hosts: false)
-    static let volumesForOperators = volume(hosts: true)
+    static let volumes = volumes(hosts: false)
+    static let operatorsVolumes = volumes(hosts: true)
+    static let volumeSummaries = volumes.showing(["id", "name", "links"])
 
-    static func volumes(_ context: RequestContext) -> ResourceView {
-        context.allows(admin) ? volumesForOperators : volumes
+    /// What answers to creating and changing volumes leave out.
+    private static let shownLater: Set<String> = [
+        "volume_image_metadata", "os-vol-tenant-attr:tenant_id", "os-vol-host-attr:host", "os-vol-mig-status-attr:migstat",
+        "os-vol-mig-status-attr:name_id",
+    ]
+    static let changedVolumes = volumes.hiding(shownLater)
+    private static let operatorsChangedVolumes = operatorsVolumes.hiding(shownLater)
+
+    /// Volumes with what the caller may know of them.
+    static func volumes(_ context: RequestContext) -> ResourceKind { context.allows(admin) ? operatorsVolumes : volumes }
+    static func changedVolumes(_ context: RequestContext) -> ResourceKind {
+        context.allows(admin) ? operatorsChangedVolumes : changedVolumes
     }
 
-    static let snapshots = ResourceView(
+    // MARK: snapshots
+
+    static let snapshots = ResourceKind.blockStorage(
         "snapshot",
         Table(
             "volume_snapshots t", defaultSort: [("created_at", true)], missingMarker: .notFound,
             fields: [
-                Field("id", filter: .equals, sortable: true), Field("name", .text, "t.name", filter: .equals),
+                Field("id", filter: .equals, sortable: true), Field("name", filter: .equals, sortedBy: "coalesce(t.name, '')"),
                 Field("description"), Field("volume_id", filter: .equals, sortable: true),
                 Field("status", filter: .equals, sortable: true), Field("size", .number, sortable: true),
                 Field("created_at", .timestampMicroseconds, sortable: true),
-                Field("updated_at", .timestampMicroseconds, sortable: true),
-                Field("metadata", .json, filter: .custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }),
+                Field("updated_at", .timestampMicroseconds, sortable: true), Field("metadata", .json, filter: .metadata),
                 Field(
                     "os-extended-snapshot-attributes:progress", .text,
                     "CASE WHEN t.status = 'available' THEN 100 ELSE t.progress END || '%'"),
                 Field("os-extended-snapshot-attributes:project_id", .text, "t.project_id"),
                 Field("group_snapshot_id", .text, "NULL::text", versions: since(14)),
                 Field("user_id", versions: since(41)), Field("consumes_quota", .boolean, "true", filter: .boolean, versions: since(65)),
-                .sortKey("display_order", "coalesce(t.name, '')"),
-            ]),
-        summary: ["id", "name", "description", "volume_id", "status", "size", "created_at", "updated_at", "metadata"],
-        shownOnly: ["os-extended-snapshot-attributes:progress", "os-extended-snapshot-attributes:project_id"])
+                .sortKey("display_name", "coalesce(t.name, '')"),
+            ])
+    ) { .notFound("Snapshot \($0.prefix(64)) could not be found.") }
 
-    private static func time(_ column: String) -> String {
-        "to_char(t.\(column) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
-    }
+    static let snapshotSummaries = snapshots.showing([
+        "id", "name", "description", "volume_id", "status", "size", "created_at", "updated_at", "metadata",
+    ])
+    static let changedSnapshots = snapshots.hiding([
+        "os-extended-snapshot-attributes:progress", "os-extended-snapshot-attributes:project_id",
+    ])
 
-    static let attachments = ResourceView(
+    // MARK: attachments
+
+    static let attachments = ResourceKind.blockStorage(
         "attachment",
         Table(
             "volume_attachments t", defaultSort: [("created_at", true)], missingMarker: .notFound,
             fields: [
                 Field("id", filter: .equals, sortable: true), Field("status", filter: .equals, sortable: true),
                 Field("instance", .text, "t.server_id", filter: .equals), Field("volume_id", filter: .equals),
-                Field("attached_at", .text, "coalesce(\(time("attached_at")), '')"), Field("detached_at", .text, "''"),
-                Field("attach_mode", .text, "t.mode"),
+                Field(
+                    "attached_at", .text, "coalesce(to_char(t.attached_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '')"),
+                Field("detached_at", .text, "''"), Field("attach_mode", .text, "t.mode"),
                 Field("connection_info", .json, "coalesce(t.connection, '{}')", visibleBy: "volume:see_connections"),
                 Field("instance_id", .text, "t.server_id", presence: .never, filter: .equals), .sortKey("created_at"),
-            ]),
-        summary: ["id", "status", "instance", "volume_id"])
+            ])
+    ) { .notFound("Volume attachment could not be found with filter: attachment_id = \($0.prefix(64)).") }
 
-    /// Users only see user-visible extra specs.
-    private static let userSpecs = """
-        (SELECT coalesce(jsonb_object_agg(s.key, s.value), '{}') FROM jsonb_each(t.extra_specs) s
-            WHERE s.key IN (\(TypeRequirements.visibleToUsers.map { "'\($0)'" }.joined(separator: ", "))))
-        """
+    static let attachmentSummaries = attachments.showing(["id", "status", "instance", "volume_id"])
+
+    // MARK: types
+
     private static let sensitive = "volume_extension:types_extra_specs:read_sensitive"
 
-    static let types = types(specs: userSpecs)
-    static let typesForOperators = types(specs: "t.extra_specs")
+    /// The extra specs that the caller sees, as SQL. Users see the user-visible ones.
+    private static func specs(all: Bool) -> String {
+        if all { return "t.extra_specs" }
+        let visible = TypeRequirements.visibleToUsers.map { "'\($0)'" }.joined(separator: ", ")
+        return """
+            (SELECT coalesce(jsonb_object_agg(s.key, s.value), '{}') FROM jsonb_each(t.extra_specs) s WHERE s.key IN (\(visible)))
+            """
+    }
 
-    static func types(_ context: RequestContext) -> ResourceView { context.allows(sensitive) ? typesForOperators : types }
-
-    /// The extra specs that the caller sees, as SQL.
-    static func specs(_ context: RequestContext) -> String { context.allows(sensitive) ? "t.extra_specs" : userSpecs }
-
-    private static func types(specs: String) -> ResourceView {
-        ResourceView(
+    private static func volumeTypes(allSpecs: Bool) -> ResourceKind {
+        .blockStorage(
             "volume_type",
             Table(
                 "volume_types t", defaultSort: [("created_at", true)], missingMarker: .notFound,
                 fields: [
-                    Field("id", sortable: true), Field("name", filter: .equals), Field("description"),
-                    .sortKey("display_order", "t.name"),
-                    Field("is_public", .boolean), Field("os-volume-type-access:is_public", .boolean, "t.is_public"),
-                    Field("extra_specs", .json, specs), Field("qos_specs_id", .text, "NULL::text", visibleBy: sensitive),
-                    .sortKey("created_at"),
-                ]),
-            summary: [], shownOnly: ["qos_specs_id"])
+                    Field("id", sortable: true), Field("name", filter: .equals, sortable: true), Field("description"),
+                    Field("is_public", .boolean, filter: .visibility), Field("os-volume-type-access:is_public", .boolean, "t.is_public"),
+                    Field(
+                        "extra_specs", .json, specs(all: allSpecs),
+                        filter: .all { request in
+                            // Before 3.52 the parameter has no effect.
+                            guard request.context.version(atLeast: 3, 52), let text = request.values.first else { return "TRUE" }
+                            let wanted = try MetadataFilter.parse(text, name: "extra_specs")
+                            return "\(raw: specs(all: request.context.allows(sensitive))) @> \(wanted)::jsonb"
+                        }), Field("qos_specs_id", .text, "NULL::text", visibleBy: sensitive),
+                    .sortKey("created_at"), .sortKey("display_name", "t.name"),
+                ])
+        ) { .notFound("Volume type \($0.prefix(255)) could not be found.") }
     }
 
-    /// A type in the answer to changing it.
-    static let changedTypes = {
-        var view = typesForOperators
-        view.shownOnly.insert("os-volume-type-access:is_public")
-        return view
-    }()
-}
+    static let volumeTypes = volumeTypes(allSpecs: false)
+    private static let operatorsVolumeTypes = volumeTypes(allSpecs: true)
 
-/// `created_at=gt:2026-01-31T12:00:00,lt:2026-02-01T00:00:00` of a list (3.60).
-enum TimeFilter {
-    private static let operators = ["gt": ">", "gte": ">=", "eq": "=", "neq": "<>", "lt": "<", "lte": "<="]
-
-    /// - Parameter column: a column of type `timestamptz`.
-    static func of(_ column: String) -> Field.Filter {
-        .custom { text in
-            let terms = try text.split(separator: ",", omittingEmptySubsequences: false).map { try term(String($0), column) }
-            return SQL.joined(terms, separator: " AND ")
-        }
+    /// Types with what the caller may know of them.
+    static func volumeTypes(_ context: RequestContext) -> ResourceKind {
+        context.allows(sensitive) ? operatorsVolumeTypes : volumeTypes
     }
 
-    private static func term(_ text: String, _ column: String) throws -> SQL {
-        let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-        let (comparison, time) = parts.count == 2 && operators[parts[0]] != nil ? (parts[0], parts[1]) : ("eq", text)
-        guard let moment = Timestamp(time) else {
-            throw ResourceError.badRequest(
-                "Invalid timestamp '\(text.prefix(64))': expected OPERATOR:TIME with one of \(operators.keys.sorted().joined(separator: ", ")) and an ISO 8601 time, for example gt:2026-01-31T12:00:00."
-            )
-        }
-        return "\(raw: column) \(raw: operators[comparison] ?? "=") \(moment)"
-    }
-}
+    /// What answers to creating and changing types leave out.
+    static let createdVolumeTypes = volumeTypes.hiding(["qos_specs_id"])
+    static let changedVolumeTypes = volumeTypes.hiding(["qos_specs_id", "os-volume-type-access:is_public"])
+    private static let operatorsCreatedVolumeTypes = operatorsVolumeTypes.hiding(["qos_specs_id"])
+    private static let operatorsChangedVolumeTypes = operatorsVolumeTypes.hiding(["qos_specs_id", "os-volume-type-access:is_public"])
 
-/// `metadata={"k": "v"}` of a list; clients also write it as a Python dictionary.
-enum MetadataFilter {
-    /// - Throws: 400 if the value is not a map of strings.
-    static func parse(_ text: String, name: String = "metadata") throws -> String {
-        for candidate in [text, text.replacing("'", with: "\"")] {
-            if let value = parsed(candidate) { return value }
-        }
-        throw ResourceError.badRequest("The filter '\(name)' must be an object of texts, not '\(text.prefix(64))'.")
+    static func createdVolumeTypes(_ context: RequestContext) -> ResourceKind {
+        context.allows(sensitive) ? operatorsCreatedVolumeTypes : createdVolumeTypes
     }
-
-    private static func parsed(_ text: String) -> String? {
-        do {
-            let value = try JSONValue.parse(Array(text.utf8))
-            guard let object = value.objectValue, object.members.allSatisfy({ $0.value.stringValue != nil }) else { return nil }
-            return value.description
-        } catch {
-            return nil
-        }
+    static func changedVolumeTypes(_ context: RequestContext) -> ResourceKind {
+        context.allows(sensitive) ? operatorsChangedVolumeTypes : changedVolumeTypes
     }
 }

@@ -21,41 +21,115 @@ extension BlockStorageHandlers {
         return Resource(
             "block storage operation",
             routes: bothPaths([
-                Route(.get, "/os-services", action: "volume_extension:services:index", rule: admin, "List services", handler: listServices),
+                Route(
+                    .get, "/os-services", action: "volume_extension:services:index", rule: admin, answer: .form(Self.servicesForm),
+                    "List services", handler: listServices),
                 Route(
                     .put, "/os-services/{change}", action: "volume_extension:services:update", rule: admin, body: .json(change),
-                    "Enable or disable a service", handler: changeService),
-                Route(.get, "/os-availability-zone", action: "volume:availability_zone_list", rule: reader, "List availability zones") {
-                    context in
+                    answer: .form(Self.serviceForm), "Enable or disable a service", handler: changeService),
+                Route(
+                    .get, "/os-availability-zone", action: "volume:availability_zone_list", rule: reader, answer: .form(Self.zonesForm),
+                    "List availability zones"
+                ) { context in
                     try context.authorize(target: .none)
                     return .json(
                         200, ["availabilityZoneInfo": [["zoneName": .string(settings.availabilityZone), "zoneState": ["available": true]]]])
                 },
                 Route(
                     .get, "/scheduler-stats/get_pools", action: "scheduler_extension:scheduler_stats:get_pools", rule: admin,
-                    "List storage pools", handler: pools),
+                    answer: .form(Self.poolsForm), "List storage pools", handler: pools),
                 Route(
-                    .get, "/capabilities/{host}", action: "volume_extension:capabilities", rule: admin, "Show what a backend can do",
-                    handler: capabilities),
+                    .get, "/capabilities/{host}", action: "volume_extension:capabilities", rule: admin,
+                    answer: .form(Self.capabilitiesForm), "Show what a backend can do", handler: capabilities),
                 Route(
                     .get, "/resource_filters", action: "volume:resource_filters", rule: reader,
                     versions: VersionRange(from: Microversion(3, 33)),
-                    "List the filters of lists"
+                    answer: .form(ResourceFilters.form), "List the filters of lists"
                 ) { context in
                     try context.authorize(target: .none)
-                    return ListFilters.answer(context)
+                    return ResourceFilters.answer(context)
                 },
                 .unavailable(
                     .post, "/workers/cleanup", action: "workers:cleanup", rule: admin, versions: VersionRange(from: Microversion(3, 24)),
                     body: .optionalJSON(.any),
                     "Cleaning up on request is not available in this cloud: interrupted work continues by itself."
                 ) { try $0.authorize(target: .none) },
-                Route(.get, "/extensions", action: "volume:extensions", rule: reader, "List extensions") { context in
+                Route(
+                    .get, "/extensions", action: "volume:extensions", rule: reader, answer: .form(Self.extensionsForm), "List extensions"
+                ) { context in
                     try context.authorize(target: .none)
                     return .json(200, ["extensions": .array(BlockStorageHandlers.extensions)])
                 },
             ]))
     }
+
+    // MARK: forms of answers
+
+    private static func required(_ schema: BodySchema, _ names: [String]) -> [BodySchema.Property] {
+        names.map { .init($0, schema, required: true) }
+    }
+
+    private static let servicesForm = BodySchema.wrapped(
+        "services",
+        .list(
+            .object(
+                required(.text, ["binary", "host", "zone", "replication_status"])
+                    + required(.string(min: 0, max: 32, format: .dateTime), ["updated_at"])
+                    + required(.enumeration(["enabled", "disabled"]), ["status"]) + required(.enumeration(["up", "down"]), ["state"])
+                    + required(.nullable(.text), ["disabled_reason", "active_backend_id"]) + required(.boolean, ["frozen"]) + [
+                        .init("cluster", .nullable(.text), versions: VersionRange(from: Microversion(3, 7))),
+                        .init("backend_state", .enumeration(["up", "down"]), versions: VersionRange(from: Microversion(3, 49))),
+                    ])))
+
+    private static let serviceForm = BodySchema.object(
+        required(.text, ["host", "service", "binary"]) + required(.boolean, ["disabled"])
+            + required(.enumeration(["enabled", "disabled"]), ["status"]) + required(.nullable(.text), ["disabled_reason"]))
+
+    private static let zonesForm = BodySchema.wrapped(
+        "availabilityZoneInfo",
+        .list(
+            .object([
+                .init("zoneName", .text, required: true), .init("zoneState", .wrapped("available", .boolean), required: true),
+            ])))
+
+    private static let poolsForm = BodySchema.wrapped(
+        "pools",
+        .list(
+            .object([
+                .init("name", .text, required: true),
+                .init(
+                    "capabilities",
+                    .object(
+                        required(
+                            .text,
+                            [
+                                "pool_name", "volume_backend_name", "storage_protocol", "driver_version", "vendor_name",
+                                "max_over_subscription_ratio",
+                            ])
+                            + required(
+                                .number,
+                                [
+                                    "total_capacity_gb", "free_capacity_gb", "provisioned_capacity_gb", "allocated_capacity_gb",
+                                    "reserved_percentage",
+                                ])
+                            + required(
+                                .boolean, ["thin_provisioning_support", "thick_provisioning_support", "multiattach", "QoS_support"])
+                            + required(.string(min: 0, max: 32, format: .dateTime), ["timestamp"])
+                            + required(.nullable(.text), ["filter_function", "goodness_function"]))),
+            ])))
+
+    private static let capabilitiesForm = BodySchema.object(
+        required(
+            .text,
+            [
+                "namespace", "vendor_name", "volume_backend_name", "pool_name", "driver_version", "storage_protocol", "display_name",
+                "description", "visibility",
+            ])
+            + required(.list(.any), ["replication_targets"]) + required(.object([], additional: .allowed), ["properties"]))
+
+    private static let extensionsForm = BodySchema.wrapped(
+        "extensions",
+        .list(.object(required(.text, ["alias", "name", "description", "updated"]) + required(.list(.any), ["links"]))))
 
     private static let extensions: [JSONValue] = [
         ("os-volume-actions", "VolumeActions"), ("os-admin-actions", "AdminActions"),

@@ -3,58 +3,38 @@ import JSON
 import Kernel
 import WebAPI
 
-/// A kind of resource with its two short forms.
-struct ResourceView: Sendable {
-    let kind: ResourceKind
-    /// Names of the fields of a summary list.
-    let summary: Set<String>
-    /// Names of the fields that answers to creating and changing leave out.
-    var shownOnly: Set<String> = []
-
-    var table: Table { kind.table }
-
-    init(_ name: String, plural: String? = nil, _ table: Table, summary: Set<String>, shownOnly: Set<String> = []) {
-        kind = ResourceKind(name, plural: plural, table: table, visibility: .everything, pages: .nextWhenFull) {
-            .notFound("\(name) \($0.prefix(64)) could not be found.")
-        }
-        self.summary = summary
-        self.shownOnly = shownOnly
-    }
-
-    /// `{"volume": {…}}`, or nil where no row fits.
-    ///
-    /// - Parameter brief: as answers to creating and changing are.
-    func response(
-        _ connection: Connection, _ context: RequestContext, status: Int = 200, brief: Bool = false, where condition: SQL
-    ) throws -> Response? {
-        let names = brief ? Set(table.fields.map(\.name)).subtracting(shownOnly) : nil
-        return try kind.oneOrNone(connection, context, where: condition, status: status, only: names)?.response
-    }
-
-    /// The caller's project's, or with `all_tenants` those of all.
+extension ResourceKind {
+    /// One page of the caller's project's rows, or with `all_tenants` of those of all projects.
     ///
     /// - Throws: what a list refuses.
-    func list(
-        _ database: Database, _ context: RequestContext, filters: Set<String>, detail: Bool
-    ) async throws -> Response {
+    func projectList(_ database: Database, _ context: RequestContext) async throws -> Response {
         let project = try context.project()
         try context.authorize(target: .project(project))
-        let request = try context.volumeListRequest(filters: filters)
+        let request = try listRequest(context)
         let scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
-        return try await database.read { try list($0, context, request, scope: scope, detail: detail) }
+        return try await database.read { try countedList($0, context, request, scope: scope) }
     }
 
-    /// `{"volumes": […], "volumes_links": […]}`
-    func list(
-        _ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL, detail: Bool
-    ) throws -> Response {
-        var request = request
-        request.fields = detail ? nil : summary
+    /// `{"volumes": […], "volumes_links": […]}`; with `with_count` also how many rows all pages have (3.45).
+    func countedList(_ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL) throws -> Response {
         let isCounted = context.version(atLeast: 3, 45) && context.query["with_count"].flatMap { BodySchema.boolean($0) } ?? false
-        return try kind.list(
+        return try list(
             connection, context, request, scope: scope,
             tail: { if isCounted { $0.field("count", try table.count(connection, context, request, scope: scope)) } }
         ).response
+    }
+
+    /// The row with this id.
+    ///
+    /// - Parameter id: a UUID.
+    /// - Throws: the kind's 404.
+    func one(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
+        try one(connection, context, where: "t.id = \(id)::uuid", id: id)
+    }
+
+    /// The answer to a change of the row with this id, which is also what the audit records.
+    func changed(_ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200) throws -> Change {
+        Change(answer: try one(connection, context, where: "t.id = \(id)::uuid", id: id, status: status), name, id)
     }
 }
 
@@ -89,46 +69,6 @@ extension RequestContext {
     /// - Throws: 404 for an invalid id.
     func identifier(_ name: String, of resource: String) throws -> String {
         try uuidParameter(name, of: resource)
-    }
-
-    /// Query parameters that every list knows beside its filters.
-    private static let listParameters: Set<String> = [
-        "limit", "marker", "offset", "sort", "sort_key", "sort_dir", "fields", "with_count", "all_tenants", "all_projects",
-        "project_id", "tenant_id",
-    ]
-
-    /// Paging, sorting and filters, as Block Storage's clients write them.
-    ///
-    /// - Parameter also: further parameters of the list, which the caller looks at.
-    /// - Throws: 400, from 3.31 on also for filters that the list does not have; operators' are ignored, as by Cinder.
-    func volumeListRequest(filters: Set<String>, also: Set<String> = []) throws -> ListRequest {
-        if version(atLeast: 3, 31), !allows("volume:see_operator_fields") {
-            let known = filters.union(also).union(RequestContext.listParameters)
-            let unknown = query.items.map(\.name).filter { !known.contains($0) }
-            guard unknown.isEmpty else {
-                throw ResourceError.badRequest(
-                    "Invalid filters \(unknown.map { String($0.prefix(64)) }.joined(separator: ",")) are found in query options.")
-            }
-        }
-        var request = try listRequest(filters: filters, hasOffset: true)
-        if query["sort_dir"] == nil { request.sort = request.sort.map { ($0.name, true) } }
-        if let text = query["sort"] {
-            guard query["sort_key"] == nil, query["sort_dir"] == nil else {
-                throw ResourceError.badRequest(
-                    "The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.")
-            }
-            request.sort = try text.split(separator: ",").map { item in
-                let parts = item.split(separator: ":", omittingEmptySubsequences: false)
-                let direction = parts.count == 2 ? parts[1] : "desc"
-                guard parts.count <= 2, direction == "asc" || direction == "desc" else {
-                    throw ResourceError.badRequest("Unknown sort direction '\(direction.prefix(64))'; it must be asc or desc.")
-                }
-                return (String(parts[0]), direction == "desc")
-            }
-        }
-        // Rows without a name need a defined place in the order too.
-        request.sort = request.sort.map { $0.name == "name" || $0.name == "display_name" ? ("display_order", $0.descending) : $0 }
-        return request
     }
 
     /// A query parameter that is a boolean; false without it.

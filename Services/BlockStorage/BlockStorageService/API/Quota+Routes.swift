@@ -9,6 +9,25 @@ import WebAPI
 extension BlockStorageHandlers {
     private static let names = BlockStorageQuotas.all.map(\.name)
 
+    /// Limits by the quotas' names.
+    ///
+    /// - Parameter value: a limit, or the limit with what is used of it.
+    private static func form(_ name: String, _ value: BodySchema = .integer) -> BodySchema {
+        .wrapped(name, .object([.init("id", .text)] + names.map { .init($0, value, required: true) }))
+    }
+
+    private static let usage = BodySchema.object(["limit", "in_use", "reserved"].map { .init($0, .integer, required: true) })
+
+    private static let limitsForm: BodySchema = {
+        let names = BlockStorageQuotas.all.compactMap(\.absolute).flatMap { [$0.maximum] + ($0.used.map { [$0] } ?? []) }
+        return .wrapped(
+            "limits",
+            .object([
+                .init("rate", .list(.any), required: true),
+                .init("absolute", .object(names.map { .init($0, .integer, required: true) }), required: true),
+            ]))
+    }()
+
     var quotaResource: Resource {
         let admin = BlockStorageHandlers.admin
         let limit = BodySchema.nullable(.integer(min: -1, max: Int(Int32.max)))
@@ -18,19 +37,26 @@ extension BlockStorageHandlers {
         return Resource(
             "quota",
             routes: bothPaths([
-                Route(.get, one, action: "volume_extension:quotas:show", rule: show, "Show quotas", handler: showQuota),
-                Route(.get, one + "/defaults", action: "volume_extension:quotas:show_defaults", rule: show, "Show the defaults") {
-                    context in
+                Route(
+                    .get, one, action: "volume_extension:quotas:show", rule: show,
+                    answer: .form(Self.form("quota_set", .oneOf([.integer, Self.usage]))), "Show quotas", handler: showQuota),
+                Route(
+                    .get, one + "/defaults", action: "volume_extension:quotas:show_defaults", rule: show,
+                    answer: .form(Self.form("quota_set")), "Show the defaults"
+                ) { context in
                     let target = context.parameter("target_id")
                     try context.authorize(target: .project(target))
                     let defaults = try await database.read { try quota.quota.currentDefaults($0) }
                     return quotaResponse(target) { defaults[$0] ?? -1 }
                 },
                 Route(
-                    .put, one, action: "volume_extension:quotas:update", rule: admin, body: .json(body), "Set quotas", handler: updateQuota),
+                    .put, one, action: "volume_extension:quotas:update", rule: admin, body: .json(body),
+                    answer: .form(Self.form("quota_set")), "Set quotas", handler: updateQuota),
                 Route(.delete, one, action: "volume_extension:quotas:delete", rule: admin, "Back to the defaults", handler: resetQuota),
-                Route(.get, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:get", rule: admin, "Show the defaults")
-                { context in
+                Route(
+                    .get, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:get", rule: admin,
+                    answer: .form(Self.form("quota_class_set")), "Show the defaults"
+                ) { context in
                     try context.authorize(target: .none)
                     let defaults = try await database.read { try quota.quota.currentDefaults($0) }
                     return BlockStorageHandlers.classResponse(defaults, id: context.parameter("class"))
@@ -38,10 +64,10 @@ extension BlockStorageHandlers {
                 Route(
                     .put, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:update", rule: admin,
                     body: .json(.wrapped("quota_class_set", .object([], additional: .values(.oneOf([limit, .text]))))),
-                    "Change the defaults", handler: updateDefaults),
+                    answer: .form(Self.form("quota_class_set")), "Change the defaults", handler: updateDefaults),
                 Route(
                     .get, "/limits", action: "limits_extension:used_limits", rule: BlockStorageHandlers.read,
-                    "Show limits and what is used", handler: limits),
+                    answer: .form(Self.limitsForm), "Show limits and what is used", handler: limits),
             ]))
     }
 

@@ -32,19 +32,23 @@ extension BlockStorageHandlers {
             "snapshot",
             routes: bothPaths(
                 [
-                    Route(.get, "/snapshots", action: "volume:get_all_snapshots", rule: read, "List snapshots") {
-                        try await listSnapshots($0, detail: false)
-                    },
-                    Route(.get, "/snapshots/detail", action: "volume:get_all_snapshots", rule: read, "List snapshots in detail") {
-                        try await listSnapshots($0, detail: true)
-                    },
+                    Route(
+                        .get, "/snapshots", action: "volume:get_all_snapshots", rule: read, answer: .list(.snapshotSummaries),
+                        "List snapshots"
+                    ) { try await ResourceKind.snapshotSummaries.projectList(database, $0) },
+                    Route(
+                        .get, "/snapshots/detail", action: "volume:get_all_snapshots", rule: read, answer: .list(.snapshots),
+                        "List snapshots in detail"
+                    ) { try await ResourceKind.snapshots.projectList(database, $0) },
                     Route(
                         .post, "/snapshots", action: "volume:create_snapshot", rule: write, body: .json(BlockStorageHandlers.createSchema),
-                        status: 202, "Create a snapshot", handler: createSnapshot),
-                    Route(.get, one, action: "volume:get_snapshot", rule: read, "Show a snapshot", handler: showSnapshot),
+                        status: 202, answer: .one(.changedSnapshots), "Create a snapshot", handler: createSnapshot),
+                    Route(
+                        .get, one, action: "volume:get_snapshot", rule: read, answer: .one(.snapshots), "Show a snapshot",
+                        handler: showSnapshot),
                     Route(
                         .put, one, action: "volume:update_snapshot", rule: write, body: .json(BlockStorageHandlers.updateSchema),
-                        "Change a snapshot", handler: updateSnapshot),
+                        answer: .one(.changedSnapshots), "Change a snapshot", handler: updateSnapshot),
                     Route(.delete, one, action: "volume:delete_snapshot", rule: write, status: 202, "Delete a snapshot") {
                         try await deleteSnapshot($0, force: false)
                     },
@@ -77,25 +81,11 @@ extension BlockStorageHandlers {
                         write: "volume:update_snapshot_metadata", remove: "volume:delete_snapshot_metadata")))
     }
 
-    private func response(
-        _ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200, brief: Bool = false
-    ) throws -> Response {
-        guard
-            let response = try Views.snapshots.response(
-                connection, context, status: status, brief: brief, where: "t.id = \(id)::uuid")
-        else { throw noSnapshot(id) }
-        return response
-    }
-
-    private func listSnapshots(_ context: RequestContext, detail: Bool) async throws -> Response {
-        try await Views.snapshots.list(database, context, filters: ListFilters.snapshots(context), detail: detail)
-    }
-
     private func showSnapshot(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
         return try await database.read { connection in
             _ = try snapshot(connection, context, id, locked: false)
-            return try response(connection, context, id)
+            return try ResourceKind.snapshots.one(connection, context, id)
         }
     }
 
@@ -104,7 +94,7 @@ extension BlockStorageHandlers {
         let body = context.body["snapshot"] ?? [:]
         guard let volumeID = body["volume_id"]?.stringValue.flatMap({ UUID128($0) })?.description else {
             try context.authorize(target: .project(project))
-            throw noVolume("None")
+            throw ResourceKind.volumes.notFound("None")
         }
         if context.version(atLeast: 3, 66), body["force"]?.boolValue == false {
             throw ResourceError.badRequest("Invalid input for field/attribute force. Value: false. It is not valid from 3.66 on.")
@@ -135,7 +125,7 @@ extension BlockStorageHandlers {
             try Workflows.start(
                 connection, workflows.snapshotCreate, subject: id.text, requestID: context.requestID,
                 ambient: context.ambient)
-            return Change(answer: try response(connection, context, id.text, status: 202, brief: true), "snapshot", id.text)
+            return try ResourceKind.changedSnapshots.changed(connection, context, id.text, status: 202)
         }
     }
 
@@ -149,7 +139,7 @@ extension BlockStorageHandlers {
             if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
             if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
             try changes.apply(connection, "volume_snapshots", snapshot.id, at: context.ambient.now, isCounted: true, touching: true)
-            return Change(answer: try response(connection, context, id, brief: true), "snapshot", id)
+            return try ResourceKind.changedSnapshots.changed(connection, context, id)
         }
     }
 

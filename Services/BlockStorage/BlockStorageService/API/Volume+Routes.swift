@@ -39,6 +39,13 @@ extension BlockStorageHandlers {
             .init("metadata", .nullable(.stringMap)),
         ]))
 
+    private static let summaryForm = BodySchema.wrapped(
+        "volume-summary",
+        .object([
+            .init("total_count", .integer, required: true), .init("total_size", .integer, required: true),
+            .init("metadata", .object([], additional: .values(.list(.text)))),
+        ]))
+
     var volumeResource: Resource {
         let read = BlockStorageHandlers.read
         let write = BlockStorageHandlers.write
@@ -47,22 +54,22 @@ extension BlockStorageHandlers {
             "volume",
             routes: bothPaths(
                 [
-                    Route(.get, "/volumes", action: "volume:get_all", rule: read, "List volumes") {
-                        try await listVolumes($0, detail: false)
+                    Route(.get, "/volumes", action: "volume:get_all", rule: read, answer: .list(.volumeSummaries), "List volumes") {
+                        try await ResourceKind.volumeSummaries.projectList(database, $0)
                     },
-                    Route(.get, "/volumes/detail", action: "volume:get_all", rule: read, "List volumes in detail") {
-                        try await listVolumes($0, detail: true)
-                    },
+                    Route(
+                        .get, "/volumes/detail", action: "volume:get_all", rule: read, answer: .list(.volumes), "List volumes in detail"
+                    ) { try await ResourceKind.volumes($0).projectList(database, $0) },
                     Route(
                         .get, "/volumes/summary", action: "volume:get_all", rule: read, versions: VersionRange(from: Microversion(3, 12)),
-                        "Count volumes", handler: summarizeVolumes),
+                        answer: .form(BlockStorageHandlers.summaryForm), "Count volumes", handler: summarizeVolumes),
                     Route(
                         .post, "/volumes", action: "volume:create", rule: write, body: .json(BlockStorageHandlers.createSchema),
-                        status: 202, "Create a volume", handler: createVolume),
-                    Route(.get, one, action: "volume:get", rule: read, "Show a volume", handler: showVolume),
+                        status: 202, answer: .one(.changedVolumes), "Create a volume", handler: createVolume),
+                    Route(.get, one, action: "volume:get", rule: read, answer: .one(.volumes), "Show a volume", handler: showVolume),
                     Route(
-                        .put, one, action: "volume:update", rule: write, body: .json(BlockStorageHandlers.updateSchema), "Change a volume",
-                        handler: updateVolume),
+                        .put, one, action: "volume:update", rule: write, body: .json(BlockStorageHandlers.updateSchema),
+                        answer: .one(.changedVolumes), "Change a volume", handler: updateVolume),
                     Route(.delete, one, action: "volume:delete", rule: write, status: 202, "Delete a volume") { context in
                         try await deleteVolume(context, force: context.flag("force"))
                     },
@@ -70,6 +77,7 @@ extension BlockStorageHandlers {
                     + [
                         Route(
                             .get, one + "/encryption", action: "volume_extension:volume_encryption_metadata", rule: read,
+                            answer: .form(.object([.init("encryption_key_id", .nullable(.text), required: true)])),
                             "Encryption of a volume: none"
                         ) { context in
                             let id = try context.identifier("volume_id", of: "Volume")
@@ -85,23 +93,6 @@ extension BlockStorageHandlers {
     }
 
     // MARK: reading
-
-    private func listVolumes(_ context: RequestContext, detail: Bool) async throws -> Response {
-        let project = try context.project()
-        try context.authorize(target: .project(project))
-        let request = try context.volumeListRequest(filters: ListFilters.volumes(context), also: ["name~"])
-        var scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
-        if let part = context.query["name~"] {
-            guard context.version(atLeast: 3, 31) else {
-                throw ResourceError.badRequest("Invalid query parameter 'name~': it needs version 3.31 or later.")
-            }
-            scope = scope + " AND position(\(part) in coalesce(t.name, '')) > 0"
-        }
-        let condition = scope
-        return try await database.read { connection in
-            try Views.volumes(context).list(connection, context, request, scope: condition, detail: detail)
-        }
-    }
 
     private func summarizeVolumes(_ context: RequestContext) async throws -> Response {
         let project = try context.project()
@@ -127,7 +118,7 @@ extension BlockStorageHandlers {
         let id = try context.identifier("volume_id", of: "Volume")
         return try await database.read { connection in
             _ = try volume(connection, context, id, locked: false)
-            return try volumeResponse(connection, context, id)
+            return try ResourceKind.volumes(context).one(connection, context, id)
         }
     }
 
@@ -173,7 +164,7 @@ extension BlockStorageHandlers {
                 """)
             try Workflows.start(
                 connection, workflows.create, subject: id.text, requestID: context.requestID, ambient: context.ambient)
-            return Change(answer: try volumeResponse(connection, context, id.text, status: 202, brief: true), "volume", id.text)
+            return try ResourceKind.changedVolumes(context).changed(connection, context, id.text, status: 202)
         }
     }
 
@@ -258,7 +249,7 @@ extension BlockStorageHandlers {
         case .snapshot(let id):
             guard let snapshot = try BlockStorageStore.snapshot(connection, id, locked: true),
                 context.allows("volume:get_snapshot", target: .project(snapshot.projectID))
-            else { throw noSnapshot(id) }
+            else { throw ResourceKind.snapshots.notFound(id) }
             guard snapshot.status == .available else {
                 throw ResourceError.badRequest(
                     "Invalid snapshot: Originating snapshot status must be one of 'available' values, not '\(snapshot.status.rawValue)'.")
@@ -269,7 +260,7 @@ extension BlockStorageHandlers {
         case .volume(let id):
             guard let volume = try BlockStorageStore.volume(connection, id, locked: true),
                 context.allows("volume:get", target: .project(volume.projectID))
-            else { throw noVolume(id) }
+            else { throw ResourceKind.volumes.notFound(id) }
             try volume.status.require(.clone, of: volume.id)
             result.size = asked ?? volume.size
             try require(result.size, atLeast: volume.size, of: "source volume")
@@ -312,7 +303,7 @@ extension BlockStorageHandlers {
             if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
             if let metadata = body["metadata"], metadata.objectValue != nil { changes.set(json: "metadata", metadata) }
             try changes.apply(connection, "volumes", volume.id, at: context.ambient.now, isCounted: true, touching: true)
-            return Change(answer: try volumeResponse(connection, context, id, brief: true), "volume", id)
+            return try ResourceKind.changedVolumes(context).changed(connection, context, id)
         }
     }
 

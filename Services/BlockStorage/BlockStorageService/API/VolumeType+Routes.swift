@@ -21,22 +21,28 @@ extension BlockStorageHandlers {
         let admin = BlockStorageHandlers.admin
         let one = "/types/{type_id}"
         let specs = one + "/extra_specs"
-        let access = BodySchema.object([.init("project", .identifier, required: true)])
+        let project = BodySchema.object([.init("project", .identifier, required: true)])
+        let access = BodySchema.object([.init("volume_type_id", .uuid, required: true), .init("project_id", .text, required: true)])
+        let allSpecs = BodySchema.wrapped("extra_specs", .stringMap)
         return Resource(
             "volume type",
             routes: bothPaths([
-                Route(.get, "/types", action: "volume_extension:type_get_all", rule: read, "List types", handler: listTypes),
+                Route(
+                    .get, "/types", action: "volume_extension:type_get_all", rule: read, answer: .list(.volumeTypes), "List types",
+                    handler: listTypes),
                 Route(
                     .post, "/types", action: "volume_extension:type_create", rule: admin, body: .json(BlockStorageHandlers.createSchema),
-                    "Create a type", handler: createType),
-                Route(.get, one, action: "volume_extension:type_get", rule: read, "Show a type", handler: showType),
+                    answer: .one(.createdVolumeTypes), "Create a type", handler: createType),
+                Route(
+                    .get, one, action: "volume_extension:type_get", rule: read, answer: .one(.volumeTypes), "Show a type",
+                    handler: showType),
                 Route(
                     .put, one, action: "volume_extension:type_update", rule: admin, body: .json(BlockStorageHandlers.updateSchema),
-                    "Change a type", handler: updateType),
+                    answer: .one(.changedVolumeTypes), "Change a type", handler: updateType),
                 Route(.delete, one, action: "volume_extension:type_delete", rule: admin, status: 202, "Delete a type", handler: deleteType),
                 Route(
                     .get, one + "/encryption", action: "volume_extension:volume_type_encryption:get", rule: admin,
-                    "Encryption of a type: none"
+                    answer: .form(.object([])), "Encryption of a type: none"
                 ) { context in
                     try context.authorize(target: .none)
                     return try await database.read { connection in
@@ -62,7 +68,10 @@ extension BlockStorageHandlers {
                 Route(
                     .delete, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:delete", rule: admin,
                     "404: no type has encryption", handler: noEncryption),
-                Route(.get, specs, action: "volume_extension:types_extra_specs:index", rule: admin, "List extra specs") { context in
+                Route(
+                    .get, specs, action: "volume_extension:types_extra_specs:index", rule: admin, answer: .form(allSpecs),
+                    "List extra specs"
+                ) { context in
                     try context.authorize(target: .none)
                     return try await database.read {
                         .json(200, ["extra_specs": .object(try type($0, context.parameter("type_id")).specs)])
@@ -70,7 +79,7 @@ extension BlockStorageHandlers {
                 },
                 Route(
                     .post, specs, action: "volume_extension:types_extra_specs:create", rule: admin,
-                    body: .json(.object([.init("extra_specs", .stringMap, required: true)])), "Add extra specs"
+                    body: .json(allSpecs), answer: .form(allSpecs), "Add extra specs"
                 ) { context in
                     let new = context.body["extra_specs"]?.objectValue ?? [:]
                     return try await changeSpecs(
@@ -79,8 +88,10 @@ extension BlockStorageHandlers {
                             for member in new.members { specs[member.name] = member.value }
                         }, answer: .json(200, ["extra_specs": .object(new)]))
                 },
-                Route(.get, specs + "/{key}", action: "volume_extension:types_extra_specs:show", rule: admin, "Show an extra spec") {
-                    context in
+                Route(
+                    .get, specs + "/{key}", action: "volume_extension:types_extra_specs:show", rule: admin, answer: .form(.stringMap),
+                    "Show an extra spec"
+                ) { context in
                     try context.authorize(target: .none)
                     let key = context.parameter("key")
                     return try await database.read { connection in
@@ -90,7 +101,7 @@ extension BlockStorageHandlers {
                 },
                 Route(
                     .put, specs + "/{key}", action: "volume_extension:types_extra_specs:update", rule: admin, body: .json(.stringMap),
-                    "Set an extra spec"
+                    answer: .form(.stringMap), "Set an extra spec"
                 ) { context in
                     let key = context.parameter("key")
                     guard let body = context.body.objectValue, body.count == 1, let value = body[key] else {
@@ -114,10 +125,10 @@ extension BlockStorageHandlers {
                 },
                 Route(
                     .get, one + "/os-volume-type-access", action: "volume_extension:volume_type_access:get_all_for_type", rule: admin,
-                    "List projects with access", handler: listAccess),
+                    answer: .form(.wrapped("volume_type_access", .list(access))), "List projects with access", handler: listAccess),
                 Route(
                     .post, one + "/action", key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess",
-                    rule: admin, body: .json(.wrapped("addProjectAccess", access)), status: 202, "Give access"
+                    rule: admin, body: .json(.wrapped("addProjectAccess", project)), status: 202, "Give access"
                 ) { context in
                     let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "addProjectAccess") { connection, type in
@@ -134,7 +145,7 @@ extension BlockStorageHandlers {
                 },
                 Route(
                     .post, one + "/action", key: "removeProjectAccess", action: "volume_extension:volume_type_access:removeProjectAccess",
-                    rule: admin, body: .json(.wrapped("removeProjectAccess", access)), status: 202, "Take access"
+                    rule: admin, body: .json(.wrapped("removeProjectAccess", project)), status: 202, "Take access"
                 ) { context in
                     let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "removeProjectAccess") { connection, type in
@@ -156,17 +167,16 @@ extension BlockStorageHandlers {
         let specs: JSONObject
     }
 
-    private func noType(_ id: String) -> ResourceError { .notFound("Volume type \(id.prefix(255)) could not be found.") }
     private func noSpec(_ key: String) -> ResourceError { .notFound("Volume type has no extra specs with key \(key.prefix(64)).") }
 
     /// By id, or `default`.
     private func type(_ connection: Connection, _ id: String) throws -> TypeRecord {
         let condition: SQL =
             if id == "default" { "name = \(settings.defaultType)" } else if let uuid = UUID128(id) { "id = \(uuid)" } else {
-                throw noType(id)
+                throw ResourceKind.volumeTypes.notFound(id)
             }
         guard let row = try connection.query("SELECT id, is_public, extra_specs FROM volume_types WHERE \(condition)").first else {
-            throw noType(id)
+            throw ResourceKind.volumeTypes.notFound(id)
         }
         return TypeRecord(
             id: try row.string("id"), isPublic: try row.bool("is_public"), specs: try row.object("extra_specs"))
@@ -225,35 +235,15 @@ extension BlockStorageHandlers {
 
     private func listTypes(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
-        let request = try context.volumeListRequest(filters: ["name"], also: ListFilters.types)
-        var scope = try visibleTypes(context)
-        if let text = context.query["extra_specs"], context.version(atLeast: 3, 52) {
-            scope = scope + " AND \(raw: Views.specs(context)) @> \(try MetadataFilter.parse(text, name: "extra_specs"))::jsonb"
-        }
-        switch context.query["is_public"]?.lowercased() {
-        case nil where context.allows("volume_extension:see_all_types"): scope = scope + " AND t.is_public"
-        case nil, "none": break
-        case let text?:
-            guard let wanted = BodySchema.boolean(text) else {
-                throw ResourceError.badRequest("Invalid is_public filter [\(text.prefix(64))]")
-            }
-            scope = scope + " AND t.is_public = \(wanted)"
-        }
-        let condition = scope
-        return try await database.read { connection in
-            try Views.types(context).list(connection, context, request, scope: condition, detail: true)
-        }
+        let types = ResourceKind.volumeTypes(context)
+        let request = try types.listRequest(context)
+        let isAsked = context.query["is_public"] != nil || !context.allows("volume_extension:see_all_types")
+        let scope = try isAsked ? visibleTypes(context) : "t.is_public"
+        return try await database.read { try types.countedList($0, context, request, scope: scope) }
     }
 
-    private func response(
-        _ connection: Connection, _ context: RequestContext, _ id: String, view: ResourceView? = nil,
-        brief: Bool = false
-    ) throws -> Response {
-        let condition = try visibleTypes(context) + " AND t.id = \(id)::uuid"
-        guard let response = try (view ?? Views.types(context)).response(connection, context, brief: brief, where: condition) else {
-            throw noType(id)
-        }
-        return response
+    private func response(_ connection: Connection, _ context: RequestContext, _ id: String, as kind: ResourceKind) throws -> Response {
+        try kind.one(connection, context, where: try visibleTypes(context) + " AND t.id = \(id)::uuid", id: id)
     }
 
     private func noEncryption(_ context: RequestContext) async throws -> Response {
@@ -267,7 +257,8 @@ extension BlockStorageHandlers {
     private func showType(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         return try await database.read { connection in
-            try response(connection, context, try type(connection, context.parameter("type_id")).id)
+            let id = try type(connection, context.parameter("type_id")).id
+            return try response(connection, context, id, as: .volumeTypes(context))
         }
     }
 
@@ -288,7 +279,7 @@ extension BlockStorageHandlers {
                 ON CONFLICT (name) DO NOTHING RETURNING id
                 """)
             guard !inserted.isEmpty else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
-            return Change(answer: try response(connection, context, id, brief: true), "volume_type", id)
+            return Change(answer: try response(connection, context, id, as: .createdVolumeTypes(context)), "volume_type", id)
         }
     }
 
@@ -311,7 +302,7 @@ extension BlockStorageHandlers {
                 changes.set("is_public", flag)
             }
             try changes.apply(connection, "volume_types", id, at: context.ambient.now, touching: true)
-            return Change(answer: try response(connection, context, id, view: Views.changedTypes, brief: true), "volume_type", id)
+            return Change(answer: try response(connection, context, id, as: .changedVolumeTypes(context)), "volume_type", id)
         }
     }
 
