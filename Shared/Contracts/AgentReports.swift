@@ -31,19 +31,62 @@ package struct AgentHeartbeat: MessageBody, Hashable {
     package var agentVersion: String?
     package var freeMemoryMiB: Int?
     package var freeDiskGiB: Int?
+    /// All servers on the host, in some of the heartbeats; Compute sends the desired state again where it knows something else.
+    /// Nil in the others, and from agents before 0.2.0.
+    package var servers: [HeldServer]?
 
     private enum CodingKeys: String, CodingKey {
-        case host
+        case host, servers
         case agentVersion = "version"
         case freeMemoryMiB = "free_memory_mb"
         case freeDiskGiB = "free_disk_gb"
     }
 
-    package init(host: String, agentVersion: String?, freeMemoryMiB: Int? = nil, freeDiskGiB: Int? = nil) {
+    package init(
+        host: String, agentVersion: String?, freeMemoryMiB: Int? = nil, freeDiskGiB: Int? = nil, servers: [HeldServer]? = nil
+    ) {
+        self.servers = servers
         self.host = host
         self.agentVersion = agentVersion
         self.freeMemoryMiB = freeMemoryMiB
         self.freeDiskGiB = freeDiskGiB
+    }
+}
+
+/// A server on a host, with the part of the agent's last report that Compute compares with its record.
+package struct HeldServer: Codable, Sendable, Hashable {
+    package var serverID: String
+    package var generation: Int
+    /// Nil while this process of the agent has not reported the server.
+    package var power: String?
+    package var state: ObservedReport.State
+    package var metadataReady: Bool
+    /// A domain on this host that the plane did not order.
+    package var unknown: Bool
+
+    private enum CodingKeys: String, CodingKey {
+        case generation, state, unknown
+        case serverID = "server_id"
+        case power = "power_state"
+        case metadataReady = "metadata_ready"
+    }
+
+    package init(
+        serverID: String, generation: Int = 0, power: String? = nil, state: ObservedReport.State = .applied,
+        metadataReady: Bool = false, unknown: Bool = false
+    ) {
+        self.serverID = serverID
+        self.generation = generation
+        self.power = power
+        self.state = state
+        self.metadataReady = metadataReady
+        self.unknown = unknown
+    }
+
+    package init(_ report: ObservedReport) {
+        self.init(
+            serverID: report.serverID, generation: report.generation, power: report.power, state: report.state,
+            metadataReady: report.metadataReady, unknown: report.unknown)
     }
 }
 

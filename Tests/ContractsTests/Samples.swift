@@ -28,7 +28,8 @@ enum Samples {
     private static func messages() throws -> [String: any MessageBody] {
         [
             "hello@1": AgentHello(host: "host-1", agentVersion: "1", capabilities: capabilities),
-            "heartbeat@1": AgentHeartbeat(host: "host-1", agentVersion: "1", freeMemoryMiB: 1024, freeDiskGiB: 20),
+            "heartbeat@1": AgentHeartbeat(
+                host: "host-1", agentVersion: "1", freeMemoryMiB: 1024, freeDiskGiB: 20, servers: [HeldServer(observed)]),
             "observed@1": observed,
             "ports_changed@1": PortsChanged(servers: [id, "not-a-server"]),
             "ensure@1": EnsureServer(server: try Enclosed(try server())),

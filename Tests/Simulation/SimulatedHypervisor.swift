@@ -62,16 +62,27 @@ final class SimulatedAgent: @unchecked Sendable {
 
     private func announce() async throws {
         var isIntroduced = false
+        var beats = 0
         while true {
             do {
                 let id = process.ambient.newUUID()
-                let heartbeat = AgentHeartbeat(host: hypervisor.name, agentVersion: "1.0")
+                beats += 1
+                let heartbeat = AgentHeartbeat(host: hypervisor.name, agentVersion: "1.0", servers: beats % 6 == 0 ? held : nil)
                 try await process.bus.publish(
                     isIntroduced ? try Message(heartbeat, id: id) : try Message(hello, id: id), to: .computeAgents)
                 // A hello may be lost; the broker's session is not for ever either.
                 isIntroduced = world.random.below(4) != 0
             } catch { try Task.checkCancellation() }
             try await time.sleep(for: .seconds(10))
+        }
+    }
+
+    private var held: [HeldServer] {
+        hypervisor.records.sorted { $0.key < $1.key }.filter { $0.value.desired.power != .absent }.map { id, record in
+            let isDone = record.applied == record.desired.generation
+            return HeldServer(
+                serverID: id, generation: record.applied, power: isDone ? hypervisor.domains[id]?.power ?? "absent" : nil,
+                metadataReady: true)
         }
     }
 

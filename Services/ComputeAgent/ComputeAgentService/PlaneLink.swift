@@ -4,6 +4,7 @@ import JSON
 import Kernel
 import Logging
 import Messaging
+import Synchronization
 import Telemetry
 
 /// The agent's message exchange with the control plane over the broker.
@@ -17,6 +18,7 @@ package struct PlaneLink: Sendable {
     private let heartbeatInterval: Duration
     private let ambient: Ambient
     private let log: Logger
+    private let answers = SyncAnswers()
 
     package init(
         host: String, bus: any MessageBus, fleet: ServerFleet, inspector: HostInspector,
@@ -49,6 +51,7 @@ package struct PlaneLink: Sendable {
         case .sync(let servers, let unreadable):
             for error in unreadable { log.error("a server in the sync message cannot be decoded", metadata: ["error": "\(error)"]) }
             try await fleet.sync(servers)
+            answers.note()
         case .consoleLog(let id, let lines):
             return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: try await fleet.consoleLog(id, lines: lines)))
         case .diagnostics(let id): return try await fleet.diagnostics(id)
@@ -60,12 +63,17 @@ package struct PlaneLink: Sendable {
     /// the host.
     private static let introductionPause = Duration.seconds(10)
 
-    /// Introduces the host at each new connection and when its switch or its sandbox has changed, and says regularly that it
-    /// lives, until the task is cancelled.
+    /// How often a heartbeat has all servers: a report is sent once, and this makes up for one that was lost.
+    private static let listInterval = Duration.seconds(60)
+
+    /// Introduces the host at each new connection, when its switch or its sandbox has changed, and again while no sync answers;
+    /// and says regularly that it lives, until the task is cancelled.
     package func announce() async throws {
         var told: SwitchReport?
         var toldAt: UInt64 = 0
         var problem: String?
+        var listAt: UInt64 = 0
+        var patience = AnswerPatience()
         while true {
             if !bus.isConnected {
                 told = nil
@@ -76,11 +84,18 @@ package struct PlaneLink: Sendable {
                     let isPausing = clock < toldAt + UInt64(PlaneLink.introductionPause.microseconds) * 1000
                     // The reported sandbox state has changed: introduce the host again.
                     let isSandboxKnown = await inspector.sandboxProblem() == problem
-                    if let told, isSandboxKnown, told == network || isPausing {
-                        try await beat()
+                    let isAnswered = answers.isAnswered || clock < toldAt + patience.nanoseconds
+                    if let told, isSandboxKnown, isAnswered, told == network || isPausing {
+                        let isListDue = clock >= listAt
+                        try await beat(servers: isListDue ? await fleet.held() : nil)
+                        if isListDue { listAt = clock + UInt64(PlaneLink.listInterval.microseconds) * 1000 }
                     } else {
-                        problem = try await introduce(network)
+                        patience.begin(again: told == network && !answers.isAnswered)
+                        answers.expect()
+                        problem = try await introduce(network, expiration: patience.duration)
                         (told, toldAt) = (network, clock)
+                        // The sync that answers makes the agent report every server.
+                        listAt = clock + UInt64(PlaneLink.listInterval.microseconds) * 1000
                     }
                 } catch {
                     try Task.checkCancellation()
@@ -92,13 +107,13 @@ package struct PlaneLink: Sendable {
     }
 
     /// - Returns: what the plane was told of the sandbox.
-    private func introduce(_ network: SwitchReport) async throws -> String? {
+    private func introduce(_ network: SwitchReport, expiration: Duration) async throws -> String? {
         var inventory = try await inspector.inventory()
         inventory.network = network
         try await bus.publish(
             try Message(
                 AgentHello(host: host, agentVersion: PlaneLink.version, capabilities: inventory.capabilities),
-                id: ambient.newUUID()), to: .computeAgents)
+                id: ambient.newUUID(), expiration: expiration), to: .computeAgents)
         if let problem = inventory.sandboxProblem {
             log.error("images cannot be read on this host", metadata: ["error": "\(problem)"])
         }
@@ -106,12 +121,33 @@ package struct PlaneLink: Sendable {
         return inventory.sandboxProblem
     }
 
-    private func beat() async throws {
+    private func beat(servers: [HeldServer]?) async throws {
         let usage = try await inspector.usage()
         let heartbeat = AgentHeartbeat(
-            host: host, agentVersion: PlaneLink.version, freeMemoryMiB: usage.freeMemoryMiB, freeDiskGiB: usage.freeDiskGiB)
+            host: host, agentVersion: PlaneLink.version, freeMemoryMiB: usage.freeMemoryMiB, freeDiskGiB: usage.freeDiskGiB,
+            servers: servers)
         // Old heartbeats are worthless, so they expire.
         try await bus.publish(
             try Message(heartbeat, id: ambient.newUUID(), expiration: heartbeatInterval * 5), to: .computeAgents)
     }
+}
+
+/// Whether the last introduction was answered.
+private final class SyncAnswers: Sendable {
+    private let state = Mutex(false)
+
+    var isAnswered: Bool { state.withLock { $0 } }
+    func expect() { state.withLock { $0 = false } }
+    func note() { state.withLock { $0 = true } }
+}
+
+/// How long an introduction waits for its answer: longer each time, because the plane may be away for long.
+private struct AnswerPatience {
+    private static let least = Duration.seconds(30)
+    private static let most = Duration.seconds(600)
+    private(set) var duration = least
+
+    var nanoseconds: UInt64 { UInt64(duration.microseconds) * 1000 }
+
+    mutating func begin(again: Bool) { duration = again ? min(duration * 2, AnswerPatience.most) : AnswerPatience.least }
 }

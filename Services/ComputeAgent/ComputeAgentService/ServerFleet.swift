@@ -216,6 +216,13 @@ package actor ServerFleet {
         unknownDomains = seen
     }
 
+    /// All servers on the host, also unknown ones, in the order of their ids.
+    package func held() async -> [HeldServer] {
+        var servers = unknownDomains.map { HeldServer(serverID: $0.key, power: $0.value, unknown: true) }
+        for worker in workers.values { if let server = await worker.held { servers.append(server) } }
+        return servers.sorted { $0.serverID < $1.serverID }
+    }
+
     // MARK: questions
 
     /// The console's last `lines`; nil for all that is kept.

@@ -69,6 +69,11 @@ package actor ServerWorker {
     }
 
     package var current: LocalServerRecord { record }
+    /// The server with what was reported of it last; nil when it is not on the host.
+    package var held: HeldServer? {
+        guard record.desired != nil else { return nil }
+        return lastReport.map { HeldServer($0) } ?? HeldServer(serverID: serverID, generation: record.generation)
+    }
     /// Whether the desired state is reached and nothing is in progress.
     package var isSettled: Bool { loop == nil && (record.isGone || record.appliedGeneration == record.generation) }
 

@@ -46,7 +46,11 @@ package final class AgentConsumer: Sendable {
         case AgentHello.type:
             let hello: AgentHello = try message.decode()
             try await welcome(hello, host: try AgentConsumer.hostName(hello.host))
-        case AgentHeartbeat.type: heard(from: try AgentConsumer.hostName(try message.decode(as: AgentHeartbeat.self).host))
+        case AgentHeartbeat.type:
+            let heartbeat: AgentHeartbeat = try message.decode()
+            let host = try AgentConsumer.hostName(heartbeat.host)
+            heard(from: host)
+            if let servers = heartbeat.servers { try await compare(servers, host: host) }
         case ObservedReport.type:
             let report: ObservedReport = try message.decode()
             try await observed(report, host: try AgentConsumer.hostName(report.host))
@@ -98,6 +102,20 @@ package final class AgentConsumer: Sendable {
     }
 
     // MARK: servers
+
+    /// Makes up for lost reports of the host.
+    private func compare(_ servers: [HeldServer], host: String) async throws {
+        let ambient = compute.ambient
+        let comparison = try await compute.database.read { try HeldServers.compare($0, servers, host: host, ambient: ambient) }
+        guard !comparison.isEmpty else { return }
+        try await compute.database.write { try HeldServers.ask($0, comparison, host: host, ambient: ambient) }
+        compute.log.warning(
+            "a host has servers in another state than it reported",
+            metadata: [
+                "host": "\(host)", "differing": "\(comparison.differing.joined(separator: " "))",
+                "strays": "\(comparison.strays.joined(separator: " "))",
+            ])
+    }
 
     private func portsChanged(_ changed: PortsChanged) async throws {
         // Tenants can write any `device_id`; it need not be the id of a server.

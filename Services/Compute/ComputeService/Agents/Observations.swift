@@ -121,15 +121,21 @@ enum Observations {
                 "DELETE FROM server_absences WHERE server_id = \(report.serverID) AND host = \(report.host)")
             return false
         }
-        let known = try connection.query(
-            "SELECT 1 AS one FROM server_absences WHERE server_id = \(report.serverID) AND host = \(report.host)")
+        return try removeStray(connection, server: report.serverID, host: report.host, ambient: ambient)
+    }
+
+    /// Orders a server away from a host that has it, if it was deleted or belongs to another host.
+    ///
+    /// - Returns: whether it was ordered away now.
+    @discardableResult
+    static func removeStray(_ connection: Connection, server: String, host: String, ambient: Ambient) throws -> Bool {
+        let known = try connection.query("SELECT 1 AS one FROM server_absences WHERE server_id = \(server) AND host = \(host)")
         guard known.isEmpty else { return false }
-        let row = try connection.query("SELECT deleted, host FROM servers WHERE id = \(report.serverID)")[0]
-        // The server was deleted or runs elsewhere, so remove it from this host. A server that was not yet published is
-        // still being built.
-        guard try row.bool("deleted") || (row.optionalString("host") ?? report.host) != report.host else { return false }
-        try connection.execute("UPDATE servers SET generation = generation + 1, epoch = epoch + 1 WHERE id = \(report.serverID)")
-        try Absences.order(connection, server: report.serverID, host: report.host, ambient: ambient)
+        let row = try connection.query("SELECT deleted, host FROM servers WHERE id = \(server)")[0]
+        // A server that was not yet published is still being built.
+        guard try row.bool("deleted") || (row.optionalString("host") ?? host) != host else { return false }
+        try connection.execute("UPDATE servers SET generation = generation + 1, epoch = epoch + 1 WHERE id = \(server)")
+        try Absences.order(connection, server: server, host: host, ambient: ambient)
         return true
     }
 }

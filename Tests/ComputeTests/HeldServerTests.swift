@@ -1,0 +1,95 @@
+import ComputeService
+import Contracts
+import JSON
+import Kernel
+import Testing
+
+/// A host's list of servers makes up for reports that were lost.
+@Suite struct HeldServerTests {
+    private func list(_ servers: [HeldServer], _ cloud: TestCloud) async throws {
+        let heartbeat = AgentHeartbeat(host: "host-1", agentVersion: "1", servers: servers)
+        try await cloud.cloud.send(try heartbeat.document(), cloud.consumer)
+    }
+
+    private func orders(_ cloud: TestCloud) async throws -> [String] {
+        try await cloud.database.read { connection in
+            try connection.query("SELECT body FROM outbox WHERE queue = 'agent.host-1' ORDER BY id").map {
+                let server = try $0.json("body")["server"]
+                return "\(server?["id"]?.stringValue ?? "") \(server?["power"]?.stringValue ?? "")"
+            }
+        }
+    }
+
+    private func held(_ id: String, _ cloud: TestCloud, power: String = "running") throws -> HeldServer {
+        let domain = try #require(cloud.cloud.domains(on: "host-1")[id])
+        return HeldServer(serverID: id, generation: domain.generation, power: power, metadataReady: true)
+    }
+
+    @Test func aLostReportIsAskedFor() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            let stopped = try held(id, cloud, power: "shutoff")
+            // A report may still be on its way.
+            try await list([stopped], cloud)
+            #expect(try await orders(cloud) == [])
+            cloud.time.advance(by: .seconds(20))
+            try await list([stopped], cloud)
+            #expect(try await orders(cloud) == ["\(id) running"])
+            // The agent answers a desired state that it has reached with a report.
+            try await cloud.cloud.report(
+                id, host: "host-1", power: "shutoff", generation: stopped.generation, epoch: 0, cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "SHUTOFF")
+        }
+    }
+
+    @Test func whatIsKnownIsNotAskedFor() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            cloud.time.advance(by: .seconds(20))
+            let known = try held(id, cloud)
+            var older = try held(id, cloud, power: "shutoff")
+            older.generation -= 1
+            // The agent has just started and has not looked yet.
+            let unseen = HeldServer(serverID: id, generation: known.generation)
+            for server in [known, older, unseen] { try await list([server], cloud) }
+            // Of an agent that does not list its servers nothing follows.
+            try await cloud.cloud.send(try AgentHeartbeat(host: "host-1", agentVersion: "1").document(), cloud.consumer)
+            #expect(try await orders(cloud) == [])
+        }
+    }
+
+    @Test func aServerThatItsHostLostIsOrderedAgain() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            cloud.time.advance(by: .seconds(20))
+            try await list([], cloud)
+            #expect(try await orders(cloud) == ["\(id) running"])
+            cloud.time.advance(by: .seconds(20))
+            try await list([HeldServer(serverID: id, power: "running", unknown: true)], cloud)
+            #expect(try await orders(cloud).count == 2)
+        }
+    }
+
+    @Test func aServerOfAnotherHostIsOrderedAway() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            cloud.time.advance(by: .seconds(20))
+            let stray = try held(id, cloud)
+            _ = try await cloud.database.write { connection in
+                try connection.execute("UPDATE servers SET host = 'host-2', observed_host = 'host-2' WHERE id = \(id)")
+            }
+            for _ in 1...2 { try await list([stray], cloud) }
+            #expect(try await orders(cloud) == ["\(id) absent"])
+        }
+    }
+
+    /// What is not the plane's stays.
+    @Test func foreignDomainsAreLeftAlone() async throws {
+        try await TestCloud.with { cloud in
+            let foreign = "77777777-7777-4777-8777-777777777777"
+            try await list(
+                [HeldServer(serverID: foreign, power: "running", unknown: true), HeldServer(serverID: "nonsense", power: "running")], cloud)
+            #expect(try await orders(cloud) == [])
+        }
+    }
+}
