@@ -6,17 +6,17 @@ import Logging
 import ServiceLifecycle
 import Synchronization
 
-/// Turns a token into a caller.
+/// Resolves a token to a caller.
 package protocol Authenticating: Sendable {
-    /// - Throws: 401 for a token that is not valid (any more); 503 when that cannot be found out.
+    /// - Throws: 401 if the token is not or no longer valid; 503 if its validity cannot be determined.
     func caller(token: String) async throws -> Caller
     /// The cached result of `caller`; nil if the token must be resolved.
     ///
-    /// - Throws: 401 for a token that is not valid any more.
+    /// - Throws: 401 if the token is no longer valid.
     func keptCaller(token: String) throws -> Caller?
-    /// The user of a subject, with the roles in its project now.
+    /// The user of a subject with its current roles in the subject's project.
     ///
-    /// - Throws: 403 where the user is not enabled or has no role in the project; 503 when that cannot be found out.
+    /// - Throws: 403 if the user is not enabled or has no role in the project; 503 if this cannot be determined.
     func caller(subject: ActingSubject) async throws -> Caller
 }
 
@@ -99,7 +99,7 @@ package final class TokenAuthenticator: Authenticating, Service {
         return caller
     }
 
-    /// Looks up what a verified payload stands for now.
+    /// Looks up the current rights of a verified payload.
     package func resolve(_ payload: TokenPayload) async throws -> (Caller, epoch: Int64) {
         try await database.read { connection in
             // Read the change number first: a later change then only causes another look-up.
@@ -109,7 +109,7 @@ package final class TokenAuthenticator: Authenticating, Service {
         }
     }
 
-    /// What a payload stands for in this transaction; nil where it stands for nothing (any more).
+    /// The caller that a payload stands for in this transaction; nil if the token is not or no longer valid.
     package static func resolve(_ connection: Connection, _ payload: TokenPayload) throws -> Caller? {
         let rows = try connection.query(
             """
@@ -127,7 +127,7 @@ package final class TokenAuthenticator: Authenticating, Service {
         Int64(try connection.query("SELECT coalesce(max(id), 0) AS id FROM identity_changes")[0].int("id"))
     }
 
-    /// The number of the newest change, where it was confirmed recently enough to use what was kept at it.
+    /// The number of the newest change, if it was confirmed recently enough to use results cached at it.
     package func confirmedEpoch() -> Int64? {
         let clock = ambient.time.monotonicNanoseconds()
         return state.withLock { state in
@@ -168,7 +168,7 @@ package final class TokenAuthenticator: Authenticating, Service {
         }
     }
 
-    /// Looks for news in Identity now.
+    /// Checks for new changes in Identity.
     package func refresh() async {
         let clock = ambient.time.monotonicNanoseconds()
         do {

@@ -6,12 +6,12 @@ import Kernel
 package enum UserKind {}
 package enum ProjectKind {}
 package enum DomainKind {}
-/// Ids of users, projects and domains; not to be mixed up.
+/// Ids of users, projects and domains as distinct types.
 package typealias UserID = ID<UserKind>
 package typealias ProjectID = ID<ProjectKind>
 package typealias DomainID = ID<DomainKind>
 
-/// What a token gives rights over.
+/// The scope of a token.
 package enum Scope: Sendable, Hashable {
     case unscoped
     case project(ProjectID)
@@ -44,11 +44,11 @@ package struct Caller: Sendable, Hashable {
     package var domainName: String?
     package var roles: [RoleReference]
     package var token: TokenPayload
-    /// Access rules of an application credential; nil where the token has none.
+    /// Access rules of an application credential; nil if the token has none.
     package var accessRules: JSONValue?
-    /// The id of the service's user where a service acts for this caller.
+    /// The id of the service's user, if a service acts for this caller.
     package private(set) var serviceUserID: String?
-    /// Whether the service carries out an accepted request, for which no client is waiting.
+    /// Whether the service carries out an accepted request, so that no client waits.
     private var isAccepted = false
     private let roleNames: Set<String>
 
@@ -72,7 +72,7 @@ package struct Caller: Sendable, Hashable {
         self.roleNames = Set(roles.map { $0.name.lowercased() })
     }
 
-    /// The project of the token; nil for another scope.
+    /// The project of the token; nil for other scopes.
     package var projectID: String? {
         if case .project(let id) = scope { id.text } else { nil }
     }
@@ -83,7 +83,7 @@ package struct Caller: Sendable, Hashable {
 
     package var isSystemScoped: Bool { scope == .system }
 
-    /// Role names are compared without regard to case, as in OpenStack.
+    /// Role names are compared case-insensitively, as in OpenStack.
     package func has(role: String) -> Bool { roleNames.contains(role.lowercased()) }
 
     /// Whether the called service's rule `admin_required` holds. Set by its policy only.
@@ -105,13 +105,13 @@ package struct Caller: Sendable, Hashable {
         with(roles: roles.filter { $0.name.lowercased() == Caller.serviceRole })
     }
 
-    /// The subject's rights, and that a service calls (`role:service`), which is this caller.
+    /// The subject's rights plus `role:service`, because the caller is a service.
     package func acting(for subject: Caller) -> Caller {
         let others = subject.roles.filter { $0.name.lowercased() != Caller.serviceRole }
         return subject.with(roles: others + asServiceOnly().roles, service: userID)
     }
 
-    /// A member of the subject's project, as a service is called for it that carries out what was accepted.
+    /// A member of the subject's project, for a service that carries out an accepted request.
     package static func accepted(_ subject: ActingSubject) -> Caller {
         let scope = Scope.project(ID(subject.project))
         let none = TokenPayload(
@@ -122,7 +122,7 @@ package struct Caller: Sendable, Hashable {
             roles: ["member", "reader", serviceRole].map { RoleReference(id: "", name: $0) }, token: none)
     }
 
-    /// A member of the subject's project, by this service's word that it decided about the user before.
+    /// A member of the subject's project; the calling service has already authorized the user.
     package func acting(forAccepted subject: ActingSubject) -> Caller {
         var member = Caller.accepted(subject)
         member.token = token
@@ -140,7 +140,7 @@ package struct Caller: Sendable, Hashable {
 
     /// The project of the token.
     ///
-    /// - Throws: 403 when the token is not scoped to a project.
+    /// - Throws: 403 if the token is not scoped to a project.
     package func requireProject() throws -> String {
         guard let projectID else {
             throw ResourceError.forbidden("This request needs a token that is scoped to a project.")

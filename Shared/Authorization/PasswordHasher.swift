@@ -5,23 +5,23 @@ import Foundation
 import Kernel
 import Synchronization
 
-/// Hashes and checks passwords with yescrypt, on threads of its own: as many as there are cores, so that hashing
-/// neither blocks the request path nor takes more memory than that many hashes need (16 MiB each at the default cost).
+/// Hashes and checks passwords with yescrypt on dedicated threads, one per core. Hashing then neither blocks the request path nor
+/// needs memory for more hashes at a time (16 MiB each at the default cost).
 package final class PasswordHasher: Sendable {
     private typealias Job = @Sendable () -> Void
 
     private struct State {
         /// Queued by source address, so that a flood from one address delays a sign-on from another by one turn only.
         var waiting = FairQueue<Job>(runningMax: Int.max)
-        /// How many wait, by address and user.
+        /// Number of waiting jobs by address and user.
         var ofUser: [String: Int] = [:]
         var idle = 0
         var threads = 0
     }
 
-    /// Logins that may wait; more are refused with 503.
+    /// Maximum number of waiting sign-ons; further ones are refused with 503.
     private static let waitingMax = 512
-    /// Of one address for one user; more get 429.
+    /// Maximum of one address for one user; further ones get 429.
     private static let userWaitingMax = 32
 
     private let cost: Int
@@ -30,22 +30,22 @@ package final class PasswordHasher: Sendable {
     private let condition = NSCondition()
     // Guarded by `condition`.
     private nonisolated(unsafe) var state = State()
-    /// Hash that is checked for unknown users, so that an unknown name takes as long as a wrong password.
+    /// A hash that is checked for unknown users, so that they take as long as a wrong password.
     private let decoy: String
 
     private let hashes = Atomic(0)
-    /// Hashes computed so far.
+    /// Number of hashes computed so far.
     package var hashesDone: Int { hashes.load(ordering: .relaxed) }
-    /// Told of each password before it is hashed, on the thread that hashes.
+    /// Called before each password is hashed, on the hashing thread.
     private let willHash: (@Sendable (Secret<String>) -> Void)?
 
-    /// Jobs that wait for a thread.
+    /// Number of jobs that wait for a thread.
     var waitingCount: Int { condition.withLock { state.waiting.count } }
 
     /// - Parameters:
     ///   - cost: 1 to 11, as crypt(5) defines it for yescrypt; each step doubles time and memory.
-    ///   - threads: hashes at a time; nil for one per core.
-    ///   - willHash: for tests that control when a thread goes on.
+    ///   - threads: number of concurrent hashes; nil for one per core.
+    ///   - willHash: lets tests control when a thread continues.
     package init(
         cost: Int = 5, threads: Int? = nil, random: any RandomSource = SystemRandom(),
         willHash: (@Sendable (Secret<String>) -> Void)? = nil
@@ -62,7 +62,7 @@ package final class PasswordHasher: Sendable {
 
     /// A salted hash for storage.
     ///
-    /// - Throws: 503 when too many wait.
+    /// - Throws: 503 if too many jobs wait.
     package func hash(_ password: Secret<String>) async throws -> String {
         guard PasswordHasher.isUsable(password) else {
             throw ResourceError.badRequest(
@@ -74,10 +74,10 @@ package final class PasswordHasher: Sendable {
         return hash
     }
 
-    /// Whether `password` is the one that `hash` was made of. A nil hash takes the same time and is never right.
+    /// Whether `hash` was made from `password`. A nil hash takes the same time and never matches.
     ///
-    /// - Parameter user: whose password it is to be.
-    /// - Throws: 503 when too many wait, 429 when too many of this client's for this user do.
+    /// - Parameter user: the user who signs on.
+    /// - Throws: 503 if too many jobs wait, 429 if too many of this client for this user wait.
     package func verify(_ password: Secret<String>, hash: String?, of user: String = "") async throws -> Bool {
         let stored = hash ?? decoy
         // crypt(3) stops at a NUL; bytes after it would not be checked.
@@ -97,7 +97,7 @@ package final class PasswordHasher: Sendable {
 
     // MARK: yescrypt
 
-    /// `$y$` parameters as libxcrypt's `crypt_gensalt` makes them.
+    /// The parameter part of a `$y$` setting, as libxcrypt's `crypt_gensalt` writes it.
     static func setting(cost: Int, salt: [UInt8]) -> String {
         let blocks = cost < 3 ? 8 : 32
         let exponent = cost < 3 ? cost + 9 : cost + 7
@@ -125,10 +125,10 @@ package final class PasswordHasher: Sendable {
         return text
     }
 
-    /// Longest passphrase that crypt(3) takes: CRYPT_MAX_PASSPHRASE_SIZE counts the NUL.
+    /// Longest passphrase that crypt(3) accepts: CRYPT_MAX_PASSPHRASE_SIZE includes the NUL.
     private static let cryptBytesMax = 511
 
-    /// What crypt gets: the password, or base 64 of its SHA-512 where it is longer than crypt takes.
+    /// The input of crypt(3): the password, or the base64 of its SHA-512 if the password is too long.
     private static func passphrase(_ password: String) -> String {
         guard password.utf8.count > cryptBytesMax else { return password }
         return Data(HashAlgorithm.sha512.hash(password.utf8)).base64EncodedString()
@@ -151,7 +151,7 @@ package final class PasswordHasher: Sendable {
         }
     }
 
-    /// - Returns: why it does not wait.
+    /// - Returns: the error if the job cannot wait.
     private func enqueue(_ source: String, _ user: String, _ job: @escaping Job) -> ResourceError? {
         condition.lock()
         defer { condition.unlock() }
@@ -181,7 +181,7 @@ package final class PasswordHasher: Sendable {
         return nil
     }
 
-    /// Waits for the next job and does it.
+    /// Waits for the next job and runs it.
     private func next() {
         condition.lock()
         while true {

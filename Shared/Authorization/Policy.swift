@@ -15,7 +15,7 @@ package indirect enum PolicyExpression: Sendable, Hashable {
     case all([PolicyExpression])
     case any([PolicyExpression])
 
-    /// - Throws: 400 that quotes the rule and says what is wrong in it.
+    /// - Throws: 400 that quotes the rule and describes the error in it.
     package static func parse(_ text: String) throws -> PolicyExpression {
         var parser = PolicyParser(text)
         return try parser.parse()
@@ -32,7 +32,7 @@ private struct PolicyParser {
         tokens = PolicyParser.split(text)
     }
 
-    /// Parentheses stand alone except inside `%(name)s`.
+    /// Parentheses are separate tokens except inside `%(name)s`.
     private static func split(_ text: String) -> [String] {
         var tokens: [String] = []
         var word = ""
@@ -90,7 +90,7 @@ private struct PolicyParser {
             guard accept(")") else { throw failure("a parenthesis is not closed") }
             return inner
         }
-        guard index < tokens.count else { throw failure("it ends too early") }
+        guard index < tokens.count else { throw failure("the rule ends unexpectedly") }
         let token = tokens[index]
         index += 1
         return try check(token)
@@ -121,7 +121,7 @@ package struct PolicyTarget: Sendable, Hashable, ExpressibleByDictionaryLiteral 
         for (name, value) in elements { attributes[name] = value }
     }
 
-    /// The target of an action on something that a project owns.
+    /// The target of an action on a resource that a project owns.
     package static func project(_ id: String?) -> PolicyTarget { ["project_id": id, "tenant_id": id] }
     package static let none: PolicyTarget = [:]
 }
@@ -140,24 +140,24 @@ package struct Authorized<Value: Sendable>: Sendable {
         self.action = action
     }
 
-    /// The value, for a mutation that is one of these actions. A decision about another action, such as that the caller
-    /// may see the value, is refused.
+    /// The value, for a mutation that performs one of these actions. A decision about another action, such as reading the value,
+    /// is refused.
     ///
-    /// - Throws: 500 naming both actions: this is a bug in the handler and not an error of the request.
+    /// - Throws: 500 naming both actions, because this is a bug in the handler and not an error of the request.
     @discardableResult
     package func value(for actions: String...) throws -> Value {
         guard actions.contains(action) else {
             throw ResourceError.internalError(
-                "a decision about \(action) was given to a mutation that is \(actions.joined(separator: " or "))")
+                "a decision about \(action) was passed to a mutation for \(actions.joined(separator: " or "))")
         }
         return value
     }
 }
 
 extension Sequence {
-    /// The values, for a mutation of all of them that is `action`.
+    /// The values, for a mutation of all of them that performs `action`.
     ///
-    /// - Throws: as `Authorized.value(for:)`, where one of the decisions is about another action.
+    /// - Throws: as `Authorized.value(for:)`, if one of the decisions is about another action.
     @discardableResult
     package func values<Value>(for action: String) throws -> [Value] where Element == Authorized<Value> {
         try map { try $0.value(for: action) }
@@ -168,7 +168,7 @@ extension Sequence {
 package struct Policy: Sendable {
     private let rules: [String: PolicyExpression]
 
-    /// Rules that every service knows.
+    /// Rules that are defined in every service.
     package static let common: [String: String] = [
         "admin_required": "role:admin",
         "system_admin": "rule:admin_required",
@@ -185,11 +185,11 @@ package struct Policy: Sendable {
         "authenticated": "@",
     ]
 
-    /// - Throws: 400 for a rule that cannot be read or that names an unknown rule.
+    /// - Throws: 400 for a rule that cannot be parsed or that refers to an unknown rule.
     package init(defaults: [String: String], overrides: [String: String] = [:]) throws {
         var texts = Policy.common
         texts.merge(defaults) { $1 }
-        // Names with a colon are actions; others are the operator's own helper rules.
+        // Names with a colon are actions; other names are helper rules of the operator.
         for name in overrides.keys where name.contains(":") && texts[name] == nil {
             throw ResourceError.badRequest("policy file: unknown action \"\(name)\"")
         }
@@ -197,18 +197,18 @@ package struct Policy: Sendable {
         rules = try texts.mapValues { try PolicyExpression.parse($0) }
         var named: Set<String> = []
         for (name, expression) in rules { try check(expression, in: name, &named) }
-        // Refuse unknown actions: with a misspelt one the default rule would silently stay in force.
+        // Refuse unknown actions: if a name is misspelt, the default rule would silently stay in force.
         for name in overrides.keys.sorted() where defaults[name] == nil && Policy.common[name] == nil && !named.contains(name) {
             throw ResourceError.badRequest("policy file: \"\(name)\" is not an action of this service, and no rule refers to it")
         }
     }
 
-    /// - Parameter named: gets the rules that the expression names.
+    /// - Parameter named: collects the rules to which the expression refers.
     private func check(_ expression: PolicyExpression, in name: String, _ named: inout Set<String>) throws {
         switch expression {
         case .rule(let other):
             guard rules[other] != nil else {
-                throw ResourceError.badRequest("policy rule \"\(name)\" names the unknown rule \"\(other)\"")
+                throw ResourceError.badRequest("policy rule \"\(name)\" refers to the unknown rule \"\(other)\"")
             }
             if other != name { named.insert(other) }
         case .not(let inner): try check(inner, in: name, &named)
@@ -217,7 +217,7 @@ package struct Policy: Sendable {
         }
     }
 
-    /// The caller as this service sees it: who is an administrator is the rule `admin_required`.
+    /// The caller as this service sees it: the rule `admin_required` decides who is an administrator.
     package func judged(_ caller: Caller) -> Caller {
         var caller = caller
         caller.isAdmin = allows("admin_required", caller, .none)

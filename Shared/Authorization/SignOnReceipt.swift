@@ -35,7 +35,7 @@ package struct SignOnReceipt: Sendable, Hashable {
 }
 
 extension TokenSigner {
-    /// Signed together with the body, so that a receipt is never a token and a token never a receipt.
+    /// Signed together with the body, so that a receipt cannot be used as a token, or a token as a receipt.
     private static let receiptPrefix = Array("receipt:".utf8)
 
     /// The receipt's text: `r1.KEY.BODY.SIGNATURE`.
@@ -45,7 +45,7 @@ extension TokenSigner {
         return "r1.\(keyID).\(Base64URL.encode(body)).\(Base64URL.encode(signature))"
     }
 
-    /// The receipt of a text that this key has signed; nil for anything else. Expiry is not looked at.
+    /// The receipt, if this key signed the text; otherwise nil. The expiry is not checked.
     package func receipt(_ text: String) -> SignOnReceipt? {
         guard text.utf8.count <= Limits.tokenBytesMax else { return nil }
         let parts = text.split(separator: ".", omittingEmptySubsequences: false)

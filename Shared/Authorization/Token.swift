@@ -3,7 +3,7 @@ import Foundation
 import JSON
 import Kernel
 
-/// What a token says, before anything is looked up.
+/// The payload of a token.
 package struct TokenPayload: Sendable, Hashable {
     package var userID: String
     package var scope: Scope
@@ -59,13 +59,13 @@ package struct TokenPayload: Sendable, Hashable {
     }
 }
 
-/// Signs tokens; only Identity holds one. Ed25519 (RFC 8032) over the payload's bytes.
+/// Signs tokens with Ed25519 (RFC 8032) over the payload's bytes. Only Identity has one.
 package struct TokenSigner: Sendable {
     let key: SigningKey
     package let keyID: String
 
-    /// - Parameter file: text of a signing key file: key id and base64 of the 32 private bytes.
-    /// - Throws: 500 when the text is no such thing.
+    /// - Parameter file: content of a signing key file: key id and base64 of the 32 private bytes.
+    /// - Throws: 500 if the content is malformed.
     package init(file: String) throws {
         let parts = file.split(whereSeparator: \.isWhitespace)
         guard parts.count == 2, let raw = Data(base64Encoded: String(parts[1])) else {
@@ -75,7 +75,7 @@ package struct TokenSigner: Sendable {
         keyID = String(parts[0])
     }
 
-    /// A new key pair as the texts of its private and its public file.
+    /// Generates a key pair: the contents of its private and its public file.
     ///
     /// - Parameter random: a cryptographically secure source.
     package static func generate(keyID: String, random: some RandomSource) throws -> (privateFile: String, publicFile: String) {
@@ -86,7 +86,7 @@ package struct TokenSigner: Sendable {
         )
     }
 
-    /// The line that `TokenVerifier` needs.
+    /// The line for the file of public keys.
     package var publicFile: String { "\(keyID) \(Data(key.publicKey.bytes).base64EncodedString())\n" }
 
     /// The token's text: `w1.KEY.BODY.SIGNATURE`.
@@ -97,11 +97,11 @@ package struct TokenSigner: Sendable {
     }
 }
 
-/// Verifies tokens with public keys alone.
+/// Verifies tokens with public keys.
 package struct TokenVerifier: Sendable {
     private let keys: [String: VerificationKey]
 
-    /// - Parameter file: a line for each accepted key: key id and base64 of the 32 public bytes.
+    /// - Parameter file: one line for each accepted key: key id and base64 of the 32 public bytes.
     package init(file: String) throws {
         var keys: [String: VerificationKey] = [:]
         for line in file.split(separator: "\n") {
@@ -114,7 +114,7 @@ package struct TokenVerifier: Sendable {
         self.keys = keys
     }
 
-    /// The payload of a token whose signature is ours; nil for anything else. Expiry is not looked at.
+    /// The payload of a token with a valid signature; otherwise nil. The expiry is not checked.
     package func verify(_ token: String) -> TokenPayload? {
         guard token.utf8.count <= Limits.tokenBytesMax else { return nil }
         let parts = token.split(separator: ".", omittingEmptySubsequences: false)
@@ -142,7 +142,7 @@ package enum Base64URL {
             }, as: UTF8.self)
     }
 
-    /// The bytes; nil for what is no base64url.
+    /// The bytes; nil if the text is not base64url.
     package static func decode(_ text: some StringProtocol) -> [UInt8]? {
         var base = text.utf8.map { byte -> UInt8 in
             switch byte {

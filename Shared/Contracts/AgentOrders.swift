@@ -1,6 +1,6 @@
 import JSON
 
-// What Compute puts into `MessageQueue.agent(host:)`.
+// The messages that Compute sends to `MessageQueue.agent(host:)`.
 
 /// The desired state of one server.
 package struct EnsureServer: MessageBody, Hashable {
@@ -11,7 +11,7 @@ package struct EnsureServer: MessageBody, Hashable {
     package init(server: Enclosed<ServerSpec>) { self.server = server }
 }
 
-/// All servers that belong, or must no longer be, on a host.
+/// All servers that belong on a host or must be removed from it.
 package struct SyncServers: MessageBody, Hashable {
     package static let type = "sync"
 
@@ -24,7 +24,7 @@ package struct SyncServers: MessageBody, Hashable {
     }
 }
 
-/// Asks for the last lines of a server's console.
+/// Requests the last lines of a server's console log.
 package struct ConsoleLogQuestion: MessageQuestion, Hashable {
     package static let type = "console_log"
 
@@ -35,7 +35,7 @@ package struct ConsoleLogQuestion: MessageQuestion, Hashable {
     }
 
     package var serverID: String
-    /// Nil for all that is kept.
+    /// Nil for the complete stored log.
     package var lines: Int?
 
     private enum CodingKeys: String, CodingKey {
@@ -49,7 +49,7 @@ package struct ConsoleLogQuestion: MessageQuestion, Hashable {
     }
 }
 
-/// Asks for the figures of a running server; the answer has the form of Compute's API.
+/// Requests diagnostics of a running server; the answer has the form of Compute's API.
 package struct DiagnosticsQuestion: MessageQuestion, Hashable {
     package typealias Answer = JSONValue
 

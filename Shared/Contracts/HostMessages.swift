@@ -1,10 +1,10 @@
-// What Compute puts into `MessageQueue.placementHosts`.
+// The messages that Compute sends to `MessageQueue.placementHosts`.
 
-/// A host as Placement has to know it.
+/// A host with the data that Placement needs.
 package struct HostChanged: MessageBody, Hashable {
     package static let type = "host"
 
-    /// How much there is of a resource class. What is missing keeps the value that Placement has.
+    /// The inventory of a resource class. Missing members keep the value that Placement has.
     package struct Amount: Codable, Sendable, Hashable {
         package var total: Int?
         package var reserved: Int?
@@ -36,7 +36,7 @@ package struct HostChanged: MessageBody, Hashable {
 
     package var host: String
     package var providerID: String
-    /// By resource class.
+    /// Inventories by resource class.
     package var inventories: [String: Amount]
     package var traits: [String]
     package var enabled: Bool
@@ -60,12 +60,12 @@ package struct HostChanged: MessageBody, Hashable {
     }
 }
 
-/// A host that was deleted: nothing is placed on it any more.
+/// A deleted host, on which no servers may be placed any more.
 package struct HostRemoved: MessageBody, Hashable {
     package static let type = "host_removed"
 
     package var host: String
-    /// Nil where the host had no hypervisor yet.
+    /// Nil if the host never had a hypervisor.
     package var providerID: String?
 
     private enum CodingKeys: String, CodingKey {

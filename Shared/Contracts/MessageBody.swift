@@ -1,17 +1,17 @@
 import JSON
 
-/// What a message of one type says: the same declaration for those who send and those who read it.
+/// The body of one type of message: senders and readers use the same declaration.
 ///
-/// Members that a reader does not know are ignored, and members that are added must be optional, so that two releases run
-/// side by side. A change that an earlier reader would misunderstand raises `version`.
+/// Readers ignore members that they do not know, and added members must be optional, so that two releases can run side by side. A
+/// change that an earlier reader would misunderstand raises `version`.
 package protocol MessageBody: Codable, Sendable {
     /// The member `type` of the body, and the message's type.
     static var type: String { get }
-    /// The version that is written, and the highest that is read. Without a member `message_version` it is 1.
+    /// The version that is written, and the highest one that is read. A body without the member `message_version` has version 1.
     static var version: Int { get }
 }
 
-/// A message that is answered.
+/// A message with an answer.
 package protocol MessageQuestion: MessageBody {
     associatedtype Answer: Codable & Sendable
 }
@@ -31,9 +31,9 @@ extension MessageBody {
 
     /// Reads a body.
     ///
-    /// - Throws: `DecodingError` naming the member that is missing or of the wrong kind.
+    /// - Throws: `DecodingError` naming the member that is missing or has the wrong type.
     package init(document: JSONValue) throws {
-        // A question in a queue with one type of questions may leave it out, as release 0.1.0 does.
+        // In a queue with a single type of question the member may be missing, as in release 0.1.0.
         if let type = document["type"], type != .string(Self.type) { throw DecodingError.wrong(["type"], "must be \(Self.type)") }
         if let version = document["message_version"]?.intValue, version > Self.version {
             throw DecodingError.wrong(["message_version"], "is \(version); this release reads \(Self.type) up to \(Self.version)")
@@ -42,15 +42,15 @@ extension MessageBody {
     }
 }
 
-/// A value within a message that is read on its own: one that cannot be read does not spoil the message around it, and it is
-/// kept as it came.
+/// A value within a message that is decoded separately. If it cannot be decoded, the rest of the message is still usable; the
+/// value is stored as received.
 package struct Enclosed<Value: Codable & Sendable>: Codable, Sendable, Hashable {
     package let document: JSONValue
 
     /// - Throws: `EncodingError`.
     package init(_ value: Value) throws { document = try JSONValue(encoding: value) }
 
-    /// As it is stored or was received.
+    /// The value as stored or received.
     package init(document: JSONValue) { self.document = document }
 
     /// - Throws: `DecodingError`.

@@ -1,26 +1,26 @@
-/// A durable queue of the broker. The names are a contract between releases: consumers of the one before still run while
-/// this one is rolled out.
+/// A durable queue of the broker. Queue names are a contract between releases: during an upgrade, consumers of the previous
+/// release run together with those of this one.
 package struct MessageQueue: Sendable, Hashable, CustomStringConvertible {
     /// At most 255 bytes (AMQP's short string).
     package let name: String
 
-    /// - Parameter name: of a queue that is stored or under test; the queues of the plane are declared below.
+    /// - Parameter name: the name of a stored queue or of one in a test; the queues of the control plane are declared below.
     package init(_ name: String) { self.name = name }
 
     package var description: String { name }
 
-    /// Holds the messages of this queue that cannot be handled.
+    /// The queue for messages of this queue that cannot be processed.
     package var poison: MessageQueue { MessageQueue(name + ".poison") }
 }
 
 extension MessageQueue {
-    /// What agents say of their hosts and servers, and Network of the ports of servers; Compute consumes it.
+    /// Reports of agents about their hosts and servers, and of Network about servers' ports; consumed by Compute.
     package static let computeAgents = MessageQueue("compute.agents")
-    /// Hosts as Compute knows them; Placement consumes it.
+    /// Hosts as known to Compute; consumed by Placement.
     package static let placementHosts = MessageQueue("placement.hosts")
-    /// Questions to the scheduler, each with an answer.
+    /// Requests to the scheduler; each gets an answer.
     package static let placementSchedule = MessageQueue("placement.schedule")
 
-    /// What the agent of a host is told and asked.
+    /// Desired states and requests for the agent of a host.
     package static func agent(host: String) -> MessageQueue { MessageQueue("agent.\(host)") }
 }

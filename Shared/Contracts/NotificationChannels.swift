@@ -1,31 +1,31 @@
 import Kernel
 
-// Names that triggers of landed migrations notify are text there; a test compares them with these.
+// Triggers of landed migrations contain channel names as text; a test compares them with these declarations.
 
 extension NotificationChannel where Payload == Wake {
-    /// Work for a service, or news for a workflow that waits.
+    /// New work for a service, or a change for which a workflow waits.
     package static var wake: Self { Self("wolke_wake") }
 }
 
 extension NotificationChannel where Payload == NoPayload {
     /// New rows in the outbox.
     package static var outbox: Self { Self("wolke_outbox") }
-    /// Changes to be compiled into OVN; notified by triggers.
+    /// Changes to be compiled to OVN; notified by triggers.
     package static var northbound: Self { Self("wolke_northbound") }
 }
 
 extension NotificationChannel where Payload == ChangedTable {
-    /// What tokens resolve to has changed; notified by triggers.
+    /// A change of what tokens resolve to; notified by triggers.
     package static var identityChanged: Self { Self("identity_changed") }
 }
 
 extension NotificationChannel where Payload == ProviderChanges {
-    /// Resource providers that schedulers have to read again.
+    /// Resource providers that schedulers must read again.
     package static var placementChanged: Self { Self("placement_changed") }
 }
 
 extension NotificationChannel where Payload == AuditQuestion {
-    /// Asks all services to run their audits now.
+    /// Requests all services to run their audits now.
     package static var audit: Self { Self("wolke_audit") }
 }
 
@@ -34,12 +34,12 @@ extension NotificationChannel where Payload == AuditAnswer {
     package static var audited: Self { Self("wolke_audited") }
 }
 
-/// `SERVICE`, `SERVICE SUBJECT` or `SUBJECT`: a service with something new to run, with the id of a subject whose workflow
-/// shall go on, or a subject alone, which concerns every service.
+/// `SERVICE`, `SERVICE SUBJECT` or `SUBJECT`: a service with new work, optionally with the id of a subject whose workflow can
+/// continue; or a subject alone, which concerns every service.
 package struct Wake: NotificationPayload, Hashable {
     /// Nil for all services.
     package let service: String?
-    /// Nil where no workflow waits for this.
+    /// Nil if no particular workflow is concerned.
     package let subject: String?
 
     package init(service: String, subject: String? = nil) {
@@ -62,11 +62,11 @@ package struct Wake: NotificationPayload, Hashable {
 
     package var payload: String { [service, subject].compactMap { $0 }.joined(separator: " ") }
 
-    /// Whether the service has to look.
+    /// Whether the service must look for work.
     package func concerns(_ service: String) -> Bool { (self.service ?? service) == service }
 }
 
-/// The name of the table that a trigger saw change.
+/// The name of the table whose change a trigger reported.
 package struct ChangedTable: NotificationPayload, Hashable {
     package let table: String
 
@@ -74,11 +74,11 @@ package struct ChangedTable: NotificationPayload, Hashable {
     package var payload: String { table }
 }
 
-/// `ID`, or `ORIGIN ID…` from a process that has made the changes itself.
+/// `ID`, or `ORIGIN ID…` from a process that has already applied the changes to its own memory.
 package struct ProviderChanges: NotificationPayload, Hashable {
-    /// The process whose own memory has the changes; nil where none has.
+    /// The process that has already applied the changes in memory; nil if there is none.
     package let origin: String?
-    /// Ids of resource providers; an empty one stands for all of them.
+    /// Ids of resource providers; an empty list stands for all of them.
     package let providers: [String]
 
     package init(_ provider: String) {
@@ -99,7 +99,7 @@ package struct ProviderChanges: NotificationPayload, Hashable {
     package var payload: String { ([origin].compactMap { $0 } + providers).joined(separator: " ") }
 }
 
-/// The id of a question that each audit answers.
+/// The id of a request, which each audit repeats in its answer.
 package struct AuditQuestion: NotificationPayload, Hashable {
     package let id: String
 
@@ -111,7 +111,7 @@ package struct AuditQuestion: NotificationPayload, Hashable {
     package var payload: String { id }
 }
 
-/// `ID SERVICE`: the service has run its audit because of the question.
+/// `ID SERVICE`: the service has run its audit for this request.
 package struct AuditAnswer: NotificationPayload, Hashable {
     package let question: String
     package let service: String

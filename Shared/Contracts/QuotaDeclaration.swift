@@ -1,7 +1,7 @@
-/// A quota, declared once by the service that keeps it. From it follow the service's settings, its answers about limits, the
-/// ledger of what is used (`quota_usages`), the inspection of that ledger (I4) and its repair.
+/// A quota, declared once by the service that enforces it. The service's settings, its responses about limits, the ledger of
+/// usage (`quota_usages`), the inspection of the ledger (I4) and its repair are derived from it.
 package struct QuotaDeclaration: Sendable {
-    /// What the numbers of the limit and of the use mean.
+    /// The unit of the limit and of the usage.
     package enum Unit: String, Sendable {
         case items = ""
         case bytes = "Bytes"
@@ -9,7 +9,7 @@ package struct QuotaDeclaration: Sendable {
         case gibibytes = "GiB"
     }
 
-    /// Whose use the ledger adds up.
+    /// Whose usage the ledger adds up.
     package enum Owner: Sendable {
         case project
         /// The limit is that of the project in which the user acts.
@@ -17,22 +17,22 @@ package struct QuotaDeclaration: Sendable {
     }
 
     package enum Use: Sendable {
-        /// The ledger has the sum for each owner. The SQL counts it again from the service's own rows: it selects `owner`, the id of the
-        /// project or the user, and `amount`, once for each owner that uses any.
+        /// The ledger has the sum for each owner. The SQL recounts it from the service's own rows: it selects `owner` (the id of
+        /// the project or user) and `amount`, once for each owner with any usage.
         case counted(per: Owner, String)
-        /// The limit holds for each single thing, such as the metadata of one server; there is nothing to add up.
+        /// The limit applies to each single resource, such as the metadata of one server; there is no sum.
         case each
-        /// Clients may read and set the limit, but this cloud has nothing that it could limit.
+        /// Clients can read and set the limit, but this cloud has no resource that it limits.
         case none
 
-        /// Of projects.
+        /// Usage of projects.
         package static func counted(_ sql: String) -> Use { .counted(per: .project, sql) }
     }
 
     /// Names in `GET /limits`.
     package struct Absolute: Sendable {
         package let maximum: String
-        /// Nil where the answer does not show the use.
+        /// Nil if the response does not show the usage.
         package let used: String?
 
         package init(_ maximum: String, used: String? = nil) {
@@ -45,17 +45,17 @@ package struct QuotaDeclaration: Sendable {
     package let section: String
     /// The name in the service's API: `cores`.
     package let name: String
-    /// The limit of projects for which neither a setting nor an operator has another one; −1 means none.
+    /// The limit for projects without a limit of their own, unless a setting or an operator has changed it; −1 means no limit.
     package let preset: Int
     package let unit: Unit
-    /// What is limited, without the unit: `memory that a project may have`.
+    /// The limited resource, without the unit: `memory that a project may have`.
     package let words: String
     package let use: Use
-    /// The key in the section of the settings.
+    /// The key in the settings section.
     package let setting: String
-    /// Nil where `GET /limits` does not name it.
+    /// Nil if `GET /limits` does not show the quota.
     package let absolute: Absolute?
-    /// The last minor microversion in which clients see it; nil for all.
+    /// The last minor microversion that shows the quota; nil for no end.
     package let lastMinor: Int?
 
     package init(
@@ -73,18 +73,19 @@ package struct QuotaDeclaration: Sendable {
         self.lastMinor = lastMinor
     }
 
-    /// The name in the tables of limits and use: `compute:cores`.
+    /// The name in the tables of limits and usage: `compute:cores`.
     package var resource: String { section + ":" + name }
 
-    /// Who owns the use, as the ledger names it; nil where there is no ledger.
+    /// The owner of the usage as the ledger names it; nil without a ledger.
     ///
-    /// - Parameter id: of the project, or of the user.
+    /// - Parameter id: the id of the project or user.
     package func ledgerOwner(_ id: String) -> String? {
         guard case .counted(let owner, _) = use else { return nil }
         return owner == .user ? QuotaDeclaration.userPrefix + id : id
     }
 
-    /// Counts the use from the rows: selects `project_id`, the owner as the ledger names it, and `amount`. Nil where there is no ledger.
+    /// Counts the usage from the rows: selects `project_id` (the owner as the ledger names it) and `amount`. Nil without a
+    /// ledger.
     package var counting: String? {
         guard case .counted(let owner, let sql) = use else { return nil }
         let prefix = owner == .user ? "'\(QuotaDeclaration.userPrefix)' || " : ""

@@ -1,6 +1,7 @@
 import Kernel
 
-/// A user as rows, workflows and messages keep them, to act for with the rights that they have when the work is done.
+/// A user as recorded in rows, workflows and messages, on whose behalf work is done with the rights that the user has at that
+/// time.
 package struct RecordedSubject: Codable, Sendable, Hashable {
     package var project: String
     package var user: String

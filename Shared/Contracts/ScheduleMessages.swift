@@ -1,19 +1,19 @@
 import JSON
 
-// Questions in `MessageQueue.placementSchedule`, and what the scheduler answers.
+// The requests in `MessageQueue.placementSchedule`, and the scheduler's answers.
 
-/// Where one server can go. A repetition of the operation gets the same answer. Release 0.1.0 sends no member `type`.
+/// Requests a host for one server. A repetition of the operation gets the same answer. Release 0.1.0 sends no member `type`.
 package struct ScheduleServer: MessageQuestion, Hashable {
     package typealias Answer = SchedulingAnswer
 
     package static let type = "schedule"
 
-    /// The server group, with the other members that are there.
+    /// The server group and its members.
     package struct Group: Codable, Sendable, Hashable {
         package var id: String
         /// `affinity`, `anti-affinity`, `soft-affinity` or `soft-anti-affinity`.
         package var policy: String
-        /// `max_server_per_host`, as the group's owner gave it: a number or its text.
+        /// `max_server_per_host` as the group's owner specified it: a number or its text.
         package var rules: JSONObject
         package var members: [String]
 
@@ -31,7 +31,7 @@ package struct ScheduleServer: MessageQuestion, Hashable {
     package var userID: String
     /// Nil for any.
     package var zone: String?
-    /// The one host that may be taken; nil for any.
+    /// The only acceptable host; nil for any.
     package var host: String?
     /// Amounts by resource class.
     package var resources: [String: Int]
@@ -42,11 +42,11 @@ package struct ScheduleServer: MessageQuestion, Hashable {
     /// Metadata that an aggregate of the host must have.
     package var aggregateMetadata: TextMap
     package var group: Group?
-    /// Servers with one of which, or none of which, the host must be shared.
+    /// Servers of which at least one (or none) must run on the host.
     package var sameHost: [String]
     package var differentHost: [String]
     package var excludedHosts: [String]
-    /// Nothing is claimed.
+    /// Whether nothing is claimed.
     package var dryRun: Bool
 
     private enum CodingKeys: String, CodingKey {
@@ -92,7 +92,7 @@ package struct ScheduleServer: MessageQuestion, Hashable {
         self.dryRun = dryRun
     }
 
-    /// Puts what a server needs in the place of what another flavor needs.
+    /// Replaces the needs of the request's flavor by those of another one.
     package mutating func ask(for needs: ServerNeeds, of flavor: ServerFlavor) {
         resources = needs.resources
         requiredTraits = needs.requiredTraits.sorted()
@@ -101,19 +101,20 @@ package struct ScheduleServer: MessageQuestion, Hashable {
     }
 }
 
-/// Where several servers could go; nothing is claimed. It is told from `ScheduleServer` by its member `requests`.
+/// Requests a decision for several servers without claiming anything. Its member `requests` distinguishes it from
+/// `ScheduleServer`.
 package struct ScheduleTrial: MessageQuestion, Hashable {
     package static let type = "schedule"
 
-    /// The member by which it is told apart.
+    /// The member that distinguishes the request.
     package static let mark = "requests"
 
-    /// True: several can only be tried.
+    /// Always true: requests for several servers never claim.
     package var dryRun = true
-    /// Whether each request finds taken what the earlier ones got, and the servers leave where they are now; if not, each is
-    /// tried alone.
+    /// Whether each request takes the earlier decisions into account, and the servers leave their current hosts; if not, each is
+    /// decided separately.
     package var together: Bool
-    /// Hosts that none of them may have.
+    /// Hosts that no request may use.
     package var excludedHosts: [String]
     package var requests: [ScheduleServer]
 
@@ -129,7 +130,7 @@ package struct ScheduleTrial: MessageQuestion, Hashable {
         self.requests = requests
     }
 
-    /// To each request in their order, and the capacity of the hosts in service before and after.
+    /// The answers in the order of the requests, and the capacity of the hosts in service before and after.
     package struct Answer: Codable, Sendable, Hashable {
         package struct Capacity: Codable, Sendable, Hashable {
             package struct Amount: Codable, Sendable, Hashable {
@@ -179,11 +180,11 @@ package struct ScheduleTrial: MessageQuestion, Hashable {
     }
 }
 
-/// What the scheduler says about one server. Placement keeps it for repetitions, and Compute's API shows its members.
+/// The scheduler's decision about one server. Placement stores it for repetitions, and Compute's API shows its members.
 package struct SchedulingAnswer: Codable, Sendable, Hashable {
     package enum Result: String, Codable, Sendable { case scheduled, rejected }
 
-    /// One filter: the hosts before and after it, and how many it refused for each reason, in the tenant's words.
+    /// One filter: the number of hosts before and after it, and how many it refused for each reason, in terms for the tenant.
     package struct Filter: Codable, Sendable, Hashable {
         package var name: String
         package var hostsBefore: Int
@@ -204,7 +205,7 @@ package struct SchedulingAnswer: Codable, Sendable, Hashable {
         }
     }
 
-    /// Why one host was refused; for operators.
+    /// The reason why one host was refused; for operators.
     package struct Refusal: Codable, Sendable, Hashable {
         package var host: String
         package var filter: String
@@ -217,9 +218,9 @@ package struct SchedulingAnswer: Codable, Sendable, Hashable {
         }
     }
 
-    /// What would fit instead.
+    /// Alternatives that would fit.
     package struct Nearest: Codable, Sendable, Hashable {
-        /// A smaller flavor, and how often it would fit. Compute adds it.
+        /// A smaller flavor, and the number of servers that would fit. Added by Compute.
         package struct Flavor: Codable, Sendable, Hashable {
             package var id: String
             package var name: String
@@ -232,11 +233,11 @@ package struct SchedulingAnswer: Codable, Sendable, Hashable {
             }
         }
 
-        /// Amounts of which one host has enough, at most what was asked.
+        /// Amounts that one host has available, at most the requested ones.
         package var resources: [String: Int]
-        /// How many would fit in the zones that were not asked for.
+        /// The number that would fit in zones that were not requested.
         package var zones: [String: Int]
-        /// Filters without any one of which hosts would have passed.
+        /// Filters that each alone exclude all remaining hosts.
         package var without: [String]
         package var flavors: [Flavor]?
 
@@ -254,17 +255,17 @@ package struct SchedulingAnswer: Codable, Sendable, Hashable {
     }
 
     package var result: Result
-    /// Of what is scheduled.
+    /// Set if a host was found.
     package var host: String?
     package var providerID: String?
-    /// Further hosts that would have done.
+    /// Other hosts that also fit.
     package var alternatives: Int?
-    /// Of a dry run: how many such servers find a place.
+    /// For a dry run: the number of such servers that would fit.
     package var fits: Int?
     package var dryRun: Bool?
-    /// Of what is rejected, in the tenant's words.
+    /// The reason for a refusal, in terms for the tenant.
     package var message: String?
-    /// Nil for one of several that found its place.
+    /// Nil for one of several servers that did get a host.
     package var filters: [Filter]?
     package var nearest: Nearest?
     package var refusals: [Refusal]?

@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// A flavor as it is embedded in a server's row, as far as its host is concerned.
+/// The parts of a flavor, as embedded in a server's row, that affect the choice of a host.
 package struct ServerFlavor: Codable, Sendable, Hashable {
     package var vcpus: Int
     package var memoryMiB: Int
@@ -12,7 +12,7 @@ package struct ServerFlavor: Codable, Sendable, Hashable {
     package var swapMiB: Int?
     /// Nil for none.
     package var extraSpecs: TextMap?
-    /// The name that the flavor had when the server was made.
+    /// The name of the flavor when the server was created.
     package var name: String?
 
     private enum CodingKeys: String, CodingKey {
@@ -39,9 +39,9 @@ package struct ServerFlavor: Codable, Sendable, Hashable {
     }
 }
 
-/// The image on a server's local disk, as it is embedded in the server's row, as far as the choice of its host is concerned.
+/// The parts of the image on a server's local disk, as embedded in the server's row, that affect the choice of a host.
 package struct ServerImage: Codable, Sendable, Hashable {
-    /// What the root disk takes where the flavor does not say. Nil for nothing.
+    /// The size of the root disk if the flavor does not specify it. Nil for none.
     package var diskGiB: Int?
 
     private enum CodingKeys: String, CodingKey { case diskGiB = "disk_gb" }
@@ -58,7 +58,7 @@ package struct ServerNeeds: Sendable, Hashable {
     package private(set) var forbiddenTraits: Set<String>
     /// The flavor's `aggregate_instance_extra_specs:` with their operators.
     package private(set) var aggregateSpecs: [String: String] = [:]
-    /// In the form of `canonicalArchitecture`.
+    /// The canonical name (`canonicalArchitecture`).
     package private(set) var architecture: String?
     package private(set) var hypervisorType: String?
 
@@ -66,11 +66,11 @@ package struct ServerNeeds: Sendable, Hashable {
     package static let amountMax = Int(Int32.max)
 
     /// - Parameters:
-    ///   - image: nil where the server boots from a volume.
-    ///   - properties: of the image, also of one of which the boot volume was made.
+    ///   - image: nil if the server boots from a volume.
+    ///   - properties: properties of the image, or of the image from which the boot volume was created.
     /// - Throws: 400 naming the extra spec or property, its value and the rule.
     package init(_ flavor: ServerFlavor, _ image: ServerImage?, properties: TextMap) throws {
-        // A flavor without a size takes the image's; a server without an image boots from a volume.
+        // A flavor without a disk size takes the image's; a server without an image boots from a volume.
         let root = image.map { flavor.rootGiB > 0 ? flavor.rootGiB : $0.diskGiB ?? 0 } ?? 0
         let disk = root + (flavor.ephemeralGiB ?? 0) + ((flavor.swapMiB ?? 0) + 1023) / 1024
         try self.init(
@@ -111,7 +111,7 @@ package struct ServerNeeds: Sendable, Hashable {
         return amount
     }
 
-    /// `trait:NAME=required` or `trait:NAME=forbidden`; other keys do not concern the scheduler.
+    /// `trait:NAME=required` or `trait:NAME=forbidden`; the scheduler ignores other keys.
     private mutating func take(trait name: String, _ value: String) throws {
         guard name.hasPrefix("trait:") else { return }
         switch value {
@@ -125,7 +125,7 @@ package struct ServerNeeds: Sendable, Hashable {
         .badRequest("Invalid input for \(name). Value: \(JSONValue.string(String(value.prefix(118)))). It \(rule).")
     }
 
-    /// One name for each architecture.
+    /// Maps the aliases of an architecture to one name.
     package static func canonicalArchitecture(_ text: String) -> String {
         switch text.lowercased() {
         case "amd64", "x64", "x86-64": "x86_64"
@@ -135,10 +135,10 @@ package struct ServerNeeds: Sendable, Hashable {
         }
     }
 
-    /// Selects `resource_class` and `amount` of `resources`, for statements about many servers at once: the same as the
-    /// initializer for every flavor and image that it accepts.
+    /// Selects `resource_class` and `amount` of `resources`, for statements about many servers at once. It gives the same result
+    /// as the initializer for every flavor and image that the initializer accepts.
     ///
-    /// - Parameter server: the name of the row of `servers`.
+    /// - Parameter server: the alias of the row of `servers`.
     package static func resourcesSQL(_ server: String) -> String {
         let specs = "coalesce(\(server).flavor->'extra_specs', '{}')"
         func number(_ name: String) -> String { "coalesce((\(server).flavor->>'\(name)')::bigint, 0)" }

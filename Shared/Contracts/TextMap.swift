@@ -1,7 +1,7 @@
 import JSON
 
-/// Texts by name, such as extra specs and properties of images. A number or a flag counts as its text, because stored rows and
-/// release 0.1.0 have them; other values are left out.
+/// Strings by name, such as extra specs and image properties. Numbers and booleans are converted to text, because stored rows and
+/// release 0.1.0 have them; other values are ignored.
 package struct TextMap: Codable, Sendable, Hashable, ExpressibleByDictionaryLiteral {
     package var texts: [String: String]
 

@@ -3,9 +3,9 @@ import Kernel
 import ServiceCatalog
 
 extension Inspection {
-    /// What breaks the rule now.
+    /// The current violations.
     ///
-    /// - Parameter limit: at most so many.
+    /// - Parameter limit: maximum number of findings.
     package func findings(_ connection: Connection, _ ambient: Ambient = Ambient(), limit: Int = 10_000) throws -> [Finding] {
         let parts = query.split(separator: "{now}", omittingEmptySubsequences: false).map { "\(raw: String($0))" as SQL }
         let statement = parts.dropFirst().reduce(parts[0]) { $0 + ambient.databaseNow + $1 }

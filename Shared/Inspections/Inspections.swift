@@ -1,8 +1,8 @@
 import ServiceCatalog
 
 extension Inspection {
-    /// What must be true of what all services stand on: workflows and messages. Work under way is not a fault: what it
-    /// touches is left out, and whoever looks looks twice.
+    /// Inspections of workflows and messages, which all services use. Resources of active workflows are excluded, and every check
+    /// runs twice, because a change in progress is not a violation.
     package static let foundation: [Inspection] = work
 
     // MARK: work

@@ -3,13 +3,13 @@ import Database
 import Kernel
 import ServiceCatalog
 
-/// The ledger of one quota's use, held against what is there.
+/// Compares the ledger of one quota's usage with the counted resources.
 package struct Ledger: Sendable {
     private let resource: String
     /// Selects `project_id` and `amount`.
     private let counted: String
 
-    /// - Returns: nil for a quota whose use is not added up.
+    /// - Returns: nil for a quota without a ledger.
     package init?(_ quota: QuotaDeclaration) {
         guard let counting = quota.counting else { return nil }
         resource = quota.resource
@@ -29,10 +29,9 @@ package struct Ledger: Sendable {
             """)
     }
 
-    /// Counts again where the ledger is wrong. Whoever adds or removes waits for the ledger's row meanwhile, so what is
-    /// counted is what the ledger stands for.
+    /// Recounts the entries that are wrong. It locks the ledger's rows, so that concurrent reservations and releases wait.
     ///
-    /// - Returns: what was wrong.
+    /// - Returns: the findings before the repair.
     package func repair(_ connection: Connection) throws -> [Finding] {
         let findings = try inspection.findings(connection)
         guard !findings.isEmpty else { return [] }

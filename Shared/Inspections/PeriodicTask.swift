@@ -15,7 +15,7 @@ package struct PeriodicTask: Sendable {
     /// - Parameters:
     ///   - service: one of the service's `CloudService.repairTasks`, for whose answer the doctor waits.
     ///   - interval: time between two runs; nil to run only on request.
-    ///   - body: runs the task once. Returns false if another replica is the one that must do it.
+    ///   - body: runs the task once. Returns false if another replica is responsible for it.
     package init(
         _ service: String, every interval: Duration?, database: Database, ambient: Ambient, log: Logger,
         body: @escaping @Sendable () async throws -> Bool
@@ -51,10 +51,10 @@ package struct PeriodicTask: Sendable {
         }
     }
 
-    /// Runs all parts, also after one of them has failed.
+    /// Runs all parts, even if one of them fails.
     ///
-    /// - Returns: the sum of what the parts return.
-    /// - Throws: the first failure, after all parts have run; `CancellationError` at once.
+    /// - Returns: the sum of the parts' results.
+    /// - Throws: the first error, after all parts have run; `CancellationError` at once.
     @discardableResult
     package static func all(_ parts: [@Sendable () async throws -> Int]) async throws -> Int {
         var done = 0

@@ -8,14 +8,14 @@ import ServiceCatalog
 package enum Repairs {
     private static let kept: Duration = .seconds(90 * 86_400)
 
-    /// One of them.
+    /// One repair.
     package struct Entry: Sendable {
         package let at: Timestamp
         package let service: String
         package let words: String
     }
 
-    /// Writes down, in the transaction of the repair, what was wrong.
+    /// Records the findings, in the transaction of the repair.
     package static func record(
         _ connection: Connection, service: String, _ findings: [Finding], at now: Timestamp
     ) throws {
@@ -31,7 +31,7 @@ package enum Repairs {
         try connection.execute("DELETE FROM repairs WHERE at < \(before)")
     }
 
-    /// The log's side of `record`, after the commit.
+    /// Logs the findings after the commit; the counterpart of `record`.
     package static func log(_ log: Logger, _ findings: [Finding]) {
         for finding in findings {
             log.warning(
@@ -40,9 +40,9 @@ package enum Repairs {
         }
     }
 
-    /// Puts the use of a service's quotas right.
+    /// Corrects the usage of a service's quotas.
     ///
-    /// - Returns: how many were wrong.
+    /// - Returns: the number of wrong entries.
     package static func recount(
         _ quotas: [QuotaDeclaration], service: String, _ database: Database, at now: Timestamp, _ log: Logger
     ) async throws -> Int {
@@ -59,7 +59,7 @@ package enum Repairs {
         return count
     }
 
-    /// The newest ones since `time`, oldest first.
+    /// The newest repairs since `time`, oldest first.
     package static func entries(_ connection: Connection, since time: Timestamp, limit: Int = 200) throws -> [Entry] {
         try connection.query(
             "SELECT at, service, words FROM repairs WHERE at >= \(time) ORDER BY id DESC LIMIT \(limit)"

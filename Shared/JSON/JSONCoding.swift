@@ -1,13 +1,13 @@
-/// Swift values as JSON documents: `Codable` without a detour over text.
+/// Converts Swift values to JSON documents and back: `Codable` without text in between.
 extension JSONValue {
-    /// The document that `value` encodes itself as. Members of dictionaries are sorted by name.
+    /// Encodes `value`. Members of dictionaries are sorted by name.
     ///
     /// - Throws: `EncodingError`.
     package init(encoding value: some Encodable) throws {
         self = try ValueEncoder.document(of: value, path: [])
     }
 
-    /// The value that the document describes.
+    /// Decodes a value from the document.
     ///
     /// - Throws: `DecodingError`.
     package func decode<Value: Decodable>(as type: Value.Type = Value.self) throws -> Value {
@@ -16,7 +16,7 @@ extension JSONValue {
 }
 
 extension DecodingError {
-    /// The member that is wrong: `ports[0].mac_address`; empty for the whole document.
+    /// The path of the invalid member: `ports[0].mac_address`; empty for the whole document.
     package var path: String {
         guard let context = context else { return "" }
         var path = context.codingPath
@@ -26,13 +26,13 @@ extension DecodingError {
         }
     }
 
-    /// What is wrong with it: `must be a string, not integer`.
+    /// The violated rule: `must be a string, not integer`.
     package var problem: String {
         if case .keyNotFound = self { return "is missing" }
         return context?.debugDescription ?? "cannot be read"
     }
 
-    /// What is wrong, and where: `size: is missing`.
+    /// The path and the violated rule: `size: is missing`.
     package var summary: String { path.isEmpty ? problem : "\(path): \(problem)" }
 
     private var context: Context? {
@@ -43,15 +43,15 @@ extension DecodingError {
         }
     }
 
-    /// A value that does not follow a rule beyond its type.
+    /// The error of a value that has the right type but violates another rule.
     ///
-    /// - Parameter path: names of the members, from the outside.
+    /// - Parameter path: names of the members, outermost first.
     package static func wrong(_ path: [String], _ problem: String) -> DecodingError {
         .dataCorrupted(Context(codingPath: path.map { JSONKey($0) }, debugDescription: problem))
     }
 }
 
-/// Where a value is: a member's name, or a place in an array.
+/// The position of a value: a member's name or an index in an array.
 struct JSONKey: CodingKey {
     let stringValue: String
     let intValue: Int?

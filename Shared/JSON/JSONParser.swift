@@ -1,6 +1,6 @@
 import Kernel
 
-/// Why a document is not JSON, and where.
+/// The reason why a document is not valid JSON, and the position.
 package struct JSONParseError: Error, Sendable, CustomStringConvertible {
     package let reason: String
     /// Offset of the offending byte.
@@ -21,7 +21,7 @@ extension JSONValue {
         return try parser.document()
     }
 
-    /// As `parse(_:depthMax:)`, of text.
+    /// Like `parse(_:depthMax:)`, for text.
     package static func parse(_ text: String) throws(JSONParseError) -> JSONValue {
         try parse(text.utf8)
     }

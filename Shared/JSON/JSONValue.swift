@@ -16,7 +16,7 @@ package enum JSONValue: Sendable, Hashable {
     package var objectValue: JSONObject? { if case .object(let value) = self { value } else { nil } }
     package var isNull: Bool { self == .null }
 
-    /// Whole numbers; a double without a fraction counts.
+    /// The value as an integer; also for a double without a fraction.
     package var intValue: Int? {
         switch self {
         case .integer(let value): Int(value)
@@ -33,10 +33,10 @@ package enum JSONValue: Sendable, Hashable {
         }
     }
 
-    /// A member of an object; nil when this is no object or has no such member.
+    /// A member of an object; nil if the value is not an object or has no such member.
     package subscript(_ name: String) -> JSONValue? { objectValue?[name] }
 
-    /// What the value is, in the words of an error message.
+    /// The type of the value, as named in error messages.
     package var kindName: String {
         switch self {
         case .null: "null"
@@ -53,7 +53,7 @@ package enum JSONValue: Sendable, Hashable {
 /// The members of a JSON object in document order.
 package struct JSONObject: Sendable, Hashable, ExpressibleByDictionaryLiteral {
     package private(set) var members: [(name: String, value: JSONValue)] = []
-    /// Places by name, once there are so many members that looking through them costs more.
+    /// Indices by name, for objects with so many members that a linear search is slower.
     private var index: [String: Int] = [:]
 
     private static let indexedMin = 16
@@ -68,12 +68,12 @@ package struct JSONObject: Sendable, Hashable, ExpressibleByDictionaryLiteral {
         for (name, value) in elements { self[name] = value }
     }
 
-    /// Names of the members, in their order.
+    /// Names of the members, in order.
     package var names: [String] { members.map(\.name) }
     package var count: Int { members.count }
     package var isEmpty: Bool { members.isEmpty }
 
-    /// The value of a member; a new one goes to the end, nil removes.
+    /// The value of a member. Setting a new name appends it; setting nil removes the member.
     package subscript(_ name: String) -> JSONValue? {
         get { position(of: name).map { members[$0].value } }
         set {
@@ -91,7 +91,7 @@ package struct JSONObject: Sendable, Hashable, ExpressibleByDictionaryLiteral {
         }
     }
 
-    /// Adds a member that is not there yet; returns whether it was not.
+    /// Appends a member unless its name is present; returns whether it was appended.
     mutating func add(_ name: String, _ value: JSONValue) -> Bool {
         guard position(of: name) == nil else { return false }
         append(name, value)

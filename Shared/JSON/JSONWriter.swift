@@ -1,8 +1,8 @@
 import Kernel
 
-/// Writes JSON straight into bytes: no intermediate tree, one growing buffer.
+/// Writes JSON directly to one growing byte buffer, without an intermediate tree.
 ///
-/// Commas are the writer's business: call `field` and `element` in order, inside `object` and `array`.
+/// The writer inserts commas: call `field` and `element` in order, inside `object` and `array`.
 package struct JSONWriter: Sendable {
     package private(set) var bytes: [UInt8]
     private var needsComma = false
@@ -12,7 +12,7 @@ package struct JSONWriter: Sendable {
         bytes.reserveCapacity(capacity)
     }
 
-    /// What was written so far, as text.
+    /// The text written so far.
     package var string: String { String(decoding: bytes, as: UTF8.self) }
 
     private mutating func separate() {
@@ -42,7 +42,7 @@ package struct JSONWriter: Sendable {
         needsComma = true
     }
 
-    /// The name of the next member; follow it with exactly one value.
+    /// Writes the name of the next member; write exactly one value after it.
     package mutating func name(_ name: String) {
         separate()
         appendQuoted(name)
@@ -50,13 +50,13 @@ package struct JSONWriter: Sendable {
         needsComma = false
     }
 
-    /// A member that is an object.
+    /// Writes a member whose value is an object.
     package mutating func objectField(_ name: String, _ body: (inout JSONWriter) throws -> Void) rethrows {
         self.name(name)
         try object(body)
     }
 
-    /// A member that is an array.
+    /// Writes a member whose value is an array.
     package mutating func arrayField(_ name: String, _ body: (inout JSONWriter) throws -> Void) rethrows {
         self.name(name)
         try array(body)
@@ -70,7 +70,7 @@ package struct JSONWriter: Sendable {
         bytes.append(contentsOf: StaticBytes.null)
     }
 
-    /// A value, as an element or after `name`; nil becomes null. The other types are alike.
+    /// Writes a value, as an element or after `name`; nil becomes null. The overloads write other types.
     package mutating func value(_ value: Bool) {
         separate()
         bytes.append(contentsOf: value ? StaticBytes.true : StaticBytes.false)
@@ -95,13 +95,13 @@ package struct JSONWriter: Sendable {
         if let value { self.value(value) } else { null() }
     }
 
-    /// A string given as its UTF-8 bytes.
+    /// Writes a string given as UTF-8 bytes.
     package mutating func string(utf8 text: UnsafeBufferPointer<UInt8>) {
         separate()
         appendQuoted(utf8: text)
     }
 
-    /// Bytes that already are one JSON value, such as PostgreSQL's `json` output.
+    /// Writes bytes that already are one JSON value, such as PostgreSQL's `json` output.
     package mutating func raw(_ json: some Sequence<UInt8>) {
         separate()
         bytes.append(contentsOf: json)
@@ -124,7 +124,7 @@ package struct JSONWriter: Sendable {
 
     // MARK: members
 
-    /// A member with its value; nil becomes null. The other types are alike.
+    /// Writes a member with its value; nil becomes null. The overloads write other types.
     package mutating func field(_ name: String, _ value: String) {
         self.name(name)
         self.value(value)
@@ -152,7 +152,7 @@ package struct JSONWriter: Sendable {
     package mutating func field(_ name: String, _ values: [String]) {
         arrayField(name) { for value in values { $0.value(value) } }
     }
-    /// A member whose value already is JSON.
+    /// Writes a member whose value already is JSON.
     package mutating func rawField(_ name: String, _ json: some Sequence<UInt8>) {
         self.name(name)
         raw(json)

@@ -6,7 +6,7 @@ struct ValueDecoder: Decoder {
     var userInfo: [CodingUserInfoKey: Any] { [:] }
 
     func read<Value: Decodable>(_ type: Value.Type) throws -> Value {
-        // A document within a document is taken as it is.
+        // A nested document is returned unchanged.
         if type == JSONValue.self, let same = value as? Value { return same }
         return try Value(from: self)
     }
@@ -85,7 +85,7 @@ private struct ReadMembers<Key: CodingKey>: KeyedDecodingContainerProtocol {
         return ValueDecoder(value: value, codingPath: codingPath + [key])
     }
 
-    // The kinds that most members have are read without making a path for an error.
+    // Common types are read without building a coding path for errors.
     func decodeNil(forKey key: Key) throws -> Bool { object[key.stringValue].map(\.isNull) ?? true }
     func decode(_ type: Bool.Type, forKey key: Key) throws -> Bool {
         if case .bool(let flag)? = object[key.stringValue] { return flag }

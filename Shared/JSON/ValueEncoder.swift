@@ -1,4 +1,4 @@
-/// Builds a document from what a value encodes.
+/// Builds a document from an encoded value.
 final class ValueEncoder: Encoder {
     let codingPath: [any CodingKey]
     private var node = Node.empty
@@ -7,7 +7,7 @@ final class ValueEncoder: Encoder {
 
     init(path: [any CodingKey]) { codingPath = path }
 
-    /// What has been written; containers are shared with those who still write to them.
+    /// The encoded value; containers are shared with the encoders that still write to them.
     enum Node {
         case empty
         case value(JSONValue)
@@ -26,7 +26,7 @@ final class ValueEncoder: Encoder {
 
     final class Members {
         var object = JSONObject()
-        /// Containers that are filled after they were added.
+        /// Containers that are filled after they have been added.
         var nested: [(name: String, encoder: ValueEncoder)] = []
 
         var document: JSONValue {
@@ -101,7 +101,7 @@ final class ValueEncoder: Encoder {
     }
 }
 
-/// Dictionaries with text keys have no order of their own.
+/// Dictionaries with text keys are unordered, so their members are sorted.
 private protocol NamedMembers {}
 extension Dictionary: NamedMembers where Key == String {}
 

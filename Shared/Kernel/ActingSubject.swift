@@ -3,7 +3,7 @@
 package struct ActingSubject: Sendable, Hashable {
     /// Which roles the subject has.
     package enum Grounds: String, Sendable {
-        /// Those that the user has in the project now, like a token's.
+        /// The roles that the user has in the project now, as for a token.
         case user
         /// The caller authorized the user when it accepted the request and now carries it out. The subject acts as a plain
         /// member of the project, even if the user's roles have changed since.
@@ -31,7 +31,7 @@ package struct ActingSubject: Sendable, Hashable {
     package static let projectHeader = "x-wolke-subject-project"
     package static let userHeader = "x-wolke-subject-user"
     package static let groundsHeader = "x-wolke-subject-grounds"
-    /// What the names of all subject headers begin with.
+    /// Common prefix of the names of all subject headers.
     package static let headerPrefix = "x-wolke-subject-"
 
     /// The headers of a call on behalf of the subject.

@@ -17,8 +17,8 @@ package enum Base64 {
         return String(decoding: output, as: UTF8.self)
     }
 
-    /// - Parameter lineBreaks: whether there may be some, as user data often has them.
-    /// - Returns: nil for what is no base64 with padding.
+    /// - Parameter lineBreaks: whether line breaks are allowed; user data often contains them.
+    /// - Returns: nil if the text is not padded base64.
     package static func decode(_ text: some StringProtocol, lineBreaks: Bool = false) -> [UInt8]? {
         var output: [UInt8] = []
         var bits: UInt32 = 0

@@ -8,7 +8,7 @@ package enum DescriptorLimit {
     /// Raises the soft limit (usually 1024, for programs that call `select`) to the hard one, at most to 65 536. Call it at
     /// the start of every executable. If the system refuses, the limit stays unchanged.
     ///
-    /// - Returns: the limit that holds now.
+    /// - Returns: the limit now in force.
     @discardableResult
     package static func raise() -> Int {
         var limit = rlimit()
@@ -21,7 +21,7 @@ package enum DescriptorLimit {
         return Int(min(limit.rlim_cur, 1 << 30))
     }
 
-    /// Descriptors that accepted connections must leave free: for files, sessions with the database and the broker, logs,
-    /// connections to other services, and what the runtime itself opens.
+    /// Descriptors that accepted connections must leave free for files, database and broker sessions, logs, connections to other
+    /// services, and the runtime.
     package static func reserve(of limit: Int) -> Int { max(128, limit / 8) }
 }

@@ -4,14 +4,14 @@
 /// for its turn. So a key with ten thousand elements waiting delays another key's first one by one turn at most.
 /// All operations take amortized constant time in the numbers of keys and elements.
 package struct FairQueue<Element: Sendable>: Sendable {
-    /// An element's place, by which it is taken out again.
+    /// Identifies a queued element, so that it can be removed.
     package struct Ticket: Sendable, Hashable {
         package let key: String
         fileprivate let number: UInt64
     }
 
     private struct Lane {
-        /// nil where the element was taken out.
+        /// nil if the element was removed.
         var elements = FirstInFirstOut<(number: UInt64, element: Element?)>()
         var waiting = 0
         var running = 0
@@ -21,30 +21,30 @@ package struct FairQueue<Element: Sendable>: Sendable {
     }
 
     private var lanes: [String: Lane] = [:]
-    /// By the number of running elements: keys whose turn it is, in order.
+    /// Keys whose turn it is, in order, indexed by their number of running elements.
     private var turns: [FirstInFirstOut<(key: String, turn: UInt64)>] = []
     private var lastNumber: UInt64 = 0
     private var lastTurn: UInt64 = 0
 
-    /// Elements that wait.
+    /// Number of waiting elements.
     package private(set) var count = 0
-    /// Elements that were taken and have not finished.
+    /// Number of elements that were taken and have not finished.
     package private(set) var running = 0
 
-    /// Elements of one key that run at a time, at most. Those that run already go on when it becomes less.
+    /// The most elements of one key that may run at a time. Lowering it does not affect elements that already run.
     package var runningMax: Int {
         didSet { runningMax = max(1, runningMax) }
     }
 
     package init(runningMax: Int) { self.runningMax = max(1, runningMax) }
 
-    /// Elements of `key` that wait.
+    /// Number of waiting elements of `key`.
     package func count(of key: String) -> Int { lanes[key]?.waiting ?? 0 }
 
-    /// Elements of `key` that were taken and have not finished.
+    /// Number of elements of `key` that were taken and have not finished.
     package func running(of key: String) -> Int { lanes[key]?.running ?? 0 }
 
-    /// Keys with elements that wait or run.
+    /// Keys with waiting or running elements.
     package var keys: Int { lanes.count }
 
     package mutating func append(_ element: Element, of key: String) -> Ticket {
@@ -59,8 +59,8 @@ package struct FairQueue<Element: Sendable>: Sendable {
         return Ticket(key: key, number: number)
     }
 
-    /// Takes the next element out; it counts as running until `finish`. Nil where nothing waits, or where every key that
-    /// waits has as many elements running as it may.
+    /// Takes the next element, which counts as running until `finish`. Nil if nothing waits, or if every waiting key already has
+    /// as many running elements as it may have.
     package mutating func next() -> (element: Element, key: String)? {
         for level in turns.indices.prefix(runningMax) {
             while let (key, turn) = turns[level].popFirst() {
@@ -74,7 +74,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
         return nil
     }
 
-    /// Counts an element of `key` that did not wait as running, until `finish`.
+    /// Counts an element of `key` that did not have to wait as running, until `finish`.
     package mutating func start(_ key: String) {
         running += 1
         withLane(key) {
@@ -84,7 +84,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
         giveTurn(key)
     }
 
-    /// An element of `key` that was taken out with `next`, or started, has ended.
+    /// Reports that an element of `key` that was taken with `next`, or started, has ended.
     package mutating func finish(_ key: String) {
         guard lanes[key]?.running ?? 0 > 0 else { return }
         running -= 1
@@ -96,7 +96,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
         forgetIfEmpty(key)
     }
 
-    /// Takes an element out that still waits; nil where it does not wait any more.
+    /// Removes an element that still waits; nil if it no longer waits.
     package mutating func remove(_ ticket: Ticket) -> Element? {
         var removed: Element?
         guard lanes[ticket.key] != nil else { return nil }
@@ -114,7 +114,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
         return removed
     }
 
-    /// Takes all elements out that still wait.
+    /// Removes all waiting elements.
     package mutating func removeAll() -> [Element] {
         var all: [Element] = []
         for key in lanes.keys {
@@ -149,7 +149,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
 
     private func isValid(_ key: String, _ turn: UInt64) -> Bool { lanes[key]?.hasTurn == true && lanes[key]?.turn == turn }
 
-    /// Puts `key` at the end of those with as many running elements, if it has work, may run more and has no turn yet.
+    /// Appends `key` to the keys with the same number of running elements, if it has work, may run more and has no turn yet.
     private mutating func giveTurn(_ key: String) {
         let level = running(of: key)
         guard count(of: key) > 0, level < runningMax, lanes[key]?.hasTurn == false else { return }
@@ -176,7 +176,7 @@ package struct FairQueue<Element: Sendable>: Sendable {
     }
 }
 
-/// An array that gives away its first element in amortized constant time.
+/// An array whose first element can be removed in amortized constant time.
 package struct FirstInFirstOut<Element> {
     private var elements: [Element?] = []
     private var head = 0
@@ -206,13 +206,13 @@ package struct FirstInFirstOut<Element> {
     /// The element at `place`, counted from the first one.
     package subscript(_ place: Int) -> Element {
         get {
-            guard let element = elements[head + place] else { preconditionFailure("the element was given away") }
+            guard let element = elements[head + place] else { preconditionFailure("the element was removed") }
             return element
         }
         set { elements[head + place] = newValue }
     }
 
-    /// The first place whose element fits, where all after it fit too (a binary search).
+    /// The index of the first element that fits, if all elements after it fit too (binary search).
     package func firstIndex(where fits: (Element) -> Bool) -> Int? {
         var low = 0
         var high = count

@@ -2,10 +2,10 @@ import Glibc
 
 /// A file operation that failed.
 package struct FileError: Error, Sendable, CustomStringConvertible {
-    /// What was tried, as in "cannot OPERATION PATH".
+    /// The failed operation, as in "cannot OPERATION PATH".
     package let operation: String
     package let path: String
-    /// The number from errno.h.
+    /// The error number (errno.h).
     package let number: Int32
 
     package init(operation: String, path: String, number: Int32) {
@@ -14,7 +14,7 @@ package struct FileError: Error, Sendable, CustomStringConvertible {
         self.number = number
     }
 
-    /// The last call of this thread that failed.
+    /// The error of the last failed call of this thread.
     package static func last(_ operation: String, _ path: String) -> FileError {
         FileError(operation: operation, path: path, number: errno)
     }

@@ -5,7 +5,7 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
         case v4 = 4
         case v6 = 6
 
-        /// Bits of an address.
+        /// Number of bits of an address.
         package var width: Int { self == .v4 ? 32 : 128 }
     }
 
@@ -19,7 +19,7 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
 
     /// Parses dotted-quad IPv4 (no leading zeros, RFC 6943 §3.1.1) or RFC 4291 IPv6 text without a zone.
     package init?(utf8 text: UnsafeBufferPointer<UInt8>) {
-        // What parses as IPv4 has no colon, so only the rest is searched for one.
+        // IPv4 text has no colon, so only text with a colon is parsed as IPv6.
         if let value = IPAddress.parseV4(text) {
             self.init(version: .v4, value: UInt128(value))
         } else {
@@ -107,7 +107,7 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
         return hex[..<best.lowerBound].joined(separator: ":") + "::" + hex[best.upperBound...].joined(separator: ":")
     }
 
-    /// Writes the dotted quad, at most 15 bytes; returns how many.
+    /// Writes dotted-quad text, at most 15 bytes; returns the number of bytes.
     fileprivate func writeV4(_ buffer: UnsafeMutableBufferPointer<UInt8>) -> Int {
         let value = UInt32(truncatingIfNeeded: value)
         var index = 0
@@ -125,7 +125,7 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
         (left.version.rawValue, left.value) < (right.version.rawValue, right.value)
     }
 
-    /// The address `offset` further on, or nil past the end of the address space.
+    /// The address plus `offset`, or nil past the end of the address space.
     package func advanced(by offset: UInt128) -> IPAddress? {
         let (sum, overflow) = value.addingReportingOverflow(offset)
         guard !overflow, version == .v6 || sum <= UInt128(UInt32.max) else { return nil }
@@ -136,7 +136,7 @@ package struct IPAddress: Hashable, Sendable, Comparable, CustomStringConvertibl
 /// A network in CIDR form (RFC 4632); `network` has its host bits cleared.
 package struct IPNetwork: Hashable, Sendable, CustomStringConvertible, UTF8Readable {
     package let network: IPAddress
-    /// Bits that all addresses of the network share.
+    /// Number of leading bits that all addresses of the network share.
     package let prefixLength: Int
 
     package init(_ address: IPAddress, prefixLength: Int) {
@@ -209,7 +209,7 @@ package struct MACAddress: Hashable, Sendable, CustomStringConvertible, UTF8Read
 
     package init(value: UInt64) { self.value = value & 0xffff_ffff_ffff }
 
-    /// Parses six pairs of hexadecimal digits with colons or dashes between, of which more than needed do no harm.
+    /// Parses six pairs of hexadecimal digits, separated by colons or dashes.
     package init?(utf8 text: UnsafeBufferPointer<UInt8>) {
         var value: UInt64 = 0
         var digits = 0
@@ -219,7 +219,7 @@ package struct MACAddress: Hashable, Sendable, CustomStringConvertible, UTF8Read
                 guard digits.isMultiple(of: 2) else { return nil }
                 isInPair = false
             } else {
-                // A pair ends at a separator, not with its second digit.
+                // A pair has two digits; a separator must precede the next one.
                 guard let nibble = Hexadecimal.value(of: byte), digits < 12, !isInPair || !digits.isMultiple(of: 2) else { return nil }
                 value = value << 4 | UInt64(nibble)
                 digits += 1
@@ -245,7 +245,7 @@ package struct MACAddress: Hashable, Sendable, CustomStringConvertible, UTF8Read
     package var isMulticast: Bool { value >> 40 & 1 == 1 }
 }
 
-/// Writes a number's decimal digits at `index`, which moves behind them.
+/// Writes the decimal digits of a number at `index`, and advances `index` past them.
 private func writeDecimal(_ number: UInt8, _ buffer: UnsafeMutableBufferPointer<UInt8>, _ index: inout Int) {
     func write(_ digit: UInt8) {
         buffer[index] = UInt8(ascii: "0") + digit

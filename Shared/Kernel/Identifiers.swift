@@ -1,6 +1,6 @@
 /// A value parsed directly from UTF-8 bytes: when reading many rows, going through `String` costs ten times as much.
 package protocol UTF8Readable {
-    /// Nil for a text that is none of these.
+    /// Nil if the text is not a valid value.
     init?(utf8 text: UnsafeBufferPointer<UInt8>)
 }
 
@@ -56,7 +56,7 @@ public struct UUID128: Hashable, Sendable, Comparable, CustomStringConvertible, 
         }
     }
 
-    /// Bytes of the text with dashes.
+    /// Length of the text with dashes, in bytes.
     package static let textLength = 36
 
     /// Writes the text with dashes to the buffer's first `textLength` bytes.
@@ -158,8 +158,8 @@ package enum Hexadecimal {
 
 /// A typed identifier, such as `ID<Server>`, that cannot be confused with one of another type.
 ///
-/// Identity's ids (users, projects, domains, roles) are text up to 64 characters, `default` among them;
-/// everything else has a UUID. Both fit: the id is kept as the text that the API shows.
+/// Identity's ids (users, projects, domains, roles) are text of up to 64 characters, including `default`; all other ids are
+/// UUIDs. An id is therefore stored as the text that the API shows.
 package struct ID<Subject>: Hashable, Sendable, CustomStringConvertible {
     package let text: String
 

@@ -28,12 +28,12 @@ package struct ResourceError: Error, Sendable {
 
     package var code: Code
     package var message: String
-    /// The service's own name for the error where its clients match on one: Networking's `type`
-    /// (`IpAddressInUse`), Placement's `code` (`placement.concurrent_update`).
+    /// The service's own code for the error, where clients match on one: Networking's `type` (`IpAddressInUse`), Placement's
+    /// `code` (`placement.concurrent_update`).
     package var type: String?
     /// For the log only.
     package var context: String?
-    /// Seconds after which a retry makes sense; becomes `Retry-After`.
+    /// Seconds after which a retry is useful; sent as `Retry-After`.
     package var retryAfter: Int?
 
     package init(
@@ -46,7 +46,7 @@ package struct ResourceError: Error, Sendable {
         self.retryAfter = retryAfter
     }
 
-    /// Whether the same request can succeed later without the caller changing anything.
+    /// Whether the same request can succeed later without a change by the caller.
     package var isRetryable: Bool {
         switch code {
         case .tooManyRequests, .unavailable, .internalError, .requestTimeout: true
@@ -57,19 +57,19 @@ package struct ResourceError: Error, Sendable {
         }
     }
 
-    /// 400, for the caller to read.
+    /// 400; the caller sees `message`.
     package static func badRequest(_ message: String, type: String? = nil) -> ResourceError {
         ResourceError(.badRequest, message, type: type)
     }
-    /// 404, for the caller to read.
+    /// 404; the caller sees `message`.
     package static func notFound(_ message: String, type: String? = nil) -> ResourceError {
         ResourceError(.notFound, message, type: type)
     }
-    /// 409, for the caller to read.
+    /// 409; the caller sees `message`.
     package static func conflict(_ message: String, type: String? = nil) -> ResourceError {
         ResourceError(.conflict, message, type: type)
     }
-    /// 403, for the caller to read.
+    /// 403; the caller sees `message`.
     package static func forbidden(_ message: String, type: String? = nil) -> ResourceError {
         ResourceError(.forbidden, message, type: type)
     }
@@ -77,7 +77,7 @@ package struct ResourceError: Error, Sendable {
     package static func internalError(_ context: String) -> ResourceError {
         ResourceError(.internalError, "An unexpected error occurred; the request id identifies it.", context: context)
     }
-    /// 503, to be tried again after a second; `context` goes to the log only.
+    /// 503 with `Retry-After: 1`; `context` goes to the log only.
     package static func unavailable(_ context: String) -> ResourceError {
         ResourceError(
             .unavailable, "The service is temporarily unable to answer; try again.", context: context, retryAfter: 1)
@@ -95,7 +95,7 @@ package struct Secret<Value: Sendable>: Sendable, CustomStringConvertible, Custo
     package var debugDescription: String { "<secret>" }
 }
 
-/// Compares without revealing through timing where the first difference is.
+/// Compares in constant time, so that timing does not reveal the position of the first difference.
 package func constantTimeEqual(_ left: some Collection<UInt8>, _ right: some Collection<UInt8>) -> Bool {
     guard left.count == right.count else { return false }
     var difference: UInt8 = 0

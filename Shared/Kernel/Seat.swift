@@ -1,4 +1,4 @@
-/// A request's permission to use the processors, which it gives back while it waits for something else.
+/// A request's permission to use the processors. The request gives it up while it waits for something else.
 package protocol Seat: Sendable {
     /// Gives the seat to others. May be called more than once at a time; each call needs its `resume`.
     func yield()
@@ -6,12 +6,12 @@ package protocol Seat: Sendable {
     func resume()
 }
 
-/// The seat of the work that the current task does.
+/// The seat of the current task's request.
 package enum WorkSeat {
-    /// nil for work that needs none: the plane's own.
+    /// nil for work of the services themselves, which needs no seat.
     @TaskLocal package static var current: (any Seat)?
 
-    /// Waits for another process without keeping the seat.
+    /// Gives up the seat while waiting for another process.
     package static func yielding<Value>(_ wait: () async throws -> Value) async rethrows -> Value {
         guard let seat = current else { return try await wait() }
         seat.yield()

@@ -1,6 +1,6 @@
-/// A dictionary for few keys: one block of memory and no hashing. Finding a key takes time in proportion to their number.
+/// A dictionary for few keys: one block of memory and no hashing. A look-up takes time proportional to the number of keys.
 ///
-/// Public, because only then is it compiled for the types that other modules put into it.
+/// Public, so that other modules can specialize it for their types.
 @frozen
 public struct SmallMap<Key: Hashable, Value> {
     @usableFromInline var pairs: [(key: Key, value: Value)] = []
@@ -11,7 +11,7 @@ public struct SmallMap<Key: Hashable, Value> {
     @inlinable
     public init(minimumCapacity: Int) { pairs.reserveCapacity(minimumCapacity) }
 
-    /// Of several values for one key the last one stays.
+    /// If a key is repeated, its last value is kept.
     @inlinable
     public init(_ elements: some Sequence<(Key, Value)>) {
         pairs.reserveCapacity(elements.underestimatedCount)
@@ -54,7 +54,7 @@ public struct SmallMap<Key: Hashable, Value> {
         }
     }
 
-    /// Adds a pair whose key is known not to be there.
+    /// Adds a pair whose key is known to be absent.
     @inlinable
     public mutating func append(new key: Key, _ value: Value) { pairs.append((key, value)) }
 
@@ -72,7 +72,7 @@ public struct SmallMap<Key: Hashable, Value> {
         return result
     }
 
-    /// - Parameter combine: from the value that is there and the other one, which to keep.
+    /// - Parameter combine: returns which value to keep, given the present and the new one.
     @inlinable
     public mutating func merge(_ other: SmallMap, uniquingKeysWith combine: (Value, Value) throws -> Value) rethrows {
         for (key, value) in other.pairs {
@@ -104,7 +104,7 @@ extension SmallMap: Equatable where Value: Equatable {
         guard left.count == right.count else { return false }
         for (index, pair) in left.pairs.enumerated() {
             let other = right.pairs[index]
-            // Mostly they are in the same order.
+            // Fast path: usually the pairs are in the same order.
             if other.key == pair.key {
                 guard other.value == pair.value else { return false }
             } else {

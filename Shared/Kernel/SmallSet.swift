@@ -1,9 +1,9 @@
-/// A set that needs no memory of its own while it has one element at most: nearly all columns of a row are like that.
+/// A set that allocates no memory while it has at most one element, as nearly all columns of a row do.
 ///
-/// Public, because only then is it compiled for the elements that other modules put into it.
+/// Public, so that other modules can specialize it for their types.
 @frozen
 public struct SmallSet<Element: Hashable>: Hashable {
-    /// Normal: `many` has two elements at least.
+    /// Invariant: `many` has at least two elements.
     @frozen @usableFromInline
     enum Storage: Hashable {
         case none
@@ -46,7 +46,7 @@ public struct SmallSet<Element: Hashable>: Hashable {
     @inlinable
     public var isEmpty: Bool { count == 0 }
 
-    /// The element, where there is just one.
+    /// The only element, if there is exactly one.
     @inlinable
     public var only: Element? { if case .one(let element) = storage { element } else { nil } }
 
@@ -59,7 +59,7 @@ public struct SmallSet<Element: Hashable>: Hashable {
         }
     }
 
-    /// In place; returns whether it was not there.
+    /// Inserts in place; returns whether the element was absent.
     @discardableResult @inlinable
     public mutating func insert(_ element: Element) -> Bool {
         switch storage {
@@ -71,7 +71,7 @@ public struct SmallSet<Element: Hashable>: Hashable {
             storage = .many([only, element])
             return true
         case .many(var elements):
-            // Let go of here, so that it is not copied.
+            // Released here, so that the mutation does not copy it.
             storage = .none
             let isNew = elements.insert(element).inserted
             storage = .many(elements)
@@ -79,7 +79,7 @@ public struct SmallSet<Element: Hashable>: Hashable {
         }
     }
 
-    /// In place; returns whether it was there.
+    /// Removes in place; returns whether the element was present.
     @discardableResult @inlinable
     public mutating func remove(_ element: Element) -> Bool {
         switch storage {
@@ -109,7 +109,7 @@ public struct SmallSet<Element: Hashable>: Hashable {
     @inlinable
     public func subtracting(_ other: SmallSet) -> SmallSet { filter { !other.contains($0) } }
 
-    /// What `transform` makes of the elements, as a set.
+    /// The set of the results of `transform`.
     @inlinable
     public func mapped<New: Hashable>(_ transform: (Element) throws -> New) rethrows -> SmallSet<New> {
         switch storage {
@@ -138,7 +138,7 @@ extension SmallSet: ExpressibleByArrayLiteral {
 }
 
 extension SmallSet: Sequence {
-    /// Gives the elements in no particular order.
+    /// Iterates in no particular order.
     @frozen
     public struct Iterator: IteratorProtocol {
         @usableFromInline var single: Element?

@@ -12,26 +12,26 @@ package struct Timestamp: Hashable, Sendable, Comparable {
 
     package static func < (left: Timestamp, right: Timestamp) -> Bool { left.microseconds < right.microseconds }
 
-    /// The time that much later.
+    /// The time plus a duration.
     package static func + (left: Timestamp, right: Duration) -> Timestamp {
         Timestamp(microseconds: left.microseconds + right.microseconds)
     }
 
-    /// From `right` to `left`.
+    /// The duration from `right` to `left`.
     package static func - (left: Timestamp, right: Timestamp) -> Duration {
         .microseconds(left.microseconds - right.microseconds)
     }
 
-    /// `2026-01-31T12:34:56Z`, as Compute, Network and Image write times.
+    /// `2026-01-31T12:34:56Z`, the form of Compute, Network and Image.
     package var iso8601: String { text(separator: "T", fraction: false) + "Z" }
 
-    /// `2026-01-31T12:34:56.000000Z`, as Identity writes times.
+    /// `2026-01-31T12:34:56.000000Z`, the form of Identity.
     package var iso8601Microseconds: String { text(separator: "T", fraction: true) + "Z" }
 
-    /// `2026-01-31T12:34:56.000000`, as Block Storage and some Compute fields write times.
+    /// `2026-01-31T12:34:56.000000`, the form of Block Storage and some Compute fields.
     package var iso8601NoZone: String { text(separator: "T", fraction: true) }
 
-    /// PostgreSQL's `timestamptz` input.
+    /// The input form of PostgreSQL's `timestamptz`.
     package var postgresql: String { text(separator: " ", fraction: true) + "+00" }
 
     private func text(separator: String, fraction: Bool) -> String {
@@ -133,7 +133,7 @@ private struct DigitScanner {
 
 /// Days since 1970-01-01 in the proleptic Gregorian calendar.
 package enum CivilDate {
-    /// The number of a day.
+    /// The day number of a date.
     package static func toDays(year: Int, month: Int, day: Int) -> Int64 {
         let shifted = month <= 2 ? year - 1 : year
         let era = (shifted >= 0 ? shifted : shifted - 399) / 400
@@ -143,7 +143,7 @@ package enum CivilDate {
         return Int64(era * 146_097 + dayOfEra - 719_468)
     }
 
-    /// The day of a number.
+    /// The date of a day number.
     package static func fromDays(_ days: Int64) -> (year: Int, month: Int, day: Int) {
         let shifted = Int(days) + 719_468
         let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
@@ -170,19 +170,19 @@ extension Duration {
         components.seconds * 1_000_000 + components.attoseconds / 1_000_000_000_000
     }
 
-    /// Seconds with their fraction.
+    /// Seconds with a fraction.
     package var inSeconds: Double { Double(microseconds) / 1_000_000 }
 }
 
-/// Where time comes from: the machine in a running service, a hand-turned clock in tests.
+/// The source of time: the machine's clocks in a service, a manual clock in tests.
 package protocol TimeSource: Sendable {
-    /// Wall time, for what people and other systems see.
+    /// Wall time, for timestamps that people and other systems see.
     func now() -> Timestamp
-    /// Monotonic nanoseconds, for durations and time-outs.
+    /// Monotonic nanoseconds, for durations and timeouts.
     func monotonicNanoseconds() -> UInt64
-    /// Suspends for `duration`; throws `CancellationError` when the task is cancelled.
+    /// Suspends for `duration`; throws `CancellationError` if the task is cancelled.
     func sleep(for duration: Duration) async throws
-    /// What stands for the database's clock in tests; nil where that clock itself counts.
+    /// Replaces the database's clock in tests; nil to use the database's clock.
     func databaseNow() -> Timestamp?
 }
 

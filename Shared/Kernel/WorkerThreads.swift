@@ -1,8 +1,8 @@
 import Foundation
 
-/// A fixed number of threads for calls that block; the cooperative pool never runs one.
+/// A fixed number of threads for blocking calls, which must not run on the cooperative pool.
 package final class WorkerThreads: Sendable {
-    /// Work for one of the threads; it may block.
+    /// A job for one of the threads; it may block.
     package typealias Job = @Sendable () -> Void
 
     private let condition = NSCondition()
@@ -11,7 +11,7 @@ package final class WorkerThreads: Sendable {
     private nonisolated(unsafe) var head = 0
     private nonisolated(unsafe) var closed = false
 
-    /// - Parameter name: of the threads, as debuggers show it.
+    /// - Parameter name: the threads' name in debuggers.
     package init(name: String, count: Int) {
         for index in 0..<count {
             let thread = Thread { [self] in work() }
@@ -21,7 +21,7 @@ package final class WorkerThreads: Sendable {
         }
     }
 
-    /// False once `close` was called: the job will not run.
+    /// Returns false after `close`: the job will not run.
     package func submit(_ job: @escaping Job) -> Bool {
         condition.lock()
         defer { condition.unlock() }
@@ -33,7 +33,7 @@ package final class WorkerThreads: Sendable {
 
     /// Runs `body` on one of the threads.
     ///
-    /// - Throws: what `body` throws; `CancellationError` once `close` was called.
+    /// - Throws: errors of `body`; `CancellationError` after `close`.
     package func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
             let accepted = submit { continuation.resume(with: Result { try body() }) }
@@ -41,7 +41,7 @@ package final class WorkerThreads: Sendable {
         }
     }
 
-    /// Lets the threads end when the waiting jobs are done.
+    /// Ends the threads after the waiting jobs.
     package func close() {
         condition.lock()
         closed = true

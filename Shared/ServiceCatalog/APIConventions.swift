@@ -1,13 +1,13 @@
 import Kernel
 
-/// The conventions of an OpenStack API: the form of errors, and how unusual paths and limits are read.
+/// The conventions of an OpenStack API: the error format, and the interpretation of unusual paths and limits.
 package enum FaultStyle: Sendable {
     case compute, blockStorage, network, identity, image, placement
 
-    /// Whether a path that ends in a slash, and so lacks its last id, is 404; otherwise it is the list's.
+    /// Whether a path with a trailing slash (an empty id) is 404; otherwise it is treated as the path of the list.
     package var refusesTrailingSlash: Bool { conventions.refusesTrailingSlash }
 
-    /// Whether `limit=0` asks for an empty page; otherwise for a page of the greatest size.
+    /// Whether `limit=0` requests an empty page; otherwise it requests a page of maximum size.
     package var pageOfZeroIsEmpty: Bool { conventions.pageOfZeroIsEmpty }
 
     private var conventions: (refusesTrailingSlash: Bool, pageOfZeroIsEmpty: Bool) {
@@ -19,13 +19,13 @@ package enum FaultStyle: Sendable {
     }
 }
 
-/// The microversions that a service has, and the headers that name them.
+/// The microversions of a service, and the headers for them.
 package struct VersionNegotiation: Sendable {
     package let minimum: Microversion
     package let maximum: Microversion
-    /// The service's word in `OpenStack-API-Version: compute 2.96`.
+    /// The service's name in `OpenStack-API-Version: compute 2.96`.
     package let serviceType: String
-    /// `X-OpenStack-Nova-API-Version`, where the service has such an older header.
+    /// An older header, such as `X-OpenStack-Nova-API-Version`, if the service has one.
     package let legacyHeader: String?
 
     package init(minimum: Microversion, maximum: Microversion, serviceType: String, legacyHeader: String? = nil) {
@@ -38,10 +38,10 @@ package struct VersionNegotiation: Sendable {
 
 /// How a client reads and changes a service's quotas.
 package struct QuotaInterface: Sendable {
-    /// A quota, under the name that people use.
+    /// A quota, under the name that users know.
     package struct Resource: Sendable {
         package let name: String
-        /// In the service's API.
+        /// The name in the service's API.
         package let key: String
 
         package init(_ name: String, _ key: String? = nil) {
@@ -50,13 +50,13 @@ package struct QuotaInterface: Sendable {
         }
     }
 
-    /// Below the version's path; the project's id follows.
+    /// The path below the version's path; the project's id follows it.
     package let path: String
-    /// The member of bodies and answers.
+    /// The member that wraps the quotas in requests and responses.
     package let member: String
-    /// Follows the project's id where limits shall be answered together with use.
+    /// Path suffix after the project's id that requests limits together with usage.
     package let usagePath: String
-    /// The query that asks for the use.
+    /// The query that requests the usage.
     package let usageQuery: [(String, String)]
     /// The microversion that clients send; nil for none.
     package let microversion: String?

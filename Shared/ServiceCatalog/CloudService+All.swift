@@ -2,7 +2,7 @@ import Kernel
 
 /// The API services of a cloud. This is the only place that lists them.
 extension CloudService {
-    /// In the order in which they are started and shown.
+    /// The order in which services are started and shown.
     package static let all: [CloudService] = [identity, placement, compute, network, blockStorage, image]
 
     package static let identity = CloudService(
@@ -56,7 +56,7 @@ extension CloudService {
         port: 9292, versionPath: "/v2", faults: .image, repairTasks: ["image"])
 }
 
-/// The range of microversions of each service that has them: from the oldest to the newest that it serves.
+/// The range of microversions of each service, from the oldest to the newest supported one.
 extension VersionNegotiation {
     package static let placement = VersionNegotiation(
         minimum: Microversion(1, 0), maximum: Microversion(1, 39), serviceType: "placement")

@@ -1,15 +1,15 @@
 import Kernel
 
-/// The description of an API service: everything that is said about it outside its own folder.
+/// The description of an API service: everything that code outside of the service's folder needs to know.
 ///
 /// Settings, ports, the catalog, the supervisor of the one-machine cloud, `osctl`, REST clients and the request pipeline
 /// derive from it, and programs in other languages read it with `osctl cloud services -o json`. A new service is a value in
 /// `CloudService+All.swift` and its folder under `Services/`.
 package struct CloudService: Sendable, Hashable, CustomStringConvertible {
-    /// One entry of the catalog. Old clients know some services under two types, each of which has an entry.
+    /// A catalog entry. Old clients know some services under two types; each type has an entry.
     package struct CatalogEntry: Sendable, Hashable {
         package let type: String
-        /// Follows the service's root in the catalog's URL; `$(project_id)s` stands for the token's project.
+        /// Path below the service's root in the catalog's URL; `$(project_id)s` stands for the token's project.
         package let path: String
 
         package init(type: String, path: String) {
@@ -18,40 +18,40 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// What a service's process needs on its machine beside PostgreSQL and RabbitMQ.
+    /// Dependencies of a service's process besides PostgreSQL and RabbitMQ.
     package enum Infrastructure: Sendable, Hashable {
         /// OVN's northbound and southbound databases.
         case ovn
     }
 
-    /// In the names of the executable and of the supervisor's part, with hyphens: `block-storage`.
+    /// The name in executables and supervisor parts, with hyphens: `block-storage`.
     package let name: String
-    /// For people: `Block Storage`.
+    /// The name for display: `Block Storage`.
     package let title: String
-    /// The OpenStack project whose API the service has: `cinder`.
+    /// The OpenStack project whose API the service implements: `cinder`.
     package let project: String
-    /// The entries in the catalog, in the order in which clients look for them.
+    /// The catalog entries, in the order in which clients look for them.
     package let catalog: [CatalogEntry]
-    /// More types under which clients and catalogs of other clouds know the service.
+    /// Further types of the service in clients and in catalogs of other clouds.
     package let aliases: [String]
-    /// The service's type where it has to have one: in access rules of application credentials and in the scope of
-    /// idempotency keys (keystonemiddleware's `service_type`).
+    /// The service's type in access rules of application credentials and in the scope of idempotency keys (keystonemiddleware's
+    /// `service_type`).
     package let type: String
-    /// Where the API listens unless the settings say otherwise.
+    /// The default port of the API.
     package let port: Int
     /// The path of the API version that clients speak, below the service's root; `{project}` stands for the token's project.
     package let versionPath: String
-    /// An older first segment of paths that stands for a newer one, at the lowest microversion: `v2` for `v2.1`.
+    /// A former first path segment and its replacement at the lowest microversion: `v2` for `v2.1`.
     package let olderPath: OlderPath?
     package let faults: FaultStyle
-    /// The service's microversions; nil where it has none.
+    /// The service's microversions; nil if it has none.
     package let microversions: VersionNegotiation?
-    /// How quotas are read and changed through the API; nil where it has none.
+    /// How quotas are read and changed through the API; nil if the service has none.
     package let quotas: QuotaInterface?
-    /// Whether it carries out requests as workflows.
+    /// Whether the service carries out requests as workflows.
     package let hasWorkflows: Bool
     package let infrastructure: Set<Infrastructure>
-    /// The periodic tasks that answer when `osctl doctor --repair` asks the service to look and repair at once.
+    /// The periodic tasks that `osctl doctor --repair` can trigger, and for whose answers it waits.
     package let repairTasks: [String]
 
     package struct OlderPath: Sendable, Hashable {
@@ -59,7 +59,7 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
         package let newer: String
     }
 
-    /// - Parameter type: nil for the type of the first entry in the catalog.
+    /// - Parameter type: nil for the type of the first catalog entry.
     package init(
         _ name: String, title: String, project: String, catalog: [CatalogEntry], aliases: [String] = [], type: String? = nil,
         port: Int, versionPath: String, olderPath: OlderPath? = nil, faults: FaultStyle, microversions: VersionNegotiation? = nil,
@@ -90,18 +90,18 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
     /// The settings section, and the prefix of the service's keys in `endpoints`: `block_storage`.
     package var section: String { name.replacing("-", with: "_") }
 
-    /// Where the process answers operators unless the settings say otherwise.
+    /// The default port for operators.
     package var operatorPort: Int { port + CloudService.operatorPortDistance }
 
-    /// From an API's port to the one for operators.
+    /// The difference between an API's port and its operators' port.
     package static let operatorPortDistance = 10_000
 
-    /// Catalog types that mean this service, the preferred one first.
+    /// Catalog types of the service, the preferred one first.
     package var catalogTypes: [String] { catalog.map(\.type) + aliases }
 
     /// The path of the API version that clients speak, below the service's root.
     ///
-    /// - Parameter project: the id of the token's project; without one a path that names it ends before it.
+    /// - Parameter project: the id of the token's project; nil truncates the path before it.
     package func versionPath(project: String?) -> String {
         guard let project else { return versionPath.replacing("/{project}", with: "") }
         return versionPath.replacing("{project}", with: project)
@@ -116,16 +116,16 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
 
     package var description: String { name }
 
-    // A name stands for one service.
+    // A name must identify one service.
     package static func == (left: CloudService, right: CloudService) -> Bool { left.name == right.name }
     package func hash(into hasher: inout Hasher) { hasher.combine(name) }
 }
 
-/// The agents of hosts: executables that have a port for operators, but no API and no entry in the catalog.
+/// The agents of hosts: executables with an operators' port, but without an API and a catalog entry.
 package struct HostAgent: Sendable {
     package let executable: String
     package let section: String
-    /// Where it answers operators unless the settings say otherwise.
+    /// The default port for operators.
     package let port: Int
 
     package static let compute = HostAgent(executable: "wolke-compute-agent", section: "agent", port: 8790)

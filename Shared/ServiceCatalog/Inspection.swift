@@ -1,12 +1,12 @@
-/// One rule that must hold over the data of the cloud, as a query for what breaks it. Each service has those about its own
-/// data in its Core module; `osctl doctor` collects them.
+/// An invariant of the cloud's data, as a query for its violations. Each service declares the inspections of its own data in its
+/// Core module; `osctl doctor` collects them.
 package struct Inspection: Sendable {
     /// The invariant's number in docs/reliability.md.
     package let invariant: String
-    /// What should be so.
+    /// The rule that should hold.
     package let rule: String
-    /// Selects `subject` (what it is about, stable between two looks) and `words` (what is wrong). `{now}` stands for
-    /// the time.
+    /// Selects `subject` (the affected resource; the same in repeated runs) and `words` (a description of the violation). `{now}`
+    /// stands for the current time.
     package let query: String
 
     package init(_ invariant: String, _ rule: String, _ query: String) {
@@ -15,11 +15,11 @@ package struct Inspection: Sendable {
         self.query = query
     }
 
-    /// Selects the subjects that a workflow works on: what it touches may break a rule for a while.
+    /// Selects the subjects of active workflows, which may violate a rule temporarily.
     package static let busy = "SELECT subject_id FROM workflows WHERE finished_at IS NULL"
 }
 
-/// Something that breaks a rule.
+/// A violation of a rule.
 package struct Finding: Sendable, Hashable {
     package let invariant: String
     package let rule: String

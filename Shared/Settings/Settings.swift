@@ -2,7 +2,7 @@ import Kernel
 import ServiceCatalog
 import Yams
 
-/// What is wrong with the configuration, in words for the operator; each problem on its own line.
+/// The problems of the configuration, described for the operator, one per line.
 package struct SettingsError: Error, CustomStringConvertible, Sendable {
     package let problems: [String]
 
@@ -18,17 +18,17 @@ package struct Settings: Sendable {
 
     /// Reads and checks the file and the environment against `schema`.
     ///
-    /// Sections that other executables declare are left alone; a section that nobody knows, or an undeclared key in
-    /// a section that `schema` declares completely, is an error that names it and the nearest known one.
+    /// Sections of other executables are ignored. An unknown section, or an undeclared key in a section that `schema` declares
+    /// completely, is an error that names it and the most similar known name.
     ///
     /// - Parameter path: the YAML file; nil for environment and defaults only.
-    /// - Throws: `SettingsError` with every problem found.
+    /// - Throws: `SettingsError` with all problems.
     package static func load(path: String?, environment: [String: String], schema: SettingsSchema) throws -> Settings {
         let text = try path.map { try TextFile.read($0) } ?? ""
         return try parse(text, name: path ?? "(no file)", environment: environment, schema: schema)
     }
 
-    /// As `load`, with the file's content; `name` stands in messages.
+    /// Like `load`, with the file's content; `name` is used in messages.
     package static func parse(
         _ text: String, name: String, environment: [String: String], schema: SettingsSchema
     ) throws -> Settings {
@@ -42,7 +42,7 @@ package struct Settings: Sendable {
 
     /// The text at `section.key`.
     ///
-    /// Reading a key that was not declared, or as another kind, is a programming error and stops the process.
+    /// Reading a key that was not declared, or was declared with another kind, is a programming error and stops the process.
     package func string(_ path: String) -> String {
         guard let text = optionalString(path) else {
             preconditionFailure("no value for setting \(path): declare a default or read optionalString")
@@ -50,7 +50,7 @@ package struct Settings: Sendable {
         return text
     }
 
-    /// The text at `section.key`, or nil when neither given nor defaulted.
+    /// The text at `section.key`, or nil if there is neither a value nor a default.
     package func optionalString(_ path: String) -> String? {
         switch value(path) {
         case .text(let text)?: text

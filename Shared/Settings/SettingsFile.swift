@@ -1,15 +1,15 @@
 import Yams
 
-/// Files beside the configuration that its keys name.
+/// Files that keys of the configuration refer to.
 package enum SettingsFile {
-    /// A small text file, whole.
+    /// Reads a small text file.
     ///
-    /// - Throws: `SettingsError` saying why it cannot be read.
+    /// - Throws: `SettingsError` with the reason if the file cannot be read.
     package static func text(_ path: String) throws(SettingsError) -> String { try TextFile.read(path) }
 
-    /// A YAML mapping of names to texts, such as a policy file.
+    /// Reads a YAML mapping of names to texts, such as a policy file.
     ///
-    /// - Throws: `SettingsError` naming the file and the entry that is no text.
+    /// - Throws: `SettingsError` naming the file and any entry that is not a text.
     package static func texts(_ path: String) throws(SettingsError) -> [String: String] {
         let root: Node?
         do { root = try Yams.compose(yaml: TextFile.read(path)) } catch let error as SettingsError { throw error } catch {

@@ -2,7 +2,7 @@ import Kernel
 
 /// One declared key of the configuration file: `section.name`.
 package struct SettingsKey: Sendable, Hashable {
-    /// What a key's value may be.
+    /// The kind of a key's value.
     package enum Kind: Sendable, Hashable {
         case string
         case integer(ClosedRange<Int>)
@@ -10,12 +10,12 @@ package struct SettingsKey: Sendable, Hashable {
         /// A number with a unit: `250ms`, `30s`, `5m`, `2h`, `1d`.
         case duration
         case list
-        /// One of these words.
+        /// One of the given words.
         case choice([String])
-        /// A value that is never shown; `name_file` may name a file that holds it instead.
+        /// A value that is never shown. The key `NAME_file` may name a file that contains it.
         case secret
 
-        /// The kind in the words of the reference and of error messages.
+        /// The kind as named in the reference and in error messages.
         package var text: String {
             switch self {
             case .string: "text"
@@ -31,7 +31,7 @@ package struct SettingsKey: Sendable, Hashable {
 
     package let name: String
     package let kind: Kind
-    /// The value when neither file nor environment give one, written as in the environment; nil: no default.
+    /// The value if neither file nor environment has one, written as in the environment; nil for no default.
     package let fallback: String?
     package let isRequired: Bool
     package let documentation: String
@@ -44,11 +44,11 @@ package struct SettingsKey: Sendable, Hashable {
         self.documentation = documentation
     }
 
-    /// A text; nil: none unless given.
+    /// A text; nil unless given.
     package static func string(_ name: String, default fallback: String?, _ documentation: String) -> SettingsKey {
         SettingsKey(name, .string, default: fallback, documentation)
     }
-    /// A text that the file or the environment must give.
+    /// A text that the file or the environment must contain.
     package static func required(_ name: String, _ documentation: String) -> SettingsKey {
         SettingsKey(name, .string, default: nil, required: true, documentation)
     }
@@ -76,7 +76,7 @@ package struct SettingsKey: Sendable, Hashable {
     ) -> SettingsKey {
         SettingsKey(name, .choice(words), default: fallback, documentation)
     }
-    /// A value that is never shown; `name_file` may name a file that holds it.
+    /// A value that is never shown. The key `NAME_file` may name a file that contains it.
     package static func secret(_ name: String, required: Bool, _ documentation: String) -> SettingsKey {
         SettingsKey(name, .secret, default: nil, required: required, documentation)
     }
@@ -87,7 +87,7 @@ package struct SettingsSchema: Sendable {
     /// A section with the keys declared for it.
     package struct Section: Sendable {
         package var keys: [SettingsKey]
-        /// Every key that may stand in the section is declared here, so that another one is an error.
+        /// Whether all keys of the section are declared here, so that any other one is an error.
         package var isComplete: Bool
     }
 
@@ -95,7 +95,7 @@ package struct SettingsSchema: Sendable {
 
     private init(_ sections: [String: Section]) { self.sections = sections }
 
-    /// A section of which these are all the keys.
+    /// A section with all its keys.
     package static func section(_ name: String, _ keys: [SettingsKey]) -> SettingsSchema {
         SettingsSchema([name: Section(keys: keys, isComplete: true)])
     }
@@ -105,7 +105,7 @@ package struct SettingsSchema: Sendable {
         SettingsSchema([name: Section(keys: keys, isComplete: false)])
     }
 
-    /// The keys of both; a section is complete when it is in one of them.
+    /// The keys of both; a section is complete if it is complete in one of them.
     package static func + (left: SettingsSchema, right: SettingsSchema) -> SettingsSchema {
         var all = left
         for (name, section) in right.sections {
@@ -120,7 +120,7 @@ package struct SettingsSchema: Sendable {
         return all
     }
 
-    /// The schema without a section: for executables that have no use for it.
+    /// The schema without a section, for executables that do not use it.
     package func without(_ section: String) -> SettingsSchema {
         SettingsSchema(sections.filter { $0.key != section })
     }

@@ -60,7 +60,7 @@ struct SettingsReader {
     }
 
     mutating func readEnvironment(_ environment: [String: String]) {
-        // Longest names first, so that WOLKE_BLOCK_STORAGE_X does not belong to a section "block".
+        // Longest section names first, so that WOLKE_BLOCK_STORAGE_X is not attributed to a section "block".
         let names = schema.sections.keys.sorted { $0.count > $1.count }
         for variable in environment.keys.sorted() where variable.hasPrefix("WOLKE_") {
             guard let value = environment[variable],
@@ -124,7 +124,7 @@ struct SettingsReader {
         }
     }
 
-    /// The value as it would stand in the environment.
+    /// The value as it would be written in the environment.
     private static func raw(_ node: Node, _ kind: SettingsKey.Kind) -> Result<String, SettingsError> {
         if kind == .list, let sequence = node.sequence {
             let texts = sequence.compactMap { $0.scalar?.string }
@@ -165,7 +165,7 @@ struct SettingsReader {
 
 /// Durations in configuration files.
 package enum DurationText {
-    /// `250ms`, `30s`, `5m`, `2h`, `1d`; nil for anything else, for negative ones and above 10 000 days.
+    /// Parses `250ms`, `30s`, `5m`, `2h`, `1d`; nil for anything else, for negative values and above 10 000 days.
     package static func parse(_ text: String) -> Duration? {
         let digits = text.prefix { $0.isNumber && $0.isASCII }
         guard let count = Int64(digits) else { return nil }
@@ -186,7 +186,7 @@ package enum DurationText {
 
 /// Suggests the known name closest to a misspelt one.
 package enum Nearest {
-    /// `; did you mean "x"?` when one of the names is close, otherwise the list of the names.
+    /// `; did you mean "x"?` if one of the names is similar, otherwise the list of all names.
     package static func hint(_ word: String, _ names: [String]) -> String {
         let best = names.map { (name: $0, distance: distance(Array(word.utf8), Array($0.utf8))) }
             .min { $0.distance < $1.distance }
@@ -194,7 +194,7 @@ package enum Nearest {
         return "; known: " + names.sorted().joined(separator: ", ")
     }
 
-    /// Levenshtein's distance.
+    /// Levenshtein distance.
     static func distance(_ left: [UInt8], _ right: [UInt8]) -> Int {
         var previous = Array(0...right.count)
         for (row, byte) in left.enumerated() {

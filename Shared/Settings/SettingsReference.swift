@@ -1,6 +1,6 @@
-/// The reference of all keys, as Markdown.
+/// Renders the reference of all keys as Markdown.
 package enum SettingsReference {
-    /// One table per section that `schema` declares completely, in the file's usual order.
+    /// One table per section that `schema` declares completely, in the usual order of the file.
     package static func markdown(_ schema: SettingsSchema) -> String {
         SettingsSchema.sectionNames.compactMap { name in
             schema.sections[name].flatMap { $0.isComplete ? table(name, $0.keys) : nil }
@@ -13,7 +13,7 @@ package enum SettingsReference {
             let fallback =
                 key.isRequired ? "*required*" : key.fallback.map { $0.isEmpty ? "(empty)" : "`\($0)`" } ?? "–"
             let variable = SettingsSchema.environmentName(section: section, key: key.name)
-            let also = key.kind == .secret ? " `\(key.name)_file` may name a file that holds it." : ""
+            let also = key.kind == .secret ? " `\(key.name)_file` may name a file that contains it." : ""
             let cells = [
                 "`\(key.name)`", key.kind.text, fallback, "`\(variable)`", key.documentation + also,
             ].map { $0.replacing("|", with: "\\|") }

@@ -1,12 +1,12 @@
 import ServiceCatalog
 
 extension SettingsSchema {
-    /// The sections that may stand in the file: one file serves all executables, each of which checks its own.
+    /// All sections of the file. One file serves all executables; each of them checks its own sections.
     package static let sectionNames =
         ["database", "messaging", "tokens", "service_user", "endpoints", "web", "log"] + CloudService.all.map(\.section)
         + HostAgent.all.map(\.section)
 
-    /// What commands read that need the database and nothing else.
+    /// The settings of commands that only need the database.
     package static let database: SettingsSchema =
         .section(
             "database",
@@ -34,7 +34,7 @@ extension SettingsSchema {
                 .duration("idle_transaction_timeout", default: "1m", "How long a transaction may stay without a statement."),
             ])
 
-    /// What every executable reads.
+    /// The settings of every executable.
     package static let common: SettingsSchema =
         database
         + .section(
@@ -69,7 +69,7 @@ extension SettingsSchema {
                 .choice("level", ["debug", "info", "notice", "warning", "error"], default: "info", "Least severity that is written.")
             ])
 
-    /// What connections and requests may take of a process.
+    /// Limits of connections and requests per process.
     private static let webKeys: [SettingsKey] = [
         .list(
             "trusted_proxies", default: [],

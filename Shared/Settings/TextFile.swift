@@ -1,11 +1,11 @@
 import Glibc
 
-/// Small files, read whole.
+/// Reads small files as a whole.
 enum TextFile {
     /// Largest configuration or secret file, in bytes.
     private static let bytesMax = 1 << 20
 
-    /// - Throws: `SettingsError` saying why the file cannot be read.
+    /// - Throws: `SettingsError` with the reason if the file cannot be read.
     static func read(_ path: String) throws(SettingsError) -> String {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else {

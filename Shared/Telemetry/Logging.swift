@@ -4,7 +4,7 @@ import Kernel
 import Logging
 import Synchronization
 
-/// Writes log records as JSON lines to standard error: one object a line, times in UTC.
+/// Writes log records as JSON lines to standard error: one object per line, times in UTC.
 package struct JSONLogHandler: LogHandler {
     package var metadata: Logger.Metadata = [:]
     package var logLevel: Logger.Level
@@ -36,7 +36,7 @@ package struct JSONLogHandler: LogHandler {
         }
         let line = writer.bytes + [UInt8(ascii: "\n")]
         line.withUnsafeBytes { bytes in
-            // A line up to PIPE_BUF is written whole.
+            // The kernel writes a line up to PIPE_BUF atomically.
             var offset = 0
             while offset < bytes.count {
                 let count = Glibc.write(2, bytes.baseAddress! + offset, bytes.count - offset)
@@ -47,14 +47,14 @@ package struct JSONLogHandler: LogHandler {
     }
 }
 
-/// The request that the current task works for; every log record carries it.
+/// The id of the request that the current task works for; every log record contains it.
 package enum RequestScope {
     @TaskLocal package static var current: String?
 }
 
-/// Sets the process up to log.
+/// Configures logging of the process.
 package enum Telemetry {
-    /// - Parameter level: one of swift-log's level names; anything else means `info`.
+    /// - Parameter level: one of swift-log's level names; any other value means `info`.
     package static func logger(service: String, level: String, time: any TimeSource = SystemTime()) -> Logger {
         let level = Logger.Level(rawValue: level) ?? .info
         return Logger(label: service) { JSONLogHandler(label: $0, level: level, time: time) }

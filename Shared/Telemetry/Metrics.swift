@@ -1,7 +1,7 @@
 import Kernel
 import Synchronization
 
-/// Counters, gauges and histograms of a process, in Prometheus' text format (version 0.0.4).
+/// The counters, gauges and histograms of a process, in Prometheus' text format (version 0.0.4).
 package final class Metrics: Sendable {
     private enum Kind: String {
         case counter, gauge, histogram
@@ -20,7 +20,7 @@ package final class Metrics: Sendable {
         0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
     ]
 
-    /// Series of one name at most; further label sets are counted under `overflow`.
+    /// Maximum number of series per name; further label sets are counted under `overflow`.
     private static let seriesMax = 2000
 
     private let families = Mutex<[String: Family]>([:])

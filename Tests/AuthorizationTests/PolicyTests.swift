@@ -36,7 +36,7 @@ import Testing
         let read = try policy.authorize("x:get", member, "thing", target: .none)
         let refusal = #expect(throws: ResourceError.self) { try read.value(for: "x:delete", "x:purge") }
         #expect(refusal?.code == .internalError)
-        #expect(refusal.map { "\($0)" }?.contains("a decision about x:get was given to a mutation that is x:delete or x:purge") == true)
+        #expect(refusal.map { "\($0)" }?.contains("a decision about x:get was passed to a mutation for x:delete or x:purge") == true)
         let purge = try policy.authorize("x:purge", member, "thing", target: .none)
         #expect(try purge.value(for: "x:delete", "x:purge") == "thing")
         #expect(try [purge, purge].values(for: "x:purge") == ["thing", "thing"])
