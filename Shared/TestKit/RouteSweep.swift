@@ -14,7 +14,7 @@ import WebAPI
 ///     #expect(try await sweep.reader("reader", except: ["os_compute_api:os-keypairs:create"]) == [])
 package struct RouteSweep: Sendable {
     let api: API
-    private let database: Database?
+    let database: Database?
     package let parameters: [String: String]
     private let bodies: [String: JSONValue]
     private let headers: [(String, String)]

@@ -1,4 +1,6 @@
+import Database
 import JSON
+import Kernel
 import WebAPI
 
 extension RouteSweep {
@@ -19,5 +21,42 @@ extension RouteSweep {
             }
         }
         return (findings, compared)
+    }
+
+    /// Whether lists compare what clients send with columns in the columns' own types. No index serves a comparison with a
+    /// column's text, and a text that is no UUID is an error where PostgreSQL expects one.
+    ///
+    /// - Returns: keys and filters that do not, and how many kinds were looked at.
+    package func comparisonsWithoutIndex(_ database: Database? = nil) async throws -> (findings: [String], compared: Int) {
+        guard let database = database ?? self.database else { return (["the sweep has no database"], 0) }
+        let kinds = routes.compactMap { route -> (name: String, table: Table)? in
+            switch route.answer {
+            case .list(let kind), .one(let kind): (RouteSweep.name(route), kind.table)
+            case .undeclared, .form: nil
+            }
+        }
+        return try await database.read { connection in
+            var findings: [String] = []
+            for (name, table) in kinds {
+                func type(_ expression: String) throws -> String {
+                    try connection.query(
+                        "SELECT pg_typeof((SELECT \(raw: expression) FROM \(raw: table.source) LIMIT 0))::text AS name"
+                    )[0].string("name")
+                }
+                let found = try type(table.key)
+                let isDeclared =
+                    switch table.keyType {
+                    case .uuid: found == "uuid"
+                    case .text: found == "text"
+                    case .integer: ["integer", "bigint"].contains(found)
+                    }
+                if !isDeclared { findings.append("\(name): the key \(table.key) is of type \(found) and declared as \(table.keyType)") }
+                for field in table.fields where field.filter?.comparesText ?? false {
+                    guard try type(field.expression) == "uuid" else { continue }
+                    findings.append("\(name): the filter \(field.name) compares the text of a uuid")
+                }
+            }
+            return (findings, kinds.count)
+        }
     }
 }

@@ -153,6 +153,7 @@ import WebAPI
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(["admin", "member"])
             #expect(findings == [])
             #expect(compared >= 100)
+            #expect(try await sweep.comparisonsWithoutIndex().findings == [])
         }
     }
 

@@ -42,6 +42,7 @@ import WebAPI
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(["member"])
             #expect(findings == [])
             #expect(compared == 4)
+            #expect(try await sweep.comparisonsWithoutIndex(cloud.database).findings == [])
         }
     }
 

@@ -11,6 +11,7 @@ import WebAPI
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(["admin"])
             #expect(findings == [])
             #expect(compared == 4)
+            #expect(try await sweep.comparisonsWithoutIndex().findings == [])
         }
     }
 

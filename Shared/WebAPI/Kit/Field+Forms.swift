@@ -64,6 +64,11 @@ extension Field {
 extension Field.Filter {
     /// Equality with a `uuid` column; nothing has an id that is no UUID.
     package static func uuid(_ column: String) -> Field.Filter {
-        .custom { UUID128($0).map { "\(raw: column) = \($0)" } ?? "FALSE" }
+        .custom { uuid(column, $0) }
+    }
+
+    /// The condition of `uuid` for one value.
+    package static func uuid(_ column: String, _ value: some StringProtocol) -> SQL {
+        UUID128(value).map { "\(raw: column) = \($0)" } ?? "FALSE"
     }
 }

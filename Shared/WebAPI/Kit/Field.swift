@@ -107,6 +107,8 @@ extension Field {
         }
 
         let condition: Condition
+        /// Whether a value is compared with the text of the field's expression.
+        package var comparesText: Bool { if case .equals = condition { true } else { false } }
         /// Versions that have the filter; nil for those that have the field.
         private(set) var versions: VersionRange?
         /// Versions that allow the parameter more than once.

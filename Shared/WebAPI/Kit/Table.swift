@@ -4,11 +4,19 @@ import Kernel
 
 /// Rows that are read, filtered, sorted, paged and rendered by declaration: from PostgreSQL's bytes to JSON's.
 package struct Table: Sendable {
+    /// The type of a key's column. A marker is compared in it, because no index serves a comparison of the column's text.
+    package enum KeyType: Sendable {
+        case uuid
+        case text
+        case integer
+    }
+
     /// `servers t LEFT JOIN …`; the main table's alias is `t`.
     package let source: String
-    package let fields: [Field]
+    package private(set) var fields: [Field]
     /// Unique column, the last sort key of every list.
     package let key: String
+    package private(set) var keyType: KeyType
     package let defaultSort: [(name: String, descending: Bool)]
     /// When a row last changed, for services whose answers say so.
     package let modified: String?
@@ -16,28 +24,37 @@ package struct Table: Sendable {
     let missingMarker: ResourceError.Code
 
     package init(
-        _ source: String, key: String = "t.id", defaultSort: [(name: String, descending: Bool)] = [], modified: String? = nil,
-        missingMarker: ResourceError.Code = .badRequest, fields: [Field]
+        _ source: String, key: String = "t.id", keyType: KeyType = .uuid, defaultSort: [(name: String, descending: Bool)] = [],
+        modified: String? = nil, missingMarker: ResourceError.Code = .badRequest, fields: [Field]
     ) {
         self.missingMarker = missingMarker
         self.source = source
         self.key = key
+        self.keyType = keyType
         self.defaultSort = defaultSort
         self.modified = modified
         self.fields = fields
     }
 
+    /// The same with another type of key.
+    package func keyed(by type: KeyType) -> Table {
+        var table = self
+        table.keyType = type
+        return table
+    }
+
     /// The same with more fields.
     package func adding(_ more: [Field]) -> Table {
-        Table(
-            source, key: key, defaultSort: defaultSort, modified: modified, missingMarker: missingMarker, fields: fields + more)
+        var table = self
+        table.fields += more
+        return table
     }
 
     /// The same without some fields in answers.
     func hiding(_ isHidden: (String) -> Bool) -> Table {
-        Table(
-            source, key: key, defaultSort: defaultSort, modified: modified, missingMarker: missingMarker,
-            fields: fields.map { isHidden($0.name) ? $0.hidden : $0 })
+        var table = self
+        table.fields = fields.map { isHidden($0.name) ? $0.hidden : $0 }
+        return table
     }
 
     /// The fields that this request shows.
@@ -208,34 +225,25 @@ package struct Table: Sendable {
         return keys
     }
 
-    /// The condition for rows after `marker`. NULL sorts as in PostgreSQL: after all values, and before them in descending
-    /// order.
+    /// The condition for rows after `marker`.
     private func after(
         _ connection: Connection, _ marker: String, _ order: [(expression: String, descending: Bool)], scope: SQL
     ) throws -> SQL {
+        let missing = ResourceError(missingMarker, "marker [\(marker.prefix(64))] not found")
+        guard let isMarker = keyEquals(marker) else { throw missing }
         let columns = order.enumerated().map { "(\($1.expression))::text AS k\($0)" }.joined(separator: ", ")
-        let rows = try connection.query(
-            "SELECT \(raw: columns) FROM \(raw: source) WHERE (\(raw: key))::text = \(marker) AND \(scope)")
-        guard let row = rows.first else { throw ResourceError(missingMarker, "marker [\(marker)] not found") }
-        let values = try order.indices.map { try row.optionalString("k\($0)") }
-        var alternatives: [SQL] = []
-        var ties: [SQL] = []
-        for (item, value) in zip(order, values) {
-            if let beyond = beyond(value, item) { alternatives.append("(" + SQL.joined(ties + [beyond], separator: " AND ") + ")") }
-            ties.append(value == nil ? "(\(raw: item.expression)) IS NULL" : "\(raw: item.expression) = \(value)")
-        }
-        return "(" + SQL.joined(alternatives, separator: " OR ") + ")"
+        let rows = try connection.query("SELECT \(raw: columns) FROM \(raw: source) WHERE \(isMarker) AND \(scope)")
+        guard let row = rows.first else { throw missing }
+        return after(try order.indices.map { (order[$0].expression, order[$0].descending, try row.optionalString("k\($0)")) })
     }
 
-    /// The condition for values that sort after `value`; nil if there are none.
-    private func beyond(_ value: String?, _ item: (expression: String, descending: Bool)) -> SQL? {
-        switch (value, item.descending) {
-        case (nil, false): nil
-        case (nil, true): "(\(raw: item.expression)) IS NOT NULL"
-        case (_, true): "\(raw: item.expression) < \(value)"
-        // The key is never NULL, and the comparison must be one that its index supports.
-        case (_, false) where item.expression == key: "\(raw: item.expression) > \(value)"
-        case (_, false): "(\(raw: item.expression) > \(value) OR (\(raw: item.expression)) IS NULL)"
+    /// The condition for the row with a key that a client names; nil for a text that is no key.
+    package func keyEquals(_ text: String) -> SQL? {
+        switch keyType {
+        case .uuid: UUID128(text).map { "\(raw: key) = \($0)" }
+        case .text: "\(raw: key) = \(text)"
+        // A number that is too large for the column's type is still a number.
+        case .integer: Int(text).map { "\(raw: key) = \($0)::bigint" }
         }
     }
 }

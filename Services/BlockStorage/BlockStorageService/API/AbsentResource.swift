@@ -60,7 +60,7 @@ package struct AbsentResource: Sendable {
             Table(
                 "(SELECT \(columns) WHERE false) t", defaultSort: [("created_at", true)], missingMarker: .notFound,
                 fields: [
-                    Field("id", filter: .equals, sortable: true), Field("created_at", .timestampMicroseconds, sortable: true),
+                    Field("id", filter: .uuid("t.id"), sortable: true), Field("created_at", .timestampMicroseconds, sortable: true),
                 ] + texts.map { Field($0, .text, "t.\"\($0)\"", filter: .equals, sortable: true) })
         ) { notFound($0) }
     }

@@ -64,7 +64,7 @@ extension ResourceKind {
                 "volumes t JOIN volume_types y ON y.id = t.volume_type_id",
                 defaultSort: [("created_at", true)], missingMarker: .notFound,
                 fields: [
-                    Field("id", filter: .equals, sortable: true),
+                    Field("id", filter: .uuid("t.id"), sortable: true),
                     // Volumes without a name have a defined place in the order too.
                     Field("name", filter: .equals, sortedBy: "coalesce(t.name, '')"),
                     Field("status", filter: .equals, sortable: true), Field("size", .number, filter: .equals, sortable: true),
@@ -123,8 +123,8 @@ extension ResourceKind {
         Table(
             "volume_snapshots t", defaultSort: [("created_at", true)], missingMarker: .notFound,
             fields: [
-                Field("id", filter: .equals, sortable: true), Field("name", filter: .equals, sortedBy: "coalesce(t.name, '')"),
-                Field("description"), Field("volume_id", filter: .equals, sortable: true),
+                Field("id", filter: .uuid("t.id"), sortable: true), Field("name", filter: .equals, sortedBy: "coalesce(t.name, '')"),
+                Field("description"), Field("volume_id", filter: .uuid("t.volume_id"), sortable: true),
                 Field("status", filter: .equals, sortable: true), Field("size", .number, sortable: true),
                 Field("created_at", .timestampMicroseconds, sortable: true),
                 Field("updated_at", .timestampMicroseconds, sortable: true), Field("metadata", .json, filter: .metadata),
@@ -152,13 +152,13 @@ extension ResourceKind {
         Table(
             "volume_attachments t", defaultSort: [("created_at", true)], missingMarker: .notFound,
             fields: [
-                Field("id", filter: .equals, sortable: true), Field("status", filter: .equals, sortable: true),
-                Field("instance", .text, "t.server_id", filter: .equals), Field("volume_id", filter: .equals),
+                Field("id", filter: .uuid("t.id"), sortable: true), Field("status", filter: .equals, sortable: true),
+                Field("instance", .text, "t.server_id", filter: .uuid("t.server_id")), Field("volume_id", filter: .uuid("t.volume_id")),
                 Field(
                     "attached_at", .text, "coalesce(to_char(t.attached_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '')"),
                 Field("detached_at", .text, "''"), Field("attach_mode", .text, "t.mode"),
                 Field("connection_info", .json, "coalesce(t.connection, '{}')", visibleBy: "volume:see_connections"),
-                Field("instance_id", .text, "t.server_id", presence: .never, filter: .equals), .sortKey("created_at"),
+                Field("instance_id", .text, "t.server_id", presence: .never, filter: .uuid("t.server_id")), .sortKey("created_at"),
             ])
     ) { .notFound("Volume attachment could not be found with filter: attachment_id = \($0.prefix(64)).") }
 

@@ -11,7 +11,7 @@ struct AggregateRoutes: Sendable {
     private static let one = "/v2.1/os-aggregates/{aggregate_id}"
 
     static let table = Table(
-        "aggregates t", defaultSort: [("number", false)],
+        "aggregates t", keyType: .integer, defaultSort: [("number", false)],
         fields: [
             Field("id", .number), Field("uuid", versions: .from(41)), Field("name"), Field("availability_zone"),
             Field(
@@ -27,7 +27,7 @@ struct AggregateRoutes: Sendable {
         ])
 
     private static let created = Table(
-        "aggregates t", fields: table.fields.filter { $0.name != "hosts" && $0.name != "metadata" })
+        "aggregates t", keyType: .integer, fields: table.fields.filter { $0.name != "hosts" && $0.name != "metadata" })
 
     private func action(
         _ key: String, _ name: String, _ schema: BodySchema, _ handler: @escaping @Sendable (RequestContext) async throws -> Response

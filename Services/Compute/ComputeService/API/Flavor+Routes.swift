@@ -9,7 +9,7 @@ struct FlavorRoutes: Sendable {
     let compute: Compute
 
     static let table = Table(
-        "flavors t", key: "t.flavorid", defaultSort: [("flavorid", false)],
+        "flavors t", key: "t.flavorid", keyType: .text, defaultSort: [("flavorid", false)],
         fields: [
             Field("id", .text, "t.flavorid"), Field("name"), Field("ram", .number, "t.memory_mb"),
             Field("disk", .number, "t.root_gb"),

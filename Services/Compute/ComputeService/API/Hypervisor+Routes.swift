@@ -58,6 +58,11 @@ struct HypervisorRoutes: Sendable {
         """
     }
 
+    /// The condition for the hypervisor with this id, which is a number before 2.53.
+    private static func named(_ id: String) -> SQL {
+        Int(id).map { "h.number = \($0)::bigint" } ?? Field.Filter.uuid("h.id", id)
+    }
+
     private func list(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
         try context.authorize(target: .none)
         let isModern = context.version(atLeast: 2, 53)
@@ -71,7 +76,7 @@ struct HypervisorRoutes: Sendable {
             var conditions: [SQL] = ["true"]
             if let pattern { conditions.append("strpos(h.host, \(pattern)) > 0") }
             if let marker = request.marker {
-                let row = try connection.query("SELECT number FROM hypervisors WHERE id::text = \(marker) OR number::text = \(marker)")
+                let row = try connection.query("SELECT h.number FROM hypervisors h WHERE \(HypervisorRoutes.named(marker))")
                     .first
                 guard let row else { throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found") }
                 conditions.append("h.number > \(try row.int("number"))")
@@ -142,7 +147,7 @@ struct HypervisorRoutes: Sendable {
             && (context.query["with_servers"].flatMap { BodySchema.boolean($0) } ?? false)
         let compute = compute
         return try await compute.database.read { connection in
-            let rows = try connection.query("\(HypervisorRoutes.columns(compute)) WHERE h.id::text = \(id) OR h.number::text = \(id)")
+            let rows = try connection.query("\(HypervisorRoutes.columns(compute)) WHERE \(HypervisorRoutes.named(id))")
             guard let row = rows.first else {
                 throw ResourceError.notFound("Hypervisor with ID '\(id.prefix(64))' could not be found.")
             }

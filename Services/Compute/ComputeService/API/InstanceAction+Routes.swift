@@ -16,7 +16,7 @@ struct InstanceActionRoutes: Sendable {
     ]
 
     private static let table = Table(
-        "server_actions t", key: "t.request_id", defaultSort: [("number", true)],
+        "server_actions t", key: "t.request_id", keyType: .text, defaultSort: [("number", true)],
         fields: fields + [
             .sortKey("number", "t.id"),
             .filter("changes-since") { value in

@@ -62,7 +62,7 @@ struct KeypairRoutes: Sendable {
         let fields = KeypairRoutes.fields.filter { $0.versions.contains(context.version) }
         let hasLinks = context.version(atLeast: 2, 35)
         let table = Table(
-            "keypairs t", key: "t.name", defaultSort: [("name", false)],
+            "keypairs t", key: "t.name", keyType: .text, defaultSort: [("name", false)],
             fields: fields + [.sortKey("name")])
         return try await compute.database.read { connection in
             let page = try table.page(

@@ -23,8 +23,9 @@ extension QuotaRoutes {
         return try await compute.database.read { connection in
             var condition: SQL = "(\(project)::text IS NULL OR s.project_id = \(project))"
             if let marker = request.marker {
+                let isMarker = Field.Filter.uuid("s.id", marker)
                 let found = try connection.query(
-                    "SELECT s.project_id, s.created_at::text AS at, s.id FROM servers s WHERE s.id::text = \(marker) AND \(condition)")
+                    "SELECT s.project_id, s.created_at::text AS at, s.id FROM servers s WHERE \(isMarker) AND \(condition)")
                 guard let row = found.first else { throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found") }
                 let place: SQL = "(\(try row.string("project_id")), \(try row.string("at"))::timestamptz, \(try row.uuid("id")))"
                 condition = condition + " AND (s.project_id, s.created_at, s.id) > \(place)"

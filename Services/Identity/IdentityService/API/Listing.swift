@@ -15,7 +15,7 @@ extension ResourceKind {
         let place = link ?? { _ in "/v3/\(plural)" }
         let own = Link("self", escapesID: true) { "\($0.publicURL)\(place($0))/" }
         return ResourceKind(
-            name, plural: plural, table: table.adding([Field("links", .linkMap([own]))]), visibility: .everything,
+            name, plural: plural, table: table.keyed(by: .text).adding([Field("links", .linkMap([own]))]), visibility: .everything,
             grammar: ListGrammar { $0.hasFields = false }, pages: .object
         ) { Identity.missing(name.replacing("_", with: " "), $0) }
     }

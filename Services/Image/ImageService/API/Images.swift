@@ -51,7 +51,7 @@ extension ResourceKind {
     static let members = ResourceKind(
         "member",
         table: Table(
-            "image_members t", key: "t.member_id", defaultSort: [("member_id", false)],
+            "image_members t", key: "t.member_id", keyType: .text, defaultSort: [("member_id", false)],
             fields: [
                 Field("member_id", sortable: true), Field("image_id"), Field("status"), Field("created_at", .timestamp),
                 Field("updated_at", .timestamp), Field("schema", .text, "'/v2/schemas/member'"),

@@ -36,7 +36,7 @@ extension NetworkAPI {
         var version: Int?
         for filter in request.filters {
             switch filter.name {
-            case "network_id": conditions.append("id::text = \(filter.value)")
+            case "network_id": conditions.append(Field.Filter.uuid("id", filter.value))
             case "network_name": conditions.append("name = \(filter.value)")
             case "ip_version": version = Int(filter.value) ?? 0
             default: conditions.append("project_id = \(filter.value)")

@@ -52,7 +52,7 @@ extension ResourceKind {
     static let inventories = ResourceKind(
         "inventory", plural: "inventories",
         table: Table(
-            "inventories t JOIN resource_providers p ON p.id = t.resource_provider_id", key: "t.resource_class",
+            "inventories t JOIN resource_providers p ON p.id = t.resource_provider_id", key: "t.resource_class", keyType: .text,
             fields: [
                 Field("total", .number), Field("reserved", .number), Field("min_unit", .number), Field("max_unit", .number),
                 Field("step_size", .number), Field("allocation_ratio", .decimal),
