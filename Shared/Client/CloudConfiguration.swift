@@ -1,7 +1,7 @@
 import Kernel
 import ServiceCatalog
 
-/// Who signs on, and how.
+/// Credentials for signing on.
 package enum CloudCredentials: Sendable {
     case password(user: Named, password: Secret<String>)
     case applicationCredential(id: String, secret: Secret<String>)
@@ -22,19 +22,19 @@ package enum CloudCredentials: Sendable {
     }
 }
 
-/// What the token shall be good for.
+/// The requested scope of the token.
 package enum CloudScope: Sendable, Hashable {
     case unscoped
     case project(CloudCredentials.Named)
     case domain(CloudCredentials.Domain)
     case system
-    /// What the credentials bring along: application credentials have their project.
+    /// The scope of the credentials: application credentials have their own project.
     case implied
 }
 
-/// Where a cloud is and how to sign on to it. The values come from `clouds.yaml`, the environment or a service's settings.
+/// The address and credentials of a cloud. The values come from `clouds.yaml`, the environment or a service's settings.
 package struct CloudConfiguration: Sendable {
-    /// Which of a service's addresses is used.
+    /// Which of a service's endpoints is used.
     package enum Interface: String, Sendable, CaseIterable {
         case `public`, `internal`, admin
     }
@@ -45,16 +45,16 @@ package struct CloudConfiguration: Sendable {
     package var authURL: String
     package var credentials: CloudCredentials
     package var scope: CloudScope
-    /// Nil takes the first endpoint of any region.
+    /// Nil for the first endpoint of any region.
     package var region: String?
     package var interface: Interface
-    /// Base URLs that are used instead of the catalog's.
+    /// Base URLs that override the catalog.
     package var endpoints: [CloudService: String]
-    /// False accepts any server certificate.
+    /// If false, any server certificate is accepted.
     package var verifiesCertificates: Bool
-    /// PEM file with the certificates to trust instead of the system's.
+    /// PEM file with the trusted certificates, instead of the system's.
     package var certificateFile: String?
-    /// How long one request without a stream may take.
+    /// Timeout of a request without a stream.
     package var timeout: Duration
 
     package init(
@@ -74,11 +74,12 @@ package struct CloudConfiguration: Sendable {
         self.timeout = timeout
     }
 
-    /// How a Wolke service reaches the others: as the service user, at the addresses of the configuration file.
+    /// The configuration with which a Wolke service calls the others: as the service user, with the addresses of the
+    /// configuration file.
     ///
     /// - Parameters:
-    ///   - endpoints: base URLs without a version path; Identity's among them.
-    ///   - domain: id of the domain of the user and of the project.
+    ///   - endpoints: base URLs without a version path, including Identity's.
+    ///   - domain: the id of the domain of the user and of the project.
     package static func serviceUser(
         endpoints: [CloudService: String], user: String, password: Secret<String>, domain: String, project: String
     ) -> CloudConfiguration {
@@ -91,18 +92,18 @@ package struct CloudConfiguration: Sendable {
 
 /// Limits of the client.
 package enum ClientLimits {
-    /// How long a request without a stream may take.
+    /// Timeout of a request without a stream.
     package static let requestTimeout: Duration = .seconds(60)
-    /// How long opening a connection may take, in seconds.
+    /// Timeout of opening a connection, in seconds.
     static let connectSeconds: Int64 = 5
-    /// How long a streamed body may pause, in seconds.
+    /// The longest pause of a streamed body, in seconds.
     static let streamIdleSeconds: Int64 = 120
     /// Largest response body that is collected, in bytes.
     static let responseBytesMax = 64 << 20
-    /// Largest error body that is read, in bytes.
+    /// Largest error body, in bytes.
     static let errorBytesMax = 64 << 10
-    /// Pages of a list that are followed.
+    /// The number of pages of a list that are followed.
     static let pagesMax = 10_000
-    /// A token is renewed when it is valid for less than this.
+    /// A token is renewed if it is valid for less than this.
     static let renewalMargin: Duration = .seconds(120)
 }

@@ -2,14 +2,14 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// A token and what Identity said about it.
+/// A token with Identity's response.
 package struct CloudToken: Sendable {
     package let secret: Secret<String>
     package let expiresAt: Timestamp
     /// The `token` object of the response.
     package let document: JSONValue
 
-    /// - Returns: nil when the document has no readable expiry.
+    /// - Returns: nil if the document has no valid expiry.
     package init?(secret: Secret<String>, document: JSONValue) {
         guard let expiresAt = document["expires_at"]?.stringValue.flatMap({ Timestamp($0) }) else { return nil }
         self.secret = secret
@@ -28,10 +28,10 @@ package struct CloudToken: Sendable {
 
     private var catalog: [JSONValue] { document["catalog"]?.arrayValue ?? [] }
 
-    /// Whether the token is still good for long enough to use it.
+    /// Whether the token is valid for long enough to be used.
     package func isFresh(at now: Timestamp) -> Bool { expiresAt - now > ClientLimits.renewalMargin }
 
-    /// The address of a service in the catalog; nil when there is none for this interface and region.
+    /// The endpoint of a service in the catalog; nil if there is none for this interface and region.
     package func endpoint(
         _ service: CloudService, interface: CloudConfiguration.Interface, region: String?
     ) -> String? {
@@ -48,7 +48,7 @@ package struct CloudToken: Sendable {
         return nil
     }
 
-    /// Regions that the catalog names for a service.
+    /// The regions of a service in the catalog.
     package func regions(_ service: CloudService) -> [String] {
         var regions: [String] = []
         for entry in catalog where service.catalogTypes.contains(entry["type"]?.stringValue ?? "") {
@@ -61,11 +61,11 @@ package struct CloudToken: Sendable {
     }
 }
 
-/// Keeps a token between processes.
+/// Stores a token between processes.
 package protocol TokenCache: Sendable {
-    /// The stored token; nil when there is none that can be read.
+    /// The stored token; nil if there is none or it cannot be read.
     func load() -> CloudToken?
-    /// Keeps the token; where that fails, it is not kept.
+    /// Stores the token; failures are ignored.
     func store(_ token: CloudToken)
     /// Called when a service has refused the stored token.
     func remove()

@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// Reads the error bodies of all services; each OpenStack service has its own form.
+/// Parses the error bodies of all services; each OpenStack service has its own format.
 enum ErrorBody {
     /// - Parameters:
     ///   - description: the request, for the log.
@@ -15,7 +15,7 @@ enum ErrorBody {
             context: "\(description) answered \(status)\(request)", retryAfter: headers["retry-after"].flatMap { Int($0) })
     }
 
-    /// The nearest class of error; the status itself stands in the context.
+    /// The closest error class; the context has the status.
     static func code(_ status: Int) -> ResourceError.Code {
         if let code = ResourceError.Code(rawValue: status) { return code }
         switch status {
@@ -42,14 +42,14 @@ enum ErrorBody {
             if let text = object[name]?.stringValue { return (text, nil) }
             if let text = object[name]?["faultstring"]?.stringValue { return (text, nil) }
         }
-        // Compute, Block Storage and Identity: one member whose name is the class of the fault.
+        // Compute, Block Storage and Identity: one member, named after the fault's class.
         for member in object.members {
             if let message = member.value["message"]?.stringValue { return (message, nil) }
         }
         return (nil, nil)
     }
 
-    /// Text of a body that is no JSON, without the tags of HTML.
+    /// The text of a body that is not JSON, without HTML tags.
     private static func plainText(_ body: [UInt8]) -> String? {
         guard let text = String(validating: body.prefix(2000), as: UTF8.self) else { return nil }
         var plain = ""

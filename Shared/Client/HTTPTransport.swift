@@ -5,9 +5,9 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
-/// Connections to the APIs. One pool per process and TLS setting, kept for the life of the process.
+/// Connections to the APIs. There is one pool per TLS setting, kept for the life of the process.
 package final class HTTPTransport: Sendable {
-    /// A request as it goes to something that stands in for the network.
+    /// A request as passed to a substitute for the network.
     package struct Outgoing: Sendable {
         package let method: String
         package let url: String
@@ -22,7 +22,7 @@ package final class HTTPTransport: Sendable {
         }
     }
 
-    /// An answer, read to its end.
+    /// A complete response.
     package struct Incoming: Sendable {
         package let status: Int
         package let headers: [(String, String)]
@@ -35,7 +35,7 @@ package final class HTTPTransport: Sendable {
         }
     }
 
-    /// Sends one request and reads the answer.
+    /// Sends one request and reads the response.
     package typealias Exchange = @Sendable (Outgoing, _ timeout: Duration?) async throws -> Incoming
 
     struct TLSSettings: Hashable {
@@ -57,7 +57,7 @@ package final class HTTPTransport: Sendable {
     private let client: HTTPClient?
     private let exchange: Exchange?
 
-    /// Without a network: requests go to `exchange`, which throws `TransportError` when no answer comes.
+    /// A transport without a network: requests go to `exchange`, which throws `TransportError` if there is no response.
     package init(_ exchange: @escaping Exchange) {
         client = nil
         self.exchange = exchange
@@ -81,7 +81,7 @@ package final class HTTPTransport: Sendable {
         exchange = nil
     }
 
-    /// - Parameter timeout: for the whole exchange; nil for a stream, which only may not pause too long.
+    /// - Parameter timeout: for the whole exchange; nil for a stream, for which only pauses are limited.
     /// - Throws: `TransportError`, `CancellationError`.
     func send(_ request: HTTPClientRequest, timeout: Duration?) async throws -> HTTPClientResponse {
         guard let client else { return try await stand(in: request, timeout) }
@@ -106,7 +106,7 @@ package final class HTTPTransport: Sendable {
             body: .bytes(ByteBuffer(bytes: answer.body)))
     }
 
-    /// The whole body.
+    /// Reads the whole body.
     ///
     /// - Parameter truncates: keep the first `bytesMax` bytes of a larger body instead of failing.
     func collect(_ response: HTTPClientResponse, bytesMax: Int, truncates: Bool = false) async throws -> [UInt8] {
@@ -128,9 +128,9 @@ package final class HTTPTransport: Sendable {
     }
 }
 
-/// No answer came.
+/// There was no response.
 package struct TransportError: Error {
-    /// Nothing was sent: the request may be repeated whatever it is.
+    /// Whether nothing was sent, so that any request may be repeated.
     package let isBeforeSending: Bool
     package let reason: String
 
@@ -139,7 +139,7 @@ package struct TransportError: Error {
         self.reason = reason
     }
 
-    /// - Throws: `CancellationError` when that is what happened.
+    /// - Throws: `CancellationError` if the request was cancelled.
     static func wrap(_ error: any Error) throws -> TransportError {
         if let error = error as? TransportError { return error }
         if error is CancellationError { throw error }

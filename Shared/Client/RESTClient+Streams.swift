@@ -5,7 +5,7 @@ import NIOCore
 import ServiceCatalog
 
 extension RESTClient {
-    /// Begins a download; the body is read from `RESTDownload.body` as it arrives.
+    /// Starts a download; the body is read from `RESTDownload.body` as it arrives.
     ///
     /// - Throws: as `request`.
     package func download(
@@ -26,9 +26,9 @@ extension RESTClient {
     /// Sends a body as it becomes available.
     ///
     /// - Parameters:
-    ///   - length: bytes to come; nil sends chunks.
-    ///   - open: opens the body from its start; called again when the service wants another token.
-    /// - Throws: as `request`, and what the body throws.
+    ///   - length: the number of bytes; nil for chunked encoding.
+    ///   - open: opens the body at its start; called again if the service requires another token.
+    /// - Throws: as `request`, and errors of the body.
     package func upload<Bytes: AsyncSequence & Sendable>(
         service: CloudService, method: RESTMethod = .put, path: RESTPath, headers: [(String, String)] = [],
         length: Int64?, open: @Sendable () throws -> Bytes
@@ -52,13 +52,13 @@ extension RESTClient {
 
     // MARK: Lists
 
-    /// All elements of a list, following its pages.
+    /// Returns all elements of a list, following its pages.
     ///
-    /// Only the query of a `next` link is used: its host may be another one behind a proxy.
+    /// Only the query of a `next` link is used, because its host may be wrong behind a proxy.
     ///
     /// - Parameters:
-    ///   - key: the member that holds the elements, such as `servers`.
-    ///   - limit: stop after this many elements; nil for all.
+    ///   - key: the member with the elements, such as `servers`.
+    ///   - limit: the maximum number of elements; nil for all.
     /// - Throws: as `request`.
     package func list(
         service: CloudService, path: RESTPath, key: String, query: [(String, String)] = [],
@@ -78,7 +78,7 @@ extension RESTClient {
         throw ResourceError.unavailable("the list \(path) has more than \(ClientLimits.pagesMax) pages")
     }
 
-    /// `servers_links` and the like; Image's `next`; Identity's `links.next`.
+    /// The link to the next page: `servers_links` and the like; Image's `next`; Identity's `links.next`.
     private static func nextLink(_ json: JSONValue, key: String) -> String? {
         if let next = json["next"]?.stringValue { return next }
         if let next = json["links"]?["next"]?.stringValue { return next }
@@ -90,7 +90,7 @@ extension RESTClient {
 
     // MARK: Short forms
 
-    /// The JSON of a GET.
+    /// Returns the JSON response of a GET.
     ///
     /// - Throws: `ResourceError` as `request`.
     package func get(_ service: CloudService, _ path: RESTPath, query: [(String, String)] = [], microversion: String? = nil) async throws
@@ -99,7 +99,7 @@ extension RESTClient {
         try await request(service: service, method: .get, path: path, query: query, microversion: microversion).json
     }
 
-    /// The JSON of the answer to a POST.
+    /// Returns the JSON response of a POST.
     ///
     /// - Throws: `ResourceError` as `request`.
     @discardableResult
@@ -111,7 +111,7 @@ extension RESTClient {
         ).json
     }
 
-    /// The JSON of the answer to a PUT.
+    /// Returns the JSON response of a PUT.
     ///
     /// - Throws: `ResourceError` as `request`.
     @discardableResult
@@ -123,7 +123,7 @@ extension RESTClient {
         ).json
     }
 
-    /// Deletes; that it is gone already (404) is a success when `missingIsFine`.
+    /// Deletes a resource; 404 is a success if `missingIsFine`.
     package func delete(
         _ service: CloudService, _ path: RESTPath, query: [(String, String)] = [], microversion: String? = nil,
         idempotencyKey: String? = nil, missingIsFine: Bool = false

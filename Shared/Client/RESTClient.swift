@@ -14,21 +14,21 @@ package enum RESTMethod: String, Sendable {
     case delete = "DELETE"
 }
 
-/// One exchange, as `RESTClient.onExchange` sees it.
+/// One exchange, for `RESTClient.onExchange`.
 package struct RESTExchange: Sendable {
     package let method: RESTMethod
     package let url: String
-    /// Nil when no answer came.
+    /// Nil if there was no response.
     package let status: Int?
     /// How long the exchange took.
     package let duration: Duration
     package let requestID: String?
 }
 
-/// Client of a cloud's services: signs on, finds the endpoint, sends the request, and retries if that is safe.
+/// A client of a cloud's services: signs on, looks up the endpoint, sends the request, and retries if that is safe.
 ///
-/// Any answer outside 2xx (and 300, version documents) is thrown as `ResourceError` with the service's message; its
-/// `context` has request, status and request id. Errors of the client itself carry a `type` from `ClientErrorType`.
+/// Any status other than 2xx (and 300 for version documents) is thrown as `ResourceError` with the service's message; its
+/// `context` has request, status and request id. The client's own errors have a `type` from `ClientErrorType`.
 package final class RESTClient: Sendable {
     package let configuration: CloudConfiguration
     package let ambient: Ambient
@@ -38,10 +38,10 @@ package final class RESTClient: Sendable {
     let connection: RESTConnection
 
     /// - Parameters:
-    ///   - cache: keeps the token between processes.
-    ///   - transport: what stands in for the network; nil takes the process's connections.
-    ///   - requestID: sent as `X-Openstack-Request-Id`, so that logs of several services can be joined.
-    ///   - onExchange: told about every attempt.
+    ///   - cache: stores the token between processes.
+    ///   - transport: a substitute for the network; nil for the process's connections.
+    ///   - requestID: sent as `X-Openstack-Request-Id`, so that the logs of several services can be correlated.
+    ///   - onExchange: called for every attempt.
     package init(
         _ configuration: CloudConfiguration, ambient: Ambient = Ambient(), retry: RetryPolicy = RetryPolicy(),
         cache: (any TokenCache)? = nil, transport: HTTPTransport? = nil, requestID: @escaping @Sendable () -> String? = { nil },
@@ -68,23 +68,23 @@ package final class RESTClient: Sendable {
         self.subject = subject
     }
 
-    /// A client with the same connections and token that calls on behalf of `subject`; the services accept that from a
-    /// user with the role `service` only.
+    /// A client with the same connections and token that calls on behalf of `subject`. Services accept this only from a user with
+    /// the role `service`.
     package func acting(for subject: ActingSubject) -> RESTClient { RESTClient(self, subject: subject) }
 
-    /// The token in use; signs on when there is none.
+    /// The current token; signs on if there is none.
     package func token() async throws -> CloudToken { try await keeper.token() }
 
     // MARK: Requests
 
-    /// Sends a request and returns the answer.
+    /// Sends a request and returns the response.
     ///
     /// - Parameters:
-    ///   - path: below the endpoint's API version (`/ports`); one that begins with a version (`/v2.0/ports`) counts
-    ///     from the service's root.
+    ///   - path: below the endpoint's API version (`/ports`). A path that begins with a version (`/v2.0/ports`) is below the
+    ///     service's root.
     ///   - microversion: for `OpenStack-API-Version`, such as `2.96`.
-    ///   - idempotencyKey: makes the request repeatable: it is sent again after broken connections and 503.
-    ///   - timeout: for each attempt; nil takes the configuration's.
+    ///   - idempotencyKey: makes the request repeatable: it is sent again after a broken connection or a 503.
+    ///   - timeout: for each attempt; nil for the configuration's timeout.
     /// - Throws: `ResourceError`, `CancellationError`.
     package func request(
         service: CloudService, method: RESTMethod, path: RESTPath, query: [(String, String)] = [],
@@ -119,7 +119,7 @@ package final class RESTClient: Sendable {
         if service == .compute { request.headers.add(name: "x-openstack-nova-api-version", value: version) }
     }
 
-    /// Runs `send` with a token, and once more with a new one when the service refuses the first.
+    /// Runs `send` with a token, and once more with a new one if the service refuses the first.
     func authorized<Answer>(_ send: (CloudToken) async throws -> Answer) async throws -> Answer {
         let token = try await keeper.token()
         do {
@@ -134,7 +134,7 @@ package final class RESTClient: Sendable {
 
     /// The base URL of a service, with the version path.
     ///
-    /// - Throws: `ResourceError` of type `ClientErrorType.noEndpoint`, naming what the catalog has.
+    /// - Throws: `ResourceError` of type `ClientErrorType.noEndpoint`, naming the contents of the catalog.
     package func endpoint(_ service: CloudService) async throws -> String {
         try url(service, try await keeper.token(), "")
     }
@@ -149,7 +149,7 @@ package final class RESTClient: Sendable {
         return root + (version.isEmpty ? service.versionPath(project: token.projectID) : version) + path.description
     }
 
-    /// Catalog templates of configured endpoints: `$(project_id)s`, `%(tenant_id)s`.
+    /// Expands the catalog templates of configured endpoints: `$(project_id)s`, `%(tenant_id)s`.
     private static func fillIn(_ url: String, _ token: CloudToken) -> String {
         guard let project = token.projectID, url.contains("(") else { return url }
         var url = url
@@ -184,7 +184,7 @@ package final class RESTClient: Sendable {
         request.body = .bytes(ByteBuffer(bytes: SignOn.body(configuration.credentials, scope: configuration.scope).encoded))
         let response: RESTResponse
         do {
-            // Concurrent sign-ons are harmless; they only create a second token.
+            // Concurrent sign-ons are harmless; they only create another token.
             response = try await connection.exchange(request, method: .post, mayRepeat: true, timeout: configuration.timeout)
         } catch var error as ResourceError {
             if error.code == .unauthorized || error.code == .forbidden { error.type = ClientErrorType.signOnRefused }
@@ -195,14 +195,14 @@ package final class RESTClient: Sendable {
             let token = CloudToken(secret: Secret(secret), document: document)
         else {
             throw ResourceError(
-                .unavailable, "The address \(configuration.authURL) does not answer as Identity v3 does.",
+                .unavailable, "The address \(configuration.authURL) is not an Identity v3 endpoint.",
                 type: ClientErrorType.noIdentity, context: "no token in the answer of \(url)")
         }
         return token
     }
 }
 
-/// `ResourceError.type` of the errors that are the client's own.
+/// `ResourceError.type` of the client's own errors.
 package enum ClientErrorType {
     /// Identity refused the credentials.
     package static let signOnRefused = "client.sign_on_refused"

@@ -34,7 +34,7 @@ struct RESTConnection: Sendable {
         }
     }
 
-    /// Runs `send` until it succeeds, fails for good, or the attempts are used up.
+    /// Runs `send` until it succeeds, fails permanently, or has used all attempts.
     func repeating<Answer>(
         _ request: HTTPClientRequest, mayRepeat: Bool, _ send: () async throws -> Answer
     ) async throws -> Answer {
@@ -55,10 +55,10 @@ struct RESTConnection: Sendable {
         }
     }
 
-    /// Sends a request and returns once the head of a good answer is there.
+    /// Sends a request and returns once the head of a successful response has arrived.
     ///
     /// - Parameter timeout: nil for streams.
-    /// - Throws: `TransportError`; `ResourceError` for any answer that is no success.
+    /// - Throws: `TransportError`; `ResourceError` for any other status.
     func open(
         _ request: HTTPClientRequest, method: RESTMethod, timeout: Duration?
     ) async throws -> (HTTPClientResponse, RESTHeaders) {
@@ -98,7 +98,7 @@ struct RESTConnection: Sendable {
 
     static func unreachable(_ request: HTTPClientRequest, _ error: TransportError) -> ResourceError {
         ResourceError(
-            .unavailable, "A service that this needs does not answer; try again.", type: ClientErrorType.unreachable,
+            .unavailable, "A required service does not respond; try again.", type: ClientErrorType.unreachable,
             context: "\(request.method.rawValue) \(request.url): \(error.reason)", retryAfter: 1)
     }
 }

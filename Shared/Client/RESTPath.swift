@@ -9,10 +9,10 @@ package struct RESTPath: Sendable, Hashable, ExpressibleByStringInterpolation, C
 
     package init(stringInterpolation: StringInterpolation) { description = stringInterpolation.text }
 
-    /// A path that already is encoded.
+    /// A path that is already encoded.
     package init(encoded: String) { description = encoded }
 
-    /// Encodes what is interpolated.
+    /// Encodes interpolated values.
     package struct StringInterpolation: StringInterpolationProtocol {
         var text = ""
 
@@ -24,25 +24,25 @@ package struct RESTPath: Sendable, Hashable, ExpressibleByStringInterpolation, C
             text += URLText.encode(segment.description)
         }
 
-        /// Another path, taken as it is.
+        /// Another path, inserted unchanged.
         package mutating func appendInterpolation(path: RESTPath) { text += path.description }
     }
 
-    /// The second path below the first.
+    /// Concatenates two paths.
     package static func + (left: RESTPath, right: RESTPath) -> RESTPath {
         RESTPath(encoded: left.description + right.description)
     }
 
-    /// Whether the path names its API version itself (`/v2.0/ports`) and so counts from the service's root.
+    /// Whether the path starts with an API version (`/v2.0/ports`) and is therefore below the service's root.
     var hasVersion: Bool {
         guard let first = description.split(separator: "/").first else { return false }
         return URLText.isVersion(first)
     }
 }
 
-/// What is needed of URLs.
+/// URL functions.
 enum URLText {
-    /// Percent-encodes everything but unreserved characters (RFC 3986 §2.3).
+    /// Percent-encodes all characters but unreserved ones (RFC 3986 §2.3).
     static func encode(_ text: String) -> String {
         var result = ""
         result.reserveCapacity(text.utf8.count)
@@ -59,7 +59,7 @@ enum URLText {
         return result
     }
 
-    /// Decodes percent escapes and `+`; nil for a malformed one or invalid UTF-8.
+    /// Decodes percent escapes and `+`; nil for a malformed escape or invalid UTF-8.
     static func decode(_ text: some StringProtocol) -> String? {
         var bytes: [UInt8] = []
         var iterator = text.utf8.makeIterator()
@@ -81,7 +81,7 @@ enum URLText {
         return "?" + items.map { encode($0.0) + "=" + encode($0.1) }.joined(separator: "&")
     }
 
-    /// The query of a link, decoded.
+    /// The decoded query of a link.
     static func queryItems(of link: String) -> [(String, String)] {
         guard let mark = link.firstIndex(of: "?") else { return [] }
         let text = link[link.index(after: mark)...].prefix { $0 != "#" }
@@ -93,14 +93,14 @@ enum URLText {
         }
     }
 
-    /// `v2`, `v2.1`, `v3`.
+    /// Whether the segment is a version such as `v2`, `v2.1`, `v3`.
     static func isVersion(_ segment: some StringProtocol) -> Bool {
         let bytes = Array(segment.utf8)
         guard bytes.count >= 2, bytes[0] == UInt8(ascii: "v") else { return false }
         return bytes.dropFirst().allSatisfy { (48...57).contains($0) || $0 == UInt8(ascii: ".") }
     }
 
-    /// Splits a base URL into the service's root and, from its first version segment on, the rest; both without a trailing slash.
+    /// Splits a base URL into the service's root and the rest from the first version segment on; both without a trailing slash.
     static func splitVersion(_ url: String) -> (root: String, version: String) {
         let schemeEnd = url.firstRange(of: "://")?.upperBound ?? url.startIndex
         let parts = url[schemeEnd...].split(separator: "/", omittingEmptySubsequences: true)

@@ -1,12 +1,12 @@
 import Kernel
 
-/// How often and after which pauses a request is repeated.
+/// The number of attempts of a request, and the delays between them.
 package struct RetryPolicy: Sendable {
-    /// Attempts in all.
+    /// Maximum number of attempts.
     package var attemptsMax = 4
-    /// The pause after the first failure; each further one doubles it.
+    /// The delay after the first failure; doubled after each further one.
     package var pauseFirst: Duration = .milliseconds(100)
-    /// Longest pause, also where the service's `Retry-After` asks for more.
+    /// Longest delay, even if the service's `Retry-After` is longer.
     package var pauseMax: Duration = .seconds(5)
 
     package init() {}
@@ -18,7 +18,8 @@ package struct RetryPolicy: Sendable {
         return policy
     }
 
-    /// The pause after a failed attempt (counted from 1): doubling, and half of it random so that many clients don't come back at once.
+    /// The delay after a failed attempt (counted from 1). It doubles, and half of it is random so that clients do not retry
+    /// simultaneously.
     func pause(after attempt: Int, asked: Int?, random: any RandomSource) -> Duration {
         if let asked { return min(.seconds(max(0, asked)), pauseMax) }
         let full = min(pauseFirst * (1 << min(attempt - 1, 16)), pauseMax)

@@ -16,7 +16,7 @@ actor TokenKeeper {
         self.signOn = signOn
     }
 
-    /// A token that is good for a while.
+    /// A token that is valid for long enough.
     func token() async throws -> CloudToken {
         if !hasReadCache {
             hasReadCache = true
@@ -26,7 +26,7 @@ actor TokenKeeper {
         return try await renew()
     }
 
-    /// A service refused `token`: the next one is another.
+    /// Discards `token` after a service has refused it.
     func discard(_ token: CloudToken) {
         guard let current, constantTimeEqual(Array(current.secret.exposed.utf8), Array(token.secret.exposed.utf8)) else {
             return

@@ -2,10 +2,10 @@ import Glibc
 import Kernel
 import Synchronization
 
-/// A tool that ended badly.
+/// The error of a failed tool.
 package struct CommandError: Error, Sendable, CustomStringConvertible {
     package let arguments: [String]
-    /// The exit status; nil when it was killed, or could not be started.
+    /// The exit status; nil if the tool was killed or could not be started.
     package let status: Int?
     package let output: String
 
@@ -16,19 +16,19 @@ package struct CommandError: Error, Sendable, CustomStringConvertible {
     }
 
     package var description: String {
-        let ending = status.map { "ended with status \($0)" } ?? "did not end by itself"
+        let ending = status.map { "ended with status \($0)" } ?? "was killed or could not be started"
         return "\(arguments.joined(separator: " ")) \(ending): \(output)"
     }
 }
 
-/// One run of a tool: an argument vector, never a shell; bounded output; nothing of our own environment. Blocks its
-/// thread until the tool has ended.
+/// One run of a tool: an argument vector without a shell, limited output, and none of our environment. Blocks its thread until
+/// the tool has ended.
 package final class Command: Sendable {
     /// How a run ended.
     package struct Outcome: Sendable {
-        /// Nil when a signal ended it, or the deadline did.
+        /// Nil if the tool was ended by a signal or the timeout.
         package let status: Int?
-        /// Standard error included.
+        /// The output, including standard error.
         package let output: String
     }
 
@@ -39,15 +39,15 @@ package final class Command: Sendable {
     private let cancelled = Atomic<Bool>(false)
 
     /// - Parameters:
-    ///   - outputMax: bytes of output that are kept; the rest is read and dropped.
-    ///   - input: what the tool can read from its descriptor 3, at most what a pipe holds (64 KiB).
+    ///   - outputMax: the number of bytes of output that are kept; the rest is read and discarded.
+    ///   - input: readable by the tool from descriptor 3; at most the capacity of a pipe (64 KiB).
     package init(_ arguments: [String], outputMax: Int = 16 * 1024, input: [UInt8]? = nil) {
         self.arguments = arguments
         self.outputMax = outputMax
         self.input = input
     }
 
-    /// Ends the tool as soon as possible.
+    /// Kills the tool.
     package func cancel() {
         cancelled.store(true, ordering: .sequentiallyConsistent)
         process.withLock { if $0 > 0 { kill(-$0, SIGKILL) } }
@@ -55,7 +55,7 @@ package final class Command: Sendable {
 
     /// Runs a tool that must succeed.
     ///
-    /// - Returns: its output, standard error included.
+    /// - Returns: its output, including standard error.
     /// - Throws: `CommandError`; `CancellationError`.
     @discardableResult
     package func run(inheriting descriptor: Int32? = nil, timeout: Duration? = nil) throws -> String {
@@ -66,12 +66,13 @@ package final class Command: Sendable {
         return outcome.output
     }
 
-    /// Runs a tool and says how it ended.
+    /// Runs a tool and returns how it ended.
     ///
     /// - Parameters:
-    ///   - descriptor: stays open in the tool: a lock held as long as the tool lives, also when this process does not.
-    ///   - timeout: after this the tool and its children are killed; nil for never.
-    /// - Throws: `CommandError` when it cannot be started; `CancellationError`.
+    ///   - descriptor: stays open in the tool, for example a lock that is held as long as the tool lives, even if this process
+    ///     ends.
+    ///   - timeout: after this the tool and its children are killed; nil for no limit.
+    /// - Throws: `CommandError` if the tool cannot be started; `CancellationError`.
     package func outcome(inheriting descriptor: Int32? = nil, timeout: Duration? = nil) throws -> Outcome {
         let end = try start(descriptor)
         let (output, inTime) = read(end, timeout: timeout)
@@ -79,8 +80,8 @@ package final class Command: Sendable {
         let pid = process.withLock { $0 }
         if !inTime { kill(-pid, SIGKILL) }
         var info = siginfo_t()
-        // The process is reaped only after its id is cleared here, so that `cancel` cannot signal another process with a
-        // reused id.
+        // The process is reaped only after its id is cleared here, so that `cancel` cannot signal another process with a reused
+        // id.
         while waitid(P_PID, id_t(pid), &info, WEXITED | WNOWAIT) < 0, errno == EINTR {}
         process.withLock { $0 = 0 }
         var status: Int32 = 0
@@ -90,7 +91,7 @@ package final class Command: Sendable {
         return Outcome(status: inTime && exited ? Int(status >> 8 & 0xff) : nil, output: output)
     }
 
-    /// - Returns: where the tool's output comes from.
+    /// - Returns: the descriptor of the tool's output.
     private func start(_ inherited: Int32?) throws -> Int32 {
         let (end, output) = try makePipe()
         defer { close(output) }
@@ -130,14 +131,14 @@ package final class Command: Sendable {
 
     private func spawn(output: Int32, _ inherited: [Int32]) throws {
         let environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/"]
-        // Its own group, so that a kill reaches its children too.
+        // The tool gets its own process group, so that a kill reaches its children too.
         let pid = try Spawn.start(
             arguments, environment: environment, descriptors: [nil, output, output] + inherited, group: .own)
         process.withLock { $0 = pid }
         if cancelled.load(ordering: .sequentiallyConsistent) { kill(-pid, SIGKILL) }
     }
 
-    /// Reads until the other end is closed or the time is over.
+    /// Reads until the other end is closed or the timeout has passed.
     private func read(_ descriptor: Int32, timeout: Duration?) -> (output: String, inTime: Bool) {
         let time = SystemTime()
         let deadline = timeout.map { time.monotonicNanoseconds() + UInt64($0.microseconds) * 1000 }

@@ -2,12 +2,12 @@ import Glibc
 import Kernel
 import Synchronization
 
-/// Lets a sandbox's group at a file, or a directory, for as long as tools use it.
+/// Gives a sandbox's group access to a file or directory while tools use it.
 ///
-/// Several runs, also of several processes, may use one file at a time: each holds a shared `flock` on it, and the one that
-/// gets the lock for itself when it ends is the last, and takes the group's permission back.
+/// Several runs, also of different processes, may use a file at the same time. Each run holds a shared `flock` on it. The run
+/// that can get an exclusive lock when it ends is the last one and removes the group's permission.
 final class FileGrant: Sendable {
-    /// Tries to get a lock that others hold for a moment only, and microseconds between two of them.
+    /// Number of attempts to get a lock that others hold only briefly, and the delay between them in microseconds.
     private static let attemptsMax = 2000
     private static let pause: UInt32 = 1000
 
@@ -15,10 +15,10 @@ final class FileGrant: Sendable {
 
     private let isDirectory: Bool
 
-    /// For a file, or for a tree with all that is in it.
+    /// For a file, or for a directory with all its contents.
     ///
-    /// - Throws: `FileError`, also for a link; `SandboxError` for what is no regular file (nor a directory of a tree), and
-    ///   where somebody holds the lock of one.
+    /// - Throws: `FileError`, also for a symbolic link; `SandboxError` if something is not a regular file (nor a directory of a
+    ///   tree), or is locked by another process.
     static func grants(_ file: Sandbox.File, group: gid_t) throws -> [FileGrant] {
         let first = try FileGrant(file, group: group)
         guard first.isDirectory else { return [first] }
@@ -51,10 +51,10 @@ final class FileGrant: Sendable {
                 throw SandboxError("\(file.path) is not a regular file")
             }
             try FileGrant.share(opened, file.path)
-            // As it is now that no other run can take it back.
+            // Read after the lock was acquired, so that no other run can change it any more.
             guard fstat(opened, &status) == 0 else { throw FileError.last("look at", file.path) }
             var permissions = status.st_mode & 0o700 | (isDirectory ? 0o050 : file.isWritable ? 0o060 : 0o040)
-            // Another run may be writing it.
+            // Another run may be changing the file.
             if status.st_gid == group { permissions |= status.st_mode & 0o060 }
             if status.st_gid != group, fchown(opened, uid_t.max, group) != 0 {
                 throw FileError.last("change the group of", file.path)
@@ -79,7 +79,7 @@ final class FileGrant: Sendable {
         throw SandboxError("the file \(path) is locked by another process")
     }
 
-    /// Ends the use of the file; safe to repeat.
+    /// Ends the use of the file; may be repeated.
     func withdraw() {
         guard
             let descriptor = descriptor.withLock({ held in
@@ -88,12 +88,12 @@ final class FileGrant: Sendable {
             })
         else { return }
         defer { close(descriptor) }
-        // Where others use it still, the last of them does the rest.
+        // If other runs still use the file, the last of them removes the permission.
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { return }
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { return }
-        // The mode first: the process's own group must not get what the sandbox's had. Neither can fail for root on a file
-        // that it could open, unless the storage itself does; then the next use finds the file as it is and repeats this.
+        // The mode is changed first, so that the process's own group does not get the sandbox's permission. For root, neither
+        // call can fail on a file that it could open, unless the storage itself fails; then the next use repeats this.
         _ = fchmod(descriptor, status.st_mode & 0o700)
         _ = fchown(descriptor, uid_t.max, getegid())
     }

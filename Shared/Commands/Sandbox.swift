@@ -6,23 +6,23 @@ import Synchronization
 package struct SandboxError: Error, Sendable, CustomStringConvertible {
     package let reason: String
     package init(_ reason: String) { self.reason = reason }
-    package var description: String { "the sandbox for a tool that reads foreign bytes could not be set up: \(reason)" }
+    package var description: String { "the sandbox for a tool that reads untrusted data could not be set up: \(reason)" }
 }
 
-/// Runs tools that read foreign bytes so that a tool that such bytes have taken over can reach nothing.
+/// Runs tools that read untrusted data, so that a compromised tool cannot access anything else.
 ///
-/// The tool has a user of its own without capabilities, no network, no processes but its own, a file system with
-/// `/usr` and the files that it is given, and limits of memory, time and file size. Nothing runs when any of this
-/// cannot be set up. Needs bubblewrap (`bwrap`), and `setpriv` and `prlimit` of util-linux, and to be started as root.
+/// The tool runs as a dedicated user without capabilities, network or other processes. It sees a file system with `/usr` and its
+/// files, and has limits of memory, time and file size. If any of this cannot be set up, the tool does not run. Needs bubblewrap
+/// (`bwrap`), `setpriv` and `prlimit` of util-linux, and root.
 package struct Sandbox: Sendable {
-    /// What the tool may use.
+    /// The limits of a tool.
     package struct Limits: Sendable {
         /// Bytes of address space.
         package var memory = 2 << 30
         /// Bytes of the largest file that the tool may write.
         package var fileSize: Int
         package var cpuSeconds: Int
-        /// After this the tool is killed.
+        /// After this time the tool is killed.
         package var time: Duration
 
         package init(fileSize: Int, cpuSeconds: Int = 60, time: Duration = .seconds(120)) {
@@ -32,7 +32,7 @@ package struct Sandbox: Sendable {
         }
     }
 
-    /// A file that the tool can see, under the name `Sandbox.name(index)`.
+    /// A file that the tool can access under the name `Sandbox.name(index)`.
     package struct File: Sendable {
         package let path: String
         package let isWritable: Bool
@@ -40,11 +40,11 @@ package struct Sandbox: Sendable {
 
         package static func reading(_ path: String) -> File { File(path: path, isWritable: false) }
         package static func writing(_ path: String) -> File { File(path: path, isWritable: true) }
-        /// A directory with all that is in it: directories and regular files.
+        /// A directory with all its contents: directories and regular files.
         package static func readingTree(_ path: String) -> File { File(path: path, isWritable: false, isTree: true) }
     }
 
-    /// The default of the settings: a number that Debian gives to nobody.
+    /// The default of the settings: a number that Debian does not assign.
     package static let defaultUser = 60_900
     private static let processesMax = 512
     private static let openFilesMax = 64
@@ -54,13 +54,13 @@ package struct Sandbox: Sendable {
     private let bubblewrap: String
     private let filter: [UInt8]?
 
-    /// The filter of system calls for this processor: a program for `seccomp(2)`, nil where there is none.
+    /// The system call filter for this processor: a program for `seccomp(2)`, nil if there is none.
     package static let systemCallFilter = SystemCallFilter.program
 
     /// - Parameters:
     ///   - user: an id that nothing else on the host uses.
-    ///   - bubblewrap: the program.
-    ///   - filter: of system calls; without one no tool runs.
+    ///   - bubblewrap: path of the program.
+    ///   - filter: the system call filter; without one no tool runs.
     package init(
         user: Int = Sandbox.defaultUser, bubblewrap: String = "/usr/bin/bwrap", filter: [UInt8]? = Sandbox.systemCallFilter
     ) {
@@ -69,15 +69,15 @@ package struct Sandbox: Sendable {
         self.filter = filter
     }
 
-    /// The path under which the tool sees a file that it was given.
+    /// The path under which the tool sees a file.
     package static func name(_ index: Int) -> String { "/disk\(index)" }
 
     /// Prepares one run of a tool.
     ///
     /// - Parameters:
-    ///   - arguments: the program with its full path, and what it is told.
-    ///   - files: the tool's group has them, with the permission that is needed, until the run has ended; then they are
-    ///     their owner's alone again.
+    ///   - arguments: the program's full path and its arguments.
+    ///   - files: the tool's group gets the required permission on them until the run has ended; then only their owner has access
+    ///     again.
     /// - Throws: `SandboxError`, `FileError`.
     package func command(_ arguments: [String], files: [File], limits: Limits) throws -> SandboxedCommand {
         guard user > 0, user <= 65_533, user != Int(getuid()) else {
@@ -92,7 +92,7 @@ package struct Sandbox: Sendable {
         words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
         words += ["--die-with-parent", "--new-session", "--clearenv"]
         words += ["--setenv", "PATH", "/usr/bin", "--setenv", "LC_ALL", "C", "--setenv", "MALLOC_ARENA_MAX", "2"]
-        // What setpriv needs to give everything up.
+        // The capabilities that setpriv needs to drop all privileges.
         words += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
         words += ["--seccomp", "3"]
         words += ["--ro-bind", "/usr", "/usr"]
@@ -126,14 +126,14 @@ package final class SandboxedCommand: Sendable {
         self.time = time
     }
 
-    /// Ends the tool as soon as possible.
+    /// Kills the tool.
     package func cancel() { command.cancel() }
 
-    /// Runs the tool, which must succeed.
+    /// Runs the tool; it is an error if it fails.
     ///
-    /// - Parameter descriptor: stays open in the tool: a lock held as long as the tool lives.
-    /// - Returns: its output, standard error included.
-    /// - Throws: `SandboxError` when the tool was not started; `CommandError` when it failed; `CancellationError`.
+    /// - Parameter descriptor: stays open in the tool, for example a lock that is held as long as the tool lives.
+    /// - Returns: its output, including standard error.
+    /// - Throws: `SandboxError` if the tool was not started; `CommandError` if it failed; `CancellationError`.
     @discardableResult
     package func run(inheriting descriptor: Int32? = nil) throws -> String {
         defer { for grant in grants { grant.withdraw() } }

@@ -1,24 +1,24 @@
 import CLinux
 import Glibc
 
-/// Starts processes that have nothing of this one's but what they are given. Libraries open sockets without
-/// close-on-exec: in a child they would stay open as long as that lives, and the other end would wait for their end.
+/// Starts processes that inherit nothing but their arguments. Libraries open sockets without close-on-exec; an inherited socket
+/// would stay open in the child, and the other end would not see it closed.
 package enum Spawn {
-    /// Whom signals from a terminal, and kills of a group, reach.
+    /// The process group and session of the child, which determine the signals it receives.
     package enum Group: Sendable {
         case inherited, own
-        /// Nor a terminal.
+        /// The child also has no terminal.
         case session
     }
 
-    /// Starts a program; the caller waits for it.
+    /// Starts a program; the caller must wait for it.
     ///
     /// - Parameters:
-    ///   - arguments: the program, searched in this process' PATH when it has no slash, and what it is told.
-    ///   - environment: `NAME=value`, all that it has.
-    ///   - descriptors: what it has as 0, 1, 2 and so on, none of them below 3 here; nil is `/dev/null`.
+    ///   - arguments: the program, searched in this process's PATH if it has no slash, and its arguments.
+    ///   - environment: the complete environment, as `NAME=value`.
+    ///   - descriptors: become 0, 1, 2 and so on in the child; each must be at least 3 here; nil is `/dev/null`.
     /// - Returns: its process id.
-    /// - Throws: `CommandError` when it cannot be started.
+    /// - Throws: `CommandError` if it cannot be started.
     package static func start(
         _ arguments: [String], environment: [String], descriptors: [Int32?] = [nil, nil, nil], group: Group = .inherited
     ) throws -> pid_t {
@@ -37,7 +37,7 @@ package enum Spawn {
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
-        // No signal of ours blocked or ignored in it.
+        // The child starts without blocked or ignored signals.
         var signals = sigset_t()
         sigemptyset(&signals)
         posix_spawnattr_setsigmask(&attributes, &signals)
@@ -59,7 +59,7 @@ package enum Spawn {
 
     /// Blocks until the process has ended.
     ///
-    /// - Returns: its wait status; 0 when it ended well.
+    /// - Returns: its wait status; 0 if it succeeded.
     @discardableResult
     package static func wait(for pid: pid_t) -> Int32 {
         var status: Int32 = 0
@@ -69,7 +69,7 @@ package enum Spawn {
 }
 
 extension Spawn.Group {
-    /// Of `posix_spawnattr_setflags`; `POSIX_SPAWN_SETSID` is hidden by the imported headers.
+    /// A flag for `posix_spawnattr_setflags`; the imported headers hide `POSIX_SPAWN_SETSID`.
     fileprivate var flag: Int32 {
         switch self {
         case .inherited: 0

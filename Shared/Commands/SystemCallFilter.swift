@@ -2,10 +2,10 @@ import CLinux
 
 /// The system calls that a sandboxed tool may not make, as a classic BPF program for seccomp (`seccomp(2)`).
 ///
-/// A tool that reads disk images needs files, memory and threads. What opens sockets, makes namespaces, changes mounts,
-/// looks into other processes, or reaches rarely used parts of the kernel fails with EPERM.
+/// A tool that reads disk images needs files, memory and threads. System calls that open sockets, create namespaces, change
+/// mounts, access other processes, or reach rarely used parts of the kernel fail with EPERM.
 enum SystemCallFilter {
-    /// The program in the machine's byte order; nil on processors without a list.
+    /// The program in the machine's byte order; nil for unsupported processors.
     static var program: [UInt8]? {
         clinux_seccomp_architecture == 0 ? nil : instructions.flatMap { $0.bytes }
     }
@@ -21,7 +21,7 @@ enum SystemCallFilter {
         }
 
         static func load(_ offset: UInt32) -> Instruction { Instruction(code: 0x20, value: offset) }
-        /// Skips the next instruction when the value differs.
+        /// Skips the next instruction if the value differs.
         static func equals(_ value: UInt32) -> Instruction { Instruction(code: 0x15, whenFalse: 1, value: value) }
         static func isBelow(_ value: UInt32) -> Instruction { Instruction(code: 0x35, whenFalse: 1, value: value) }
         static func hasAny(_ bits: UInt32) -> Instruction { Instruction(code: 0x45, whenFalse: 1, value: bits) }
@@ -46,10 +46,10 @@ enum SystemCallFilter {
     private static var instructions: [Instruction] {
         let architecture = Instruction(code: 0x15, whenTrue: 1, value: clinux_seccomp_architecture)
         var list: [Instruction] = [.load(4), architecture, .end(kill), .load(0)]
-        // On x86 the x32 calls have numbers of their own, from here on.
+        // On x86, x32 system calls have their own numbers from here on.
         list += [.isBelow(0x4000_0000), .end(kill)]
         for number in denied { list += [.equals(number), .end(notPermitted)] }
-        // Its flags are in memory, where a filter cannot look; the C library then takes `clone`.
+        // Its flags are in memory, which a filter cannot read; the C library falls back to `clone`.
         list += [.equals(clinux_clone3_number), .end(notImplemented)]
         list += [
             Instruction(code: 0x15, whenFalse: 3, value: clinux_clone_number), .load(16), .hasAny(namespaceFlags),

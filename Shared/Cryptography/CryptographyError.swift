@@ -1,12 +1,12 @@
 import CLibcrypto
 
-/// A call of libcrypto that failed: bad key material, or a seal or signature that does not fit.
+/// The error of a failed libcrypto call: invalid key material, or sealed data or a signature that does not match.
 package struct CryptographyError: Error, Sendable, Hashable, CustomStringConvertible {
     package let description: String
 
     package init(_ description: String) { self.description = description }
 
-    /// The error that libcrypto has recorded for this thread.
+    /// The error that libcrypto recorded for this thread.
     static func last(_ call: String) -> CryptographyError {
         let code = ERR_get_error()
         ERR_clear_error()
@@ -18,8 +18,8 @@ package struct CryptographyError: Error, Sendable, Hashable, CustomStringConvert
     }
 }
 
-/// libcrypto's state for the process. Whoever calls libcrypto first goes through here.
+/// libcrypto's process-wide state. The first call of libcrypto must go through here.
 enum Libcrypto {
-    /// Without libcrypto's own handler at exit: it would free what threads that still run are using.
+    /// Disables libcrypto's exit handler, which would free memory that running threads still use.
     static let start: Void = { _ = OPENSSL_init_crypto(UInt64(OPENSSL_INIT_NO_ATEXIT), nil) }()
 }

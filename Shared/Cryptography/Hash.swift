@@ -2,16 +2,16 @@ import CLibcrypto
 
 /// A hash function.
 package enum HashAlgorithm: String, Sendable, CaseIterable {
-    /// RFC 1321; for checksums that OpenStack's APIs name, never for security.
+    /// RFC 1321; only for checksums that OpenStack's APIs require, never for security.
     case md5
-    /// FIPS 180-4; for one-time passwords of RFC 6238, never for signatures.
+    /// FIPS 180-4; only for one-time passwords (RFC 6238), never for signatures.
     case sha1
     /// FIPS 180-4.
     case sha256
     /// FIPS 180-4.
     case sha512
 
-    // Fetched once: looking an algorithm up takes longer than hashing a short text. EVP_MD is immutable.
+    // Fetched once, because looking up an algorithm takes longer than hashing a short text. EVP_MD is immutable.
     private nonisolated(unsafe) static let md5Functions = fetch("MD5")
     private nonisolated(unsafe) static let sha1Functions = fetch("SHA1")
     private nonisolated(unsafe) static let sha256Functions = fetch("SHA256")
@@ -32,7 +32,7 @@ package enum HashAlgorithm: String, Sendable, CaseIterable {
         }
     }
 
-    /// Bytes of a hash.
+    /// Length of a hash, in bytes.
     package var byteCount: Int { Int(EVP_MD_get_size(functions)) }
 
     /// The hash of `bytes`.
@@ -49,7 +49,7 @@ package enum HashAlgorithm: String, Sendable, CaseIterable {
         let key = Array(key)
         var code = [UInt8](repeating: 0, count: byteCount)
         var count: UInt32 = 0
-        // A null key would mean the one of an earlier call.
+        // A null key would mean the key of an earlier call.
         let result =
             key.isEmpty
             ? HMAC(functions, [0], 0, bytes, bytes.count, &code, &count)
@@ -58,13 +58,13 @@ package enum HashAlgorithm: String, Sendable, CaseIterable {
         return code
     }
 
-    /// Keys derived from a secret by RFC 5869 (HKDF).
+    /// Derives keys from a secret (HKDF, RFC 5869).
     ///
     /// - Parameters:
     ///   - salt: not secret; may be empty.
-    ///   - info: what the key is for.
-    ///   - count: bytes to derive, at most 255 hashes long.
-    /// - Throws: `CryptographyError` for a longer key or an empty secret.
+    ///   - info: the purpose of the key.
+    ///   - count: number of bytes to derive, at most 255 times the hash length.
+    /// - Throws: `CryptographyError` for a larger count or an empty secret.
     package func deriveKey(from secret: [UInt8], salt: [UInt8], info: [UInt8], count: Int) throws(CryptographyError) -> [UInt8] {
         Libcrypto.start
         guard let context = EVP_PKEY_CTX_new_id(EVP_PKEY_HKDF, nil) else { throw .last("EVP_PKEY_CTX_new_id") }
@@ -81,7 +81,7 @@ package enum HashAlgorithm: String, Sendable, CaseIterable {
     }
 }
 
-/// A hash of data that comes in pieces. Used by one caller at a time.
+/// An incremental hash. Must be used by one caller at a time.
 package final class IncrementalHash {
     package let algorithm: HashAlgorithm
     private let context: OpaquePointer
@@ -96,20 +96,20 @@ package final class IncrementalHash {
 
     deinit { EVP_MD_CTX_free(context) }
 
-    /// Takes the next bytes.
+    /// Adds bytes.
     package func update(_ bytes: UnsafeRawBufferPointer) {
         let result = EVP_DigestUpdate(context, bytes.baseAddress, bytes.count)
         precondition(result == 1, "\(algorithm) failed")
     }
 
-    /// Takes the next bytes.
+    /// Adds bytes.
     package func update(_ bytes: some Collection<UInt8>) {
         if bytes.withContiguousStorageIfAvailable({ update(UnsafeRawBufferPointer($0)) }) == nil {
             Array(bytes).withUnsafeBytes { update($0) }
         }
     }
 
-    /// The hash of all that was taken; nothing more can be taken afterwards.
+    /// The hash of all added bytes; nothing can be added afterwards.
     package func finish() -> [UInt8] {
         var hash = [UInt8](repeating: 0, count: algorithm.byteCount)
         var count: UInt32 = 0

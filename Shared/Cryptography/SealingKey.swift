@@ -1,6 +1,6 @@
 import CLibcrypto
 
-/// A key that seals data against reading and changing: ChaCha20-Poly1305 (RFC 8439).
+/// A key for authenticated encryption: ChaCha20-Poly1305 (RFC 8439).
 package struct SealingKey: Sendable {
     package static let byteCount = 32
     package static let nonceBytes = 12
@@ -8,7 +8,7 @@ package struct SealingKey: Sendable {
 
     private let bytes: [UInt8]
 
-    /// - Throws: `CryptographyError` unless there are 32 bytes.
+    /// - Throws: `CryptographyError` unless there are exactly 32 bytes.
     package init(_ bytes: some Collection<UInt8>) throws(CryptographyError) {
         guard bytes.count == SealingKey.byteCount else {
             throw CryptographyError("a sealing key has \(SealingKey.byteCount) bytes, not \(bytes.count)")
@@ -16,12 +16,12 @@ package struct SealingKey: Sendable {
         self.bytes = Array(bytes)
     }
 
-    /// Seals `text`.
+    /// Encrypts `text`.
     ///
     /// - Parameters:
     ///   - nonce: 12 bytes, never used twice with this key.
-    ///   - context: opens only together with the same bytes; not part of the result.
-    /// - Returns: nonce, ciphertext and tag in a row.
+    ///   - context: authenticated but not part of the result; opening requires the same bytes.
+    /// - Returns: nonce, ciphertext and tag, concatenated.
     /// - Throws: `CryptographyError` for a nonce of another length.
     package func seal(_ text: [UInt8], nonce: [UInt8], context: [UInt8]) throws(CryptographyError) -> [UInt8] {
         guard nonce.count == SealingKey.nonceBytes else {
@@ -40,9 +40,9 @@ package struct SealingKey: Sendable {
         return nonce + sealed + tag
     }
 
-    /// The text that `seal` has sealed.
+    /// Decrypts the result of `seal`.
     ///
-    /// - Throws: `CryptographyError` when the key or the context is another one, or the bytes were changed.
+    /// - Throws: `CryptographyError` if the key or the context differs, or the data was changed.
     package func open(_ sealed: [UInt8], context: [UInt8]) throws(CryptographyError) -> [UInt8] {
         let length = sealed.count - SealingKey.nonceBytes - SealingKey.tagBytes
         guard length >= 0 else { throw CryptographyError("\(sealed.count) bytes are too few for sealed data") }
@@ -65,7 +65,7 @@ package struct SealingKey: Sendable {
     }
 }
 
-/// Owns libcrypto's state of one operation.
+/// Owns the libcrypto context of one operation.
 private struct Cipher: ~Copyable {
     let context: OpaquePointer
 

@@ -8,7 +8,7 @@ package struct SigningKey: Sendable {
     package let bytes: [UInt8]
     package let publicKey: VerificationKey
 
-    /// - Throws: `CryptographyError` unless there are 32 bytes.
+    /// - Throws: `CryptographyError` unless there are exactly 32 bytes.
     package init(_ bytes: some Collection<UInt8>) throws(CryptographyError) {
         let bytes = Array(bytes)
         key = try KeyHandle(EVP_PKEY_new_raw_private_key, bytes, "private")
@@ -21,7 +21,7 @@ package struct SigningKey: Sendable {
 
     /// The signature of `bytes`: 64 bytes.
     ///
-    /// - Throws: `CryptographyError` when there is no memory.
+    /// - Throws: `CryptographyError` if memory is exhausted.
     package func signature(for bytes: [UInt8]) throws(CryptographyError) -> [UInt8] {
         guard let context = EVP_MD_CTX_new() else { throw .last("EVP_MD_CTX_new") }
         defer { EVP_MD_CTX_free(context) }
@@ -42,27 +42,27 @@ package struct VerificationKey: Sendable {
     /// The 32 bytes of the key.
     package let bytes: [UInt8]
 
-    /// - Throws: `CryptographyError` unless there are 32 bytes.
+    /// - Throws: `CryptographyError` unless there are exactly 32 bytes.
     package init(_ bytes: some Collection<UInt8>) throws(CryptographyError) {
         let bytes = Array(bytes)
         key = try KeyHandle(EVP_PKEY_new_raw_public_key, bytes, "public")
         self.bytes = bytes
     }
 
-    /// Whether the private key has signed `bytes` so.
+    /// Whether `signature` is the private key's signature of `bytes`.
     package func isValid(_ signature: [UInt8], for bytes: [UInt8]) -> Bool {
         guard signature.count == VerificationKey.signatureBytes, let context = EVP_MD_CTX_new() else { return false }
         defer { EVP_MD_CTX_free(context) }
         let isValid =
             EVP_DigestVerifyInit(context, nil, nil, nil, key.pointer) == 1
             && EVP_DigestVerify(context, signature, signature.count, bytes, bytes.count) == 1
-        // A signature that does not fit is recorded as an error.
+        // An invalid signature is recorded as an error.
         if !isValid { ERR_clear_error() }
         return isValid
     }
 }
 
-/// Owns one of libcrypto's keys, which are immutable and may be used on several threads.
+/// Owns a libcrypto key, which is immutable and may be used by several threads.
 private final class KeyHandle: @unchecked Sendable {
     typealias Make = (Int32, OpaquePointer?, UnsafePointer<UInt8>?, Int) -> OpaquePointer?
 

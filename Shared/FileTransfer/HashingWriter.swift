@@ -3,17 +3,17 @@ import Glibc
 import Kernel
 import NIOCore
 
-/// Writes data into a new file and hashes it on the way. Blocks; used by one caller at a time, on changing threads.
+/// Writes a new file and computes hashes while writing. Blocks; must be used by one caller at a time, but on any thread.
 package final class HashingWriter: @unchecked Sendable {
     private let path: String
-    /// Of the open file; −1 once it is closed.
+    /// Descriptor of the open file; −1 after it was closed.
     package private(set) var descriptor: Int32
-    /// Bytes so far.
+    /// Number of bytes written.
     package private(set) var size = 0
     private let hashes: [HashAlgorithm: IncrementalHash]
 
-    /// - Parameter algorithms: each costs time.
-    /// - Throws: `FileError`, also where the file is there already.
+    /// - Parameter algorithms: the hashes to compute; each costs time.
+    /// - Throws: `FileError`, also if the file exists.
     package init(path: String, _ algorithms: Set<HashAlgorithm>) throws {
         self.path = path
         hashes = Dictionary(uniqueKeysWithValues: algorithms.map { ($0, IncrementalHash($0)) })
@@ -39,15 +39,15 @@ package final class HashingWriter: @unchecked Sendable {
         }
     }
 
-    /// Makes the data durable.
+    /// Syncs the data to disk.
     ///
     /// - Throws: `FileError`.
     package func flush() throws {
         guard fsync(descriptor) == 0 else { throw FileError.last("flush", path) }
     }
 
-    /// The hash of all that was written, in lowercase hexadecimal digits; nil for an algorithm that was not asked for. Asked once, at the
-    /// end.
+    /// The hash of all written data, in lowercase hexadecimal digits; nil for an algorithm that was not requested. May be called
+    /// once, at the end.
     package func hash(_ algorithm: HashAlgorithm) -> String? { hashes[algorithm].map { Hexadecimal.encode($0.finish()) } }
 
     package func close() {

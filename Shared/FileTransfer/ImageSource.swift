@@ -2,18 +2,18 @@ import Client
 import Kernel
 import NIOCore
 
-/// Where the data of images comes from.
+/// A source of image data.
 package protocol ImageSource: Sendable {
-    /// Hands the image's bytes to `receive` in order.
+    /// Passes the image's bytes to `receive` in order.
     ///
-    /// - Parameter subject: whom Image's policy decides about.
-    /// - Throws: 404 when there is no such image, or none that the subject may see; 403 when the subject may not read it; 409 when it has
+    /// - Parameter subject: the subject whose access Image's policy decides about.
+    /// - Throws: 404 if the image does not exist or the subject may not see it; 403 if the subject may not read it; 409 if it has
     ///   no data.
     func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
         async throws
 }
 
-/// Images from the Image service.
+/// Downloads images from the Image service.
 package struct RESTImageSource: ImageSource {
     private let client: RESTClient
 

@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import Settings
 
-/// An image that the caller may use, as another service needs it.
+/// An image that the caller may use, with the data that other services need.
 package struct UsableImage: Sendable {
     package let id: String
     package let name: String?
@@ -12,47 +12,47 @@ package struct UsableImage: Sendable {
     package let status: String
     package let diskFormat: String?
     package let containerFormat: String?
-    /// GB.
+    /// In GB.
     package let minDisk: Int
-    /// MiB.
+    /// In MiB.
     package let minRAM: Int
-    /// Bytes of the data, and of the disk in it; nil where they are not known.
+    /// Sizes of the data and of the disk in it, in bytes; nil if unknown.
     package let size: Int?
     package let virtualSize: Int?
     package let checksum: String?
     package let hashAlgorithm: String?
     package let hashValue: String?
     package let properties: JSONObject
-    /// Whether the user's own rights are needed: a mere member of the project may not download the image.
+    /// Whether the user's own rights are needed, because a member of the project may not download the image.
     package let needsUser: Bool
 }
 
-/// Who may use an image: the one answer for booting, for volumes made of images, and for Image itself.
+/// Decides who may use an image: for booting, for creating volumes from images, and for Image itself.
 ///
-/// The rules are Image's, with the operator's changes in `image.policy_file`; the rows are read in the caller's own
-/// transaction, so no other service is asked while a request waits.
+/// The rules are Image's, with the operator's changes in `image.policy_file`. Rows are read in the caller's own transaction, so
+/// that a request does not wait for another service.
 package struct ImageAccess: Sendable {
     private let policy: Policy
 
     /// - Parameter policyOverrides: the rules of the operator's policy file for Image.
-    /// - Throws: 400 for a rule that cannot be read.
+    /// - Throws: 400 for a rule that cannot be parsed.
     package init(policyOverrides: [String: String] = [:]) throws {
         policy = try Policy(defaults: ImageRules.defaults, overrides: policyOverrides)
     }
 
-    /// The setting of Image that a service reads which decides about images.
+    /// Image's setting that every service needs which decides about images.
     package static let settings: SettingsSchema = .borrowing(
         "image", [.string("policy_file", default: nil, "YAML file of policy rules (`action: rule`) that replace the defaults.")])
 
-    /// - Throws: `SettingsError` naming the policy file and what is wrong in it, 400 for a rule that cannot be read.
+    /// - Throws: `SettingsError` naming the policy file and the error in it, 400 for a rule that cannot be parsed.
     package init(_ settings: Settings) throws {
         try self.init(policyOverrides: try settings.optionalString("image.policy_file").map { try SettingsFile.texts($0) } ?? [:])
     }
 
     /// An image whose data the caller may read.
     ///
-    /// - Returns: nil where Image would answer 404: there is none, or the caller may not see it.
-    /// - Throws: 403 in Image's words where the caller sees it and may not download it.
+    /// - Returns: nil where Image would answer 404: the image does not exist, or the caller may not see it.
+    /// - Throws: 403 with Image's message if the caller may see the image but not download it.
     package func image(_ connection: Connection, _ id: String, for caller: Caller) throws -> UsableImage? {
         guard let found = try find(connection, id, project: caller.projectID),
             policy.allows("get_image", caller, found.target)
@@ -61,9 +61,9 @@ package struct ImageAccess: Sendable {
         return found.image
     }
 
-    /// The image of work that was accepted earlier, and for whom Image is to be asked for its data. Image decides then.
+    /// The image for work that was accepted earlier, and the subject for requesting its data from Image, which then decides.
     ///
-    /// - Returns: nil where there is no such image any more.
+    /// - Returns: nil if the image no longer exists.
     package func source(
         _ connection: Connection, _ id: String, project: String, user: String
     ) throws -> (image: UsableImage, subject: ActingSubject)? {

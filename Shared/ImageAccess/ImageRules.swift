@@ -1,17 +1,16 @@
 import Authorization
 import Kernel
 
-/// The rules of the Image service, by action: its routes take them from here, and so does every service that decides who
-/// may use an image.
+/// The rules of the Image service by action, for its routes and for every service that decides who may use an image.
 package enum ImageRules {
     private static let write = "rule:project_member_or_admin"
     private static let seen =
         "role:reader and (project_id:%(project_id)s or project_id:%(member_id)s or 'public':%(visibility)s or 'community':%(visibility)s)"
     private static let read = "rule:admin_required or (\(seen))"
-    // A member decides on its own membership; everybody else who sees the image does not.
+    // Members decide about their own membership; other projects that can see the image do not.
     private static let member = "rule:admin_required or (role:member and project_id:%(member_id)s)"
 
-    /// The defaults, which the operator's `image.policy_file` may replace.
+    /// The default rules, which the operator's `image.policy_file` can override.
     package static let defaults: [String: String] = [
         "get_images": "rule:admin_required or role:reader", "add_image": write, "get_image": read, "modify_image": write,
         "delete_image": write, "modify_image_tag": write, "delete_image_tag": write, "deactivate": write, "reactivate": write,
@@ -22,7 +21,7 @@ package enum ImageRules {
         "stores_info_detail": "rule:admin_required",
     ].merging(open.map { ($0, "@") }) { $1 }
 
-    /// What every caller may ask for: nothing in the answers belongs to a project.
+    /// Actions allowed to every caller, because their responses belong to no project.
     private static let open =
         [
             "get_tasks", "get_task", "get_import_info", "get_stores_info", "get_usage", "get_metadef_namespaces", "get_metadef_namespace",
@@ -36,12 +35,12 @@ package enum ImageRules {
             "namespace", "namespaces", "object", "objects", "property", "properties", "resource_type", "resource_types", "tag", "tags",
         ].map { "metadefs_\($0)" }
 
-    /// The default rule of an action; an action without one is denied to everyone.
+    /// The default rule of an action; an action without a rule is denied.
     package static func rule(_ action: String) -> String { defaults[action] ?? "!" }
 
-    /// What rules about an image know of it.
+    /// The attributes of an image for its rules.
     ///
-    /// - Parameter member: the caller's project, where it is a member of the image.
+    /// - Parameter member: the caller's project, if it is a member of the image.
     package static func target(owner: String, visibility: String, member: String?) -> PolicyTarget {
         [
             "project_id": owner, "tenant_id": owner, "owner": owner, "member_id": visibility == "shared" ? member : nil,

@@ -10,7 +10,7 @@ struct ByteView {
         return bytes[offset..<offset + count]
     }
 
-    /// As many of the `count` bytes from `offset` as there are.
+    /// Up to `count` bytes from `offset`, as far as they exist.
     func available(_ offset: Int, _ count: Int) -> ArraySlice<UInt8> {
         bytes.dropFirst(max(0, offset)).prefix(max(0, count))
     }
@@ -23,7 +23,7 @@ struct ByteView {
         slice(offset, count).map { part in part.allSatisfy { $0 == 0 } } ?? false
     }
 
-    /// Whether the text is somewhere in the bytes, whatever the case of its letters.
+    /// Whether the bytes contain the text, ignoring case.
     ///
     /// - Parameter text: in lower case.
     static func contains(_ bytes: ArraySlice<UInt8>, _ text: String) -> Bool {

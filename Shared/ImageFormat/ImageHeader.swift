@@ -5,19 +5,19 @@ package struct ImageRefusal: Error, Sendable, Hashable, CustomStringConvertible 
     package var description: String { reason }
 }
 
-/// What image data says about itself, read by ourselves before any tool opens it.
+/// The properties of a disk image, read by our own parser before any tool opens it.
 ///
-/// A disk image can name other files (backing files, external data files, extents) that a tool would then open with
-/// the rights of a host. Such images are refused, and so is data that is not what the image is declared to be. The
-/// readers look at every place in which QEMU 7.2 looks; where a size stands in several places, the places must agree.
+/// A disk image can refer to other files (backing files, external data files, extents), which a tool would open with the rights
+/// of a host. Such images are refused, and so is data that differs from the declared format. The readers check every place that
+/// QEMU 7.2 reads; if a size is stored in several places, the places must agree.
 package struct ImageHeader: Sendable, Hashable {
-    /// What the bytes say that the data is; `raw` when they say nothing.
+    /// The format detected from the data; `raw` if there is no signature.
     package enum Content: String, Sendable, Hashable, CaseIterable {
         case raw, qcow2, vmdk, vdi, vhd, vhdx, qed, iso, luks, parallels, bochs, cloop, dmg
     }
 
     package let content: Content
-    /// Size of the disk inside, in bytes, as QEMU computes it; nil while it is not known yet.
+    /// Size of the disk in the image, in bytes, as QEMU computes it; nil until it is known.
     package let virtualSize: Int?
 
     package init(content: Content, virtualSize: Int?) {
@@ -28,17 +28,17 @@ package struct ImageHeader: Sendable, Hashable {
     /// Largest virtual disk, in bytes (64 TiB).
     package static let virtualSizeMax = 64 << 40
 
-    /// How many leading bytes are wanted (all of them when there are fewer).
+    /// Number of leading bytes that are needed (all if there are fewer).
     package static let prefixLength = 128 * 1024
-    /// How many bytes of the end are wanted: VMDK's footer is the last three sectors.
+    /// Number of bytes at the end that are needed: VMDK's footer is the last three sectors.
     package static let tailLength = 1536
 
-    /// Reads the header of an image with a bare disk, and compares it with what the image is declared to be.
+    /// Parses the header of an image that contains a single disk, and compares it with the declared format.
     ///
     /// - Parameters:
     ///   - prefix: the first `prefixLength` bytes.
-    ///   - tail: the last `tailLength` bytes (all of them when there are fewer); nil while they have not arrived.
-    ///   - size: bytes in all; nil while more may come.
+    ///   - tail: the last `tailLength` bytes (all if there are fewer); nil until they have arrived.
+    ///   - size: total size in bytes; nil while more data may arrive.
     ///   - declared: the image's `disk_format`.
     /// - Throws: `ImageRefusal`.
     package static func inspect(
@@ -46,9 +46,9 @@ package struct ImageHeader: Sendable, Hashable {
     ) throws(ImageRefusal) -> ImageHeader {
         let wanted = try expected(declared)
         var found = try detect(prefix: prefix, tail: tail)
-        // A live system's ISO is a fine raw disk too.
+        // An ISO of a live system is also valid as a raw disk.
         if found == .iso, wanted == .raw { found = .raw }
-        // A fixed VHD has its mark at the end only, which is still to come.
+        // A fixed VHD has its signature only at the end, which has not arrived yet.
         if found == .raw, wanted == .vhd, tail == nil { return ImageHeader(content: .vhd, virtualSize: nil) }
         guard found == wanted else {
             throw ImageRefusal("disk_format is '\(declared)', but the content is '\(found.rawValue)'")
@@ -57,7 +57,7 @@ package struct ImageHeader: Sendable, Hashable {
         return ImageHeader(content: found, virtualSize: try virtualSize(found, excerpt))
     }
 
-    /// What data must be that is declared as `disk_format`.
+    /// The content formats that are valid for a declared `disk_format`.
     ///
     /// - Throws: `ImageRefusal` for formats that are not accepted.
     private static func expected(_ declared: String) throws(ImageRefusal) -> Content {
@@ -88,16 +88,16 @@ package struct ImageHeader: Sendable, Hashable {
 
     // MARK: marks
 
-    /// What the content is, by its marks.
+    /// Detects the format by signatures.
     ///
-    /// - Parameter tail: the last bytes where they are known: a fixed VHD and a DMG have their mark there only.
-    /// - Throws: `ImageRefusal` for data that has the marks of several formats: two readers could take it for
+    /// - Parameter tail: the last bytes if they are known, because a fixed VHD and a DMG have their signature there only.
+    /// - Throws: `ImageRefusal` for data with the signatures of several formats, because two readers could interpret it as
     ///   different disks.
     package static func detect(prefix: [UInt8], tail: [UInt8]?) throws(ImageRefusal) -> Content {
         let marks = marks(ByteView(prefix), tail.map { ByteView(Array($0.suffix(512))) })
         if marks.count > 1 {
             let names = marks.map { "'\($0.rawValue)'" }.joined(separator: " and ")
-            throw ImageRefusal("the content has the marks of \(names)")
+            throw ImageRefusal("the content has the signatures of \(names)")
         }
         if let mark = marks.first { return mark }
         return ByteView(prefix).has("CD001", at: 0x8001) ? .iso : .raw
@@ -120,15 +120,15 @@ package struct ImageHeader: Sendable, Hashable {
     }
 }
 
-/// The parts of an image's data that headers stand in.
+/// The parts of an image's data that contain headers.
 struct Excerpt {
     let head: ByteView
-    /// The last bytes; nil while they have not arrived.
+    /// The last bytes; nil until they have arrived.
     let tail: ByteView?
-    /// Bytes in all; nil while more may come.
+    /// Total size in bytes; nil while more data may arrive.
     let size: Int?
 
-    /// - Throws: `ImageRefusal` for sizes that no disk here has.
+    /// - Throws: `ImageRefusal` for an unsupported size.
     static func checked(_ value: UInt64, _ name: String) throws(ImageRefusal) -> Int {
         guard value > 0, value <= UInt64(ImageHeader.virtualSizeMax) else {
             throw ImageRefusal("the \(name) image's size of \(value) bytes is outside 1 to \(ImageHeader.virtualSizeMax)")
@@ -136,11 +136,11 @@ struct Excerpt {
         return Int(value)
     }
 
-    /// A table that the header announces must be in the file: so what a tool allocates for it is bounded by the upload.
+    /// Requires that a table is inside the file, so that the upload's size limits what a tool allocates for it.
     func require(_ name: String, at offset: UInt64, bytes: UInt64) throws(ImageRefusal) {
         let (end, overflow) = offset.addingReportingOverflow(bytes)
         guard !overflow, end <= UInt64(Int64.max) else { throw ImageRefusal("the \(name) is outside of the image") }
-        // QEMU's files end at a whole sector.
+        // QEMU pads files to a whole sector.
         if let size, end > UInt64((size + 511) / 512 * 512) { throw ImageRefusal("the \(name) is outside of the image") }
     }
 }

@@ -1,6 +1,6 @@
 /// Reads qcow2 headers as QEMU's `block/qcow2.c` does (specification: QEMU's `docs/interop/qcow2.txt`).
 enum Qcow2Reader {
-    /// Incompatible features that are accepted: dirty, compression type, extended L2 entries.
+    /// Supported incompatible features: dirty, compression type, extended L2 entries.
     private static let featuresAccepted: UInt64 = 0b1_1001
     private static let activeTableMax: UInt64 = 32 << 20
     private static let refcountTableMax: UInt64 = 8 << 20
@@ -18,7 +18,7 @@ enum Qcow2Reader {
         let head = data.head
         guard let version = head.big32(4), let backing = head.big64(8), let clusterBits = head.big32(20),
             let size = head.big64(24), let encryption = head.big32(32), let snapshots = head.big32(60)
-        else { throw ImageRefusal("the qcow2 header is cut off") }
+        else { throw ImageRefusal("the qcow2 header is truncated") }
         guard version == 2 || version == 3 else { throw ImageRefusal("qcow2 version \(version) is unknown") }
         guard backing == 0 else { throw ImageRefusal("the qcow2 image has a backing file") }
         guard encryption == 0 else { throw ImageRefusal("the qcow2 image is encrypted") }
@@ -39,7 +39,7 @@ enum Qcow2Reader {
     private static func features(_ head: ByteView, _ cluster: Int) throws(ImageRefusal) -> Bool {
         guard let incompatible = head.big64(72), let autoclear = head.big64(88), let refcountOrder = head.big32(96),
             let length = head.big32(100)
-        else { throw ImageRefusal("the qcow2 header is cut off") }
+        else { throw ImageRefusal("the qcow2 header is truncated") }
         guard incompatible & 0b100 == 0, autoclear & 0b10 == 0 else {
             throw ImageRefusal("the qcow2 image has an external data file")
         }
@@ -66,11 +66,11 @@ enum Qcow2Reader {
     ) throws(ImageRefusal) {
         guard let entries = data.head.big32(36), let active = data.head.big64(40), let refcounts = data.head.big64(48),
             let refcountClusters = data.head.big32(56)
-        else { throw ImageRefusal("the qcow2 header is cut off") }
+        else { throw ImageRefusal("the qcow2 header is truncated") }
         let activeBytes = UInt64(entries) * 8
         let perEntry = cluster / (hasSubclusters ? 16 : 8) * cluster
         guard activeBytes <= activeTableMax, Int(entries) >= (virtualSize + perEntry - 1) / perEntry else {
-            throw ImageRefusal("the qcow2 image's table of \(entries) entries does not fit its size")
+            throw ImageRefusal("the qcow2 image's table of \(entries) entries does not match its size")
         }
         let refcountBytes = UInt64(refcountClusters) * UInt64(cluster)
         guard refcountClusters > 0, refcountBytes <= refcountTableMax else {
@@ -87,13 +87,13 @@ enum Qcow2Reader {
         var offset = start
         while offset < end {
             guard let kind = head.big32(offset), let count = head.big32(offset + 4), Int(count) <= end - offset - 8 else {
-                throw ImageRefusal("the qcow2 header extensions are cut off")
+                throw ImageRefusal("the qcow2 header extensions are truncated")
             }
             switch kind {
             case Extension.end: return
             case Extension.featureNames, Extension.bitmaps: break
-            case Extension.dataFile: throw ImageRefusal("the qcow2 image names an external data file")
-            case Extension.backingFormat: throw ImageRefusal("the qcow2 image names a backing format")
+            case Extension.dataFile: throw ImageRefusal("the qcow2 image refers to an external data file")
+            case Extension.backingFormat: throw ImageRefusal("the qcow2 image refers to a backing format")
             case Extension.encryption: throw ImageRefusal("the qcow2 image is encrypted")
             default:
                 throw ImageRefusal("the qcow2 image has an unknown header extension 0x\(String(kind, radix: 16))")

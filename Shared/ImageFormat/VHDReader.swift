@@ -2,9 +2,9 @@
 enum VHDReader {
     private static let footerBytes = 512
     private static let sectorsMax: UInt64 = 0xff00_0000
-    /// The largest geometry; a disk that has it is as large as its size field says.
+    /// The maximum geometry; the size of a disk that has it is in its size field.
     private static let geometryMax: UInt64 = 65535 * 16 * 255
-    /// Creators whose disks are as large as the size field says, and not as the geometry.
+    /// Creator applications whose disks use the size field instead of the geometry.
     private static let sizedCreators: [[UInt8]] = ["win ", "qem2", "d2v ", "CTXS", "tap\u{0}"].map { Array($0.utf8) }
 
     private enum Kind {
@@ -19,7 +19,7 @@ enum VHDReader {
             return nil
         }
         guard let bytes = tail.slice(tail.count - footerBytes, footerBytes) else {
-            throw ImageRefusal("the VHD footer is cut off")
+            throw ImageRefusal("the VHD footer is truncated")
         }
         let last = ByteView(Array(bytes))
         guard isAtStart else {
@@ -41,7 +41,7 @@ enum VHDReader {
         guard let bytes = footer.slice(0, footerBytes), let size = footer.big64(48), let cylinders = footer.big16(56),
             let heads = footer.byte(58), let perTrack = footer.byte(59), let found = footer.big32(60),
             let checksum = footer.big32(64), let creator = footer.slice(28, 4)
-        else { throw ImageRefusal("the VHD footer is cut off") }
+        else { throw ImageRefusal("the VHD footer is truncated") }
         guard found == kind else { throw ImageRefusal("a VHD image must be fixed or dynamic, without a parent") }
         var sum: UInt32 = 0
         for (index, byte) in bytes.enumerated() where !(64..<68).contains(index) { sum &+= UInt32(byte) }
@@ -52,7 +52,7 @@ enum VHDReader {
         }
         let geometry = UInt64(cylinders) * UInt64(heads) * UInt64(perTrack)
         if sizedCreators.contains(Array(creator)) || geometry == geometryMax { return declared }
-        // The geometry counts; it may leave out less than the last cylinder.
+        // The size follows from the geometry, which may leave out less than one cylinder.
         let cylinder = UInt64(heads) * UInt64(perTrack)
         guard geometry > 0, geometry <= UInt64(declared / 512), UInt64(declared / 512) - geometry < cylinder else {
             throw ImageRefusal(
@@ -69,13 +69,13 @@ enum VHDReader {
         guard header.has("cxsparse", at: 0), let table = header.big64(16), let entries = header.big32(28),
             let block = header.big32(32)
         else { throw ImageRefusal("the VHD image has no dynamic header") }
-        // The parent's UUID, time, reserved bytes and name; then its locators.
+        // The parent's UUID, timestamp, reserved bytes and name, followed by its locators.
         guard header.isZero(40, 536), header.isZero(576, 192) else { throw ImageRefusal("the VHD image has a parent") }
         guard block.nonzeroBitCount == 1, (512...(256 << 20)).contains(block) else {
             throw ImageRefusal("the VHD image's block size of \(block) bytes is not supported")
         }
         guard UInt64(entries) * UInt64(block) >= UInt64(size), entries <= UInt32(Int32.max) / 4 else {
-            throw ImageRefusal("the VHD image's table of \(entries) blocks does not fit its size")
+            throw ImageRefusal("the VHD image's table of \(entries) blocks does not match its size")
         }
         try data.require("VHD image's block table", at: table, bytes: UInt64(entries) * 4)
     }

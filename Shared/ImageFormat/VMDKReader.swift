@@ -1,11 +1,11 @@
 /// Reads VMDK files as QEMU's `block/vmdk.c` does (specification: VMware, Virtual Disk Format 1.1).
 ///
-/// Accepted: one sparse extent with its descriptor in the same file, as `monolithicSparse` and `streamOptimized` have it.
+/// Supported: one sparse extent with its descriptor in the same file, as in `monolithicSparse` and `streamOptimized`.
 enum VMDKReader {
-    /// Where QEMU looks for the parent of a file with a sparse header, whatever the header says.
+    /// Where QEMU looks for the parent of a file with a sparse header, regardless of the header.
     private static let descriptorOffset = 512
     private static let descriptorLength = 20 * 512
-    /// Of a grain directory's offset in a stream: the footer has it.
+    /// The grain directory's offset in a streamed image, which has it in the footer.
     private static let atEnd = UInt64.max
     private static let entriesPerTable: UInt64 = 512
 
@@ -18,7 +18,7 @@ enum VMDKReader {
         static let known = newLines | redundantTable | zeroGrains | compressed | markers
     }
 
-    /// The fields that a header and a footer share; sizes in sectors.
+    /// The fields common to header and footer; sizes in sectors.
     private struct SparseHeader: Equatable {
         let version: UInt32
         let flags: UInt32
@@ -32,7 +32,7 @@ enum VMDKReader {
         guard data.head.has("KDMV", at: 0) else {
             throw ImageRefusal(
                 data.head.has("COWD", at: 0)
-                    ? "the VMDK subformat COWD is not accepted" : "a VMDK descriptor that names other files is not accepted")
+                    ? "the VMDK subformat COWD is not accepted" : "a VMDK descriptor that refers to other files is not accepted")
         }
         let header = try sparseHeader(data.head)
         guard let offset = data.head.little64(28), let sectors = data.head.little64(36), offset == 1,
@@ -48,7 +48,7 @@ enum VMDKReader {
         guard let version = bytes.little32(start + 4), let flags = bytes.little32(start + 8),
             let capacity = bytes.little64(start + 12), let granularity = bytes.little64(start + 20),
             let entries = bytes.little32(start + 44), let compression = bytes.little16(start + 77)
-        else { throw ImageRefusal("the VMDK header is cut off") }
+        else { throw ImageRefusal("the VMDK header is truncated") }
         return SparseHeader(
             version: version, flags: flags, capacity: capacity, granularity: granularity, entriesPerTable: entries,
             compression: compression)
@@ -64,7 +64,7 @@ enum VMDKReader {
         guard header.granularity.nonzeroBitCount == 1, (8...4096).contains(header.granularity) else {
             throw ImageRefusal("the VMDK image's grain of \(header.granularity) sectors is outside 8 to 4096")
         }
-        // A capacity of 0 makes QEMU read the descriptor's extents instead.
+        // With a capacity of 0, QEMU reads the descriptor's extents instead.
         guard header.capacity > 0, header.capacity <= UInt64(ImageHeader.virtualSizeMax / 512) else {
             throw ImageRefusal(
                 "the VMDK image's size of \(header.capacity) sectors is outside 1 to \(ImageHeader.virtualSizeMax / 512)")
@@ -72,10 +72,10 @@ enum VMDKReader {
         return Int(header.capacity) * 512
     }
 
-    /// Checks the footer, where there is one, and that the grain directories are in the file.
+    /// Checks the footer, if there is one, and that the grain directories are in the file.
     private static func tables(_ data: Excerpt, _ header: SparseHeader) throws(ImageRefusal) {
         guard var directory = data.head.little64(56), let redundant = data.head.little64(48) else {
-            throw ImageRefusal("the VMDK header is cut off")
+            throw ImageRefusal("the VMDK header is truncated")
         }
         if directory == atEnd {
             guard let tail = data.tail, let size = data.size else { return }
@@ -118,7 +118,7 @@ enum VMDKReader {
                 try extent(line, words, header)
             }
         }
-        // Counted in the text too: QEMU takes the first, also from the middle of a line.
+        // Also searched in the text, because QEMU takes the first occurrence, even in the middle of a line.
         guard parents == ["ffffffff"], text.ranges(of: "parentCID").count == 1 else {
             throw ImageRefusal("the VMDK image has a parent")
         }
@@ -147,14 +147,14 @@ enum VMDKReader {
         }
     }
 
-    /// Whether the data is the text of a descriptor: what QEMU's probe takes for one, and what its driver reads.
+    /// Whether the data is a text descriptor: for QEMU's probe, and for its driver.
     static func isDescriptor(_ head: ByteView) -> Bool {
         let text = head.available(0, head.count).prefix { $0 != 0 }
         return probes(text) || ByteView.contains(text, "createtype") || ByteView.contains(text, "parentfilenamehint")
             || ByteView.contains(text.prefix(64), "# disk descriptorfile")
     }
 
-    /// Comments and empty lines, then a version.
+    /// Comments and empty lines, followed by a version.
     private static func probes(_ text: ArraySlice<UInt8>) -> Bool {
         for line in text.split(separator: 0x0a, omittingEmptySubsequences: false) {
             if line.first == 0x23 || line.allSatisfy({ $0 == 0x20 || $0 == 0x0d }) { continue }

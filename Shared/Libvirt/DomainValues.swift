@@ -1,6 +1,6 @@
 import CLibvirt
 
-/// What a domain is doing (`virDomainState`).
+/// The state of a domain (`virDomainState`).
 package enum DomainState: String, Sendable, Hashable {
     case noState, running, blocked, paused, shuttingDown, shutoff, crashed, pmSuspended
 
@@ -18,13 +18,13 @@ package enum DomainState: String, Sendable, Hashable {
     }
 }
 
-/// Why a domain is shut off (`virDomainShutoffReason`), as far as a decision hangs on it.
+/// Why a domain is shut off (`virDomainShutoffReason`), as far as decisions depend on it.
 package enum ShutoffReason: String, Sendable, Hashable {
     /// The guest powered itself off, or followed an ACPI request.
     case guestShutdown
-    /// Somebody pulled the plug through libvirt.
+    /// The domain was forced off through libvirt.
     case destroyed
-    /// QEMU died, could not start, or was lost with its libvirtd.
+    /// QEMU crashed, could not start, or was lost with its libvirtd.
     case failed
     case saved
     case migrated
@@ -44,7 +44,7 @@ package enum ShutoffReason: String, Sendable, Hashable {
     }
 }
 
-/// A domain as one look at it shows.
+/// A snapshot of a domain.
 package struct DomainSummary: Sendable, Hashable {
     /// The domain's UUID in text form.
     package let uuid: String
@@ -75,7 +75,7 @@ package struct DomainSummary: Sendable, Hashable {
     }
 }
 
-/// What the machine under libvirt has.
+/// The machine's resources according to libvirt.
 package struct NodeInfo: Sendable, Hashable {
     package let architecture: String
     /// Memory in MiB.
@@ -90,11 +90,11 @@ package struct NodeInfo: Sendable, Hashable {
     package let threads: Int
 }
 
-/// A change that libvirt announces.
+/// An event from libvirt.
 package enum LibvirtEvent: Sendable, Hashable {
-    /// The connection stands (again): whatever happened meanwhile was not announced.
+    /// The connection was opened (again). Events in the meantime were not delivered.
     case connected
-    /// The connection broke; calls fail until `connected` comes.
+    /// The connection was lost; calls fail until `connected`.
     case disconnected
     /// A domain changed; `event` is libvirt's `virDomainEventType`, `detail` its detail.
     case lifecycle(uuid: String, event: Int, detail: Int)

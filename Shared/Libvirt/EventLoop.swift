@@ -1,12 +1,12 @@
 import CLibvirt
 import Foundation
 
-/// libvirt's own event loop on its own thread; one for the process, started before the first connection.
-/// Keepalive, close notices and domain events all arrive through it.
+/// libvirt's default event loop on its own thread. There is one per process, started before the first connection. It delivers
+/// keepalive messages, close notifications and domain events.
 enum EventLoop {
     private static let started: Bool = {
         virInitialize()
-        // libvirt prints every error to standard error unless it is given a handler.
+        // Without a handler, libvirt prints every error to standard error.
         virSetErrorFunc(nil) { _, _ in }
         guard virEventRegisterDefaultImpl() == 0 else { return false }
         // A timer makes the loop wake up even when no file descriptor is registered yet.

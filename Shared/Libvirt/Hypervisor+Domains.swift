@@ -1,13 +1,13 @@
 import CLibvirt
 import Glibc
 
-/// How a guest is asked to shut down.
+/// The method of asking a guest to shut down.
 package enum ShutdownMethod: Sendable {
     case acpiButton
     case guestAgent
 }
 
-/// Which of a domain's two definitions a device change touches.
+/// The definition of a domain that a device change affects.
 package struct DeviceScope: OptionSet, Sendable {
     package let rawValue: UInt32
     package init(rawValue: UInt32) { self.rawValue = rawValue }
@@ -17,7 +17,7 @@ package struct DeviceScope: OptionSet, Sendable {
     package static let config = DeviceScope(rawValue: VIR_DOMAIN_AFFECT_CONFIG.rawValue)
 }
 
-/// One figure of a domain's statistics.
+/// One value of a domain's statistics.
 package enum DomainStatistic: Sendable, Hashable {
     case integer(Int64)
     case number(Double)
@@ -26,7 +26,7 @@ package enum DomainStatistic: Sendable, Hashable {
 }
 
 extension Hypervisor {
-    /// Every domain, running or not.
+    /// All domains, running or not.
     package func domains() async throws -> [DomainSummary] {
         try await call("virConnectListAllDomains") { connection in
             var list: UnsafeMutablePointer<OpaquePointer?>?
@@ -37,14 +37,14 @@ extension Hypervisor {
             for index in 0..<Int(count) {
                 guard let domain = list[index] else { continue }
                 defer { virDomainFree(domain) }
-                // A domain that vanished since the list was made is simply not in it.
+                // A domain that disappeared in the meantime is left out.
                 if let summary = try Hypervisor.summary(domain) { summaries.append(summary) }
             }
             return summaries
         }
     }
 
-    /// Nil when there is no such domain.
+    /// Nil if the domain does not exist.
     package func domain(_ uuid: String) async throws -> DomainSummary? {
         do {
             return try await withDomain(uuid, "virDomainGetState") { try Hypervisor.summary($0) }
@@ -80,7 +80,7 @@ extension Hypervisor {
         }
     }
 
-    /// Creates the persistent definition or replaces that of the same UUID; a running guest is not touched.
+    /// Creates or replaces the persistent definition of the domain; a running guest is not changed.
     package func define(xml: String) async throws {
         try await call("virDomainDefineXMLFlags") { connection in
             guard let domain = virDomainDefineXMLFlags(connection, xml, 0) else {
@@ -90,7 +90,7 @@ extension Hypervisor {
         }
     }
 
-    /// Starts a defined domain (from its managed save, where there is one). A running one counts as started.
+    /// Starts a defined domain (from its managed save, if there is one). Succeeds if it is already running.
     package func start(_ uuid: String, paused: Bool = false) async throws {
         try await withDomain(uuid, "virDomainCreateWithFlags") { domain in
             if virDomainIsActive(domain) == 1 { return }
@@ -101,7 +101,7 @@ extension Hypervisor {
         }
     }
 
-    /// Pulls the plug. A domain that is off counts as done.
+    /// Forces the domain off. Succeeds if it is already off.
     package func destroy(_ uuid: String) async throws {
         try await withDomain(uuid, "virDomainDestroyFlags") { domain in
             guard virDomainIsActive(domain) == 1 else { return }
@@ -112,7 +112,7 @@ extension Hypervisor {
         }
     }
 
-    /// Asks the guest to shut down and returns at once.
+    /// Requests the guest to shut down; does not wait.
     package func shutdown(_ uuid: String, by method: ShutdownMethod) async throws {
         let flags =
             method == .acpiButton
@@ -120,40 +120,40 @@ extension Hypervisor {
         try await check(uuid, "virDomainShutdownFlags") { virDomainShutdownFlags($0, flags) }
     }
 
-    /// Asks the guest to reboot and returns at once.
+    /// Requests the guest to reboot; does not wait.
     package func reboot(_ uuid: String) async throws {
         try await check(uuid, "virDomainReboot") { virDomainReboot($0, 0) }
     }
 
-    /// Presses the reset button: the guest starts again with its memory lost.
+    /// Resets the guest; the contents of its memory are lost.
     package func reset(_ uuid: String) async throws {
         try await check(uuid, "virDomainReset") { virDomainReset($0, 0) }
     }
 
-    /// Stops the guest's processors.
+    /// Pauses the guest's processors.
     package func suspend(_ uuid: String) async throws {
         try await check(uuid, "virDomainSuspend") { virDomainSuspend($0) }
     }
 
-    /// Lets a suspended guest go on.
+    /// Resumes a paused guest.
     package func resume(_ uuid: String) async throws {
         try await check(uuid, "virDomainResume") { virDomainResume($0) }
     }
 
-    /// Writes the guest's memory to disk and stops it; the next `start` continues there.
+    /// Saves the guest's memory to disk and stops it; the next `start` resumes it.
     package func managedSave(_ uuid: String) async throws {
         try await check(uuid, "virDomainManagedSave") { virDomainManagedSave($0, 0) }
     }
 
-    /// Throws the saved memory away; the next start is a boot.
+    /// Deletes the saved memory; the next start is a boot.
     package func discardManagedSave(_ uuid: String) async throws {
         try await check(uuid, "virDomainManagedSaveRemove") { domain in
             virDomainHasManagedSaveImage(domain, 0) == 1 ? virDomainManagedSaveRemove(domain, 0) : 0
         }
     }
 
-    /// Removes the definition with its saved memory, firmware variables and snapshot records; an absent domain
-    /// counts as done.
+    /// Removes the definition with its saved memory, firmware variables and snapshot metadata. Succeeds if the domain does not
+    /// exist.
     package func undefine(_ uuid: String) async throws {
         do {
             try await withDomain(uuid, "virDomainUndefineFlags") { domain in
@@ -163,7 +163,7 @@ extension Hypervisor {
                 if virDomainUndefineFlags(domain, flags) == 0 { return }
                 let error = LibvirtError.last("virDomainUndefineFlags")
                 if error.isNoDomain { return }
-                // Drivers without those flags refuse them; the plain form is the same there.
+                // Drivers without these flags refuse them; the plain call is equivalent there.
                 guard error.isUnsupported || error.code == Int(VIR_ERR_INVALID_ARG.rawValue),
                     virDomainUndefine(domain) == 0
                 else { throw error }
@@ -173,12 +173,12 @@ extension Hypervisor {
         }
     }
 
-    /// Adds a device.
+    /// Attaches a device.
     package func attach(_ uuid: String, device xml: String, to scope: DeviceScope) async throws {
         try await check(uuid, "virDomainAttachDeviceFlags") { virDomainAttachDeviceFlags($0, xml, scope.rawValue) }
     }
 
-    /// Asks for a device to be removed. For a running guest this returns before the guest has let go of it.
+    /// Requests the removal of a device. For a running guest it returns before the guest has released the device.
     package func detach(_ uuid: String, device xml: String, from scope: DeviceScope) async throws {
         try await check(uuid, "virDomainDetachDeviceFlags") { virDomainDetachDeviceFlags($0, xml, scope.rawValue) }
     }
@@ -191,7 +191,7 @@ extension Hypervisor {
         }
     }
 
-    /// Processor, memory, disk and network figures under libvirt's names (`cpu.time`, `block.0.rd.bytes`, …).
+    /// Processor, memory, disk and network statistics under libvirt's names (`cpu.time`, `block.0.rd.bytes`, …).
     package func statistics(_ uuid: String) async throws -> [String: DomainStatistic] {
         try await withDomain(uuid, "virDomainListGetStats") { domain in
             var records: UnsafeMutablePointer<virDomainStatsRecordPtr?>?

@@ -14,7 +14,7 @@ extension Hypervisor {
         }
     }
 
-    /// libvirt's description of the host and of what it could run, as XML. It names KVM wherever `/dev/kvm` exists.
+    /// libvirt's XML description of the host and its capabilities. It includes KVM wherever `/dev/kvm` exists.
     package func capabilities() async throws -> String {
         try await call("virConnectGetCapabilities") { connection in
             guard let text = takeText(virConnectGetCapabilities(connection)) else {

@@ -4,10 +4,10 @@ import Kernel
 import Logging
 import Synchronization
 
-/// A connection to libvirt that comes back by itself.
+/// A connection to libvirt that reconnects automatically.
 ///
-/// Calls run on threads of their own, several at a time. While libvirtd is away they fail at once with an error whose
-/// `isConnectionFailure` is true; the next call after its return opens the connection again, and `events` says so.
+/// Calls run on dedicated threads, several at a time. While libvirtd is unavailable they fail at once with an error whose
+/// `isConnectionFailure` is true; the next call after its return opens the connection again and sends an event.
 package final class Hypervisor: Sendable {
     package let uri: String
     private let log: Logger
@@ -21,14 +21,14 @@ package final class Hypervisor: Sendable {
     private let subscribers = Mutex<[Int: AsyncStream<LibvirtEvent>.Continuation]>([:])
     private let nextSubscriber = Atomic<Int>(0)
 
-    /// - Parameter threads: how many calls may run at the same time.
+    /// - Parameter threads: number of concurrent calls.
     package init(uri: String, threads: Int = 4, log: Logger) {
         self.uri = uri
         self.log = log
         self.threads = WorkerThreads(name: "libvirt", count: threads)
     }
 
-    /// Closes the connection; calls after this fail.
+    /// Closes the connection; later calls fail.
     package func close() async {
         await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
             let accepted = threads.submit { [self] in
@@ -41,12 +41,12 @@ package final class Hypervisor: Sendable {
             if !accepted { continuation.resume() }
         }
         threads.close()
-        // Finishing one removes it, under the same lock.
+        // Finishing a stream removes it, which takes the same lock.
         let open = subscribers.withLock { Array($0.values) }
         for subscriber in open { subscriber.finish() }
     }
 
-    /// Domain changes and the connection's own, from now on. Ends when the connection is closed.
+    /// Events of domains and of the connection from now on. Ends when the connection is closed.
     package func events() -> AsyncStream<LibvirtEvent> {
         let number = nextSubscriber.wrappingAdd(1, ordering: .relaxed).newValue
         return AsyncStream(bufferingPolicy: .bufferingNewest(10_000)) { continuation in
@@ -55,8 +55,8 @@ package final class Hypervisor: Sendable {
         }
     }
 
-    /// Keeps the connection up until the task is cancelled: looks every `interval` and opens it again where it broke,
-    /// so that events flow also while nobody calls.
+    /// Keeps the connection open until the task is cancelled. It checks every `interval` and reconnects, so that events arrive
+    /// even if nothing calls.
     package func keepConnected(every interval: Duration = .seconds(1), time: any TimeSource) async {
         var failures = 0
         while !Task.isCancelled {
@@ -101,7 +101,7 @@ package final class Hypervisor: Sendable {
         }
     }
 
-    /// Runs `body` with the domain of that UUID.
+    /// Runs `body` with the domain that has the UUID.
     func withDomain<Value: Sendable>(
         _ uuid: String, _ name: String, _ body: @escaping @Sendable (OpaquePointer) throws -> Value
     ) async throws -> Value {
@@ -114,7 +114,7 @@ package final class Hypervisor: Sendable {
         }
     }
 
-    /// A counted reference to the open connection; the caller gives it back with `virConnectClose`.
+    /// A counted reference to the open connection; the caller must release it with `virConnectClose`.
     private func open() throws -> OpaquePointer {
         connectionLock.lock()
         defer { connectionLock.unlock() }
@@ -131,7 +131,7 @@ package final class Hypervisor: Sendable {
         }
         try EventLoop.start()
         guard let opened = virConnectOpen(uri) else { throw LibvirtError.last("virConnectOpen") }
-        // Local drivers have no keepalive; that is no reason to refuse them.
+        // Local drivers have no keepalive; the failure is ignored.
         virConnectSetKeepAlive(opened, 5, 3)
         register(opened)
         connection = opened
@@ -148,7 +148,7 @@ package final class Hypervisor: Sendable {
         }
     }
 
-    /// With `connectionLock` held.
+    /// Must be called with `connectionLock` held.
     private func drop() {
         guard let old = connection else { return }
         connection = nil
@@ -164,7 +164,7 @@ package final class Hypervisor: Sendable {
 
     // MARK: events
 
-    /// With `connectionLock` held.
+    /// Must be called with `connectionLock` held.
     private func register(_ handle: OpaquePointer) {
         let owner = Unmanaged.passRetained(WeakHypervisor(self))
         let registered = virConnectDomainEventRegisterAny(
@@ -183,19 +183,19 @@ package final class Hypervisor: Sendable {
     }
 
     func emit(_ event: LibvirtEvent) {
-        // Not with the lock held: `yield` takes the lock of the task that waits, and while a task is cancelled that lock is
-        // held around `onTermination`, which takes this one.
+        // The lock must not be held here: `yield` takes the lock of the waiting task. While a task is being cancelled, that lock
+        // is held around `onTermination`, which takes `connectionLock`.
         let open = subscribers.withLock { Array($0.values) }
         for subscriber in open { subscriber.yield(event) }
     }
 
-    /// On libvirt's event thread: only hand over; `drop` must not run inside libvirt's own callback.
+    /// Runs on libvirt's event thread and only schedules work; `drop` must not run inside libvirt's own callback.
     fileprivate func connectionLost() {
         _ = threads.submit { [self] in dropIfDead() }
     }
 }
 
-/// What libvirt keeps of us, so that a registration does not keep a forgotten connection alive.
+/// The object that libvirt's registrations refer to, so that they do not keep an unused connection alive.
 private final class WeakHypervisor {
     weak var hypervisor: Hypervisor?
     init(_ hypervisor: Hypervisor) { self.hypervisor = hypervisor }
@@ -220,7 +220,7 @@ private let closeCallback: virConnectCloseFunc = { _, _, opaque in
     Unmanaged<WeakHypervisor>.fromOpaque(opaque).takeUnretainedValue().hypervisor?.connectionLost()
 }
 
-/// The text of a C buffer up to its zero byte.
+/// The text of a C buffer up to its terminating zero.
 func cText(_ buffer: [CChar]) -> String {
     String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
 }

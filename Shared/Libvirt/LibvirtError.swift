@@ -1,13 +1,13 @@
 import CLibvirt
 
-/// What libvirt said about a call that failed.
+/// The error of a failed libvirt call.
 package struct LibvirtError: Error, Sendable, CustomStringConvertible {
-    /// libvirt's own number (`virErrorNumber`).
+    /// libvirt's error code (`virErrorNumber`).
     package let code: Int
-    /// The part of libvirt that raised it (`virErrorDomain`).
+    /// The component that raised the error (`virErrorDomain`).
     package let domain: Int
     package let message: String
-    /// The call that failed.
+    /// The failed call.
     package let call: String
 
     package init(code: Int, domain: Int, message: String, call: String) {
@@ -34,22 +34,22 @@ package struct LibvirtError: Error, Sendable, CustomStringConvertible {
 
     /// The domain does not exist.
     package var isNoDomain: Bool { isCode(VIR_ERR_NO_DOMAIN) }
-    /// The domain is not in the state that the call needs: already running, not running.
+    /// The domain's state does not allow the call: already running, not running.
     package var isInvalidState: Bool { isCode(VIR_ERR_OPERATION_INVALID) }
-    /// The driver cannot do this at all.
+    /// The driver does not support this.
     package var isUnsupported: Bool {
         isCode(VIR_ERR_NO_SUPPORT) || isCode(VIR_ERR_CONFIG_UNSUPPORTED) || isCode(VIR_ERR_OPERATION_UNSUPPORTED)
             || isCode(VIR_ERR_ARGUMENT_UNSUPPORTED)
     }
-    /// The device to detach is not there.
+    /// The device to detach does not exist.
     package var isNoDevice: Bool { isCode(VIR_ERR_DEVICE_MISSING) }
-    /// The XML was refused: repeating the same call cannot help.
+    /// The XML was refused, so repeating the call cannot help.
     package var isBadDefinition: Bool {
         isCode(VIR_ERR_XML_ERROR) || isCode(VIR_ERR_XML_DETAIL) || isCode(VIR_ERR_XML_INVALID_SCHEMA)
             || isCode(VIR_ERR_CONFIG_UNSUPPORTED)
     }
 
-    /// libvirtd is away, or went away during the call.
+    /// libvirtd is unavailable, or was lost during the call.
     package var isConnectionFailure: Bool {
         if isCode(VIR_ERR_NO_CONNECT) || isCode(VIR_ERR_INVALID_CONN) || isCode(VIR_ERR_RPC) { return true }
         // The RPC client reports a dead socket as a generic error of its own domain.

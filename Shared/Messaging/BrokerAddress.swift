@@ -1,6 +1,6 @@
 import Kernel
 
-/// Where a broker listens and as whom to log in.
+/// The address of a broker with the credentials.
 package struct BrokerAddress: Sendable, Hashable {
     package var host: String
     package var port: Int
@@ -19,9 +19,9 @@ package struct BrokerAddress: Sendable, Hashable {
         self.virtualHost = virtualHost
     }
 
-    /// Reads `amqp://user:password@host:port/vhost`; each part after the scheme may be missing.
+    /// Parses `amqp://user:password@host:port/vhost`; each part after the scheme is optional.
     ///
-    /// - Throws: `ResourceError` 400 naming what is wrong; `amqps` is refused, TLS is not built in.
+    /// - Throws: `ResourceError` 400 naming the invalid part; `amqps` is refused, because TLS is not built in.
     package init(url: String) throws {
         guard let scheme = url.firstRange(of: "://") else {
             throw ResourceError.badRequest("broker address \"\(url)\": expected amqp://user:password@host:port/vhost")
@@ -53,9 +53,9 @@ package struct BrokerAddress: Sendable, Hashable {
         if !rest.isEmpty { host = String(rest) }
     }
 
-    /// Reads addresses separated by commas: the nodes of a cluster.
+    /// Parses the addresses of a cluster's nodes, separated by commas.
     ///
-    /// - Throws: as `init(url:)`, and 400 when there is none.
+    /// - Throws: as `init(url:)`, and 400 if there is no address.
     package static func list(_ text: String) throws -> [BrokerAddress] {
         let addresses = try text.split(separator: ",").map { part in
             try BrokerAddress(url: String(part.trimmingPrefix { $0 == " " }))
@@ -93,18 +93,18 @@ package struct BrokerAddress: Sendable, Hashable {
     }
 }
 
-/// How a process uses the broker.
+/// Settings of a process's broker connections.
 package struct BusConfiguration: Sendable {
-    /// The nodes of the cluster; tried in turn.
+    /// The nodes of the cluster, tried in turn.
     package var addresses: [BrokerAddress]
-    /// Interval at which both sides show that they live.
+    /// Heartbeat interval of both sides.
     package var heartbeat: Duration
     /// How long `publish` waits for the broker's confirmation.
     package var confirmTimeout: Duration
-    /// First and longest wait between attempts to connect.
+    /// First and longest delay between connection attempts.
     package var reconnectDelay: Duration
     package var reconnectDelayMax: Duration
-    /// Name shown in the broker's list of connections.
+    /// The name shown in the broker's list of connections.
     package var name: String
 
     package init(

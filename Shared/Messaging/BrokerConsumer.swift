@@ -3,7 +3,7 @@ import Kernel
 import Logging
 import Telemetry
 
-/// A delivery as the handling task sees it.
+/// A delivery for the task that processes it.
 struct Delivery: Sendable {
     let message: IncomingMessage
     let oversized: Bool
@@ -17,17 +17,17 @@ struct DeliveryTicket: Sendable, Hashable {
     let tag: UInt64
 }
 
-/// What is asked of the consuming side.
+/// A command to the consuming side.
 enum ConsumerCommand: Sendable {
     case subscribe(id: Int, queue: String, prefetch: Int, sink: @Sendable (Delivery) -> Void)
     case unsubscribe(id: Int)
-    /// Have a queue for answers; `ready` is called with its name each time one has come into being.
+    /// Declare a queue for answers; `ready` is called with its name each time a new one has been declared.
     case openReplyQueue(ready: @Sendable (String?) -> Void, sink: @Sendable (IncomingMessage) -> Void)
     case acknowledge(DeliveryTicket)
     case requeue(DeliveryTicket)
 }
 
-/// The consuming side: one channel for each subscription, set up again after each loss of the connection.
+/// The consuming side: one channel per subscription, set up again after each loss of the connection.
 final class BrokerConsumer: BrokerRole {
     typealias Command = ConsumerCommand
 
@@ -36,7 +36,7 @@ final class BrokerConsumer: BrokerRole {
         let prefetch: Int
         let sink: @Sendable (Delivery) -> Void
         var channel: amqp_channel_t?
-        /// Monotonic nanoseconds of the next attempt after the queue was taken away.
+        /// Monotonic nanoseconds of the next attempt after the queue was deleted.
         var retryAt: UInt64 = 0
     }
 
@@ -131,7 +131,7 @@ final class BrokerConsumer: BrokerRole {
         }
     }
 
-    /// The channel is gone; its deliveries are void and its subscription starts again a little later.
+    /// Handles the loss of a channel: its deliveries are void, and its subscription starts again after a delay.
     private func lose(_ channel: amqp_channel_t, reason: String) {
         logger.warning("a consumer was stopped by the broker", metadata: ["error": "\(reason)"])
         let retryAt = ambient.time.monotonicNanoseconds() + BrokerConsumer.retryNanoseconds
@@ -160,7 +160,7 @@ final class BrokerConsumer: BrokerRole {
             if opened == nil { subscriptions[id]?.retryAt = now + BrokerConsumer.retryNanoseconds }
         }
         if let reply = replyQueue, reply.channel == nil, reply.retryAt <= now {
-            // A new name each time: the broker may still hold the old queue for the lost connection.
+            // The name is new each time, because the broker may still hold the old queue for the lost connection.
             let name = "reply.\(ambient.newUUID())"
             let opened = try open(session) { channel in
                 try session.declareExclusive(name, channel: channel)
@@ -176,7 +176,7 @@ final class BrokerConsumer: BrokerRole {
         }
     }
 
-    /// A channel on which `setUp` succeeded; nil when the broker refused that.
+    /// Opens a channel and runs `setUp`; nil if the broker refused.
     private func open(_ session: BrokerSession, _ setUp: (amqp_channel_t) throws -> Void) throws -> amqp_channel_t? {
         let channel = try freeChannel()
         try session.openChannel(channel)
@@ -193,7 +193,7 @@ final class BrokerConsumer: BrokerRole {
         do { try session.declareDurable(queue, channel: channel) } catch let error as BrokerError
             where error.channelOnly
         {
-            // It exists with other properties: use it as it is.
+            // The queue exists with other properties: use it as it is.
             logger.warning("a queue differs from its declaration", metadata: ["queue": "\(queue)", "error": "\(error)"])
             try session.openChannel(channel)
         }

@@ -3,13 +3,13 @@ import Glibc
 import JSON
 import Kernel
 
-/// What the broker tells.
+/// An event from the broker.
 enum BrokerEvent {
     case delivery(channel: amqp_channel_t, tag: UInt64, message: IncomingMessage, oversized: Bool)
     /// A message that could not be routed to any queue.
     case returned(IncomingMessage)
     case confirmed(tag: UInt64, multiple: Bool, accepted: Bool)
-    /// The queue was deleted under its consumer.
+    /// The queue was deleted while it was being consumed.
     case consumerCancelled(channel: amqp_channel_t)
     case channelClosed(channel: amqp_channel_t, reason: String)
 }
@@ -20,7 +20,7 @@ struct OutgoingMessage: Sendable {
     let body: [UInt8]
     let persistent: Bool
 
-    /// - Throws: `ResourceError` 413 when the body is larger than the bus carries.
+    /// - Throws: `ResourceError` 413 if the body is too large for the bus.
     init(_ message: Message, persistent: Bool) throws {
         self.message = message
         self.body = message.body.encoded
@@ -28,12 +28,12 @@ struct OutgoingMessage: Sendable {
         guard body.count <= MessagingLimits.bodyBytesMax else {
             throw ResourceError(
                 .tooLarge,
-                "a message of \(body.count) bytes is larger than the \(MessagingLimits.bodyBytesMax) that the bus carries")
+                "a message of \(body.count) bytes exceeds the limit of \(MessagingLimits.bodyBytesMax) bytes")
         }
     }
 }
 
-/// A message as it came from the wire.
+/// A message as received.
 struct IncomingMessage: Sendable {
     var id: String?
     var type = ""
@@ -75,7 +75,7 @@ struct IncomingMessage: Sendable {
         }
     }
 
-    /// The message; nil with the reason when it is not one of ours.
+    /// The decoded message, or the reason why it is invalid.
     func decoded() -> Result<Message, PoisonMessage> {
         guard let id = id.flatMap({ UUID128($0) }) else { return .failure(PoisonMessage("message-id is not a UUID")) }
         do {
@@ -114,7 +114,7 @@ enum AMQPMethod {
     static let nack: amqp_method_number_t = 60 << 16 | 120
 }
 
-/// C copies of strings that live as long as this object.
+/// C copies of strings, freed with this object.
 final class CStrings {
     private var owned: [UnsafeMutablePointer<CChar>] = []
 

@@ -4,25 +4,25 @@ import Kernel
 import Logging
 import Synchronization
 
-/// What one connection is used for. Made and used on the loop's thread only.
+/// The use of one connection. Created and used only on the loop's thread.
 protocol BrokerRole: AnyObject, SendableMetatype {
     associatedtype Command: Sendable
 
-    /// A session is there: set up channels and queues, send what waits.
+    /// A session was opened: set up channels and queues, and send waiting messages.
     func connected(_ session: BrokerSession) throws
-    /// The session is gone, or could not be had.
+    /// The session was lost or could not be opened.
     func disconnected()
-    /// `session` is nil while there is none; then the command is kept or answered without it.
+    /// `session` is nil while there is none; the command is then kept or answered without one.
     func perform(_ command: Command, session: BrokerSession?) throws
     func handle(_ event: BrokerEvent, session: BrokerSession) throws
-    /// Called each time round, at least every two seconds.
+    /// Called in each iteration, at least every two seconds.
     func tick(_ session: BrokerSession?) throws
 }
 
 /// A thread that owns one connection to the broker and reconnects when it is lost.
 ///
-/// librabbitmq blocks and is not thread-safe: nothing else may touch the connection. Commands come in through a
-/// mailbox that an eventfd announces.
+/// librabbitmq blocks and is not thread-safe: nothing else may touch the connection. Commands arrive through a mailbox that is
+/// signalled by an eventfd.
 final class BrokerLoop<Role: BrokerRole>: Sendable {
     private let configuration: BusConfiguration
     private let ambient: Ambient
@@ -52,7 +52,7 @@ final class BrokerLoop<Role: BrokerRole>: Sendable {
     var isStarted: Bool { started.load(ordering: .acquiring) }
     var isConnected: Bool { online.load(ordering: .acquiring) }
 
-    /// Hands over a command; the first one starts the thread.
+    /// Submits a command; the first one starts the thread.
     func send(_ command: Role.Command) {
         let wasEmpty = mailbox.withLock { mailbox in
             mailbox.append(command)
@@ -95,7 +95,7 @@ final class BrokerLoop<Role: BrokerRole>: Sendable {
                     try role.connected(fresh)
                     session = fresh
                     online.store(true, ordering: .releasing)
-                    if failures > 0 { logger.notice("the broker is back") }
+                    if failures > 0 { logger.notice("connected to the broker again") }
                     failures = 0
                 } catch {
                     failures += 1
@@ -125,7 +125,7 @@ final class BrokerLoop<Role: BrokerRole>: Sendable {
     private func connect(attempt: Int) throws -> BrokerSession {
         let addresses = configuration.addresses
         guard !addresses.isEmpty else { throw BrokerError("no broker address is configured") }
-        // A fleet spreads over the nodes of the cluster.
+        // Clients start with different nodes, so that a fleet spreads over the cluster.
         let first = ambient.random.below(addresses.count)
         return try BrokerSession(addresses[(first + attempt) % addresses.count], configuration: configuration)
     }

@@ -4,13 +4,14 @@ import Logging
 import Synchronization
 import Telemetry
 
-/// One call of `publish` that waits for the broker.
+/// A call of `publish` that waits for the broker.
 final class PendingPublish: Sendable {
     let outgoing: OutgoingMessage
     let queue: String
-    /// Goes to a queue of a single asker: never declared, and dropped when that queue is gone.
+    /// The message goes to the reply queue of one requester: the queue is never declared, and the message is dropped if it no
+    /// longer exists.
     let isAnswer: Bool
-    /// Deadline of the caller, in monotonic nanoseconds.
+    /// The caller's deadline, in monotonic nanoseconds.
     let deadline: UInt64
     private let continuation: Mutex<CheckedContinuation<Void, any Error>?>
 
@@ -155,7 +156,7 @@ final class BrokerPublisher: BrokerRole {
         do { try session.declareDurable(queue, channel: Channel.declare) } catch let error as BrokerError
             where error.channelOnly
         {
-            // It exists with other properties: use it as it is.
+            // The queue exists with other properties: use it as it is.
             logger.warning("a queue differs from its declaration", metadata: ["queue": "\(queue)", "error": "\(error)"])
             try session.openChannel(Channel.declare)
         }

@@ -2,10 +2,10 @@ import CRabbitMQ
 import Glibc
 import Kernel
 
-/// What went wrong on the way to or in the broker.
+/// An error of the connection or of the broker.
 struct BrokerError: Error, CustomStringConvertible {
     let description: String
-    /// The broker closed only the channel; the connection goes on.
+    /// Whether the broker closed only the channel; the connection is still open.
     var channelOnly = false
 
     init(_ description: String, channelOnly: Bool = false) {
@@ -14,7 +14,7 @@ struct BrokerError: Error, CustomStringConvertible {
     }
 }
 
-/// One connection to the broker. Lives on one thread; every call may block on the socket, none on handlers.
+/// A connection to the broker, used by one thread. Calls may block on the socket, but never on handlers.
 final class BrokerSession {
     private let state: amqp_connection_state_t
     private var assembling: [amqp_channel_t: Assembly] = [:]
@@ -32,7 +32,7 @@ final class BrokerSession {
         }
     }
 
-    /// Connects and logs in.
+    /// Connects and authenticates.
     ///
     /// - Throws: `BrokerError`.
     init(_ address: BrokerAddress, configuration: BusConfiguration) throws {
@@ -57,10 +57,10 @@ final class BrokerSession {
 
     deinit { amqp_destroy_connection(state) }
 
-    /// Says good-bye; errors do not matter any more.
+    /// Closes the connection; errors are ignored.
     func close() { _ = amqp_connection_close(state, AMQP_REPLY_SUCCESS) }
 
-    /// Whether frames are waiting that `poll` would not show.
+    /// Whether frames are buffered that `poll` would not report.
     var hasBufferedInput: Bool { amqp_frames_enqueued(state) != 0 || amqp_data_in_buffer(state) != 0 }
 
     // MARK: channels and queues
@@ -92,7 +92,7 @@ final class BrokerSession {
         }
     }
 
-    /// Declares a queue that only this connection reads and that ends with it.
+    /// Declares an exclusive queue that is deleted with this connection.
     func declareExclusive(_ queue: String, channel: amqp_channel_t) throws {
         let arena = CStrings()
         _ = amqp_queue_declare(
@@ -112,7 +112,7 @@ final class BrokerSession {
 
     // MARK: messages
 
-    /// Writes one message to the default exchange; the broker returns it when no queue `routingKey` exists.
+    /// Publishes one message to the default exchange; the broker returns it if the queue `routingKey` does not exist.
     func publish(_ outgoing: OutgoingMessage, routingKey: String, channel: amqp_channel_t) throws {
         let arena = CStrings()
         var properties = amqp_basic_properties_t()
@@ -156,7 +156,7 @@ final class BrokerSession {
         guard status == 0 else { throw BrokerError("acknowledge: \(BrokerSession.text(status))") }
     }
 
-    /// Gives a delivery back to its queue.
+    /// Returns a delivery to its queue.
     func requeue(_ tag: UInt64, channel: amqp_channel_t) throws {
         let status = amqp_basic_nack(state, channel, tag, 0, 1)
         guard status == 0 else { throw BrokerError("give back: \(BrokerSession.text(status))") }
@@ -164,9 +164,9 @@ final class BrokerSession {
 
     // MARK: input
 
-    /// Reads what has arrived, without waiting, and keeps the heartbeats going.
+    /// Reads what has arrived, without waiting, and sends heartbeats.
     ///
-    /// - Throws: `BrokerError` when the connection is lost.
+    /// - Throws: `BrokerError` if the connection is lost.
     func drain(_ deliver: (BrokerEvent) throws -> Void) throws {
         while true {
             var frame = amqp_frame_t()

@@ -3,9 +3,9 @@ import JSON
 import Kernel
 import Synchronization
 
-/// A bus within one process with the same promises about delivery, for tests and simulation.
+/// A bus within one process with the same delivery guarantees, for tests and simulation.
 ///
-/// Time-outs are in real time; repetitions come at once.
+/// Timeouts are in real time; redelivery is immediate.
 package final class InMemoryBus: MessageBus {
     private struct Queue {
         var messages: [Message] = []
@@ -27,10 +27,10 @@ package final class InMemoryBus: MessageBus {
 
     package func newMessageID() -> UUID128 { random.uuid() }
 
-    /// The messages that wait in `queue`, oldest first.
+    /// The waiting messages of `queue`, oldest first.
     package func waiting(in queue: MessageQueue) -> [Message] { state.withLock { $0.queues[queue]?.messages ?? [] } }
 
-    /// Takes the messages that wait in `queue`.
+    /// Removes and returns the waiting messages of `queue`.
     package func take(from queue: MessageQueue) -> [Message] {
         state.withLock { state in
             defer { state.queues[queue]?.messages = [] }

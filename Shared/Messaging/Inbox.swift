@@ -3,10 +3,10 @@ import Kernel
 
 /// Records the messages that a consumer has processed, in the transaction of their effects.
 package enum Inbox {
-    /// How long records are kept: longer than any message can be repeated.
+    /// How long records are kept: longer than a message can be redelivered.
     package static let retention: Duration = .seconds(7 * 86_400)
 
-    /// Whether `consumer` sees this message for the first time; records it in the transaction.
+    /// Whether `consumer` processes this message for the first time; records it in the transaction.
     ///
     /// - Throws: `DatabaseError`.
     package static func isFirst(
@@ -19,9 +19,9 @@ package enum Inbox {
             """) == 1
     }
 
-    /// Forgets old records.
+    /// Deletes old records.
     ///
-    /// - Returns: how many.
+    /// - Returns: the number of deleted records.
     /// - Throws: `DatabaseError`.
     @discardableResult
     package static func prune(_ connection: Connection, at now: Timestamp) throws -> Int {

@@ -1,22 +1,22 @@
 import JSON
 import Kernel
 
-/// What travels over the bus: a JSON body with what is needed to answer it and to recognise it again.
+/// A message of the bus: a JSON body with the properties for answering and de-duplicating it.
 package struct Message: Sendable, Hashable {
-    /// The operation's id: a repetition carries the same one, and consumers de-duplicate by it.
+    /// The operation's id: a repetition has the same id, and consumers de-duplicate by it.
     package var id: UUID128
-    /// What kind of message the body is; `error` marks a failed reply.
+    /// The type of the body; `error` marks a failed reply.
     package var type: String
     package var body: JSONValue
-    /// The API request on whose behalf it is sent.
+    /// The API request that caused the message.
     package var requestID: String?
-    /// Queue for the answer; nil when none is awaited.
+    /// The queue for the answer; nil if none is expected.
     package var replyTo: String?
-    /// Ties an answer to its question.
+    /// Correlates an answer with its question.
     package var correlationID: String?
-    /// How long the message is worth delivering; nil means for ever.
+    /// How long the message may wait for delivery; nil for no limit.
     package var expiration: Duration?
-    /// How often the broker delivered it before without its being acknowledged.
+    /// Number of earlier deliveries without an acknowledgement.
     package var deliveryCount: Int
 
     package init(
@@ -34,31 +34,31 @@ package struct Message: Sendable, Hashable {
     }
 }
 
-/// Bounds of the bus.
+/// Limits of the bus.
 package enum MessagingLimits {
-    /// Largest body of a message, in bytes. A full set of one host's servers fits.
+    /// Largest body of a message, in bytes; sufficient for all servers of one host.
     package static let bodyBytesMax = 8 << 20
     /// Deepest nesting of a body.
     package static let bodyDepthMax = 64
     /// Longest name of a queue, in bytes (AMQP's short string).
     package static let queueNameBytesMax = 255
-    /// Messages that wait in this process for the broker; further ones are refused.
+    /// Messages in this process that wait for the broker; further ones are refused.
     package static let waitingMax = 20_000
     /// Messages sent and not yet confirmed.
     package static let unconfirmedMax = 1_000
-    /// Deliveries handled at once by one consumer.
+    /// Deliveries that one consumer processes concurrently.
     package static let prefetchMax = 1_000
-    /// Answers awaited at once.
+    /// Answers awaited concurrently.
     package static let requestsMax = 10_000
     /// Outbox rows relayed in one batch.
     package static let outboxBatchMax = 200
 }
 
 extension Message {
-    /// The type of a reply that carries an error instead of a result.
+    /// The type of a reply with an error instead of a result.
     static let errorType = "error"
 
-    /// The error as the body of a reply. Only what a caller may read crosses the bus.
+    /// The error as the body of a reply. The internal context is not sent over the bus.
     static func body(of error: any Error) -> JSONValue {
         let shown = (error as? ResourceError) ?? .internalError(String(describing: error))
         var body: JSONObject = ["code": JSONValue(shown.code.rawValue), "message": .string(shown.message)]
@@ -69,7 +69,7 @@ extension Message {
 
     /// The result of a reply.
     ///
-    /// - Throws: the `ResourceError` that an error reply carries.
+    /// - Throws: the `ResourceError` of an error reply.
     package func result() throws -> JSONValue {
         guard type == Message.errorType else { return body }
         let code = body["code"]?.intValue.flatMap { ResourceError.Code(rawValue: $0) } ?? .internalError

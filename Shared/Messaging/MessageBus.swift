@@ -3,15 +3,15 @@ import JSON
 import Kernel
 import Telemetry
 
-/// How a queue is consumed.
+/// Options of a consumer.
 package struct ConsumeOptions: Sendable {
-    /// Deliveries handled at the same time; 1 keeps their order.
+    /// Deliveries processed concurrently; 1 preserves their order.
     package var prefetch: Int
-    /// Deliveries of one message before it is set aside in `<queue>.poison`.
+    /// Number of deliveries of a message before it is moved to `<queue>.poison`.
     package var deliveriesMax: Int
-    /// Wait before the first repetition after a failure; doubles with each further one.
+    /// Delay before redelivery after the first failure; doubled after each further one.
     package var retryDelay: Duration
-    /// Longest delay before a message is delivered again.
+    /// Longest delay before redelivery.
     package var retryDelayMax: Duration
 
     package init(
@@ -24,7 +24,7 @@ package struct ConsumeOptions: Sendable {
         self.retryDelayMax = retryDelayMax
     }
 
-    /// The wait after `failures` failed deliveries.
+    /// The delay after `failures` failed deliveries.
     func delay(afterFailures failures: Int) -> Duration {
         let factor = 1 << min(max(0, failures - 1), 20)
         return min(retryDelay * factor, retryDelayMax)
@@ -40,43 +40,43 @@ package struct PoisonMessage: Error, Sendable, CustomStringConvertible {
 
 /// Durable queues of JSON messages.
 ///
-/// Delivery is at least once and, after failures, out of order: handlers ensure a state or de-duplicate (`Inbox`).
+/// Delivery is at least once and, after failures, out of order: handlers must be idempotent or de-duplicate (`Inbox`).
 package protocol MessageBus: Sendable {
-    /// Hands a message to a durable queue, which comes into being when it does not exist.
+    /// Sends a message to a durable queue, which is created if it does not exist.
     ///
-    /// Returns when the broker has it safely. While the broker is away the call waits.
+    /// Returns when the broker has stored the message. While the broker is unavailable the call waits.
     ///
-    /// - Throws: `ResourceError` 503 when the broker did not confirm in time (it may have the message all the same) or
-    ///   too many messages wait, 413 when the body is too large.
+    /// - Throws: `ResourceError` 503 if the broker did not confirm in time (it may still have the message) or too many messages
+    ///   wait, 413 if the body is too large.
     func publish(_ message: Message, to queue: MessageQueue) async throws
 
-    /// Handles the messages of `queue` until the task is cancelled.
+    /// Processes the messages of `queue` until the task is cancelled.
     ///
-    /// A delivery is acknowledged when `handler` returns. When it throws, the message is delivered again after a
-    /// delay, and after `options.deliveriesMax` deliveries (at once for `PoisonMessage`) moved to `<queue>.poison`.
+    /// A delivery is acknowledged when `handler` returns. If it throws, the message is delivered again after a delay. After
+    /// `options.deliveriesMax` deliveries (at once for `PoisonMessage`) it is moved to `<queue>.poison`.
     func consume(
         queue: MessageQueue, options: ConsumeOptions, handler: @escaping @Sendable (Message) async throws -> Void
     ) async throws
 
     /// Sends a question and returns the body of its answer.
     ///
-    /// The question may be delivered twice when the broker fails meanwhile.
+    /// The question may be delivered twice if the broker fails in the meantime.
     ///
-    /// - Throws: the `ResourceError` that the other side answered with; 503 when no answer came in time.
+    /// - Throws: the `ResourceError` of an error answer; 503 if no answer came in time.
     func request(_ message: Message, to queue: MessageQueue, timeout: Duration) async throws -> JSONValue
 
-    /// Sends `answer` to a queue that exists only as long as its asker; nothing happens when that has gone.
+    /// Sends `answer` to the requester's temporary queue; does nothing if that no longer exists.
     func answer(_ message: Message, to queue: String) async throws
 
-    /// Ids for answers.
+    /// Generates ids for answers.
     func newMessageID() -> UUID128
 
-    /// Whether the broker is reachable now.
+    /// Whether the broker is currently reachable.
     var isConnected: Bool { get }
 }
 
 extension MessageBus {
-    /// As `consume(queue:options:handler:)` with the default options.
+    /// Like `consume(queue:options:handler:)` with the default options.
     package func consume(
         queue: MessageQueue, handler: @escaping @Sendable (Message) async throws -> Void
     ) async throws {
@@ -118,14 +118,14 @@ extension MessageBus {
     }
 }
 
-/// What becomes of one delivery.
+/// How processing a delivery ended.
 package enum DeliveryOutcome: Sendable {
     case done
     case again(after: Duration, any Error)
     case poison(reason: String)
     case cancelled
 
-    /// Runs `handler` on a delivery under its request id and judges the end.
+    /// Runs `handler` on a delivery under its request id and decides how the delivery ends.
     package static func of(
         _ message: Message, options: ConsumeOptions, handler: @Sendable (Message) async throws -> Void
     ) async -> DeliveryOutcome {
@@ -148,7 +148,7 @@ package enum DeliveryOutcome: Sendable {
         }
     }
 
-    /// The message as it is kept in `<queue>.poison`.
+    /// The message as stored in `<queue>.poison`.
     package static func poisoned(_ message: Message, queue: MessageQueue, reason: String) -> Message {
         Message(
             id: message.id, type: "poison",

@@ -7,10 +7,10 @@ import Telemetry
 
 /// Messages written in a transaction and relayed to the bus after its commit (transactional outbox).
 package enum Outbox {
-    /// Adds a message to the transaction: it is sent if and only if that commits.
+    /// Adds a message to the transaction: it is sent if and only if the transaction commits.
     ///
     /// - Parameter relayedElsewhere: true if this process has no relay, so that other processes are notified.
-    /// - Throws: `EncodingError` where the body has no JSON form, `DatabaseError`.
+    /// - Throws: `EncodingError` if the body has no JSON form, `DatabaseError`.
     package static func add(
         _ connection: Connection, _ body: some MessageBody, to queue: MessageQueue, ambient: Ambient, relayedElsewhere: Bool = false
     ) throws {
@@ -18,7 +18,7 @@ package enum Outbox {
         try add(connection, message, to: queue, ambient: ambient, relayedElsewhere: relayedElsewhere)
     }
 
-    /// As above, of a message that is made already.
+    /// Like the above, for a complete message.
     package static func add(
         _ connection: Connection, _ message: Message, to queue: MessageQueue, ambient: Ambient, relayedElsewhere: Bool = false
     ) throws {
@@ -27,14 +27,14 @@ package enum Outbox {
             INSERT INTO outbox (message_id, queue, type, body, request_id, created_at)
             VALUES (\(message.id), \(queue.name), \(message.type), \(message.body), \(message.requestID), \(ambient.databaseNow))
             """)
-        // Rows are announced within the process that writes them, and by services without a relay to all.
+        // A process with a relay notifies itself; a process without one notifies all services.
         connection.announce(.outbox, everywhere: relayedElsewhere)
     }
 }
 
-/// Carries outbox rows to the bus. Every process may run one; a row is leased by one at a time.
+/// Sends outbox rows to the bus. Every process may run a relay; a row is leased by one at a time.
 ///
-/// The process that wrote a row relays it at once. Rows of a process that died are found by the periodic look.
+/// The process that wrote a row relays it at once. Rows of a process that died are found by a periodic check.
 package struct OutboxRelay: Sendable {
     private let database: Database
     private let bus: any MessageBus
@@ -42,9 +42,9 @@ package struct OutboxRelay: Sendable {
     private let logger: Logger
     private let metrics: Metrics?
 
-    /// How long a relay may take for a batch before another takes it over (and sends it twice).
+    /// How long a relay may take for a batch before another one takes the batch over (and sends it twice).
     private static let lease: Duration = .seconds(15)
-    /// Rows younger than this are left to the process that wrote them.
+    /// Younger rows are left to the process that wrote them.
     private static let foreignAge: Duration = .seconds(2)
     private static let scanInterval: Duration = .seconds(2)
 
@@ -87,8 +87,8 @@ package struct OutboxRelay: Sendable {
 
     /// Relays one batch.
     ///
-    /// - Returns: how many messages were sent.
-    /// - Throws: the first error; messages not confirmed stay and are sent again.
+    /// - Returns: the number of sent messages.
+    /// - Throws: the first error; unconfirmed messages stay and are sent again.
     @discardableResult
     package func relay(olderThan age: Duration = .zero) async throws -> Int {
         let batch = try await lease(olderThan: age)
@@ -123,7 +123,7 @@ package struct OutboxRelay: Sendable {
     private func lease(olderThan age: Duration) async throws -> [OutboxRow] {
         let now = ambient.databaseNow
         return try await database.write { connection in
-            // An empty outbox, the usual case, costs one look at an index.
+            // An empty outbox, the usual case, costs one index look-up.
             let rows = try connection.query(
                 """
                 WITH batch AS (

@@ -45,13 +45,13 @@ package final class RabbitBus: MessageBus {
 
     deinit { close() }
 
-    /// Ends the connections; what waits fails.
+    /// Closes the connections; waiting calls fail.
     package func close() {
         publisher.stop()
         consumer.stop()
     }
 
-    /// Every connection that was opened is up. Opens the publishing one when there is none yet.
+    /// Whether all opened connections are up. Opens the publishing connection if there is none yet.
     package var isConnected: Bool {
         publisher.start()
         return publisher.isConnected && (!consumer.isStarted || consumer.isConnected)
@@ -95,7 +95,7 @@ package final class RabbitBus: MessageBus {
         consumer.send(
             .subscribe(id: id, queue: queue.name, prefetch: options.prefetch) { delivery in continuation.yield(delivery) })
         defer { consumer.send(.unsubscribe(id: id)) }
-        // The broker sends no more than `prefetch` unacknowledged deliveries: the group is bounded by that.
+        // The broker sends at most `prefetch` unacknowledged deliveries, which limits the size of the group.
         await withDiscardingTaskGroup { group in
             for await delivery in deliveries {
                 group.addTask { await self.handle(delivery, queue: queue, options: options, handler: handler) }
@@ -133,7 +133,7 @@ package final class RabbitBus: MessageBus {
         case .again(let delay, let error):
             metrics?.increment("wolke_bus_failed_deliveries_total", [("queue", queue.name)], help: "Handlers that threw.")
             logger.warning(
-                "a message could not be handled and will be delivered again",
+                "processing a message failed; it will be delivered again",
                 metadata: ["queue": "\(queue)", "message_id": "\(message.id)", "error": "\(error)"])
             do { try await ambient.time.sleep(for: delay) } catch { /* cancelled: give it back now */  }
             consumer.send(.requeue(delivery.ticket))
@@ -142,9 +142,9 @@ package final class RabbitBus: MessageBus {
 
     private func setAside(_ message: Message, queue: MessageQueue, reason: String) async throws {
         logger.error(
-            "a message was set aside",
+            "a message was moved to the poison queue",
             metadata: ["queue": "\(queue)", "message_id": "\(message.id)", "error": "\(reason)"])
-        metrics?.increment("wolke_bus_poison_total", [("queue", queue.name)], help: "Messages set aside.")
+        metrics?.increment("wolke_bus_poison_total", [("queue", queue.name)], help: "Messages moved to a poison queue.")
         try await publish(
             DeliveryOutcome.poisoned(message, queue: queue, reason: reason), to: queue.poison)
         try await reply(to: message, failure: ResourceError.internalError(reason))
@@ -172,7 +172,7 @@ package final class RabbitBus: MessageBus {
         return try answer.result()
     }
 
-    /// Asks whenever there is a (new) queue for the answer: the old one took its answers with it.
+    /// Sends the question whenever there is a new reply queue: answers in the old one are lost.
     private func converse(
         _ question: Message, to queue: MessageQueue, events: AsyncStream<ReplyEvent>
     ) async throws -> Message {
@@ -198,7 +198,7 @@ package final class RabbitBus: MessageBus {
             defer { requests.opened = true }
             return (!requests.opened, requests.replyQueue)
         }
-        // A queue that is older than the one which `replyQueueChanged` has told meanwhile costs a second question.
+        // If `replyQueueChanged` has reported a newer queue in the meantime, the question is sent a second time.
         if let replyQueue { continuation.yield(.queue(replyQueue)) }
         if mustOpen {
             consumer.send(

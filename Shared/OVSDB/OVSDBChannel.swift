@@ -24,7 +24,7 @@ struct JSONFrameDecoder: ByteToMessageDecoder {
         try decode(context: context, buffer: &buffer)
     }
 
-    /// The length of the first whole document, white space before it included.
+    /// The length of the first complete document, including preceding white space.
     private mutating func scan(_ buffer: ByteBuffer) throws -> Int? {
         try buffer.withUnsafeReadableBytes { bytes in
             while scanned < bytes.count {
@@ -58,7 +58,7 @@ struct JSONFrameDecoder: ByteToMessageDecoder {
     }
 }
 
-/// Hands documents to a stream that ends with the connection.
+/// Passes documents to a stream that ends with the connection.
 final class OVSDBStreamHandler: ChannelInboundHandler, Sendable {
     typealias InboundIn = ByteBuffer
 

@@ -5,7 +5,7 @@ import NIOCore
 import NIOPosix
 import NIOSSL
 
-/// Which columns of a table to keep a copy of; nil for all.
+/// The columns of a table to monitor; nil for all.
 package struct OVSDBMonitor: Sendable, Hashable {
     package let table: String
     package let columns: [String]?
@@ -16,25 +16,25 @@ package struct OVSDBMonitor: Sendable, Hashable {
     }
 }
 
-/// How the client behaves.
+/// Settings of the client.
 package struct OVSDBConfiguration: Sendable {
-    /// Tried in turn.
+    /// Server addresses, tried in turn.
     package var endpoints: [OVSDBEndpoint]
     package var database: String
     package var monitors: [OVSDBMonitor]
-    /// For endpoints with TLS.
+    /// Required for endpoints with TLS.
     package var credentials: OVSDBCredentials?
-    /// A lock to ask for in each session; `OVSDBOperation.assertLock` makes transactions depend on it.
+    /// A lock to request in each session; `OVSDBOperation.assertLock` makes transactions depend on it.
     package var lock: String?
-    /// Whether the client keeps a copy of the monitored tables. Without one it passes on changes in the server's form, and
-    /// starts a new session if the reader is too slow to fetch them.
+    /// Whether the client keeps a copy of the monitored tables. Without one it passes on changes as the server sends them, and
+    /// starts a new session if the reader is too slow.
     package var keepsCopy = true
-    /// How long a request may take.
+    /// Timeout of a request.
     package var requestTimeout: Duration = .seconds(30)
     /// After this time without a message from the server the client sends an echo request; after twice the time the
     /// connection counts as lost.
     package var echoInterval: Duration = .seconds(5)
-    /// Longest pause between attempts to connect.
+    /// Longest delay between connection attempts.
     package var reconnectDelayMax: Duration = .seconds(5)
 
     package init(
@@ -47,7 +47,7 @@ package struct OVSDBConfiguration: Sendable {
     }
 }
 
-/// What changed since the reader last asked.
+/// The changes since the reader's last call.
 package struct OVSDBChanges: Sendable {
     /// Whether the reader must discard its state: `changes` then starts from an empty database.
     package var reset: Bool
@@ -79,15 +79,15 @@ package actor OVSDBClient {
     private var schema: OVSDBSchema?
     private var replica: OVSDBReplica?
     private var changes = OVSDBChanges(reset: false, changes: [])
-    /// Of `changes`, those that came after the session's beginning.
+    /// The number of `changes` that arrived after the start of the session.
     private var pendingNews = 0
     private var locked = false
     private var lastHeard: UInt64 = 0
     private var readyWaiters: [Int: CheckedContinuation<Void, any Error>] = [:]
     private var lastProblem: String?
 
-    /// `onChange` is called, on no particular thread, whenever `takeChanges` has news, or the session or the lock came
-    /// or went.
+    /// `onChange` is called on an arbitrary thread whenever `takeChanges` has news, or the session or the lock was gained or
+    /// lost.
     package init(
         _ configuration: OVSDBConfiguration, ambient: Ambient, logger: Logger,
         onChange: @escaping @Sendable () -> Void = {}
@@ -100,19 +100,19 @@ package actor OVSDBClient {
 
     // MARK: state
 
-    /// Whether requests can be sent now.
+    /// Whether a session is open.
     package var isConnected: Bool { isReady }
     /// Whether this session holds the configured lock.
     package var holdsLock: Bool { isReady && locked }
     /// The error of the last connection attempt; nil while connected.
     package var problem: String? { isReady ? nil : lastProblem }
-    /// The schema as last read.
+    /// The schema that was read last.
     package var currentSchema: OVSDBSchema? { schema }
 
     /// The copy of a monitored table; empty before the first session.
     package func rows(_ table: String) -> [UUID128: OVSDBRow] { replica?.tables[table] ?? [:] }
 
-    /// What changed since the last call, in order. For one reader.
+    /// The changes since the last call, in order. Only for one reader.
     package func takeChanges() -> OVSDBChanges {
         defer {
             changes = OVSDBChanges(reset: false, changes: [])
@@ -122,7 +122,7 @@ package actor OVSDBClient {
         return changes
     }
 
-    /// Suspends until a session is there.
+    /// Suspends until a session is open.
     ///
     /// - Throws: `OVSDBError.timedOut`; `CancellationError`.
     package func waitUntilConnected(timeout: Duration = .seconds(10)) async throws {
@@ -140,7 +140,7 @@ package actor OVSDBClient {
 
     // MARK: requests
 
-    /// Runs the operations in one transaction. The copy of the monitored tables shows its effect when this returns.
+    /// Runs the operations in one transaction. When the call returns, the copy of the monitored tables contains its effect.
     ///
     /// - Throws: `OVSDBError`; after `.disconnected` and `.timedOut` the outcome is unknown.
     @discardableResult
@@ -151,7 +151,7 @@ package actor OVSDBClient {
 
     /// Runs an encoded transaction and ignores its results.
     ///
-    /// - Throws: as `transact(_:)` of operations does.
+    /// - Throws: as `transact(_:)` for operations.
     package func transact(_ transaction: OVSDBTransaction) async throws {
         try OVSDBResult.check(try await send(transaction), operations: transaction.count)
     }
@@ -159,7 +159,7 @@ package actor OVSDBClient {
     private func send(_ transaction: OVSDBTransaction) async throws -> JSONValue {
         guard transaction.count <= OVSDBLimits.operationsMax else {
             throw OVSDBError.invalid(
-                "\(transaction.count) operations in a transaction; \(OVSDBLimits.operationsMax) at most")
+                "\(transaction.count) operations in a transaction; the maximum is \(OVSDBLimits.operationsMax)")
         }
         guard isReady else { throw OVSDBError.notConnected }
         return try await call(
@@ -208,7 +208,7 @@ package actor OVSDBClient {
 
     // MARK: session
 
-    /// Keeps a session up until the task is cancelled.
+    /// Keeps a session open until the task is cancelled.
     package func run() async {
         var failures = 0
         while !Task.isCancelled {
@@ -239,7 +239,7 @@ package actor OVSDBClient {
     private func session(_ endpoint: OVSDBEndpoint) async throws {
         let (stream, continuation) = AsyncThrowingStream<ByteBuffer, any Error>.makeStream()
         let tls = endpoint.isTLS ? configuration.credentials : nil
-        guard tls != nil || !endpoint.isTLS else { throw OVSDBError.invalid("there is no key and certificate for \(endpoint)") }
+        guard tls != nil || !endpoint.isTLS else { throw OVSDBError.invalid("no key and certificate are configured for \(endpoint)") }
         let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .connectTimeout(.seconds(5))
             .channelInitializer { channel in
@@ -269,7 +269,7 @@ package actor OVSDBClient {
                 try await self.prepare()
                 try await self.keepAlive()
             }
-            // Both run until something fails; whichever does ends the session.
+            // Both tasks run until one fails, which ends the session.
             defer { group.cancelAll() }
             do { try await group.next() } catch {
                 // Refuse new requests from now on, because their replies would not be read.
@@ -388,7 +388,7 @@ package actor OVSDBClient {
         switch request.answer {
         case .reply(let continuation): continuation.resume(returning: result)
         case .monitor(let continuation):
-            // Processed here and not by the waiting caller, because the next message may already be an update.
+            // Processed here instead of in the waiting caller, because the next message may already be an update.
             do {
                 let initial = try replica?.apply(result) ?? []
                 if !configuration.keepsCopy {

@@ -1,15 +1,15 @@
 import NIOSSL
 
-/// What a client shows, and whom it trusts, where it reaches OVSDB servers by TLS.
+/// The client's certificate and the trusted authorities, for OVSDB servers with TLS.
 ///
-/// As in Open vSwitch's own tools, a server is trusted when the authority has signed its certificate, whatever name is in it.
+/// As in Open vSwitch's own tools, a server is trusted if the authority signed its certificate, regardless of the name in it.
 package struct OVSDBCredentials: Sendable {
     let context: NIOSSLContext
 
-    /// Reads the files, once: a change of them needs a new start.
+    /// Reads the files once; changes take effect at the next start.
     ///
-    /// - Parameters: paths of files in PEM form.
-    /// - Throws: `OVSDBError.invalid` for files that cannot be read or do not fit each other.
+    /// - Parameters: paths of PEM files.
+    /// - Throws: `OVSDBError.invalid` if files cannot be read or do not match each other.
     package init(privateKey: String, certificate: String, authorities: String) throws(OVSDBError) {
         do {
             var tls = TLSConfiguration.makeClientConfiguration()

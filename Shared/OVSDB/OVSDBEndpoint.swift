@@ -1,4 +1,4 @@
-/// Where an OVSDB server listens: `unix:/path`, `tcp:host:port` (`tcp:[v6]:port`) or `ssl:host:port`, as the OVS tools write it.
+/// The address of an OVSDB server: `unix:/path`, `tcp:host:port` (`tcp:[v6]:port`) or `ssl:host:port`, as in the OVS tools.
 package enum OVSDBEndpoint: Hashable, Sendable, CustomStringConvertible {
     case unix(path: String)
     case tcp(host: String, port: Int)
@@ -14,9 +14,9 @@ package enum OVSDBEndpoint: Hashable, Sendable, CustomStringConvertible {
         let isTLS = text.hasPrefix("ssl:")
         guard isTLS || text.hasPrefix("tcp:"), let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
             (1...65_535).contains(port)
-        else { throw OVSDBError.invalid("\"\(text)\" is none of unix:PATH, tcp:HOST:PORT and ssl:HOST:PORT") }
+        else { throw OVSDBError.invalid("\"\(text)\" is not a valid address; expected unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT") }
         let start = text.index(text.startIndex, offsetBy: 4)
-        guard start < colon else { throw OVSDBError.invalid("\"\(text)\" names no host") }
+        guard start < colon else { throw OVSDBError.invalid("\"\(text)\" has no host") }
         var host = String(text[start..<colon])
         if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
         self = isTLS ? .tls(host: host, port: port) : .tcp(host: host, port: port)
@@ -24,7 +24,7 @@ package enum OVSDBEndpoint: Hashable, Sendable, CustomStringConvertible {
 
     /// Several endpoints separated by commas: the members of a cluster.
     ///
-    /// - Throws: `OVSDBError.invalid` naming the part that is wrong.
+    /// - Throws: `OVSDBError.invalid` naming the invalid part.
     package static func list(_ text: String) throws(OVSDBError) -> [OVSDBEndpoint] {
         var endpoints: [OVSDBEndpoint] = []
         for part in text.split(separator: ",") {

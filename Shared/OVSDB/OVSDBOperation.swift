@@ -1,9 +1,9 @@
 import JSON
 import Kernel
 
-/// A clause of a `where` (RFC 7047 §5.1); all clauses of a list must hold.
+/// A clause of a `where` (RFC 7047 §5.1); all clauses of a list must match.
 package struct OVSDBCondition: Hashable, Sendable {
-    /// How the column is compared.
+    /// The comparison function.
     package enum Function: String, Sendable {
         case equal = "=="
         case notEqual = "!="
@@ -31,7 +31,7 @@ package struct OVSDBCondition: Hashable, Sendable {
         OVSDBCondition("_uuid", .equal, .set([.namedUUID(name)]))
     }
 
-    /// Rows whose column has just this value.
+    /// Rows whose column equals this value.
     package static func equal(_ column: String, _ value: OVSDBValue) -> OVSDBCondition {
         OVSDBCondition(column, .equal, value)
     }
@@ -51,7 +51,7 @@ package struct OVSDBMutation: Hashable, Sendable {
     package let mutator: String
     package let value: OVSDBValue
 
-    /// Adds elements, or entries whose keys are not there yet.
+    /// Adds elements, or entries with new keys.
     package static func insert(_ column: String, _ value: OVSDBValue) -> OVSDBMutation {
         OVSDBMutation(column: column, mutator: "insert", value: value)
     }
@@ -70,7 +70,7 @@ package struct OVSDBMutation: Hashable, Sendable {
         writer.array {
             $0.value(column)
             $0.value(mutator)
-            // "set" of one must stay tagged here: a bare string would be right for the server too, a bare pair would not.
+            // A set of one must stay tagged here: the server would accept a bare string, but not a bare pair.
             value.write(to: &$0, isTagged: mutator != "+=")
         }
     }
@@ -83,7 +83,7 @@ package enum OVSDBOperation: Hashable, Sendable {
     case update(table: String, where: [OVSDBCondition], row: OVSDBRow)
     case mutate(table: String, where: [OVSDBCondition], mutations: [OVSDBMutation])
     case delete(table: String, where: [OVSDBCondition])
-    /// Holds the transaction until the rows are (`until: true`) or are not as given; 0 ms makes it a condition.
+    /// Waits until the rows match (`until: true`) or no longer match; with 0 ms it is a condition of the transaction.
     case wait(
         table: String, where: [OVSDBCondition], columns: [String], rows: [OVSDBRow], until: Bool = true,
         timeoutMilliseconds: Int = 0)
@@ -142,7 +142,7 @@ package enum OVSDBOperation: Hashable, Sendable {
     }
 }
 
-/// The encoded operations of a transaction. Encoded by the caller, because the client has a single thread for all its work.
+/// The encoded operations of a transaction. The caller encodes them, because the client has a single thread for all its work.
 package struct OVSDBTransaction: Sendable {
     package private(set) var count = 0
     private var writer = JSONWriter(capacity: 64 << 10)
@@ -165,13 +165,13 @@ package struct OVSDBTransaction: Sendable {
     }
 }
 
-/// What one operation of a committed transaction gave.
+/// The result of one operation of a committed transaction.
 package struct OVSDBResult: Sendable, Hashable {
-    /// Rows touched by an update, mutate or delete.
+    /// Number of rows changed by an update, mutate or delete.
     package var count: Int?
-    /// The row made by an insert.
+    /// The row created by an insert.
     package var uuid: UUID128?
-    /// What a select found.
+    /// The rows found by a select.
     package var rows: [OVSDBRow]?
 
     /// - Throws: `OVSDBError.transaction` for the first operation that failed.

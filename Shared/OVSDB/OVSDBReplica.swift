@@ -10,7 +10,7 @@ package enum OVSDBColumnChange: Sendable, Hashable {
 
 /// How one row changed.
 package struct OVSDBRowChange: Sendable, Hashable {
-    /// What happened to the row.
+    /// The kind of change.
     package enum Kind: Sendable, Hashable {
         case inserted(OVSDBRow)
         case modified(SmallMap<String, OVSDBColumnChange>)
@@ -26,11 +26,11 @@ package struct OVSDBRowChange: Sendable, Hashable {
     package let kind: Kind
 }
 
-/// A copy of the monitored tables, kept up by `update2` notifications (ovsdb-server(7), "monitor_cond").
+/// A copy of the monitored tables, updated by `update2` notifications (ovsdb-server(7), "monitor_cond").
 package struct OVSDBReplica: Sendable {
     package private(set) var tables: [String: [UUID128: OVSDBRow]] = [:]
     private let schema: OVSDBSchema
-    /// Otherwise rows are only passed on.
+    /// If false, rows are only passed on.
     private let isKept: Bool
 
     init(schema: OVSDBSchema, isKept: Bool) {
@@ -40,7 +40,7 @@ package struct OVSDBReplica: Sendable {
 
     /// Applies a `<table-updates2>` and returns the changes.
     ///
-    /// - Throws: `OVSDBError.protocolViolation` when the update does not fit the copy.
+    /// - Throws: `OVSDBError.protocolViolation` if the update does not match the copy.
     mutating func apply(_ updates: JSONValue) throws(OVSDBError) -> [OVSDBRowChange] {
         guard let object = updates.objectValue else { throw OVSDBError.protocolViolation("no table updates") }
         var changes: [OVSDBRowChange] = []
@@ -83,7 +83,7 @@ package struct OVSDBReplica: Sendable {
         return OVSDBRowChange(table: table, uuid: uuid, kind: .deleted)
     }
 
-    /// Changed in place, so that adding an element does not copy a large set.
+    /// Changes in place, so that adding an element does not copy a large set.
     private static func merge(
         _ difference: OVSDBValue, into value: inout OVSDBValue, shape: OVSDBSchema.Shape
     ) -> OVSDBColumnChange {

@@ -1,8 +1,8 @@
 import JSON
 
-/// What the client must know of a database's schema to read differences: the shape of each column.
+/// The parts of a database schema that the client needs to interpret differences: the shape of each column.
 package struct OVSDBSchema: Sendable {
-    /// How many values a column may have.
+    /// The number of values that a column may have.
     package enum Shape: Sendable {
         /// At most one value: a difference is the new value.
         case single
@@ -14,7 +14,7 @@ package struct OVSDBSchema: Sendable {
     package let version: String
     private let tables: [String: [String: Shape]]
 
-    /// - Throws: `OVSDBError.protocolViolation` when this is no schema.
+    /// - Throws: `OVSDBError.protocolViolation` if this is not a schema.
     init(json: JSONValue) throws(OVSDBError) {
         guard let tables = json["tables"]?.objectValue else { throw OVSDBError.protocolViolation("no schema") }
         version = json["version"]?.stringValue ?? ""
@@ -40,7 +40,7 @@ package struct OVSDBSchema: Sendable {
     /// Whether the database has the column.
     package func has(table: String, column: String) -> Bool { tables[table]?[column] != nil }
 
-    /// The shape of a column; `single` for one that is not there.
+    /// The shape of a column; `single` for an unknown column.
     package func shape(table: String, column: String) -> Shape { tables[table]?[column] ?? .single }
 
     /// Whether the database has the table.

@@ -29,7 +29,7 @@ package enum OVSDBAtom: Hashable, Sendable {
         }
     }
 
-    /// - Throws: `OVSDBError.protocolViolation` for anything that is no atom.
+    /// - Throws: `OVSDBError.protocolViolation` if this is not an atom.
     package init(json: JSONValue) throws(OVSDBError) {
         switch json {
         case .string(let value): self = .string(value)
@@ -57,8 +57,8 @@ package enum OVSDBAtom: Hashable, Sendable {
     package var uuidValue: UUID128? { if case .uuid(let value) = self { value } else { nil } }
 }
 
-/// The value of a column. A scalar is a set of one, an empty optional is the empty set: the wire makes no difference
-/// between them either.
+/// The value of a column. A scalar is a set of one, and an empty optional is the empty set, because the protocol does not
+/// distinguish them either.
 package enum OVSDBValue: Hashable, Sendable {
     case set(SmallSet<OVSDBAtom>)
     case map(SmallMap<OVSDBAtom, OVSDBAtom>)
@@ -77,7 +77,7 @@ package enum OVSDBValue: Hashable, Sendable {
         self = .map(atoms)
     }
 
-    /// - Parameter isTagged: whether a set of one is written as a set, as mutations want it.
+    /// - Parameter isTagged: whether a set of one is written as a set, as mutations require.
     package func write(to writer: inout JSONWriter, isTagged: Bool = false) {
         switch self {
         case .set(let atoms):
@@ -104,7 +104,7 @@ package enum OVSDBValue: Hashable, Sendable {
         }
     }
 
-    /// - Throws: `OVSDBError.protocolViolation` for anything that is no column value.
+    /// - Throws: `OVSDBError.protocolViolation` if this is not a column value.
     package init(json: JSONValue) throws(OVSDBError) {
         guard case .array(let pair) = json, pair.count == 2, let tag = pair[0].stringValue,
             let elements = pair[1].arrayValue
@@ -132,7 +132,7 @@ package enum OVSDBValue: Hashable, Sendable {
 
     /// The elements; none for a map.
     package var atoms: SmallSet<OVSDBAtom> { if case .set(let atoms) = self { atoms } else { [] } }
-    /// The single element as text; nil when there is none or it is of another type.
+    /// The single element as text; nil if there is none or it has another type.
     package var string: String? { atoms.only?.stringValue }
     package var integer: Int64? { atoms.only?.integerValue }
     package var boolean: Bool? { atoms.only?.booleanValue }
@@ -170,11 +170,11 @@ extension OVSDBRow {
         }
     }
 
-    /// - Throws: `OVSDBError.protocolViolation` when this is no row.
+    /// - Throws: `OVSDBError.protocolViolation` if this is not a row.
     package static func decode(_ json: JSONValue) throws(OVSDBError) -> OVSDBRow {
         guard let object = json.objectValue else { throw OVSDBError.protocolViolation("not a row: \(json.kindName)") }
         var row = OVSDBRow(minimumCapacity: object.count)
-        // The parser refuses an object that has a member twice.
+        // The parser refuses an object with a repeated member.
         for member in object.members { row.append(new: member.name, try OVSDBValue(json: member.value)) }
         return row
     }

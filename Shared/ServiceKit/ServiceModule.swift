@@ -9,7 +9,7 @@ import Telemetry
 import WebAPI
 import Workflow
 
-/// What a service uses and does not own: the same service runs in its process, in a test and in the simulation.
+/// The dependencies of a service, so that the same service runs in its process, in a test and in the simulation.
 package struct ServiceSurroundings: Sendable {
     package let database: Database
     package let ambient: Ambient
@@ -17,11 +17,11 @@ package struct ServiceSurroundings: Sendable {
     package let metrics: Metrics
     package let bus: any MessageBus
     package let authenticator: any Authenticating
-    /// The base URL that clients see, without a slash at the end.
+    /// The base URL for clients, without a trailing slash.
     package let publicURL: String
     /// Rules of the operator's policy file.
     package let policyOverrides: [String: String]
-    /// The machine's name, for signs of life.
+    /// The machine's name, for heartbeats.
     package let machine: String
 
     package init(
@@ -39,12 +39,12 @@ package struct ServiceSurroundings: Sendable {
         self.machine = machine
     }
 
-    /// The API of a service in these surroundings.
+    /// The API of a service with these dependencies.
     ///
     /// - Parameters:
     ///   - subjectActions: the actions that a service may call on behalf of a project.
     ///   - rules: policy rules that no route declares.
-    /// - Throws: 400 for a policy rule that cannot be read.
+    /// - Throws: 400 for a policy rule that cannot be parsed.
     package func api(
         _ service: CloudService, subjectActions: Set<String> = [], resources: [Resource], rules: [String: String] = [:]
     ) throws -> API {
@@ -55,12 +55,12 @@ package struct ServiceSurroundings: Sendable {
     }
 }
 
-/// A whole service as one value: its API, its workflows, and what it does without being asked.
+/// A whole service as one value: its API, its workflows, and its background work.
 ///
-/// Whoever has the value needs to know nothing else to run the service: `ServiceProcess.run` does so in a process, the
-/// simulation with a clock, a broker and a database of its own, tests part by part.
+/// It contains everything for running the service: `ServiceProcess.run` runs it in a process, the simulation with its own clock,
+/// broker and database; tests use single parts.
 package struct ServiceModule: Sendable {
-    /// Something that runs as long as the process, until its task is cancelled.
+    /// A background loop that runs until its task is cancelled, as long as the process.
     package struct Loop: Sendable {
         package let name: String
         package let run: @Sendable () async throws -> Void
@@ -74,19 +74,19 @@ package struct ServiceModule: Sendable {
     package let service: CloudService
     package let surroundings: ServiceSurroundings
     package let api: API
-    /// Every kind of workflow that the service has.
+    /// All kinds of workflows of the service.
     package private(set) var workflows: [WorkflowDefinition]
     /// The kind of workflow that each kind of intent starts.
     private let intents: [String: String]
-    /// Loops that handle messages of the broker.
+    /// Loops that process messages of the broker.
     package let consumers: [Loop]
-    /// Periodic work, audits with their repairs, and what watches over something outside.
+    /// Loops for periodic tasks, audits with their repairs, and watches over external systems.
     package let loops: [Loop]
-    /// What must be true of the service's data, as the doctor checks it.
+    /// The inspections of the service's data, for the doctor.
     package let inspections: [Inspection]
-    /// The service's limits for projects that have none of their own; nil where it has no quotas.
+    /// The default quotas of projects; nil if the service has no quotas.
     package let quota: Quota?
-    /// Throws, with words for the operator, while the service cannot work; asked beside the database by `/readyz`.
+    /// Throws an error for the operator while the service cannot work; `/readyz` calls it after checking the database.
     package let ready: @Sendable () async throws -> Void
 
     package init(
@@ -106,7 +106,7 @@ package struct ServiceModule: Sendable {
         self.ready = ready
     }
 
-    /// The same service with its workflows as `change` makes them.
+    /// The same service with workflows changed by `change`.
     package func changingWorkflows(_ change: (WorkflowDefinition) -> WorkflowDefinition) -> ServiceModule {
         var module = self
         module.workflows = workflows.map(change)
@@ -115,7 +115,7 @@ package struct ServiceModule: Sendable {
 
     /// A new engine for the service's workflows.
     ///
-    /// - Parameter replacing: definitions that stand in for those of the same kind.
+    /// - Parameter replacing: definitions that replace those of the same kind.
     package func engine(replacing: [WorkflowDefinition] = [], ambient: Ambient? = nil) -> WorkflowEngine {
         let definitions = workflows.map { own in replacing.first { $0.kind == own.kind } ?? own }
         return WorkflowEngine(
@@ -124,6 +124,6 @@ package struct ServiceModule: Sendable {
             ambient: ambient ?? surroundings.ambient, log: surroundings.log, metrics: surroundings.metrics)
     }
 
-    /// Everything that runs beside the API and the engine.
+    /// All loops besides the API and the engine.
     package var allLoops: [Loop] { consumers + loops }
 }

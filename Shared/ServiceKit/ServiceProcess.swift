@@ -12,7 +12,7 @@ import Settings
 import Telemetry
 import WebAPI
 
-/// What every API service's process has before its own parts: settings, log, metrics, database, authenticator.
+/// The common parts of every API service's process: settings, log, metrics, database, authenticator.
 ///
 /// An executable is `await ServiceProcess.main(.image, keys: …) { try await ImageApplication($0).run() }`.
 package struct ServiceProcess: Sendable {
@@ -24,22 +24,22 @@ package struct ServiceProcess: Sendable {
     package let log: Logger
     package let metrics: Metrics
     package let database: Database
-    /// What stands on the command line beside `--config FILE`.
+    /// The command line besides `--config FILE`.
     package let arguments: [String]
 
-    /// Keys that every API service has in its section.
+    /// Keys in every API service's section.
     private static let sectionKeys: [SettingsKey] = [
         .string("policy_file", default: nil, "YAML file of policy rules (`action: rule`) that replace the defaults.")
     ]
 
     // MARK: start
 
-    /// Runs an executable to its end: reads command line and settings, opens the database, calls `body`. A failure is
-    /// written to standard error in words and ends the process with status 1.
+    /// Runs an executable to its end: parses the command line, reads the settings, opens the database, calls `body`. A failure is
+    /// written to standard error and ends the process with status 1.
     ///
     /// - Parameters:
-    ///   - keys: the keys of the service's own section, all of them.
-    ///   - borrowing: keys of other sections beside the common ones.
+    ///   - keys: all keys of the service's own section.
+    ///   - borrowing: keys of other sections, in addition to the common ones.
     package static func main(
         _ service: CloudService, keys: [SettingsKey], borrowing: SettingsSchema? = nil,
         _ body: (ServiceProcess) async throws -> Void
@@ -106,9 +106,9 @@ package struct ServiceProcess: Sendable {
 
     // MARK: parts
 
-    /// The authenticator of this process; also one of the services that `run` runs.
+    /// The process's authenticator, which must be passed to `run` as one of its services.
     ///
-    /// - Throws: when `tokens.public_keys_file` is missing or malformed.
+    /// - Throws: an error if `tokens.public_keys_file` is missing or malformed.
     package func makeAuthenticator() throws -> TokenAuthenticator {
         guard let path = settings.optionalString("tokens.public_keys_file") else {
             throw ResourceError.badRequest("the setting tokens.public_keys_file is missing")
@@ -119,7 +119,7 @@ package struct ServiceProcess: Sendable {
 
     /// The rules of the operator's policy file; empty without one.
     ///
-    /// - Throws: `SettingsError` naming the file and what is wrong in it.
+    /// - Throws: `SettingsError` naming the file and the error in it.
     package func policyOverrides() throws -> [String: String] {
         guard let path = settings.optionalString("\(service.section).policy_file") else { return [:] }
         return try SettingsFile.texts(path)
@@ -128,7 +128,7 @@ package struct ServiceProcess: Sendable {
     /// The service's public base URL.
     package var publicURL: String { settings.endpoint(service) }
 
-    /// What the service uses in this process.
+    /// The dependencies of the service in this process.
     private func surroundings(_ authenticator: TokenAuthenticator, _ bus: any MessageBus) throws -> ServiceSurroundings {
         ServiceSurroundings(
             database: database, ambient: ambient, log: log, metrics: metrics, bus: bus, authenticator: authenticator,
@@ -145,10 +145,10 @@ package struct ServiceProcess: Sendable {
             ambient: ambient, requestID: { RequestScope.current })
     }
 
-    /// Builds the service and runs it until SIGTERM or SIGINT: its API, its workflows, its loops.
+    /// Runs the service until SIGTERM or SIGINT: its API, its workflows, its loops.
     ///
-    /// - Parameter authenticator: nil for one of this process's keys.
-    /// - Throws: what building it throws; when this build cannot work on the database's schema, or a part fails.
+    /// - Parameter authenticator: nil to create one with this process's keys.
+    /// - Throws: errors of building the module; an error if this build cannot work on the database's schema, or if a part fails.
     package func run(
         authenticator: TokenAuthenticator? = nil, _ make: (ServiceSurroundings) throws -> ServiceModule
     ) async throws {
@@ -164,12 +164,12 @@ package struct ServiceProcess: Sendable {
             module.api, services: [authenticator] + engine + module.allLoops.map { BackgroundLoop($0.run) }, ready: module.ready)
     }
 
-    /// Registers the process, serves `api` and runs `services` until SIGTERM or SIGINT, then lets what is under way end.
+    /// Registers the process, serves `api` and runs `services` until SIGTERM or SIGINT, then completes the requests in progress.
     ///
     /// - Parameters:
     ///   - services: the authenticator, workers, consumers; stopped after the HTTP server.
-    ///   - ready: what `/readyz` asks beside the database; throws with words for the operator.
-    /// - Throws: when this build cannot work on the database's schema, or a part fails.
+    ///   - ready: called by `/readyz` after checking the database; throws an error for the operator.
+    /// - Throws: an error if this build cannot work on the database's schema, or if a part fails.
     private func run(
         _ api: API, services: [any Service], ready: @escaping @Sendable () async throws -> Void
     ) async throws {
@@ -213,7 +213,7 @@ package struct ServiceProcess: Sendable {
         await leave(replica)
     }
 
-    /// Keeps the process registered, and ends it when the schema was contracted beyond it.
+    /// Keeps the process registered, and ends it if the schema was contracted beyond its own.
     private func registration(_ replica: Replicas.Replica) -> BackgroundLoop {
         let (database, ambient, log) = (database, ambient, log)
         return BackgroundLoop {
@@ -250,17 +250,17 @@ package struct ServiceProcess: Sendable {
 }
 
 extension Settings {
-    /// What the section `web` grants to an API's connections, within what the process may open.
+    /// The limits of an API's connections from the section `web`, within the process's limit of open files.
     ///
-    /// - Throws: `SettingsError` for a trusted proxy that is no address or network, and where the process may not open
-    ///   enough files for any connections.
+    /// - Throws: `SettingsError` for a trusted proxy that is not an address or network, and if the process may not open enough
+    ///   files.
     package func connectionLimits() throws -> ConnectionLimits {
         var limits = ConnectionLimits()
         let descriptors = DescriptorLimit.raise()
-        // The listener for operators has its own connections beside these.
+        // The operators' listener has its own connections besides these.
         let available = descriptors - DescriptorLimit.reserve(of: descriptors) - limits.refusalsMax - 128
         guard available >= 16 else {
-            throw SettingsError(["this process may open \(descriptors) files; it needs 640 (ulimit -n, or LimitNOFILE of its unit)"])
+            throw SettingsError(["this process may open \(descriptors) files; it needs at least 640 (ulimit -n, or LimitNOFILE of its unit)"])
         }
         limits.connectionsMax = min(integer("web.connections"), available)
         limits.connectionsPerSourceMax = min(integer("web.connections_per_source"), limits.connectionsMax)
@@ -279,7 +279,7 @@ extension Settings {
     }
 }
 
-/// A loop as a service: cancelled when the process shuts down.
+/// Runs a loop as a service, which is cancelled when the process shuts down.
 package struct BackgroundLoop: Service {
     private let body: @Sendable () async throws -> Void
 

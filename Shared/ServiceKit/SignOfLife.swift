@@ -4,9 +4,9 @@ import Kernel
 import Logging
 import Settings
 
-/// Says every few seconds in `plane_services` that a process of the plane lives, for `os-services` of Compute.
+/// Records heartbeats of a control plane process in `plane_services`, for `os-services` of Compute.
 package struct SignOfLife: Sendable {
-    /// Much shorter than the silence after which Compute calls a service down.
+    /// Much shorter than the time after which Compute considers a service down.
     private static let interval: Duration = .seconds(10)
 
     private let kind: String
@@ -16,8 +16,8 @@ package struct SignOfLife: Sendable {
     private let log: Logger
 
     /// - Parameters:
-    ///   - kind: the name under which clients of Nova look for such a process: `nova-scheduler`, `nova-conductor`.
-    ///   - host: the machine's name. Processes of one kind on one machine are one service there.
+    ///   - kind: the name under which Nova clients know such a process: `nova-scheduler`, `nova-conductor`.
+    ///   - host: the machine's name. Processes of one kind on one machine are shown as one service.
     package init(
         _ kind: String, host: String = SignOfLife.machineName(), database: Database, ambient: Ambient, log: Logger
     ) {
@@ -28,7 +28,7 @@ package struct SignOfLife: Sendable {
         self.log = log
     }
 
-    /// Gives signs of life until the task is cancelled.
+    /// Records heartbeats until the task is cancelled.
     package func run() async throws {
         while true {
             do { try await give() } catch let error where !(error is CancellationError) {
@@ -38,11 +38,11 @@ package struct SignOfLife: Sendable {
         }
     }
 
-    /// Writes one sign of life, by the database's clock.
+    /// Records one heartbeat with the database's clock.
     package func give() async throws {
         let (kind, host, id, now) = (kind, host, ambient.newUUID(), ambient.databaseNow)
         _ = try await database.write { connection in
-            // Tried first, because an INSERT takes a number of the sequence also where the row is there.
+            // The update is tried first, because an INSERT takes a sequence number even if the row exists.
             let known = try connection.execute(
                 """
                 UPDATE plane_services SET last_seen_at = \(now), version = \(WolkeVersion.current)
@@ -58,7 +58,7 @@ package struct SignOfLife: Sendable {
         }
     }
 
-    /// The machine's host name, as the kernel has it.
+    /// The machine's host name, as returned by the kernel.
     package static func machineName() -> String {
         var buffer = [CChar](repeating: 0, count: 256)
         gethostname(&buffer, buffer.count - 1)
