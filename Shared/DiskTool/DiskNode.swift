@@ -1,10 +1,10 @@
 import JSON
 
-/// QEMU's drivers for the formats that are accepted here.
+/// QEMU's drivers for the supported formats.
 package enum DiskDriver: String, Sendable, CaseIterable {
     case raw, qcow2, vmdk, vdi, vpc
 
-    /// The driver for an image's `disk_format`; nil for what is not accepted.
+    /// The driver for an image's `disk_format`; nil for an unsupported format.
     package init?(diskFormat: String) {
         switch diskFormat {
         case "raw", "iso", "ami", "ari", "aki": self = .raw
@@ -17,13 +17,13 @@ package enum DiskDriver: String, Sendable, CaseIterable {
     }
 }
 
-/// How QEMU opens a file: the driver of every layer is named, so nothing is probed, and nothing lies below it whatever
-/// the file says.
+/// How QEMU opens a file: every layer has an explicit driver, so that nothing is probed, and there is no backing file regardless
+/// of the file's contents.
 struct DiskNode {
     let driver: DiskDriver
     let path: String
 
-    /// The file name that QEMU takes for these options (`json:{…}`).
+    /// The file name for QEMU with these options (`json:{…}`).
     var filename: String {
         let options: JSONValue = [
             "driver": .string(driver.rawValue), "backing": .null,
@@ -32,6 +32,6 @@ struct DiskNode {
         return "json:" + String(decoding: options.encoded, as: UTF8.self)
     }
 
-    /// The same for `--target-image-opts`, which takes no JSON; the path must have no comma.
+    /// The same for `--target-image-opts`, which does not support JSON; the path must not contain a comma.
     var targetOptions: String { "driver=\(driver.rawValue),file.driver=file,file.filename=\(path)" }
 }

@@ -5,13 +5,13 @@ import JSON
 import Kernel
 import Synchronization
 
-/// The only way to QEMU's disk tool: every run is sandboxed, and every file is opened with its driver named.
+/// The only access to QEMU's disk tool: every run is sandboxed, and every file is opened with an explicit driver.
 ///
-/// One value does one piece of work on one thread, which it blocks; `cancel` ends it from another.
+/// A value is used for one task on one thread, which it blocks; `cancel` ends it from another thread.
 package final class DiskTool: Sendable {
     private static let program = "/usr/bin/qemu-img"
     private let sandbox: Sandbox
-    /// A lock of the caller's that its tools hold too.
+    /// A lock of the caller that its tools also hold.
     private let lock: Int32?
     private let state = Mutex<State>(State())
 
@@ -25,7 +25,7 @@ package final class DiskTool: Sendable {
         self.lock = lock
     }
 
-    /// Ends the tool as soon as possible; later work of this value throws `CancellationError`.
+    /// Kills the tool; later calls throw `CancellationError`.
     package func cancel() {
         let running = state.withLock { state in
             state.isCancelled = true
@@ -34,18 +34,18 @@ package final class DiskTool: Sendable {
         running?.cancel()
     }
 
-    // MARK: foreign disks
+    // MARK: untrusted disks
 
-    /// The size of the disk inside, as QEMU finds it.
+    /// The size of the disk in the image, determined by QEMU.
     ///
-    /// - Parameter largest: bytes that are acceptable.
-    /// - Throws: `ImageRefusal` when the size is unknown, not what our parser found, or too large, and for images whose
-    ///   further description our parser should have refused; `SandboxError`, `CommandError`, `CancellationError`.
+    /// - Parameter largest: maximum size in bytes.
+    /// - Throws: `ImageRefusal` if the size is unknown, differs from our parser's, or is too large, and if QEMU reports
+    ///   properties that our parser should have refused; `SandboxError`, `CommandError`, `CancellationError`.
     package func measure(_ disk: ForeignDisk, largest: Int) throws -> Int {
         let text = try run(
             ["info", "--output=json", DiskNode(driver: disk.driver, path: Sandbox.name(0)).filename],
             files: [.reading(disk.path)], limits: Sandbox.Limits(fileSize: 0))
-        // Warnings may stand around the document.
+        // QEMU may print warnings before or after the document.
         guard let start = text.firstIndex(of: "{"), let end = text.lastIndex(of: "}"), start < end else {
             throw ImageRefusal("the size of the disk in the image is unknown")
         }
@@ -64,15 +64,15 @@ package final class DiskTool: Sendable {
             throw ImageRefusal("the image's header says \(expected) bytes, but the disk in it has \(size)")
         }
         guard size <= largest else {
-            throw ImageRefusal("the disk in the image has \(size) bytes, more than the \(largest) that are asked for")
+            throw ImageRefusal("the disk in the image has \(size) bytes, more than the requested \(largest)")
         }
         return size
     }
 
-    /// Writes a foreign disk's content as a new disk of exactly `size` bytes.
+    /// Copies an untrusted disk's content to a new disk of exactly `size` bytes.
     ///
     /// - Parameters:
-    ///   - target: a path where nothing is yet.
+    ///   - target: a path that does not exist yet.
     ///   - format: `raw` or `qcow2`.
     /// - Throws: as `measure`; `FileError`.
     package func convert(_ disk: ForeignDisk, to target: String, _ format: DiskDriver, size: Int) throws {
@@ -82,7 +82,7 @@ package final class DiskTool: Sendable {
 
     // MARK: own disks
 
-    /// Writes the content of one of our own disks as a new disk of exactly `size` bytes; see `convert`.
+    /// Copies the content of one of our own disks to a new disk of exactly `size` bytes; see `convert`.
     package func copy(_ source: DiskSource, to target: String, _ format: DiskDriver, size: Int) throws {
         try create(target, format, size: size)
         let seconds = size >> 24
@@ -99,11 +99,11 @@ package final class DiskTool: Sendable {
             files: [.reading(source.path), .writing(target)], limits: limits)
     }
 
-    /// Makes an empty disk of `size` bytes.
+    /// Creates an empty disk of `size` bytes.
     ///
     /// - Parameters:
-    ///   - path: where nothing is yet.
-    ///   - backing: our own disk that it lies on; its name is written down, and it is not opened.
+    ///   - path: a path that does not exist yet.
+    ///   - backing: our own disk that becomes the backing file; only its name is written, it is not opened.
     package func create(_ path: String, _ format: DiskDriver, size: Int, backing: DiskSource? = nil) throws {
         let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw FileError.last("create", path) }
@@ -118,7 +118,7 @@ package final class DiskTool: Sendable {
             limits: Sandbox.Limits(fileSize: DiskTool.fileSizeMax(format, size: size)))
     }
 
-    /// Makes one of our own disks larger.
+    /// Enlarges one of our own disks.
     package func resize(_ disk: DiskSource, to size: Int) throws {
         try run(
             ["resize", "-q", DiskNode(driver: disk.driver, path: Sandbox.name(0)).filename, String(size)],
@@ -126,7 +126,7 @@ package final class DiskTool: Sendable {
             limits: Sandbox.Limits(fileSize: DiskTool.fileSizeMax(disk.driver, size: size)))
     }
 
-    /// The largest file that a disk can need: its size, and for qcow2 its tables (under 1/1024 of it, and a minimum).
+    /// The maximum file size of a disk: its size, and for qcow2 its tables (less than 1/1024 of it, and a minimum).
     static func fileSizeMax(_ format: DiskDriver, size: Int) -> Int {
         format == .raw ? size : size + size / 1024 + (16 << 20)
     }
@@ -143,7 +143,7 @@ package final class DiskTool: Sendable {
     }
 }
 
-/// A disk that we made ourselves.
+/// A disk that was created by this module.
 package struct DiskSource: Sendable {
     package let path: String
     package let driver: DiskDriver

@@ -2,21 +2,21 @@ import Glibc
 import ImageFormat
 import Kernel
 
-/// A file whose bytes come from elsewhere, after our own parser has accepted it.
+/// A file with untrusted content that our own parser has accepted.
 package struct ForeignDisk: Sendable {
     package let path: String
     package let driver: DiskDriver
-    /// What the parser found.
+    /// The parser's result.
     package let header: ImageHeader
 
-    /// For tests of what happens when the parser is deceived.
+    /// For tests in which the parser was deceived.
     init(path: String, driver: DiskDriver, header: ImageHeader) {
         self.path = path
         self.driver = driver
         self.header = header
     }
 
-    /// Reads a file's header and compares it with what the image is declared to be.
+    /// Parses a file's header and compares it with the declared format.
     ///
     /// - Parameter declared: the image's `disk_format`.
     /// - Throws: `ImageRefusal`, `FileError`.

@@ -4,13 +4,13 @@ import Glibc
 import Kernel
 import Synchronization
 
-/// Whether tools in the sandbox of this machine run, and as confined as they should be.
+/// Checks that tools run in this machine's sandbox, and that they are confined.
 package enum SandboxCheck {
     private static let limits = Sandbox.Limits(fileSize: 0, cpuSeconds: 10, time: .seconds(30))
 
-    /// Runs a few tools in the sandbox; blocks its thread for about a tenth of a second.
+    /// Runs some tools in the sandbox; blocks its thread for about a tenth of a second.
     ///
-    /// - Returns: what is wrong, in words for operators; nil where all is as it should be.
+    /// - Returns: a description of the problem for operators; nil if there is none.
     package static func problem(_ sandbox: Sandbox) -> String? {
         func run(_ arguments: String...) throws -> String {
             try sandbox.command(arguments, files: [], limits: limits).run().trimmingCharacters(in: .whitespacesAndNewlines)
@@ -23,7 +23,7 @@ package enum SandboxCheck {
             guard try run("/usr/bin/qemu-img", "--version").hasPrefix("qemu-img") else { return "qemu-img does not run in the sandbox" }
             do {
                 _ = try run("/usr/bin/ls", "/etc")
-                return "a tool in the sandbox sees the machine's files"
+                return "a tool in the sandbox can read the machine's files"
             } catch is CommandError {}
             let listener = try LoopbackListener()
             let reaching = try sandbox.command(
@@ -31,16 +31,16 @@ package enum SandboxCheck {
                     "/usr/bin/qemu-img", "info", "--image-opts",
                     "driver=raw,file.driver=nbd,file.server.type=inet,file.server.host=127.0.0.1,file.server.port=\(listener.port)",
                 ], files: [], limits: limits)
-            // It fails in any case: nobody speaks NBD here. Whether it came this far is what counts.
+            // The tool fails in any case, because there is no NBD server. The check is whether its connection arrived.
             do { try reaching.run() } catch is CommandError {}
-            return listener.wasReached ? "a tool in the sandbox reaches the machine's network" : nil
+            return listener.wasReached ? "a tool in the sandbox can access the machine's network" : nil
         } catch {
             return String("\(error)".prefix(500))
         }
     }
 }
 
-/// Listens on a port of its own of the loopback address.
+/// Listens on a free port of the loopback address.
 private final class LoopbackListener {
     private let descriptor: Int32
     let port: UInt16
@@ -65,7 +65,7 @@ private final class LoopbackListener {
 
     deinit { close(descriptor) }
 
-    /// Whether a connection has come.
+    /// Whether a connection has arrived.
     var wasReached: Bool {
         let connection = accept(descriptor, nil, nil)
         guard connection >= 0 else { return false }
@@ -74,9 +74,9 @@ private final class LoopbackListener {
     }
 }
 
-/// Looks at the sandbox regularly, and keeps what was found.
+/// Checks the sandbox periodically and stores the result.
 package final class SandboxWatch: Sendable {
-    /// Between two looks.
+    /// Time between two checks.
     package static let interval: Duration = .seconds(300)
 
     private let look: @Sendable () -> String?
@@ -87,20 +87,20 @@ package final class SandboxWatch: Sendable {
         self.init(time: time) { SandboxCheck.problem(sandbox) }
     }
 
-    /// - Parameter look: blocks its thread.
+    /// - Parameter look: runs the check; blocks its thread.
     package init(time: any TimeSource, look: @escaping @Sendable () -> String?) {
         self.look = look
         self.time = time
     }
 
-    /// What was found last; looks where nobody has looked yet.
+    /// The latest result; runs the check if there is none yet.
     package func problem() async -> String? {
         let known = last.withLock { $0 }
         if known.looked { return known.problem }
         return await check()
     }
 
-    /// Looks now.
+    /// Runs the check now.
     @discardableResult
     package func check() async -> String? {
         let found = await withCheckedContinuation { (continuation: CheckedContinuation<String?, Never>) in
@@ -113,7 +113,7 @@ package final class SandboxWatch: Sendable {
         return found
     }
 
-    /// Looks again and again until the task is cancelled.
+    /// Runs the check periodically until the task is cancelled.
     package func run() async throws {
         while true {
             await check()

@@ -1,16 +1,17 @@
 import Database
 import Kernel
 
-/// One step of the schema's history. Numbered, forward only, never changed once it has landed.
+/// One migration of the schema. Migrations are numbered, run forward only, and never change after they have landed.
 package struct Migration: Sendable {
-    /// What a migration means for replicas that do not know it.
+    /// The effect of a migration on replicas that do not know it.
     package enum Kind: Sendable {
-        /// Replicas of the previous release go on working. Applied before the services of a release start.
+        /// Replicas of the previous release keep working. Applied before the services of a release start.
         case expand
-        /// Indexes that are built without blocking writes. As `expand`, but each statement runs outside of a transaction.
-        /// Holds nothing but `CREATE [UNIQUE] INDEX CONCURRENTLY IF NOT EXISTS` statements.
+        /// Indexes that are built without blocking writes. Like `expand`, but each statement runs outside of a transaction. May
+        /// only contain `CREATE [UNIQUE] INDEX CONCURRENTLY IF NOT EXISTS` statements.
         case index
-        /// Breaks replicas that do not know it: drops, renames, narrows. Applied by `osctl db contract` once they are gone.
+        /// Breaks replicas that do not know it, because it drops, renames or narrows something. Applied by `osctl db contract`
+        /// once no such replica runs.
         case contract
     }
 
@@ -26,14 +27,14 @@ package struct Migration: Sendable {
         self.sql = sql
     }
 
-    /// Runs the migration's statements, without a record of it. Repeatable for an `index`; otherwise the caller has a
-    /// transaction open.
+    /// Runs the migration's statements without recording it. An `index` migration can be repeated; for other kinds the caller
+    /// must have opened a transaction.
     ///
     /// - Throws: `DatabaseError`.
     package func run(_ connection: Connection) throws {
         guard kind == .index else { return try connection.script(sql) }
         for statement in sql.split(separator: ";").map({ $0.trimmed }) where !statement.isEmpty {
-            // An earlier attempt that was cut short leaves an index that is not used and is not built again.
+            // An interrupted attempt leaves an invalid index, which is not rebuilt by `IF NOT EXISTS`.
             if let name = Migration.indexName(statement) {
                 let invalid = try !connection.query(
                     "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(\(name)) AND NOT indisvalid"
@@ -60,9 +61,9 @@ extension Substring {
     }
 }
 
-/// The schema that this build knows.
+/// The schema known to this build.
 package enum Schema {
-    /// All migrations in order. Add the next one here and in a file of its own.
+    /// All migrations in order. Add new ones at the end, each in its own file.
     package static let migrations: [Migration] = [
         foundationMigration,
         identityMigration,
@@ -89,10 +90,10 @@ package enum Schema {
         replicasMigration, extendingVolumesMigration,
     ]
 
-    /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so
-    /// all up to it are the base that every build needs.
+    /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all
+    /// migrations up to it are the base that every build needs.
     package static let base = 22
 
-    /// The number of the newest migration that this build knows.
+    /// The number of the newest migration known to this build.
     package static var version: Int { migrations.last?.number ?? 0 }
 }

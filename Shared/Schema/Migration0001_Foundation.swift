@@ -1,4 +1,4 @@
-/// What every service stands on: workflows, outbox and inbox, idempotency, audit, quotas.
+/// Tables used by every service: workflows, outbox and inbox, idempotency, audit, quotas.
 let foundationMigration = Migration(
     1, "foundation",
     """

@@ -1,4 +1,4 @@
-/// Domains, projects, users, groups, roles, the catalog, and what a token stands for.
+/// Domains, projects, users, groups, roles, the catalog, and the resolution of tokens.
 ///
 /// A domain is a project with `is_domain`, as in Keystone; the view `domains` shows only those.
 /// `identity_changes` grows with every change that can alter what some token resolves to. Appending takes a lock until

@@ -1,4 +1,4 @@
-/// Resource providers, what they have, what is taken of it, and what the scheduler decided.
+/// Resource providers, their inventories and allocations, and the scheduler's decisions.
 let placementMigration = Migration(
     3, "placement",
     """

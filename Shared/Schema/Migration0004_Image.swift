@@ -1,4 +1,4 @@
-/// Images, and the projects that they are shared with.
+/// Images, and the projects with which they are shared.
 ///
 /// `file_id` names the stored data, `upload_id` the data that is being received: both are file names in the store, so
 /// that what is in the store and what is in the database can be compared at any time.

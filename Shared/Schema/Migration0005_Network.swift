@@ -1,4 +1,4 @@
-/// Networking: what tenants own, and the list of what the northbound database still has to learn.
+/// The tenants' network resources, and the pending changes for the northbound database.
 let networkMigration = Migration(
     5, "network",
     """

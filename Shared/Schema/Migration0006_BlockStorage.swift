@@ -1,4 +1,4 @@
-/// Volumes, snapshots, attachments, volume types, and the services that keep them.
+/// Volumes, snapshots, attachments, volume types, and the services that manage them.
 let blockStorageMigration = Migration(
     6, "block_storage",
     """

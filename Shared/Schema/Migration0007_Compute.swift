@@ -1,4 +1,4 @@
-/// Servers and what belongs to them: flavors, key pairs, groups, hosts, aggregates.
+/// Servers, flavors, key pairs, server groups, hosts, aggregates.
 let computeMigration = Migration(7, "compute", computeCatalogSQL + computeServersSQL + computeHostsSQL)
 
 private let computeCatalogSQL = """

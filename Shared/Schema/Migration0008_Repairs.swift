@@ -1,4 +1,4 @@
-/// What the plane found wrong and put right by itself, for people to read.
+/// Records of automatic repairs.
 let repairsMigration = Migration(
     8, "repairs",
     """

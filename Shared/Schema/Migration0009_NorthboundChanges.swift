@@ -1,4 +1,4 @@
-/// New ports are written down for the northbound database by the statement and not by the row: a request can bring
+/// New ports are recorded for the northbound database once per statement instead of once per row, because a request can create
 /// hundreds of them.
 let northboundChangesMigration = Migration(
     9, "northbound_changes",

@@ -1,5 +1,5 @@
-/// A token is resolved with a plan that is made once for a session: PostgreSQL otherwise makes one for each token,
-/// which takes ten times as long as running it.
+/// Resolves tokens with a plan that is cached per session: otherwise PostgreSQL plans each query, which takes ten times as long
+/// as running it.
 let tokenPlansMigration = Migration(
     10, "token_plans",
     """

@@ -1,4 +1,4 @@
-/// A snapshot shows the progress that was reported with its status.
+/// The progress of a snapshot, as reported with its status.
 let snapshotProgressMigration = Migration(
     11, "snapshot_progress",
     """

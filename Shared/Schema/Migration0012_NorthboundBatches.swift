@@ -1,4 +1,4 @@
-/// One row for all that a statement changes: a request with hundreds of ports notes them once for each table it writes.
+/// One row for all changes of a statement: a request with hundreds of ports records them once for each table.
 let northboundBatchesMigration = Migration(
     12, "northbound_batches",
     """

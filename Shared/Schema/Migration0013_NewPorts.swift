@@ -1,5 +1,5 @@
-/// Addresses and groups of ports that the same transaction has just made are no change of their own. A transaction says with
-/// `wolke.new_ports` that it writes no others.
+/// Addresses and groups of ports that were created in the same transaction are not recorded as separate changes. A transaction
+/// declares with `wolke.new_ports` that it writes no others.
 let newPortsMigration = Migration(
     13, "new_ports",
     """

@@ -1,5 +1,5 @@
-/// Rules for all addresses and rules without a prefix are the same. Of two that were told apart, one keeps its old
-/// signature: it has no further effect, and is the tenant's to delete.
+/// Rules for all addresses are equal to rules without a prefix. Of two such rules, one keeps its old signature: it has no further
+/// effect, and the tenant can delete it.
 let ruleSignaturesMigration = Migration(
     14, "rule_signatures",
     """

@@ -1,5 +1,4 @@
-/// Users as which the services sign on, access rules that outlive their application credential, and the credentials
-/// and counters of one-time passwords.
+/// Service users, access rules that outlive their application credential, and credentials and counters of one-time passwords.
 let identityControlMigration = Migration(
     15, "identity control",
     """

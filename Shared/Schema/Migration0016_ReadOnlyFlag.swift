@@ -1,4 +1,4 @@
-/// A volume's read-only flag is null until somebody sets it: only then clients see it in the volume's metadata.
+/// A volume's read-only flag is null until it is set: only then clients see it in the volume's metadata.
 let readOnlyFlagMigration = Migration(
     16, "read_only_flag",
     """

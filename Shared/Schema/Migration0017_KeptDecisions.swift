@@ -1,2 +1,2 @@
-/// What was decided when a kept answer was made, to decide it again before the answer is given again.
+/// The policy decisions of stored responses, so that they can be made again before a response is repeated.
 let keptDecisionsMigration = Migration(17, "kept decisions", "ALTER TABLE idempotency_keys ADD COLUMN grants jsonb")

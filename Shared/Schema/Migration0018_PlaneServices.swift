@@ -1,5 +1,5 @@
-/// Signs of life of the plane's processes, default quotas that operators change while the services run, files that
-/// servers start with, and a host's reason for a failure in the tenant's words.
+/// Heartbeats of the control plane's processes, default quotas that operators can change at run time, injected files of servers,
+/// and a host's reason for a failure in terms for the tenant.
 let planeServicesMigration = Migration(
     18, "plane_services",
     """

@@ -1,4 +1,4 @@
-/// What makes a port's northbound row depend on others: address pairs that name its address, and its network's state.
+/// Dependencies of a port's northbound row on others: address pairs that name its address, and its network's state.
 let virtualPortsMigration = Migration(
     19, "virtual_ports",
     """

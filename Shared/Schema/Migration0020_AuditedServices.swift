@@ -1,4 +1,4 @@
-/// An audit record names the service that acted for the user, where one did.
+/// Audit records name the service that acted for the user, if there was one.
 let auditedServicesMigration = Migration(
     20, "audited_services",
     """

@@ -1,4 +1,4 @@
-/// What is wrong with the sandbox for image tools on a machine of Block Storage; hosts say it with their capabilities.
+/// Problems of the sandbox for image tools on machines of Block Storage; hosts report them with their capabilities.
 let sandboxStateMigration = Migration(
     22, "sandbox_state",
     """

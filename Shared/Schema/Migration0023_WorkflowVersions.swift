@@ -1,4 +1,4 @@
-/// Workflows of several releases side by side, and workflows that other workflows start.
+/// Versions of workflows, so that several releases can run side by side, and child workflows.
 let workflowVersionsMigration = Migration(
     23, "workflow versions",
     """

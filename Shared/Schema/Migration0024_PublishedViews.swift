@@ -1,5 +1,5 @@
-/// What a service lets others read of its tables: views and functions with the prefix `published_`, whose columns stay when
-/// the tables change. docs/published-views.md describes them.
+/// Views and functions with the prefix `published_`, through which services read each other's tables. Their columns stay when the
+/// tables change (docs/published-views.md).
 let publishedViewsMigration = Migration(
     24, "published views",
     """

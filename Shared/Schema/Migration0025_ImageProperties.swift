@@ -1,5 +1,5 @@
-/// What the image asks of a server's hardware and host, also where the server boots from a volume that was made of it. NULL in
-/// servers of release 0.1.0, which has only the properties of `image`.
+/// Image properties that affect a server's hardware and host, also for servers that boot from a volume created from the image.
+/// NULL for servers of release 0.1.0, which only has the properties of `image`.
 let imagePropertiesMigration = Migration(
     25, "image properties of servers",
     """

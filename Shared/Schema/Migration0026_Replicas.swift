@@ -1,4 +1,4 @@
-/// Processes of the plane that use the database, with their release, so that nothing is taken away from one that runs.
+/// Control plane processes that use the database, with their release, so that contracting migrations do not break a running one.
 let replicasMigration = Migration(
     26, "replicas", kind: .expand,
     """

@@ -1,7 +1,7 @@
 import Database
 import Kernel
 
-/// The processes that use the database, as they registered themselves.
+/// The registered processes that use the database.
 package enum Replicas {
     /// Interval between heartbeats of a replica.
     package static let interval: Duration = .seconds(10)
@@ -16,7 +16,7 @@ package enum Replicas {
         package let host: String
         package let process: Int
         package let release: String
-        /// The newest migration that it knows.
+        /// The newest migration known to the process.
         package let schemaVersion: Int
 
         package init(
@@ -31,20 +31,20 @@ package enum Replicas {
             self.schemaVersion = schemaVersion
         }
 
-        /// For people.
+        /// The description in messages.
         package var words: String { "\(service) of release \(release) (schema \(schemaVersion)) on \(host), process \(process)" }
     }
 
-    // MARK: a replica's life
+    // MARK: registration
 
-    /// Registers a starting process, unless it cannot work on the database. No migration can run meanwhile.
+    /// Registers a starting process, unless it cannot work on the database. No migration can run at the same time.
     ///
     /// - Throws: `ResourceError` as `SchemaState.requireUsable`.
     package static func join(_ database: Database, _ replica: Replica, _ ambient: Ambient, migrations: [Migration] = Schema.migrations)
         async throws
     {
         while true {
-            // Polled, for the reason that `Schema.exclusively` has.
+            // Polled for the same reason as in `Schema.exclusively`.
             let joined = try await database.write { connection in
                 guard try connection.query("SELECT pg_try_advisory_xact_lock_shared(\(Schema.lockKey)) AS held")[0].bool("held") else {
                     return false
@@ -59,9 +59,9 @@ package enum Replicas {
         }
     }
 
-    /// A sign of life.
+    /// Records a heartbeat.
     ///
-    /// - Throws: `ResourceError` when the schema was contracted beyond the replica, which must end: it was silent for so long
+    /// - Throws: `ResourceError` if the schema was contracted beyond the replica, which must then exit: it was silent for so long
     ///   that it counted as stopped.
     package static func renew(_ database: Database, _ replica: Replica, _ ambient: Ambient, migrations: [Migration] = Schema.migrations)
         async throws
@@ -74,7 +74,7 @@ package enum Replicas {
         }
     }
 
-    /// Removes the registration of a process that ends.
+    /// Removes the registration of a stopping process.
     package static func leave(_ database: Database, _ replica: Replica) async throws {
         try await database.write { try $0.execute("DELETE FROM service_replicas WHERE id = \(replica.id)") }
     }
@@ -90,9 +90,9 @@ package enum Replicas {
             """)
     }
 
-    // MARK: what runs
+    // MARK: running replicas
 
-    /// Replicas that gave a sign of life lately, by service and release.
+    /// Replicas with a recent heartbeat, by service and release.
     package static func live(_ connection: Connection, _ ambient: Ambient) throws -> [Replica] {
         guard try connection.query("SELECT to_regclass('service_replicas') IS NOT NULL AS present")[0].bool("present") else { return [] }
         let silence = silence.components.seconds

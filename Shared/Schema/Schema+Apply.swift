@@ -2,34 +2,35 @@ import Database
 import Glibc
 import Kernel
 
-/// Applying migrations: one process at a time, each migration whole or not at all.
+/// Applies migrations: one process at a time, each migration completely or not at all.
 ///
-/// `schema_migrations` holds what a build must know: the base and contracting migrations. `schema_expansions` holds the
-/// others. Release 0.1.0 reads only the first table and starts when that ends with its own newest migration; so it starts
-/// on an expanded database, and refuses a contracted one (docs/adr/0012-expand-and-contract.md).
+/// `schema_migrations` contains the migrations that a build must know: the base and contracting migrations. `schema_expansions`
+/// contains the others. Release 0.1.0 only reads the first table and starts if it ends with its own newest migration; so it
+/// starts on an expanded database and refuses a contracted one (docs/adr/0012-expand-and-contract.md).
 extension Schema {
     /// Key of the advisory lock: exclusive while migrations run, shared while a replica joins.
     static let lockKey = 0x776f_6c6b
-    /// How long a migration waits for a table's lock before it lets the statements pass that wait behind it.
+    /// How long a migration waits for a table's lock before it lets the statements waiting behind it pass.
     private static let lockTimeout = "3s"
     private static let attemptsMax = 20
 
-    /// Applies the expanding migrations that are missing, and all of them to an empty database. Safe to run from several
-    /// processes at once, and while services run.
+    /// Applies the missing expanding migrations, and on an empty database all migrations. Several processes may call it at once,
+    /// and services may be running.
     ///
-    /// - Returns: the numbers that were applied.
-    /// - Throws: `ResourceError` when the database was contracted beyond this build; `DatabaseError` when a migration
-    ///   fails, which is then undone whole.
+    /// - Returns: the numbers of the applied migrations.
+    /// - Throws: `ResourceError` if the database was contracted beyond this build; `DatabaseError` if a migration fails, which is
+    ///   then rolled back completely.
     @discardableResult
     package static func migrate(_ database: Database, migrations: [Migration] = Schema.migrations) async throws -> [Int] {
         try await exclusively(database) { try expand($0, migrations) }
     }
 
-    /// Applies what `migrate` applies, then the contracting migrations in order, each once no replica runs that does not
+    /// Applies the migrations of `migrate`, then the contracting migrations in order, each once no replica runs that does not
     /// know it.
     ///
-    /// - Returns: the numbers that were applied.
-    /// - Throws: `ResourceError` that names the replicas which would break; those before are applied. Otherwise as `migrate`.
+    /// - Returns: the numbers of the applied migrations.
+    /// - Throws: `ResourceError` naming the replicas that a migration would break; earlier migrations are applied. Otherwise as
+    ///   `migrate`.
     @discardableResult
     package static func contract(
         _ database: Database, migrations: [Migration] = Schema.migrations, ambient: Ambient = Ambient()
@@ -41,7 +42,7 @@ extension Schema {
                 guard blockers.isEmpty else {
                     throw ResourceError(
                         .conflict,
-                        "migration \(migration.number) (\(migration.name)) would break what runs; stop first:\n  "
+                        "migration \(migration.number) (\(migration.name)) would break running processes; stop these first:\n  "
                             + blockers.joined(separator: "\n  "))
                 }
                 try apply(connection, migration)
@@ -56,9 +57,9 @@ extension Schema {
         try await database.read { try SchemaState.read($0) }
     }
 
-    /// Refuses to go on where this build cannot work on the database.
+    /// Throws if this build cannot work on the database.
     ///
-    /// - Throws: `ResourceError` naming both versions and what to do.
+    /// - Throws: `ResourceError` naming both versions and the remedy.
     package static func require(_ database: Database, migrations: [Migration] = Schema.migrations) async throws {
         try await state(database).requireUsable(migrations)
     }
@@ -69,9 +70,9 @@ extension Schema {
         _ database: Database, _ body: @escaping @Sendable (Connection) throws -> Value
     ) async throws -> Value {
         try await database.autocommit { connection in
-            // Polled: a statement that waits holds a snapshot, which an index built concurrently would wait for in turn.
+            // Polled, because a waiting statement holds a snapshot, for which a concurrent index build would wait in turn.
             while try !connection.query("SELECT pg_try_advisory_lock(\(lockKey)) AS held")[0].bool("held") { usleep(50_000) }
-            // Where the session breaks, PostgreSQL releases the lock.
+            // If the session breaks, PostgreSQL releases the lock.
             defer { do { try connection.query("SELECT pg_advisory_unlock(\(lockKey))") } catch {} }
             return try body(connection)
         }
@@ -81,7 +82,7 @@ extension Schema {
         try prepareRecords(connection)
         let state = try SchemaState.read(connection)
         try state.requireKnown(migrations)
-        // Nothing can run on an empty database, so nothing can break.
+        // No service can run on an empty database, so a migration cannot break any.
         let wanted = state.applied.isEmpty ? migrations : state.missing(migrations)
         for migration in wanted { try apply(connection, migration) }
         return wanted.map(\.number)
@@ -113,7 +114,7 @@ extension Schema {
                 try connection.script("COMMIT")
                 return
             } catch {
-                // A broken session has rolled back already.
+                // A broken session has been rolled back already.
                 do { try connection.script("ROLLBACK") } catch {}
                 guard let error = error as? DatabaseError, error.isLockTimeout || error.isRetryable, attempt < attemptsMax else {
                     throw error
@@ -123,7 +124,7 @@ extension Schema {
         }
     }
 
-    /// Recorded once all are there: an attempt that was cut short is repeated.
+    /// Recorded after all statements, so that an interrupted attempt is repeated.
     private static func applyIndexes(_ connection: Connection, _ migration: Migration) throws {
         try migration.run(connection)
         try record(connection, migration)

@@ -1,15 +1,15 @@
 import Database
 import Kernel
 
-/// Which migrations a database has, and what a build must know to work on it.
+/// The migrations of a database, and those that a build must know to work on it.
 package struct SchemaState: Sendable, Equatable {
     /// Numbers of all applied migrations.
     package var applied: Set<Int> = []
     /// The newest migration that a build must know: the last contracting one, or the newest of the base.
     package var required = 0
-    /// The release that applied `required`; nil where none was recorded (the base).
+    /// The release that applied `required`; nil if none was recorded (the base).
     package var requiredRelease: String?
-    /// The release that applied the newest migration; nil where none was recorded.
+    /// The release that applied the newest migration; nil if none was recorded.
     package var newestRelease: String?
 
     package init(applied: Set<Int> = [], required: Int = 0, requiredRelease: String? = nil, newestRelease: String? = nil) {
@@ -22,14 +22,14 @@ package struct SchemaState: Sendable, Equatable {
     /// The newest applied migration; 0 for an empty database.
     package var newest: Int { applied.max() ?? 0 }
 
-    /// Reads the records; an empty state where there are none.
+    /// Reads the records; the state is empty if there are none.
     ///
     /// - Throws: `DatabaseError`.
     package static func read(_ connection: Connection) throws -> SchemaState {
         let tables = try connection.query(
             "SELECT to_regclass('schema_migrations') IS NOT NULL AS base, to_regclass('schema_expansions') IS NOT NULL AS expansions")[0]
         guard try tables.bool("base") else { return SchemaState() }
-        // Release 0.1.0 makes `schema_migrations` without a release, and no `schema_expansions`.
+        // Release 0.1.0 creates `schema_migrations` without a release, and no `schema_expansions`.
         let rows =
             try tables.bool("expansions")
             ? connection.query(
@@ -48,7 +48,7 @@ package struct SchemaState: Sendable, Equatable {
         return state
     }
 
-    // MARK: this build on that database
+    // MARK: comparison with this build
 
     /// Expanding migrations of the build that the database does not have, in order.
     package func missing(_ migrations: [Migration] = Schema.migrations) -> [Migration] {
@@ -60,10 +60,10 @@ package struct SchemaState: Sendable, Equatable {
         migrations.filter { $0.kind == .contract && !applied.contains($0.number) }
     }
 
-    /// Whether a newer release has changed the database. The build may work on it nevertheless.
+    /// Whether a newer release has changed the database. The build may still be able to work on it.
     package func isNewer(than migrations: [Migration] = Schema.migrations) -> Bool { newest > (migrations.last?.number ?? 0) }
 
-    /// - Throws: `ResourceError` when the database was contracted beyond what the build knows.
+    /// - Throws: `ResourceError` if the database was contracted beyond the migrations known to the build.
     package func requireKnown(_ migrations: [Migration] = Schema.migrations) throws {
         let version = migrations.last?.number ?? 0
         guard required > version else { return }
@@ -75,7 +75,7 @@ package struct SchemaState: Sendable, Equatable {
             """)
     }
 
-    /// - Throws: `ResourceError` when the build cannot work on the database, with what to do.
+    /// - Throws: `ResourceError` with the remedy if the build cannot work on the database.
     package func requireUsable(_ migrations: [Migration] = Schema.migrations) throws {
         try requireKnown(migrations)
         let missing = missing(migrations)

@@ -260,7 +260,9 @@ extension Settings {
         // The operators' listener has its own connections besides these.
         let available = descriptors - DescriptorLimit.reserve(of: descriptors) - limits.refusalsMax - 128
         guard available >= 16 else {
-            throw SettingsError(["this process may open \(descriptors) files; it needs at least 640 (ulimit -n, or LimitNOFILE of its unit)"])
+            throw SettingsError([
+                "this process may open \(descriptors) files; it needs at least 640 (ulimit -n, or LimitNOFILE of its unit)"
+            ])
         }
         limits.connectionsMax = min(integer("web.connections"), available)
         limits.connectionsPerSourceMax = min(integer("web.connections_per_source"), limits.connectionsMax)

@@ -1,4 +1,4 @@
-/// Small disk images that are sound unless they are told otherwise. QEMU's tool opens each of them.
+/// Small disk images, valid unless parameters say otherwise. QEMU's tool opens each of them.
 package enum DiskImages {
     /// Writes numbers into bytes.
     package struct Bytes: Sendable {
@@ -189,7 +189,7 @@ package enum DiskImages {
         return image.bytes
     }
 
-    /// A live CD's first sectors.
+    /// The first sectors of a live CD.
     package static func iso(_ change: (inout Bytes) -> Void = { _ in }) -> [UInt8] {
         var image = Bytes(count: 40960)
         image.text(0x8001, "CD001")

@@ -2,16 +2,16 @@ import Glibc
 import Kernel
 import Synchronization
 
-/// TCP ports of 127.0.0.1 that nobody listens on.
+/// TCP ports of 127.0.0.1 that are not in use.
 package enum FreePorts {
-    /// Below the range from which the kernel gives ports to outgoing connections: those of other tests would take a port
-    /// between its choice and its use.
+    /// Below the range for outgoing connections, because a connection of another test could take a port of that range between its
+    /// choice and its use.
     private static let range = 20_000..<32_000
     private static let given = Mutex<Set<Int>>([])
 
-    /// Different ones, and none that this process was given before.
+    /// Returns distinct ports that were not returned to this process before.
     ///
-    /// - Throws: `ResourceError` when there are none.
+    /// - Throws: `ResourceError` if there are none.
     package static func take(_ count: Int) throws -> [Int] {
         let random = SystemRandom()
         return try given.withLock { given in

@@ -1,7 +1,7 @@
 import Foundation
 import JSON
 
-/// Documents as releases have written them.
+/// Documents in the form that releases wrote.
 package enum GoldenFile {
     /// The members of the object in a file of `Tests/Golden`.
     package static func load(_ file: String) throws -> JSONObject {

@@ -4,16 +4,16 @@ package struct HostileImage: Sendable, CustomStringConvertible {
     /// The `disk_format` it is uploaded as.
     package let declared: String
     package let bytes: [UInt8]
-    /// A word of the reason for which it must be refused.
+    /// A word of the expected refusal.
     package let reason: String
 
     package var description: String { name }
 }
 
-/// Images that attack whoever opens them, in the classes of CVE-2015-5163, CVE-2022-47951, CVE-2024-32498 and
-/// CVE-2024-40767, and others for formats in which no attack is known yet.
+/// Images that attack the program that opens them: the classes of CVE-2015-5163, CVE-2022-47951, CVE-2024-32498 and
+/// CVE-2024-40767, and similar attacks on formats without a known CVE.
 package enum HostileImages {
-    /// - Parameter canary: a file of the host that the images refer to.
+    /// - Parameter canary: a file of the host to which the images refer.
     package static func corpus(canary: String) -> [HostileImage] {
         qcow2(canary) + vmdk(canary) + vhd() + vdi() + disguised(canary) + refusedFormats()
     }
@@ -24,7 +24,7 @@ package enum HostileImages {
 
     // MARK: qcow2
 
-    /// A qcow2 disk that lies on the canary (CVE-2015-5163).
+    /// A qcow2 disk with the canary as backing file (CVE-2015-5163).
     package static func qcow2WithBacking(_ canary: String, version: UInt32 = 3) -> [UInt8] {
         DiskImages.qcow2(version: version) { image in
             image.big(8, UInt64(1024))
@@ -33,7 +33,7 @@ package enum HostileImages {
         }
     }
 
-    /// A qcow2 disk whose data is in the canary (CVE-2024-32498).
+    /// A qcow2 disk with the canary as external data file (CVE-2024-32498).
     package static func qcow2WithDataFile(_ canary: String) -> [UInt8] {
         DiskImages.qcow2(incompatible: 4) { $0.put(112, DiskImages.qcow2Extension(0x4441_5441, canary)) }
     }
@@ -65,8 +65,8 @@ package enum HostileImages {
             ("2^64 - 1 bytes", "outside", DiskImages.qcow2(size: .max)),
             ("no size", "outside", changed { $0.big(24, UInt64(0)) }),
             ("odd size", "multiple", DiskImages.qcow2(size: (1 << 20) + 1)),
-            ("table too small for the size", "does not fit", changed { $0.big(24, UInt64(1 << 40)) }),
-            ("table of 4 billion entries", "does not fit", changed { $0.big(36, UInt32.max) }),
+            ("table too small for the size", "does not match", changed { $0.big(24, UInt64(1 << 40)) }),
+            ("table of 4 billion entries", "does not match", changed { $0.big(36, UInt32.max) }),
             ("table outside", "outside", changed { $0.big(40, UInt64(1 << 40)) }),
             ("table at the end of the address space", "outside", changed { $0.big(40, UInt64.max - 65535) }),
             ("reference counts outside", "outside", changed { $0.big(48, UInt64(1 << 40)) }),
@@ -78,9 +78,9 @@ package enum HostileImages {
             ("header longer than a cluster", "length", DiskImages.qcow2(headerLength: 1 << 20)),
             ("compression without its bit", "compression", changed { $0.put(104, [1]) }),
             ("unknown compression", "compression", DiskImages.qcow2(incompatible: 8) { $0.put(104, [7]) }),
-            ("extension larger than a cluster", "cut off", changed { $0.put(112, [0x68, 3, 0xf8, 0x57, 0xff, 0xff, 0xff, 0xff]) }),
-            ("only a magic number", "cut off", Array(sound.prefix(4))),
-            ("half a header", "cut off", Array(sound.prefix(60))),
+            ("extension larger than a cluster", "truncated", changed { $0.put(112, [0x68, 3, 0xf8, 0x57, 0xff, 0xff, 0xff, 0xff]) }),
+            ("only a magic number", "truncated", Array(sound.prefix(4))),
+            ("half a header", "truncated", Array(sound.prefix(60))),
             ("header without its table", "outside", Array(sound.prefix(65536))),
         ]
         return list.map { image("qcow2: " + $0.0, "qcow2", $0.1, $0.2) }
@@ -88,14 +88,14 @@ package enum HostileImages {
 
     // MARK: VMDK
 
-    /// Sound by its lines, but with a parent for a reader that searches the text: in a comment, in another place than
-    /// the header says, or behind the text's end.
+    /// Valid line by line, but with a parent for a reader that searches the text: in a comment, in a place other than the
+    /// header's, or after the end of the text.
     package static func vmdkWithParent(_ parent: String) -> [UInt8] {
         DiskImages.vmdk(
             DiskImages.descriptor(parentCID: "bc609ba4", more: "# note: parentFileNameHint=\"\(parent)\""))
     }
 
-    /// A text that QEMU's VMDK driver takes for a disk of the canary's bytes.
+    /// A text that QEMU's VMDK driver opens as a disk with the canary's data.
     package static func descriptor(flat path: String, sectors: Int = 20480) -> String {
         DiskImages.descriptor(type: "monolithicFlat", extents: "RW \(sectors) FLAT \"\(path)\" 0")
     }
@@ -103,7 +103,7 @@ package enum HostileImages {
     private static func vmdk(_ canary: String) -> [HostileImage] {
         func text(_ more: String) -> [UInt8] { DiskImages.vmdk(DiskImages.descriptor(more: more)) }
         let elsewhere = DiskImages.vmdk { image in
-            // What the header points to is sound; at the place where QEMU looks there is a parent.
+            // The header points to a valid descriptor; where QEMU looks there is a parent.
             image.text(30 * 512, DiskImages.descriptor())
             image.little(28, UInt64(30))
             image.put(512, [UInt8](repeating: 0, count: 4096))
@@ -145,7 +145,7 @@ package enum HostileImages {
             ("unknown flag", "unknown", DiskImages.vmdk { $0.little(8, UInt32(1) << 30) }),
             ("COWD", "COWD", DiskImages.raw("COWD")),
             ("descriptor", "descriptor", DiskImages.raw(descriptor(flat: canary))),
-            ("only a magic number", "cut off", Array("KDMV".utf8)),
+            ("only a magic number", "truncated", Array("KDMV".utf8)),
         ]
         return list.map { image("vmdk: " + $0.0, "vmdk", $0.1, $0.2) }
     }
@@ -169,7 +169,7 @@ package enum HostileImages {
             ("checksum", "checksum", Images.vhd { $0.put(84, [9]) }),
             ("table outside", "outside", Images.vhd { $0.big(528, UInt64(1 << 40)) }),
             ("table of 4 billion blocks", "table", Images.vhd { $0.big(540, UInt32.max) }),
-            ("table too small for the size", "does not fit", Images.vhd { $0.big(540, UInt32(1)) }),
+            ("table too small for the size", "does not match", Images.vhd { $0.big(540, UInt32(1)) }),
             ("blocks of 1 byte", "block size", Images.vhd { $0.big(544, UInt32(1)) }),
             ("dynamic header elsewhere", "not at its beginning", Images.vhd(footer: Images.vhdFooter { $0.big(16, UInt64(1 << 40)) })),
             ("fixed, larger than its data", "does not agree", Images.fixedVHD(size: 10 << 30)),
@@ -209,8 +209,8 @@ package enum HostileImages {
             image("raw: ISO and qcow2", "raw", "content is", DiskImages.iso { $0.put(0, Array(qcow2WithBacking(canary).prefix(1200))) }),
             image("iso: qcow2", "iso", "content is", DiskImages.iso { $0.put(0, Array(qcow2WithDataFile(canary).prefix(1200))) }),
             image("iso: VMDK descriptor", "iso", "content is", DiskImages.iso { $0.text(0, descriptor(flat: canary)) }),
-            image("qcow2 and VDI", "qcow2", "marks", DiskImages.qcow2 { $0.put(0x40, [0x7f, 0x10, 0xda, 0xbe]) }),
-            image("qcow2 and fixed VHD", "qcow2", "marks", DiskImages.qcow2() + DiskImages.vhdFooter(kind: 2)),
+            image("qcow2 and VDI", "qcow2", "signatures", DiskImages.qcow2 { $0.put(0x40, [0x7f, 0x10, 0xda, 0xbe]) }),
+            image("qcow2 and fixed VHD", "qcow2", "signatures", DiskImages.qcow2() + DiskImages.vhdFooter(kind: 2)),
             image("aki: qcow2", "aki", "content is", qcow2WithBacking(canary)),
         ]
         for declared in ["vmdk", "vdi", "vhd", "iso"] {

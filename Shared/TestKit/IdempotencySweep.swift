@@ -5,14 +5,14 @@ import WebAPI
 extension RouteSweep {
     /// Finds routes whose effects may happen twice although the client sent an `Idempotency-Key`.
     ///
-    /// Each POST is sent eight times at once, then once more, then with another body: the eight and the one get the same
-    /// answer, the one changes no table, and the other is refused. At the end all that the requests named is removed, and
-    /// each is sent a last time: what it was answered does not depend on what is there now.
+    /// Each POST is sent eight times concurrently, then once more, then with another body. The nine responses must be equal, the
+    /// ninth request must change no table, and the last one must be refused. At the end everything that the requests named is
+    /// deleted, and each request is sent once more: its response must not depend on the current data.
     ///
     /// - Parameters:
     ///   - except: routes that have no effect, or none that a key can guard, with the reason.
-    ///   - keeping: tables that stay at the end, because who asks is in them.
-    ///   - prepare: brings about, before each route, what it needs to succeed.
+    ///   - keeping: tables that are kept at the end, because they contain the caller.
+    ///   - prepare: creates, before each route, what the request needs to succeed.
     package func repeated(
         _ token: String, except: [String: String] = [:], keeping: Set<String> = [], where included: (Route) -> Bool = { _ in true },
         prepare: (String) async throws -> Void = { _ in }
@@ -37,7 +37,7 @@ extension RouteSweep {
         return findings + except.keys.filter { !known.contains($0) }.sorted().map { "there is no route \($0)" }
     }
 
-    /// A request that was accepted, to be sent again, and what it was answered.
+    /// An accepted request and its response.
     private struct Answered {
         let route: Route
         let request: IncomingRequest
@@ -47,7 +47,7 @@ extension RouteSweep {
     private func repeated(_ route: Route, _ token: String, _ answered: inout [Answered]) async throws -> [String] {
         let key = SystemRandom().uuid().description
         let api = api
-        // A request's body is read once: each has its own, of the same bytes.
+        // A request's body can be read once, so each request has its own body with the same bytes.
         let bytes = body(route)?.encoded
         let requests = try (0..<10).map { _ in try self.request(route, token, key: key, bytes: bytes ?? []).request }
         let answers = await withTaskGroup(of: Response.self) { group in
@@ -55,15 +55,17 @@ extension RouteSweep {
             return await group.reduce(into: [Response]()) { $0.append($1) }
         }
         let texts = Set(answers.map(RouteSweep.text))
-        // What this cloud says it cannot do is done not even once.
+        // A route that answers 501 must have no effect.
         if answers.allSatisfy({ $0.status == 501 }) {
             return route.isUnavailable ? [] : ["answers 501 and is in the OpenAPI document: declare it with Route.unavailable"]
         }
-        guard texts.count == 1, let first = texts.first else { return ["eight at once got \(texts.sorted().map(RouteSweep.short))"] }
+        guard texts.count == 1, let first = texts.first else {
+            return ["eight concurrent requests got \(texts.sorted().map(RouteSweep.short))"]
+        }
         guard answers[0].status < 300 else { return ["is refused, so nothing is shown: \(RouteSweep.short(first))"] }
         answered.append(Answered(route: route, request: requests[9], text: first))
         let originals = answers.count { $0.headers["idempotent-replay"] == nil }
-        var findings = originals == 1 ? [] : ["\(originals) of eight at once did the work"]
+        var findings = originals == 1 ? [] : ["\(originals) of eight concurrent requests had an effect"]
         let before = try await digest()
         let again = await api.respond(to: requests[8])
         let demoted = await api.respond(
@@ -81,7 +83,7 @@ extension RouteSweep {
         }
         findings += try await changed(since: before)
         if let bytes {
-            // The same in meaning, with other bytes: another request.
+            // The same meaning with other bytes is another request.
             let other = await api.respond(to: try self.request(route, token, key: key, bytes: bytes + Array(" ".utf8)).request)
             if other.status != 422 { findings.append("another body under the same key got \(RouteSweep.text(other))") }
         }

@@ -19,8 +19,8 @@ package struct ListSweep: Sendable {
     /// together are the list, each item once and in the list's order.
     ///
     /// - Parameters:
-    ///   - target: path, and query where the list needs one.
-    ///   - key: what markers are; dots lead into members (`keypair.name`).
+    ///   - target: path, and query if the list needs one.
+    ///   - key: the member used as marker; dots lead into nested objects (`keypair.name`).
     /// - Returns: the number of pages that were read.
     @discardableResult
     package func walk(_ target: String, collection: String, key: String = "id", sortKeys: [String]) async throws -> Int {
@@ -34,7 +34,7 @@ package struct ListSweep: Sendable {
         return pages
     }
 
-    /// Walks the list as it is in pages of one and of two.
+    /// Reads the list in pages of one and of two, in its default order.
     @discardableResult
     package func walk(_ target: String, collection: String, key: String = "id") async throws -> Int {
         let separator = target.contains("?") ? "&" : "?"
@@ -78,15 +78,15 @@ package struct ListSweep: Sendable {
 }
 
 extension RouteSweep {
-    /// Walks every list that the service declares, and answers with what does not come in pages: `GET PATH`.
+    /// Reads every list that the service declares page by page, and returns the routes without correct paging: `GET PATH`.
     ///
-    /// A list is a GET whose answer has one array of objects beside links and the like. It must refuse `limit` with 400,
-    /// or give one item at a time, each once, and end.
+    /// A list is a GET whose response has one array of objects besides links and the like. It must refuse `limit` with 400, or
+    /// return one item at a time, each once, and end.
     ///
     /// - Parameters:
-    ///   - tokens: callers of whom one at least sees the list.
-    ///   - except: routes that are right not to, with the reason in the test.
-    /// - Returns: what is wrong, and how many lists were walked.
+    ///   - tokens: callers of whom at least one can see the list.
+    ///   - except: routes without paging, with the reason in the test.
+    /// - Returns: the violations, and the number of lists.
     package func unpaged(_ tokens: [String], except: Set<String> = []) async throws -> (findings: [String], walked: Int) {
         var findings: [String] = []
         var walked = 0
@@ -126,7 +126,7 @@ extension RouteSweep {
             ? nil : "the pages are \(found.prefix(8)), the list \(whole.prefix(8).map { value($0, key) ?? "" })"
     }
 
-    /// The list of an answer; nil where it is none, or refused.
+    /// The list in a response; nil if there is none, or if the request was refused.
     private func items(_ route: Route, _ token: String, _ query: [(String, String)]) async throws -> (name: String, list: [JSONValue])? {
         var request = try request(route, token).request
         request.query = Query(query)

@@ -1,7 +1,7 @@
 import Kernel
 import Synchronization
 
-/// A clock that only the test moves. `sleep` returns at once and moves it: waiting costs nothing in tests.
+/// A clock that only the test advances. `sleep` advances it and returns at once, so that tests do not wait.
 package final class ManualTime: TimeSource {
     private let microseconds: Mutex<Int64>
 
@@ -9,7 +9,7 @@ package final class ManualTime: TimeSource {
         microseconds = Mutex(start.microseconds)
     }
 
-    /// Moves the clock.
+    /// Advances the clock.
     package func advance(by duration: Duration) { microseconds.withLock { $0 += duration.microseconds } }
 
     package func now() -> Timestamp { Timestamp(microseconds: microseconds.withLock { $0 }) }
@@ -25,7 +25,7 @@ package final class ManualTime: TimeSource {
     }
 }
 
-/// The clock of a process that is off, beside a database whose clock is right.
+/// The clock of a process that is wrong, while the database's clock is right.
 package struct WrongTime: TimeSource {
     private let right: any TimeSource
     private let error: Duration

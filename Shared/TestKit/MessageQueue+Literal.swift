@@ -1,6 +1,6 @@
 import Contracts
 
-/// Queues of tests. The plane's queues are declared in `Contracts` and have no other spelling.
+/// Queues in tests. Queues of the control plane must be used through their declarations in `Contracts`.
 extension MessageQueue: ExpressibleByStringLiteral {
     package init(stringLiteral value: String) { self.init(value) }
 }

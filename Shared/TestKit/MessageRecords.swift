@@ -1,10 +1,10 @@
 import Contracts
 import JSON
 
-/// A message, or an answer, with every member that it can have.
+/// A message, or an answer, with all its members.
 package struct MessageSample {
     package let document: JSONValue
-    /// Reads a document and writes what was read.
+    /// Decodes a document and encodes the result.
     package let recode: (JSONValue) throws -> JSONValue
     let value: Any
 
@@ -21,16 +21,16 @@ package struct MessageSample {
     }
 }
 
-/// Messages as releases send them: a file with a complete document for every type and version. Whoever changes what is sent
-/// without raising the version finds out here.
+/// Messages as releases send them: a file with a complete document for every type and version. It detects changes of messages
+/// without a new version.
 package enum MessageRecords {
     /// Compares messages with the file.
     ///
     /// - Parameters:
     ///   - samples: one of every type, with every optional member.
     ///   - file: a JSON object in `Tests/Golden` with `TYPE@VERSION`.
-    /// - Returns: what does not fit, in words.
-    /// - Throws: where the file cannot be read.
+    /// - Returns: descriptions of the differences.
+    /// - Throws: an error if the file cannot be read.
     package static func differences(_ samples: [String: MessageSample], file: String) throws -> [String] {
         let records = try GoldenFile.load(file)
         var found: [String] = []
@@ -54,11 +54,11 @@ package enum MessageRecords {
             if read != record { found.append("is read as \(read)") }
         } catch let error as DecodingError { found.append("cannot be read: \(error.summary)") }
         for (path, less) in reductions(record) where path != "type" {
-            // Missing is an error, or stays missing. Nothing stands in for it.
+            // A missing member must be an error or stay missing; it must not get a default.
             guard let without = try? sample.recode(less), without != less else { continue }
             found.append("without \(path) it is read as if it had one")
         }
-        // A member of a later release is ignored.
+        // A member of a later release must be ignored.
         var more = record.objectValue ?? [:]
         more["member_of_a_later_release"] = 1
         if try sample.recode(.object(more)) != record { found.append("does not ignore a member of a later release") }

@@ -5,7 +5,7 @@ import WebAPI
 
 /// Sends malformed input of every kind to every route: the answer must be a 4xx, never a 5xx, within bounded time.
 package struct NonsenseSweep: Sendable {
-    /// What a member of a body is replaced by.
+    /// Replacements for a member of a body.
     package static let values: [JSONValue] = [
         nil, true, 0, -1, 9_223_372_036_854_775_807, 1.5, "", "x", "\u{0}", "🐄", "'; DROP TABLE x; --", [], [:], [nil], [[:]],
         ["a": ["b": ["c": []]]], .string(String(repeating: "y", count: 70_000)),
@@ -15,13 +15,13 @@ package struct NonsenseSweep: Sendable {
     private let api: API
     private let headers: Headers
 
-    /// - Parameter headers: those of an operator.
+    /// - Parameter headers: an operator's headers.
     package init(_ api: API, headers: Headers) {
         self.api = api
         self.headers = headers
     }
 
-    /// The body with one member after the other replaced by nonsense, at every depth, and with one too many.
+    /// Variants of the body: each member at every depth replaced by an invalid value, and an additional member.
     private static func mutations(_ body: JSONValue) -> [JSONValue] {
         var result = values
         guard let object = body.objectValue else { return result }
@@ -40,7 +40,7 @@ package struct NonsenseSweep: Sendable {
         return result
     }
 
-    /// One request; anything from 500 on but 501 is recorded as an issue.
+    /// Sends one request; a status of 500 or above, except 501, is recorded as an issue.
     package func check(_ method: Method, _ target: String, _ body: JSONValue?) async throws {
         var headers = headers
         if method == .patch { headers["content-type"] = "application/openstack-images-v2.1-json-patch" }
@@ -55,12 +55,12 @@ package struct NonsenseSweep: Sendable {
         #expect(response.status < 500 || response.status == 501, "\(shown) → \(String(decoding: response.bytes ?? [], as: UTF8.self))")
     }
 
-    /// Nonsense for each part of a path, each query parameter and each member of a body.
+    /// Sends invalid values for each part of a path, each query parameter and each member of a body.
     ///
     /// - Parameters:
-    ///   - parameters: values of path parameters that name something.
-    ///   - bodies: good bodies by `METHOD /path`, where the schema's own sample is not enough.
-    ///   - excluding: beginning of paths that are left out.
+    ///   - parameters: values of path parameters that name existing resources.
+    ///   - bodies: valid bodies by `METHOD /path`, if the schema's sample is not sufficient.
+    ///   - excluding: prefixes of paths that are left out.
     package func run(
         parameters: [String: String], query: [String], bodies: [String: JSONValue], excluding: String? = nil
     ) async throws {

@@ -2,16 +2,16 @@ import Commands
 import Foundation
 import Kernel
 
-/// An `ovsdb-server` of one database in a temporary directory, ended by `stop`.
+/// An `ovsdb-server` with one database in a temporary directory; `stop` ends it.
 package final class PrivateOVSDB {
     package let directory: String
     package let socket: String
     private let databaseFile: String
-    /// More of the server's arguments.
+    /// Additional arguments of the server.
     private let options: [String]
     private var process: pid_t?
 
-    /// `schema` is a file as OVS and OVN install them.
+    /// `schema` is a schema file as OVS and OVN install them.
     package init(schema: String, options: [String] = []) throws {
         self.options = options
         directory = FileManager.default.temporaryDirectory.path + "/wolke-ovsdb-" + SystemRandom().uuid().compact
@@ -23,7 +23,7 @@ package final class PrivateOVSDB {
         try start()
     }
 
-    /// Starts the server on the database that is there.
+    /// Starts the server with the existing database.
     package func start() throws {
         let arguments = [databaseFile, "--remote=punix:\(socket)", "--unixctl=\(directory)/ctl", "-vconsole:off"] + options
         process = try Spawn.start(["/usr/sbin/ovsdb-server"] + arguments, environment: environment)
@@ -31,13 +31,13 @@ package final class PrivateOVSDB {
 
     private var environment: [String] { ["OVS_RUNDIR=\(directory)", "OVS_LOGDIR=\(directory)", "PATH=/usr/bin:/usr/sbin"] }
 
-    /// Lets what clients say wait in front of the server, until `resume`.
+    /// Suspends the server, so that requests wait until `resume`.
     package func pause() { if let process { Foundation.kill(process, SIGSTOP) } }
 
-    /// Goes on after `pause`.
+    /// Resumes the server after `pause`.
     package func resume() { if let process { Foundation.kill(process, SIGCONT) } }
 
-    /// Ends the server without a word to its clients.
+    /// Kills the server without notifying its clients.
     package func kill() {
         guard let process else { return }
         Foundation.kill(process, SIGKILL)

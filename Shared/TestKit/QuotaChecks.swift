@@ -2,14 +2,14 @@ import Contracts
 import Database
 import WebAPI
 
-/// Checks that the use of every quota of a service is what its declaration counts.
+/// Checks that the usage of every quota of a service equals the result of its counting statement.
 package enum QuotaChecks {
-    /// What is wrong with the quotas of a service of which a test has made at least one thing of every kind.
+    /// The problems of a service's quotas, after a test has created at least one resource of every kind.
     ///
     ///     #expect(try await QuotaChecks.problems(ComputeQuotas.all, cloud.database) == [])
     ///
-    /// - Returns: quotas of whose things there are none, so that nothing is known about their counting, and those whose ledger is not
-    ///   the count.
+    /// - Returns: quotas without any counted resource, for which the count is untested, and quotas whose ledger differs from the
+    ///   count.
     package static func problems(_ quotas: [QuotaDeclaration], _ database: Database) async throws -> [String] {
         try await database.read { connection in
             var problems: [String] = []

@@ -20,11 +20,11 @@ package struct RouteSweep: Sendable {
     private let headers: [(String, String)]
 
     /// - Parameters:
-    ///   - database: where given, its whole content is compared before and after what must have no effect.
-    ///   - parameters: value of each path parameter, by name or by `PATH NAME` (`/v3/regions/{id} id`): ids of things of
-    ///     a project that the foreigner is not in and that the reader may read. Others get a random id.
-    ///   - bodies: bodies of routes, by `METHOD PATH` or `METHOD PATH KEY`, where the smallest that fits will not do.
-    ///   - headers: sent with every request, beside the token.
+    ///   - database: if given, its whole content is compared before and after requests that must have no effect.
+    ///   - parameters: the value of each path parameter, by name or by `PATH NAME` (`/v3/regions/{id} id`): ids of resources of a
+    ///     project that the foreigner is not in and that the reader may read. Other parameters get a random id.
+    ///   - bodies: bodies of routes, by `METHOD PATH` or `METHOD PATH KEY`, if the smallest valid body is not sufficient.
+    ///   - headers: sent with every request, in addition to the token.
     package init(
         _ api: API, database: Database? = nil, parameters: [String: String] = [:], bodies: [String: JSONValue] = [:],
         headers: [(String, String)] = []
@@ -38,16 +38,16 @@ package struct RouteSweep: Sendable {
 
     /// Requirements of every service, and the routes or actions exempt from them.
     package struct Duties: Sendable {
-        /// Callers who between them reach every route with an id.
+        /// Callers who together reach every route with an id.
         package var reachedBy = ["member", "admin"]
         package var unreachable: Set<String> = []
         package var forAll: Set<String> = []
         package var readersOwn: Set<String> = []
-        /// What a service may do by itself, without a subject.
+        /// Actions allowed to a service without a subject.
         package var servicesOwn: Set<String> = []
-        /// Routes whose method suggests a change and that change nothing.
+        /// Routes whose method suggests a change but that change nothing.
         package var reads: Set<String> = []
-        /// What a refusal of the foreigner may say instead.
+        /// Additional allowed texts in the foreigner's refusals.
         package var refusal: String?
 
         package init(
@@ -63,16 +63,16 @@ package struct RouteSweep: Sendable {
         }
     }
 
-    /// One security requirement of every service. The letter and number are the class of attack (docs/reliability.md).
+    /// A security requirement of every service. Letter and number are the class of attack (docs/reliability.md).
     package enum Duty: String, Sendable, CaseIterable {
         case everyIdIsReal = "every id of the sweep is real"
         case nothingWithoutAToken = "S10: nothing without a token"
         case nothingForOtherProjects = "S4: nothing for other projects"
         case readersDoNotWrite = "S10: readers do not write"
-        case subjectsAreForServicesOnly = "S6: only a service may say for whom it acts"
-        case servicesNeedASubject = "S10: a service without a subject may do nothing with what projects have"
-        case readingIsNoWriting = "S10: a decision about reading does not pass to what writes"
-        case absentAndForeignLookTheSame = "S11: what another project has looks like what nobody has"
+        case subjectsAreForServicesOnly = "S6: only services may act on behalf of others"
+        case servicesNeedASubject = "S10: a service without a subject has no access to projects' resources"
+        case readingIsNoWriting = "S10: a decision about reading does not allow writing"
+        case absentAndForeignLookTheSame = "S11: another project's resource looks like a missing one"
     }
 
     /// - Returns: descriptions of the violations.
@@ -92,7 +92,7 @@ package struct RouteSweep: Sendable {
         }
     }
 
-    /// The same with other values for some, and more headers.
+    /// A copy with other parameter values and additional headers.
     package func with(
         parameters: [String: String] = [:], bodies: [String: JSONValue] = [:], headers more: [(String, String)] = []
     ) -> RouteSweep {
@@ -101,9 +101,9 @@ package struct RouteSweep: Sendable {
             bodies: self.bodies.merging(bodies) { $1 }, headers: headers + more)
     }
 
-    /// One route's answer to one caller.
+    /// The response of one route to one caller.
     package struct Outcome: Sendable, Hashable, CustomStringConvertible {
-        /// `GET /v3/users/{user_id}`, with the body key where the route has one.
+        /// `GET /v3/users/{user_id}`, with the body key if the route has one.
         package let route: String
         package let action: String?
         package let method: Method
@@ -114,7 +114,7 @@ package struct RouteSweep: Sendable {
         package var description: String { "\(route) → \(status) \(message.prefix(200))" }
     }
 
-    /// The route as findings and exceptions name it: `POST /servers/{id}/action os-start`.
+    /// The route's name in findings and exceptions: `POST /servers/{id}/action os-start`.
     package static func name(_ route: Route) -> String {
         "\(route.method.rawValue) \(route.path)" + (route.bodyKey.map { " \($0)" } ?? "")
     }
@@ -146,7 +146,7 @@ package struct RouteSweep: Sendable {
             status: response.status, message: String(decoding: response.bytes ?? [], as: UTF8.self))
     }
 
-    /// A request that fits the route's declaration, and whether its path has parameters.
+    /// A request that is valid for the route's declaration, and whether its path has parameters.
     func request(
         _ route: Route, _ token: String?, key: String? = nil, bytes: [UInt8]? = nil
     ) throws -> (request: IncomingRequest, hasParameters: Bool) {
@@ -195,7 +195,7 @@ package struct RouteSweep: Sendable {
 
     // MARK: requirements of every service
 
-    /// Routes with an action that answer anything but 401 to no token, an empty one or a forged one.
+    /// Routes with an action whose response to a missing, empty or forged token is not 401.
     package func anonymous() async throws -> [String] {
         var findings: [String] = []
         let before = try await digest()
@@ -207,7 +207,7 @@ package struct RouteSweep: Sendable {
 
     /// Routes with ids that allow access by a member of another project.
     ///
-    /// - Parameter except: actions that are for everybody (a flavor, a public image).
+    /// - Parameter except: actions that are allowed to everyone (a flavor, a public image).
     package func foreigner(_ token: String, except: Set<String> = []) async throws -> [String] {
         let before = try await digest()
         let findings = try await outcomes(token) {
@@ -216,16 +216,16 @@ package struct RouteSweep: Sendable {
         return try await findings + changed(since: before)
     }
 
-    /// What is in paths and is no secret of the project whose things the sweep's parameters name.
+    /// Parts of paths that are not secrets of the project that owns the resources of the sweep.
     private static let known: Set<String> = [
         "project_id", "project", "target_id", "domain_id", "key", "tag", "alias", "schema", "namespace", "task_id", "class", "host",
         "network",
     ]
 
-    /// Routes whose answer tells a member of another project that something is there: the status or the words differ from
-    /// those for what nobody has.
+    /// Routes whose response tells a member of another project that a resource exists: status or text differ from those for a
+    /// missing resource.
     ///
-    /// - Parameter except: actions and routes that are for everybody.
+    /// - Parameter except: actions and routes that are allowed to everyone.
     package func tellsExistence(_ token: String, except: Set<String> = []) async throws -> [String] {
         let secrets = parameters.filter { !RouteSweep.known.contains($0.key) }
         var absent: [String: String] = [:]
@@ -251,7 +251,7 @@ package struct RouteSweep: Sendable {
         }
     }
 
-    /// The text with `X` for each `word` that is not part of another.
+    /// The text with each `word` that is not part of a longer word replaced by `X`.
     private static func masked(_ word: String, in text: String) -> String {
         func isPart(_ character: Character?) -> Bool { character.map { $0.isLetter || $0.isNumber || $0 == "_" } ?? false }
         var result = text
@@ -263,8 +263,8 @@ package struct RouteSweep: Sendable {
         return result
     }
 
-    /// Reads with ids that answer none of `tokens`, the owner's and an admin's: the sweep's parameters name nothing
-    /// there, and what the other checks say about these routes would mean little.
+    /// Reads with ids that succeed for none of `tokens`, the owner's and an administrator's. Their parameters name no existing
+    /// resource, so the other checks would be meaningless for these routes.
     package func unreachable(_ tokens: [String], except: Set<String> = []) async throws -> [String] {
         func missed(_ token: String) async throws -> [Outcome] {
             try await outcomes(token) {
@@ -281,7 +281,7 @@ package struct RouteSweep: Sendable {
 
     /// Routes that change something and allow it to readers.
     ///
-    /// - Parameter except: actions whose method only looks like a change, or that everybody may do to their own.
+    /// - Parameter except: actions whose method only suggests a change, or that everyone may do to their own resources.
     package func reader(_ token: String, except: Set<String> = []) async throws -> [String] {
         let before = try await digest()
         let findings = try await outcomes(token) {
@@ -291,12 +291,12 @@ package struct RouteSweep: Sendable {
         return try await findings + changed(since: before)
     }
 
-    /// Routes whose handler writes after a decision about reading: each is called as if it were declared with an action
-    /// that only reads, so that the handler gets a decision about that one. And routes that refuse the decision about their
-    /// own action, which they are called with after that.
+    /// Routes whose handler writes after a decision about reading: each is called as if it were declared with an action that only
+    /// reads, so that the handler gets a decision about that action. Also routes that refuse the decision about their own action,
+    /// with which they are called afterwards.
     ///
     /// - Parameters:
-    ///   - token: of a caller who may read all of it.
+    ///   - token: of a caller who may read everything.
     ///   - except: routes that change nothing.
     package func readingWrites(_ token: String, except: Set<String> = []) async throws -> [String] {
         let writes = routes.filter { $0.action != nil && $0.method != .get && $0.method != .head }
@@ -306,7 +306,7 @@ package struct RouteSweep: Sendable {
         let before = try await digest()
         let outcomes = try await other.outcomes(token) { $0.action != nil && $0.method != .get && $0.method != .head }
         let passed = outcomes.filter { $0.status < 400 && !except.contains($0.route) }.map(\.description)
-        // Others were refused for something else before.
+        // The others were refused earlier for another reason.
         let refused = outcomes.filter { $0.status == 500 }
         let isShown = refused.count >= 10 && refused.contains { $0.method == .delete }
         let few = isShown ? [] : ["refused for the decision: \(refused)"]
@@ -315,7 +315,7 @@ package struct RouteSweep: Sendable {
         return findings + own.filter { $0.status == 500 }.map { "after a decision about its own action: \($0)" }
     }
 
-    /// The action of a read of the same thing, or of the same service.
+    /// The action of reading the same resource, or any of the same service.
     private func readAction(near route: Route) -> String {
         let reads = routes.filter { $0.method == .get && $0.action != nil }
         let near = reads.first { $0.path == route.path } ?? reads.last { route.path.hasPrefix($0.path) } ?? reads.first
@@ -372,7 +372,7 @@ extension Route {
 }
 
 extension BodySchema {
-    /// A small value that fits.
+    /// A small valid value.
     package func sample(version: Microversion) -> JSONValue {
         switch self {
         case .any: return "x"

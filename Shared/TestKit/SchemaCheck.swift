@@ -2,10 +2,10 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Compares values with the schemas that the OpenAPI document gives for answers: those words of JSON Schema 2020-12
-/// which `RouteAnswer` writes.
+/// Compares values with the response schemas of the OpenAPI document. Supports the keywords of JSON Schema 2020-12 that
+/// `RouteAnswer` writes.
 package enum SchemaCheck {
-    /// What does not fit, with the place in the value; empty where all fits.
+    /// The violations with their position in the value; empty if the value is valid.
     package static func findings(_ value: JSONValue, _ schema: JSONValue, at place: String = "") -> [String] {
         if let choices = schema["oneOf"]?.arrayValue {
             let fitting = choices.filter { findings(value, $0).isEmpty }.count
@@ -61,7 +61,7 @@ package enum SchemaCheck {
 }
 
 extension API {
-    /// How an answer differs from what the route of `path` declares; empty where the route declares nothing.
+    /// The differences between a response and the declaration of the route `path`; empty if the route declares nothing.
     package func answerFindings(_ method: Method, _ path: String, _ answer: JSONValue) -> [String] {
         let segments = path.split(separator: "/")
         let route = resources.flatMap(\.routes).first { route in

@@ -4,10 +4,10 @@ import Kernel
 import WebAPI
 
 extension RouteSweep {
-    /// Whether what routes answer has the form that the OpenAPI document declares.
+    /// Checks that the routes' responses match the schemas in the OpenAPI document.
     ///
-    /// - Parameter tokens: callers of whom one at least may read each resource.
-    /// - Returns: what differs, and how many answers were compared.
+    /// - Parameter tokens: callers of whom at least one may read each resource.
+    /// - Returns: the differences, and the number of compared responses.
     package func answersDifferingFromSchemas(_ tokens: [String]) async throws -> (findings: [String], compared: Int) {
         var findings: [String] = []
         var compared = 0

@@ -8,7 +8,7 @@ import ServiceKit
 import Telemetry
 
 extension ServiceSurroundings {
-    /// Those of a test: a bus within the process, and a log that says nothing.
+    /// The dependencies for a test: a bus within the process, and a log without output.
     package static func test(
         _ database: Database, _ service: CloudService, ambient: Ambient = Ambient(), bus: any MessageBus = InMemoryBus(),
         authenticator: any Authenticating = StaticAuthenticator.standard, policy: [String: String] = [:],

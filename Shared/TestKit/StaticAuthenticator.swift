@@ -1,13 +1,13 @@
 import Authorization
 import Kernel
 
-/// Callers by token, for tests that need no Identity.
+/// Callers by token, for tests without Identity.
 package struct StaticAuthenticator: Authenticating {
     private let callers: [String: Caller]
 
     package init(_ callers: [String: Caller]) { self.callers = callers }
 
-    /// What ends a token whose user has lost all roles since.
+    /// Tokens whose user has lost all roles.
     package static let demoted = "/demoted"
 
     package func caller(token: String) async throws -> Caller {
@@ -48,12 +48,12 @@ package struct StaticAuthenticator: Authenticating {
             roles: roles.map { RoleReference(id: "role-" + $0, name: $0) }, token: payload)
     }
 
-    /// The user as whom services call each other, as clouds before schema 17 had it.
+    /// The service user, with the roles of clouds before schema 17.
     package static let service = caller(
         user: "wolke", project: "service", roles: ["admin", "manager", "member", "reader", "service"])
 
-    /// The callers that authorization sweeps use, by token: `admin`, `member`, `reader`, `other` (member of another
-    /// project), `unscoped`, `service` (with the role `admin` too, which must not count).
+    /// The callers of authorization sweeps, by token: `admin`, `member`, `reader`, `other` (member of another project),
+    /// `unscoped`, `service` (also with the role `admin`, which must be ignored).
     package static let standard = StaticAuthenticator([
         "admin": caller(user: "admin", project: "admin", roles: ["admin", "manager", "member", "reader"]),
         "member": caller(),

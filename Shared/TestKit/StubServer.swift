@@ -2,19 +2,19 @@ import Foundation
 import JSON
 import Synchronization
 
-/// An HTTP/1.1 server on plain sockets, for tests of clients: it answers what the test says, and breaks off where the test wants it to.
+/// An HTTP/1.1 server on plain sockets for tests of clients. The test determines its responses and when it closes connections.
 package final class StubServer: Sendable {
-    /// A request as it arrived.
+    /// A received request.
     package struct Request: Sendable {
         package let method: String
-        /// Without the query, still percent-encoded.
+        /// The path without the query, still percent-encoded.
         package let path: String
         package let query: String
-        /// Names in lower case.
+        /// Names are in lower case.
         package let headers: [String: String]
         package let body: [UInt8]
 
-        /// The body as JSON; null when it is none.
+        /// The body as JSON; null if it is not JSON.
         package var json: JSONValue {
             do { return try JSONValue.parse(body) } catch { return .null }
         }
@@ -23,34 +23,34 @@ package final class StubServer: Sendable {
         package var line: String { method + " " + path + (query.isEmpty ? "" : "?" + query) }
     }
 
-    /// What the server shall answer.
+    /// A response of the server.
     package struct Answer: Sendable {
         var status = 200
         var headers: [(String, String)] = []
         var body: [UInt8] = []
-        /// How many bytes of the body are sent before the connection is closed; nil for all.
+        /// The number of bytes of the body before the connection is closed; nil for all.
         var breaksAfter: Int?
         var isDropped = false
 
-        /// An answer with a JSON body.
+        /// A response with a JSON body.
         package static func json(_ status: Int, _ body: JSONValue, headers: [(String, String)] = []) -> Answer {
             Answer(status: status, headers: [("content-type", "application/json")] + headers, body: body.encoded)
         }
 
-        /// An answer with a body of another type.
+        /// A response with a body of another type.
         package static func bytes(
             _ status: Int, _ body: [UInt8], type: String = "application/octet-stream", headers: [(String, String)] = []
         ) -> Answer {
             Answer(status: status, headers: [("content-type", type)] + headers, body: body)
         }
 
-        /// An answer without a body.
+        /// A response without a body.
         package static func empty(_ status: Int, headers: [(String, String)] = []) -> Answer { Answer(status: status, headers: headers) }
 
-        /// The connection is closed without an answer.
+        /// Closes the connection without a response.
         package static let dropped = Answer(isDropped: true)
 
-        /// The connection is closed in the middle of the body.
+        /// Closes the connection in the middle of the body.
         package func broken(after count: Int) -> Answer {
             var answer = self
             answer.breaksAfter = count
@@ -58,7 +58,7 @@ package final class StubServer: Sendable {
         }
     }
 
-    /// Base URL, without a slash at its end.
+    /// Base URL without a trailing slash.
     package let url: String
     private let listener: Int32
     private let stopped = Atomic(false)
@@ -86,7 +86,7 @@ package final class StubServer: Sendable {
                 let connection = accept(descriptor, nil, nil)
                 if connection < 0, errno == EINTR || errno == ECONNABORTED { continue }
                 guard connection >= 0 else {
-                    // Closed here and nowhere else: the number must not go to another socket while this loop has it.
+                    // Only closed here, so that the descriptor cannot be reused while this loop uses it.
                     close(descriptor)
                     return
                 }
@@ -97,13 +97,13 @@ package final class StubServer: Sendable {
 
     struct StubError: Error {}
 
-    /// What has been asked so far.
+    /// All requests so far.
     package var requests: [Request] { log.withLock { $0 } }
 
-    /// The lines of the requests so far.
+    /// The request lines so far.
     package var lines: [String] { requests.map(\.line) }
 
-    /// No more connections.
+    /// Stops accepting connections.
     package func stop() {
         guard !stopped.exchange(true, ordering: .relaxed) else { return }
         shutdown(listener, Int32(SHUT_RDWR))

@@ -3,7 +3,7 @@ import Kernel
 import WebAPI
 
 extension RouteSweep {
-    /// Subject headers as somebody might forge them: all three, one, other spellings, repeated, unknown.
+    /// Forged subject headers: all three, one, other spellings, repeated, unknown.
     private static let forgeries: [[(String, String)]] = {
         let subject = ActingSubject(project: "p1", user: "u1", grounds: .accepted).headers
         return [
@@ -13,12 +13,12 @@ extension RouteSweep {
         ]
     }()
 
-    /// Whether any user may, without a role: what everybody sees, and what belongs to the user.
+    /// Whether any user may do it without a role: actions on public resources and on the user's own.
     static func isForEverybody(_ route: Route) -> Bool { ["@", "rule:admin_or_owner"].contains(route.rule) }
 
-    /// Routes that answer anything but 403 to subject headers from callers who are no services, and effects of that.
+    /// Routes that answer subject headers from callers who are not services with anything but 403, and any effects.
     ///
-    /// - Parameter tokens: of callers without the role `service`, an administrator among them.
+    /// - Parameter tokens: callers without the role `service`, including an administrator.
     package func forgedSubjects(_ tokens: [String]) async throws -> [String] {
         var findings: [String] = []
         let before = try await digest()
@@ -32,15 +32,15 @@ extension RouteSweep {
         return try await findings + changed(since: before)
     }
 
-    /// Routes that let a service in that names no subject, or names one for what no service does on behalf of others.
+    /// Routes that accept a service without a subject, or with a subject for an action that no service does on behalf of others.
     ///
     /// - Parameters:
-    ///   - token: a service's; its user should have the role `admin` too, which must not count.
-    ///   - except: actions that are for services by themselves, beside those for everybody.
+    ///   - token: a service's token; its user should also have the role `admin`, which must be ignored.
+    ///   - except: actions allowed to services themselves, in addition to those allowed to everyone.
     package func servicesAlone(_ token: String, except: Set<String> = []) async throws -> [String] {
         let before = try await digest()
         let alone = try await outcomes(token) { $0.action != nil && !RouteSweep.isForEverybody($0) && !except.contains($0.action ?? "") }
-            // A path that begins with a project is the token's own.
+            // A path that begins with a project requires the token's own project.
             .filter { ![403, 404].contains($0.status) && !($0.status == 400 && $0.route.contains("/{project_id}/")) }
             .map { "without a subject: \($0)" }
         let subject = ActingSubject(project: "p1", user: "u1", grounds: .accepted)

@@ -5,10 +5,10 @@ import Kernel
 import Schema
 import Synchronization
 
-/// A database of a test's own, copied from a template that already has the schema.
+/// A private database for a test, copied from a template that already has the schema.
 ///
-/// PostgreSQL is the one named by `WOLKE_TEST_PG` (a libpq connection string to any database of it), as `make test`
-/// starts it; without that the tests start a private one in a temporary directory and stop it when they end.
+/// `WOLKE_TEST_PG` (a libpq connection string) names the PostgreSQL server, which `make test` starts. Without it the tests start
+/// a private one in a temporary directory and stop it when they end.
 package final class TestDatabase: Sendable {
     package let database: Database
     package let name: String
@@ -22,11 +22,11 @@ package final class TestDatabase: Sendable {
 
     private static let turns = Turns(max(4, 2 * ProcessInfo.processInfo.activeProcessorCount))
 
-    /// Runs `body` with a fresh database and drops it afterwards.
+    /// Runs `body` with a new database and deletes it afterwards.
     package static func with<Value: Sendable>(
         connectionsMax: Int = 4, _ body: (TestDatabase) async throws -> Value
     ) async throws -> Value {
-        // What waits for its turn here does not run into its own deadlines on a busy machine.
+        // Waiting here does not count against the test's own deadlines on a busy machine.
         await turns.enter()
         defer { turns.leave() }
         let server = try await TestServer.shared()
@@ -49,7 +49,7 @@ package final class TestDatabase: Sendable {
     }
 }
 
-/// Lets a number of tasks in at a time, in the order in which they came.
+/// Limits the number of concurrent tasks; waiting tasks continue in order.
 private final class Turns: Sendable {
     private struct State {
         var free: Int
@@ -112,7 +112,7 @@ private actor TestServer {
 
     func create(_ name: String) async throws {
         let template = template
-        // The template must have no session left; its own closes on another thread.
+        // The template must have no open session; its own closes on another thread.
         for attempt in 0... {
             do {
                 try await admin.autocommit { try $0.script("CREATE DATABASE \(name) TEMPLATE \(template) STRATEGY file_copy") }
@@ -149,7 +149,7 @@ private enum PrivatePostgreSQL {
             let command = PrivatePostgreSQL.stopCommand.withLock { $0 }
             do {
                 try PrivatePostgreSQL.run(command)
-                // The data directory follows `-D`; the server had the whole of its parent.
+                // The data directory follows `-D`; the server inherited the environment of its parent.
                 if let data = command.drop(while: { $0 != "-D" }).dropFirst().first {
                     try FileManager.default.removeItem(atPath: (data as NSString).deletingLastPathComponent)
                 }
@@ -161,7 +161,7 @@ private enum PrivatePostgreSQL {
     private static let stopCommand = Mutex<[String]>([])
 
     private static func run(_ arguments: [String]) throws {
-        // Not Foundation's Process: it waits until a descriptor is closed that a daemon inherits.
+        // Foundation's Process is not used: it waits until a descriptor is closed that a daemon inherits.
         let status = Spawn.wait(for: try Spawn.start(arguments, environment: ["PATH=/usr/bin:/bin", "LC_ALL=C"]))
         guard status == 0 else {
             throw ResourceError.internalError("\(arguments.joined(separator: " ")) ended with status \(status)")

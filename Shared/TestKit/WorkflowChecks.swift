@@ -2,15 +2,15 @@ import Kernel
 import Synchronization
 import Workflow
 
-/// The three checks that every workflow must pass, made from its step list: each step fails, each step and undo runs
+/// The three checks that every workflow must pass, generated from its list of steps: each step fails, each step and undo runs
 /// twice, the process dies around each step and around each effect.
 package struct WorkflowChecks: Sendable {
-    /// How a scenario is disturbed, and how it must end.
+    /// A disturbed workflow and its expected end.
     package struct Variant: Sendable {
         package let name: String
-        /// The workflow with the disturbance built in.
+        /// The workflow with the disturbance.
         package let definition: WorkflowDefinition
-        /// Whether the workflow must complete in spite of it; otherwise it must be unwound completely.
+        /// Whether the workflow must complete despite the disturbance; otherwise it must be unwound completely.
         package let succeeds: Bool
     }
 
@@ -18,12 +18,12 @@ package struct WorkflowChecks: Sendable {
 
     package init(_ definition: WorkflowDefinition) { self.definition = definition }
 
-    /// Every variant of the step list.
+    /// All variants.
     package var variants: [Variant] { failing + [twice] + killed }
 
     // MARK: each step fails
 
-    /// Each step in turn fails for good: before it did anything, and after it did everything.
+    /// Each step in turn fails permanently: before its effects, and after all of them.
     package var failing: [Variant] {
         guard !definition.retriesForever else { return [] }
         return definition.steps.flatMap { step in
@@ -44,7 +44,7 @@ package struct WorkflowChecks: Sendable {
 
     // MARK: everything twice
 
-    /// Each step and each undo runs twice in a row; the second time with what the first recorded.
+    /// Each step and each undo runs twice in a row; the second time with the results of the first.
     package var twice: Variant {
         let doubled = definition.mapping { step in
             var undo: (@Sendable (inout StepContext) async throws -> Void)?
@@ -66,7 +66,7 @@ package struct WorkflowChecks: Sendable {
 
     // MARK: the process dies
 
-    /// The process dies right before or right after each step, once.
+    /// The process dies once right before or right after each step.
     package var killed: [Variant] {
         definition.steps.flatMap { step in
             [false, true].map { late in
@@ -95,7 +95,7 @@ package struct WorkflowChecks: Sendable {
         func take() { taken.withLock { $0 = true } }
     }
 
-    /// The workflow with one step made to fail for good after its effects; for checks of undo under disturbance.
+    /// The workflow with one step that fails permanently after its effects, for checks of undo.
     package func failing(step name: String) -> WorkflowDefinition {
         guard let variant = failing.first(where: { $0.name.hasPrefix("\(name) fails after") }) else { return definition }
         return variant.definition
@@ -106,7 +106,7 @@ package struct WorkflowChecks: Sendable {
     }
 }
 
-/// Counts the effects that fakes have on the outside, and lets the process die before or after one of them.
+/// Counts the external effects of fakes, and lets the process die before or after one of them.
 package final class EffectProbe: Sendable {
     private struct State {
         var count = 0
@@ -118,19 +118,19 @@ package final class EffectProbe: Sendable {
     private let state: Mutex<State>
 
     /// - Parameters:
-    ///   - killAt: the effect, counted from 0, around which the process dies, once; nil for never.
+    ///   - killAt: the effect, counted from 0, around which the process dies once; nil for none.
     ///   - late: whether it dies after the effect.
     package init(killAt: Int? = nil, late: Bool = false) { state = Mutex(State(killAt: killAt, late: late)) }
 
-    /// The effects that happened, in order.
+    /// The effects, in order.
     package var names: [String] { state.withLock { $0.names } }
 
-    /// Begins to count anew, and dies around another effect.
+    /// Restarts counting, and dies around another effect.
     package func arm(killAt: Int?, late: Bool = false) { state.withLock { $0 = State(killAt: killAt, late: late) } }
 
     /// Runs one effect.
     ///
-    /// - Throws: `SimulatedKill` where this is the one to die at.
+    /// - Throws: `SimulatedKill` at the chosen effect.
     package func effect<Value>(_ name: String, _ body: () async throws -> Value) async throws -> Value {
         let (dies, late) = state.withLock { state -> (Bool, Bool) in
             defer { state.count += 1 }

@@ -1,14 +1,14 @@
 import JSON
 import Workflow
 
-/// Workflows as releases have stored them: a file with the steps and a complete frame for every version of every kind.
-/// Whoever changes steps or frames without raising the version finds out here.
+/// Workflows as releases stored them: a file with the steps and a complete frame for every version of every kind. It detects
+/// changes of steps or frames without a new version.
 package enum WorkflowRecords {
     /// Compares a service's workflows with its file.
     ///
     /// - Parameter file: a JSON object in `Tests/Golden` with `KIND@VERSION` and, under it, `steps` and `frame`.
-    /// - Returns: what does not fit, in words.
-    /// - Throws: where the file cannot be read.
+    /// - Returns: descriptions of the differences.
+    /// - Throws: an error if the file cannot be read.
     package static func differences(_ definitions: [WorkflowDefinition], file: String) throws -> [String] {
         let records = try GoldenFile.load(file)
         var found: [String] = []
@@ -39,7 +39,7 @@ package enum WorkflowRecords {
         return frame.names.compactMap { name in
             var less = frame
             less[name] = nil
-            // Missing is an error, or stays missing. Nothing stands in for it.
+            // A missing member must be an error or stay missing; it must not get a default.
             guard let without = try? definition.recode(less), without.frame[name] != nil else { return nil }
             return "\(key): a frame without \(name) is read as if it had one"
         }

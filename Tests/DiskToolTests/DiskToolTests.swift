@@ -138,7 +138,7 @@ import Testing
             let disk = ForeignDisk(path: image, driver: .qcow2, header: ImageHeader(content: .qcow2, virtualSize: virtualSize))
             return #expect(throws: ImageRefusal.self) { try tool.measure(disk, largest: largest) }?.reason ?? ""
         }
-        #expect(refused(20 << 30, 1 << 30).contains("more than the 1073741824 that are asked for"))
+        #expect(refused(20 << 30, 1 << 30).contains("more than the requested 1073741824"))
         #expect(refused(1 << 30, 20 << 30).contains("header says 1073741824 bytes"))
         #expect(refused(nil, 20 << 30).contains("unknown"))
         let target = scratch.path + "/out"

@@ -150,7 +150,7 @@ import WebAPI
         }
     }
 
-    @Test("S11: what another project has looks like what nobody has") func s11NothingTellsWhatIsThere() async throws {
+    @Test("S11: another project's resource looks like a missing one") func s11NothingTellsWhatIsThere() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             let other = try await cloud.token("other", project: "other")
             let findings = try await sweep.tellsExistence(other, except: AuthorizationSweepTests.forAll)
@@ -166,7 +166,7 @@ import WebAPI
         }
     }
 
-    @Test("S10: a decision about reading does not pass to what writes") func s10ReadingIsNoWriting() async throws {
+    @Test("S10: a decision about reading does not allow writing") func s10ReadingIsNoWriting() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             let findings = try await sweep.readingWrites(cloud.admin())
             #expect(findings == [])
@@ -214,7 +214,7 @@ import WebAPI
         }
     }
 
-    @Test("S6: only a service may say for whom it acts, and nobody in Identity") func s6SubjectsAreForServicesOnly() async throws {
+    @Test("S6: only services may act on behalf of others, and nobody in Identity") func s6SubjectsAreForServicesOnly() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             let tokens = [try await cloud.admin(), try await cloud.token("demo", project: "demo")]
             let findings = try await sweep.forgedSubjects(tokens)

@@ -160,7 +160,7 @@ import Testing
             }
             try await SystemTime().sleep(for: .milliseconds(250))
             let silent = try await bench.placement.schedule(wanted())
-            #expect(silent["operator"]?.description.contains("not been heard of") == true)
+            #expect(silent["operator"]?.description.contains("not sent a heartbeat") == true)
             try await bench.test.database.write { _ = try $0.execute("UPDATE compute_services SET last_seen_at = now()") }
             #expect(try await bench.placement.schedule(wanted())["result"] == "scheduled")
             try await bench.test.database.write { _ = try $0.execute("UPDATE compute_services SET forced_down = true") }

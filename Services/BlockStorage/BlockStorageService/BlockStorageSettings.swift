@@ -30,13 +30,13 @@ package struct BlockStorageSettings: Sendable {
     package static let keys: [SettingsKey] =
         [
             .string("directory", default: "/var/lib/wolke/volumes", "Directory of the volumes; replicas and compute hosts share it."),
-            .choice("format", VolumeFormat.allCases.map(\.rawValue), default: "raw", "How new volumes are stored."),
+            .choice("format", VolumeFormat.allCases.map(\.rawValue), default: "raw", "Format of new volumes."),
             .integer(
                 "sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
                 "Numeric user and group id, used by nothing else, of the tools that read images."),
             .string("host", default: "wolke", "Name of this backend for operators: `host@file#file`."),
             .string("availability_zone", default: "nova", "The availability zone of the volumes."),
-            .string("default_type", default: "__DEFAULT__", "Name of the volume type of volumes for which none was asked."),
+            .string("default_type", default: "__DEFAULT__", "Name of the default volume type."),
         ] + QuotaDeclaration.settingsKeys(BlockStorageQuotas.all)
 
     /// `host@file`, as lists of services show it.

@@ -183,7 +183,7 @@ extension ServerStates {
     package static var diagram: String {
         var lines = ["stateDiagram-v2", "    [*] --> building: create"]
         lines.append("    building --> active: the host runs it, its ports are up, its metadata answers")
-        lines.append("    building --> error: no host, or the build failed (all is taken back)")
+        lines.append("    building --> error: no host, or the build failed (and was reverted)")
         for action in PowerAction.allCases {
             for state in action.from {
                 lines.append("    \(state.rawValue) --> \(action.to.rawValue): \(action.name) (\(action.task.rawValue))")

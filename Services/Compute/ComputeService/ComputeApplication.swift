@@ -15,10 +15,10 @@ package struct ComputeApplication {
     package static let settingsKeys: [SettingsKey] =
         [
             .string("default_zone", default: "nova", "Availability zone of hosts that are in no aggregate with a zone."),
-            .duration("host_down_after", default: "60s", "A host whose agent has been silent for so long counts as down."),
+            .duration("host_down_after", default: "60s", "A host whose agent sent no heartbeat for this long counts as down."),
             .duration("spawn_deadline", default: "15m", "How long a host may take to start a new server before the build fails."),
             .duration(
-                "keep_deleted", default: "90d", "How long servers that have ended are kept for lists with `deleted` and for their actions."),
+                "keep_deleted", default: "90d", "How long deleted servers are kept for lists with `deleted` and for their actions."),
         ] + QuotaDeclaration.settingsKeys(ComputeQuotas.all)
 
     /// What the service reads of other sections.

@@ -46,48 +46,53 @@ package struct AgentSettings: Sendable {
 
     /// All keys of the section `agent`.
     package static let keys: [SettingsKey] = [
-        .string("host", default: nil, "This host's name in the cloud; the machine's name when it is not given."),
+        .string("host", default: nil, "This host's name in the cloud; by default the machine's name."),
         .string("state_directory", default: "/var/lib/wolke/agent", "Disks, image cache and records of the servers."),
-        .string("libvirt_uri", default: "qemu:///system", "libvirt's connection address."),
+        .string("libvirt_uri", default: "qemu:///system", "libvirt's connection URI."),
         .string("ovsdb", default: "unix:/run/openvswitch/db.sock", "Open vSwitch's database: `unix:PATH` or `tcp:HOST:PORT`."),
-        .string("integration_bridge", default: "br-int", "The bridge that OVN works on."),
+        .string("integration_bridge", default: "br-int", "OVN's integration bridge."),
         .string(
             "switch_runtime", default: nil,
-            "Directory of ovs-vswitchd's pid file and control socket; that of the socket in `ovsdb`, else /run/openvswitch, when it is not given."
+            "Directory of ovs-vswitchd's pid file and control socket; by default the directory of the socket in `ovsdb`, or /run/openvswitch."
         ),
         .integer(
             "connections_per_port", default: 65_536,
-            "Connections that the switch tracks for one port at a time; 0 means no limit ([operate.md](operate.md#tracked-connections))."),
-        .choice("virt_type", ["auto", "kvm", "qemu"], default: "auto", "`auto` uses KVM when a guest really runs on it."),
-        .string("emulator", default: "/usr/bin/qemu-system-x86_64", "The QEMU that runs the guests."),
+            "Maximum number of tracked connections of one port; 0 means no limit ([operate.md](operate.md#tracked-connections))."),
+        .choice("virt_type", ["auto", "kvm", "qemu"], default: "auto", "`auto` uses KVM if a test guest runs on it."),
+        .string("emulator", default: "/usr/bin/qemu-system-x86_64", "Path of QEMU."),
         .choice(
             "cpu_mode", ["auto", "host-passthrough", "host-model", "custom"], default: "auto",
-            "The guests' processor; `auto` is host-model on KVM and `cpu_model` without."),
+            "The guests' processor mode; `auto` is host-model with KVM and `cpu_model` without."),
         .string("cpu_model", default: "qemu64", "The processor model for `custom`."),
-        .string("machine", default: nil, "QEMU's machine type; q35 on KVM and pc without when it is not given."),
+        .string("machine", default: nil, "QEMU's machine type; by default q35 with KVM and pc without."),
         .choice(
             "disk_cache", ["auto", "none", "writeback", "writethrough", "directsync", "unsafe"], default: "auto",
-            "Cache mode of disks; `auto` is none where the file system allows direct access, else writeback."),
-        .boolean("nic_offloads", default: false, "Leave checksums and segmentation to the switch; must be off on the userspace datapath."),
-        .string("vnc_listen", default: nil, "Address on which the guests' VNC displays listen; none when it is not given."),
+            "Cache mode of disks; `auto` is none if the file system supports direct I/O, otherwise writeback."),
+        .boolean(
+            "nic_offloads", default: false,
+            "Whether checksums and segmentation are offloaded to the switch; must be off on the userspace datapath."),
+        .string("vnc_listen", default: nil, "Address on which the guests' VNC displays listen; by default guests have none."),
         .duration("heartbeat_interval", default: "2s", "Interval of the agent's heartbeat messages."),
         .duration("audit_interval", default: "15s", "Interval at which the agent compares all servers with their desired state."),
         .duration("shutdown_timeout", default: "60s", "How long a guest may take to shut down before it is stopped."),
-        .duration("image_lifetime", default: "1d", "How long an image is kept after its last use."),
+        .duration("image_lifetime", default: "1d", "How long an unused image is cached."),
         .integer(
             "sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
             "Numeric user and group id, used by nothing else, of the tools that read images."),
-        .integer("parallel_starts", default: 4, in: 1...256, "Servers whose disks are built or that are started at the same time."),
-        .integer("reserved_vcpus", default: 0, "Processors that are not for servers."),
-        .integer("reserved_memory_mb", default: 512, "Memory that is not for servers, in MiB."),
-        .integer("reserved_disk_gb", default: 0, "Disk space that is not for servers, in GiB."),
+        .integer("parallel_starts", default: 4, in: 1...256, "Number of servers whose disks are built, or that are started, concurrently."),
+        .integer("reserved_vcpus", default: 0, "Number of processors reserved for the host."),
+        .integer("reserved_memory_mb", default: 512, "Memory reserved for the host, in MiB."),
+        .integer("reserved_disk_gb", default: 0, "Disk space reserved for the host, in GiB."),
         .string("cpu_allocation_ratio", default: "4", "Allocation ratio of processors: virtual processors per processor."),
         .string("memory_allocation_ratio", default: "1", "Allocation ratio of memory."),
         .string("disk_allocation_ratio", default: "1", "Allocation ratio of disk space."),
         .integer(
             "metadata_connections", default: 64, in: 4...10_000,
-            "Open connections to the metadata service of one network. Over it the one that has been silent for longest gives way."),
-        .integer("metadata_connections_per_guest", default: 16, in: 2...10_000, "Open connections of one guest address to it."),
+            "Maximum number of connections to the metadata service of one network. Over the limit, the one that has been idle longest is closed."
+        ),
+        .integer(
+            "metadata_connections_per_guest", default: 16, in: 2...10_000,
+            "Maximum number of connections from one guest address to the metadata service."),
     ]
 
     /// - Throws: `SettingsError`.

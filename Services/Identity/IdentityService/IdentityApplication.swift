@@ -17,15 +17,15 @@ package struct IdentityApplication {
     package static let settingsKeys: [SettingsKey] = [
         .integer(
             "password_cost", default: 5, in: 1...11,
-            "Cost of a password hash (yescrypt); each step doubles time and memory. 5 takes 16 MiB."),
-        .integer("password_threads", default: 0, in: 0...256, "Password hashes at a time; 0 for one per core."),
-        .integer("password_length_min", default: 1, in: 1...4096, "Fewest characters of a new password."),
+            "Cost of a password hash (yescrypt); each step doubles time and memory. 5 needs 16 MiB."),
+        .integer("password_threads", default: 0, in: 0...256, "Number of concurrent password hashes; 0 for one per core."),
+        .integer("password_length_min", default: 1, in: 1...4096, "Minimum length of a new password, in characters."),
         .integer("lockout_attempts", default: 0, in: 0...1000, "Wrong passwords in a row that lock a user; 0 for never."),
         .string(
             "credential_keys_file", default: nil,
-            "File with the keys that seal `/v3/credentials`, one per line: key id and base64 of 32 bytes; the first one seals. Without it there are no credentials."
+            "File with the keys for encrypting `/v3/credentials`, one per line: key id and base64 of 32 bytes; the first one encrypts. Without it, credentials are not available."
         ),
-        .duration("lockout_duration", default: "30m", "How long a locked user stays locked."),
+        .duration("lockout_duration", default: "30m", "How long a user stays locked."),
     ]
 
     /// Carries out the command line: serves until the process is told to stop, or bootstraps.

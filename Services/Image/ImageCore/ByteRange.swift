@@ -1,11 +1,11 @@
-/// A part of an image's data that a client asks for.
+/// The part of an image's data that a client requests.
 package struct ByteRange: Sendable, Hashable {
     package let range: Range<Int>
 
-    /// Reads `Range: bytes=a-b`, `bytes=a-`, `bytes=-n` (RFC 9110 §14) against data of `size` bytes.
+    /// Parses `Range: bytes=a-b`, `bytes=a-`, `bytes=-n` (RFC 9110 §14) for data of `size` bytes.
     ///
-    /// - Returns: nil where the header asks for nothing that must be honoured (another unit, several ranges, no sense).
-    /// - Throws: `Unsatisfiable` for a range that lies outside the data.
+    /// - Returns: nil for a header that must be ignored (another unit, several ranges, malformed).
+    /// - Throws: `Unsatisfiable` for a range outside of the data.
     package static func parse(_ header: String, size: Int) throws(Unsatisfiable) -> ByteRange? {
         let text = header.filter { $0 != " " }
         guard text.lowercased().hasPrefix("bytes="), !text.contains(",") else { return nil }
@@ -24,6 +24,6 @@ package struct ByteRange: Sendable, Hashable {
         return ByteRange(range: first..<min(size, last == Int.max ? last : last + 1))
     }
 
-    /// The range lies outside the data: 416.
+    /// The range is outside of the data: 416.
     package struct Unsatisfiable: Error {}
 }

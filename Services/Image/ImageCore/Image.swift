@@ -6,33 +6,33 @@ import Kernel
 package enum ImageKind {}
 package typealias ImageID = ID<ImageKind>
 
-/// An image's record, as the store keeps it.
+/// An image's record as stored.
 package struct Image: Sendable, Hashable {
     package var id: ImageID
-    /// The project that owns it.
+    /// The owner project.
     package var owner: String
     package var name: String?
     package var status: ImageStatus
     package var visibility: ImageVisibility
     package var diskFormat: DiskFormat?
     package var containerFormat: ContainerFormat?
-    /// GB that a root disk must have at least.
+    /// Minimum size of the root disk, in GB.
     package var minDisk: Int
-    /// MiB of memory that a server must have at least.
+    /// Minimum memory of the server, in MiB.
     package var minRAM: Int
-    /// Bytes of the stored data; nil before there is any.
+    /// Size of the stored data in bytes; nil without data.
     package var size: Int?
-    /// Bytes of the disk that a guest sees.
+    /// Size of the disk that a guest sees, in bytes.
     package var virtualSize: Int?
-    /// MD5, in hexadecimal digits.
+    /// MD5 in hexadecimal digits.
     package var checksum: String?
     package var hashValue512: String?
     package var isProtected: Bool
     package var isHidden: Bool
     package var tags: [String]
-    /// Free properties: names to texts.
+    /// Free properties: values by name.
     package var properties: JSONObject
-    /// The stored data; nil before there is any.
+    /// Id of the stored data; nil without data.
     package var fileID: String?
 
     package init(
@@ -63,22 +63,22 @@ package struct Image: Sendable, Hashable {
     }
 }
 
-/// Where an image is in its life.
+/// The state of an image.
 package enum ImageStatus: String, Sendable, CaseIterable {
     /// Registered, without data.
     case queued
-    /// Data is being received.
+    /// Data is being uploaded.
     case saving
     case active
     /// Has data that only administrators may read.
     case deactivated
 
-    /// What happens to an image.
+    /// Events that change the state of an image.
     package enum Event: String, Sendable, CaseIterable {
         case upload, stored, uploadFailed, deactivate, reactivate
     }
 
-    /// All transitions there are; deleting is possible from every state.
+    /// All transitions; deleting is possible in every state.
     package static let transitions: [(from: ImageStatus, event: Event, to: ImageStatus)] = [
         (.queued, .upload, .saving),
         (.saving, .stored, .active),
@@ -89,52 +89,52 @@ package enum ImageStatus: String, Sendable, CaseIterable {
         (.active, .reactivate, .active),
     ]
 
-    /// The state after `event`; nil where it cannot happen.
+    /// The state after `event`; nil if the event is not allowed.
     package func after(_ event: Event) -> ImageStatus? {
         ImageStatus.transitions.first { $0.from == self && $0.event == event }?.to
     }
 
-    /// Every word that OpenStack knows for the state of an image: what a filter may ask for.
+    /// All states of OpenStack's API, which filters accept.
     package static let filterable: Set<String> = [
         "queued", "saving", "active", "killed", "deleted", "pending_delete", "deactivated", "uploading", "importing",
     ]
 }
 
-/// Who sees an image.
+/// Who can see an image.
 package enum ImageVisibility: String, Sendable, CaseIterable {
-    /// Everybody's, in everybody's list.
+    /// Everyone can see and list it.
     case `public`
-    /// Everybody's, not in others' lists.
+    /// Everyone can use it, but it is not in the default lists of others.
     case community
-    /// The owner's and its members'.
+    /// The owner and the image's members can see it.
     case shared
     case `private`
 }
 
-/// What the data is, as OpenStack names it.
+/// The format of the data, as named in OpenStack.
 package enum DiskFormat: String, Sendable, CaseIterable {
     case ami, ari, aki, vhd, vmdk, raw, qcow2, vdi, iso
-    /// No new images have it: two places of a VHDX say what the disk is, and we cannot read all that QEMU reads.
+    /// Not accepted for new images: a VHDX has its size in two places, and our parser cannot read all that QEMU reads.
     case vhdx
 
-    /// What new images may have.
+    /// The formats accepted for new images.
     package static let accepted = allCases.filter { $0 != .vhdx }
 }
 
-/// What is around the disk, as OpenStack names it.
+/// The container around the disk, as named in OpenStack.
 package enum ContainerFormat: String, Sendable, CaseIterable {
     case ami, ari, aki, bare, ovf, ova, docker, compressed
 
-    /// Whether the data is the disk itself, and not a package around it.
+    /// Whether the data is the disk itself, without a container.
     package var holdsBareDisk: Bool { ContainerFormats.bareDisks.contains(rawValue) }
 }
 
-/// A project's word on an image that was shared with it.
+/// A project's decision about an image that was shared with it.
 package enum MemberStatus: String, Sendable, CaseIterable {
     case pending, accepted, rejected
 }
 
-/// Limits of images and their parts.
+/// Limits of images and their attributes.
 package enum ImageLimits {
     package static let tagsMax = 128
     package static let tagLengthMax = 255

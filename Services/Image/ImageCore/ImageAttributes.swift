@@ -1,9 +1,9 @@
 import JSON
 import Kernel
 
-/// The attributes that every image has: one declaration for create, update, filters and the published schema.
+/// The attributes of every image: one declaration for create, update, filters and the published schema.
 package struct ImageAttribute: Sendable {
-    /// What a value may be.
+    /// The type of a value.
     package enum Kind: Sendable {
         case text(max: Int)
         case nullableText(max: Int)
@@ -19,14 +19,14 @@ package struct ImageAttribute: Sendable {
         case anything
     }
 
-    /// Who may set it.
+    /// Who may set an attribute.
     package enum Writer: Sendable {
         case anyone
-        /// An owner is set by administrators only.
+        /// Only administrators can set an owner.
         case administrator
-        /// The service's own business.
+        /// Only the service sets it.
         case nobody
-        /// Only while there is no data.
+        /// Can only be set while there is no data.
         case whileQueued
     }
 
@@ -75,27 +75,27 @@ package struct ImageAttribute: Sendable {
         ImageAttribute("deleted_at", .time, .nobody, "Reserved"),
     ]
 
-    /// Properties that images may have or lack, of which the schema says what they are.
+    /// Optional properties that the schema describes.
     package static let properties: [ImageAttribute] = [
         ImageAttribute("architecture", .text(max: 255), .anyone, "Operating system architecture, for example x86_64."),
-        ImageAttribute("description", .text(max: 65_535), .anyone, "A description of the image for people."),
-        ImageAttribute("instance_uuid", .text(max: 255), .anyone, "The server that the image was made of; for information only."),
+        ImageAttribute("description", .text(max: 65_535), .anyone, "A human-readable description of the image."),
+        ImageAttribute("instance_uuid", .text(max: 255), .anyone, "The server from which the image was created; for information only."),
         ImageAttribute("kernel_id", .nullableUUID, .anyone, "The image that is the kernel of an AMI image."),
         ImageAttribute("os_distro", .text(max: 255), .anyone, "Common name of the operating system distribution."),
-        ImageAttribute("os_version", .text(max: 255), .anyone, "Version of the operating system, as its distributor writes it."),
+        ImageAttribute("os_version", .text(max: 255), .anyone, "Version of the operating system, as specified by the distributor."),
         ImageAttribute("ramdisk_id", .nullableUUID, .anyone, "The image that is the RAM disk of an AMI image."),
     ]
 
     package static let byName: [String: ImageAttribute] = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
 
-    /// What is left out of the published schema: never shown.
+    /// Attributes that are not in the published schema, because they are never shown.
     package static let unpublished: Set<String> = ["deleted", "deleted_at", "locations", "direct_url"]
 
-    /// Properties with this prefix are the service's own.
+    /// Properties with this prefix are reserved for the service.
     package static let reservedPrefix = "os_glance"
 }
 
-/// One change to an image, checked and typed.
+/// A validated change of an image.
 package struct ImageChange: Sendable {
     package let name: String
     /// Nil removes a property.
@@ -110,8 +110,8 @@ package struct ImageChange: Sendable {
 extension Image {
     /// Sets a base attribute or a property.
     ///
-    /// - Parameter isAdmin: may give an image to another project.
-    /// - Throws: 403 for what clients cannot set, 400 for a value that does not fit.
+    /// - Parameter isAdmin: whether the caller may give an image to another project.
+    /// - Throws: 403 for attributes that clients cannot set, 400 for an invalid value.
     package mutating func set(_ name: String, _ value: JSONValue, isAdmin: Bool) throws {
         guard let attribute = ImageAttribute.byName[name] else { return try setProperty(name, value) }
         switch attribute.writer {

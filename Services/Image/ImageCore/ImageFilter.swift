@@ -6,7 +6,7 @@ package enum ImageFilter: Sendable, Hashable {
     case oneOf([String])
     case compared(Comparison, String)
 
-    /// The operators before the colon.
+    /// The supported operators before the colon.
     package enum Comparison: String, Sendable, CaseIterable {
         case gt, gte, lt, lte, eq, neq
 
@@ -22,12 +22,12 @@ package enum ImageFilter: Sendable, Hashable {
         }
     }
 
-    /// Most values that `in:` may list.
+    /// Maximum number of values in `in:`.
     package static let alternativesMax = 1000
 
-    /// Reads a value that may be a list: `in:a,"b,c"`.
+    /// Parses a value that may be a list: `in:a,"b,c"`.
     ///
-    /// - Throws: 400 for an unknown operator, an unfinished quote or too many values.
+    /// - Throws: 400 for an unknown operator, an unclosed quote or too many values.
     package static func list(_ text: String, name: String) throws -> ImageFilter {
         guard text.hasPrefix("in:") else { return .equals(text) }
         let items = try split(text.dropFirst(3), name: name)
@@ -37,9 +37,9 @@ package enum ImageFilter: Sendable, Hashable {
         return .oneOf(items)
     }
 
-    /// Reads a time with an optional operator.
+    /// Parses a time with an optional operator.
     ///
-    /// - Throws: 400 for an unknown operator or something that is no time.
+    /// - Throws: 400 for an unknown operator or an invalid time.
     package static func time(_ text: String, name: String) throws -> ImageFilter {
         var comparison = Comparison.eq
         var value = text[...]
@@ -53,7 +53,7 @@ package enum ImageFilter: Sendable, Hashable {
         return .compared(comparison, time.postgresql)
     }
 
-    /// - Throws: 400 for what is neither true nor false.
+    /// - Throws: 400 for a value other than true and false.
     package static func boolean(_ value: String, name: String) throws -> Bool {
         switch value.lowercased() {
         case "true": return true
@@ -62,7 +62,7 @@ package enum ImageFilter: Sendable, Hashable {
         }
     }
 
-    /// - Throws: 400 for what is no whole number from 0 on.
+    /// - Throws: 400 for a value that is not a whole number of at least 0.
     package static func number(_ value: String, name: String) throws -> Int {
         guard let number = Int(value), number >= 0 else { throw invalid(name, value, "a whole number from 0 on") }
         return number
@@ -72,7 +72,7 @@ package enum ImageFilter: Sendable, Hashable {
         .badRequest("Invalid value '\(value.prefix(64))' for '\(name)'. It must be \(rule).")
     }
 
-    /// Commas separate, double quotes hold together, a backslash keeps the next character.
+    /// Values are separated by commas, may be quoted with double quotes, and a backslash escapes the next character.
     private static func split(_ text: Substring, name: String) throws -> [String] {
         var items: [String] = []
         var item = ""

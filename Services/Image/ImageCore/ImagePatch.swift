@@ -1,16 +1,16 @@
 import JSON
 import Kernel
 
-/// A JSON patch in Image's dialect: paths of one member, operations add, replace and remove.
+/// A JSON patch in Image's dialect: paths with one member; operations add, replace and remove.
 package struct ImagePatch: Sendable {
-    /// The two forms, by media type.
+    /// The two dialects, by media type.
     package enum Dialect: Sendable {
         /// `application/openstack-images-v2.0-json-patch`: `{"replace": "/name", "value": "x"}`
         case version20
         /// `application/openstack-images-v2.1-json-patch`: `{"op": "replace", "path": "/name", "value": "x"}`
         case version21
 
-        /// The dialect of a request's media type; nil for another type.
+        /// The dialect of a request's media type; nil for any other type.
         package init?(mediaType: String) {
             let name = mediaType.split(separator: ";").first.map { $0.filter { $0 != " " }.lowercased() } ?? ""
             switch name {
@@ -21,7 +21,7 @@ package struct ImagePatch: Sendable {
         }
     }
 
-    /// What an operation does.
+    /// The kind of an operation.
     package enum Verb: String, Sendable {
         case add, replace, remove
     }
@@ -36,7 +36,7 @@ package struct ImagePatch: Sendable {
     package let dialect: Dialect
     package let operations: [Operation]
 
-    /// - Throws: 400 for anything but a list of operations, 403 for paths below an attribute that has none.
+    /// - Throws: 400 for anything but a list of valid operations, 403 for paths below an attribute.
     package init(_ body: JSONValue, dialect: Dialect) throws {
         guard let items = body.arrayValue else {
             throw ResourceError.badRequest("Request body must be a JSON array of operation objects.")
@@ -76,7 +76,7 @@ package struct ImagePatch: Sendable {
         return Operation(verb: verb, name: try name(path), value: object["value"] ?? .null)
     }
 
-    /// The one reference token of a JSON pointer (RFC 6901).
+    /// The single reference token of a JSON pointer (RFC 6901).
     private static func name(_ pointer: String) throws -> String {
         guard pointer.hasPrefix("/"), pointer.count > 1 else {
             throw ResourceError.badRequest("Pointer `\(pointer.prefix(64))` does not start with \"/\" and a name.")
@@ -112,8 +112,8 @@ package struct ImagePatch: Sendable {
 
     /// The image after all operations.
     ///
-    /// - Throws: 403 for what clients cannot change, 409 for a property that is not there or already is, 400 for values
-    ///   that do not fit.
+    /// - Throws: 403 for attributes that clients cannot change, 409 for a property that does not exist or already exists, 400 for
+    ///   invalid values.
     package func applied(to image: Image, isAdmin: Bool) throws -> Image {
         var result = image
         for operation in operations { try apply(operation, &result, isAdmin) }

@@ -1,12 +1,12 @@
 import Contracts
 
-/// What Image limits. Operators change the presets in the section `image`.
+/// The quotas of Image. Operators set the defaults in the section `image`.
 package enum ImageQuotas {
     package static let count = QuotaDeclaration(
         "image", "image_count_total", default: 100, "Images that a project may have", setting: "quota_images",
         .counted("SELECT project_id AS owner, count(*) AS amount FROM images GROUP BY project_id"))
 
-    /// Each image counts in whole MiB, rounded up.
+    /// The size of each image counts in whole MiB, rounded up.
     package static let size = QuotaDeclaration(
         "image", "image_size_total", default: 1 << 20, unit: .mebibytes, "image data that a project may keep", setting: "quota_size_mb",
         .counted(

@@ -3,7 +3,7 @@ import ImageCore
 import ServiceKit
 import Settings
 
-/// `wolke-image`.
+/// The executable `wolke-image`.
 package struct ImageApplication: Sendable {
     private let process: ServiceProcess
 
@@ -16,7 +16,7 @@ package struct ImageApplication: Sendable {
             .integer("size_limit_gb", default: 1024, in: 1...65_536, "Largest upload, in GiB."),
         ] + QuotaDeclaration.settingsKeys(ImageQuotas.all)
 
-    /// Runs until the process is told to stop.
+    /// Runs until the process is stopped.
     package func run() async throws {
         let settings = process.settings
         let files = try FileStore(directory: settings.string("image.directory"))

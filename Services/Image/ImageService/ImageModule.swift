@@ -4,10 +4,10 @@ import Inspections
 import ServiceKit
 import WebAPI
 
-/// Image as one value.
+/// The Image service as a module.
 package enum ImageModule {
-    /// - Parameter files: where the images' data is.
-    /// - Throws: 400 for a policy rule that cannot be read.
+    /// - Parameter files: the store of the images' data.
+    /// - Throws: 400 for a policy rule that cannot be parsed.
     package static func make(
         files: FileStore, limits: ImageServiceLimits, _ surroundings: ServiceSurroundings
     ) throws -> ServiceModule {

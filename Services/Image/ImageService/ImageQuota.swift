@@ -4,7 +4,7 @@ import ImageCore
 import Kernel
 import WebAPI
 
-/// What a project may keep: counted exactly, in the transactions that add and remove.
+/// The quota of a project, counted exactly in the transactions that add and remove images and data.
 struct ImageQuota: Sendable {
     let quota: Quota
 
@@ -12,11 +12,11 @@ struct ImageQuota: Sendable {
         quota = Quota(ImageQuotas.all, limits: limits) { name, asked, used, limit in
             ResourceError(
                 .tooLarge,
-                "Project is over a limit: \(name) has a limit of \(limit), \(used) are used and \(asked) more were asked for.")
+                "Project is over a limit: \(name) has a limit of \(limit), \(used) are used and \(asked) more were requested.")
         }
     }
 
-    /// Size as the quota counts it: whole MiB, rounded up.
+    /// The size for the quota: whole MiB, rounded up.
     static func mebibytes(_ bytes: Int) -> Int { (bytes + (1 << 20) - 1) >> 20 }
 
     func amounts(_ image: Image) -> [(quota: QuotaDeclaration, amount: Int)] {
@@ -33,7 +33,7 @@ struct ImageQuota: Sendable {
         try Quota.release(connection, project: image.owner, amounts(image))
     }
 
-    /// Bytes that the project may still add; nil without a limit.
+    /// Number of bytes that the project may still add; nil without a limit.
     func room(_ connection: Connection, project: String) throws -> Int? {
         let state = try quota.state(connection, project: project, ImageQuotas.size)
         return state.limit < 0 ? nil : max(0, state.limit - state.used) << 20

@@ -1,8 +1,8 @@
 import Kernel
 
-/// Proposes addresses. The caller reads which ones are in use, and the unique index in the database decides.
+/// Proposes addresses. The caller reads the addresses in use, and the unique index in the database decides conflicts.
 package enum AddressPlanner {
-    /// How many addresses the pools have together; saturates.
+    /// The number of addresses in all pools; saturates.
     package static func size(_ pools: [AddressPool]) -> UInt128 {
         pools.reduce(UInt128(0)) { total, pool in
             let (sum, overflow) = total.addingReportingOverflow(pool.count)
@@ -25,7 +25,7 @@ package enum AddressPlanner {
         size > UInt128(Int.max) ? UInt128(random.next() >> 1) % size : UInt128(random.below(Int(size)))
     }
 
-    /// Up to `count` different addresses drawn from the pools.
+    /// Up to `count` different random addresses of the pools.
     package static func candidates(_ pools: [AddressPool], count: Int, random: any RandomSource) -> [IPAddress] {
         let size = size(pools)
         guard size > 0 else { return [] }
@@ -46,7 +46,7 @@ package enum AddressPlanner {
         return IPAddress(version: .v6, value: network.network.value | interface)
     }
 
-    /// A hardware address with the prefix that Networking uses.
+    /// A random hardware address with Networking's prefix.
     package static func newMAC(_ random: any RandomSource) -> MACAddress {
         MACAddress(value: 0xfa16_3e00_0000 | (random.next() & 0xff_ffff))
     }

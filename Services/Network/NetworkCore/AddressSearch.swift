@@ -20,7 +20,7 @@ package struct AddressSearch: Sendable {
         guessesLeft = isOrdered ? 0 : NetworkLimits.addressGuesses
     }
 
-    /// Whether everything was looked at.
+    /// Whether all addresses have been checked.
     package var isExhausted: Bool { looked >= size }
 
     /// Up to `count` addresses that are probably free; nil if the addresses in use must be read first.
@@ -30,13 +30,13 @@ package struct AddressSearch: Sendable {
         return AddressPlanner.candidates(pools, count: count, random: random)
     }
 
-    /// The next addresses to look at.
+    /// The next window of addresses to check.
     package var window: [IPAddress] {
         var result: [IPAddress] = []
         let count = Int(min(UInt128(width), size - min(looked, size)))
         result.reserveCapacity(count)
         for offset in 0..<count {
-            // Not the plain sum: all of IPv6 in one pool would overflow.
+            // A plain sum would overflow for a pool with all of IPv6.
             let rest = size - start
             let step = looked + UInt128(offset)
             let index = step < rest ? start + step : step - rest

@@ -14,7 +14,7 @@ package struct DHCPOption: Hashable, Sendable {
         case hardwareAddress
         case number(ClosedRange<Int>)
         case text
-        /// Names of domains, separated by commas.
+        /// Domain names, separated by commas.
         case domains
         /// `NETWORK,NEXTHOP` pairs, separated by commas, in braces or not (RFC 3442).
         case routes
@@ -24,7 +24,7 @@ package struct DHCPOption: Hashable, Sendable {
     /// The name of the option that, with the value `true`, disables OVN's DHCP responses for the port.
     package static let disabled = "dhcp_disabled"
 
-    /// Names and codes as Neutron's clients write them, and what OVN calls the options (ovn-nb(5), DHCP_Options).
+    /// Option names and codes of Neutron's clients, with OVN's names (ovn-nb(5), DHCP_Options).
     private static let known4: [String: (String, Kind)] = names([
         (["netmask", "1"], "netmask", .address), (["router", "3"], "router", .address),
         (["dns-server", "6"], "dns_server", .addresses), (["log-server", "7"], "log_server", .addresses),
@@ -55,7 +55,7 @@ package struct DHCPOption: Hashable, Sendable {
         Dictionary(uniqueKeysWithValues: table.flatMap { row in row.0.map { ($0, (row.1, row.2)) } })
     }
 
-    /// Nil for a name that OVN has no option for, or a value that does not fit it.
+    /// Nil for an option that OVN does not support, or an invalid value.
     package init?(name: String, value: String, version: IPAddress.Version) {
         let table = version == .v4 ? DHCPOption.known4 : DHCPOption.known6
         guard let (ovn, kind) = table[name.lowercased().split(separator: "_").joined(separator: "-")] else { return nil }
@@ -120,7 +120,7 @@ package struct DHCPOption: Hashable, Sendable {
         "{" + routes.map { "\($0.destination),\($0.nexthop)" }.joined(separator: ", ") + "}"
     }
 
-    /// Whether the text is a domain name (RFC 1035, 2.3.1, and digits first).
+    /// Whether the text is a domain name (RFC 1035, 2.3.1, also with leading digits).
     private static func isDomain(_ text: String) -> Bool {
         let labels = text.split(separator: ".", omittingEmptySubsequences: false)
         return text.utf8.count <= 253

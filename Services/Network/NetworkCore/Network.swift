@@ -48,7 +48,7 @@ package struct ProviderAttributes: Hashable, Sendable {
     }
 }
 
-/// A network as the compiler sees it.
+/// A network with the data that the compiler needs.
 package struct Network: Hashable, Sendable {
     package var id: UUID128
     package var projectID: String

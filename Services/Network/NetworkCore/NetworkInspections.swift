@@ -1,6 +1,6 @@
 import ServiceCatalog
 
-/// What must be true of ports and addresses.
+/// Inspections of ports and addresses.
 package enum NetworkInspections {
     package static let all = [
         Inspection(
@@ -11,7 +11,7 @@ package enum NetworkInspections {
             FROM port_fixed_ips f GROUP BY f.subnet_id, f.ip_address HAVING count(*) > 1
             """),
         Inspection(
-            "I5", "ports of servers belong to servers that are there",
+            "I5", "ports of servers belong to servers that exist",
             """
             SELECT p.id::text AS subject, 'port ' || p.id || ' (' || p.mac_address || ') belongs to server ' || p.device_id ||
                 ', which is not there' AS words

@@ -1,7 +1,7 @@
 import Contracts
 
-/// What Network limits. Operators change the presets in the section `network`. What belongs to no project, such as the ports of the
-/// network service itself, is not counted.
+/// The quotas of Network. Operators set the defaults in the section `network`. Resources without a project, such as the service's
+/// own ports, are not counted.
 package enum NetworkQuotas {
     package static let networks = quota(
         "network", default: 100, "Networks",

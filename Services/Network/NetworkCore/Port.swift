@@ -22,8 +22,8 @@ package struct AddressPair: Hashable, Sendable {
         self.ip = ip
     }
 
-    /// - Parameter mac: the port's own hardware address, which pairs without one have; nil while it is not known.
-    /// - Throws: 400 naming a pair that comes twice.
+    /// - Parameter mac: the port's own hardware address, which is the default of pairs; nil if it is not known yet.
+    /// - Throws: 400 naming a duplicate pair.
     package static func refuseDuplicates(_ pairs: [AddressPair], mac: MACAddress?) throws {
         var seen: Set<AddressPair> = []
         for pair in pairs where !seen.insert(AddressPair(mac: pair.mac ?? mac, ip: pair.ip)).inserted {
@@ -35,7 +35,7 @@ package struct AddressPair: Hashable, Sendable {
     }
 }
 
-/// A port as the compiler sees it.
+/// A port with the data that the compiler needs.
 package struct Port: Hashable, Sendable {
     package var id: UUID128
     package var networkID: UUID128
@@ -51,7 +51,7 @@ package struct Port: Hashable, Sendable {
     package var securityGroups: [UUID128]
     /// DHCP options of this port, in addition to those of its subnets.
     package var dhcpOptions: [DHCPOption]
-    /// For each address of this port, the ports of the network that have it among their allowed address pairs.
+    /// For each address of this port, the ports of the network with the address among their allowed address pairs.
     package var parents: [IPAddress: [UUID128]]
 
     package init(

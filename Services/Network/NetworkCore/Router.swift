@@ -1,6 +1,6 @@
 import Kernel
 
-/// A router's way out.
+/// The external gateway of a router.
 package struct ExternalGateway: Hashable, Sendable {
     package var portID: UUID128
     package var networkID: UUID128
@@ -15,7 +15,7 @@ package struct ExternalGateway: Hashable, Sendable {
     }
 }
 
-/// A router as the compiler sees it.
+/// A router with the data that the compiler needs.
 package struct Router: Hashable, Sendable {
     package var id: UUID128
     package var name: String
@@ -34,7 +34,7 @@ package struct Router: Hashable, Sendable {
     }
 }
 
-/// A floating IP as the compiler sees it; one without a port has no rows.
+/// A floating IP with the data that the compiler needs; one without a port has no rows.
 package struct FloatingIP: Hashable, Sendable {
     package var id: UUID128
     package var address: IPAddress

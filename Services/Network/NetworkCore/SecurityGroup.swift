@@ -1,6 +1,6 @@
 import Kernel
 
-/// A security group as the compiler sees it.
+/// A security group with the data that the compiler needs.
 package struct SecurityGroup: Hashable, Sendable {
     package var id: UUID128
     package var name: String
@@ -29,9 +29,9 @@ package struct SecurityGroupRule: Hashable, Sendable {
     package var id: UUID128
     package var direction: Direction
     package var etherType: EtherType
-    /// As in the API: a name, a number as text, or nil for any.
+    /// The protocol as in the API: a name, a number as text, or nil for any.
     package var protocolName: String?
-    /// Ports, or the type and code of ICMP.
+    /// The port range, or the type and code of ICMP.
     package var portRangeMin: Int?
     package var portRangeMax: Int?
     package var remoteNetwork: IPNetwork?
@@ -53,7 +53,7 @@ package struct SecurityGroupRule: Hashable, Sendable {
     }
 }
 
-/// IP protocols by the names of Networking.
+/// IP protocols by Networking's names.
 package enum IPProtocol {
     package static let numbers: [String: Int] = [
         "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "icmp": 1, "icmpv6": 58, "ipv6-icmp": 58, "igmp": 2,
@@ -61,7 +61,7 @@ package enum IPProtocol {
         "pgm": 113, "rsvp": 46, "sctp": 132, "tcp": 6, "udp": 17, "udplite": 136, "vrrp": 112,
     ]
 
-    /// The protocol's number; nil for a name that is not known or a number that is none.
+    /// The protocol's number; nil for an unknown name or an invalid number.
     package static func number(_ text: String) -> Int? {
         if let number = numbers[text.lowercased()] { return number }
         guard let number = Int(text), (0...255).contains(number) else { return nil }
@@ -86,7 +86,7 @@ package enum IPProtocol {
 }
 
 extension SecurityGroupRule {
-    /// - Throws: 400 with the type that Networking has for the mistake.
+    /// - Throws: 400 with Networking's error type.
     package func validate() throws {
         if let protocolName, IPProtocol.number(protocolName) == nil {
             throw ResourceError.badRequest(
@@ -148,7 +148,7 @@ extension SecurityGroupRule {
         }
     }
 
-    /// The key by which two rules of a group are duplicates. `0.0.0.0/0` and `::/0` equal no prefix.
+    /// The key for detecting duplicate rules of a group. `0.0.0.0/0` and `::/0` are equal to no prefix.
     package var signature: String {
         let remote = remoteNetwork.flatMap { $0.prefixLength == 0 ? nil : $0 }
         let number = protocolName.flatMap { IPProtocol.number($0) }.map(String.init) ?? "any"

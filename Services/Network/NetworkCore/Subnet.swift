@@ -14,7 +14,7 @@ package struct AddressPool: Hashable, Sendable, Comparable {
         address.version == start.version && start <= address && address <= end
     }
 
-    /// How many addresses there are; saturates for IPv6.
+    /// The number of addresses; saturates for IPv6.
     package var count: UInt128 {
         guard start <= end else { return 0 }
         let (size, overflow) = (end.value - start.value).addingReportingOverflow(1)
@@ -24,7 +24,7 @@ package struct AddressPool: Hashable, Sendable, Comparable {
     package static func < (left: AddressPool, right: AddressPool) -> Bool { left.start < right.start }
 }
 
-/// A route that DHCP hands out, or that a router has.
+/// A route of a router, or for DHCP clients.
 package struct StaticRoute: Hashable, Sendable {
     package let destination: IPNetwork
     package let nexthop: IPAddress
@@ -42,7 +42,7 @@ package enum IPv6Mode: String, Sendable, CaseIterable {
     case stateless = "dhcpv6-stateless"
 }
 
-/// A subnet as the compiler sees it.
+/// A subnet with the data that the compiler needs.
 package struct Subnet: Hashable, Sendable {
     package var id: UUID128
     package var networkID: UUID128
@@ -75,6 +75,6 @@ package struct Subnet: Hashable, Sendable {
     /// Whether guests compute their own addresses.
     package var isAutoAddressed: Bool { ipv6AddressMode == .slaac || ipv6AddressMode == .stateless }
 
-    /// Whether OVN answers DHCP for it.
+    /// Whether OVN answers DHCP requests for the subnet.
     package var servesDHCP: Bool { enableDHCP && !(cidr.version == .v6 && ipv6AddressMode == .slaac) }
 }

@@ -2,12 +2,12 @@ import Kernel
 
 /// Validation of subnets. Errors name the value and the rule, with Neutron's error types and texts.
 package enum SubnetRules {
-    /// Gateway that a subnet gets when the request names none: the first address.
+    /// The default gateway: the first address.
     package static func defaultGateway(_ cidr: IPNetwork) -> IPAddress? {
         cidr.prefixLength >= cidr.version.width - 1 ? cidr.first : cidr.first.advanced(by: 1)
     }
 
-    /// All addresses for hosts: without the network and broadcast address (IPv4), the subnet-router anycast address
+    /// All addresses that hosts may use: without the network and broadcast address (IPv4), the subnet-router anycast address
     /// (IPv6), and the gateway.
     package static func defaultPools(_ cidr: IPNetwork, gateway: IPAddress?) -> [AddressPool] {
         guard let usable = usableRange(cidr) else { return [] }
@@ -25,7 +25,7 @@ package enum SubnetRules {
         return pools
     }
 
-    /// The addresses that hosts can have.
+    /// The range of host addresses.
     package static func usableRange(_ cidr: IPNetwork) -> AddressPool? {
         if cidr.prefixLength >= cidr.version.width - 1 { return AddressPool(start: cidr.first, end: cidr.last) }
         guard let first = cidr.first.advanced(by: 1) else { return nil }
@@ -34,7 +34,7 @@ package enum SubnetRules {
         return AddressPool(start: first, end: last)
     }
 
-    /// - Throws: 400 for a network that cannot be a subnet.
+    /// - Throws: 400 if the network is not valid for a subnet.
     package static func validate(cidr: IPNetwork) throws {
         guard cidr.prefixLength > 0 else {
             throw ResourceError.badRequest(
@@ -43,7 +43,7 @@ package enum SubnetRules {
         try AddressRules.check(cidr, as: .subnet, field: "cidr")
     }
 
-    /// - Throws: 400 `InvalidInput` for a gateway that no host of the subnet could reach.
+    /// - Throws: 400 `InvalidInput` if no host of the subnet could reach the gateway.
     package static func validate(gateway: IPAddress, cidr: IPNetwork) throws {
         let linkLocal = IPNetwork("fe80::/10")
         if cidr.version == .v6, let linkLocal, linkLocal.contains(gateway) { return }
@@ -88,7 +88,7 @@ package enum SubnetRules {
         }
     }
 
-    /// - Throws: 400 when `cidr` overlaps another subnet of the same network.
+    /// - Throws: 400 if `cidr` overlaps another subnet of the same network.
     package static func validateNoOverlap(_ cidr: IPNetwork, on networkID: UUID128, others: [IPNetwork]) throws {
         for other in others where other.version == cidr.version && other.overlaps(cidr) {
             throw ResourceError.badRequest(
@@ -97,7 +97,7 @@ package enum SubnetRules {
         }
     }
 
-    /// - Throws: 400 when a router would have two interfaces into overlapping networks.
+    /// - Throws: 400 if a router would have two interfaces in overlapping networks.
     package static func validateRouterInterface(
         _ cidr: IPNetwork, subnetID: UUID128, routerSubnets: [(id: UUID128, cidr: IPNetwork)]
     ) throws {
@@ -114,7 +114,7 @@ package enum SubnetRules {
         }
     }
 
-    /// - Throws: 400 for routes that lead to or through addresses of special ranges.
+    /// - Throws: 400 for routes to or through addresses of special ranges.
     package static func validate(routes: [StaticRoute], field: String) throws {
         for route in routes {
             try AddressRules.check(route.destination, as: .destination, field: field)
@@ -122,7 +122,7 @@ package enum SubnetRules {
         }
     }
 
-    /// - Throws: 400 for host routes or name servers that cannot be handed out.
+    /// - Throws: 400 for invalid host routes or name servers.
     package static func validate(
         hostRoutes: [StaticRoute], dnsNameservers: [IPAddress], cidr: IPNetwork
     ) throws {

@@ -9,7 +9,7 @@ import ServiceKit
 import Telemetry
 import WebAPI
 
-/// Networking v2.0: the resources, their rules and what the handlers share.
+/// Networking v2.0: the resources, their rules and the handlers' dependencies.
 package struct NetworkAPI: Sendable {
     let database: Database
     let ambient: Ambient
@@ -18,7 +18,7 @@ package struct NetworkAPI: Sendable {
     let networkCollection: ResourceKind
     let routerCollection: ResourceKind
 
-    /// - Parameter fleet: what is known of the hypervisors, for agents and availability zones.
+    /// - Parameter fleet: the known hypervisors, for agents and availability zones.
     package init(database: Database, ambient: Ambient, options: NetworkOptions, fleet: any FleetView) {
         self.database = database
         self.ambient = ambient
@@ -28,7 +28,7 @@ package struct NetworkAPI: Sendable {
         routerCollection = ResourceKind.routers.served(in: options.availabilityZone)
     }
 
-    /// - Throws: 400 for a rule of the operator's that cannot be read.
+    /// - Throws: 400 for an operator's policy rule that cannot be parsed.
     func make(_ surroundings: ServiceSurroundings) throws -> API {
         try surroundings.api(
             .network, subjectActions: ["create_port", "update_port", "delete_port", "update_port_security_groups"],
@@ -44,7 +44,7 @@ package struct NetworkAPI: Sendable {
 
     // MARK: routes
 
-    /// Create, list, show, update and delete as all collections have them.
+    /// The routes for create, list, show, update and delete, which all collections have.
     func routes(
         _ collection: ResourceKind, create: [BodySchema.Property], update: [BodySchema.Property]?,
         creating: @escaping @Sendable (RequestContext) async throws -> Response,
@@ -85,7 +85,7 @@ package struct NetworkAPI: Sendable {
 
     // MARK: quota
 
-    /// Limits of projects that have none of their own.
+    /// The default quotas of projects.
     var quota: Quota { options.quota }
 
     func reserve(_ connection: Connection, _ project: String, _ declaration: QuotaDeclaration, _ amount: Int = 1) throws {
@@ -100,7 +100,7 @@ package struct NetworkAPI: Sendable {
 }
 
 extension BodySchema.Property {
-    /// With null for "not given" unless it is required: clients send both.
+    /// Unless the member is required, null is allowed for "not given", because clients send both.
     var optional: BodySchema.Property {
         if required { return self }
         if case .nullable = schema { return self }

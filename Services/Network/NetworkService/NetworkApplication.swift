@@ -1,7 +1,7 @@
 import ServiceKit
 import Settings
 
-/// `wolke-network`.
+/// The executable `wolke-network`.
 package struct NetworkApplication: Sendable {
     private let process: ServiceProcess
 
@@ -10,7 +10,7 @@ package struct NetworkApplication: Sendable {
 
     package init(_ process: ServiceProcess) { self.process = process }
 
-    /// Runs until the process is told to stop.
+    /// Runs until the process is stopped.
     package func run() async throws {
         let options = try NetworkOptions(process.settings)
         let configuration = try NorthboundConfiguration(process.settings)

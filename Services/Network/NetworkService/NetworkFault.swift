@@ -1,6 +1,6 @@
 import Kernel
 
-/// Errors in the types and words that Networking's clients match on.
+/// Errors with the types and texts that Networking's clients match on.
 enum NetworkFault {
     static func badRequest(_ resource: String, _ message: String) -> ResourceError {
         .badRequest("Bad \(resource) request: \(message)", type: "BadRequest")

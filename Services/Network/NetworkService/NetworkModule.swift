@@ -3,12 +3,12 @@ import NetworkCore
 import ServiceKit
 import WebAPI
 
-/// What carries the networks, and what has to run for it.
+/// The backend that implements the networks, with its loops.
 package struct NetworkBackend: Sendable {
-    /// What is known of the hypervisors, for agents and availability zones.
+    /// The known hypervisors, for agents and availability zones.
     package let fleet: any FleetView
     package let loops: [ServiceModule.Loop]
-    /// Throws, with words for the operator, while networks cannot be changed.
+    /// Throws an error for the operator while networks cannot be changed.
     package let ready: @Sendable () async throws -> Void
 
     package init(
@@ -19,7 +19,7 @@ package struct NetworkBackend: Sendable {
         self.ready = ready
     }
 
-    /// OVN, made to follow the database.
+    /// The OVN backend, which follows the database.
     static func ovn(_ reconciler: NorthboundReconciler, _ surroundings: ServiceSurroundings) -> NetworkBackend {
         let audit = PeriodicTask(
             "northbound", every: nil, database: surroundings.database, ambient: surroundings.ambient, log: surroundings.log
@@ -31,9 +31,9 @@ package struct NetworkBackend: Sendable {
     }
 }
 
-/// Networking as one value: the API, and what makes the backend follow the database.
+/// The Networking service as a module: the API, and the loops that make the backend follow the database.
 package enum NetworkModule {
-    /// - Throws: 400 for a rule of the operator's that cannot be read.
+    /// - Throws: 400 for an operator's policy rule that cannot be parsed.
     package static func make(
         _ options: NetworkOptions, _ backend: NetworkBackend, _ surroundings: ServiceSurroundings
     ) throws -> ServiceModule {

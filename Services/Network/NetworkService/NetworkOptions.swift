@@ -4,19 +4,19 @@ import NetworkCore
 import Settings
 import WebAPI
 
-/// What the operator decides about networks.
+/// Network settings of the operator.
 package struct NetworkOptions: Sendable {
-    /// MTU of the wires between hosts, in bytes; networks on tunnels get `geneveOverhead` less.
+    /// MTU of the physical network between the hosts, in bytes; tunnel networks get `geneveOverhead` less.
     package var physicalMTU = 1500
-    /// Names that provider networks may use.
+    /// Physical networks that provider networks may use.
     package var physicalNetworks = ["physnet1"]
-    /// Name servers for subnets that name none.
+    /// Name servers for subnets that specify none.
     package var dnsServers: [IPAddress] = []
     package var availabilityZone = "nova"
     package var dhcpLeaseSeconds = 43_200
-    /// Floating IPs are translated on the hypervisor of the server instead of the gateway chassis.
+    /// Whether floating IPs are translated on the hypervisor of the server instead of the gateway chassis.
     package var distributedFloatingIPs = false
-    /// Limits of projects that have none of their own.
+    /// The default quotas of projects.
     package var quota = NetworkQuota.make()
 
     package init() {}
@@ -33,24 +33,27 @@ extension NetworkOptions {
         [
             .string(
                 "ovn_nb", default: "unix:/run/ovn/ovnnb_db.sock",
-                "OVN northbound database: `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`; several of a cluster separated by commas."),
+                "OVN northbound database: `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`; the addresses of a cluster are separated by commas."
+            ),
             .string("ovn_sb", default: "unix:/run/ovn/ovnsb_db.sock", "OVN southbound database, in the same form."),
             .string(
-                "ovn_private_key", default: "", "File with the key that Network shows OVN's databases at `ssl:` addresses, in PEM form."),
-            .string("ovn_certificate", default: "", "File with the certificate of this key."),
-            .string("ovn_ca_certificate", default: "", "File with the authorities that sign the certificates of OVN's databases."),
-            .list("physical_networks", default: ["physnet1"], "Names in `ovn-bridge-mappings` that provider networks may use."),
-            .integer("physical_mtu", default: 1500, in: 1280...65_535, "MTU of the wires between the hosts, in bytes."),
-            .list("dns_servers", default: [], "Name servers that DHCP hands out for subnets that name none."),
+                "ovn_private_key", default: "", "PEM file with Network's private key for `ssl:` addresses of OVN's databases."),
+            .string("ovn_certificate", default: "", "PEM file with Network's certificate."),
+            .string("ovn_ca_certificate", default: "", "PEM file with the certificate authorities of OVN's databases."),
+            .list(
+                "physical_networks", default: ["physnet1"],
+                "Physical networks (names in `ovn-bridge-mappings`) that provider networks may use."),
+            .integer("physical_mtu", default: 1500, in: 1280...65_535, "MTU of the physical network between the hosts, in bytes."),
+            .list("dns_servers", default: [], "Name servers for subnets that specify none."),
             .duration("dhcp_lease", default: "12h", "How long a DHCP lease is valid."),
             .string("availability_zone", default: "nova", "Name of the availability zone of networks and routers."),
             .boolean(
                 "distributed_floating_ips", default: false,
-                "Whether floating IPs leave on the hypervisor of the server; it needs the external network on every one."),
-            .duration("audit_interval", default: "5m", "Time between full comparisons of OVN with the database."),
+                "Whether floating IPs are translated on the hypervisor of the server; every hypervisor then needs the external network."),
+            .duration("audit_interval", default: "5m", "Time between audits, which compare OVN with the database."),
         ] + QuotaDeclaration.settingsKeys(NetworkQuotas.all)
 
-    /// - Throws: 400 naming the setting that makes no sense.
+    /// - Throws: 400 naming the invalid setting.
     init(_ settings: Settings) throws {
         physicalMTU = settings.integer("network.physical_mtu")
         physicalNetworks = settings.list("network.physical_networks")

@@ -3,9 +3,9 @@ enum NetworkPolicy {
     static let reader = "rule:project_reader_or_admin"
     static let member = "rule:project_member_or_admin"
     static let admin = "rule:admin_required"
-    /// What only an administrator sets, and services for the ports that they bind.
+    /// Attributes that only administrators may set, and services for the ports that they bind.
     static let service = "rule:admin_or_service"
-    /// The owner of the network that a subnet or port is in.
+    /// The owner of the network of a subnet or port.
     static let networkOwner = "rule:admin_required or (role:member and project_id:%(network:project_id)s)"
     /// The port's owner, or the network's.
     static let portMember = "rule:project_member_or_admin or (role:member and project_id:%(network:project_id)s)"

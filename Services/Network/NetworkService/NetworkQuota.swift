@@ -4,7 +4,7 @@ import ServiceKit
 import Settings
 import WebAPI
 
-/// Network's quotas, with its own error.
+/// Network's quotas, with Network's error.
 enum NetworkQuota {
     /// - Parameter settings: nil for the presets.
     static func make(_ settings: Settings? = nil) -> Quota {

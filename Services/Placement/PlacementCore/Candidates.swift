@@ -1,6 +1,6 @@
 import Kernel
 
-/// A provider as the search for candidates sees it.
+/// A provider with the data that the search for candidates needs.
 package struct CandidateProvider: Sendable {
     package var id: UUID128
     package var parentID: UUID128?
@@ -29,11 +29,11 @@ package struct CandidateProvider: Sendable {
 
 /// The allocation candidates of one tree of providers.
 package enum Candidates {
-    /// Most candidates considered per tree.
+    /// Maximum number of candidates considered per tree.
     private static let waysMax = 1000
 
-    /// One way for each combination of providers that give one class each; the traits must be met by the providers
-    /// that take part, and none of these may have a forbidden one.
+    /// One candidate for each combination of providers in which each class comes from one provider. The providers that take part
+    /// must together have the required traits, and none of them may have a forbidden one.
     package static func ways(
         _ tree: [CandidateProvider], _ query: ProviderQuery
     ) -> [[(provider: UUID128, resources: [ResourceAmount])]] {

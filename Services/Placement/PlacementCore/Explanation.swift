@@ -4,12 +4,12 @@ import Kernel
 
 /// Explains a scheduling decision: how many hosts each filter rejected, and why.
 package struct Explanation: Sendable {
-    /// One filter: the hosts before and after it.
+    /// One filter, with the number of hosts before and after it.
     package struct Step: Sendable, Hashable {
         package let filter: HostFilter
         package let before: Int
         package let after: Int
-        /// How many hosts were refused for each reason, in the tenant's words.
+        /// The number of hosts refused for each reason, in terms for the tenant.
         package let reasons: [String: Int]
     }
 
@@ -21,28 +21,28 @@ package struct Explanation: Sendable {
     }
 
     package let steps: [Step]
-    /// For each refused host the filter that refused it and why, in the operator's words.
+    /// The filter that refused each refused host, with the reason in terms for the operator.
     package let notes: [HostNote]
-    /// What would fit instead, if no host passed.
+    /// Alternatives that would fit; nil if a host passed.
     package let nearest: Nearest?
-    /// Hosts that passed every filter.
+    /// Number of hosts that passed every filter.
     package let passed: Int
 
-    /// What would fit instead.
+    /// Alternatives that would fit.
     package struct Nearest: Sendable {
         /// The largest amounts, up to those requested, that a single host passing all other filters could provide; empty if
         /// no host has some of each class.
         package let resources: [ResourceAmount]
-        /// How many would fit in the availability zones that were not asked for.
+        /// The number of servers that would fit in availability zones that were not requested.
         package let zones: [String: Int]
-        /// Filters that are each alone responsible: without it, some hosts would have passed.
+        /// Filters that alone are responsible: without any single one of them, some hosts would have passed.
         package let without: [HostFilter]
     }
 
-    /// Most hosts that are named to the operator.
+    /// Maximum number of hosts that are listed for the operator.
     private static let notesMax = 1000
 
-    /// Evaluates every host, for an explanation to people.
+    /// Evaluates every host, for a complete explanation.
     package init(_ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) {
         let prepared = fleet.prepared(request, affinity)
         var left = fleet.hosts.indices.map { Int32($0) }
@@ -57,8 +57,7 @@ package struct Explanation: Sendable {
         nearest = left.isEmpty ? Explanation.nearest(fleet, prepared) : nil
     }
 
-    /// Counts only, from the cached index of the request's shape, so that it is cheap enough for every decision in a large
-    /// fleet.
+    /// Only counts, from the cached index of the request's shape, so that it is cheap enough for every decision in a large fleet.
     package init(brief fleet: inout Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) {
         let prepared = fleet.prepared(request, affinity)
         var (steps, left) = fleet.withShape(prepared) { shape, _ in (shape.steps, shape.places) }
@@ -114,7 +113,7 @@ package struct Explanation: Sendable {
             resources: resources ?? [], zones: zones, without: HostFilter.askedFor.filter { without.contains($0) })
     }
 
-    /// The one filter that refuses a host; nil where several do.
+    /// The only filter that refuses a host; nil if several do.
     private static func onlyRefusal(_ asked: [HostFilter], _ fleet: Fleet, _ place: Int, _ prepared: PreparedRequest) -> HostFilter? {
         var only: HostFilter?
         for filter in asked where !filter.passes(fleet, place, prepared) {
@@ -124,7 +123,7 @@ package struct Explanation: Sendable {
         return only
     }
 
-    /// What one allocation could have of a class, at most what was asked.
+    /// The amount of a class that one allocation could get, at most the requested amount.
     private static func available(_ host: HostState, _ need: ResourceAmount) -> Int {
         guard let inventory = host.inventories[need.resourceClass] else { return 0 }
         let amount = min(need.amount, host.free(need.resourceClass), inventory.maxUnit)
@@ -132,9 +131,9 @@ package struct Explanation: Sendable {
         return stepped >= inventory.minUnit ? stepped : 0
     }
 
-    // MARK: words
+    // MARK: texts
 
-    /// The refusal in the tenant's words: no hosts, nothing of others.
+    /// The refusal in terms for the tenant: no names of hosts, no data of others.
     package func message(_ request: SchedulingRequest) -> String {
         var text = "No valid host was found."
         guard let hosts = steps.first?.before, hosts > 0 else { return text + " There is no host yet." }
@@ -153,17 +152,17 @@ package struct Explanation: Sendable {
         return text
     }
 
-    /// Each filter as the answer has it.
+    /// The filters in the form of the answer.
     package var filters: [SchedulingAnswer.Filter] {
         steps.map { .init(name: $0.filter.rawValue, hostsBefore: $0.before, hostsAfter: $0.after, reasons: $0.reasons) }
     }
 
-    /// The refused hosts as the answer has them; for operators.
+    /// The refused hosts in the form of the answer; for operators.
     package var refusals: [SchedulingAnswer.Refusal] {
         notes.map { .init(host: $0.host, filter: $0.filter.rawValue, reason: $0.reason) }
     }
 
-    /// What would fit instead, as the answer has it.
+    /// The alternatives in the form of the answer.
     package var nearestFit: SchedulingAnswer.Nearest? {
         nearest.map { nearest in
             .init(
@@ -174,7 +173,7 @@ package struct Explanation: Sendable {
 }
 
 extension ResourceAmount {
-    /// In the tenant's words.
+    /// The names of the amounts in terms for the tenant.
     var words: String {
         switch resourceClass {
         case "VCPU": "\(amount) vCPU"
@@ -189,7 +188,7 @@ extension HostFilter {
     /// Filters for requirements that the requester could drop.
     static let askedFor = HostFilter.allCases.filter { ![.compute, .isolation, .excluded, .resources].contains($0) }
 
-    /// What of the request the filter is about, in the tenant's words.
+    /// The part of the request that the filter evaluates, in terms for the tenant.
     func requirement(_ request: SchedulingRequest) -> String {
         switch self {
         case .compute: "hosts out of service"

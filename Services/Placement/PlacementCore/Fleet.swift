@@ -56,9 +56,9 @@ package struct Fleet: Sendable {
 
     // MARK: changes
 
-    /// Replaces a host's state.
+    /// Replaces the state of a host.
     ///
-    /// - Returns: false if the host is unknown; reload the fleet then.
+    /// - Returns: false if the host is unknown; the fleet must then be reloaded.
     @discardableResult
     package mutating func update(_ host: HostState) -> Bool {
         guard let place = places[host.id], hosts[place].name == host.name else { return false }
@@ -112,7 +112,7 @@ package struct Fleet: Sendable {
         return FreeCapacity(score: Float(cpu.score + memory.score + disk.score), cpus: cpu.free, memory: memory.free, disk: disk.free)
     }
 
-    // MARK: questions
+    // MARK: queries
 
     /// Total and free capacity of the hosts in service, by resource class.
     ///

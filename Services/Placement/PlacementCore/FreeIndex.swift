@@ -1,4 +1,4 @@
-/// A host's unallocated resources and the score that follows from them.
+/// A host's unallocated resources and the resulting score.
 struct FreeCapacity: Sendable {
     var score: Float
     var cpus: Int32

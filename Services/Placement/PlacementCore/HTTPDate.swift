@@ -1,11 +1,11 @@
 import Kernel
 
-/// Times as HTTP headers have them: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Times in the form of HTTP header fields: `Sun, 06 Nov 1994 08:49:37 GMT`.
 package enum HTTPDate {
     private static let days = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]
     private static let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
-    /// The time as a header has it; whole seconds.
+    /// The time in whole seconds.
     package static func text(_ time: Timestamp) -> String {
         let day = time.seconds.flooredDivision(by: 86_400)
         let (year, month, date) = CivilDate.fromDays(day)

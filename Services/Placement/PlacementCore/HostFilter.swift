@@ -1,6 +1,6 @@
 import Kernel
 
-/// Why a filter rejects a host: a text for the tenant without details of hosts, and one for the operator.
+/// Why a filter refuses a host: a text for the tenant without details of hosts, and one for the operator.
 package struct Refusal: Sendable, Hashable {
     package let tenant: String
     package let `operator`: String
@@ -11,7 +11,7 @@ package struct Refusal: Sendable, Hashable {
     }
 }
 
-/// The filters in the order in which they are applied; named as in the field.
+/// The filters in the order in which they are applied, with the names of Nova's filters.
 package enum HostFilter: String, Sendable, CaseIterable {
     case compute = "ComputeFilter"
     case zone = "AvailabilityZoneFilter"
@@ -60,7 +60,7 @@ package enum HostFilter: String, Sendable, CaseIterable {
         }
     }
 
-    /// What runs on the host already.
+    /// Filters that depend on the servers already running on the host.
     private func affinityRefusal(_ host: UUID128, _ request: SchedulingRequest, _ affinity: AffinityContext) -> Refusal? {
         switch self {
         case .groupAffinity:
@@ -82,7 +82,7 @@ package enum HostFilter: String, Sendable, CaseIterable {
         }
     }
 
-    /// Whether the request asks anything of this filter.
+    /// Whether the request has a requirement for this filter.
     func isAsked(_ request: SchedulingRequest) -> Bool {
         switch self {
         case .compute, .isolation, .resources: true

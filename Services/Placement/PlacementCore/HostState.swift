@@ -1,6 +1,6 @@
 import Kernel
 
-/// Why a host takes no servers at all.
+/// Why a host takes no servers.
 package enum Outage: Sendable, Hashable {
     case disabled, forcedDown, silent
 
@@ -9,12 +9,12 @@ package enum Outage: Sendable, Hashable {
         switch self {
         case .disabled: "the compute service is disabled"
         case .forcedDown: "the compute service is forced down"
-        case .silent: "the host has not been heard of for too long"
+        case .silent: "the host has not sent a heartbeat for too long"
         }
     }
 }
 
-/// An aggregate as the scheduler sees it.
+/// An aggregate with the data that the scheduler needs.
 package struct HostAggregate: Sendable, Hashable {
     package var id: Int
     package var metadata: [String: String]
@@ -24,7 +24,7 @@ package struct HostAggregate: Sendable, Hashable {
         self.metadata = metadata
     }
 
-    /// Projects for which the aggregate is reserved; nil when it is for all.
+    /// Projects for which the aggregate is reserved; nil if it is not reserved.
     package var tenants: Set<String>? {
         var tenants: Set<String>?
         for (name, value) in metadata where name.hasPrefix("filter_tenant_id") {
@@ -34,14 +34,14 @@ package struct HostAggregate: Sendable, Hashable {
     }
 }
 
-/// A host as the scheduler sees it.
+/// A host with the data that the scheduler needs.
 package struct HostState: Sendable, Hashable {
     /// The resource provider's id.
     package var id: UUID128
     package var name: String
     package var outage: Outage?
     package var zone: String
-    /// Ids of the aggregates that it is in.
+    /// Ids of the host's aggregates.
     package var aggregates: [Int]
     package var traits: Set<String>
     /// Such as `x86_64`; nil if unknown.
@@ -68,12 +68,12 @@ package struct HostState: Sendable, Hashable {
         self.used = used
     }
 
-    /// What is left of a class; 0 where there is none.
+    /// The free amount of a class; 0 without an inventory.
     package func free(_ resourceClass: String) -> Int {
         max(0, (inventories[resourceClass]?.capacity ?? 0) - (used[resourceClass] ?? 0))
     }
 
-    /// Whether one allocation of these amounts fits.
+    /// Whether an allocation of these amounts fits.
     package func fits(_ resources: [ResourceAmount]) -> Bool {
         for need in resources {
             guard let inventory = inventories[need.resourceClass], inventory.admits(need.amount),
@@ -83,7 +83,7 @@ package struct HostState: Sendable, Hashable {
         return true
     }
 
-    /// The same host apart from what is used: filters other than those of resources judge it alike.
+    /// Whether the hosts are equal apart from their usage, so that all filters but those of resources give the same result.
     func isSameKind(as other: HostState) -> Bool {
         id == other.id && name == other.name && outage == other.outage && zone == other.zone
             && aggregates == other.aggregates && traits == other.traits && architecture == other.architecture
@@ -91,7 +91,7 @@ package struct HostState: Sendable, Hashable {
     }
 }
 
-/// So much of a resource class.
+/// An amount of a resource class.
 package struct ResourceAmount: Sendable, Hashable {
     package var resourceClass: String
     package var amount: Int

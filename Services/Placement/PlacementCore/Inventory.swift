@@ -1,9 +1,9 @@
-/// How much of a resource class a provider has and how it may be taken.
+/// The inventory of a resource class on a provider.
 package struct Inventory: Sendable, Hashable {
     package var total: Int
-    /// Of the total, what is not for consumers.
+    /// The part of the total that consumers cannot use.
     package var reserved: Int
-    /// Least and most that one allocation may take, and the step between amounts.
+    /// Minimum and maximum of one allocation, and the step between amounts.
     package var minUnit: Int
     package var maxUnit: Int
     package var stepSize: Int
@@ -22,13 +22,13 @@ package struct Inventory: Sendable, Hashable {
         self.allocationRatio = allocationRatio
     }
 
-    /// Total that may be allocated.
+    /// The total amount that can be allocated.
     package var capacity: Int {
         let exact = (Double(total - reserved) * allocationRatio).rounded(.towardZero)
         return exact >= 1e15 ? 1_000_000_000_000_000 : Int(exact)
     }
 
-    /// Whether an amount is one that a single allocation may have, whatever is free.
+    /// Whether a single allocation may have the amount, regardless of free capacity.
     package func admits(_ amount: Int) -> Bool {
         amount >= minUnit && amount <= maxUnit && amount % stepSize == 0
     }

@@ -1,7 +1,7 @@
 import Contracts
 import ServiceCatalog
 
-/// What must be true of allocations.
+/// Inspections of allocations.
 package enum PlacementInspections {
     package static let all = [capacity, orphanedAllocations, allocationsOfServers]
 
@@ -16,7 +16,7 @@ package enum PlacementInspections {
         HAVING sum(a.used) > floor((i.total - i.reserved) * i.allocation_ratio)
         """)
 
-    /// Subjects are consumers. What the scheduler has just taken may belong to a server whose row is not written yet.
+    /// Subjects are consumers. A recent claim may belong to a server whose row has not been written yet.
     package static let orphanedAllocations = Inspection(
         "I3", "allocations of servers belong to servers that exist",
         """
@@ -31,7 +31,7 @@ package enum PlacementInspections {
         GROUP BY c.id
         """)
 
-    /// Subjects are servers: allocations that are missing, of another amount, or on another provider too.
+    /// Subjects are servers whose allocations are missing, have a wrong amount, or are on an additional provider.
     package static let allocationsOfServers = Inspection(
         "I3", "each server has exactly the allocations of its flavor on its host, and none elsewhere",
         """

@@ -3,7 +3,7 @@ package enum PlacementName {
     /// Longest name, in characters.
     package static let lengthMax = 255
 
-    /// `CUSTOM_` and then capital letters, digits and underscores.
+    /// `CUSTOM_` followed by capital letters, digits and underscores.
     package static func isCustom(_ name: String) -> Bool {
         name.utf8.count > 7 && name.utf8.count <= lengthMax && name.hasPrefix("CUSTOM_") && isWord(name)
     }
@@ -15,7 +15,7 @@ package enum PlacementName {
     }
 }
 
-/// The resource classes that everybody knows by the same name (os-resource-classes 1.1).
+/// The standard resource classes (os-resource-classes 1.1).
 package enum StandardResourceClasses {
     package static let all = [
         "VCPU", "MEMORY_MB", "DISK_GB", "PCI_DEVICE", "SRIOV_NET_VF", "NUMA_SOCKET", "NUMA_CORE", "NUMA_THREAD",

@@ -1,22 +1,22 @@
 import Kernel
 
-/// What the query of a list of providers or candidates asks for.
+/// The query of a list of providers or candidates.
 package struct ProviderQuery: Sendable {
     package var resources: [ResourceAmount] = []
-    /// Each group must be met by one of its traits.
+    /// At least one trait of each group is required.
     package var required: [[String]] = []
     package var forbidden: [String] = []
-    /// Traits that the root of the tree must have, and those that it must not.
+    /// Traits that the root of the tree must or must not have.
     package var rootRequired: [String] = []
     package var rootForbidden: [String] = []
-    /// Each group must be met by membership in one of its aggregates.
+    /// Membership in at least one aggregate of each group is required.
     package var memberOf: [[UUID128]] = []
     package var notMemberOf: [UUID128] = []
     package var inTree: UUID128?
 
     package init() {}
 
-    /// What a request's version allows in the values.
+    /// The syntax that the request's version allows in values.
     package struct Grammar: Sendable {
         package var forbiddenTraits: Bool
         package var anyTraits: Bool
@@ -31,7 +31,7 @@ package struct ProviderQuery: Sendable {
         }
     }
 
-    /// A 400 with the code that Placement's clients know.
+    /// A 400 with the code that Placement's clients expect.
     package static func bad(_ message: String) -> ResourceError { .badRequest(message, type: "placement.query.bad_value") }
 
     /// The 400 for a parameter that the list does not have in this version.
@@ -39,19 +39,19 @@ package struct ProviderQuery: Sendable {
         bad("Invalid query string parameters: Additional properties are not allowed ('\(name.prefix(64))' was unexpected)")
     }
 
-    /// The 400 for a parameter that may come once.
+    /// The 400 for a repeated parameter.
     package static func repeated(_ name: String) -> ResourceError {
         .badRequest("The query parameter '\(name.prefix(64))' is given more than once.", type: "placement.query.duplicate_key")
     }
 
-    /// The names in all traits that are asked for or excluded.
+    /// The names of all required and forbidden traits.
     package var traitNames: [String] { required.flatMap { $0 } + forbidden + rootRequired + rootForbidden }
 
     // MARK: values
 
     /// `VCPU:2,MEMORY_MB:512`
     ///
-    /// - Throws: 400 with what is wrong.
+    /// - Throws: 400 with the reason.
     package static func resources(_ text: String) throws -> [ResourceAmount] {
         var amounts: [ResourceAmount] = []
         for item in text.split(separator: ",", omittingEmptySubsequences: false) {
@@ -65,7 +65,7 @@ package struct ProviderQuery: Sendable {
                 throw bad("Requested resource \(parts[0].prefix(100)) expected positive integer amount. Got: \(parts[1].prefix(100)).")
             }
             guard !amounts.contains(where: { $0.resourceClass == parts[0] }) else {
-                throw bad("The resource \(parts[0]) is named twice in the resources parameter.")
+                throw bad("The resource \(parts[0]) occurs twice in the resources parameter.")
             }
             amounts.append(ResourceAmount(String(parts[0]), amount))
         }
@@ -115,7 +115,7 @@ package struct ProviderQuery: Sendable {
         rootForbidden = query.forbidden
     }
 
-    /// `UUID`, `in:UUID,UUID`, and with `!` before it for the contrary.
+    /// `UUID`, `in:UUID,UUID`, and with a leading `!` for the opposite.
     package mutating func add(memberOf text: String, _ grammar: Grammar) throws {
         var rest = text[...]
         var negated = false
@@ -141,7 +141,7 @@ package struct ProviderQuery: Sendable {
         if negated { notMemberOf += ids } else { memberOf.append(ids) }
     }
 
-    /// - Throws: 400 when the text is no UUID.
+    /// - Throws: 400 if the text is not a UUID.
     package mutating func set(inTree text: String) throws {
         guard let id = UUID128(text) else {
             throw ProviderQuery.bad("Expected 'in_tree' parameter to be a format of uuid. Got: \(text.prefix(100))")

@@ -1,11 +1,11 @@
 import Kernel
 
-/// Where something goes.
+/// Chooses a host for a request.
 package enum Scheduler {
     /// The host with the highest score that passes every filter; nil if there is none.
     ///
     /// - Parameters:
-    ///   - excluding: places in the fleet that a claim has just failed on.
+    ///   - excluding: indexes of hosts on which a claim has just failed.
     ///   - random: breaks ties between hosts with equal scores.
     package static func decide(
         _ fleet: inout Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext, excluding: Set<Int> = [],
@@ -27,7 +27,7 @@ package enum Scheduler {
         }
     }
 
-    /// The only hosts that can pass where the request names them; nil when it leaves the choice open.
+    /// The only hosts that can pass, if the request names hosts; nil if it does not.
     private static func candidates(_ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) -> [Int]? {
         if let name = request.host { return fleet.place(named: name).map { [$0] } ?? [] }
         if !request.sameHost.isEmpty { return affinity.same.compactMap { fleet.place(of: $0) }.sorted() }
@@ -37,7 +37,7 @@ package enum Scheduler {
         return nil
     }
 
-    /// What the request excludes by name or by what runs there.
+    /// The hosts that the request excludes by name or through servers on them.
     private static func refused(_ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) -> [Int] {
         var refused = request.excludedHosts.compactMap { fleet.place(named: $0) }
         refused += affinity.different.compactMap { fleet.place(of: $0) }
@@ -67,7 +67,7 @@ package enum Scheduler {
         }
     }
 
-    /// The best of a few hosts that all pass: first by what the group prefers, then by what is free.
+    /// The best of a few hosts that all pass: first by the group's preference, then by free capacity.
     private static func best(_ fleet: Fleet, _ places: [Int], _ prepared: PreparedRequest, _ random: UInt64) -> Int? {
         func preference(_ place: Int) -> Int {
             let members = prepared.affinity.members[fleet.hosts[place].id] ?? 0
@@ -92,7 +92,7 @@ package enum Scheduler {
         return choice
     }
 
-    /// How many instances of the request fit in the fleet at present.
+    /// The number of instances of the request that currently fit in the fleet.
     package static func fitCount(_ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) -> Int {
         let prepared = fleet.prepared(request, affinity)
         let asked = HostFilter.allCases.filter { $0.isAsked(request) }
@@ -103,11 +103,11 @@ package enum Scheduler {
             total += fits
             largest = max(largest, fits)
         }
-        // The first member decides where all the others go.
+        // The host of the first member is also the host of all others.
         return request.group?.policy == .affinity ? largest : total
     }
 
-    /// How many instances of the request fit on one host, which must pass every filter.
+    /// The number of instances of the request that fit on one host, which must pass every filter.
     static func fitCount(_ fleet: Fleet, _ place: Int, _ prepared: PreparedRequest) -> Int {
         var fits = Int(Int32.max)
         for need in prepared.needs {
@@ -120,6 +120,6 @@ package enum Scheduler {
 }
 
 extension HostFilter {
-    /// Filters whose result depends on where servers run, or on the single request.
+    /// Filters whose result depends on running servers, or on the individual request.
     static let changing = HostFilter.allCases.filter { !fixed.contains($0) }
 }

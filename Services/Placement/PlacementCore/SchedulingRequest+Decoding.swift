@@ -6,21 +6,21 @@ extension SchedulingRequest {
     private static let listMax = 1000
     private static let textBytesMax = 255
 
-    /// Reads a body from the queue.
+    /// Decodes a message body.
     ///
-    /// - Throws: 400 that names the member, its value and the rule.
+    /// - Throws: 400 naming the member, its value and the rule.
     package init(document: JSONValue) throws { try self.init(try SchedulingRequest.read(document)) }
 
-    /// Reads a question to the scheduler.
+    /// Decodes a request to the scheduler.
     ///
-    /// - Throws: 400 that names the member and the rule.
+    /// - Throws: 400 naming the member and the rule.
     package static func read<Question: MessageQuestion>(_ document: JSONValue) throws -> Question {
         do { return try Question(document: document) } catch let error as DecodingError {
             throw ResourceError.badRequest("Invalid input for \(error.path.isEmpty ? "the request" : error.path): it \(error.problem).")
         }
     }
 
-    /// - Throws: 400 that names the member, its value and the rule.
+    /// - Throws: 400 naming the member, its value and the rule.
     package init(_ asked: ScheduleServer) throws {
         operationID = try SchedulingRequest.uuid(asked.operationID, "operation_id")
         consumerID = try SchedulingRequest.uuid(asked.consumerID, "consumer_id")

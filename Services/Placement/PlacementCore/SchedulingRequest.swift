@@ -11,11 +11,11 @@ package struct SchedulingRequest: Sendable, Hashable {
         case softAntiAffinity = "soft-anti-affinity"
     }
 
-    /// The server group, with the members that are there already.
+    /// The server group and its existing members.
     package struct Group: Sendable, Hashable {
         package var id: String
         package var policy: GroupPolicy
-        /// Most members on one host under `anti-affinity`.
+        /// Maximum number of members on one host under `anti-affinity`.
         package var maxPerHost: Int
         package var members: [UUID128]
 
@@ -31,12 +31,12 @@ package struct SchedulingRequest: Sendable, Hashable {
     package var consumerID = UUID128(high: 0, low: 0)
     package var projectID = ""
     package var userID = ""
-    /// By class, positive amounts, in the order of the names.
+    /// Positive amounts, in the order of their class names.
     package var resources: [ResourceAmount] = []
     package var requiredTraits: Set<String> = []
     package var forbiddenTraits: Set<String> = []
     package var zone: String?
-    /// Name of the one host that may be taken.
+    /// The only acceptable host.
     package var host: String?
     /// Metadata that an aggregate of the host must have.
     package var aggregateMetadata: [String: String] = [:]
@@ -45,7 +45,7 @@ package struct SchedulingRequest: Sendable, Hashable {
     package var architecture: String?
     package var hypervisorType: String?
     package var group: Group?
-    /// Servers with one of which, or none of which, the host must be shared.
+    /// Servers of which at least one (or none) must run on the host.
     package var sameHost: [UUID128] = []
     package var differentHost: [UUID128] = []
     package var excludedHosts: Set<String> = []
@@ -61,7 +61,7 @@ package struct SchedulingRequest: Sendable, Hashable {
             hypervisorType: hypervisorType)
     }
 
-    /// At least this must be free of the classes that the index knows.
+    /// The minimum free amounts of the classes in the index.
     var need: FreeCapacity {
         var need = FreeCapacity(score: 0, cpus: 0, memory: 0, disk: 0)
         for item in resources {
@@ -87,9 +87,9 @@ struct RequestShape: Sendable, Hashable {
     var hypervisorType: String?
 }
 
-/// The hosts of other servers that the request refers to, by provider id.
+/// The hosts of servers to which the request refers, by provider id.
 package struct AffinityContext: Sendable, Hashable {
-    /// Members of the request's group on each host; the request's own consumer is not among them.
+    /// The number of members of the request's group on each host, without the request's own consumer.
     package var members: [UUID128: Int]
     /// Hosts of the servers in `sameHost` and `differentHost`.
     package var same: Set<UUID128>

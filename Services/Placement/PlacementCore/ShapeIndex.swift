@@ -1,13 +1,13 @@
 /// The hosts that pass the filters of one request shape, with an index over their free capacity.
 struct ShapeIndex: Sendable {
-    /// Places in the fleet, ascending; a leaf of the index for each.
+    /// Indexes of hosts in the fleet, ascending; the index has a leaf for each.
     private(set) var places: [Int32] = []
-    /// Leaf by place; −1 for a host that does not fit the shape.
+    /// The leaf of each host; −1 for a host that does not match the shape.
     private var leaves: [Int32] = []
     private var index = FreeIndex([])
-    /// How many of the fleet's changes have been applied.
+    /// Number of the fleet's changes that have been applied.
     private var seen = 0
-    /// What the fixed filters left over; the same for each request of this shape.
+    /// The result of the fixed filters, which is the same for every request of this shape.
     private(set) var steps: [Explanation.Step] = []
 
     init() {}

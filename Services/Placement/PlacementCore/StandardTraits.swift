@@ -1,10 +1,10 @@
-/// The traits that everybody knows by the same name (os-traits 3.9).
+/// The standard traits (os-traits 3.9).
 package enum StandardTraits {
     /// In alphabetical order.
     package static let all: [String] = text.split(whereSeparator: \.isWhitespace).map(String.init)
     package static let set = Set(all)
 
-    /// Whether the trait's name may be made by anybody.
+    /// Whether clients may create a trait with this name.
     package static func isCustom(_ name: String) -> Bool { PlacementName.isCustom(name) }
 }
 

@@ -6,7 +6,7 @@ import PlacementCore
 import Telemetry
 import WebAPI
 
-/// The service's parts that routes and consumers share.
+/// The dependencies that routes and consumers share.
 package struct Placement: Sendable {
     let database: Database
     let ambient: Ambient
@@ -25,8 +25,8 @@ package struct Placement: Sendable {
 
     // MARK: names
 
-    /// - Parameter using: whether the transaction is going to write them.
-    /// - Throws: 400 naming those that are no resource classes.
+    /// - Parameter using: whether the transaction will write rows that refer to the classes.
+    /// - Throws: 400 naming the unknown resource classes.
     static func requireClasses(_ connection: Connection, _ names: [String], using: Bool = true) throws {
         let unknown = try missing(connection, names, using, standard: StandardResourceClasses.set, table: "resource_classes")
         guard unknown.isEmpty else {
@@ -34,8 +34,8 @@ package struct Placement: Sendable {
         }
     }
 
-    /// - Parameter using: whether the transaction is going to write them.
-    /// - Throws: 400 naming those that are no traits.
+    /// - Parameter using: whether the transaction will write rows that refer to the traits.
+    /// - Throws: 400 naming the unknown traits.
     static func requireTraits(_ connection: Connection, _ names: [String], using: Bool = true) throws {
         let unknown = try missing(connection, names, using, standard: StandardTraits.set, table: "traits")
         guard unknown.isEmpty else {
@@ -48,7 +48,7 @@ package struct Placement: Sendable {
     ) throws -> [String] {
         let custom = Set(names).subtracting(standard).sorted()
         if custom.isEmpty { return [] }
-        // Locked, so that they cannot be deleted before this transaction has used them.
+        // Locked, so that they cannot be deleted before this transaction has written rows that refer to them.
         let known = try connection.query(
             "SELECT name FROM \(raw: table) WHERE name = ANY(\(custom)::text[]) ORDER BY name \(raw: using ? "FOR SHARE" : "")"
         ).map { try $0.string("name") }
@@ -61,11 +61,11 @@ package struct Placement: Sendable {
         .conflict(message, type: "placement.concurrent_update")
     }
 
-    /// Locks a provider until the transaction ends and counts it as changed.
+    /// Locks a provider until the transaction ends, and increments its generation.
     ///
-    /// - Parameter expected: the generation that the client saw; nil where it need not say.
+    /// - Parameter expected: the generation that the client has read; nil if it need not specify one.
     /// - Returns: the new generation.
-    /// - Throws: 404 without the provider, 409 when it changed since the client saw it.
+    /// - Throws: 404 if there is no such provider, 409 if it has changed since the client read it.
     static func touch(
         _ connection: Connection, provider id: String, expected: Int?, at now: Timestamp
     ) throws -> Int {
@@ -90,7 +90,7 @@ package struct Placement: Sendable {
         return try row.int("generation")
     }
 
-    /// Tells every process, on commit, that what it knows of these providers is old.
+    /// Notifies all processes, on commit, that their data of these providers is stale.
     static func announce(_ connection: Connection, _ providers: some Sequence<String>) throws {
         for id in providers { try connection.notify(.placementChanged, ProviderChanges(id)) }
     }
@@ -106,7 +106,7 @@ extension RequestContext {
         }
     }
 
-    /// Adds the headers that answers to GET have from 1.15 on.
+    /// Adds the headers of GET responses since 1.15.
     func dated(_ response: Response, _ time: Timestamp? = nil) -> Response {
         guard version(atLeast: 1, 15) else { return response }
         var response = response
@@ -118,7 +118,7 @@ extension RequestContext {
     /// The same with the time of the last change.
     func dated(_ answer: ResourceKind.Dated) -> Response { dated(answer.response, answer.modified) }
 
-    /// Refuses parameters that the route or version does not know, and repeated ones.
+    /// Refuses repeated parameters and parameters that the route does not have in this version.
     func checkQuery(_ allowed: Set<String>, repeatable: Set<String> = []) throws {
         var seen: Set<String> = []
         for (name, _) in query.items {
@@ -133,7 +133,7 @@ extension RequestContext {
             repeatedMemberOf: version(atLeast: 1, 24), forbiddenAggregates: version(atLeast: 1, 32))
     }
 
-    /// Reads `resources`, `required`, `member_of` and `in_tree`.
+    /// Parses `resources`, `required`, `member_of` and `in_tree`.
     func providerQuery() throws -> ProviderQuery {
         var result = ProviderQuery()
         for (name, value) in query.items {

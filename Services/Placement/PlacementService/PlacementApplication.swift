@@ -3,7 +3,7 @@ import PlacementCore
 import ServiceKit
 import Settings
 
-/// `wolke-placement`.
+/// The executable `wolke-placement`.
 package struct PlacementApplication {
     private let process: ServiceProcess
 
@@ -11,14 +11,16 @@ package struct PlacementApplication {
 
     /// The keys of the section `placement`.
     package static let settingsKeys: [SettingsKey] = [
-        .integer("cpu_weight", default: 1, in: -1000...1000, "How much the share of free VCPU counts for a host; negative fills hosts up."),
-        .integer("memory_weight", default: 1, in: -1000...1000, "How much the share of free memory counts."),
-        .integer("disk_weight", default: 1, in: -1000...1000, "How much the share of free disk counts."),
-        .duration("host_silence", default: "60s", "After how long without a sign of life no server is placed on a host."),
-        .integer("decisions", default: 32, in: 1...1000, "Scheduling requests handled at a time."),
+        .integer(
+            "cpu_weight", default: 1, in: -1000...1000,
+            "Weight of the free share of VCPU in a host's score; negative values pack servers onto few hosts."),
+        .integer("memory_weight", default: 1, in: -1000...1000, "Weight of the free share of memory."),
+        .integer("disk_weight", default: 1, in: -1000...1000, "Weight of the free share of disk."),
+        .duration("host_silence", default: "60s", "A host without a heartbeat for this long gets no servers."),
+        .integer("decisions", default: 32, in: 1...1000, "Scheduling requests processed concurrently."),
     ]
 
-    /// Runs until the process is told to stop.
+    /// Runs until the process is stopped.
     package func run() async throws {
         let settings = process.settings
         try await process.run { surroundings in

@@ -7,10 +7,10 @@ import PlacementCore
 import ServiceKit
 import WebAPI
 
-/// Placement as one value: the API, the scheduler, and the consumer of Compute's hosts.
+/// The Placement service as a module: the API, the scheduler, and the consumer of Compute's messages about hosts.
 package enum PlacementModule {
-    /// - Parameter decisions: scheduling requests handled at a time.
-    /// - Throws: 400 for a policy rule that cannot be read.
+    /// - Parameter decisions: number of scheduling requests processed concurrently.
+    /// - Throws: 400 for a policy rule that cannot be parsed.
     package static func make(
         _ placement: Placement, _ surroundings: ServiceSurroundings, decisions: Int = 4
     ) throws -> ServiceModule {
@@ -29,7 +29,7 @@ package enum PlacementModule {
                         try await placement.schedule($0.body)
                     }
                 },
-                // One after the other: what is said later about a host counts.
+                // One at a time, because a later message about a host overrides an earlier one.
                 .init("hosts") {
                     try await bus.consume(queue: .placementHosts, options: ConsumeOptions(prefetch: 1)) {
                         try await placement.register($0)

@@ -2,7 +2,7 @@ import Database
 import JSON
 import Kernel
 
-/// A column and the value that a request gives it.
+/// A column with the value from a request.
 package struct Setting: Sendable {
     package let column: String
     /// Nil for the column's default.
@@ -24,15 +24,15 @@ package struct Setting: Sendable {
     }
 }
 
-/// Columns with their new values. Every UPDATE whose columns depend on a request is built here.
+/// Columns with their new values. All UPDATEs whose columns depend on a request are built with this type.
 ///
-/// Names of columns are written in the code or come from declarations; values are always bind values.
+/// Names of columns are literals or come from declarations; values are always bind parameters.
 package struct Changes: Sendable {
     private var settings: [Setting]
     /// Assignments that depend on the row.
     private var assignments: [SQL] = []
 
-    /// - Parameter settings: what a body sets that needs no look.
+    /// - Parameter settings: columns that the body sets directly.
     package init(_ settings: [Setting] = []) { self.settings = settings }
 
     package var isEmpty: Bool { settings.isEmpty && assignments.isEmpty }
@@ -46,28 +46,28 @@ package struct Changes: Sendable {
     /// Sets a column to an expression.
     package mutating func set(_ column: StaticString, sql value: SQL) { set(declared: "\(column)", value) }
 
-    /// Adds an assignment that depends on the row, as `failed_attempts = failed_attempts + 1`.
+    /// Adds an assignment that depends on the row, such as `failed_attempts = failed_attempts + 1`.
     package mutating func set(_ assignment: SQL) { assignments.append(assignment) }
 
     /// Sets a column of a declared list.
     mutating func set(declared column: String, _ value: SQL) { settings.append(Setting(column, value)) }
 
-    /// Sets a text column from the member of its name, if that is there; null becomes `absent`.
+    /// Sets a text column from the member with its name, if there is one; null becomes `absent`.
     package mutating func text(_ body: JSONObject, _ name: StaticString, absent: String? = "") {
         if let value = body["\(name)"] { set(name, value.stringValue ?? absent) }
     }
 
-    /// Sets a boolean column from the member of its name, if that is there.
+    /// Sets a boolean column from the member with its name, if there is one.
     package mutating func flag(_ body: JSONObject, _ name: StaticString) {
         if let value = body["\(name)"]?.boolValue { set(name, value) }
     }
 
-    /// The statement; nil where there is nothing to set.
+    /// The statement; nil if there is nothing to set.
     ///
     /// - Parameters:
-    ///   - now: for `updated_at`; nil where the table has no such column.
-    ///   - isCounted: whether the statement counts `generation`. Network's tables have triggers for that.
-    ///   - touching: whether the row counts as changed also where there is nothing to set.
+    ///   - now: for `updated_at`; nil if the table has no such column.
+    ///   - isCounted: whether the statement increments `generation`. Network's tables have triggers for that.
+    ///   - touching: whether the row counts as changed even if there is nothing to set.
     package func statement(
         _ relation: String, where condition: SQL, at now: Timestamp?, isCounted: Bool = false, touching: Bool = false
     ) -> SQL? {
@@ -88,7 +88,7 @@ package struct Changes: Sendable {
 
     /// Runs the statement.
     ///
-    /// - Returns: the number of rows that were changed; nil where there was nothing to set.
+    /// - Returns: the number of changed rows; nil if there was nothing to set.
     @discardableResult
     package func apply(
         _ connection: Connection, _ relation: String, where condition: SQL, at now: Timestamp?, isCounted: Bool = false,
@@ -97,7 +97,7 @@ package struct Changes: Sendable {
         try statement(relation, where: condition, at: now, isCounted: isCounted, touching: touching).map { try connection.execute($0) }
     }
 
-    /// Runs the statement on the row with this id.
+    /// Runs the statement for the row with this id.
     @discardableResult
     package func apply(
         _ connection: Connection, _ relation: String, _ id: some SQLBindable, at now: Timestamp?, isCounted: Bool = false,

@@ -1,7 +1,7 @@
 import Database
 import Kernel
 
-/// Columns that lists filter and sort by, as Network has them.
+/// Columns with filters and sort keys, as in Network's lists.
 extension Field {
     /// A `uuid` column, filtered through its index.
     package static func uuid(_ name: String, _ expression: String? = nil, filterable: Bool = true) -> Field {
@@ -14,19 +14,19 @@ extension Field {
         Field(name, .text, expression, filter: .equals, sortable: true, visibleBy: visibleBy, isSettable: isSettable)
     }
 
-    /// An address, which a filter may write in any way.
+    /// An address; a filter may use any notation.
     package static func address(_ name: String) -> Field {
         Field(name, .text, filter: .custom { text in IPAddress(text).map { "t.\(raw: name) = \($0)" } ?? "FALSE" }, sortable: true)
     }
 
-    /// A network in CIDR form, which a filter may write in any way.
+    /// A network in CIDR form; a filter may use any notation.
     package static func network(_ name: String) -> Field {
         Field(
             name, .text, filter: .custom { text in IPNetwork(text).map { "t.\(raw: name) = \($0.description)" } ?? "FALSE" },
             sortable: true)
     }
 
-    /// A hardware address, which a filter may write in any way.
+    /// A hardware address; a filter may use any notation.
     package static func mac(_ name: String) -> Field {
         Field(
             name, .text, filter: .custom { text in MACAddress(text).map { "t.\(raw: name) = \($0.description)" } ?? "FALSE" },
@@ -43,9 +43,9 @@ extension Field {
         Field(name, .number, expression, filter: .equals, sortable: true, visibleBy: visibleBy, isSettable: isSettable)
     }
 
-    // MARK: not shown
+    // MARK: fields without a value in responses
 
-    /// A parameter that lists filter by and answers do not have.
+    /// A filter without a field in responses.
     package static func filter(_ name: String, _ filter: Filter, visibleBy: String? = nil) -> Field {
         Field(name, .text, "NULL", presence: .never, filter: filter, visibleBy: visibleBy)
     }
@@ -55,14 +55,14 @@ extension Field {
         filter(name, .custom(condition))
     }
 
-    /// A sort key that answers do not have.
+    /// A sort key without a field in responses.
     package static func sortKey(_ name: String, _ expression: String? = nil, filter: Filter? = nil) -> Field {
         Field(name, .text, expression, presence: .never, filter: filter, sortable: true)
     }
 }
 
 extension Field.Filter {
-    /// Equality with a `uuid` column; nothing has an id that is no UUID.
+    /// Equality with a `uuid` column; a value that is not a UUID matches nothing.
     package static func uuid(_ column: String) -> Field.Filter {
         .custom { uuid(column, $0) }
     }

@@ -2,13 +2,13 @@ import Database
 import JSON
 import Kernel
 
-/// One field of a resource as clients see it: where its value comes from, who sees it, how lists filter and sort by it.
+/// A field of a resource for clients: its value, its visibility, its filter and sort key.
 package struct Field: Sendable {
     package enum Kind: Sendable {
         case text
-        /// Numbers; written as PostgreSQL prints them.
+        /// Numbers, written as PostgreSQL prints them.
         case number
-        /// Floating-point numbers, also whole ones with a decimal point: `16.0`.
+        /// Floating-point numbers; whole ones have a decimal point: `16.0`.
         case decimal
         case boolean
         /// `json`/`jsonb` expressions; NULL becomes null.
@@ -17,23 +17,23 @@ package struct Field: Sendable {
         case timestamp
         /// `timestamptz`, as `2026-01-31T12:34:56.000000`.
         case timestampMicroseconds
-        /// A `jsonb` object whose members are shown beside the fields, as Image shows properties. A member with the name
-        /// of a field is not shown.
+        /// A `jsonb` object whose members are shown like fields, such as Image's properties. A member with the name of a field is
+        /// hidden.
         case members
-        /// `[{"rel": "self", "href": "…"}]`, leading to the row; the expression is not read.
+        /// `[{"rel": "self", "href": "…"}]`, a link to the row; the expression is not used.
         case links([Link])
-        /// `{"self": "…"}`, leading to the row; the expression is not read.
+        /// `{"self": "…"}`, a link to the row; the expression is not used.
         case linkMap([Link])
-        /// `{"id": "…", "links": […]}`: another resource, whose id the expression gives. NULL becomes the text `absent`.
+        /// `{"id": "…", "links": […]}`: another resource with the expression's id. NULL becomes the text `absent`.
         case reference([Link], absent: String? = nil)
     }
 
-    /// Whether answers have the field.
+    /// Whether responses contain the field.
     package enum Presence: Sendable {
         case always
-        /// Left out where the value is NULL.
+        /// Omitted if the value is NULL.
         case whenSet
-        /// Only filtered or sorted by.
+        /// Only for filters or sorting.
         case never
     }
 
@@ -43,20 +43,20 @@ package struct Field: Sendable {
     package let expression: String
     package private(set) var presence: Presence
     package let filter: Filter?
-    /// SQL expression that lists are sorted by; nil where the field is no sort key.
+    /// SQL expression for sorting; nil if the field is not a sort key.
     package let sortExpression: String?
     package let versions: VersionRange
-    /// Policy action that a caller needs to see the field, and to filter or sort by it; nil for everybody who sees the row.
+    /// The policy action required to see the field, and to filter or sort by it; nil for everyone who can see the row.
     package let visibleBy: String?
-    /// The column that requests set to the member's value as it is; nil where a handler looks at it or nobody sets it.
+    /// The column that requests set directly to the member's value; nil if a handler processes the value or nobody can set it.
     package let settable: String?
 
     package var sortable: Bool { sortExpression != nil }
 
     /// - Parameters:
-    ///   - expression: `t.name` unless it is given.
+    ///   - expression: `t.name` by default.
     ///   - sortable: whether the field is a sort key.
-    ///   - sortedBy: what lists are sorted by, where that is another expression.
+    ///   - sortedBy: another expression for sorting.
     ///   - isSettable: whether requests set the column of this name (`ResourceKind.settings`).
     package init(
         _ name: String, _ kind: Kind = .text, _ expression: String? = nil, presence: Presence = .always, filter: Filter? = nil,
@@ -81,14 +81,14 @@ package struct Field: Sendable {
         return field
     }
 
-    /// Whether the caller of `context` may know the field's values.
+    /// Whether the caller of `context` may see the field's values.
     func isKnown(to context: RequestContext) -> Bool {
         versions.contains(context.version) && (visibleBy.map { context.allows($0) } ?? true)
     }
 }
 
 extension Field {
-    /// What a list's query parameter asks for.
+    /// The meaning of a list's query parameter.
     package struct Filter: Sendable {
         /// All values of one parameter in one request.
         package struct Request {
@@ -109,26 +109,26 @@ extension Field {
         let condition: Condition
         /// Whether a value is compared with the text of the field's expression.
         package var comparesText: Bool { if case .equals = condition { true } else { false } }
-        /// Versions that have the filter; nil for those that have the field.
+        /// Versions with the filter; nil for the versions with the field.
         private(set) var versions: VersionRange?
-        /// Versions that allow the parameter more than once.
+        /// Versions that allow the parameter to be repeated.
         private(set) var repeatable = VersionRange.all
 
         private init(_ condition: Condition) { self.condition = condition }
 
         package static let equals = Filter(.equals)
-        /// `true`/`false` and the other words for them (`BodySchema.boolean`).
+        /// `true`/`false` and the other spellings (`BodySchema.boolean`).
         package static let boolean = Filter(.boolean)
-        /// Regular expression, as Compute's `name`; see `SearchPattern` for what is accepted.
+        /// A regular expression, as for Compute's `name`; see `SearchPattern` for the accepted syntax.
         package static let regex = Filter(.regex)
 
-        /// The SQL condition of a value.
+        /// The SQL condition for a value.
         package static func custom(_ condition: @escaping @Sendable (String) throws -> SQL) -> Filter { Filter(.each(condition)) }
 
-        /// The SQL condition of all values together. It runs inside the list's transaction.
+        /// The SQL condition for all values together. The closure runs inside the list's transaction.
         package static func all(_ condition: @escaping @Sendable (Request) throws -> SQL) -> Filter { Filter(.all(condition)) }
 
-        /// The same, from a version on, and repeatable from a later one on.
+        /// The same filter from a version on, and repeatable from a later version on.
         package func from(_ version: Microversion, repeatableFrom later: Microversion? = nil) -> Filter {
             var filter = self
             filter.versions = VersionRange(from: version)
@@ -136,7 +136,7 @@ extension Field {
             return filter
         }
 
-        /// The same, at most once in a request.
+        /// The same filter, at most once per request.
         package var once: Filter {
             var filter = self
             filter.repeatable = VersionRange(from: Microversion(Int.max, 0))
@@ -145,16 +145,16 @@ extension Field {
     }
 }
 
-/// Where a link leads: `before`, the id, `after`.
+/// A link: `before`, the id, `after`.
 package struct Link: Sendable {
     package let rel: String
     package let versions: VersionRange
     package let before: @Sendable (RequestContext) -> String
     package let after: String
-    /// Whether the id may have characters that are escaped in a URL. UUIDs have none.
+    /// Whether the id may contain characters that must be escaped in a URL. UUIDs have none.
     package let escapesID: Bool
 
-    /// - Parameter before: the text before the id; called once for an answer.
+    /// - Parameter before: the text before the id; called once per response.
     package init(
         _ rel: String, after: String = "", versions: VersionRange = .all, escapesID: Bool = false,
         _ before: @escaping @Sendable (RequestContext) -> String

@@ -1,48 +1,48 @@
 import Database
 import Kernel
 
-/// How the clients of a service write the query of a list.
+/// The syntax of list queries in a service's API.
 package struct ListGrammar: Sendable {
-    /// What becomes of a parameter that the list does not have.
+    /// How unknown parameters are treated.
     package enum Unknown: Sendable {
         case ignored
         case refused
-        /// Refused where there is an error for it, otherwise ignored.
+        /// Refused if there is an error for it, otherwise ignored.
         case decided(@Sendable (RequestContext, _ name: String) -> ResourceError?)
-        /// A filter on something with a name of the client's, such as a property.
+        /// A filter by a name that clients choose, such as a property.
         case filter(@Sendable (_ name: String, _ value: String) throws -> SQL)
     }
 
-    /// What `sort_key` without a direction means, and where directions are missing.
+    /// The meaning of `sort_key` without a direction, and of missing directions.
     package enum Directions: Sendable {
-        /// One for each key, ascending unless given.
+        /// One direction for each key; ascending by default.
         case ascending
-        /// Descending unless given; the last one counts for all keys that follow.
+        /// Descending by default; the last direction applies to all following keys.
         case descending
     }
 
-    /// Names that the service reads itself.
+    /// Names that the service interprets itself.
     package var ignoring: Set<String> = []
     package var unknown = Unknown.ignored
-    /// The error for a parameter that may come once and came twice.
+    /// The error for a repeated parameter that may not be repeated.
     package var repetition: @Sendable (_ name: String) -> ResourceError = {
         .badRequest("Invalid query parameter '\($0.prefix(64))': it is given more than once.")
     }
     package var directions = Directions.ascending
-    /// Whether `fields` names the members to show.
+    /// Whether `fields` selects the members to show.
     package var hasFields = true
-    /// Whether `sort=key:asc,key:desc` is understood.
+    /// Whether `sort=key:asc,key:desc` is supported.
     package var hasSort = false
-    /// Whether `offset` leaves out rows.
+    /// Whether `offset` skips rows.
     package var hasOffset = false
-    /// Page size where the client names none; nil for `limitMax`.
+    /// The default page size; nil for `limitMax`.
     package var limit: Int?
     package var limitMax = Limits.pageSizeMax
-    /// Whether `limit=0` asks for an empty page; otherwise for `limitMax`.
+    /// Whether `limit=0` requests an empty page; otherwise it requests `limitMax`.
     package var allowsEmptyPage = false
-    /// Whether the values of a repeated filter must all fit; otherwise any of them.
+    /// Whether all values of a repeated filter must match; otherwise any of them.
     package var requiresAll = false
-    /// Whether lists come in pages. Where not, `limit`, `marker` and sorting are parameters like others.
+    /// Whether lists have pages. If not, `limit`, `marker` and sorting are parameters like others.
     package var isPaged = true
 
     package init() {}
@@ -51,9 +51,9 @@ package struct ListGrammar: Sendable {
 }
 
 extension ListRequest {
-    /// Reads paging, sorting, `fields` and filters from the query.
+    /// Parses paging, sorting, `fields` and filters from the query.
     ///
-    /// - Parameter filter: the filter of a name, in the request's version; nil where the list has none.
+    /// - Parameter filter: the filter of a name in the request's version; nil if the list has none.
     /// - Throws: 400 naming parameter, value and rule.
     init(_ context: RequestContext, _ grammar: ListGrammar, filter: (String) -> Field.Filter?) throws {
         self.init()
@@ -142,13 +142,13 @@ extension ListRequest {
 }
 
 extension RequestContext {
-    /// Reads paging, sorting, `fields` and filters from the query of a list that is no `ResourceKind`'s.
+    /// Parses paging, sorting, `fields` and filters from the query of a list without a `ResourceKind`.
     ///
     /// - Parameters:
-    ///   - filters: names of filters that the list has.
-    ///   - ignoring: names that the caller reads itself.
-    ///   - hasOffset: whether `offset` leaves out rows.
-    ///   - strict: whether other parameters are refused. By default Compute refuses them from 2.75 on, as Nova does.
+    ///   - filters: names of the list's filters.
+    ///   - ignoring: names that the caller interprets itself.
+    ///   - hasOffset: whether `offset` skips rows.
+    ///   - strict: whether unknown parameters are refused. By default Compute refuses them from 2.75 on, as Nova does.
     /// - Throws: 400 naming parameter, value and rule.
     package func listRequest(
         filters: Set<String>, ignoring: Set<String> = [], hasOffset: Bool = false, strict: Bool? = nil
@@ -157,14 +157,14 @@ extension RequestContext {
             $0.ignoring = ignoring
             $0.hasOffset = hasOffset
             $0.unknown = strict ?? (service.faults == .compute && version(atLeast: 2, 75)) ? .refused : .ignored
-            // Zero is none in Compute and Block Storage, and no limit elsewhere.
+            // Zero means an empty page in Compute and Block Storage, and no limit elsewhere.
             $0.allowsEmptyPage = service.faults.pageOfZeroIsEmpty
             $0.limitMax = Int(Int32.max)
         }
         return try ListRequest(self, grammar) { filters.contains($0) ? .equals : nil }
     }
 
-    /// - Throws: 400 for what is no whole number from 0 on.
+    /// - Throws: 400 for a value that is not a whole number of at least 0.
     package func offset(_ text: String) throws -> Int {
         guard let offset = Int(text), (0...Int(Int32.max)).contains(offset) else {
             throw ResourceError.badRequest(
@@ -184,7 +184,7 @@ extension RequestContext {
 
     /// The path and query of this request with another marker, or with none.
     ///
-    /// - Parameter path: in place of the path as the client wrote it.
+    /// - Parameter path: replaces the path of the request.
     package func pathAndQuery(
         marker: String?, replacing replaced: [(name: String, value: String?)] = [], path: String? = nil
     ) -> String {

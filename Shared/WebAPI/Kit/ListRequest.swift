@@ -2,36 +2,36 @@ import Database
 import JSON
 import Kernel
 
-/// A page of a list as asked for.
+/// A requested page of a list.
 package struct ListRequest: Sendable {
     package var limit: Int?
     package var marker: String?
-    /// How many rows are left out at the beginning.
+    /// Number of rows to skip at the beginning.
     package var offset = 0
     package var sort: [(name: String, descending: Bool)] = []
-    /// The direction of the list's own order, where the client names one and no key.
+    /// The direction of the list's default order, if the client specifies one but no key.
     package var descending: Bool?
     package var filters: [(name: String, value: String)] = []
-    /// Conditions of parameters that are no field's.
+    /// Conditions of parameters that are not fields.
     package var conditions: [SQL] = []
-    /// Whether values of a repeated filter must all fit; otherwise any of them.
+    /// Whether all values of a repeated filter must match; otherwise any of them.
     package var requiresAll = false
-    /// Whether the list comes as one page, whatever its size.
+    /// Whether the list is one page, regardless of its size.
     package var isWhole = false
-    /// Names of `?fields=`; nil for all.
+    /// Names in `?fields=`; nil for all.
     package var fields: Set<String>?
 
     package init() {}
 }
 
 extension ListRequest {
-    /// The page of a list that is at hand whole, as `Table` pages what is in the database.
+    /// The requested page of a list in memory, with the same rules as `Table` for lists in the database.
     ///
     /// - Parameters:
-    ///   - items: in the list's own order.
-    ///   - key: the member that markers name.
-    ///   - isReversed: whether the page before the marker is meant, as with Network's `page_reverse`.
-    /// - Throws: 400 for a marker that is not in the list, or a sort key that its items do not have.
+    ///   - items: in the list's default order.
+    ///   - key: the member used as marker.
+    ///   - isReversed: whether the page before the marker is requested, as with Network's `page_reverse`.
+    /// - Throws: 400 for a marker that is not in the list, or an unknown sort key.
     package func page(
         of items: [JSONValue], key: String = "id", isReversed: Bool = false
     ) throws -> (items: [JSONValue], more: Bool) {
@@ -42,7 +42,7 @@ extension ListRequest {
                 let known = (items.first?.objectValue?.members ?? []).map(\.name).filter { key in items.allSatisfy { $0[key] != nil } }
                 throw ListRequest.unknownSortKey(name, known)
             }
-            // By place where equal, so that the order of the keys after this one stays.
+            // Equal items keep their order, so that later sort keys are not lost.
             items = items.indices.sorted { left, right in
                 let (first, second) = descending ? (values[right], values[left]) : (values[left], values[right])
                 if ListRequest.isBefore(first, second) { return true }
@@ -61,7 +61,7 @@ extension ListRequest {
         return (isReversed ? page.reversed() : page, items.count > page.count)
     }
 
-    /// The order of PostgreSQL: numbers by size, false before true, texts by their bytes, null after all else.
+    /// PostgreSQL's order: numbers by value, false before true, texts by their bytes, null last.
     private static func isBefore(_ left: JSONValue, _ right: JSONValue) -> Bool {
         if left.isNull || right.isNull { return !left.isNull }
         if let left = left.intValue, let right = right.intValue { return left < right }

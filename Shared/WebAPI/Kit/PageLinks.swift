@@ -1,24 +1,24 @@
 import JSON
 import Kernel
 
-/// How a service says where the pages beside this one are.
+/// How a service links to the neighbouring pages of a list.
 package struct PageLinks: Sendable {
-    /// A page of a list as it is answered.
+    /// A page of a list for its response.
     package struct Page {
         /// `networks`
         package let collection: String
         package let first: String?
         package let last: String?
-        /// Whether rows follow, and whether rows come before.
+        /// Whether rows follow, and whether rows precede.
         package let hasNext: Bool
         package let hasPrevious: Bool
-        /// Whether the page has as many rows as the client asked for.
+        /// Whether the page has as many rows as the client requested.
         package let isFull: Bool
-        /// Whether the service cut the list, and not the client.
+        /// Whether the service truncated the list, and not the client.
         package let isCut: Bool
     }
 
-    /// Whether `page_reverse` asks for the page before the marker.
+    /// Whether `page_reverse` requests the page before the marker.
     package let isReversible: Bool
     package let write: @Sendable (inout JSONWriter, Page, RequestContext) -> Void
 
@@ -27,7 +27,7 @@ package struct PageLinks: Sendable {
         self.write = write
     }
 
-    /// Nothing.
+    /// No links.
     package static let none = PageLinks { _, _, _ in }
 
     /// `"servers_links": [{"rel": "next", "href": "…"}]`
@@ -36,13 +36,13 @@ package struct PageLinks: Sendable {
         link(&writer, page.collection + "_links", context.nextLink(marker: last))
     }
 
-    /// The same as from Cinder: a page that is full is followed by another, which may be empty.
+    /// The same as in Cinder: a full page has a next link, although the next page may be empty.
     package static let nextWhenFull = PageLinks { writer, page, context in
         guard page.hasNext || page.isFull, let last = page.last else { return }
         link(&writer, page.collection + "_links", context.nextLink(marker: last))
     }
 
-    /// `"networks_links"` with `next` and `previous`, as from Neutron.
+    /// `"networks_links"` with `next` and `previous`, as in Neutron.
     package static let bothWays = PageLinks(isReversible: true) { writer, page, context in
         guard let first = page.first, let last = page.last, page.hasNext || page.hasPrevious else { return }
         writer.arrayField(page.collection + "_links") { list in
@@ -58,7 +58,7 @@ package struct PageLinks: Sendable {
         }
     }
 
-    /// `"links": {"next": …, "self": …, "previous": null}`, as from Keystone.
+    /// `"links": {"next": …, "self": …, "previous": null}`, as in Keystone.
     package static let object = PageLinks { writer, page, context in
         writer.objectField("links") {
             $0.field("next", page.hasNext ? page.last.map { context.nextLink(marker: $0) } : nil)
@@ -69,7 +69,7 @@ package struct PageLinks: Sendable {
         if page.isCut { writer.field("truncated", true) }
     }
 
-    /// `"next": "/v2/images?marker=…"`, the schema's path and `first`, as from Glance.
+    /// `"next": "/v2/images?marker=…"`, the schema's path and `first`, as in Glance.
     package static func paths(schema: String) -> PageLinks {
         PageLinks { writer, page, context in
             if page.hasNext, let last = page.last { writer.field("next", context.pathAndQuery(marker: last, path: context.route.path)) }

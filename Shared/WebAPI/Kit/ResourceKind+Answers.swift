@@ -2,20 +2,20 @@ import Database
 import JSON
 import Kernel
 
-/// Answers that show resources.
+/// Responses that show resources.
 extension ResourceKind {
-    /// An answer, and when the newest row in it last changed, where the table says so.
+    /// A response, and the time of the latest change of its rows, if the table has it.
     package typealias Dated = (response: Response, modified: Timestamp?)
 
-    // MARK: one
+    // MARK: one resource
 
-    /// The resource that the path names, for a caller who may see it.
+    /// The resource in the path, for a caller who may see it.
     ///
-    /// - Throws: 404 where there is none that the caller may see, 403 where they may read none of their own.
+    /// - Throws: 404 if the caller may see no such resource, 403 if the caller may read none of their own.
     package func show(_ database: Database, _ context: RequestContext) async throws -> Response {
         let id = try id(context)
         let subject = try await database.read { try self.subject($0, context, id) }
-        // What is visible because it is shared belongs to another project: who may read their own may read it.
+        // A row that is visible because it is shared belongs to another project: callers who may read their own may read it.
         let isOwners = context.allows(readAction, target: subject.target)
         try context.authorize(target: isOwners ? subject.target : .project(context.caller.projectID), action: readAction)
         try context.checkRevision(subject)
@@ -23,7 +23,7 @@ extension ResourceKind {
         return try await database.read { try one($0, context, where: "t.id = \(id)", id: "\(id)", only: names) }
     }
 
-    /// The row that fits `condition`.
+    /// The row that matches `condition`.
     ///
     /// - Throws: the kind's 404 naming `id`.
     package func one(
@@ -42,7 +42,7 @@ extension ResourceKind {
         return found
     }
 
-    /// The row that fits `condition`; nil where there is none.
+    /// The row that matches `condition`; nil if there is none.
     package func oneOrNone(
         _ connection: Connection, _ context: RequestContext, where condition: SQL, status: Int = 200, only names: Set<String>? = nil
     ) throws -> Dated? {
@@ -64,7 +64,7 @@ extension ResourceKind {
 
     // MARK: changes
 
-    /// The answer to a change of one resource, which is also what the audit records.
+    /// The response to a change of one resource, which is also stored in the audit record.
     package func changed(
         _ connection: Connection, _ context: RequestContext, _ id: UUID128, status: Int = 200
     ) throws -> Change {
@@ -72,14 +72,14 @@ extension ResourceKind {
         return Change(answer: response, name, id.description)
     }
 
-    /// The answer to a change of the row with the key `id`. The audit records the resource without its envelope.
+    /// The response to a change of the row with the key `id`. The audit record contains the resource without its envelope.
     package func change(_ connection: Connection, _ context: RequestContext, status: Int = 200, id: String) throws -> Change {
         let response = try one(connection, context, where: "\(raw: table.key) = \(id)", id: id, status: status)
         if case .named = envelope { return Change(answer: response, name, id, member: name) }
         return Change(answer: response, name, id)
     }
 
-    /// The answer to a create request and its audit record.
+    /// The response to a create request, and its audit record.
     package func created(_ connection: Connection, _ context: RequestContext, _ ids: [UUID128], isBulk: Bool) throws -> Change {
         if !isBulk, let id = ids.first { return try changed(connection, context, id, status: 201) }
         let fields = table.visible(context)
@@ -99,14 +99,14 @@ extension ResourceKind {
 
     // MARK: lists
 
-    /// What the query asks for.
+    /// Parses the query.
     ///
     /// - Throws: 400 naming parameter, value and rule.
     package func listRequest(_ context: RequestContext) throws -> ListRequest {
         try ListRequest(context, grammar) { table.filterField($0, context.version)?.filter }
     }
 
-    /// One page of what the caller sees, after the decision about the route's action.
+    /// One page of the rows that the caller may see, after the decision about the route's action.
     package func list(_ database: Database, _ context: RequestContext) async throws -> Response {
         try context.authorize(target: .project(context.caller.projectID))
         let request = try listRequest(context)
@@ -114,16 +114,16 @@ extension ResourceKind {
         return try await database.read { try list($0, context, request, scope: scope).response }
     }
 
-    /// One page of the rows that fit all of `conditions`.
+    /// One page of the rows that match all of `conditions`.
     package func list(_ connection: Connection, _ context: RequestContext, where conditions: [SQL]) throws -> Response {
         let scope = conditions.isEmpty ? "TRUE" : SQL.joined(conditions, separator: " AND ")
         return try list(connection, context, listRequest(context), scope: scope).response
     }
 
-    /// One page of the rows that fit `scope`.
+    /// One page of the rows in `scope`.
     ///
     /// - Parameters:
-    ///   - head: members of the answer before the list.
+    ///   - head: members of the response before the list.
     ///   - tail: members at its end.
     package func list(
         _ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL,
@@ -170,7 +170,7 @@ extension Table {
     package func newest(_ rows: Rows, count: Int) throws -> Timestamp? {
         guard modified != nil else { return nil }
         let column = rows.columnCount - 2
-        // PostgreSQL's texts of times sort as the times do: all are in UTC, and `+` sorts before `.`.
+        // PostgreSQL's timestamps sort as texts: all are in UTC, and `+` sorts before `.`.
         let latest = (0..<count).compactMap { rows.utf8(row: $0, column: column) }.max { $0.lexicographicallyPrecedes($1) }
         return try latest.map { bytes in
             let text = String(decoding: bytes, as: UTF8.self)
@@ -181,7 +181,7 @@ extension Table {
 }
 
 extension ListRequest {
-    /// The same in the opposite order, for the page before the marker.
+    /// The opposite order, for the page before the marker.
     fileprivate var reversed: ListRequest {
         var request = self
         if request.sort.isEmpty { request.sort = [("id", request.descending ?? false)] }
@@ -191,7 +191,7 @@ extension ListRequest {
 }
 
 extension RequestContext {
-    /// Whether the page before the marker is asked for.
+    /// Whether the page before the marker is requested.
     package func isPageReversed() throws -> Bool {
         guard let text = query["page_reverse"] else { return false }
         guard let value = BodySchema.boolean(text) else {

@@ -3,7 +3,7 @@ import Database
 import JSON
 import Kernel
 
-/// What a stored row says to policy and to conditional requests.
+/// The attributes of a stored row for policy and conditional requests.
 package struct Subject: Sendable {
     package let id: UUID128
     package let projectID: String
@@ -20,10 +20,10 @@ package struct Subject: Sendable {
 
 /// Rows with an owner and a generation, found by id.
 extension ResourceKind {
-    /// The row that a request names.
+    /// Finds the row that a request names.
     ///
-    /// - Throws: 404 where there is none that the caller may see, 403 where they may not do the route's action, 412 where
-    ///   `If-Match` names another revision.
+    /// - Throws: 404 if the caller may see no such row, 403 if the caller may not do the route's action, 412 if `If-Match` names
+    ///   another revision.
     package func find(_ database: Database, _ context: RequestContext, action: String? = nil) async throws -> Authorized<Subject> {
         let id = try id(context)
         let subject = try await database.read { try self.subject($0, context, id) }
@@ -32,22 +32,22 @@ extension ResourceKind {
         return decision
     }
 
-    /// The id that a path names.
+    /// The id in a path.
     ///
-    /// - Throws: 404 for what is no id.
+    /// - Throws: 404 if it is not an id.
     package func id(_ context: RequestContext, _ parameter: String = "id") throws -> UUID128 {
         let text = context.parameter(parameter)
         guard let id = UUID128(text) else { throw notFound(text) }
         return id
     }
 
-    /// - Throws: 404 where there is no such row that the caller may see.
+    /// - Throws: 404 if the caller may see no such row.
     package func subject(_ connection: Connection, _ context: RequestContext, _ id: UUID128) throws -> Subject {
         guard let subject = try subjects(connection, context, [id])[id] else { throw notFound("\(id)") }
         return subject
     }
 
-    /// Those of the rows that the caller may see.
+    /// The rows among `ids` that the caller may see.
     package func subjects(_ connection: Connection, _ context: RequestContext, _ ids: [UUID128]) throws -> [UUID128: Subject] {
         guard !ids.isEmpty else { return [:] }
         let extra = targets.enumerated().map { ", (\($1.expression))::text AS target\($0)" }.joined()
@@ -71,7 +71,7 @@ extension ResourceKind {
 }
 
 extension RequestContext {
-    /// - Throws: 412 when `If-Match: revision_number=N` names another revision than the row's.
+    /// - Throws: 412 if `If-Match: revision_number=N` names another revision than the row's.
     package func checkRevision(_ subject: Subject) throws {
         guard let condition = headers["if-match"] else { return }
         let parts = condition.split(separator: "=")

@@ -2,36 +2,36 @@ import Database
 import JSON
 import Kernel
 
-/// One kind of resource: what it is called, which rows there are, who sees which of them, and how they are shown.
+/// A kind of resource: its names, its rows, their visibility, and their representation.
 ///
-/// Lists, show, look-ups, the answers to changes and the response schemas of the OpenAPI document follow from this value.
+/// Lists, show, look-ups, the responses to changes and the response schemas of the OpenAPI document are derived from this value.
 package struct ResourceKind: Sendable {
-    /// How answers enclose a resource.
+    /// How responses wrap a resource.
     package enum Envelope: Sendable {
         /// `{"network": {…}}`, and `{"networks": [{…}]}`
         case named
         /// `{…}`, and `{"images": [{…}]}`
         case bare
-        /// `{…}`, and `{"inventories": {"VCPU": {…}}}` with the rows by their keys
+        /// `{…}`, and `{"inventories": {"VCPU": {…}}}` with the rows by key
         case keyed
     }
 
-    /// Which rows a caller sees.
+    /// The rows that a caller can see.
     package struct Visibility: Sendable {
-        /// The SQL condition of them, in look-ups and lists.
+        /// The SQL condition for visible rows, in look-ups and lists.
         package let rows: @Sendable (RequestContext) throws -> SQL
 
         package init(_ rows: @escaping @Sendable (RequestContext) throws -> SQL) { self.rows = rows }
 
-        /// All rows: the decision about the action is the only one.
+        /// All rows are visible; only the decision about the action counts.
         package static let everything = Visibility { _ in "TRUE" }
 
-        /// Everything for those who may read what belongs to anybody, otherwise the project's own and what is shared with it.
+        /// All rows for callers who may read resources of any project, otherwise the project's own and those shared with it.
         ///
         /// - Parameters:
-        ///   - action: whose rule decides who may read everything.
-        ///   - shared: rows that a project sees beside its own.
-        ///   - all: the condition for both together; their disjunction where it is nil.
+        ///   - action: its rule decides who may read everything.
+        ///   - shared: rows of other projects that a project can see.
+        ///   - all: the condition for own and shared rows together; nil for their disjunction.
         package static func owned(
             readableBy action: String, shared: @escaping @Sendable (_ project: String) -> SQL = { _ in "FALSE" },
             all: (@Sendable (_ project: String) -> SQL)? = nil
@@ -44,20 +44,20 @@ package struct ResourceKind: Sendable {
         }
     }
 
-    /// `security_group`, as in bodies and actions.
+    /// `security_group`, in bodies and actions.
     package let name: String
-    /// `security_groups`, as in bodies.
+    /// `security_groups`, in bodies.
     package let plural: String
-    /// `security-groups`, as in paths.
+    /// `security-groups`, in paths.
     package let path: String
     package let table: Table
-    /// The table's own name in the database.
+    /// The name of the database table.
     package let relation: String
     package let envelope: Envelope
     package let visibility: Visibility
-    /// Further attributes for policy: name and SQL expression.
+    /// Additional policy attributes: name and SQL expression.
     package let targets: [(name: String, expression: String)]
-    /// How clients write the query of a list. Names of filters come from the fields.
+    /// The syntax of list queries. The names of filters come from the fields.
     package let grammar: ListGrammar
     package let pages: PageLinks
     package let notFound: @Sendable (String) -> ResourceError
@@ -84,7 +84,7 @@ package struct ResourceKind: Sendable {
 
     package var readAction: String { "get_\(name)" }
 
-    /// The same with more fields.
+    /// A copy with additional fields.
     package func adding(_ fields: [Field]) -> ResourceKind { with(table.adding(fields)) }
 
     /// A short form that shows only the fields with these names. Lists still filter and sort by the others.
@@ -99,9 +99,9 @@ package struct ResourceKind: Sendable {
             visibility: visibility, targets: targets, grammar: grammar, pages: pages, notFound: notFound)
     }
 
-    /// What a body sets that needs no look: the values of settable fields by column.
+    /// The values of settable fields in a body, by column.
     ///
-    /// A column whose member is null gets its default. Which members a request may have, its body schema says.
+    /// A column whose member is null gets its default. The body schema decides which members a request may have.
     package func settings(_ body: JSONObject) -> [Setting] {
         table.fields.compactMap { field in
             guard let column = field.settable, let value = body[field.name] else { return nil }

@@ -1,9 +1,9 @@
 import JSON
 import Kernel
 
-/// What a route answers, for the OpenAPI document.
+/// The response of a route, for the OpenAPI document.
 package enum RouteAnswer: Sendable {
-    /// Not declared: the document says that there is an answer, and nothing about it.
+    /// Not declared: the document only says that there is a response.
     case undeclared
     case one(ResourceKind)
     case list(ResourceKind)
@@ -12,9 +12,9 @@ package enum RouteAnswer: Sendable {
 }
 
 extension RouteAnswer {
-    /// The answer's body as JSON Schema 2020-12; nil where it is not declared.
+    /// The JSON Schema 2020-12 of the response's body; nil if it is not declared.
     ///
-    /// It has the fields of all versions. Fields that not every caller or version sees are not required.
+    /// It has the fields of all versions. Fields that some callers or versions do not see are not required.
     package var openAPI: JSONValue? {
         switch self {
         case .undeclared: return nil
@@ -35,7 +35,7 @@ extension RouteAnswer {
 }
 
 extension ResourceKind {
-    /// One resource as JSON Schema 2020-12.
+    /// The JSON Schema 2020-12 of one resource.
     package var openAPI: JSONValue {
         var isOpen = false
         var properties = JSONObject()
@@ -54,7 +54,7 @@ extension ResourceKind {
 }
 
 extension Field {
-    /// The value as JSON Schema 2020-12.
+    /// The JSON Schema 2020-12 of the value.
     package var openAPI: JSONValue {
         let link: JSONValue = .responseObject([("rel", ["type": "string"]), ("href", ["type": "string", "format": "uri-reference"])])
         let links: JSONValue = ["type": "array", "items": link]

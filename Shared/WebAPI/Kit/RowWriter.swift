@@ -2,37 +2,37 @@ import Database
 import JSON
 import Kernel
 
-/// Writes rows of `Table.query` as JSON objects. What is the same for every row of an answer, such as the beginning of
-/// links, is worked out once.
+/// Writes rows of `Table.query` as JSON objects. Parts that are equal in all rows of a response, such as the beginning of links,
+/// are computed once.
 package struct RowWriter {
 
     private let fields: [Field]
-    /// For each field, where its links lead.
+    /// The link targets of each field.
     private let targets: [[LinkTarget]]
-    /// Names of the fields, which members of a column of further members cannot take.
+    /// Names of the fields, which members of a `members` column cannot use.
     private let names: Set<String>
 
-    /// - Parameter fields: those of the query, in order.
+    /// - Parameter fields: the fields of the query, in order.
     package init(_ fields: [Field], _ context: RequestContext) {
         self.fields = fields
         targets = fields.map { LinkTarget.resolve($0.links, context) }
-        // The column's own name is not shown, so a client may use it for a member.
+        // The column's own name is not shown, so clients may use it for a member.
         names = Set(fields.filter { if case .members = $0.kind { false } else { true } }.map(\.name))
     }
 
     /// One row as an object.
     ///
-    /// - Throws: an internal error where a column of members has none.
+    /// - Throws: an internal error if a `members` column does not contain an object.
     package func object(_ rows: Rows, row: Int, into writer: inout JSONWriter) throws {
         try writer.object { try members(rows, row: row, into: &$0) }
     }
 
-    /// One row's fields as members of the object under way.
+    /// Writes the fields of one row as members of the current object.
     package func members(_ rows: Rows, row: Int, into writer: inout JSONWriter) throws {
         for (column, field) in fields.enumerated() {
             let bytes = rows.utf8(row: row, column: column)
             if case .members = field.kind {
-                // `{}` is the most frequent value by far.
+                // `{}` is by far the most frequent value.
                 if let bytes, bytes.count > 2 { try others(bytes, into: &writer) }
                 continue
             }
@@ -72,7 +72,7 @@ package struct RowWriter {
     private func others(_ bytes: UnsafeBufferPointer<UInt8>, into writer: inout JSONWriter) throws {
         let object: JSONObject?
         do { object = try JSONValue.parse(bytes, depthMax: 128).objectValue } catch {
-            throw ResourceError.internalError("the column of further members is no JSON: \(error)")
+            throw ResourceError.internalError("the column with further members is not valid JSON: \(error)")
         }
         for member in object?.members ?? [] where !names.contains(member.name) {
             writer.field(member.name, member.value)
@@ -81,7 +81,7 @@ package struct RowWriter {
 }
 
 extension Field {
-    /// What the query selects for the field.
+    /// The expression that the query selects for the field.
     var column: String {
         switch kind {
         case .links, .linkMap: "NULL"
@@ -89,7 +89,7 @@ extension Field {
         }
     }
 
-    /// Where the field's links lead; none for other kinds.
+    /// The link targets of the field; none for other kinds.
     package var links: [Link] {
         switch kind {
         case .links(let links), .linkMap(let links), .reference(let links, _): links
@@ -98,7 +98,7 @@ extension Field {
     }
 }
 
-/// A link in the answer to one request, but for the id.
+/// A link in the response to one request, without the id.
 private struct LinkTarget {
     let rel: String
     private let before: String
@@ -126,7 +126,7 @@ private struct LinkTarget {
 }
 
 extension Link {
-    /// Writes `[{"rel": …, "href": …}]` for what is no row.
+    /// Writes `[{"rel": …, "href": …}]` for something that is not a row.
     package static func write(_ links: [Link], _ id: String, _ context: RequestContext, into writer: inout JSONWriter) {
         LinkTarget.write(LinkTarget.resolve(links, context), id, into: &writer)
     }

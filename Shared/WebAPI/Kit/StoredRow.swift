@@ -2,22 +2,22 @@ import Database
 import JSON
 import Kernel
 
-/// A row as a struct. Its SELECT list, INSERT, reading and comparison come from one list of columns.
+/// A row as a struct. SELECT list, INSERT, reading and comparison are derived from one list of columns.
 package protocol StoredRow: Sendable {
-    /// The table's name in the database; its alias in queries is `t`.
+    /// The name of the database table; its alias in queries is `t`.
     static var relation: String { get }
-    /// A value to read the columns into.
+    /// A value into which the columns are read.
     static var blank: Self { get }
     static var columns: [Column<Self>] { get }
 }
 
-/// A column of a table and the property that has its value.
+/// A column of a table and the property with its value.
 package struct Column<Record: Sendable>: Sendable {
     package enum Writing: Sendable {
         case always
-        /// Written when the row is made; statements of their own change it.
+        /// Written on insert; changed only by separate statements.
         case once
-        /// Statements of their own write it.
+        /// Written only by separate statements.
         case never
     }
 
@@ -41,12 +41,12 @@ package struct Column<Record: Sendable>: Sendable {
 }
 
 extension StoredRow {
-    /// What a SELECT lists.
+    /// The SELECT list.
     package static var selection: String { columns.map(\.selection).joined(separator: ", ") }
 
-    /// Reads a row of a query that lists `selection`.
+    /// Reads a row of a query with the list `selection`.
     ///
-    /// - Throws: an internal error where a column is missing or malformed.
+    /// - Throws: an internal error if a column is missing or malformed.
     package init(_ row: Row) throws {
         self = Self.blank
         for column in Self.columns { try column.read(&self, row) }
@@ -54,14 +54,14 @@ extension StoredRow {
 
     /// The INSERT of the row.
     ///
-    /// - Parameter settings: further columns that the request set as they are.
+    /// - Parameter settings: further columns that the request sets directly.
     package func insertion(_ settings: [Setting] = [], at now: Timestamp) -> SQL {
         var changes = Changes(settings)
         for column in Self.columns where column.writing != .never { changes.set(declared: column.name, column.value(self)) }
         return changes.insertion(Self.relation, at: now)
     }
 
-    /// What an UPDATE sets so that the row becomes `new`.
+    /// The UPDATE's assignments that change the row to `new`.
     package func changes(to new: Self, _ settings: [Setting] = []) -> Changes {
         var changes = Changes(settings)
         for column in Self.columns where column.writing == .always && !column.isEqual(self, new) {
@@ -71,11 +71,11 @@ extension StoredRow {
     }
 }
 
-/// A value that a column holds.
+/// A type that a column can hold.
 package protocol ColumnValue: Sendable, Equatable {
     /// The value in a statement.
     var sql: SQL { get }
-    /// How a SELECT lists the column.
+    /// The column in a SELECT list.
     static func selection(_ column: String) -> String
     static func read(_ row: Row, _ name: String) throws -> Self
 }

@@ -2,7 +2,7 @@ import Database
 import JSON
 import Kernel
 
-/// Rows that are read, filtered, sorted, paged and rendered by declaration: from PostgreSQL's bytes to JSON's.
+/// Declares rows that are read, filtered, sorted, paged and rendered: from PostgreSQL's bytes to JSON.
 package struct Table: Sendable {
     /// The type of a key's column. A marker is compared in it, because no index serves a comparison of the column's text.
     package enum KeyType: Sendable {
@@ -14,13 +14,13 @@ package struct Table: Sendable {
     /// `servers t LEFT JOIN …`; the main table's alias is `t`.
     package let source: String
     package private(set) var fields: [Field]
-    /// Unique column, the last sort key of every list.
+    /// A unique column, the last sort key of every list.
     package let key: String
     package private(set) var keyType: KeyType
     package let defaultSort: [(name: String, descending: Bool)]
-    /// When a row last changed, for services whose answers say so.
+    /// The time of a row's last change, for services that show it.
     package let modified: String?
-    /// The status for a marker that is not in the list: 400, in Block Storage 404.
+    /// The status for an unknown marker: 400, in Block Storage 404.
     let missingMarker: ResourceError.Code
 
     package init(
@@ -43,7 +43,7 @@ package struct Table: Sendable {
         return table
     }
 
-    /// The same with more fields.
+    /// A copy with additional fields.
     package func adding(_ more: [Field]) -> Table {
         var table = self
         table.fields += more
@@ -57,7 +57,7 @@ package struct Table: Sendable {
         return table
     }
 
-    /// The fields that this request shows.
+    /// The fields visible to this request.
     package func visible(_ context: RequestContext, only names: Set<String>? = nil) -> [Field] {
         fields.filter { field in
             field.presence != .never && (names?.contains(field.name) ?? true) && field.isKnown(to: context)
@@ -66,7 +66,7 @@ package struct Table: Sendable {
 
     // MARK: reading
 
-    /// The rows that fit `condition`, with the columns of `fields` in order, `modified` where there is one, and the key last.
+    /// The rows that match `condition`, with the columns of `fields` in order, `modified` if there is one, and the key last.
     package func query(
         _ connection: Connection, _ fields: [Field], where condition: SQL, suffix: SQL = ""
     ) throws -> Rows {
@@ -87,7 +87,7 @@ package struct Table: Sendable {
         return true
     }
 
-    /// `{"NAME": {…}}` for the row that fits `condition`, or nil.
+    /// `{"NAME": {…}}` for the row that matches `condition`, or nil.
     package func response(
         _ connection: Connection, _ context: RequestContext, name: String, status: Int = 200, where condition: SQL
     ) throws -> Response? {
@@ -123,7 +123,7 @@ package struct Table: Sendable {
         return (rows, min(rows.count, limit), limit > 0 && rows.count > limit)
     }
 
-    /// How many rows all pages together have.
+    /// The number of rows on all pages.
     package func count(
         _ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL
     ) throws -> Int {
@@ -133,7 +133,7 @@ package struct Table: Sendable {
 
     /// `{"servers": […], "servers_links": […]}`.
     ///
-    /// - Parameter fields: those that are shown; nil for all that the request shows.
+    /// - Parameter fields: the fields to show; nil for all that the request may see.
     package func list(
         _ connection: Connection, _ context: RequestContext, collection: String, _ request: ListRequest, fields: [Field]? = nil,
         scope: SQL, links: Bool = true, bytesPerRow: Int = 768
@@ -170,7 +170,7 @@ package struct Table: Sendable {
             + groups.map { try condition($0.name, $0.values, connection, context, requiresAll: request.requiresAll) }
     }
 
-    /// The field that a query parameter filters by, in the request's version.
+    /// The field for a query parameter, in the request's version.
     package func filterField(_ name: String, _ version: Microversion) -> Field? {
         fields.first { field in
             field.name == name && field.filter.map { ($0.versions ?? field.versions).contains(version) } ?? false
@@ -183,7 +183,7 @@ package struct Table: Sendable {
         guard let field = filterField(name, context.version), let filter = field.filter else {
             throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': the list has no filter of this name.")
         }
-        // A filter on what the caller cannot see finds nothing, so that it does not give the value away.
+        // A filter by a field that the caller cannot see matches nothing, so that it does not reveal the value.
         if let action = field.visibleBy, !context.allows(action) { return "FALSE" }
         if case .all(let condition) = filter.condition {
             return try condition(Field.Filter.Request(name: name, values: values, context: context, connection: connection))

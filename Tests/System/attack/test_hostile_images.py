@@ -148,7 +148,7 @@ def test_s3_volumes_are_as_large_as_asked_for(cloud, tenant, tally):
         assert file.st_size == GIB and file.st_mode & 0o7777 == 0o600 and file.st_gid == 0, name
         tenant.api.block_storage.delete_volume(volume.id)
     lies = [
-        ("qcow2", qcow2(size=20 * GIB), "more than the 1073741824 that are asked for"),
+        ("qcow2", qcow2(size=20 * GIB), "more than the requested 1073741824"),
         ("vhd", vhd(creator=b"vpc ", geometry=(41610, 16, 63)), "does not agree with its geometry"),
     ]
     for disk_format, data, word in lies:

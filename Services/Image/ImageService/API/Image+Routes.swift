@@ -6,7 +6,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The handlers of the image API, with what they work on.
+/// The handlers of the image API and their dependencies.
 package struct ImageHandlers: Sendable {
     let database: Database
     let files: FileStore
@@ -49,13 +49,13 @@ package struct ImageHandlers: Sendable {
                     status: 204, "Remove a tag", handler: removeTag),
                 Route(
                     .post, "/v2/images/{image_id}/actions/deactivate", action: "deactivate", rule: ImageRules.rule("deactivate"),
-                    status: 204, "Keep the data from everybody but administrators"
+                    status: 204, "Deactivate an image: only administrators can download its data"
                 ) {
                     try await change($0, .deactivate)
                 },
                 Route(
                     .post, "/v2/images/{image_id}/actions/reactivate", action: "reactivate", rule: ImageRules.rule("reactivate"),
-                    status: 204, "Give the data back"
+                    status: 204, "Reactivate an image"
                 ) {
                     try await change($0, .reactivate)
                 },
@@ -75,7 +75,7 @@ package struct ImageHandlers: Sendable {
         ImageRules.target(owner: found.image.owner, visibility: found.image.visibility.rawValue, member: found.memberID)
     }
 
-    /// The image, with the decision on the route's action: 404 where the caller may not see it.
+    /// Finds the image and decides about the route's action: 404 if the caller may not see it.
     func authorized(
         _ connection: Connection, _ context: RequestContext, _ id: String, locked: Bool = true
     ) throws -> Authorized<Image> {
@@ -133,7 +133,7 @@ package struct ImageHandlers: Sendable {
         }
     }
 
-    /// - Throws: 403 where the caller may not give the image to everybody.
+    /// - Throws: 403 if the caller may not make the image public.
     private func authorizeVisibility(_ context: RequestContext, _ image: Image) throws {
         switch image.visibility {
         case .public: try context.authorize(target: .project(image.owner), action: "publicize_image")
@@ -178,7 +178,7 @@ package struct ImageHandlers: Sendable {
             file.value = image.fileID
             return Change(.empty(), "image", id)
         }
-        // When this does not happen any more, the next sweep does it.
+        // If this fails, the next run of the cleanup task deletes the file.
         if let file = file.value {
             do { try await files.remove(file) } catch {
                 context.log.warning("image data is left for the cleanup task", metadata: ["file": "\(file)", "error": "\(error)"])
@@ -228,17 +228,17 @@ package struct ImageHandlers: Sendable {
     }
 }
 
-/// Carries a value out of a transaction's body; read only after it.
+/// Passes a value out of a transaction's body; must only be read after the transaction.
 final class Box<Value: Sendable>: @unchecked Sendable {
     var value: Value
     init(_ value: Value) { self.value = value }
 }
 
-/// What the operator allows.
+/// Limits set by the operator.
 package struct ImageServiceLimits: Sendable {
-    /// Limits of projects that have none of their own, by the quota's name; presets count for those that are missing.
+    /// Default quotas of projects, by name; missing ones have their preset.
     package var quotas: [String: Int]
-    /// Bytes of one upload at most.
+    /// Maximum size of an upload, in bytes.
     package var uploadBytesMax: Int
 
     package init(quotas: [String: Int] = [:], uploadBytesMax: Int = 1 << 40) {

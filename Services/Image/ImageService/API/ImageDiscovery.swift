@@ -6,9 +6,9 @@ import JSON
 import Kernel
 import WebAPI
 
-/// What the service says about itself.
+/// Version documents, schemas and other information about the service.
 extension ImageHandlers {
-    /// Versions of the API that clients may find here; the first is the current one.
+    /// Versions of the API; the first one is the current version.
     private static let versions = ["v2.13", "v2.9", "v2.8", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0"]
 
     var discoveryResource: Resource {

@@ -60,9 +60,9 @@ extension ImageHandlers {
         }
     }
 
-    /// The size that the client says the data has; nil where it does not say.
+    /// The size of the data according to the client; nil if unknown.
     ///
-    /// - Throws: 400 for a store that is not there, and for sizes that are none or differ.
+    /// - Throws: 400 for an unknown store, and for invalid or differing sizes.
     private func expectedSize(_ context: RequestContext) throws -> Int? {
         if let store = context.headers["x-image-meta-store"], store != "file" {
             throw ResourceError.badRequest("Invalid value for header x-image-meta-store: '\(store.prefix(64))'. The only store is 'file'.")
@@ -76,7 +76,7 @@ extension ImageHandlers {
         return size
     }
 
-    /// - Throws: 409 where the image takes no data now, 400 where it is not described yet.
+    /// - Throws: 409 if the image cannot receive data in its state, 400 if required attributes are missing.
     private func plan(_ connection: Connection, _ image: Image) throws -> Plan {
         guard image.status.after(.upload) != nil else {
             throw ResourceError.conflict("Image status transition from \(image.status.rawValue) to saving is not allowed")
@@ -87,7 +87,7 @@ extension ImageHandlers {
         let room = try quota.room(connection, project: image.owner)
         let message: String
         if let room, room < uploadBytesMax {
-            message = "The project's quota (image_size_total) has room for \(room) more bytes."
+            message = "The project's quota (image_size_total) allows \(room) more bytes."
         } else {
             message = "The data is larger than the maximum of \(uploadBytesMax) bytes."
         }
@@ -113,7 +113,7 @@ extension ImageHandlers {
         }
     }
 
-    /// Back to queued, without data; also when the request was cancelled.
+    /// Resets the image to queued without data, even if the request was cancelled.
     private func abandon(_ file: IncomingFile, _ ambient: Ambient, _ log: Logger) async {
         let database = database
         let files = files
@@ -121,7 +121,7 @@ extension ImageHandlers {
             do {
                 try await database.write { try ImageStore.abandonUpload($0, upload: file.id, now: ambient.now) }
                 let known = try await database.read { try ImageStore.known($0, [file.id]) }
-                // A commit whose answer was lost may have kept it.
+                // If the response to the commit was lost, the commit may have succeeded.
                 if known.isEmpty { try await files.threads.run { try file.discard() } } else { file.release() }
             } catch {
                 file.release()
@@ -143,7 +143,7 @@ extension ImageHandlers {
         }
         let file: StoredFile
         do { file = try await files.open(fileID) } catch {
-            // Deleted between the two looks, or lost: the log tells which.
+            // The image was deleted in the meantime, or the data is lost; the log shows which.
             throw ResourceError.unavailable("the data of image \(id) cannot be opened: \(error)")
         }
         guard file.size == image.size else {
@@ -161,7 +161,7 @@ extension ImageHandlers {
                 }
             } catch {
                 throw ResourceError(
-                    .rangeNotSatisfiable, "The range '\(asked.prefix(64))' lies outside the \(file.size) bytes of the data.")
+                    .rangeNotSatisfiable, "The range '\(asked.prefix(64))' is outside of the \(file.size) bytes of the data.")
             }
         }
         if status == 200 { headers["content-md5"] = image.checksum }

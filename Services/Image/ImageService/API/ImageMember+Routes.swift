@@ -6,7 +6,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The projects that an image is shared with.
+/// The projects with which an image is shared.
 extension ImageHandlers {
     var memberResource: Resource {
         let path = "/v2/images/{image_id}/members"
@@ -27,10 +27,10 @@ extension ImageHandlers {
                 Route(
                     .put, path + "/{member_id}", action: "modify_member", rule: ImageRules.rule("modify_member"),
                     body: .json(.object([.init("status", .enumeration(MemberStatus.allCases.map(\.rawValue)), required: true)])),
-                    answer: .one(.members), "Accept or reject", handler: changeMember),
+                    answer: .one(.members), "Accept or reject a shared image", handler: changeMember),
                 Route(
                     .delete, path + "/{member_id}", action: "delete_member", rule: ImageRules.rule("delete_member"), status: 204,
-                    "Share no longer", handler: removeMember),
+                    "Stop sharing with a project", handler: removeMember),
             ])
     }
 

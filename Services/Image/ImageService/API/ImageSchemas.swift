@@ -1,7 +1,7 @@
 import ImageCore
 import JSON
 
-/// The JSON schemas that clients fetch, made from the declaration of the attributes.
+/// The JSON schemas for clients, generated from the declared attributes.
 enum ImageSchemas {
     static var image: JSONValue {
         .object([
@@ -13,7 +13,7 @@ enum ImageSchemas {
         ])
     }
 
-    /// There are no tasks; clients ask what one would look like.
+    /// There are no tasks, but clients request their schema.
     static var task: JSONValue {
         let text: JSONValue = ["type": "string"]
         let blob: JSONValue = ["type": ["null", "object"]]

@@ -5,7 +5,7 @@ import Kernel
 import WebAPI
 
 extension ResourceKind {
-    /// Images. Their free properties are shown beside the attributes that every image has.
+    /// Images. Their free properties are shown together with the attributes of every image.
     static let images = ResourceKind(
         "image",
         table: Table(
@@ -47,7 +47,7 @@ extension ResourceKind {
         }, pages: .paths(schema: "/v2/schemas/images")
     ) { .notFound("No image found with ID \($0.prefix(64))") }
 
-    /// The projects that an image is shared with.
+    /// The projects with which an image is shared.
     static let members = ResourceKind(
         "member",
         table: Table(
@@ -60,7 +60,7 @@ extension ResourceKind {
 }
 
 extension Field.Filter {
-    /// A value, or several as `in:a,b`.
+    /// A value, or several values as `in:a,b`.
     fileprivate static func listed(_ name: String, _ expression: String) -> Field.Filter {
         .custom { value in
             switch try ImageFilter.list(value, name: name) {
@@ -92,7 +92,7 @@ extension Field.Filter {
         return .custom { "\(raw: column) \(raw: comparison) \(try ImageFilter.number($0, name: name))" }
     }
 
-    /// Times are shown in whole seconds, and compared as shown.
+    /// Times are shown in whole seconds, so they are compared in whole seconds.
     fileprivate static func time(_ name: String) -> Field.Filter {
         .custom { value in
             guard case .compared(let comparison, let time) = try ImageFilter.time(value, name: name) else { return "true" }

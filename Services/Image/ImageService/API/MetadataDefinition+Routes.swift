@@ -3,8 +3,8 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The catalog of metadata definitions, which is empty: their schemas and lists exist, because clients (Horizon's forms of
-/// images and flavors) ask for them first. Definitions cannot be made.
+/// The catalog of metadata definitions, which is always empty. Its schemas and lists exist because clients (Horizon's forms for
+/// images and flavors) request them. Definitions cannot be created.
 extension ImageHandlers {
     var metadataDefinitionResource: Resource {
         let namespaces = "/v2/metadefs/namespaces"
@@ -36,17 +36,17 @@ extension ImageHandlers {
     }
 
     private func missing(_ path: String, action: String) -> Route {
-        Route(.get, path, action: action, rule: ImageRules.rule(action), "Of a namespace: there is none") { context in
+        Route(.get, path, action: action, rule: ImageRules.rule(action), "Show a namespace's part: there is none") { context in
             try context.authorize(target: .none)
             throw ResourceError.notFound("Metadata definition namespace not found: \(context.parameter("namespace").prefix(80))")
         }
     }
 }
 
-/// Parameters of lists that have nothing: what is malformed is refused as anywhere else.
+/// Parameters of empty lists: malformed ones are refused as in other lists.
 enum EmptyPage {
-    /// - Parameter filters: names that select; what they select from is empty.
-    /// - Throws: 400 naming parameter, value and rule; 404 for a marker, which nothing can be.
+    /// - Parameter filters: names of the list's filters, which have no effect.
+    /// - Throws: 400 naming parameter, value and rule; 404 for any marker.
     static func check(_ context: RequestContext, sortKeys: Set<String> = [], filters: Set<String> = []) throws {
         for (name, value) in context.query.pagingItems {
             switch name {
@@ -59,7 +59,7 @@ enum EmptyPage {
             case "marker": throw ResourceError.notFound("There is nothing with the marker '\(value.prefix(64))'.")
             default:
                 guard filters.contains(name) else {
-                    throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': it is not known here.")
+                    throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': the list has no parameter of this name.")
                 }
             }
         }

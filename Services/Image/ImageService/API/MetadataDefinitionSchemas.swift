@@ -2,7 +2,7 @@ import JSON
 
 /// The JSON schemas of metadata definitions, with the members and limits of Glance's.
 enum MetadataDefinitionSchemas {
-    /// By the last part of their path.
+    /// By the last segment of their path.
     static var all: [(name: String, schema: JSONValue)] {
         let associations = associationSchema
         return [
@@ -80,8 +80,8 @@ enum MetadataDefinitionSchemas {
             "name": "namespace", "required": ["namespace"],
             "properties": [
                 "namespace": ["type": "string", "maxLength": 80, "description": "The namespace's unique name."],
-                "display_name": ["type": "string", "maxLength": 80, "description": "The name that people read."],
-                "description": ["type": "string", "maxLength": 500, "description": "What the namespace is for."],
+                "display_name": ["type": "string", "maxLength": 80, "description": "The display name."],
+                "description": ["type": "string", "maxLength": 500, "description": "The purpose of the namespace."],
                 "visibility": ["type": "string", "enum": ["public", "private"], "description": "Who may read it."],
                 "protected": ["type": "boolean", "description": "Whether it cannot be deleted."],
                 "owner": ["type": "string", "maxLength": 255, "description": "The project that owns it."],
@@ -123,7 +123,7 @@ enum MetadataDefinitionSchemas {
         ]
     }
 
-    /// Properties are members of an object, by their names.
+    /// Properties are members of an object, by name.
     private static var propertiesSchema: JSONValue {
         [
             "name": "properties",

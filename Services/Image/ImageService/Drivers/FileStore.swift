@@ -4,7 +4,7 @@ import ImageCore
 import Kernel
 import NIOCore
 
-/// Image data as files in one directory, which replicas may share.
+/// Stores image data as files in one directory, which replicas may share.
 ///
 /// Data being received is `ID.part`, and becomes `ID` when it is complete and synced. The receiving process holds a lock on
 /// the file from before the database refers to it until the database records it as complete; the kernel releases the lock
@@ -13,10 +13,10 @@ package struct FileStore: Sendable {
     package let directory: String
     let threads: WorkerThreads
 
-    /// Reads and writes are done in pieces of this size.
+    /// Size of the pieces in which data is read and written.
     package static let chunkBytes = 1 << 20
 
-    /// - Throws: `FileError` when the directory cannot be made or written.
+    /// - Throws: `FileError` if the directory cannot be created or written.
     package init(directory: String, threads: Int = 8) throws {
         self.directory = directory
         try FileStore.makeDirectory(directory)
@@ -24,7 +24,7 @@ package struct FileStore: Sendable {
         self.threads = WorkerThreads(name: "images", count: threads)
     }
 
-    /// The file with the data that was published under `id`.
+    /// The path of the data published under `id`.
     package func path(_ id: String) -> String { "\(directory)/\(id)" }
     func partialPath(_ id: String) -> String { "\(directory)/\(id).part" }
 
@@ -37,24 +37,24 @@ package struct FileStore: Sendable {
         _ = chmod(path, 0o700)
     }
 
-    /// Begins to receive data under a new id.
+    /// Starts receiving data under a new id.
     func receive(_ id: String) async throws -> IncomingFile {
         try await threads.run { try IncomingFile(id: id, partial: partialPath(id), final: path(id), directory: directory) }
     }
 
     /// Opens stored data.
     ///
-    /// - Throws: `FileError` when it is not there.
+    /// - Throws: `FileError` if it does not exist.
     func open(_ id: String) async throws -> StoredFile { try await threads.run { try StoredFile(path: path(id)) } }
 
-    /// Removes stored data; that it is gone already is success.
+    /// Deletes stored data; succeeds if it does not exist.
     func remove(_ id: String) async throws {
         try await threads.run {
             if unlink(path(id)) != 0, errno != ENOENT { throw FileError.last("remove", path(id)) }
         }
     }
 
-    // MARK: what is left behind
+    // MARK: leftovers
 
     /// The ids of all files, complete or not.
     func ids() async throws -> Set<String> {
@@ -73,10 +73,11 @@ package struct FileStore: Sendable {
         }
     }
 
-    /// Whether a process is receiving `id` now.
+    /// Whether a process is currently receiving `id`.
     func isHeld(_ id: String) async throws -> Bool {
         try await threads.run {
-            // The incomplete name first: it can become the other one in between, but not the other way round.
+            // The name of the incomplete file is checked first, because a file can become complete in between, but not the
+            // reverse.
             for path in [partialPath(id), path(id)] {
                 let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
                 if descriptor < 0 {
@@ -90,7 +91,7 @@ package struct FileStore: Sendable {
         }
     }
 
-    /// Removes a file that is not locked, if `isUnknown` confirms that the database does not refer to it.
+    /// Deletes a file that is not locked, if `isUnknown` confirms that the database does not refer to it.
     func removeLeftover(_ id: String) async throws {
         try await threads.run {
             for path in [partialPath(id), path(id)] where unlink(path) != 0 && errno != ENOENT {
@@ -100,7 +101,7 @@ package struct FileStore: Sendable {
     }
 }
 
-/// Data as it arrives: hashed and written on the way. Used by one caller at a time, on changing threads.
+/// Writes and hashes arriving data. Must be used by one caller at a time, but on any thread.
 final class IncomingFile: @unchecked Sendable {
     let id: String
     private let partial: String
@@ -122,7 +123,7 @@ final class IncomingFile: @unchecked Sendable {
 
     func append(_ bytes: ByteBuffer) throws { try writer.append(bytes) }
 
-    /// Makes the data durable, and visible under its final name. The lock stays.
+    /// Syncs the data and gives it its final name. The lock is kept.
     func publish() throws {
         try writer.flush()
         guard rename(partial, final) == 0 else { throw FileError.last("publish", final) }
@@ -132,7 +133,7 @@ final class IncomingFile: @unchecked Sendable {
         guard fsync(parent) == 0 else { throw FileError.last("flush", directory) }
     }
 
-    /// Removes the data, under whichever name it is.
+    /// Deletes the data under either name.
     func discard() throws {
         defer { release() }
         for path in [partial, final] where unlink(path) != 0 && errno != ENOENT {
@@ -140,11 +141,11 @@ final class IncomingFile: @unchecked Sendable {
         }
     }
 
-    /// Lets go of the lock.
+    /// Releases the lock.
     func release() { writer.close() }
 }
 
-/// Stored data that is open: stays readable when the image is deleted meanwhile.
+/// Open stored data, which stays readable if the image is deleted in the meantime.
 final class StoredFile: Sendable {
     private let descriptor: Int32
     private let path: String

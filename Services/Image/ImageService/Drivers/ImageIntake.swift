@@ -3,7 +3,7 @@ import ImageFormat
 import Kernel
 import NIOCore
 
-/// What is known about data once all of it has arrived.
+/// The properties of data that has arrived completely.
 struct ReceivedContent: Sendable {
     let size: Int
     let virtualSize: Int?
@@ -11,9 +11,9 @@ struct ReceivedContent: Sendable {
     let hashValue: String
 }
 
-/// Inspects data while it passes. Used by one caller at a time, on changing threads.
+/// Inspects data while it is received. Must be used by one caller at a time, but on any thread.
 final class ContentInspector: @unchecked Sendable {
-    /// The format to insist on; nil where the data is a package around the disk.
+    /// The required format; nil if the data is a container around the disk.
     private let declared: DiskFormat?
     private let sizeMax: Int
     private let tooLarge: ResourceError
@@ -28,7 +28,7 @@ final class ContentInspector: @unchecked Sendable {
         self.tooLarge = tooLarge
     }
 
-    /// - Throws: 413 when it is too much, 415 when it is not what it should be.
+    /// - Throws: 413 if the data is too large, 415 if it has the wrong format.
     func append(_ buffer: ByteBuffer) throws {
         size += buffer.readableBytes
         guard size <= sizeMax else { throw tooLarge }
@@ -45,7 +45,7 @@ final class ContentInspector: @unchecked Sendable {
         }
     }
 
-    /// - Returns: the size of the disk in it, where that is known.
+    /// - Returns: the size of the disk in the data, if known.
     func finish() throws -> Int? { try inspect(complete: true) }
 
     private func inspect(complete: Bool) throws -> Int? {
@@ -61,10 +61,10 @@ final class ContentInspector: @unchecked Sendable {
 }
 
 extension FileStore {
-    /// Takes a stream to its end into `file`.
+    /// Reads a stream to its end into `file`.
     ///
-    /// - Parameter expected: bytes to come, where the client said so.
-    /// - Throws: 400 when the stream ends early, 413, 415, and what the stream throws.
+    /// - Parameter expected: the size according to the client, if known.
+    /// - Throws: 400 if the stream ends early, 413, 415, and errors of the stream.
     func take(
         _ stream: any AsyncSequence<ByteBuffer, any Error> & Sendable, into file: IncomingFile,
         _ inspector: ContentInspector, expected: Int?

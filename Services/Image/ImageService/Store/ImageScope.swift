@@ -3,7 +3,7 @@ import ImageCore
 import Kernel
 import WebAPI
 
-/// The part of the list's query that says whose images are listed.
+/// The part of the list's query that selects images by owner and membership.
 struct ImageScope: Sendable {
     static let parameters: Set<String> = ["visibility", "member_status", "os_hidden"]
 
@@ -13,7 +13,7 @@ struct ImageScope: Sendable {
 
     /// - Throws: 400 naming parameter, value and rule.
     init(_ context: RequestContext) throws {
-        // Of repeated ones the last counts, as in Glance.
+        // The last of repeated parameters counts, as in Glance.
         var (visibility, memberStatus, isHidden): (String?, String, Bool) = (nil, MemberStatus.accepted.rawValue, false)
         for (name, value) in context.query.items {
             switch name {
@@ -34,7 +34,7 @@ struct ImageScope: Sendable {
         (self.visibility, self.memberStatus, self.isHidden) = (visibility, memberStatus, isHidden)
     }
 
-    /// The condition for the rows that the caller gets.
+    /// The condition for the rows that the caller can list.
     func rows(_ context: RequestContext) throws -> SQL {
         let seesAll = context.allows("see_all_images")
         let project = try context.caller.projectID ?? ""

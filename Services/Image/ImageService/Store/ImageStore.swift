@@ -5,10 +5,10 @@ import JSON
 import Kernel
 import WebAPI
 
-/// An image as found for a caller.
+/// An image found for a caller.
 struct FoundImage: Sendable {
     let image: Image
-    /// The caller's project, where the image is shared with it.
+    /// The caller's project, if the image is shared with it.
     let memberID: String?
 }
 
@@ -30,11 +30,11 @@ extension ImageVisibility: ColumnValue {}
 extension DiskFormat: ColumnValue {}
 extension ContainerFormat: ColumnValue {}
 
-/// The SQL of images. Bodies run inside the transaction of the request.
+/// The SQL for images, which runs inside the transaction of the request.
 enum ImageStore {
     /// - Parameters:
-    ///   - project: of the caller, whose membership is looked up.
-    ///   - locked: until the transaction ends.
+    ///   - project: the caller's project, whose membership is looked up.
+    ///   - locked: whether the row is locked until the transaction ends.
     static func find(_ connection: Connection, _ id: String, project: String?, locked: Bool = false) throws -> FoundImage? {
         let rows = try connection.query(
             """
@@ -46,19 +46,19 @@ enum ImageStore {
         return FoundImage(image: try Image(row), memberID: try row.optionalString("member_id"))
     }
 
-    /// - Throws: 409 when the id is taken.
+    /// - Throws: 409 if the id is taken.
     static func insert(_ connection: Connection, _ image: Authorized<Image>, now: Timestamp) throws {
         let image = try image.value(for: "add_image")
         let rows = try connection.query("\(image.insertion(at: now)) ON CONFLICT (id) DO NOTHING RETURNING id")
         guard !rows.isEmpty else { throw ResourceError.conflict("Image ID \(image.id) already exists!") }
     }
 
-    /// Writes what clients may change.
+    /// Writes the attributes that clients may change.
     ///
-    /// - Parameter image: as it is to be.
+    /// - Parameter image: the new values.
     static func update(_ connection: Connection, _ before: Authorized<Image>, to image: Image, now: Timestamp) throws {
         let before = try before.value(for: "modify_image", "modify_image_tag", "delete_image_tag")
-        // A request that changes nothing counts too, as in Glance.
+        // A request that changes nothing still counts as an update, as in Glance.
         try before.changes(to: image).apply(connection, Image.relation, before.id, at: now, isCounted: true, touching: true)
     }
 
@@ -80,7 +80,7 @@ enum ImageStore {
 
     // MARK: data
 
-    /// queued → saving.
+    /// Changes the state from queued to saving.
     static func beginUpload(
         _ connection: Connection, _ image: Authorized<Image>, upload: String, now: Timestamp
     ) throws {
@@ -93,9 +93,9 @@ enum ImageStore {
             """)
     }
 
-    /// saving → active.
+    /// Changes the state from saving to active.
     ///
-    /// - Returns: the owner; nil when the image was deleted meanwhile.
+    /// - Returns: the owner; nil if the image was deleted in the meantime.
     static func finishUpload(
         _ connection: Connection, _ image: Authorized<Image>, upload: String, _ content: ReceivedContent, now: Timestamp
     ) throws -> String? {
@@ -110,7 +110,7 @@ enum ImageStore {
         ).first?.string("project_id")
     }
 
-    /// saving → queued, by the request that uploads or by the sweep after it.
+    /// Changes the state from saving to queued, for a failed upload or by the cleanup task.
     static func abandonUpload(_ connection: Connection, upload: String, now: Timestamp) throws {
         try connection.execute(
             """
@@ -119,12 +119,12 @@ enum ImageStore {
             """)
     }
 
-    /// The uploads that the database believes to be under way.
+    /// The uploads that are in progress according to the database.
     static func uploads(_ connection: Connection) throws -> [String] {
         try connection.query("SELECT upload_id FROM images WHERE upload_id IS NOT NULL").map { try $0.string("upload_id") }
     }
 
-    /// Those of `ids` that some image names.
+    /// The ids among `ids` to which an image refers.
     static func known(_ connection: Connection, _ ids: [String]) throws -> Set<String> {
         Set(
             try connection.query(
@@ -136,9 +136,9 @@ enum ImageStore {
     }
 }
 
-/// The SQL of members, the projects that an image is shared with.
+/// The SQL for members, the projects with which an image is shared.
 enum MemberStore {
-    /// - Throws: 413 where the image has as many members as it may have, 409 where the project is one of them.
+    /// - Throws: 413 if the image has the maximum number of members, 409 if the project is already a member.
     static func add(_ connection: Connection, _ image: Authorized<Image>, _ member: String, now: Timestamp) throws {
         let id = try image.value(for: "add_member").id
         let count = try connection.query("SELECT count(*) AS n FROM image_members WHERE image_id = \(id)::uuid")[0].int("n")
@@ -158,7 +158,7 @@ enum MemberStore {
         }
     }
 
-    /// - Returns: whether there is such a member.
+    /// - Returns: whether the member exists.
     static func setStatus(
         _ connection: Connection, _ image: Authorized<Image>, _ member: String, _ status: String, now: Timestamp
     ) throws -> Bool {
@@ -170,7 +170,7 @@ enum MemberStore {
             """) == 1
     }
 
-    /// - Returns: whether there was such a member.
+    /// - Returns: whether the member existed.
     static func remove(_ connection: Connection, _ image: Authorized<Image>, _ member: String) throws -> Bool {
         let id = try image.value(for: "delete_member").id
         return try connection.execute("DELETE FROM image_members WHERE image_id = \(id)::uuid AND member_id = \(member)") == 1

@@ -2,7 +2,7 @@ import Database
 import Kernel
 import Logging
 
-/// Removes what crashed processes left behind: interrupted uploads, and data that no image refers to.
+/// Removes leftovers of crashed processes: interrupted uploads, and data to which no image refers.
 package struct ImageCleanupTask: Sendable {
     let database: Database
     let files: FileStore
@@ -19,7 +19,7 @@ package struct ImageCleanupTask: Sendable {
         self.log = log
     }
 
-    /// Runs at once and then at the interval, until the task is cancelled.
+    /// Runs immediately and then at the interval, until the task is cancelled.
     package func run() async throws {
         while true {
             do { try await runOnce() } catch let error where !(error is CancellationError) {
@@ -37,7 +37,7 @@ package struct ImageCleanupTask: Sendable {
             _ = try await database.write { try ImageStore.abandonUpload($0, upload: upload, now: now) }
         }
         for file in try await files.ids() where try await !files.isHeld(file) {
-            // Read after checking the lock: a process writes to the database before it releases the lock.
+            // Read after checking the lock, because a process writes to the database before it releases the lock.
             let known = try await database.read { try ImageStore.known($0, [file]) }
             if known.isEmpty {
                 log.notice("data without an image is removed", metadata: ["file": "\(file)"])

@@ -4,8 +4,8 @@ extension Compiler {
     /// Rows of a port: its switch port and, for a router's interface, the router port on the other side.
     ///
     /// - Parameters:
-    ///   - subnets: those of the port's fixed IPs, by id.
-    ///   - metadata: address of the metadata port, by subnet.
+    ///   - subnets: the subnets of the port's fixed IPs, by id.
+    ///   - metadata: the address of the metadata port, by subnet.
     package func compile(
         _ port: Port, network: Network, subnets: [UUID128: Subnet], metadata: [UUID128: IPAddress] = [:]
     ) -> NBDesired {

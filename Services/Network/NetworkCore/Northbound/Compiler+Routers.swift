@@ -5,7 +5,7 @@ extension Compiler {
     ///
     /// - Parameters:
     ///   - internalNetworks: CIDRs of the subnets of its interfaces.
-    ///   - gatewaySubnets: those of the gateway port's fixed IPs, by id.
+    ///   - gatewaySubnets: the subnets of the gateway port's fixed IPs, by id.
     package func compile(
         _ router: Router, internalNetworks: [IPNetwork], gatewaySubnets: [UUID128: Subnet]
     ) -> NBDesired {

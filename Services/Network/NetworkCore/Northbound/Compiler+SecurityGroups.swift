@@ -18,7 +18,7 @@ extension Compiler {
     /// Drops traffic that no rule allows. Each group has these ACLs itself, because a single group of all ports would be
     /// sent to every hypervisor again with each new port.
     ///
-    /// - Parameter prefix: of the ids of the rows.
+    /// - Parameter prefix: the prefix of the rows' ids.
     private func denials(_ key: NBKey, _ name: String, _ prefix: String) -> [NBRow] {
         var rows: [NBRow] = []
         func acl(_ id: String, _ direction: String, _ match: String, _ action: String, _ priority: Int) {
@@ -38,7 +38,7 @@ extension Compiler {
         acl("server", "from-lport", "inport == @\(name) && (\(servers))", "drop", Priority.never)
         acl("egress", "from-lport", "inport == @\(name) && ip", "drop", Priority.drop)
         acl("ingress", "to-lport", "outport == @\(name) && ip", "drop", Priority.drop)
-        // A guest needs an address whatever its rules are, so DHCP requests are always allowed.
+        // A guest needs an address regardless of its rules, so DHCP requests are always allowed.
         acl(
             "dhcpv4", "from-lport", "inport == @\(name) && ip4 && udp && udp.src == 68 && udp.dst == 67", "allow",
             Priority.allow)

@@ -1,11 +1,11 @@
 import Kernel
 
-/// A hypervisor that can carry routers' external ports.
+/// A hypervisor that can host the external ports of routers.
 package struct GatewayCandidate: Hashable, Sendable {
     package let chassis: String
-    /// Physical networks that it has a bridge for.
+    /// Physical networks for which it has a bridge.
     package let physicalNetworks: Set<String>
-    /// Whether the operator marked it (`ovn-cms-options=enable-chassis-as-gw`).
+    /// Whether the operator enabled it as a gateway (`ovn-cms-options=enable-chassis-as-gw`).
     package let isMarked: Bool
 
     package init(chassis: String, physicalNetworks: Set<String>, isMarked: Bool) {
@@ -15,9 +15,9 @@ package struct GatewayCandidate: Hashable, Sendable {
     }
 }
 
-/// Turns the state of the API into northbound rows. Pure: the same state always gives the same rows.
+/// Compiles the state of the API to northbound rows. Pure: the same state always gives the same rows.
 package struct Compiler: Sendable {
-    /// Name servers for subnets that name none.
+    /// Name servers for subnets that specify none.
     package var dnsServers: [IPAddress]
     package var dhcpLeaseSeconds: Int
     package var dnsDomain: String
@@ -81,7 +81,7 @@ package struct Compiler: Sendable {
 
     // MARK: subnet
 
-    /// - Parameter metadata: address of the network's metadata port in this subnet.
+    /// - Parameter metadata: the address of the network's metadata port in this subnet.
     package func compile(_ subnet: Subnet, network: Network, metadata: IPAddress?) -> NBDesired {
         guard subnet.servesDHCP, let options = dhcpOptions(subnet, network: network, metadata: metadata) else {
             return .nothing
@@ -93,7 +93,7 @@ package struct Compiler: Sendable {
         ])
     }
 
-    /// - Parameter extra: options of one port, which override the subnet's.
+    /// - Parameter extra: options of a single port, which override the subnet's.
     func dhcpOptions(
         _ subnet: Subnet, network: Network, metadata: IPAddress?, extra: [DHCPOption] = []
     ) -> NBEntries? {

@@ -3,7 +3,7 @@ import Kernel
 /// Describes drift in words, derived from the operations that correct it.
 package enum NBDrift {
     /// - Parameters:
-    ///   - operations: those of one subject.
+    ///   - operations: the operations of one subject.
     ///   - model: the state for which they were planned.
     package static func words(_ subject: NBSubject, _ operations: [NBOperation], _ model: NBModel) -> String {
         var parts: [String] = []

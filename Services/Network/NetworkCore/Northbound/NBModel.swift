@@ -96,7 +96,7 @@ package struct NBModel: Sendable {
         return left == 0
     }
 
-    // MARK: news
+    // MARK: updates
 
     package mutating func insert(_ table: NBTable, _ uuid: UUID128, _ columns: NBColumns) {
         if rows[uuid] != nil { delete(uuid) }

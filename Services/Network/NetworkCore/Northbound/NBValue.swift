@@ -48,7 +48,7 @@ package enum NBTable: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// Columns that this plane reads back.
+    /// Columns that the control plane reads back.
     package var columns: [String] {
         switch self {
         case .logicalSwitch: ["name", "ports", "other_config", "external_ids"]
@@ -117,14 +117,14 @@ package enum NBAtom: Hashable, Sendable {
     /// A row by its key; resolved to `uuid` or `named` in a transaction.
     case row(NBKey)
     case uuid(UUID128)
-    /// A row that the same transaction inserts.
+    /// A row that is inserted by the same transaction.
     case named(String)
 }
 
 /// Columns by name.
 package typealias NBColumns = SmallMap<String, NBValue>
 
-/// The entries of a column that is a map.
+/// The entries of a map column.
 package typealias NBEntries = SmallMap<String, String>
 
 /// The value of a column: a scalar is a set of one, an absent optional the empty set.
@@ -146,10 +146,10 @@ package enum NBValue: Hashable, Sendable {
     package var isEmpty: Bool { atoms.isEmpty && entries.isEmpty }
 }
 
-/// A row as it should be.
+/// A desired row.
 package struct NBRow: Hashable, Sendable {
     package let key: NBKey
-    /// The row whose `parentColumn` holds this one; nil for rows that stand alone.
+    /// The row whose `parentColumn` contains this one; nil for rows without a parent.
     package let parent: NBKey?
     package let parentColumn: String
     package let columns: NBColumns
@@ -195,7 +195,7 @@ package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible 
         }
     }
 
-    /// Reads what `description` writes.
+    /// Parses the text of `description`.
     package init?(_ text: String) {
         if text == "global" {
             self = .global
@@ -207,7 +207,7 @@ package enum NBSubject: Hashable, Sendable, Comparable, CustomStringConvertible 
         self.init(String(text[..<slash]), id)
     }
 
-    /// - Parameter kind: what `description` begins with.
+    /// - Parameter kind: the first part of `description`.
     package init?(_ kind: String, _ id: UUID128) {
         switch kind {
         case "network": self = .network(id)

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// A hypervisor as OVN's southbound database shows it.
+/// A hypervisor according to OVN's southbound database.
 package struct FleetMember: Sendable, Hashable {
     /// Id of the chassis row.
     package let id: UUID128
@@ -34,9 +34,9 @@ package struct FleetMember: Sendable, Hashable {
     }
 }
 
-/// What is known of the hypervisors.
+/// The known hypervisors.
 package protocol FleetView: Sendable {
-    /// Every chassis; empty while the southbound database has not been seen.
+    /// All chassis; empty until the southbound database has been read.
     func members() async -> [FleetMember]
 }
 
@@ -90,7 +90,7 @@ extension NetworkAPI {
         ]
     }
 
-    /// `2026-01-31 12:34:56`, as agents' times are written.
+    /// `2026-01-31 12:34:56`, the form of agents' times.
     private func text(_ time: Timestamp) -> String {
         time.iso8601.replacing("T", with: " ").replacing("Z", with: "")
     }
@@ -113,7 +113,7 @@ extension NetworkAPI {
                     let fitting = zones.filter { zone in
                         request.filters.allSatisfy { zone[$0.name]?.stringValue == $0.value }
                     }
-                    // Zones have no ids, and two may have one name.
+                    // Zones have no ids, and two may have the same name.
                     if let marker = request.marker {
                         throw ResourceError.badRequest(
                             "Invalid input for query parameter marker. Value: '\(marker.prefix(64))'. Availability zones have no ids that a marker could name."

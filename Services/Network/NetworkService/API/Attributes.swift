@@ -5,13 +5,13 @@ import Kernel
 import WebAPI
 
 extension JSONObject {
-    /// Text of a member; nil where absent or null.
+    /// The text of a member; nil if it is absent or null.
     func text(_ name: String) -> String? { self[name]?.stringValue }
     func bool(_ name: String) -> Bool? { self[name]?.boolValue }
     func int(_ name: String) -> Int? { self[name]?.intValue }
     func list(_ name: String) -> [JSONValue]? { self[name]?.arrayValue }
 
-    /// A member that the schema has checked for being a UUID.
+    /// A member that the schema has validated as a UUID.
     func uuid(_ name: String) throws -> UUID128? {
         guard let text = text(name) else { return nil }
         return try JSONObject.uuid(text, name)
@@ -33,7 +33,7 @@ extension JSONObject {
 
     func address(_ name: String) throws -> IPAddress? { try text(name).map { try JSONObject.address($0, name) } }
 
-    /// Tags as sent; nil where absent.
+    /// The tags in the request; nil if absent.
     func tags() throws -> [String]? {
         guard let values = list("tags") else { return nil }
         return try Tags.checked(values.compactMap(\.stringValue))
@@ -41,16 +41,16 @@ extension JSONObject {
 }
 
 extension RequestContext {
-    /// The objects of a create request, one or many, and whether the answer is a list.
+    /// The objects of a create request (one or many), and whether the response is a list.
     func items(_ name: String, plural: String) -> (items: [JSONObject], isBulk: Bool) {
         if let one = body[name]?.objectValue { return ([one], false) }
         return (body[plural]?.arrayValue?.compactMap(\.objectValue) ?? [], true)
     }
 
-    /// The project that a new resource belongs to, after the decision that the caller may create for it.
+    /// The project of a new resource, after the decision that the caller may create it.
     ///
-    /// - Parameter attributes: members that need an action of their own (`create_network:shared`) unless they have
-    ///   their default value.
+    /// - Parameter attributes: members with an action of their own (`create_network:shared`), unless they have their default
+    ///   value.
     func authorizeCreate(
         _ item: JSONObject, _ name: String, attributes: [(name: String, unless: JSONValue)] = []
     ) throws -> Authorized<String> {
@@ -70,7 +70,7 @@ extension RequestContext {
         return decision
     }
 
-    /// Decides on members of an update that need an action of their own.
+    /// Decides about members of an update that have an action of their own.
     func authorizeAttributes(_ item: JSONObject, _ name: String, _ attributes: [String], target: PolicyTarget) throws {
         for attribute in attributes where item[attribute] != nil {
             try authorize(target: target, action: "update_\(name):\(attribute)")

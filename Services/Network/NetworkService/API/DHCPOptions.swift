@@ -12,16 +12,16 @@ enum DHCPOptions {
         .init("ip_version", .integer(min: 4, max: 6)),
     ])
 
-    /// The options in the form in which they are kept.
+    /// The options in the stored form.
     ///
-    /// - Throws: 400 for a name that OVN cannot hand out.
+    /// - Throws: 400 for an option that OVN does not support.
     static func checked(_ values: [JSONValue]) throws -> JSONValue {
         var seen: Set<String> = []
         var result: [JSONValue] = []
         for value in values {
             let name = value["opt_name"]?.stringValue ?? ""
             let version = value["ip_version"]?.intValue ?? 4
-            // A null value takes an option away.
+            // A null value removes an option.
             guard let text = value["opt_value"]?.stringValue else { continue }
             guard let option = DHCPOption(name: name, value: text, version: version == 6 ? .v6 : .v4), version != 5 else {
                 throw ResourceError.badRequest(

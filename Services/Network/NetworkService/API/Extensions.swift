@@ -2,7 +2,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// What this service has beyond the core of Networking v2.0; an alias stands here only when all of it works.
+/// The extensions to Networking v2.0 that this service implements completely.
 enum Extensions {
     struct Extension: Sendable {
         let alias: String

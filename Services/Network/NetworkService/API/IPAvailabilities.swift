@@ -5,7 +5,7 @@ import NetworkCore
 import WebAPI
 
 extension NetworkAPI {
-    /// How many addresses networks have and use.
+    /// The total and used addresses of networks.
     var ipAvailabilities: Resource {
         let base = "/v2.0/network-ip-availabilities"
         return Resource(

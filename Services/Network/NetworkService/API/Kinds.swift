@@ -4,11 +4,11 @@ import Kernel
 import WebAPI
 
 extension ResourceKind {
-    /// A kind of Network's: named in bodies, owned by projects, listed both ways.
+    /// A resource kind with Network's conventions for names, owners and lists.
     ///
     /// - Parameters:
-    ///   - shared: rows that a project sees beside its own.
-    ///   - visible: the condition for a project's own rows and the shared ones; nil where it is the disjunction of both.
+    ///   - shared: rows of other projects that a project can see.
+    ///   - visible: the condition for a project's own rows and the shared ones; nil for their disjunction.
     static func network(
         _ name: String, path: String? = nil, table: Table, relation: String? = nil,
         targets: [(name: String, expression: String)] = [],
@@ -24,13 +24,13 @@ extension ResourceKind {
             }, pages: .bothWays, notFound: notFound)
     }
 
-    /// What a body sets that needs no look. Null is the same as not given.
+    /// The settable columns of a body. Null counts as absent.
     func changes(_ body: JSONObject, except: Set<String> = []) -> Changes {
         let given = body.members.filter { !$0.value.isNull && !except.contains($0.name) }
         return Changes(settings(JSONObject(given.map { ($0.name, $0.value) })))
     }
 
-    /// The same, in a cloud whose agents are all in one availability zone: they serve every one of these.
+    /// The same in a cloud with a single availability zone, which serves all of these resources.
     func served(in zone: String) -> ResourceKind {
         let literal = "'" + JSONValue.array([.string(zone)]).description.replacing("'", with: "''") + "'::json"
         return adding([Field("availability_zones", .json, literal)])
@@ -38,7 +38,7 @@ extension ResourceKind {
 }
 
 extension Field {
-    /// Id, owner, description and the like: what every resource has.
+    /// Fields of every resource: id, owner, description and so on.
     static let standard: [Field] = [
         .uuid("id"), .text("name", isSettable: true), .text("tenant_id", "t.project_id"), .text("project_id"),
         .text("description", isSettable: true),

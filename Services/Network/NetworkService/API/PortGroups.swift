@@ -5,8 +5,8 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-/// A security group of several ports at once, for Compute's `addSecurityGroup` and `removeSecurityGroup`: Neutron's API has
-/// a request for one port only, so that a failure could leave a server half changed.
+/// Adds or removes a security group of several ports at once, for Compute's `addSecurityGroup` and `removeSecurityGroup`.
+/// Neutron's API only has requests for single ports, so a failure could leave a server partly changed.
 extension NetworkAPI {
     private static let portGroupsSchema = BodySchema.wrapped(
         "port_security_groups",
@@ -26,7 +26,7 @@ extension NetworkAPI {
             ])
     }
 
-    /// Each port is decided about by `update_port`.
+    /// `update_port` decides about each port.
     private func changePortGroups(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .project(context.caller.projectID))
         let body = context.body["port_security_groups"]?.objectValue ?? [:]
@@ -34,11 +34,11 @@ extension NetworkAPI {
         let added = try body.text("add").map { try JSONObject.uuid($0, "add") }
         let removed = try body.text("remove").map { try JSONObject.uuid($0, "remove") }
         guard (added == nil) != (removed == nil) else {
-            throw NetworkFault.badRequest("port_security_groups", "it needs one of 'add' and 'remove'.")
+            throw NetworkFault.badRequest("port_security_groups", "the request must contain 'add' or 'remove'.")
         }
         let seesAll = context.allows("get_security_group")
         return try await context.write(database) { connection in
-            // Held from here on, so that the groups that are read are those that are changed.
+            // The ports are locked before their groups are read, so that the groups cannot change in between.
             try connection.query("SELECT id FROM ports WHERE id \(anyOf: ids) ORDER BY id FOR UPDATE")
             let subjects = try ResourceKind.ports.subjects(connection, context, ids)
             var changed: [String] = []

@@ -21,7 +21,7 @@ extension ResourceKind {
             'bound_drivers', json_build_object('0', 'ovn')))::text END
         """
 
-    /// `fixed_ips=ip_address=10.0.0.3`: the values of one key are alternatives, different keys must all fit.
+    /// `fixed_ips=ip_address=10.0.0.3`: the values of one key are alternatives, different keys must all match.
     private static let fixedIPFilter: @Sendable (Field.Filter.Request) throws -> SQL = { request in
         var terms: [String: [SQL]] = [:]
         for value in request.values {
@@ -71,7 +71,7 @@ extension ResourceKind {
                 Field("binding:vif_details", .json, details, visibleBy: "get_port:binding:vif_details"),
             ]),
         targets: [("network:project_id", "n.project_id")],
-        // Through the indexes of both: the owner of a network sees its ports.
+        // The subqueries use the indexes of both tables. The owner of a network can see its ports.
         shared: { "t.network_id IN (SELECT id FROM networks WHERE project_id = \($0))" },
         visible: { project in
             """
@@ -142,12 +142,12 @@ extension NetworkAPI {
         { return try await context.write(database) { try create($0, trusting: false) } }
     }
 
-    /// Whether a tenant sees the network only because it is external; its addresses are then used through routers only.
+    /// Whether a tenant can see the network only because it is external; its addresses can then only be used through routers.
     private static func isForeignExternal(_ network: Subject, _ context: RequestContext) throws -> Bool {
         try context.caller.projectID != network.projectID && network.target.attributes["shared"] != "true"
     }
 
-    /// Attributes that are not every tenant's to set.
+    /// Decides about attributes that not every tenant may set.
     private func authorizePortAttributes(
         _ context: RequestContext, _ item: JSONObject, _ action: String, _ target: PolicyTarget
     ) throws {
@@ -200,6 +200,6 @@ extension NetworkAPI {
 }
 
 extension DeviceOwner {
-    /// Owners that only the service itself gives.
+    /// Owners that only the service itself may set.
     static let reserved: Set<String> = [routerInterface, routerGateway, floatingIP, metadata]
 }

@@ -64,7 +64,7 @@ extension NetworkAPI {
                 ])
     }
 
-    /// The gateway that a request asks for, after the decisions that it needs.
+    /// The requested gateway, after the required decisions.
     private func gateway(_ context: RequestContext, _ item: JSONObject, _ action: String, _ target: PolicyTarget) async throws
         -> GatewayRequest
     {
@@ -132,7 +132,7 @@ extension NetworkAPI {
 
     // MARK: interfaces
 
-    /// The one of `subnet_id` and `port_id` that a request gives; removing may name both.
+    /// The `subnet_id` or `port_id` of a request; only a removal may contain both.
     private func interfaceIDs(_ context: RequestContext) throws -> (subnet: UUID128?, port: UUID128?) {
         let body = context.body.objectValue ?? [:]
         let ids = (subnet: try body.uuid("subnet_id"), port: try body.uuid("port_id"))

@@ -93,7 +93,7 @@ extension NetworkAPI {
         ) { context in
             let answer = try await ResourceKind.securityGroups.list(database, context)
             guard let project = try context.caller.projectID, try await !hasDefaultGroup(project) else { return answer }
-            // As in Neutron, permission to see the group is enough.
+            // As in Neutron, permission to see the group is sufficient.
             try context.authorize(target: .project(project)).value(for: "get_security_group")
             try await database.write { _ = try defaultGroup($0, project: project) }
             return try await ResourceKind.securityGroups.list(database, context)

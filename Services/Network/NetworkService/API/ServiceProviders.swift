@@ -1,7 +1,7 @@
 import WebAPI
 
 extension NetworkAPI {
-    /// Providers of advanced services (`service-type`). There is none to choose here: no VPN, and one kind of router.
+    /// Providers of advanced services (`service-type`). The list is empty: there is no VPN service, and only one type of router.
     var serviceProviders: Resource {
         Resource(
             "service_provider",

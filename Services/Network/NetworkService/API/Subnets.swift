@@ -76,13 +76,13 @@ extension NetworkAPI {
         }
     }
 
-    /// Of the networks that items name, those that the caller may see.
+    /// The networks of the items that the caller may see.
     func networkSubjects(_ context: RequestContext, _ items: [JSONObject]) async throws -> [UUID128: Subject] {
         let ids = Set(items.compactMap { $0.text("network_id").flatMap { UUID128($0) } })
         return try await database.read { try ResourceKind.networks.subjects($0, context, Array(ids)) }
     }
 
-    /// The network that an item names, where the caller may see it.
+    /// The network of an item, if the caller may see it.
     static func network(of item: JSONObject, among networks: [UUID128: Subject]) throws -> Subject {
         guard let id = try item.uuid("network_id") else {
             throw ResourceError.badRequest("Invalid input: 'network_id' is a required property")

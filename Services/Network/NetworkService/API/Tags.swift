@@ -4,12 +4,12 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-/// Tags: words that clients put on resources.
+/// Tags that clients set on resources.
 enum Tags {
     static let countMax = NetworkLimits.tagsMax
     static let schema = BodySchema.string(min: 1, max: NetworkLimits.tagLengthMax, format: nil)
 
-    /// Without repetitions, in order.
+    /// The distinct tags, in order.
     ///
     /// - Throws: 400 for a tag with a comma, because filters separate tags by commas.
     static func checked(_ tags: [String]) throws -> [String] {
@@ -61,7 +61,7 @@ extension NetworkAPI {
             Route(.delete, base, action: remove, rule: NetworkPolicy.member, status: 204, "Remove all tags") { context in
                 try await setTags(collection, context, answer: .empty()) { _ in [] }
             },
-            Route(.get, base + "/{tag}", action: read, rule: NetworkPolicy.reader, status: 204, "Ask for a tag") { context in
+            Route(.get, base + "/{tag}", action: read, rule: NetworkPolicy.reader, status: 204, "Check whether a tag exists") { context in
                 let tag = context.parameter("tag")
                 guard try await currentTags(collection, context).contains(tag) else { throw tagNotFound(tag) }
                 return .empty()

@@ -74,8 +74,8 @@ enum NorthboundConversion {
 }
 
 extension NBModel {
-    /// Takes over what a monitor reported; returns the ports whose `up` may have changed, and the subjects that
-    /// have other rows, or the same ones in other places, than before.
+    /// Applies the changes reported by a monitor. Returns the ports whose `up` may have changed, and the subjects whose rows, or
+    /// the parents of whose rows, have changed.
     mutating func apply(_ news: [OVSDBRowChange]) -> (ports: Set<UUID128>, subjects: Set<NBSubject>) {
         var touched: Set<UUID128> = []
         var subjects: Set<NBSubject> = []

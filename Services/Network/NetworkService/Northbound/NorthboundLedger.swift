@@ -13,7 +13,8 @@ struct NorthboundLedger: Sendable {
     /// Most subjects compared in one batch, few enough to build the next batch while OVN commits. With this many pending, no
     /// further changes are read.
     static let subjectsMax = 300
-    /// A plan of fewer subjects waits for the one before: more may arrive meanwhile, and OVN copies whole switches for each plan.
+    /// A plan with fewer subjects waits for the previous one: more may arrive in the meantime, and OVN copies whole switches for
+    /// each plan.
     static let fullBatchMin = 250
     /// Most subjects of an audit in one batch, so that new changes do not wait for the whole audit.
     static let auditBatchMax = 300
@@ -35,7 +36,7 @@ struct NorthboundLedger: Sendable {
         var pendingSubjects: Set<NBSubject> = []
         /// Subjects of the audit to compare along with them.
         var auditQueue: [NBSubject] = []
-        /// Subjects for which the state must say whether a change of theirs is recorded.
+        /// Subjects for which the state must include whether a change of theirs is recorded.
         var driftCandidates: Set<NBSubject> = []
         /// Subjects in flight to OVN; they are left out.
         var inFlight: Set<NBSubject> = []

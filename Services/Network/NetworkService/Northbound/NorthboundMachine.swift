@@ -4,57 +4,58 @@ import NetworkCore
 import OVSDB
 import ServiceCatalog
 
-/// What the reconciler has still to compare and to change in OVN, and what it does next. A value without I/O: the worker carries
-/// out each effect and says with an event what came of it.
+/// The reconciler's state machine: the subjects that are still to be compared and changed in OVN, and the next action. A value
+/// without I/O: the worker carries out each effect and reports its result as an event.
 ///
-/// A round begins with `woken` and ends with the effect `finish`. While OVN commits one plan, the next one is read and made.
+/// A round starts with the event `woken` and ends with the effect `finish`. While OVN commits one plan, the next one is read and
+/// built.
 struct NorthboundMachine {
     enum Event {
         /// Something may have changed, or time has passed.
         ///
-        /// - holdsLock: whether this process writes OVN's northbound database.
-        /// - auditsAsked: the number of the last request for a comparison of everything.
+        /// - holdsLock: whether this process may write to OVN's northbound database.
+        /// - auditsAsked: the number of the last request for an audit.
         case woken(holdsLock: Bool, auditsAsked: Int)
         case news(OVSDBChanges)
-        /// Nil while nothing is known of the hypervisors.
+        /// Nil while the hypervisors are unknown.
         case gateways([GatewayCandidate]?)
         case gatewayPorts([UUID128])
         case allSubjects(Set<NBSubject>)
         case work(NorthboundLedger.Work)
         case answer(Answer)
-        /// `record` or `requestControllerSync` has been done.
+        /// `record` or `requestControllerSync` was carried out.
         case done
-        /// The effect that was to yield an event failed; the round ends.
+        /// An effect that should have returned an event failed; the round ends.
         case failed
     }
 
-    /// Of OVN, to a plan.
+    /// OVN's answer to a plan.
     enum Answer: Equatable {
         case committed
-        /// It will never take it.
+        /// OVN refuses the plan permanently.
         case refused(String)
     }
 
-    /// Carried out in order. The last effect of a list yields the next event, unless it is `finish`.
+    /// Effects are carried out in order. The last effect of a list returns the next event, unless it is `finish`.
     enum Effect {
-        // Without an event.
+        // Effects without an event.
         case send(flight: Int, [NBOperation])
-        /// Waits for the answer to a plan that no longer counts.
+        /// Waits for the answer to a plan that is no longer needed.
         case discard(flight: Int)
         case countOperations(Int, isAudit: Bool)
         case reportRefusal(NBSubject, String)
-        /// Somebody changes it again and again.
+        /// Another client keeps changing the subject.
         case reportUnkept(NBSubject)
-        /// The comparison of everything that was asked for under this number has ended.
+        /// The audit for the request with this number has ended.
         case auditDone(Int)
         case finish
-        // With one.
+        // Effects with an event.
         case readNews
         case readGateways
         case readGatewayPorts
-        /// All that should be in OVN.
+        /// Reads all subjects that should exist in OVN.
         case readSubjects
-        /// Writes down what has happened, and reads what is next.
+        /// Records completed changes, and reads the next work.
         case exchange(NorthboundLedger.Job)
         case awaitAnswer(flight: Int)
         case record([Finding])
@@ -63,22 +64,22 @@ struct NorthboundMachine {
 
     private enum Phase {
         case idle
-        /// Another process writes; its work is followed.
+        /// Another process writes; this one only applies its changes to the model.
         case following
-        case looking
+        case readingNews
         case readingGateways
         case readingGatewayPorts([GatewayCandidate])
         case readingSubjects
         case exchanging(applied: [Int], ports: Set<UUID128>)
         case landing(Landing)
-        case lookingAfter(Landing)
+        case readingNewsAfterCommit(Landing)
         case recording(Landing)
-        case asking
+        case requestingSync
     }
 
-    /// Of one plan, as events of their own.
+    /// Maximum number of drift findings of one plan that are shown individually.
     private static let driftShownMax = 20
-    /// How often a subject is made again in one round before it is left to the next audit.
+    /// How often a subject is applied again in one round before it is deferred to the next audit.
     private static let repeatsMax = 5
 
     private let auditInterval: UInt64
@@ -93,43 +94,43 @@ struct NorthboundMachine {
     /// Subjects that refer to rows that do not exist yet; compared again after the next change of the database.
     private var blockedOnMissingRows: Set<NBSubject> = []
     private var hasNewRows = false
-    /// Subjects that OVN refused or that somebody keeps changing; compared again with the next audit.
+    /// Subjects that OVN refused or that another client keeps changing; compared again in the next audit.
     private(set) var deferredSubjects: Set<NBSubject> = []
-    /// How often this round has found a subject otherwise than it had just been made.
+    /// How often in this round a subject was found changed after it had been applied.
     private var reapplyCounts: [NBSubject: Int] = [:]
     /// Rows of switch ports whose state may have changed.
     private var touchedPorts: Set<UUID128> = []
-    /// Subjects that are compared although nobody asked for a change: any difference there is drift.
+    /// Subjects that are compared without a recorded change: any difference found there is drift.
     private var driftCandidates: Set<NBSubject> = []
-    /// Subjects that look otherwise because gateways came or went; no drift in this round.
+    /// Subjects whose rows change because gateways were added or removed; this does not count as drift in this round.
     private var rescheduledGatewayPorts: Set<NBSubject> = []
-    /// The plan that OVN has and has not answered.
+    /// The plan that was sent to OVN and has no answer yet.
     private var flight: InFlightPlan?
     private var flights = 0
     private var syncRequestedAt: UInt64?
 
     /// - Parameters:
-    ///   - auditInterval: between two comparisons of everything, in nanoseconds.
-    ///   - heartbeatInterval: between two questions to all controllers, in nanoseconds.
+    ///   - auditInterval: time between two audits, in nanoseconds.
+    ///   - heartbeatInterval: time between two sync requests to all controllers, in nanoseconds.
     init(compiler: Compiler, auditInterval: UInt64, heartbeatInterval: UInt64) {
         self.compiler = compiler
         self.auditInterval = auditInterval
         self.heartbeatInterval = heartbeatInterval
     }
 
-    /// - Parameter now: of a monotonic clock, in nanoseconds.
+    /// - Parameter now: time of a monotonic clock, in nanoseconds.
     mutating func handle(_ event: Event, at now: UInt64) -> [Effect] {
         switch (phase, event) {
         case (.idle, .woken(let holdsLock, let asked)):
             audit.asked = asked
-            phase = holdsLock ? .looking : .following
+            phase = holdsLock ? .readingNews : .following
             return [.readNews]
         case (.following, .news(let news)):
-            _ = take(news)
+            _ = updateModel(news)
             audit.endedAt = nil
             return finish()
-        case (.looking, .news(let news)):
-            look(news)
+        case (.readingNews, .news(let news)):
+            applyNews(news)
             phase = .readingGateways
             return [.readGateways]
         case (.readingGateways, .gateways(let gateways?)):
@@ -148,13 +149,13 @@ struct NorthboundMachine {
             return exchange()
         case (.exchanging, .work(let work)): return proceed(work, now)
         case (.landing(let landing), .answer(.committed)):
-            phase = .lookingAfter(landing)
+            phase = .readingNewsAfterCommit(landing)
             return [.countOperations(landing.current.plan.operations.count, isAudit: audit.isRunning), .readNews]
         case (.landing(let landing), .answer(.refused(let reason))): return refused(landing, reason)
-        case (.lookingAfter(let landing), .news(let news)): return committed(landing, news)
+        case (.readingNewsAfterCommit(let landing), .news(let news)): return committed(landing, news)
         case (.recording(let landing), .done): return landed(landing)
-        case (.asking, .done): return finish()
-        // Also what nobody asked for.
+        case (.requestingSync, .done): return finish()
+        // Also an event that does not belong to the phase.
         default: return interrupt()
         }
     }
@@ -164,13 +165,13 @@ struct NorthboundMachine {
         return [.finish]
     }
 
-    /// What was on its way is compared again, in the next round.
+    /// Ends the round early. Plans in flight are compared again in the next round.
     private mutating func interrupt() -> [Effect] {
         switch phase {
         case .exchanging(let applied, let ports):
             changes.applied += applied
             touchedPorts.formUnion(ports)
-        case .landing(let landing), .lookingAfter(let landing), .recording(let landing):
+        case .landing(let landing), .readingNewsAfterCommit(let landing), .recording(let landing):
             if let single = landing.single { abandon(single) }
             abandon(landing.flight)
         default: break
@@ -189,10 +190,10 @@ struct NorthboundMachine {
     // MARK: northbound news
 
     /// - Parameters:
-    ///   - own: the subjects that this process' transactions have just changed; `verify` looks at them.
+    ///   - own: the subjects changed by this process's transactions, which `verify` checks.
     ///   - down: ports that are down in the database.
-    private mutating func look(_ news: OVSDBChanges, own: Set<NBSubject> = [], down: Set<UUID128> = []) {
-        let seen = take(news)
+    private mutating func applyNews(_ news: OVSDBChanges, own: Set<NBSubject> = [], down: Set<UUID128> = []) {
+        let seen = updateModel(news)
         for row in seen.ports {
             if let port = model.port(row), !port.isUp, down.contains(port.id) { continue }
             touchedPorts.insert(row)
@@ -200,24 +201,24 @@ struct NorthboundMachine {
         if !news.changes.isEmpty { hasNewRows = true }
         // The audit that follows compares everything.
         guard !news.reset else { return }
-        // What somebody else changed is compared at once.
+        // Rows changed by other clients are compared at once.
         let foreign = seen.subjects.subtracting(own)
         pendingSubjects.formUnion(foreign)
         driftCandidates.formUnion(foreign)
     }
 
-    /// What has changed in the database; everything, for an empty model, when a session has begun.
-    private mutating func take(_ news: OVSDBChanges) -> (ports: Set<UUID128>, subjects: Set<NBSubject>) {
+    /// Applies the changes to the model; after a new session, everything is applied to an empty model.
+    private mutating func updateModel(_ news: OVSDBChanges) -> (ports: Set<UUID128>, subjects: Set<NBSubject>) {
         if news.reset {
             model = NBModel()
             audit.endedAt = nil
-            // One that is under way has compared with what was before.
+            // A running audit has compared the previous state.
             audit.isRunning = false
         }
         return model.apply(news.changes)
     }
 
-    // MARK: what is to be done
+    // MARK: work
 
     private mutating func auditOrWork(_ now: UInt64) -> [Effect] {
         guard audit.isDue(now, every: auditInterval) else { return exchange() }
@@ -225,10 +226,10 @@ struct NorthboundMachine {
         return [.readSubjects]
     }
 
-    /// Puts everything on the list: what should be there, and what is there.
+    /// Queues all subjects for the audit: those of the database and those of OVN.
     private mutating func beginAudit(_ subjects: Set<NBSubject>) {
         let all = subjects.union(model.subjects)
-        // What OVN refused before is no news.
+        // Subjects that OVN refused before are already known.
         driftCandidates.formUnion(all.subtracting(deferredSubjects))
         audit.queue = all.union(deferredSubjects).sorted()[...]
         audit.isRunning = true
@@ -254,7 +255,7 @@ struct NorthboundMachine {
             pendingSubjects.formUnion(change.subjects)
         }
         if let landing = flight, work.subjects.count < NorthboundLedger.fullBatchMin {
-            // Not much: there may be more when that one is done, and fewer transactions are less work for OVN.
+            // A small batch waits: more work may arrive in the meantime, and fewer transactions are less work for OVN.
             flight = nil
             return land(landing)
         }
@@ -265,7 +266,7 @@ struct NorthboundMachine {
         return (next.map(send) ?? []) + (landing.map { land($0) } ?? exchange())
     }
 
-    /// Whether there is anything left to do.
+    /// Whether there is any work left.
     private mutating func findMore() -> Bool {
         if hasNewRows, !blockedOnMissingRows.isEmpty {
             pendingSubjects.formUnion(blockedOnMissingRows)
@@ -284,10 +285,10 @@ struct NorthboundMachine {
         driftCandidates = []
         rescheduledGatewayPorts = []
         reapplyCounts = [:]
-        // Asks every controller to say that it is up to date; the answers are the agents' sign of life.
+        // Requests every controller to report that it is up to date; the reports serve as the agents' heartbeats.
         guard syncRequestedAt.map({ now - $0 > heartbeatInterval }) ?? true else { return effects + finish() }
         syncRequestedAt = now
-        phase = .asking
+        phase = .requestingSync
         return effects + [.requestControllerSync]
     }
 
@@ -316,23 +317,23 @@ struct NorthboundMachine {
         return plan
     }
 
-    /// Whether nobody has asked for what is about to change. An empty northbound database is a new one.
+    /// Whether the change of the subject was not requested. An empty northbound database is new, so that nothing in it is drift.
     private func isDrift(_ subject: NBSubject, _ state: NorthboundState) -> Bool {
         driftCandidates.contains(subject) && !rescheduledGatewayPorts.contains(subject) && !state.changing.contains(subject)
             && (subject != .global || !model.subjects.isEmpty)
     }
 
-    /// - Returns: nil where there is nothing to change.
+    /// - Returns: nil if nothing has to be changed.
     private mutating func start(_ plan: Plan, _ state: NorthboundState) -> InFlightPlan? {
         pendingSubjects.subtract(plan.done)
         audit.drop(plan.done)
-        let owed = changes.take(plan.done)
+        let taken = changes.take(plan.done)
         guard !plan.operations.isEmpty else {
-            changes.complete(owed)
+            changes.complete(taken)
             close(plan)
             return nil
         }
-        return makeFlight(plan, state, owed)
+        return makeFlight(plan, state, taken)
     }
 
     private mutating func makeFlight(_ plan: Plan, _ state: NorthboundState, _ changes: [NBSubject: [Int]]) -> InFlightPlan {
@@ -349,9 +350,9 @@ struct NorthboundMachine {
 
     private mutating func committed(_ landing: Landing, _ news: OVSDBChanges) -> [Effect] {
         let (plan, state) = (landing.current.plan, landing.current.state)
-        // The model shows the effect by now; that of the other plan may have come too.
+        // The model now contains the effect of this plan, and possibly also that of the other plan in flight.
         let own = Set(plan.changed.map(\.subject)).union(flight?.plan.changed.map(\.subject) ?? [])
-        look(news, own: own, down: state.down.union(flight?.state.down ?? []))
+        applyNews(news, own: own, down: state.down.union(flight?.state.down ?? []))
         close(plan)
         let reports = verify(plan)
         guard !plan.drift.isEmpty else { return reports + landed(landing) }
@@ -359,7 +360,7 @@ struct NorthboundMachine {
         return reports + [.record(NorthboundMachine.shown(plan.drift))]
     }
 
-    /// Nothing is left to do for its subjects.
+    /// All subjects of the plan have been processed.
     private mutating func landed(_ landing: Landing) -> [Effect] {
         if !landing.isWhole { return tryNext(landing) }
         changes.complete(landing.flight.changes)
@@ -372,14 +373,14 @@ struct NorthboundMachine {
             deferredSubjects.insert(plan.done[0])
             return [.reportRefusal(plan.done[0], reason)] + landed(landing)
         }
-        // One of them spoils it for all; the others must not wait for it.
+        // One refused subject makes OVN refuse the whole plan, so each subject is tried separately.
         var parts = landing
         parts.isWhole = false
         parts.rest = plan.done[...]
         return tryNext(parts)
     }
 
-    /// The next subject of a plan that OVN refused, by itself.
+    /// Sends the next subject of a plan that OVN refused, by itself.
     private mutating func tryNext(_ landing: Landing) -> [Effect] {
         var parts = landing
         while let subject = parts.rest.popFirst() {
@@ -402,7 +403,8 @@ struct NorthboundMachine {
         blockedOnMissingRows.formUnion(plan.incomplete)
     }
 
-    /// What somebody else changed in the same moment came with the own news: what was made is compared once more.
+    /// Compares the changed subjects once more, because the update with our own changes may include concurrent changes by other
+    /// clients.
     private mutating func verify(_ plan: Plan) -> [Effect] {
         var reports: [Effect] = []
         var transaction = NBTransaction(model: model)
@@ -419,13 +421,13 @@ struct NorthboundMachine {
             pendingSubjects.insert(subject)
             driftCandidates.insert(subject)
         }
-        // What it points at has gone meanwhile, and will be made again.
+        // A referenced row was deleted in the meantime and will be created again.
         blockedOnMissingRows.formUnion(transaction.incomplete)
         driftCandidates.formUnion(transaction.incomplete)
         return reports
     }
 
-    /// A wiped database is one sentence.
+    /// Summarizes many findings, so that a wiped database does not give thousands.
     private static func shown(_ drift: [Finding]) -> [Finding] {
         guard drift.count > driftShownMax else { return drift }
         return Array(drift.prefix(3)) + [
@@ -440,22 +442,22 @@ extension NorthboundMachine {
     private struct Plan {
         var operations: [NBOperation] = []
         var done: [NBSubject] = []
-        /// Those of `done` that are to be changed, as they will be.
+        /// The subjects of `done` that have to be changed, with their desired rows.
         var changed: [(subject: NBSubject, desired: NBDesired)] = []
         var incomplete: Set<NBSubject> = []
         var drift: [Finding] = []
     }
 
-    /// A plan on its way to OVN.
+    /// A plan that was sent to OVN.
     private struct InFlightPlan {
         let number: Int
         let plan: Plan
         let state: NorthboundState
-        /// The changes that its subjects belong to.
+        /// The changes to which its subjects belong.
         let changes: [NBSubject: [Int]]
     }
 
-    /// A plan whose answer is awaited: whole or, after OVN refused it, subject by subject.
+    /// A plan whose answer is awaited: as a whole or, after OVN refused it, subject by subject.
     private struct Landing {
         let flight: InFlightPlan
         var isWhole = true

@@ -1,15 +1,15 @@
 import NetworkCore
 
-/// Changes that are read from the database and that OVN does not have yet.
+/// Changes that were read from the database but are not yet applied to OVN.
 struct PendingChanges {
-    /// The changes that each subject belongs to.
+    /// The changes to which each subject belongs.
     private var bySubject: [NBSubject: [Int]] = [:]
-    /// How many subjects of each change are left.
+    /// The number of remaining subjects of each change.
     private var subjectsLeft: [Int: Int] = [:]
-    /// Changes that OVN has, to be removed from the database.
+    /// Changes that are applied to OVN and can be deleted from the database.
     var applied: [Int] = []
 
-    /// Those that OVN does not have.
+    /// Changes that are not yet applied to OVN.
     var known: [Int] { Array(subjectsLeft.keys) }
 
     mutating func add(_ change: NorthboundLedger.Change) {
@@ -21,17 +21,17 @@ struct PendingChanges {
         for subject in change.subjects { bySubject[subject, default: []].append(change.id) }
     }
 
-    /// The changes of subjects that are on their way to OVN.
+    /// Removes and returns the changes of subjects that are being sent to OVN.
     mutating func take(_ subjects: [NBSubject]) -> [NBSubject: [Int]] {
         var taken: [NBSubject: [Int]] = [:]
         for subject in subjects { taken[subject] = bySubject.removeValue(forKey: subject) }
         return taken
     }
 
-    /// Their subjects did not arrive.
+    /// Adds the changes again, because their subjects were not applied.
     mutating func giveBack(_ taken: [NBSubject: [Int]]) { bySubject.merge(taken) { $1 + $0 } }
 
-    /// OVN has their subjects.
+    /// Completes the changes whose subjects are all applied to OVN.
     mutating func complete(_ taken: [NBSubject: [Int]]) {
         for change in taken.values.joined() {
             let left = (subjectsLeft[change] ?? 1) - 1
@@ -41,16 +41,16 @@ struct PendingChanges {
     }
 }
 
-/// The comparison of everything.
+/// The state of the audit, the full comparison.
 struct NorthboundAudit {
-    /// Subjects that it has still to compare, in order.
+    /// Subjects that are still to be compared, in order.
     var queue: ArraySlice<NBSubject> = []
     var isRunning = false
-    /// Nil where everything is to be compared as soon as possible.
+    /// Nil if an audit should start as soon as possible.
     var endedAt: UInt64?
     /// The number of the last request.
     var asked = 0
-    /// The number of the last request that was followed.
+    /// The number of the last request that was fulfilled.
     private(set) var heard = 0
 
     func isDue(_ now: UInt64, every interval: UInt64) -> Bool { endedAt.map { now - $0 > interval } ?? true }

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import NetworkCore
 
-/// The part of the database that some subjects are compiled from, read in one snapshot.
+/// The part of the database from which a batch of subjects is compiled, read in one snapshot.
 struct NorthboundState: Sendable {
     var networks: [UUID128: Network] = [:]
     var subnets: [UUID128: Subnet] = [:]
@@ -11,13 +11,13 @@ struct NorthboundState: Sendable {
     var routers: [UUID128: Router] = [:]
     var floating: [UUID128: FloatingIP] = [:]
     var groups: [UUID128: SecurityGroup] = [:]
-    /// Address of the metadata port, by subnet.
+    /// The address of the metadata port, by subnet.
     var metadata: [UUID128: IPAddress] = [:]
     /// Networks behind a router, by router.
     var inside: [UUID128: [IPNetwork]] = [:]
-    /// Ports that are not up, as far as is known.
+    /// Ports that are not up according to the database.
     var down: Set<UUID128> = []
-    /// Those drift candidates with a change that is recorded and not yet applied to OVN.
+    /// Drift candidates with a change that is recorded but not yet applied to OVN.
     var changing: Set<NBSubject> = []
 
     /// The desired rows of `subject`; `.nothing` if it no longer exists.
@@ -125,7 +125,7 @@ struct NorthboundReader {
             let id = try row.uuid("id")
             guard let mac = MACAddress(try row.string("mac_address")) else { continue }
             if try row.string("status") == "DOWN" { state.down.insert(id) }
-            // Hardly a port has any, and nothing is parsed for the others.
+            // Few ports have any, so parsing is skipped for the others.
             let pairs = try row.optionalJSON("pairs")?.arrayValue ?? []
             state.ports[id] = Port(
                 id: id, networkID: try row.uuid("network_id"), projectID: try row.string("project_id"),
@@ -151,9 +151,9 @@ struct NorthboundReader {
         try parents(ids)
     }
 
-    /// Ports whose address pairs name an address of one of `ids`.
+    /// Ports with an address pair that names an address of one of `ids`.
     private mutating func parents(_ ids: [UUID128]) throws {
-        // From the few ports that have pairs (ports_with_pairs), not from all of a network.
+        // Uses the few ports with pairs (ports_with_pairs) instead of all ports of a network.
         for row in try connection.query(
             """
             SELECT v.id, f.ip_address, p.id AS parent
@@ -264,7 +264,7 @@ struct NorthboundReader {
 
     private mutating func metadata(_ networks: [UUID128]) throws {
         guard !networks.isEmpty else { return }
-        // From the one port of each network, not from all addresses of its subnets.
+        // Uses the metadata port of each network instead of all addresses of its subnets.
         for row in try connection.query(
             """
             SELECT f.subnet_id, f.ip_address
@@ -277,7 +277,7 @@ struct NorthboundReader {
         }
     }
 
-    /// Every subject of the database.
+    /// All subjects of the database.
     static func all(_ connection: Connection) throws -> [NBSubject] {
         var subjects: [NBSubject] = [.global]
         func add(_ table: String, _ make: (UUID128) -> NBSubject) throws {

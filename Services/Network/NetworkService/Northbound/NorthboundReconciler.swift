@@ -26,7 +26,7 @@ package struct NorthboundConfiguration: Sendable {
         self.auditInterval = auditInterval
     }
 
-    /// - Throws: `SettingsError`, `OVSDBError` for addresses, keys and certificates that cannot be used or do not belong together.
+    /// - Throws: `SettingsError`, `OVSDBError` for addresses, keys and certificates that are invalid or do not match each other.
     package init(_ settings: Settings) throws {
         self.init(
             northbound: try OVSDBEndpoint.list(settings.string("network.ovn_nb")),
@@ -99,7 +99,7 @@ package struct NorthboundReconciler: Sendable {
     /// The hypervisors, from OVN's southbound database.
     package var fleet: SouthboundFleet { SouthboundFleet(client: southbound) }
 
-    /// - Throws: 503 naming the database of OVN that cannot be reached, and why.
+    /// - Throws: 503 naming the unreachable OVN database and the reason.
     package func requireConnected() async throws {
         for (name, client) in [("northbound", northbound), ("southbound", southbound)] {
             guard await client.isConnected else {
@@ -131,7 +131,7 @@ package struct NorthboundReconciler: Sendable {
 
     func wake() { signal.yield() }
 
-    /// Runs an audit now and waits for its end.
+    /// Runs an audit now and waits until it has ended.
     ///
     /// - Returns: false if another process holds OVN's lock.
     package func audit() async throws -> Bool {
@@ -174,7 +174,7 @@ final class NorthboundAudits: Sendable {
     }
 }
 
-/// The hypervisors as the southbound database shows them.
+/// The hypervisors according to the southbound database.
 package struct SouthboundFleet: FleetView {
     let client: OVSDBClient
 
@@ -191,7 +191,7 @@ package struct SouthboundFleet: FleetView {
         }
         let members = await client.rows("Chassis").map { id, row -> FleetMember in
             let name = row["name"]?.string ?? ""
-            // OVN moved these from one column to the other.
+            // OVN moved these values from one column to the other.
             func option(_ key: String) -> String { row["other_config"]?[key] ?? row["external_ids"]?[key] ?? "" }
             let mappings = option("ovn-bridge-mappings").split(separator: ",").map { $0.prefix { $0 != ":" } }
             let marks = option("ovn-cms-options").split(separator: ",")
@@ -203,7 +203,7 @@ package struct SouthboundFleet: FleetView {
         return members.sorted { ($0.host, $0.id) < ($1.host, $1.id) }
     }
 
-    /// Chassis on which routers' external ports can be.
+    /// Chassis that can host the external ports of routers.
     func gateways() async -> [GatewayCandidate] {
         await members().map {
             GatewayCandidate(chassis: $0.chassis, physicalNetworks: Set($0.physicalNetworks), isMarked: $0.isGateway)

@@ -6,12 +6,12 @@ import NetworkCore
 import OVSDB
 import ServiceCatalog
 
-/// Carries out what `NorthboundMachine` decides, with OVN's databases and PostgreSQL; used by one task.
+/// Carries out the effects of `NorthboundMachine` with OVN's databases and PostgreSQL. Used by one task.
 final class NorthboundWorker {
     private let reconciler: NorthboundReconciler
     private let ledger: NorthboundLedger
     private var machine: NorthboundMachine
-    /// Answers to plans that OVN has, by flight.
+    /// Pending answers to the plans sent to OVN, by flight number.
     private var replies: [Int: Task<Void, any Error>] = [:]
 
     private var database: Database { reconciler.database }
@@ -27,7 +27,7 @@ final class NorthboundWorker {
             heartbeatInterval: nanoseconds(reconciler.configuration.heartbeatInterval))
     }
 
-    /// Does what there is to do; a failure is logged, and the next wake tries again.
+    /// Runs one round. An error is logged, and the next wake-up retries.
     func step() async {
         do { try await round() } catch is CancellationError { return } catch {
             reconciler.log.warning("northbound reconciliation interrupted", metadata: ["reason": "\(error)"])
@@ -50,7 +50,7 @@ final class NorthboundWorker {
         }
     }
 
-    /// - Returns: what came of the last effect; nil at the end of the round.
+    /// - Returns: the event of the last effect; nil at the end of the round.
     private func perform(_ effects: [NorthboundMachine.Effect]) async throws -> NorthboundMachine.Event? {
         var event: NorthboundMachine.Event?
         for effect in effects { event = try await perform(effect) }
@@ -107,7 +107,7 @@ final class NorthboundWorker {
         try await client.transact(transaction)
     }
 
-    /// - Throws: what leaves open whether OVN has the plan, or may take it another time.
+    /// - Throws: errors after which it is unknown whether OVN applied the plan, and errors that a retry may fix.
     private func answer(to flight: Int) async throws -> NorthboundMachine.Answer {
         do { try await replies.removeValue(forKey: flight)?.value } catch let error as OVSDBError {
             guard case .transaction = error, !error.isPassing else { throw error }

@@ -45,7 +45,7 @@ struct AddressAllocator {
         var position = 0
     }
 
-    /// The subnets of a network in the order in which they are used.
+    /// The subnets of a network in the order of their use.
     func subnets(of network: UUID128) throws -> [Subnet] { try subnets(of: [network], lock: "") }
 
     private func subnets(of networks: [UUID128], lock: SQL) throws -> [Subnet] {
@@ -59,7 +59,7 @@ struct AddressAllocator {
 
     /// Allocates the addresses that a port requests.
     ///
-    /// - Throws: 409 when the pools are exhausted or an address is in use; 400 for what does not fit the network.
+    /// - Throws: 409 if the pools are exhausted or an address is in use; 400 for a request that does not match the network.
     @discardableResult
     func allocate(_ request: Request) throws -> [FixedIP] { try allocate([request]) }
 
@@ -72,9 +72,9 @@ struct AddressAllocator {
         return try take(try requests.flatMap { try demands($0, subnets[$0.network] ?? []) }).compactMap { $0 }
     }
 
-    // MARK: what is asked for
+    // MARK: demands
 
-    /// An address that a port is to get.
+    /// A demand for one address.
     struct Demand {
         enum Source {
             case exact(FixedIP)
@@ -85,7 +85,7 @@ struct AddressAllocator {
         let position: Int
         /// Possible sources, in order of preference.
         var sources: ArraySlice<Source>
-        /// The error if no address is available; nil if the port can do without.
+        /// The error if no address is available; nil if the address is optional.
         let fault: ResourceError?
     }
 
@@ -164,7 +164,7 @@ struct AddressAllocator {
         SubnetRules.usableRange(cidr)?.contains(address) ?? false
     }
 
-    /// Takes an address of the subnet for each of the ports that can have one; nil for those that cannot.
+    /// Chooses an address of the subnet for each port that can have one; nil for the others.
     func take(in subnet: Subnet, _ ports: [(id: UUID128, mac: MACAddress, position: Int)]) throws -> [FixedIP?] {
         try take(
             ports.map {
@@ -174,7 +174,7 @@ struct AddressAllocator {
 }
 
 extension AddressAllocator {
-    /// An address that may be free, for the demand at `index`.
+    /// A candidate address for the demand at `index`.
     private struct Proposal {
         let index: Int
         let fixed: FixedIP
@@ -190,7 +190,7 @@ extension AddressAllocator {
     /// Allocates in rounds of one insertion each. Demands that lost their address to another transaction are retried in the
     /// next round. Each round sees what others have committed since the last one, so the loop terminates.
     ///
-    /// - Returns: the address of each demand; nil where the port does without.
+    /// - Returns: the address of each demand; nil for an optional one without an address.
     /// - Throws: the first fault of a demand that cannot be met.
     private func take(_ demands: [Demand]) throws -> [FixedIP?] {
         var demands = demands
@@ -214,7 +214,7 @@ extension AddressAllocator {
         return result
     }
 
-    /// The next address to try for each of the demands in `open`; a source that has no more is dropped.
+    /// The next candidate address of each demand in `open`; an exhausted source is removed.
     private func propose(
         _ demands: inout [Demand], _ open: [Int], _ searches: inout [UUID128: AddressSearch]
     ) throws -> [Proposal] {
@@ -245,7 +245,8 @@ extension AddressAllocator {
         return proposals.sorted { ($0.fixed.subnetID, $0.fixed.address) < ($1.fixed.subnetID, $1.fixed.address) }
     }
 
-    /// Addresses of the subnet's pools to try. Fewer than `count` while `search` is not at its end: ask again.
+    /// Candidate addresses of the subnet's pools. Fewer than `count` before the end of `search` means that the caller must call
+    /// again.
     private func find(
         _ count: Int, in subnet: UUID128, _ search: inout AddressSearch, except named: Set<IPAddress>
     ) throws -> [IPAddress] {
@@ -274,7 +275,7 @@ extension AddressAllocator {
                     \(proposals.map { demands[$0.index].position })::integer[])
                 ON CONFLICT (subnet_id, ip_address) DO NOTHING
                 """)
-            // Mostly all were free.
+            // Usually all were free.
             if count == proposals.count { return Set(zip(ports, proposals).map { Place(port: $0, fixed: $1.fixed) }) }
             let rows = try connection.query(
                 """
@@ -323,8 +324,8 @@ extension NetworkAPI {
 
     /// Adds an address in `subnet` to the network's metadata port, creating the port if needed.
     ///
-    /// The port belongs to no project, like those of floating IPs: clients that delete a project's resources take a port with
-    /// the project's id and an owner that they do not know for a reason to keep the network. The network's owner sees it.
+    /// The port belongs to no project, like those of floating IPs: clients that delete a project's resources would keep the
+    /// network because of a port with the project's id and an unknown owner. The network's owner can see it.
     func addMetadataAddress(_ connection: Connection, network: Subject, subnet: Subnet) throws {
         let existing = try connection.query(
             "SELECT id, mac_address FROM ports WHERE network_id = \(network.id) AND device_owner = \(DeviceOwner.metadata)")
@@ -344,7 +345,7 @@ extension NetworkAPI {
         try ServerPorts.announce(connection, where: "network_id = \(network.id)", ambient: ambient)
     }
 
-    /// The port itself exists as long as the network, because hypervisors refer to it by its id.
+    /// The port itself exists as long as the network, because hypervisors refer to it by id.
     func removeMetadataAddress(_ connection: Connection, network: UUID128, subnet: UUID128) throws {
         try connection.execute(
             """

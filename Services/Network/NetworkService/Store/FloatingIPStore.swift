@@ -48,7 +48,7 @@ extension NetworkAPI {
         try associate(connection, draft.id, draft.association)
     }
 
-    /// An IPv4 address on the external network: the one asked for, or any.
+    /// An IPv4 address on the external network: the requested one, or any.
     private func floatingAddress(_ connection: Connection, _ draft: FloatingIPDraft, port: UUID128) throws -> IPAddress {
         let allocator = allocator(connection)
         let subnet = try draft.body.uuid("subnet_id")
@@ -141,7 +141,7 @@ extension NetworkAPI {
         }
     }
 
-    /// The fixed address that a floating IP is translated to.
+    /// The fixed address to which a floating IP is translated.
     private func fixedAddress(_ connection: Connection, _ port: UUID128, _ wanted: IPAddress?) throws -> FixedIP {
         guard try !connection.query("SELECT id FROM ports WHERE id = \(port) FOR SHARE").isEmpty else {
             throw ResourceKind.ports.notFound("\(port)")

@@ -5,7 +5,7 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-/// A network as a create request describes it, checked.
+/// A validated create request for a network.
 struct NetworkDraft: Sendable {
     let id: UUID128
     let owner: Authorized<String>
@@ -14,7 +14,7 @@ struct NetworkDraft: Sendable {
     let mtu: Int
     let tags: [String]
 
-    /// - Throws: 400 for attributes that don't fit together.
+    /// - Throws: 400 for attributes that contradict each other.
     init(_ body: JSONObject, id: UUID128, owner: Authorized<String>, _ options: NetworkOptions) throws {
         self.id = id
         self.owner = owner
@@ -50,7 +50,7 @@ struct NetworkDraft: Sendable {
 }
 
 extension NetworkAPI {
-    /// - Throws: 409 over quota, for a second default network, and for a provider network that is taken.
+    /// - Throws: 409 over quota, for a second default network, and for a provider network that is in use.
     func insertNetwork(_ connection: Connection, _ draft: NetworkDraft) throws {
         let project = try draft.owner.value(for: "create_network")
         try reserve(connection, project, NetworkQuotas.networks)
@@ -144,7 +144,7 @@ extension NetworkAPI {
         }
     }
 
-    /// - Throws: 409 `NetworkInUse` while there are ports other than the plane's own.
+    /// - Throws: 409 `NetworkInUse` while there are ports other than the service's own.
     func deleteNetwork(_ connection: Connection, _ network: Authorized<Subject>) throws {
         let id = try network.value(for: "delete_network").id
         guard try !connection.query("SELECT id FROM networks WHERE id = \(id) FOR UPDATE").isEmpty else {

@@ -4,12 +4,12 @@ import JSON
 import Kernel
 import NetworkCore
 
-/// The attributes of a port that a request sets, checked as far as that goes without the database.
+/// The attributes of a port in a request, validated as far as possible without the database.
 struct PortChange: Sendable {
     let body: JSONObject
     let mac: MACAddress?
     let fixedIPRequests: [AddressAllocator.FixedIPRequest]?
-    /// Nil where not given.
+    /// Nil if not given.
     let groups: [UUID128]?
     let pairs: [AddressPair]?
     let dhcpOptions: JSONValue?

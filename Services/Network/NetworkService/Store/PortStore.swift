@@ -5,12 +5,12 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-/// What a port's row needs at least; attributes with defaults are set on it.
+/// The required columns of a port's row; other attributes have defaults.
 struct PortRow: Sendable {
     let id: UUID128
     let network: UUID128
     let project: String
-    /// Nil to let the service choose one.
+    /// Nil if the service chooses one.
     var mac: MACAddress?
     var name = ""
     var description = ""
@@ -35,7 +35,7 @@ struct PortRow: Sendable {
     }
 }
 
-/// A port as a create request describes it.
+/// A validated create request for a port.
 struct PortDraft: Sendable {
     let id: UUID128
     let owner: Authorized<String>
@@ -55,19 +55,19 @@ struct PortDraft: Sendable {
 }
 
 extension NetworkAPI {
-    /// - Throws: 409 where the hardware address is taken; 404 where the network is gone.
+    /// - Throws: 409 if the hardware address is in use; 404 if the network does not exist.
     func insertPort(_ connection: Connection, _ row: PortRow) throws -> UUID128 {
         _ = try insertPorts(connection, [row])
         return row.id
     }
 
-    /// Inserts the rows, all or none. Rows without a hardware address get one that the service chooses.
+    /// Inserts the rows, all or none. The service chooses a hardware address for rows without one.
     ///
     /// - Returns: the hardware addresses by port.
-    /// - Throws: 409 where one is taken; 404 where the network is gone.
+    /// - Throws: 409 if an address is in use; 404 if the network does not exist.
     private func insertPorts(_ connection: Connection, _ rows: [PortRow]) throws -> [UUID128: MACAddress] {
         var result: [UUID128: MACAddress] = [:]
-        // Rows with a given hardware address first.
+        // Rows with a requested hardware address first.
         var open = rows.filter { $0.mac != nil } + rows.filter { $0.mac == nil }
         for _ in 0..<16 where !open.isEmpty {
             let macs = open.map { $0.mac ?? AddressPlanner.newMAC(ambient.random) }
@@ -83,8 +83,8 @@ extension NetworkAPI {
             .unavailable, "Unable to generate a unique mac on network \(row.network).", type: "MacAddressGenerationFailure")
     }
 
-    /// The same for rows without hardware addresses of their own, trusting that what is chosen is free: among thousands
-    /// of ports it is, and `ON CONFLICT` has PostgreSQL insert each row in two steps, with a record in its log for both.
+    /// The same for rows without a requested hardware address, assuming that the chosen ones are free: among thousands of ports
+    /// they are, and `ON CONFLICT` makes PostgreSQL insert each row in two steps with a log record for each.
     ///
     /// - Throws: `DatabaseError.isTakenMAC` if one was not; the transaction fails then, at its first writing statement.
     private func insertTrusting(_ connection: Connection, _ rows: [PortRow]) throws -> [UUID128: MACAddress] {
@@ -93,7 +93,7 @@ extension NetworkAPI {
         return Dictionary(uniqueKeysWithValues: zip(rows.map(\.id), macs))
     }
 
-    /// One statement, which ends with `conflicts`.
+    /// The statement, which ends with `conflicts`.
     private func insert(
         _ connection: Connection, _ rows: [PortRow], _ macs: [MACAddress], _ conflicts: SQL
     ) throws -> Rows {
@@ -110,8 +110,8 @@ extension NetworkAPI {
         }
     }
 
-    /// The rows of an insertion. Ports of one request mostly differ in nothing but their ids and hardware addresses: then
-    /// all else is sent once.
+    /// The values of an insertion. If the ports of a request only differ in their ids and hardware addresses, the other values
+    /// are sent once.
     private static func values(_ rows: [PortRow], _ macs: [MACAddress], at now: Timestamp) -> SQL {
         let addresses = macs.map(\.description)
         if let row = rows.first, row.pairs.isEmpty, rows.allSatisfy({ $0.isLike(row) }) {
@@ -137,10 +137,10 @@ extension NetworkAPI {
             """
     }
 
-    /// Creates all of the ports or none; how many statements that takes does not depend on how many ports there are. The
-    /// caller reserves their quota.
+    /// Creates all of the ports or none; the number of statements does not depend on the number of ports. The caller must reserve
+    /// their quota.
     ///
-    /// - Parameter trusting: whether hardware addresses of the service's choice are taken to be free.
+    /// - Parameter trusting: whether hardware addresses chosen by the service are assumed to be free.
     /// - Throws: `DatabaseError.isTakenMAC` if one was not; repeat in a new transaction with `trusting` false.
     func createPorts(_ connection: Connection, _ drafts: [PortDraft], trusting: Bool) throws {
         try drafts.map(\.owner).values(for: "create_port")
@@ -166,15 +166,15 @@ extension NetworkAPI {
 
     /// Reserves quota for the ports.
     ///
-    /// - Throws: 409 where a quota is exceeded.
+    /// - Throws: 409 if a quota is exceeded.
     func reserve(_ connection: Connection, _ drafts: [PortDraft]) throws {
         let owners = Dictionary(grouping: drafts, by: \.owner.value).mapValues(\.count)
         for (project, count) in owners.sorted(by: { $0.key < $1.key }) { try reserve(connection, project, NetworkQuotas.ports, count) }
     }
 
-    /// Keeps the networks of `drafts` as they are until the end of the transaction; returns whether ports of them are
-    /// secured when nothing else is said. From here on the transaction writes addresses and groups of new ports only: that
-    /// the ports are new is noted with them, and says it all.
+    /// Locks the networks of `drafts` against changes until the end of the transaction; returns whether their ports have port
+    /// security by default. From here on the transaction only writes addresses and groups of new ports: they are covered by the
+    /// recorded change that the ports are new.
     private func lockNetworks(_ connection: Connection, _ drafts: [PortDraft]) throws -> [UUID128: Bool] {
         let networks = Array(Set(drafts.map(\.network)))
         let rows = try connection.query(
@@ -205,7 +205,7 @@ extension NetworkAPI {
         return row
     }
 
-    /// The groups that the ports ask for; the project's default group for those that say nothing.
+    /// The requested groups of the ports; the project's default group for ports that request none.
     private func groups(_ connection: Connection, _ drafts: [PortDraft], _ rows: [PortRow]) throws -> [GroupMembershipRequest] {
         var defaults: [String: UUID128] = [:]
         var result: [GroupMembershipRequest] = []
@@ -231,23 +231,23 @@ extension NetworkAPI {
         "Port security must be enabled and port must have an IP address in order to use security groups.",
         type: "PortSecurityAndIPRequiredForSecurityGroups")
 
-    /// A port that is to be a member of a group.
+    /// A port to be added to a group.
     private struct GroupMembershipRequest {
         let port: UUID128
         let group: UUID128
-        /// The port's.
+        /// The port's project.
         let project: String
-        /// Whether the group may be another project's.
+        /// Whether the group may belong to another project.
         let any: Bool
     }
 
     /// - Parameter conflicts: the end of the statement; empty for new ports, which are in no group yet.
-    /// - Throws: 404 for a group that is not there, or not the project's.
+    /// - Throws: 404 if a group does not exist, or does not belong to the project.
     private func joinGroups(_ connection: Connection, _ memberships: [GroupMembershipRequest], _ conflicts: SQL) throws {
         guard !memberships.isEmpty else { return }
         struct Key: Hashable {
             let group: UUID128
-            /// Nil where any group may be used.
+            /// Nil if any group may be used.
             let project: String?
         }
         let keys = memberships.map { Key(group: $0.group, project: $0.any ? nil : $0.project) }
@@ -317,7 +317,7 @@ extension NetworkAPI {
         }
     }
 
-    /// - Throws: 400 for a pair whose address is the network's or broadcast address of one of the network's subnets.
+    /// - Throws: 400 for a pair with the network or broadcast address of one of the network's subnets.
     private func refuseBroadcastPairs(_ connection: Connection, _ network: UUID128, _ pairs: [AddressPair]) throws {
         let addresses = pairs.compactMap { IPAddress($0.ip) }.filter { $0.version == .v4 }
         guard !addresses.isEmpty else { return }
@@ -372,7 +372,7 @@ extension NetworkAPI {
         }
     }
 
-    /// Keeps requested addresses that the port has already, releases the others, and allocates new ones.
+    /// Keeps requested addresses that the port already has, releases the others, and allocates new ones.
     private func changeAddresses(
         _ connection: Connection, _ port: UUID128, _ network: UUID128, _ mac: MACAddress,
         _ fixedIPRequests: [AddressAllocator.FixedIPRequest]
@@ -405,7 +405,7 @@ extension NetworkAPI {
 
     /// As in Neutron, an address with a floating IP cannot be removed; the client must disassociate the floating IP first.
     ///
-    /// - Throws: 400 where one leads to an address of the port that is to go.
+    /// - Throws: 400 if a floating IP leads to a removed address of the port.
     private func refuseFloatingIPs(_ connection: Connection, _ port: UUID128, leading addresses: [IPAddress]) throws {
         guard !addresses.isEmpty else { return }
         let rows = try connection.query(
@@ -422,7 +422,7 @@ extension NetworkAPI {
 
     // MARK: delete
 
-    /// - Throws: 409 for a port that belongs to a router, a floating IP or the plane.
+    /// - Throws: 409 for a port that belongs to a router, a floating IP or the service itself.
     func deletePort(_ connection: Connection, _ port: Authorized<Subject>) throws {
         let id = try port.value(for: "delete_port").id
         guard let row = try connection.query("SELECT device_owner, project_id FROM ports WHERE id = \(id) FOR UPDATE").first
@@ -433,7 +433,7 @@ extension NetworkAPI {
         try removePort(connection, id)
     }
 
-    /// Removes the row of a port that nothing refers to any more, and its quota.
+    /// Deletes the row of a port to which nothing refers any more, and releases its quota.
     func removePort(_ connection: Connection, _ id: UUID128) throws {
         let rows = try connection.query("DELETE FROM ports WHERE id = \(id) RETURNING project_id, device_owner")
         guard let row = rows.first, try row.string("device_owner") != DeviceOwner.metadata else { return }

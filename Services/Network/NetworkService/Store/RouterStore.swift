@@ -264,7 +264,7 @@ extension NetworkAPI {
         return RouterInterface(port: id, network: network, subnets: subnets)
     }
 
-    /// - Throws: 404 where there is no such interface; 409 while floating IPs or routes need it.
+    /// - Throws: 404 if there is no such interface; 409 while floating IPs or routes need it.
     func removeInterface(
         _ connection: Connection, _ router: Authorized<Subject>, subnet: UUID128?, port: UUID128?
     ) throws -> RouterInterface {

@@ -5,7 +5,7 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-/// A rule as a create request describes it, checked.
+/// A validated create request for a rule.
 struct RuleDraft: Sendable {
     let rule: SecurityGroupRule
     let group: Authorized<Subject>
@@ -13,7 +13,7 @@ struct RuleDraft: Sendable {
     let description: String
     var id: UUID128 { rule.id }
 
-    /// - Throws: 400 with the type that Networking has for the mistake.
+    /// - Throws: 400 with Networking's error type.
     init(_ body: JSONObject, id: UUID128, group: Authorized<Subject>, remote: UUID128?) throws {
         self.group = group
         description = body.text("description") ?? ""
@@ -49,7 +49,7 @@ struct RuleDraft: Sendable {
 }
 
 extension NetworkAPI {
-    /// The project's group `default`, which is made on first use.
+    /// The project's group `default`, created on first use.
     func defaultGroup(_ connection: Connection, project: String) throws -> UUID128 {
         let find: SQL = "SELECT id FROM security_groups WHERE project_id = \(project) AND name = 'default'"
         if let row = try connection.query(find).first { return try row.uuid("id") }
@@ -69,7 +69,7 @@ extension NetworkAPI {
                 SecurityGroupRule(id: ambient.newUUID(), direction: .ingress, etherType: type, remoteGroupID: id),
                 group: id, project: project, prefix: nil, description: "")
         }
-        // Counted, but not refused: without it the project could not have a port.
+        // Counted but never refused, because the project could not have ports without it.
         try Quota.add(connection, project: project, [(NetworkQuotas.securityGroups, 1), (NetworkQuotas.securityGroupRules, 4)])
         return id
     }
@@ -151,7 +151,7 @@ extension NetworkAPI {
         try changes.apply(connection, "security_groups", id, at: ambient.now)
     }
 
-    /// - Throws: 409 for the default group, and for one that ports use.
+    /// - Throws: 409 for the default group, and for a group that ports use.
     func deleteGroup(_ connection: Connection, _ group: Authorized<Subject>) throws {
         let id = try group.value(for: "delete_security_group").id
         guard let row = try connection.query("SELECT name FROM security_groups WHERE id = \(id) FOR UPDATE").first else {

@@ -9,12 +9,12 @@ import WebAPI
 /// Port changes that the servers' hosts must know about: whether port security is enabled, and the addresses by which the
 /// metadata service identifies the guest. Changes that OVN implements need no message to the hosts.
 enum ServerPorts {
-    /// Servers in one message.
+    /// Maximum number of servers in one message.
     private static let batchMax = 200
 
-    /// With the commit, Compute is told of the servers that have ports on hosts.
+    /// Notifies Compute, with the commit, of the servers that have these ports on hosts.
     ///
-    /// - Parameter condition: of rows of `ports`.
+    /// - Parameter condition: a condition on rows of `ports`.
     static func announce(_ connection: Connection, where condition: SQL, ambient: Ambient) throws {
         let servers = try connection.query(
             """

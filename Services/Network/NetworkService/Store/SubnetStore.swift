@@ -5,7 +5,7 @@ import Kernel
 import NetworkCore
 import WebAPI
 
-/// A subnet as a create request describes it, checked by itself.
+/// A create request for a subnet, validated without regard to other subnets.
 struct SubnetDraft: Sendable {
     let id: UUID128
     let network: Authorized<Subject>
@@ -16,7 +16,7 @@ struct SubnetDraft: Sendable {
     let pools: [AddressPool]
     let tags: [String]
 
-    /// - Throws: 400 and 409 with the type that Networking has for the mistake.
+    /// - Throws: 400 and 409 with Networking's error types.
     init(_ body: JSONObject, id: UUID128, network: Authorized<Subject>, project: String) throws {
         self.id = id
         self.network = network
@@ -67,7 +67,7 @@ struct SubnetDraft: Sendable {
         }
     }
 
-    /// Reads a CIDR; host bits are refused with the network that was probably meant.
+    /// Parses a CIDR; host bits are refused with a suggestion of the network.
     static func cidr(_ text: String) throws -> IPNetwork {
         guard let network = IPNetwork(text), let address = IPAddress(text.prefix { $0 != "/" }) else {
             throw ResourceError.badRequest("Invalid input for cidr. Reason: '\(text)' is not a valid IP subnet.")
@@ -115,7 +115,7 @@ struct SubnetDraft: Sendable {
 }
 
 extension NetworkAPI {
-    /// - Throws: 400 where it overlaps another subnet of the network; 409 over quota.
+    /// - Throws: 400 if it overlaps another subnet of the network; 409 over quota.
     func insertSubnet(_ connection: Connection, _ draft: SubnetDraft) throws {
         let network = try draft.network.value(for: "create_subnet").id
         try reserve(connection, draft.project, NetworkQuotas.subnets)
@@ -147,9 +147,9 @@ extension NetworkAPI {
         if made.isAutoAddressed { try addAutoAddresses(connection, network: network, subnet: made) }
     }
 
-    /// The subnet as rules and planner see it.
+    /// The subnet as a value for rules and planner.
     ///
-    /// - Throws: 404 where there is none.
+    /// - Throws: 404 if it does not exist.
     func subnet(_ connection: Connection, _ id: UUID128) throws -> Subnet {
         guard let row = try connection.query("SELECT * FROM subnets WHERE id = \(id)").first else {
             throw ResourceKind.subnets.notFound("\(id)")
@@ -208,7 +208,7 @@ extension NetworkAPI {
         try SubnetRules.validate(gateway: gateway, cidr: old.cidr)
     }
 
-    /// - Throws: 409 `SubnetInUse` while ports other than the plane's own have addresses in it.
+    /// - Throws: 409 `SubnetInUse` while ports other than the service's own have addresses in it.
     func deleteSubnet(_ connection: Connection, _ subnet: Authorized<Subject>) throws {
         let id = try subnet.value(for: "delete_subnet").id
         guard let row = try connection.query("SELECT * FROM subnets WHERE id = \(id) FOR UPDATE").first else {
@@ -236,9 +236,9 @@ extension NetworkAPI {
     }
 }
 
-/// Rows of `subnets` as values.
+/// Converts rows of `subnets` to values.
 enum SubnetRow {
-    /// What `subnet` reads.
+    /// The columns that `subnet` reads.
     static let columns = """
         id, network_id, cidr, gateway_ip, enable_dhcp, allocation_pools, dns_nameservers, host_routes, ipv6_address_mode,
             ipv6_ra_mode

@@ -50,7 +50,7 @@ extension Placement {
         let id = try provider.value(for: "placement:resource_providers:aggregates:update")
         let listed = context.body.arrayValue ?? context.body["aggregates"]?.arrayValue ?? []
         let ids = listed.compactMap(\.stringValue).compactMap { UUID128($0) }
-        guard Set(ids).count == ids.count else { throw ResourceError.badRequest("The aggregates have an id twice.") }
+        guard Set(ids).count == ids.count else { throw ResourceError.badRequest("The list of aggregates contains an id twice.") }
         let expected = context.body["resource_provider_generation"]?.intValue
         return try await context.write(database) { connection in
             if expected != nil {

@@ -20,7 +20,7 @@ extension Placement {
         ]
     }
 
-    /// One consumer's allocations as they are written from 1.12 on.
+    /// The allocations of one consumer in requests since 1.12.
     private static let byProvider = BodySchema.object(
         [
             .init(
@@ -35,7 +35,7 @@ extension Placement {
             .init("consumer_type", .string(min: 1, max: 255, format: nil), required: true, versions: since(38)),
         ] + owners(.all))
 
-    /// As they are written before 1.12.
+    /// The allocations of one consumer in requests before 1.12.
     private static let asList = BodySchema.object(
         [
             .init(

@@ -11,7 +11,7 @@ extension Placement {
             routes: [
                 Route(
                     .get, "/allocation_candidates", action: "placement:allocation_candidates:list", rule: Placement.rule,
-                    versions: VersionRange(from: Microversion(1, 10)), "List ways to take resources", handler: listCandidates)
+                    versions: VersionRange(from: Microversion(1, 10)), "List allocation candidates", handler: listCandidates)
             ])
     }
 
@@ -41,7 +41,7 @@ extension Placement {
         return min(value, candidatesMax)
     }
 
-    /// - Throws: 400 for granular groups, which are not supported, and for what the version does not know.
+    /// - Throws: 400 for granular groups, which are not supported, and for parameters that the version does not have.
     private func candidateQuery(_ context: RequestContext) throws -> ProviderQuery {
         for (name, _) in context.query.items {
             for prefix in ["resources", "required", "member_of", "in_tree"] where name.hasPrefix(prefix) && name != prefix {
@@ -79,7 +79,7 @@ extension Placement {
                     left -= ways.count
                     for way in ways { list.object { write(way, &$0, context) } }
                     let taking = Set(ways.joined().map(\.provider))
-                    // From 1.29 on whole trees are shown.
+                    // Since 1.29, whole trees are shown.
                     shown += ways.isEmpty ? [] : tree.filter { context.version(atLeast: 1, 29) || taking.contains($0.id) }
                 }
             }

@@ -41,7 +41,7 @@ extension ResourceKind {
             ]), envelope: .bare, visibility: .everything, grammar: grammar
     ) { Placement.noProvider($0) }
 
-    /// Lists are whole, and a parameter that the version does not have is refused.
+    /// Lists have no pages, and parameters that the version does not have are refused.
     private static let grammar = ListGrammar {
         $0.isPaged = false
         $0.unknown = .decided { _, name in ProviderQuery.unexpected(name) }
@@ -58,10 +58,10 @@ extension ResourceKind {
                 Field("step_size", .number), Field("allocation_ratio", .decimal),
             ]), envelope: .keyed, visibility: .everything)
 
-    /// One inventory by itself, which has the provider's generation too.
+    /// A single inventory, which also shows the provider's generation.
     static let inventory = inventories.adding([Field("resource_provider_generation", .number, "p.generation")])
 
-    /// What a consumer has, by provider.
+    /// The allocations of a consumer, by provider.
     static let allocations = ResourceKind(
         "allocation",
         table: Table(
@@ -70,7 +70,7 @@ extension ResourceKind {
                 FROM allocations a JOIN resource_providers r ON r.id = a.resource_provider_id GROUP BY a.consumer_id, r.id) t
             """, fields: [Field("generation", .number), Field("resources", .json)]), envelope: .keyed, visibility: .everything)
 
-    /// What consumers have of a provider, by consumer.
+    /// The allocations on a provider, by consumer.
     static let providerAllocations = ResourceKind(
         "allocation",
         table: Table(
@@ -81,7 +81,7 @@ extension ResourceKind {
             fields: [Field("resources", .json), Field("consumer_generation", .number, "t.generation", versions: since(28))]),
         envelope: .keyed, visibility: .everything)
 
-    /// The members that an answer about a consumer's allocations ends with.
+    /// The members at the end of a response about a consumer's allocations.
     static let consumers = ResourceKind(
         "consumer",
         table: Table(
@@ -94,7 +94,7 @@ extension ResourceKind {
 }
 
 extension Field.Filter {
-    /// A condition on the provider `t` in the words of `ProviderQuery`.
+    /// A condition on the provider `t`, from a `ProviderQuery`.
     fileprivate static func query(
         _ read: @escaping @Sendable (inout ProviderQuery, String, ProviderQuery.Grammar) throws -> Void
     ) -> Field.Filter {
@@ -111,7 +111,7 @@ extension Field.Filter {
 }
 
 extension ResourceKind {
-    /// All rows of a provider or consumer, which are never many.
+    /// All rows of a provider or consumer, of which there are never many.
     func all(
         _ connection: Connection, _ context: RequestContext, where condition: SQL,
         head: (inout JSONWriter) throws -> Void = { _ in }, tail: (inout JSONWriter) throws -> Void = { _ in }

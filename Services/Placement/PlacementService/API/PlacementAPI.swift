@@ -2,9 +2,9 @@ import Kernel
 import ServiceKit
 import WebAPI
 
-/// Placement's whole API.
+/// The complete API of Placement.
 package enum PlacementAPI {
-    /// - Throws: 400 for a policy rule that cannot be read.
+    /// - Throws: 400 for a policy rule that cannot be parsed.
     static func make(_ placement: Placement, _ surroundings: ServiceSurroundings) throws -> API {
         try surroundings.api(
             .placement,

@@ -22,7 +22,7 @@ extension Placement {
                     handler: listTraits),
                 Route(
                     .get, "/traits/{name}", action: "placement:traits:show", rule: Placement.rule, versions: since, status: 204,
-                    "Ask whether a trait exists", handler: showTrait),
+                    "Check whether a trait exists", handler: showTrait),
                 Route(
                     .put, "/traits/{name}", action: "placement:traits:update", rule: Placement.rule, versions: since, status: 201,
                     "Create a custom trait", handler: putTrait),
@@ -37,7 +37,7 @@ extension Placement {
                     body: .json(traits), "Replace a provider's traits", handler: replaceProviderTraits),
                 Route(
                     .delete, own, action: "placement:resource_providers:traits:delete", rule: Placement.rule, versions: since, status: 204,
-                    "Take all traits from a provider", handler: deleteProviderTraits),
+                    "Remove all traits of a provider", handler: deleteProviderTraits),
             ])
     }
 

@@ -12,10 +12,10 @@ extension Placement {
             routes: [
                 Route(
                     .get, "/resource_providers/{uuid}/usages", action: "placement:resource_providers:usages", rule: Placement.rule,
-                    "Show what is taken of a provider", handler: showProviderUsages),
+                    "Show a provider's usages", handler: showProviderUsages),
                 Route(
                     .get, "/usages", action: "placement:usages", rule: "rule:admin_required or rule:project_reader",
-                    versions: VersionRange(from: Microversion(1, 9)), "Show what a project has taken", handler: showUsages),
+                    versions: VersionRange(from: Microversion(1, 9)), "Show a project's usages", handler: showUsages),
             ])
     }
 

@@ -2,9 +2,9 @@ import Authorization
 import Database
 import Kernel
 
-/// Statements on the aggregates of providers.
+/// Statements for the aggregates of providers.
 enum AggregateStore {
-    /// A provider's aggregates. Those of Compute count too, without having to be copied.
+    /// A provider's aggregates, including those of Compute, which need not be copied.
     static func ids(_ connection: Connection, provider id: String) throws -> [String] {
         try connection.query(
             """

@@ -4,17 +4,17 @@ import JSON
 import Kernel
 import PlacementCore
 
-/// What a consumer shall have, in place of what it has.
+/// The new allocations of a consumer, which replace its present ones.
 struct AllocationChange: Sendable {
     enum Expectation: Sendable, Hashable {
-        /// Clients before 1.28 do not say.
+        /// Clients before 1.28 do not specify it.
         case unspecified
         case new
         case generation(Int)
     }
 
     var consumer: String
-    /// By provider id and class; empty to take everything away.
+    /// Amounts by provider id and class; empty to remove all allocations.
     var resources: [String: [ResourceAmount]]
     var project: String
     var user: String
@@ -22,16 +22,16 @@ struct AllocationChange: Sendable {
     var expectation: Expectation
 }
 
-/// Statements on allocations. Consumers and then providers are locked in the order of their ids, so that concurrent
-/// changes wait for each other and never in a circle.
+/// Statements for allocations. Consumers and then providers are locked in the order of their ids, so that concurrent changes wait
+/// for each other without deadlocks.
 enum AllocationStore {
-    /// Projects and users of clients that do not name any.
+    /// The project and user for clients that do not specify any.
     static let incomplete = "00000000-0000-0000-0000-000000000000"
 
-    /// Makes the changes together.
+    /// Applies the changes together.
     ///
-    /// - Returns: the providers concerned.
-    /// - Throws: 409 where something changed meanwhile or does not fit, 400 for unknown providers or classes.
+    /// - Returns: the affected providers.
+    /// - Throws: 409 if something changed in the meantime or does not fit, 400 for unknown providers or classes.
     @discardableResult
     static func replace(
         _ connection: Connection, _ changes: Authorized<[AllocationChange]>, at now: Timestamp
@@ -80,7 +80,7 @@ enum AllocationStore {
             return
         }
         let rows = try connection.query("SELECT generation FROM consumers WHERE id = \(change.consumer)::uuid FOR UPDATE")
-        guard let row = rows.first else { throw Placement.conflict("The consumer \(change.consumer) was deleted meanwhile.") }
+        guard let row = rows.first else { throw Placement.conflict("The consumer \(change.consumer) was deleted concurrently.") }
         let actual = try row.int("generation")
         switch change.expectation {
         case .unspecified: break
@@ -100,7 +100,7 @@ enum AllocationStore {
 
     /// Adds allocations on a locked provider.
     ///
-    /// - Throws: 409 where they do not fit.
+    /// - Throws: 409 if they do not fit.
     static func add(
         _ connection: Connection, consumer: String, provider id: String, _ amounts: [ResourceAmount], at now: Timestamp
     ) throws {
@@ -136,9 +136,9 @@ enum AllocationStore {
             """)
     }
 
-    /// Takes everything from a consumer.
+    /// Deletes all allocations of a consumer.
     ///
-    /// - Returns: the providers concerned; nil where the consumer had nothing.
+    /// - Returns: the affected providers; nil if the consumer had no allocations.
     static func remove(_ connection: Connection, consumer id: String, at now: Timestamp) throws -> [String]? {
         guard !(try connection.query("SELECT 1 AS one FROM consumers WHERE id = \(id)::uuid FOR UPDATE").isEmpty) else { return nil }
         let providers = try connection.query(

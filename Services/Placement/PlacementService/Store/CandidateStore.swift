@@ -3,13 +3,13 @@ import JSON
 import Kernel
 import PlacementCore
 
-/// Statements that find the trees of providers in which a request has room.
+/// Statements that find provider trees with enough capacity for a request.
 enum CandidateStore {
-    /// Whether there is such a row, asked tree by tree: an EXISTS would be turned into a join over all trees, where
-    /// looking at a few is enough for the limit.
+    /// Whether such a row exists, evaluated per tree: PostgreSQL would turn an EXISTS into a join over all trees, although a few
+    /// trees are sufficient for the limit.
     private static func whole(_ rest: SQL) -> SQL { "coalesce((SELECT true \(rest) LIMIT 1), false)" }
 
-    /// Whole trees whose providers, taken together, have room for each class; at most `limit` of them.
+    /// Complete trees whose providers together have enough capacity of each class; at most `limit` trees.
     static func trees(_ connection: Connection, _ query: ProviderQuery, limit: Int) throws -> [[CandidateProvider]] {
         var conditions: [SQL] = ["t.parent_id IS NULL"]
         for need in query.resources {

@@ -4,7 +4,8 @@ import Kernel
 import PlacementCore
 import Synchronization
 
-/// The fleet in memory, kept near what the database says. Only the claim in SQL is right; this makes it succeed at once.
+/// The fleet in memory, kept close to the database's state. Only the claim in SQL is authoritative; the cache makes it usually
+/// succeed at the first attempt.
 package final class FleetCache: Sendable {
     private struct State {
         var fleet = Fleet()
@@ -19,14 +20,14 @@ package final class FleetCache: Sendable {
     private let ambient: Ambient
     private let loader: FleetLoader
     private let state = Mutex(State())
-    /// Held while hosts are read, so that several threads do not read the same.
+    /// Held while hosts are read, so that several threads do not read the same hosts.
     private let loading = Mutex(())
-    /// Names this process in announcements of its own claims, which it knows already.
+    /// Identifies this process in announcements of its own claims, which the cache already contains.
     let origin: String
 
     private static let checkIntervalMin: UInt64 = 200_000_000
     private static let announceInterval: Duration = .milliseconds(100)
-    /// Ids in one announcement; PostgreSQL takes 8000 bytes.
+    /// Maximum number of ids in one announcement; PostgreSQL limits it to 8000 bytes.
     private static let announceMax = 150
 
     init(ambient: Ambient, weights: SchedulingWeights, hostSilence: Duration) {
@@ -35,16 +36,16 @@ package final class FleetCache: Sendable {
         origin = ambient.newUUID().description
     }
 
-    /// Looks at, or changes, the fleet as it is in memory. The body must not wait for anything.
+    /// Reads or changes the fleet in memory. The body must not block.
     func withFleet<Value: Sendable>(_ body: (inout Fleet) -> Value) -> Value {
         state.withLock { body(&$0.fleet) }
     }
 
-    // MARK: keeping up
+    // MARK: refreshing
 
-    /// Brings the fleet up to date as far as changes are known.
+    /// Applies the known changes to the fleet.
     ///
-    /// - Parameter since: monotonic nanoseconds; everything is read again unless that was done later than this.
+    /// - Parameter since: monotonic nanoseconds; everything is read again unless that was done after this time.
     func refresh(_ connection: Connection, since: UInt64 = 0) throws {
         let clock = ambient.time.monotonicNanoseconds()
         let (loaded, stale, check) = state.withLock { state in
@@ -78,7 +79,7 @@ package final class FleetCache: Sendable {
         let took = ambient.time.monotonicNanoseconds() &- clock
         let changed = state.withLock { state in
             state.checkedAt = clock
-            // A large cloud is looked at less often: at most a twentieth of the time.
+            // In a large cloud the check is less frequent: it takes at most a twentieth of the time.
             state.checkInterval = max(FleetCache.checkIntervalMin, took &* 20)
             return state.fingerprint != fingerprint
         }
@@ -102,11 +103,11 @@ package final class FleetCache: Sendable {
 
     // MARK: other processes
 
-    /// Tells the other processes, soon, that these providers changed. Call it after the commit. Many changes go out
-    /// together, because a commit that notifies excludes every other one.
+    /// Announces to the other processes, after a short delay, that these providers changed. Must be called after the commit. Many
+    /// changes are announced together, because commits with notifications are serialized.
     func tell(_ ids: some Sequence<String>) { state.withLock { $0.untold.formUnion(ids) } }
 
-    /// Follows and makes announcements until the task is cancelled.
+    /// Listens for and sends announcements until the task is cancelled.
     func follow(_ database: Database) async {
         await withTaskGroup(of: Void.self) { group in
             group.addTask {
@@ -137,13 +138,13 @@ package final class FleetCache: Sendable {
                     try await database.autocommit { try $0.notify(.placementChanged, changes) }
                 }
             } catch {
-                // Others find out when a claim of theirs fails, or when they read everything again.
+                // The other processes notice when one of their claims fails, or when they read everything again.
             }
         }
     }
 }
 
-/// Resource providers that a transaction changed, to be announced after its commit.
+/// Resource providers changed by a transaction, to be announced after its commit.
 final class ChangedProviders: Sendable {
     private let ids = Mutex<Set<String>>([])
 

@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import PlacementCore
 
-/// Reads hosts as the scheduler sees them.
+/// Reads hosts with the data that the scheduler needs.
 struct FleetLoader: Sendable {
     let weights: SchedulingWeights
     let hostSilence: Duration
@@ -20,7 +20,7 @@ struct FleetLoader: Sendable {
         return Fleet(hosts, aggregates: aggregates.map(\.0), weights: weights)
     }
 
-    /// What changes when something other than an allocation or a provider changes: services, aggregates, who is silent.
+    /// Changes when something other than an allocation or a provider changes: services, aggregates, silent hosts.
     func fingerprint(_ connection: Connection, at now: SQL) throws -> String {
         let row = try connection.query(
             """
@@ -36,7 +36,7 @@ struct FleetLoader: Sendable {
 
     private func cut(_ now: SQL) -> SQL { "\(now) - \(hostSilence)::interval" }
 
-    /// The hosts that fit the condition on the provider `r`.
+    /// The hosts that match the condition on the provider `r`.
     func hosts(_ connection: Connection, where condition: SQL, at now: SQL) throws -> [HostState] {
         let rows = try connection.query(
             """

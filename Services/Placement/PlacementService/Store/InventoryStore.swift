@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import PlacementCore
 
-/// Statements on inventories.
+/// Statements for inventories.
 enum InventoryStore {
     /// By class, for each of the providers.
     static func load(_ connection: Connection, providers: [String]) throws -> [String: [String: Inventory]] {
@@ -19,7 +19,7 @@ enum InventoryStore {
         return result
     }
 
-    /// What is allocated, by class, for each of the providers.
+    /// Allocated amounts by class, for each of the providers.
     static func usages(_ connection: Connection, providers: [String]) throws -> [String: [String: Int]] {
         var result: [String: [String: Int]] = [:]
         let rows = try connection.query(
@@ -33,7 +33,7 @@ enum InventoryStore {
         return result
     }
 
-    /// What one provider has and what is taken of it, in one look.
+    /// Inventories and allocated amounts of one provider, in one statement.
     static func state(
         _ connection: Connection, provider id: String
     ) throws -> (inventories: [String: Inventory], used: [String: Int]) {
@@ -77,10 +77,10 @@ enum InventoryStore {
             """)
     }
 
-    /// Removes inventories; the provider must be locked.
+    /// Deletes inventories; the provider must be locked.
     ///
-    /// - Parameter keeping: classes that stay.
-    /// - Throws: 409 where something of them is allocated.
+    /// - Parameter keeping: classes to keep.
+    /// - Throws: 409 if any of them has allocations.
     static func remove(_ connection: Connection, provider id: String, keeping: [String]) throws {
         let used = try connection.query(
             """
@@ -100,9 +100,9 @@ enum InventoryStore {
 }
 
 extension Inventory {
-    /// Reads a validated inventory document.
+    /// Reads an inventory document that matches the schema.
     ///
-    /// - Throws: 400 where the parts contradict each other.
+    /// - Throws: 400 if its values contradict each other.
     init(_ document: JSONValue, resourceClass: String, mayReserveAll: Bool) throws {
         self.init(
             total: document["total"]?.intValue ?? 0, reserved: document["reserved"]?.intValue ?? 0,

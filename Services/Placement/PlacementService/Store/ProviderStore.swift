@@ -5,7 +5,7 @@ import Kernel
 import PlacementCore
 import WebAPI
 
-/// Statements on resource providers.
+/// Statements for resource providers.
 enum ProviderStore {
     /// Conditions on the provider `t` itself.
     static func conditions(_ query: ProviderQuery) -> [SQL] {
@@ -39,7 +39,7 @@ enum ProviderStore {
         return conditions
     }
 
-    /// Whether a provider can give so much of a class in one allocation now.
+    /// Whether a provider currently has enough capacity for an allocation of this amount.
     static func room(for need: ResourceAmount, provider: String) -> SQL {
         """
         EXISTS (SELECT 1 FROM inventories i WHERE i.resource_provider_id = \(raw: provider).id
@@ -101,9 +101,9 @@ enum ProviderStore {
         }
     }
 
-    /// - Parameter freely: whether a provider that has a parent may get another or none.
+    /// - Parameter freely: whether the parent of a provider that has one may be changed or removed.
     static func move(_ connection: Connection, id: String, parent: String?, freely: Bool) throws {
-        // Trees change one at a time, so that two moves cannot make a loop.
+        // Trees are changed one at a time, so that two concurrent moves cannot create a loop.
         try connection.query("SELECT pg_advisory_xact_lock(hashtextextended('placement.trees', 0))")
         let current = try connection.query("SELECT parent_id FROM resource_providers WHERE id = \(id)::uuid")[0]
             .optionalString("parent_id")
@@ -133,9 +133,9 @@ enum ProviderStore {
         try remove(connection, id: id, at: now)
     }
 
-    /// Deletes a provider; without a caller, where its host is gone.
+    /// Deletes a provider; called without a caller if its host was deleted.
     ///
-    /// - Throws: 409 where it has allocations or children.
+    /// - Throws: 409 if it has allocations or children.
     static func remove(_ connection: Connection, id: String, at now: Timestamp) throws {
         _ = try Placement.touch(connection, provider: id, expected: nil, at: now)
         let used = try connection.query("SELECT 1 AS one FROM allocations WHERE resource_provider_id = \(id)::uuid LIMIT 1")

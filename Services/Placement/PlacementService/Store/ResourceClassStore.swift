@@ -3,20 +3,20 @@ import Database
 import Kernel
 import PlacementCore
 
-/// Statements on resource classes.
+/// Statements for resource classes.
 enum ResourceClassStore {
     static func exists(_ connection: Connection, _ name: String) throws -> Bool {
         if StandardResourceClasses.set.contains(name) { return true }
         return !(try connection.query("SELECT 1 AS one FROM resource_classes WHERE name = \(name)").isEmpty)
     }
 
-    /// The standard classes, and after them the custom ones in the order of their names.
+    /// The standard classes, followed by the custom ones ordered by name.
     static func names(_ connection: Connection) throws -> [String] {
         StandardResourceClasses.all
             + (try connection.query("SELECT name FROM resource_classes ORDER BY name").map { try $0.string("name") })
     }
 
-    /// - Returns: whether there was no such class.
+    /// - Returns: whether the class was created.
     static func insert(_ connection: Connection, _ name: Authorized<String>, at now: Timestamp) throws -> Bool {
         let name = try name.value(for: "placement:resource_classes:create", "placement:resource_classes:update")
         return
@@ -30,7 +30,7 @@ enum ResourceClassStore {
 
     /// Locks a class until the transaction ends.
     ///
-    /// - Throws: 400 for a standard class, 404 for an unknown one, 409 for one that is in use.
+    /// - Throws: 400 for a standard class, 404 for an unknown one, 409 for a class in use.
     static func lockUnused(_ connection: Connection, _ name: String) throws {
         guard !StandardResourceClasses.set.contains(name) else {
             throw ResourceError.badRequest("Cannot update or delete standard resource class \(name).")

@@ -3,11 +3,11 @@ import Database
 import Kernel
 import PlacementCore
 
-/// Statements on traits and on the traits of providers.
+/// Statements for traits and the traits of providers.
 enum TraitStore {
-    /// The standard traits, and after them the custom ones in the order of their names.
+    /// The standard traits, followed by the custom ones ordered by name.
     ///
-    /// - Parameter associated: whether some provider has them; nil for both.
+    /// - Parameter associated: whether a provider must have the trait; nil for both.
     static func names(_ connection: Connection, associated: Bool?) throws -> [String] {
         let names = StandardTraits.all + (try connection.query("SELECT name FROM traits ORDER BY name").map { try $0.string("name") })
         guard let associated else { return names }
@@ -20,7 +20,7 @@ enum TraitStore {
         return !(try connection.query("SELECT 1 AS one FROM traits WHERE name = \(name)").isEmpty)
     }
 
-    /// - Returns: whether there was no such trait.
+    /// - Returns: whether the trait was created.
     static func insert(_ connection: Connection, _ name: Authorized<String>, at now: Timestamp) throws -> Bool {
         let name = try name.value(for: "placement:traits:update")
         return
@@ -48,7 +48,7 @@ enum TraitStore {
             .map { try $0.string("trait") }
     }
 
-    /// Replaces a provider's traits, which requests and the messages of hosts do.
+    /// Replaces a provider's traits, for requests and for messages about hosts.
     static func replace(_ connection: Connection, provider id: String, _ names: [String]) throws {
         try connection.execute("DELETE FROM provider_traits WHERE resource_provider_id = \(id)::uuid AND NOT trait = ANY(\(names)::text[])")
         try connection.execute(

@@ -1,16 +1,16 @@
 import Database
 import Kernel
 
-/// What consumers of a project have, added up.
+/// The total usage of a project's consumers.
 struct ProjectUsage: Sendable {
-    /// By type of consumer, or `all`: amounts by class, in the order of their names.
+    /// Amounts by consumer type (or `all`) and class, ordered by name.
     private(set) var amounts: [String: [(resourceClass: String, used: Int)]] = [:]
-    /// By type of consumer: how many there are.
+    /// Number of consumers by type.
     private(set) var consumers: [String: Int] = [:]
 
     /// - Parameters:
-    ///   - type: of the consumers; nil or `all` for every type.
-    ///   - byType: whether each type is added up on its own.
+    ///   - type: the consumer type; nil or `all` for every type.
+    ///   - byType: whether each type is added up separately.
     init(_ connection: Connection, project: String, user: String?, type: String?, byType: Bool) throws {
         var conditions: [SQL] = ["c.project_id = \(project)"]
         if let user { conditions.append("c.user_id = \(user)") }

@@ -5,9 +5,9 @@ import Kernel
 import Messaging
 import PlacementCore
 
-/// Takes up what Compute says about its hosts. Traits of the operator's own (`CUSTOM_`) stay.
+/// Applies Compute's messages about hosts. The operator's custom traits (`CUSTOM_`) are kept.
 extension Placement {
-    /// - Throws: `PoisonMessage` for what cannot be understood.
+    /// - Throws: `PoisonMessage` for an invalid message.
     package func register(_ message: Message) async throws {
         switch try message.bodyType() {
         case HostChanged.type:
@@ -46,7 +46,7 @@ extension Placement {
             "SELECT trait FROM provider_traits WHERE resource_provider_id = \(id)::uuid AND trait LIKE 'CUSTOM\\_%'"
         ).map { try $0.string("trait") }
         let traits = Set(host.traits.filter { StandardTraits.set.contains($0) } + custom + kept).sorted()
-        // Classes of which something is taken stay until it is given back.
+        // Classes with allocations are kept until the allocations are gone.
         let used = try InventoryStore.usages(connection, providers: [id])[id] ?? [:]
         try InventoryStore.remove(connection, provider: id, keeping: Array(wanted.keys) + Array(used.keys))
         for (name, inventory) in wanted where old[name] != inventory {
@@ -56,7 +56,7 @@ extension Placement {
         try Placement.announce(connection, [""])
     }
 
-    /// The provider of a host, locked; made when there is none.
+    /// The provider of a host, locked; created if it does not exist.
     private func ensure(_ connection: Connection, _ host: HostChanged, at now: Timestamp) throws -> String {
         let known = try connection.query(
             "SELECT id FROM resource_providers WHERE host = \(host.host) OR name = \(host.host) OR id = \(host.providerID)::uuid ORDER BY (host = \(host.host)) DESC NULLS LAST, (name = \(host.host)) DESC LIMIT 1"
@@ -99,7 +99,7 @@ extension Placement {
         }
     }
 
-    /// The host was removed: nothing is placed on it. Its provider is deleted once it has no allocations.
+    /// The host was removed and gets no more servers. Its provider is deleted once it has no allocations.
     private func unregister(_ connection: Connection, _ name: String) throws {
         let rows = try connection.query("UPDATE resource_providers SET host = NULL WHERE host = \(name) RETURNING id")
         guard let id = try rows.first?.string("id") else { return }
@@ -107,7 +107,7 @@ extension Placement {
         do { try connection.savepoint { try ProviderStore.remove($0, id: id, at: ambient.now) } } catch let error as ResourceError
             where error.code == .conflict
         {
-            // Allocations or children are left; the operator sees them and the provider.
+            // Allocations or children remain; the operator can see them and the provider.
         }
     }
 }

@@ -4,14 +4,14 @@ import JSON
 import Kernel
 import PlacementCore
 
-/// Answers `placement.schedule`: decides in memory, claims in SQL, remembers answer and reasons.
+/// Answers `placement.schedule`: decides in memory, claims in SQL, and stores answer and reasons.
 extension Placement {
-    /// Claims that failed on full hosts before the fleet is read again.
+    /// Number of claims that may fail on full hosts before the fleet is read again.
     private static let attemptsMax = 64
-    /// In a larger fleet the record of a success has counts and no hosts.
+    /// In a larger fleet the record of a successful decision has counts but no hosts.
     private static let hostsNamedMax = 200
 
-    /// What came of a request that was placed, or not.
+    /// The outcome of a request.
     struct Outcome: Sendable {
         var host: HostState?
         var explanation: Explanation
@@ -19,8 +19,8 @@ extension Placement {
     }
 
     /// - Parameter body: a `ScheduleServer` or a `ScheduleTrial`.
-    /// - Returns: the answer for the asker.
-    /// - Throws: 400 for a request that cannot be read.
+    /// - Returns: the answer.
+    /// - Throws: 400 for an invalid request.
     package func schedule(_ body: JSONValue) async throws -> JSONValue {
         let started = ambient.time.monotonicNanoseconds()
         if body[ScheduleTrial.mark] != nil {
@@ -58,7 +58,7 @@ extension Placement {
         return answer
     }
 
-    // MARK: for real
+    // MARK: claims
 
     private func claim(_ request: SchedulingRequest, _ started: UInt64) async throws -> JSONValue {
         let changedProviders = ChangedProviders()
@@ -73,14 +73,14 @@ extension Placement {
         }
     }
 
-    /// Everything in one transaction: the earlier answer, where the group is, the claim, the new answer.
+    /// Does everything in one transaction: looks up an earlier answer and the group's hosts, claims, and stores the new answer.
     private func place(
         _ connection: Connection, _ request: SchedulingRequest, _ started: UInt64, _ changedProviders: ChangedProviders
     ) throws -> JSONValue {
         let consumer = request.consumerID.description
-        // Not empty where the transaction is run again.
+        // Not empty if the transaction is retried.
         fleet.markStale(changedProviders.all)
-        // Repetitions of one request, and members of one group, go one after the other.
+        // Repetitions of one request, and members of one group, are serialized.
         let group: SQL = request.group.map { ", pg_advisory_xact_lock(hashtextextended(\($0.id), 12))" } ?? ""
         try connection.query("SELECT pg_advisory_xact_lock(hashtextextended(\(consumer), 11))\(group)")
         let before = try connection.query(
@@ -96,7 +96,7 @@ extension Placement {
                 encoding: SchedulingAnswer(.rejected, message: "The server has been deleted.", filters: [], refusals: []))
         }
         if try before.bool("placed") {
-            // A new operation places anew: what an earlier one took is given back.
+            // A new operation decides again; the claim of an earlier one is released.
             let given = try AllocationStore.remove(connection, consumer: consumer, at: ambient.now) ?? []
             changedProviders.add(given)
             fleet.markStale(given)
@@ -104,7 +104,7 @@ extension Placement {
         try fleet.refresh(connection)
         let affinity = try ServerLocations(connection, [request]).affinity(request)
         if let answer = try claim(connection, request, affinity, changedProviders) { return answer }
-        // Never refuse because of what is known too late.
+        // The cached fleet may be stale, so a refusal requires a fresh one.
         try fleet.refresh(connection, since: started)
         if let answer = try claim(connection, request, affinity, changedProviders) { return answer }
         let explanation = fleet.withFleet { Explanation($0, request, affinity) }
@@ -120,9 +120,9 @@ extension Placement {
         let state: (inventories: [String: Inventory], used: [String: Int])
     }
 
-    /// Takes the best host that has the room in the database too; on a full one the next best is tried.
+    /// Claims the best host that also has enough capacity in the database; if a host is full, the next best one is tried.
     ///
-    /// - Returns: the answer; nil when no host has the room.
+    /// - Returns: the answer; nil if no host has enough capacity.
     private func claim(
         _ connection: Connection, _ request: SchedulingRequest, _ affinity: AffinityContext, _ changedProviders: ChangedProviders
     ) throws -> JSONValue? {
@@ -159,7 +159,7 @@ extension Placement {
         return nil
     }
 
-    /// Locks the host's provider, looks what is really free, and takes it.
+    /// Locks the host's provider, checks its actual free capacity, and claims.
     private func take(_ connection: Connection, _ request: SchedulingRequest, _ host: HostState, _ record: SQL) throws {
         let id = host.id.description
         let consumer = request.consumerID.description
@@ -204,7 +204,7 @@ extension Placement {
             filters: explanation.filters)
     }
 
-    /// The statement that keeps answer and reasons.
+    /// The statement that stores answer and reasons.
     private static func record(
         _ request: SchedulingRequest, _ answer: JSONValue, _ outcome: Outcome, at now: Timestamp
     ) throws -> SQL {

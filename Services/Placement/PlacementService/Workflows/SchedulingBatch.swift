@@ -4,18 +4,18 @@ import JSON
 import Kernel
 import PlacementCore
 
-/// Several requests to be tried, without claiming anything.
+/// Several requests that are decided without claiming anything.
 struct SchedulingBatch: Sendable {
     let requests: [SchedulingRequest]
-    /// Whether each request finds taken what the earlier ones got, and the consumers leave where they are now; if
-    /// not, each one is tried alone.
+    /// Whether each request takes the earlier decisions into account, and the consumers leave their current hosts; if not, each
+    /// one is decided separately.
     let together: Bool
-    /// Hosts that none of them may have.
+    /// Hosts that no request may use.
     let excluded: Set<String>
 
     private static let requestsMax = 2000
 
-    /// - Throws: 400 that names the member, its value and the rule.
+    /// - Throws: 400 naming the member, its value and the rule.
     init(_ asked: ScheduleTrial) throws {
         guard asked.dryRun else { throw ResourceError.badRequest("Several requests can only be tried: dry_run must be true.") }
         guard asked.requests.count <= SchedulingBatch.requestsMax else {
@@ -53,12 +53,12 @@ extension Placement {
             Outcome(
                 host: place.map { fleet.hosts[$0] }, explanation: Explanation(fleet, request, affinity),
                 room: Scheduler.fitCount(fleet, request, affinity)))
-        // One request alone has them; for many they would be too many.
+        // Only a single request has them, because there would be too many.
         answer.refusals = nil
         return answer
     }
 
-    /// In the given order. What found no place is tried again while others that it depends on still find theirs.
+    /// In the given order. A request without a host is tried again as long as others, on which it may depend, still get theirs.
     private func placeTogether(_ fleet: inout Fleet, _ batch: SchedulingBatch, _ known: ServerLocations) -> [SchedulingAnswer] {
         var locations = known
         for request in batch.requests { locations.move(request.consumerID, to: nil) }
