@@ -132,6 +132,19 @@ import WebAPI
         }
     }
 
+    @Test func answersFitTheirSchemas() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            let tokens = [try await cloud.admin(), try await cloud.token("target", project: "demo")]
+            let (findings, compared) = try await sweep.answersDifferingFromSchemas(tokens)
+            #expect(findings == [])
+            #expect(compared >= 60)
+            #expect(try await sweep.comparisonsWithoutIndex().findings == [])
+            for query in ["", "?include_names", "?effective&include_names"] {
+                _ = try await cloud.call("GET", "/v3/role_assignments\(query)", token: tokens[0])
+            }
+        }
+    }
+
     @Test func nothingWithoutAToken() async throws {
         try await AuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.anonymous()

@@ -84,7 +84,11 @@ struct Cloud: Sendable {
         time.advance(by: .milliseconds(1))
         let response = await api.respond(to: try IncomingRequest(method, target, headers: fields, body: body?.encoded ?? []))
         let bytes = response.bytes ?? []
-        return Answer(status: response.status, json: bytes.isEmpty ? .null : try JSONValue.parse(bytes), headers: response.headers)
+        let json = bytes.isEmpty ? JSONValue.null : try JSONValue.parse(bytes)
+        if response.status < 300, !bytes.isEmpty, let method = WebAPI.Method(rawValue: method) {
+            #expect(api.answerFindings(method, String(target.prefix { $0 != "?" }), json) == [])
+        }
+        return Answer(status: response.status, json: json, headers: response.headers)
     }
 
     /// A password sign-on body; `scope` nil for none.

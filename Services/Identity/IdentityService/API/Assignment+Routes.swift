@@ -37,18 +37,6 @@ extension Identity {
         var groupID: String? { actor == .group ? actorID : nil }
         var projectID: String? { target == .project ? targetID : nil }
         var domainID: String? { target == .domain ? targetID : nil }
-
-        /// The condition on `role_assignments a`, the role not counted.
-        var condition: SQL {
-            let place: SQL =
-                switch target {
-                case .project: "a.project_id = \(targetID)"
-                case .domain: "a.domain_id = \(targetID)"
-                case .system: "a.system"
-                }
-            let who: SQL = actor == .user ? "a.user_id = \(actorID)" : "a.group_id = \(actorID)"
-            return "\(who) AND \(place) AND a.inherited = \(inherited)"
-        }
     }
 
     var assignmentResource: Resource {
@@ -62,7 +50,8 @@ extension Identity {
         routes.append(
             Route(
                 .get, "/v3/role_assignments", action: "identity:list_role_assignments",
-                rule: "rule:cloud_reader or rule:domain_reader", "List role assignments", handler: listAssignments))
+                rule: "rule:cloud_reader or rule:domain_reader", answer: .form(Forms.list("role_assignments", Forms.assignment)),
+                "List role assignments", handler: listAssignments))
         return Resource("role_assignment", routes: routes)
     }
 
@@ -89,7 +78,7 @@ extension Identity {
         return [
             Route(
                 .get, base + suffix, action: "identity:list_\(target == .system ? kind : "grants")", rule: read,
-                "List each \(words)", handler: handle(listGrants)),
+                answer: .list(Identity.roles), "List each \(words)", handler: handle(listGrants)),
             Route(
                 .get, one, action: "identity:check_\(kind)", rule: read, status: 204, "Check a \(words)",
                 handler: handle(checkGrant)),
@@ -157,30 +146,14 @@ extension Identity {
 
     private func checkGrant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
         let assignment = decision.value
-        let found = try await database.read {
-            try !$0.query(
-                "SELECT a.role_id FROM role_assignments a WHERE \(assignment.condition) AND a.role_id = \(assignment.roleID)"
-            ).isEmpty
-        }
-        guard found else { throw Identity.missingGrant(assignment) }
+        guard try await database.read({ try exists($0, assignment) }) else { throw Identity.missingGrant(assignment) }
         return .empty()
     }
 
     private func grant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
-        let assignment = try decision.value(
-            for: "identity:create_grant", "identity:create_system_grant_for_user", "identity:create_system_grant_for_group")
-        let now = ambient.now
+        let assignment = decision.value
         let response = try await context.write(database) { connection in
-            try storing("role assignment", assignment.roleID) {
-                try connection.execute(
-                    """
-                    INSERT INTO role_assignments
-                        (role_id, user_id, group_id, project_id, domain_id, system, inherited, created_at)
-                    VALUES (\(assignment.roleID), \(assignment.userID), \(assignment.groupID), \(assignment.projectID),
-                        \(assignment.domainID), \(assignment.target == .system), \(assignment.inherited), \(now))
-                    ON CONFLICT DO NOTHING
-                    """)
-            }
+            try insert(connection, assignment: decision)
             return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
         }
         await authenticator.refresh()
@@ -188,13 +161,10 @@ extension Identity {
     }
 
     private func revokeGrant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
-        let assignment = try decision.value(
-            for: "identity:revoke_grant", "identity:revoke_system_grant_for_user", "identity:revoke_system_grant_for_group")
+        let assignment = decision.value
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
-                let removed = try connection.execute(
-                    "DELETE FROM role_assignments a WHERE \(assignment.condition) AND a.role_id = \(assignment.roleID)")
-                guard removed == 1 else { throw Identity.missingGrant(assignment) }
+                guard try delete(connection, assignment: decision) else { throw Identity.missingGrant(assignment) }
                 return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
             }
         }

@@ -7,12 +7,15 @@ extension Identity {
         Resource(
             "version",
             routes: [
-                Route(.get, "/", action: nil, status: 300, "Versions of the API") { context in
+                Route(
+                    .get, "/", action: nil, status: 300, answer: .form(.wrapped("versions", .wrapped("values", .list(Forms.version)))),
+                    "Versions of the API"
+                ) { context in
                     .json(
                         300, headers: ["vary": "X-Auth-Token"],
                         ["versions": ["values": [Identity.version(context.publicURL)]]])
                 },
-                Route(.get, "/v3", action: nil, "The version of the API") { context in
+                Route(.get, "/v3", action: nil, answer: .form(.wrapped("version", Forms.version)), "The version of the API") { context in
                     .json(200, headers: ["vary": "X-Auth-Token"], ["version": Identity.version(context.publicURL)])
                 },
             ])

@@ -20,17 +20,18 @@ extension Identity {
             routes: [
                 Route(
                     .get, "/v3/domains", action: "identity:list_domains", rule: "rule:cloud_reader or rule:domain_reader",
-                    "List domains", handler: listDomains),
+                    answer: .list(Identity.domains), "List domains", handler: listDomains),
                 Route(
                     .post, "/v3/domains", action: "identity:create_domain", rule: "rule:admin_required",
-                    body: Identity.domainBody(required: true), status: 201, "Create a domain", handler: createDomain),
+                    body: Identity.domainBody(required: true), status: 201, answer: .one(Identity.domains), "Create a domain",
+                    handler: createDomain),
                 Route(
                     .get, "/v3/domains/{domain_id}", action: "identity:get_domain",
                     rule: "rule:cloud_reader or domain_id:%(target.domain.id)s or user_domain_id:%(target.domain.id)s",
-                    "Show a domain", handler: showDomain),
+                    answer: .one(Identity.domains), "Show a domain", handler: showDomain),
                 Route(
                     .patch, "/v3/domains/{domain_id}", action: "identity:update_domain", rule: "rule:admin_required",
-                    body: Identity.domainBody(required: false), "Change a domain", handler: updateDomain),
+                    body: Identity.domainBody(required: false), answer: .one(Identity.domains), "Change a domain", handler: updateDomain),
                 Route(
                     .delete, "/v3/domains/{domain_id}", action: "identity:delete_domain", rule: "rule:admin_required", status: 204,
                     "Delete a disabled domain with all that is in it", handler: deleteDomain),
@@ -39,10 +40,7 @@ extension Identity {
 
     private func listDomains(_ context: RequestContext) async throws -> Response {
         let scope = try decideList(context, column: "t.id")
-        let conditions = try context.conditions(texts: ["name": "t.name"], flags: ["enabled": "t.enabled"])
-        return try await database.read {
-            try Identity.domains.list($0, context, where: scope + conditions + ["t.is_domain"])
-        }
+        return try await database.read { try Identity.domains.list($0, context, where: scope + ["t.is_domain"]) }
     }
 
     private func createDomain(_ context: RequestContext) async throws -> Response {

@@ -5,17 +5,23 @@ import WebAPI
 extension Identity {
     var limitResource: Resource {
         func empty(_ path: String, _ name: String) -> Route {
-            Route(.get, path, action: "identity:list_\(name)", rule: "@", "List \(name); there are none") { context in
+            Route(
+                .get, path, action: "identity:list_\(name)", rule: "@", answer: .form(Forms.list(name, .any)),
+                "List \(name); there are none"
+            ) { context in
                 try context.authorize(target: .none)
                 return .json(
-                    200, [name: [], "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
+                    200, [name: [], "links": context.wholeListLinks])
             }
         }
         return Resource(
             "limit",
             routes: [
                 empty("/v3/limits", "limits"), empty("/v3/registered_limits", "registered_limits"),
-                Route(.get, "/v3/limits/model", action: "identity:get_limit_model", rule: "@", "The model of limits") { context in
+                Route(
+                    .get, "/v3/limits/model", action: "identity:get_limit_model", rule: "@", answer: .form(Forms.limitModel),
+                    "The model of limits"
+                ) { context in
                     try context.authorize(target: .none)
                     return .json(
                         200,
@@ -34,14 +40,17 @@ extension Identity {
 extension Identity {
     var absentResource: Resource {
         func empty(_ path: String, _ member: String, _ action: String, rule: String = "rule:cloud_reader") -> Route {
-            Route(.get, path, action: "identity:\(action)", rule: rule, "List \(member); there are none") { context in
+            Route(
+                .get, path, action: "identity:\(action)", rule: rule, answer: .form(Forms.list(member, .any)),
+                "List \(member); there are none"
+            ) { context in
                 if context.parameters["user_id"] == nil {
                     try context.authorize(target: .none)
                 } else {
                     _ = try await decideUser(context)
                 }
                 return .json(
-                    200, [member: [], "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
+                    200, [member: [], "links": context.wholeListLinks])
             }
         }
         return Resource(

@@ -3,93 +3,61 @@ import JSON
 import Kernel
 import WebAPI
 
-extension ResourceKind {
-    /// A kind of Identity's, whose objects link to themselves. A field of the kind `members` holds what clients stored beside
-    /// the known attributes.
-    ///
-    /// - Parameter link: where objects are, without their ids; `/v3/PLURAL` unless it is given.
-    static func identity(
-        _ name: String, plural: String? = nil, _ table: Table, link: (@Sendable (RequestContext) -> String)? = nil
-    ) -> ResourceKind {
-        let plural = plural ?? name + "s"
-        let place = link ?? { _ in "/v3/\(plural)" }
-        let own = Link("self", escapesID: true) { "\($0.publicURL)\(place($0))/" }
-        return ResourceKind(
-            name, plural: plural, table: table.keyed(by: .text).adding([Field("links", .linkMap([own]))]), visibility: .everything,
-            grammar: ListGrammar { $0.hasFields = false }, pages: .object
-        ) { Identity.missing(name.replacing("_", with: " "), $0) }
+/// Filters of lists on texts and flags, as Keystone's clients write them.
+enum TextFilter {
+    /// How a text is compared other than exactly: `name__icontains=part`.
+    enum Comparison: String, CaseIterable, Sendable {
+        case contains, startswith, endswith, icontains, istartswith, iendswith
+
+        func condition(_ column: String, _ value: String) -> SQL {
+            var escaped = ""
+            for character in value {
+                if character == "%" || character == "_" || character == "\\" { escaped.append("\\") }
+                escaped.append(character)
+            }
+            switch self {
+            case .contains: return "\(raw: column) LIKE \("%\(escaped)%")"
+            case .startswith: return "\(raw: column) LIKE \("\(escaped)%")"
+            case .endswith: return "\(raw: column) LIKE \("%\(escaped)")"
+            case .icontains: return "\(raw: column) ILIKE \("%\(escaped)%")"
+            case .istartswith: return "\(raw: column) ILIKE \("\(escaped)%")"
+            case .iendswith: return "\(raw: column) ILIKE \("%\(escaped)")"
+            }
+        }
+    }
+
+    /// An empty value is for rows that have none.
+    static func equals(_ column: String, _ value: String) -> SQL {
+        value.isEmpty ? "coalesce(\(raw: column), '') = ''" : "\(raw: column) = \(value)"
+    }
+
+    /// The condition of a query parameter on one of some columns; nil where it is on none.
+    static func condition(_ name: String, _ value: String, on columns: Set<String>) -> SQL? {
+        if columns.contains(name) { return equals(name, value) }
+        guard let separator = name.range(of: "__"), columns.contains(String(name[..<separator.lowerBound])) else { return nil }
+        return Comparison(rawValue: String(name[separator.upperBound...]))?.condition(String(name[..<separator.lowerBound]), value)
+    }
+
+    /// `enabled` without a value is for true.
+    static func flag(_ name: String, _ column: String, _ value: String) throws -> SQL {
+        guard let flag = value.isEmpty ? true : BodySchema.boolean(value) else {
+            throw ResourceError.badRequest(
+                "Invalid input for query parameter \(name). Value: '\(value.prefix(64))'. It must be true or false.")
+        }
+        return "\(raw: column) = \(flag)"
+    }
+
+    /// Whether a parameter has the form of a comparison.
+    static func isComparison(_ name: String) -> Bool { name.contains("__") }
+
+    static func unknown(_ name: String) -> ResourceError {
+        .badRequest(
+            "Invalid query parameter '\(name.prefix(64))': texts are compared by contains, startswith and endswith, or these with an i before."
+        )
     }
 }
 
 extension RequestContext {
-    /// Conditions from the query: exact and inexact (`name__contains`) for texts, true or false for flags.
-    func conditions(texts: [String: String] = [:], flags: [String: String] = [:]) throws -> [SQL] {
-        var conditions: [SQL] = []
-        for (parameter, value) in query.items {
-            if let column = flags[parameter] {
-                guard let flag = value.isEmpty ? true : BodySchema.boolean(value) else {
-                    throw ResourceError.badRequest(
-                        "Invalid input for query parameter \(parameter). Value: '\(value.prefix(64))'. It must be true or false.")
-                }
-                conditions.append("\(raw: column) = \(flag)")
-                continue
-            }
-            let parts = parameter.split(separator: "_", omittingEmptySubsequences: false)
-            if let column = texts[parameter] {
-                conditions.append(value.isEmpty ? "coalesce(\(raw: column), '') = ''" : "\(raw: column) = \(value)")
-            } else if parts.count >= 3, parts[parts.count - 2].isEmpty,
-                let column = texts[parts.dropLast(2).joined(separator: "_")], let comparison = parts.last
-            {
-                guard let condition = Self.inexact(column, String(comparison), value) else {
-                    throw ResourceError.badRequest(
-                        "Invalid query parameter '\(parameter.prefix(64))': texts are compared by contains, startswith and endswith, or these with an i before."
-                    )
-                }
-                conditions.append(condition)
-            }
-        }
-        return conditions
-    }
-
-    private static func inexact(_ column: String, _ comparison: String, _ value: String) -> SQL? {
-        var escaped = ""
-        for character in value {
-            if character == "%" || character == "_" || character == "\\" { escaped.append("\\") }
-            escaped.append(character)
-        }
-        let insensitive = comparison.hasPrefix("i")
-        let pattern: String
-        switch insensitive ? String(comparison.dropFirst()) : comparison {
-        case "contains": pattern = "%\(escaped)%"
-        case "startswith": pattern = "\(escaped)%"
-        case "endswith": pattern = "%\(escaped)"
-        default: return nil
-        }
-        return insensitive ? "\(raw: column) ILIKE \(pattern)" : "\(raw: column) LIKE \(pattern)"
-    }
-}
-
-extension JSONObject {
-    /// The members that are not in `known`: what Keystone stores as they are.
-    func extra(beside known: Set<String>) -> JSONObject {
-        JSONObject(members.filter { !known.contains($0.name) && $0.name != "links" }.map { ($0.name, $0.value) })
-    }
-}
-
-/// Turns violations of constraints into the API's errors.
-@discardableResult
-func storing<Value>(_ kind: String, _ name: String?, _ body: () throws -> Value) throws -> Value {
-    do { return try body() } catch let error as DatabaseError {
-        if error.isUniqueViolation {
-            throw ResourceError.conflict(
-                "Conflict occurred attempting to store \(kind) - Duplicate entry found with name \(name ?? "").")
-        }
-        if error.isForeignKeyViolation {
-            throw ResourceError.badRequest("The \(kind) refers to something that does not exist, or is still referred to.")
-        }
-        if error.isCheckViolation {
-            throw ResourceError.badRequest("The \(kind) breaks the rule \(error.constraint ?? "of its table").")
-        }
-        throw error
-    }
+    /// `links` of a list that does not come in pages.
+    var wholeListLinks: JSONValue { ["self": .string(selfLink), "next": nil, "previous": nil] }
 }

@@ -24,26 +24,30 @@ extension Identity {
             routes: [
                 Route(
                     .get, "/v3/projects", action: "identity:list_projects",
-                    rule: "rule:cloud_reader or rule:domain_reader", "List projects", handler: listProjects),
+                    rule: "rule:cloud_reader or rule:domain_reader", answer: .list(Identity.projects), "List projects",
+                    handler: listProjects),
                 Route(
                     .post, "/v3/projects", action: "identity:create_project", rule: write,
-                    body: Identity.projectBody(required: true), status: 201, "Create a project", handler: createProject),
+                    body: Identity.projectBody(required: true), status: 201, answer: .one(Identity.projects), "Create a project",
+                    handler: createProject),
                 Route(
-                    .get, "/v3/projects/{project_id}", action: "identity:get_project", rule: read, "Show a project",
+                    .get, "/v3/projects/{project_id}", action: "identity:get_project", rule: read, answer: .one(Identity.projects),
+                    "Show a project",
                     handler: showProject),
                 Route(
                     .patch, "/v3/projects/{project_id}", action: "identity:update_project", rule: write,
-                    body: Identity.projectBody(required: false), "Change a project", handler: updateProject),
+                    body: Identity.projectBody(required: false), answer: .one(Identity.projects), "Change a project", handler: updateProject
+                ),
                 Route(
                     .delete, "/v3/projects/{project_id}", action: "identity:delete_project", rule: write, status: 204,
                     "Delete a project without projects below it", handler: deleteProject),
                 Route(
                     .get, "/v3/projects/{project_id}/tags", action: "identity:list_project_tags", rule: read,
-                    "List a project's tags", handler: listTags),
+                    answer: .form(Forms.list("tags", Bodies.tag)), "List a project's tags", handler: listTags),
                 Route(
                     .put, "/v3/projects/{project_id}/tags", action: "identity:update_project_tags", rule: tagWrite,
-                    body: .json(.object([.init("tags", .array(Bodies.tag, min: 0, max: 80), required: true)])),
-                    "Replace a project's tags", handler: replaceTags),
+                    body: .json(.object([.init("tags", .array(Bodies.tag, min: 0, max: Identity.tagsMax), required: true)])),
+                    answer: .form(Forms.list("tags", Bodies.tag)), "Replace a project's tags", handler: replaceTags),
                 Route(
                     .delete, "/v3/projects/{project_id}/tags", action: "identity:delete_project_tags", rule: tagWrite,
                     status: 204, "Remove a project's tags", handler: replaceTags),
@@ -63,26 +67,9 @@ extension Identity {
 
     private func listProjects(_ context: RequestContext) async throws -> Response {
         var conditions = try decideList(context, column: "coalesce(t.domain_id, t.id)")
-        conditions += try context.conditions(
-            texts: ["name": "t.name", "domain_id": "t.domain_id", "parent_id": "t.parent_id"],
-            flags: ["enabled": "t.enabled", "is_domain": "t.is_domain"])
         if context.query["is_domain"] == nil { conditions.append("NOT t.is_domain") }
-        let all = conditions + Identity.tagConditions(context)
+        let all = conditions
         return try await database.read { try Identity.projects.list($0, context, where: all) }
-    }
-
-    private static func tagConditions(_ context: RequestContext) -> [SQL] {
-        let mine: SQL = "FROM project_tags g WHERE g.project_id = t.id AND g.tag = ANY"
-        return context.query.items.compactMap { name, value in
-            let tags = Array(Set(value.split(separator: ",").map(String.init)))
-            switch name {
-            case "tags": return "(SELECT count(*) \(mine) (\(tags)::text[])) = \(tags.count)"
-            case "tags-any": return "EXISTS (SELECT \(mine) (\(tags)::text[]))"
-            case "not-tags": return "(SELECT count(*) \(mine) (\(tags)::text[])) < \(tags.count)"
-            case "not-tags-any": return "NOT EXISTS (SELECT \(mine) (\(tags)::text[]))"
-            default: return nil
-            }
-        }
     }
 
     private func createProject(_ context: RequestContext) async throws -> Response {
@@ -122,29 +109,9 @@ extension Identity {
         guard parents || subtree, var project = try JSONValue.parse(response.bytes ?? [])["project"]?.objectValue else {
             return response
         }
-        if parents {
-            var chain = JSONValue.null
-            let rows = try connection.query(
-                """
-                WITH RECURSIVE up AS (
-                    SELECT p.parent_id AS id, 1 AS depth FROM projects p WHERE p.id = \(id)
-                    UNION ALL SELECT p.parent_id, u.depth + 1 FROM projects p JOIN up u ON p.id = u.id)
-                SELECT id FROM up WHERE id IS NOT NULL ORDER BY depth DESC
-                """)
-            for row in rows { chain = .object([try row.string("id"): chain]) }
-            project["parents"] = chain
-        }
-        if subtree { project["subtree"] = try Identity.subtree(connection, id, depth: 0) }
+        if parents { project["parents"] = try self.parents(connection, of: id) }
+        if subtree { project["subtree"] = try self.subtree(connection, of: id) }
         return .json(200, ["project": .object(project)])
-    }
-
-    private static func subtree(_ connection: Connection, _ id: String, depth: Int) throws -> JSONValue {
-        guard depth <= projectDepthMax else { return .null }
-        let children = try connection.query("SELECT id FROM projects WHERE parent_id = \(id) ORDER BY id").map { try $0.string("id") }
-        if children.isEmpty { return .null }
-        var object = JSONObject()
-        for child in children { object[child] = try subtree(connection, child, depth: depth + 1) }
-        return .object(object)
     }
 
     private func updateProject(_ context: RequestContext) async throws -> Response {
@@ -154,18 +121,8 @@ extension Identity {
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
                 let id = decision.value.id
-                let row = try connection.query("SELECT domain_id, parent_id, is_domain FROM projects WHERE id = \(id) FOR UPDATE")
-                guard let row = row.first else { throw Identity.missing("project", id) }
-                for (name, code) in [("domain_id", ResourceError.Code.badRequest), ("parent_id", .forbidden)] {
-                    if let asked = body[name]?.stringValue, try asked != row.optionalString(name) {
-                        throw ResourceError(
-                            code, "Invalid input for field/attribute \(name). Value: \(asked.prefix(64)). It cannot be changed.")
-                    }
-                }
-                if let asked = body["is_domain"]?.boolValue, try asked != row.bool("is_domain") {
-                    throw ResourceError.badRequest("Invalid input for field/attribute is_domain. It cannot be changed.")
-                }
-                try update(connection, project: decision, body, isDomain: row.bool("is_domain"))
+                let place = try requireSamePlace(connection, project: id, body)
+                try update(connection, project: decision, body, isDomain: place.isDomain)
                 return try Identity.projects.change(connection, context, status: 200, id: id)
             }
         }
@@ -192,16 +149,10 @@ extension Identity {
 
     // MARK: tags
 
-    private func tags(_ connection: Connection, _ project: String) throws -> JSONValue {
-        JSONValue(
-            try connection.query("SELECT tag FROM project_tags WHERE project_id = \(project) ORDER BY tag")
-                .map { try $0.string("tag") })
-    }
-
     private func listTags(_ context: RequestContext) async throws -> Response {
         let id = try await decideProject(context).value.id
         return try await database.read {
-            .json(200, ["tags": try tags($0, id), "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
+            .json(200, ["tags": JSONValue(try tags($0, of: id)), "links": context.wholeListLinks])
         }
     }
 
@@ -211,10 +162,8 @@ extension Identity {
         let wanted = context.body["tags"]?.arrayValue?.compactMap(\.stringValue) ?? []
         return try await context.write(database) { connection in
             try setTags(connection, id, wanted)
-            let shown = try tags(connection, id)
-            let response: Response =
-                context.method == "DELETE"
-                ? .empty() : .json(200, ["tags": shown, "links": ["self": .string(context.selfLink), "next": nil, "previous": nil]])
+            let shown = JSONValue(try tags(connection, of: id))
+            let response: Response = context.method == "DELETE" ? .empty() : .json(200, ["tags": shown, "links": context.wholeListLinks])
             return Change(response, "project_tags", id, content: shown)
         }
     }
@@ -222,10 +171,7 @@ extension Identity {
     private func showTag(_ context: RequestContext) async throws -> Response {
         let id = try await decideProject(context).value.id
         let tag = context.parameter("tag")
-        let found = try await database.read {
-            try !$0.query("SELECT tag FROM project_tags WHERE project_id = \(id) AND tag = \(tag)").isEmpty
-        }
-        guard found else { throw Identity.missing("project tag", tag) }
+        guard try await database.read({ try hasTag($0, id, tag) }) else { throw Identity.missing("project tag", tag) }
         return .empty()
     }
 
@@ -237,9 +183,7 @@ extension Identity {
                 "Invalid input for field/attribute tag. Value: \(tag.prefix(64)). It must have 1 to 255 characters without commas.")
         }
         return try await context.write(database) { connection in
-            try connection.execute("INSERT INTO project_tags (project_id, tag) VALUES (\(id), \(tag)) ON CONFLICT DO NOTHING")
-            let count = try connection.query("SELECT count(*) AS n FROM project_tags WHERE project_id = \(id)")[0].int("n")
-            guard count <= 80 else { throw ResourceError.badRequest("A project has at most 80 tags.") }
+            try addTag(connection, id, tag)
             return Change(.empty(201), "project_tags", id, content: .string(tag))
         }
     }
@@ -248,8 +192,7 @@ extension Identity {
         let id = try await decideProjectChange(context).value(for: "identity:delete_project_tag").id
         let tag = context.parameter("tag")
         return try await context.write(database) { connection in
-            let removed = try connection.execute("DELETE FROM project_tags WHERE project_id = \(id) AND tag = \(tag)")
-            guard removed == 1 else { throw Identity.missing("project tag", tag) }
+            guard try removeTag(connection, id, tag) else { throw Identity.missing("project tag", tag) }
             return Change(.empty(), "project_tags", id)
         }
     }

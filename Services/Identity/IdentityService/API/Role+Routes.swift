@@ -5,17 +5,6 @@ import Kernel
 import WebAPI
 
 extension Identity {
-    static let roles = ResourceKind.identity(
-        "role",
-        Table(
-            "roles t",
-            fields: [
-                Field("id"), Field("name", sortable: true), Field("domain_id"), Field("description"),
-                Field("options", .json), Field("extra", .members),
-            ]))
-
-    private static let roleMembers: Set<String> = ["id", "name", "domain_id", "description", "options"]
-
     private static func roleBody(required: Bool) -> RouteBody {
         Bodies.entity(
             "role", [Bodies.name(255, required: required), Bodies.domain, Bodies.description, Bodies.options])
@@ -27,32 +16,37 @@ extension Identity {
         return Resource(
             "role",
             routes: [
-                Route(.get, "/v3/roles", action: "identity:list_roles", rule: read, "List roles", handler: listRoles),
+                Route(
+                    .get, "/v3/roles", action: "identity:list_roles", rule: read, answer: .list(Identity.roles), "List roles",
+                    handler: listRoles),
                 Route(
                     .post, "/v3/roles", action: "identity:create_role", rule: "rule:admin_required",
-                    body: Identity.roleBody(required: true), status: 201, "Create a role", handler: createRole),
-                Route(.get, "/v3/roles/{role_id}", action: "identity:get_role", rule: read, "Show a role", handler: showRole),
+                    body: Identity.roleBody(required: true), status: 201, answer: .one(Identity.roles), "Create a role", handler: createRole
+                ),
+                Route(
+                    .get, "/v3/roles/{role_id}", action: "identity:get_role", rule: read, answer: .one(Identity.roles), "Show a role",
+                    handler: showRole),
                 Route(
                     .patch, "/v3/roles/{role_id}", action: "identity:update_role", rule: "rule:admin_required",
-                    body: Identity.roleBody(required: false), "Change a role", handler: updateRole),
+                    body: Identity.roleBody(required: false), answer: .one(Identity.roles), "Change a role", handler: updateRole),
                 Route(
                     .delete, "/v3/roles/{role_id}", action: "identity:delete_role", rule: "rule:admin_required", status: 204,
                     "Delete a role and its assignments", handler: deleteRole),
                 Route(
                     .get, "/v3/roles/{role_id}/implies", action: "identity:list_implied_roles", rule: "rule:cloud_reader",
-                    "List what a role implies", handler: listImplied),
+                    answer: .form(Forms.inference(.list(Forms.role))), "List what a role implies", handler: listImplied),
                 Route(
                     .get, implied, action: "identity:get_implied_role", rule: "rule:cloud_reader",
-                    "Show that one role implies another", handler: showImplied),
+                    answer: .form(Forms.inference(Forms.role)), "Show that one role implies another", handler: showImplied),
                 Route(
                     .put, implied, action: "identity:create_implied_role", rule: "rule:admin_required", status: 201,
-                    "Make one role imply another", handler: addImplied),
+                    answer: .form(Forms.inference(Forms.role)), "Make one role imply another", handler: addImplied),
                 Route(
                     .delete, implied, action: "identity:delete_implied_role", rule: "rule:admin_required", status: 204,
                     "End that one role implies another", handler: removeImplied),
                 Route(
                     .get, "/v3/role_inferences", action: "identity:list_role_inference_rules", rule: "rule:cloud_reader",
-                    "List all that roles imply", handler: listInferences),
+                    answer: .form(Forms.inferences), "List all that roles imply", handler: listInferences),
             ])
     }
 
@@ -60,32 +54,15 @@ extension Identity {
 
     private func listRoles(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: ["target.domain_id": try context.caller.domainID])
-        var conditions = try context.conditions(texts: ["name": "t.name", "domain_id": "t.domain_id"])
-        if context.query["domain_id"] == nil { conditions.append("t.domain_id IS NULL") }
-        let all = conditions
-        return try await database.read { try Identity.roles.list($0, context, where: all) }
+        let conditions: [SQL] = context.query["domain_id"] == nil ? ["t.domain_id IS NULL"] : []
+        return try await database.read { try Identity.roles.list($0, context, where: conditions) }
     }
 
     private func createRole(_ context: RequestContext) async throws -> Response {
-        let body = try context.authorize(context.entity("role"), target: .none).value(for: "identity:create_role")
+        let decision = try context.authorize(context.entity("role"), target: .none)
         let id = newID()
-        let now = ambient.now
         return try await context.write(database) { connection in
-            let domain = body["domain_id"]?.stringValue
-            if let domain, try find(connection, project: domain, isDomain: true) == nil {
-                throw ResourceError.badRequest("Could not find domain: \(domain.prefix(64)).")
-            }
-            let name = body["name"]?.stringValue
-            let options = JSONObject(
-                (body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
-            try storing("role", name) {
-                try connection.execute(
-                    """
-                    INSERT INTO roles (id, name, domain_id, description, options, extra, created_at, updated_at)
-                    VALUES (\(id), \(name), \(domain), \(body["description"]?.stringValue), \(options)::jsonb,
-                        \(body.extra(beside: Identity.roleMembers))::jsonb, \(now), \(now))
-                    """)
-            }
+            try insert(connection, role: decision, id: id)
             return try Identity.roles.change(connection, context, status: 201, id: id)
         }
     }
@@ -98,22 +75,14 @@ extension Identity {
     }
 
     private func updateRole(_ context: RequestContext) async throws -> Response {
-        let role = try await decideRole(context).value(for: "identity:update_role")
+        let role = try await decideRole(context)
         let body = context.entity("role")
-        try role.requireMutable("role", body)
-        try requireSameDomain(body, role)
-        var changes = Changes()
-        if body["name"] != nil { changes.text(body, "name") }
-        changes.text(body, "description", absent: nil)
-        changes.options(body)
-        changes.extra(body, beside: Identity.roleMembers)
-        let asked = changes
+        try role.value.requireMutable("role", body)
+        try requireSameDomain(body, role.value)
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
-                try storing("role", body["name"]?.stringValue) {
-                    _ = try asked.apply(connection, "roles", role.id, at: ambient.now, touching: true)
-                }
-                return try Identity.roles.change(connection, context, status: 200, id: role.id)
+                try update(connection, role: role, body)
+                return try Identity.roles.change(connection, context, status: 200, id: role.value.id)
             }
         }
         await authenticator.refresh()
@@ -121,12 +90,12 @@ extension Identity {
     }
 
     private func deleteRole(_ context: RequestContext) async throws -> Response {
-        let role = try await decideRole(context).value(for: "identity:delete_role")
-        try role.requireMutable("role")
+        let role = try await decideRole(context)
+        try role.value.requireMutable("role")
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
-                try connection.execute("DELETE FROM roles WHERE id = \(role.id)")
-                return Change(.empty(), "role", role.id)
+                try delete(connection, role: role)
+                return Change(.empty(), "role", role.value.id)
             }
         }
         await authenticator.refresh()
@@ -141,15 +110,6 @@ extension Identity {
             "id": .string(id), "name": .string(try row.string(prefix + "_name")),
             "links": ["self": .string("\(context.publicURL)/v3/roles/\(id)")],
         ]
-    }
-
-    private static func inferences(_ connection: Connection, where condition: SQL) throws -> Rows {
-        try connection.query(
-            """
-            SELECT p.id AS prior_id, p.name AS prior_name, i.id AS implied_id, i.name AS implied_name
-            FROM implied_roles r JOIN roles p ON p.id = r.prior_role_id JOIN roles i ON i.id = r.implied_role_id
-            WHERE \(condition) ORDER BY p.id, i.id
-            """)
     }
 
     private func listImplied(_ context: RequestContext) async throws -> Response {
@@ -210,17 +170,7 @@ extension Identity {
         let role = try await decideRole(context).value(for: "identity:create_implied_role").id
         let id = context.parameter("implied_id")
         let response = try await context.write(database) { connection in
-            guard let implied = try find(connection, role: id) else { throw Identity.missing("role", id) }
-            let prior = try find(connection, role: role)
-            guard implied.domainID == nil || prior?.domainID != nil else {
-                throw ResourceError.forbidden("The role \(role) is global and cannot imply the domain specific role \(id).")
-            }
-            guard implied.name != "admin" else { throw ResourceError.forbidden("The role admin cannot be implied.") }
-            guard implied.id != role else { throw ResourceError.badRequest("A role cannot imply itself.") }
-            try storing("implied role", id) {
-                try connection.execute(
-                    "INSERT INTO implied_roles (prior_role_id, implied_role_id) VALUES (\(role), \(id)) ON CONFLICT DO NOTHING")
-            }
+            try imply(connection, prior: role, implied: id)
             let body = try inference(connection, context, role, id) ?? .null
             return Change(.json(201, body), "implied_role", role, content: ["implies": .string(id)])
         }
@@ -233,8 +183,9 @@ extension Identity {
         let id = context.parameter("implied_id")
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {
-                let removed = try connection.execute("DELETE FROM implied_roles WHERE prior_role_id = \(role) AND implied_role_id = \(id)")
-                guard removed == 1 else { throw ResourceError.notFound("\(role) does not imply \(id.prefix(64))") }
+                guard try unimply(connection, prior: role, implied: id) else {
+                    throw ResourceError.notFound("\(role) does not imply \(id.prefix(64))")
+                }
                 return Change(.empty(), "implied_role", role, content: ["implies": .string(id)])
             }
         }

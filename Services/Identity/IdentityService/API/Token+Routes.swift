@@ -15,10 +15,10 @@ extension Identity {
             routes: [
                 Route(
                     .post, "/v3/auth/tokens", action: nil, body: .json(.object([], additional: .allowed)), status: 201,
-                    "Sign on and receive a token", handler: issue),
+                    answer: .form(Forms.token), "Sign on and receive a token", handler: issue),
                 Route(
                     .get, "/v3/auth/tokens", action: "identity:validate_token", rule: Identity.validateRule,
-                    "Validate and describe a token", handler: validate),
+                    answer: .form(Forms.token), "Validate and describe a token", handler: validate),
                 Route(
                     .head, "/v3/auth/tokens", action: "identity:check_token", rule: Identity.validateRule,
                     "Check a token", handler: validate),
@@ -28,16 +28,17 @@ extension Identity {
                     "Revoke a token", handler: revoke),
                 Route(
                     .get, "/v3/auth/catalog", action: "identity:get_auth_catalog", rule: "@",
-                    "The catalog for this token", handler: catalog),
+                    answer: .form(Forms.list("catalog", Forms.catalogService)), "The catalog for this token", handler: catalog),
                 Route(
                     .get, "/v3/auth/projects", action: "identity:get_auth_projects", rule: "@",
-                    "Projects that a token can be had for", handler: ownProjects),
+                    answer: .list(Identity.projects), "Projects that a token can be had for", handler: ownProjects),
                 Route(
                     .get, "/v3/auth/domains", action: "identity:get_auth_domains", rule: "@",
-                    "Domains that a token can be had for", handler: ownDomains),
+                    answer: .list(Identity.domains), "Domains that a token can be had for", handler: ownDomains),
                 Route(
                     .get, "/v3/auth/system", action: "identity:get_auth_system", rule: "@",
-                    "Whether a token for the system can be had", handler: ownSystem),
+                    answer: .form(Forms.list("system", .wrapped("all", .strictBoolean))), "Whether a token for the system can be had",
+                    handler: ownSystem),
             ])
     }
 
@@ -79,16 +80,9 @@ extension Identity {
 
     private func revoke(_ context: RequestContext) async throws -> Response {
         let (_, subject) = try await subject(context)
-        let payload = try context.authorize(subject.token, target: ["target.token.user_id": subject.userID])
-            .value(for: "identity:revoke_token")
-        guard let audit = payload.auditIDs.first else { throw ResourceError.internalError("a token without audit id") }
-        let now = ambient.now
+        let decision = try context.authorize(subject.token, target: ["target.token.user_id": subject.userID])
         let response = try await context.write(database) { connection in
-            try connection.execute(
-                """
-                INSERT INTO token_revocations (audit_id, expires_at, created_at)
-                VALUES (\(audit), \(payload.expiresAt), \(now)) ON CONFLICT DO NOTHING
-                """)
+            let audit = try revoke(connection, token: decision)
             return Change(.empty(), "token", audit)
         }
         // In this process at once; elsewhere with the notification.
@@ -148,15 +142,7 @@ extension Identity {
     private func ownSystem(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let user = try context.caller.userID
-        let some = try await database.read {
-            try !$0.query("SELECT 1 AS one FROM effective_roles(\(user), NULL, NULL, true) LIMIT 1").isEmpty
-        }
-        let system: JSONValue = some ? [["all": true]] : []
-        return .json(
-            200,
-            [
-                "system": system,
-                "links": ["self": .string(context.selfLink), "next": .null, "previous": .null],
-            ])
+        let hasRole = try await database.read { try hasSystemRole($0, user) }
+        return .json(200, ["system": hasRole ? [["all": true]] : [], "links": context.wholeListLinks])
     }
 }

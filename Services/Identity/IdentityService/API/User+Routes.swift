@@ -6,6 +6,24 @@ import Kernel
 import WebAPI
 
 extension Identity {
+    private static let userOptions = BodySchema.object(
+        [
+            "ignore_change_password_upon_first_use", "ignore_password_expiry", "ignore_lockout_failure_attempts",
+            "lock_password", "multi_factor_auth_enabled", "ignore_user_inactivity",
+        ].map { BodySchema.Property($0, .nullable(.boolean)) }
+            + [.init("multi_factor_auth_rules", .nullable(.list(.list(.text))))])
+
+    private func userBody(required: Bool) -> RouteBody {
+        Bodies.entity(
+            "user",
+            [
+                Bodies.name(255, required: required), Bodies.domain, Bodies.enabled,
+                .init("default_project_id", .nullable(.string(min: 1, max: 64, format: nil))),
+                .init("password", .nullable(.string(min: 1, max: 4096, format: nil))),
+                .init("options", Identity.userOptions),
+            ])
+    }
+
     var userResource: Resource {
         let write = "rule:admin_required or rule:domain_manager"
         let read = "rule:cloud_reader or rule:domain_reader or rule:self"
@@ -14,14 +32,16 @@ extension Identity {
             routes: [
                 Route(
                     .get, "/v3/users", action: "identity:list_users", rule: "rule:cloud_reader or rule:domain_reader",
-                    "List users", handler: listUsers),
+                    answer: .list(Identity.users), "List users", handler: listUsers),
                 Route(
                     .post, "/v3/users", action: "identity:create_user", rule: write, body: userBody(required: true),
-                    status: 201, "Create a user", handler: createUser),
-                Route(.get, "/v3/users/{user_id}", action: "identity:get_user", rule: read, "Show a user", handler: showUser),
+                    status: 201, answer: .one(Identity.users), "Create a user", handler: createUser),
+                Route(
+                    .get, "/v3/users/{user_id}", action: "identity:get_user", rule: read, answer: .one(Identity.users), "Show a user",
+                    handler: showUser),
                 Route(
                     .patch, "/v3/users/{user_id}", action: "identity:update_user", rule: write,
-                    body: userBody(required: false), "Change a user", handler: updateUser),
+                    body: userBody(required: false), answer: .one(Identity.users), "Change a user", handler: updateUser),
                 Route(
                     .delete, "/v3/users/{user_id}", action: "identity:delete_user", rule: write, status: 204,
                     "Delete a user", handler: deleteUser),
@@ -38,21 +58,16 @@ extension Identity {
                     "Change one's own password; the old one is the proof", handler: changePassword),
                 Route(
                     .get, "/v3/users/{user_id}/projects", action: "identity:list_user_projects", rule: read,
-                    "List the projects in which a user has a role", handler: listUserProjects),
+                    answer: .list(Identity.projects), "List the projects in which a user has a role", handler: listUserProjects),
                 Route(
                     .get, "/v3/users/{user_id}/groups", action: "identity:list_groups_for_user", rule: read,
-                    "List the groups of a user", handler: listUserGroups),
+                    answer: .list(Identity.groups), "List the groups of a user", handler: listUserGroups),
             ])
     }
 
     private func listUsers(_ context: RequestContext) async throws -> Response {
         let scope = try decideList(context)
-        let conditions =
-            scope
-            + (try context.conditions(
-                texts: ["name": "t.name", "domain_id": "t.domain_id", "default_project_id": "t.default_project_id"],
-                flags: ["enabled": "t.enabled"]))
-        return try await database.read { try Identity.users.list($0, context, where: conditions) }
+        return try await database.read { try Identity.users.list($0, context, where: scope) }
     }
 
     private func createUser(_ context: RequestContext) async throws -> Response {
@@ -126,22 +141,19 @@ extension Identity {
 
     private func listUserProjects(_ context: RequestContext) async throws -> Response {
         let user = try await decideUser(context).value.id
-        let conditions = try context.conditions(
-            texts: ["name": "t.name", "domain_id": "t.domain_id"], flags: ["enabled": "t.enabled"])
         return try await database.read { connection in
             try Identity.projects.list(
                 connection, context,
-                where: conditions + ["NOT t.is_domain", "t.id IN (SELECT a.id FROM accessible_projects(\(user)) a)"])
+                where: ["NOT t.is_domain", "t.id IN (SELECT a.id FROM accessible_projects(\(user)) a)"])
         }
     }
 
     private func listUserGroups(_ context: RequestContext) async throws -> Response {
         let user = try await decideUser(context).value.id
-        let conditions = try context.conditions(texts: ["name": "t.name"])
         return try await database.read { connection in
             try Identity.groups.list(
                 connection, context,
-                where: conditions + ["t.id IN (SELECT m.group_id FROM group_members m WHERE m.user_id = \(user))"])
+                where: ["t.id IN (SELECT m.group_id FROM group_members m WHERE m.user_id = \(user))"])
         }
     }
 }

@@ -102,7 +102,7 @@ extension Identity {
 
     /// - Throws: 403 if the caller is not an administrator and somebody is one in the project: without the project they could
     ///   not sign on.
-    private func requireNoAdministrators(_ caller: Caller, in project: String) async throws {
+    func requireNoAdministrators(_ caller: Caller, in project: String) async throws {
         if caller.isAdmin { return }
         let found = try await database.read { connection in
             try !connection.query(
@@ -118,27 +118,5 @@ extension Identity {
         guard found else { return }
         throw ResourceError.forbidden(
             "Administrators of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may change it.")
-    }
-
-    /// `decideUser` for routes that change the user.
-    func decideUserChange(_ context: RequestContext) async throws -> Authorized<Found> {
-        let decision = try await decideUser(context)
-        try await requireControl(decision.caller, over: .user(decision.value.id))
-        return decision
-    }
-
-    /// `decideGroup` for routes that change the group.
-    func decideGroupChange(_ context: RequestContext) async throws -> Authorized<Found> {
-        let decision = try await decideGroup(context)
-        try await requireControl(decision.caller, over: .group(decision.value.id))
-        return decision
-    }
-
-    /// `decideProject` for routes that change the project.
-    func decideProjectChange(_ context: RequestContext) async throws -> Authorized<Found> {
-        let decision = try await decideProject(context)
-        try await requireTenantProject(decision.caller, decision.value.id)
-        try await requireNoAdministrators(decision.caller, in: decision.value.id)
-        return decision
     }
 }

@@ -6,9 +6,8 @@ import WebAPI
 
 /// The statements that change projects and domains.
 extension Identity {
-    static let projectMembers: Set<String> = [
-        "id", "name", "domain_id", "parent_id", "is_domain", "description", "enabled", "tags", "options",
-    ]
+    /// Most tags of a project.
+    static let tagsMax = 80
 
     /// Projects below one another, the domain not counted.
     static let projectDepthMax = 5
@@ -57,33 +56,21 @@ extension Identity {
         _ connection: Connection, project decision: Authorized<JSONObject>, id: String, _ place: ProjectPlace
     ) throws {
         let body = try decision.value(for: "identity:create_project", "identity:create_domain")
-        let now = ambient.now
-        let name = body["name"]?.stringValue
-        let options = JSONObject(
-            (body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
-        let kind = place.isDomain ? "domain" : "project"
-        try storing(kind, name) {
-            try connection.execute(
-                """
-                INSERT INTO projects (id, name, domain_id, parent_id, is_domain, description, enabled, options, extra,
-                    created_at, updated_at)
-                VALUES (\(id), \(name), \(place.domainID), \(place.parentID), \(place.isDomain),
-                    \(body["description"]?.stringValue ?? ""), \(body["enabled"]?.boolValue ?? true), \(options)::jsonb,
-                    \(body.extra(beside: Identity.projectMembers))::jsonb, \(now), \(now))
-                """)
-        }
+        var row = Identity.projects.new(id, body)
+        row.set("domain_id", place.domainID)
+        row.set("parent_id", place.parentID)
+        row.set("is_domain", place.isDomain)
+        row.newOptions(body)
+        let statement = row.insertion("projects", at: ambient.now)
+        try storing(place.isDomain ? "domain" : "project", body["name"]?.stringValue) { try connection.execute(statement) }
         if let tags = body["tags"]?.arrayValue { try setTags(connection, id, tags.compactMap(\.stringValue)) }
     }
 
     func update(_ connection: Connection, project decision: Authorized<Found>, _ body: JSONObject, isDomain: Bool) throws {
         let id = try decision.value(for: "identity:update_project", "identity:update_domain").id
         let now = ambient.now
-        var changes = Changes()
-        if body["name"] != nil { changes.text(body, "name") }
-        changes.text(body, "description")
-        changes.flag(body, "enabled")
+        var changes = Identity.projects.changes(body)
         changes.options(body)
-        changes.extra(body, beside: Identity.projectMembers)
         if let enabled = body["enabled"]?.boolValue {
             try checkSwitch(connection, id, enabled: enabled, isDomain: isDomain)
             if !enabled { changes.set("tokens_valid_from", now) }
@@ -92,6 +79,48 @@ extension Identity {
             _ = try changes.apply(connection, "projects", id, at: now, isCounted: true, touching: true)
         }
         if let tags = body["tags"]?.arrayValue { try setTags(connection, id, tags.compactMap(\.stringValue)) }
+    }
+
+    /// What of a project never changes: its place.
+    ///
+    /// - Throws: 404 where it is gone; 400 and 403 for a body that names another place.
+    func requireSamePlace(_ connection: Connection, project id: String, _ body: JSONObject) throws -> ProjectPlace {
+        let rows = try connection.query("SELECT domain_id, parent_id, is_domain FROM projects WHERE id = \(id) FOR UPDATE")
+        guard let row = rows.first else { throw Identity.missing("project", id) }
+        for (name, code) in [("domain_id", ResourceError.Code.badRequest), ("parent_id", .forbidden)] {
+            if let asked = body[name]?.stringValue, try asked != row.optionalString(name) {
+                throw ResourceError(
+                    code, "Invalid input for field/attribute \(name). Value: \(asked.prefix(64)). It cannot be changed.")
+            }
+        }
+        if let asked = body["is_domain"]?.boolValue, try asked != row.bool("is_domain") {
+            throw ResourceError.badRequest("Invalid input for field/attribute is_domain. It cannot be changed.")
+        }
+        return ProjectPlace(domainID: try row.optionalString("domain_id"), parentID: try row.optionalString("parent_id"))
+    }
+
+    /// The projects above one, each in the one below it, as Keystone writes them.
+    func parents(_ connection: Connection, of id: String) throws -> JSONValue {
+        var chain = JSONValue.null
+        let rows = try connection.query(
+            """
+            WITH RECURSIVE up AS (
+                SELECT p.parent_id AS id, 1 AS depth FROM projects p WHERE p.id = \(id)
+                UNION ALL SELECT p.parent_id, u.depth + 1 FROM projects p JOIN up u ON p.id = u.id)
+            SELECT id FROM up WHERE id IS NOT NULL ORDER BY depth DESC
+            """)
+        for row in rows { chain = .object([try row.string("id"): chain]) }
+        return chain
+    }
+
+    /// The projects below one, in the same form.
+    func subtree(_ connection: Connection, of id: String, depth: Int = 0) throws -> JSONValue {
+        guard depth <= Identity.projectDepthMax else { return .null }
+        let children = try connection.query("SELECT id FROM projects WHERE parent_id = \(id) ORDER BY id").map { try $0.string("id") }
+        if children.isEmpty { return .null }
+        var object = JSONObject()
+        for child in children { object[child] = try subtree(connection, of: child, depth: depth + 1) }
+        return .object(object)
     }
 
     /// Keystone's rules: no enabled project below a disabled one. A domain may be disabled with all that it has.
@@ -118,6 +147,27 @@ extension Identity {
         guard below.isEmpty else {
             throw ResourceError.forbidden("Cannot disable project \(id) since its subtree contains enabled projects.")
         }
+    }
+
+    /// The project's tags in order.
+    func tags(_ connection: Connection, of project: String) throws -> [String] {
+        try connection.query("SELECT tag FROM project_tags WHERE project_id = \(project) ORDER BY tag").map { try $0.string("tag") }
+    }
+
+    func hasTag(_ connection: Connection, _ project: String, _ tag: String) throws -> Bool {
+        try !connection.query("SELECT tag FROM project_tags WHERE project_id = \(project) AND tag = \(tag)").isEmpty
+    }
+
+    /// - Throws: 400 where the project has too many.
+    func addTag(_ connection: Connection, _ project: String, _ tag: String) throws {
+        try connection.execute("INSERT INTO project_tags (project_id, tag) VALUES (\(project), \(tag)) ON CONFLICT DO NOTHING")
+        let count = try connection.query("SELECT count(*) AS n FROM project_tags WHERE project_id = \(project)")[0].int("n")
+        guard count <= Identity.tagsMax else { throw ResourceError.badRequest("A project has at most \(Identity.tagsMax) tags.") }
+    }
+
+    /// - Returns: whether the project had the tag.
+    func removeTag(_ connection: Connection, _ project: String, _ tag: String) throws -> Bool {
+        try connection.execute("DELETE FROM project_tags WHERE project_id = \(project) AND tag = \(tag)") == 1
     }
 
     func setTags(_ connection: Connection, _ project: String, _ tags: [String]) throws {

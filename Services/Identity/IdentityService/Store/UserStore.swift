@@ -4,40 +4,10 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Users as a table, and the statements that change them.
+/// The statements that change users.
 extension Identity {
-    static let users = ResourceKind.identity(
-        "user",
-        Table(
-            "users t",
-            fields: [
-                Field("id"), Field("name", sortable: true), Field("domain_id"), Field("enabled", .boolean),
-                Field("default_project_id"), Field("password_expires_at", .timestampMicroseconds),
-                Field("options", .json), Field("extra", .members),
-            ]))
-
-    static let userMembers: Set<String> = [
-        "id", "name", "domain_id", "enabled", "default_project_id", "password", "original_password",
-        "password_expires_at", "options",
-    ]
-
-    static let userOptions = BodySchema.object(
-        [
-            "ignore_change_password_upon_first_use", "ignore_password_expiry", "ignore_lockout_failure_attempts",
-            "lock_password", "multi_factor_auth_enabled", "ignore_user_inactivity",
-        ].map { BodySchema.Property($0, .nullable(.boolean)) }
-            + [.init("multi_factor_auth_rules", .nullable(.list(.list(.text))))])
-
-    func userBody(required: Bool) -> RouteBody {
-        Bodies.entity(
-            "user",
-            [
-                Bodies.name(255, required: required), Bodies.domain, Bodies.enabled,
-                .init("default_project_id", .nullable(.string(min: 1, max: 64, format: nil))),
-                .init("password", .nullable(.string(min: 1, max: 4096, format: nil))),
-                .init("options", Identity.userOptions),
-            ])
-    }
+    /// Members of bodies that are no fields.
+    private static let userSecrets: Set<String> = ["password", "original_password"]
 
     /// - Throws: 400 where the operator's rule about passwords is broken.
     func checkedHash(_ password: String?) async throws -> String? {
@@ -57,20 +27,12 @@ extension Identity {
         guard try find(connection, project: domain, isDomain: true) != nil else {
             throw Identity.missing("domain", domain)
         }
-        let name = body["name"]?.stringValue
-        let options = JSONObject(
-            (body["options"]?.objectValue ?? JSONObject()).members.filter { !$0.value.isNull }.map { ($0.name, $0.value) })
-        try storing("user", name) {
-            try connection.execute(
-                """
-                INSERT INTO users (id, name, domain_id, enabled, default_project_id, options, extra, password_hash,
-                    password_set_at, created_at, updated_at)
-                VALUES (\(id), \(name), \(domain), \(body["enabled"]?.boolValue ?? true),
-                    \(body["default_project_id"]?.stringValue), \(options)::jsonb,
-                    \(body.extra(beside: Identity.userMembers))::jsonb, \(hash),
-                    \(hash == nil ? nil : now), \(now), \(now))
-                """)
-        }
+        var row = Identity.users.new(id, body, beside: Identity.userSecrets)
+        row.set("domain_id", domain)
+        row.newOptions(body)
+        row.set("password_hash", hash)
+        row.set("password_set_at", hash == nil ? nil : now)
+        try storing("user", body["name"]?.stringValue) { try connection.execute(row.insertion("users", at: now)) }
     }
 
     func update(
@@ -78,12 +40,8 @@ extension Identity {
     ) throws {
         let id = try decision.value(for: "identity:update_user").id
         let now = ambient.now
-        var changes = Changes()
-        if body["name"] != nil { changes.text(body, "name") }
-        changes.text(body, "default_project_id", absent: nil)
-        changes.flag(body, "enabled")
+        var changes = Identity.users.changes(body, beside: Identity.userSecrets)
         changes.options(body)
-        changes.extra(body, beside: Identity.userMembers)
         if body["password"] != nil { Identity.setPassword(&changes, hash: hash, now: now) }
         if body["enabled"]?.boolValue == false, body["password"] == nil { changes.set("tokens_valid_from", now) }
         try storing("user", body["name"]?.stringValue) {

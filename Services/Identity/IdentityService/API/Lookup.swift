@@ -6,62 +6,6 @@ import WebAPI
 
 /// Looks up resources and authorizes access. Policy is checked before 404, so that unauthorized callers cannot probe ids.
 extension Identity {
-    /// The attributes of a row that policy rules and handlers need.
-    struct Found: Sendable {
-        let id: String
-        let name: String
-        /// The domain that it belongs to; a domain belongs to itself. Nil for cloud-wide resources.
-        let domainID: String?
-        let immutable: Bool
-
-        /// - Throws: 403 for an immutable resource.
-        func requireMutable(_ kind: String, _ changes: JSONObject? = nil) throws {
-            guard immutable else { return }
-            if let options = changes?["options"]?.objectValue, let flag = options["immutable"], flag != true { return }
-            throw ResourceError.forbidden(
-                "Cannot modify or delete the \(kind) \(id): it is immutable (options.immutable).")
-        }
-    }
-
-    func find(_ connection: Connection, user id: String) throws -> Found? {
-        try Identity.found(connection.query("SELECT id, name, domain_id, false AS immutable FROM users WHERE id = \(id)"))
-    }
-
-    func find(_ connection: Connection, group id: String) throws -> Found? {
-        try Identity.found(connection.query("SELECT id, name, domain_id, false AS immutable FROM groups WHERE id = \(id)"))
-    }
-
-    /// A project, or a domain seen as one.
-    func find(_ connection: Connection, project id: String, isDomain: Bool? = nil) throws -> Found? {
-        try Identity.found(
-            connection.query(
-                """
-                SELECT id, name, coalesce(domain_id, id) AS domain_id,
-                    coalesce((options ->> 'immutable')::boolean, false) AS immutable
-                FROM projects WHERE id = \(id) AND is_domain = coalesce(\(isDomain)::boolean, is_domain)
-                """))
-    }
-
-    func find(_ connection: Connection, role id: String) throws -> Found? {
-        try Identity.found(
-            connection.query(
-                """
-                SELECT id, name, domain_id, coalesce((options ->> 'immutable')::boolean, false) AS immutable
-                FROM roles WHERE id = \(id)
-                """))
-    }
-
-    private static func found(_ rows: Rows) throws -> Found? {
-        guard let row = rows.first else { return nil }
-        return Found(
-            id: try row.string("id"), name: try row.string("name"), domainID: try row.optionalString("domain_id"),
-            immutable: try row.bool("immutable"))
-    }
-
-    static func missing(_ kind: String, _ id: String) -> ResourceError {
-        .notFound("Could not find \(kind): \(id.prefix(255)).")
-    }
-
     /// Decides the route's action on one thing, then requires it to be there.
     func decide(
         _ context: RequestContext, _ kind: String, _ id: String,
@@ -102,6 +46,30 @@ extension Identity {
         return try await decide(context, "role", id) { try find($0, role: id) }
     }
 
+    // MARK: changes
+
+    /// `decideUser` for routes that change the user.
+    func decideUserChange(_ context: RequestContext) async throws -> Authorized<Found> {
+        let decision = try await decideUser(context)
+        try await requireControl(decision.caller, over: .user(decision.value.id))
+        return decision
+    }
+
+    /// `decideGroup` for routes that change the group.
+    func decideGroupChange(_ context: RequestContext) async throws -> Authorized<Found> {
+        let decision = try await decideGroup(context)
+        try await requireControl(decision.caller, over: .group(decision.value.id))
+        return decision
+    }
+
+    /// `decideProject` for routes that change the project.
+    func decideProjectChange(_ context: RequestContext) async throws -> Authorized<Found> {
+        let decision = try await decideProject(context)
+        try await requireTenantProject(decision.caller, decision.value.id)
+        try await requireNoAdministrators(decision.caller, in: decision.value.id)
+        return decision
+    }
+
     // MARK: lists
 
     /// Decides on a list whose rows belong to domains; returns the condition that the caller's scope adds.
@@ -130,7 +98,7 @@ enum Bodies {
     static let description = BodySchema.Property("description", .nullable(.text(65_535)))
     static let enabled = BodySchema.Property("enabled", .strictBoolean)
     static let domain = BodySchema.Property("domain_id", .nullable(.string(min: 1, max: 64, format: nil)))
-    static let tags = BodySchema.Property("tags", .array(tag, min: 0, max: 80))
+    static let tags = BodySchema.Property("tags", .array(tag, min: 0, max: Identity.tagsMax))
     static let tag = BodySchema.string(min: 1, max: 255, format: .name)
     static let options = BodySchema.Property(
         "options", .object([.init("immutable", .nullable(.strictBoolean))], additional: .forbidden))
@@ -147,18 +115,4 @@ enum Bodies {
 extension RequestContext {
     /// The member of the body that holds the resource.
     func entity(_ name: String) -> JSONObject { body[name]?.objectValue ?? JSONObject() }
-}
-
-extension Changes {
-    /// Merges what is not in `known` into `extra`.
-    mutating func extra(_ body: JSONObject, beside known: Set<String>) {
-        let extra = body.extra(beside: known)
-        if !extra.isEmpty { set("extra = extra || \(extra)::jsonb") }
-    }
-
-    /// Merges options; null removes one.
-    mutating func options(_ body: JSONObject) {
-        guard let options = body["options"]?.objectValue, !options.isEmpty else { return }
-        set("options = jsonb_strip_nulls(options || \(options)::jsonb)")
-    }
 }

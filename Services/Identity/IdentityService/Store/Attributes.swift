@@ -1,0 +1,49 @@
+import Database
+import JSON
+import WebAPI
+
+extension ResourceKind {
+    /// The attributes that requests know. What else a body has is stored as it is.
+    var knownMembers: Set<String> { Set(table.fields.filter { $0.presence != .never && $0.name != "extra" }.map(\.name)) }
+
+    /// The row that a body makes: settable fields, and what is not known in `extra`.
+    ///
+    /// - Parameter known: members that are no fields.
+    func new(_ id: String, _ body: JSONObject, beside known: Set<String> = []) -> Changes {
+        var row = Changes(settings(body))
+        row.set("id", id)
+        row.set(json: "extra", .object(body.extra(beside: knownMembers.union(known))))
+        return row
+    }
+
+    /// What a body changes: settable fields, and what is not known is merged into `extra`.
+    ///
+    /// - Parameter known: members that are no fields.
+    func changes(_ body: JSONObject, beside known: Set<String> = []) -> Changes {
+        var changes = Changes(settings(body))
+        let extra = body.extra(beside: knownMembers.union(known))
+        if !extra.isEmpty { changes.set("extra = extra || \(extra)::jsonb") }
+        return changes
+    }
+}
+
+extension JSONObject {
+    /// The members that are not in `known`: what Keystone stores as they are.
+    fileprivate func extra(beside known: Set<String>) -> JSONObject {
+        JSONObject(members.filter { !known.contains($0.name) }.map { ($0.name, $0.value) })
+    }
+}
+
+extension Changes {
+    /// The options of something new, without those that are null.
+    mutating func newOptions(_ body: JSONObject) {
+        let given = (body["options"]?.objectValue ?? [:]).members.filter { !$0.value.isNull }
+        set(json: "options", .object(JSONObject(given.map { ($0.name, $0.value) })))
+    }
+
+    /// Merges options; null removes one.
+    mutating func options(_ body: JSONObject) {
+        guard let options = body["options"]?.objectValue, !options.isEmpty else { return }
+        set("options = jsonb_strip_nulls(options || \(options)::jsonb)")
+    }
+}

@@ -1,0 +1,110 @@
+import Authorization
+import Database
+import Kernel
+import WebAPI
+
+/// A credential with its secret in clear.
+struct StoredCredential: Sendable {
+    let id: String
+    let userID: String
+    var projectID: String?
+    var type: String
+    var blob: String
+
+    /// What the secret is sealed with, so that no row can pass for another.
+    static func context(_ id: String, _ user: String, _ type: String) -> String { "\(id) \(user) \(type)" }
+}
+
+/// The statements about users' credentials, whose secrets are sealed.
+extension Identity {
+    /// Most credentials that a user may have.
+    private static let credentialsMax = 100
+
+    func owner(_ connection: Connection, ofCredential id: String) throws -> String? {
+        try connection.query("SELECT user_id FROM credentials WHERE id = \(id)").first?.string("user_id")
+    }
+
+    /// The first of the credentials that fit all of `conditions`, opened, by id.
+    ///
+    /// - Throws: 501 without keys; 500 where one cannot be opened.
+    func credentials(
+        _ connection: Connection, where conditions: [SQL], limit: Int, locked: Bool = false
+    ) throws -> [StoredCredential] {
+        let keys = try requireKeys()
+        let condition = SQL.joined(conditions.isEmpty ? ["true"] : conditions, separator: " AND ")
+        return try connection.query(
+            """
+            SELECT id, user_id, project_id, type, key_id, encode(sealed, 'hex') AS sealed FROM credentials
+            WHERE \(condition) ORDER BY id LIMIT \(limit) \(raw: locked ? "FOR UPDATE" : "")
+            """
+        ).map { row in
+            let (id, user, type) = (try row.string("id"), try row.string("user_id"), try row.string("type"))
+            let blob = try keys.open(
+                Hexadecimal.decode(try row.string("sealed")) ?? [], keyID: try row.string("key_id"),
+                context: StoredCredential.context(id, user, type))
+            return StoredCredential(id: id, userID: user, projectID: try row.optionalString("project_id"), type: type, blob: blob)
+        }
+    }
+
+    /// - Throws: 404 where there is no such credential.
+    func credential(_ connection: Connection, _ id: String, locked: Bool = false) throws -> StoredCredential {
+        guard let found = try credentials(connection, where: ["id = \(id)"], limit: 1, locked: locked).first else {
+            throw Identity.missing("credential", id)
+        }
+        return found
+    }
+
+    private func seal(_ credential: StoredCredential) throws -> (keyID: String, hexadecimal: String) {
+        let context = StoredCredential.context(credential.id, credential.userID, credential.type)
+        let sealed = try requireKeys().seal(credential.blob, context: context, nonce: ambient.random.bytes(12))
+        return (sealed.keyID, Hexadecimal.encode(sealed.bytes))
+    }
+
+    /// - Throws: 400 for a user or project that does not exist; 403 where the user has too many.
+    func insert(_ connection: Connection, credential new: StoredCredential, of decision: Authorized<String>) throws {
+        let user = try decision.value(for: "identity:create_credential")
+        guard !(try connection.query("SELECT id FROM users WHERE id = \(user) FOR NO KEY UPDATE")).isEmpty else {
+            throw ResourceError.badRequest("Invalid input for field/attribute credential.user_id. Value: \(user). Could not find user.")
+        }
+        try requireProject(connection, new.projectID)
+        let count = try connection.query("SELECT count(*) AS n FROM credentials WHERE user_id = \(user)")[0].int("n")
+        guard count < Identity.credentialsMax else {
+            throw ResourceError.forbidden("A user has at most \(Identity.credentialsMax) credentials.")
+        }
+        let (key, sealed) = try seal(new)
+        let now = ambient.now
+        try storing("credential", nil) {
+            try connection.execute(
+                """
+                INSERT INTO credentials (id, user_id, project_id, type, sealed, key_id, created_at, updated_at)
+                VALUES (\(new.id), \(user), \(new.projectID), \(new.type), decode(\(sealed), 'hex'), \(key), \(now), \(now))
+                """)
+        }
+    }
+
+    /// - Throws: 400 for a project that does not exist.
+    func update(_ connection: Connection, credential changed: StoredCredential, of decision: Authorized<String>) throws {
+        try decision.value(for: "identity:update_credential")
+        try requireProject(connection, changed.projectID)
+        let (key, sealed) = try seal(changed)
+        try storing("credential", nil) {
+            try connection.execute(
+                """
+                UPDATE credentials SET type = \(changed.type), sealed = decode(\(sealed), 'hex'), key_id = \(key),
+                    project_id = \(changed.projectID), updated_at = \(ambient.now) WHERE id = \(changed.id)
+                """)
+        }
+    }
+
+    private func requireProject(_ connection: Connection, _ project: String?) throws {
+        guard let project, try connection.query("SELECT id FROM projects WHERE id = \(project) FOR KEY SHARE").isEmpty else { return }
+        throw ResourceError.badRequest(
+            "Invalid input for field/attribute credential.project_id. Value: \(project.prefix(64)). Could not find project.")
+    }
+
+    /// - Throws: 404 where there is no such credential.
+    func delete(_ connection: Connection, credential id: String, of decision: Authorized<String>) throws {
+        try decision.value(for: "identity:delete_credential")
+        guard try connection.execute("DELETE FROM credentials WHERE id = \(id)") == 1 else { throw Identity.missing("credential", id) }
+    }
+}
