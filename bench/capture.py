@@ -1,4 +1,4 @@
-"""What a request says to PostgreSQL, read from the server's log, and as a script for pgbench."""
+"""The statements of a request, read from PostgreSQL's log, and converted to a script for pgbench."""
 
 import re
 import time
@@ -50,7 +50,7 @@ def with_values(statement: str, parameters: str) -> str:
 
 
 def without_colons(literal) -> str:
-    """pgbench takes a colon before a name for a variable of its own, also inside of a literal."""
+    """pgbench treats a colon before a name as a variable, also inside of a literal."""
     text = literal.group(0)
     return text if ":" not in text else "E" + text.replace("\\", "\\\\").replace(":", "\\x3a")
 
@@ -70,7 +70,7 @@ def inserted(chosen: list[str]) -> list[str]:
 
 
 def pgbench_script(chosen: list[str], fresh: list[str]) -> str:
-    """A transaction as a script, with other ids in the place of `fresh` in each run."""
+    """A transaction as a script, with new ids in place of `fresh` in each run."""
     lines = []
     for index, value in enumerate(fresh):
         lines.append(f"\\set fresh{index} random(1, 9000000000000000000)")

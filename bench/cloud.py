@@ -1,4 +1,4 @@
-"""The cloud that is measured: where its state is, its ports, its users."""
+"""The measured cloud: its state directory, ports and users."""
 
 import json
 import pathlib
@@ -30,7 +30,7 @@ class Cloud:
 
     @property
     def superuser(self) -> str:
-        """For root: PostgreSQL's settings, and databases of the bench's own."""
+        """For root: PostgreSQL's settings, and databases of the benchmark."""
         return self.database.replace("user=wolke", "user=postgres")
 
     def password(self, cloud: str) -> str:
@@ -90,7 +90,7 @@ def pss_kib(pid: int) -> int:
 
 
 def memory(cloud: Cloud) -> tuple[float, str]:
-    """Megabytes of all services together, and of each in words; raises when one does not run."""
+    """Megabytes of all services together, and a description of each; raises if one does not run."""
     processes = cloud.processes()
     expected = [*cloud.services.values(), *cloud.description["agents"]]
     missing = [part["executable"] for part in expected if part["executable"] not in processes]

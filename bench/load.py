@@ -82,7 +82,7 @@ def wait_for(url: str, seconds: float = 20) -> None:
 
 
 def latency(url: str, headers: dict[str, str], count: int) -> list[float]:
-    """Seconds that each of so many GETs takes, one after the other on one connection."""
+    """Durations of `count` GETs in seconds, one after the other on one connection."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     times = []

@@ -1,4 +1,4 @@
-"""Ratios of two rates within one run: A-B-B-A, medians, a bootstrap interval, and probes that notice a noisy machine."""
+"""Ratios of two rates within one run: A-B-B-A, medians, a bootstrap interval, and probes that detect a noisy machine."""
 
 import dataclasses
 import hashlib
@@ -66,14 +66,14 @@ class Row:
 
 @dataclasses.dataclass
 class Size:
-    """How much is measured: all of it, or just enough to see that it can be."""
+    """The size of a measurement: full, or just enough to check that it works."""
 
     seconds: int
     repetitions: int
     short: bool = False
 
     def many(self, count: int) -> int:
-        """So many rows, hosts or the like; a fiftieth in the short form, with at least as many as make sense."""
+        """A number of rows, hosts or the like; a fiftieth of it in the short form, with a minimum."""
         return max(count // 50, 20) if self.short else count
 
 

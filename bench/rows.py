@@ -1,4 +1,4 @@
-"""The rows of the report. Each takes the cloud and how much to measure, and returns what it measured."""
+"""The rows of the report. Each takes the cloud and the size of the measurement, and returns its results."""
 
 import json
 import os
@@ -168,15 +168,15 @@ def flavor_and_image(cloud: Cloud, headers: dict[str, str]) -> dict[str, str]:
 
 
 def accepted_servers(cloud: Cloud, size: Size) -> Row:
-    """The accepting transaction alone: Placement is stopped, so that nothing is built meanwhile."""
+    """Only the accepting transaction: Placement is stopped, so that nothing is built."""
     project, token, headers = listing(cloud)
-    # It is not started again: what was accepted here is for a cloud that ends with the run.
+    # It is not started again: the accepted servers are in a cloud that ends with the run.
     subprocess.run([cloud.binaries / "osctl", "cloud", "stop", "wolke-placement", "--state", cloud.state], check=True, capture_output=True)
     unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
     call("PUT", f"{cloud.url('compute')}/v2.1/os-quota-sets/{project}", unlimited, headers=headers)
     server = {**flavor_and_image(cloud, headers), "name": "bench", "networks": "none"}
     url = cloud.url("compute") + "/v2.1/servers"
-    # The first fills caches and prepared statements; the second is what is written down.
+    # The first run fills caches and prepared statements; the second one is recorded.
     call("POST", url, {"server": server}, headers=headers)
     statements = transaction(
         capture(cloud, lambda: call("POST", url, {"server": server}, headers=headers), "INSERT INTO servers"), "INSERT INTO servers")
@@ -210,7 +210,7 @@ def command_line(cloud: Cloud, size: Size) -> Row:
 
 
 ALL = {
-    # First: nothing has been asked of the cloud yet.
+    # First, because the cloud has not processed requests yet.
     "m30": idle_memory,
     "m1": token_validation,
     "m3": password_sign_on,

@@ -1,4 +1,4 @@
-"""Rows about many simulated hosts: the whole plane at work."""
+"""Rows with many simulated hosts: the whole control plane under load."""
 
 import json
 import statistics
@@ -9,7 +9,7 @@ from measure import Row
 
 
 def simulate(cloud, *arguments: str) -> dict:
-    """The report of `osctl simulate`; a run that breaks a rule or loses a server counts for nothing."""
+    """The report of `osctl simulate`; a run that violates an invariant or loses a server is not counted."""
     program = [cloud.binaries / "osctl", "simulate", "--state", cloud.state, "--json", "--timeout", "900", *arguments]
     result = subprocess.run(program, capture_output=True, text=True)
     if result.returncode != 0:
@@ -35,7 +35,7 @@ def fleet(cloud, size) -> list[Row]:
 
 
 def flatness(cloud, size) -> Row:
-    """From the POST to ACTIVE; each of the 50 waits for its server before it asks for the next."""
+    """From the POST to ACTIVE; each of the 50 waits for its server before it requests the next one."""
 
     def median(concurrency: int, servers: int) -> float:
         report = simulate(

@@ -34,7 +34,7 @@ DELETE FROM resource_providers WHERE name LIKE 'bench-%';
 
 
 def allocation_candidates(cloud, size) -> Row:
-    """Every provider has ten consumers that take 60 % of it."""
+    """Every provider has ten consumers that allocate 60 % of it."""
     providers = size.many(10_000)
     cloud.sql(CANDIDATES.format(providers=providers, consumers=providers * 10))
     try:
@@ -71,7 +71,7 @@ def scheduler(cloud, size, *, mixed: bool) -> Row:
 
 
 def claims(cloud, size) -> Row:
-    """The peer has the transaction of one claim as PostgreSQL logged it, on a host by chance as the scheduler's."""
+    """The peer has the transaction of one claim as PostgreSQL logged it, on a random host like the scheduler's."""
     with scratch(cloud, "wolke_bench_claims") as database:
         hosts = size.many(1000)
         database.fill(hosts)
@@ -96,7 +96,7 @@ def claim_script(statements: list[str], hosts: int) -> str:
     provider = "-".join((provider[:8], provider[8:12], provider[12:16], provider[16:20], provider[20:]))
     found = re.findall(r"'([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})'", text)
     fresh = [value for value in dict.fromkeys(found) if value != provider]
-    # The values are of type uuid now where the statement had a text.
+    # The values are now of type uuid where the statement had a text.
     statements = [re.sub(r"hashtextextended\(('[^']*')", r"hashtextextended(\1::text", text) for text in statements]
     # Outside of literals that hold more than the name, such as the answer's JSON.
     chosen = [

@@ -30,7 +30,7 @@ def round_trips(cloud, size) -> Row:
 
 
 class Watch:
-    """Sees ports arrive in OVN's northbound database."""
+    """Watches ports arrive in OVN's northbound database."""
 
     def __init__(self, cloud):
         self.names: queue.Queue[tuple[str, float]] = queue.Queue()
@@ -108,7 +108,7 @@ def port_creates(cloud, size) -> Row:
 
 
 def port_creates_alone(cloud, size) -> Row:
-    """What the row above is where ovn-northd, which is on neither side's way, takes no processor from either."""
+    """The row above without ovn-northd, on which neither side depends, using the processor."""
     with without_northd(cloud):
         ratio = port_rates(cloud, size, min(size.repetitions, 3), lambda _: None)
     return ratio_row("M23b", "the same while ovn-northd is stopped, on both sides", ratio, "–", "–", "per second")
@@ -125,7 +125,7 @@ def port_rates(cloud, size, repetitions: int, settle):
         took = filled["seconds"]
         return filled["ports_per_second"]
 
-    # As long as ours: a burst would be over before ovn-northd has begun with what it brings.
+    # For the same time as ours: a burst would be over before ovn-northd starts processing it.
     def peer() -> float:
         settle(cloud)
         program = [
@@ -152,7 +152,7 @@ def without_northd(cloud):
 
 
 def settle(cloud) -> None:
-    """Waits until ovn-northd has taken up what there is: its backlog is not the cost of the next port."""
+    """Waits until ovn-northd has processed its backlog, which is not part of the cost of the next port."""
     subprocess.run(["ovn-nbctl", f"--db={northbound(cloud)}", "--timeout=300", "--wait=sb", "sync"], check=True)
 
 

@@ -31,7 +31,7 @@ def main() -> int:
         print(f"{name} …", flush=True)
         try:
             found = rows.ALL[name](cloud, size)
-        except Exception as error:  # one row that cannot be measured does not take the others with it
+        except Exception as error:  # a row that cannot be measured does not prevent the others
             broken.append(f"{name} could not be measured: {type(error).__name__}: {error}")
             continue
         for row in [found] if isinstance(found, Row) else found:

@@ -1,4 +1,4 @@
-"""A database of a row's own beside the cloud's: same server, same schema, nobody else in it."""
+"""A private database of a row, on the cloud's server with the same schema."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import subprocess
 
 HOSTS = 1000
 
-# As Compute and Placement would have them: enabled, with a sign of life in the future, room for many.
+# Hosts as Compute and Placement record them: enabled, with a heartbeat in the future, capacity for many.
 FILL = """
 INSERT INTO resource_providers (id, name, root_id, generation, host, enabled, created_at, updated_at)
 SELECT lpad(to_hex(n), 32, '0')::uuid, 'bench-' || n, lpad(to_hex(n), 32, '0')::uuid, 1, 'bench-' || n, true, now(), now()

@@ -1,4 +1,4 @@
-"""count-results.py BROKEN FILE…: prints "N passed, N failed" over JUnit XML files; exit code 1 unless all is well.
+"""count-results.py BROKEN FILE…: prints "N passed, N failed" over JUnit XML files; exit code 1 unless all passed.
 
 count-results.py --hanging LOG: names the tests of a Swift Testing log that began and did not end.
 

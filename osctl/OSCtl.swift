@@ -10,7 +10,7 @@ struct OSCtl: AsyncParsableCommand {
         abstract: "Wolke's command line, for tenants and operators.", version: WolkeVersion.current,
         groupedSubcommands: TenantCommands.groups + [CommandGroup(name: "Machine", subcommands: machineCommands)])
 
-    /// The one-machine cloud, its state, its database.
+    /// Commands for the one-machine cloud: its state, its database.
     static let machineCommands: [any ParsableCommand.Type] = [
         CloudCommand.self, StatusCommand.self, DemoCommand.self, DoctorCommand.self, SimulateCommand.self, DatabaseCommand.self,
     ]
@@ -20,6 +20,6 @@ struct OSCtl: AsyncParsableCommand {
         await main(nil)
     }
 
-    /// Before the noun too, as the other clients have it.
+    /// Options that can also precede the noun, as in the other clients.
     @OptionGroup(title: "Cloud") var access: AccessOptions
 }

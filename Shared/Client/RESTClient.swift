@@ -165,11 +165,17 @@ package final class RESTClient: Sendable {
         if regions.isEmpty {
             let types = token.serviceTypes.joined(separator: ", ")
             message =
-                "The catalog of cloud \(configuration.name) has no service of type \(service.name); it has: \(types.isEmpty ? "nothing (is the token scoped to a project?)" : types)."
+                """
+                The catalog of cloud \(configuration.name) has no service of type \(service.name); it has: \
+                \(types.isEmpty ? "nothing (is the token scoped to a project?)" : types).
+                """
         } else {
             let place = configuration.region.map { " in region \($0)" } ?? ""
             message =
-                "The catalog of cloud \(configuration.name) has no \(configuration.interface.rawValue) endpoint for \(service.name)\(place); regions with this service: \(regions.joined(separator: ", "))."
+                """
+                The catalog of cloud \(configuration.name) has no \(configuration.interface.rawValue) endpoint for \
+                \(service.name)\(place); regions with this service: \(regions.joined(separator: ", ")).
+                """
         }
         return ResourceError(.unavailable, message, type: ClientErrorType.noEndpoint)
     }

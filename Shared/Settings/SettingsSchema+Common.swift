@@ -17,7 +17,10 @@ extension SettingsSchema {
                     "Maximum number of sessions of one process, in addition to those for notifications."),
                 .integer(
                     "reserved_connections", default: 2, in: 0...100,
-                    "Number of these sessions reserved for workflows, agents and the services' own requests; at least one is left for tenants."
+                    """
+                    Number of these sessions reserved for workflows, agents and the services' own requests; at \
+                    least one is left for tenants.
+                    """
                 ),
                 .integer(
                     "project_connections", default: 3, in: 1...200,
@@ -51,7 +54,10 @@ extension SettingsSchema {
             [
                 .string(
                     "public_keys_file", default: nil,
-                    "File with the public keys for verifying tokens, one per line: key id and base64 of 32 Ed25519 bytes; several while keys are rotated."
+                    """
+                    File with the public keys for verifying tokens, one per line: key id and base64 of 32 Ed25519 \
+                    bytes; several while keys are rotated.
+                    """
                 ),
                 .string(
                     "signing_key_file", default: nil,
@@ -79,11 +85,18 @@ extension SettingsSchema {
     private static let webKeys: [SettingsKey] = [
         .list(
             "trusted_proxies", default: [],
-            "Networks (`192.0.2.0/24`) or addresses of proxies whose `X-Forwarded-Host`, `X-Forwarded-Proto` and `X-Forwarded-For` are trusted, and to which `connections_per_source` does not apply."
+            """
+            Networks (`192.0.2.0/24`) or addresses of proxies whose `X-Forwarded-Host`, `X-Forwarded-Proto` and \
+            `X-Forwarded-For` are trusted, and to which `connections_per_source` does not apply.
+            """
         ),
         .integer(
             "connections", default: 4096, in: 4...1_000_000,
-            "Maximum number of open connections of an API; fewer if the process may not open that many files. Over the limit, the connection that has been idle longest is closed; if all have a request in progress, the response is 503."
+            """
+            Maximum number of open connections of an API; fewer if the process may not open that many files. Over \
+            the limit, the connection that has been idle longest is closed; if all have a request in progress, the \
+            response is 503.
+            """
         ),
         .integer(
             "connections_per_source", default: 1024, in: 1...1_000_000,
@@ -98,7 +111,10 @@ extension SettingsSchema {
         .duration("write_timeout", default: "1m", "How long a client may stop reading a response."),
         .integer(
             "body_memory", default: 64, in: 1...65_536,
-            "Memory for the JSON request bodies of a process, in MiB, of which one project may use a quarter; over the limit the response is 503."
+            """
+            Memory for the JSON request bodies of a process, in MiB, of which one project may use a quarter; over \
+            the limit the response is 503.
+            """
         ),
     ]
 
@@ -107,7 +123,10 @@ extension SettingsSchema {
             .string("bind", default: "127.0.0.1", "Address on which the APIs listen."),
             .string(
                 "operator_bind", default: "127.0.0.1",
-                "Address of each process's operators' port: `/healthz`, `/readyz` with reasons, `/version`, `/metrics`, `/openapi.json`. It requires no token."
+                """
+                Address of each process's operators' port: `/healthz`, `/readyz` with reasons, `/version`, \
+                `/metrics`, `/openapi.json`. It requires no token.
+                """
             ),
             .string("public_host", default: "127.0.0.1", "Host name or address of the APIs in the catalog."),
             .string("region", default: "RegionOne", "Name of the region in the catalog."),

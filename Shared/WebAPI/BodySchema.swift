@@ -154,7 +154,10 @@ package indirect enum BodySchema: Sendable {
             switch additional {
             case .forbidden:
                 throw ResourceError.badRequest(
-                    "Invalid input\(BodySchema.place(path)): Additional properties are not allowed ('\(member.name.prefix(64))' was unexpected)"
+                    """
+                    Invalid input\(BodySchema.place(path)): Additional properties are not allowed \
+                    ('\(member.name.prefix(64))' was unexpected)
+                    """
                 )
             case .allowed: result[member.name] = member.value
             case .values(let schema):

@@ -63,7 +63,8 @@ struct Listener: Sendable {
                         configuration: .init(
                             additionalChannelHandlers: [Clients.Watch(clients, patience: limits.halfClosedTimeout)],
                             httpDecoderConfiguration: .init(
-                                maxHeaderFieldSize: limits.headBytesMax, maxHeaderListSize: limits.headBytesMax, maxHeaderFieldCount: 200))),
+                                maxHeaderFieldSize: limits.headBytesMax, maxHeaderListSize: limits.headBytesMax,
+                                maxHeaderFieldCount: 200))),
                     ledger: ledger, writer: writer)
             },
             configuration: .init(address: .hostname(host, port: port), serverName: nil, backlog: 1024),

@@ -115,7 +115,10 @@ struct Idempotency: Sendable {
     ) throws {
         if holdsSecret, text.utf8.count < Idempotency.secretLengthMin {
             throw ResourceError.badRequest(
-                "The Idempotency-Key must have at least \(Idempotency.secretLengthMin) characters for this request, because it encrypts the stored response, which contains a secret."
+                """
+                The Idempotency-Key must have at least \(Idempotency.secretLengthMin) characters for this request, \
+                because it encrypts the stored response, which contains a secret.
+                """
             )
         }
         let headers = JSONObject(response.headers.fields.map { ($0.name, JSONValue.string($0.value)) })
@@ -145,7 +148,10 @@ package enum KeptAnswers {
     package static func forget(_ database: Database, service: String, _ ambient: Ambient) async throws {
         _ = try await database.write {
             try $0.execute(
-                "DELETE FROM idempotency_keys WHERE created_at < \(ambient.databaseNow) - \(Idempotency.kept)::interval AND scope LIKE \(service + ":%")"
+                """
+                DELETE FROM idempotency_keys WHERE created_at < \(ambient.databaseNow) - \
+                \(Idempotency.kept)::interval AND scope LIKE \(service + ":%")
+                """
             )
         }
     }

@@ -278,7 +278,8 @@ package struct RequestContext: Sendable {
         try connection.execute(
             """
             INSERT INTO audit_records (at, request_id, user_id, service_user_id, project_id, action, resource_type, resource_id, content)
-            VALUES (\(ambient.now), \(requestID), \(caller.userID), \(caller.serviceUserID), \(caller.projectID), \(route.action ?? route.path),
+            VALUES (\(ambient.now), \(requestID), \(caller.userID), \(caller.serviceUserID), \(caller.projectID),
+                \(route.action ?? route.path),
                 \(change.resourceType), \(change.resourceID), \(document)::jsonb #> \(path)::text[])
             """)
     }

@@ -15,7 +15,10 @@ extension API {
         guard caller.has(role: "service") else {
             guard names.isEmpty else {
                 throw ResourceError.forbidden(
-                    "The header \(names[0].prefix(64)) may only be sent with the role 'service': a request acts for its token's project and user."
+                    """
+                    The header \(names[0].prefix(64)) may only be sent with the role 'service': a request acts for \
+                    its token's project and user.
+                    """
                 )
             }
             return caller

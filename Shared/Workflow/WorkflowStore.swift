@@ -108,7 +108,10 @@ struct WorkflowStore: Sendable {
 
     /// Finds what is ready, in the order in which it became so.
     func ready(limit: Int) -> SQL {
-        "SELECT id FROM workflows WHERE \(carriedOn) AND run_at <= \(ambient.databaseNow) ORDER BY run_at, id LIMIT \(limit) FOR UPDATE SKIP LOCKED"
+        """
+        SELECT id FROM workflows WHERE \(carriedOn) AND run_at <= \(ambient.databaseNow) ORDER BY run_at, id LIMIT \
+        \(limit) FOR UPDATE SKIP LOCKED
+        """
     }
 
     /// Leases up to `limit` ready workflows. `run_at` moves to the lease's end, so that one index finds both what is ready

@@ -21,14 +21,14 @@ import Testing
         #expect(try await !hasher.verify(Secret("pässword"), hash: "nonsense"))
     }
 
-    /// What crypt(3) of the system says to the default cost.
+    /// The result of the system's crypt(3) with the default cost.
     @Test func knownHash() async throws {
         let known = "$y$j9T$......................$oCkJQ4VqrRtlYonaZlrZ7efw93GPiYbUn.9WWdruzcC"
         #expect(try await hasher.verify(Secret("x"), hash: known))
         #expect(try await !hasher.verify(Secret("y"), hash: known))
     }
 
-    /// crypt reads up to a NUL: what comes after it must not be ignored.
+    /// crypt(3) reads up to a NUL; the text after it must not be ignored.
     @Test func whatCryptWouldNotSeeIsRefused() async throws {
         let stored = try await hasher.hash(Secret("abc"))
         #expect(try await !hasher.verify(Secret("abc\u{0}def"), hash: stored))
@@ -51,7 +51,7 @@ import Testing
         try await DatabaseScope.$current.withValue(.request(ClientPresence(source: source))) { try await body() }
     }
 
-    /// A gate before the first hash, and the order of what is hashed.
+    /// A gate before the first hash, and the order of the hashed passwords.
     private final class Gate: Sendable {
         private let isOpen = DispatchSemaphore(value: 0)
         private let passwords = Mutex<[String]>([])
@@ -100,7 +100,7 @@ import Testing
         let flood = (0..<100).map { n in
             Task { try await from("192.0.2.1") { try await gated.hasher.verify(Secret("y"), hash: stored, of: "u\(n)") } }
         }
-        // One has reached the gate: from here on nothing leaves the queue.
+        // One job has reached the gate: from here on nothing leaves the queue.
         try await gated.waitForGate()
         try await gated.wait(for: 99)
         let other = Task {
@@ -131,7 +131,7 @@ import Testing
                 }
             }
         }
-        // Nothing leaves the queue until the gate is opened, so that all but 32 are refused first.
+        // Nothing leaves the queue until the gate is opened, so all but 32 are refused first.
         while refused.value < 68 { try await SystemTime().sleep(for: .milliseconds(1)) }
         try await gated.wait(for: 32)
         let own = Task {

@@ -31,7 +31,7 @@ import Testing
         #expect(try !Policy(defaults: [:]).allows("nobody:declared", admin, .none))
     }
 
-    @Test("S10: a decision is good for its own action only") func s10DecisionsDoNotPassOn() throws {
+    @Test("S10: a decision is valid for its own action only") func s10DecisionsDoNotPassOn() throws {
         let policy = try Policy(defaults: ["x:get": "@", "x:delete": "@", "x:purge": "@"])
         let read = try policy.authorize("x:get", member, "thing", target: .none)
         let refusal = #expect(throws: ResourceError.self) { try read.value(for: "x:delete", "x:purge") }

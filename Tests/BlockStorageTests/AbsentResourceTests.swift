@@ -4,10 +4,11 @@ import JSON
 import Kernel
 import Testing
 
-/// What clients ask for and this cloud does not have: empty lists, no ids, refusals with the reason.
+/// Resources that clients request and this cloud does not have: their lists are empty, ids are 404, creating one is refused with
+/// the reason.
 @Suite struct AbsentResourceTests {
-    /// Paths of lists with the member of the answer, the first version and whether only operators see them. By hand, so
-    /// that a list that disappears from the declaration is missed.
+    /// Paths of lists with the member of the response, the first version, and whether only operators see them. Listed explicitly,
+    /// so that the test notices when a list disappears from the declaration.
     private static let lists: [(path: String, member: String, minor: Int, isOperators: Bool)] = [
         ("backups", "backups", 0, false), ("backups/detail", "backups", 0, false),
         ("os-volume-transfer", "transfers", 0, false), ("os-volume-transfer/detail", "transfers", 0, false),
@@ -52,7 +53,7 @@ import Testing
             for list in ["backups/detail", "groups/detail", "messages", "volume-transfers"] {
                 for query in wrong {
                     let answer = try await cloud.call("GET", "/v3/\(list)?\(query)", version: "3.70")
-                    // Whether `all_tenants` is a boolean matters where there is something to see.
+                    // Whether `all_tenants` is a boolean only matters for lists with items.
                     if query.hasPrefix("all_tenants") { continue }
                     #expect(answer.status == 400, "\(list)?\(query): \(answer.status) \(answer.json)")
                 }
@@ -120,7 +121,7 @@ import Testing
                 try await cloud.call("PUT", "/v3/types/\(type)/extra_specs/multiattach", token: "admin", ["multiattach": "<is> True"])
                     .status == 400)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "volume_type": "plain"]]).status == 202)
-            // A type that was made before, or names another backend.
+            // A type that was created before, or that names another backend.
             try await cloud.database.write { connection in
                 try connection.execute("UPDATE volume_types SET extra_specs = '{\"multiattach\": \"<is> True\"}' WHERE id = \(type)::uuid")
             }
@@ -131,7 +132,7 @@ import Testing
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "volume_type": "other"]]).status == 400)
             let volume = try await cloud.create()
             #expect(try await cloud.call("POST", "/v3/volumes/\(volume)/action", ["os-retype": ["new_type": "plain"]]).status == 400)
-            // What comes of a volume that was made with such a type is of that type too.
+            // A copy of a volume with such a type has that type too.
             let old = try await cloud.create()
             try await cloud.database.write {
                 _ = try $0.execute("UPDATE volumes SET volume_type_id = \(type)::uuid WHERE id = \(old)::uuid")
@@ -148,7 +149,7 @@ import Testing
             #expect(asked.status == 400 && asked.json.description.contains("multiattach"), "\(asked.json)")
             let all = try await cloud.call("GET", "/v3/volumes/detail")["volumes"]?.arrayValue ?? []
             #expect(!all.isEmpty && all.allSatisfy { $0["multiattach"] == false })
-            // Users see, and can look for, the specs that concern them.
+            // Users see, and can filter by, the specs that concern them.
             let found = try await cloud.call("GET", "/v3/types?extra_specs=%7B%22multiattach%22:%22%3Cis%3E%20True%22%7D", version: "3.52")
             #expect(found["volume_types"]?.arrayValue?.map { $0["name"] } == ["plain"], "\(found.json)")
             #expect(found["volume_types"]?.arrayValue?.first?["extra_specs"] == ["multiattach": "<is> True"])
@@ -169,7 +170,7 @@ import Testing
             try await set(true)
             #expect(try await cloud.volume(id)["metadata"] == ["k": "v", "readonly": "True"])
             #expect(try await cloud.call("GET", "/v3/volumes/detail")["volumes"]?.arrayValue?.first?["metadata"]?["readonly"] == "True")
-            // It is no item of the user's.
+            // It is not an item of the user's metadata.
             #expect(try await cloud.call("GET", "/v3/volumes/\(id)/metadata")["metadata"] == ["k": "v"])
             let server = "0a0a0a0a-0000-4000-8000-00000000000a"
             let legacy: JSONValue = ["os-attach": ["instance_uuid": .string(server), "mountpoint": "/dev/vdb", "mode": "rw"]]
@@ -198,7 +199,7 @@ import Testing
             #expect(try await set("description", long).status == 200)
             #expect(try await cloud.volume(id)["volume_image_metadata"]?["description"] == .string(long))
             #expect(try await set("description", long + "x").status == 400)
-            // Characters of more than one byte count by their bytes.
+            // Characters of several bytes count as several bytes.
             #expect(try await set("description", String(repeating: "ö", count: 40_000)).status == 400)
             for name in ["", "a&b", String(repeating: "n", count: 256)] {
                 #expect(try await set(name, "v").status == 400, "\(name.prefix(10))")
@@ -219,7 +220,7 @@ import Testing
             let volume = try await cloud.volume(id)
             #expect(volume["status"] == "in-use")
             #expect(volume["attachments"]?.arrayValue?.first?["attachment_id"] == .string(attachment))
-            // No server has it: who said that it is attached can say that it no longer is.
+            // No server has it: a caller that reported it attached can report it detached.
             #expect(try await cloud.call("DELETE", path, version: "3.70").status == 200)
             #expect(try await cloud.status(id) == "available")
         }

@@ -5,7 +5,7 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Every route of the Block Storage API, as callers who must not get through.
+/// Every route of the Block Storage API, for callers without access.
 @Suite struct AuthorizationSweepTests {
     /// A volume, a snapshot and an attachment of the project p1.
     private static func with(_ body: (VolumeFixture, RouteSweep) async throws -> Void) async throws {
@@ -40,7 +40,7 @@ import WebAPI
         }
     }
 
-    /// Below another project's path an operator gets 400, a tenant 403: the paths without a project are looked at.
+    /// Below another project's path an operator gets 400 and a tenant 403, so the paths without a project are checked.
     private let operatorsOnly: Set<String> = Set(
         [
             "types/{type_id}/encryption", "types/{type_id}/extra_specs", "types/{type_id}/extra_specs/{key}",
@@ -48,7 +48,7 @@ import WebAPI
             "scheduler-stats/get_pools", "capabilities/{host}",
         ].map { "GET /v3/{project_id}/" + $0 })
 
-    /// What this cloud does not have has no id that could be reached.
+    /// Resources that this cloud does not have, have no ids to access.
     private static func absent(_ cloud: VolumeFixture) -> Set<String> {
         let kinds = Set(AbsentResource.all.map(\.path))
         return Set(
@@ -64,11 +64,11 @@ import WebAPI
             unreachable: operatorsOnly.union(["GET /v3/types/{type_id}/os-volume-type-access"])
                 .union(AuthorizationSweepTests.absent(cloud)),
             forAll: ["volume_extension:type_get"], readersOwn: ["volume_extension:volume_image_metadata:show"],
-            // A path with a project that is not the token's is refused before anything is looked at.
+            // A path with a project that is not the token's is refused before anything is looked up.
             reads: Set(AuthorizationSweepTests.effectless.keys), refusal: "Malformed request url")
     }
 
-    /// What has no effect, and so none that could happen twice.
+    /// Routes without an effect, which therefore cannot happen twice.
     private static let effectless = [
         "POST /v3/volumes/{volume_id}/action os-initialize_connection": "tells",
         "POST /v3/volumes/{volume_id}/action os-terminate_connection": "does nothing",
@@ -157,7 +157,7 @@ import WebAPI
         }
     }
 
-    @Test("S4 S6 S10 S11: what every service owes its callers", arguments: RouteSweep.Duty.allCases)
+    @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             let findings = try await sweep.findings(duty, duties(cloud))

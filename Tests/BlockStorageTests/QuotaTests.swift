@@ -6,9 +6,9 @@ import Logging
 import TestKit
 import Testing
 
-/// The use of quotas is what is there.
+/// The usage of quotas equals the counted resources.
 @Suite struct QuotaTests {
-    /// Also while a volume is being extended, when its quota is taken and its size is still the old one.
+    /// Also while a volume is being extended: its quota is reserved, but its size is still the old one.
     @Test func everyQuotaIsCounted() async throws {
         try await VolumeFixture.with { cloud in
             let id = try await cloud.create()

@@ -18,10 +18,10 @@ import Testing
 import WebAPI
 import Workflow
 
-/// Images of a test, with their data.
+/// The images of a test and their data.
 final class TestImages: ImageSource {
     let data = Mutex<[String: [UInt8]]>([:])
-    /// For whom data was read, in order.
+    /// The subjects for which data was read, in order.
     let subjects = Mutex<[ActingSubject]>([])
 
     func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
@@ -33,7 +33,7 @@ final class TestImages: ImageSource {
     }
 }
 
-/// The Block Storage API over a database and a directory of a test's own.
+/// The Block Storage API with a private database and directory.
 struct VolumeFixture: Sendable {
     let module: ServiceModule
     var api: API { module.api }
@@ -76,7 +76,7 @@ struct VolumeFixture: Sendable {
         }
     }
 
-    /// Compute's row for a volume of a server; there is no such server.
+    /// Compute's row for a volume of a server; the server does not exist.
     func plug(_ volume: String, into server: String) async throws {
         try await database.write { connection in
             try connection.script("SET LOCAL session_replication_role = replica")
@@ -115,7 +115,7 @@ struct VolumeFixture: Sendable {
         return Answer(status: response.status, json: json, headers: response.headers)
     }
 
-    /// Runs all workflows to their end. Copies are real work of another thread: the hand-turned clock waits for them.
+    /// Runs all workflows to their end. Copies are done by another thread, and the manual clock waits for them.
     func settle(_ other: WorkflowEngine? = nil) async throws {
         let engine = other ?? engine
         for _ in 0..<2000 {
@@ -124,7 +124,7 @@ struct VolumeFixture: Sendable {
                     + $0.query("SELECT count(*) AS n FROM intents")[0].int("n")
             }
             if open == 0 { return }
-            // It throws when its rounds are over; that is no failure here.
+            // It throws when its rounds are used up, which is not a failure here.
             try? await engine.drain(roundsMax: 4)
             try await SystemTime().sleep(for: .milliseconds(2))
         }
@@ -144,7 +144,7 @@ struct VolumeFixture: Sendable {
 
     func status(_ id: String) async throws -> String? { try await volume(id)["status"]?.stringValue }
 
-    /// Why the volume is in error, as the operator finds it; empty where it is not.
+    /// The reason for the volume's error as shown to operators; empty if it is not in error.
     func fault(_ id: String) async throws -> String {
         try await database.read {
             try $0.query("SELECT coalesce(fault, '') AS fault FROM volumes WHERE id = \(id)::uuid")[0].string("fault")
@@ -160,7 +160,7 @@ struct VolumeFixture: Sendable {
         return result
     }
 
-    /// An image as the Image service would have it.
+    /// An image as the Image service would return it.
     func addImage(_ bytes: [UInt8], format: String = "raw", hash: String? = nil) async throws -> String {
         let id = SystemRandom().uuid().description
         let digest = hash ?? Hexadecimal.encode(HashAlgorithm.sha512.hash(bytes))

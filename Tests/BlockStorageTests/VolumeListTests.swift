@@ -6,7 +6,7 @@ import WebAPI
 
 @testable import BlockStorageService
 
-/// Lists page by page: whatever is null or equal, each item comes once, and the pages end.
+/// Reads lists page by page: with null or equal values too, each item is returned once, and the pages end.
 @Suite struct VolumeListTests {
     @Test func everyListComesInPagesWhateverIsNull() async throws {
         try await VolumeFixture.with { cloud in

@@ -3,7 +3,7 @@ import Kernel
 import TestKit
 import Testing
 
-/// What a request names has an effect that can be seen, or is refused by its name.
+/// Every member of a request has a visible effect or is refused by name.
 @Suite struct VolumeMemberTests {
     @Test func membersOfANewVolumeAreSeenOrRefused() async throws {
         try await VolumeFixture.with { cloud in
@@ -16,7 +16,7 @@ import Testing
                 ("source_volid", .string(source), "source_volid", .string(source)),
                 ("volume_type", "__DEFAULT__", "volume_type", "__DEFAULT__"),
                 ("availability_zone", "nova", "availability_zone", "nova"), ("multiattach", false, "multiattach", false),
-                // Older clients say what is so anyway.
+                // Older clients send the only possible value.
                 ("status", "creating", "size", 1), ("attach_status", "detached", "size", 1),
                 ("project_id", "p1", "os-vol-tenant-attr:tenant_id", "p1"),
                 ("user_id", "u1", "user_id", "u1"),

@@ -4,7 +4,7 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Every route with every kind of nonsense.
+/// Every route with malformed input of every kind.
 @Suite struct VolumeNonsenseTests {
     private func sweep(_ cloud: VolumeFixture) -> NonsenseSweep {
         NonsenseSweep(cloud.api, headers: ["x-auth-token": "admin", "openstack-api-version": "volume 3.70"])

@@ -28,7 +28,7 @@ import Testing
 
     @Test func aLife() async throws {
         try await VolumeFixture.with { cloud in
-            // As the openstack client sends it: everything that was not asked for is null.
+            // As the openstack client sends it: options that were not given are null.
             let created = try await cloud.call(
                 "POST", "/v3/p1/volumes", version: "3.70",
                 [
@@ -43,7 +43,7 @@ import Testing
             #expect(volume?["bootable"] == "false")
             #expect(volume?["volume_type"] == "__DEFAULT__")
             #expect(volume?["attachments"] == [])
-            // What other extensions add is in what is shown later, not in this answer.
+            // Fields of other extensions are in later responses, not in this one.
             #expect(volume?["os-vol-tenant-attr:tenant_id"] == nil)
             #expect(volume?["os-vol-host-attr:host"] == nil)
             let id = try #require(volume?["id"]?.stringValue)
@@ -172,7 +172,7 @@ import Testing
         }
     }
 
-    @Test("S3: an image that is larger than the volume is refused, whatever the Image service says")
+    @Test("S3: an image that is larger than the volume is refused, regardless of the Image service's record")
     func s3_volumesAreAsLargeAsAskedFor() async throws {
         try await VolumeFixture.with { cloud in
             let image = try await cloud.addImage(DiskImages.qcow2(size: 2 << 30), format: "qcow2")
@@ -197,14 +197,14 @@ import Testing
         }
     }
 
-    @Test("S5: a volume shows nothing of what was in its place before")
+    @Test("S5: a new volume contains no data of earlier volumes")
     func s5_volumesBeginEmpty() async throws {
         try await VolumeFixture.with { cloud in
             let id = SystemRandom().uuid().description
             let pattern = Data(repeating: 0x5a, count: 3 << 20)
             for format in [VolumeFormat.raw, .qcow2] {
                 let object = StoredObject(.volume, id, format: format, size: 1)
-                // What a crash, or somebody before, has left under every name that the driver uses.
+                // Files that a crash or an earlier volume left under every name that the driver uses.
                 for suffix in ["", ".part", ".image", ".lock"] {
                     try pattern.write(to: URL(fileURLWithPath: "\(cloud.directory)/\(object.name)\(suffix)"))
                 }
@@ -216,7 +216,7 @@ import Testing
                 #expect(try file.read(upToCount: 8 << 20)?.contains(0x5a) == false, "\(format)")
                 try await cloud.driver.delete(object)
             }
-            // The part of a larger volume that no image has written, and what it grows by.
+            // The part of a larger volume beyond the image, and the part by which it grows.
             let image = try await cloud.addImage([UInt8](repeating: 0x5a, count: 4096))
             let volume = try await cloud.create(["size": 1, "imageRef": .string(image)])
             #expect(try await cloud.call("POST", "/v3/volumes/\(volume)/action", ["os-extend": ["new_size": 2]]).status == 202)
@@ -230,7 +230,7 @@ import Testing
         }
     }
 
-    @Test("S24: an image whose bytes are not those of its hash becomes no volume")
+    @Test("S24: no volume is created from an image whose data does not match its hash")
     func s24_hashesAreCheckedFirst() async throws {
         try await VolumeFixture.with { cloud in
             let bytes = [UInt8](repeating: 7, count: 100_000)
@@ -254,7 +254,7 @@ import Testing
         }
     }
 
-    @Test("S10: of which image a volume is made is decided by Image's rules, also those of the operator's policy file")
+    @Test("S10: Image's rules, including the operator's policy file, decide from which images a volume can be created")
     func s10ImagesAreImagesToDecide() async throws {
         func make(_ policy: [String: String], as token: String = "member") async throws -> VolumeFixture.Answer {
             let result = Mutex<VolumeFixture.Answer?>(nil)
@@ -282,7 +282,7 @@ import Testing
         #expect(try await make(["download_image": "rule:admin_required"], as: "admin").status == 202)
     }
 
-    @Test("S10: a volume is its creator's, and no body says otherwise")
+    @Test("S10: a volume belongs to its creator, regardless of the body")
     func s10VolumesAreTheirCreators() async throws {
         try await VolumeFixture.with { cloud in
             for name in ["project_id", "user_id"] {
@@ -388,7 +388,7 @@ import Testing
         }
     }
 
-    @Test("S4: of many who attach a volume at once one has it") func s4OneAttachmentWinsOfMany() async throws {
+    @Test("S4: only one of many concurrent attachments succeeds") func s4OneAttachmentWinsOfMany() async throws {
         try await VolumeFixture.with { cloud in
             let id = try await cloud.create()
             let statuses = try await withThrowingTaskGroup(of: Int.self) { group in

@@ -145,7 +145,7 @@ import Testing
             #expect(try await cloud.call("GET", "/v3/os-quota-sets/p1/defaults")["quota_set"]?["volumes"] == 1)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1]]).status == 202)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1]]).status == 413)
-            // A project's own limit counts more.
+            // A project's own limit takes precedence.
             #expect(try await cloud.call("PUT", "/v3/os-quota-sets/p1", token: "admin", ["quota_set": ["volumes": 2]]).status == 200)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1]]).status == 202)
             #expect(try await cloud.call("PUT", path, ["quota_class_set": ["volumes": 9]]).status == 403)
@@ -175,7 +175,7 @@ import Testing
             #expect(
                 try await cloud.call("POST", "/v3/types/\(id)/action", token: "admin", ["addProjectAccess": ["project": "p1"]]).status
                     == 202)
-            // Specs of the storage are not for users.
+            // Specs of the storage backend are not visible to users.
             #expect(try await cloud.call("GET", "/v3/types/\(id)")["volume_type"]?["extra_specs"] == [:])
             let volume = try await cloud.create(["size": 1, "volume_type": "fast"])
             #expect(try await cloud.volume(volume)["volume_type"] == "fast")
@@ -227,7 +227,7 @@ import Testing
             #expect(try await disable("c-9", "cinder-scheduler").status == 404)
             #expect(try await disable("wolke@file", "cinder-volume").status == 200)
             #expect(try await list().map { $0["status"] } == ["enabled", "enabled", "disabled"])
-            // A machine that is gone for a day is forgotten.
+            // A machine that was silent for a day is removed.
             try await cloud.database.write {
                 _ = try $0.execute("UPDATE block_storage_services SET seen_at = seen_at - interval '25 hours' WHERE host = 'c-2'")
             }

@@ -9,9 +9,9 @@ import Testing
 import WebAPI
 import Workflow
 
-/// Every workflow disturbed in every way: the end is the same as without.
+/// Disturbs every workflow in every way: the result is the same as without the disturbance.
 @Suite struct VolumeWorkflowTests {
-    /// Runs what is there with some workflow replaced.
+    /// Runs all workflows, with one of them replaced.
     private func run(_ cloud: VolumeFixture, _ definition: WorkflowDefinition) async throws {
         let ambient = Ambient(time: cloud.time, random: SeededRandom(seed: 9))
         try await cloud.settle(cloud.module.engine(replacing: [definition], ambient: ambient))
@@ -26,7 +26,7 @@ import Workflow
         return try #require(answer["volume"]?["id"]?.stringValue, "\(answer.json)")
     }
 
-    /// A workflow that is not in this list has no checks: add them.
+    /// Workflows that are not in this list have no checks: add them.
     @Test func everyWorkflowIsDisturbed() async throws {
         try await VolumeFixture.with { cloud in
             #expect(
@@ -58,7 +58,7 @@ import Workflow
             for variant in WorkflowChecks(try definition(cloud, "volume_create")).variants {
                 let id = try await begin(cloud, .object(body))
                 try await run(cloud, variant.definition)
-                // Once it is published, a failure comes too late to take anything back: the volume is whole.
+                // After the disk is published, a failure is too late to revert anything: the volume is complete.
                 let status = try await cloud.status(id)
                 if variant.succeeds {
                     #expect(status == "available", "\(variant.name)")
@@ -127,7 +127,7 @@ import Workflow
         }
     }
 
-    @Test("S21: deleting a volume while it is made leaves nothing") func deletingEndsACreationThatIsUnderWay() async throws {
+    @Test("S21: deleting a volume during its creation leaves nothing behind") func deletingEndsACreationThatIsUnderWay() async throws {
         try await VolumeFixture.with { cloud in
             let image = try await cloud.addImage(Array(repeating: 3, count: 10_000))
             let id = try await begin(cloud, ["size": 1, "imageRef": .string(image)])
@@ -144,7 +144,7 @@ import Workflow
         try await VolumeFixture.with { cloud in
             let image = try await cloud.addImage([1, 2, 3])
             let id = try await begin(cloud, ["size": 1, "imageRef": .string(image)])
-            // Somebody else holds the lock: this process waits, and takes over once it is let go of.
+            // Another process holds the lock: this one waits, and takes over when the lock is released.
             let lock = open(cloud.directory + "/volume-\(id).lock", O_RDWR | O_CREAT, 0o600)
             #expect(flock(lock, LOCK_EX | LOCK_NB) == 0)
             for _ in 0..<5 { try? await cloud.engine.drain(roundsMax: 2) }

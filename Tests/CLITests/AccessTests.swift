@@ -91,7 +91,7 @@ import Testing
 
     @Test func anUnknownCloudNamesTheKnown() {
         let error = #expect(throws: CommandFailure.self) { try resolver(cloud: "x").resolve() }
-        #expect(error?.message == "There is no cloud called x in clouds.yaml; it has: admin, demo.")
+        #expect(error?.message == "There is no cloud x in clouds.yaml; it has: admin, demo.")
     }
 
     @Test func variablesAloneAreEnough() throws {
@@ -123,14 +123,14 @@ import Testing
         ("clouds: {x: {auth: {auth_url: 'http://x', username: u}}}", "No password for cloud x of clouds.yaml."),
         (
             "clouds: {x: {auth_type: v3kerberos, auth: {auth_url: 'http://x'}}}",
-            "The auth_type v3kerberos of cloud x of clouds.yaml is not known here."
+            "The auth_type v3kerberos of cloud x of clouds.yaml is not supported."
         ),
         (
             "clouds: {x: {interface: odd, auth: {auth_url: 'http://x', username: u, password: p}}}",
-            "The interface odd is none of public, internal, admin."
+            "Invalid interface 'odd'. It must be public, internal or admin."
         ),
-        ("clouds: {}", "clouds.yaml names no clouds."),
-        ("a: 1", "clouds.yaml names no clouds."),
+        ("clouds: {}", "clouds.yaml contains no clouds."),
+        ("a: 1", "clouds.yaml contains no clouds."),
     ]) func whatIsMissingIsNamed(text: String, message: String) {
         let error = #expect(throws: CommandFailure.self) { try resolver(files: ["clouds.yaml": text]).resolve() }
         #expect(error?.message == message)

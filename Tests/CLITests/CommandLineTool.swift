@@ -4,7 +4,7 @@ import Kernel
 import Synchronization
 import TestKit
 
-/// The built `osctl`, run against a stub cloud with a home directory of its own.
+/// The built `osctl`, run against a stub cloud with its own home directory.
 final class CommandLineTool: Sendable {
     struct Result: Sendable {
         let status: Int32
@@ -62,7 +62,7 @@ final class CommandLineTool: Sendable {
         ]
     }
 
-    /// Where the build puts executables: beside the test bundle.
+    /// The directory of built executables, next to the test bundle.
     private static let program: String = {
         let bundle = FileManager.default.currentDirectoryPath + "/.build/debug/osctl"
         let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""

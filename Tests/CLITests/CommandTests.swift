@@ -7,7 +7,7 @@ import Testing
 
 @testable import osctl
 
-/// The program itself against a stub with the services' shapes.
+/// The program itself against a stub with the services' response formats.
 @Suite struct CommandTests {
     static let network: JSONValue = [
         "id": "11111111-1111-4111-8111-111111111111", "name": "lan", "status": "ACTIVE", "subnets": ["s1"], "router:external": false,
@@ -49,7 +49,7 @@ import Testing
         let tool = try CommandLineTool { _ in .json(200, ["images": []]) }
         let result = try await tool.run("image show nothing")
         #expect(result.status == 1)
-        #expect(result.errors == "Error: There is no image called nothing.\nSee: osctl image list\n")
+        #expect(result.errors == "Error: There is no image nothing.\nSee: osctl image list\n")
         #expect(tool.server.lines.last == "GET /image/v2/images?name=nothing")
     }
 
@@ -57,7 +57,7 @@ import Testing
         let tool = try CommandLineTool { _ in .json(200, ["networks": [["id": "a", "name": "lan"], ["id": "b", "name": "lan"]]]) }
         let result = try await tool.run("network delete lan")
         #expect(result.status == 1)
-        #expect(result.errors == "Error: 2 networks are called lan: a, b.\nUse the id instead of the name.\n")
+        #expect(result.errors == "Error: 2 networks have the name lan: a, b.\nUse the id instead of the name.\n")
     }
 
     @Test func anIDIsDeletedWithoutLookingItUp() async throws {
@@ -75,7 +75,7 @@ import Testing
         let result = try await tool.run("network delete a b")
         #expect(result.status == 1)
         #expect(result.output == "Deleted network b.\n")
-        #expect(result.errors.hasPrefix("Error: a: There is no network called a.\n"))
+        #expect(result.errors.hasPrefix("Error: a: There is no network a.\n"))
     }
 
     @Test func wrongCredentialsNameTheirSource() async throws {
@@ -243,7 +243,7 @@ import Testing
     @Test(arguments: [
         ("server create web --flavor f", "A server needs --image (see: osctl image list) or --volume."),
         ("volume create v", "A volume needs --size, in GB."),
-        ("role add r --user u", "Give one of --project, --domain and --system."),
+        ("role add r --user u", "Specify one of --project, --domain and --system."),
         (
             "subnet create s --network n --subnet-range 10.0.0.0/24 --allocation-pool x",
             "The value 'x' is invalid for '--allocation-pool <first-last>'"

@@ -14,7 +14,7 @@ import Testing
         outages.end(after: 2)
         #expect(
             outages.words("ovs-vswitchd", since: Timestamp(seconds: 0))
-                == "ovs-vswitchd was restarted 2 times since 1970-01-01T00:00:00Z, away for 3.2 s in all; "
+                == "ovs-vswitchd was restarted 2 times since 1970-01-01T00:00:00Z, down for 3.2 s in all; "
                 + "last at 1970-01-01T00:01:00Z: ended with exit code 1")
         #expect(Outages(json: outages.json) == outages)
         #expect(Outages(json: nil) == Outages())

@@ -63,7 +63,7 @@ import Yams
         #expect(throws: (any Error).self) { try options("-o", "xml") }
     }
 
-    /// What another reader makes of our YAML is what went in.
+    /// Another YAML parser reads back the original values.
     @Test(arguments: 0..<200) func yamlMeansTheSame(seed: Int) throws {
         let random = SeededRandom(seed: UInt64(seed))
         let value = JSONValue.object(["top": OutputTests.value(random, depth: 3)])

@@ -6,7 +6,7 @@ import Testing
 
 @testable import osctl
 
-/// What the doctor says about releases and schemas.
+/// The doctor's findings about releases and schemas.
 @Suite struct ReleaseFindingsTests {
     private static let next = Schema.version + 1
     private static let pending = Schema.migrations + [Migration(next, "narrow", kind: .contract, "SELECT 1")]

@@ -6,7 +6,7 @@ import Testing
 @testable import osctl
 
 @Suite struct SupervisorTests {
-    /// What the start of these ends with, and after how long; nil when all became ready.
+    /// The error with which starting these parts ends, and the time; nil if all became ready.
     private func start(
         _ milestones: [Milestone], parts: [Part] = [], within limit: Duration = .seconds(600)
     ) async throws -> (problem: String?, seconds: Double, progress: String) {
@@ -25,7 +25,7 @@ import Testing
         return (problem, seconds, Machine.readText(layout.progress) ?? "")
     }
 
-    /// Fails so many times before it succeeds.
+    /// Fails this many times before it succeeds.
     private func milestone(_ name: String, needs: [String] = [], failures: Int, isFinal: Bool = false) -> Milestone {
         let left = Mutex(failures)
         return Milestone(name: name, needs: needs) {

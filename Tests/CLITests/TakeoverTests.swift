@@ -5,9 +5,9 @@ import Testing
 
 @testable import osctl
 
-/// A supervisor that takes over what an earlier one left running.
+/// A supervisor that takes over the processes of an earlier one.
 @Suite struct TakeoverTests {
-    /// A process that is no child of this one, as after the end of the supervisor that started it.
+    /// A process that is not a child of this one, as after the end of the supervisor that started it.
     private func orphan(_ directory: String) async throws -> ProcessIdentity {
         let file = directory + "/pid-\(SystemRandom().uuid())"
         let shell = Launch(
@@ -73,7 +73,7 @@ import Testing
         #expect(process("store") == store && store.isRunning)
         #expect(process("wolke-a") != first && process("wolke-a")?.isRunning == true)
 
-        // What it has not started it starts again all the same.
+        // Parts that it did not start itself are restarted too.
         store.signal(SIGKILL)
         for _ in 0..<400 where process("store") == store || process("store") == nil { try await SystemTime().sleep(for: .milliseconds(25)) }
         let again = try #require(process("store"))

@@ -1,4 +1,4 @@
-"""make chaos: tenants at work on a real cloud while its processes are killed at random; then everything must be well.
+"""make chaos: kills processes of a real cloud at random while tenants use it; afterwards everything must be in order.
 
 Each worker owns one server at a time and takes it through its life. Every POST carries an Idempotency-Key and is
 repeated with it until there is an answer, as a careful client does: what was answered with 2xx must then come true.
@@ -34,7 +34,7 @@ CONVERGENCE = 60
 
 
 class End:
-    """When the workload ends: when enough has been killed, or at the latest after so many seconds."""
+    """When the workload ends: after the given number of kills, or at the latest after the given number of seconds."""
 
     def __init__(self, seconds):
         self.at = time.monotonic() + seconds
@@ -48,12 +48,12 @@ class End:
 
     @property
     def patience(self):
-        """Until when a request is repeated."""
+        """The time until which a request is repeated."""
         return self.at + 2 * CONVERGENCE
 
 
 class Client:
-    """Requests that are repeated until somebody answers."""
+    """Sends requests and repeats them until they are answered."""
 
     def __init__(self, cloud, tenant, end):
         self.offset, self.tenant, self.end = cloud.port_offset, tenant, end
@@ -77,7 +77,7 @@ class Client:
                     raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}")
             except (requests.RequestException, OSError) as error:
                 self.last = error
-            except Exception as error:  # the SDK's own, when Identity is away
+            except Exception as error:  # exceptions of the SDK while Identity is unavailable
                 if isinstance(error, AssertionError):
                     raise
                 self.last = error
@@ -87,9 +87,9 @@ class Client:
 
 
 class Worker(threading.Thread):
-    """One server after the other, through random changes."""
+    """Creates one server after the other and changes them at random."""
 
-    # Servers that it leaves undeleted, at most.
+    # Maximum number of servers that it leaves undeleted.
     keeps = 1 << 30
 
     def __init__(self, number, cloud, tenant, seed, end):
@@ -126,7 +126,7 @@ class Worker(threading.Thread):
         return answer
 
     def settled(self, server):
-        """The server once nothing is under way, or None at the end of the run."""
+        """The server when no task is in progress, or None at the end of the run."""
         while not self.end.reached:
             answer = self.client.send("GET", "compute", f"/servers/{server}")
             if answer.status_code == 404:
@@ -203,13 +203,13 @@ class Worker(threading.Thread):
             self.ask("DELETE", "compute", f"/servers/{server}/os-volume_attachments/{volume}")
         self.volumes.append(volume)
         for old in self.volumes[:-2]:
-            # Refused while it is attached to a server that is still there.
+            # Refused while it is attached to an existing server.
             if self.client.send("DELETE", "volume", f"/volumes/{old}").status_code in (202, 404):
                 self.volumes.remove(old)
 
 
 def kill_at_random(cloud, generator, end, kills, pause):
-    """Kills until the end, all kinds in turn and each turn in another order; returns what was killed."""
+    """Kills processes until the end, one of each kind per round, in random order; returns the kills."""
     killed, turn = [], []
     while not end.reached and len(killed) < kills:
         time.sleep(generator.uniform(0.5, 2 * pause))
@@ -252,13 +252,13 @@ def doctor(cloud):
 
 
 def verdict(cloud, workers):
-    """What is not as it should be, now."""
+    """The current violations."""
     wrong = [f"{name} is {part['health']}" for name, part in cloud.parts().items() if part["health"] != "healthy"]
     return wrong + lost(cloud, workers) + doctor(cloud)
 
 
 def lost(cloud, workers):
-    """What was accepted and is not so."""
+    """Accepted requests without the requested result."""
     wrong = []
     statuses = dict(line.split("|") for line in cloud.sql("SELECT id, coalesce(task_state, upper(vm_state)) FROM servers WHERE NOT deleted"))
     for worker in workers:
@@ -282,7 +282,7 @@ def lost(cloud, workers):
 
 
 def judge(question, until, pause=2):
-    """Asks until nothing is wrong or the time is over; returns what is wrong then.
+    """Checks until there are no violations or the time is over; returns the violations.
 
     A question that nobody can answer yet counts as something wrong: the last process that was killed may be the
     database, which refuses everybody while it recovers.
@@ -319,7 +319,7 @@ def main():
 
 
 def broker(cloud, servers=200, hosts=20):
-    """200 creates are accepted while RabbitMQ is away; it comes back without its data, and all become ACTIVE."""
+    """200 creates are accepted while RabbitMQ is down; it returns without its data, and all servers become ACTIVE."""
     fleet = subprocess.Popen(
         [BUILD / "wolke-compute-agent", "simulate", "--config", cloud.state / "wolke.yaml", "--southbound",
          f"unix:{cloud.state}/ovn/run/sb.sock", "--hosts", str(hosts), "--prefix", "sim"],
@@ -381,7 +381,7 @@ def run(cloud, arguments, state):
     took = time.monotonic() - begun
     for worker in workers:
         worker.join()
-    # From the last kill: requests under way count.
+    # Counted from the last kill, including requests in progress.
     stopped = end.at
     wrong = judge(lambda: verdict(cloud, workers), stopped + CONVERGENCE)
     converged = time.monotonic() - stopped
@@ -389,7 +389,7 @@ def run(cloud, arguments, state):
     faults, left = [], False
     refused = [text for worker in workers for text in worker.refused]
     accepted = sum(worker.accepted for worker in workers)
-    # What did not come back within its time may not answer here either; the report is printed in any case.
+    # Services that did not recover in time may not answer here either; the report is printed in any case.
     try:
         faults = cloud.sql("SELECT coalesce(fault->>'message', '?'), count(*) FROM servers WHERE NOT deleted AND vm_state = 'error' GROUP BY 1")
         tenant.close()

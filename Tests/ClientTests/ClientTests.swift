@@ -130,7 +130,7 @@ import Testing
         #expect(request.headers["x-openstack-nova-api-version"] == "2.96")
     }
 
-    // MARK: repeats
+    // MARK: retries
 
     @Test(arguments: [502, 503, 504]) func readsAreRepeated(status: Int) async throws {
         let cloud = try StubCloud { _, number in number < 3 ? .empty(status) : .json(200, ["ok": true]) }
@@ -138,7 +138,7 @@ import Testing
         #expect(cloud.server.lines.count == 4)
     }
 
-    @Test("S13: a redirect is not followed, so no token goes where an answer says")
+    @Test("S13: redirects are not followed, so a response cannot direct the token elsewhere")
     func s13RedirectsAreNotFollowed() async throws {
         let elsewhere = try StubServer { _ in .json(200, ["servers": []]) }
         let url = elsewhere.url
@@ -149,7 +149,7 @@ import Testing
         #expect(elsewhere.requests.isEmpty)
     }
 
-    @Test("S12 S14: what is put into a path stays one segment of it") func s14ValuesStayInTheirSegment() async throws {
+    @Test("S12 S14: an interpolated value stays one segment of the path") func s14ValuesStayInTheirSegment() async throws {
         let cloud = try StubCloud { _, _ in .json(200, [:]) }
         for value in ["../admin", "a/b", "a?all_tenants=1", "a#b", "%2e%2e", "a b\r\nX-Auth-Token: x", "..;/"] {
             _ = try await cloud.client().get(.compute, "/servers/\(value)/tags")

@@ -4,7 +4,7 @@ import Kernel
 import Synchronization
 import TestKit
 
-/// Identity and one more service on one stub, with tokens that are counted.
+/// Identity and one more service in one stub; it counts issued tokens.
 final class StubCloud: Sendable {
     let server: StubServer
     private let counter: Counter
@@ -21,8 +21,8 @@ final class StubCloud: Sendable {
     }
 
     /// - Parameters:
-    ///   - lifetime: of a token, from the real clock, which the client under test uses too.
-    ///   - handler: answers everything but the sign-on; the number is how often that line has been asked, from 1.
+    ///   - lifetime: of a token, by the real clock, which the client under test also uses.
+    ///   - handler: answers everything but the sign-on; the number is the count of requests with that line, from 1.
     init(lifetime: Duration = .seconds(3600), _ handler: @escaping @Sendable (StubServer.Request, Int) -> StubServer.Answer) throws {
         let counter = Counter()
         let asked = Mutex<[String: Int]>([:])

@@ -11,14 +11,14 @@ import Testing
         #expect(try MessageRecords.differences(try Samples.all(), file: "messages.json") == [])
     }
 
-    /// Agents and replicas of the first release run while the plane is upgraded.
+    /// Agents and replicas of the first release run during an upgrade of the control plane.
     @Test func messagesOfTheFirstReleaseAreRead() throws {
         let records = try GoldenFile.load("messages-0.1.0.json")
         let samples = try Samples.all()
-        // Network's word about ports came later.
+        // Network's message about ports was added later.
         #expect(records.names.sorted() == samples.keys.filter { $0 != "ports_changed@1" }.sorted())
         for (key, record) in records.members.map({ ($0.name, $0.value) }) {
-            // What is read says the same: members that are null there are left out here.
+            // The decoded content is the same: members that are null there are omitted here.
             var read = try #require(try samples[key]?.recode(record))
             if record["type"] == nil, var object = read.objectValue {
                 object["type"] = nil
@@ -55,7 +55,7 @@ import Testing
         #expect(problem(["type": "hello"]) == "observed: type: must be observed")
     }
 
-    /// Triggers have the names as text.
+    /// Triggers contain the names as text.
     @Test func triggersNotifyChannelsThatAreDeclared() async throws {
         try await TestDatabase.with { test in
             let names = try await test.database.read { connection in

@@ -5,7 +5,7 @@ import Kernel
 import TestKit
 import Testing
 
-/// What a server asks of its host: one function, and the same in SQL.
+/// The requirements of a server: one function, and the equivalent SQL.
 @Suite struct ServerNeedsTests {
     struct Case: Sendable, CustomTestStringConvertible {
         let name: String
@@ -83,7 +83,7 @@ import Testing
         #expect(needs.resources == item.resources)
         #expect(needs.requiredTraits == item.required)
         #expect(needs.forbiddenTraits == item.forbidden)
-        // What the scheduler makes of the question is the same again.
+        // The scheduler derives the same from the request.
         let flavor: ServerFlavor = try item.flavor.decode()
         let again = try ServerNeeds(
             resources: needs.resources, requiredTraits: needs.requiredTraits.sorted(), forbiddenTraits: needs.forbiddenTraits.sorted(),

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How many of OpenStack's API routes a running cloud has.
+"""Counts the OpenStack API routes that a running cloud has.
 
-    make coverage                        # a line for each service, and what is missing of the current routes
+    make coverage                        # a line for each service, and the missing current routes
     make coverage SERVICE=network        # one service
-    make coverage OPTIONAL=1             # also what is deprecated, obsolete or of a plugin
+    make coverage OPTIONAL=1             # also deprecated and obsolete routes and those of plugins
 
 Reads `/openapi.json` of each service from its listener for operators and compares it with routes.tsv. A route is there when the document
 has its method and path, whatever the parameters are called, and for `…/action` the action. Documents leave out what only answers 501;
@@ -22,18 +22,18 @@ from pathlib import Path
 ROUTES = Path(__file__).with_name("routes.tsv")
 ROOT = Path(__file__).resolve().parents[2]
 
-# Ways in which references and documents write one path.
+# Different spellings of a path in references and documents.
 SPELLINGS = [
     (r"\{[^}]*\}", "{}"),
-    # Block Storage's paths come with and without the project.
+    # Block Storage's paths exist with and without the project.
     (r"^/v3/\{\}(?=/)", "/v3"),
     (r"^/v[0-9.]+(?=/.)", ""),
-    # The reference has the singular in some places.
+    # The reference uses the singular in some places.
     ("/snapshot/", "/snapshots/"),
-    # One route here for what the reference has one by one.
+    # One route here for several routes in the reference.
     (r"^/os-services/(enable|disable|disable-log-reason|force-down)$", "/os-services/{}"),
     (r"^/types/default$", "/types/{}"),
-    # And the other way: tags of any resource.
+    # The opposite: tags of any resource.
     (r"^/\{\}/\{\}(?=/tags)", "/networks/{}"),
 ]
 
@@ -47,7 +47,7 @@ def spelled(path):
 
 
 def actions(schema):
-    """The members that tell the actions of a path apart."""
+    """The members that distinguish the actions of a path."""
     choices = [part for key in ("oneOf", "anyOf", "allOf") for part in schema.get(key, [])]
     return set(schema.get("properties", {})).union(*map(actions, choices))
 
@@ -97,7 +97,7 @@ def documents(osctl, state):
 
 
 def count(documents):
-    """For each service of the list: by tier, what is there and what is missing."""
+    """For each service of the list: the present and the missing routes by tier."""
     have = {name: of_document(document) for name, document in documents.items()}
     result = collections.defaultdict(lambda: collections.defaultdict(lambda: ([], [])))
     for route in routes():

@@ -6,7 +6,7 @@ import Telemetry
 import TestKit
 import Testing
 
-/// Who gets sessions, for how long, and what happens when nobody waits for the answer any more.
+/// Shares of sessions, time limits, and clients that disconnect.
 @Suite struct DatabaseShareTests {
     private final class Counter: Sendable {
         let value = Atomic<Int>(0)
@@ -34,7 +34,7 @@ import Testing
         }
     }
 
-    /// Waits until `condition` holds, for five seconds at most.
+    /// Waits until `condition` is true, for at most five seconds.
     private static func eventually(_ condition: () async throws -> Bool) async throws -> Bool {
         for _ in 0..<250 {
             if try await condition() { return true }
@@ -45,7 +45,7 @@ import Testing
 
     // MARK: sessions
 
-    @Test("S18: the plane and the tenants together have no more sessions than there are")
+    @Test("S18: the control plane and the tenants together use no more than all sessions")
     func s18SessionsAreBoundedInAll() async throws {
         try await TestDatabase.with { test in
             let database = Self.database(test)
@@ -76,7 +76,7 @@ import Testing
         try await TestDatabase.with { test in
             let database = Database(DatabaseConfiguration(connectionString: test.connectionString, connectionsMax: 1, reserved: 0))
             defer { database.close() }
-            // What a cancelled COMMIT leaves: an error, and a transaction that is still open.
+            // The result of a cancelled COMMIT: an error, and a transaction that is still open.
             await #expect(throws: DatabaseError.self) {
                 try await database.autocommit { connection in
                     try connection.script("BEGIN")
@@ -106,7 +106,7 @@ import Testing
                     { try await database.read { _ = try $0.query("SELECT pg_sleep(20)") } },
                     { try await database.write { _ = try $0.query("SELECT pg_sleep(20)") } },
                     { try await database.snapshot { _ = try $0.query("SELECT pg_sleep(20)") } },
-                    // Many short statements are as long as one.
+                    // Many short statements count like a long one.
                     { try await database.read { connection in for _ in 0..<500 { try connection.query("SELECT pg_sleep(0.04)") } } },
                 ]
                 for operation in operations {
@@ -121,13 +121,13 @@ import Testing
                 }
             }
             #expect(metrics.render().contains("wolke_database_stopped_total{reason=\"timeout\"} 4"))
-            // The plane's own work has its own limits, on the same sessions.
+            // The control plane's own work has its own limits, on the same sessions.
             try await database.read { _ = try $0.query("SELECT pg_sleep(0.2)") }
             try await database.write { _ = try $0.query("SELECT pg_sleep(0.2)") }
         }
     }
 
-    @Test("S18: a request waits for another's lock only so long")
+    @Test("S18: a request waits for a lock for a limited time")
     func s18AWaitForALockEnds() async throws {
         try await TestDatabase.with { test in
             let database = Self.database(test) {
@@ -154,7 +154,7 @@ import Testing
         }
     }
 
-    @Test("S18: a transaction that does nothing is ended")
+    @Test("S18: an idle transaction is ended")
     func s18AnIdleTransactionIsEnded() async throws {
         try await TestDatabase.with { test in
             let database = Self.database(test) { $0.idleInTransaction = .milliseconds(100) }
@@ -171,9 +171,9 @@ import Testing
         }
     }
 
-    // MARK: clients that leave
+    // MARK: clients that disconnect
 
-    @Test("S18: a client that leaves frees its session within a second")
+    @Test("S18: a client that disconnects frees its session within a second")
     func s18AClientThatLeavesFreesItsSession() async throws {
         try await TestDatabase.with { test in
             let database = Self.database(test) { $0.connectionsMax = 2 }
@@ -196,14 +196,14 @@ import Testing
                 #expect(ContinuousClock.now - clock < .seconds(1))
                 #expect(try await Self.running(test, "pg_sleep") == 0)
             }
-            // The sessions work on, and no later statement is hit.
+            // The sessions keep working, and no later statement is cancelled.
             try await DatabaseScope.$current.withValue(Self.tenant("p")) {
                 for _ in 0..<20 { try await database.read { _ = try $0.query("SELECT 1") } }
             }
         }
     }
 
-    @Test("S18: after its client has left a request begins no further statement")
+    @Test("S18: a request starts no further statement after its client has disconnected")
     func s18NoStatementAfterTheClient() async throws {
         try await TestDatabase.with { test in
             let database = Self.database(test)
@@ -214,7 +214,7 @@ import Testing
                 try await DatabaseScope.$current.withValue(Self.tenant("p", presence)) {
                     try await database.read { connection in
                         _ = try connection.query("SELECT 1")
-                        // Between two statements there is nothing that PostgreSQL could cancel.
+                        // Between two statements there is nothing for PostgreSQL to cancel.
                         presence.leave()
                         usleep(300_000)
                         for _ in 0..<5 {
@@ -228,7 +228,7 @@ import Testing
         }
     }
 
-    @Test("S18: work that waits is dropped when its client leaves")
+    @Test("S18: waiting work is dropped when its client disconnects")
     func s18WaitingWorkIsDropped() async throws {
         try await TestDatabase.with { test in
             let database = Self.database(test) { $0.projectMax = 1 }
@@ -274,8 +274,9 @@ import Testing
         }
     }
 
-    /// Clients that leave at any moment: every one gets an answer, and no statement of another is cancelled.
-    @Test("S18: requests that are stopped at any moment harm no other")
+    /// Clients disconnect at arbitrary moments: every other client gets its response, and no statement of another one is
+    /// cancelled.
+    @Test("S18: requests that are stopped at arbitrary moments do not affect others")
     func s18StoppedRequestsHarmNoOther() async throws {
         try await TestDatabase.with { test in
             let database = Self.database(test) { $0.projectMax = 3 }
@@ -308,7 +309,7 @@ import Testing
 
     // MARK: shares
 
-    @Test("S18: one project cannot take all sessions, nor all tenants those of the plane")
+    @Test("S18: one project cannot use all sessions, and tenants cannot use those reserved for the control plane")
     func s18SessionsAreReserved() async throws {
         try await TestDatabase.with { test in
             // Four sessions, one reserved, two for one project.
@@ -338,7 +339,7 @@ import Testing
         }
     }
 
-    @Test("S18: a project that has too much waiting gets 429, and the others do not")
+    @Test("S18: a project with too many waiting requests gets 429, and the others do not")
     func s18TheQueueOfAProjectIsBounded() async throws {
         try await TestDatabase.with { test in
             let database = Self.database(test) {

@@ -65,7 +65,7 @@ import Testing
                     let n = index + 1
                     #expect(try row.int("id") == n)
                     #expect(try row.int("id") == n)
-                    // The same way through each row, and another one through each second.
+                    // Reads the columns of all rows in the same order, and of every second row in another order.
                     if index % 2 == 1 { #expect(try row.int("id_two") == n * 2) }
                     #expect(try row.int("three") == n * 4, "the last one of a name counts")
                     #expect(try row.optionalInt("nothing") == nil)

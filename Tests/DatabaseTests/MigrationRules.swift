@@ -1,9 +1,9 @@
 import Schema
 
-/// What a migration may contain, by its kind: an expanding one nothing that breaks replicas of the previous release, and
-/// none but an index migration what blocks writes for long.
+/// The statements allowed in each kind of migration: expanding ones must not break replicas of the previous release, and only
+/// index migrations may contain statements that would otherwise block writes for long.
 enum MigrationRules {
-    /// What is wrong with a migration, in words; empty when nothing is.
+    /// The violations in a migration; empty if there are none.
     static func problems(_ migration: Migration) -> [String] {
         let statements = statements(migration.sql)
         switch migration.kind {
@@ -50,7 +50,7 @@ enum MigrationRules {
             return text.hasSuffix("NOT VALID") ? [] : ["a constraint that is not NOT VALID (contract)"]
         }
         if isAddition { return columnProblems(text) }
-        // A CHECK is widened by replacing it at once.
+        // A CHECK is widened by replacing it in one statement.
         if action.starts(with: ["DROP", "CONSTRAINT"]), let name = action.last,
             actions.contains(where: { $0.starts(with: ["ADD", "CONSTRAINT", name]) })
         {
@@ -114,7 +114,7 @@ enum MigrationRules {
 
     // MARK: text
 
-    /// The statements with keywords in capitals and single spaces; comments, texts and bodies of functions left out.
+    /// The statements with keywords in capitals and single spaces, without comments, string literals and function bodies.
     static func statements(_ sql: String) -> [String] {
         var (found, current) = ([String](), "")
         var rest = Substring(sql)

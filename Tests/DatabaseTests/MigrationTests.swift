@@ -4,7 +4,7 @@ import Schema
 import TestKit
 import Testing
 
-/// Migrations of which a later release's list is longer than an earlier one's.
+/// Migrations of which a later release has a longer list than an earlier one.
 private enum Releases {
     static let base = Schema.migrations
     static var next: Int { Schema.version + 1 }
@@ -57,7 +57,7 @@ private enum Releases {
             #expect(try await Schema.migrate(test.database, migrations: Releases.expanded) == [Releases.next])
             try await Schema.require(test.database, migrations: Releases.base)
             try await Replicas.join(test.database, replica(knows: Releases.base), ambient, migrations: Releases.base)
-            // Its own command finds nothing to do and takes nothing away.
+            // Its own command finds nothing to do and removes nothing.
             #expect(try await Schema.migrate(test.database, migrations: Releases.base) == [])
             #expect(try await columns(test, "upgrade_things") == ["id", "old_name"])
         }
@@ -72,7 +72,7 @@ private enum Releases {
         }
     }
 
-    /// Release 0.1.0 compares the last number of `schema_migrations` with its own, and knows no other table.
+    /// Release 0.1.0 compares the highest number in `schema_migrations` with its own, and knows no other table.
     @Test func release010StartsUntilTheSchemaIsContracted() async throws {
         try await TestDatabase.with { test in
             let last: @Sendable () async throws -> Int = {
@@ -90,7 +90,7 @@ private enum Releases {
 
     @Test func aDatabaseOfRelease010IsExpanded() async throws {
         try await TestDatabase.with { test in
-            // As that release leaves it: without the second table and without releases.
+            // As that release leaves it: without the second table and without release names.
             try await test.database.autocommit {
                 try $0.script(
                     """
@@ -146,7 +146,7 @@ private enum Releases {
             try await test.database.write {
                 try $0.execute("UPDATE service_replicas SET last_seen_at = last_seen_at - interval '61 seconds'")
             }
-            // The refused attempt has expanded already.
+            // The refused attempt has already expanded the schema.
             #expect(try await Schema.contract(test.database, migrations: Releases.contracted) == [Releases.next + 1])
         }
     }
@@ -170,7 +170,7 @@ private enum Releases {
         }
     }
 
-    // MARK: several at once, and crashes
+    // MARK: concurrency and crashes
 
     @Test func severalMigrateAndStartAtOnce() async throws {
         try await TestDatabase.with(connectionsMax: 8) { test in
@@ -190,7 +190,7 @@ private enum Releases {
         }
     }
 
-    /// A server process that dies inside the migration, as with the machine.
+    /// A server process that dies during the migration, as if the machine crashed.
     @Test func aCrashInTheMiddleLeavesAllOrNothing() async throws {
         try await TestDatabase.with { (test) async throws -> Void in
             let dies = Migration(Releases.next, "dies", "CREATE TABLE half_way (id integer); SELECT pg_terminate_backend(pg_backend_pid())")
@@ -198,7 +198,7 @@ private enum Releases {
             let fails = Migration(Releases.next, "fails", "CREATE TABLE half_way (id integer); SELECT 1 / 0")
             #expect(
                 await words { try await Schema.migrate(test.database, migrations: Releases.base + [fails]) }.contains("division by zero"))
-            // Its record cannot be written, because the migration has written one.
+            // Its record cannot be written, because the migration has already written one.
             let unrecorded = Migration(
                 Releases.next, "unrecorded",
                 "CREATE TABLE half_way (id integer); INSERT INTO schema_expansions (number, name, release) VALUES (\(Releases.next), 'x', 'y')"
@@ -206,7 +206,7 @@ private enum Releases {
             #expect(await words { try await Schema.migrate(test.database, migrations: Releases.base + [unrecorded]) } != "")
             #expect(try await columns(test, "half_way") == [])
             #expect(try await Schema.state(test.database).newest == Schema.version)
-            // Nothing holds the lock, and the mended migration runs.
+            // The lock was released, and the corrected migration runs.
             let mended = Migration(Releases.next, "mended", "CREATE TABLE half_way (id integer)")
             #expect(try await Schema.migrate(test.database, migrations: Releases.base + [mended]) == [Releases.next])
         }
@@ -228,7 +228,7 @@ private enum Releases {
             let adds = Migration(Releases.next, "adds", "ALTER TABLE flavors ADD COLUMN note text")
             async let applied = Schema.migrate(test.database, migrations: Releases.base + [adds])
             while try await waits(test, for: "AccessExclusiveLock") == 0 { try await SystemTime().sleep(for: .milliseconds(5)) }
-            // Waits behind the migration, which lets it pass after its lock timeout, while the transaction goes on.
+            // It waits behind the migration, which lets it pass after its lock timeout, while the transaction continues.
             _ = try await Database(DatabaseConfiguration(connectionString: test.connectionString, connectionsMax: 1))
                 .read { try $0.query("SELECT count(*) AS number FROM flavors")[0].int("number") }
             letGo.set()
@@ -237,7 +237,7 @@ private enum Releases {
         }
     }
 
-    /// How many sessions wait for a lock of that mode on the flavors.
+    /// The number of sessions that wait for a lock of that mode on the flavors.
     private func waits(_ test: TestDatabase, for mode: String) async throws -> Int {
         try await test.database.read {
             try $0.query("SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND mode = \(mode) AND relation = 'flavors'::regclass")[0]
@@ -249,7 +249,7 @@ private enum Releases {
         try await TestDatabase.with { test in
             let index = Migration(
                 Releases.next, "index", kind: .index, "CREATE INDEX CONCURRENTLY IF NOT EXISTS flavors_upgrade ON flavors (vcpus);\n")
-            // What an attempt that was cut short leaves.
+            // The state after an interrupted attempt.
             try await test.database.autocommit { try $0.script("CREATE INDEX CONCURRENTLY flavors_upgrade ON flavors (vcpus)") }
             let superuser = Database(DatabaseConfiguration(connectionString: test.connectionString, connectionsMax: 1))
             defer { superuser.close() }
@@ -265,7 +265,7 @@ private enum Releases {
         }
     }
 
-    /// An upgraded database gets its contractions last, a new one gets all in order.
+    /// On an upgraded database the contracting migrations run last, on a new one all run in order.
     @Test func contractionsLastGiveTheSameSchema() async throws {
         try await TestDatabase.with { test in
             let inOrder = try await shape(test.database)
@@ -278,7 +278,7 @@ private enum Releases {
         }
     }
 
-    /// Columns, constraints, indexes, triggers and functions, as PostgreSQL writes them.
+    /// Columns, constraints, indexes, triggers and functions, as PostgreSQL prints them.
     private func shape(_ database: Database) async throws -> [String] {
         try await database.read { connection in
             try connection.query(
@@ -300,9 +300,9 @@ private enum Releases {
     }
 }
 
-/// What migrations hold.
+/// Allowed statements of migrations.
 @Suite struct MigrationRulesTests {
-    /// Landed before the rules. 23 builds an index on a column that it adds, of a table that is short.
+    /// Landed before these rules. 23 builds an index on a column that it adds to a small table.
     private static let landed: Set = [23]
 
     @Test func expandingMigrationsBreakNobody() {

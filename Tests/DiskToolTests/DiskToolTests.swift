@@ -8,8 +8,8 @@ import Testing
 
 @testable import DiskTool
 
-/// Hostile images against each layer alone: what QEMU does without any, what named drivers stop, what the sandbox stops,
-/// and what the tool refuses although our own parser was deceived.
+/// Hostile images against each layer separately: what QEMU does without protection, what explicit drivers prevent, what the
+/// sandbox prevents, and what the tool refuses if our own parser was deceived.
 @Suite(.enabled(if: geteuid() == 0, "needs root"), .serialized) struct DiskToolTests {
     private static let secret = "CANARY-4711-\(SystemRandom().uuid().compact)"
     private static let megabytes10 = 10 << 20

@@ -4,7 +4,7 @@ import Glibc
 import Kernel
 import Testing
 
-/// A directory of a test's own.
+/// A private directory of the test.
 struct Scratch: ~Copyable {
     let path: String
 
@@ -32,7 +32,7 @@ struct Scratch: ~Copyable {
     }
 }
 
-/// What a tool in the sandbox can do. Needs root, as the services do.
+/// The capabilities of a tool in the sandbox. Needs root, as the services do.
 @Suite(.enabled(if: geteuid() == 0, "needs root")) struct SandboxTests {
     private let sandbox = Sandbox()
 
@@ -58,8 +58,8 @@ struct Scratch: ~Copyable {
         #expect(text == String(repeating: "0,", count: 41) + "1,2")
     }
 
-    /// A service that was started with groups beside its own, as by an operator who is in some.
-    @Test("S1: the tool is in none of the groups of whoever starts it")
+    /// A service that was started with additional groups, for example by an operator's login.
+    @Test("S1: the tool has none of the groups of the process that starts it")
     func s1_noGroupsOfTheStarter() throws {
         let scratch = try Scratch()
         let starter = try scratch.file("starter", Array("#!/usr/bin/perl\n$) = '0 4 24 27'; exec '/usr/bin/bwrap', @ARGV;\n".utf8))
@@ -68,7 +68,7 @@ struct Scratch: ~Copyable {
         #expect(try command.run() == "\(Sandbox.defaultUser)\n")
     }
 
-    @Test("S1: the tool sees the files that it is given and nothing beside them")
+    @Test("S1: the tool can only access the given files")
     func s1_onlyItsFiles() throws {
         let scratch = try Scratch()
         let canary = try scratch.file("canary", Array("CANARY".utf8))
@@ -82,7 +82,7 @@ struct Scratch: ~Copyable {
         #expect(try run(["/usr/bin/ls", "/"], files: [.reading(given)]) == "bin\ndev\ndisk0\nlib\nlib64\nusr\n")
     }
 
-    @Test("S1: the tool writes what it may write only")
+    @Test("S1: the tool can only write files that are given as writable")
     func s1_writes() throws {
         let scratch = try Scratch()
         let (source, target) = (try scratch.file("source", [1]), try scratch.file("target"))
@@ -94,7 +94,7 @@ struct Scratch: ~Copyable {
         }
     }
 
-    @Test("S1: files are the sandbox's while it runs, and their owner's alone afterwards")
+    @Test("S1: only the owner can access files after the run")
     func s1_filesAreTakenBack() throws {
         let scratch = try Scratch()
         let (source, target) = (try scratch.file("source", [1]), try scratch.file("target"))
@@ -106,12 +106,12 @@ struct Scratch: ~Copyable {
             #expect(scratch.mode(file) == 0o600)
             #expect(scratch.group(file) == getegid())
         }
-        // One that was prepared and never started.
+        // Prepared but never started.
         do { _ = try sandbox.command(["/usr/bin/true"], files: files, limits: Sandbox.Limits(fileSize: 0)) }
         #expect(scratch.mode(source) == 0o600 && scratch.mode(target) == 0o600)
     }
 
-    @Test("S1: runs that share a file do not take it from each other")
+    @Test("S1: runs that share a file do not revoke each other's access")
     func s1_sharedFiles() async throws {
         let scratch = try Scratch()
         let source = try scratch.file("source", [7])
@@ -135,7 +135,7 @@ struct Scratch: ~Copyable {
         #expect(scratch.group(source) == getegid())
     }
 
-    @Test("S1: a tree is read and not written, and has no links")
+    @Test("S1: a directory tree is read-only and must not contain links")
     func s1_trees() throws {
         let scratch = try Scratch()
         let tree = scratch.path + "/tree"
@@ -145,7 +145,7 @@ struct Scratch: ~Copyable {
         #expect(try run(["/usr/bin/cat", "/disk0/a/b/one"], files: [.readingTree(tree)]) == "one")
         #expect(throws: CommandError.self) { try run(["/usr/bin/cp", "/disk0/a/b/one", "/disk0/two"], files: [.readingTree(tree)]) }
         #expect(throws: CommandError.self) { try run(["/usr/bin/rm", "/disk0/a/b/one"], files: [.readingTree(tree)]) }
-        // Its owner's alone again.
+        // Only the owner has access again.
         #expect(scratch.mode(tree + "/a/b") == 0o700 && scratch.mode(tree + "/a/b/one") == 0o600)
         symlink("/etc/shadow", tree + "/a/link")
         #expect(throws: FileError.self) { try run(["/usr/bin/ls", "/disk0"], files: [.readingTree(tree)]) }
@@ -168,7 +168,7 @@ struct Scratch: ~Copyable {
         }
         #expect(try perl("my $r = syscall(56, 0x10000000 | 17, 0, 0, 0, 0); print $r, ' ', $! + 0") == "-1 1")
         #expect(try perl("my $r = fork; if ($r == 0) { exit 0 } waitpid($r, 0); print $?") == "0")
-        // clone3, whose flags a filter cannot see: the C library takes clone instead.
+        // clone3, whose flags a filter cannot read: the C library falls back to clone.
         #expect(try perl("my $r = syscall(435, 0, 0); print $r, ' ', $! + 0") == "-1 38")
     }
 
@@ -196,11 +196,11 @@ struct Scratch: ~Copyable {
         #expect(SystemTime().monotonicNanoseconds() - started < 20_000_000_000)
     }
 
-    @Test("S1 S3: the kernel holds the tool in namespaces and to limits of its own")
+    @Test("S1 S3: the kernel confines the tool with namespaces and limits")
     func s1_namespacesAndLimits() throws {
         let scratch = try Scratch()
         let (target, source) = (try scratch.file("target"), try scratch.file("source"))
-        // A name that no other process has, found from outside: inside there is no /proc.
+        // A unique process name, searched from outside, because there is no /proc inside.
         let seconds = "3\(UInt32.random(in: 100_000...999_999))"
         var limits = Sandbox.Limits(fileSize: 123_904, cpuSeconds: 77)
         limits.memory = 345 << 20
@@ -242,7 +242,7 @@ struct Scratch: ~Copyable {
     }
 
     private func text(_ path: String) -> String {
-        // The kernel's files say nothing of their size.
+        // Files in /proc do not report their size.
         let bytes = try? FileHandle(forReadingFrom: URL(fileURLWithPath: path)).readToEnd()
         return String(decoding: bytes ?? Data(), as: UTF8.self)
     }

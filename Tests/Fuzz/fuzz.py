@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sends a running cloud requests made from its services' own OpenAPI documents: fitting ones, mutated ones, and nonsense.
+"""Sends a running cloud requests made from its services' own OpenAPI documents: valid, mutated and malformed ones.
 
     make fuzz SEED=7 SECONDS=600
 
@@ -41,7 +41,7 @@ QUERY_NAMES = [
     "resources", "in_tree", "fixed_ips", "domain_id", "include_names", "member_status", "visibility", "created_at", "updated_at", "shared", "nocatalog",
 ]
 METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
-# What an operator does to the whole cloud: the other tests' cloud must survive this one.
+# Requests with which an operator affects the whole cloud: the cloud is shared with other tests.
 NOT_FOR_ADMIN = ("os-quota-class-sets", "os-services", "os-agents", "/limits", "/registered_limits", "/domains", "os-hosts", "os-hypervisors", "/config")
 ANSWER_LIMIT = 30
 
@@ -55,7 +55,7 @@ class Cloud:
         self.auth = yaml.safe_load((self.state / "clouds.yaml").read_text())["clouds"]["wolke-admin"]["auth"]
 
     def operator(self, service, path):
-        """An answer of the service's listener for operators."""
+        """A response of the service's operators' port."""
         connection = http.client.HTTPConnection(
             self.settings["operator_bind"], self.settings[f"{SERVICES[service]}_operator_port"], timeout=10)
         connection.request("GET", path)
@@ -73,7 +73,7 @@ class Cloud:
         return {log: log.stat().st_size for log in (self.state / "log").glob("wolke-*.log")}
 
     def errors_since(self, sizes):
-        """Records of the level error or above, and lines that are no records, since the logs had these sizes."""
+        """Records of level error or above, and lines that are not records, beyond these sizes of the logs."""
         found = []
         for log in (self.state / "log").glob("wolke-*.log"):
             with open(log, "rb") as file:
@@ -100,7 +100,7 @@ class Operation:
 
     @property
     def kind(self):
-        """The kind of thing whose id a POST to this path answers: `volume` for `/v3/{project_id}/volumes`."""
+        """The kind of resource whose id a POST to this path returns: `volume` for `/v3/{project_id}/volumes`."""
         last = [segment for segment in self.path.split("/") if segment and not segment.startswith("{")][-1]
         return last.replace("-", "_").removeprefix("os_").removesuffix("s")
 
@@ -111,7 +111,7 @@ class Operation:
             return False
         if caller != "admin" or self.method in ("GET", "HEAD"):
             return True
-        # Without an id of the fuzzer's own in the path, a change may be of something that others use.
+        # Without an id created by the fuzzer in the path, a change may affect resources of others.
         return not any(word in self.path for word in NOT_FOR_ADMIN) and (self.method == "POST" or bool(self.parameters))
 
 
@@ -140,7 +140,7 @@ class Fuzzer:
         return sorted(found, key=lambda o: (o.service, o.path, o.method))
 
     def _member(self):
-        """A member of a project whose quotas allow no servers: what they cost is not what is tried here."""
+        """A member of a project whose quotas allow no servers: servers are too expensive for this test."""
         admin, name = self.admin, unique("fuzz")
         project = admin.ok(admin.post("identity", "/projects", {"project": {"name": name, "domain_id": "default"}}), 201)["project"]
         user = admin.ok(admin.post("identity", "/users", {"user": {"name": name, "password": name, "domain_id": "default"}}), 201)["user"]
@@ -156,7 +156,7 @@ class Fuzzer:
         router = member.ok(member.post("network", "/routers", {"router": {"name": name}}), 201)["router"]
         volume = member.ok(member.post("volume", "/volumes", {"volume": {"size": 1, "name": name}}), 202)["volume"]
         image = member.ok(member.post("image", "/images", {"name": name, "disk_format": "raw", "container_format": "bare"}), 201)
-        # The project that requests name is another one: some of them delete or disable it.
+        # Requests name another project, because some of them delete or disable it.
         other = admin.ok(admin.post("identity", "/projects", {"project": {"name": name + "-other", "domain_id": "default"}}), 201)["project"]
         self.created.append(("identity", f"/v3/projects/{other['id']}"))
         for kind, thing in (
@@ -236,7 +236,7 @@ class Fuzzer:
             headers[name] = value
         return headers
 
-    # Sending and judging
+    # Sending and checking
 
     def send(self, operation, method, target, headers, body):
         base = urllib.parse.urlsplit(self.admin.base(operation.service))
@@ -255,16 +255,16 @@ class Fuzzer:
             connection.close()
 
     def judge(self, operation, method, answer, accept="application/json"):
-        """What is wrong with an answer; None when nothing is."""
+        """The problem with a response; None if there is none."""
         status = answer.status
         if status >= 500 and status not in (501, 503):
             return f"answered {status}"
         if status == 503 and not answer.getheader("Retry-After"):
             return "answered 503 without Retry-After"
-        # Image answers in other forms where JSON is not asked for.
+        # Image uses other formats unless JSON is requested.
         if 400 <= status < 500 and method != "HEAD" and (operation.service != "image" or accept == "application/json"):
             try:
-                # Without a token every service answers what Identity does.
+                # Without a token every service answers in Identity's format.
                 check_fault("identity" if status == 401 else operation.service, Answer(answer, method))
             except (AssertionError, ValueError, KeyError, TypeError, IndexError) as problem:
                 return f"a {status} that is not in the service's form: {type(problem).__name__} {str(problem)[:300]}"
@@ -300,7 +300,7 @@ class Fuzzer:
                 api.sign_on()
 
     def learn(self, operation, method, target, answer):
-        """Ids of what was made are used later, and what was deleted must be gone."""
+        """Uses ids of created resources later; deleted resources must be gone."""
         path = target.split("?")[0]
         if method in ("POST", "PUT") and answer.status in (200, 201, 202):
             try:
@@ -319,7 +319,7 @@ class Fuzzer:
         elif method == "DELETE":
             with self.lock:
                 self.pool.remove(urllib.parse.unquote(path.rsplit("/", 1)[-1]))
-            # What is deleted at once; a quota that is deleted is the default again.
+            # Resources that are deleted at once; a deleted quota is reset to the default.
             if not servicelist.service(operation.service)["has_workflows"] and operation.path.endswith("}") and operation.path.count("{") == 1 \
                     and "quota" not in path and any(o.path == operation.path and o.method == "GET" for o in self.operations):
                 again = self.send(operation, "GET", path, {"X-Auth-Token": self.admin.token, "OpenStack-API-Version": "placement 1.39"}, None)
@@ -380,7 +380,7 @@ class Fuzzer:
             self.log(f"{record['method']} {record['target'][:200]}: {answer.status}, {self.judge(operation, record['method'], answer) or 'good'}; was: {record['problem']}")
 
     def close(self):
-        """Deletes what was made, the last first: one thing may hold another. Then the member and its project."""
+        """Deletes the created resources in reverse order, because one may depend on another; then the member and its project."""
         for _ in range(2):
             for service, path in reversed(self.created):
                 for api in (self.member, self.admin):
@@ -399,7 +399,7 @@ class Fuzzer:
 
 
 class Answer:
-    """What `check_fault` looks at, of an `http.client` answer."""
+    """The parts of an `http.client` response that `check_fault` checks."""
 
     class Request:
         def __init__(self, method):

@@ -1,9 +1,9 @@
-"""What requests are made of: values that fit a schema, values that fit nothing, and bodies that are no JSON."""
+"""Values for requests: valid for a schema, invalid, and bodies that are not JSON."""
 
 import json
 import uuid
 
-# Each stands for a kind of input that some parser, database or client has once mistaken.
+# Each represents a kind of input that some parser, database or client has misinterpreted before.
 HOSTILE_TEXT = [
     "", " ", "\t", "\n", "a\nb", "\x00", "a\x00b", "\x1b[2J", "\u2028", "\u2029", "\u0085", "\ufeff", "\u202e", "\U0001f4a9", "e\u0301" * 50,
     "'", '"', "\\", "`", ";", "--", "%", "%00", "%s%n", "{}", "${x}", "$(id)", "<b>", "&amp;", "../../../etc/passwd", "file:///etc/passwd",
@@ -22,7 +22,7 @@ def deep(depth, leaf=1):
 
 
 def hostile(rng, pool):
-    """Any value where another one was expected."""
+    """Any value in place of the expected one."""
     kind = rng.randrange(10)
     if kind < 4:
         return rng.choice(HOSTILE_TEXT)
@@ -34,7 +34,7 @@ def hostile(rng, pool):
 
 
 def fitting(schema, rng, pool, name="", depth=0):
-    """A value that fits a JSON schema, most of the time with ids of things that exist."""
+    """A value that is valid for a JSON schema, usually with ids of existing resources."""
     if not isinstance(schema, dict) or depth > 12:
         return None
     if "oneOf" in schema:
@@ -124,7 +124,7 @@ def mutated(document, rng, pool):
 
 
 def encoded(document, rng):
-    """The document as bytes; now and then bytes that are no JSON, or JSON that parsers read differently."""
+    """The document as bytes; sometimes bytes that are not JSON, or JSON that parsers interpret differently."""
     text = json.dumps(document, ensure_ascii=rng.random() < 0.5)
     try:
         raw = text.encode()
@@ -159,7 +159,7 @@ def encoded(document, rng):
 
 
 class Pool:
-    """Ids of things that the fuzzer may use, by the kind that a path or member names."""
+    """Ids of resources that the fuzzer may use, by the kind in a path or member."""
 
     def __init__(self):
         self.kinds = {}
@@ -180,7 +180,7 @@ class Pool:
         return rng.choice(values) if values else str(uuid.UUID(int=rng.getrandbits(128)))
 
     def id_for(self, name, rng):
-        """Mostly of the right kind, now and then of another one or of nothing."""
+        """Usually of the right kind, sometimes of another kind or of no resource."""
         kind = name.removesuffix("_id").removesuffix("_uuid")
         values = self.kinds.get(kind)
         if values and rng.random() < 0.75:

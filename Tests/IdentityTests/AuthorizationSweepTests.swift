@@ -7,9 +7,9 @@ import WebAPI
 
 @testable import IdentityService
 
-/// Every route of Identity's API, by every kind of caller.
+/// Every route of Identity's API, for every kind of caller.
 @Suite struct AuthorizationSweepTests {
-    /// A cloud with one of everything in the domain `default` and the project `demo`.
+    /// A cloud with one resource of each kind in the domain `default` and the project `demo`.
     private static func with(_ body: (Cloud, RouteSweep) async throws -> Void) async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()
@@ -76,7 +76,7 @@ import WebAPI
 
     private static let own = "POST /v3/users/{user_id}/application_credentials"
 
-    /// Neither the secret nor the key that opens the kept answer is in the database.
+    /// Neither the secret nor the key that decrypts the stored response is in the database.
     @Test func keptAnswersAreSealed() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             let user = try await cloud.id("users", "target")
@@ -102,7 +102,7 @@ import WebAPI
         }
     }
 
-    /// Keystone's lists do not all come in pages; those that do not here refuse `limit`.
+    /// Not all of Keystone's lists have paging; those without it refuse `limit` here.
     @Test func everyListComesInPages() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             for n in 0..<2 {
@@ -152,7 +152,7 @@ import WebAPI
         }
     }
 
-    /// Open to everybody who has signed on: the catalog's regions, and the domain that the user is in.
+    /// Allowed to every authenticated caller: the catalog's regions, and the user's own domain.
     private static let forAll: Set<String> = ["identity:get_region", "identity:get_domain"]
 
     @Test func nothingForOtherProjects() async throws {
@@ -204,7 +204,7 @@ import WebAPI
         }
     }
 
-    /// What each caller gets from each route: other, reader, member, domain manager, admin.
+    /// The status for each caller and each route: other, reader, member, domain manager, admin.
     @Test func everyRouteAnswersAsTheTableSays() async throws {
         var columns: [[String: Int]] = []
         for (user, scope) in [

@@ -11,7 +11,7 @@ import WebAPI
 
 @testable import IdentityService
 
-/// A bootstrapped Identity on a database of its own.
+/// A bootstrapped Identity with a private database.
 struct Cloud: Sendable {
     let database: Database
     let identity: Identity
@@ -80,7 +80,7 @@ struct Cloud: Sendable {
     ) async throws -> Answer {
         var fields = Headers(headers)
         if let token { fields["x-auth-token"] = token }
-        // Every request comes a moment after the one before.
+        // The clock advances a moment before each request.
         time.advance(by: .milliseconds(1))
         let response = await api.respond(to: try IncomingRequest(method, target, headers: fields, body: body?.encoded ?? []))
         let bytes = response.bytes ?? []
@@ -91,7 +91,7 @@ struct Cloud: Sendable {
         return Answer(status: response.status, json: json, headers: response.headers)
     }
 
-    /// A password sign-on body; `scope` nil for none.
+    /// A password sign-on body; nil `scope` for an unscoped token.
     static func signOn(_ user: String, _ password: String, scope: JSONValue? = nil) -> JSONValue {
         var auth: JSONObject = [
             "identity": [
@@ -107,7 +107,7 @@ struct Cloud: Sendable {
 
     static func project(_ name: String) -> JSONValue { ["project": ["name": .string(name), "domain": ["id": "default"]]] }
 
-    /// A token; fails the test where sign-on is refused.
+    /// Issues a token; fails the test if the sign-on is refused.
     func token(_ user: String, project: String? = nil, scope: JSONValue? = nil, password: String? = nil) async throws -> String {
         let scope = scope ?? project.map(Cloud.project)
         let answer = try await call(

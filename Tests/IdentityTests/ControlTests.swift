@@ -12,7 +12,7 @@ import WebAPI
 @Suite struct ControlTests {
     private static let domainScope: JSONValue = ["domain": ["id": "default"]]
 
-    /// A cloud with users that hold more than the roles of the domain `default`, each in another way.
+    /// A cloud with users who have more than the roles of the domain `default`, each in a different way.
     private struct Powerful {
         var users: [String: String] = [:]
         var groups: [String: String] = [:]
@@ -51,7 +51,7 @@ import WebAPI
         }
     }
 
-    @Test("S8: a domain's manager changes nobody who has more than the domain's roles")
+    @Test("S8: a domain's manager cannot change users with more than the domain's roles")
     func s8ManagersDoNotControlMore() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()
@@ -86,11 +86,11 @@ import WebAPI
                 try await refused(name, "PATCH", "users/\(id)", ["user": ["password": "taken"]])
                 try await refused(name, "DELETE", "users/\(id)")
             }
-            // Nothing of it happened: the old passwords are good.
+            // Nothing has changed: the old passwords are valid.
             for name in ["u0 directly", "u1 by group"] {
                 _ = try await cloud.token(name, scope: "unscoped", password: "before")
             }
-            // The administrator may, and the manager may where there is nothing more.
+            // The administrator may, and the manager may if there are no additional roles.
             let user = try #require(powerful.users["admin on a project directly"])
             #expect(try await cloud.call("PATCH", "/v3/users/\(user)", token: admin, body: ["user": ["password": "x"]]).status == 200)
             for (method, path, body) in [
@@ -106,7 +106,7 @@ import WebAPI
         }
     }
 
-    @Test("S8: a manager gives no role that implies more than the manager has")
+    @Test("S8: a manager cannot assign a role that implies more than the manager's roles")
     func s8ImpliedRolesAreCounted() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()
@@ -115,14 +115,14 @@ import WebAPI
             let demo = try await cloud.id("projects", "demo")
             let managerRole = try await cloud.id("roles", "manager")
             let member = try await cloud.id("roles", "member")
-            // A role that managers may give by its name, but no longer have.
+            // A role that managers may assign by its name, but no longer have.
             #expect(try await cloud.call("DELETE", "/v3/roles/\(managerRole)/implies/\(member)", token: admin).status == 204)
             #expect(try await cloud.call("PUT", "/v3/projects/\(demo)/users/\(user)/roles/\(member)", token: manager).status == 403)
             #expect(try await cloud.call("PUT", "/v3/projects/\(demo)/users/\(user)/roles/\(managerRole)", token: manager).status == 204)
         }
     }
 
-    @Test("S8: a project in which somebody is administrator is the cloud administrator's")
+    @Test("S8: only the cloud administrator can change a project in which a user is administrator")
     func s8TheAdministratorsProject() async throws {
         try await Cloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: ControlTests.domainScope)
@@ -135,7 +135,7 @@ import WebAPI
         }
     }
 
-    @Test("S8: the services' project is the cloud administrator's")
+    @Test("S8: only the cloud administrator can change the services' project")
     func s8TheServicesProject() async throws {
         try await Cloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: ControlTests.domainScope)

@@ -8,7 +8,7 @@ import WebAPI
 
 @testable import IdentityService
 
-/// Application credentials that make application credentials.
+/// Application credentials that create application credentials.
 @Suite struct DelegationTests {
     private struct Link {
         let token: String
@@ -24,7 +24,7 @@ import WebAPI
         ["service": "identity", "method": .string(method), "path": .string(path)]
     }
 
-    /// What a token is good for now, as Identity describes it.
+    /// The current rights of a token, as shown by Identity.
     private static func link(_ cloud: Cloud, credential: JSONValue, admin: String) async throws -> Link {
         let answer = try await cloud.call(
             "POST", "/v3/auth/tokens",
@@ -64,7 +64,7 @@ import WebAPI
         return ["application_credential": .object(body)]
     }
 
-    @Test("S8: no chain of application credentials widens rights")
+    @Test("S8: no chain of application credentials extends rights")
     func s8ChainsNeverWiden() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()
@@ -103,7 +103,7 @@ import WebAPI
         }
     }
 
-    @Test("S8: a credential with an expiry or access rules hands both on")
+    @Test("S8: a credential's expiry and access rules also apply to credentials created with it")
     func s8LimitsAreHandedOn() async throws {
         try await Cloud.with { cloud in
             let user = try await cloud.id("users", "demo")
@@ -146,7 +146,7 @@ import WebAPI
         }
     }
 
-    @Test("S8: an application credential neither reads nor makes second factors")
+    @Test("S8: an application credential cannot read or create second factors")
     func s8NoSecondFactors() async throws {
         try await Cloud.with { cloud in
             let (user, own) = (try await cloud.id("users", "demo"), try await cloud.token("demo", project: "demo"))
@@ -180,7 +180,7 @@ import WebAPI
             }
             let first = try await make("a", DelegationTests.rule("GET", "/v3/users"))
             let rule = try #require(first["access_rules"]?.arrayValue?.first?.id)
-            // The same rule again is the same one, also by its id alone.
+            // The same rule has the same id, also if it is given only by id.
             #expect(try await make("b", DelegationTests.rule("GET", "/v3/users"))["access_rules"] == first["access_rules"])
             #expect(try await make("c", ["id": .string(rule)])["access_rules"] == first["access_rules"])
             #expect(try await cloud.call("GET", rules, token: token).json["access_rules"]?.arrayValue?.count == 1)
@@ -213,7 +213,7 @@ import WebAPI
         for (wide, narrow) in [
             ("/a/b", "/a/*"), ("/a/b", "/a/{x}"), ("/a/*", "/a/**"), ("/a/*", "/a"), ("/a/**/b", "/a/**"), ("/a", "/a/b"), ("/*/*", "/**"),
         ] { #expect(!covers(wide, narrow), "\(wide) \(narrow)") }
-        // Time is bounded whatever the patterns.
+        // The time is bounded for all patterns.
         let stars = String(repeating: "/**", count: 80)
         #expect(!covers(stars + "/x", String(repeating: "/a", count: 120)))
     }

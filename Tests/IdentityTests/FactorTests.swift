@@ -62,7 +62,7 @@ import WebAPI
             try #require(set.status == 200, "\(set.json)")
         }
 
-        /// - Parameter steps: before or after the step of now.
+        /// - Parameter steps: time steps before or after the current one.
         func code(_ steps: Int64 = 0) throws -> String {
             OneTimeCode.code(
                 secret: try #require(OneTimeCode.secret(base32: FactorTests.secret)),
@@ -92,7 +92,7 @@ import WebAPI
         }
     }
 
-    @Test("S7: multi-factor rules are enforced at every way to a token")
+    @Test("S7: multi-factor rules apply to every method of getting a token")
     func s7RulesAreEnforced() async throws {
         try await Cloud.with { cloud in
             let before = try await cloud.token("demo", project: "demo")
@@ -103,14 +103,14 @@ import WebAPI
             #expect(half.json["required_auth_methods"] == [["password", "totp"]])
             #expect(half.json["receipt"]?["methods"] == ["password"])
             #expect(half.json["receipt"]?["user"]?["name"] == "demo")
-            // Neither a receipt alone nor a code alone, nor a receipt as a token.
+            // A receipt alone, a code alone, and a receipt used as a token are refused.
             #expect(try await setup.signOn(code: setup.code()).status == 401)
             #expect(try await setup.signOn(password: "wrong", receipt: receipt).status == 401)
             #expect(try await cloud.call("GET", "/v3/auth/projects", token: receipt).status == 401)
             #expect(try await cloud.call("GET", "/v3/auth/projects", token: "w1" + receipt.dropFirst(2)).status == 401)
             #expect(try await setup.signOn(code: setup.code(), receipt: before).status == 401)
             #expect(try await setup.signOn(code: setup.code(), receipt: "r1" + before.dropFirst(2)).status == 401)
-            // A token from before the rules gives no new one.
+            // A token from before the rules cannot be used for a new one.
             let again = try await cloud.call(
                 "POST", "/v3/auth/tokens",
                 body: ["auth": ["identity": ["methods": ["token"], "token": ["id": .string(before)]], "scope": Cloud.project("demo")]])
@@ -118,7 +118,7 @@ import WebAPI
             let whole = try await setup.signOn(code: setup.code(), receipt: receipt)
             #expect(whole.status == 201, "\(whole.json)")
             #expect(Set((whole.json["token"]?["methods"]?.arrayValue ?? []).compactMap(\.stringValue)) == ["password", "totp"])
-            // And that token gives others.
+            // This token can be used for others.
             let token = try #require(whole.headers["x-subject-token"])
             let next = try await cloud.call(
                 "POST", "/v3/auth/tokens",
@@ -129,14 +129,14 @@ import WebAPI
         }
     }
 
-    @Test("S7: a one-time code counts once, for a minute, and cannot be guessed")
+    @Test("S7: a one-time code is valid once and for a minute, and cannot be guessed")
     func s7CodesAreSpent() async throws {
         try await Cloud.with { cloud in
             let setup = try await Setup(cloud)
             let code = try setup.code()
             #expect(try await setup.signOn(password: "demo-pw", code: code).status == 201)
             #expect(try await setup.signOn(password: "demo-pw", code: code).status == 401)
-            // Nor one of a step before it.
+            // A code of an earlier time step is refused too.
             #expect(try await setup.signOn(password: "demo-pw", code: setup.code(-1)).status == 401)
             cloud.time.advance(by: .seconds(60))
             #expect(try await setup.signOn(password: "demo-pw", code: setup.code(1)).status == 401)
@@ -145,14 +145,14 @@ import WebAPI
             cloud.time.advance(by: .seconds(60))
             for _ in 0..<5 { #expect(try await setup.signOn(password: "demo-pw", code: "xxxxxx").status == 401) }
             #expect(try await setup.signOn(password: "demo-pw", code: setup.code()).status == 401)
-            // Without the password nobody counts wrong codes up.
+            // Wrong codes without the password do not count.
             for _ in 0..<6 { #expect(try await setup.signOn(password: "wrong", code: "xxxxxx").status == 401) }
             cloud.time.advance(by: .seconds(310))
             #expect(try await setup.signOn(password: "demo-pw", code: setup.code()).status == 201)
         }
     }
 
-    @Test("S7: receipts end with their time, a new password, the user")
+    @Test("S7: receipts end when they expire, with a new password, and with the user")
     func s7ReceiptsEnd() async throws {
         try await Cloud.with { cloud in
             let setup = try await Setup(cloud)
@@ -161,7 +161,7 @@ import WebAPI
                 try #require(try await setup.signOn(password: "demo-pw").headers["openstack-auth-receipt"])
             }
             let first = try await receipt()
-            // Another user's code does not go with it.
+            // Another user's code is not valid with it.
             #expect(try await setup.signOn(code: setup.code(), receipt: first, user: "viewer").status == 401)
             #expect(try await setup.signOn(password: "viewer-pw", receipt: first, user: "viewer").status == 401)
             cloud.time.advance(by: .seconds(301))
@@ -177,7 +177,7 @@ import WebAPI
         }
     }
 
-    @Test("S10: credentials are their owner's and sealed")
+    @Test("S10: credentials belong to their owner and are encrypted")
     func s10CredentialsAreTheirOwners() async throws {
         try await Cloud.with { cloud in
             let setup = try await Setup(cloud)
@@ -220,7 +220,7 @@ import WebAPI
                     """)[0].string("text")
             }
             #expect(!stored.contains(FactorTests.secret) && !stored.contains("a certificate"))
-            // Moved to another row, a sealed text does not open.
+            // A sealed text that was moved to another row cannot be decrypted.
             let moved = try await cloud.database.write { connection in
                 try connection.execute("UPDATE credentials SET type = 'totp' WHERE type = 'cert'")
             }
@@ -251,7 +251,7 @@ import WebAPI
         }
     }
 
-    @Test("S23: passwords of every length are good or refused, never an error of the service")
+    @Test("S23: passwords of every length are accepted or refused, never an internal error")
     func s23PasswordLengths() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()
@@ -281,7 +281,7 @@ import WebAPI
         }
     }
 
-    @Test("S23: no text in a body is an error of the service")
+    @Test("S23: no text in a body causes an internal error")
     func s23TextsAreStoredOrRefused() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()

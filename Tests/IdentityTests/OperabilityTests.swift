@@ -8,9 +8,9 @@ import WebAPI
 
 @testable import IdentityService
 
-/// No request makes a cloud that nobody can use any more.
+/// No request can make the cloud unusable for everyone.
 @Suite struct OperabilityTests {
-    @Test("S9: what the services and the last administrator sign on with is not taken away")
+    @Test("S9: sign-on of the services and of the last administrator cannot be removed")
     func s9TheCloudStaysOperable() async throws {
         try await Cloud.with { cloud in
             let token = try await cloud.admin()
@@ -42,7 +42,7 @@ import WebAPI
             }
             _ = try await cloud.token("wolke", project: "service", password: "service-pw")
             _ = try await cloud.admin()
-            // What takes nothing away is still possible: another password, another administrator, then the first one goes.
+            // Other changes are still possible: a new password, another administrator, then removing the first one.
             #expect(
                 try await cloud.call("PATCH", "/v3/domains/default", token: token, body: ["domain": ["description": "d"]]).status == 200)
             let second = try await cloud.make("users", "user", ["name": "second", "password": "second-pw"]).id
@@ -67,7 +67,7 @@ import WebAPI
         }
     }
 
-    @Test("S9: rules about factors leave the last administrator a way to sign on")
+    @Test("S9: multi-factor rules cannot lock out the last administrator")
     func s9FactorRulesLeaveAWayIn() async throws {
         try await Cloud.with { cloud in
             let token = try await cloud.admin()
@@ -82,7 +82,7 @@ import WebAPI
                 "POST", "/v3/credentials", token: token,
                 body: ["credential": ["type": "totp", "blob": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "user_id": .string(admin)]])
             #expect(stored.status == 201, "\(stored.json)")
-            // A token and an application credential end, and nothing makes another one.
+            // Tokens and application credentials expire, and nothing creates new ones.
             for rules: JSONValue in [
                 [["token"]], [["application_credential"]], [["password", "application_credential"]], [["password", "token"]],
                 [["token"], ["totp", "application_credential"]],
@@ -94,13 +94,13 @@ import WebAPI
             }
             let credential = stored.json["credential"]?.id ?? ""
             #expect(try await cloud.call("DELETE", "/v3/credentials/\(credential)", token: token).status == 403)
-            // Services sign on with a password alone.
+            // Services sign on with only a password.
             #expect(try await status(wolke, [["token"], ["password", "totp"]]) == 403)
             #expect(try await status(wolke, [["token"], ["password"]]) == 200)
         }
     }
 
-    /// Two administrators remove each other at the same moment: one stays.
+    /// Two administrators remove each other at the same time: one stays.
     @Test("S9: two administrators who remove each other at once leave one")
     func s9OneAdministratorStays() async throws {
         try await Cloud.with { cloud in
@@ -119,7 +119,7 @@ import WebAPI
         }
     }
 
-    @Test("S7: nobody locks the services out with wrong passwords")
+    @Test("S7: wrong passwords cannot lock out the services")
     func s7ServicesAreNeverLocked() async throws {
         try await Cloud.with(options: IdentityOptions(lockoutAttempts: 2)) { cloud in
             for _ in 0..<4 {
@@ -131,8 +131,8 @@ import WebAPI
         }
     }
 
-    /// The operator's way back, whatever happened to the database.
-    @Test("S9: the operator on the machine lets administrators in again") func s9Recovery() async throws {
+    /// Recovery by the operator, regardless of the state of the database.
+    @Test("S9: the operator can restore an administrator's access") func s9Recovery() async throws {
         try await Cloud.with { cloud in
             try await cloud.database.write { connection in
                 try connection.execute("UPDATE projects SET enabled = false")
@@ -147,7 +147,7 @@ import WebAPI
             let plan = try BootstrapPlan(Cloud.plan)
             let hasher = PasswordHasher(cost: 1)
             let ambient = Ambient(time: cloud.time)
-            // A bootstrap brings the services back and leaves tenants as the administrator wanted them.
+            // A bootstrap restores the service users and does not change tenants.
             try await Bootstrap(database: cloud.database, hasher: hasher, ambient: ambient).run(plan)
             cloud.time.advance(by: .seconds(1))
             _ = try await cloud.token("wolke", project: "service", password: "service-pw")

@@ -60,7 +60,7 @@ extension JSONValue {
             let user = try await cloud.make("users", "user", ["name": "u", "extra": ["a": 1]])
             #expect(user["extra"] == ["a": 1])
             #expect(try await cloud.call("GET", "/v3/users/\(user.id)", token: admin).json["user"]?["extra"] == ["a": 1])
-            // Keystone has no choice of members.
+            // Keystone has no selection of fields.
             let list = try await cloud.call("GET", "/v3/users?name=u&fields=name", token: admin).json["users"]
             #expect(list?.arrayValue?.first?.id == user.id)
             #expect(list?.arrayValue?.first?["extra"] == ["a": 1])
@@ -220,7 +220,7 @@ extension JSONValue {
             #expect(try await cloud.call("GET", "/v3/projects?is_domain=1", token: admin).json.names("projects").contains("d2"))
             let inside = try await cloud.make("projects", "project", ["name": "in", "domain_id": .string(domain.id)])
             #expect(inside["parent_id"]?.stringValue == domain.id)
-            // A domain's manager does not change the domain itself, not even by its other name.
+            // A domain's manager cannot change the domain itself, also not through its path as a project.
             let manager = try await cloud.token("domainer", scope: ["domain": ["id": "default"]])
             #expect(try await cloud.call("PATCH", "/v3/projects/default", token: manager, body: ["project": ["name": "x"]]).status == 403)
             #expect(try await cloud.call("DELETE", "/v3/projects/default", token: manager).status == 403)
@@ -228,7 +228,7 @@ extension JSONValue {
         }
     }
 
-    /// Whatever is deleted, nothing that referred to it is left behind.
+    /// After a deletion, nothing refers to the deleted resource any more.
     @Test func nothingDangles() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()

@@ -9,7 +9,7 @@ import WebAPI
 
 @testable import IdentityService
 
-/// What ends a token, seen by another service: an authenticator of its own that only follows the database.
+/// The revocation of tokens, seen by another service: a separate authenticator that only follows the database.
 @Suite struct RevocationTests {
     private struct Scene: Sendable {
         let cloud: Cloud
@@ -20,7 +20,7 @@ import WebAPI
         let project: String
 
         func accepted() async -> Bool {
-            // The news arrives by notification; the test asks for it.
+            // The change arrives by notification; the test triggers the check.
             await elsewhere.refresh()
             do {
                 _ = try await elsewhere.caller(token: token)
@@ -183,13 +183,13 @@ import WebAPI
         }
     }
 
-    /// The listening path itself: nothing but the notification or the poll tells the other service.
+    /// The listening path: the other service learns of the change only by notification or polling.
     @Test func theNewsTravels() async throws {
         try await with { scene in
             let real = TokenAuthenticator(verifier: scene.cloud.verifier, database: scene.cloud.database, ambient: Ambient())
             let listener = Task { try await real.run() }
             let clock = ContinuousClock()
-            // Real time is far from the manual clock's: only the signature and the look-up count here.
+            // Real time differs from the manual clock: only the signature and the look-up matter here.
             let payload = try #require(scene.cloud.verifier.verify(scene.token))
             let before = try await real.resolve(payload).epoch
             let start = clock.now
@@ -203,7 +203,7 @@ import WebAPI
         }
     }
 
-    /// Nothing is heard at all: what was kept is not used for longer than two seconds.
+    /// Without notifications and polling, cached results are not used for longer than two seconds.
     @Test func silenceIsNotTrusted() async throws {
         try await with { scene in
             let now = scene.cloud.time.now() + .seconds(1)
@@ -217,7 +217,7 @@ import WebAPI
         }
     }
 
-    /// Numbers of changes become visible in order, whatever the order of the commits: an open change makes others wait.
+    /// Numbers of changes become visible in order, regardless of the order of commits: an open transaction makes others wait.
     @Test func noChangeIsOvertaken() async throws {
         try await with { scene in
             let database = scene.cloud.database

@@ -63,7 +63,7 @@ import WebAPI
             #expect(try await list("user.id=\(user)&effective&scope.project.id=\(demo)").isEmpty)
             #expect(try await list("scope.project.id=\(demo)&include_subtree=1&effective").count == 3 + 2)
             #expect(try await list("scope.system=all").count == 1)
-            // And the token says the same.
+            // The token contains the same.
             let token = try await cloud.token("other", project: "child")
             let shown = try await cloud.call("GET", "/v3/auth/tokens", token: token, headers: [("X-Subject-Token", token)])
             #expect(shown.json["token"]?["roles"]?.arrayValue?.compactMap { $0["name"]?.stringValue } == ["member", "reader"])
@@ -90,7 +90,7 @@ import WebAPI
         }
     }
 
-    /// A domain's own roles are no roles in a token; what they imply is.
+    /// Roles of a domain are not in a token; the roles that they imply are.
     @Test func domainRoles() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()
@@ -108,7 +108,7 @@ import WebAPI
         }
     }
 
-    /// A domain's manager gives what a manager has, in its own domain only.
+    /// A domain's manager can only assign roles of a manager, only in their own domain.
     @Test func managersGiveOnlyWhatTheyMay() async throws {
         try await Cloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: ["domain": ["id": "default"]])
@@ -177,7 +177,7 @@ import WebAPI
             #expect(signed.json["token"]?["roles"]?.arrayValue?.compactMap { $0["name"]?.stringValue } == ["reader"])
             #expect(signed.json["token"]?["application_credential"]?["restricted"] == true)
             let token = try #require(signed.headers["x-subject-token"])
-            // A restricted one makes no others, and cannot leave its project.
+            // A restricted credential cannot create others, and cannot be used outside of its project.
             let more = try await cloud.call("POST", "/v3/\(base)", token: token, body: ["application_credential": ["name": "d"]])
             #expect(more.status == 403)
             let rescoped = try await cloud.call(

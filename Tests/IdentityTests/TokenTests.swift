@@ -123,7 +123,8 @@ import WebAPI
         }
     }
 
-    @Test("S11: a refused sign-on tells neither who is there nor why") func s11WrongPasswordsTellNothing() async throws {
+    @Test("S11: a refused sign-on reveals neither whether the user exists nor the reason") func s11WrongPasswordsTellNothing() async throws
+    {
         try await Cloud.with(options: IdentityOptions(lockoutAttempts: 2, lockoutDuration: .seconds(60))) { cloud in
             let admin = try await cloud.admin()
             for name in ["locked", "disabled"] {
@@ -141,7 +142,7 @@ import WebAPI
                 let answer = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn(user, password))
                 #expect(answer.status == 401 && answer.json == reference.json, "\(user) \(password): \(answer.json)")
                 #expect(Set(answer.headers.fields.map(\.name)) == Set(reference.headers.fields.map(\.name)), "\(user)")
-                // The time tells nothing either: always one hash.
+                // The duration reveals nothing either: there is always one hash.
                 #expect(cloud.identity.hasher.hashesDone == before + 1, "\(user) \(password)")
             }
             let wrong = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "nope"))
@@ -154,7 +155,7 @@ import WebAPI
         }
     }
 
-    @Test("S11: an unknown user costs a hash like a wrong password") func s11UnknownUsersCostAHashLikeWrongPasswords() async throws {
+    @Test("S11: an unknown user takes one hash, as a wrong password does") func s11UnknownUsersCostAHashLikeWrongPasswords() async throws {
         let hasher = PasswordHasher(cost: 4, threads: 1)
         let stored = try await hasher.hash(Secret("right"))
         let before = hasher.hashesDone

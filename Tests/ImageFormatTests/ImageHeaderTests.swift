@@ -40,9 +40,9 @@ import Testing
         #expect(refusal?.reason.contains(image.reason) ?? false, "\(refusal?.reason ?? "")")
     }
 
-    @Test("S1: what refers to other files is refused under every name")
+    @Test("S1: images that refer to other files are refused for every disk_format")
     func s1_nothingPassesUnderAnotherName() {
-        // Those that are only disguised may be sound under their own name.
+        // Images that are only declared with the wrong format may be valid for their own.
         for image in HostileImages.corpus(canary: "/etc/canary") where image.reason != "content is" {
             for declared in ["qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso", "raw", "ami", "ari", "aki", "ploop", ""] {
                 #expect(throws: ImageRefusal.self, "\(image) as \(declared)") { try inspect(image.bytes, declared) }

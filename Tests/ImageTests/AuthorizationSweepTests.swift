@@ -4,9 +4,9 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Every route of the Image API, as callers who must not get through.
+/// Every route of the Image API, for callers without access.
 @Suite struct AuthorizationSweepTests {
-    /// A private image of the project p1 with data, a tag and a member that is not the foreigner.
+    /// A private image of the project p1 with data, a tag, and a member other than the foreigner.
     private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create(["name": "i", "disk_format": "raw", "container_format": "bare", "visibility": "shared"])
@@ -37,7 +37,7 @@ import WebAPI
         }
     }
 
-    @Test("S4 S6 S10 S11: what every service owes its callers", arguments: RouteSweep.Duty.allCases)
+    @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { sweep in
             let findings = try await sweep.findings(duty, duties)
@@ -45,7 +45,7 @@ import WebAPI
         }
     }
 
-    @Test("S10: on behalf of a tenant a service reads no image of another project") func s10ForeignImages() async throws {
+    @Test("S10: a service acting for a tenant cannot read images of other projects") func s10ForeignImages() async throws {
         try await ImageFixture.with { cloud in
             func read(_ image: String, _ subject: ActingSubject) async throws -> Int {
                 try await cloud.call("GET", "/v2/images/\(image)/file", token: "service", headers: subject.headers).status

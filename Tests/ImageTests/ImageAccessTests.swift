@@ -6,7 +6,7 @@ import TestKit
 import Testing
 import WebAPI
 
-/// What other services decide about images is what Image answers, also with an operator's policy file.
+/// Other services decide about images in the same way as Image, also with an operator's policy file.
 @Suite struct ImageAccessTests {
     @Test func everyRuleOfTheRoutesIsInTheTable() async throws {
         try await ImageFixture.with { cloud in
@@ -46,7 +46,7 @@ import WebAPI
                     } catch let error as ResourceError { decided = error.code == .forbidden ? 403 : 0 }
                     #expect(decided == answer, "\(visibility) \(token)")
                     guard decided == 200, let project = caller.projectID else { continue }
-                    // Who is to be named when the data is fetched later.
+                    // The subject for fetching the data later.
                     let accepted = ActingSubject(project: project, user: caller.userID, grounds: .accepted)
                     let later = try await cloud.call("GET", "/v2/images/\(id)/file", token: "service", headers: accepted.headers).status
                     #expect((later != 200) == needsUser, "\(visibility) \(token) later: \(later)")

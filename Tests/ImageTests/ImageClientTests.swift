@@ -3,7 +3,7 @@ import Testing
 
 @testable import WebAPI
 
-/// What glanceclient and Horizon rely on.
+/// Behaviour on which glanceclient and Horizon rely.
 @Suite struct ImageClientTests {
     private static let missing = "/v2/images/9d5c3f0e-0000-4000-8000-000000000000"
 
@@ -26,12 +26,12 @@ import Testing
                 let answer = try await cloud.call(method, path, headers: headers)
                 #expect(answer.status == status && answer.headers["content-type"] == type, "\(method) \(path): \(answer.headers)")
             }
-            // What keystonemiddleware answers is JSON for everybody.
+            // keystonemiddleware answers everyone in JSON.
             #expect(try await cloud.call("GET", "/v2/images", token: nil, headers: headers)["error"]?["code"] == 401)
         }
     }
 
-    @Test("S12: what a client sent is text in a page of an error") func s12APageOfAnErrorIsEscaped() async throws {
+    @Test("S12: client input is escaped in HTML error pages") func s12APageOfAnErrorIsEscaped() async throws {
         try await ImageFixture.with { cloud in
             let answer = try await cloud.call("GET", "/v2/images?limit=%3Cscript%3E%26", headers: [("Accept", "*/*")])
             let text = String(decoding: answer.bytes, as: UTF8.self)
@@ -63,7 +63,7 @@ import Testing
         }
     }
 
-    /// References point at definitions that are there, as clients that follow them need.
+    /// References lead to existing definitions, which clients follow.
     @Test func schemasAreWhole() async throws {
         try await ImageFixture.with { cloud in
             let kinds = [

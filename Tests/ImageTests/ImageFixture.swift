@@ -10,7 +10,7 @@ import Telemetry
 import TestKit
 import WebAPI
 
-/// The image API over a database and a directory of a test's own.
+/// The image API with a private database and directory.
 struct ImageFixture: Sendable {
     let api: API
     let database: Database

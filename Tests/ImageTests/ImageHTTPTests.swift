@@ -9,7 +9,7 @@ import WebAPI
 
 /// Uploads and downloads over real connections.
 @Suite(.serialized) struct ImageHTTPTests {
-    /// A client's end of a connection.
+    /// The client's end of a connection.
     private final class Socket: Sendable {
         private let descriptor: Int32
 
@@ -45,7 +45,7 @@ import WebAPI
             }
         }
 
-        /// Everything until the other side closes.
+        /// Reads until the other side closes.
         func receive() async throws -> [UInt8] {
             try await offPool { [self] in
                 var bytes: [UInt8] = []
@@ -71,7 +71,7 @@ import WebAPI
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { try await server.run() }
                 group.addTask { try await body(cloud, port) }
-                // The body ends first; the server only when it is told to.
+                // The body ends first; the server stops when it is told to.
                 try await group.next()
                 group.cancelAll()
                 do { try await group.waitForAll() } catch is CancellationError {}
@@ -110,7 +110,7 @@ import WebAPI
                 let framing = length.hasPrefix("Transfer") ? Array((String(piece.count, radix: 16) + "\r\n").utf8) : []
                 #expect(try await client.send(head("PUT", "/v2/images/\(id)/file", length: length) + framing + piece))
                 while try await cloud.status(id) != "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
-                // The connection must last until here: its last use is above.
+                // Keeps the connection open until here.
                 withExtendedLifetime(client) {}
             }
             while try await cloud.status(id) == "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
@@ -134,7 +134,7 @@ import WebAPI
         try await serving { cloud, port in
             let id = try await cloud.create(["disk_format": "qcow2", "container_format": "bare"])
             let client = try await Socket(port: port)
-            // More than all buffers between the two hold: the client is still sending when the answer comes.
+            // More than fits into all buffers: the client is still sending when the response arrives.
             let data = Array(repeating: UInt8(0), count: 24 << 20)
             #expect(try await client.send(head("PUT", "/v2/images/\(id)/file", length: "Content-Length: \(data.count)") + data))
             #expect(try await String(decoding: client.receive(), as: UTF8.self).hasPrefix("HTTP/1.1 415"))

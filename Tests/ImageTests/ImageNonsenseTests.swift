@@ -4,7 +4,7 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Every route with every kind of nonsense.
+/// Every route with malformed input of every kind.
 @Suite struct ImageNonsenseTests {
     private func sweep(_ cloud: ImageFixture) -> NonsenseSweep {
         NonsenseSweep(cloud.api, headers: ["x-auth-token": "admin"])

@@ -15,7 +15,7 @@ import Testing
             for name in ["images", "member", "members"] { #expect(try await cloud.call("GET", "/v2/schemas/\(name)").status == 200) }
             #expect(try await cloud.call("GET", "/v2/info/import")["import-methods"]?["value"] == [])
             #expect(try await cloud.call("GET", "/v2/info/stores").status == 200)
-            // A path that ends in a slash lacks its id.
+            // A path with a trailing slash has no id.
             #expect(try await cloud.call("GET", "/v2/images/").status == 404)
             #expect(try await cloud.call("DELETE", "/v2/images/").status == 404)
         }

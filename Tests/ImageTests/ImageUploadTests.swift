@@ -15,13 +15,14 @@ import WebAPI
         return IncomingRequest(method: "PUT", path: "/v2/images/\(id)/file", query: Query(), headers: headers, body: stream)
     }
 
-    @Test("S1: what refers to other files is refused while it is uploaded, and leaves nothing") func s1_refusedContentLeavesNothing()
+    @Test("S1: images that refer to other files are refused during the upload and leave nothing behind")
+    func s1_refusedContentLeavesNothing()
         async throws
     {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create(["disk_format": "qcow2", "container_format": "bare"])
             for bytes in [HostileImages.qcow2WithBacking("/x"), HostileImages.qcow2WithDataFile("/x"), [1, 2, 3]] {
-                // With more behind it, so that it is refused in the middle too.
+                // With more data after it, so that it is also refused in the middle of the upload.
                 for more in [0, 2 << 20] {
                     let answer = try await cloud.upload(id, bytes + Array(repeating: 0, count: more))
                     #expect(answer.status == 415)
@@ -55,8 +56,8 @@ import WebAPI
         }
     }
 
-    /// There is no import by URL; every way by which Glance has one is refused before anything is fetched.
-    @Test("S13: nobody has the cloud fetch from an address") func s13NothingIsFetched() async throws {
+    /// There is no import by URL; all of Glance's import methods are refused before anything is fetched.
+    @Test("S13: no request makes the cloud fetch a URL") func s13NothingIsFetched() async throws {
         let canary = try StubServer { _ in .bytes(200, Array("fetched".utf8)) }
         try await ImageFixture.with { cloud in
             let id = try await cloud.create()
@@ -93,7 +94,7 @@ import WebAPI
         }
     }
 
-    @Test("S14: an image's id is an id, and no path") func s14IdsAreNoPaths() async throws {
+    @Test("S14: an image's id cannot be a path") func s14IdsAreNoPaths() async throws {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create()
             _ = try await cloud.upload(id, [7])
@@ -137,7 +138,7 @@ import WebAPI
             async let answer = cloud.api.respond(to: request(id, stream))
             while try await cloud.status(id) != "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
             #expect(try await cloud.upload(id, [1]).status == 409)
-            // Nothing of an upload that is under way is swept.
+            // An upload in progress is not cleaned up.
             try await cloud.cleanupTask.runOnce()
             #expect(try await cloud.status(id) == "saving")
             #expect(cloud.stored.count == 1)

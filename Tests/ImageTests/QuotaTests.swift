@@ -2,7 +2,7 @@ import ImageCore
 import TestKit
 import Testing
 
-/// The use of quotas is what is there.
+/// The usage of quotas equals the counted resources.
 @Suite struct QuotaTests {
     @Test func everyQuotaIsCounted() async throws {
         try await ImageFixture.with { cloud in

@@ -3,7 +3,7 @@ import Kernel
 import Testing
 
 @Suite struct DescriptorLimitTests {
-    @Test("S18: the limit of descriptors is raised at the start, and some stay free of connections")
+    @Test("S18: the descriptor limit is raised at the start, and some descriptors are reserved")
     func s18DescriptorsAreReserved() {
         let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
         var limit = rlimit()

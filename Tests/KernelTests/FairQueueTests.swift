@@ -2,7 +2,7 @@ import Kernel
 import Testing
 
 @Suite struct FairQueueTests {
-    /// Takes all that may run, ending each at once.
+    /// Takes all elements that may run, ending each one at once.
     private func drain(_ queue: inout FairQueue<Int>) -> [Int] {
         var order: [Int] = []
         while let (element, key) = queue.next() {
@@ -24,7 +24,7 @@ import Testing
         #expect(queue.count == 0 && queue.running == 0 && queue.keys == 0)
     }
 
-    @Test("S18: no key runs more than its share, whatever waits")
+    @Test("S18: no key runs more than its share")
     func s18NoKeyRunsMoreThanItsShare() {
         var queue = FairQueue<Int>(runningMax: 3)
         for n in 0..<10 { _ = queue.append(n, of: "a") }
@@ -61,7 +61,7 @@ import Testing
         #expect(queue.keys == 0)
     }
 
-    /// Random operations against a model that does the same slowly.
+    /// Random operations, compared with a simple model.
     @Test func randomOperationsKeepTheInvariants() {
         let random = SeededRandom(seed: 7)
         var queue = FairQueue<Int>(runningMax: 3)

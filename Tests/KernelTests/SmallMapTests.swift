@@ -43,7 +43,7 @@ import Testing
 }
 
 @Suite struct IdentifierHashTests {
-    /// Ids that differ little are as far apart in a table as ids by chance.
+    /// Similar ids are distributed over a table like random ids.
     @Test func idsSpreadOverATable() {
         let random = SeededRandom(seed: 5)
         let kinds: [(Int) -> UUID128] = [
@@ -53,7 +53,7 @@ import Testing
         for (kind, make) in kinds.enumerated() {
             var buckets = [Int](repeating: 0, count: 1 << 14)
             for number in 0..<10_000 { buckets[make(number)._rawHashValue(seed: 3) & 0x3fff] += 1 }
-            // By chance 7 500 of them are in use, and none holds more than eight.
+            // With random hashes 7 500 buckets are in use, and none has more than eight.
             #expect(buckets.count { $0 > 0 } > 7_000, "kind \(kind)")
             #expect(buckets.max() ?? 0 < 12, "kind \(kind)")
         }

@@ -2,7 +2,7 @@ import Kernel
 import Testing
 
 @Suite struct SmallSetTests {
-    /// The same steps on both: whatever the sizes on the way, they hold the same.
+    /// The same operations on both sets: they have the same elements, regardless of intermediate sizes.
     @Test(arguments: 0..<20) func isASet(seed: UInt64) {
         let random = SeededRandom(seed: seed)
         var small = SmallSet<Int>()
@@ -26,7 +26,7 @@ import Testing
         }
     }
 
-    /// However it came about.
+    /// Equality does not depend on the history.
     @Test func isEqualToTheSame() {
         var grown: SmallSet = [1, 2, 3]
         grown.remove(3)

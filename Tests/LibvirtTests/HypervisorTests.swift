@@ -29,7 +29,7 @@ import Testing
         try await hypervisor.define(xml: document())
         #expect(try await hypervisor.domain(id)?.state == .shutoff)
         try await hypervisor.start(id)
-        // Starting, stopping and removing are states to reach, not events.
+        // Starting, stopping and removing are idempotent.
         try await hypervisor.start(id)
         #expect(try await hypervisor.domain(id)?.isActive == true)
         #expect(try await hypervisor.domains().contains { $0.uuid == id && $0.state == .running })

@@ -8,7 +8,7 @@ import Synchronization
 import TestKit
 import Testing
 
-/// Collects what a handler saw and lets a test wait for it.
+/// Collects a handler's messages and lets a test wait for them.
 final class Seen: Sendable {
     private let items = Mutex<[Message]>([])
 
@@ -220,7 +220,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
                 try await seen.wait(for: 1)
                 _ = try await bus.request(message("ask"), to: echo, timeout: .seconds(20))
                 try await broker.kill()
-                // Accepted while the broker is away; confirmed when it is back, with nothing of its data.
+                // Accepted while the broker is unavailable; confirmed when it is back, without any of its data.
                 async let published: Void = bus.publish(message("meanwhile"), to: queue)
                 async let answer = bus.request(message("ask", ["late": true]), to: echo, timeout: .seconds(60))
                 try broker.wipe()

@@ -5,7 +5,7 @@ import TestKit
 import Messaging
 import Synchronization
 
-/// A RabbitMQ node of the tests' own: private directory, ports and cookie; ends with the test process.
+/// A private RabbitMQ node for tests: its own directory, ports and cookie; ends with the test process.
 final class PrivateRabbitMQ: Sendable {
     static let shared = Task { try await PrivateRabbitMQ() }
 
@@ -48,7 +48,7 @@ final class PrivateRabbitMQ: Sendable {
             "RABBITMQ_ENABLED_PLUGINS_FILE": directory + "/enabled_plugins",
             "RABBITMQ_NODENAME": "test@localhost", "RABBITMQ_CONFIG_FILE": directory + "/rabbit.conf",
             "RABBITMQ_DIST_PORT": String(distributionPort), "ERL_CRASH_DUMP_SECONDS": "0",
-            // The script becomes the node instead of waiting for it.
+            // The script execs the node instead of waiting for it.
             "RABBITMQ_ALLOW_INPUT": "1", "RABBITMQ_PID_FILE": directory + "/pid",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS":
                 "-noshell -noinput +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1} " + guardian,
@@ -62,14 +62,14 @@ final class PrivateRabbitMQ: Sendable {
         throw ResourceError.internalError("RabbitMQ did not start in \(directory)")
     }
 
-    /// Makes the node end itself and its port mapper when this process is gone, however it went. One shell word.
+    /// Makes the node stop itself and its port mapper when this process has ended in any way. One shell word.
     private var guardian: String {
         let gone = #"os:cmd("(sleep\s1;epmd\s-port\s\#(epmdPort)\s-kill)>/dev/null\s2>&1\s&"),halt()"#
         let alive = "filelib:is_dir(\"/proc/\(ProcessInfo.processInfo.processIdentifier)\")"
         return "-eval spawn(fun()->F=fun(G)->timer:sleep(500),(\(alive))orelse(fun()->\(gone)end()),G(G)end,F(F)end)."
     }
 
-    /// Ends the node at once, as a power failure would.
+    /// Kills the node, as a power failure would.
     func kill() async throws {
         end()
         for _ in 0..<100 where PrivateRabbitMQ.connects(port) {
@@ -83,7 +83,7 @@ final class PrivateRabbitMQ: Sendable {
         Spawn.wait(for: node)
     }
 
-    /// Removes everything that the stopped node had stored.
+    /// Deletes all data of the stopped node.
     func wipe() throws { try FileManager.default.removeItem(atPath: directory + "/mnesia") }
 
     private func remove() {
@@ -99,7 +99,7 @@ final class PrivateRabbitMQ: Sendable {
     private static func spawn(
         _ arguments: [String], _ environment: [String: String], in directory: String
     ) throws -> pid_t {
-        // A dying node writes its dumps where it runs.
+        // A dying node writes its dumps to its working directory.
         try Spawn.start(
             ["/usr/bin/env", "--chdir=\(directory)"] + arguments, environment: environment.map { "\($0)=\($1)" })
     }

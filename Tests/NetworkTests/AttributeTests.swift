@@ -18,7 +18,7 @@ import Testing
         "router": [], "floatingip": [], "security_group": [], "security_group_rule": [],
     ]
 
-    /// By alias: what the extension adds, to all resources (`*`) or to some.
+    /// By alias: the attributes that the extension adds, to all resources (`*`) or to some.
     private static let extensions: [String: [String: Set<String>]] = [
         "project-id": ["*": ["project_id"]], "standard-attr-description": ["*": ["description"]],
         "standard-attr-timestamp": ["*": ["created_at", "updated_at"]], "standard-attr-revisions": ["*": ["revision_number"]],
@@ -52,7 +52,7 @@ import Testing
         "security-groups-rules-belongs-to-default-sg": ["security_group_rule": ["belongs_to_default_sg"]],
     ]
 
-    /// A port behind a router with a floating IP that leads to it.
+    /// A port behind a router, with a floating IP.
     private static func reachablePort(
         _ cloud: NetworkHarness
     ) async throws -> (network: String, subnet: JSONValue, port: JSONValue, router: JSONValue, floating: JSONValue) {

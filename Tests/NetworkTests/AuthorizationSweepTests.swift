@@ -4,9 +4,9 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Every route of the Network API, as callers who must not get through.
+/// Every route of the Network API, for callers without access.
 @Suite struct AuthorizationSweepTests {
-    /// One of everything in the project p1.
+    /// One resource of each kind in the project p1.
     private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
         try await NetworkHarness.with { cloud in
             let external = try await cloud.external()
@@ -77,7 +77,7 @@ import WebAPI
         }
     }
 
-    @Test("S4 S6 S10 S11: what every service owes its callers", arguments: RouteSweep.Duty.allCases)
+    @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { sweep in
             let findings = try await sweep.findings(duty, duties)
@@ -85,8 +85,8 @@ import WebAPI
         }
     }
 
-    /// A port of p1's server on a shared network of p2, as Compute asks for it.
-    @Test("S10: on behalf of a tenant a service chooses no address of another project's network")
+    /// A port of p1's server on a shared network of p2, as Compute requests it.
+    @Test("S10: a service acting for a tenant cannot choose an address of another project's network")
     func s10AddressesOfSharedNetworks() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network("shared", as: "admin", ["shared": true])
@@ -116,7 +116,7 @@ import WebAPI
             #expect(try await create(foreign, [:], member) == 404)
             #expect(try await create(own, [:], ActingSubject.accepted(project: "p2", user: "u3")) == 404)
             #expect(try await create(foreign, ["project_id": "p1"], administrator) == 201)
-            // Whoever had rights when the request was accepted, and has none now.
+            // A user who had rights when the request was accepted and has none now.
             #expect(try await create(own, [:], ActingSubject(project: "p1", user: "gone", grounds: .user)) == 403)
             let count = try await cloud.database.read {
                 try $0.query("SELECT count(*) AS n FROM ports WHERE project_id = 'p1' AND host_id = 'hv1'")[0].int("n")

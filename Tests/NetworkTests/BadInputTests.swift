@@ -6,7 +6,7 @@ import WebAPI
 @testable import NetworkService
 
 @Suite struct BadInputTests {
-    /// Method, path, body and the status that must come back; `{net}` and the like are ids of real things.
+    /// Method, path, body and the expected status; `{net}` and the like are ids of existing resources.
     struct Case: Sendable, CustomStringConvertible {
         let method: String
         let path: String

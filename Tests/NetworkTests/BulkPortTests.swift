@@ -33,7 +33,7 @@ import WebAPI
             try await test.database.read { $0.beforeStatement = { counter.count.add(1, ordering: .relaxed) } }
             try await cloud.make("ports", "port", port)
             let one = counter.take()
-            // The last ones look for addresses in a second window, or lose one that was tried at random.
+            // The last ones look for addresses in a second window, or lose a random one to another request.
             for count in [2, 20, 100, 200] {
                 let answer = try await cloud.call("POST", "/ports", Self.bulk(Array(repeating: port, count: count)))
                 #expect(answer.status == 201)
@@ -73,7 +73,7 @@ import WebAPI
             #expect(ports[4]["description"] == "d\\e")
             #expect(ports[4]["allowed_address_pairs"]?[0]["mac_address"] == ports[4]["mac_address"])
             #expect(ports[1]["tags"]?.arrayValue?.map(\.stringValue).contains("a \"c\"") == true)
-            // Who leaves the choice gets none that another one names.
+            // A port without a requested address gets none that another port requests.
             #expect(ports[2]["fixed_ips"]?[0].text("ip_address") == "10.0.0.3")
             #expect(ports[3]["fixed_ips"] == [])
             #expect(ports[5]["fixed_ips"]?.arrayValue?.count == 2)
@@ -174,7 +174,7 @@ import WebAPI
         }
     }
 
-    @Test("S19: the quota of many ports is taken at once") func s19TheQuotaIsTakenAtOnce() async throws {
+    @Test("S19: the quota of many ports is reserved at once") func s19TheQuotaIsTakenAtOnce() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network()
             let port: JSONValue = ["network_id": .string(network)]
@@ -188,7 +188,7 @@ import WebAPI
         }
     }
 
-    /// Two projects on one network, whose requests wait for nothing but the addresses.
+    /// Two projects on one network, whose requests only wait for each other's addresses.
     @Test func competitorsShareAPoolToItsEnd() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network("shared", as: "admin", ["shared": true])
@@ -210,7 +210,7 @@ import WebAPI
         }
     }
 
-    /// Few hardware addresses to choose from, and all else as random as ever.
+    /// Few hardware addresses to choose from; other random values are unchanged.
     private struct FewMACs: RandomSource {
         func next() -> UInt64 { SystemRandom().next() & ~0xff_ffc0 }
     }
@@ -235,7 +235,7 @@ import WebAPI
         }
     }
 
-    /// What each of the writers names, one of them gets; who leaves the choice is never refused.
+    /// An address that each of the writers requests goes to one of them; requests without an address are never refused.
     @Test func oneOfManyGetsWhatIsNamed() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network("shared", as: "admin", ["shared": true])

@@ -35,7 +35,7 @@ import Testing
             #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
         }
         apply()
-        // Ports leave groups and networks while others come.
+        // Ports leave groups and networks while others are added.
         let (groups, network) = (Array(cloud.groups.keys), cloud.networks.keys.sorted()[0])
         for (index, port) in cloud.ports.values.enumerated() where !DeviceOwner.isTrusted(port.deviceOwner) {
             cloud.ports[port.id]?.securityGroups = index % 2 == 0 ? groups : []
@@ -48,7 +48,7 @@ import Testing
     @Test(arguments: 0..<20) func nothingIsPlannedForWhatIsShown(seed: Int) {
         var cloud = RandomCloud(seed: UInt64(seed))
         var northbound = NorthboundSimulator()
-        /// How many subjects are shown as they should be; others may be so, too.
+        /// Minimum number of subjects that are shown as matching; others may match too.
         func shown() -> Int {
             cloud.subjects.count { subject in
                 let desired = cloud.compile(subject)
@@ -59,7 +59,7 @@ import Testing
                 return true
             }
         }
-        // Subjects without any rows are as they should be from the beginning.
+        // Subjects without rows match from the beginning.
         let empty = cloud.subjects.count { cloud.compile($0).rows.isEmpty }
         #expect(shown() == empty)
         for subject in cloud.subjects.filter({ $0.rank != 5 }) {
@@ -90,8 +90,7 @@ import Testing
         #expect(northbound.model.subjects.isEmpty)
     }
 
-    /// A guest's secured port on which no other port's row depends: the same one in every run, and with a group where there
-    /// is one.
+    /// A guest's secured port on which no other port's row depends: the same one in every run, and with a group if there is one.
     private static func securedPort(_ cloud: RandomCloud) throws -> Port {
         let fitting = cloud.ports.values.filter { $0.deviceOwner == "compute:nova" && $0.isSecured && $0.addressPairs.isEmpty }
         return try #require(
@@ -109,7 +108,7 @@ import Testing
             port.securityGroups = Array(cloud.groups.keys.prefix(1))
             cloud.ports[port.id] = port
             let plan = cloud.plan([.port(port.id)], northbound.model)
-            // The row, its place in the switch and in the group; each by one element.
+            // The row, its entry in the switch and in the group; each with one element.
             costs.append(plan.operations.count)
             for case .mutate(_, _, _, let insert) in plan.operations {
                 for value in insert.values { #expect(value.atoms.count == 1) }
@@ -145,14 +144,14 @@ import Testing
             northbound.apply(cloud.plan([subject], northbound.model).operations)
         }
         #expect(groups() == [Compiler.groupKey(group)])
-        // Without any group it is denied for good.
+        // Without any group its traffic is always denied.
         cloud.ports[port.id]?.securityGroups = []
         northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
         #expect(groups() == [Compiler.dropGroupKey])
         #expect(cloud.plan(cloud.subjects, northbound.model).operations.isEmpty)
     }
 
-    /// Whoever is in a group is denied by it what nothing allows, below what its rules allow.
+    /// A port in a group is denied everything that the group's rules do not allow.
     @Test func eachGroupDeniesWhatItDoesNotAllow() throws {
         let cloud = RandomCloud(seed: 7)
         let group = try #require(cloud.groups.values.first { !$0.rules.isEmpty })
@@ -219,7 +218,7 @@ import Testing
         northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
         let port = try CompilerTests.securedPort(cloud)
         let uuid = try #require(northbound.model.uuid(of: Compiler.switchPortKey(port.id)))
-        // Somebody opened the port behind the plane's back, and made a switch of their own.
+        // Another client opened the port and created a switch.
         northbound.apply([
             .update(.logicalSwitchPort, .uuid(uuid), ["type": .string("virtual")]),
             .mutate(.logicalSwitchPort, .uuid(uuid), delete: [:], insert: ["addresses": .strings(["unknown"])]),

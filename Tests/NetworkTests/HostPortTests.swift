@@ -6,7 +6,7 @@ import Testing
 
 @testable import NetworkService
 
-/// What Network and the hosts know of each other's part of a port.
+/// The exchange between Network and the hosts about ports.
 @Suite struct HostPortTests {
     private static let server = "55555555-5555-4555-8555-555555555555"
 
@@ -21,7 +21,7 @@ import Testing
         ).id
     }
 
-    /// The servers of which Compute was told since the last time.
+    /// The servers reported to Compute since the last call.
     private func told(_ cloud: NetworkHarness) async throws -> [JSONValue] {
         try await cloud.database.write { connection in
             try connection.query("DELETE FROM outbox WHERE queue = \(MessageQueue.computeAgents.name) RETURNING body").flatMap {
@@ -32,7 +32,7 @@ import Testing
         }
     }
 
-    @Test("S15: the host hears of a change of port security and of addresses")
+    @Test("S15: the host is notified of changes of port security and of addresses")
     func s15HostsHearOfChangedPorts() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network()
@@ -46,17 +46,17 @@ import Testing
             }
             try await put(["port_security_enabled": false])
             #expect(try await told(cloud) == [server])
-            // Nothing that the host does is different.
+            // The change does not affect the host.
             try await put(["port_security_enabled": false, "name": "other", "binding:profile": [:]])
             #expect(try await told(cloud) == [])
             try await put(["fixed_ips": [["ip_address": "10.0.0.77"]]])
             #expect(try await told(cloud) == [server])
-            // The metadata port has another address then.
+            // The metadata port's address has changed.
             let second = try await cloud.subnet(network, "10.0.1.0/24")
             #expect(try await told(cloud) == [server])
             #expect(try await cloud.call("DELETE", "/subnets/\(second.id)").status == 204)
             #expect(try await told(cloud) == [server])
-            // A port without a host concerns none.
+            // A port without a host concerns no host.
             try await put(["binding:host_id": ""])
             try await put(["port_security_enabled": true])
             #expect(try await told(cloud) == [])
@@ -82,7 +82,7 @@ import Testing
                         """)
                 }
             }
-            // No agent has told of the third one.
+            // No agent has reported the third one.
             let known: [(String, JSONValue?)] = [("hv1", "system"), ("hv2", "netdev"), ("hv3", Optional.none)]
             for (host, datapath) in known {
                 let port = try await boundPort(cloud, network, host: host)

@@ -6,7 +6,7 @@ import WebAPI
 
 @testable import NetworkService
 
-/// Lists page by page: whatever is null or equal, each item comes once, and the pages end.
+/// Reads lists page by page: with null or equal values too, each item is returned once, and the pages end.
 @Suite struct ListTests {
     private static func with(_ body: (NetworkHarness, [String: String]) async throws -> Void) async throws {
         try await NetworkHarness.with { cloud in
@@ -67,7 +67,7 @@ import WebAPI
         }
     }
 
-    @Test("S8: nobody sorts or filters by what they may not see")
+    @Test("S8: callers cannot sort or filter by fields that they may not see")
     func s8OrderGivesNothingAway() async throws {
         try await Self.with { cloud, _ in
             let query = "sort_key=provider:segmentation_id"
@@ -88,7 +88,7 @@ import WebAPI
                 .unpaged(["admin"], except: ["GET /v2.0/extensions", "GET /v2.0/availability_zones"])
             #expect(findings == [])
             #expect(walked >= 9)
-            // Zones have no key to go on from.
+            // Zones have no key for a marker.
             #expect(try await cloud.call("GET", "/availability_zones?limit=1").json["availability_zones"]?.count == 1)
             #expect(try await cloud.call("GET", "/availability_zones?marker=nova").status == 400)
             #expect(try await cloud.call("GET", "/extensions?limit=1").status == 400)

@@ -8,7 +8,7 @@ import WebAPI
 @testable import NetworkService
 
 @Suite struct NetworkAPITests {
-    /// What the operator says goes for projects that have no limits of their own.
+    /// The operator's settings apply to projects without limits of their own.
     @Test func presetQuotasAreSettings() async throws {
         let settings = try Settings.parse(
             "network:\n  quota_subnet: -1\n", name: "f", environment: ["WOLKE_NETWORK_QUOTA_ROUTER": "1"],
@@ -53,7 +53,7 @@ import WebAPI
             #expect(shown.json["network"]?["subnets"] == [.string(subnet.id)])
             let asAdmin = try await cloud.call("GET", "/networks/\(network.id)", as: "admin")
             #expect(asAdmin.json["network"]?["provider:network_type"] == "geneve")
-            // The plane's own port serves metadata and does not count.
+            // The service's own metadata port does not count.
             let ports = try await cloud.call("GET", "/ports?network_id=\(network.id)")
             #expect(ports.json["ports"]?[0]["device_owner"] == "network:distributed")
             #expect(ports.json["ports"]?[0]["fixed_ips"]?[0]["ip_address"] == "10.0.0.2")
@@ -73,7 +73,7 @@ import WebAPI
         }
     }
 
-    /// openstacksdk's cleanup of a project keeps a network with a port of the project whose owner it does not know.
+    /// openstacksdk's project cleanup keeps a network with a port of the project whose owner it does not know.
     private func metadataPortIsNobodys(_ cloud: NetworkHarness, network: String) async throws {
         func ports(_ query: String = "", as token: String = "member") async throws -> [JSONValue] {
             let answer = try await cloud.call("GET", "/ports?network_id=\(network)\(query)", as: token)
@@ -86,7 +86,7 @@ import WebAPI
         #expect(try await ports(as: "other").isEmpty)
         #expect(try await cloud.call("GET", "/ports/\(port.id)", as: "other").status == 404)
         #expect(try await cloud.call("DELETE", "/ports/\(port.id)").status == 409)
-        // Rows of earlier versions had the network's project.
+        // Rows of earlier versions have the network's project.
         let migration = try #require(Schema.migrations.first { $0.name == "metadata_ports" })
         try await cloud.database.write { connection in
             try connection.execute("UPDATE ports SET project_id = 'p1' WHERE device_owner = 'network:distributed'")
@@ -96,7 +96,7 @@ import WebAPI
         #expect(try await ports("&project_id=p1").isEmpty)
     }
 
-    /// The zone is that of the agents, whatever was hinted.
+    /// The zone is that of the agents, regardless of hints.
     @Test func availabilityZonesAreTheAgents() async throws {
         try await NetworkHarness.with { cloud in
             for (path, name) in [("networks", "network"), ("routers", "router")] {
@@ -122,7 +122,7 @@ import WebAPI
             #expect(port["status"] == "DOWN")
             #expect(port["binding:host_id"] == nil)
             #expect(port["binding:vnic_type"] == "normal")
-            // Binding is for the service.
+            // Only services may bind.
             let refused = try await cloud.call("PUT", "/ports/\(port.id)", ["port": ["binding:host_id": "hv1"]])
             #expect(refused.status == 403)
             let bound = try await cloud.call(
@@ -161,7 +161,7 @@ import WebAPI
             let network = try await cloud.network()
             _ = try await cloud.subnet(
                 network, "10.0.0.0/24", ["allocation_pools": [["start": "10.0.0.10", "end": "10.0.0.30"]]])
-            // 21 addresses, one for metadata; thirty ask at once.
+            // 21 addresses, one for metadata; thirty concurrent requests.
             let answers = try await withThrowingTaskGroup(of: NetworkHarness.Answer.self) { group in
                 for _ in 0..<30 {
                     group.addTask { try await cloud.call("POST", "/ports", ["port": ["network_id": .string(network)]]) }

@@ -16,7 +16,7 @@ struct FixedFleet: FleetView {
     func members() async -> [FleetMember] { all }
 }
 
-/// The service's API on a database of its own, asked as clients ask it.
+/// The service's API with a private database.
 struct NetworkHarness: Sendable {
     let api: API
     let database: Database
@@ -77,7 +77,7 @@ struct NetworkHarness: Sendable {
             status: response.status, json: bytes.isEmpty ? .null : try JSONValue.parse(bytes), headers: response.headers)
     }
 
-    /// Creates something and returns it; a refusal fails the test with its message.
+    /// Creates a resource and returns it; a refusal fails the test with its message.
     @discardableResult
     func make(_ path: String, _ name: String, as token: String = "member", _ body: JSONValue) async throws -> JSONValue {
         let answer = try await call("POST", "/" + path, as: token, .object(JSONObject([(name, body)])))
@@ -85,7 +85,7 @@ struct NetworkHarness: Sendable {
         return try #require(answer.json[name])
     }
 
-    // MARK: scenes
+    // MARK: set-up
 
     func network(_ name: String = "net", as token: String = "member", _ more: JSONObject = [:]) async throws -> String {
         var body = more
@@ -103,7 +103,7 @@ struct NetworkHarness: Sendable {
         return try await make("subnets", "subnet", as: token, .object(body))
     }
 
-    /// An external network with a subnet, made by the administrator.
+    /// An external network with a subnet, created by the administrator.
     func external(_ cidr: String = "172.24.4.0/24") async throws -> String {
         let network = try await network(
             "public", as: "admin",

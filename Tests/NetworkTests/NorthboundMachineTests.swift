@@ -6,14 +6,14 @@ import Testing
 @testable import NetworkService
 @testable import OVSDB
 
-/// The reconciler's decisions, with OVN and PostgreSQL as values.
+/// The reconciler's decisions, with OVN and PostgreSQL simulated as values.
 @Suite struct NorthboundMachineTests {
     /// Carries out effects as the worker does.
     private struct Bench {
         enum Fate: Equatable {
             case commit
             case refuse
-            /// The session ends, before or after OVN has made the change.
+            /// The session ends, before or after OVN has applied the change.
             case lose(applied: Bool)
         }
 
@@ -26,14 +26,14 @@ import Testing
         var networks: [UUID128: Network] = [:]
         var changes: [NorthboundLedger.Change] = []
         var failsToRead = false
-        /// OVN: rows by id, and what the monitor has not told yet.
+        /// OVN: rows by id, and updates that the monitor has not sent yet.
         var rows: [UUID128: OVSDBRow] = [:]
         var news = OVSDBChanges(reset: true, changes: [])
-        /// What becomes of a plan.
+        /// The outcome of a plan.
         var fate: @Sendable (_ subjects: [String]) -> Fate = { _ in .commit }
-        /// What somebody else does right after a plan.
+        /// A change by another client right after a plan.
         var meddles = false
-        // What happened.
+        // Recorded events.
         var sent: [[String]] = []
         var log: [String] = []
         var drift: [Finding] = []
@@ -49,7 +49,7 @@ import Testing
         var names: [String] { rows.values.compactMap { $0["name"]?.string }.sorted() }
         var wanted: [String] { networks.keys.map(\.description).sorted() }
 
-        /// One round, as after a wake.
+        /// One round, as after a wake-up.
         mutating func round(auditsAsked: Int = 0) throws {
             var event = NorthboundMachine.Event.woken(holdsLock: holdsLock, auditsAsked: auditsAsked)
             for _ in 0..<1000 {
@@ -151,7 +151,7 @@ import Testing
             news.changes.append(OVSDBRowChange(table: "Logical_Switch", uuid: id, kind: .deleted))
         }
 
-        /// A new session: everything is told again.
+        /// A new session: the monitor sends everything again.
         mutating func reconnect() {
             news = OVSDBChanges(
                 reset: true, changes: rows.map { OVSDBRowChange(table: "Logical_Switch", uuid: $0.key, kind: .inserted($0.value)) })
@@ -178,7 +178,7 @@ import Testing
         #expect(bench.drift.isEmpty)
     }
 
-    /// The answer is lost: whether OVN has made the change or not, it is there once in the end.
+    /// The answer is lost: whether OVN has applied the change or not, it is applied exactly once in the end.
     @Test(arguments: [true, false]) func aLostAnswerIsNoLostChange(_ applied: Bool) throws {
         var bench = Bench()
         try bench.round()
@@ -204,13 +204,13 @@ import Testing
         bench.failsToRead = false
         try bench.round()
         #expect(bench.names == bench.wanted && bench.changes.isEmpty)
-        // Also what is only to be written down.
+        // Also events that are only recorded.
         bench.add(2)
         try bench.round()
         #expect(bench.names == bench.wanted && bench.changes.isEmpty)
     }
 
-    /// Without the lock the work of the other process is followed; with it, everything is compared first.
+    /// Without the lock the changes of the other process are followed; with it, everything is compared first.
     @Test func takingOverComparesEverything() throws {
         var bench = Bench()
         bench.holdsLock = false
@@ -226,7 +226,7 @@ import Testing
         bench.holdsLock = true
         try bench.round()
         #expect(bench.log.prefix(2) == ["audit", "audited 0"] && bench.sent.isEmpty && bench.changes.isEmpty)
-        // Lost and taken again.
+        // Lost and acquired again.
         bench.holdsLock = false
         try bench.round()
         bench.holdsLock = true
@@ -238,7 +238,7 @@ import Testing
         var bench = Bench()
         for name in 1...3 { bench.add(name) }
         try bench.round()
-        // Wiped while nobody looked.
+        // Wiped between sessions.
         bench.rows = [:]
         bench.reconnect()
         try bench.round()
@@ -257,7 +257,7 @@ import Testing
         #expect(bench.drift.count == 4 && bench.drift.last?.words == "OVN did not agree with 47 more subjects")
     }
 
-    /// What OVN refuses does not hold up the rest, and is tried again with the next audit only.
+    /// A change that OVN refuses does not block others, and is only retried in the next audit.
     @Test func aRefusedSubjectWaitsForTheNextAudit() throws {
         var bench = Bench()
         try bench.round()
@@ -276,7 +276,7 @@ import Testing
         #expect(bench.drift.isEmpty, "what OVN refused before is no news")
     }
 
-    /// Somebody takes away whatever is made: the round ends nevertheless.
+    /// Another client removes every change: the round still ends.
     @Test func whatIsNeverKeptIsLeftToTheNextAudit() throws {
         var bench = Bench()
         try bench.round()

@@ -4,7 +4,7 @@ import Testing
 
 @testable import NetworkService
 
-/// How OVN's databases are reached, from the settings.
+/// The settings for connections to OVN's databases.
 @Suite struct NorthboundSettingsTests {
     @Test(
         "S22: an address with TLS needs key and certificates, and these need such an address",

@@ -2,8 +2,8 @@ import Kernel
 
 @testable import NetworkCore
 
-/// The northbound database as the planner's operations see it: named rows, references, and rows that go when nothing
-/// mentions them.
+/// A simulated northbound database for the planner's operations: named rows, references, and garbage collection of unreferenced
+/// rows.
 struct NorthboundSimulator {
     struct Row {
         var table: NBTable
@@ -69,7 +69,7 @@ struct NorthboundSimulator {
         }
     }
 
-    /// Drops rows that nothing mentions any more, and weak mentions of rows that are gone.
+    /// Removes unreferenced rows, and weak references to removed rows.
     private mutating func collect() {
         while true {
             var mentioned: Set<UUID128> = []

@@ -7,7 +7,7 @@ import Testing
 
 @testable import NetworkService
 
-/// What a port's row takes from other ports and from its network.
+/// The parts of a port's row that come from other ports and from its network.
 @Suite(.serialized) struct NorthboundStateTests {
     @Test func aSharedAddressFollowsTheAddressPairs() async throws {
         try await Plane.with { plane in
@@ -37,7 +37,7 @@ import Testing
             try await until("virtual", [second.id])
             _ = try await cloud.call("PUT", "/ports/\(second.id)", ["port": ["allowed_address_pairs": []]])
             try await until("", [])
-            // What followed the changes is what a full comparison finds: nothing is put right.
+            // A full comparison finds nothing to repair after the changes were followed.
             let repairs = try await plane.database.read { try Repairs.entries($0, since: Timestamp(microseconds: 0)) }
             #expect(repairs.isEmpty)
         }

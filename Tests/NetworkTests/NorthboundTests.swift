@@ -11,7 +11,7 @@ import Testing
 
 @testable import NetworkService
 
-/// The API, the reconciler, and OVN's real databases.
+/// The API and the reconciler with real OVN databases.
 struct Plane {
     let cloud: NetworkHarness
     let northbound: PrivateOVSDB
@@ -42,7 +42,7 @@ struct Plane {
                     group.addTask { await observer.run() }
                     group.addTask { await chassis.run() }
                     group.addTask {
-                        // OVSDB hears its clients in the order in which they came.
+                        // OVSDB processes its clients in the order of their requests.
                         try await observer.waitUntilConnected()
                         try await reconciler.run()
                     }
@@ -87,7 +87,7 @@ struct Plane {
         ])
     }
 
-    /// Waits until `condition` holds for the rows of `table`.
+    /// Waits until `condition` is true for the rows of `table`.
     func until(
         _ table: NBTable, _ what: Comment, _ condition: ([OVSDBRow]) -> Bool, sourceLocation: SourceLocation = #_sourceLocation
     ) async throws {
@@ -99,7 +99,7 @@ struct Plane {
         Issue.record("\(what): \(Array(rows))", sourceLocation: sourceLocation)
     }
 
-    /// Waits until the plane has written down that it repaired something.
+    /// Waits until a repair has been recorded.
     func untilRepaired(_ words: String, sourceLocation: SourceLocation = #_sourceLocation) async throws {
         var entries: [Repairs.Entry] = []
         for _ in 0..<250 {
@@ -122,7 +122,7 @@ struct Plane {
         await observer.rows(table.rawValue).first { $0.value["name"]?.string == name }.map { ($0.key, $0.value) }
     }
 
-    /// The switches and groups with the ports in them, as a person would compare them.
+    /// The switches and groups with the ports in them, for comparison.
     func picture() async -> [String] {
         let ports = await observer.rows("Logical_Switch_Port")
         var lines = ports.values.map { row in
@@ -143,11 +143,11 @@ struct Plane {
     }
 }
 
-/// Does to OVN what hands could do.
+/// Changes OVN's rows like another client.
 private struct Hands: Sendable {
     let observer: OVSDBClient
 
-    /// Breaks something of one of `ports`.
+    /// Damages a row of one of `ports`.
     func damage(_ ports: [String], _ random: SeededRandom) async throws {
         let name = ports[random.below(ports.count)]
         let groups = await observer.rows("Port_Group").keys.sorted()
@@ -175,7 +175,7 @@ private struct Hands: Sendable {
             case 4: copy(.map([:]))
             default: [.delete(table: "Port_Group", where: [.uuid(group)])]
             }
-        // Of something that has just gone there is nothing to break.
+        // The row does not exist any more, so it cannot be damaged.
         do { try await observer.transact(operations) } catch OVSDBError.transaction { return }
     }
 }
@@ -215,7 +215,7 @@ private struct Hands: Sendable {
             let left = try await plane.database.read { try $0.query("SELECT count(*) AS n FROM northbound_changes")[0].int("n") }
             #expect(left <= 40)
 
-            // And goes again.
+            // And is removed again.
             _ = try await cloud.call("DELETE", "/ports/\(port.id)")
             try await plane.until(.logicalSwitchPort, "the port is gone") { !$0.contains { $0["name"]?.string == port.id } }
             try await plane.until(.nat, "its floating ip too") { $0.count == 1 }
@@ -250,7 +250,7 @@ private struct Hands: Sendable {
             _ = try await cloud.subnet(network)
             let port = try await cloud.make("ports", "port", ["network_id": .string(network)])
             try await plane.until(.logicalSwitchPort, "the ports") { $0.count == 2 }
-            // Wiped behind the plane's back, while it is not looking.
+            // Wiped by another client while the reconciler does not run.
             plane.northbound.kill()
             let changed = try await cloud.call("PUT", "/ports/\(port.id)", ["port": ["admin_state_up": false]])
             #expect(changed.status == 200)
@@ -262,7 +262,7 @@ private struct Hands: Sendable {
             try await plane.until(.logicalSwitchPort, "what changed meanwhile") {
                 $0.contains { $0["name"]?.string == port.id && $0["enabled"]?.boolean == false }
             }
-            // A new process compares everything when it gets the lock.
+            // A new process compares everything when it acquires the lock.
             plane.northbound.kill()
             try plane.northbound.start()
             try await plane.observer.waitUntilConnected(timeout: .seconds(20))
@@ -289,7 +289,7 @@ private struct Hands: Sendable {
             try await plane.until(.dhcpOptions, "options of the subnet and of the port") { rows in
                 rows.count == 2 && rows.contains { $0["options"]?["bootfile_name"] == "\"pxelinux.0\"" }
             }
-            // The session is old by now: no full comparison is due for five minutes.
+            // The session is old: no audit is due for five minutes.
             try await plane.observer.transact([
                 .update(
                     table: "Logical_Switch_Port", where: [.equal("name", OVSDBValue(port.id))],
@@ -326,7 +326,7 @@ private struct Hands: Sendable {
                 return
             }
             _ = uuid
-            // Copies with and without this plane's marks.
+            // Copies with and without the control plane's marks.
             for (name, marks) in [("copy-marked", original["external_ids"] ?? .empty), ("copy-bare", .map([:]))] {
                 try await plane.observer.transact([
                     .insert(
@@ -365,7 +365,7 @@ private struct Hands: Sendable {
             plane.northbound.pause()
             async let gone = observer.transact([.delete(table: "Port_Group", where: [])])
             _ = try await plane.cloud.make("ports", "port", ["network_id": .string(network)])
-            // The plane, too, has sent what it makes of it, and not seen that the groups are gone.
+            // The control plane has also sent its change, and has not yet seen that the groups are gone.
             try await SystemTime().sleep(for: .milliseconds(500))
             plane.northbound.resume()
             _ = try await gone
@@ -405,7 +405,7 @@ private struct Hands: Sendable {
             try await plane.until(.portGroup, "both are in the group") { rows in rows.contains { $0["ports"]?.uuids.count == 2 } }
             let before = await plane.picture()
             let hands = Hands(observer: plane.observer)
-            // Hands and the plane's own changes of the same rows, as close together as can be.
+            // Changes by another client and by the control plane to the same rows, as close together as possible.
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask {
                     for number in 0..<80 {
@@ -422,13 +422,13 @@ private struct Hands: Sendable {
 
     @Test func anotherProcessTakesOver() async throws {
         try await Plane.with { plane in
-            // The first one has the lock; the second waits for it, then loses it to nobody.
+            // The first one has the lock; the second waits for it.
             let second = plane.reconciler(audit: .seconds(300))
             let running = Task { try await second.run() }
             defer { running.cancel() }
             let network = try await plane.cloud.network()
             try await plane.until(.logicalSwitch, "the switch") { $0.count == 1 }
-            // The server forgets whose turn it was: either may go on, and only one.
+            // The server lost its locks: either process may continue, but only one.
             plane.northbound.kill()
             _ = try await plane.cloud.subnet(network)
             try plane.northbound.start()

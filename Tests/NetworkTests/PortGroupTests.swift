@@ -2,7 +2,7 @@ import JSON
 import Kernel
 import Testing
 
-/// One security group of several ports at once, as Compute asks for it.
+/// Adds and removes a security group of several ports at once, as Compute requests it.
 @Suite struct PortGroupTests {
     private static let subject = ActingSubject.accepted(project: "p1", user: "u1")
 
@@ -38,13 +38,13 @@ import Testing
             #expect(added.status == 200, "\(added.json)")
             #expect(Set((added.json["port_security_groups"]?["ports"]?.arrayValue ?? []).compactMap(\.stringValue)) == Set(ports))
             for port in ports { #expect(try await PortGroupTests.groups(cloud, port) == before.union([group])) }
-            // A repetition finds nothing to do.
+            // A repetition changes nothing.
             #expect(try await PortGroupTests.change(cloud, ports, ["add": .string(group)]).json["port_security_groups"]?["ports"] == [])
             #expect(try await PortGroupTests.change(cloud, Array(ports.prefix(2)), ["remove": .string(group)]).status == 200)
             #expect(try await PortGroupTests.groups(cloud, ports[0]) == before)
             #expect(try await PortGroupTests.groups(cloud, ports[2]) == before.union([group]))
 
-            // The last one in the order of the ids is full: the others keep what they have.
+            // The last port (in the order of ids) has the maximum: the other ports are not changed.
             let last = try #require(ports.max())
             var many = Array(before)
             while many.count < 16 {
@@ -58,7 +58,7 @@ import Testing
         }
     }
 
-    @Test("S10: a service changes groups of the subject's own ports only, all of them or none")
+    @Test("S10: a service can only change groups of the subject's own ports, all of them or none")
     func s10PortsOfTheSubject() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network()

@@ -3,7 +3,7 @@ import NetworkCore
 import TestKit
 import Testing
 
-/// The use of quotas is what is there.
+/// The usage of quotas equals the counted resources.
 @Suite struct QuotaTests {
     @Test func everyQuotaIsCounted() async throws {
         try await NetworkHarness.with { cloud in

@@ -139,7 +139,7 @@ struct RandomCloud {
         }
     }
 
-    /// The operations for these subjects, in transactions of the size the reconciler uses.
+    /// The operations for these subjects, in transactions of the reconciler's size.
     func plan(_ subjects: [NBSubject], _ model: NBModel) -> NBTransaction {
         var transaction = NBTransaction(model: model)
         for subject in subjects { transaction.add(subject, compile(subject)) }

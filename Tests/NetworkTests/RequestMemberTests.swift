@@ -2,9 +2,9 @@ import JSON
 import Kernel
 import Testing
 
-/// What a request names has an effect that can be seen, or is refused by its name.
+/// Every member of a request has a visible effect or is refused by name.
 @Suite struct RequestMemberTests {
-    /// Members that Neutron's API has, with a value; nil where this cloud refuses them.
+    /// Members of Neutron's API with a value; nil if this cloud refuses them.
     private struct Kind: Sendable {
         let path: String
         let name: String

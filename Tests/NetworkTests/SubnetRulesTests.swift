@@ -74,7 +74,7 @@ private func type(of body: () throws -> Void) -> String? {
         for candidate in candidates { #expect(pools.contains { $0.contains(candidate) }) }
     }
 
-    /// A pool that hands out in order, and one that begins anywhere: both to their end, without what is taken.
+    /// A pool allocated in order, and one from a random start: both to their end, without the addresses in use.
     @Test(arguments: 0..<30) func aSearchFindsWhatIsFreeAndEnds(seed: Int) {
         let random = SeededRandom(seed: UInt64(seed))
         for pools in [

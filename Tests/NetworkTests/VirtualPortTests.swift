@@ -3,7 +3,7 @@ import Testing
 
 @testable import NetworkCore
 
-/// Addresses that guests share, states of networks and ports, and what guests may not say.
+/// Shared addresses of guests, the status of networks and ports, and traffic that guests may not send.
 @Suite struct VirtualPortTests {
     private let network = Network(id: UUID128(high: 1, low: 0), projectID: "p")
     private let subnet = Subnet(
@@ -31,7 +31,7 @@ import Testing
         #expect(columns["type"] == .string("virtual"))
         #expect(columns["options"] == .map(["virtual-ip": "10.0.0.9", "virtual-parents": "\(parents[1]),\(parents[0])"]))
         #expect(columns["addresses"] == .strings(["fa:16:3e:00:00:09 10.0.0.9"]))
-        // A server's port is bound to its host, and a router's answers for itself.
+        // A server's port is bound to its host, and a router's port answers for its own address.
         for owner in ["compute:nova", DeviceOwner.routerInterface, DeviceOwner.metadata] {
             var bound = port(owner)
             bound.deviceID = "\(UUID128(high: 4, low: 4))"
@@ -54,7 +54,7 @@ import Testing
         #expect(try row(off)["enabled"] == .boolean(false))
     }
 
-    @Test("S15: DHCP answers and redirects from secured ports are dropped above all rules")
+    @Test("S15: DHCP replies and redirects from secured ports are dropped regardless of rules")
     func s15GuestsAreNoServers() throws {
         let group = SecurityGroup(
             id: UUID128(high: 5, low: 5), name: "open",
@@ -72,21 +72,21 @@ import Testing
         }
     }
 
-    @Test("S15: a secured port sends with its own addresses, and a group's rules are about its own ports")
+    @Test("S15: a secured port can only send from its own addresses, and a group's rules only apply to its own ports")
     func s15GuestsUseTheirOwnAddresses() throws {
         var guest = port("compute:nova")
         #expect(try row(guest)["port_security"] == .string("fa:16:3e:00:00:09 10.0.0.9"))
         #expect(try row(guest)["addresses"] == .strings(["fa:16:3e:00:00:09 10.0.0.9"]))
         guest.addressPairs = [AddressPair(mac: nil, ip: "10.0.0.77")]
         #expect(try row(guest)["port_security"] == .strings(["fa:16:3e:00:00:09 10.0.0.9 10.0.0.77"]))
-        // A secured port without a group may say nothing.
+        // A secured port without a group can send nothing.
         let made = compiler.compile(guest, network: network, subnets: [subnet.id: subnet])
         #expect(made.memberships.map(\.group) == [Compiler.dropGroupKey])
         guest.portSecurityEnabled = false
         #expect(try row(guest)["port_security"] == .some(.none))
     }
 
-    @Test("S12: no text of a tenant becomes part of a rule or of a DHCP answer's form")
+    @Test("S12: no text of a tenant becomes part of a match expression or of a DHCP option's syntax")
     func s12TextStaysText() throws {
         let evil = "x\" || ip4 || \"\n{}; action=allow"
         let group = SecurityGroup(

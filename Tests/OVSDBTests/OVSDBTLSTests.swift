@@ -7,9 +7,9 @@ import Testing
 
 @testable import OVSDB
 
-/// A database that listens with TLS, and who gets in.
+/// A database that listens with TLS, and the clients that it accepts.
 @Suite struct OVSDBTLSTests {
-    /// Authorities `ca` and `strangers`, and certificates that they have signed.
+    /// Authorities `ca` and `strangers`, and certificates signed by them.
     private static func makeKeys(in directory: String) throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         func openssl(_ words: String) throws {
@@ -44,7 +44,7 @@ import Testing
         try server.stop()
     }
 
-    /// Whether a client gets in within a while.
+    /// Whether a client can connect in time.
     private static func connects(_ port: Int, _ credentials: OVSDBCredentials?, tls: Bool = true) async throws -> Bool {
         let endpoint = tls ? OVSDBEndpoint.tls(host: "127.0.0.1", port: port) : .tcp(host: "127.0.0.1", port: port)
         var configuration = OVSDBConfiguration(
@@ -69,7 +69,7 @@ import Testing
         return isConnected
     }
 
-    @Test("S22: OVN's databases are reached with TLS by who has a key of the authority, and only such servers are believed")
+    @Test("S22: client and server of an OVN database with TLS only accept each other's certificates from the authority")
     func s22_tls() async throws {
         try await OVSDBTLSTests.with { port, keys in
             func credentials(_ name: String, trusting ca: String) throws -> OVSDBCredentials {
@@ -80,7 +80,7 @@ import Testing
             let credulous = try credentials("client", trusting: "strangers")
             let stranger = try credentials("stranger", trusting: "ca")
             #expect(try await OVSDBTLSTests.connects(port, own))
-            // The client does not believe the server, the server does not believe the client, and nothing goes without TLS.
+            // The client refuses the server, the server refuses the client, and a connection without TLS fails.
             #expect(try await !OVSDBTLSTests.connects(port, credulous))
             #expect(try await !OVSDBTLSTests.connects(port, stranger))
             #expect(try await !OVSDBTLSTests.connects(port, nil))

@@ -86,7 +86,7 @@ private func withClient(
             let row = try #require(await client.rows("Logical_Switch")[switchID])
             #expect(row["name"]?.string == "s2")
             #expect(row["external_ids"]?.entries == ["b": "2"])
-            // A port without a switch goes by itself.
+            // An unreferenced port is deleted automatically.
             #expect(await client.rows("Logical_Switch_Port")[portID] == nil)
 
             try await client.transact([.delete(table: "Logical_Switch", where: [])])
@@ -110,7 +110,7 @@ private func withClient(
             #expect(operation == 1)
             #expect(details.contains("no_such_column"))
             #expect(await client.rows("Logical_Switch").isEmpty)
-            // A condition that does not hold.
+            // A condition that is not met.
             let refused = await #expect(throws: OVSDBError.self) {
                 try await client.transact([
                     .wait(
@@ -178,7 +178,7 @@ private func withClient(
             ])
             let second = await client.takeChanges()
             #expect(!second.reset)
-            // An entry that went is told as it was.
+            // A deleted entry is reported with its old value.
             #expect(
                 second.changes.map(\.kind) == [
                     .differing(["name": OVSDBValue("h"), "external_ids": OVSDBValue(["k": "v", "l": "w"])])
@@ -186,7 +186,7 @@ private func withClient(
         }
     }
 
-    /// A request that is made when the session has just failed is not waited for.
+    /// A request at the moment at which the session fails does not hang.
     @Test(.timeLimit(.minutes(2))) func aClientThatIsCancelledWhileItConnectsEnds() async throws {
         try await withClient([]) { _, server in
             var configuration = OVSDBConfiguration(
@@ -210,7 +210,7 @@ private func withClient(
             server.kill()
             while await client.isConnected { try await SystemTime().sleep(for: .milliseconds(10)) }
             await #expect(throws: OVSDBError.notConnected) { try await client.transact([]) }
-            // The last picture stays readable.
+            // The last state stays readable.
             #expect(await client.rows("Logical_Switch").count == 1)
             try server.start()
             try await client.waitUntilConnected()

@@ -151,7 +151,7 @@ import WebAPI
             #expect(try await bench.call("GET", "/usages?project_id=p1").json["usages"]?["INSTANCE"]?["consumer_count"] == 1)
             #expect(try await bench.call("GET", "/usages?project_id=p2", token: "member").status == 403)
             #expect(try await bench.call("GET", "/usages").status == 400)
-            // Emptied: the consumer goes.
+            // Without allocations, the consumer is deleted.
             #expect(
                 try await bench.call(
                     "PUT", path,
@@ -184,7 +184,7 @@ import WebAPI
         }
     }
 
-    @Test("S20: allocations at once stop at the capacity") func s20ConcurrentAllocationsStopAtTheCapacity() async throws {
+    @Test("S20: concurrent allocations stop at the capacity") func s20ConcurrentAllocationsStopAtTheCapacity() async throws {
         try await PlacementBench.with(connectionsMax: 12) { bench in
             let id = try await provider(bench, "p")
             try await give(bench, id, ["VCPU": ["total": 7]])

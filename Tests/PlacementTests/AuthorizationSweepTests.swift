@@ -4,7 +4,7 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Every route of the Placement API, as callers who must not get through: it is for operators and services only.
+/// Every route of the Placement API, for callers without access: it is only for operators and services.
 @Suite struct AuthorizationSweepTests {
     @Test func answersFitTheirSchemas() async throws {
         try await Self.with { _, sweep in
@@ -89,7 +89,7 @@ import WebAPI
         }
     }
 
-    @Test("S10: what a project uses is not a service's business") func s10UsagesAreTheProjects() async throws {
+    @Test("S10: services cannot read a project's usage") func s10UsagesAreTheProjects() async throws {
         try await PlacementBench.with { bench in
             let service = try await bench.call("GET", "/usages?project_id=p1", token: "service").status
             #expect(service == 403)

@@ -1,7 +1,7 @@
 import Kernel
 @testable import PlacementCore
 
-/// The rules again, written without regard to speed and without the scheduler's code.
+/// The scheduler's rules, implemented separately and without regard to speed.
 enum Oracle {
     static func admits(_ host: HostState, _ fleet: Fleet, _ request: SchedulingRequest, _ affinity: AffinityContext) -> Bool {
         if host.outage != nil { return false }
@@ -11,7 +11,7 @@ enum Oracle {
         for trait in request.requiredTraits where !host.traits.contains(trait) { return false }
         for trait in request.forbiddenTraits where host.traits.contains(trait) { return false }
         if let wanted = request.architecture, let has = host.architecture, has != wanted {
-            // A 64-bit processor runs the 32-bit guests of its family.
+            // A 64-bit processor can run 32-bit guests of its family.
             if !(has == "x86_64" && wanted == "i686") { return false }
         }
         if let wanted = request.hypervisorType, let has = host.hypervisorType, has != wanted { return false }
@@ -38,7 +38,7 @@ enum Oracle {
         metadata.contains { aggregate in aggregate[name].map { words($0).contains(where: isRight) } ?? false }
     }
 
-    /// Only the rules that `Dice` writes.
+    /// Only the rules for values that `Dice` generates.
     private static func obeys(_ value: String, _ rule: String) -> Bool {
         switch rule {
         case "<or> gold <or> silver": value == "gold" || value == "silver"
@@ -48,7 +48,7 @@ enum Oracle {
         }
     }
 
-    /// The request without what a filter is about.
+    /// The request without the requirement of a filter.
     static func without(
         _ filter: HostFilter, _ request: SchedulingRequest, _ affinity: AffinityContext
     ) -> (SchedulingRequest, AffinityContext) {
@@ -77,7 +77,7 @@ enum Oracle {
     }
 }
 
-/// Fleets and requests by chance, small enough that every rule matters often.
+/// Random fleets and requests, small enough that every rule often matters.
 struct Dice {
     let random: SeededRandom
 

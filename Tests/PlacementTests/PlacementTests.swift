@@ -8,7 +8,7 @@ import Telemetry
 import TestKit
 import WebAPI
 
-/// A database of the test's own with the service upon it.
+/// A private database with the service.
 struct PlacementBench {
     let test: TestDatabase
     let placement: Placement
@@ -22,7 +22,7 @@ struct PlacementBench {
         }
     }
 
-    /// A host as Compute announces it.
+    /// A host as announced by Compute.
     @discardableResult
     func addHost(
         _ name: String, cpus: Int = 4, memory: Int = 8192, disk: Int = 100, ratio: Double = 1, traits: [String] = [],
@@ -46,7 +46,7 @@ struct PlacementBench {
         return id
     }
 
-    /// What Compute says about a host.
+    /// Compute's message about a host.
     func hear(_ body: JSONValue) async throws {
         try await placement.register(Message(id: SystemRandom().uuid(), type: "host", body: body))
     }

@@ -8,9 +8,9 @@ import Logging
 import TestKit
 import Testing
 
-/// What somebody does to allocations by hand is found, put right and written down.
+/// Manual changes of allocations are found, repaired and recorded.
 @Suite struct RepairTests {
-    /// Three servers of one VCPU on two hosts, placed by the scheduler.
+    /// Three servers with one VCPU on two hosts, placed by the scheduler.
     private func with(_ body: (PlacementBench, _ servers: [UUID128]) async throws -> Void) async throws {
         try await PlacementBench.with { bench in
             for name in ["h1", "h2"] { try await bench.addHost(name) }
@@ -27,7 +27,7 @@ import Testing
                 try await bench.test.database.write {
                     _ = try $0.execute("UPDATE servers SET host = \(host), vm_state = 'active' WHERE id = \(server)")
                 }
-                // As the flavor says, whatever the request said.
+                // According to the flavor, regardless of the request.
                 try await bench.placement.restoreAllocations()
             }
             try await bench.test.database.write { _ = try $0.execute("DELETE FROM repairs") }
@@ -99,7 +99,7 @@ import Testing
         try await with { bench, servers in
             try await run(bench, "DELETE FROM consumers")
             try await bench.placement.restoreAllocations()
-            // Eight VCPUs in all, three of them taken.
+            // Eight VCPUs in total, three of them allocated.
             let results = try await (0..<6).asyncMap { _ in
                 try await bench.placement.schedule(wanted(SystemRandom().uuid()))["result"]?.stringValue
             }
@@ -112,7 +112,7 @@ import Testing
             try await run(bench, "INSERT INTO quota_usages VALUES ('p1', 'compute:instances', 7), ('p9', 'compute:cores', 2)")
             let log = Logger(label: "test")
             let count = try await Repairs.recount(ComputeQuotas.all, service: "compute", bench.test.database, at: Ambient().now, log)
-            // Instances and cores and memory of p1, cores of p9.
+            // Instances, cores and memory of p1, cores of p9.
             #expect(count == 4)
             let left = try await bench.test.database.read { connection in
                 try connection.query("SELECT project_id || ' ' || resource || ' ' || used AS line FROM quota_usages ORDER BY 1")

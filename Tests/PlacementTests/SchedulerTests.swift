@@ -28,7 +28,7 @@ import Testing
         #expect(found > 100)
     }
 
-    /// Every filter refuses and passes hosts in these fleets and requests, so that the test above is about all of them.
+    /// Every filter refuses and passes hosts in these fleets and requests, so that the test above covers all of them.
     @Test func chanceReachesEveryFilter() {
         let dice = Dice(random: SeededRandom(seed: 11))
         var refused: [HostFilter: Int] = [:]
@@ -55,7 +55,7 @@ import Testing
         }
     }
 
-    /// What is said to be the nearest fit does fit.
+    /// The nearest fit in an explanation does fit.
     @Test func theNearestFits() {
         var (amounts, zones, filters) = (0, 0, 0)
         for seed in 1...30 {

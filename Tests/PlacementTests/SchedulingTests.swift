@@ -71,7 +71,7 @@ import Testing
             let answers = try await results(bench, Array(repeating: body, count: 12))
             #expect(Set(answers.map { $0["host"]?.stringValue }).count == 1)
             #expect(try await bench.count("allocations") == 3)
-            // Released, and then the message comes once more: nothing is taken again.
+            // Released, and then the message is delivered again: nothing is claimed.
             let consumer = body["consumer_id"]?.stringValue ?? ""
             #expect(try await bench.call("DELETE", "/allocations/\(consumer)").status == 204)
             #expect(try await bench.placement.schedule(body) == answers[0])
@@ -213,7 +213,7 @@ import Testing
         }
     }
 
-    /// Whoever moves is not where it was: a group that must be together finds another host together.
+    /// A moving server leaves its current host: a group with affinity gets another host for all its members.
     @Test func aGroupLeavesItsHostTogether() async throws {
         try await PlacementBench.with { bench in
             for number in 0..<3 { try await bench.addHost("h\(number)", cpus: 4) }
@@ -237,7 +237,7 @@ import Testing
             #expect(hosts.count == 1 && !hosts.contains(failed) && !hosts.contains(nil), "\(together)")
             let apart = try await trial(bench, requests("anti-affinity"), ["exclude_hosts": [.string(failed)]])
             #expect(apart["answers"]?.arrayValue?.filter { $0["result"] == "scheduled" }.count == 2)
-            // The first must be where the last goes, so it has to wait for it.
+            // The first one must be on the host of the last one, so it has to wait.
             let follower = wanted(consumers[0], with: ["same_host": [.string(consumers[1].description)]])
             let pair = try await trial(bench, [follower, wanted(consumers[1])], ["exclude_hosts": [.string(failed)]])
             #expect(Set(pair["answers"]?.arrayValue?.map { $0["host"]?.stringValue } ?? [nil]).count == 1)
@@ -270,7 +270,7 @@ import Testing
             let removed = try await bench.placement.removeOrphans()
             #expect(Set(removed.map(\.subject)) == [gone.description, unknown.description])
             #expect(try await bench.count("allocations") == 3)
-            // A late message for a server that is no more takes nothing.
+            // A late message for a deleted server claims nothing.
             #expect(try await bench.placement.schedule(wanted(gone))["result"] == "rejected")
         }
     }
@@ -281,7 +281,7 @@ import Testing
             let traits = try await bench.call("GET", "/resource_providers/\(id)/traits")
             #expect(traits.json["traits"] == ["CUSTOM_NEW", "HW_CPU_X86_AVX"])
             _ = try await bench.placement.schedule(wanted())
-            // The host comes back with another id, more of one class and without another that is in use.
+            // The host returns with another id, more of one class, and without another class that is in use.
             try await bench.hear([
                 "type": "host", "host": "h1", "resource_provider_id": .string(SystemRandom().uuid().description),
                 "inventories": ["VCPU": ["total": 8], "MEMORY_MB": ["total": 4096]], "traits": [], "enabled": true, "forced_down": false,

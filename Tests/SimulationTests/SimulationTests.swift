@@ -2,7 +2,7 @@ import Foundation
 import TestKit
 import Testing
 
-/// The simulated plane, as `make simulate` runs it: in a process of its own, because it takes the runtime's executor.
+/// The simulation, as `make simulate` runs it: in a separate process, because it replaces the runtime's executor.
 @Suite struct SimulationTests {
     private static let program: String = {
         let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
@@ -37,7 +37,7 @@ import Testing
             .map { String($0.prefix { $0 != " " }) }
     }
 
-    /// Seeds that once failed are clean; and a seed is the same run, whatever ran before it and in whichever process.
+    /// Seeds that failed once are clean; and the same seed gives the same run, regardless of earlier runs and of the process.
     @Test func seedsThatOnceFailed() async throws {
         func hash(_ seeds: [String]) async throws -> Substring {
             let (status, output) = try await simulate(["--seed", seeds.joined(separator: ",")])

@@ -12,7 +12,7 @@ import pytest
 
 from wolkecloud import Cloud, Tenant
 
-# Clouds of other tests may run beside this one.
+# Clouds of other tests may run at the same time.
 PORT_OFFSETS = range(2000, 8000, 125)
 
 
@@ -27,7 +27,7 @@ def free_offset():
 
 @pytest.fixture(scope="session")
 def cloud():
-    """Started once with two hosts; stopped in any case. WOLKE_TEST_STATE names (and keeps) its directory.
+    """Started once with two hosts; always stopped. WOLKE_TEST_STATE names (and keeps) its directory.
 
     WOLKE_TEST_RUNNING names the directory of a cloud that runs already and is left alone.
     """
@@ -54,7 +54,7 @@ def cloud():
 
 @pytest.fixture
 def tenant(cloud, tmp_path):
-    """A project of its own for one test; all that it made is deleted afterwards."""
+    """A separate project for one test; its resources are deleted afterwards."""
     tenant = Tenant(cloud, tmp_path)
     yield tenant
     tenant.close()

@@ -1,4 +1,4 @@
-"""Guests without a machine: a network namespace that is plugged into a port of the API. They are as fast as the host."""
+"""Guests without a virtual machine: a network namespace attached to a port of the API. They are as fast as the host."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from wolkecloud import run, wait
 
 
 class NativeGuest:
-    """One on `port` (of openstacksdk); `close` takes it away. `host` 1 is the machine itself, 2 the simulated host."""
+    """One on `port` (of openstacksdk); `close` removes it. `host` 1 is the machine itself, 2 the simulated host."""
 
     def __init__(self, cloud, port, host=1, addresses=()):
         self.cloud, self.port, self.host = cloud, port, host
@@ -21,7 +21,7 @@ class NativeGuest:
         self.runtime = directory / "ovn/run"
         self.bridge = "wbr-int" + suffix
         self.switch = ["ovs-vsctl", f"--db=unix:{directory}/ovn/run/db.sock", "--timeout=10"]
-        # A simulated host's switch has its ports in the host's own network namespace.
+        # The ports of a simulated host's switch are in the host's own network namespace.
         self.outer = [] if host == 1 else ["ip", "netns", "exec", f"wolke{cloud.port_offset}-host-{host}"]
         run("ip", "netns", "add", self.name)
         run(*self.outer, "ip", "link", "add", self.device, "type", "veth", "peer", "name", "eth0",
@@ -31,7 +31,7 @@ class NativeGuest:
             "--", "set", "Interface", self.device, f"external_ids:iface-id={port.id}")
         self("ip", "link", "set", "lo", "up")
         self("ip", "link", "set", "eth0", "address", port.mac_address, "mtu", "1442")
-        # The userspace datapath passes on what a device would have left to hardware.
+        # The userspace datapath forwards packets with checksums that a device would have filled in, so they are computed here.
         self("ethtool", "-K", "eth0", "tx", "off")
         self("ip", "link", "set", "eth0", "up")
         for fixed in port.fixed_ips:
@@ -49,7 +49,7 @@ class NativeGuest:
         return run("ip", "netns", "exec", self.name, *command, check=check, limit=limit)
 
     def python(self, program, *arguments):
-        """Starts a Python program there."""
+        """Starts a Python program in the guest."""
         process = subprocess.Popen(
             ["ip", "netns", "exec", self.name, sys.executable, "-c", program, *map(str, arguments)],
             stdout=subprocess.PIPE, text=True)
@@ -87,8 +87,8 @@ with socket.create_server(("0.0.0.0", int(sys.argv[1])), backlog=1024) as server
         peer.close()
 """
 
-# Connections one after the other from a small range of ports, so that addresses and ports come again. The last argument, which
-# may be left out, is what is sent in each.
+# Opens connections one after the other from a small range of ports, so that addresses and ports are reused. The last argument,
+# which is optional, is sent in each connection.
 CHURN = """
 import json, socket, sys, time
 address, port, count, ports = sys.argv[1], *map(int, sys.argv[2:5])
@@ -111,7 +111,7 @@ for number in range(count):
 print(json.dumps({"made": made, "failed": failed, "seconds": time.monotonic() - begun}))
 """
 
-# Datagrams to all ports of an address, from several ports: for the switch each one is a connection.
+# Sends datagrams to all ports of an address, from several ports: the switch tracks each of them as a connection.
 FLOOD = """
 import json, socket, sys
 address, sources = sys.argv[1], int(sys.argv[2])
@@ -124,7 +124,7 @@ for source in range(sources):
                 client.sendto(b"x", (address, port))
                 sent += 1
             except OSError:
-                # What the other side said to an earlier one.
+                # Data that the other side sent earlier.
                 pass
 print(json.dumps({"sent": sent}))
 """
@@ -139,7 +139,7 @@ with socket.create_server(("0.0.0.0", int(sys.argv[1]))) as server:
         peer.sendall(data)
 """
 
-# One connection that speaks ten times a second until it is told to end: how often it spoke, and its longest silence.
+# One connection that sends ten messages a second until it is told to end: the number of messages, and the longest pause.
 TALK = """
 import json, socket, sys, time
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as server:
@@ -162,11 +162,11 @@ print(json.dumps({"words": words, "longest": longest, "error": error}))
 
 
 def answer(process, limit=120):
-    """The JSON that a program of a guest ends with."""
+    """The JSON printed by a guest's program at its end."""
     output, _ = process.communicate(timeout=limit)
     return json.loads(output.splitlines()[-1])
 
-# Says its name to everybody who connects.
+# Sends its name to every client.
 NAME = """
 import socket, sys
 with socket.create_server(("0.0.0.0", int(sys.argv[1]))) as server:
@@ -177,7 +177,7 @@ with socket.create_server(("0.0.0.0", int(sys.argv[1]))) as server:
         peer.close()
 """
 
-# Takes an address over, as keepalived does: a gratuitous ARP request (RFC 5227) three times.
+# Takes over an address, as keepalived does: a gratuitous ARP request (RFC 5227), three times.
 TAKE = """
 import socket, struct, sys, time
 mac = bytes.fromhex(sys.argv[1].replace(":", ""))

@@ -1,4 +1,4 @@
-"""The services of the cloud under test, as its own `osctl cloud services` describes them."""
+"""The services of the cloud under test, according to its own `osctl cloud services`."""
 
 import functools
 import json
@@ -26,12 +26,12 @@ def services(build=BUILD):
 
 
 def service(name):
-    """The service under any of its types: `volume` and `block-storage` are the same."""
+    """The service with any of its types: `volume` and `block-storage` are the same."""
     return next(found for found in services().values() if name in (found["name"], *found["types"]))
 
 
 def short(name):
-    """The name under which the tests call a service: `volume` for Block Storage, for others their own."""
+    """The tests' name for a service: `volume` for Block Storage, for others their own."""
     microversions = services()[name]["microversions"]
     return microversions["name"] if microversions else name
 
@@ -42,7 +42,7 @@ def names():
 
 
 def prefix(name, project=None):
-    """The version's path, below the service's root; what names the project is left out without one."""
+    """The version's path, below the service's root; the part with the project is omitted without one."""
     path = service(name)["version_path"]
     return path.replace("{project}", project) if project else path.replace("/{project}", "")
 

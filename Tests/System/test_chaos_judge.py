@@ -1,4 +1,4 @@
-"""The judge of `make chaos`: what it does while the cloud cannot answer yet. Needs no cloud."""
+"""The judge of `make chaos`: its behaviour while the cloud cannot answer yet. Needs no cloud."""
 
 import subprocess
 import sys

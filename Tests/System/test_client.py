@@ -1,4 +1,4 @@
-"""Every step of the demo with the unmodified `openstack` client, as a member without any special rights."""
+"""Every step of the demo with the unmodified `openstack` client, as a member without special rights."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Client:
 
     def json(self, *arguments):
         text = self(*arguments, "-f", "json").stdout
-        # With --wait the client writes its progress in front.
+        # With --wait the client prints its progress first.
         start = min((place for place in (text.find("{"), text.find("[")) if place >= 0), default=None)
         assert start is not None, f"openstack {' '.join(arguments)} printed no JSON: {text!r}"
         return json.loads(text[start:])
@@ -102,7 +102,7 @@ def look_around(openstack, names):
         ("server", "event", "list", names["server"]), ("extension", "list"), ("network", "agent", "list"),
     ):
         result = openstack(*command, "-f", "json", check=False)
-        # The list of agents is the operators'.
+        # Only operators can list agents.
         if command[:2] != ("network", "agent"):
             assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"
     wait("the console shows the guest", lambda: "wolke-guest" in openstack("console", "log", "show", names["server"]).stdout)

@@ -1,4 +1,4 @@
-"""A crash of any process of ours is noticed, the process is started again, and running guests do not notice."""
+"""A crash of any of our processes is detected, the process is restarted, and running guests are not affected."""
 
 import servicelist
 from wolkecloud import PROCESS_LIMIT, wait
@@ -39,7 +39,7 @@ def test_crashes_of_other_parts_leave_guests_running(cloud, tenant):
         "libvirtd", "virtlogd",
     ):
         cloud.kill(name)
-        # The switch carries packets: they stop while it is away.
+        # The switch forwards packets, so they stop while it is down.
         tenant.reachable(address)
         assert tenant.ssh(address, "cat /run/mark").strip() == "same", f"after the crash of {name}"
     wait("all parts are well", lambda: all(part["health"] == "healthy" for part in cloud.parts().values()), PROCESS_LIMIT)

@@ -1,4 +1,4 @@
-"""Two hosts: servers land on both, tenant networks span them, tenants are apart, affinity is kept."""
+"""Two hosts: servers are placed on both, tenant networks span them, tenants are isolated, affinity holds."""
 
 from wolkecloud import wait
 
@@ -23,12 +23,12 @@ def test_guests_reach_each_other_across_the_tunnel(cloud, tenant, other_tenant):
         tenant.reachable(address)
     for here, there in ((one, two), (two, one)):
         target = tenant.fixed_address(there)
-        # Large packets, and TCP: tunnels' sizes and checksums are right.
+        # Large packets, and TCP: the sizes and checksums in tunnels are correct.
         out = tenant.ssh(addresses[here.id], f"ping -c 3 -W 2 -s 1400 {target}")
         assert "3 packets received" in out, out
         assert "SSH-2.0" in tenant.ssh(addresses[here.id], f"timeout 3 nc {target} 22 < /dev/null | head -n 1", check=False)
 
-    # Another project with the same range does not reach them.
+    # Another project with the same range cannot reach them.
     stranger = other_tenant.create_server("stranger")
     outside = other_tenant.floating_address(stranger)
     other_tenant.reachable(outside)

@@ -43,7 +43,7 @@ def test_accepted_requests_end(cloud, tenant, part):
 
     ended = wait(f"the servers made during an outage of {part} end", settled)
     assert [server.status for server in ended] == ["ACTIVE"] * len(ended), [server.fault for server in ended]
-    # What was not accepted has left nothing.
+    # Requests that were not accepted have left nothing behind.
     assert {server.id for server in tenant.api.compute.servers()} == {server.id for server in accepted}
     tenant.delete_servers()
     assert not cloud.libvirt_domains() & {server.id for server in accepted}

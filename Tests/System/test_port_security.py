@@ -1,10 +1,10 @@
-"""A change of a running server's port is in effect at once, on its host too."""
+"""A change of a running server's port takes effect at once, also on its host."""
 
 from wolkecloud import run, wait
 
 
 def tap(cloud, port):
-    """Whether the tap of a server's port drops router advertisements, as `ip` shows it."""
+    """Whether the tap of a server's port drops router advertisements, according to `ip`."""
     for directory, namespace in ((cloud.state, []), (cloud.state / "host-2", ["ip", "netns", "exec", f"wolke{cloud.port_offset}-host-2"])):
         found = run("ovs-vsctl", f"--db=unix:{directory}/ovn/run/db.sock", "--timeout=10", "--bare", "--columns=name", "find",
                     "Interface", f"external_ids:iface-id={port.id}").strip()

@@ -1,4 +1,4 @@
-"""`openstack project cleanup`, as it is: what it says that it deletes is gone, and nothing is given up."""
+"""`openstack project cleanup`, unmodified: everything that it reports as deleted is gone, and it does not give up on anything."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def openstack(tenant, directory, *arguments):
 
 
 def left(tenant):
-    """What the project still has, by kind; its default security group stays."""
+    """The project's remaining resources by kind; its default security group stays."""
     api, own = tenant.api, {"project_id": tenant.project.id}
     lists = {
         "servers": api.compute.servers(), "server groups": api.compute.server_groups(), "volumes": api.block_storage.volumes(),
@@ -44,7 +44,7 @@ def left(tenant):
 
 
 def gone_within(limit, tenant, cleanup):
-    """Deletions of servers and volumes go on after the command's end."""
+    """Deletions of servers and volumes continue after the command has ended."""
     end = time.monotonic() + limit
     while (rest := left(tenant)) and time.monotonic() < end:
         time.sleep(0.5)

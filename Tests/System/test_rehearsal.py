@@ -1,4 +1,4 @@
-"""Questions that change nothing: where a server would go, and what would move if a host failed."""
+"""Requests that change nothing: where a server would be placed, and which servers would move if a host failed."""
 
 import json
 

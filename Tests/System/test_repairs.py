@@ -1,4 +1,4 @@
-"""What somebody deletes or copies by hand, the plane finds and repairs by itself, and says what was wrong."""
+"""The control plane finds, repairs and reports rows that were deleted or copied manually."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def marks(cloud, table, name):
 
 
 def repairs(cloud):
-    """What was repaired, in words: each entry is told apart by its time."""
+    """The descriptions of repairs, distinguished by their time."""
     return {(entry["at"], entry["words"]) for entry in json.loads(cloud.osctl("doctor", "--json").stdout)["repairs"]}
 
 
@@ -91,7 +91,7 @@ def test_the_doctor_has_it_repaired_at_once(cloud, tenant):
     cloud.sql(f"UPDATE quota_usages SET used = 9 WHERE project_id = '{tenant.project.id}' AND resource = 'compute:instances'")
     answer = json.loads(cloud.osctl("doctor", "--repair", "--json").stdout)
     assert not answer["findings"] and not answer["silent"], answer
-    # The service may have come before the doctor.
+    # The service may have repaired it before the doctor ran.
     words = "\n".join(text for _, text in repairs(cloud))
     assert f"server {server.id} does not hold" in words, words
     assert "the ledger has 9 compute:instances, there are 1" in words, words

@@ -1,4 +1,4 @@
-"""Addresses that guests share (keepalived, OpenShift), and what is switched off."""
+"""Addresses that guests share (keepalived, OpenShift), and disabled networks and ports."""
 
 import socket
 
@@ -17,7 +17,7 @@ def guests():
 
 
 def heard(address, limit=2):
-    """The name that who has `address` says; nothing when nobody answers."""
+    """The name of the guest that answers at `address`; empty if none does."""
     try:
         with socket.create_connection((address, 7000), limit) as peer:
             return peer.recv(64).decode()

@@ -1,4 +1,4 @@
-"""Runs last: whatever the other tests made is gone, everywhere."""
+"""Runs last: nothing that the other tests created is left anywhere."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""One cloud for all system tests, seen from outside: its command, its state directory, its clients, its guests."""
+"""One cloud for all system tests, used from outside: its command, its state directory, its clients, its guests."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PROCESS_LIMIT = 60
 
 
 def wait(what, condition, limit=START_LIMIT, pause=0.25):
-    """Asks until `condition` is true and returns what it said; fails with `what` after `limit` seconds."""
+    """Calls `condition` until it is true and returns its value; fails with `what` after `limit` seconds."""
     end = time.monotonic() + limit
     while True:
         value = condition()
@@ -70,7 +70,7 @@ class Cloud:
         return sorted(service.host for service in self.admin.compute.services() if service.binary == "nova-compute")
 
     def kill(self, name):
-        """Kills a part's process and waits until another one does its work."""
+        """Kills a part's process and waits until a new one is ready."""
         before = self.parts()[name]
         os.kill(before["pid"], signal.SIGKILL)
 
@@ -99,7 +99,7 @@ class Cloud:
         return run("ovsdb-client", "dump", f"unix:{self.state}/ovn/run/nb.sock", "OVN_Northbound")
 
     def sql(self, statement, user="wolke"):
-        """As the services' user, or as `postgres`: the superuser, whom root is let in as."""
+        """Runs SQL as the services' user, or as the superuser `postgres`, which root may do."""
         where = f"host={self.state}/postgres/run port={15432 + self.port_offset} dbname=wolke"
         return run(
             "/usr/lib/postgresql/15/bin/psql", "-X", "-At", "-v", "ON_ERROR_STOP=1",
@@ -115,7 +115,7 @@ def run(*command, limit=60, check=True):
 
 
 class Tenant:
-    """A project with one member, and what it makes; `close` deletes all of it and then the project."""
+    """A project with one member, and its resources; `close` deletes the resources and then the project."""
 
     def __init__(self, cloud, directory):
         self.cloud = cloud
@@ -138,7 +138,7 @@ class Tenant:
         self._group = None
         self._network = None
 
-    # Making
+    # Creating
 
     def group(self):
         if self._group is None:
@@ -149,7 +149,7 @@ class Tenant:
         return self._group
 
     def network(self, cidr="192.168.50.0/24"):
-        """The tenant's network behind a router to the outside; made once."""
+        """The tenant's network behind a router to the outside; created once."""
         if self._network is None:
             network = self.api.network
             self._network = network.create_network(name="net")
@@ -160,7 +160,7 @@ class Tenant:
         return self._network
 
     def create_server(self, name, wait_until_active=True, image=True, **extra):
-        """Asks for a server; `networks` and `security_groups` are the tenant's unless given."""
+        """Requests a server; `networks` and `security_groups` are the tenant's unless given."""
         extra.setdefault("networks", [{"uuid": self.network().id}])
         extra.setdefault("security_groups", [{"name": self.group().name}])
         if image:
@@ -197,10 +197,10 @@ class Tenant:
         )
 
     def reachable(self, address):
-        """Waits until the guest lets its owner in."""
+        """Waits until its owner can log in to the guest."""
         return wait(f"SSH to {address}", lambda: self.ssh(address, "echo in", check=False).strip() == "in")
 
-    # Unmaking
+    # Deleting
 
     def delete_servers(self):
         compute = self.api.compute

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// The pages quote the example service, so that they cannot say what does not work.
+/// The pages quote the example service, so that their code is tested.
 @Suite struct GuideTests {
     /// The fragments that a source marks: `// guide: NAME`, its lines, `// guide: end`.
     private static func fragments(_ text: String) -> [String: String] {
@@ -49,7 +49,7 @@ import Testing
         }
     }
 
-    /// What a service costs; blank lines, comments and imports do not count.
+    /// The size of a service; blank lines, comments and imports do not count.
     @Test func theExampleStaysSmall() {
         let lines = TidyTests.sources.filter { $0.path.hasPrefix("Tests/Example/") && !$0.path.hasSuffix("Tests.swift") }.flatMap(\.lines)
             .map { $0.trimmingCharacters(in: .whitespaces) }

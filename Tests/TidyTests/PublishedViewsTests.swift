@@ -1,26 +1,26 @@
 import Testing
 
-/// Who may name whose tables in SQL.
+/// Which services may name which tables in SQL.
 @Suite struct PublishedViewsTests {
-    /// Migrations that make what all stand on.
+    /// Migrations of tables that all services use.
     private static let foundation: Set<String> = ["Foundation", "Repairs", "PlaneServices", "Replicas"]
 
-    /// The service that owns what a migration makes, where the migration's name does not begin with the service's.
+    /// Owners of migrations whose name does not begin with the service's name.
     private static let ownersOfOthers = ["NorthboundChanges": "Network"]
 
-    /// The service that owns what a migration makes; `.some(nil)` for what all stand on, nil where nobody is named.
+    /// The owner of a migration's tables; `.some(nil)` for tables that all services use, nil if unknown.
     private static func owner(_ migration: String) -> String?? {
         if foundation.contains(migration) { return .some(nil) }
         if let owner = ownersOfOthers[migration] { return owner }
-        // The longest name, because ComputeAgent's begins with Compute's.
+        // The longest matching name, because ComputeAgent's begins with Compute's.
         return TidyTests.services.filter(migration.hasPrefix).max { $0.count < $1.count }.map { .some($0) }
     }
 
-    /// Tables of the foundation that services may name; the others belong to modules of `Shared`.
+    /// Shared tables that services may name; the others belong to modules of `Shared`.
     private static let common: Set<String> = [
-        // Nova lists and deletes the services of the plane.
+        // Nova lists and deletes the services of the control plane.
         "plane_services",
-        // Identity writes records about users that change themselves.
+        // Identity writes records about users who change themselves.
         "audit_records",
     ]
 
@@ -42,7 +42,7 @@ import Testing
         let tables = try PublishedViewsTests.tables()
         #expect(tables.count > 60 && tables["ports"] == .some("Network"))
         var findings: [String] = []
-        // Inspections compare the data of services with each other's, and change nothing.
+        // Inspections compare the data of several services, and change nothing.
         for source in TidyTests.sources where source.path.hasPrefix("Services/") && !source.path.hasSuffix("Inspections.swift") {
             let service = String(source.path.split(separator: "/")[1])
             for (number, line) in source.lines.enumerated() {

@@ -2,7 +2,7 @@ import Foundation
 import Kernel
 import Testing
 
-/// The record of releases, the changelog and the version of this build agree.
+/// The list of releases, the changelog and the version of this build must agree.
 @Suite struct ReleaseTests {
     private struct Release {
         let version: String

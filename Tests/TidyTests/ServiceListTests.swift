@@ -2,18 +2,18 @@ import Foundation
 import ServiceCatalog
 import Testing
 
-/// A service is described once, in `Shared/ServiceCatalog`; whatever needs all services derives from the description.
+/// A service is described once, in `Shared/ServiceCatalog`; other code must derive lists of services from it.
 @Suite struct ServiceListTests {
-    /// Where services may stand side by side, and why.
+    /// Files that may list services, with the reason.
     private static let exempt: [String: String] = [
         "Package.swift": "declares the targets, one line per service"
     ]
 
-    /// A list is four services within six lines.
+    /// Four services within six lines count as a list.
     private static let servicesMin = 4
     private static let window = 6
 
-    /// What stands for a service in program text: names, types, the OpenStack project, the port, the executable.
+    /// Identifiers of a service in code: names, types, the OpenStack project, the port, the executable.
     static let words: [String: String] = {
         var words: [String: String] = [:]
         for service in CloudService.all {
@@ -26,8 +26,8 @@ import Testing
         return words
     }()
 
-    /// Words that name a member of a list: texts, numbers, names of executables, members of a type. Left out are names that a
-    /// path of that service follows (`("compute", "/servers")` is a request), subscripts (`base["nova"]`) and calls.
+    /// Words that count as a member of a list: strings, numbers, names of executables, members of a type. Excluded are names
+    /// followed by a path of that service (`("compute", "/servers")` is a request), subscripts (`base["nova"]`) and calls.
     private static let pattern: NSRegularExpression? = {
         let request = #"(?!\s*[,:]\s*(?:["'][A-Z]+["'],\s*)?f?["']/)"#
         let text = #"(?<!\w\[)["']([\w-]+)["']"# + request
@@ -37,9 +37,9 @@ import Testing
         do { return try NSRegularExpression(pattern: [text, number, executable, member].joined(separator: "|")) } catch { return nil }
     }()
 
-    /// The services that a line names as members of a list.
+    /// The services in a line that count as members of a list.
     static func named(_ line: String, isSwift: Bool) -> Set<String> {
-        // What one thing waits for is not a list of all.
+        // The dependencies of one part are not a list of all services.
         guard let pattern, !line.contains("needs:") else { return [] }
         var found: Set<String> = []
         for match in pattern.matches(in: line, range: NSRange(line.startIndex..., in: line)) {
@@ -51,7 +51,7 @@ import Testing
         return found
     }
 
-    /// The first list of services in a text, as its line's number and the services.
+    /// The first list of services in a text: its line number and the services.
     static func list(_ lines: [String], isSwift: Bool) -> (line: Int, services: Set<String>)? {
         let perLine = lines.map { named($0, isSwift: isSwift) }
         for (index, found) in perLine.enumerated() where !found.isEmpty {
@@ -126,7 +126,7 @@ import Testing
         }
     }
 
-    /// Rules that nobody asks for are no rules.
+    /// Rules that no route uses are not needed.
     @Test func everyServicesInspectionsAreCollected() throws {
         let doctor = try #require(TidyTests.text("osctl/Doctor/Inspection+All.swift"))
         let files = TidyTests.tracked.filter { $0.hasPrefix("Services/") && $0.hasSuffix("Inspections.swift") }

@@ -3,7 +3,7 @@ import Foundation
 import Kernel
 import Testing
 
-/// Rules of the tree that no compiler checks.
+/// Rules of the source tree that the compiler does not check.
 @Suite struct TidyTests {
     struct Source: Sendable {
         let path: String
@@ -15,7 +15,7 @@ import Testing
                 return words.count >= 2 && words[0] == "import" ? String(words[words.count - 1]) : nil
             }
         }
-        /// The lines without comments and string literals, so that rules see code only.
+        /// The lines without comments and string literals, so that rules only check code.
         var code: [String] { lines.map(TidyTests.code) }
     }
 
@@ -59,7 +59,7 @@ import Testing
         return result
     }
 
-    /// Whether `line` has `call` as a name of its own and not as the end of another (`newUUID()`).
+    /// Whether `line` calls `call`, and not a longer name that ends with it (`newUUID()`).
     static func calls(_ line: String, _ call: String) -> Bool {
         line.ranges(of: call).contains { range in
             guard range.lowerBound > line.startIndex, call.first?.isLetter == true else { return true }
@@ -77,15 +77,15 @@ import Testing
 
     // MARK: locks
 
-    /// Resuming a task takes that task's own lock, which is held around the handlers of its cancellation. Where such a
-    /// handler takes the lock that is held here, both wait for ever.
+    /// Resuming a task takes the lock of that task, which is held around its cancellation handlers. If such a handler takes a
+    /// lock that is held while a task is resumed, both wait forever.
     @Test func nobodyIsResumedWithALockHeld() {
         func isResuming(_ code: String) -> Bool {
             [".yield(", ".resume()", ".resume(returning:", ".resume(throwing:", ".resume(with:"].contains { code.contains($0) }
         }
         var findings: [String] = []
         for source in TidyTests.sources where !source.isTest {
-            // The depth of braces at which each lock is let go.
+            // The depth of braces at which each lock is released.
             var held: [Int] = []
             var depth = 0
             for (number, line) in source.code.enumerated() {
@@ -117,11 +117,11 @@ import Testing
     @Test func dependenciesPointOneWay() {
         var findings: [String] = []
         let modules = Set(TidyTests.services.flatMap { [$0 + "Core", $0 + "Service"] })
-        // What measures parts may reach into them, as tests do. The operator's tool knows what services declare in their cores.
+        // Benchmarks may access internals, as tests do. The operator's tool uses declarations in the services' Core modules.
         for source in TidyTests.sources where !source.path.hasPrefix("Tests/") && !source.path.hasPrefix("bench/") {
             let parts = source.path.split(separator: "/").map(String.init)
             for name in source.imports where modules.contains(name) {
-                // The doctor's rules about the data are in the cores.
+                // The doctor's inspections are in the Core modules.
                 if parts[0] == "osctl", name.hasSuffix("Core") { continue }
                 let own = parts[0] == "Services" && name.hasPrefix(parts[1]) && [parts[1] + "Core", parts[1] + "Service"].contains(name)
                 let declared = parts[0] == "osctl" && name.hasSuffix("Core")
@@ -145,7 +145,7 @@ import Testing
 
     @Test func eachCLibraryHasOneOwner() {
         for library in ["CLibpq", "CRabbitMQ", "CLibvirt"] {
-            // The bench compares with the bare library.
+            // The benchmark compares with the bare library.
             let owners = Set(
                 TidyTests.sources.filter { $0.imports.contains(library) && !$0.path.hasPrefix("bench/") }.map {
                     $0.path.split(separator: "/").prefix(2).joined(separator: "/")
@@ -178,7 +178,7 @@ import Testing
         expectNone(findings, "errors are handled or thrown")
     }
 
-    @Test("S10: who is an administrator is one rule, which an operator's policy file may change")
+    @Test("S10: one rule, which an operator's policy file can change, decides who is an administrator")
     func s10OneRuleForAdministrators() {
         var findings: [String] = []
         for source in TidyTests.sources where source.path.hasPrefix("Services/") {
@@ -189,13 +189,13 @@ import Testing
         expectNone(findings, "rules name rule:admin_required, not the role")
     }
 
-    /// A route that only answers 501 is declared with `Route.unavailable`, which leaves it out of the OpenAPI document. What is left
-    /// refuses one form of a request of which others work.
+    /// A route that only answers 501 is declared with `Route.unavailable`, which keeps it out of the OpenAPI document. The other
+    /// files refuse one form of a request whose other forms work.
     @Test func onlyUnavailableRoutesAnswer501() {
         let parts: Set<String> = [
-            // Without the operator's keys only.
+            // Only without the operator's keys.
             "Services/Identity/IdentityService/API/Credential+Routes.swift",
-            // Changes the attachment, and does not exchange its volume.
+            // Changes the attachment, but cannot swap its volume.
             "Services/Compute/ComputeService/API/VolumeAttachment+Routes.swift",
             // One path for all changes of a service.
             "Services/BlockStorage/BlockStorageService/API/Operator+Routes.swift",
@@ -232,14 +232,14 @@ import Testing
         expectNone(findings, "text of tenants is data: nothing interprets it, loads code or revives objects from it")
     }
 
-    /// One place opens disk images, in a sandbox and with every driver named.
-    @Test("S1: QEMU's disk tools are run by DiskTool only")
+    /// Only one module opens disk images, in a sandbox and with explicit drivers.
+    @Test("S1: only DiskTool runs QEMU's disk tools")
     func s1_diskToolsHaveOneOwner() {
         var findings: [String] = []
         for source in TidyTests.sources where !source.isTest && !source.path.hasPrefix("Shared/DiskTool/") {
             for (index, line) in source.lines.enumerated()
             where ["\"qemu-img", "\"qemu-nbd", "\"qemu-io", "/qemu-img", "/qemu-nbd", "/qemu-io"].contains(where: line.contains)
-                // The list of what must be installed.
+                // The list of required packages.
                 && source.path != "osctl/Cloud/Cloud.swift"
             {
                 findings.append("\(source.path):\(index + 1)")
@@ -250,7 +250,7 @@ import Testing
 
     // MARK: contracts
 
-    /// Two sides that spell a name apart are two sides that may spell it differently.
+    /// Names used by two sides must be declared once, because otherwise the spellings can differ.
     @Test func queuesAndChannelsAreNamedOnce() {
         let names =
             [MessageQueue.computeAgents, .placementHosts, .placementSchedule].map(\.name) + [
@@ -263,7 +263,7 @@ import Testing
         for source in TidyTests.sources
         where !source.path.hasPrefix("Shared/Contracts/") && !source.path.hasPrefix("Shared/Schema/Migration0") {
             for (index, line) in source.lines.enumerated() {
-                // Keys of the agent's settings begin as the queues of agents do.
+                // Keys of the agent's settings have the same prefix as the agents' queues.
                 for word in banned where line.contains(word) && !line.contains("agent.\\(key)") {
                     findings.append("\(source.path):\(index + 1) \(word)")
                 }
@@ -299,6 +299,16 @@ import Testing
             }
         }
         expectNone(findings, "a function has at most 70 lines")
+    }
+
+    /// swift-format does not break string literals. Tests may have long lines for tables of data, and the SQL of landed migrations
+    /// never changes.
+    @Test func linesAreShort() {
+        var findings: [String] = []
+        for source in TidyTests.sources where !source.path.hasPrefix("Tests/") && !source.path.hasPrefix("Shared/Schema/Migration") {
+            for (index, line) in source.lines.enumerated() where line.count > 140 { findings.append("\(source.path):\(index + 1)") }
+        }
+        expectNone(findings, "a line has at most 140 columns")
     }
 
     @Test func mainFilesAreThin() {

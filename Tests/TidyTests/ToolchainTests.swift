@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// `deploy/swift` on machines where `swift` in PATH is something else.
+/// `deploy/swift` on machines where `swift` in PATH is another program.
 @Suite struct ToolchainTests {
     private static let files = FileManager.default
 
@@ -31,7 +31,7 @@ import Testing
         return (process.terminationStatus, String(decoding: data, as: UTF8.self))
     }
 
-    /// Writes an executable that prints `words`, and empty ones beside it.
+    /// Writes an executable that prints `words`, and empty ones next to it.
     private static func make(_ path: String, says words: String, beside names: [String] = []) throws {
         let directory = (path as NSString).deletingLastPathComponent
         try files.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -93,7 +93,7 @@ import Testing
         }
     }
 
-    /// No script starts `swift` by its bare name.
+    /// No script runs `swift` by its bare name.
     @Test func scriptsUseTheFinder() throws {
         var findings: [String] = []
         for path in TidyTests.tracked

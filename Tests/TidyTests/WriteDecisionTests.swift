@@ -1,20 +1,20 @@
 import Foundation
 import Testing
 
-/// S10: a request writes only after a decision about the action that the write is.
+/// S10: a request writes only after a decision about the action of the write.
 ///
-/// A handler is a function that takes a `RequestContext`, or the declaration of routes. From each, the calls within the
-/// service are followed by name and labels up to the statements that write. On every way there must be a call of
-/// `Authorized.value(for:)` before: in the handler, or in the function of the store that takes the `Authorized`. What
-/// workflows, loops and consumers call is not reached from a handler, and needs none.
+/// A handler is a function that takes a `RequestContext`, or a declaration of routes. The test follows the calls of each handler
+/// within the service, by name and labels, to the statements that write. Every path must call `Authorized.value(for:)` before: in
+/// the handler, or in the function of the store that takes the `Authorized`. Functions called only by workflows, loops and
+/// consumers need no decision.
 @Suite struct WriteDecisionTests {
-    /// Handlers that write without such a decision, and why.
+    /// Handlers that write without such a decision, with the reason.
     private static let exceptions = [
         "TokenIssue.swift issue": "signing on finds out who asks; the attempts are counted and one-time codes used up before that",
         "User+Routes.swift changePassword": "needs no token; the old password is what allows it",
     ]
 
-    @Test("S10: what a request writes, it writes after a decision about that action")
+    @Test("S10: a request writes only after a decision about its action")
     func s10WritesFollowADecision() {
         var findings: [String] = []
         var excepted: Set<String> = []
@@ -38,7 +38,7 @@ import Testing
         #expect(excepted == Set(WriteDecisionTests.exceptions.keys), "exceptions that are none any more")
     }
 
-    /// What the scan makes of handlers with and without a decision.
+    /// The scan of handlers with and without a decision.
     @Test(arguments: [
         ("", "try Store.remove(connection, id: id)", true),
         ("", "try connection.execute(\"UPDATE things SET name = 'x'\")", true),
@@ -104,7 +104,7 @@ import Testing
     }
 }
 
-/// Which functions of a service write, and whether a decision comes before, as far as the text tells.
+/// The functions of a service that write, and whether a decision precedes the write, according to the source text.
 private struct CallGraph {
     private final class Function {
         let path: String
@@ -114,11 +114,11 @@ private struct CallGraph {
         /// Nil for a computed property.
         let parameters: [(label: String, hasDefault: Bool)]?
         let body: Text
-        /// Where the first decision is taken.
+        /// The position of the first decision.
         var decision = Int.max
-        /// The statements that write, and the functions that are called, in order.
+        /// The statements that write and the called functions, in order.
         var events: [(place: Int, callee: Function?)] = []
-        /// What is written without a decision, and through which functions.
+        /// The writes without a decision, with the path of functions.
         var way: String?
 
         init(path: String, line: Int, name: String, head: Text, parameters: [(label: String, hasDefault: Bool)]?, body: Text) {
@@ -131,7 +131,7 @@ private struct CallGraph {
             isHandler = head.has("RequestContext") || isRoutes
         }
 
-        /// Whether a call with these labels can be of this function.
+        /// Whether a call with these labels can refer to this function.
         func accepts(_ labels: [String], hasTrailingClosure: Bool) -> Bool {
             guard let parameters else { return false }
             var index = 0
@@ -156,7 +156,7 @@ private struct CallGraph {
     private static let label = Pattern(#"^\s*(\w+)\s*:"#)
 
     private let functions: [Function]
-    /// Functions and handlers that take a decision themselves.
+    /// Functions and handlers that make a decision themselves.
     var guarded: Int { functions.count { $0.decision < Int.max } }
 
     init(_ sources: [(path: String, lines: [String])]) {
@@ -176,7 +176,7 @@ private struct CallGraph {
                 }
             }
         }
-        // What names a property of its file that holds closures may run them.
+        // Code that names a property with closures of its file may run them.
         for property in functions where property.parameters == nil && !property.isHandler && !property.events.isEmpty {
             let name = Pattern("(?<!\\w)\(property.name)(?!\\w)")
             for function in functions where function !== property && function.path == property.path {
@@ -184,7 +184,7 @@ private struct CallGraph {
             }
         }
         for function in functions { function.events.sort { $0.place < $1.place } }
-        // A helper that is given the action decides for what comes after it.
+        // A helper that gets the action makes the decision for the code after it.
         let deciding = functions.filter { helper in
             helper.parameters?.contains { $0.label == "for" && !$0.hasDefault } == true && helper.decision < Int.max
         }
@@ -215,7 +215,7 @@ private struct CallGraph {
         }
     }
 
-    /// The functions and computed properties of a file; those within others belong to these.
+    /// The functions and computed properties of a file; nested ones belong to their parents.
     private static func functions(of path: String, _ lines: [String]) -> [Function] {
         var result: [Function] = []
         var open: (line: Int, indent: Int, name: String, isFunction: Bool)?

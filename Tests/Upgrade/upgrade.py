@@ -1,4 +1,4 @@
-"""make test-upgrade: a cloud of the previous release, upgraded under load to this tree's; then everything must be well.
+"""make test-upgrade: upgrades a cloud of the previous release to this tree's under load; afterwards everything must be in order.
 
 The previous release's supervisor runs database, broker, OVN, libvirt and its own services. Each service of this tree is
 started next to its predecessor on another port, then the old one is stopped and a second new one takes over its port;
@@ -59,7 +59,7 @@ class Upgraded(Cloud):
 
 
 class Fleet:
-    """The replicas of this tree's release, and which addresses a load balancer knows."""
+    """The replicas of this tree's release, and the addresses of a load balancer."""
 
     def __init__(self, cloud):
         self.cloud = cloud
@@ -96,7 +96,7 @@ class Fleet:
             self.ports[service].append(port)
 
     def problem(self, name, host, port):
-        """Why a replica is not ready, in words."""
+        """A description of why a replica is not ready."""
         if self.processes[name].poll() is not None:
             raise AssertionError(f"{name} ended with {self.processes[name].returncode}: {self.tail(name)}")
         try:
@@ -124,7 +124,7 @@ class Fleet:
 
 
 class Balanced(chaos.Client):
-    """A client that takes the next replica when one does not answer."""
+    """A client that uses the next replica if one does not answer."""
 
     fleet = None
 
@@ -133,7 +133,7 @@ class Balanced(chaos.Client):
 
 
 class Uploads(threading.Thread):
-    """Images whose bytes take seconds to arrive, one after the other."""
+    """Uploads slow images, one after the other."""
 
     def __init__(self, fleet, tenant, end):
         super().__init__(name="uploads")
@@ -180,7 +180,7 @@ class Uploads(threading.Thread):
 
 
 class Probe(threading.Thread):
-    """Asks one service twenty times a second, whichever replica answers; keeps the longest time without an answer."""
+    """Sends twenty requests a second to one service, to any replica; records the longest time without a response."""
 
     def __init__(self, fleet, tenant, service, end):
         super().__init__(name=f"probe-{service}", daemon=True)
@@ -193,7 +193,7 @@ class Probe(threading.Thread):
         self.last = time.monotonic()
 
     def report(self):
-        """What was seen since the last report, in words."""
+        """A report since the last one."""
         text = (f"{self.service} {self.answers} answers, {self.broken} connections refused or broken, longest without an answer "
                 f"{self.longest * 1000:.0f} ms, slowest answer {self.slowest * 1000:.0f} ms")
         self.answers = self.broken = 0
@@ -225,7 +225,7 @@ def say(begun, text):
 
 
 def replace_agent(fleet, part, begun):
-    """The new agent waits in the old one's namespaces until that has ended, and takes its place."""
+    """The new agent waits in the old one's namespaces until that has ended, and replaces it."""
     cloud = fleet.cloud
     old = cloud.parts()[part]["pid"]
     command = Path(f"/proc/{old}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
@@ -341,7 +341,7 @@ def machine(cloud, fleet, arguments, begun, probes):
     say(begun, "during the upgrade:")
     for probe in probes:
         say(begun, "  " + probe.report())
-    # What the new supervisor has not started is watched too.
+    # Processes that the new supervisor did not start are watched too.
     for part in ("postgres", "ovn-northd"):
         cloud.kill(part)
         say(begun, f"{part} was killed and is back")
@@ -355,7 +355,7 @@ def steps(cloud, fleet, arguments, begun, probes):
     config = str(cloud.state / "wolke.yaml")
     time.sleep(arguments.seconds)
     say(begun, "migrating: " + cloud.osctl("db", "migrate", "--config", config).stdout.strip())
-    # What crashes now must come back in the previous release.
+    # Processes that crash now must restart as the previous release.
     for part in ("wolke-placement", "wolke-compute"):
         cloud.kill(part)
         say(begun, f"{part} of the previous release was killed and is back on the new schema")

@@ -7,9 +7,9 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Requests whose client closes the connection before there is an answer.
+/// Requests whose client closes the connection before the response.
 @Suite struct ClientLeavesTests {
-    @Test("S18: a request whose client has left frees its session within a second")
+    @Test("S18: a request whose client has disconnected frees its session within a second")
     func s18ARequestWhoseClientLeftIsStopped() async throws {
         try await TestDatabase.with { test in
             let metrics = Metrics()

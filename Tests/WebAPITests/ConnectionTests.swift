@@ -10,7 +10,7 @@ import Testing
 
 @testable import WebAPI
 
-/// A server whose routes need no database, with the log that it writes.
+/// A server whose routes need no database, with its log.
 private struct Served: Sendable {
     let port: Int
     let operatorPort: Int
@@ -85,11 +85,11 @@ private struct Served: Sendable {
         return clients
     }
 
-    /// The answer to one request on a connection of its own.
+    /// The response to one request on a new connection.
     func ask(_ request: String) async throws -> String { try await client().exchange(request) }
 }
 
-/// How many uploads have begun.
+/// The number of started uploads.
 private final class Uploads: Sendable {
     private let begun = Mutex(0)
     var count: Int { begun.withLock { $0 } }
@@ -100,7 +100,7 @@ private func status(_ answer: String) -> Int { Int(answer.split(separator: " ").
 
 private func has(_ answer: String, _ text: String) -> Bool { answer.contains(text) }
 
-/// How many answers there are.
+/// The number of responses.
 private func count(_ answer: String) -> Int { answer.ranges(of: "HTTP/1.").count }
 
 private func limits(_ change: (inout ConnectionLimits) -> Void) -> ConnectionLimits {
@@ -116,12 +116,12 @@ private final class Kept: Sendable {
 }
 
 @Suite(.timeLimit(.minutes(5))) struct ConnectionTests {
-    @Test("S18: silent connections give way to a request") func s18SilentConnectionsGiveWay() async throws {
+    @Test("S18: idle connections are closed in favour of a request") func s18SilentConnectionsGiveWay() async throws {
         try await Served.with(limits { $0.connectionsMax = 20 }) { served in
             var silent: [RawClient] = []
             for _ in 0..<60 { silent.append(try await served.client()) }
             for _ in 0..<10 { #expect(try await status(served.ask(get)) == 200) }
-            // The first ones were told why they had to go.
+            // The first ones were closed with the reason.
             #expect(try await status(silent[0].receive()) == 408)
             #expect(served.metrics.render().contains("wolke_http_connections_evicted_total{listener=\"api\"}"))
             withExtendedLifetime(silent) {}
@@ -135,14 +135,14 @@ private final class Kept: Sendable {
             #expect(status(answer) == 503)
             #expect(answer.lowercased().contains("retry-after: 1"))
             #expect(answer.contains("\"type\":\"HTTPServiceUnavailable\""))
-            // The ones under way are not disturbed.
+            // Connections with a request in progress are not affected.
             try await busy[0].send("\"a\":1234}")
             #expect(try await status(busy[0].receive { $0.contains("1234") }) == 200)
             withExtendedLifetime(busy) {}
         }
     }
 
-    @Test("S18: one address has its share of the connections, and the others have theirs") func s18SourcesHaveShares() async throws {
+    @Test("S18: the connections of one address are limited, and others can still connect") func s18SourcesHaveShares() async throws {
         try await Served.with(
             limits {
                 $0.connectionsMax = 40; $0.connectionsPerSourceMax = 4
@@ -153,7 +153,7 @@ private final class Kept: Sendable {
             #expect(try await status(RawClient(port: served.port, source: 3).exchange(get)) == 200)
             withExtendedLifetime(busy) {}
         }
-        // A proxy that is trusted speaks for many.
+        // A trusted proxy has connections of many clients.
         try await Served.with(
             limits {
                 $0.connectionsPerSourceMax = 1
@@ -164,7 +164,7 @@ private final class Kept: Sendable {
             try await first.send("GET /hr")
             try await SystemTime().sleep(for: .milliseconds(100))
             #expect(try await status(RawClient(port: served.port, source: 2).exchange(get)) == 200)
-            // It did not give way either.
+            // Its connection was not closed either.
             try await first.send("ef HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             #expect(try await status(first.receive()) == 200)
         }
@@ -182,15 +182,15 @@ private final class Kept: Sendable {
                 clients.append(try await served.client())
                 if number % 20 == 19 { most = max(most, try ConnectionTests.accepted(served.port)) }
             }
-            // One turn of the event loop may accept sixteen before it asks again.
+            // One iteration of the event loop may accept sixteen connections before it checks the limit.
             #expect((4...4 + 2 + 16).contains(most))
             clients = []
             #expect(try await status(served.ask(get)) == 200)
         }
     }
 
-    /// What a listener had accepted when it stopped must not take the process with it.
-    @Test("S18: a server that is stopped while connections arrive ends in order") func s18StoppingWhileConnectionsArrive() async throws {
+    /// A connection that was accepted while the listener stopped must not crash the process.
+    @Test("S18: a server that is stopped while connections arrive stops cleanly") func s18StoppingWhileConnectionsArrive() async throws {
         let kept = Kept()
         for round in 0..<12 {
             try await Served.with(
@@ -208,9 +208,9 @@ private final class Kept: Sendable {
         }
     }
 
-    /// Connections to the port that the process has accepted: those that wait in the kernel's queue have no inode yet.
+    /// Connections to the port that the process has accepted: those in the kernel's queue have no inode yet.
     private static func accepted(_ port: Int) throws -> Int {
-        // Its size is not known before it is read to its end.
+        // Its size is unknown before it was read to the end.
         let bytes = try FileHandle(forReadingFrom: URL(fileURLWithPath: "/proc/net/tcp")).readToEnd() ?? Data()
         let table = String(decoding: bytes, as: UTF8.self)
         let number = String(port, radix: 16, uppercase: true)
@@ -237,7 +237,7 @@ private final class Kept: Sendable {
         }
     }
 
-    @Test("S18: bodies have a least rate") func s18BodiesHaveALeastRate() async throws {
+    @Test("S18: bodies have a minimum rate") func s18BodiesHaveALeastRate() async throws {
         try await Served.with(limits { $0.bodyWindow = .milliseconds(400) }) { served in
             let slow = try await served.client()
             try await slow.send("POST /sign-on HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
@@ -247,19 +247,19 @@ private final class Kept: Sendable {
         }
     }
 
-    @Test("S18: a client that takes nothing of its answer loses the connection") func s18AnswersMustBeTaken() async throws {
+    @Test("S18: a client that does not read the response loses the connection") func s18AnswersMustBeTaken() async throws {
         try await Served.with(limits { $0.writeTimeout = .milliseconds(400) }) { served in
             let deaf = try await RawClient(port: served.port)
             let piece = "{\"a\":\"" + String(repeating: "x", count: 60_000) + "\"}"
             let request = "POST /sign-on HTTP/1.1\r\nHost: x\r\nContent-Length: \(piece.utf8.count)\r\n\r\n" + piece
             var isOpen = true
-            // The kernel's buffers take the first answers.
+            // The kernel's buffers hold the first responses.
             for _ in 0..<400 where isOpen { isOpen = try await deaf.send(request) }
             #expect(!isOpen)
         }
     }
 
-    @Test("S18: bodies without a token are small, and all bodies together bounded") func s18BodiesAreBounded() async throws {
+    @Test("S18: bodies without a token are small, and the memory for all bodies is limited") func s18BodiesAreBounded() async throws {
         try await Served.with(bodies: BodyBudget(bytesMax: 300_000)) { served in
             func post(_ path: String, _ count: Int, token: Bool) -> String {
                 let body = "{\"a\":\"" + String(repeating: "x", count: count) + "\"}"
@@ -271,7 +271,7 @@ private final class Kept: Sendable {
             #expect(status(large) == 413)
             #expect(large.contains("\"type\":\"HTTPRequestEntityTooLarge\""))
             #expect(try await status(served.ask(post("/things", 250_000, token: true))) == 200)
-            // Held by one that does not finish: no room for another, and the room comes back.
+            // Memory held by an incomplete body is not available to others, and is released at its end.
             do {
                 let held = try await served.client()
                 let whole = post("/things", 250_000, token: true)
@@ -287,7 +287,7 @@ private final class Kept: Sendable {
         }
     }
 
-    @Test("S18: nobody's bodies fill all the room, a project's as little as an address's without a token") func s18BodiesHaveOwners() {
+    @Test("S18: neither one project's nor one address's bodies can fill the memory for bodies") func s18BodiesHaveOwners() {
         let budget = BodyBudget(bytesMax: 16 << 20)
         let project = budget.share(of: "p1")
         #expect(project.take(4 << 20) && !project.take(1))
@@ -303,7 +303,7 @@ private final class Kept: Sendable {
         withExtendedLifetime((project, stranger, others, last)) {}
     }
 
-    @Test("S6: forwarded fields are believed from trusted proxies only") func s6ForwardedFieldsNeedATrustedProxy() async throws {
+    @Test("S6: forwarded headers are only trusted from trusted proxies") func s6ForwardedFieldsNeedATrustedProxy() async throws {
         let request =
             "GET /href HTTP/1.1\r\nHost: x\r\nX-Forwarded-Host: cloud.example:8443\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
         try await Served.with { served in
@@ -319,7 +319,7 @@ private final class Kept: Sendable {
         }
     }
 
-    @Test("S6: limits per source count the client that a trusted proxy names, and nobody else's word")
+    @Test("S6: per-source limits count the client named by a trusted proxy, and ignore other sources")
     func s6ClientsBehindATrustedProxy() async throws {
         let request =
             "GET /source HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.5, 198.51.100.7\r\nX-Forwarded-For: 192.0.2.9\r\nConnection: close\r\n\r\n"
@@ -329,7 +329,7 @@ private final class Kept: Sendable {
         }
         let proxies = [IPNetwork(IPAddress(version: .v4, value: 0x7f00_0000), prefixLength: 8), try #require(IPNetwork("192.0.2.9/32"))]
         try await Served.with(limits { $0.trustedProxies = proxies }) { served in
-            // Two proxies, one behind the other: what stands before their words is not believed.
+            // Two proxies in a row: entries before theirs are not trusted.
             let answer = try await served.ask(request)
             #expect(answer.contains("\"198.51.100.7\""), "\(answer)")
         }
@@ -346,7 +346,7 @@ private final class Kept: Sendable {
         #expect(limits.client(of: IPAddress("10.0.0.1"), forwardedFor: ["203.0.113.5"]) == IPAddress("10.0.0.1"))
     }
 
-    @Test("S18: operators' answers are on a listener of their own") func s18OperatorsHaveAListenerOfTheirOwn() async throws {
+    @Test("S18: the operators' port has its own listener") func s18OperatorsHaveAListenerOfTheirOwn() async throws {
         try await Served.with { served in
             func path(_ path: String) -> String { get.replacing("/href", with: path) }
             #expect(try await status(served.ask(path("/metrics"))) == 404)
@@ -412,7 +412,7 @@ private final class Kept: Sendable {
         try await Served.with { served in
             let answer = try await served.ask(request)
             #expect(status(answer) == wanted, "\(request.prefix(200)) → \(answer.prefix(300))")
-            // One answer only, and in the service's own form.
+            // A single response, in the service's own format.
             #expect(answer.ranges(of: "HTTP/1.1 ").count == 1)
             if wanted >= 400 { #expect(answer.lowercased().contains("x-openstack-request-id: req-")) }
             if wanted >= 400 { #expect(answer.contains("\"NeutronError\"") && !answer.contains("HTTPInternalServerError")) }
@@ -447,7 +447,7 @@ private final class Kept: Sendable {
             let answer = try await client.receive()
             #expect(status(answer) == 200)
             #expect(answer.contains("42"))
-            // Refused without the body.
+            // Refused without reading the body.
             let stranger = try await served.ask("POST /things HTTP/1.1\r\nHost: x\r\n" + head.replacing("Connection: close\r\n", with: ""))
             #expect(status(stranger) == 401)
             #expect(stranger.lowercased().contains("connection: close"))
@@ -460,7 +460,7 @@ private final class Kept: Sendable {
             let answer = try await served.ask(one + one + MalformedRequestTests.things + "Content-Length: 8\r\n\r\n{\"a\":42}" + get)
             #expect(answer.ranges(of: "HTTP/1.1 200").count == 4)
             #expect(answer.contains("42"))
-            // What comes after the last request is not looked at.
+            // Data after the last request is ignored.
             #expect(try await count(served.ask(get + one)) == 1)
         }
     }

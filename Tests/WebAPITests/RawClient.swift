@@ -2,7 +2,7 @@ import Glibc
 import Kernel
 import TestKit
 
-/// A TCP connection to 127.0.0.1 (from any address of that network) on which a test says what no HTTP client would say.
+/// A TCP connection to 127.0.0.1 (from any address of that network) for sending what no HTTP client would send.
 final class RawClient: Sendable {
     private let descriptor: Int32
 
@@ -21,7 +21,7 @@ final class RawClient: Sendable {
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = in_port_t(port).bigEndian
         address.sin_addr = in_addr(s_addr: UInt32(0x7f00_0001).bigEndian)
-        // The server may still be about to listen.
+        // The server may not be listening yet.
         for _ in 0..<400 {
             let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
             let isBound = withUnsafePointer(to: &own) {
@@ -48,7 +48,7 @@ final class RawClient: Sendable {
         throw ResourceError.internalError("no connection")
     }
 
-    /// Sends bytes; false when the server has closed. Throws when it takes nothing for 30 s.
+    /// Sends bytes; false if the server has closed the connection. Throws if it reads nothing for 30 s.
     @discardableResult
     func send(_ text: String) async throws -> Bool {
         let bytes = Array(text.utf8)
@@ -64,10 +64,10 @@ final class RawClient: Sendable {
         }
     }
 
-    /// Ends this side's direction.
+    /// Closes the sending side.
     func finish() { shutdown(descriptor, Int32(SHUT_WR)) }
 
-    /// Everything until the server closes, or until `end` holds.
+    /// Reads until the server closes, or until `end` is true.
     func receive(until end: @escaping @Sendable (String) -> Bool = { _ in false }) async throws -> String {
         try await offPool { [self] in
             var bytes: [UInt8] = []
@@ -81,7 +81,7 @@ final class RawClient: Sendable {
         }
     }
 
-    /// Sends a request and returns what comes until the server closes.
+    /// Sends a request and returns everything until the server closes.
     func exchange(_ request: String) async throws -> String {
         try await send(request)
         return try await receive()

@@ -7,7 +7,7 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Values that no check of a route has found and that PostgreSQL refuses: the client's error, and named as such.
+/// Values that no route's check has found and that PostgreSQL refuses: an error of the client that names the value.
 @Suite struct RefusedInputTests {
     private static func answer(
         _ method: String, _ target: String, _ body: JSONValue? = nil,
@@ -57,7 +57,7 @@ import WebAPI
         #expect(answer.text.contains("'wanted'") && !answer.text.contains("'other'") && answer.text.contains(rule), "\(answer.text)")
     }
 
-    @Test("S18: also where PostgreSQL does not say which value it is")
+    @Test("S18: also if PostgreSQL does not name the value")
     func s18_unnamedValues() async throws {
         let pattern = try await RefusedInputTests.answer("GET", "/things?name=a(") { connection, context in
             try connection.query("SELECT 'x' ~ \(context.query["name"])")
@@ -74,7 +74,7 @@ import WebAPI
         #expect(sum.status == 400 && sum.text.contains("'thing.size'") && sum.text.contains("range"), "\(sum.text)")
     }
 
-    @Test("S18: members of a body are named, deep ones too")
+    @Test("S18: members of a body are named, including nested ones")
     func s18_members() async throws {
         let nul = try await RefusedInputTests.answer("POST", "/things", ["thing": ["tags": ["a", "b\0"]]]) { connection, context in
             try connection.query("SELECT \(context.body["thing"] ?? .null)::jsonb")

@@ -6,7 +6,7 @@ import Testing
 import WebAPI
 
 @Suite struct RequestSchedulerTests {
-    /// Requests that end when they are told to.
+    /// Requests that end when the test tells them to.
     private final class Requests: Sendable {
         private let state = Mutex((begun: [String](), gates: [String: AsyncStream<Void>.Continuation]()))
         let scheduler: RequestScheduler
@@ -15,7 +15,7 @@ import WebAPI
 
         var begun: [String] { state.withLock(\.begun) }
 
-        /// Sends a request and waits until it has begun or waits for its turn.
+        /// Sends a request and waits until it runs or waits for a seat.
         func send(_ name: String, of project: String, presence: ClientPresence? = nil) async throws -> Task<Void, any Error> {
             let (stream, gate) = AsyncStream.makeStream(of: Void.self)
             state.withLock { $0.gates[name] = gate }
@@ -38,7 +38,7 @@ import WebAPI
         }
     }
 
-    /// Stands until it is moved; sleeping takes its real time.
+    /// A clock that only advances manually; sleeping takes real time.
     private struct StandingTime: TimeSource {
         let clock = ManualTime()
         func now() -> Timestamp { clock.now() }
@@ -53,7 +53,7 @@ import WebAPI
         return limits
     }
 
-    @Test("S18: a project's flood leaves another one's first request its seat at once, and shares from then on")
+    @Test("S18: despite a project's flood, another one's first request gets a seat at once, and seats are shared from then on")
     func s18AFloodLeavesSeatsToOthers() async throws {
         let requests = Requests(RequestScheduler(Self.limits(), time: StandingTime()))
         var tasks: [Task<Void, any Error>] = []
@@ -61,7 +61,7 @@ import WebAPI
         #expect(requests.begun == ["f0", "f1", "f2", "f3"], "alone, it has the seats of one that is alone")
         tasks.append(try await requests.send("o", of: "other"))
         #expect(requests.begun.last == "o")
-        // Now there are two: of the flood's requests one is worked on at a time.
+        // Now there are two projects: one request of the flood runs at a time.
         for n in 0..<3 {
             requests.end("f\(n)")
             try await tasks[n].value
@@ -113,7 +113,7 @@ import WebAPI
         #expect(scheduler.counts == (0, 0))
     }
 
-    @Test("S18: a request that takes long keeps nobody waiting")
+    @Test("S18: a slow request does not block others")
     func s18ALongRequestLosesItsSeat() async throws {
         let requests = Requests(RequestScheduler(Self.limits(alone: 1), time: SystemTime()))
         let long = try await requests.send("long", of: "p")
@@ -183,7 +183,7 @@ import WebAPI
         #expect(scheduler.counts == (0, 0))
     }
 
-    @Test("S18: more than a project may have waiting is refused, and nobody else's")
+    @Test("S18: only requests beyond a project's own waiting limit are refused")
     func s18AProjectMayNotFillTheQueue() async throws {
         var limits = Self.limits(alone: 1)
         (limits.projectWaitingMax, limits.waitingMax, limits.seats) = (2, 3, 1)

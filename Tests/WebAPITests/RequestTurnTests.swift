@@ -9,7 +9,7 @@ import WebAPI
 
 /// Requests take turns in the pipeline.
 @Suite struct RequestTurnTests {
-    /// A service whose handlers wait to be told to go on.
+    /// A service whose handlers wait for a signal of the test.
     private final class Slow: Sendable {
         let api: API
         private let begun = Mutex(0)
@@ -50,7 +50,7 @@ import WebAPI
         func end() { go.yield() }
     }
 
-    @Test("S18: a project's request waits for its turn, and another project's does not wait for it")
+    @Test("S18: a project's request waits for its turn, and another project's request does not wait")
     func s18RequestsWaitForTheirProjectsTurn() async throws {
         let slow = try Slow()
         let first = Task { try await slow.send("GET", "member", waits: true) }
@@ -67,7 +67,7 @@ import WebAPI
         #expect(slow.api.scheduler.counts == (0, 0))
     }
 
-    @Test("S18: what is no known token waits for the turn of its address")
+    @Test("S18: a request with an unknown token waits for its address's turn")
     func s18UnknownTokensTakeTurns() async throws {
         let slow = try Slow()
         let scheduler = slow.api.scheduler

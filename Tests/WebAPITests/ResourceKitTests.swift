@@ -8,7 +8,7 @@ import Testing
 
 @testable import WebAPI
 
-/// What the kit's values say without a database.
+/// The kit's values without a database.
 @Suite struct ResourceKitTests {
     private struct Note: StoredRow, Equatable {
         var id = UUID128(high: 0, low: 0)
@@ -66,7 +66,7 @@ import Testing
         #expect(Note.selection == "t.id, t.name, t.size, array_to_json(t.tags) AS tags, t.state")
     }
 
-    @Test("S2: what a body sets is bound, and only columns that are declared are set")
+    @Test("S2: values of a body are bound, and only declared columns are set")
     func s2SettingsAreBound() {
         let body: JSONObject = [
             "name": "x'; DROP TABLE notes; --", "size": 3, "open": true, "rules": ["a": 1], "secret": "s", "t.id = t.id; --": 1,

@@ -7,7 +7,7 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Lists sorted by what may be null or equal, page by page.
+/// Lists sorted by values that may be null or equal, page by page.
 @Suite struct SortedListTests {
     @Test func everyRowComesOnceWhateverIsNull() async throws {
         let table = Table(
@@ -132,7 +132,7 @@ import WebAPI
         }
     }
 
-    /// A list that is at hand whole is sorted as PostgreSQL sorts.
+    /// A list in memory is sorted in the same order as in PostgreSQL.
     @Test func numbersAreSortedBySize() throws {
         let items: [JSONValue] = [
             ["id": 10, "load": 2.5, "on": true, "name": "b"], ["id": 9, "load": 10, "on": false, "name": .null],

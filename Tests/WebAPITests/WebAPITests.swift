@@ -10,7 +10,7 @@ import TestKit
 import Testing
 import WebAPI
 
-/// A small resource that uses everything a service uses.
+/// A small resource that uses all features of the web API.
 private struct Notes: Sendable {
     let database: Database
     static let counted = QuotaDeclaration(
@@ -75,7 +75,7 @@ private struct Notes: Sendable {
             log: Telemetry.logger(service: "test", level: "critical"), metrics: Metrics())
     }
 
-    /// A route whose change says what the audit keeps.
+    /// A route that determines the audit record of its change.
     private func kept(_ name: String, _ change: @escaping @Sendable () -> Change) -> Route {
         Route(.post, "/kept/\(name)", action: "notes:kept_\(name)", rule: "@") { context in
             try context.authorize(target: .none)
@@ -121,7 +121,7 @@ private struct Notes: Sendable {
         }
     }
 
-    /// Looks for the note before it decides: once the note is gone, a repetition fails without a decision.
+    /// Looks up the note before it decides: once the note is deleted, a repetition fails without a decision.
     func close(_ context: RequestContext) async throws -> Response {
         let id = try context.uuidParameter("id", of: "Note")
         let project = try await database.read { connection in
@@ -345,7 +345,7 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
         }
     }
 
-    @Test("S9: a kept answer is given again only to who may do now what it was given for") func s9KeptAnswers() async throws {
+    @Test("S9: a stored response is only repeated for a caller who may currently do the same") func s9KeptAnswers() async throws {
         try await Notes.with { api, database in
             let key = [("Idempotency-Key", "a key of one's own")]
             let first = try await api.call("POST", "/notes", headers: key, body: note("a"))
@@ -355,7 +355,7 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
             }
             #expect(try await again("member") == 201)
             #expect(try await again("member" + StaticAuthenticator.demoted) == 403)
-            // The request itself fails now, with something else than a decision.
+            // The request itself now fails for a reason other than a decision.
             let path = "/notes/\(first.json["note"]?["id"]?.stringValue ?? "")/close"
             let other = [("Idempotency-Key", "another key of one's own")]
             let closed = try await api.call("POST", path, headers: other, body: nil)
@@ -365,7 +365,7 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
             #expect(
                 try await api.call("POST", path, token: "member" + StaticAuthenticator.demoted, headers: other, body: nil).status == 403)
             #expect(try await api.call("POST", path, token: "other", headers: other, body: nil).status == 404)
-            // Answers that were kept before decisions were are decided by the route's action on one's own project.
+            // For responses stored before decisions were, the route's action on the caller's own project is decided.
             try await database.write { _ = try $0.execute("UPDATE idempotency_keys SET grants = NULL") }
             #expect(try await api.call("POST", path, headers: other, body: nil).status == 202)
             #expect(

@@ -4,7 +4,7 @@ import TestKit
 import Testing
 @testable import Workflow
 
-/// Workflows that start others.
+/// Workflows that start other workflows.
 @Suite struct ChildWorkflowTests {
     private typealias Bench = WorkflowTests.Bench
 

@@ -7,7 +7,7 @@ import TestKit
 import Testing
 @testable import Workflow
 
-/// Releases side by side, and leases of steps that take long.
+/// Several releases side by side, and leases of long steps.
 @Suite struct LeaseTests {
     private typealias Bench = WorkflowTests.Bench
     private typealias Notes = WorkflowTests.Notes
@@ -53,7 +53,7 @@ import Testing
         }
     }
 
-    /// Leases once and looks: a workflow that is set aside waits for ever.
+    /// Leases once and checks: a workflow that is set aside would wait forever.
     private func once(_ bench: Bench, _ workflow: Workflow<Notes>) async throws {
         let engine = bench.engine([workflow])
         await #expect(throws: ResourceError.self) { try await engine.drain(roundsMax: 5) }
@@ -71,7 +71,7 @@ import Testing
             #expect(after.state == "ready" && after.step == "renamed")
             #expect(after.error == "this release cannot carry it on: changed has no step renamed")
             #expect(bench.trace.all.count == traced, "nothing was run and nothing undone")
-            // Its deadline passes meanwhile; the release that knows it still carries it on.
+            // Its deadline passes in the meantime; the release that knows it still continues it.
             bench.time.advance(by: .seconds(3600))
             try await once(bench, bench.workflow("changed", [bench.step("one"), bench.step("two")]))
             #expect(try await row(bench).state == "ready")
@@ -127,7 +127,7 @@ import Testing
             #expect(running.leases == [second.lease])
             let mayBegin = running.beginStep(second.lease, isForward: true, end: nil) {}
             #expect(mayBegin && running.endStep(second.lease) == nil, "it is neither cancelled nor lost")
-            // Renewing asks about leases, not about workflows.
+            // Renewals are queries of leases, not of workflows.
             let held = try await store.renew([first.lease, second.lease])
             #expect(held.count == 1 && held[second.lease] != nil)
         }
@@ -158,7 +158,7 @@ import Testing
         }
     }
 
-    /// A process that ends shows that it lives until its last step has ended, however long that takes.
+    /// A stopping process shows that it is alive until its last step has ended.
     @Test func aStopKeepsTheLeasesUntilTheStepsHaveEnded() async throws {
         try await TestDatabase.with { test in
             let bench = Bench(database: test.database, time: ManualTime(), ambient: Ambient())

@@ -48,7 +48,7 @@ token, headers = call("POST", f"{identity}/auth/tokens", {"auth": {
 tokens = {"X-Auth-Token": headers["X-Subject-Token"]}
 urls = {service["type"]: next(e["url"] for e in service["endpoints"] if e["interface"] == "public")
         for service in token["token"]["catalog"]}
-# By the OpenStack project whose settings they go into.
+# By the OpenStack project of the settings.
 services = {service["project"]: service for service in json.loads(subprocess.run(
     [osctl, "cloud", "services", "-o", "json", "--state", state], check=True, capture_output=True, text=True).stdout)["services"]}
 base = {project: urls[service["catalog"][0]["type"]].rstrip("/") for project, service in services.items()}
@@ -89,7 +89,7 @@ image_id, second_image_id = second_image()
 work = state / "tempest"
 guest = state / "images" / "guest.qcow2"
 
-# Yes and no stand for themselves; the rest is text.
+# Booleans keep their type; other values are text.
 settings = {
     "DEFAULT": {"log_file": work / "tempest.log", "state_path": work, "use_stderr": False},
     "oslo_concurrency": {"lock_path": work / "lock"},
@@ -160,7 +160,7 @@ def write(name, run_validation):
 
 for directory in (work / "etc", work / "lock"):
     directory.mkdir(parents=True, exist_ok=True)
-# The scenarios look into the guests; the API's tests need not, which saves most of their time.
+# The scenario tests log in to guests; the API tests do not need to, which saves most of their time.
 write("tempest.conf", False)
 write("scenario.conf", True)
 package = pathlib.Path(importlib.util.find_spec("tempest").origin).parent

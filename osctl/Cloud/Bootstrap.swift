@@ -5,7 +5,7 @@ import Kernel
 import NIOCore
 import ServiceCatalog
 
-/// Makes the objects that a usable cloud begins with. Everything is looked up first: repeating it changes nothing.
+/// Creates the initial objects of a cloud. Everything is looked up first, so that repeating it changes nothing.
 struct Bootstrap: Sendable {
     let layout: CloudLayout
     let secrets: CloudSecrets
@@ -18,7 +18,8 @@ struct Bootstrap: Sendable {
 
     // MARK: Identity
 
-    /// Users, projects, roles and the catalog, through Identity's own command, because no user exists yet to sign on.
+    /// Creates users, projects, roles and the catalog through Identity's own command, because there is no user yet who could sign
+    /// on.
     func identity() async throws -> String {
         let path = layout.secrets + "/bootstrap.json"
         try Machine.write(path, identityPlan.description + "\n", mode: 0o600)
@@ -32,8 +33,8 @@ struct Bootstrap: Sendable {
             "region": .string(CloudFiles.region),
             "projects": [
                 ["name": "admin", "description": "The cloud's operators"],
-                ["name": "service", "description": "Where the services act"],
-                ["name": "demo", "description": "A tenant to begin with"],
+                ["name": "service", "description": "The project of the services"],
+                ["name": "demo", "description": "An example tenant"],
             ],
             "users": [
                 [
@@ -104,9 +105,13 @@ struct Bootstrap: Sendable {
         }
         let path = guestImage ?? layout.images + "/guest.qcow2"
         guard Machine.exists(path) else {
-            throw CloudError("there is no \(path) to make the image `\(Bootstrap.imageName)` from; run `make guest-image`", isFinal: true)
+            throw CloudError(
+                """
+                \(path), from which the image `\(Bootstrap.imageName)` is created, does not exist; run `make \
+                guest-image`
+                """, isFinal: true)
         }
-        // What an upload that was cut short has left.
+        // Left over from an interrupted upload.
         for image in there {
             if let id = image["id"]?.stringValue { try await client.delete(.image, "/images/\(id)", missingIsFine: true) }
         }
@@ -116,7 +121,7 @@ struct Bootstrap: Sendable {
                 "name": .string(Bootstrap.imageName), "visibility": "public", "disk_format": "qcow2", "container_format": "bare",
                 "min_disk": 1, "min_ram": 64, "os_distro": "wolke-guest",
             ])
-        guard let id = created["id"]?.stringValue else { throw CloudError("Image did not say the new image's id") }
+        guard let id = created["id"]?.stringValue else { throw CloudError("Image's response has no id of the new image") }
         let file = try FileChunks(path: path)
         _ = try await client.upload(service: .image, path: "/images/\(id)/file", length: file.size) { try FileChunks(path: path) }
         return "\(Bootstrap.imageName), \(file.size >> 20) MB"
@@ -139,7 +144,7 @@ struct Bootstrap: Sendable {
                     ]
                 ])["network"]
         }
-        guard let id = found?["id"]?.stringValue else { throw CloudError("Network did not say the external network's id") }
+        guard let id = found?["id"]?.stringValue else { throw CloudError("Network's response has no id of the external network") }
         let subnets = try await client.list(service: .network, path: "/subnets", key: "subnets", query: [("network_id", id)])
         if subnets.isEmpty {
             try await client.post(
@@ -159,14 +164,14 @@ struct Bootstrap: Sendable {
     }
 }
 
-/// A file's content, piece by piece.
+/// The content of a file, read in pieces.
 struct FileChunks: AsyncSequence, Sendable {
     typealias Element = ByteBuffer
     let path: String
     let size: Int64
     private static let chunk = 256 * 1024
 
-    /// - Throws: `CloudError` when the file cannot be read.
+    /// - Throws: `CloudError` if the file cannot be read.
     init(path: String) throws {
         var information = stat()
         guard stat(path, &information) == 0 else { throw Machine.failure("read", path) }

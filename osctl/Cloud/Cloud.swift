@@ -4,11 +4,11 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// One cloud on this machine: everything that its supervisor needs.
+/// A cloud on this machine: everything that its supervisor needs.
 struct Cloud: Sendable {
     let layout: CloudLayout
     let secrets: CloudSecrets
-    /// This program, and the directory where the services' executables are beside it.
+    /// This program, and the directory with the services' executables.
     let program: String
     let guestImage: String?
     let ambient: Ambient
@@ -20,9 +20,9 @@ struct Cloud: Sendable {
         layout.hosts.map { LibvirtParts(layout: layout, host: $0, program: program, hostUUID: secrets.hostUUIDs[$0.number - 1]) }
     }
 
-    // MARK: What there is
+    // MARK: Parts
 
-    /// All processes in the order in which people read them.
+    /// All processes, in the order of their display.
     func parts(network: [NetworkParts]) -> [Part] {
         StoreParts(layout: layout, secrets: secrets).all + zip(network, libvirt).flatMap { $0.all + $1.all } + services + agents
     }
@@ -49,7 +49,7 @@ struct Cloud: Sendable {
         ]
     }
 
-    /// Waits until the scheduler may use every host: before that a server would find none.
+    /// Waits until the scheduler can use every host; before that, servers might not find one.
     private func hostsAreKnown() async throws -> String {
         let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1))
         defer { database.close() }
@@ -67,7 +67,7 @@ struct Cloud: Sendable {
             }
             let missing = names.filter { !known.contains($0) }
             if missing.isEmpty {
-                // What the scheduler keeps in memory follows the database within 0.2 s.
+                // The scheduler's memory follows the database within 0.2 s.
                 try await ambient.time.sleep(for: .milliseconds(300))
                 return names.joined(separator: ", ")
             }
@@ -87,7 +87,7 @@ struct Cloud: Sendable {
         }
     }
 
-    /// One on each host.
+    /// The parts on each host.
     private var agents: [Part] {
         layout.hosts.map { host in
             let needs = ["libvirtd", "ovn-controller"].map { $0 + host.partSuffix }
@@ -124,7 +124,7 @@ struct Cloud: Sendable {
             })
     }
 
-    /// Asks a service for `/readyz`, which says what is missing when it cannot work.
+    /// Requests `/readyz` of a service, which gives the reason if the service cannot work.
     static func ready(host: String, port: Int) async throws {
         let answer = try await Probe.http(host: host, port: port, path: "/readyz")
         guard answer.status == 200 else {
@@ -132,7 +132,7 @@ struct Cloud: Sendable {
         }
     }
 
-    /// The release of the process that answers there; nil where it does not say (release 0.1.0).
+    /// The release of the process; nil if it does not report one (release 0.1.0).
     static func release(host: String, port: Int) async throws -> String? {
         let answer = try await Probe.http(host: host, port: port, path: "/version")
         return answer.status == 200 ? answer.body.split(separator: "\n").first.map(String.init) : nil
@@ -140,7 +140,7 @@ struct Cloud: Sendable {
 
     // MARK: Before the start
 
-    /// What is wrong with this machine for a cloud, each in words with what to do; empty when nothing is.
+    /// Reasons why this machine cannot run a cloud, each with the remedy; empty if there are none.
     func obstacles() -> [String] {
         var found: [String] = []
         if geteuid() != 0 { found.append("needs root, for taps and mount namespaces; run it with sudo") }
@@ -151,7 +151,7 @@ struct Cloud: Sendable {
         ]
         let missing = programs.filter { Tool.find($0) == nil }
         if !missing.isEmpty { found.append("not installed: \(missing.joined(separator: ", ")); run `make install`") }
-        if !Machine.exists("/dev/net/tun") { found.append("/dev/net/tun is not there: the kernel needs the tun driver") }
+        if !Machine.exists("/dev/net/tun") { found.append("/dev/net/tun does not exist: the kernel needs the tun driver") }
         let ports =
             [
                 ("PostgreSQL", layout.postgresPort), ("RabbitMQ", layout.amqpPort), ("Erlang distribution", layout.erlangDistributionPort),

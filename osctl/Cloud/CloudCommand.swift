@@ -12,11 +12,11 @@ struct CloudCommand: AsyncParsableCommand {
             PrivateMounts.self,
         ])
 
-    /// Longest time from nothing to a ready cloud.
+    /// Longest time from the start to a ready cloud.
     static let startLimit: Duration = .seconds(180)
 
     struct Up: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Start the cloud, or say that it runs.")
+        static let configuration = CommandConfiguration(abstract: "Start the cloud, unless it is running.")
 
         @OptionGroup var options: CloudOptions
         @Option(help: "Disk image that becomes the public image `guest`.")
@@ -30,12 +30,15 @@ struct CloudCommand: AsyncParsableCommand {
             if supervisor == nil {
                 supervisor = try await start(layout)
             } else {
-                print("The cloud in \(layout.state) runs already.")
+                print("The cloud in \(layout.state) is already running.")
                 let others = Set(RecordedPart.all(layout).filter { $0.group == Part.Group.wolke.rawValue }.map(\.version))
                     .subtracting([WolkeVersion.current, ""])
                 if !others.isEmpty {
                     print(
-                        "It runs release \(others.sorted().joined(separator: ", ")); `make upgrade` replaces that by \(WolkeVersion.current)."
+                        """
+                        It runs release \(others.sorted().joined(separator: ", ")); `make upgrade` replaces that \
+                        by \(WolkeVersion.current).
+                        """
                     )
                 }
             }
@@ -73,7 +76,7 @@ struct CloudCommand: AsyncParsableCommand {
         }
     }
 
-    /// Shows the supervisor's progress until it says how the start ended.
+    /// Shows the supervisor's progress until the start has ended.
     static func follow(_ layout: CloudLayout, _ supervisor: SupervisorRecord, _ time: SystemTime) async throws {
         var shown = 0
         while true {
@@ -83,7 +86,7 @@ struct CloudCommand: AsyncParsableCommand {
                 if line.hasPrefix(Progress.failedMark) {
                     throw CloudError(
                         line.dropFirst(Progress.failedMark.count).replacing("\u{1}", with: "\n")
-                            + "\nThe rest keeps running; see `make status`, stop it with `make down`.")
+                            + "\nThe other parts keep running; see `make status`, stop it with `make down`.")
                 }
                 Terminal.print(String(line))
             }
@@ -99,7 +102,7 @@ struct CloudCommand: AsyncParsableCommand {
     }
 
     struct Down: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Stop everything that `up` started, and only that.")
+        static let configuration = CommandConfiguration(abstract: "Stop everything that `up` started, and nothing else.")
 
         @OptionGroup var options: CloudOptions
 
@@ -114,7 +117,7 @@ struct CloudCommand: AsyncParsableCommand {
                 supervisor.process.signal(SIGTERM)
                 if try await !supervisor.process.waitForEnd(.seconds(90), time) {
                     throw CloudError(
-                        "the supervisor (process \(supervisor.process.pid)) did not end within 90 s; see \(layout.log)/supervisor.log")
+                        "the supervisor (process \(supervisor.process.pid)) did not stop within 90 s; see \(layout.log)/supervisor.log")
                 }
             }
             let left = try await Leftovers.stop(layout, guests: true)
@@ -122,24 +125,24 @@ struct CloudCommand: AsyncParsableCommand {
                 print("No cloud runs in \(layout.state).")
             } else {
                 let tenths = Int(Double(time.monotonicNanoseconds() - begun) / 1e8)
-                print("Stopped in \(tenths / 10).\(tenths % 10) s. `make up` brings the same cloud back.")
+                print("Stopped in \(tenths / 10).\(tenths % 10) s. `make up` starts the same cloud again.")
             }
         }
     }
 
     struct Run: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Be the cloud's supervisor, in the foreground; ends with everything on SIGTERM or SIGINT.")
+            abstract: "Run the cloud's supervisor in the foreground; SIGTERM or SIGINT stops the cloud.")
 
         @OptionGroup var options: CloudOptions
         @Option(help: "Disk image that becomes the public image `guest`.")
         var guestImage: String?
-        @ArgumentParser.Flag(help: "Take over what an earlier supervisor left running; replace the services and agents.")
+        @ArgumentParser.Flag(help: "Take over the processes of an earlier supervisor, and replace the services and agents.")
         var adopt = false
 
         func run() async throws {
             var layout = try options.layout()
-            if SupervisorRecord.running(layout) != nil { throw CloudError("the cloud in \(layout.state) has a supervisor already") }
+            if SupervisorRecord.running(layout) != nil { throw CloudError("the cloud in \(layout.state) already has a supervisor") }
             let ambient = Ambient()
             try Leftovers.create(layout)
             if !adopt {
@@ -154,7 +157,7 @@ struct CloudCommand: AsyncParsableCommand {
                 guestImage: guestImage, ambient: ambient)
             try SupervisorRecord.write(layout)
             try CloudFiles(layout: layout, secrets: cloud.secrets).write()
-            // The parts inherit it; nothing but the state directory is theirs.
+            // The parts inherit it; only the state directory is theirs.
             guard chdir(layout.state) == 0 else { throw Machine.failure("enter", layout.state) }
             try await Session(cloud: cloud, inherited: adopt ? RecordedPart.inherited(layout) : [:]).run()
             unlink(layout.supervisorRecord)
@@ -162,12 +165,12 @@ struct CloudCommand: AsyncParsableCommand {
     }
 }
 
-/// The supervisor's life, from start to signal.
+/// The supervisor's run, from start to signal.
 struct Session: Sendable {
     let cloud: Cloud
-    /// What an earlier supervisor left running and this one takes over.
+    /// Processes of an earlier supervisor that this one takes over.
     var inherited: [String: RecordedPart] = [:]
-    /// How long guests may take to shut down before they are ended.
+    /// How long guests may take to shut down before they are killed.
     static let guestGrace: Duration = .seconds(8)
 
     func run() async throws {
@@ -204,7 +207,7 @@ struct Session: Sendable {
     }
 }
 
-/// Whether SIGTERM or SIGINT has come.
+/// Whether SIGTERM or SIGINT was received.
 final class StopSignal: Sendable {
     private static let raised = Latch()
 

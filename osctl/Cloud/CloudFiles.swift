@@ -2,7 +2,7 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// The files that a cloud leaves for its services and its users.
+/// Writes the files for a cloud's services and users.
 struct CloudFiles: Sendable {
     let layout: CloudLayout
     let secrets: CloudSecrets
@@ -17,12 +17,12 @@ struct CloudFiles: Sendable {
         try Machine.write(layout.clouds, clouds, mode: 0o600)
     }
 
-    /// A service's root, from this machine.
+    /// The root URL of a service, from this machine.
     static func url(_ service: CloudService, _ layout: CloudLayout) -> String { "http://\(host):\(layout.port(service.port))" }
 
     static func authURL(_ layout: CloudLayout) -> String { url(.identity, layout) + CloudService.identity.versionPath }
 
-    /// One file serves all executables of a host; another host sees the first one under another address.
+    /// One file serves all executables of a host; other hosts reach the first host under another address.
     private func configuration(_ host: HostLayout) -> String {
         var yaml = YAMLText(
             "Written by `osctl cloud up` at each start; changes are lost. Overrides: WOLKE_<SECTION>_<KEY> in its environment.")
@@ -82,7 +82,7 @@ struct CloudFiles: Sendable {
     }
 }
 
-/// Builds YAML of sections with plain values; every text is quoted.
+/// Builds YAML with sections of plain values; every text is quoted.
 struct YAMLText {
     enum Value {
         case text(String)
@@ -109,6 +109,6 @@ struct YAMLText {
         }
     }
 
-    /// A double-quoted scalar; JSON's escapes are YAML's.
+    /// A double-quoted scalar; JSON's escapes are valid in YAML.
     static func quoted(_ value: String) -> String { JSONValue.string(value).description }
 }

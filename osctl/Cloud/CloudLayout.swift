@@ -1,17 +1,17 @@
 import Kernel
 
-/// Where everything of one cloud is on this machine: derived from the state directory and the port offset alone.
+/// The paths, ports and names of one cloud on this machine, derived only from the state directory and the port offset.
 struct CloudLayout: Sendable, Hashable {
     /// Absolute path.
     let state: String
-    /// Added to every port; also tells the bridges and the external network of two clouds apart.
+    /// Added to every port; also distinguishes the bridges and external networks of two clouds.
     let portOffset: Int
     /// Hypervisor hosts: the machine itself and simulated ones.
     var hostCount = 1
-    /// Decided at each start; until then the one that works everywhere.
+    /// Decided at each start; until then the type that works everywhere.
     var datapath = Datapath.userspace
 
-    /// Longest state path: sockets below it must fit into the 107 bytes of a Unix socket's address.
+    /// Longest state path, because paths of sockets below it must fit into the 107 bytes of a Unix socket's address.
     static let statePathMax = 70
     static let portOffsetMax = 9_000
 
@@ -32,7 +32,7 @@ struct CloudLayout: Sendable, Hashable {
     var rabbitmq: String { state + "/rabbitmq" }
     var ovn: String { state + "/ovn" }
     var images: String { state + "/images" }
-    /// The database user's password, in the form of libpq's password file (mode 0600).
+    /// The database user's password in libpq's password file (mode 0600).
     var databasePasswords: String { secrets + "/pgpass" }
     var configuration: String { state + "/wolke.yaml" }
     var clouds: String { state + "/clouds.yaml" }
@@ -40,15 +40,15 @@ struct CloudLayout: Sendable, Hashable {
     var supervisorRecord: String { run + "/supervisor.json" }
     var partsRecord: String { run + "/parts.json" }
     var progress: String { run + "/progress" }
-    /// There while network devices and namespaces with this cloud's names are this cloud's: another cloud may have the
-    /// same offset, and must not lose them to this one's end.
+    /// Exists while network devices and namespaces with this cloud's names belong to this cloud. Another cloud may have the same
+    /// offset, and stopping this one must not remove its devices.
     var devicesMark: String { run + "/devices" }
-    /// There, with the datapath's type, while the cloud's bridges use it.
+    /// Exists, with the datapath's type, while the cloud's bridges use it.
     var datapathMark: String { run + "/datapath" }
     var fleetRecord: String { run + "/simulated-hosts.json" }
-    /// A file with the name of a simulated host, younger than some seconds, makes that host silent.
+    /// A recent file with the name of a simulated host makes that host silent.
     var silencedHosts: String { run + "/silenced-hosts" }
-    /// There while an operator keeps a part from running.
+    /// Exists while an operator keeps a part stopped.
     func heldMark(_ part: String) -> String { "\(run)/held-\(part)" }
 
     var northboundSocket: String { ovn + "/run/nb.sock" }
@@ -57,14 +57,14 @@ struct CloudLayout: Sendable, Hashable {
     // MARK: Network
 
     private var suffix: String { portOffset == 0 ? "" : String(portOffset) }
-    /// OVS puts its internal ports into the machine's own network namespace, so each cloud has its own names.
+    /// OVS creates its internal ports in the machine's own network namespace, so each cloud needs its own names.
     var integrationBridge: String { "wbr-int" + suffix }
     var externalBridge: String { "wbr-ex" + suffix }
     var tunnelBridge: String { "wbr-ul" + suffix }
     var datapathDevice: String { "wovs-dp" + suffix }
     static let physicalNetwork = "physnet1"
 
-    /// The external network's range; the machine itself has its first address on the external bridge.
+    /// The external network's range; the machine has its first address on the external bridge.
     var externalNetwork: IPNetwork {
         let value = portOffset < CloudLayout.offsetsPerBlock ? block(172, 24) : block(10, 152)
         return IPNetwork(IPAddress(version: .v4, value: value), prefixLength: 24)
@@ -72,7 +72,7 @@ struct CloudLayout: Sendable, Hashable {
 
     private static let offsetsPerBlock = 250
 
-    /// The /24 of this cloud's offset: no two offsets share one.
+    /// The /24 of this cloud's offset; each offset has a different one.
     func block(_ first: Int, _ second: Int) -> UInt128 {
         let third = 4 + portOffset % CloudLayout.offsetsPerBlock
         return UInt128(first) << 24 | UInt128(second + portOffset / CloudLayout.offsetsPerBlock) << 16 | UInt128(third) << 8
@@ -84,20 +84,23 @@ struct CloudLayout: Sendable, Hashable {
 
     // MARK: Connections
 
-    /// As the owner of the cloud's database, who has no rights beyond it.
+    /// As the owner of the cloud's database, who has no other rights.
     var databaseURL: String { databaseURL(user: "wolke", database: "wolke") + " passfile=\(databasePasswords)" }
-    /// As PostgreSQL's superuser: for whoever runs as the server's user, or as root.
+    /// As PostgreSQL's superuser, which only the server's user and root may do.
     func superuserURL(database: String) -> String { databaseURL(user: "postgres", database: database) }
 
     private func databaseURL(user: String, database: String) -> String {
         "host=\(postgres)/run port=\(postgresPort) user=\(user) dbname=\(database)"
     }
 
-    /// What can be wrong with the choice of directory and offset, in words.
+    /// Problems of the chosen directory and offset.
     func problem() -> String? {
         if state.utf8.count > CloudLayout.statePathMax {
             return
-                "the state directory's path is longer than \(CloudLayout.statePathMax) bytes, too long for the sockets in it: \(state)\nChoose a shorter one, for example STATE=/var/tmp/cloud."
+                """
+                the state directory's path is longer than \(CloudLayout.statePathMax) bytes, too long for the \
+                sockets in it: \(state)\nChoose a shorter one, for example STATE=/var/tmp/cloud.
+                """
         }
         // libpq and libvirt connection strings are not quoted; such characters would need it.
         if state.utf8.contains(where: { !CloudLayout.isPlain($0) }) {

@@ -3,7 +3,7 @@ import Glibc
 import JSON
 import Kernel
 
-/// Which cloud: its state directory and port offset.
+/// Selects a cloud by its state directory and port offset.
 struct CloudOptions: ParsableArguments {
     @Option(help: "The cloud's state directory (or STATE in the environment).")
     var state: String = Machine.environment["STATE"] ?? ".state"
@@ -16,11 +16,14 @@ struct CloudOptions: ParsableArguments {
 
     @Option(
         help:
-            "Open vSwitch's datapath: system (the kernel's), netdev (userspace), or auto, the kernel's where it works (or DATAPATH in the environment)."
+            """
+            Open vSwitch's datapath: system (the kernel's), netdev (userspace), or auto, the kernel's where it \
+            works (or DATAPATH in the environment).
+            """
     )
     var datapath: String?
 
-    /// - Throws: `CloudError` for a word that is none of the choices.
+    /// - Throws: `CloudError` for an unknown value.
     func datapathChoice() throws -> DatapathChoice {
         let word = datapath ?? Machine.environment["DATAPATH"] ?? DatapathChoice.auto.rawValue
         guard let choice = DatapathChoice(rawValue: word) else {
@@ -29,9 +32,9 @@ struct CloudOptions: ParsableArguments {
         return choice
     }
 
-    /// The layout of the cloud that lives in `state`.
+    /// The layout of the cloud in `state`.
     ///
-    /// - Throws: `CloudError` when it cannot be used.
+    /// - Throws: `CloudError` if it cannot be used.
     static func layout(state: String) throws -> CloudLayout {
         var options = CloudOptions()
         options.state = state
@@ -41,9 +44,9 @@ struct CloudOptions: ParsableArguments {
         return try options.layout()
     }
 
-    /// The cloud's layout, from the options and what the state directory remembers.
+    /// The cloud's layout, from the options and the values stored in the state directory.
     ///
-    /// - Throws: `CloudError` when they contradict each other or cannot be used.
+    /// - Throws: `CloudError` if they contradict each other or cannot be used.
     func layout() throws -> CloudLayout {
         let description = Machine.readText(path + "/cloud.json").flatMap(CloudOptions.parse)
         let remembered = description?["port_offset"]?.intValue
@@ -51,7 +54,7 @@ struct CloudOptions: ParsableArguments {
         let wanted = portOffset ?? fromEnvironment
         if let remembered, let wanted, wanted != remembered {
             throw CloudError(
-                "the cloud in \(path) was made with PORT_OFFSET=\(remembered), not \(wanted): use that, or another STATE")
+                "the cloud in \(path) was created with PORT_OFFSET=\(remembered), not \(wanted): use that, or another STATE")
         }
         var layout = CloudLayout(
             state: path, portOffset: wanted ?? remembered ?? 0, hostCount: hosts ?? description?["hosts"]?.intValue ?? 1)
@@ -80,7 +83,7 @@ struct CloudOptions: ParsableArguments {
     }
 }
 
-/// The supervisor of a cloud, as written down by itself.
+/// The record of a cloud's supervisor, written by itself.
 struct SupervisorRecord: Sendable {
     let process: ProcessIdentity
 
@@ -91,13 +94,13 @@ struct SupervisorRecord: Sendable {
     }
 
     static func write(_ layout: CloudLayout) throws {
-        guard let own = ProcessIdentity.current(getpid()) else { throw CloudError("cannot read /proc; is it mounted?") }
+        guard let own = ProcessIdentity.current(getpid()) else { throw CloudError("/proc cannot be read; is it mounted?") }
         try Machine.write(layout.supervisorRecord, own.document + "\n")
     }
 }
 
 extension ProcessIdentity {
-    /// As it is written down.
+    /// The stored form.
     var document: String {
         JSONValue.object(["pid": JSONValue(Int(pid)), "start_ticks": .string(String(startTicks))]).description
     }
@@ -118,7 +121,7 @@ extension ProcessIdentity {
     }
 }
 
-/// The parts as the supervisor wrote them down.
+/// The record of the parts, written by the supervisor.
 struct RecordedPart: Sendable {
     let name: String
     let group: String
@@ -132,7 +135,7 @@ struct RecordedPart: Sendable {
     let log: String
     let stopSignal: Int32
 
-    /// When the supervisor began to count restarts.
+    /// When the supervisor started counting restarts.
     static func since(_ layout: CloudLayout) -> Timestamp? {
         do {
             return try Machine.readText(layout.partsRecord).flatMap { try JSONValue.parse($0)["since"]?.stringValue }
@@ -142,10 +145,10 @@ struct RecordedPart: Sendable {
         }
     }
 
-    /// Whether guests lose their network while it is away.
+    /// Whether guests lose their network while the part is down.
     var carriesTraffic: Bool { name.hasPrefix("ovs") || name.hasPrefix("ovn") }
 
-    /// How often the switch and OVN were away, in words; empty when they were not.
+    /// Describes the restarts of the switch and OVN; empty if there were none.
     static func networkOutages(_ layout: CloudLayout) -> [String] {
         let since = since(layout)
         return all(layout).filter(\.carriesTraffic).compactMap { $0.outages.words($0.name, since: since) }

@@ -3,30 +3,30 @@ import Foundation
 import JSON
 import Kernel
 
-/// Passwords and keys of one cloud: made once, kept in `$STATE/secrets` (mode 0700).
+/// Passwords and keys of one cloud: generated once, stored in `$STATE/secrets` (mode 0700).
 struct CloudSecrets: Sendable {
     let postgres: String
     let rabbitmq: String
     let erlangCookie: String
-    /// The cloud's administrator, the demo tenant and the user as which services call each other.
+    /// The cloud's administrator, the demo tenant and the service user.
     let admin: String
     let demo: String
     let service: String
-    /// Shared by the services and the agent to sign what passes between them over plain channels.
+    /// Shared by the services and the agent to sign messages over channels without encryption.
     let metadata: String
-    /// What libvirt on each possible host calls itself.
+    /// The host UUID of libvirt on each possible host.
     let hostUUIDs: [String]
 
     let signingKeyFile: String
-    /// What seals the credentials that users store.
+    /// Encrypts the credentials that users store.
     let credentialKeysFile: String
     let publicKeysFile: String
     let servicePasswordFile: String
     let adminPasswordFile: String
 
-    /// Reads the secrets, making those that are missing.
+    /// Reads the secrets and generates missing ones.
     ///
-    /// - Throws: `CloudError` when the directory cannot be written.
+    /// - Throws: `CloudError` if the directory cannot be written.
     static func load(_ layout: CloudLayout, _ ambient: Ambient) throws -> CloudSecrets {
         try Machine.makeDirectory(layout.secrets, mode: 0o700)
         func secret(_ name: String, make: () -> String) throws -> String {

@@ -2,10 +2,10 @@ import Database
 import Glibc
 import Kernel
 
-/// Who may connect to the cloud's PostgreSQL, and as what.
+/// The users of the cloud's PostgreSQL, and how they may connect.
 ///
-/// The services connect as the owner of their database, which has no right beyond it, with a password. The superuser has
-/// no password: only the user that runs the server and root are let in as it, over the socket.
+/// The services connect with a password as the owner of their database, who has no other rights. The superuser has no password:
+/// only the user that runs the server and root may connect as superuser, over the socket.
 struct DatabaseAccess: Sendable {
     let layout: CloudLayout
     let secrets: CloudSecrets
@@ -13,13 +13,13 @@ struct DatabaseAccess: Sendable {
     static let superuser = "postgres"
     static let owner = "wolke"
 
-    /// PostgreSQL's rules of access (pg_hba.conf) and names of users (pg_ident.conf). No secret is in them.
+    /// PostgreSQL's access rules (pg_hba.conf) and user name maps (pg_ident.conf). They contain no secret.
     var rules: String { layout.postgres + "/pg_hba.conf" }
     var users: String { layout.postgres + "/pg_ident.conf" }
 
     // MARK: files
 
-    /// Writes the rules and the password file.
+    /// Writes the access rules and the password file.
     func write() throws {
         try Machine.write(
             rules,
@@ -31,13 +31,13 @@ struct DatabaseAccess: Sendable {
             host   all  all       127.0.0.1/32  scram-sha-256
 
             """)
-        // Root may become the server's user anyway.
+        // Root could switch to the server's user anyway.
         let names = Set([geteuid() == 0 ? DatabaseAccess.superuser : "", name(of: geteuid())]).filter { !$0.isEmpty }
         try Machine.write(
             users,
             "# Written by `osctl cloud up` at each start; changes are lost.\n"
                 + names.sorted().map { "operator  \"\($0)\"  \(DatabaseAccess.superuser)\n" }.joined())
-        // The password is ours: letters and digits only, so that nothing needs an escape.
+        // The generated password has only letters and digits, so nothing needs to be escaped.
         try Machine.write(layout.databasePasswords, "*:*:*:\(DatabaseAccess.owner):\(secrets.postgres)\n", mode: 0o600)
     }
 
@@ -47,14 +47,14 @@ struct DatabaseAccess: Sendable {
 
     // MARK: roles
 
-    /// Brings roles, database and ownership to what they are meant to be, from nothing or from an earlier state.
+    /// Creates or corrects roles, database and ownership.
     func settle() async throws {
         do { try await asSuperuser("postgres") { _ = try $0.query("SELECT 1") } } catch {
             guard try await renameEarlierSuperuser() else { throw error }
         }
         let password = secrets.postgres
         let exists = try await asSuperuser("postgres") { connection in
-            // A failing statement must not show the password in the server's log.
+            // A failing statement must not write the password to the server's log.
             try connection.script("SET log_min_error_statement = panic")
             if try connection.query("SELECT 1 FROM pg_roles WHERE rolname = \(DatabaseAccess.owner)").isEmpty {
                 try connection.script("CREATE ROLE \(DatabaseAccess.owner)")
@@ -87,17 +87,17 @@ struct DatabaseAccess: Sendable {
         return try await database.autocommit(body)
     }
 
-    /// Up to schema 13 the services' user was the superuser that PostgreSQL was set up with. That one cannot lose the
-    /// right, so it gets another name, and the services a user of their own.
+    /// Up to schema 13 the services used the superuser with which PostgreSQL was initialized. That user cannot lose its superuser
+    /// rights, so it is renamed, and the services get a new user.
     ///
-    /// - Returns: false where there is no such user.
+    /// - Returns: false if there is no such user.
     private func renameEarlierSuperuser() async throws -> Bool {
         let url = layout.databaseURL.replacing("dbname=wolke", with: "dbname=postgres")
         return try await run(url) { connection in
             guard try connection.query("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")[0].bool("rolsuper") else {
                 return false
             }
-            // No session can rename its own user.
+            // A session cannot rename its own user.
             try connection.script(
                 """
                 CREATE ROLE wolke_rename SUPERUSER; SET SESSION AUTHORIZATION wolke_rename;
@@ -109,7 +109,7 @@ struct DatabaseAccess: Sendable {
         }
     }
 
-    /// Everything in the cloud's database is its owner's; nobody else may connect.
+    /// Makes the owner of the cloud's database the owner of all its objects; nobody else may connect.
     private static let ownership = """
         REVOKE ALL ON DATABASE \(owner) FROM PUBLIC;
         ALTER DATABASE \(owner) OWNER TO \(owner);

@@ -1,6 +1,6 @@
 import Kernel
 
-/// One hypervisor host of the cloud: the machine itself, or a simulated one in a network namespace of its own.
+/// A hypervisor host of the cloud: the machine itself, or a simulated one in its own network namespace.
 struct HostLayout: Sendable, Hashable {
     let cloud: CloudLayout
     /// 1 is the machine itself.
@@ -10,7 +10,7 @@ struct HostLayout: Sendable, Hashable {
 
     var isMachine: Bool { number == 1 }
     var name: String { isMachine ? Machine.hostName() : "host-\(number)" }
-    /// What tells the names of this host's parts from those of the first one.
+    /// Distinguishes the names of this host's parts from those of the first host.
     var partSuffix: String { isMachine ? "" : "@" + name }
 
     // MARK: Files
@@ -18,7 +18,7 @@ struct HostLayout: Sendable, Hashable {
     var directory: String { isMachine ? cloud.state : "\(cloud.state)/\(name)" }
     var ovn: String { directory + "/ovn" }
     var libvirt: String { directory + "/libvirt" }
-    /// Disks, image cache and records of the agent.
+    /// The agent's disks, image cache and records.
     var agent: String { directory + "/agent" }
     var namespaces: String { directory + "/netns" }
     var hostsFile: String { directory + "/hosts" }
@@ -29,32 +29,32 @@ struct HostLayout: Sendable, Hashable {
 
     // MARK: Network
 
-    /// The network namespace, for simulated hosts.
+    /// The network namespace of a simulated host.
     var namespace: String? { isMachine ? nil : "wolke\(cloud.portOffset)-\(name)" }
 
-    /// Devices of the machine that lead to this host: plain management, tunnels, external network.
+    /// The machine's devices that lead to this host: management, tunnels, external network.
     func device(_ kind: String) -> String { "w\(kind)\(cloud.portOffset)h\(number)" }
     static let managementDevice = "eth0"
     static let tunnelDevice = "eth1"
     static let externalDevice = "eth2"
 
-    /// Where the machine answers for this host: APIs and broker.
+    /// The machine's address for this host's connections to APIs and broker.
     var machineAddress: IPAddress { isMachine ? cloud.loopback : cloud.management(number * 4 + 1) }
-    /// Where this host answers the machine.
+    /// This host's address for connections from the machine.
     var address: IPAddress { isMachine ? cloud.loopback : cloud.management(number * 4 + 2) }
     var tunnelAddress: IPAddress { cloud.hostCount == 1 ? cloud.loopback : cloud.underlay(number) }
 
-    /// The command as a process of this host.
+    /// The command, run on this host.
     func command(_ arguments: [String]) -> [String] {
         guard let namespace else { return arguments }
         return [Tool.find("ip") ?? "/usr/sbin/ip", "netns", "exec", namespace] + arguments
     }
 
-    /// The command with these directories in place of fixed ones, as a process of this host.
+    /// The command, run on this host with these directories in place of fixed ones.
     ///
     /// - Parameters:
-    ///   - opening: a directory that other users reach from there, whatever the modes of those above it are.
-    ///   - devices: a directory for nodes of devices that QEMU's user may use.
+    ///   - opening: a directory that other users can access in the mount namespace, regardless of the modes of its parents.
+    ///   - devices: a directory for device nodes that QEMU's user may use.
     func command(
         _ arguments: [String], program: String, mounts: [(source: String, target: String)], opening: String? = nil,
         devices: String? = nil
@@ -80,20 +80,20 @@ extension CloudLayout {
     var machine: HostLayout { HostLayout(cloud: self, number: 1) }
 
     var loopback: IPAddress { IPAddress(version: .v4, value: 0x7f00_0001) }
-    /// Addresses between the machine and its simulated hosts, outside of every tenant's reach.
+    /// Addresses between the machine and its simulated hosts, which tenants cannot reach.
     func management(_ number: Int) -> IPAddress { IPAddress(version: .v4, value: block(10, 72) | UInt128(number)) }
     func underlay(_ number: Int) -> IPAddress { IPAddress(version: .v4, value: block(10, 112) | UInt128(number)) }
 }
 
-/// The namespaces of simulated hosts and the cables to them.
+/// The network namespaces of simulated hosts, and the virtual cables to them.
 struct SimulatedHosts: Sendable {
     let layout: CloudLayout
-    /// Room for a tenant's 1442 bytes in a tunnel.
+    /// Leaves room for a tenant's 1442 bytes in a tunnel.
     private static let underlayMTU = 1700
 
     private var hosts: [HostLayout] { layout.hosts.filter { !$0.isMachine } }
 
-    /// Makes what is missing.
+    /// Creates what is missing.
     func create() async throws {
         for host in hosts {
             guard let namespace = host.namespace else { continue }
@@ -120,16 +120,16 @@ struct SimulatedHosts: Sendable {
         try await Tool.require([
             "ip", "link", "add", outer, "mtu", mtu, "type", "veth", "peer", "name", inner, "mtu", mtu, "netns", namespace,
         ])
-        // Open vSwitch sees copies of the frames; what sends into it must not leave checksums to a device.
+        // Open vSwitch gets copies of the frames, so the sender must not offload checksums to a device.
         for (command, device) in [([], outer), (host.command([]), inner)] as [([String], String)] {
             try await Tool.require(command + ["ethtool", "-K", device, "tx", "off"])
             try await Tool.require(command + ["ip", "link", "set", device, "up"])
-            // On the switched cables the bridge answers, not the machine.
+            // On the switched cables, the bridge has the address, not the machine.
             if kind != "mg" { try await Tool.require(command + ["ip", "link", "set", device, "arp", "off"]) }
         }
     }
 
-    /// Removes namespaces and cables of hosts, also of ones that this cloud no longer has.
+    /// Removes namespaces and cables of hosts, including hosts that this cloud no longer has.
     func remove() async throws {
         for number in 2...HostLayout.countMax {
             let host = HostLayout(cloud: layout, number: number)

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// Something that happens once; safe to raise from a signal handler.
+/// An event that happens once; can be set from a signal handler.
 final class Latch: Sendable {
     private let value = Atomic(false)
 

@@ -2,7 +2,7 @@ import Glibc
 import JSON
 import Kernel
 
-/// The state directory itself, and what an earlier supervisor that was killed has left running.
+/// Cleans up the state directory after a supervisor that was killed.
 enum Leftovers {
     static func create(_ layout: CloudLayout) throws {
         for directory in [layout.state, layout.run, layout.log] { try Machine.makeDirectory(directory) }
@@ -11,10 +11,10 @@ enum Leftovers {
             JSONValue.object(["port_offset": JSONValue(layout.portOffset), "hosts": JSONValue(layout.hostCount)]).description + "\n")
     }
 
-    /// Stops the parts that are written down as running and still are the same processes.
+    /// Stops the recorded parts that still run as the same processes.
     ///
-    /// - Parameter guests: stops the servers' QEMU processes too.
-    /// - Returns: how many parts were stopped.
+    /// - Parameter guests: whether to stop the servers' QEMU processes too.
+    /// - Returns: the number of stopped parts.
     @discardableResult
     static func stop(_ layout: CloudLayout, guests: Bool) async throws -> Int {
         if guests { try await stopGuests(layout) }
@@ -25,7 +25,7 @@ enum Leftovers {
         }
         print("Stopping \(running.count) processes that an earlier supervisor left: \(running.map(\.name).joined(separator: ", "))")
         let time = SystemTime()
-        // Backwards: services before the broker and the database that they use.
+        // In reverse order: services before the broker and the database.
         for part in running.reversed() {
             try await part.process?.stop(part.stopSignal, grace: .seconds(10), time)
         }
@@ -38,11 +38,11 @@ enum Leftovers {
         await NetworkParts(layout: layout, host: layout.machine).removeDevices()
         try await SimulatedHosts(layout: layout).remove()
         unlink(layout.devicesMark)
-        // The datapath went with them: another cloud may have it next.
+        // The datapath is gone too, so another cloud may use it next.
         unlink(layout.datapathMark)
     }
 
-    /// Ends QEMU processes of this cloud that outlived its libvirtd.
+    /// Kills QEMU processes of this cloud that outlived its libvirtd.
     private static func stopGuests(_ layout: CloudLayout) async throws {
         for host in layout.hosts { try await stopGuests(layout, host) }
     }

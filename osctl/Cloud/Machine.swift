@@ -1,10 +1,10 @@
 import Foundation
 import Kernel
 
-/// Something that this command could not do, in words.
+/// An error of this command, described for the operator.
 struct CloudError: Error, CustomStringConvertible, LocalizedError {
     let description: String
-    /// Whether a retry is useless until the operator has done what the text says.
+    /// Whether a retry is useless until the operator has followed the text.
     let isFinal: Bool
 
     init(_ description: String, isFinal: Bool = false) {
@@ -15,7 +15,7 @@ struct CloudError: Error, CustomStringConvertible, LocalizedError {
     var errorDescription: String? { description }
 }
 
-/// Files and facts of this machine.
+/// Files and properties of this machine.
 enum Machine {
     static var environment: [String: String] { ProcessInfo.processInfo.environment }
 
@@ -38,7 +38,7 @@ enum Machine {
 
     static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
-    /// Creates a directory and what is above it; sets the mode of the last one.
+    /// Creates a directory and its parents; sets the mode of the last one.
     static func makeDirectory(_ path: String, mode: mode_t = 0o755) throws {
         var partial = ""
         for component in path.split(separator: "/") {
@@ -65,7 +65,7 @@ enum Machine {
 
     static func readText(_ path: String) -> String? { read(path).map { String(decoding: $0, as: UTF8.self) } }
 
-    /// Replaces a file atomically; its mode is set from the start.
+    /// Replaces a file atomically; the new file has its mode from the start.
     static func write(_ path: String, _ text: String, mode: mode_t = 0o644) throws {
         let temporary = path + ".new"
         unlink(temporary)
@@ -77,7 +77,7 @@ enum Machine {
         guard complete, rename(temporary, path) == 0 else { throw failure("write", path) }
     }
 
-    /// Writes into a file that is there already, such as a kernel parameter.
+    /// Writes to an existing file, such as a kernel parameter.
     static func write(descriptorOf path: String, _ text: String) throws {
         let descriptor = open(path, O_WRONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw failure("write", path) }
@@ -105,17 +105,17 @@ enum Machine {
         return true
     }
 
-    /// The last lines of a log, for messages about its writer.
+    /// The last lines of a log, for error messages.
     static func tail(_ path: String, lines: Int) -> [String] {
         guard let bytes = read(path) else { return [] }
         return String(decoding: bytes.suffix(16_384), as: UTF8.self)
             .split(separator: "\n").suffix(lines).map(String.init)
     }
 
-    /// Whether users who own nothing of it reach `path`.
+    /// Whether unprivileged users can access `path`.
     static func isReachableByOthers(_ path: String) -> Bool { closedDirectory(path) == nil }
 
-    /// The first directory above `path` through which others do not pass; nil when there is none.
+    /// The first parent of `path` that other users cannot traverse; nil if there is none.
     static func closedParent(of path: String) -> String? { closedDirectory(path).flatMap { $0 == path ? nil : $0 } }
 
     private static func closedDirectory(_ path: String) -> String? {

@@ -12,7 +12,7 @@ extension CloudCommand {
         @Argument(help: "The part, such as postgres.")
         var part: String
 
-        /// - Throws: `CloudError` when the cloud does not run or has no such part.
+        /// - Throws: `CloudError` if the cloud does not run or has no such part.
         func layout() throws -> CloudLayout {
             let layout = try options.layout()
             try CloudCommand.checkPart(part, layout)
@@ -37,7 +37,7 @@ extension CloudCommand {
 
     struct StartPart: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "start", abstract: "Start a part that was stopped.")
+            commandName: "start", abstract: "Start a stopped part.")
 
         @OptionGroup var chosen: PartOptions
 

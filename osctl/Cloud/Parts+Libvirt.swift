@@ -1,10 +1,10 @@
 import Glibc
 import Kernel
 
-/// libvirtd and virtlogd, each in a mount namespace where libvirt's fixed directories are the cloud's own.
+/// libvirtd and virtlogd, each in a mount namespace in which libvirt's fixed directories are the cloud's own.
 ///
-/// Settings move only the socket: configuration, state and domains of a libvirtd that root runs are always in
-/// /etc/libvirt, /var/lib/libvirt and /run/libvirt. Without the private mounts two clouds would adopt each other's guests.
+/// Settings can only move the socket: root's libvirtd always uses /etc/libvirt, /var/lib/libvirt and /run/libvirt for
+/// configuration, state and domains. Without private mounts two clouds would share their guests.
 struct LibvirtParts: Sendable {
     let layout: CloudLayout
     let host: HostLayout
@@ -13,13 +13,13 @@ struct LibvirtParts: Sendable {
 
     var all: [Part] { [virtlogd, libvirtd] }
 
-    /// Directory below `$STATE/libvirt` and the place where libvirt looks for it.
+    /// The directory below `$STATE/libvirt`, and where libvirt expects it.
     private static let mounts = [
         ("etc", "/etc/libvirt"), ("lib", "/var/lib/libvirt"), ("run", "/run/libvirt"), ("log", "/var/log/libvirt"),
         ("cache", "/var/cache/libvirt"),
     ]
 
-    /// Made by Debian's libvirt-daemon-system.
+    /// Created by Debian's libvirt-daemon-system.
     private static let emulatorUser = "libvirt-qemu"
 
     private func launch(_ name: String, _ arguments: [String]) -> Launch {
@@ -77,8 +77,8 @@ struct LibvirtParts: Sendable {
 
             """)
         try Machine.write(directory + "/virtlogd.conf", "log_outputs = \"3:stderr\"\n")
-        // QEMU runs as a user of its own, without capabilities, with a /dev of its own and a filter of system calls; libvirt
-        // gives it the files of the guest when the guest starts. Labels (AppArmor) would need profiles of the machine's.
+        // QEMU runs as its own user, without capabilities, with its own /dev and a system call filter; libvirt gives it the
+        // guest's files when the guest starts. Labels (AppArmor) would need profiles on the machine.
         try Machine.write(
             directory + "/qemu.conf",
             """
@@ -96,7 +96,7 @@ struct LibvirtParts: Sendable {
 
     // MARK: Guests
 
-    /// Stops every guest: asks it to shut down, and ends it when it has not after `grace`.
+    /// Stops every guest: requests a shutdown, and kills the guest after `grace`.
     func stopGuests(grace: Duration, progress: Progress) async {
         guard Machine.exists(host.libvirtSocket) else { return }
         do {

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import Synchronization
 
-/// Open vSwitch and OVN with databases of their own.
+/// Open vSwitch and OVN with their own databases.
 struct NetworkParts: Sendable {
     let layout: CloudLayout
     let host: HostLayout
@@ -14,7 +14,7 @@ struct NetworkParts: Sendable {
         self.host = host
     }
 
-    /// The databases that the whole cloud shares stand with the first host.
+    /// The databases of the whole cloud run on the first host.
     var all: [Part] {
         host.isMachine ? [switchDatabase, northbound, southbound, northd, vswitchd, controller] : [switchDatabase, vswitchd, controller]
     }
@@ -75,7 +75,7 @@ struct NetworkParts: Sendable {
         return part
     }
 
-    /// A host that the cloud no longer has must not be chosen as a gateway.
+    /// A host that was removed from the cloud must not be chosen as a gateway.
     private func removeFormerHosts() async throws {
         let command = ["ovn-sbctl", "--db=unix:\(layout.southboundSocket)", "--timeout=5", "--no-leader-only"]
         let names = try await Tool.require(command + ["--bare", "--columns=name", "list", "Chassis"])
@@ -130,7 +130,7 @@ struct NetworkParts: Sendable {
                 try await Tool.require(
                     ["ovs-appctl", "-T", "3", "-t", "ovs-vswitchd", "version"], environment: ["OVS_RUNDIR": runtime])
                 for bridge in bridges {
-                    guard try await host.hasDevice(bridge) else { throw CloudError("the bridge \(bridge) is not there yet") }
+                    guard try await host.hasDevice(bridge) else { throw CloudError("the bridge \(bridge) does not exist yet") }
                 }
                 return try await version("ovs-vswitchd") + ", \(layout.datapath.words)"
             },
@@ -148,7 +148,7 @@ struct NetworkParts: Sendable {
             })
     }
 
-    /// What the switch is told around its start.
+    /// Configuration of the switch around its start.
     var start: SwitchStart {
         SwitchStart(socket: host.vswitchSocket, bridge: layout.integrationBridge, runtime: runtime, datapath: layout.datapath)
     }
@@ -183,7 +183,7 @@ struct NetworkParts: Sendable {
             })
     }
 
-    // MARK: What the switch is told
+    // MARK: Configuration of the switch
 
     private func configureSwitch() async throws {
         let name = host.name
@@ -206,8 +206,8 @@ struct NetworkParts: Sendable {
                 ] + formerCables + cables)
     }
 
-    /// Between several hosts: a bridge for the tunnels, which leave the userspace datapath through its own ports only,
-    /// and the cables to the other hosts. The bridge has an address of its own, lest the machine answers for the cable too.
+    /// For several hosts: a bridge for the tunnels, which can leave the userspace datapath only through its own ports, and the
+    /// cables to the other hosts. The bridge has its own address, so that the machine does not answer for the cable.
     private var cables: [String] {
         guard layout.hostCount > 1 else { return [] }
         let others = layout.hosts.filter { $0.number != host.number }
@@ -222,7 +222,7 @@ struct NetworkParts: Sendable {
             + external.flatMap { ["--", "--may-exist", "add-port", layout.externalBridge, $0] }
     }
 
-    /// Takes away what leads to hosts that the cloud no longer has.
+    /// Removes the ports to hosts that the cloud no longer has.
     private var formerCables: [String] {
         guard host.isMachine else { return [] }
         var commands: [String] = []
@@ -235,14 +235,14 @@ struct NetworkParts: Sendable {
         return commands
     }
 
-    /// Every userspace datapath begins with a device called ovs-netdev, so only one can start at a time; it is renamed
-    /// once it is there. One left over by a process that was killed is removed.
+    /// Every userspace datapath starts with a device called ovs-netdev, so only one can start at a time; the device is then
+    /// renamed. One left over by a killed process is removed.
     private static let datapathName = "ovs-netdev"
 
     private func freeDatapathName() async throws {
         for _ in 0..<100 {
             guard Machine.exists("/sys/class/net/\(NetworkParts.datapathName)") else { return }
-            // Refused while a process has it open.
+            // Fails while a process has it open.
             _ = try await Tool.run(["ip", "tuntap", "del", "dev", NetworkParts.datapathName, "mode", "tap"])
             try await SystemTime().sleep(for: .milliseconds(100))
         }
@@ -257,7 +257,7 @@ struct NetworkParts: Sendable {
         try await Tool.require(["ip", "link", "set", NetworkParts.datapathName, "name", layout.datapathDevice])
     }
 
-    /// The guests' taps and the like that the compute agent made, as the switch's stopped database knows them.
+    /// The taps and other devices of the compute agent, according to the switch's stopped database.
     private func agentDevices() async -> [String] {
         let database = host.ovn + "/switch.db"
         guard Machine.exists(database) else { return [] }
@@ -272,19 +272,19 @@ struct NetworkParts: Sendable {
                 return isOurs == true ? row["name"]?.stringValue : nil
             }
         } catch {
-            // Devices that stay are taken over by the next start.
+            // Remaining devices are taken over by the next start.
             return []
         }
     }
 
-    /// Removes the devices that Open vSwitch leaves behind when it ends.
+    /// Removes the devices that Open vSwitch leaves behind when it stops.
     func removeDevices() async {
         let bridges = [layout.externalBridge, layout.integrationBridge, layout.tunnelBridge, layout.datapathDevice]
         for device in await agentDevices() + bridges where Machine.exists("/sys/class/net/\(device)") {
             do {
                 _ = try await Tool.run(["ip", "link", "delete", device])
             } catch {
-                // Without the program there is nothing more to do; the next start takes the devices over.
+                // Without the program nothing more can be done; the next start takes over the devices.
                 return
             }
         }
@@ -292,17 +292,17 @@ struct NetworkParts: Sendable {
         do {
             _ = try await Tool.run(["ovs-dpctl", "del-dp", Datapath.kernelDevice])
         } catch {
-            // As above.
+            // Like above.
         }
     }
 }
 
-/// A lock between the clouds of one machine, held while a datapath device has its first name.
+/// A lock between the clouds of one machine, held while a datapath device has its initial name.
 final class DatapathLock: Sendable {
     private static let path = "/run/lock/wolke-datapath"
     private let descriptor = Mutex<Int32>(-1)
 
-    /// - Throws: `CloudError` when another cloud keeps the lock for more than 30 s.
+    /// - Throws: `CloudError` if another cloud holds the lock for more than 30 s.
     func take() async throws {
         if descriptor.withLock({ $0 >= 0 }) { return }
         let opened = open(DatapathLock.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)

@@ -1,7 +1,7 @@
 import Glibc
 import Kernel
 
-/// PostgreSQL and RabbitMQ, with data of their own below the state directory.
+/// PostgreSQL and RabbitMQ with their data below the state directory.
 struct StoreParts: Sendable {
     let layout: CloudLayout
     let secrets: CloudSecrets
@@ -41,10 +41,10 @@ struct StoreParts: Sendable {
 
     private var access: DatabaseAccess { DatabaseAccess(layout: layout, secrets: secrets) }
 
-    /// The command as a user that PostgreSQL agrees to run as: it refuses root.
+    /// Runs the command as a user that PostgreSQL accepts, because it refuses to run as root.
     ///
-    /// Where the postgres user cannot reach the state directory (below /root, say), a user namespace gives the
-    /// process that user's number while the files stay root's.
+    /// If the postgres user cannot access the state directory (below /root, for example), a user namespace gives the process that
+    /// user's id while the files stay root's.
     private func asPostgres(_ command: [String]) -> [String] {
         guard geteuid() == 0, let user = getpwnam("postgres") else { return command }
         let ids = (user: user.pointee.pw_uid, group: user.pointee.pw_gid)
@@ -64,7 +64,7 @@ struct StoreParts: Sendable {
         }
         try access.write()
         guard !Machine.exists(data + "/PG_VERSION") else { return }
-        // The server reads the access rules of the cloud; those in the data directory admit no one.
+        // The server uses the cloud's access rules; those in the data directory admit nobody.
         try await Tool.require(
             asPostgres([
                 "\(StoreParts.postgresBinaries)/initdb", "-D", data, "-U", DatabaseAccess.superuser, "--encoding=UTF8",
@@ -87,7 +87,7 @@ struct StoreParts: Sendable {
             "RABBITMQ_PID_FILE": directory + "/rabbitmq.pid", "RABBITMQ_FEATURE_FLAGS_FILE": directory + "/feature_flags",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS":
                 "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}",
-            // Makes the script replace itself with the Erlang machine, so that its process is the one watched here.
+            // Makes the script exec the Erlang machine, so that its process is the supervised one.
             "RUNNING_UNDER_SYSTEMD": "true",
         ]
     }

@@ -1,19 +1,19 @@
 import ArgumentParser
 import Glibc
 
-/// Runs a program with some directories replaced by others, seen by that program alone.
+/// Runs a program in a private mount namespace in which some directories are replaced by others.
 struct PrivateMounts: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "private-mounts", abstract: "Run a program with private directories in place of fixed ones.",
+        commandName: "private-mounts", abstract: "Run a program with private directories mounted over fixed ones.",
         shouldDisplay: false)
 
     @Option(help: "SOURCE:TARGET: the program sees SOURCE at TARGET.")
     var bind: [String] = []
 
-    @Option(help: "DIRECTORY: other users reach it from the program, also where a directory above it is closed to them.")
+    @Option(help: "DIRECTORY: other users can access it from the program, even if one of its parents is not accessible to them.")
     var opening: String?
 
-    @Option(help: "DIRECTORY: an empty place for the device nodes of guests; with it, members of the group kvm may use /dev/kvm.")
+    @Option(help: "DIRECTORY: an empty directory for the device nodes of guests; with it, members of the group kvm can use /dev/kvm.")
     var devices: String?
 
     @Option(help: "The host name that the program sees.")
@@ -22,7 +22,7 @@ struct PrivateMounts: ParsableCommand {
     @Argument(parsing: .postTerminator, help: "The program (absolute path) and its arguments.")
     var command: [String]
 
-    /// The program's start, as arguments: a new mount namespace, the mounts, the program.
+    /// The arguments to start the program: a new mount namespace, the mounts, the program.
     static func command(
         program: String, mounts: [(source: String, target: String)], hostName: String? = nil, opening: String? = nil,
         devices: String? = nil, _ arguments: [String]
@@ -44,8 +44,8 @@ struct PrivateMounts: ParsableCommand {
         return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    /// Puts an empty file system, which everybody may pass, in the place of the first directory above `directory` that is
-    /// closed to others, and in it only the way to `directory`.
+    /// Mounts an empty file system, which everyone can traverse, over the first parent of `directory` that other users cannot
+    /// traverse. It only contains the path to `directory`.
     private static func open(_ directory: String) throws {
         guard let closed = Machine.closedParent(of: directory) else { return }
         let descriptor = Glibc.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
@@ -60,8 +60,8 @@ struct PrivateMounts: ParsableCommand {
         }
     }
 
-    /// Where no udev gives `/dev/kvm` to the group kvm, a node of the same device takes its place: libvirtd, which may use
-    /// the first one, would ask a QEMU that may not for its abilities again and again.
+    /// If udev has not given `/dev/kvm` to the group kvm, a node of the same device replaces it. Otherwise libvirtd, which may
+    /// use the original, would query the capabilities of a QEMU that may not, again and again.
     private static func shareKVM(_ directory: String) throws {
         let node = "/dev/kvm"
         var information = stat()
@@ -81,12 +81,12 @@ struct PrivateMounts: ParsableCommand {
 
     func run() throws {
         guard let program = command.first else { throw CloudError("no program given") }
-        // What is mounted here must not reach the machine.
+        // The mounts must not propagate to the machine.
         guard let own = PrivateMounts.namespace("self"), own != PrivateMounts.namespace("1") else {
             throw CloudError("private-mounts must run in a mount namespace of its own (unshare --mount --propagation private)")
         }
         if let hostName { try Machine.write(descriptorOf: "/proc/sys/kernel/hostname", hostName) }
-        // First: what is bound may lie in it.
+        // Mounted first, because bound directories may be inside it.
         if let opening { try PrivateMounts.open(opening) }
         if let devices { try PrivateMounts.shareKVM(devices) }
         for pair in bind {
@@ -96,7 +96,7 @@ struct PrivateMounts: ParsableCommand {
             if !Machine.exists(target) { try Machine.makeDirectory(target) }
             guard mount(source, target, nil, UInt(MS_BIND), nil) == 0 else { throw Machine.failure("mount \(source) on", target) }
         }
-        // This thread may be one that hears no signals; the program must.
+        // This thread may block signals; the program must not inherit that.
         var none = sigset_t()
         sigemptyset(&none)
         pthread_sigmask(SIG_SETMASK, &none, nil)

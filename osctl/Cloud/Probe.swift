@@ -2,12 +2,12 @@ import Foundation
 import JSON
 import Kernel
 
-/// Short questions to running parts, each on a thread of its own with a time limit on the socket.
+/// Short requests to running parts, each on its own thread with a timeout on the socket.
 enum Probe {
-    /// Longest wait for one answer.
+    /// Longest wait for a response.
     static let limitSeconds = 3
 
-    /// Status and body of `GET path` at an IPv4 address of this machine or a simulated host.
+    /// Status and body of `GET path` at an IPv4 address of this machine or of a simulated host.
     static func http(host: String, port: Int, path: String) async throws -> (status: Int, body: String) {
         let text = try await exchange(
             .internet(host, port), "GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", until: nil)
@@ -18,7 +18,7 @@ enum Probe {
         return (status, body)
     }
 
-    /// RabbitMQ's version, from the first frame that it sends to a client.
+    /// RabbitMQ's version, from the first frame that it sends.
     static func amqp(port: Int) async throws -> String {
         let text = try await exchange(
             .internet("127.0.0.1", port), "AMQP\u{0}\u{0}\u{9}\u{1}", until: { $0.contains("version") && $0.count > 300 })
@@ -38,7 +38,7 @@ enum Probe {
         case unix(String)
     }
 
-    /// Sends `request`; returns what comes back until the peer closes or `until` holds, as Latin-1 text.
+    /// Sends `request`; returns the response as Latin-1 text, up to the end of the connection or until `until` is true.
     private static func exchange(_ peer: Peer, _ request: String, until: (@Sendable (String) -> Bool)?) async throws -> String {
         try await withCheckedThrowingContinuation { continuation in
             Thread.detachNewThread {

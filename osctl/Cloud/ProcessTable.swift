@@ -2,13 +2,13 @@ import Commands
 import Foundation
 import Kernel
 
-/// A process, told apart from a later one with the same number by its start time.
+/// A process, distinguished by its start time from a later one with the same id.
 struct ProcessIdentity: Sendable, Hashable {
     let pid: Int32
     /// Clock ticks after boot, from /proc/PID/stat.
     let startTicks: UInt64
 
-    /// The running process with this number; nil when there is none, or only a zombie.
+    /// The running process with this id; nil if there is none, or only a zombie.
     static func current(_ pid: Int32) -> ProcessIdentity? {
         guard let text = Machine.readText("/proc/\(pid)/stat"), let close = text.lastIndex(of: ")") else { return nil }
         // After the command in parentheses: state is field 3, start time field 22.
@@ -21,7 +21,7 @@ struct ProcessIdentity: Sendable, Hashable {
 
     var isRunning: Bool { ProcessIdentity.current(pid) == self }
 
-    /// Proportional set size in bytes: shared pages count by share.
+    /// Proportional set size in bytes: shared pages are divided among their users.
     var proportionalMemory: Int? {
         guard let text = Machine.readText("/proc/\(pid)/smaps_rollup") else { return nil }
         for line in text.split(separator: "\n") where line.hasPrefix("Pss:") {
@@ -35,7 +35,7 @@ struct ProcessIdentity: Sendable, Hashable {
         if isRunning { kill(pid, number) }
     }
 
-    /// Waits until the process has ended; false when it has not within `limit`.
+    /// Waits until the process has ended; false if it has not within `limit`.
     func waitForEnd(_ limit: Duration, _ time: any TimeSource) async throws -> Bool {
         let end = time.monotonicNanoseconds() + UInt64(limit.microseconds) * 1000
         while isRunning {
@@ -47,7 +47,7 @@ struct ProcessIdentity: Sendable, Hashable {
         return true
     }
 
-    /// Ends the process: the given signal first, SIGKILL after `grace`.
+    /// Ends the process: sends the given signal, and SIGKILL after `grace`.
     func stop(_ number: Int32, grace: Duration, _ time: any TimeSource) async throws {
         signal(number)
         if try await waitForEnd(grace, time) { return }
@@ -56,24 +56,24 @@ struct ProcessIdentity: Sendable, Hashable {
     }
 }
 
-/// How a command is started.
+/// How to start a command.
 struct Launch: Sendable {
     /// Program (absolute path) and arguments.
     var arguments: [String]
     var environment: [String: String]
-    /// File that standard output and error are appended to.
+    /// The file to which standard output and error are appended.
     var output: String
 
-    /// Starts the process in a session of its own with nothing inherited but output.
+    /// Starts the process in its own session; it inherits only the output file.
     ///
-    /// - Throws: `CloudError` when the program cannot be started.
+    /// - Throws: `CloudError` if the program cannot be started.
     func spawn() throws -> ProcessIdentity {
         let descriptor = open(output, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o640)
         guard descriptor >= 0 else { throw Machine.failure("write", output) }
         defer { close(descriptor) }
         let pid = try Launch.spawn(arguments, environment, output: descriptor)
         guard let identity = ProcessIdentity.current(pid) else {
-            // It has ended already: an identity that is never running.
+            // It has already ended: use an identity that is never running.
             return ProcessIdentity(pid: pid, startTicks: UInt64.max)
         }
         return identity
@@ -92,9 +92,9 @@ struct Launch: Sendable {
     }
 }
 
-/// Short-lived helper programs.
+/// Runs short-lived helper programs.
 enum Tool {
-    /// What a program printed, and how it ended.
+    /// A program's output and exit status.
     struct Result: Sendable {
         let status: Int32
         let output: String
@@ -102,7 +102,7 @@ enum Tool {
 
     static let searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-    /// The absolute path of a program; nil when it is not installed.
+    /// The absolute path of a program; nil if it is not installed.
     static func find(_ program: String) -> String? {
         if program.hasPrefix("/") { return access(program, X_OK) == 0 ? program : nil }
         return searchPath.split(separator: ":").map { "\($0)/\(program)" }.first { access($0, X_OK) == 0 }
@@ -110,7 +110,7 @@ enum Tool {
 
     /// Runs a program to its end on a thread of its own.
     ///
-    /// - Throws: `CloudError` when it is not there.
+    /// - Throws: `CloudError` if it is not installed.
     static func run(_ arguments: [String], environment: [String: String] = [:]) async throws -> Result {
         guard let path = find(arguments[0]) else {
             throw CloudError("\(arguments[0]) is not installed; run `make install`", isFinal: true)
@@ -125,7 +125,7 @@ enum Tool {
         }
     }
 
-    /// As `run`, and a failure with what the program said unless it ended well.
+    /// Like `run`, but a failure is an error with the program's output.
     @discardableResult
     static func require(_ arguments: [String], environment: [String: String] = [:]) async throws -> String {
         let result = try await run(arguments, environment: environment)

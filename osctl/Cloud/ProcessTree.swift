@@ -1,6 +1,6 @@
 import Glibc
 
-/// Which process is whose child, from /proc.
+/// The parents and children of processes, from /proc.
 enum ProcessTree {
     static func childrenByParent() -> [Int32: [Int32]] {
         guard let directory = opendir("/proc") else { return [:] }
@@ -19,7 +19,7 @@ enum ProcessTree {
         return children
     }
 
-    /// The process and everything below it.
+    /// The process and all its descendants.
     static func family(_ pid: Int32, _ children: [Int32: [Int32]]) -> [Int32] {
         [pid] + (children[pid] ?? []).flatMap { family($0, children) }
     }

@@ -1,7 +1,7 @@
 import Kernel
 import Synchronization
 
-/// What happens, as it happens: lines in a file that `osctl cloud up` shows and that stays as the cloud's history.
+/// Progress messages: lines in a file that `osctl cloud up` shows, and that remains as the cloud's history.
 final class Progress: Sendable {
     private let path: String
     private let time: any TimeSource
@@ -16,7 +16,7 @@ final class Progress: Sendable {
         counts.withLock { $0.total = total }
     }
 
-    /// Says once that something begins; later attempts show as trouble or success.
+    /// Reports once that an action has started; later attempts are reported as problem or success.
     func begin(_ name: String) {
         if begunNames.withLock({ $0.insert(name).inserted }) { write("… ", name, "starting") }
     }
@@ -43,7 +43,7 @@ final class Progress: Sendable {
         Machine.append(path, "\(clock)  \(mark) \(Text.pad(place, 5, right: true))  \(Text.pad(name, 21)) \(text)\n")
     }
 
-    /// Ends the story; `up` reads this line.
+    /// Reports the end; `up` waits for this line.
     func end(_ problem: String?) {
         if let problem {
             Machine.append(path, Progress.failedMark + problem.replacing("\n", with: "\u{1}") + "\n")
@@ -56,7 +56,7 @@ final class Progress: Sendable {
     static let failedMark = "#failed "
 }
 
-/// Standard output without a buffer: progress shows when it happens, also through a pipe.
+/// Standard output without buffering, so that progress is visible immediately, also through a pipe.
 enum Terminal {
     static func print(_ line: String) { Machine.write(to: 1, line + "\n") }
 }

@@ -2,7 +2,7 @@ import ArgumentParser
 import JSON
 import ServiceCatalog
 
-/// `osctl cloud services`: the services that this release has, as they are described, for people and programs.
+/// `osctl cloud services`: the services of this release, as a table or as JSON.
 struct ServicesCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "services", abstract: "The services of this release: executables, ports, catalog, microversions.",

@@ -3,11 +3,11 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// `osctl status`: every part of the one-machine cloud, and what is wrong with it.
+/// `osctl status`: the state and problems of every part of the one-machine cloud.
 struct StatusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "status", abstract: "Every part of the cloud on this machine: health, version, memory, what is wrong.",
-        discussion: "The exit code is 0 when everything is well, 1 when something is not, 3 when no cloud runs.")
+        commandName: "status", abstract: "Show every part of the cloud on this machine: health, version, memory, problems.",
+        discussion: "The exit code is 0 if there are no problems, 1 if there are, 3 if no cloud runs.")
 
     enum Format: String, ExpressibleByArgument, CaseIterable { case table, json }
 
@@ -28,14 +28,14 @@ struct StatusCommand: AsyncParsableCommand {
     }
 }
 
-/// A part as it is now.
+/// The current state of a part.
 struct PartStatus: Sendable {
     let name: String
     let group: String
     let health: String
     let version: String
     let pid: Int32?
-    /// Proportional set size with child processes, in bytes.
+    /// Proportional set size including child processes, in bytes.
     let memory: Int?
     let restarts: Int
     let outages: Outages
@@ -113,7 +113,7 @@ enum StatusReport {
         }
     }
 
-    /// Where a part says what is missing: APIs do so to operators only.
+    /// Where a part gives the reasons for not being ready: APIs do so only on the operators' port.
     private static func operatorPort(_ part: RecordedPart, _ port: Int) -> Int {
         CloudService.all.contains { $0.executable == part.name } ? port + CloudService.operatorPortDistance : port
     }
@@ -129,7 +129,7 @@ enum StatusReport {
     static func megabytes(_ bytes: Int) -> String { "\((bytes + (1 << 19)) >> 20) MB" }
 
     static func table(_ layout: CloudLayout, isSupervised: Bool, _ parts: [PartStatus]) -> String {
-        guard !parts.isEmpty else { return "There is no cloud in \(layout.state). `make up` makes one." }
+        guard !parts.isEmpty else { return "There is no cloud in \(layout.state). `make up` creates one." }
         if !isSupervised, parts.allSatisfy({ $0.pid == nil }) {
             return "The cloud in \(layout.state) is stopped. `make up` starts it."
         }
@@ -176,7 +176,7 @@ enum StatusReport {
     }
 }
 
-/// What the last lines of `osctl cloud up` say.
+/// The last lines of the output of `osctl cloud up`.
 enum Summary {
     static func text(_ layout: CloudLayout, seconds: Double, program: String) -> String {
         let rows = RecordedPart.all(layout).map { part in

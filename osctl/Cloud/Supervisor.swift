@@ -2,12 +2,12 @@ import Glibc
 import JSON
 import Kernel
 
-/// Starts the parts in order of their needs, watches them, and starts those again that end.
+/// Starts the parts in the order of their dependencies, watches them, and restarts parts that end.
 actor Supervisor {
-    /// Shortest and longest pause before a part is started again.
+    /// Shortest and longest delay before a part is restarted.
     static let pauseMin: Duration = .milliseconds(500)
     static let pauseMax: Duration = .seconds(30)
-    /// A part that ran this long starts again with the shortest pause.
+    /// A part that ran for this long is restarted with the shortest delay.
     static let stableAfter: Duration = .seconds(60)
 
     private let layout: CloudLayout
@@ -17,11 +17,11 @@ actor Supervisor {
     private let progress: Progress
     private var records: [String: PartRecord] = [:]
     private var reached: Set<String> = []
-    /// Parts whose last attempt failed permanently. They are retried, in case the cause is fixed, but not waited for.
+    /// Parts whose last attempt failed permanently. They are retried in case the cause was fixed, but nothing waits for them.
     private var failed: Set<String> = []
-    /// Processes of an earlier supervisor that are not taken over yet. Those of the infrastructure are kept, the others replaced.
+    /// Processes of an earlier supervisor that are not taken over yet. Infrastructure parts are kept, the others are replaced.
     private var inherited: [String: ProcessIdentity]
-    /// The order in which they are replaced: one at a time.
+    /// The order in which they are replaced, one at a time.
     private let replacements: [String]
     private var watchers: [Task<Void, Never>] = []
     private var isStopping = false
@@ -49,8 +49,8 @@ actor Supervisor {
 
     // MARK: Starting
 
-    /// Starts everything; returns when all is ready, or throws what keeps it from becoming so: as soon as nothing more
-    /// can become ready by itself, at the latest after `limit`.
+    /// Starts everything; returns when all parts are ready. Throws as soon as no further part can become ready, at the latest
+    /// after `limit`.
     func start(within limit: Duration) async throws {
         writeRecords()
         for part in parts { watchers.append(Task { await self.keep(part) }) }
@@ -64,7 +64,7 @@ actor Supervisor {
         }
     }
 
-    /// Whether all that is not ready has failed for good, or needs something that has.
+    /// Whether all parts that are not ready have failed permanently, or depend on a part that has.
     private var isHopeless: Bool {
         guard !failed.isEmpty else { return false }
         var open = (parts.map { ($0.name, $0.needs) } + milestones.map { ($0.name, $0.needs) }).filter { !reached.contains($0.0) }
@@ -186,9 +186,9 @@ actor Supervisor {
         }
     }
 
-    /// Ends the process of an earlier supervisor once those before it are replaced.
+    /// Ends the process of an earlier supervisor once the previous ones have been replaced.
     ///
-    /// - Returns: false when the supervisor stops first.
+    /// - Returns: false if the supervisor stops first.
     private func replace(_ part: Part, _ running: ProcessIdentity) async throws -> Bool {
         guard await wait(for: Array(replacements.prefix { $0 != part.name })) else { return false }
         try await running.stop(part.stopSignal, grace: part.stopGrace, time)
@@ -196,12 +196,12 @@ actor Supervisor {
         return true
     }
 
-    /// Follows a started process.
+    /// Watches a started process.
     ///
     /// - Parameters:
-    ///   - endedAt: when the one before it ended.
-    ///   - isKept: whether an earlier supervisor started and settled it.
-    /// - Returns: how it ended, in words, and whether it had become ready.
+    ///   - endedAt: when the previous process ended.
+    ///   - isKept: whether an earlier supervisor started it and waited for it to become ready.
+    /// - Returns: a description of its end, and whether it had become ready.
     private func watch(
         _ part: Part, _ process: ProcessIdentity, begun: UInt64, endedAt: UInt64?, isKept: Bool
     ) async -> (ending: String, wasReady: Bool) {
@@ -233,7 +233,7 @@ actor Supervisor {
             }
             if isHeld(part) {
                 await Supervisor.end(part, process, time)
-                // Otherwise it stays in the process table as long as the supervisor lives.
+                // Otherwise it would stay in the process table as long as the supervisor lives.
                 waitpid(process.pid, &status, WNOHANG)
                 return ("stopped by an operator", isReady)
             }
@@ -244,7 +244,7 @@ actor Supervisor {
 
     private nonisolated func isHeld(_ part: Part) -> Bool { Machine.exists(layout.heldMark(part.name)) }
 
-    /// Waits while an operator keeps the part from running; false when the supervisor stops.
+    /// Waits while an operator keeps the part stopped; false if the supervisor stops.
     private func holdBack(_ part: Part) async -> Bool {
         guard isHeld(part) else { return true }
         update(part) {
@@ -270,9 +270,9 @@ actor Supervisor {
 
     // MARK: Stopping
 
-    /// Stops everything that runs, each part before those that it needs.
+    /// Stops everything, each part before its dependencies.
     ///
-    /// - Parameter between: runs between the Wolke services and the rest, for the guests.
+    /// - Parameter between: called between stopping the Wolke services and the rest, to stop the guests.
     func stop(between: @Sendable () async -> Void) async {
         isStopping = true
         for watcher in watchers { watcher.cancel() }

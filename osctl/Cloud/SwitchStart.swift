@@ -1,14 +1,14 @@
 import JSON
 import Kernel
 
-/// What `ovs-vswitchd` is told around its start, so that it carries no packet before it is set up.
+/// Configures `ovs-vswitchd` around its start, so that it forwards no packet before it is set up.
 ///
-/// OVN commits connections with an all-zero source translation where the datapath has the capability `ct_zero_snat`. The
-/// userspace datapath of Open vSwitch before 3.1.3 keeps two entries for such a connection; when the first one has expired
-/// and its addresses and ports are used again, it aborts (`lib/conntrack.c: assertion conn->conn_type ==
-/// CT_CONN_TYPE_DEFAULT failed`; corrected by its commit "conntrack: Remove nat_conn introducing key directionality").
-/// A guest gets there with some hundred connections. The translation only keeps apart connections that share a zone with
-/// translated ones, which no zone of this plane's ports does, so the capability is taken back on the userspace datapath.
+/// OVN commits connections with an all-zero source translation if the datapath has the capability `ct_zero_snat`. The userspace
+/// datapath of Open vSwitch before 3.1.3 keeps two entries for such a connection. When the first one has expired and its
+/// addresses and ports are used again, it aborts (`lib/conntrack.c: assertion conn->conn_type == CT_CONN_TYPE_DEFAULT failed`;
+/// fixed by its commit "conntrack: Remove nat_conn introducing key directionality"). A guest can cause this with some hundred
+/// connections. The translation only separates connections that share a zone with translated ones, which no zone of ports does in
+/// this cloud, so the capability is removed from the userspace datapath.
 struct SwitchStart: Sendable {
     /// Socket of the switch's database.
     let socket: String
@@ -17,15 +17,15 @@ struct SwitchStart: Sendable {
     let runtime: String
     let datapath: Datapath
 
-    /// How long the controller may take to write its flows before packets are let through regardless.
+    /// How long the controller may take to write its flows before packets are forwarded anyway.
     static let flowsWithin = Duration.seconds(10)
     private static let capability = "ct_zero_snat"
 
     private var database: [String] { ["ovs-vsctl", "--db=unix:\(socket)", "--no-wait", "--timeout=5"] }
     private var key: String { "datapaths:\(datapath.rawValue)" }
 
-    /// Before the start: no packets until `finish`. On the userspace datapath the row of its capabilities is made here, so
-    /// that the controller finds one without the capability.
+    /// Called before the start: no packets are forwarded until `finish`. On the userspace datapath, the row with its capabilities
+    /// is created here, so that the controller finds it without the capability.
     func prepare() async throws {
         try await Tool.require(database + ["set", "Open_vSwitch", ".", "other_config:flow-restore-wait=true"])
         guard datapath == .userspace else { return }
@@ -37,14 +37,14 @@ struct SwitchStart: Sendable {
         }
     }
 
-    /// When the bridges are there: takes the capability back, waits for the controller's flows where one runs, and lets
-    /// packets through.
+    /// Called when the bridges exist: removes the capability, waits for the controller's flows if a controller runs, and enables
+    /// forwarding.
     func finish(controllerRuns: Bool, _ time: any TimeSource) async throws {
         let end = time.monotonicNanoseconds() + UInt64(SwitchStart.flowsWithin.microseconds) * 1000
         if datapath == .userspace {
-            // It comes with the bridges, though not in the same moment.
+            // The row is created shortly after the bridges.
             while try await capability() == nil {
-                guard time.monotonicNanoseconds() < end else { throw CloudError("does not say what its datapath can") }
+                guard time.monotonicNanoseconds() < end else { throw CloudError("does not report the capabilities of its datapath") }
                 try await time.sleep(for: .milliseconds(50))
             }
             try await withdraw()
@@ -55,7 +55,7 @@ struct SwitchStart: Sendable {
         try await Tool.require(database + ["remove", "Open_vSwitch", ".", "other_config", "flow-restore-wait"])
     }
 
-    /// - Throws: `CloudError` when a guest could end the switch.
+    /// - Throws: `CloudError` if a guest could crash the switch.
     func check() async throws {
         guard datapath == .userspace, try await capability() != "false" else { return }
         throw CloudError(
@@ -73,7 +73,7 @@ struct SwitchStart: Sendable {
         return id.isEmpty ? nil : id
     }
 
-    /// "true", "false" or nil when the switch has not said.
+    /// "true", "false", or nil if the switch has not reported it.
     private func capability() async throws -> String? {
         guard let row = try await row() else { return nil }
         let text = try await Tool.require(
@@ -82,7 +82,7 @@ struct SwitchStart: Sendable {
         return value.isEmpty ? nil : value
     }
 
-    /// Whether the controller has written its flows, and none with the translation.
+    /// Whether the controller has written its flows, without the translation.
     private func hasFlows() async throws -> Bool {
         let flows = try await Tool.run(["ovs-ofctl", "dump-flows", "unix:\(runtime)/\(bridge).mgmt", "--no-stats"]).output
         let lines = flows.split(separator: "\n").filter { $0.contains("actions=") }

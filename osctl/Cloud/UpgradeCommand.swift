@@ -7,7 +7,7 @@ import Schema
 extension CloudCommand {
     struct Upgrade: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Replace the running cloud's services and agents by this build's, one after the other.",
+            abstract: "Replace the running cloud's services and agents with those of this build, one after the other.",
             discussion: """
                 Servers, database, broker, OVN, Open vSwitch and libvirt run on. Each service is away for as long as it takes to stop the \
                 old one and to start the new one. Contracting migrations are left for `osctl db contract`.
@@ -22,7 +22,7 @@ extension CloudCommand {
             }
             let time = SystemTime()
             let begun = time.monotonicNanoseconds()
-            // Before anything is replaced: what fails here leaves the cloud as it is.
+            // Before anything is replaced, so that a failure leaves the cloud unchanged.
             print("The schema has \(try await CloudCommand.migrate(layout)).")
             try await end(old, layout, time)
             unlink(layout.progress)
@@ -39,18 +39,18 @@ extension CloudCommand {
             print("The cloud runs release \(WolkeVersion.current), after \(tenths / 10).\(tenths % 10) s.")
         }
 
-        /// SIGTERM would stop the parts too; killed, it leaves them to the next supervisor.
+        /// SIGTERM would also stop the parts. If it is killed, the next supervisor takes over the parts.
         private func end(_ old: SupervisorRecord, _ layout: CloudLayout, _ time: SystemTime) async throws {
             old.process.signal(SIGKILL)
             guard try await old.process.waitForEnd(.seconds(10), time) else {
-                throw CloudError("the supervisor (process \(old.process.pid)) does not end")
+                throw CloudError("the supervisor (process \(old.process.pid)) does not stop")
             }
         }
     }
 
-    /// Brings the schema to what this build needs.
+    /// Migrates the schema to the version that this build needs.
     ///
-    /// - Returns: what there is to say about it.
+    /// - Returns: a description of the result.
     static func migrate(_ layout: CloudLayout) async throws -> String {
         let database = Database(DatabaseConfiguration(connectionString: layout.databaseURL, connectionsMax: 1).unlimited())
         defer { database.close() }
@@ -62,7 +62,7 @@ extension CloudCommand {
 }
 
 extension RecordedPart {
-    /// Processes that an earlier supervisor has left running, by part. Those of the infrastructure only where they were ready.
+    /// Processes that an earlier supervisor left running, by part; infrastructure parts only if they were ready.
     static func inherited(_ layout: CloudLayout) -> [String: RecordedPart] {
         let running = all(layout).filter { part in
             part.process?.isRunning == true && (part.group == Part.Group.wolke.rawValue || part.state == PartRecord.State.ready.rawValue)

@@ -1,7 +1,6 @@
 import ArgumentParser
 
-/// The nouns of the command line: verbs on resources through the public APIs. A new resource is one file and one line
-/// here.
+/// The nouns of the command line: verbs on resources through the public APIs. A new resource is one file and one line here.
 enum TenantCommands {
     static let groups: [CommandGroup] = [
         CommandGroup(

@@ -9,12 +9,12 @@ struct DatabaseCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "db", abstract: "The database's schema.", subcommands: [Migrate.self, Contract.self, Status.self])
 
-    /// Which database.
+    /// Selects the database.
     struct Options: ParsableArguments {
-        @Option(help: "The configuration file (database.url is read).")
+        @Option(help: "The configuration file, from which database.url is read.")
         var config: String
 
-        /// Runs `body` with the database, without limits of time.
+        /// Runs `body` with the database, without time limits.
         func with<Value: Sendable>(_ body: (Database) async throws -> Value) async throws -> Value {
             let settings = try Settings.load(path: config, environment: Machine.environment, schema: .database)
             var configuration = DatabaseConfiguration(
@@ -31,7 +31,7 @@ struct DatabaseCommand: AsyncParsableCommand {
 
     struct Migrate: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Bring the database to the schema of this build; safe to run again, from several places, and while services run.",
+            abstract: "Migrate the database to the schema of this build. Can be repeated, run concurrently, and run while services run.",
             discussion: """
                 Applies the migrations that replicas of the previous release can live with. Contracting ones are left for \
                 `osctl db contract`.
@@ -59,7 +59,7 @@ struct DatabaseCommand: AsyncParsableCommand {
                 """)
 
         @OptionGroup var options: Options
-        @Option(help: "Wait up to so many seconds for older replicas to end.")
+        @Option(help: "Wait up to this many seconds for older replicas to stop.")
         var wait = 0
 
         func run() async throws {
@@ -82,7 +82,7 @@ struct DatabaseCommand: AsyncParsableCommand {
 
     struct Status: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "What the database has, what this build needs, which releases run.")
+            abstract: "Show the schema of the database, the schema that this build needs, and the running releases.")
 
         @OptionGroup var options: Options
 
@@ -98,7 +98,7 @@ struct DatabaseCommand: AsyncParsableCommand {
     }
 }
 
-/// The schema's state for people.
+/// Describes the schema's state.
 enum SchemaWords {
     static func applied(_ numbers: [Int], _ state: SchemaState) -> String {
         "Applied \(numbers.count == 1 ? "migration" : "migrations") \(numbers.map(String.init).joined(separator: ", ")); "

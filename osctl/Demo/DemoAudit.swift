@@ -2,7 +2,7 @@ import Client
 import JSON
 import Kernel
 
-/// Looks for what a tenant's resources leave behind: in the APIs, libvirt, OVN, placement and the quota usage.
+/// Searches the APIs, libvirt, OVN, placement and the quota usage for leftovers of a tenant's resources.
 struct DemoAudit: Sendable {
     let layout: CloudLayout
     let tenant: RESTClient
@@ -13,7 +13,7 @@ struct DemoAudit: Sendable {
         var found: [String] = []
     }
 
-    /// What the tenant uses of its quotas, by name.
+    /// The tenant's quota usage, by name.
     func usage() async throws -> [String: Int] {
         var used: [String: Int] = [:]
         let compute = try await tenant.get(.compute, "/limits")["limits"]?["absolute"]
@@ -45,7 +45,7 @@ struct DemoAudit: Sendable {
         return findings
     }
 
-    /// A project's first use of the network makes its default security group, which stays.
+    /// A project's first use of networks creates its default security group, which stays.
     private static func isDefaultGroup(_ name: String, _ before: [String: Int]) -> Bool {
         name.hasPrefix("security_group") && before["security_group"] == 0
     }
@@ -76,9 +76,9 @@ struct DemoAudit: Sendable {
 
     private func northbound(_ made: [DemoStory.Made], _ findings: inout Findings) async throws {
         let rows = try await Tool.require(["ovsdb-client", "dump", "unix:\(layout.northboundSocket)", "OVN_Northbound"])
-        // Port groups cannot have dashes in their names.
+        // Names of port groups cannot contain dashes.
         let left = made.filter { rows.contains($0.id) || rows.contains($0.id.replacing("-", with: "_")) }
-        if left.isEmpty { findings.clean.append("OVN: no row of the northbound database names any of it") }
+        if left.isEmpty { findings.clean.append("OVN: no row of the northbound database refers to its resources") }
         findings.found += left.map { "still in OVN's northbound database: \($0.kind) \($0.id)" }
     }
 

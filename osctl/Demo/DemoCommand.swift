@@ -4,12 +4,12 @@ import Glibc
 import JSON
 import Kernel
 
-/// `osctl demo`: a tenant's story on the one-machine cloud, through the public APIs alone.
+/// `osctl demo`: an example tenant on the one-machine cloud, using only the public APIs.
 struct DemoCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo",
-        abstract: "A tenant's story on the cloud of this machine: from a key pair to SSH into a server, and back to nothing.",
-        discussion: "Acts as the user demo, without any operator's rights. What it makes, it deletes, also when it fails.")
+        abstract: "Run an example tenant on this machine's cloud: from a key pair to SSH into a server; then delete everything.",
+        discussion: "Acts as the user demo, without operator's rights. Deletes everything that it created, even if it fails.")
 
     @OptionGroup var options: CloudOptions
 
@@ -61,7 +61,7 @@ struct DemoCommand: AsyncParsableCommand {
     }
 }
 
-/// Tells on the terminal what happens.
+/// Prints the progress on the terminal.
 final class Narrator: Sendable {
     private let time: any TimeSource
     private let begun: UInt64
@@ -82,9 +82,9 @@ final class Narrator: Sendable {
         return "\(tenths / 10).\(tenths % 10) s"
     }
 
-    /// Asks every 250 ms until `body` returns something.
+    /// Calls `body` every 250 ms until it returns a value.
     ///
-    /// - Throws: `CloudError` when that has not happened within `limit`; what `body` throws.
+    /// - Throws: `CloudError` after `limit`; errors of `body`.
     func wait<Value>(_ what: String, _ limit: Duration, _ body: () async throws -> Value?) async throws -> Value {
         let end = time.monotonicNanoseconds() + UInt64(limit.microseconds) * 1000
         while true {

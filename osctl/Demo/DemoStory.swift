@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// What the tenant does, step by step; remembers what it made and unmakes it.
+/// The steps of the example tenant; records what it created and deletes it.
 final class DemoStory {
     struct Made: Sendable {
         let kind: String
@@ -16,7 +16,7 @@ final class DemoStory {
     let layout: CloudLayout
     let client: RESTClient
     private let narrator: Narrator
-    /// Where the private key lies, for the length of the story.
+    /// The path of the private key during the demo.
     private let directory: String
     private(set) var made: [Made] = []
     private var routerInterfaces: [(router: String, subnet: String)] = []
@@ -32,7 +32,7 @@ final class DemoStory {
         self.directory = directory
     }
 
-    // MARK: The story
+    // MARK: Steps
 
     func tell() async throws {
         narrator.chapter("A key pair, an image")
@@ -187,7 +187,7 @@ final class DemoStory {
         guard lines[0] == unique("server") else { throw CloudError("the host name is \(lines[0]), not \(unique("server"))") }
     }
 
-    // MARK: Making and unmaking
+    // MARK: Creating and deleting
 
     private let suffix = String(Ambient().newSecret(length: 5))
     private func unique(_ kind: String) -> String { "\(DemoStory.name)-\(kind)-\(suffix)" }
@@ -203,7 +203,7 @@ final class DemoStory {
         return id
     }
 
-    /// Deletes everything, last first.
+    /// Deletes everything in reverse order.
     func undo() async throws {
         guard !made.isEmpty else { return }
         narrator.chapter("Away with all of it")

@@ -8,11 +8,11 @@ import ServiceCatalog
 import Settings
 import Synchronization
 
-/// `osctl doctor`: is everything that should hold over the whole cloud so?
+/// `osctl doctor`: checks the invariants of the whole cloud.
 struct DoctorCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor",
-        abstract: "Look for inconsistencies in the whole cloud, and say each in words.",
+        abstract: "Check the whole cloud for inconsistencies, and describe them.",
         discussion: """
             Looks twice and reports what was wrong both times: work under way is not a fault. Ends with status 1 when \
             something is wrong. The services repair by themselves what can be repaired safely, within a minute, and what \
@@ -21,19 +21,19 @@ struct DoctorCommand: AsyncParsableCommand {
 
     @OptionGroup var options: CloudOptions
 
-    @Option(help: "The configuration file of the services; that of the cloud in the state directory when not given.")
+    @Option(help: "The configuration file of the services; by default that of the cloud in the state directory.")
     var config: String?
 
-    @Option(help: "Seconds between the two looks.")
+    @Option(help: "Seconds between the two checks.")
     var wait = 3
 
-    @ArgumentParser.Flag(help: "Ask the services to repair now, and wait up to a minute for it.")
+    @ArgumentParser.Flag(help: "Request repairs from the services, and wait up to a minute for them.")
     var repair = false
 
     @ArgumentParser.Flag(help: "Print findings as JSON.")
     var json = false
 
-    @Option(help: "Show what was repaired in the last so many hours.")
+    @Option(help: "Show the repairs of this many hours.")
     var since = 1
 
     func run() async throws {
@@ -82,9 +82,9 @@ struct DoctorCommand: AsyncParsableCommand {
         if !findings.isEmpty || !silent.isEmpty { throw ExitCode(1) }
     }
 
-    /// Has every service look and repair now.
+    /// Requests audits and repairs from all services.
     ///
-    /// - Returns: the services that did not say within a minute that they have.
+    /// - Returns: the services that have not answered within a minute.
     private func audits(_ database: Database, _ ambient: Ambient) async throws -> [String] {
         let question = AuditQuestion(id: ambient.newUUID().description)
         return try await withThrowingTaskGroup(of: [String]?.self) { group in
@@ -100,7 +100,7 @@ struct DoctorCommand: AsyncParsableCommand {
             }
             group.addTask {
                 try await ambient.time.sleep(for: .seconds(20))
-                // Who was just renewing its session has not heard.
+                // A service that was just renewing its session has missed the request.
                 for _ in 0..<2 {
                     try await database.write { try $0.notify(.audit, question) }
                     try await ambient.time.sleep(for: .seconds(20))
@@ -112,7 +112,7 @@ struct DoctorCommand: AsyncParsableCommand {
         }
     }
 
-    /// Who has not answered yet.
+    /// The services that have not answered yet.
     private final class Missing: Sendable {
         private let left: Mutex<Set<String>>
 
@@ -129,7 +129,7 @@ struct DoctorCommand: AsyncParsableCommand {
         }
     }
 
-    /// What is wrong now and still is a while later.
+    /// The findings that are still there a while later.
     private func lasting(_ database: Database, _ ambient: Ambient) async throws -> [Finding] {
         let first = try await look(database)
         guard !first.isEmpty else { return [] }
@@ -138,10 +138,10 @@ struct DoctorCommand: AsyncParsableCommand {
         return try await look(database).filter { before.contains([$0.rule, $0.subject]) }
     }
 
-    /// The store's rules and the one about releases.
+    /// The inspections of the database, and the rule about releases.
     private static let ruleCount = Inspection.all.count + 1
 
-    /// All rules over one snapshot.
+    /// Runs all inspections in one snapshot.
     private func look(_ database: Database) async throws -> [Finding] {
         try await database.snapshot { connection in
             try Inspection.all.flatMap { try $0.findings(connection) } + ReleaseFindings.look(connection)

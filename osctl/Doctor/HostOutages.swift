@@ -2,10 +2,10 @@ import Database
 import JSON
 import Kernel
 
-/// What the agents of the hypervisor hosts said of their switches.
+/// The hypervisor hosts' reports about their switches.
 enum HostOutages {
-    /// How often each host's ovs-vswitchd was away while its agent ran, since the host's boot, in words; nothing about hosts where
-    /// it never was.
+    /// Describes how often each host's ovs-vswitchd was down while its agent ran, since the host's boot; hosts without an outage
+    /// are left out.
     static func words(_ connection: Connection) throws -> [String] {
         let rows = try connection.query(
             """
@@ -17,7 +17,7 @@ enum HostOutages {
         }
     }
 
-    /// - Parameter outages: as in the agent's report.
+    /// - Parameter outages: the value in the agent's report.
     static func words(host: String, _ outages: JSONValue, datapath: String?) -> String {
         let count = outages["count"]?.intValue ?? 0
         let tenths = (outages["milliseconds"]?.intValue ?? 0) / 100

@@ -7,7 +7,7 @@ import PlacementCore
 import ServiceCatalog
 
 extension Inspection {
-    /// The rules of the foundation and of every service, with those about the ledgers of quotas.
+    /// The inspections of the foundation and of every service, including those of quota ledgers.
     static let all =
         foundation + PlacementInspections.all + NetworkInspections.all + BlockStorageInspections.all + ComputeInspections.all
         + (ComputeQuotas.all + NetworkQuotas.all + BlockStorageQuotas.all + ImageQuotas.all).compactMap { Ledger($0)?.inspection }

@@ -4,12 +4,12 @@ import Kernel
 import Schema
 import ServiceCatalog
 
-/// I16: the schema and everything that runs belong to one release. During an upgrade the rule is broken until the last
-/// part has been replaced and the schema is contracted.
+/// I16: the schema and all running processes belong to one release. During an upgrade the rule is violated until the last part
+/// has been replaced and the schema has been contracted.
 enum ReleaseFindings {
     static let rule = "one release runs, on its own schema"
 
-    /// What breaks the rule now.
+    /// The current violations.
     static func look(_ connection: Connection, _ ambient: Ambient = Ambient()) throws -> [Finding] {
         let replicas = try Replicas.live(connection, ambient)
         return findings(
@@ -18,8 +18,8 @@ enum ReleaseFindings {
     }
 
     /// - Parameters:
-    ///   - unnamed: sessions of processes that do not register.
-    ///   - agents: the release of each hypervisor host that is up; nil where the agent says none.
+    ///   - unnamed: the number of sessions of processes that do not register.
+    ///   - agents: the release of each hypervisor host that is up; nil if its agent does not report one.
     static func findings(
         _ state: SchemaState, replicas: [Replicas.Replica], unnamed: Int, agents: [(host: String, release: String?)],
         migrations: [Migration] = Schema.migrations

@@ -1,7 +1,7 @@
 import Glibc
 import Kernel
 
-/// The process that plays the simulated hosts; at most one in a cloud.
+/// The process with the simulated hosts; a cloud has at most one.
 struct FleetProcess: Sendable {
     let layout: CloudLayout
     private let process: ProcessIdentity
@@ -10,14 +10,14 @@ struct FleetProcess: Sendable {
 
     private static func log(_ layout: CloudLayout) -> String { layout.log + "/simulated-hosts.log" }
 
-    /// The one of an earlier command; nil when none runs.
+    /// The process of an earlier command; nil if none runs.
     static func running(_ layout: CloudLayout) -> FleetProcess? {
         guard let text = Machine.readText(layout.fleetRecord), let process = ProcessIdentity(json: text), process.isRunning
         else { return nil }
         return FleetProcess(layout: layout, process: process)
     }
 
-    /// Starts it in the place of an earlier one: hosts of memory learn from the plane what they run.
+    /// Starts the process, replacing an earlier one. Simulated hosts get the list of their servers from the control plane.
     static func start(layout: CloudLayout, arguments: [String]) async throws -> FleetProcess {
         try await running(layout)?.stop()
         try Machine.makeDirectory(layout.silencedHosts)

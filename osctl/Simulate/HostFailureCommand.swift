@@ -4,11 +4,11 @@ import Database
 import JSON
 import Kernel
 
-/// `osctl simulate host-failure`: what would be moved where if a host failed.
+/// `osctl simulate host-failure`: where servers would be placed if a host failed.
 struct HostFailureCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "host-failure",
-        abstract: "Show what would be moved where if a host failed; with --now, let a simulated one fail and come back.",
+        abstract: "Show where servers would be placed if a host failed; with --now, let a simulated host fail and return.",
         discussion: """
             Asks the cloud's own scheduler about every server on the host, the largest first, each finding taken what the \
             earlier ones got; nothing is claimed or moved. Ends with status 1 when a server would find no place.
@@ -19,10 +19,10 @@ struct HostFailureCommand: AsyncParsableCommand {
     @Argument(help: "The host's name, as in: osctl hypervisor list")
     var host: String
 
-    @ArgumentParser.Flag(help: "Let this simulated host fail now, watch, and bring it back.")
+    @ArgumentParser.Flag(help: "Let this simulated host fail now, watch, and let it return.")
     var now = false
 
-    @Option(help: "With --now: seconds after which it gives up waiting.")
+    @Option(help: "With --now: timeout in seconds.")
     var timeout = 180
 
     @OptionGroup(title: "Output") var output: OutputOptions
@@ -65,7 +65,7 @@ struct HostFailureCommand: AsyncParsableCommand {
 struct HostFailurePlan: Sendable {
     let document: JSONValue
 
-    /// - Throws: `ResourceError`, 404 when there is no such host.
+    /// - Throws: `ResourceError`, 404 if there is no such host.
     static func ask(_ client: RESTClient, _ host: String) async throws -> HostFailurePlan {
         let answer = try await client.post(.compute, "/os-wolke-scheduling/host-failure", ["host": .string(host)])
         return HostFailurePlan(document: answer["host_failure"] ?? .null)
@@ -75,7 +75,7 @@ struct HostFailurePlan: Sendable {
     var servers: [JSONValue] { document["servers"]?.arrayValue ?? [] }
     private var homeless: [JSONValue] { servers.filter { $0["result"]?.stringValue != "scheduled" } }
     var isComplete: Bool { homeless.isEmpty }
-    /// Hosts that take servers now.
+    /// Hosts that currently accept servers.
     var hostsInService: Int { document["capacity"]?["before"]?["hosts"]?.intValue ?? 0 }
 
     private static let columns = [
@@ -101,7 +101,7 @@ struct HostFailurePlan: Sendable {
         return text + left
     }
 
-    /// What is free, before and after.
+    /// The free capacity before and after.
     private var left: String {
         let classes = (document["capacity"]?["before"]?["resources"]?.objectValue?.names ?? []).sorted()
         let rows = [("now", "before"), ("without \(host)", "after")].map { title, member -> [String] in

@@ -6,14 +6,14 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// Lets a simulated host fail and come back, and compares.
+/// Lets a simulated host fail and return, and compares the state before and after.
 struct HostFailureRehearsal: Sendable {
     let layout: CloudLayout
     let client: RESTClient
     let database: Database
     let host: String
     let timeout: Int
-    /// Whether it says what happens as it happens.
+    /// Whether to print the progress.
     let tells: Bool
 
     struct Result: Sendable {
@@ -34,7 +34,7 @@ struct HostFailureRehearsal: Sendable {
 
     private var mark: String { layout.silencedHosts + "/" + host }
 
-    /// - Throws: `CloudError` when something that should happen does not within the time.
+    /// - Throws: `CloudError` if an expected event does not happen in time.
     func run() async throws -> Result {
         let narrator = Narrator(time: SystemTime())
         var result = Result()
@@ -80,7 +80,7 @@ struct HostFailureRehearsal: Sendable {
         _ = try await narrator.wait(what, .seconds(timeout)) { try await body() ? true : nil }
     }
 
-    /// `up` or `down`, as the API says it.
+    /// `up` or `down`, according to the API.
     private func state() async throws -> String {
         let services = try await client.get(
             .compute, "/os-services", query: [("host", host), ("binary", "nova-compute")], microversion: "2.53")
@@ -93,7 +93,7 @@ struct HostFailureRehearsal: Sendable {
         return servers["servers"]?.arrayValue?.first?["host_status"]?.stringValue ?? "(it has none)"
     }
 
-    /// What must be the same afterwards, in words by subject.
+    /// Descriptions, by subject, that must be equal before and after.
     private func snapshot() async throws -> [String: String] {
         try await database.snapshot { connection in
             let servers = try connection.query(

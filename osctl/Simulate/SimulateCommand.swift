@@ -6,19 +6,19 @@ import JSON
 import Kernel
 import Settings
 
-/// `osctl simulate`: rehearsals with simulated hosts, through the real plane.
+/// `osctl simulate`: rehearsals with simulated hosts and the real control plane.
 struct SimulateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "simulate", abstract: "Rehearse with simulated hosts and this cloud's real plane.",
+        commandName: "simulate", abstract: "Rehearse with simulated hosts and this cloud's control plane.",
         subcommands: [SimulateServers.self, HostFailureCommand.self, EndSimulation.self], defaultSubcommand: SimulateServers.self)
 }
 
-/// Which cloud, and the operator's way into it.
+/// Selects the cloud, with operator access to it.
 struct RehearsalOptions: ParsableArguments {
     @Option(help: "The cloud's state directory (or STATE in the environment).")
     var state: String = Machine.environment["STATE"] ?? ".state"
 
-    /// - Throws: `CloudError` when no cloud runs there.
+    /// - Throws: `CloudError` if no cloud runs there.
     func open() throws -> (layout: CloudLayout, client: RESTClient, database: Database) {
         let layout = try CloudOptions.layout(state: state)
         guard SupervisorRecord.running(layout) != nil else {
@@ -32,11 +32,11 @@ struct RehearsalOptions: ParsableArguments {
     }
 }
 
-/// `osctl simulate [servers]`: many servers on a fleet of simulated hosts.
+/// `osctl simulate [servers]`: builds many servers on simulated hosts.
 struct SimulateServers: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "servers",
-        abstract: "Build many servers on simulated hosts with this cloud's real plane, and report how that went.",
+        abstract: "Build many servers on simulated hosts with this cloud's control plane, and report the results.",
         discussion: """
             Scheduler, database, broker and API are the cloud's own; only the hypervisors and, with ports, their chassis \
             are played by one process. The servers go to an aggregate and availability zone of the simulated hosts, so \
@@ -46,28 +46,28 @@ struct SimulateServers: AsyncParsableCommand {
 
     @OptionGroup var cloud: RehearsalOptions
 
-    @Option(help: "Hosts to play.")
+    @Option(help: "Number of simulated hosts.")
     var hosts = 100
 
-    @Option(help: "Servers to build.")
+    @Option(help: "Number of servers to build.")
     var servers = 1000
 
-    @Option(help: "Requests under way at a time.")
+    @Option(help: "Number of concurrent requests.")
     var concurrency = 50
 
-    @ArgumentParser.Flag(help: "Each of these waits until its server is built before it asks for the next.")
+    @ArgumentParser.Flag(help: "Each of these waits until its server is built before it requests the next one.")
     var follow = false
 
-    @Option(help: "Milliseconds that a simulated start takes on average.")
+    @Option(help: "Average duration of a simulated start in milliseconds.")
     var startMs = 200
 
-    @Option(help: "Of 1000 starts, how many fail.")
+    @Option(help: "Number of failures per 1000 starts.")
     var failuresPerMille = 0
 
-    @Option(help: "Seconds after which it gives up.")
+    @Option(help: "Timeout in seconds.")
     var timeout = 600
 
-    @ArgumentParser.Flag(help: "Leave servers and hosts there.")
+    @ArgumentParser.Flag(help: "Keep servers and hosts.")
     var keep = false
 
     @ArgumentParser.Flag(help: "Print the report as JSON.")
@@ -99,17 +99,20 @@ struct SimulateServers: AsyncParsableCommand {
         print(json ? report.document.description : report.text)
         if keep, !json {
             print(
-                "Servers and hosts are still there: `osctl simulate host-failure HOST` shows what would become of them, `osctl simulate end` removes them."
+                """
+                Servers and hosts are still there: `osctl simulate host-failure HOST` shows what would become of \
+                them, `osctl simulate end` removes them.
+                """
             )
         }
         if !report.isClean { throw ExitCode(1) }
     }
 }
 
-/// `osctl simulate end`: removes what `--keep` left.
+/// `osctl simulate end`: removes what `--keep` kept.
 struct EndSimulation: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "end", abstract: "Delete the simulated servers and hosts that --keep left, and end their process.")
+        commandName: "end", abstract: "Delete the simulated servers and hosts that --keep kept, and end their process.")
 
     @OptionGroup var cloud: RehearsalOptions
 

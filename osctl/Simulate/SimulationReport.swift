@@ -2,25 +2,25 @@ import Inspections
 import JSON
 import ServiceCatalog
 
-/// What a simulation measured.
+/// The measurements of a simulation.
 struct SimulationReport: Sendable {
     var hosts = 0
     var servers = 0
     var accepted = 0
-    /// Seconds from the first POST to the last server in its final state.
+    /// Seconds from the first POST until the last server was in its final state.
     var makespan = 0.0
-    /// Seconds that a POST took, sorted.
+    /// Durations of POSTs in seconds, sorted.
     var requests: [Double] = []
-    /// Seconds from acceptance to ACTIVE by the plane's own clock, sorted.
+    /// Seconds from acceptance to ACTIVE by the control plane's clock, sorted.
     var builds: [Double] = []
-    /// Why servers or requests failed, and how many for each reason.
+    /// The number of failures of servers or requests, by reason.
     var failures: [String: Int] = [:]
     var findings: [Finding] = []
 
     var active: Int { builds.count }
     var isClean: Bool { findings.isEmpty && active + failures.values.reduce(0, +) == servers }
 
-    /// The value below which `share` of the sorted values lie.
+    /// The value below which the share `share` of the sorted values lies.
     static func percentile(_ values: [Double], _ share: Double) -> Double {
         values.isEmpty ? 0 : values[min(values.count - 1, Int(Double(values.count) * share))]
     }
@@ -38,7 +38,10 @@ struct SimulationReport: Sendable {
 
     var text: String {
         var lines = [
-            "\(servers) servers on \(hosts) simulated hosts: \(active) ACTIVE in \(Narrator.seconds(makespan)), \(Int(Double(active) / max(makespan, 0.001))) per second",
+            """
+            \(servers) servers on \(hosts) simulated hosts: \(active) ACTIVE in \(Narrator.seconds(makespan)), \
+            \(Int(Double(active) / max(makespan, 0.001))) per second
+            """,
             "POST /servers      \(line(requests))",
             "accepted to ACTIVE \(line(builds))",
         ]

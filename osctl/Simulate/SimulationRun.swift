@@ -43,13 +43,16 @@ struct SimulationRun: Sendable {
         return report
     }
 
-    /// Removes the servers and hosts of an earlier run; the operator's project has the default quota again.
+    /// Removes the servers and hosts of an earlier run; the operator's project gets the default quota again.
     ///
-    /// - Throws: `CloudError` when other servers run on the simulated hosts.
+    /// - Throws: `CloudError` if other servers run on the simulated hosts.
     func end() async throws {
         let others = try await database.read { connection in
             try connection.query(
-                "SELECT name FROM servers WHERE host LIKE \(SimulationRun.prefix + "-%") AND name <> 'simulated' AND NOT deleted ORDER BY name"
+                """
+                SELECT name FROM servers WHERE host LIKE \(SimulationRun.prefix + "-%") AND name <> 'simulated' \
+                AND NOT deleted ORDER BY name
+                """
             ).map { try $0.string("name") }
         }
         guard others.isEmpty else {
@@ -67,7 +70,7 @@ struct SimulationRun: Sendable {
 
     private func progress(_ text: String) { if !plan.json { Terminal.print(text) } }
 
-    /// Asks every 200 ms until `body` returns true.
+    /// Calls `body` every 200 ms until it returns true.
     private func wait(_ what: String, _ body: () async throws -> Bool) async throws {
         let end = seconds + Double(plan.timeout)
         while try await !body() {
@@ -82,7 +85,7 @@ struct SimulationRun: Sendable {
 
     // MARK: hosts
 
-    /// Waits for the hosts; their names as they announced themselves. Providers of an earlier run may still be leaving.
+    /// Waits for the hosts; returns their names as announced. Providers of an earlier run may still be in removal.
     private func announcedHosts() async throws -> [String] {
         var names: [String] = []
         var shown = -1
@@ -102,7 +105,7 @@ struct SimulationRun: Sendable {
         return Array(names.prefix(plan.hosts))
     }
 
-    /// A zone of their own, for the operator's project alone.
+    /// Creates an availability zone for the hosts, for the operator's project only.
     private func gather(_ hosts: [String], project: String) async throws {
         let all = try await client.get(.compute, "/os-aggregates")["aggregates"]?.arrayValue ?? []
         var aggregate = all.first { $0["name"]?.stringValue == SimulationRun.zone } ?? .null
@@ -123,11 +126,11 @@ struct SimulationRun: Sendable {
         progress("zone \(SimulationRun.zone) has \(hosts.count) hosts")
     }
 
-    /// Takes the hosts out of the plane again.
+    /// Removes the hosts from the control plane.
     private func dismiss() async throws {
         let services = try await client.get(.compute, "/os-services", microversion: "2.53")["services"]?.arrayValue ?? []
         let ours = services.filter { $0["host"]?.stringValue?.hasPrefix(SimulationRun.prefix + "-") ?? false }
-        // A host leaves its aggregates with its service: outside of them it would be everybody's.
+        // A host leaves its aggregates with its service; outside of them every project could use it.
         try await each(ours.compactMap { $0["id"]?.stringValue }) { id in
             _ = try await client.delete(.compute, "/os-services/\(id)", microversion: "2.53", missingIsFine: true)
         }
@@ -137,7 +140,7 @@ struct SimulationRun: Sendable {
         _ = try await client.delete(.compute, "/os-aggregates/\(id)", missingIsFine: true)
     }
 
-    /// What the hosts are to OVN; left behind, they would be agents that never answer.
+    /// The hosts' rows in OVN; without removal they would be agents that never answer.
     private func removeChassis() async throws {
         let chosen: JSONValue = ["op": "select", "table": "Chassis", "where": [], "columns": ["name"]]
         let rows = try await southbound([chosen]).first?["rows"]?.arrayValue ?? []
@@ -178,7 +181,7 @@ struct SimulationRun: Sendable {
         ]
     }
 
-    /// Waits until the server is built, or has failed.
+    /// Waits until the server is built or has failed.
     private func waitForServer(_ id: String) async throws {
         while try await database.read({
             try !$0.query("SELECT 1 AS one FROM servers WHERE id = \(id)::uuid AND vm_state = 'building'").isEmpty
@@ -222,10 +225,16 @@ struct SimulationRun: Sendable {
     private func outcome(into report: inout SimulationReport) async throws {
         let (builds, faults) = try await database.read { connection in
             let builds = try connection.query(
-                "SELECT extract(epoch FROM launched_at - created_at)::text AS seconds \(raw: SimulationRun.ours) AND vm_state = 'active' ORDER BY 1"
+                """
+                SELECT extract(epoch FROM launched_at - created_at)::text AS seconds \(raw: SimulationRun.ours) \
+                AND vm_state = 'active' ORDER BY 1
+                """
             )
             let faults = try connection.query(
-                "SELECT coalesce(fault->>'message', 'no reason given') AS reason, count(*) AS count \(raw: SimulationRun.ours) AND vm_state = 'error' GROUP BY 1"
+                """
+                SELECT coalesce(fault->>'message', 'no reason given') AS reason, count(*) AS count \
+                \(raw: SimulationRun.ours) AND vm_state = 'error' GROUP BY 1
+                """
             )
             return (
                 try builds.compactMap { try $0.optionalString("seconds").flatMap(Double.init) },
@@ -244,7 +253,7 @@ struct SimulationRun: Sendable {
         progress("deleted \(ids.count) in \(Narrator.seconds(seconds - begun))")
     }
 
-    /// `concurrency` at a time.
+    /// Runs at most `concurrency` at a time.
     private func each<Item: Sendable>(_ items: [Item], _ body: @escaping @Sendable (Item) async throws -> Void) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for (index, item) in items.enumerated() {

@@ -54,13 +54,19 @@ package struct SourceImage: Sendable {
             SourceImage.diskFormats.contains(diskFormat ?? "")
         else {
             throw ResourceError.badRequest(
-                "Invalid image: Image \(id) with container format '\(containerFormat ?? "none")' and disk format '\(diskFormat ?? "none")' cannot be used to create a volume."
+                """
+                Invalid image: Image \(id) with container format '\(containerFormat ?? "none")' and disk format \
+                '\(diskFormat ?? "none")' cannot be used to create a volume.
+                """
             )
         }
         let bytes = max(size, virtualSize ?? 0)
         guard bytes <= volumeSize << 30 else {
             throw ResourceError.badRequest(
-                "Invalid input received: Size of specified image \((bytes + (1 << 30) - 1) >> 30)GB is larger than volume size \(volumeSize)GB."
+                """
+                Invalid input received: Size of specified image \((bytes + (1 << 30) - 1) >> 30)GB is larger than \
+                volume size \(volumeSize)GB.
+                """
             )
         }
         guard minDisk <= volumeSize else {

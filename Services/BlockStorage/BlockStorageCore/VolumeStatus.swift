@@ -38,7 +38,10 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
         guard !allows(action) else { return }
         let states = (VolumeStatus.allowed.first { $0.action == action }?.from ?? []).map(\.rawValue).sorted()
         throw ResourceError.badRequest(
-            "Invalid volume: Volume \(volume) status must be \(states.joined(separator: " or ")) to \(action.rawValue), but the current status is \(rawValue)."
+            """
+            Invalid volume: Volume \(volume) status must be \(states.joined(separator: " or ")) to \
+            \(action.rawValue), but the current status is \(rawValue).
+            """
         )
     }
 

@@ -13,7 +13,10 @@ struct VolumeQuota: Sendable {
             case "gigabytes":
                 ResourceError(
                     .tooLarge,
-                    "Requested volume or snapshot exceeds allowed gigabytes quota. Requested \(asked)G, quota is \(limit)G and \(used)G has been consumed.",
+                    """
+                    Requested volume or snapshot exceeds allowed gigabytes quota. Requested \(asked)G, quota is \
+                    \(limit)G and \(used)G has been consumed.
+                    """,
                     retryAfter: 0)
             case "snapshots":
                 ResourceError(.tooLarge, "Maximum number of snapshots allowed (\(limit)) exceeded", retryAfter: 0)

@@ -59,7 +59,8 @@ package enum ComputeQuotas {
             "security_groups", default: -1, "Security groups", absolute: .init("maxSecurityGroups", used: "totalSecurityGroupsUsed"),
             lastMinor: 35, .none),
         quota(
-            "security_group_rules", default: -1, "Rules of security groups", absolute: .init("maxSecurityGroupRules"), lastMinor: 35, .none),
+            "security_group_rules", default: -1, "Rules of security groups", absolute: .init("maxSecurityGroupRules"), lastMinor: 35,
+            .none),
     ]
 
     /// In the order in which answers show them.

@@ -67,7 +67,10 @@ package struct GuestKey: Sendable {
         let namespace = String(name.prefix { $0 != ":" })
         guard name.contains(":"), namespaces.contains(namespace) else { return }
         throw ResourceError.badRequest(
-            "Validation failed; extra spec '\(name.prefix(64))' does not exist in the namespace '\(namespace)'. Names of other namespaces are free."
+            """
+            Validation failed; extra spec '\(name.prefix(64))' does not exist in the namespace '\(namespace)'. \
+            Names of other namespaces are free.
+            """
         )
     }
 

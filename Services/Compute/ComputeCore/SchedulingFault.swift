@@ -17,7 +17,10 @@ package enum SchedulingFault {
         guard filter.hostsAfter < filter.hostsBefore else { return nil }
         let reasons = filter.reasons.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
         return
-            "\(filter.name) removed \(filter.hostsBefore - filter.hostsAfter) of \(filter.hostsBefore) host\(filter.hostsBefore == 1 ? "" : "s")"
-            + (reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))")
+            """
+            \(filter.name) removed \(filter.hostsBefore - filter.hostsAfter) of \(filter.hostsBefore) \
+            host\(filter.hostsBefore == 1 ? "" : "s")
+            """
+                + (reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))")
     }
 }

@@ -102,7 +102,10 @@ package struct ServerRequest: Sendable {
         if case .interfaces(let list) = networks, maxCount > 1 {
             if list.contains(where: { $0.portID != nil }) {
                 throw ResourceError.badRequest(
-                    "Unable to launch multiple instances with a single configured port ID. Please launch your instance one by one with different ports."
+                    """
+                    Unable to launch multiple instances with a single configured port ID. Please launch your \
+                    instance one by one with different ports.
+                    """
                 )
             }
             if list.contains(where: { $0.fixedIP != nil }) {
@@ -128,7 +131,10 @@ package struct ServerRequest: Sendable {
             // Clients also send `imageRef` when they boot from a volume that is created from the same image.
             guard boot.source == .image, boot.uuid == imageID else {
                 throw ResourceError.badRequest(
-                    "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid."
+                    """
+                    Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping \
+                    combination is not valid.
+                    """
                 )
             }
             imageID = nil
@@ -137,12 +143,18 @@ package struct ServerRequest: Sendable {
             throw ResourceError.badRequest(
                 devices.isEmpty
                     ? "Missing imageRef attribute"
-                    : "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid."
+                    : """
+                    Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping \
+                    combination is not valid.
+                    """
             )
         }
         for device in devices where device.destination == .local {
             throw ResourceError.badRequest(
-                "Block Device Mapping is Invalid: local disks beside the flavor's (source_type \(device.source.rawValue), destination_type local) are not supported."
+                """
+                Block Device Mapping is Invalid: local disks beside the flavor's (source_type \
+                \(device.source.rawValue), destination_type local) are not supported.
+                """
             )
         }
         guard devices.count <= 25 else { throw ResourceError.badRequest("block_device_mapping_v2 has more than 25 items.") }

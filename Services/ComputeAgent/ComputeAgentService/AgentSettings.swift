@@ -53,7 +53,10 @@ package struct AgentSettings: Sendable {
         .string("integration_bridge", default: "br-int", "OVN's integration bridge."),
         .string(
             "switch_runtime", default: nil,
-            "Directory of ovs-vswitchd's pid file and control socket; by default the directory of the socket in `ovsdb`, or /run/openvswitch."
+            """
+            Directory of ovs-vswitchd's pid file and control socket; by default the directory of the socket in \
+            `ovsdb`, or /run/openvswitch.
+            """
         ),
         .integer(
             "connections_per_port", default: 65_536,
@@ -88,7 +91,10 @@ package struct AgentSettings: Sendable {
         .string("disk_allocation_ratio", default: "1", "Allocation ratio of disk space."),
         .integer(
             "metadata_connections", default: 64, in: 4...10_000,
-            "Maximum number of connections to the metadata service of one network. Over the limit, the one that has been idle longest is closed."
+            """
+            Maximum number of connections to the metadata service of one network. Over the limit, the one that has \
+            been idle longest is closed.
+            """
         ),
         .integer(
             "metadata_connections_per_guest", default: 16, in: 2...10_000,

@@ -103,7 +103,10 @@ package actor ImageCache {
                 if largest >= error.size { continue }
                 result = .failure(
                     PermanentFailure(
-                        "the flavor's root disk of \(largest >> 30) GiB is too small for the image, which needs \((error.size - 1) >> 30 + 1) GiB"
+                        """
+                        the flavor's root disk of \(largest >> 30) GiB is too small for the image, which needs \
+                        \((error.size - 1) >> 30 + 1) GiB
+                        """
                     ))
             } catch { result = .failure(error) }
             break

@@ -70,7 +70,10 @@ package struct CredentialLimits: Sendable {
         guard let asked else { return expiresAt }
         guard asked <= expiresAt else {
             throw ResourceError.forbidden(
-                "Invalid value for expires_at: \(asked.iso8601Microseconds). It must not be later than \(expiresAt.iso8601Microseconds), when the application credential that makes it expires."
+                """
+                Invalid value for expires_at: \(asked.iso8601Microseconds). It must not be later than \
+                \(expiresAt.iso8601Microseconds), when the application credential that makes it expires.
+                """
             )
         }
         return asked
@@ -81,7 +84,10 @@ package struct CredentialLimits: Sendable {
         guard let own = accessRules, !own.isEmpty else { return }
         guard let wider = asked.first(where: { rule in !own.contains { $0.covers(rule) } }) else { return }
         throw ResourceError.forbidden(
-            "Invalid access rule \(wider.method) \(wider.path) of \(wider.service): the application credential that makes it has no access rule that allows as much."
+            """
+            Invalid access rule \(wider.method) \(wider.path) of \(wider.service): the application credential that \
+            makes it has no access rule that allows as much.
+            """
         )
     }
 }

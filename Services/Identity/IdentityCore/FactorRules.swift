@@ -47,7 +47,10 @@ package struct FactorRules: Sendable {
             }
             for name in names where !methods.contains(name.stringValue ?? "") {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute \(path). Value: \(name.stringValue?.prefix(64) ?? ""). It must be one of \(methods.joined(separator: ", "))."
+                    """
+                    Invalid input for field/attribute \(path). Value: \(name.stringValue?.prefix(64) ?? ""). It \
+                    must be one of \(methods.joined(separator: ", ")).
+                    """
                 )
             }
             guard Set(names.compactMap(\.stringValue)).count == names.count else {

@@ -132,7 +132,10 @@ package struct SignOnRequest: Sendable {
         if let id = object["id"], !id.isNull { return .id(try text(id, path + ".id")) }
         guard let name = object["name"], !name.isNull else {
             throw ResourceError.badRequest(
-                "Expecting to find id or name in \(path). The server could not comply with the request since it is either malformed or otherwise incorrect."
+                """
+                Expecting to find id or name in \(path). The server could not comply with the request since it is \
+                either malformed or otherwise incorrect.
+                """
             )
         }
         return .name(try text(name, path + ".name"), try domain(object["domain"], path + ".domain"))

@@ -106,7 +106,10 @@ package struct Bootstrap: Sendable {
         }
         let isService = user.assignments.contains { $0.roles.contains("service") }
         try connection.execute(
-            "UPDATE users SET service_user = \(isService) WHERE domain_id = 'default' AND name = \(user.name) AND service_user <> \(isService)"
+            """
+            UPDATE users SET service_user = \(isService) WHERE domain_id = 'default' AND name = \(user.name) AND \
+            service_user <> \(isService)
+            """
         )
         if isService || restoring { try enable(connection, user) }
     }

@@ -23,7 +23,10 @@ package struct IdentityApplication {
         .integer("lockout_attempts", default: 0, in: 0...1000, "Wrong passwords in a row that lock a user; 0 for never."),
         .string(
             "credential_keys_file", default: nil,
-            "File with the keys for encrypting `/v3/credentials`, one per line: key id and base64 of 32 bytes; the first one encrypts. Without it, credentials are not available."
+            """
+            File with the keys for encrypting `/v3/credentials`, one per line: key id and base64 of 32 bytes; the \
+            first one encrypts. Without it, credentials are not available.
+            """
         ),
         .duration("lockout_duration", default: "30m", "How long a user stays locked."),
     ]

@@ -101,12 +101,18 @@ enum NetworkFault {
 
     static func notReachable(network: UUID128, subnet: UUID128, port: UUID128) -> ResourceError {
         .notFound(
-            "External network \(network) is not reachable from subnet \(subnet). Therefore, cannot associate Port \(port) with a Floating IP.",
+            """
+            External network \(network) is not reachable from subnet \(subnet). Therefore, cannot associate Port \
+            \(port) with a Floating IP.
+            """,
             type: "ExternalGatewayForFloatingIPNotFound")
     }
     static func alreadyAssociated(_ floating: String, port: UUID128, fixed: String) -> ResourceError {
         .conflict(
-            "Cannot associate floating IP \(floating) with port \(port) using fixed IP \(fixed), as that fixed IP already has a floating IP.",
+            """
+            Cannot associate floating IP \(floating) with port \(port) using fixed IP \(fixed), as that fixed IP \
+            already has a floating IP.
+            """,
             type: "FloatingIPPortAlreadyAssociated")
     }
 

@@ -33,7 +33,10 @@ extension NetworkOptions {
         [
             .string(
                 "ovn_nb", default: "unix:/run/ovn/ovnnb_db.sock",
-                "OVN northbound database: `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`; the addresses of a cluster are separated by commas."
+                """
+                OVN northbound database: `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`; the addresses of a \
+                cluster are separated by commas.
+                """
             ),
             .string("ovn_sb", default: "unix:/run/ovn/ovnsb_db.sock", "OVN southbound database, in the same form."),
             .string(

@@ -169,7 +169,10 @@ package enum HostFilter: String, Sendable, CaseIterable {
             if !inventory.admits(need.amount) {
                 classes.append(need.resourceClass)
                 words.append(
-                    "\(need.amount) \(need.resourceClass) at once are not allowed (from \(inventory.minUnit) to \(inventory.maxUnit) in steps of \(inventory.stepSize))"
+                    """
+                    \(need.amount) \(need.resourceClass) at once are not allowed (from \(inventory.minUnit) to \
+                    \(inventory.maxUnit) in steps of \(inventory.stepSize))
+                    """
                 )
             } else if need.amount > free {
                 classes.append(need.resourceClass)

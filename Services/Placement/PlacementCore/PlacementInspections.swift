@@ -55,6 +55,9 @@ package enum PlacementInspections {
         """)
 
     private static func settled(_ server: String) -> String {
-        "NOT \(server).deleted AND \(server).host IS NOT NULL AND \(server).vm_state <> 'error' AND \(server).id NOT IN (\(Inspection.busy))"
+        """
+        NOT \(server).deleted AND \(server).host IS NOT NULL AND \(server).vm_state <> 'error' AND \(server).id \
+        NOT IN (\(Inspection.busy))
+        """
     }
 }

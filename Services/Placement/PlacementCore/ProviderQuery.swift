@@ -58,7 +58,10 @@ package struct ProviderQuery: Sendable {
             let parts = item.split(separator: ":", omittingEmptySubsequences: false)
             guard parts.count == 2, !parts[0].isEmpty else {
                 throw bad(
-                    "Badly formed resources parameter. Expected resources query string parameter in form: ?resources=VCPU:2,MEMORY_MB:1024. Got: \"\(item.prefix(100))\"."
+                    """
+                    Badly formed resources parameter. Expected resources query string parameter in form: \
+                    ?resources=VCPU:2,MEMORY_MB:1024. Got: \"\(item.prefix(100))\".
+                    """
                 )
             }
             guard let amount = Int(parts[1]), (1...Int(Int32.max)).contains(amount) else {
@@ -92,7 +95,10 @@ package struct ProviderQuery: Sendable {
             } else {
                 guard !name.isEmpty, !name.hasPrefix("!") else {
                     throw ProviderQuery.bad(
-                        "Invalid query string parameters: Expected 'required' parameter value of the form: HW_CPU_X86_VMX,\(grammar.forbiddenTraits ? "!" : "")CUSTOM_MAGIC. Got: \(text.prefix(100))"
+                        """
+                        Invalid query string parameters: Expected 'required' parameter value of the form: \
+                        HW_CPU_X86_VMX,\(grammar.forbiddenTraits ? "!" : "")CUSTOM_MAGIC. Got: \(text.prefix(100))
+                        """
                     )
                 }
                 required.append([name])

@@ -117,7 +117,10 @@ extension ListRequest {
             let parts = item.split(separator: ":", omittingEmptySubsequences: false)
             guard parts.count <= 2, !parts[0].isEmpty else {
                 throw ResourceError.badRequest(
-                    "Invalid input for query parameter sort. Value: '\(text.prefix(64))'. It must be a list of sort keys, each with :asc or :desc."
+                    """
+                    Invalid input for query parameter sort. Value: '\(text.prefix(64))'. It must be a list of sort \
+                    keys, each with :asc or :desc.
+                    """
                 )
             }
             return (String(parts[0]), try parts.count < 2 || isDescending(String(parts[1]), "sort"))

@@ -20,7 +20,7 @@ def scale():
 
 @pytest.fixture
 def tally(request):
-    """`tally(what=count, …)`: what an attack did. Counts are printed; WOLKE_ATTACK_REPORT names a file that collects them."""
+    """`tally(what=count, …)`: the counts of an attack. They are printed; WOLKE_ATTACK_REPORT names a file that collects them."""
 
     def record(**counts):
         report = os.environ.get("WOLKE_ATTACK_REPORT")

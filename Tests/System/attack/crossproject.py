@@ -1,13 +1,13 @@
-"""Every place in the services' requests where a tenant writes an id, found in the OpenAPI documents."""
+"""Every member of the services' requests in which a tenant can send an id, from the OpenAPI documents."""
 
 import re
 
-# Bodies of tenants: who names another project's thing here must be refused.
+# Bodies of tenants: naming another project's resource here must be refused.
 IDENTIFIER = re.compile(r"(_id|_ids|_uuid|_uuids|Ref|_ref|_volid|^uuid|^port|volumeId|serverId|security_groups|^group|_host|_type|^key_name|^owner|^member)$")
 
 
 def leaves(schema, path=()):
-    """Names of the leaves of a JSON schema, as paths; items of lists have no name of their own."""
+    """Names of the leaves of a JSON schema, as paths; items of lists have no separate name."""
     for choice in schema.get("oneOf", []):
         yield from leaves(choice, path)
     for name, inner in schema.get("properties", {}).items():
@@ -46,7 +46,7 @@ def fill(template, names):
 
 
 def sample(schema):
-    """The smallest value that fits a schema, as far as the schema says."""
+    """The smallest valid value for a schema."""
     if "oneOf" in schema:
         return sample(schema["oneOf"][0])
     if "enum" in schema:

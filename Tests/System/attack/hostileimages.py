@@ -1,4 +1,4 @@
-"""Disk images made of bytes: sound ones, and such that attack whoever opens them (see Shared/TestKit/HostileImages.swift)."""
+"""Disk images made of bytes: valid ones, and hostile ones that attack the program that opens them (see Shared/TestKit/HostileImages.swift)."""
 
 import struct
 
@@ -31,7 +31,7 @@ def qcow2(size=MIB, incompatible=0, backing=None, extensions=b"", snapshots=0, c
 
 
 def qcow2_data_file(path):
-    """Its first cluster is the named file's."""
+    """Its first cluster is in the named file."""
     image = bytearray(qcow2(incompatible=4, extensions=extension(0x44415441, path))) + bytearray(65536)
     put(image, 3 * 65536, struct.pack(">Q", 4 * 65536 | 1 << 63))
     put(image, 4 * 65536, struct.pack(">Q", 1 << 63))
@@ -83,7 +83,7 @@ def vhd(size=10 * MIB, kind=3, creator=b"win ", geometry=(301, 4, 17), last=None
 
 
 def sound():
-    """Name, format and the size of the disk inside."""
+    """Name, format and size of the disk in the image."""
     return [
         ("raw", "raw", b"a disk of text".ljust(4096, b"\0"), 4096),
         ("qcow2", "qcow2", qcow2(), MIB),
@@ -94,7 +94,7 @@ def sound():
 
 
 def hostile(canary):
-    """Name, `disk_format` and bytes. Those that really lead to the canary come first."""
+    """Name, `disk_format` and bytes. Images that really refer to the canary come first."""
     comment = descriptor(parent="bc609ba4", more=f'# note: parentFileNameHint="{canary}.flat"')
     return [
         ("parent in a VMDK comment", "vmdk", vmdk(comment)),

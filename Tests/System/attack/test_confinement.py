@@ -1,4 +1,4 @@
-"""S5, S22, S26: what holds whoever gets out of a guest, or into a network of the cloud's parts."""
+"""S5, S22, S26: the confinement of an attacker who has escaped from a guest, or has access to a network of the cloud's parts."""
 
 import os
 import socket
@@ -43,7 +43,7 @@ def guest(cloud, tenant):
 
 
 def test_s26_guests_run_without_rights(cloud, guest):
-    """A user of its own, no capabilities, a filter of system calls, a /dev of its own."""
+    """QEMU has its own user, no capabilities, a system call filter and its own /dev."""
     server, pid = guest
     fields = status(pid)
     user = run("id", "-u", "libvirt-qemu").strip()
@@ -68,7 +68,7 @@ def test_s26_the_hypervisors_daemon_is_roots_alone(cloud):
 
 
 def test_s5_s26_disks_are_the_guests_and_roots(cloud, tenant, guest):
-    """No other user of the machine reads a disk, an image, a volume or a secret; QEMU's user reads its guest's only."""
+    """No other user of the machine can read a disk, image, volume or secret; QEMU's user can only read its guest's files."""
     volume = tenant.api.block_storage.create_volume(size=1, name="closed")
     wait("the volume is there", lambda: tenant.api.block_storage.get_volume(volume.id).status == "available")
     found = 0
@@ -87,7 +87,7 @@ def test_s5_s26_disks_are_the_guests_and_roots(cloud, tenant, guest):
 
 
 def test_s22_the_parts_listen_for_each_other_only(cloud):
-    """No part trusts whoever reaches it: on this machine they are reached from it alone, and the broker asks for a password."""
+    """Parts only listen on this machine, and the broker requires a password."""
     parts = cloud.parts()
     lines = run("ss", "-H", "-l", "-t", "-n", "-p").splitlines()
     for name in ("postgres", "epmd"):
@@ -99,7 +99,7 @@ def test_s22_the_parts_listen_for_each_other_only(cloud):
 
 
 def sign_on(port, user, password):
-    """The method with which the broker answers a sign-on (AMQP 0-9-1); None where it hangs up."""
+    """The method with which the broker answers a sign-on (AMQP 0-9-1); None if it closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as broker:
         broker.sendall(b"AMQP\0\0\x09\x01")
         assert broker.recv(65536)[7:11] == b"\0\x0a\0\x0a"  # connection.start

@@ -1,4 +1,4 @@
-"""S18: a guest that makes one connection after the other takes nothing from the other tenants."""
+"""S18: a guest that opens one connection after the other does not affect other tenants."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def guests():
 
 
 def pair(cloud, owner, guests, cidr, hosts=(1, 1)):
-    """Two guests of a tenant on its network, which let TCP in."""
+    """Two guests of a tenant on its network, which accept TCP."""
     group = owner.api.network.create_security_group(name="tcp")
     owner.api.network.create_security_group_rule(
         security_group_id=group.id, direction="ingress", ethertype="IPv4", protocol="tcp")
@@ -52,7 +52,7 @@ def test_s18_connection_churn_leaves_other_tenants_connected(cloud, tenant, othe
     talk = started(victim.python(TALK, peer.address, 7000, scale(20, 120)))
     started(accomplice.python(SERVER, 80))
     made = answer(attacker.python(CHURN, accomplice.address, 80, count, ports), 600)
-    # A connection that has ended is kept for a while: its addresses and ports come again after that, too.
+    # Ended connections are kept for a while; their addresses and ports are reused after that, too.
     again = answer(attacker.python(CHURN, accomplice.address, 80, ports, ports), 600)
     heard = answer(talk, 300)
     tally(connections=made["made"] + again["made"], failed=made["failed"], words=heard["words"],
@@ -92,7 +92,7 @@ def zone_limit(cloud, guest):
 
 
 def test_s18_a_guest_over_its_limit_leaves_connections_to_others(cloud, tenant, other_tenant, guests, tally):
-    """The table of tracked connections is the host's; one guest gets no more than `agent.connections_per_port` of it."""
+    """The table of tracked connections belongs to the host; one guest can use at most `agent.connections_per_port` of it."""
     victim, peer = pair(cloud, other_tenant, guests, "192.168.63.0/24")
     attacker, accomplice = pair(cloud, tenant, guests, "192.168.64.0/24")
     for guest in (victim, peer, attacker, accomplice):
@@ -118,7 +118,7 @@ def test_s18_a_guest_over_its_limit_leaves_connections_to_others(cloud, tenant, 
 
 
 def test_s18_churn_to_the_metadata_address_leaves_others_connected(cloud, tenant, other_tenant, guests, scale, tally):
-    """Metadata is served on a host for the networks of its servers; everybody on the network can connect to it."""
+    """Metadata is served on a host for the networks of its servers; every guest on the network can connect to it."""
     count = scale(3_000, 60_000)
     server = tenant.create_server("served")
     host = 2 if cloud.admin.compute.get_server(server.id).compute_host == "host-2" else 1
@@ -154,7 +154,7 @@ def test_status_and_doctor_tell_of_a_switch_that_was_away(cloud):
     assert "ovs-vswitchd was restarted" in cloud.osctl("status", check=False).stdout
     told = json.loads(cloud.osctl("doctor", "--json", check=False).stdout)["network_outages"]
     assert any(words.startswith("ovs-vswitchd was restarted") for words in told), told
-    # The host's agent has seen it too: on hosts where nothing else watches the switch it is the one that tells.
+    # The host's agent has noticed it too; on hosts without another supervisor only the agent reports it.
     host = next(host for host in cloud.hosts() if host != "host-2")
 
     def told_by_agent():

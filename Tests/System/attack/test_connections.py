@@ -1,4 +1,4 @@
-"""Connections that say nothing, little, or too much: the services and the metadata of other networks go on answering."""
+"""Idle, slow and excessive connections: the services and the metadata of other networks keep answering."""
 
 import ctypes
 import json
@@ -16,9 +16,9 @@ import requests
 
 import servicelist
 
-# A request beside the attack may take twice as long as without it, and this much more for what a short measurement cannot tell.
+# A request during the attack may take twice as long as without it, plus this tolerance of a short measurement.
 SLACK = 0.25
-# What a process may grow by while it is attacked, in MiB.
+# Allowed growth of a process during an attack, in MiB.
 GROWTH = 120
 
 
@@ -46,14 +46,14 @@ def memory(pid):
 
 
 def more_files():
-    """As many descriptors as this process may have."""
+    """Raises the descriptor limit of this process."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 class Silent:
-    """Connections that were opened and say nothing more than `first`."""
+    """Open connections that send nothing but `first`."""
 
     def __init__(self, address, count, first=b"", source=None):
         self.sockets, self.refused = [], 0
@@ -72,7 +72,7 @@ class Silent:
             self.sockets.append(connection)
 
     def open(self):
-        """How many the other side has not closed."""
+        """The number of connections that the other side has not closed."""
         poll, count = select.poll(), len(self.sockets)
         known = {connection.fileno(): connection for connection in self.sockets}
         for descriptor in known:
@@ -94,7 +94,7 @@ class Silent:
 
 
 def times(url, headers, count):
-    """How long requests take, each on a connection of its own."""
+    """Durations of requests, each on a new connection."""
     taken = []
     for _ in range(count):
         begun = time.monotonic()
@@ -110,7 +110,7 @@ def middle(taken):
 
 @pytest.fixture
 def unharmed(cloud):
-    """No service's process ends, grows without end, or writes errors."""
+    """No service process exits, grows without limit, or logs errors."""
     before = services(cloud)
     grown = {name: memory(part["pid"]) for name, part in before.items()}
     logs = {log: log.stat().st_size for log in (Path(cloud.state) / "log").glob("wolke-*.log")}
@@ -132,7 +132,7 @@ def headers(cloud):
 
 
 def test_s18_silent_connections(cloud, unharmed, headers, scale, tally):
-    """More connections than a process may open files, from one address and without a word."""
+    """More idle connections from one address than a process may open files."""
     hard = more_files()
     count = min(scale(1500, 20_000), hard - 500)
     asked = cloud.admin.endpoint_for("network") + "/v2.0/networks?limit=1"
@@ -148,7 +148,7 @@ def test_s18_silent_connections(cloud, unharmed, headers, scale, tally):
 
 @pytest.mark.parametrize("service", [name for name in servicelist.services() if name != "network"])
 def test_s18_silent_connections_to_every_service(cloud, unharmed, scale, tally, service):
-    """The same against the others, also where the kernel's queue overflows."""
+    """The same against the other services, with an overflow of the kernel's queue."""
     more_files()
     host, port = endpoint(cloud, service)
     with Silent((host, port), scale(1200, 5000)) as silent:
@@ -206,7 +206,7 @@ def test_s18_held_bodies_cost_no_memory(cloud, unharmed, scale, tally):
         except OSError:
             pass
         held.append(connection)
-        # Without an answer each of them costs ten seconds: a few show as much.
+        # Each of them takes ten seconds without a response, so a few are sufficient.
         if len(held) == 3 and refused == 0:
             break
     large_growth = memory(pid) - before
@@ -227,7 +227,7 @@ def test_s18_held_bodies_cost_no_memory(cloud, unharmed, scale, tally):
 
 
 def test_s18_operators_are_answered_during_an_attack(cloud, unharmed, scale, tally):
-    """The listener for operators has connections of its own."""
+    """The operators' port has its own connection limit."""
     place = settings(cloud)
     host, port = endpoint(cloud, "compute")
     more_files()
@@ -257,7 +257,7 @@ def test_s6_forwarded_fields_of_anybody_are_ignored(cloud, tally):
 
 
 def test_s18_metadata_survives_silent_guests(cloud, tenant, unharmed, scale, tally):
-    """From where a guest is: its silent connections do not keep its network's metadata from answering, nor end the agent."""
+    """A guest's idle connections neither block its network's metadata service nor crash the agent."""
     agents = {name: part["pid"] for name, part in cloud.parts().items() if name.startswith("wolke-compute-agent")}
     tenant.create_server("guest")
     inside = [space for pid in agents.values() for space in metadata_namespaces(pid)]

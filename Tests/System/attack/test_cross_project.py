@@ -1,4 +1,4 @@
-"""S10, S4: every identifier of every request, with another project's thing in it.
+"""S10, S4: every identifier of every request, with another project's resource.
 
 The victim has one of everything. The attacker, a member of another project with one of everything too, names the victim's
 things wherever a path or a body takes an identifier: each is refused with 4xx, and afterwards the victim has and uses what
@@ -37,8 +37,8 @@ def device(**changes):
     return server(block_device_mapping_v2=[{**BDM, **changes}])
 
 
-# Service, method, path, body with the victim's things. Where `control` is set, the same with the attacker's own is
-# accepted, so that the refusal is the foreign thing's.
+# Service, method, path, body with the victim's resources. If `control` is set, the same request with the attacker's own resources
+# is accepted, which shows that the victim's resource is the reason for the refusal.
 CASES = [
     ("network", "POST", "/subnets", {"subnet": {"network_id": "<!network>", "ip_version": 4, "cidr": "10.7.0.0/24"}}),
     ("network", "POST", "/subnets", {"subnet": {"network_id": "<network>", "ip_version": 4, "cidr": "10.7.0.0/24", "project_id": "<!project>"}}),
@@ -152,7 +152,8 @@ CASES = [
     ("placement", "DELETE", "/allocations/<!server>", None),
 ]
 
-# Answers of these requests with the attacker's own things, which show that the foreign one is why they are refused.
+# Responses to these requests with the attacker's own resources, which show that the victim's resource is the reason for the
+# refusal.
 CONTROLS = [
     ("compute", "/os-wolke-scheduling", server()),
     ("compute", "/os-wolke-scheduling",
@@ -166,7 +167,7 @@ CONTROLS = [
     ("compute", "/os-wolke-scheduling", {**server(), "os:scheduler_hints": {"different_host": ["<server>"]}}),
 ]
 
-# Identifiers of nothing that a project has, or of what this cloud refuses whatever they are.
+# Identifiers of things that projects do not have, or that this cloud always refuses.
 EXEMPT = {
     "device_id": "a port's text about its user; nothing is looked up by it",
     "consistencygroup_id": "refused: there is none", "group_id": "refused: there is none", "backup_id": "refused: there is none",
@@ -177,7 +178,7 @@ EXEMPT = {
     "type": "a word", "content_type": "a word", "vnic_type": "a word", "binding:vnic_type": "a word",
 }
 
-# Query parameters that name a project or a user in some list, and those that open lists to all projects.
+# Query parameters that name a project or a user in some list, and those that extend lists to all projects.
 QUERIES = {
     "project_id": "project", "tenant_id": "project", "tenant": "project", "owner": "project", "user_id": "user",
     "scope.project.id": "project", "user.id": "user",
@@ -203,7 +204,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2
 
 
 def one_of_everything(api, admin, guest, nano, public, cidr, prefix):
-    """The ids of one of everything that a project can have."""
+    """The ids of one resource of each kind."""
     ok = api.ok
     made = {"project": api.project_id, "user": api.user_id, "token": api.token, "key": KEY, "public": public}
     made["network"] = ok(api.post("network", "/networks", {"network": {"name": unique(prefix)}}), 201)["network"]["id"]
@@ -248,13 +249,13 @@ def scene(cloud):
     own = one_of_everything(attacker, admin, guest, nano, public, "10.77.0.0/24", "attacker")
     theirs = one_of_everything(victim, admin, guest, nano, public, "10.66.0.0/24", "victim")
     theirs["image"] = theirs["image_own"]
-    # A network of the victim's that everybody may use, and a flavor and a volume type that nobody else may.
+    # A network of the victim that everyone may use, and a flavor and a volume type that nobody else may use.
     shared = admin.ok(admin.post("network", "/networks", {"network": {"name": unique("shared"), "shared": True, "project_id": victim.project_id}}),
         201)["network"]
     theirs["shared"] = shared["id"]
     theirs["shared_subnet"] = victim.ok(victim.post(
         "network", "/subnets", {"subnet": {"network_id": shared["id"], "ip_version": 4, "cidr": "10.99.0.0/24"}}), 201)["subnet"]["id"]
-    # What nobody but an administrator has there, and numbers by which a report about the victim is known.
+    # Resources that only an administrator may have, and numbers by which a report about the victim is recognized.
     theirs["role"] = admin.ok(admin.get("identity", "/roles", params={"name": "admin"}))["roles"][0]["id"]
     theirs["domain"] = "default"
     for service, path, body in (
@@ -287,7 +288,7 @@ def another_user(admin, member, role):
 
 
 def state(api):
-    """All that a project has and uses, without what changes by itself."""
+    """All resources and usage of a project, without values that change by themselves."""
     return {
         "inventory": api.inventory(), "usage": api.usage(),
         "attachments": api.ok(api.get("volume", "/attachments"))["attachments"],
@@ -333,7 +334,7 @@ def test_s10_bodies_with_the_victims_things_are_refused(scene, tally):
 
 
 def documents(cloud):
-    """The OpenAPI documents, from the listeners for operators."""
+    """The OpenAPI documents, from the operators' ports."""
     place = yaml.safe_load((cloud.state / "wolke.yaml").read_text())["endpoints"]
     for service in servicelist.names():
         port = place[servicelist.service(service)["section"] + "_operator_port"]
@@ -355,7 +356,7 @@ COLLECTIONS = {
 
 
 def address(path, theirs):
-    """The path with the victim's things in it; nil where it names none of them."""
+    """The path with the victim's resources; None if it contains none."""
     words, hit = path.strip("/").split("/"), False
     for index, word in enumerate(words):
         if not word.startswith("{"):
@@ -372,10 +373,10 @@ def address(path, theirs):
 
 @pytest.mark.parametrize("who", ["attacker", "reader"])
 def test_s4_paths_to_the_victims_things_are_refused(cloud, scene, tally, who):
-    """The attacker reaches nothing by its path; a reader of the victim's own project changes nothing."""
+    """The attacker can access nothing through a path; a reader of the victim's own project can change nothing."""
     caller, victim, theirs = scene[who], scene["victim"], scene["theirs"]
     before = state(victim)
-    # What everybody may see or do for themselves, whatever the path names.
+    # Resources that everyone may see or change for themselves, regardless of the path.
     own = {"identity:get_domain", "identity:list_domains", "os_compute_api:os-quota-sets:defaults", "os_compute_api:os-keypairs:delete",
         "os_compute_api:os-keypairs:create"}
     wrong, sent = [], 0
@@ -402,7 +403,7 @@ def test_s4_paths_to_the_victims_things_are_refused(cloud, scene, tally, who):
                             "value": "stolen"}], {"headers": {"Content-Type": "application/openstack-images-v2.1-json-patch"}}
                     answer = caller.send(method.upper(), service, target, body, root=True, **options)
                     sent += 1
-                    # 501: refused for everybody.
+                    # 501: refused for everyone.
                     if not (400 <= answer.status_code < 500 or answer.status_code == 501):
                         wrong.append(f"{method.upper()} {path} {body}: {answer.status_code} {answer.text[:200]}")
     tally(requests=sent, refused=sent - len(wrong))
@@ -410,9 +411,9 @@ def test_s4_paths_to_the_victims_things_are_refused(cloud, scene, tally, who):
     assert state(victim) == before
 
 
-# Links name what was asked for; the network that the victim shares is everybody's to see.
+# Links repeat the request; everyone can see the network that the victim shares.
 def own_words(value, scene):
-    """The texts and numbers of an answer, without links and without what is shared."""
+    """The texts and numbers of a response, without links and shared resources."""
     if isinstance(value, dict):
         if value.get("id") in (scene["theirs"]["shared"], scene["theirs"]["shared_subnet"]):
             return
@@ -427,7 +428,7 @@ def own_words(value, scene):
 
 
 def stolen(answer, scene):
-    """What of the victim's is in an answer."""
+    """The victim's data in a response."""
     theirs = scene["theirs"]
     names = ("shared", "shared_subnet", "key", "public", "token", "role", "domain")
     marks = {value: name for name, value in theirs.items() if name not in names} | {MARK: "a limit"}
@@ -446,7 +447,7 @@ def test_s10_reports_about_the_victim_are_refused(scene, tally):
         figures = service == "placement" and answer.status_code == 200
         if answer.status_code >= 500 or figures or stolen(answer, scene):
             wrong.append(f"{service} {path}: {answer.status_code} {stolen(answer, scene)} {answer.text[:300]}")
-        # The same figures are there for those who may see them.
+        # Callers with access see the same figures.
         if "user_id=" not in path and "/role_assignments" not in path:
             assert scene["admin"].get(service, path).status_code == 200, path
     tally(requests=len(REPORTS), refused=refused)
@@ -485,7 +486,7 @@ def test_s10_queries_about_the_victim_give_nothing(cloud, scene, scale, tally):
 
 
 def test_the_queries_would_show_the_victims_things(scene):
-    """The victim's own lists have what `stolen` looks for."""
+    """The victim's own lists contain what `stolen` searches for."""
     victim = scene["victim"]
     for service, path, kind in (
         ("compute", "/servers", "server"), ("compute", "/os-quota-sets/" + victim.project_id, "a limit"), ("network", "/ports", "port"),
@@ -496,7 +497,7 @@ def test_the_queries_would_show_the_victims_things(scene):
 
 
 def test_every_identifier_is_attacked(cloud, scene):
-    """The table of bodies has every identifier that the OpenAPI documents let a tenant write."""
+    """The table of bodies covers every identifier that tenants can send according to the OpenAPI documents."""
 
     def word(path):
         return path[-2] if path[-1] == "name" else ".".join(path[-2:]) if path[-1] == "id" else path[-1]

@@ -1,4 +1,4 @@
-"""One tenant's flood, and what another tenant feels of it."""
+"""One tenant's flood of requests, and its effect on another tenant."""
 
 import http.client
 import multiprocessing
@@ -45,7 +45,7 @@ def quantile(times, percent):
 
 def flood(port, token, path, requests, connections, answers):
     """`requests` requests on `connections` connections at once; how they were answered goes into the queue `answers`."""
-    # The client's own work must not count against the services on a machine that has both.
+    # The client's own work must not count against the services on a machine that runs both.
     os.nice(19)
     left, seen, lock = iter(range(requests)), {}, threading.Lock()
 
@@ -99,7 +99,7 @@ def test_s18_a_flood_of_one_tenant_is_not_felt_by_another(cloud, tenant, other_t
 
 
 def test_s18_sign_ons_of_one_user_do_not_stop_another(cloud, tenant, other_tenant, scale, tally):
-    """Wrong passwords in a flood from one address: every one is answered, and another address has its turn long before the end."""
+    """Wrong passwords in a flood from one address: every one is answered, and another address gets its turn long before the end."""
     url = urlsplit(cloud.admin.config.config["auth"]["auth_url"])
     refused = {}
 
@@ -117,7 +117,7 @@ def test_s18_sign_ons_of_one_user_do_not_stop_another(cloud, tenant, other_tenan
     start = time.monotonic()
     for thread in threads:
         thread.start()
-    # Until most of them wait.
+    # Wait until most of them are queued.
     time.sleep(0.4)
     begin = time.monotonic()
     other_tenant.api.session.invalidate()

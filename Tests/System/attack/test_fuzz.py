@@ -1,4 +1,4 @@
-"""Requests made from the services' own OpenAPI documents, fitting, mutated and nonsense (Tests/Fuzz)."""
+"""Requests made from the services' own OpenAPI documents, valid, mutated and malformed (Tests/Fuzz)."""
 
 import os
 import sys
@@ -20,6 +20,6 @@ def test_s18_no_request_is_a_server_error(cloud, scale, tally):
     tally(requests=sum(counts.values()), refused=sum(n for status, n in counts.items() if 400 <= status < 500), failures=len(failures))
     assert not failures, f"seed {seed}: {failures[:10]}"
     assert sum(counts.values()) > 1000, counts
-    # Both good and bad requests were among them.
+    # There were both valid and invalid requests.
     assert sum(n for status, n in counts.items() if status < 300) > 20, counts
     assert counts.get(400, 0) > 50, counts

@@ -1,4 +1,4 @@
-"""S1, S2, S3: images that name files of the host, or lie about their size, reach neither a volume nor a server.
+"""S1, S2, S3: images that refer to files of the host, or have a wrong size, become neither a volume nor a server.
 
 First through the front door: the Image service refuses them. Then with that service deceived: the bytes are put into its
 store as an active image, so that Block Storage and the compute agent have to refuse them by themselves.
@@ -20,7 +20,7 @@ SECRET = b"CANARY-" + os.urandom(24).hex().encode()
 
 @pytest.fixture
 def canary(tmp_path):
-    """A file of the host that everybody may read, and a text that leads to it."""
+    """A file of the host that every user can read, and a text that refers to it."""
     path = tmp_path / "canary"
     path.write_bytes(SECRET.ljust(65536, b"\0"))
     Path(f"{path}.flat").write_bytes(flat(path))
@@ -30,7 +30,7 @@ def canary(tmp_path):
 
 
 def leaked(cloud):
-    """Files of the cloud that have the canary's bytes; what was uploaded has only its name."""
+    """Files of the cloud that contain the canary's data; uploads only contain its name."""
     places = [str(cloud.state / name) for name in ("volumes", "agent", "host-2", "image-store") if (cloud.state / name).exists()]
     return subprocess.run(["grep", "-rlaF", SECRET, *places], capture_output=True, text=True).stdout.split()
 
@@ -57,7 +57,7 @@ def smuggle(cloud, tenant, name, disk_format, data):
 
 
 def volume_from(tenant, image, size=1):
-    """The volume when it is settled."""
+    """The volume in its final status."""
     volume = tenant.api.block_storage.create_volume(size=size, image_id=image)
     return wait(
         "the volume is settled",
@@ -68,12 +68,12 @@ def volume_file(cloud, volume):
     return cloud.state / "volumes" / f"volume-{volume.id}"
 
 
-# What the sandboxed tool says of an image that our own parser should have refused before.
+# Errors of the sandboxed tool for images that our own parser should have refused before.
 TOOL = ("but the disk in it has", "refers to other data", "the size of the disk in the image is unknown", "cannot be read as a disk")
 
 
 def fault(cloud, volume):
-    """Why a volume is in error, as the operator reads it."""
+    """The reason of a volume's error as shown to operators."""
     return cloud.sql(f"SELECT fault FROM volumes WHERE id = '{volume.id}'")[0]
 
 
@@ -113,12 +113,12 @@ def test_s1_s3_block_storage_refuses_what_image_let_through(cloud, tenant, canar
 
 
 def test_s1_two_images_that_need_each_other(cloud, tenant, canary, tally):
-    """The text of a descriptor becomes a raw volume, and a VMDK names that volume as its parent."""
+    """A descriptor's text is uploaded as a raw volume, and a VMDK refers to that volume as its parent."""
     image = queue(tenant, "descriptor", "raw")
     assert upload(tenant, image, flat(canary)).status_code == 415
     first = volume_from(tenant, smuggle(cloud, tenant, "descriptor", "raw", flat(canary)))
     assert first.status == "error"
-    # As a volume that was made before this was refused.
+    # As a volume that was created before this was refused.
     parent = cloud.state / "volumes" / "volume-parent"
     parent.write_bytes(flat(canary))
     try:
@@ -186,7 +186,7 @@ def test_s1_s2_the_agent_refuses_what_image_let_through(cloud, tenant, canary, s
 
 
 def test_s1_a_sound_foreign_image_boots_from_a_disk_of_our_own(cloud, tenant):
-    """The guest image, as an upload has it, is converted once; the guest's QEMU opens what we wrote."""
+    """The uploaded guest image is converted once; the guest's QEMU only opens our own file."""
     server = tenant.create_server("sound")
     directory = Path(f"{cloud.state}/agent/servers/{server.id}")
     if not directory.exists():

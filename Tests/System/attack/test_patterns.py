@@ -1,4 +1,4 @@
-"""Regular expressions that explode, and requests whose client has left."""
+"""Catastrophic regular expressions, and requests whose client has disconnected."""
 
 import itertools
 import socket
@@ -14,7 +14,7 @@ EVIL = [
     r"^(.+)(.+)(.+)\1\2\3$", r"(a+)+\1$", "(?=(a+)+$)", "(?!a)b", "((a{1,100}){1,100}){1,100}", "(.{1,250}){1,250}", "a{0,99999}",
     "(" * 200, "[" * 50, "\\", "a**", "***=x", "(?i)a", "x{1000}", "(a|b|c|d){250}",
 ]
-# Accepted, and as slow as a pattern can be.
+# Accepted, and as slow as an accepted pattern can be.
 HEAVY = ["(a*)*b", "(a|aa)+$", "(.*.*.*.*)x", "(a?){150}a{150}", "(.*a){50}", "^(.+)(.+)(.+)(.+)(.+)$"]
 FILTERS = ["name", "ip", "ip6", "hostname", "description"]
 
@@ -50,7 +50,7 @@ def test_s18_heavy_patterns_do_not_hold_the_database(cloud, compute, scale, tall
 
 
 def test_s18_clients_that_leave_free_their_sessions(cloud, tenant, scale, tally):
-    """Many requests that wait for one lock, whose clients leave at once: their sessions are free within a second."""
+    """Many requests wait for one lock, and their clients disconnect at once: their sessions are free within a second."""
     port, token = 8774 + cloud.port_offset, tenant.api.auth_token
     busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'wolke' AND wait_event_type = 'Lock'"
     holder = threading.Thread(
@@ -67,7 +67,7 @@ def test_s18_clients_that_leave_free_their_sessions(cloud, tenant, scale, tally)
     for client in clients:
         client.close()
     time.sleep(1)
-    # The plane's own work may wait for the lock too.
+    # The control plane's own work may wait for the lock too.
     still = int(cloud.sql(busy + " AND query LIKE '%FROM servers t%LIMIT%'")[0])
     holder.join()
     assert still == 0, still
@@ -87,7 +87,7 @@ def test_s18_the_database_user_has_no_rights_beyond_its_database(cloud, tally):
     for statement in attempts:
         with pytest.raises(AssertionError, match="permission denied|must be superuser|must be owner|permission"):
             cloud.sql(statement)
-    # Nobody is let in without a password.
+    # A password is always required.
     from wolkecloud import run
 
     where = f"host={cloud.state}/postgres/run port={15432 + cloud.port_offset} dbname=wolke passfile=/nowhere"

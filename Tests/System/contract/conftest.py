@@ -23,7 +23,7 @@ def admin(auth):
 
 
 def new_member(admin, role="member"):
-    """A user with one role in a project of its own."""
+    """A user with one role in a separate project."""
     name, password = unique("contract"), uuid.uuid4().hex
     project = admin.ok(admin.post("identity", "/projects", {"project": {"name": name, "domain_id": "default"}}), 201)["project"]
     user = admin.ok(
@@ -96,7 +96,7 @@ def reader(admin):
 
 @pytest.fixture
 def unchanged(member):
-    """A block after which the project has and uses exactly what it had and used before."""
+    """Checks that the block does not change the project's resources and usage."""
 
     @contextlib.contextmanager
     def block(caller=member):

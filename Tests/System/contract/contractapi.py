@@ -1,4 +1,4 @@
-"""Raw requests to a cloud's services: what the stock clients hide, a contract test must see."""
+"""Raw requests to a cloud's services: contract tests check details that the stock clients hide."""
 
 import sys
 import time
@@ -15,9 +15,9 @@ LIMIT = 60
 
 
 class API:
-    """One caller: a token with its catalog. Nothing is repeated, nothing is interpreted."""
+    """One caller: a token with its catalog. Requests are not retried, responses not interpreted."""
 
-    # What the tests are written for; a service may have newer ones.
+    # The microversions for which the tests are written; a service may have newer ones.
     VERSIONS = {"compute": "2.96", "volume": "3.60", "placement": "1.39"}
 
     def __init__(self, auth_url, user, password, project, system=False):
@@ -58,7 +58,7 @@ class API:
         return servicelist.prefix(service, self.project_id)
 
     def send(self, method, service, path, body=None, *, token=True, version=True, headers=None, data=None, params=None, root=False):
-        """`version`: True for the newest that the tests speak, a string for another, None for no header."""
+        """`version`: True for the newest one known to the tests, a string for another, None for no header."""
         all_headers = {"Accept": "application/json", **(headers or {})}
         if token:
             all_headers["X-Auth-Token"] = self.token if token is True else token
@@ -96,7 +96,7 @@ class API:
         assert answer.status_code in (statuses or (200, 201, 202, 204)), f"{answer.request.method} {answer.url}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else None
 
-    # What there is
+    # Existing resources
 
     COLLECTIONS = [
         ("network", "/networks", "networks"), ("network", "/subnets", "subnets"), ("network", "/ports", "ports"),
@@ -107,7 +107,7 @@ class API:
     ]
 
     def inventory(self):
-        """The ids of everything that is visible."""
+        """The ids of all visible resources."""
         found = {}
         for service, path, key in self.COLLECTIONS:
             rows = self.ok(self.get(service, path))[key]
@@ -115,7 +115,7 @@ class API:
         return found
 
     def usage(self):
-        """What the quotas count, of all services."""
+        """The quota usage in all services."""
         counts = {}
         compute = self.ok(self.get("compute", f"/os-quota-sets/{self.project_id}/detail"))["quota_set"]
         counts.update({"compute " + k: v["in_use"] + v["reserved"] for k, v in compute.items() if isinstance(v, dict)})
@@ -141,7 +141,7 @@ def wait(what, condition, limit=120, pause=0.25):
 
 
 def message(answer):
-    """The text of a fault in any service's form."""
+    """The text of a fault in any service's format."""
     try:
         body = answer.json()
     except ValueError:
@@ -161,7 +161,7 @@ def message(answer):
 
 
 def check_fault(service, answer):
-    """A 4xx answer has the service's own fault form and a request id."""
+    """A 4xx response has the service's fault format and a request id."""
     status = answer.status_code
     assert 400 <= status < 500, f"{answer.request.method} {answer.url}: {status} {answer.text}"
     assert answer.headers.get("X-Openstack-Request-Id", "").startswith("req-"), answer.headers

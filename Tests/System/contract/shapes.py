@@ -85,7 +85,7 @@ SERVER = {
     "OS-SRV-USG:launched_at": text, "OS-SRV-USG:terminated_at": text, "os-extended-volumes:volumes_attached": list,
     "security_groups": list,
 }
-# What each microversion adds to a server and takes from it.
+# The members that each microversion adds to a server and removes from it.
 SERVER_SINCE = {
     "2.9": {"locked": bool}, "2.19": {"description": text}, "2.26": {"tags": list}, "2.63": {"trusted_image_certificates": (list, NoneType)},
     "2.71": {"server_groups": list}, "2.73": {"locked_reason": text},
@@ -95,7 +95,7 @@ RESOURCE_PROVIDER = {"uuid": str, "name": str, "generation": int, "parent_provid
 
 
 def check(value, shape, path="object"):
-    """Every documented member is there with its type."""
+    """Every documented member is present with its type."""
     assert isinstance(value, dict), f"{path}: {value!r}"
     missing = sorted(set(shape) - set(value))
     assert not missing, f"{path} lacks {missing}; it has {sorted(value)}"

@@ -14,7 +14,7 @@ import traceback
 
 from openstackclient.shell import OpenStackShell
 
-# The verbs whose answer is an object or a list.
+# Verbs that print an object or a list.
 FORMATTED = {"create", "show", "list", "issue"}
 PLAIN = ("console log show", "resource class create", "trait create")
 

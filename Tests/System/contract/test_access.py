@@ -1,4 +1,4 @@
-"""Who may what: no token, bad tokens, revoked tokens, other projects' objects, roles."""
+"""Access control: no token, bad tokens, revoked tokens, other projects' objects, roles."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -86,7 +86,7 @@ def test_wrong_passwords_say_nothing_about_the_user(member):
 
 @pytest.fixture(scope="module")
 def belongings(member):
-    """One thing of each kind in the member's project."""
+    """One resource of each kind in the member's project."""
     network = member.ok(member.post("network", "/networks", {"network": {"name": unique("own")}}), 201)["network"]["id"]
     subnet = member.ok(member.post("network", "/subnets", {"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.55.0.0/24"}}), 201)["subnet"]["id"]
     port = member.ok(member.post("network", "/ports", {"port": {"network_id": network}}), 201)["port"]["id"]
@@ -214,7 +214,7 @@ def test_application_credentials(member):
 
 
 def test_a_token_ends_when_it_expires(member):
-    """A token of an application credential lives no longer than the credential."""
+    """A token of an application credential expires no later than the credential."""
     end = datetime.now(timezone.utc) + timedelta(seconds=4)
     body = {"application_credential": {"name": unique("app"), "expires_at": end.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}}
     made = member.ok(member.post("identity", f"/users/{member.user_id}/application_credentials", body), 201)["application_credential"]

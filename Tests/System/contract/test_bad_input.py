@@ -1,4 +1,4 @@
-"""Requests that must be refused: each with a 4xx in the service's form that names field, value and rule, and without a trace."""
+"""Requests that must be refused: each with a 4xx in the service's format that names field, value and rule, and without any effect."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from contractapi import check_fault, message, unique
 LONG = "x" * 300
 NOWHERE = "deadbeef-0000-4000-8000-000000000000"
 
-# service, method, path, body, status, words that the message must have
+# service, method, path, body, status, words that the message must contain
 CASES = [
     # Names and texts
     ("network", "POST", "/networks", {"network": {"name": LONG}}, 400, ["name", "255"]),
@@ -117,7 +117,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def names(member, guest, nano, public):
-    """What the placeholders stand for."""
+    """The values of the placeholders."""
     network = member.ok(member.post("network", "/networks", {"network": {"name": unique("bad")}}), 201)["network"]["id"]
     member.ok(member.post("network", "/subnets", {"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.66.0.0/24"}}), 201)
     router = member.ok(member.post("network", "/routers", {"router": {"name": unique("bad")}}), 201)["router"]["id"]
@@ -174,7 +174,7 @@ def test_a_body_that_is_too_large(member, unchanged, service, path):
             answer = member.send("POST", service, path, data=data, headers={"Content-Type": "application/json"})
             assert answer.status_code in (400, 413), answer.text
         except OSError:
-            pass  # The connection was closed in the face of it.
+            pass  # The service closed the connection early.
 
 
 def test_overlapping_subnets_on_one_router(member, names, unchanged):

@@ -1,4 +1,4 @@
-"""Version documents, which clients read before anything else, and what every answer carries."""
+"""Version documents, which clients read first, and the headers of every response."""
 
 import pytest
 import requests

@@ -1,4 +1,4 @@
-"""Quotas, exhausted pools, flavors that fit nowhere, and the same request twice."""
+"""Quotas, exhausted pools, flavors that fit on no host, and repeated requests."""
 
 import threading
 
@@ -9,7 +9,7 @@ from contractapi import check_fault, message, unique, wait
 
 @pytest.fixture
 def small(admin, member):
-    """Sets limits of the member's project; takes them back afterwards."""
+    """Sets limits of the member's project; resets them afterwards."""
 
     def limits(service, **values):
         if service == "network":
@@ -165,7 +165,7 @@ def test_the_same_request_twice(member, stranger, service, path, body, identify)
     for thread in threads:
         thread.join()
     good = [answer for answer in answers if answer.status_code < 300]
-    # A copy that arrives while the first is being carried out may be told to come back.
+    # A copy that arrives while the first request is processed may be told to retry.
     assert good and all(answer.status_code in (409, 425, 503) for answer in answers if answer not in good), [answer.text for answer in answers]
     again = member.post(service, path, body, headers=key)
     assert {identify(answer.json()) for answer in [*good, again]} == {identify(good[0].json())}

@@ -1,4 +1,4 @@
-"""Documents that clients read besides the main resources, and what operators do."""
+"""Documents that clients read besides the main resources, and operators' requests."""
 
 import uuid
 
@@ -6,7 +6,7 @@ import pytest
 
 from contractapi import API, check_fault, message, unique
 
-# service, path, caller, members of the answer (a dotted path into it, then names)
+# service, path, caller, members of the response (a dotted path into it, then names)
 READS = [
     ("compute", "/limits", "member", "limits.absolute", {"maxTotalInstances", "maxTotalCores", "maxTotalRAMSize", "maxTotalKeypairs", "maxServerMeta", "maxServerGroups", "maxServerGroupMembers", "totalInstancesUsed", "totalCoresUsed", "totalRAMUsed", "totalServerGroupsUsed"}),
     ("compute", "/os-quota-sets/{project}", "member", "quota_set", {"id", "instances", "cores", "ram", "key_pairs", "metadata_items", "server_groups", "server_group_members"}),
@@ -293,7 +293,7 @@ def test_a_protected_image(member):
     member.ok(member.delete("image", f"/images/{image['id']}"), 204)
 
 
-# The whole
+# All services
 
 
 def test_a_system_token_reads_everything(auth):

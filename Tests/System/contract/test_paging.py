@@ -7,7 +7,7 @@ from contractapi import check_fault, unique
 
 @pytest.fixture(scope="module")
 def crowd(admin, member):
-    """Three of each kind."""
+    """Three resources of each kind."""
     for number in range(3):
         member.ok(member.post("network", "/networks", {"network": {"name": f"crowd-{number}"}}), 201)
         member.ok(member.post("network", "/security-groups", {"security_group": {"name": f"crowd-{number}"}}), 201)

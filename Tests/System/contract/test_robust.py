@@ -1,4 +1,4 @@
-"""Whatever is sent, a service answers with its own form of error: never a 5xx, never silence."""
+"""For any input, a service answers with an error in its own format: never a 5xx, never no response."""
 
 import copy
 
@@ -112,7 +112,7 @@ def bodies(member, guest, nano, public):
 
 
 def places(value, path=()):
-    """Every place in a document, the root too."""
+    """The paths of all values in a document, including the root."""
     yield path
     if isinstance(value, dict):
         for key, item in value.items():
@@ -153,7 +153,7 @@ def test_every_member_of_a_body_with_every_odd_value(member, bodies, kind):
 
 
 def discard(member, service, path, answer):
-    """Deletes what was made after all."""
+    """Deletes resources that were created unexpectedly."""
     objects = answer if "id" in answer else next(iter(answer.values()))
     if isinstance(objects, str):
         for server in member.ok(member.get("compute", "/servers"))["servers"]:

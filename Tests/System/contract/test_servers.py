@@ -1,4 +1,4 @@
-"""What is done to a running server: actions and their states, what is refused when, volumes, interfaces, addresses, metadata."""
+"""Actions on a running server and their states, refusals, volumes, interfaces, addresses, metadata."""
 
 import pytest
 
@@ -68,7 +68,7 @@ def test_a_flavor_without_a_disk_boots_volumes_only(admin, member, place, guest)
     admin.ok(admin.delete("compute", f"/flavors/{flavor}"), 202)
 
 
-# action, state afterwards, what must be refused then
+# action, state afterwards, actions that must be refused then
 ROUND = [
     ({"pause": None}, "PAUSED", [{"pause": None}, {"os-stop": None}, {"suspend": None}]),
     ({"unpause": None}, "ACTIVE", [{"unpause": None}, {"resume": None}, {"os-start": None}]),
@@ -236,7 +236,7 @@ def test_a_floating_ip_comes_and_goes(member, server, public, unchanged):
 
 
 def test_a_port_in_use_is_not_deleted_by_surprise(member, server, place):
-    """Deleting the server's network, subnet or router is refused while it is there."""
+    """Deleting the server's network, subnet or router is refused while the server exists."""
     assert member.delete("network", f"/networks/{place['network']}").status_code == 409
     assert member.delete("network", f"/subnets/{place['subnet']}").status_code == 409
     remove = member.put("network", f"/routers/{place['router']}/remove_router_interface", {"port_id": "deadbeef-0000-4000-8000-000000000000"})

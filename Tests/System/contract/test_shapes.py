@@ -1,4 +1,4 @@
-"""The life of one object of each kind: what each answer must contain, filters, changes, the end."""
+"""The lifecycle of one object of each kind: members of each response, filters, changes, deletion."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The unmodified clients, command by command: the exit code is 0 and what comes out is what the client documents."""
+"""The unmodified clients, command by command: the exit code is 0 and the output is as documented."""
 
 import json
 import os
@@ -31,7 +31,7 @@ AS_MEMBER = [
     ("volume list", {"ID", "Name", "Status", "Size", "Attached to"}),
     ("volume snapshot list", {"ID", "Name", "Description", "Status", "Size"}),
     ("volume type list", {"ID", "Name", "Is Public"}),
-    # Of what this cloud does not have, lists are empty.
+    # Lists of resources that this cloud does not have are empty.
     *((line, set()) for line in (
         "volume backup list", "volume transfer request list", "consistency group list", "consistency group snapshot list",
         "volume group list", "volume group type list", "volume group snapshot list", "volume attachment list")),
@@ -66,7 +66,7 @@ AS_ADMIN = [
     ("resource usage show admin", set()),
 ]
 MISSING = ["server show no-such-server", "network show no-such-network", "image show no-such-image", "volume show no-such-volume"]
-# What this cloud does not have yet: an honest refusal, not a crash of the client.
+# Features that this cloud does not have yet are refused without a crash of the client.
 ABSENT = {"network qos policy list", "hypervisor stats show", "resource usage show admin"}
 
 
@@ -131,7 +131,7 @@ def test_what_is_missing_is_said_so(member_answers, line):
     assert result.returncode == 1 and "no-such-" in result.stderr and "Traceback" not in result.stderr, result.stderr
 
 
-# A life of everything with the stock client, in order; {} is a suffix of this run.
+# The lifecycle of all resources with the stock client, in order; {} is a suffix of this run.
 MEMBER_LIFE = """
 network create net{} --description d --tag t --mtu 1400
 network set net{} --name net2{} --description e --disable

@@ -1,4 +1,4 @@
-"""Horizon, a browser and two people for a session's tests."""
+"""Horizon, a browser and two users for the tests of a session."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def dashboard(accounts):
 @pytest.fixture(scope="session")
 def browser():
     with sync_playwright() as playwright:
-        # As root, Chromium has no sandbox; it sees pages of this machine only.
+        # Chromium has no sandbox as root; it only opens pages of this machine.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
@@ -59,7 +59,7 @@ def admin(browser, dashboard, accounts, shots):
 
 @pytest.fixture(autouse=True)
 def shot_of_failure(request, shots):
-    """A screenshot of each open page when a test fails."""
+    """Takes a screenshot of each open page if a test fails."""
     yield
     report = getattr(request.node, "report", None)
     if report and report.failed:

@@ -1,4 +1,4 @@
-"""Debian's Horizon in a root of its own, and a browser that uses it as a person would."""
+"""Debian's Horizon in a separate root directory, and a browser that uses it like a person."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wolkecloud import wait
 
-# What a page shows when something went wrong.
+# Elements that a page shows after an error.
 ALERTS = ".alert-danger:visible, .alert-error:visible, .alert-warning:visible, toast .alert-danger:visible"
 PAGE_LIMIT = 30_000  # ms
 OPEN_FORM = ".modal.in, .modal.show"
@@ -68,7 +68,7 @@ class Dashboard:
         self.process = None
 
     def start(self):
-        # In a PID namespace of its own, so that all of Apache ends with it.
+        # In its own PID namespace, so that all of Apache ends with it.
         run = "mount -t proc proc /proc && exec apache2 -f /etc/apache2/horizon.conf -DFOREGROUND"
         self.process = subprocess.Popen(
             ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "chroot", self.root, "sh", "-c", run],
@@ -91,7 +91,7 @@ class Dashboard:
 
 
 class Person:
-    """Somebody signed on to Horizon in a browser; what goes wrong on the way is in `problems`."""
+    """A user signed on to Horizon in a browser; errors are collected in `problems`."""
 
     def __init__(self, browser, dashboard, user, password, shots):
         self.dashboard = dashboard
@@ -113,14 +113,14 @@ class Person:
             self.problems.append(f"{response.status} {response.request.method} {response.url[len(self.dashboard.url):]}")
 
     def settle(self):
-        """Waits until the page has asked for nothing for half a second."""
+        """Waits until the page has sent no request for half a second."""
         self.page.wait_for_load_state("networkidle")
 
     def alerts(self):
         return [" ".join(text.split()) for text in self.page.locator(ALERTS).all_inner_texts()]
 
     def take_problems(self):
-        """What went wrong since the last call; the page's alerts too."""
+        """The errors since the last call, including the page's alerts."""
         problems, self.problems = self.problems + self.alerts(), []
         return problems
 
@@ -143,7 +143,7 @@ class Person:
         return self.page.title()
 
     def tabs(self):
-        """Opens each tab of the page, which loads then."""
+        """Opens each tab of the page and waits until it has loaded."""
         for tab in self.page.locator("#main_content ul.nav-tabs a:visible").all():
             tab.click()
             self.settle()
@@ -163,7 +163,7 @@ class Person:
             self.page.fill(f"{OPEN_FORM} >> #id_{name}", str(value))
 
     def choose(self, **fields):
-        """Chooses by label in selections, which Horizon's style hides behind buttons."""
+        """Selects options by label; Horizon's style hides the selections behind buttons."""
         for name, label in fields.items():
             self.page.eval_on_selector(
                 f"#id_{name}",

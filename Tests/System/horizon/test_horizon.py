@@ -1,4 +1,4 @@
-"""Every panel of Horizon's menu for a member and an administrator, and the forms that a first day needs.
+"""Every panel of Horizon's menu for a member and an administrator, and the most common forms.
 
 A panel is right when nothing that it loads fails and it shows no error. A form is right when the API shows what it made.
 """
@@ -24,7 +24,7 @@ def name():
 
 @pytest.fixture(scope="module")
 def things(api, name):
-    """What the panels shall show beside empty lists: a network with a subnet, a router, a volume with a snapshot, a group, a key."""
+    """Resources for the panels to show: a network with a subnet, a router, a volume with a snapshot, a group, a key."""
     network = api.network.create_network(name=f"{name}-shown")
     subnet = api.network.create_subnet(network_id=network.id, ip_version=4, cidr="10.77.0.0/24", name=f"{name}-shown")
     router = api.network.create_router(name=f"{name}-shown")
@@ -46,7 +46,7 @@ def things(api, name):
 
 
 def walk(person):
-    """Opens every panel of the menu with its tabs; what went wrong, by panel."""
+    """Opens every panel of the menu with its tabs; the errors, by panel."""
     assert not person.take_problems(), "signing on"
     panels = person.panels()
     wrong = {}
@@ -77,14 +77,14 @@ def test_every_panel_loads_for_an_administrator(admin, dashboard, things):
     assert not dashboard.tracebacks()
 
 
-# Links that end the session or save a file.
+# Links that sign off or save a file.
 ELSEWHERE = re.compile(r"/auth/|logout|openrc|clouds|ec2|download|\?")
 IDENTIFIER = re.compile(r"[0-9a-f-]{32,36}")
 
 
 @pytest.mark.parametrize("who", ["member", "admin"])
 def test_every_form_and_page_that_a_panel_links_to_loads(request, who, things):
-    """One link of each kind, as pages of their own: rows' forms (edit, extend, attach, manage), details, and those for new things."""
+    """One link of each kind as a page: forms of rows (edit, extend, attach, manage), details, and forms for new resources."""
     person = request.getfixturevalue(who)
     person.take_problems()
     seen, wrong = set(), {}
@@ -184,7 +184,7 @@ def test_a_server_is_launched(member, api, name):
         row.locator("action-list button").first.click()
 
     page.click("wizard .wizard-nav a:has-text('Source')")
-    # The disk is the server's own.
+    # The server's own disk.
     page.click("wizard label#vol-create:visible:has-text('No')")
     allocate("Source", image.name)
     allocate("Flavor", flavor.name)
@@ -197,7 +197,7 @@ def test_a_server_is_launched(member, api, name):
     server = api.compute.wait_for_server(server, wait=300)
     try:
         assert list(server.addresses) == [network.name]
-        # With a server, these pages have something to count.
+        # With a server, these pages have something to show.
         for path in ("project/", "project/instances/", f"project/instances/{server.id}/", "project/network_topology/"):
             member.open(f"/horizon/{path}")
             member.tabs()
@@ -222,7 +222,7 @@ def test_a_project_gets_a_user_and_quotas(admin, cloud, name):
         admin.submit()
         user = identity.find_user(name, ignore_missing=False)
         assert [grant.scope["project"]["id"] for grant in identity.role_assignments(user_id=user.id)] == [project.id]
-        # Quotas: a page of its own, with a tab for each service.
+        # Quotas: a separate page, with a tab for each service.
         admin.take_problems()
         admin.open("/horizon/identity/")
         row = admin.page.locator(f"#tenants tr:has-text('{name}')")

@@ -2,7 +2,7 @@ import ArgumentParser
 import Client
 import Kernel
 
-/// Which cloud, as whom: the same words as the other OpenStack clients use, before or after the verb.
+/// Selects the cloud and the credentials, with the options of the other OpenStack clients, before or after the verb.
 struct AccessOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The cloud of clouds.yaml to use (or OS_CLOUD).", valueName: "name"))
     var osCloud: String?
@@ -31,10 +31,10 @@ struct AccessOptions: ParsableArguments {
         String?
     @Option(help: ArgumentHelp("PEM file with the certificates to trust.", visibility: .hidden)) var osCacert: String?
     @Flag(help: ArgumentHelp("Accept any server certificate.", visibility: .hidden)) var insecure = false
-    @Flag(help: "Neither read nor keep a token on disk.") var noCache = false
+    @Flag(help: "Neither read nor write the token cache.") var noCache = false
     @Flag(help: "Show each request on standard error.") var debug = false
 
-    /// The values that were given, under the names that clouds.yaml has for them.
+    /// The given values, under their names in clouds.yaml.
     var given: [String: String] {
         let all: [(String, String?)] = [
             ("auth_url", osAuthUrl), ("auth_type", osAuthType), ("username", osUsername), ("user_id", osUserId),
@@ -49,9 +49,9 @@ struct AccessOptions: ParsableArguments {
         return Dictionary(uniqueKeysWithValues: all.compactMap { name, value in value.map { (name, $0) } })
     }
 
-    /// The cloud that these options, the environment and clouds.yaml name.
+    /// The cloud selected by these options, the environment and clouds.yaml.
     ///
-    /// - Throws: `CommandFailure` saying what is missing and where to put it.
+    /// - Throws: `CommandFailure` naming the missing value and where to set it.
     func open() throws -> API {
         let environment = Machine.environment
         let resolver = AccessResolver(cloud: osCloud, given: given, environment: environment, files: .standard(environment))

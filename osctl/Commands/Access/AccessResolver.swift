@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// Finds the cloud to talk to. Options go before clouds.yaml, and that before OS_* variables.
+/// Resolves the cloud. Options override clouds.yaml, which overrides OS_* variables.
 struct AccessResolver {
     /// From `--os-cloud`.
     let cloud: String?
@@ -14,7 +14,7 @@ struct AccessResolver {
 
     struct Access {
         let configuration: CloudConfiguration
-        /// Where the values came from, for messages.
+        /// The source of the values, for messages.
         let source: String
     }
 
@@ -39,7 +39,7 @@ struct AccessResolver {
             endpoints: endpoints(entry?.value ?? .null))
         if let name = values["interface"] ?? values["endpoint_type"] {
             guard let interface = CloudConfiguration.Interface(rawValue: name.replacing("URL", with: "")) else {
-                throw CommandFailure("The interface \(name) is none of public, internal, admin.")
+                throw CommandFailure("Invalid interface '\(name)'. It must be public, internal or admin.")
             }
             configuration.interface = interface
         }
@@ -62,13 +62,14 @@ struct AccessResolver {
         }
         guard let clouds = document["clouds"]?.objectValue, !clouds.isEmpty else {
             throw CommandFailure(
-                "\(path) names no clouds.", hint: "It needs an entry under `clouds:` with auth_url, username, password and project_name.")
+                "\(path) contains no clouds.", hint: "It needs an entry under `clouds:` with auth_url, username, password and project_name."
+            )
         }
         let names = clouds.names.joined(separator: ", ")
         if let name {
             guard let value = clouds[name] else {
                 throw CommandFailure(
-                    "There is no cloud called \(name) in \(path); it has: \(names).", hint: "Choose with --os-cloud or OS_CLOUD.")
+                    "There is no cloud \(name) in \(path); it has: \(names).", hint: "Choose with --os-cloud or OS_CLOUD.")
             }
             return Entry(name: name, value: value, path: path)
         }
@@ -109,7 +110,7 @@ struct AccessResolver {
         return endpoints
     }
 
-    // MARK: Who
+    // MARK: Credentials
 
     private func credentials(_ values: Values, _ source: String) throws -> CloudCredentials {
         let type = (values["auth_type"] ?? "").replacing("v3", with: "").replacing("_", with: "")
@@ -126,7 +127,7 @@ struct AccessResolver {
         }
         guard type.isEmpty || type == "password" else {
             throw CommandFailure(
-                "The auth_type \(values["auth_type"] ?? "") of \(source) is not known here.",
+                "The auth_type \(values["auth_type"] ?? "") of \(source) is not supported.",
                 hint: "Use password, token or v3applicationcredential.")
         }
         let user = try user(values, source)
@@ -153,7 +154,7 @@ struct AccessResolver {
     private func scope(_ values: Values) throws -> CloudScope {
         if values["application_credential_secret"] != nil { return .implied }
         if let system = values["system_scope"] {
-            guard system == "all" else { throw CommandFailure("The system scope \(system) is not known; there is only `all`.") }
+            guard system == "all" else { throw CommandFailure("Invalid system scope '\(system)'. It must be `all`.") }
             return .system
         }
         if given["project_name"] == nil, let id = values["project_id"] ?? values["tenant_id"] { return .project(.id(id)) }
@@ -165,7 +166,7 @@ struct AccessResolver {
         return .unscoped
     }
 
-    /// One value at a time from all sources.
+    /// Looks up one value at a time in all sources.
     private struct Values {
         let given: [String: String]
         let entry: JSONValue

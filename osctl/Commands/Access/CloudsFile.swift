@@ -2,9 +2,9 @@ import Glibc
 import JSON
 import Yams
 
-/// Reads clouds.yaml and secure.yaml. Scalars stay text: a password of digits is no number.
+/// Reads clouds.yaml and secure.yaml. Scalars stay text, because a password of digits is not a number.
 enum CloudsFile {
-    /// - Throws: `CommandFailure` naming the file and what is wrong in it.
+    /// - Throws: `CommandFailure` naming the file and the error in it.
     static func parse(_ text: String, path: String) throws -> JSONValue {
         do {
             guard let node = try Yams.compose(yaml: text) else { return .object([:]) }
@@ -25,15 +25,15 @@ enum CloudsFile {
         case .mapping(let mapping):
             var object = JSONObject()
             for (key, member) in mapping {
-                guard let name = key.scalar?.string else { throw CommandFailure("a key is not a name") }
+                guard let name = key.scalar?.string else { throw CommandFailure("a key is not a text") }
                 object[name] = try value(member)
             }
             return .object(object)
-        case .alias: throw CommandFailure("an alias leads nowhere")
+        case .alias: throw CommandFailure("an alias refers to an unknown anchor")
         }
     }
 
-    /// `over` laid on `base`, member by member.
+    /// Merges `over` into `base`, member by member.
     static func merge(_ base: JSONValue, _ over: JSONValue) -> JSONValue {
         guard var object = base.objectValue, let above = over.objectValue else { return over }
         for member in above.members {
@@ -43,11 +43,11 @@ enum CloudsFile {
     }
 }
 
-/// Where configuration files are looked for; tests put their own in.
+/// Access to configuration files; tests provide their own.
 struct ConfigurationFiles: Sendable {
-    /// Directories in the order in which they are searched.
+    /// The directories, in search order.
     let directories: [String]
-    /// The text of a file; nil when there is none.
+    /// The text of a file; nil if it does not exist.
     let read: @Sendable (String) -> String?
 
     static func standard(_ environment: [String: String]) -> ConfigurationFiles {
@@ -56,7 +56,7 @@ struct ConfigurationFiles: Sendable {
         return ConfigurationFiles(directories: [".", user + "/openstack", "/etc/openstack"]) { Machine.readText($0) }
     }
 
-    /// The first of the files that exists.
+    /// The first file that exists.
     func first(_ names: [String]) -> (path: String, text: String)? {
         for directory in directories {
             for name in names {

@@ -3,11 +3,11 @@ import Glibc
 import JSON
 import Kernel
 
-/// Keeps a token with its catalog below ~/.cache/osctl, readable by its owner only, so that a command is one request.
+/// Caches a token with its catalog below ~/.cache/osctl, readable only by its owner, so that a command needs one request.
 struct TokenFile: TokenCache {
     let path: String
 
-    /// - Returns: nil where there is no home directory.
+    /// - Returns: nil if there is no home directory.
     init?(_ configuration: CloudConfiguration, environment: [String: String]) {
         let base =
             environment["XDG_CACHE_HOME"].flatMap { $0.isEmpty ? nil : $0 }
@@ -18,7 +18,7 @@ struct TokenFile: TokenCache {
 
     init(path: String) { self.path = path }
 
-    /// The file's name: the cloud's, and what else decides which token it is. Secrets are no part of it.
+    /// The file's name, derived from the cloud and everything else that selects a token, without secrets.
     static func key(_ configuration: CloudConfiguration) -> String {
         let user =
             switch configuration.credentials {
@@ -60,7 +60,7 @@ struct TokenFile: TokenCache {
             try Machine.makeDirectory("/" + directory, mode: 0o700)
             try Machine.write(path, content.description + "\n", mode: 0o600)
         } catch {
-            Machine.write(to: 2, "The token is not kept: \(error)\n")
+            Machine.write(to: 2, "The token is not cached: \(error)\n")
         }
     }
 

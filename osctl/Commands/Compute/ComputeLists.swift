@@ -26,7 +26,7 @@ enum ComputeServices: Resource {
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self]
 }
 
-/// Zones that a server can be asked to run in.
+/// Availability zones that can be requested for servers.
 enum AvailabilityZones: Resource {
     static let kind = Kind(
         command: ["availability-zone"], noun: "availability zone", service: .compute, path: "/os-availability-zone",
@@ -49,7 +49,7 @@ enum Aggregates: Creatable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The aggregate's name.") var name: String
-        @Option(help: ArgumentHelp("The availability zone it makes.", valueName: "zone")) var zone: String?
+        @Option(help: ArgumentHelp("The availability zone of the aggregate.", valueName: "zone")) var zone: String?
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name)]

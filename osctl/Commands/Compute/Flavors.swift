@@ -18,7 +18,7 @@ enum Flavors: Creatable, Settable {
     struct Filters: FilterArguments {
         @Option(help: "Only with at least this memory, in MiB.") var minRam: Int?
         @Option(help: "Only with at least this disk, in GB.") var minDisk: Int?
-        @Flag(help: "Private ones too (operators).") var all = false
+        @Flag(help: "Include private ones (operators).") var all = false
 
         func query(_ api: API) async throws -> [(String, String)] {
             var query: [(String, String)] = []
@@ -36,9 +36,9 @@ enum Flavors: Creatable, Settable {
         @Option(help: ArgumentHelp("Disk, in GB.", valueName: "gb")) var disk = 0
         @Option(help: ArgumentHelp("A second disk, in GB.", valueName: "gb")) var ephemeral = 0
         @Option(help: ArgumentHelp("Swap, in MiB.", valueName: "mib")) var swap = 0
-        @Option(help: "An id of your own.") var id: String?
-        @Flag(name: .customLong("private"), help: "Only for projects that get access.") var isPrivate = false
-        @Option(help: "What it is for.") var description: String?
+        @Option(help: "The flavor's id.") var id: String?
+        @Flag(name: .customLong("private"), help: "Only for projects with access.") var isPrivate = false
+        @Option(help: "A description.") var description: String?
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
         func members(_ api: API) async throws -> JSONObject {

@@ -10,11 +10,14 @@ enum Keypairs: Resource {
         ])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Create.self, Delete<Self>.self]
 
-    /// Since 2.92 the user brings the key; without one, ssh-keygen's job is done by an older version of the API.
+    /// Since 2.92 the user provides the key; without one, an older version of the API generates the pair.
     struct Create: APICommand {
         static let configuration = CommandConfiguration(
-            abstract: "Import a public key, or have a pair made.",
-            discussion: "Without --public-key, the cloud makes the pair and the private key is printed, once. Keep it: nobody else has it.")
+            abstract: "Import a public key, or generate a key pair.",
+            discussion: """
+                Without --public-key, the cloud generates the pair and the private key is printed once. Save it: the \
+                cloud does not store it.
+                """)
         @Argument(help: "The keypair's name.") var name: String
         @Option(help: ArgumentHelp("A file with the public key, such as ~/.ssh/id_ed25519.pub.", valueName: "file"), completion: .file())
         var publicKey: String?
@@ -28,7 +31,7 @@ enum Keypairs: Resource {
 
         func execute(_ api: API) async throws {
             if let privateKey, Machine.exists(privateKey) {
-                throw CommandFailure("The file \(privateKey) exists already; it is left as it is.")
+                throw CommandFailure("The file \(privateKey) already exists and is not overwritten.")
             }
             var members: JSONObject = ["name": .string(name), "type": "ssh"]
             if let publicKey {

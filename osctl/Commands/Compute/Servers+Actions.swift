@@ -1,12 +1,12 @@
 import ArgumentParser
 import JSON
 
-/// A verb that is one action of Compute and ends in a known status.
+/// A verb that is a single action of Compute and ends in a known status.
 protocol ServerAction {
     associatedtype Options: ServerActionOptions = NoActionOptions
     static var verb: String { get }
     static var abstract: String { get }
-    /// Statuses that end it; empty when it is complete with its answer.
+    /// Statuses at the end of the action; empty if it is complete with its response.
     static var goal: Set<String> { get }
     static func body(_ options: Options, _ api: API) async throws -> JSONValue
 }
@@ -23,7 +23,7 @@ extension Servers {
         ]
     }
 
-    /// The command of an action, for any number of servers.
+    /// The command of an action on any number of servers.
     struct Action<A: ServerAction>: APICommand {
         static var configuration: CommandConfiguration { CommandConfiguration(commandName: A.verb, abstract: A.abstract) }
 
@@ -83,28 +83,28 @@ extension Servers {
 
     enum Unpause: ServerAction {
         static let verb = "unpause"
-        static let abstract = "Let paused servers run on."
+        static let abstract = "Unpause servers."
         static let goal: Set = ["ACTIVE"]
         static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["unpause": nil] }
     }
 
     enum Suspend: ServerAction {
         static let verb = "suspend"
-        static let abstract = "Put servers' memory on disk."
+        static let abstract = "Suspend servers to disk."
         static let goal: Set = ["SUSPENDED"]
         static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["suspend": nil] }
     }
 
     enum Resume: ServerAction {
         static let verb = "resume"
-        static let abstract = "Let suspended servers run on."
+        static let abstract = "Resume suspended servers."
         static let goal: Set = ["ACTIVE"]
         static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["resume": nil] }
     }
 
     enum Lock: ServerAction {
         struct Options: ServerActionOptions {
-            @Option(help: "Why, for others to read.") var reason: String?
+            @Option(help: "The reason, visible to others.") var reason: String?
         }
         static let verb = "lock"
         static let abstract = "Protect servers from changes."
@@ -123,10 +123,10 @@ extension Servers {
 
     enum Rebuild: ServerAction {
         struct Options: ServerActionOptions {
-            @Option(help: ArgumentHelp("The image to start again from.", valueName: "image")) var image: String
+            @Option(help: ArgumentHelp("The image to rebuild from.", valueName: "image")) var image: String
         }
         static let verb = "rebuild"
-        static let abstract = "Start servers again from an image; their disks are lost."
+        static let abstract = "Rebuild servers from an image; their disks are lost."
         static let goal: Set = ["ACTIVE", "SHUTOFF"]
         static func body(_ options: Options, _ api: API) async throws -> JSONValue {
             ["rebuild": ["imageRef": .string(try await api.id(Images.kind, options.image))]]
@@ -136,17 +136,17 @@ extension Servers {
     enum Resize: ServerAction {
         struct Options: ServerActionOptions {
             @Option(help: ArgumentHelp("The new flavor.", valueName: "flavor")) var flavor: String?
-            @Flag(help: "Keep the new size.") var confirm = false
-            @Flag(help: "Go back to the old size.") var revert = false
+            @Flag(help: "Confirm the new size.") var confirm = false
+            @Flag(help: "Revert to the old size.") var revert = false
 
             func validate() throws {
                 guard [flavor != nil, confirm, revert].filter({ $0 }).count == 1 else {
-                    throw ValidationError("Give one of --flavor, --confirm and --revert.")
+                    throw ValidationError("Specify one of --flavor, --confirm and --revert.")
                 }
             }
         }
         static let verb = "resize"
-        static let abstract = "Give servers another flavor."
+        static let abstract = "Resize servers to another flavor."
         static let goal: Set = ["VERIFY_RESIZE", "ACTIVE", "SHUTOFF"]
         static func body(_ options: Options, _ api: API) async throws -> JSONValue {
             if options.confirm { return ["confirmResize": nil] }

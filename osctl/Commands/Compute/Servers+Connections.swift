@@ -7,30 +7,30 @@ extension Servers {
     /// `osctl server add …`
     struct Add: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Connect a server.",
+            abstract: "Add something to a server.",
             subcommands: [AddFloatingIP.self, AddVolume.self, AddNetwork.self, AddPort.self, SecurityGroup<AddGroup>.self])
     }
 
     /// `osctl server remove …`
     struct Remove: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Disconnect a server.",
+            abstract: "Remove something from a server.",
             subcommands: [RemoveFloatingIP.self, RemoveVolume.self, RemovePort.self, SecurityGroup<RemoveGroup>.self])
     }
 
     struct AddFloatingIP: APICommand {
         static let configuration = CommandConfiguration(
-            commandName: "floating-ip", abstract: "Make a server reachable from outside; without an address, a new one is taken.")
+            commandName: "floating-ip", abstract: "Associate a floating IP with a server; without an address, a new one is allocated.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The floating IP, by address or id.") var floatingIp: String?
-        @Option(help: ArgumentHelp("The external network to take a new one from.", valueName: "network")) var network: String?
-        @Option(help: "Which of the server's addresses it leads to.") var fixedIpAddress: String?
+        @Option(help: ArgumentHelp("The external network for a new one.", valueName: "network")) var network: String?
+        @Option(help: "The server's fixed IP to associate.") var fixedIpAddress: String?
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func validate() throws {
             guard (floatingIp == nil) != (network == nil) else {
-                throw ValidationError("Give a floating IP (see: osctl floating-ip list), or --network to take a new one.")
+                throw ValidationError("Specify a floating IP (see: osctl floating-ip list), or --network for a new one.")
             }
         }
 
@@ -63,7 +63,7 @@ extension Servers {
 
     struct RemoveFloatingIP: APICommand {
         static let configuration = CommandConfiguration(
-            commandName: "floating-ip", abstract: "Take a floating IP from a server; it stays the project's.")
+            commandName: "floating-ip", abstract: "Disassociate a floating IP from a server; the project keeps it.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The floating IP, by address or id.") var floatingIp: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -74,7 +74,8 @@ extension Servers {
             guard let port = floating["port_id"]?.stringValue, try await api.get(Ports.kind, id: port)["device_id"]?.stringValue == id
             else {
                 throw CommandFailure(
-                    "The floating IP \(floatingIp) is not with the server \(server).", hint: "See: osctl floating-ip show \(floatingIp)")
+                    "The floating IP \(floatingIp) is not associated with the server \(server).",
+                    hint: "See: osctl floating-ip show \(floatingIp)")
             }
             _ = try await api.update(FloatingIPs.kind, id: try FloatingIPs.kind.id(floating), method: .put, ["port_id": nil])
         }
@@ -84,8 +85,7 @@ extension Servers {
         static let configuration = CommandConfiguration(commandName: "volume", abstract: "Attach a volume to a server.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The volume.") var volume: String
-        @Option(help: ArgumentHelp("The name the guest should see; the next free one if not given.", valueName: "device")) var device:
-            String?
+        @Option(help: ArgumentHelp("The device name; the next free one by default.", valueName: "device")) var device: String?
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -121,7 +121,7 @@ extension Servers {
     }
 
     struct AddNetwork: APICommand {
-        static let configuration = CommandConfiguration(commandName: "network", abstract: "Give a server a port in another network.")
+        static let configuration = CommandConfiguration(commandName: "network", abstract: "Add a port in another network to a server.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The network.") var network: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -134,7 +134,7 @@ extension Servers {
     }
 
     struct AddPort: APICommand {
-        static let configuration = CommandConfiguration(commandName: "port", abstract: "Give a server a port.")
+        static let configuration = CommandConfiguration(commandName: "port", abstract: "Add a port to a server.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The port.") var port: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -147,7 +147,7 @@ extension Servers {
     }
 
     struct RemovePort: APICommand {
-        static let configuration = CommandConfiguration(commandName: "port", abstract: "Take a port from a server.")
+        static let configuration = CommandConfiguration(commandName: "port", abstract: "Remove a port from a server.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The port.") var port: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -178,7 +178,7 @@ extension Servers {
 
     enum RemoveGroup: SecurityGroupWay {
         static let action = "removeSecurityGroup"
-        static let abstract = "Take a security group from all ports of a server."
+        static let abstract = "Remove a security group from all ports of a server."
     }
 }
 

@@ -4,17 +4,17 @@ import JSON
 import Kernel
 
 extension Servers {
-    /// `osctl server console NAME` shows the log; `console url` where to open a screen.
+    /// `osctl server console NAME` shows the log; `console url` shows the URL of a graphical console.
     struct Console: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "What a server shows on its console.", subcommands: [Log.self, URL.self], defaultSubcommand: Log.self)
+            abstract: "Show a server's console.", subcommands: [Log.self, URL.self], defaultSubcommand: Log.self)
     }
 
     struct Log: APICommand {
-        static let configuration = CommandConfiguration(commandName: "log", abstract: "The text of the serial console.")
+        static let configuration = CommandConfiguration(commandName: "log", abstract: "Show the log of the serial console.")
         @Argument(help: "The server.") var server: String
         @Option(help: ArgumentHelp("Only the last lines.", valueName: "count")) var lines: Int?
-        @Flag(name: .shortAndLong, help: "Go on with what comes, until interrupted.") var follow = false
+        @Flag(name: .shortAndLong, help: "Keep printing new output until interrupted.") var follow = false
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         private static let pause: Duration = .seconds(1)
@@ -31,7 +31,7 @@ extension Servers {
             while true {
                 try await api.client.ambient.time.sleep(for: Log.pause)
                 let all = try await text(api, id, nil)
-                // A guest that has been started again begins a new log.
+                // A restarted guest begins a new log.
                 Machine.write(to: 1, all.hasPrefix(shown) ? String(all.dropFirst(shown.count)) : all)
                 shown = all
             }
@@ -44,7 +44,7 @@ extension Servers {
     }
 
     struct URL: APICommand {
-        static let configuration = CommandConfiguration(commandName: "url", abstract: "Where to open a server's screen.")
+        static let configuration = CommandConfiguration(commandName: "url", abstract: "Show the URL of a server's console.")
         enum Form: String, ExpressibleByArgument, CaseIterable { case novnc, serial, spice }
 
         @Argument(help: "The server.") var server: String
@@ -65,9 +65,9 @@ extension Servers {
         }
     }
 
-    /// What has been done to a server.
+    /// The actions on a server.
     struct Events: APICommand {
-        static let configuration = CommandConfiguration(abstract: "What has been done to a server, the newest first.")
+        static let configuration = CommandConfiguration(abstract: "List the actions on a server, newest first.")
         @Argument(help: "The server.") var server: String
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions

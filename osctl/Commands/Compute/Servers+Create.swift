@@ -5,14 +5,14 @@ import Kernel
 extension Servers {
     struct CreateOptions: CreateArguments {
         @Argument(help: "The server's name.") var name: String
-        @Option(help: ArgumentHelp("How large it is; see: osctl flavor list.", valueName: "flavor")) var flavor: String
-        @Option(help: ArgumentHelp("The image it boots; see: osctl image list.", valueName: "image")) var image: String?
-        @Option(help: ArgumentHelp("A volume it boots instead of an image.", valueName: "volume")) var volume: String?
-        @Option(help: ArgumentHelp("Copy the image to a new volume of this size, in GB, and boot that.", valueName: "size"))
+        @Option(help: ArgumentHelp("The flavor; see: osctl flavor list.", valueName: "flavor")) var flavor: String
+        @Option(help: ArgumentHelp("The image to boot; see: osctl image list.", valueName: "image")) var image: String?
+        @Option(help: ArgumentHelp("A volume to boot instead of an image.", valueName: "volume")) var volume: String?
+        @Option(help: ArgumentHelp("Copy the image to a new volume of this size, in GB, and boot it.", valueName: "size"))
         var bootFromVolume: Int?
-        @Option(help: ArgumentHelp("A network to be in (repeatable); the project's only one if not given.", valueName: "network"))
+        @Option(help: ArgumentHelp("A network (repeatable); by default the project's only one.", valueName: "network"))
         var network: [String] = []
-        @Option(help: ArgumentHelp("A port to have (repeatable).", valueName: "port")) var port: [String] = []
+        @Option(help: ArgumentHelp("A port (repeatable).", valueName: "port")) var port: [String] = []
         @Flag(help: "No network at all.") var noNetwork = false
         @Option(help: ArgumentHelp("A security group (repeatable).", valueName: "group")) var securityGroup: [String] = []
         @Option(
@@ -21,14 +21,14 @@ extension Servers {
         @Option(help: ArgumentHelp("A file with user data for the guest.", valueName: "file"), completion: .file()) var userData: String?
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
         @Option(help: ArgumentHelp("A tag (repeatable).", valueName: "tag")) var tag: [String] = []
-        @Option(help: "What it is for.") var description: String?
-        @Option(help: ArgumentHelp("Where it shall run; `ZONE` or, for operators, `ZONE:HOST`.", valueName: "zone")) var availabilityZone:
-            String?
+        @Option(help: "A description.") var description: String?
+        @Option(help: ArgumentHelp("The availability zone: `ZONE` or, for operators, `ZONE:HOST`.", valueName: "zone"))
+        var availabilityZone: String?
         @Option(help: ArgumentHelp("A hint for the scheduler, such as group=NAME (repeatable).", valueName: "key=value")) var hint:
             [Assignment] = []
-        @Flag(help: "Give it its metadata on a drive too.") var configDrive = false
+        @Flag(help: "Also provide the metadata on a config drive.") var configDrive = false
         @Option(help: "How many.") var count = 1
-        @Flag(help: "Only say where it would go, or why nowhere; exit code 1 when nowhere.") var dryRun = false
+        @Flag(help: "Only show where it would be placed, or why there is no host (exit code 1).") var dryRun = false
 
         func validate() throws {
             guard image != nil || volume != nil else {
@@ -44,7 +44,7 @@ extension Servers {
             guard count > 0 else { throw ValidationError("--count must be at least 1, not \(count).") }
         }
 
-        /// The API wants ids of groups and servers; here their names do too.
+        /// The API requires ids of groups and servers; here names are accepted too.
         func hints(_ api: API) async throws -> JSONValue {
             var object = JSONObject()
             for pair in hint {

@@ -4,11 +4,11 @@ import JSON
 import Kernel
 
 extension Servers {
-    /// Why a server is in the state it is in, and where it is.
+    /// Explains the state and the host of a server.
     struct Why: APICommand {
         static let configuration = CommandConfiguration(
-            abstract: "Why a server is as it is: its state, its fault, what the scheduler decided, the last action.",
-            discussion: "Operators see hosts; `-o json` prints the scheduler's record as the API has it.")
+            abstract: "Explain a server: its state, its fault, the scheduler's decision, the last action.",
+            discussion: "Operators also see hosts; `-o json` prints the scheduler's record from the API.")
         @Argument(help: "The server.") var server: String
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -23,7 +23,7 @@ extension Servers {
             }
             let newest = record?["scheduling"]?.arrayValue?.first
             let isNowhere = newest?["result"]?.stringValue == "rejected"
-            // The decision says it better than the fault that it led to.
+            // The decision is more precise than the fault that it caused.
             var text = state(object, fault: !isNowhere)
             if let newest {
                 let time = newest["created_at"]?.stringValue ?? "?"
@@ -48,7 +48,7 @@ extension Servers {
             return text
         }
 
-        /// Nil where the cloud does not know the question.
+        /// Nil if the cloud does not support the request.
         private func scheduling(_ api: API, _ id: String) async throws -> JSONValue? {
             do {
                 return try await api.client.get(.compute, kind.path(id: id) + "/os-wolke-scheduling", microversion: kind.microversion)
@@ -74,7 +74,7 @@ extension Servers {
         }
     }
 
-    /// `server create --dry-run`: asks instead of creating.
+    /// `server create --dry-run`: asks the scheduler instead of creating the server.
     static func preview(_ options: CreateOptions, _ api: API, _ output: OutputOptions) async throws -> Bool {
         guard options.dryRun else { return false }
         let answer = try await api.client.post(
@@ -92,9 +92,9 @@ extension Servers {
     }
 }
 
-/// The scheduler's answers and records in words.
+/// Describes the scheduler's answers and records.
 enum SchedulingText {
-    /// One sentence or two: where, how many, or why not.
+    /// A short description: the host, how many would fit, or why there is none.
     static func outcome(_ answer: JSONValue) -> String {
         guard answer["result"]?.stringValue == "scheduled" else { return answer["message"]?.stringValue ?? "No host was found." }
         let isTrial = answer["dry_run"]?.boolValue == true
@@ -107,7 +107,7 @@ enum SchedulingText {
         return isTrial ? text + " Nothing is claimed." : text
     }
 
-    /// Of several servers, how many would find a host, and where.
+    /// For several servers: how many would find a host, and which.
     static func together(_ answer: JSONValue) -> String {
         guard let servers = answer["servers"]?.arrayValue else { return "" }
         let placed = servers.filter { $0["result"]?.stringValue == "scheduled" }
@@ -121,7 +121,7 @@ enum SchedulingText {
         return text + ".\n"
     }
 
-    /// The filters in order, and for operators the reason of each host.
+    /// The filters in order; for operators also the reason for each host.
     static func steps(_ answer: JSONValue) -> String {
         let filters = answer["filters"]?.arrayValue ?? []
         guard let first = filters.first else { return "" }

@@ -58,7 +58,7 @@ enum Servers: Creatable, Settable {
 
     static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
         let created = try await api.create(kind, try await body(options, api))
-        // Compute answers with the id and the password of the new server; the rest is asked for.
+        // Compute answers with the id and the password of the new server; the other fields are requested afterwards.
         guard options.count > 1 else { return created }
         Machine.write(to: 2, "\(options.count) servers are being created: \(options.name)-1 to \(options.name)-\(options.count).\n")
         return created
@@ -94,7 +94,7 @@ enum Servers: Creatable, Settable {
     }
 }
 
-/// Parts of a server in words.
+/// Describes parts of a server.
 enum ServerText {
     /// `lan=10.0.0.5, 203.0.113.7`
     @Sendable static func addresses(_ server: JSONValue) -> String {

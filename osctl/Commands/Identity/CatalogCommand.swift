@@ -6,7 +6,7 @@ import Kernel
 /// `osctl catalog`
 struct CatalogCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "catalog", abstract: "The cloud's services and their addresses.", subcommands: [List.self])
+        commandName: "catalog", abstract: "Show the cloud's services and their endpoints.", subcommands: [List.self])
 
     struct List: APICommand {
         static let configuration = CommandConfiguration(abstract: "List the services of the token's catalog.")
@@ -17,7 +17,10 @@ struct CatalogCommand: ParsableCommand {
             Column("Name", "name"), Column("Type", "type"),
             Column("Endpoints", "endpoints") { service in
                 (service["endpoints"]?.arrayValue ?? []).map { endpoint in
-                    "\(endpoint["region"]?.stringValue ?? "-") \(endpoint["interface"]?.stringValue ?? ""): \(endpoint["url"]?.stringValue ?? "")"
+                    """
+                    \(endpoint["region"]?.stringValue ?? "-") \(endpoint["interface"]?.stringValue ?? ""): \
+                    \(endpoint["url"]?.stringValue ?? "")
+                    """
                 }.joined(separator: "\n")
             },
         ]
@@ -49,7 +52,7 @@ struct TokenCommand: ParsableCommand {
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: API) async throws {
-            // Never the kept one: who asks for a token wants the longest life.
+            // Not the cached one, so that the token has the full lifetime.
             let token = try await RESTClient(api.client.configuration).token()
             var object = JSONObject()
             object["id"] = .string(token.secret.exposed)
@@ -59,7 +62,7 @@ struct TokenCommand: ParsableCommand {
     }
 
     struct Show: APICommand {
-        static let configuration = CommandConfiguration(abstract: "Who you are, where, and in which roles.")
+        static let configuration = CommandConfiguration(abstract: "Show the user, scope and roles of the token.")
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
@@ -70,7 +73,7 @@ struct TokenCommand: ParsableCommand {
 
     struct Revoke: APICommand {
         static let configuration = CommandConfiguration(abstract: "Revoke a token at once.")
-        @Argument(help: "The token; the one that osctl keeps if not given.") var token: String?
+        @Argument(help: "The token; by default the cached one.") var token: String?
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: API) async throws {

@@ -16,7 +16,7 @@ enum Domains: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The domain's name.") var name: String
-        @Option(help: "What it is for.") var description: String?
+        @Option(help: "A description.") var description: String?
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "enabled": true]

@@ -17,7 +17,7 @@ enum Projects: Creatable, Settable {
 
     struct Filters: FilterArguments {
         @Option(help: ArgumentHelp("Only of this domain.", valueName: "domain")) var domain: String?
-        @Option(help: ArgumentHelp("Only those that this user has a role in.", valueName: "user")) var user: String?
+        @Option(help: ArgumentHelp("Only those in which this user has a role.", valueName: "user")) var user: String?
 
         func query(_ api: API) async throws -> [(String, String)] {
             var query: [(String, String)] = []
@@ -29,9 +29,9 @@ enum Projects: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The project's name.") var name: String
-        @Option(help: ArgumentHelp("Its domain; default if not given.", valueName: "domain")) var domain: String?
-        @Option(help: "What it is for.") var description: String?
-        @Flag(help: "Nobody can work in it yet.") var disable = false
+        @Option(help: ArgumentHelp("The domain; `default` by default.", valueName: "domain")) var domain: String?
+        @Option(help: "A description.") var description: String?
+        @Flag(help: "Create it disabled.") var disable = false
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "enabled": .bool(!disable)]
@@ -43,7 +43,7 @@ enum Projects: Creatable, Settable {
 
     struct SetOptions: SetArguments {
         @OptionGroup var texts: NameAndDescription
-        @Flag(inversion: .prefixedEnableDisable, help: "Whether it can be used.") var state: Bool?
+        @Flag(inversion: .prefixedEnableDisable, help: "Enable or disable it.") var state: Bool?
 
         func changes(_ api: API) async throws -> JSONObject {
             var changes = texts.changes(api)

@@ -3,16 +3,16 @@ import Client
 import JSON
 import ServiceCatalog
 
-/// `osctl quota`: what a project may use of all services together, and does.
+/// `osctl quota`: the limits and usage of a project in all services.
 struct QuotaCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "quota", abstract: "Limits of a project, and what it uses.", subcommands: [Show.self, Usage.self, Change.self])
+        commandName: "quota", abstract: "Limits and usage of a project.", subcommands: [Show.self, Usage.self, Change.self])
 
-    /// A quota of one service, under the name people use.
+    /// A quota of one service, under the name that users know.
     struct Item: Sendable {
         let name: String
         let service: CloudService
-        /// In the service's API.
+        /// The name in the service's API.
         let key: String
     }
 
@@ -24,7 +24,7 @@ struct QuotaCommand: ParsableCommand {
         service.quotas.map { (service, $0) }
     }
 
-    /// The project that an argument names, or the token's own.
+    /// The project in an argument, or the token's own.
     static func project(_ name: String?, _ api: API) async throws -> String {
         guard let name else { return try await api.project() }
         let own = try await api.client.token()
@@ -55,8 +55,8 @@ struct QuotaCommand: ParsableCommand {
     }
 
     struct Show: APICommand {
-        static let configuration = CommandConfiguration(abstract: "The limits of a project.")
-        @Argument(help: "The project; your own if not given.") var project: String?
+        static let configuration = CommandConfiguration(abstract: "Show the limits of a project.")
+        @Argument(help: "The project; by default your own.") var project: String?
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
@@ -69,8 +69,8 @@ struct QuotaCommand: ParsableCommand {
     }
 
     struct Usage: APICommand {
-        static let configuration = CommandConfiguration(abstract: "What a project uses of its limits.")
-        @Argument(help: "The project; your own if not given.") var project: String?
+        static let configuration = CommandConfiguration(abstract: "Show the usage and the limits of a project.")
+        @Argument(help: "The project; by default your own.") var project: String?
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 

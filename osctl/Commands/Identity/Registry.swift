@@ -1,7 +1,7 @@
 import ArgumentParser
 import JSON
 
-/// Services as Identity knows them.
+/// Services in Identity's catalog.
 enum RegisteredServices: Resource {
     static let kind = Kind(
         command: ["service"], noun: "service", service: .identity, path: "/services", member: "service",
@@ -10,7 +10,7 @@ enum RegisteredServices: Resource {
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Delete<Self>.self]
 }
 
-/// Their addresses.
+/// Endpoints of the services.
 enum Endpoints: Resource {
     static let kind = Kind(
         command: ["endpoint"], noun: "endpoint", service: .identity, path: "/endpoints", member: "endpoint",

@@ -13,7 +13,7 @@ enum Roles: Creatable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The role's name.") var name: String
-        @Option(help: "What it allows.") var description: String?
+        @Option(help: "A description.") var description: String?
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name)]
@@ -22,7 +22,7 @@ enum Roles: Creatable {
         }
     }
 
-    /// Gives or takes a role.
+    /// Assigns or removes a role.
     struct Grant<Way: GrantWay>: APICommand {
         static var configuration: CommandConfiguration { CommandConfiguration(commandName: Way.verb, abstract: Way.abstract) }
 
@@ -35,7 +35,7 @@ enum Roles: Creatable {
 
         func validate() throws {
             guard [project != nil, domain != nil, system].filter({ $0 }).count == 1 else {
-                throw ValidationError("Give one of --project, --domain and --system.")
+                throw ValidationError("Specify one of --project, --domain and --system.")
             }
         }
 
@@ -57,25 +57,25 @@ enum Roles: Creatable {
 
     enum Add: GrantWay {
         static let verb = "add"
-        static let abstract = "Give a user a role."
+        static let abstract = "Assign a role to a user."
         static let method = RESTMethod.put
     }
 
     enum Remove: GrantWay {
         static let verb = "remove"
-        static let abstract = "Take a role from a user."
+        static let abstract = "Remove a role from a user."
         static let method = RESTMethod.delete
     }
 }
 
-/// Gives or takes a role.
+/// Assigns or removes a role.
 protocol GrantWay {
     static var verb: String { get }
     static var abstract: String { get }
     static var method: RESTMethod { get }
 }
 
-/// Who has which role where.
+/// Role assignments.
 enum RoleAssignments: Resource {
     static let kind = Kind(
         command: ["role", "assignment"], noun: "role assignment", service: .identity, path: "/role_assignments", member: nil,
@@ -91,7 +91,7 @@ enum RoleAssignments: Resource {
     struct Filters: FilterArguments {
         @Option(help: ArgumentHelp("Only of this user.", valueName: "user")) var user: String?
         @Option(help: ArgumentHelp("Only in this project.", valueName: "project")) var project: String?
-        @Flag(help: "With the roles that others imply and domains hand down.") var effective = false
+        @Flag(help: "Include implied and inherited roles.") var effective = false
 
         func query(_ api: API) async throws -> [(String, String)] {
             var query: [(String, String)] = []

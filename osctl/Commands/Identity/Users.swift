@@ -24,20 +24,20 @@ enum Users: Creatable, Settable {
         }
     }
 
-    /// A password must not stand on a command line: it comes from a file or is made here.
+    /// A password should not be on a command line: it is read from a file or generated here.
     struct CreateOptions: CreateArguments {
         @Argument(help: "The user's name.") var name: String
-        @Option(help: ArgumentHelp("Its domain; default if not given.", valueName: "domain")) var domain: String?
-        @Option(help: ArgumentHelp("The password; better: --password-file, which others on this machine cannot see.", valueName: "text"))
+        @Option(help: ArgumentHelp("The domain; `default` by default.", valueName: "domain")) var domain: String?
+        @Option(help: ArgumentHelp("The password; prefer --password-file, because other users can see command lines.", valueName: "text"))
         var password: String?
         @Option(
             help: ArgumentHelp("A file whose first line is the password; - reads standard input.", valueName: "file"), completion: .file())
         var passwordFile: String?
-        @Flag(help: "Make a password and print it.") var generatePassword = false
+        @Flag(help: "Generate a password and print it.") var generatePassword = false
         @Option(help: "Mail address.") var email: String?
-        @Option(help: "Who or what it is.") var description: String?
-        @Option(help: ArgumentHelp("The project to work in when none is named.", valueName: "project")) var project: String?
-        @Flag(help: "Cannot sign on yet.") var disable = false
+        @Option(help: "A description.") var description: String?
+        @Option(help: ArgumentHelp("The default project.", valueName: "project")) var project: String?
+        @Flag(help: "Create it disabled.") var disable = false
 
         func validate() throws {
             guard [password != nil, passwordFile != nil, generatePassword].filter({ $0 }).count <= 1 else {
@@ -79,7 +79,7 @@ enum Users: Creatable, Settable {
         @Option(
             help: ArgumentHelp("A file whose first line is the new password; - reads standard input.", valueName: "file"),
             completion: .file()) var passwordFile: String?
-        @Flag(inversion: .prefixedEnableDisable, help: "Whether it can sign on.") var state: Bool?
+        @Flag(inversion: .prefixedEnableDisable, help: "Enable or disable it.") var state: Bool?
 
         func changes(_ api: API) async throws -> JSONObject {
             var changes = JSONObject()

@@ -35,11 +35,11 @@ enum Images: Creatable, Settable {
         @Argument(help: "The image's name.") var name: String
         @Option(help: ArgumentHelp("The disk image to upload.", valueName: "file"), completion: .file()) var file: String?
         @Option(help: "qcow2, raw, iso, …") var diskFormat = "qcow2"
-        @Option(help: "What surrounds the disk; bare for nothing.") var containerFormat = "bare"
-        @Option(help: ArgumentHelp("Least disk of a server, in GB.", valueName: "gb")) var minDisk: Int?
-        @Option(help: ArgumentHelp("Least memory of a server, in MiB.", valueName: "mib")) var minRam: Int?
-        @Option(help: "Who sees it: private, shared, community or public.") var visibility: Visibility?
-        @Flag(help: "Cannot be deleted until unset.") var protected = false
+        @Option(help: "The container around the disk; bare for none.") var containerFormat = "bare"
+        @Option(help: ArgumentHelp("Minimum disk of a server, in GB.", valueName: "gb")) var minDisk: Int?
+        @Option(help: ArgumentHelp("Minimum memory of a server, in MiB.", valueName: "mib")) var minRam: Int?
+        @Option(help: "Visibility: private, shared, community or public.") var visibility: Visibility?
+        @Flag(help: "Protect it from deletion.") var protected = false
         @Option(help: ArgumentHelp("A tag (repeatable).", valueName: "tag")) var tag: [String] = []
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
@@ -57,7 +57,7 @@ enum Images: Creatable, Settable {
         }
     }
 
-    /// Creates the record and uploads the file; a record whose upload fails is taken back.
+    /// Creates the record and uploads the file; if the upload fails, the record is deleted.
     static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
         let file = try options.file.map { try FileContent($0) }
         let image = try await api.create(kind, .object(try await options.members(api)))
@@ -82,10 +82,10 @@ enum Images: Creatable, Settable {
 
     struct SetOptions: SetArguments {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
-        @Option(help: "Who sees it: private, shared, community or public.") var visibility: Visibility?
-        @Flag(inversion: .prefixedNo, help: "Cannot be deleted.") var protected: Bool?
-        @Option(help: ArgumentHelp("Least disk of a server, in GB.", valueName: "gb")) var minDisk: Int?
-        @Option(help: ArgumentHelp("Least memory of a server, in MiB.", valueName: "mib")) var minRam: Int?
+        @Option(help: "Visibility: private, shared, community or public.") var visibility: Visibility?
+        @Flag(inversion: .prefixedNo, help: "Protect it from deletion.") var protected: Bool?
+        @Option(help: ArgumentHelp("Minimum disk of a server, in GB.", valueName: "gb")) var minDisk: Int?
+        @Option(help: ArgumentHelp("Minimum memory of a server, in MiB.", valueName: "mib")) var minRam: Int?
         @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
         func changes(_ api: API) async throws -> JSONObject {
@@ -100,7 +100,7 @@ enum Images: Creatable, Settable {
         }
     }
 
-    /// RFC 6902, in Image's own media type.
+    /// RFC 6902 with Image's own media type.
     static func set(_ options: SetOptions, id: String, _ api: API) async throws {
         let changes = try await options.changes(api)
         guard !changes.isEmpty else { throw ValidationError.nothingToSet(kind) }
@@ -115,7 +115,7 @@ enum Images: Creatable, Settable {
     }
 
     struct Upload: APICommand {
-        static let configuration = CommandConfiguration(abstract: "Give an image its data.")
+        static let configuration = CommandConfiguration(abstract: "Upload the data of an image.")
         @Argument(help: "The image, which has no data yet.") var image: String
         @Argument(help: "The disk image.", completion: .file()) var file: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -136,7 +136,7 @@ enum Images: Creatable, Settable {
 
         func execute(_ api: API) async throws {
             let id = try await api.id(kind, image)
-            if file != "-", Machine.exists(file) { throw CommandFailure("The file \(file) exists already; it is left as it is.") }
+            if file != "-", Machine.exists(file) { throw CommandFailure("The file \(file) already exists and is not overwritten.") }
             let download = try await api.client.download(service: .image, path: kind.path(id: id) + "/file")
             guard download.status != 204 else {
                 throw CommandFailure("The image \(image) has no data yet.", hint: "See: osctl image upload --help")

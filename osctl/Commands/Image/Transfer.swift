@@ -3,24 +3,24 @@ import Kernel
 import NIOCore
 import Synchronization
 
-/// A local file to be sent.
+/// A local file for an upload.
 struct FileContent: Sendable {
     let path: String
-    /// In bytes.
+    /// Size in bytes.
     let length: Int
 
-    /// - Throws: `CommandFailure` when it cannot be read.
+    /// - Throws: `CommandFailure` if it cannot be read.
     init(_ path: String) throws {
         var information = stat()
         guard stat(path, &information) == 0, access(path, R_OK) == 0 else {
             throw CommandFailure("The file \(path) cannot be read: \(String(cString: strerror(errno))).")
         }
-        guard information.st_mode & S_IFMT == S_IFREG else { throw CommandFailure("\(path) is no file.") }
+        guard information.st_mode & S_IFMT == S_IFREG else { throw CommandFailure("\(path) is not a regular file.") }
         self.path = path
         length = Int(information.st_size)
     }
 
-    /// The content from its start.
+    /// The content from the start.
     func open(_ progress: TransferProgress) throws -> UploadChunks {
         let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw Machine.failure("read", path) }
@@ -29,14 +29,14 @@ struct FileContent: Sendable {
     }
 }
 
-/// Closes with the last reference.
+/// Closes the descriptor with the last reference.
 final class FileDescriptor: Sendable {
     let number: Int32
     init(_ number: Int32) { self.number = number }
     deinit { close(number) }
 }
 
-/// A file, chunk by chunk.
+/// The chunks of a file.
 struct UploadChunks: AsyncSequence, AsyncIteratorProtocol, Sendable {
     typealias Element = ByteBuffer
     static let chunkBytes = 1 << 20
@@ -58,7 +58,7 @@ struct UploadChunks: AsyncSequence, AsyncIteratorProtocol, Sendable {
     }
 }
 
-/// A file that appears under its name when it is complete.
+/// A file that gets its name when it is complete.
 final class FileTarget {
     private let path: String
     private let descriptor: Int32
@@ -92,7 +92,7 @@ final class FileTarget {
     }
 }
 
-/// How far a transfer is, on the terminal's error stream only.
+/// Shows the progress of a transfer, only if standard error is a terminal.
 final class TransferProgress: Sendable {
     private struct State {
         var done = 0

@@ -2,10 +2,10 @@ import Client
 import JSON
 import Kernel
 
-/// The signed-on client, and what all verbs do with it.
+/// The signed-on client, with functions for all verbs.
 struct API: Sendable {
     let client: RESTClient
-    /// Where the cloud's values came from, for messages.
+    /// The source of the cloud's values, for messages.
     let source: String
     var isDebugging = false
 
@@ -29,14 +29,14 @@ struct API: Sendable {
 
     /// The object with this id or name.
     ///
-    /// - Throws: `CommandFailure` when there is none, or several have the name.
+    /// - Throws: `CommandFailure` if there is none, or if several have the name.
     func find(_ kind: Kind, _ text: String) async throws -> JSONValue {
         if let object = try await findByID(kind, text) { return object }
         let matches: [JSONValue]
         switch kind.naming {
         case .none, .byPath: matches = []
         case .filtered:
-            // Some services read the filter as a pattern; they get it only where it cannot be one.
+            // Some services treat the filter as a pattern, so it is only sent if the name contains no pattern characters.
             let isPlain = text.utf8.allSatisfy {
                 $0 > 127 || (48...57).contains($0) || (65...90).contains($0 & 0xdf) || $0 == 45 || $0 == 95 || $0 == 32
             }
@@ -50,9 +50,9 @@ struct API: Sendable {
         if matches.count == 1, let match = matches.first { return match }
         guard matches.isEmpty else {
             let ids = try matches.prefix(10).map { try kind.id($0) }.joined(separator: ", ")
-            throw CommandFailure("\(matches.count) \(kind.plural) are called \(text): \(ids).", hint: "Use the id instead of the name.")
+            throw CommandFailure("\(matches.count) \(kind.plural) have the name \(text): \(ids).", hint: "Use the id instead of the name.")
         }
-        throw CommandFailure("There is no \(kind.noun) called \(text).", hint: "See: \(kind.listCommand)")
+        throw CommandFailure("There is no \(kind.noun) \(text).", hint: "See: \(kind.listCommand)")
     }
 
     private func findByID(_ kind: Kind, _ text: String) async throws -> JSONValue? {
@@ -68,7 +68,7 @@ struct API: Sendable {
         }
     }
 
-    /// The id that a name stands for. An id is taken as it is: the service says when it does not exist.
+    /// The id for a name. An id is returned unchanged; the service reports if it does not exist.
     func id(_ kind: Kind, _ text: String) async throws -> String {
         if API.looksLikeID(text) || kind.naming == .none || kind.naming == .byPath { return text }
         return try kind.id(try await find(kind, text))
@@ -82,7 +82,7 @@ struct API: Sendable {
 
     /// The project of the token.
     ///
-    /// - Throws: `CommandFailure` when the token has none.
+    /// - Throws: `CommandFailure` if the token has none.
     func project() async throws -> String {
         guard let project = try await client.token().projectID else {
             throw CommandFailure(

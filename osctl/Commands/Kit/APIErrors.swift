@@ -1,6 +1,6 @@
 import Kernel
 
-/// Turns services' errors into failures with advice.
+/// Converts services' errors to failures with advice.
 enum APIErrors {
     static func translated<Answer>(_ api: API, _ body: () async throws -> Answer) async throws -> Answer {
         do {

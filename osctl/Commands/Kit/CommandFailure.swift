@@ -2,7 +2,7 @@ import Client
 import Foundation
 import Kernel
 
-/// What went wrong and what to do next, for the person at the terminal.
+/// An error message with advice, for the user.
 struct CommandFailure: Error, Sendable, CustomStringConvertible, LocalizedError {
     let message: String
     let hint: String?
@@ -15,11 +15,11 @@ struct CommandFailure: Error, Sendable, CustomStringConvertible, LocalizedError 
     var description: String { hint.map { message + "\n" + $0 } ?? message }
     var errorDescription: String? { description }
 
-    /// A service's or the client's error, with advice where there is some.
+    /// An error of a service or of the client, with advice if there is any.
     ///
     /// - Parameters:
-    ///   - source: where the cloud's values came from.
-    ///   - showsContext: add request, status and request id.
+    ///   - source: the source of the cloud's values.
+    ///   - showsContext: whether to add request, status and request id.
     init(_ error: ResourceError, source: String, showsContext: Bool) {
         var message = error.message
         var hint: String?
@@ -47,8 +47,8 @@ struct CommandFailure: Error, Sendable, CustomStringConvertible, LocalizedError 
         case .forbidden where text.contains("quota"), .conflict where text.contains("quota"), .tooLarge where text.contains("quota"):
             return "See what is used: osctl quota usage"
         case .forbidden: return "Your roles don't allow this; `osctl token show` shows them."
-        case .notAcceptable: return "This cloud does not speak the API version that osctl needs."
-        case .unavailable, .internalError: return "It may help to try again; the request id leads to the service's log."
+        case .notAcceptable: return "This cloud does not support the API version that osctl needs."
+        case .unavailable, .internalError: return "A retry may help; search the service's log for the request id."
         default: return nil
         }
     }

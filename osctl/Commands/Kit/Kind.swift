@@ -2,44 +2,44 @@ import Client
 import JSON
 import ServiceCatalog
 
-/// What a resource is called and where it lives: everything that the verbs need to know.
+/// A resource's names and paths: everything that the verbs need to know.
 struct Kind: Sendable {
-    /// How an object can be named on the command line besides by its id.
+    /// How an object can be named on the command line, in addition to its id.
     enum Naming: Sendable {
-        /// `?name=` finds it.
+        /// By the filter `?name=`.
         case filtered
-        /// The list has no such filter, or ids have no recognisable form: the whole list is read and compared.
+        /// The list has no such filter, or ids have no recognizable form: the complete list is read and compared.
         case listed
         /// The name is the id.
         case byPath
-        /// Ids only.
+        /// Only by id.
         case none
     }
 
     /// The words of the command: `["volume", "snapshot"]`.
     let command: [String]
-    /// In sentences: `security group`.
+    /// The noun in sentences: `security group`.
     let noun: String
     let service: CloudService
-    /// Below the API's version: `/servers`.
+    /// The path below the API's version: `/servers`.
     let path: RESTPath
-    /// The list with all fields, where it is another one: `/servers/detail`.
+    /// The list with all fields, if it has another path: `/servers/detail`.
     var listPath: RESTPath?
-    /// The member around one object; nil where there is none (images).
+    /// The member that wraps one object; nil if there is none (images).
     let member: String?
-    /// The member around a list.
+    /// The member that wraps a list.
     let collection: String
     var microversion: String?
     var naming: Naming = .filtered
-    /// The field that people call it by.
+    /// The field that users know as the name.
     var nameField = "name"
     var idField = "id"
     /// Added to every list request.
     var listQuery: [(String, String)] = []
     let columns: [Column]
-    /// Fields of `show`; nil shows what the API sends.
+    /// The fields of `show`; nil for all fields of the API.
     var fields: [Column]?
-    /// How it is seen that a change is complete; nil when every change is complete at once.
+    /// How to detect that a change is complete; nil if every change is complete at once.
     var progress: ProgressRule?
 
     var commandText: String { "osctl " + command.joined(separator: " ") }
@@ -48,7 +48,7 @@ struct Kind: Sendable {
     /// `a server`, `an image`.
     var oneOf: String { (noun.first.map { "aeio".contains($0) } ?? false ? "an " : "a ") + noun }
 
-    /// How an object is called in messages.
+    /// The name of an object in messages.
     func title(_ object: JSONValue) -> String {
         for field in [nameField, idField] {
             if let text = object[field]?.stringValue, !text.isEmpty { return text }
@@ -64,10 +64,10 @@ struct Kind: Sendable {
 
     func path(id: String) -> RESTPath { path + "/\(id)" }
 
-    /// The object in the body of an answer.
+    /// The object in the body of a response.
     func object(_ body: JSONValue) throws -> JSONValue {
         guard let member else { return body }
-        guard let object = body[member] else { throw CommandFailure("The service's answer has no member \(member).") }
+        guard let object = body[member] else { throw CommandFailure("The service's response has no member \(member).") }
         return object
     }
 
@@ -77,18 +77,18 @@ struct Kind: Sendable {
     }
 }
 
-/// What a status means while waiting.
+/// The meaning of statuses while waiting.
 struct ProgressRule: Sendable {
     let field: String
-    /// States in which a creation has succeeded.
+    /// Statuses of a successful creation.
     let created: Set<String>
     let failed: Set<String>
-    /// States that mean deleted, for services that show an object for a while.
+    /// Statuses that mean deleted, for services that show an object for a while.
     var deleted: Set<String> = []
-    /// More about the state: a task, a fault.
+    /// Details of the state: a task, a fault.
     var detail: @Sendable (JSONValue) -> String = { _ in "" }
-    /// Why it failed, in the object's own words.
+    /// Why it failed, according to the object.
     var reason: @Sendable (JSONValue) -> String? = { _ in nil }
-    /// The verb that says more about a failure.
+    /// The verb that explains a failure.
     var explainedBy = "show"
 }

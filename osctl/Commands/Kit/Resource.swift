@@ -2,9 +2,9 @@ import ArgumentParser
 import Client
 import JSON
 
-/// A kind of object that the command line knows. One file declares it; the verbs are generic.
+/// A resource of the command line. One file declares it; the verbs are generic.
 protocol Resource {
-    /// Options that narrow a list.
+    /// Options that filter a list.
     associatedtype Filters: FilterArguments = NoFilters
     static var kind: Kind { get }
     /// The commands below the noun.
@@ -16,7 +16,7 @@ extension Resource {
     static var abstract: String { "\(kind.plural.prefix(1).uppercased())\(kind.plural.dropFirst())." }
 }
 
-/// Options of `list` that become its query.
+/// Options of `list` that become query parameters.
 protocol FilterArguments: ParsableArguments {
     func query(_ api: API) async throws -> [(String, String)]
 }
@@ -28,9 +28,9 @@ struct NoFilters: FilterArguments {
 /// A resource that can be created.
 protocol Creatable: Resource {
     associatedtype CreateOptions: CreateArguments
-    /// Sends the request; the default posts the options' members to the kind's path.
+    /// Sends the request; by default a POST of the options' members to the kind's path.
     static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue
-    /// Where the options ask only what would become of it: says that and returns true.
+    /// If the options only ask for a preview: prints it and returns true.
     static func preview(_ options: CreateOptions, _ api: API, _ output: OutputOptions) async throws -> Bool
 }
 
@@ -51,7 +51,7 @@ protocol CreateArguments: ParsableArguments {
 protocol Settable: Resource {
     associatedtype SetOptions: SetArguments
     static var setMethod: RESTMethod { get }
-    /// Sends what `changes` holds; resources that change in other ways have their own.
+    /// Sends `changes`; resources that are changed in other ways override it.
     static func set(_ options: SetOptions, id: String, _ api: API) async throws
 }
 
@@ -66,7 +66,7 @@ extension Settable {
 }
 
 protocol SetArguments: ParsableArguments {
-    /// Changed members of the object; none when no option was given.
+    /// Changed members of the object; empty if no option was given.
     func changes(_ api: API) async throws -> JSONObject
 }
 
@@ -83,7 +83,7 @@ struct ResourceCommand<R: Resource>: ParsableCommand {
     }
 }
 
-/// A command that talks to the cloud.
+/// A command that uses the cloud's APIs.
 protocol APICommand: AsyncParsableCommand {
     var access: AccessOptions { get }
     func execute(_ api: API) async throws
@@ -96,7 +96,7 @@ extension APICommand {
     }
 }
 
-/// Changes of what has only a name and a description.
+/// Changes of resources with only a name and a description.
 struct NameAndDescription: SetArguments {
     @Option(name: .customLong("name"), help: "New name.") var newName: String?
     @Option(help: "New description.") var description: String?

@@ -27,7 +27,7 @@ struct AssignmentList: ExpressibleByArgument, Sendable {
         self.values = values
     }
 
-    /// - Throws: `CommandFailure` naming a key that is none of `allowed`.
+    /// - Throws: `CommandFailure` naming a key that is not in `allowed`.
     func check(_ option: String, _ allowed: Set<String>) throws {
         guard let unknown = values.keys.sorted().first(where: { !allowed.contains($0) }) else { return }
         throw CommandFailure("\(option) has no key \(unknown); it has: \(allowed.sorted().joined(separator: ", ")).")
@@ -35,18 +35,18 @@ struct AssignmentList: ExpressibleByArgument, Sendable {
 }
 
 extension [Assignment] {
-    /// As an object of strings.
+    /// The values as an object of strings.
     var json: JSONValue { .object(JSONObject(map { ($0.name, .string($0.value)) })) }
 }
 
 extension JSONObject {
-    /// Sets the member when there is a value.
+    /// Sets the member if there is a value.
     mutating func put(_ name: String, _ value: String?) { if let value { self[name] = .string(value) } }
     mutating func put(_ name: String, _ value: Int?) { if let value { self[name] = JSONValue(value) } }
     mutating func put(_ name: String, _ value: Bool?) { if let value { self[name] = .bool(value) } }
 }
 
-/// Files that the user names.
+/// Files given by the user.
 enum UserFile {
     /// - Throws: `CommandFailure` naming the file and the reason.
     static func read(_ path: String) throws -> [UInt8] {

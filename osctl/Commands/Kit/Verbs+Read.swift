@@ -1,7 +1,7 @@
 import ArgumentParser
 import JSON
 
-/// `list`: one request, or as many as there are pages.
+/// `list`: one request, or one per page.
 struct List<R: Resource>: APICommand {
     static var configuration: CommandConfiguration {
         CommandConfiguration(commandName: "list", abstract: "List \(R.kind.plural).")
@@ -10,7 +10,8 @@ struct List<R: Resource>: APICommand {
     @OptionGroup var filters: R.Filters
     @Option(name: .customLong("filter"), help: ArgumentHelp("A filter of the API, as key=value (repeatable).", valueName: "key=value"))
     var queries: [Assignment] = []
-    @Option(parsing: .unconditional, help: ArgumentHelp("Sort by this column; with a leading minus, downwards.", valueName: "column"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("Sort by this column; with a leading minus in descending order.", valueName: "column"))
     var sort: String?
     @Option(help: "At most this many.") var limit: Int?
     @OptionGroup(title: "Output") var output: OutputOptions

@@ -2,7 +2,7 @@ import ArgumentParser
 import JSON
 import Kernel
 
-/// `--wait`, of verbs whose effect comes later.
+/// `--wait`, for verbs with a delayed effect.
 struct WaitOptions: ParsableArguments {
     @Flag(help: "Wait until it is complete, and show the progress.") var wait = false
     @Option(help: ArgumentHelp("Wait at most this long.", valueName: "seconds")) var timeout = 600
@@ -12,7 +12,7 @@ struct WaitOptions: ParsableArguments {
     }
 }
 
-/// `create`: posts the object, waits where asked, shows what was made.
+/// `create`: posts the object, waits if requested, shows the new object.
 struct Create<R: Creatable>: APICommand {
     static var configuration: CommandConfiguration {
         CommandConfiguration(commandName: "create", abstract: "Create \(R.kind.oneOf).")
@@ -30,7 +30,7 @@ struct Create<R: Creatable>: APICommand {
             if waiting.wait {
                 object = try await Waiter(api, limit: waiting.timeout).reach(rule.created, R.kind, id: id, rule: rule)
             } else if object[rule.field] == nil {
-                // The answer to a creation is shorter than the object.
+                // The response to a creation has fewer fields than the object.
                 object = try await api.get(R.kind, id: id).overlaid(on: object)
             }
         }
@@ -53,7 +53,7 @@ struct Change<R: Settable>: APICommand {
     }
 }
 
-/// `delete`: any number of objects; goes on after a failure and fails in the end.
+/// `delete`: any number of objects; continues after a failure and fails at the end.
 struct Delete<R: Resource>: APICommand {
     static var configuration: CommandConfiguration {
         CommandConfiguration(commandName: "delete", abstract: "Delete \(R.kind.plural).")
@@ -80,9 +80,9 @@ struct Delete<R: Resource>: APICommand {
     }
 }
 
-/// The same for several objects: every one is tried, failures are told as they happen.
+/// Tries all objects and reports failures immediately.
 enum Several {
-    /// - Returns: how many failed.
+    /// - Returns: the number of failures.
     static func run(_ names: [String], _ api: API, _ body: (String) async throws -> Void) async -> Int {
         var failures = 0
         for name in names {
@@ -98,6 +98,6 @@ enum Several {
 }
 
 extension JSONValue {
-    /// The members of both; this value's own win.
+    /// The members of both; this value's own members take precedence.
     func overlaid(on other: JSONValue) -> JSONValue { CloudsFile.merge(other, self) }
 }

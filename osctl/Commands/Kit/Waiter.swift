@@ -3,10 +3,10 @@ import Glibc
 import JSON
 import Kernel
 
-/// Waits until a change is complete and shows meanwhile what happens: on a terminal in one line, otherwise a line per state.
+/// Waits until a change is complete and shows the progress: on a terminal in one line, otherwise one line per state.
 struct Waiter {
     let api: API
-    /// How long at most, in seconds.
+    /// The longest wait, in seconds.
     let limit: Int
     private let line = ProgressLine()
 
@@ -21,7 +21,7 @@ struct Waiter {
     /// Waits for one of the states `done`.
     ///
     /// - Returns: the object in that state.
-    /// - Throws: `CommandFailure` when it fails, disappears or takes too long.
+    /// - Throws: `CommandFailure` if it fails, disappears or takes too long.
     func reach(_ done: Set<String>, _ kind: Kind, id: String, rule: ProgressRule) async throws -> JSONValue {
         let end = try await poll(kind, id, id, rule) { object, state in
             guard let object else { throw CommandFailure("The \(kind.noun) \(id) has disappeared.", hint: "See: \(kind.listCommand)") }
@@ -65,7 +65,7 @@ struct Waiter {
             guard seconds < Double(limit) else {
                 throw CommandFailure(
                     "The \(kind.noun) \(title) is still \(state) after \(limit) s.",
-                    hint: "It goes on without osctl; see: \(kind.commandText) show \(id)")
+                    hint: "The operation continues without osctl; see: \(kind.commandText) show \(id)")
             }
             try await time.sleep(for: pause)
             pause = min(pause * 3 / 2, Waiter.pauseMax)
@@ -81,7 +81,7 @@ struct Waiter {
     }
 }
 
-/// A line on standard error that is written over while it changes.
+/// A line on standard error that is overwritten when it changes.
 final class ProgressLine {
     private let isTerminal = isatty(2) == 1
     private var last = ""

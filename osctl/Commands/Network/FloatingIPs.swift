@@ -14,10 +14,10 @@ enum FloatingIPs: Creatable, Settable {
     ]
 
     struct CreateOptions: CreateArguments {
-        @Argument(help: "The external network to take it from.") var network: String
-        @Option(help: ArgumentHelp("Connect it to this port at once.", valueName: "port")) var port: String?
-        @Option(name: .customLong("address"), help: "This address and no other.") var address: String?
-        @Option(help: "What it is for.") var description: String?
+        @Argument(help: "The external network.") var network: String
+        @Option(help: ArgumentHelp("Associate it with this port.", valueName: "port")) var port: String?
+        @Option(name: .customLong("address"), help: "The requested address.") var address: String?
+        @Option(help: "A description.") var description: String?
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["floating_network_id": .string(try await api.id(Networks.kind, network))]
@@ -29,9 +29,9 @@ enum FloatingIPs: Creatable, Settable {
     }
 
     struct SetOptions: SetArguments {
-        @Option(help: ArgumentHelp("Connect it to this port.", valueName: "port")) var port: String?
+        @Option(help: ArgumentHelp("Associate it with this port.", valueName: "port")) var port: String?
         @Flag(help: "Disconnect it.") var noPort = false
-        @Option(help: "Which of the port's addresses.") var fixedIpAddress: String?
+        @Option(help: "The port's fixed IP to associate.") var fixedIpAddress: String?
         @Option(help: "New description.") var description: String?
 
         func changes(_ api: API) async throws -> JSONObject {

@@ -1,6 +1,6 @@
 import ArgumentParser
 
-/// What keeps the networks running on each host.
+/// Agents that implement the networks on each host.
 enum NetworkAgents: Resource {
     static let kind = Kind(
         command: ["network-agent"], noun: "network agent", service: .network, path: "/agents", member: "agent",
@@ -12,7 +12,7 @@ enum NetworkAgents: Resource {
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self]
 }
 
-/// Parts of the Networking API that this cloud has.
+/// Extensions of the Networking API that this cloud has.
 enum NetworkExtensions: Resource {
     static let kind = Kind(
         command: ["network-extension"], noun: "network extension", service: .network, path: "/extensions",

@@ -14,7 +14,7 @@ enum Networks: Creatable, Settable {
     ]
 
     struct Filters: FilterArguments {
-        @Flag(help: "Only networks that routers can have as gateway.") var external = false
+        @Flag(help: "Only external networks, which routers can use as gateway.") var external = false
         @Flag(help: "Only networks shared by all projects.") var share = false
         @Option(help: "By name.") var name: String?
 
@@ -29,14 +29,14 @@ enum Networks: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The network's name.") var name: String
-        @Option(help: "What it is for.") var description: String?
+        @Option(help: "A description.") var description: String?
         @Option(help: "Largest packet, in bytes.") var mtu: Int?
         @Flag(help: "Let all projects use it.") var share = false
-        @Flag(help: "Routers can have it as gateway.") var external = false
-        @Flag(help: "Switched off from the start.") var disable = false
-        @Flag(help: "No port security for its ports unless they ask for it.") var noPortSecurity = false
+        @Flag(help: "Routers can use it as gateway.") var external = false
+        @Flag(help: "Create it disabled.") var disable = false
+        @Flag(help: "Disable port security of its ports by default.") var noPortSecurity = false
         @Option(help: ArgumentHelp("flat, vlan or geneve.", valueName: "type")) var providerNetworkType: String?
-        @Option(help: ArgumentHelp("Physical network below it.", valueName: "name")) var providerPhysicalNetwork: String?
+        @Option(help: ArgumentHelp("The physical network.", valueName: "name")) var providerPhysicalNetwork: String?
         @Option(help: ArgumentHelp("VLAN or tunnel id.", valueName: "id")) var providerSegment: Int?
         @Option(help: ArgumentHelp("Owning project.", valueName: "project")) var project: String?
 
@@ -59,9 +59,9 @@ enum Networks: Creatable, Settable {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
         @Option(help: "New description.") var description: String?
         @Option(help: "Largest packet, in bytes.") var mtu: Int?
-        @Flag(inversion: .prefixedEnableDisable, help: "Switch it on or off.") var state: Bool?
+        @Flag(inversion: .prefixedEnableDisable, help: "Enable or disable it.") var state: Bool?
         @Flag(inversion: .prefixedNo, help: "Shared by all projects.") var share: Bool?
-        @Flag(inversion: .prefixedNo, help: "Usable as a router's gateway.") var external: Bool?
+        @Flag(inversion: .prefixedNo, help: "Routers can use it as gateway.") var external: Bool?
 
         func changes(_ api: API) async throws -> JSONObject {
             var changes = JSONObject()

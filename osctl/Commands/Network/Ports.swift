@@ -46,15 +46,15 @@ enum Ports: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The port's name.") var name: String
-        @Option(help: ArgumentHelp("The network it is in.", valueName: "network")) var network: String
-        @Option(help: ArgumentHelp("An address, as subnet=NAME,ip-address=ADDRESS, either alone too (repeatable).", valueName: "address"))
+        @Option(help: ArgumentHelp("The network.", valueName: "network")) var network: String
+        @Option(help: ArgumentHelp("An address as subnet=NAME,ip-address=ADDRESS, or one of the two (repeatable).", valueName: "address"))
         var fixedIp: [AssignmentList] = []
-        @Option(help: ArgumentHelp("A security group (repeatable); the project's default if not given.", valueName: "group"))
+        @Option(help: ArgumentHelp("A security group (repeatable); by default the project's default group.", valueName: "group"))
         var securityGroup: [String] = []
         @Flag(help: "No security groups.") var noSecurityGroup = false
-        @Flag(help: "No filtering of addresses at all.") var disablePortSecurity = false
+        @Flag(help: "Disable port security.") var disablePortSecurity = false
         @Option(help: ArgumentHelp("The hardware address.", valueName: "address")) var macAddress: String?
-        @Option(help: "What it is for.") var description: String?
+        @Option(help: "A description.") var description: String?
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "network_id": .string(try await api.id(Networks.kind, network))]
@@ -72,13 +72,14 @@ enum Ports: Creatable, Settable {
     struct SetOptions: SetArguments {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
         @Option(help: "New description.") var description: String?
-        @Flag(inversion: .prefixedEnableDisable, help: "Switch it on or off.") var state: Bool?
-        @Option(help: ArgumentHelp("Addresses, instead of the present ones (repeatable).", valueName: "address")) var fixedIp:
+        @Flag(inversion: .prefixedEnableDisable, help: "Enable or disable it.") var state: Bool?
+        @Option(help: ArgumentHelp("Addresses that replace the present ones (repeatable).", valueName: "address")) var fixedIp:
             [AssignmentList] = []
-        @Option(help: ArgumentHelp("Security groups, instead of the present ones (repeatable).", valueName: "group")) var securityGroup:
+        @Option(help: ArgumentHelp("Security groups that replace the present ones (repeatable).", valueName: "group")) var securityGroup:
             [String] = []
         @Flag(help: "No security groups.") var noSecurityGroup = false
-        @Flag(name: .customLong("port-security"), inversion: .prefixedEnableDisable, help: "Filter its addresses.") var portSecurity: Bool?
+        @Flag(name: .customLong("port-security"), inversion: .prefixedEnableDisable, help: "Enable or disable port security.")
+        var portSecurity: Bool?
 
         func changes(_ api: API) async throws -> JSONObject {
             var changes = JSONObject()

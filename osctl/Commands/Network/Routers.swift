@@ -31,9 +31,9 @@ enum Routers: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The router's name.") var name: String
-        @Option(help: ArgumentHelp("The external network it leads to.", valueName: "network")) var externalGateway: String?
-        @Option(help: "What it is for.") var description: String?
-        @Flag(help: "Switched off from the start.") var disable = false
+        @Option(help: ArgumentHelp("The external network of its gateway.", valueName: "network")) var externalGateway: String?
+        @Option(help: "A description.") var description: String?
+        @Flag(help: "Create it disabled.") var disable = false
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "admin_state_up": .bool(!disable)]
@@ -48,8 +48,8 @@ enum Routers: Creatable, Settable {
     struct SetOptions: SetArguments {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
         @Option(help: "New description.") var description: String?
-        @Flag(inversion: .prefixedEnableDisable, help: "Switch it on or off.") var state: Bool?
-        @Option(help: ArgumentHelp("The external network it leads to.", valueName: "network")) var externalGateway: String?
+        @Flag(inversion: .prefixedEnableDisable, help: "Enable or disable it.") var state: Bool?
+        @Option(help: ArgumentHelp("The external network of its gateway.", valueName: "network")) var externalGateway: String?
         @Option(
             help: ArgumentHelp(
                 "A static route, as destination=CIDR,gateway=ADDRESS; all routes are replaced (repeatable).", valueName: "route"))
@@ -76,11 +76,11 @@ enum Routers: Creatable, Settable {
     }
 
     struct SetGateway: APICommand {
-        static let configuration = CommandConfiguration(commandName: "set-gateway", abstract: "Lead a router to an external network.")
+        static let configuration = CommandConfiguration(commandName: "set-gateway", abstract: "Set the external gateway of a router.")
         @Argument(help: "The router.") var router: String
         @Argument(help: "The external network.") var network: String
-        @Option(help: "The router's address there; any free one if not given.") var address: String?
-        @Flag(inversion: .prefixedNo, help: "Guests without floating IP share the router's address.") var snat: Bool?
+        @Option(help: "The router's address there; by default any free one.") var address: String?
+        @Flag(inversion: .prefixedNo, help: "Whether guests without a floating IP use the router's address (SNAT).") var snat: Bool?
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: API) async throws {
@@ -90,7 +90,7 @@ enum Routers: Creatable, Settable {
     }
 
     struct UnsetGateway: APICommand {
-        static let configuration = CommandConfiguration(commandName: "unset-gateway", abstract: "Take a router's external network away.")
+        static let configuration = CommandConfiguration(commandName: "unset-gateway", abstract: "Remove the external gateway of a router.")
         @Argument(help: "The router.") var router: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
@@ -101,12 +101,12 @@ enum Routers: Creatable, Settable {
 
     struct Add: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Connect a router.", subcommands: [Interface<AddSubnet>.self, Interface<AddPort>.self])
+            abstract: "Add an interface to a router.", subcommands: [Interface<AddSubnet>.self, Interface<AddPort>.self])
     }
 
     struct Remove: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Disconnect a router.", subcommands: [Interface<RemoveSubnet>.self, Interface<RemovePort>.self])
+            abstract: "Remove an interface from a router.", subcommands: [Interface<RemoveSubnet>.self, Interface<RemovePort>.self])
     }
 
     /// One of the four ways to change a router's interfaces.
@@ -128,29 +128,29 @@ enum Routers: Creatable, Settable {
     enum AddSubnet: RouterInterfaceWay {
         static let target = Subnets.kind
         static let path = "add_router_interface"
-        static let abstract = "Give a router the gateway address of a subnet."
+        static let abstract = "Add an interface with a subnet's gateway address to a router."
     }
 
     enum AddPort: RouterInterfaceWay {
         static let target = Ports.kind
         static let path = "add_router_interface"
-        static let abstract = "Give a router a port."
+        static let abstract = "Add a port to a router."
     }
 
     enum RemoveSubnet: RouterInterfaceWay {
         static let target = Subnets.kind
         static let path = "remove_router_interface"
-        static let abstract = "Take a router out of a subnet."
+        static let abstract = "Remove a router's interface in a subnet."
     }
 
     enum RemovePort: RouterInterfaceWay {
         static let target = Ports.kind
         static let path = "remove_router_interface"
-        static let abstract = "Take a port from a router."
+        static let abstract = "Remove a port from a router."
     }
 }
 
-/// Adds or removes a router's interface, named by subnet or port.
+/// Adds or removes a router's interface, identified by subnet or port.
 protocol RouterInterfaceWay {
     static var target: Kind { get }
     static var path: String { get }

@@ -63,11 +63,11 @@ enum SecurityGroupRules: Creatable {
         @Option(help: ArgumentHelp("A port, or a range such as 8000:8100.", valueName: "port")) var dstPort: PortRange?
         @Option(help: ArgumentHelp("The ICMP type.", valueName: "number")) var icmpType: Int?
         @Option(help: ArgumentHelp("The ICMP code.", valueName: "number")) var icmpCode: Int?
-        @Option(help: ArgumentHelp("The other side's addresses.", valueName: "cidr")) var remoteIp: String?
-        @Option(help: ArgumentHelp("The other side is in this group.", valueName: "group")) var remoteGroup: String?
-        @Flag(help: "For what guests send; the default is what they receive.") var egress = false
-        @Option(help: "IPv4 or IPv6; taken from --remote-ip if not given.") var ethertype: String?
-        @Option(help: "What it is for.") var description: String?
+        @Option(help: ArgumentHelp("The remote addresses.", valueName: "cidr")) var remoteIp: String?
+        @Option(help: ArgumentHelp("The remote security group.", valueName: "group")) var remoteGroup: String?
+        @Flag(help: "For outgoing traffic; the default is incoming.") var egress = false
+        @Option(help: "IPv4 or IPv6; by default derived from --remote-ip.") var ethertype: String?
+        @Option(help: "A description.") var description: String?
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = [

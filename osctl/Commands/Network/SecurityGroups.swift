@@ -23,8 +23,8 @@ enum SecurityGroups: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The group's name.") var name: String
-        @Option(help: "What it is for.") var description: String?
-        @Flag(help: "Answers need rules of their own.") var stateless = false
+        @Option(help: "A description.") var description: String?
+        @Flag(help: "Stateless: replies need rules of their own.") var stateless = false
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name)]

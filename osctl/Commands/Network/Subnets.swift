@@ -22,7 +22,7 @@ enum Subnets: Creatable, Settable {
         }
     }
 
-    /// `FIRST-LAST`, or `start=FIRST,end=LAST` as other clients write it.
+    /// `FIRST-LAST`, or `start=FIRST,end=LAST` as in other clients.
     struct AddressRange: ExpressibleByArgument {
         let json: JSONValue
 
@@ -40,20 +40,20 @@ enum Subnets: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The subnet's name.") var name: String
-        @Option(help: ArgumentHelp("The network it is in.", valueName: "network")) var network: String
+        @Option(help: ArgumentHelp("The network.", valueName: "network")) var network: String
         @Option(name: [.long, .customLong("range")], help: ArgumentHelp("Its addresses, such as 10.0.0.0/24.", valueName: "cidr"))
         var subnetRange: String
-        @Option(help: ArgumentHelp("The gateway's address, or none; the first address if not given.", valueName: "address")) var gateway:
+        @Option(help: ArgumentHelp("The gateway's address, or none; by default the first address.", valueName: "address")) var gateway:
             String?
-        @Option(help: ArgumentHelp("A name server for its guests (repeatable).", valueName: "address")) var dnsNameserver: [String] = []
-        @Option(help: ArgumentHelp("Addresses to hand out (repeatable).", valueName: "first-last")) var allocationPool: [AddressRange] = []
-        @Option(help: ArgumentHelp("A route for its guests, as destination=CIDR,gateway=ADDRESS (repeatable).", valueName: "route"))
+        @Option(help: ArgumentHelp("A name server (repeatable).", valueName: "address")) var dnsNameserver: [String] = []
+        @Option(help: ArgumentHelp("An allocation pool (repeatable).", valueName: "first-last")) var allocationPool: [AddressRange] = []
+        @Option(help: ArgumentHelp("A host route, as destination=CIDR,gateway=ADDRESS (repeatable).", valueName: "route"))
         var hostRoute: [AssignmentList] = []
-        @Flag(help: "Guests configure themselves.") var noDhcp = false
-        @Option(help: "4 or 6; taken from the range if not given.") var ipVersion: Int?
+        @Flag(help: "Disable DHCP.") var noDhcp = false
+        @Option(help: "4 or 6; by default derived from the range.") var ipVersion: Int?
         @Option(help: "slaac, dhcpv6-stateful or dhcpv6-stateless.") var ipv6AddressMode: String?
         @Option(help: "slaac, dhcpv6-stateful or dhcpv6-stateless.") var ipv6RaMode: String?
-        @Option(help: "What it is for.") var description: String?
+        @Option(help: "A description.") var description: String?
 
         func members(_ api: API) async throws -> JSONObject {
             let version = ipVersion ?? (subnetRange.contains(":") ? 6 : 4)
@@ -82,10 +82,10 @@ enum Subnets: Creatable, Settable {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
         @Option(help: "New description.") var description: String?
         @Option(help: ArgumentHelp("New gateway, or none.", valueName: "address")) var gateway: String?
-        @Option(help: ArgumentHelp("Name servers, instead of the present ones (repeatable).", valueName: "address")) var dnsNameserver:
+        @Option(help: ArgumentHelp("Name servers that replace the present ones (repeatable).", valueName: "address")) var dnsNameserver:
             [String] = []
         @Flag(help: "No name servers.") var noDnsNameservers = false
-        @Flag(inversion: .prefixedNo, help: "Guests get their addresses by DHCP.") var dhcp: Bool?
+        @Flag(inversion: .prefixedNo, help: "Enable or disable DHCP.") var dhcp: Bool?
 
         func changes(_ api: API) async throws -> JSONObject {
             var changes = JSONObject()

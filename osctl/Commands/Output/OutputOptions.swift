@@ -1,7 +1,7 @@
 import ArgumentParser
 import JSON
 
-/// How a result is shown.
+/// The output format of a result.
 struct OutputOptions: ParsableArguments {
     enum Format: String, ExpressibleByArgument, CaseIterable {
         case table, json, yaml, value
@@ -38,7 +38,7 @@ struct OutputOptions: ParsableArguments {
         }
     }
 
-    /// Without `-c`, programs get the whole object.
+    /// Without `-c`, program-readable formats print the complete object.
     private func narrowed(_ object: JSONValue, _ fields: [Column]) -> JSONValue {
         guard !columns.isEmpty else { return object }
         return .object(JSONObject(zip(columns, fields).map { name, field in (name, field.raw(object)) }))
@@ -63,7 +63,7 @@ struct OutputOptions: ParsableArguments {
 /// A column of a list, or a field of an object.
 struct Column: Sendable {
     let heading: String
-    /// Members from the object down, with dots between them.
+    /// The path of members in the object, separated by dots.
     let path: String
     private let render: (@Sendable (JSONValue) -> String)?
 
@@ -73,14 +73,14 @@ struct Column: Sendable {
         render = nil
     }
 
-    /// - Parameter render: makes the cell from the whole object.
+    /// - Parameter render: creates the cell from the complete object.
     init(_ heading: String, _ path: String, _ render: @escaping @Sendable (JSONValue) -> String) {
         self.heading = heading
         self.path = path
         self.render = render
     }
 
-    /// The value as the API gave it; null where there is none.
+    /// The value in the API's object; null if there is none.
     func raw(_ object: JSONValue) -> JSONValue {
         if let value = object[path] { return value }
         var value = object
@@ -94,7 +94,7 @@ struct Column: Sendable {
     func text(_ object: JSONValue) -> String { render.map { $0(object) } ?? CellText.text(raw(object)) }
 }
 
-/// JSON values in the words of a table.
+/// Formats JSON values for tables.
 enum CellText {
     static func text(_ value: JSONValue) -> String {
         switch value {
@@ -108,7 +108,7 @@ enum CellText {
         }
     }
 
-    /// Bytes in the unit that reads best.
+    /// Bytes in a suitable unit.
     static func bytes(_ count: Int) -> String {
         var value = Double(count)
         for unit in ["B", "KiB", "MiB", "GiB"] {

@@ -1,6 +1,6 @@
 import JSON
 
-/// JSON for people: two spaces of indentation, empty containers on one line.
+/// Pretty-printed JSON: two spaces of indentation, empty containers on one line.
 enum PrettyJSON {
     static func text(_ value: JSONValue) -> String {
         var text = ""

@@ -14,7 +14,7 @@ enum TableText {
         return text
     }
 
-    /// What the user wrote must not steer the terminal: control characters become visible.
+    /// Text from users must not control the terminal: control characters are made visible.
     private static func lines(_ cell: String) -> [String] {
         cell.split(separator: "\n", omittingEmptySubsequences: false).map { line in
             guard line.unicodeScalars.contains(where: { $0.value < 32 || (127...159).contains($0.value) }) else { return String(line) }
@@ -32,7 +32,7 @@ enum TableText {
         return text + "\n"
     }
 
-    /// Places on the terminal: wide East Asian characters and emoji take two.
+    /// Number of columns on the terminal: wide East Asian characters and emoji take two.
     static func width(_ text: some StringProtocol) -> Int {
         if text.utf8.allSatisfy({ $0 < 128 }) { return text.utf8.count }
         return text.reduce(0) { total, character in

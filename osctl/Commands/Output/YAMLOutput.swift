@@ -1,6 +1,6 @@
 import JSON
 
-/// YAML 1.2 in block style. A string that another reader could take for something else is written as JSON writes it, which YAML contains.
+/// YAML 1.2 in block style. A string that a parser could read as another type is written as a JSON string, which is valid YAML.
 enum YAMLOutput {
     static func text(_ value: JSONValue) -> String {
         var text = ""
@@ -36,7 +36,7 @@ enum YAMLOutput {
             write(value, depth, &text)
             return
         }
-        // The first member stands behind its dash.
+        // The first member is on the line of its dash.
         var block = ""
         write(value, depth, &block)
         text += " " + block.dropFirst(depth * 2)
@@ -69,7 +69,7 @@ enum YAMLOutput {
 
     private static func isLetter(_ byte: UInt8) -> Bool { (65...90).contains(byte) || (97...122).contains(byte) }
 
-    /// A UUID that begins with a digit; `1e5-…` cannot be a number because of its dashes.
+    /// A UUID that begins with a digit; its dashes prevent reading `1e5-…` as a number.
     private static func isIdentifier(_ string: String) -> Bool {
         string.utf8.count == 36 && string.utf8.lazy.filter { $0 == UInt8(ascii: "-") }.count == 4
     }

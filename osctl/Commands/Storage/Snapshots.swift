@@ -26,8 +26,8 @@ enum Snapshots: Creatable, Settable {
     struct CreateOptions: CreateArguments {
         @Argument(help: "The snapshot's name.") var name: String
         @Option(help: ArgumentHelp("The volume.", valueName: "volume")) var volume: String
-        @Option(help: "What it is for.") var description: String?
-        @Flag(help: "Also while the volume is in use.") var force = false
+        @Option(help: "A description.") var description: String?
+        @Flag(help: "Even if the volume is in use.") var force = false
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "volume_id": .string(try await api.id(Volumes.kind, volume))]

@@ -13,8 +13,8 @@ enum VolumeTypes: Creatable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The type's name.") var name: String
-        @Option(help: "What it is for.") var description: String?
-        @Flag(name: .customLong("private"), help: "Only for projects that get access.") var isPrivate = false
+        @Option(help: "A description.") var description: String?
+        @Flag(name: .customLong("private"), help: "Only for projects with access.") var isPrivate = false
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
         func members(_ api: API) async throws -> JSONObject {

@@ -43,12 +43,12 @@ enum Volumes: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The volume's name.") var name: String
-        @Option(help: ArgumentHelp("Its size, in GB; a snapshot's or volume's own if not given.", valueName: "gb")) var size: Int?
-        @Option(help: ArgumentHelp("Copy this image to it.", valueName: "image")) var image: String?
-        @Option(help: ArgumentHelp("Make it from this snapshot.", valueName: "snapshot")) var snapshot: String?
-        @Option(help: ArgumentHelp("Make it from this volume.", valueName: "volume")) var source: String?
+        @Option(help: ArgumentHelp("The size, in GB; by default that of the source.", valueName: "gb")) var size: Int?
+        @Option(help: ArgumentHelp("The image to copy.", valueName: "image")) var image: String?
+        @Option(help: ArgumentHelp("The snapshot to copy.", valueName: "snapshot")) var snapshot: String?
+        @Option(help: ArgumentHelp("The volume to copy.", valueName: "volume")) var source: String?
         @Option(help: ArgumentHelp("The volume type.", valueName: "type")) var type: String?
-        @Option(help: "What it is for.") var description: String?
+        @Option(help: "A description.") var description: String?
         @Option(help: ArgumentHelp("The availability zone.", valueName: "zone")) var availabilityZone: String?
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
@@ -84,9 +84,9 @@ enum Volumes: Creatable, Settable {
     struct SetOptions: SetArguments {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
         @Option(help: "New description.") var description: String?
-        @Option(help: ArgumentHelp("New size, in GB; it only grows.", valueName: "gb")) var size: Int?
-        @Flag(inversion: .prefixedNo, help: "Servers can boot it.") var bootable: Bool?
-        @Flag(inversion: .prefixedNo, help: "It cannot be written to.") var readOnly: Bool?
+        @Option(help: ArgumentHelp("New size, in GB; volumes cannot shrink.", valueName: "gb")) var size: Int?
+        @Flag(inversion: .prefixedNo, help: "Whether servers can boot from it.") var bootable: Bool?
+        @Flag(inversion: .prefixedNo, help: "Whether it is read-only.") var readOnly: Bool?
         @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
         func changes(_ api: API) async throws -> JSONObject {

@@ -87,7 +87,8 @@ package struct AbsentResource: Sendable {
                 Extra(method: .get, path: "/{absent_id}/export_record", action: "backup:export-import", isAdmin: true),
                 Extra(method: .post, path: "/{absent_id}/restore", action: "backup:restore"),
                 Extra(
-                    method: .post, path: "/{absent_id}/action", action: "volume_extension:backup_admin_actions:reset_status", isAdmin: true),
+                    method: .post, path: "/{absent_id}/action", action: "volume_extension:backup_admin_actions:reset_status",
+                    isAdmin: true),
             ],
             missing: { "Backup \($0) could not be found." }),
         transfers("os-volume-transfer"),

@@ -54,7 +54,11 @@ extension Field.Filter {
         let (comparison, time) = parts.count == 2 && comparisons[parts[0]] != nil ? (parts[0], parts[1]) : ("eq", text)
         guard let moment = Timestamp(time) else {
             throw ResourceError.badRequest(
-                "Invalid timestamp '\(text.prefix(64))': expected OPERATOR:TIME with one of \(comparisons.keys.sorted().joined(separator: ", ")) and an ISO 8601 time, for example gt:2026-01-31T12:00:00."
+                """
+                Invalid timestamp '\(text.prefix(64))': expected OPERATOR:TIME with one of \
+                \(comparisons.keys.sorted().joined(separator: ", ")) and an ISO 8601 time, for example \
+                gt:2026-01-31T12:00:00.
+                """
             )
         }
         return "\(raw: column) \(raw: comparisons[comparison] ?? "=") \(moment)"

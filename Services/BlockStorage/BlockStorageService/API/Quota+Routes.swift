@@ -137,8 +137,8 @@ extension BlockStorageHandlers {
             guard !["volumes_", "gigabytes_", "snapshots_"].contains(where: member.name.hasPrefix) else {
                 throw ResourceError.badRequest(
                     """
-                    Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64)). Quotas of single volume types \
-                    are not available in this cloud; give a project access to the type instead.
+                    Invalid input for field/attribute \(set). Bad key(s) in quota set: \(member.name.prefix(64)). Quotas of single volume \
+                    types are not available in this cloud; give a project access to the type instead.
                     """)
             }
             guard let quota = BlockStorageQuotas.all.first(where: { $0.name == member.name }) else {

@@ -107,7 +107,10 @@ extension BlockStorageHandlers {
             // A running guest keeps writing to the file, so a copy of it would be inconsistent.
             if body["force"]?.boolValue == true, volume.status == .inUse {
                 throw ResourceError.badRequest(
-                    "Invalid volume: Volume \(volume.id) is in use, and 'force' has no effect: the storage cannot copy a disk while a server writes to it. Detach the volume first."
+                    """
+                    Invalid volume: Volume \(volume.id) is in use, and 'force' has no effect: the storage cannot \
+                    copy a disk while a server writes to it. Detach the volume first.
+                    """
                 )
             }
             try volume.status.require(.snapshot, of: volume.id)

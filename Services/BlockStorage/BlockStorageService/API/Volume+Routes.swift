@@ -275,7 +275,10 @@ extension BlockStorageHandlers {
     private func require(_ size: Int, atLeast least: Int, of source: String) throws {
         guard size >= least else {
             throw ResourceError.badRequest(
-                "Invalid input received: Volume size '\(size)'GB cannot be smaller than the \(source) size \(least)GB. They must be >= original \(source) size."
+                """
+                Invalid input received: Volume size '\(size)'GB cannot be smaller than the \(source) size \
+                \(least)GB. They must be >= original \(source) size.
+                """
             )
         }
     }
@@ -324,7 +327,11 @@ extension BlockStorageHandlers {
                 snapshots.isEmpty || cascade && snapshots.allSatisfy({ $0.status.isDeletable && $0.status != .creating })
             else {
                 throw ResourceError.badRequest(
-                    "Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer."
+                    """
+                    Invalid volume: Volume status must be available or error or error_restoring or error_extending \
+                    or error_managing and must not be migrating, attached, belong to a group, have snapshots, \
+                    awaiting a transfer, or be disassociated from snapshots after volume transfer.
+                    """
                 )
             }
             try BlockStorageStore.requireIdle(connection, volume)

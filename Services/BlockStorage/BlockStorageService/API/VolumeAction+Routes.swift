@@ -177,7 +177,10 @@ extension BlockStorageHandlers {
             try BlockStorageStore.requireIdle(connection, volume)
             guard size > volume.size else {
                 throw ResourceError.badRequest(
-                    "Invalid input received: New size for extend must be greater than current size. (current: \(volume.size), extended: \(size))."
+                    """
+                    Invalid input received: New size for extend must be greater than current size. (current: \
+                    \(volume.size), extended: \(size)).
+                    """
                 )
             }
             try quota.requireSize(connection, project: volume.projectID, size: size)
@@ -268,7 +271,10 @@ extension BlockStorageHandlers {
             if from == .available { try BlockStorageStore.requireIdle(connection, volume) }
             guard volume.status == from else {
                 throw ResourceError.badRequest(
-                    "Invalid volume: Volume \(volume.id) status must be \(from.rawValue), but the current status is \(volume.status.rawValue)."
+                    """
+                    Invalid volume: Volume \(volume.id) status must be \(from.rawValue), but the current status is \
+                    \(volume.status.rawValue).
+                    """
                 )
             }
             // The volume becomes available when the attachment is deleted.
@@ -346,13 +352,19 @@ extension BlockStorageHandlers {
                 }
             guard isName else {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute metadata. The name '\(member.name.prefix(64))' must have 1 to 255 letters, digits and characters of '-_:. /'."
+                    """
+                    Invalid input for field/attribute metadata. The name '\(member.name.prefix(64))' must have 1 \
+                    to 255 letters, digits and characters of '-_:. /'.
+                    """
                 )
             }
             let length = member.value.stringValue?.utf8.count ?? 0
             guard length <= BlockStorageLimits.imageMetadataBytesMax else {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute metadata. The value of '\(member.name)' has \(length) bytes; it may have \(BlockStorageLimits.imageMetadataBytesMax) at most."
+                    """
+                    Invalid input for field/attribute metadata. The value of '\(member.name)' has \(length) bytes; \
+                    it may have \(BlockStorageLimits.imageMetadataBytesMax) at most.
+                    """
                 )
             }
         }

@@ -186,7 +186,10 @@ extension BlockStorageHandlers {
     private func requireCapabilities(_ specs: JSONObject) throws {
         guard let unmet = TypeRequirements.unmetCapability(specs, capabilities: driver.capabilities) else { return }
         throw ResourceError.badRequest(
-            "Invalid input for field/attribute extra_specs: the storage of this cloud does not have the capability that \(String(unmet.prefix(160))) requires."
+            """
+            Invalid input for field/attribute extra_specs: the storage of this cloud does not have the capability \
+            that \(String(unmet.prefix(160))) requires.
+            """
         )
     }
 
@@ -220,7 +223,10 @@ extension BlockStorageHandlers {
         }
         if let backend = TypeRequirements.otherBackend(specs, backend: driver.name) {
             throw ResourceError.badRequest(
-                "Invalid volume_type: No backend satisfies the volume type \(name.prefix(255)): it requires the backend '\(backend.prefix(64))', and this cloud's is '\(driver.name)'."
+                """
+                Invalid volume_type: No backend satisfies the volume type \(name.prefix(255)): it requires the \
+                backend '\(backend.prefix(64))', and this cloud's is '\(driver.name)'.
+                """
             )
         }
     }

@@ -19,7 +19,10 @@ struct AggregateRoutes: Sendable {
                 "(SELECT coalesce(json_agg(h.host ORDER BY h.host), '[]') FROM aggregate_hosts h WHERE h.aggregate_id = t.id)"),
             Field(
                 "metadata", .json,
-                "CASE WHEN t.availability_zone IS NULL THEN t.metadata ELSE t.metadata || jsonb_build_object('availability_zone', t.availability_zone) END"
+                """
+                CASE WHEN t.availability_zone IS NULL THEN t.metadata ELSE t.metadata || \
+                jsonb_build_object('availability_zone', t.availability_zone) END
+                """
             ),
             Field("created_at", .timestampMicroseconds), Field("updated_at", .timestampMicroseconds),
             Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"),
@@ -249,7 +252,10 @@ struct AggregateRoutes: Sendable {
             }
             guard metadata.count <= 128 else { throw ResourceError.badRequest("An aggregate has at most 128 metadata items.") }
             try connection.execute(
-                "UPDATE aggregates SET metadata = \(metadata)::jsonb, availability_zone = \(zone), updated_at = \(now) WHERE id = \(id)::int"
+                """
+                UPDATE aggregates SET metadata = \(metadata)::jsonb, availability_zone = \(zone), updated_at = \
+                \(now) WHERE id = \(id)::int
+                """
             )
             return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: ["metadata": .object(metadata)])
         }

@@ -150,7 +150,10 @@ struct FlavorRoutes: Sendable {
         }
         guard allowed, id == id.trimmedSpaces else {
             throw ResourceError.badRequest(
-                "Invalid input for field/attribute id. Value: \(id.prefix(64)). It may have letters, digits, '.', '-', '_' and spaces inside."
+                """
+                Invalid input for field/attribute id. Value: \(id.prefix(64)). It may have letters, digits, '.', \
+                '-', '_' and spaces inside.
+                """
             )
         }
         @Sendable func number(_ name: String) -> Int { flavor[name]?.intValue ?? 0 }

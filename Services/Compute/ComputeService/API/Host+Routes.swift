@@ -185,7 +185,8 @@ struct HostRoutes: Sendable {
                 """
                 \(update)
                 RETURNING t.id, t.number, 'nova-compute' AS kind, t.host, t.enabled, t.disabled_reason, t.forced_down,
-                    coalesce(t.last_seen_at, t.updated_at) AS seen_at, \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
+                    coalesce(t.last_seen_at, t.updated_at) AS seen_at,
+                    \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
                 """)
             guard let row = rows.first else { throw ResourceError.notFound(missing) }
             let host = try row.string("host")

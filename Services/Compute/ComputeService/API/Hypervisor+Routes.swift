@@ -82,7 +82,10 @@ struct HypervisorRoutes: Sendable {
                 conditions.append("h.number > \(try row.int("number"))")
             }
             let rows = try connection.query(
-                "\(HypervisorRoutes.columns(compute)) WHERE \(SQL.joined(conditions, separator: " AND ")) ORDER BY h.number LIMIT \(limit + 1)"
+                """
+                \(HypervisorRoutes.columns(compute)) WHERE \(SQL.joined(conditions, separator: " AND ")) ORDER BY \
+                h.number LIMIT \(limit + 1)
+                """
             )
             if let pattern, rows.isEmpty {
                 throw ResourceError.notFound("No hypervisor matching '\(pattern.prefix(255))' could be found.")

@@ -59,7 +59,8 @@ struct InterfaceRoutes: Sendable {
         try connection.query(
             """
             SELECT i.port_id, i.tag, p.network_id, p.mac_address, p.status,
-                (SELECT coalesce(json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address) ORDER BY f.position), '[]')
+                (SELECT coalesce(json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address)
+                    ORDER BY f.position), '[]')
                     FROM published_fixed_ips f WHERE f.port_id = p.id) AS addresses
             FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id WHERE \(condition) ORDER BY i.position
             """
@@ -143,7 +144,8 @@ struct InterfaceRoutes: Sendable {
         }
         let ids = try connection.query(
             """
-            SELECT n.id FROM published_networks n WHERE NOT n.external AND published_network_usable(n.project_id, n.shared, \(server.project))
+            SELECT n.id FROM published_networks n WHERE NOT n.external
+                AND published_network_usable(n.project_id, n.shared, \(server.project))
             AND n.has_subnets LIMIT 2
             """
         ).map { try $0.string("id") }

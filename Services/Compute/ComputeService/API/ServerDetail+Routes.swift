@@ -71,7 +71,8 @@ struct ServerDetailRoutes: Sendable {
                 SELECT g.id, g.name, g.description, g.project_id,
                     (SELECT coalesce(json_agg(json_build_object('id', r.id, 'parent_group_id', g.id, 'ip_protocol', r.protocol,
                         'from_port', r.port_range_min, 'to_port', r.port_range_max,
-                        'group', CASE WHEN o.id IS NULL THEN '{}'::json ELSE json_build_object('name', o.name, 'tenant_id', o.project_id) END,
+                        'group', CASE WHEN o.id IS NULL THEN '{}'::json
+                            ELSE json_build_object('name', o.name, 'tenant_id', o.project_id) END,
                         'ip_range', CASE WHEN o.id IS NOT NULL THEN '{}'::json ELSE json_build_object('cidr',
                             coalesce(r.remote_ip_prefix, CASE r.ethertype WHEN 'IPv4' THEN '0.0.0.0/0' ELSE '::/0' END)) END)), '[]')
                         FROM published_security_group_rules r LEFT JOIN published_security_groups o ON o.id = r.remote_group_id

@@ -59,7 +59,10 @@ private struct UsagePeriod: Sendable {
             guard let text = context.query[name], !text.isEmpty else { return fallback }
             guard let time = Timestamp(text) else {
                 throw ResourceError.badRequest(
-                    "Invalid input for query parameters \(name). Value: '\(text.prefix(64))'. It must be a time in ISO 8601, for example 2026-01-31T12:00:00."
+                    """
+                    Invalid input for query parameters \(name). Value: '\(text.prefix(64))'. It must be a time in \
+                    ISO 8601, for example 2026-01-31T12:00:00.
+                    """
                 )
             }
             return time

@@ -28,7 +28,8 @@ enum Hosts {
         try connection.execute(
             """
             INSERT INTO compute_services (id, host, availability_zone, version, last_seen_at, created_at, updated_at)
-            VALUES (\(compute.ambient.newUUID()), \(host), \(compute.settings.defaultZone), \(hello.agentVersion), \(compute.ambient.databaseNow), \(now), \(now))
+            VALUES (\(compute.ambient.newUUID()), \(host), \(compute.settings.defaultZone), \(hello.agentVersion),
+                \(compute.ambient.databaseNow), \(now), \(now))
             ON CONFLICT (host) DO UPDATE SET version = EXCLUDED.version, last_seen_at = EXCLUDED.last_seen_at,
                 updated_at = EXCLUDED.updated_at
             """)

@@ -133,7 +133,10 @@ enum ServerInterfaces {
         guard let address else { return try isOwn || row.bool("shared") }
         guard owner.choosesAddress(try row.string("project_id")) else {
             throw ResourceError.forbidden(
-                "Policy doesn't allow \(addressAction) to be performed: fixed IP address \(address) cannot be chosen on network \(network), which belongs to another project."
+                """
+                Policy doesn't allow \(addressAction) to be performed: fixed IP address \(address) cannot be \
+                chosen on network \(network), which belongs to another project.
+                """
             )
         }
         let networks = try row.strings("cidrs").compactMap { IPNetwork($0) }

@@ -149,12 +149,14 @@ struct ServerCreation {
             WITH server AS (
                 INSERT INTO servers (
                     id, project_id, user_id, name, description, hostname, vm_state, task_state, flavor_id, flavor,
-                    image_id, image, image_properties, key_name, key_data, user_data, personality, config_drive, metadata, tags, pinned_zone,
+                    image_id, image, image_properties, key_name, key_data, user_data, personality,
+                    config_drive, metadata, tags, pinned_zone,
                     requested_host, scheduler_hints, group_id, requested_networks, requested_devices, security_groups,
                     access_ip_v4, access_ip_v6, disk_config, launch_index, reservation_id, created_at, updated_at)
                 VALUES (
                     \(id), \(owner.project), \(owner.user), \(name), \(request.description), \(hostname), 'building',
-                    'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID), \(try image.map { try JSONValue(encoding: $0) })::jsonb,
+                    'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID),
+                    \(try image.map { try JSONValue(encoding: $0) })::jsonb,
                     \(try JSONValue(encoding: properties))::jsonb, \(key?.0), \(key?.1), \(request.userData),
                     \(JSONValue.array(request.files.map(\.document)))::jsonb,
                     \(request.configDrive || properties["img_config_drive"]?.lowercased() == "mandatory"), \(request.metadata)::jsonb,
@@ -224,7 +226,10 @@ struct ServerCreation {
         for id in request.devices.filter({ $0.source == .image }).compactMap(\.uuid) {
             guard try !usableImage(id).needsUser else {
                 throw ResourceError.forbidden(
-                    "Cannot create a volume for a server from image \(id): volumes are created with the rights of a project member, who may not download the image."
+                    """
+                    Cannot create a volume for a server from image \(id): volumes are created with the rights of a \
+                    project member, who may not download the image.
+                    """
                 )
             }
         }
@@ -234,7 +239,10 @@ struct ServerCreation {
         let needed = max(size, image.virtualSize ?? 0)
         if image.minRAM > flavor.memory {
             throw ResourceError.badRequest(
-                "Flavor's memory is too small for requested image. Flavor memory is \(flavor.memory) MiB, the image's min_ram is \(image.minRAM) MiB."
+                """
+                Flavor's memory is too small for requested image. Flavor memory is \(flavor.memory) MiB, the \
+                image's min_ram is \(image.minRAM) MiB.
+                """
             )
         }
         let disk = flavor.root << 30
@@ -243,7 +251,10 @@ struct ServerCreation {
         }
         if flavor.root > 0, max(needed, image.minDisk << 30) > disk {
             throw ResourceError.badRequest(
-                "Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \(max(needed, image.minDisk << 30)) bytes."
+                """
+                Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \
+                \(max(needed, image.minDisk << 30)) bytes.
+                """
             )
         }
         guard let diskFormat = image.diskFormat else { throw ResourceError.badRequest("Image \(id) has no disk_format.") }
@@ -287,7 +298,10 @@ struct ServerCreation {
         let container = image.containerFormat ?? "none"
         guard ContainerFormats.bareDisks.contains(container) else {
             throw ResourceError.badRequest(
-                "Image \(id) cannot be the disk of a server: its container_format is '\(container)'. It must be one of \(ContainerFormats.bareDisks.sorted().joined(separator: ", "))."
+                """
+                Image \(id) cannot be the disk of a server: its container_format is '\(container)'. It must be one \
+                of \(ContainerFormats.bareDisks.sorted().joined(separator: ", ")).
+                """
             )
         }
         return image
@@ -346,7 +360,10 @@ struct ServerCreation {
             let ids = (value?.arrayValue ?? [value].compactMap { $0 }).compactMap(\.stringValue).compactMap { UUID128($0) }
             guard !ids.isEmpty else { continue }
             let known = try connection.query(
-                "SELECT id FROM servers WHERE id = ANY(\(ids.map(\.description))::uuid[]) AND (project_id = \(owner.project) OR \(owner.isAdmin))"
+                """
+                SELECT id FROM servers WHERE id = ANY(\(ids.map(\.description))::uuid[]) AND (project_id = \
+                \(owner.project) OR \(owner.isAdmin))
+                """
             ).map { try $0.string("id") }
             if let unknown = ids.map(\.description).first(where: { !known.contains($0) }) {
                 throw ResourceError.badRequest("Invalid input for scheduler hint \(hint): server \(unknown) could not be found.")

@@ -49,7 +49,10 @@ struct VolumeAttachmentWorkflows: Sendable {
         let id = context.subjectID
         _ = try await database.write { connection in
             try connection.execute(
-                "UPDATE server_volumes SET attachment_id = \(answer.attachmentID), connection = \(answer.connection)::jsonb WHERE id = \(id)"
+                """
+                UPDATE server_volumes SET attachment_id = \(answer.attachmentID), connection = \
+                \(answer.connection)::jsonb WHERE id = \(id)
+                """
             )
         }
         return .next

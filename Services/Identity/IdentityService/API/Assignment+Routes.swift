@@ -63,7 +63,10 @@ extension Identity {
         let kind = target == .system ? "system_grant_for_\(actor.rawValue)" : "grant"
         // A domain manager may assign roles up to manager, to users of its own domain, within its own domain.
         let managed =
-            "(rule:domain_manager and domain_id:%(target.actor.domain_id)s and ('manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s))"
+            """
+            (rule:domain_manager and domain_id:%(target.actor.domain_id)s and ('manager':%(target.role.name)s or \
+            'member':%(target.role.name)s or 'reader':%(target.role.name)s))
+            """
         let write = target == .system ? "rule:admin_required" : "rule:admin_required or \(managed)"
         let read =
             target == .system
@@ -140,7 +143,10 @@ extension Identity {
 
     private static func missingGrant(_ assignment: Assignment) -> ResourceError {
         .notFound(
-            "Could not find role assignment with role: \(assignment.roleID ?? ""), user or group: \(assignment.actorID), on \(assignment.target.rawValue): \(assignment.targetID ?? "all")."
+            """
+            Could not find role assignment with role: \(assignment.roleID ?? ""), user or group: \
+            \(assignment.actorID), on \(assignment.target.rawValue): \(assignment.targetID ?? "all").
+            """
         )
     }
 

@@ -122,7 +122,10 @@ extension Identity {
         case "totp":
             guard type == "totp", let secret = OneTimeCode.secret(base32: blob), secret.count >= OneTimeCode.secretBytesMin else {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute credential.blob. A credential of type totp needs a base 32 text of at least 16 characters."
+                    """
+                    Invalid input for field/attribute credential.blob. A credential of type totp needs a base 32 \
+                    text of at least 16 characters.
+                    """
                 )
             }
         default: break

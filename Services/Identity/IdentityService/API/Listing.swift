@@ -52,7 +52,10 @@ enum TextFilter {
 
     static func unknown(_ name: String) -> ResourceError {
         .badRequest(
-            "Invalid query parameter '\(name.prefix(64))': texts are compared by contains, startswith and endswith, or these with an i before."
+            """
+            Invalid query parameter '\(name.prefix(64))': texts are compared by contains, startswith and endswith, \
+            or these with an i before.
+            """
         )
     }
 }

@@ -132,7 +132,10 @@ extension Identity {
             rows = try connection.query("SELECT id FROM projects WHERE name = \(name) AND domain_id = \(domain)")
         case .project(.name(let name, .name(let domain))):
             rows = try connection.query(
-                "SELECT p.id FROM projects p JOIN projects d ON d.id = p.domain_id WHERE p.name = \(name) AND d.name = \(domain) AND d.is_domain"
+                """
+                SELECT p.id FROM projects p JOIN projects d ON d.id = p.domain_id WHERE p.name = \(name) AND \
+                d.name = \(domain) AND d.is_domain
+                """
             )
         case .domain(let domain):
             switch domain {

@@ -45,7 +45,10 @@ extension Identity {
             if let complete = AccessRule(rule) { return (complete, try stored(connection, complete, user: user)) }
             guard let id = rule["id"]?.stringValue, rule["service"] == nil, rule["path"] == nil, rule["method"] == nil else {
                 throw ResourceError.badRequest(
-                    "Invalid input for field/attribute access_rules. Each rule needs service, path and method, or the id of an existing rule alone."
+                    """
+                    Invalid input for field/attribute access_rules. Each rule needs service, path and method, or \
+                    the id of an existing rule alone.
+                    """
                 )
             }
             let row = try connection.query(

@@ -60,7 +60,10 @@ extension Identity {
         }
         for role in try roles(body, held: new.caller.roles) {
             try connection.execute(
-                "INSERT INTO application_credential_roles (application_credential_id, role_id) VALUES (\(new.id), \(role)) ON CONFLICT DO NOTHING"
+                """
+                INSERT INTO application_credential_roles (application_credential_id, role_id) VALUES (\(new.id), \
+                \(role)) ON CONFLICT DO NOTHING
+                """
             )
         }
     }
@@ -74,7 +77,10 @@ extension Identity {
             }
             guard let found else {
                 throw ResourceError.badRequest(
-                    "Invalid application credential: Could not find role assignment with role: \(role["id"]?.stringValue ?? role["name"]?.stringValue ?? "")."
+                    """
+                    Invalid application credential: Could not find role assignment with role: \
+                    \(role["id"]?.stringValue ?? role["name"]?.stringValue ?? "").
+                    """
                 )
             }
             return found.id

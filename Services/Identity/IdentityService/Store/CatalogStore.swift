@@ -84,7 +84,10 @@ extension Identity {
     fileprivate static func checkEndpoint(_ connection: Connection, _ body: JSONObject) throws {
         if let url = body["url"]?.stringValue, !CatalogURL.isUsable(url) {
             throw ResourceError.badRequest(
-                "Invalid input for field/attribute url. Value: \(url.prefix(120)). It must be an http or https URL; $(project_id)s, $(tenant_id)s and $(user_id)s are the only places in it."
+                """
+                Invalid input for field/attribute url. Value: \(url.prefix(120)). It must be an http or https URL; \
+                $(project_id)s, $(tenant_id)s and $(user_id)s are the only places in it.
+                """
             )
         }
         if let service = body["service_id"]?.stringValue,

@@ -57,7 +57,10 @@ extension Identity {
         }
         guard let beyond else { return }
         throw ResourceError.forbidden(
-            "\(controlled.words) has the role \(beyond) where the token of this request does not have it. Only a cloud administrator may change it."
+            """
+            \(controlled.words) has the role \(beyond) where the token of this request does not have it. Only a \
+            cloud administrator may change it.
+            """
         )
     }
 
@@ -79,7 +82,10 @@ extension Identity {
         }
         guard let beyond else { return }
         throw ResourceError.forbidden(
-            "The role \(id.prefix(64)) is or implies \(beyond), which the token of this request does not have. Only a cloud administrator may assign or remove it."
+            """
+            The role \(id.prefix(64)) is or implies \(beyond), which the token of this request does not have. Only \
+            a cloud administrator may assign or remove it.
+            """
         )
     }
 
@@ -96,7 +102,10 @@ extension Identity {
         }
         guard services else { return }
         throw ResourceError.forbidden(
-            "The services of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may change it or its role assignments."
+            """
+            The services of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may \
+            change it or its role assignments.
+            """
         )
     }
 

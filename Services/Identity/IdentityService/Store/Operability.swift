@@ -33,13 +33,19 @@ struct Operability: Sendable {
             let reason =
                 names.count == 1
                 ? "\(names[0]) is the last user with the role admin"
-                : "it concerns all \(names.count) users with the role admin (\(names.prefix(3).joined(separator: ", "))\(names.count > 3 ? ", …" : ""))"
+                : """
+                it concerns all \(names.count) users with the role admin \
+                (\(names.prefix(3).joined(separator: ", "))\(names.count > 3 ? ", …" : ""))
+                """
             throw ResourceError.forbidden(
                 "This would leave the cloud without an administrator who can sign on: \(reason), not counting the services' own.")
         }
         if let lost = before.services.subtracting(after.services).min(by: { ($0.user, $0.role) < ($1.user, $1.role) }) {
             throw ResourceError.forbidden(
-                "The services of this cloud sign on as the user \(lost.user) and need its role \(lost.role) on \(lost.place); this would end it. A service user is changed with `wolke-identity bootstrap`."
+                """
+                The services of this cloud sign on as the user \(lost.user) and need its role \(lost.role) on \
+                \(lost.place); this would end it. A service user is changed with `wolke-identity bootstrap`.
+                """
             )
         }
         return value

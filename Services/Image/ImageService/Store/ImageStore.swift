@@ -145,7 +145,10 @@ enum MemberStore {
         guard count < ImageLimits.membersMax else {
             throw ResourceError(
                 .tooLarge,
-                "The limit has been exceeded on the number of allowed image members. Attempted: \(count + 1), Maximum: \(ImageLimits.membersMax)"
+                """
+                The limit has been exceeded on the number of allowed image members. Attempted: \(count + 1), \
+                Maximum: \(ImageLimits.membersMax)
+                """
             )
         }
         let added = try connection.query(

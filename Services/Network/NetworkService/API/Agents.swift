@@ -116,7 +116,10 @@ extension NetworkAPI {
                     // Zones have no ids, and two may have the same name.
                     if let marker = request.marker {
                         throw ResourceError.badRequest(
-                            "Invalid input for query parameter marker. Value: '\(marker.prefix(64))'. Availability zones have no ids that a marker could name."
+                            """
+                            Invalid input for query parameter marker. Value: '\(marker.prefix(64))'. Availability \
+                            zones have no ids that a marker could name.
+                            """
                         )
                     }
                     let page = try request.page(of: fitting, key: "name", isReversed: context.isPageReversed())

@@ -25,7 +25,10 @@ enum DHCPOptions {
             guard let text = value["opt_value"]?.stringValue else { continue }
             guard let option = DHCPOption(name: name, value: text, version: version == 6 ? .v6 : .v4), version != 5 else {
                 throw ResourceError.badRequest(
-                    "Invalid input for extra_dhcp_opts. Reason: '\(name)' with the value '\(text.prefix(64))' is not an option that can be handed out."
+                    """
+                    Invalid input for extra_dhcp_opts. Reason: '\(name)' with the value '\(text.prefix(64))' is \
+                    not an option that can be handed out.
+                    """
                 )
             }
             guard seen.insert("\(version)/\(option.name)").inserted else {

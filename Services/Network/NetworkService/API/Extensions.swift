@@ -69,7 +69,8 @@ enum Extensions {
         Extension("sorting", "Sorting support", "Extension that indicates that sorting is enabled."),
         Extension("standard-attr-description", "standard-attr-description", "Extension to add descriptions to standard attributes"),
         Extension(
-            "standard-attr-revisions", "Resource revision numbers", "This extension will display the revision number of neutron resources."),
+            "standard-attr-revisions", "Resource revision numbers",
+            "This extension will display the revision number of neutron resources."),
         Extension(
             "standard-attr-tag",
             "Tag support for resources with standard attribute: network, subnet, port, router, floatingip, security_group",

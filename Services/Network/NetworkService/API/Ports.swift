@@ -165,7 +165,10 @@ extension NetworkAPI {
             try context.authorize(target: target, action: "\(action):binding:profile")
             let names = profile.members.map(\.name).sorted().joined(separator: ", ")
             throw ResourceError.badRequest(
-                "Invalid input for binding:profile. Reason: '\(names.prefix(128))' would have no effect: ports are bound to virtual switches alone.",
+                """
+                Invalid input for binding:profile. Reason: '\(names.prefix(128))' would have no effect: ports are \
+                bound to virtual switches alone.
+                """,
                 type: "InvalidInput")
         }
         if item.list("fixed_ips")?.contains(where: { $0["ip_address"]?.stringValue != nil }) ?? false {

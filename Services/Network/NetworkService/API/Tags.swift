@@ -15,7 +15,10 @@ enum Tags {
     static func checked(_ tags: [String]) throws -> [String] {
         if let bad = tags.first(where: { $0.contains(",") || $0.isEmpty || $0.unicodeScalars.count > NetworkLimits.tagLengthMax }) {
             throw ResourceError.badRequest(
-                "Invalid input for tags. Reason: '\(bad.prefix(64))' is not a tag of 1 to \(NetworkLimits.tagLengthMax) characters without commas."
+                """
+                Invalid input for tags. Reason: '\(bad.prefix(64))' is not a tag of 1 to \
+                \(NetworkLimits.tagLengthMax) characters without commas.
+                """
             )
         }
         return Array(Set(tags)).sorted()

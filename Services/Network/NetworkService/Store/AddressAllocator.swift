@@ -100,7 +100,10 @@ struct AddressAllocator {
                     address != AddressPlanner.autoAddress(subnet.cidr, mac: request.mac)
                 {
                     throw NetworkFault.invalidInput(
-                        "IPv6 address \(address) cannot be directly assigned to a port on subnet \(subnet.id) as the subnet is configured for automatic addresses"
+                        """
+                        IPv6 address \(address) cannot be directly assigned to a port on subnet \(subnet.id) as \
+                        the subnet is configured for automatic addresses
+                        """
                     )
                 }
                 source = .exact(FixedIP(subnetID: subnet.id, address: address))

@@ -85,7 +85,10 @@ extension NetworkAPI {
                 type: "FlatNetworkInUse")
         case "networks_vlan":
             ResourceError.conflict(
-                "Unable to create the network. The VLAN \(provider?.segmentationID ?? 0) on physical network \(provider?.physicalNetwork ?? "") is in use.",
+                """
+                Unable to create the network. The VLAN \(provider?.segmentationID ?? 0) on physical network \
+                \(provider?.physicalNetwork ?? "") is in use.
+                """,
                 type: "VlanIdInUse")
         case "networks_default":
             ResourceError.conflict("A default external network already exists.", type: "DefaultExternalNetworkExists")

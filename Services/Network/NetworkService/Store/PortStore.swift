@@ -329,7 +329,10 @@ extension NetworkAPI {
                 })
             else { continue }
             throw NetworkFault.invalidInput(
-                "allowed_address_pairs: '\(address)' is the \(address == subnet.cidr.last ? "broadcast" : "network") address of the subnet \(subnet.cidr)."
+                """
+                allowed_address_pairs: '\(address)' is the \
+                \(address == subnet.cidr.last ? "broadcast" : "network") address of the subnet \(subnet.cidr).
+                """
             )
         }
     }
@@ -416,7 +419,11 @@ extension NetworkAPI {
         guard let row = rows.first else { return }
         throw NetworkFault.badRequest(
             "port",
-            "Cannot update the fixed_ips of the port \(port): the floating IP \(try row.string("floating_ip_address")) is associated with \(try row.string("fixed_ip_address")). Disassociate it first."
+            """
+            Cannot update the fixed_ips of the port \(port): the floating IP \
+            \(try row.string("floating_ip_address")) is associated with \(try row.string("fixed_ip_address")). \
+            Disassociate it first.
+            """
         )
     }
 

@@ -62,7 +62,10 @@ struct SubnetDraft: Sendable {
         }
         if let address, let router, address != router {
             throw NetworkFault.invalidInput(
-                "ipv6_ra_mode set to '\(router)' with ipv6_address_mode set to '\(address)' is not valid. If both attributes are set, they must be the same value."
+                """
+                ipv6_ra_mode set to '\(router)' with ipv6_address_mode set to '\(address)' is not valid. If both \
+                attributes are set, they must be the same value.
+                """
             )
         }
     }

@@ -153,7 +153,10 @@ extension Placement {
             _ = try Placement.touch(connection, provider: id, expected: expected, at: now)
             guard try InventoryStore.load(connection, providers: [id])[id]?[name] != nil else {
                 throw ResourceError.badRequest(
-                    "Unknown inventory class \(name) for resource provider \(id): No inventory record with resource class for resource provider in inventory."
+                    """
+                    Unknown inventory class \(name) for resource provider \(id): No inventory record with resource \
+                    class for resource provider in inventory.
+                    """
                 )
             }
             try InventoryStore.put(connection, provider: id, name, inventory, at: now)

@@ -20,7 +20,8 @@ extension Placement {
                     .post, "/resource_classes", action: prefix + "create", rule: Placement.rule, versions: since, body: .json(named),
                     status: 201, "Create a custom resource class", handler: createClass),
                 Route(
-                    .get, path, action: prefix + "show", rule: Placement.rule, versions: since, "Show a resource class", handler: showClass),
+                    .get, path, action: prefix + "show", rule: Placement.rule, versions: since, "Show a resource class",
+                    handler: showClass),
                 Route(
                     .put, path, action: prefix + "update", rule: Placement.rule,
                     versions: VersionRange(from: Microversion(1, 2), through: Microversion(1, 6)), body: .json(named),
@@ -41,7 +42,10 @@ extension Placement {
     private static func requireCustom(_ name: String) throws {
         guard PlacementName.isCustom(name) else {
             throw ResourceError.badRequest(
-                "The resource class name '\(name.prefix(64))' is invalid: it must start with CUSTOM_ and have only A-Z, 0-9 and _, at most 255 characters."
+                """
+                The resource class name '\(name.prefix(64))' is invalid: it must start with CUSTOM_ and have only \
+                A-Z, 0-9 and _, at most 255 characters.
+                """
             )
         }
     }

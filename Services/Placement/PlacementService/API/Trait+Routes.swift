@@ -67,7 +67,10 @@ extension Placement {
         }
         guard text.hasPrefix("startswith:") else {
             throw ProviderQuery.bad(
-                "Badly formatted name parameter. Expected name query string parameter in form: ?name=[in|startswith]:[name1,name2|prefix]. Got: \"\(text.prefix(100))\""
+                """
+                Badly formatted name parameter. Expected name query string parameter in form: \
+                ?name=[in|startswith]:[name1,name2|prefix]. Got: \"\(text.prefix(100))\"
+                """
             )
         }
         let prefix = String(text.dropFirst(11))
@@ -88,7 +91,10 @@ extension Placement {
         let name = trait.value
         guard PlacementName.isCustom(name) else {
             throw ResourceError.badRequest(
-                "The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix \"CUSTOM_\" and use following characters: \"A\"-\"Z\", \"0\"-\"9\" and \"_\""
+                """
+                The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix \
+                \"CUSTOM_\" and use following characters: \"A\"-\"Z\", \"0\"-\"9\" and \"_\"
+                """
             )
         }
         return try await context.write(database) { connection in

@@ -113,12 +113,18 @@ enum AllocationStore {
             }
             guard inventory.admits(need.amount) else {
                 throw ResourceError.conflict(
-                    "Unable to allocate inventory: Unable to create allocation for '\(need.resourceClass)' on resource provider '\(id)'. The requested amount would violate inventory constraints."
+                    """
+                    Unable to allocate inventory: Unable to create allocation for '\(need.resourceClass)' on \
+                    resource provider '\(id)'. The requested amount would violate inventory constraints.
+                    """
                 )
             }
             guard need.amount + (used[need.resourceClass] ?? 0) <= inventory.capacity else {
                 throw ResourceError.conflict(
-                    "Unable to allocate inventory: Unable to create allocation for '\(need.resourceClass)' on resource provider '\(id)'. The requested amount would exceed the capacity."
+                    """
+                    Unable to allocate inventory: Unable to create allocation for '\(need.resourceClass)' on \
+                    resource provider '\(id)'. The requested amount would exceed the capacity.
+                    """
                 )
             }
         }

@@ -25,7 +25,10 @@ enum CandidateStore {
         }
         if !query.forbidden.isEmpty {
             conditions.append(
-                "NOT EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = ANY(\(query.forbidden)::text[]))"
+                """
+                NOT EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = \
+                ANY(\(query.forbidden)::text[]))
+                """
             )
         }
         conditions += query.rootRequired.map {
@@ -33,7 +36,10 @@ enum CandidateStore {
         }
         if !query.rootForbidden.isEmpty {
             conditions.append(
-                "NOT EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = ANY(\(query.rootForbidden)::text[]))"
+                """
+                NOT EXISTS (SELECT 1 FROM provider_traits x WHERE x.resource_provider_id = t.id AND x.trait = \
+                ANY(\(query.rootForbidden)::text[]))
+                """
             )
         }
         conditions += ProviderStore.memberships(query) + ProviderStore.tree(query)

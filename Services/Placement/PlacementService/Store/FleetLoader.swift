@@ -29,7 +29,8 @@ struct FleetLoader: Sendable {
                     || (coalesce(last_seen_at < \(cut(now)), false)), 0)), 0) FROM published_hosts) AS services,
                 (SELECT count(*) || ':' || coalesce(sum(hashtextextended(id || metadata::text || coalesce(availability_zone, ''), 0)), 0)
                     FROM published_aggregates) AS aggregates,
-                (SELECT count(*) || ':' || coalesce(sum(hashtextextended(aggregate_id || host, 0)), 0) FROM published_aggregate_hosts) AS members
+                (SELECT count(*) || ':' || coalesce(sum(hashtextextended(aggregate_id || host, 0)), 0)
+                    FROM published_aggregate_hosts) AS members
             """)[0]
         return try row.string("services") + "/" + row.string("aggregates") + "/" + row.string("members")
     }
@@ -52,7 +53,8 @@ struct FleetLoader: Sendable {
                 lower(s.hypervisor_type) AS hypervisor_type, s.architecture,
                 (SELECT json_agg(t.trait) FROM provider_traits t WHERE t.resource_provider_id = r.id) AS traits,
                 (SELECT json_agg(m.aggregate_id) FROM published_aggregate_hosts m WHERE m.host = r.host) AS aggregates,
-                (SELECT json_agg(json_build_array(i.resource_class, i.total, i.reserved, i.min_unit, i.max_unit, i.step_size, i.allocation_ratio))
+                (SELECT json_agg(json_build_array(i.resource_class, i.total, i.reserved, i.min_unit, i.max_unit,
+                    i.step_size, i.allocation_ratio))
                     FROM inventories i WHERE i.resource_provider_id = r.id) AS inventories,
                 (SELECT json_object_agg(u.resource_class, u.used) FROM (
                     SELECT a.resource_class, sum(a.used) AS used FROM allocations a

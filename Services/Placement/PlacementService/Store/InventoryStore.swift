@@ -113,7 +113,10 @@ extension Inventory {
             throw ResourceError.badRequest(
                 fits
                     ? "Invalid inventory for '\(resourceClass)': min_unit \(minUnit) is greater than max_unit \(maxUnit)."
-                    : "Invalid inventory for '\(resourceClass)': the reserved value \(reserved) must be \(mayReserveAll ? "at most" : "less than") the total \(total)."
+                    : """
+                    Invalid inventory for '\(resourceClass)': the reserved value \(reserved) must be \
+                    \(mayReserveAll ? "at most" : "less than") the total \(total).
+                    """
             )
         }
         guard allocationRatio > 0, allocationRatio <= 3.40282e+38 else {

@@ -15,7 +15,10 @@ enum ProviderStore {
         }
         if !query.forbidden.isEmpty {
             conditions.append(
-                "NOT EXISTS (SELECT 1 FROM provider_traits p WHERE p.resource_provider_id = t.id AND p.trait = ANY(\(query.forbidden)::text[]))"
+                """
+                NOT EXISTS (SELECT 1 FROM provider_traits p WHERE p.resource_provider_id = t.id AND p.trait = \
+                ANY(\(query.forbidden)::text[]))
+                """
             )
         }
         return conditions + memberships(query) + tree(query)
@@ -110,7 +113,10 @@ enum ProviderStore {
         if current == parent { return }
         if current != nil, !freely {
             throw ResourceError.badRequest(
-                "Unable to save resource provider \(id): Object action update failed because: re-parenting a provider is not currently allowed."
+                """
+                Unable to save resource provider \(id): Object action update failed because: re-parenting a \
+                provider is not currently allowed.
+                """
             )
         }
         let root = try parent.map { try rootLocked(connection, of: $0) } ?? id

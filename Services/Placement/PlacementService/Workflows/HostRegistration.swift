@@ -59,13 +59,18 @@ extension Placement {
     /// The provider of a host, locked; created if it does not exist.
     private func ensure(_ connection: Connection, _ host: HostChanged, at now: Timestamp) throws -> String {
         let known = try connection.query(
-            "SELECT id FROM resource_providers WHERE host = \(host.host) OR name = \(host.host) OR id = \(host.providerID)::uuid ORDER BY (host = \(host.host)) DESC NULLS LAST, (name = \(host.host)) DESC LIMIT 1"
+            """
+            SELECT id FROM resource_providers WHERE host = \(host.host) OR name = \(host.host) OR id = \
+            \(host.providerID)::uuid ORDER BY (host = \(host.host)) DESC NULLS LAST, (name = \(host.host)) DESC \
+            LIMIT 1
+            """
         )
         guard let id = try known.first?.string("id") else {
             try connection.execute(
                 """
                 INSERT INTO resource_providers (id, name, root_id, host, enabled, forced_down, created_at, updated_at)
-                VALUES (\(host.providerID)::uuid, \(host.host), \(host.providerID)::uuid, \(host.host), \(host.enabled), \(host.forcedDown), \(now), \(now))
+                VALUES (\(host.providerID)::uuid, \(host.host), \(host.providerID)::uuid, \(host.host), \(host.enabled),
+                    \(host.forcedDown), \(now), \(now))
                 """)
             return host.providerID
         }

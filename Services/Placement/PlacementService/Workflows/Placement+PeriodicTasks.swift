@@ -55,7 +55,8 @@ extension Placement {
             try connection.execute(
                 """
                 INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at)
-                SELECT id, project_id, user_id, 'INSTANCE', 0, true, \(now), \(now) FROM published_servers WHERE id = ANY(\(servers)::uuid[])
+                SELECT id, project_id, user_id, 'INSTANCE', 0, true, \(now), \(now) FROM published_servers
+                WHERE id = ANY(\(servers)::uuid[])
                 ORDER BY id ON CONFLICT (id) DO UPDATE SET generation = consumers.generation + 1, updated_at = EXCLUDED.updated_at
                 """)
             let providers = try connection.query(
@@ -71,7 +72,8 @@ extension Placement {
                 """
                 INSERT INTO allocations (consumer_id, resource_provider_id, resource_class, used, created_at, updated_at)
                 SELECT s.id, p.id, n.resource_class, n.amount, \(now), \(now)
-                FROM published_servers s JOIN resource_providers p ON p.host = s.host CROSS JOIN LATERAL (\(raw: ServerNeeds.resourcesSQL("s"))) n
+                FROM published_servers s JOIN resource_providers p ON p.host = s.host
+                    CROSS JOIN LATERAL (\(raw: ServerNeeds.resourcesSQL("s"))) n
                 WHERE s.id = ANY(\(servers)::uuid[])
                 """)
             return Set(providers)
