@@ -154,7 +154,8 @@ let package = Package(
                 dependencies: [
                     "PlacementCore", "PlacementService", "ComputeCore", "ComputeService", "NetworkCore", "NetworkService",
                     "BlockStorageCore", "BlockStorageService",
-                    "ComputeAgentCore", "ComputeAgentService", "ImageAccess", "TestKit",
+                    "ComputeAgentCore", "ComputeAgentService", "Commands", "Cryptography", "DiskTool", "FileTransfer", "ImageAccess",
+                    "Libvirt", "TestKit", nio,
                 ] + platform,
                 path: "Tests/Simulation", swiftSettings: swift),
             tests("SimulationTests", ["wolke-simulate"]),

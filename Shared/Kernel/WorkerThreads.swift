@@ -10,9 +10,16 @@ package final class WorkerThreads: Sendable {
     private nonisolated(unsafe) var jobs: [Job] = []
     private nonisolated(unsafe) var head = 0
     private nonisolated(unsafe) var closed = false
+    private let enter: (@Sendable () async throws -> Void)?
+
+    /// No threads: jobs run where they are submitted, so that a simulation has one order of events.
+    ///
+    /// - Parameter enter: called before each `run`, which does nothing where it throws.
+    package init(inline enter: @escaping @Sendable () async throws -> Void) { self.enter = enter }
 
     /// - Parameter name: the threads' name in debuggers.
     package init(name: String, count: Int) {
+        enter = nil
         for index in 0..<count {
             let thread = Thread { [self] in work() }
             thread.name = "\(name)-\(index)"
@@ -23,6 +30,10 @@ package final class WorkerThreads: Sendable {
 
     /// Returns false after `close`: the job will not run.
     package func submit(_ job: @escaping Job) -> Bool {
+        if enter != nil {
+            job()
+            return true
+        }
         condition.lock()
         defer { condition.unlock() }
         guard !closed else { return false }
@@ -35,7 +46,11 @@ package final class WorkerThreads: Sendable {
     ///
     /// - Throws: errors of `body`; `CancellationError` after `close`.
     package func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+        if let enter {
+            try await enter()
+            return try body()
+        }
+        return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
             let accepted = submit { continuation.resume(with: Result { try body() }) }
             if !accepted { continuation.resume(throwing: CancellationError()) }
         }

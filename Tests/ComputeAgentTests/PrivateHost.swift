@@ -214,6 +214,16 @@ final class TestImages: ImageSource {
     }
 }
 
+/// A host of fixed size.
+struct TestFacts: HostFacts {
+    func inventory() async throws -> HostInventory {
+        HostInventory(cpus: 4, memoryMiB: 4096, diskGiB: 40, virtType: .qemu, hypervisorVersion: 7_002_000)
+    }
+    func sandboxProblem() async -> String? { nil }
+    func network() async -> SwitchReport { SwitchReport(datapath: "netdev") }
+    func usage() async throws -> (freeMemoryMiB: Int, freeDiskGiB: Int) { (1024, 20) }
+}
+
 /// An agent's parts in the test's process, with a bus that the test holds the other end of.
 final class TestAgent: Sendable {
     let bus = InMemoryBus()
@@ -238,11 +248,6 @@ final class TestAgent: Sendable {
         let ambient = Ambient()
         let threads = WorkerThreads(name: "agent", count: 4)
         let runner = CommandRunner(threads: threads)
-        let cache = try ImageCache(
-            directory: state + "/images", source: images, sandbox: Sandbox(), threads: threads, ambient: ambient, log: log)
-        self.images = cache
-        disks = try ServerDisks(
-            directory: state + "/servers", images: cache, sandbox: Sandbox(), threads: threads)
         hypervisor = Hypervisor(uri: host.libvirtURI, log: log)
         switchDatabase = OVSDBClient(
             OVSDBConfiguration(
@@ -251,33 +256,32 @@ final class TestAgent: Sendable {
         let directory = MetadataDirectory()
         let ports = SwitchPorts(client: switchDatabase, bridge: PrivateHost.bridge)
         let links = Links(runner: runner, threads: threads)
-        let queue = ReportQueue(bus: bus, ambient: ambient, log: log)
-        let tools = ServerTools(
-            host: "test",
-            domains: DomainDriver(
-                hypervisor: hypervisor,
-                options: DomainOptions(virtType: .qemu, diskCache: "writeback", emulator: "/usr/bin/qemu-system-x86_64"),
-                disks: disks, ambient: ambient, shutdownTimeout: .seconds(1), log: log),
-            disks: disks,
-            network: HostNetwork(
-                links: links, ports: ports,
+        var options = AgentOptions(
+            stateDirectory: state,
+            domains: DomainOptions(virtType: .qemu, diskCache: "writeback", emulator: "/usr/bin/qemu-system-x86_64"))
+        options.auditInterval = .milliseconds(500)
+        options.shutdownTimeout = .seconds(1)
+        options.imageLifetime = .seconds(3600)
+        options.parallelStarts = 2
+        let module = try AgentModule.make(
+            options,
+            AgentSurroundings(
+                host: "test", hypervisor: hypervisor, events: hypervisor.events(), links: links, bridge: ports,
                 metadata: MetadataNetworks(
                     links: links, ports: ports, directory: directory, random: SystemRandom(), metrics: Metrics(),
                     limits: .small, log: log),
-                time: SystemTime()),
-            store: try StateStore(directory: state + "/records", threads: threads), directory: directory,
-            reports: queue, heavyWork: Gate(width: 2), ambient: ambient, metrics: Metrics(), log: log)
-        fleet = ServerFleet(tools: tools, hypervisor: hypervisor, images: cache, imageLifetime: .seconds(3600))
-        try await fleet.restore()
-        let events = hypervisor.events()
-        tasks = [
-            Task { [switchDatabase] in await switchDatabase.run() },
-            Task { [hypervisor] in await hypervisor.keepConnected(every: .milliseconds(200), time: SystemTime()) },
-            Task { try await queue.run() },
-            Task { [fleet] in try await fleet.follow(events) },
-            Task { [fleet, switchDatabase] in try await fleet.followSwitch(switchDatabase) },
-            Task { [fleet] in try await fleet.watch(every: .milliseconds(500)) },
-        ]
+                directory: directory, disks: SandboxedDiskMaker(Sandbox()), images: images, facts: TestFacts(), threads: threads,
+                bus: bus, ambient: ambient, metrics: Metrics(), log: log))
+        (fleet, disks, self.images) = (module.fleet, module.disks, module.images)
+        try await module.restore()
+        // The plane is the test itself.
+        let loops = module.loops.filter { !["listen", "announce"].contains($0.name) }
+        tasks =
+            [
+                Task { [switchDatabase] in await switchDatabase.run() },
+                Task { [hypervisor] in await hypervisor.keepConnected(every: .milliseconds(200), time: SystemTime()) },
+                Task { [fleet, switchDatabase] in try await fleet.followSwitch(switchDatabase) },
+            ] + loops.map { loop in Task { try await loop.run() } }
         try await switchDatabase.waitUntilConnected()
     }
 

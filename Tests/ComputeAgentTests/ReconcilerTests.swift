@@ -128,6 +128,23 @@ import Testing
         #expect(Reconciler.plan(server, observed: nil, record: record).isEmpty)
     }
 
+    /// An agent that ended between the switch and the tap has a port that is not plugged in and must be unplugged.
+    @Test func halfUnpluggedPortsAreUnplugged() throws {
+        let server = try Fixture.server()
+        let record = record(server, applied: .running, plugged: true)
+        let lost = Set(record.pluggedPorts.map(\.id))
+        func plan(_ power: String, _ observed: ObservedDomain?) throws -> [AgentAction] {
+            Reconciler.plan(try Fixture.server(["power": .string(power)]), observed: observed, record: record, lostPorts: lost)
+        }
+        #expect(try plan("absent", nil) == [.unplug(record.pluggedPorts), .removeFiles])
+        #expect(try plan("shutoff", ObservedDomain(power: .shutoff)).contains(.unplug(record.pluggedPorts)))
+        let without = try Fixture.server(["ports": []])
+        #expect(
+            Reconciler.plan(without, observed: running(without), record: record, lostPorts: lost)
+                .contains(.unplug(record.pluggedPorts)))
+        #expect(try plan("running", running(server)) == [.plug(server.ports)])
+    }
+
     @Test func restartsAreLimited() {
         var limiter = RestartLimiter()
         let start = Timestamp(seconds: 1000)

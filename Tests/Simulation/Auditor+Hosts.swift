@@ -1,3 +1,4 @@
+import ComputeAgentService
 import Database
 import Kernel
 
@@ -58,12 +59,18 @@ extension Auditor {
                     world.violation("I2: \(name) has server \(id), which belongs \(known[id]?.host ?? "nowhere")")
                     continue
                 }
-                if domain.ports != Set(server.ports) {
-                    world.violation("I12: server \(id) has the ports \(domain.ports.sorted()), not \(server.ports)")
+                // libvirt knows ports by their taps.
+                let taps = Set(server.ports.map { "tap" + $0.prefix(11) })
+                for devices in [domain.definition, domain.live].compactMap({ $0 }) {
+                    if devices.taps != taps {
+                        world.violation("I12: server \(id) has the taps \(devices.taps.sorted()), not \(taps.sorted())")
+                    }
+                    if devices.volumes != Set(server.volumes) {
+                        world.violation("I6: server \(id) has the volumes \(devices.volumes.sorted()), not \(server.volumes)")
+                    }
                 }
-                if domain.volumes != Set(server.volumes) {
-                    world.violation("I6: server \(id) has the volumes \(domain.volumes.sorted()), not \(server.volumes)")
-                }
+                let unbound = server.ports.filter { domain.live != nil && world.network.bound[$0] != name }
+                if !unbound.isEmpty { world.violation("I12: server \(id) runs and its ports \(unbound) are not plugged in on \(name)") }
             }
         }
         for server in servers where server.state != "error" {
@@ -116,6 +123,8 @@ extension Auditor {
         for disk in world.storage.disks.keys.sorted() { world.violation("leak: disk \(disk)") }
         for (name, host) in world.hosts.sorted(by: { $0.key < $1.key }) {
             for id in host.domains.keys.sorted() { world.violation("leak: server \(id) on \(name)") }
+            for device in host.links.keys.sorted() { world.violation("leak: tap \(device) on \(name)") }
+            for server in try Files.list(host.directory + "/servers") { world.violation("leak: files of server \(server) on \(name)") }
         }
         for port in world.network.bound.keys.sorted() { world.violation("leak: port \(port) is plugged in") }
     }

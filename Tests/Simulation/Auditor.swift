@@ -48,10 +48,22 @@ struct Auditor {
                 WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id)
             """)
         for host in world.hosts.keys.sorted() {
-            for (id, record) in (world.hosts[host]?.records ?? [:]).sorted(by: { $0.key < $1.key })
-            where record.applied < record.desired.generation && !record.isRefused {
-                open.append("\(host) has not done generation \(record.desired.generation) of \(id)")
+            for record in try world.hosts[host]?.records() ?? []
+            where record.desired != nil && record.appliedGeneration < record.generation
+                && world.hosts[host]?.refused.contains(record.serverID) != true
+            {
+                open.append("\(host) has not done generation \(record.generation) of \(record.serverID)")
             }
+        }
+        // A guest that ended is started again or reported; a lost report is made up for.
+        let servers = try world.store.look { connection in
+            try connection.query(
+                "SELECT id, host, power FROM servers WHERE NOT deleted AND host IS NOT NULL AND vm_state <> 'error' ORDER BY id"
+            ).map { (id: try $0.string("id"), host: try $0.string("host"), power: try $0.string("power")) }
+        }
+        for server in servers {
+            let power = world.hosts[server.host]?.domains[server.id]?.power
+            if power != server.power { open.append("server \(server.id) is \(power ?? "nowhere"), desired \(server.power)") }
         }
         if !world.broker.isQuiet { open.append("messages under way") }
         return open

@@ -52,6 +52,8 @@ struct Command {
         do {
             let store = try SimulatedStore(server: server)
             defer { store.drop(server: server) }
+            let scratch = try Scratch()
+            defer { scratch.remove() }
             var failed: [UInt64] = []
             let seeds = listed.isEmpty ? Array(from..<from + count) : listed
             for seed in seeds where !one(seed, store) { failed.append(seed) }

@@ -33,6 +33,7 @@ final class Run: @unchecked Sendable {
         let world = world
         do {
             try world.store.reset()
+            try Scratch.clear()
             Plane(world: world).install(replicas: 1 + world.random.below(2))
             try world.startAll()
             let ended = Ended()

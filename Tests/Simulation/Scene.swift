@@ -1,3 +1,4 @@
+import Cryptography
 import Database
 import JSON
 import Kernel
@@ -40,6 +41,8 @@ struct Scene {
 
     private func rows() throws {
         let now = world.now
+        let content = SimulatedImages.content
+        let hash = Hexadecimal.encode(HashAlgorithm.sha512.hash(content))
         try world.store.look { connection in
             for (id, name, vcpus, memory, disk) in [("1", "tiny", 1, 512, 1), ("2", "small", 2, 1024, 4), ("3", "huge", 8, 8192, 40)] {
                 try connection.execute(
@@ -52,7 +55,7 @@ struct Scene {
                 """
                 INSERT INTO images (id, project_id, name, status, visibility, disk_format, container_format, size,
                     checksum, os_hash_algo, os_hash_value, file_id, created_at, updated_at)
-                VALUES (\(Scene.image), 'admin', 'guest', 'active', 'public', 'qcow2', 'bare', 1000000, 'c', 'sha512', 'h',
+                VALUES (\(Scene.image), 'admin', 'guest', 'active', 'public', 'raw', 'bare', \(content.count), 'c', 'sha512', \(hash),
                     \(Scene.image)::uuid, \(now), \(now))
                 """)
         }

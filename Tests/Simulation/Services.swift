@@ -46,9 +46,10 @@ struct Plane {
             }
         }
         for host in Plane.hosts {
-            let hypervisor = SimulatedHypervisor(name: host)
-            world.hosts[host] = hypervisor
-            world.add("agent-\(host)") { SimulatedAgent($0, hypervisor).start() }
+            let machine = SimulatedMachine(name: host, world: world)
+            world.hosts[host] = machine
+            world.add("agent-\(host)") { try SimulatedAgent.start($0, on: machine) }
+            machine.liveOn()
         }
     }
 

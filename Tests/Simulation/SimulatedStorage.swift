@@ -70,7 +70,9 @@ struct SimulatedVolumeDriver: VolumeDriver {
 
     func delete(_ object: StoredObject) async throws {
         try await effect("delete \(object.id)") {
-            let users = world.hosts.values.flatMap { $0.domains.values }.filter { $0.volumes.contains(object.id) }
+            let users = world.hosts.values.flatMap { $0.domains.values }.filter {
+                $0.definition.volumes.contains(object.id) || $0.live?.volumes.contains(object.id) == true
+            }
             if !users.isEmpty { world.violation("I6: disk \(object.id) is deleted while \(users.count) guests have it") }
             storage.disks[Self.key(object)] = nil
         }

@@ -143,6 +143,13 @@ final class Wait<Value: Sendable>: @unchecked Sendable {
         continuation = nil
     }
 
+    /// Waits also in a task that is cancelled.
+    func kept() async throws -> Value {
+        try await withCheckedThrowingContinuation { continuation in
+            if let result { continuation.resume(with: result) } else { self.continuation = continuation }
+        }
+    }
+
     /// - Parameter start: what will lead to the value; its timer is cancelled at the end.
     func value(_ start: () -> Int? = { nil }) async throws -> Value {
         let timer = start()

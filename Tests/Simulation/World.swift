@@ -16,7 +16,7 @@ final class World: @unchecked Sendable {
     let network = SimulatedNetwork()
     let storage = SimulatedStorage()
     let steps = StepWatch()
-    var hosts: [String: SimulatedHypervisor] = [:]
+    var hosts: [String: SimulatedMachine] = [:]
     /// How far the wall clocks of processes are off, by name: a successor has its predecessor's machine.
     var clockErrors: [String: Duration] = [:]
     private(set) var violations: [String] = []

@@ -32,9 +32,12 @@ package enum AgentAction: Sendable, Hashable {
 package enum Reconciler {
     /// The actions in their order; empty when the server is as desired.
     ///
-    /// - Parameter observed: nil when there is no such domain.
+    /// - Parameters:
+    ///   - observed: nil when there is no such domain.
+    ///   - lostPorts: ids of recorded ports that the switch or the host does not have. They must be plugged again where they are
+    ///     wanted; otherwise they are unplugged all the same, because one of the two may have been left.
     package static func plan(
-        _ desired: DesiredServer, observed: ObservedDomain?, record: LocalServerRecord
+        _ desired: DesiredServer, observed: ObservedDomain?, record: LocalServerRecord, lostPorts: Set<String> = []
     ) -> [AgentAction] {
         let operation = desired.operation.flatMap { $0.id == record.lastOperationID ? nil : $0 }
         switch desired.power {
@@ -44,7 +47,7 @@ package enum Reconciler {
                 if poweredOffByItself(desired, observed, record), operation == nil { return [] }
                 return start(desired, observed, record, operation)
             }
-            return keepUp(desired, observed, record, operation)
+            return keepUp(desired, observed, record, operation, lostPorts)
         case .shutoff: return stop(desired, observed, record, by: .shutdown, operation)
         case .suspended: return stop(desired, observed, record, by: .save, operation)
         }
@@ -82,7 +85,8 @@ package enum Reconciler {
     }
 
     private static func keepUp(
-        _ desired: DesiredServer, _ observed: ObservedDomain, _ record: LocalServerRecord, _ operation: ServerOperation?
+        _ desired: DesiredServer, _ observed: ObservedDomain, _ record: LocalServerRecord, _ operation: ServerOperation?,
+        _ lostPorts: Set<String>
     ) -> [AgentAction] {
         if observed.power == .stopping { return [] }
         if let operation {
@@ -97,7 +101,9 @@ package enum Reconciler {
         }
         actions += deviceChanges(desired, observed)
         actions += unplugStale(desired, record)
-        let unplugged = desired.ports.filter { port in !record.pluggedPorts.contains { $0.id == port.id } }
+        let unplugged = desired.ports.filter { port in
+            lostPorts.contains(port.id) || !record.pluggedPorts.contains { $0.id == port.id }
+        }
         if !unplugged.isEmpty, !actions.contains(where: { if case .plug = $0 { true } else { false } }) {
             actions.insert(.plug(unplugged), at: 0)
         }

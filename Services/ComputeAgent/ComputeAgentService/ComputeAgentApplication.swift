@@ -139,12 +139,6 @@ package struct ComputeAgentApplication: Sendable {
         let bus = try makeBus()
         let sandbox = Sandbox(user: settings.sandboxUser)
         let sandboxWatch = SandboxWatch(sandbox, time: ambient.time)
-        let images = try ImageCache(
-            directory: settings.stateDirectory + "/images", source: try makeImageSource(), sandbox: sandbox,
-            threads: threads, ambient: ambient, log: log)
-        let disks = try ServerDisks(
-            directory: settings.stateDirectory + "/servers", images: images, sandbox: sandbox, threads: threads)
-        let reports = ReportQueue(bus: bus, ambient: ambient, log: log)
         let ovsdb = try OVSDBEndpoint.list(settings.ovsdb)
         // The agent writes the switch of its own machine, which is at a socket.
         guard !ovsdb.contains(where: \.isTLS) else { throw OVSDBError.invalid("agent.ovsdb must be unix:PATH or tcp:HOST:PORT") }
@@ -156,34 +150,31 @@ package struct ComputeAgentApplication: Sendable {
         let directory = MetadataDirectory()
         let ports = SwitchPorts(client: switchDatabase, bridge: settings.integrationBridge)
         let links = Links(runner: runner, threads: threads)
-        let tools = ServerTools(
-            host: settings.host,
-            domains: DomainDriver(
-                hypervisor: hypervisor, options: try await domainOptions(virtType, threads), disks: disks,
-                ambient: ambient, shutdownTimeout: settings.shutdownTimeout, log: log),
-            disks: disks,
-            network: HostNetwork(
-                links: links, ports: ports,
+        let keeper = makeSwitchKeeper(ports)
+        var options = AgentOptions(
+            stateDirectory: settings.stateDirectory, domains: try await domainOptions(virtType, threads))
+        options.sandbox = sandbox
+        options.heartbeatInterval = settings.heartbeatInterval
+        options.auditInterval = settings.auditInterval
+        options.shutdownTimeout = settings.shutdownTimeout
+        options.imageLifetime = settings.imageLifetime
+        options.parallelStarts = settings.parallelStarts
+        let module = try AgentModule.make(
+            options,
+            AgentSurroundings(
+                host: settings.host, hypervisor: hypervisor, events: hypervisor.events(), links: links, bridge: ports,
                 metadata: MetadataNetworks(
                     links: links, ports: ports, directory: directory, random: ambient.random, metrics: metrics,
                     limits: settings.metadataLimits, log: log),
-                time: ambient.time),
-            store: try StateStore(directory: settings.stateDirectory + "/records", threads: threads),
-            directory: directory, reports: reports, heavyWork: Gate(width: settings.parallelStarts), ambient: ambient,
-            metrics: metrics, log: log)
-        let fleet = ServerFleet(
-            tools: tools, hypervisor: hypervisor, images: images, imageLifetime: settings.imageLifetime)
-        let keeper = makeSwitchKeeper(ports)
-        let plane = PlaneLink(
-            host: settings.host, bus: bus, fleet: fleet,
-            inspector: HostInspector(
-                hypervisor: hypervisor, threads: threads, settings: settings, virtType: virtType,
-                sandbox: sandboxWatch, keeper: keeper),
-            heartbeatInterval: settings.heartbeatInterval, ambient: ambient, log: log)
+                directory: directory, disks: SandboxedDiskMaker(sandbox), images: try makeImageSource(),
+                facts: HostInspector(
+                    hypervisor: hypervisor, threads: threads, settings: settings, virtType: virtType, sandbox: sandboxWatch,
+                    keeper: keeper),
+                threads: threads, bus: bus, ambient: ambient, metrics: metrics, log: log))
         let health = AgentHealth(
             hypervisor: hypervisor, switchDatabase: switchDatabase, bus: bus, metrics: metrics)
-        try await fleet.restore()
-        try await serve(hypervisor, switchDatabase, keeper, reports, fleet, plane, health, sandboxWatch)
+        try await module.restore()
+        try await serve(hypervisor, switchDatabase, keeper, module, health, sandboxWatch)
         bus.close()
         await hypervisor.close()
     }
@@ -199,26 +190,20 @@ package struct ComputeAgentApplication: Sendable {
     }
 
     private func serve(
-        _ hypervisor: Hypervisor, _ switchDatabase: OVSDBClient, _ keeper: SwitchKeeper, _ reports: ReportQueue,
-        _ fleet: ServerFleet, _ plane: PlaneLink, _ health: AgentHealth, _ sandbox: SandboxWatch
+        _ hypervisor: Hypervisor, _ switchDatabase: OVSDBClient, _ keeper: SwitchKeeper, _ module: AgentModule,
+        _ health: AgentHealth, _ sandbox: SandboxWatch
     ) async throws {
-        let events = hypervisor.events()
         let time = ambient.time
         let (host, port) = (all.string("endpoints.operator_bind"), all.integer("endpoints.agent_port"))
-        let interval = settings.auditInterval
-        let loops: [BackgroundLoop] = [
-            BackgroundLoop { try await health.serve(host: host, port: port) },
-            BackgroundLoop { await switchDatabase.run() },
-            BackgroundLoop { await hypervisor.keepConnected(time: time) },
-            BackgroundLoop { try await reports.run() },
-            BackgroundLoop { try await fleet.follow(events) },
-            BackgroundLoop { try await fleet.watch(every: interval) },
-            BackgroundLoop { try await fleet.followSwitch(switchDatabase) },
-            BackgroundLoop { try await keeper.run() },
-            BackgroundLoop { try await plane.listen() },
-            BackgroundLoop { try await plane.announce() },
-            BackgroundLoop { try await sandbox.run() },
-        ]
+        let loops: [BackgroundLoop] =
+            [
+                BackgroundLoop { try await health.serve(host: host, port: port) },
+                BackgroundLoop { await switchDatabase.run() },
+                BackgroundLoop { await hypervisor.keepConnected(time: time) },
+                BackgroundLoop { try await module.fleet.followSwitch(switchDatabase) },
+                BackgroundLoop { try await keeper.run() },
+                BackgroundLoop { try await sandbox.run() },
+            ] + module.loops.map { loop in BackgroundLoop { try await loop.run() } }
         var quiet = log
         quiet.logLevel = max(.warning, log.logLevel)
         let group = ServiceGroup(

@@ -5,7 +5,7 @@ import Logging
 
 /// Carries out actions on a server's domain.
 package struct DomainDriver: Sendable {
-    private let hypervisor: Hypervisor
+    private let hypervisor: any HypervisorDriver
     private let options: DomainOptions
     private let disks: ServerDisks
     private let ambient: Ambient
@@ -18,7 +18,7 @@ package struct DomainDriver: Sendable {
     private static let detachRepeat = 25
 
     package init(
-        hypervisor: Hypervisor, options: DomainOptions, disks: ServerDisks, ambient: Ambient,
+        hypervisor: any HypervisorDriver, options: DomainOptions, disks: ServerDisks, ambient: Ambient,
         shutdownTimeout: Duration, log: Logger
     ) {
         self.hypervisor = hypervisor
@@ -40,7 +40,7 @@ package struct DomainDriver: Sendable {
         guard let summary = try await hypervisor.domain(serverID) else { return nil }
         var observed = DomainDriver.observed(summary)
         guard summary.isActive else { return observed }
-        do { try observed.readDevices(xml: try await hypervisor.xml(serverID)) } catch let error as LibvirtError
+        do { try observed.readDevices(xml: try await hypervisor.xml(serverID, inactive: false)) } catch let error as LibvirtError
             where error.isNoDomain
         {
             return nil
@@ -136,7 +136,7 @@ package struct DomainDriver: Sendable {
     ///
     /// - Throws: 503 when the file of the volume is not there, `PermanentFailure`, `LibvirtError`.
     package func attachVolume(_ volume: DesiredVolume, to server: DesiredServer) async throws {
-        if case .file(let path, _, _) = volume.connection, !Files.exists(path) {
+        if case .file(let path, _, _) = volume.connection, !disks.hasVolume(path) {
             throw ResourceError.unavailable("volume \(volume.volumeID): \(path) does not exist")
         }
         try await definitely {
@@ -175,7 +175,7 @@ package struct DomainDriver: Sendable {
         var round = 0
         while true {
             guard try await hypervisor.domain(serverID)?.isActive == true else { return }
-            let document = try XMLTree.parse(try await hypervisor.xml(serverID))
+            let document = try XMLTree.parse(try await hypervisor.xml(serverID, inactive: false))
             guard let device = document.child("devices").flatMap({ find($0) }) else { return }
             guard ambient.time.monotonicNanoseconds() < deadline else {
                 throw ResourceError.unavailable("the guest of \(serverID) did not release \(what)")

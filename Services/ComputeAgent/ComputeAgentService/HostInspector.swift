@@ -4,8 +4,19 @@ import JSON
 import Kernel
 import Libvirt
 
+/// What the plane is told of a host. `HostInspector` looks; the simulation states it.
+package protocol HostFacts: Sendable {
+    func inventory() async throws -> HostInventory
+    /// Why images cannot be read on this host; nil where they can.
+    func sandboxProblem() async -> String?
+    /// The host's switch, as it is now.
+    func network() async -> SwitchReport
+    /// Values that change between heartbeats.
+    func usage() async throws -> (freeMemoryMiB: Int, freeDiskGiB: Int)
+}
+
 /// Finds out what the host offers.
-package struct HostInspector: Sendable {
+package struct HostInspector: HostFacts {
     private let hypervisor: Hypervisor
     private let threads: WorkerThreads
     private let settings: AgentSettings

@@ -1,21 +1,19 @@
 import ComputeAgentCore
-import Glibc
 import Kernel
-import OVSDB
 import Synchronization
 
 /// The host side of the servers' networks: taps on the switch, and the metadata service of each network.
 package struct HostNetwork: Sendable {
-    private let links: Links
-    private let ports: SwitchPorts
-    private let metadata: MetadataNetworks
+    private let links: any HostLinks
+    private let ports: any SwitchBridge
+    private let metadata: any MetadataService
     private let time: any TimeSource
     private let guards = RouterGuards()
     private let setGuard: @Sendable (_ tap: String, _ isOn: Bool) async throws -> Void
 
     /// - Parameter setGuard: instead of `Links.guardRouters`.
     package init(
-        links: Links, ports: SwitchPorts, metadata: MetadataNetworks, time: any TimeSource,
+        links: any HostLinks, ports: any SwitchBridge, metadata: any MetadataService, time: any TimeSource,
         setGuard: (@Sendable (_ tap: String, _ isOn: Bool) async throws -> Void)? = nil
     ) {
         self.time = time
@@ -27,7 +25,7 @@ package struct HostNetwork: Sendable {
 
     /// - Throws: `CommandError`, `OVSDBError`.
     package func plug(_ port: DesiredPort, serverID: String) async throws {
-        if !Links.exists(port.tapName), await ports.has(port.tapName) {
+        if !links.exists(port.tapName), await ports.has(port.tapName) {
             // Otherwise the switch would keep listening to the deleted device.
             try await ports.unplug(port.tapName)
             try await ports.settle(time)
@@ -47,9 +45,9 @@ package struct HostNetwork: Sendable {
     ///
     /// - Throws: `FileError` where the kernel does not take the program.
     private func guardRouters(_ port: DesiredPort) async throws {
-        guard Links.exists(port.tapName), !guards.isSet(port.tapName, port.isSecured) else { return }
+        guard links.exists(port.tapName), !guards.isSet(port.tapName, links.index(port.tapName), port.isSecured) else { return }
         try await setGuard(port.tapName, port.isSecured)
-        guards.set(port.tapName, port.isSecured)
+        guards.set(port.tapName, links.index(port.tapName), port.isSecured)
     }
 
     /// Takes the port from the switch and removes its tap.
@@ -60,7 +58,7 @@ package struct HostNetwork: Sendable {
 
     /// Whether the tap is there and the switch has it under the port's id.
     package func isPlugged(_ port: LocalServerRecord.PluggedPort) async -> Bool {
-        guard Links.exists(port.tap) else { return false }
+        guard links.exists(port.tap) else { return false }
         return await ports.isPlugged(port.tap, interfaceID: port.id)
     }
 
@@ -76,7 +74,7 @@ package struct HostNetwork: Sendable {
     /// Whether metadata answers on every network that has it, and the ports' guards are as they should be.
     package func isMetadataReady(_ wanted: [DesiredPort]) async -> Bool {
         for port in wanted {
-            guard !Links.exists(port.tapName) || guards.isSet(port.tapName, port.isSecured) else { return false }
+            guard !links.exists(port.tapName) || guards.isSet(port.tapName, links.index(port.tapName), port.isSecured) else { return false }
             guard let end = port.metadataPort else { continue }
             guard await metadata.isReady(port.networkID, port: end) else { return false }
         }
@@ -95,8 +93,9 @@ package struct HostNetwork: Sendable {
         let owned = await ports.owned()
         let taps = await known()
         for port in owned where port.kind == .tap && !taps.contains(port.device) {
-            try await ports.unplug(port.device)
+            // The switch is what names leftovers, so it is last: an interrupted removal is repeated.
             try await links.remove(port.device)
+            try await ports.unplug(port.device)
         }
     }
 
@@ -104,11 +103,7 @@ package struct HostNetwork: Sendable {
     package func protectDatapath() async throws -> Bool { try await ports.protectDatapath() }
 
     /// - Throws: `ResourceError` 503 while there is no session with the switch.
-    package func requireSwitch() async throws {
-        guard await ports.client.isConnected else {
-            throw ResourceError.unavailable("the switch's database is away: \(await ports.client.problem ?? "no session yet")")
-        }
-    }
+    package func requireSwitch() async throws { try await ports.requireSession() }
 }
 
 /// The guard state that this process has set, by device. No other process sets it.
@@ -121,11 +116,11 @@ private final class RouterGuards: Sendable {
     private let settings = Mutex<[String: Setting]>([:])
 
     /// A recreated device has another index and no guard.
-    func isSet(_ device: String, _ isOn: Bool) -> Bool {
-        settings.withLock { $0[device] } == Setting(index: if_nametoindex(device), isOn: isOn)
+    func isSet(_ device: String, _ index: UInt32, _ isOn: Bool) -> Bool {
+        settings.withLock { $0[device] } == Setting(index: index, isOn: isOn)
     }
 
-    func set(_ device: String, _ isOn: Bool) {
-        settings.withLock { $0[device] = Setting(index: if_nametoindex(device), isOn: isOn) }
+    func set(_ device: String, _ index: UInt32, _ isOn: Bool) {
+        settings.withLock { $0[device] = Setting(index: index, isOn: isOn) }
     }
 }

@@ -5,7 +5,7 @@ import Kernel
 import Libvirt
 
 /// The network devices of this host, through `ip`.
-package struct Links: Sendable {
+package struct Links: HostLinks {
     private let runner: CommandRunner
     private let threads: WorkerThreads
 
@@ -16,6 +16,8 @@ package struct Links: Sendable {
 
     /// Whether the machine has a network device of this name.
     package static func exists(_ name: String) -> Bool { if_nametoindex(name) != 0 }
+
+    package func index(_ name: String) -> UInt32 { if_nametoindex(name) }
 
     /// Creates a persistent tap, set up and without addresses.
     package func ensureTap(_ name: String, mtu: Int) async throws {

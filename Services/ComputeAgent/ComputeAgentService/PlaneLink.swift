@@ -14,14 +14,14 @@ package struct PlaneLink: Sendable {
     private let host: String
     private let bus: any MessageBus
     private let fleet: ServerFleet
-    private let inspector: HostInspector
+    private let inspector: any HostFacts
     private let heartbeatInterval: Duration
     private let ambient: Ambient
     private let log: Logger
     private let answers = SyncAnswers()
 
     package init(
-        host: String, bus: any MessageBus, fleet: ServerFleet, inspector: HostInspector,
+        host: String, bus: any MessageBus, fleet: ServerFleet, inspector: any HostFacts,
         heartbeatInterval: Duration, ambient: Ambient, log: Logger
     ) {
         self.host = host

@@ -10,19 +10,22 @@ import Libvirt
 package struct ServerDisks: Sendable {
     private let directory: String
     private let images: ImageCache
-    private let sandbox: Sandbox
+    private let maker: any DiskMaker
     private let threads: WorkerThreads
 
     private static let gib = 1 << 30
 
     /// - Throws: `FileError`.
-    package init(directory: String, images: ImageCache, sandbox: Sandbox, threads: WorkerThreads) throws {
+    package init(directory: String, images: ImageCache, maker: any DiskMaker, threads: WorkerThreads) throws {
         self.directory = directory
         self.images = images
-        self.sandbox = sandbox
+        self.maker = maker
         self.threads = threads
         try Files.makePassableDirectory(directory)
     }
+
+    /// Whether the file of a volume is there.
+    func hasVolume(_ path: String) -> Bool { maker.hasVolume(path) }
 
     /// Where the files of a server are.
     package func files(_ serverID: String) -> ServerFiles { ServerFiles(directory: "\(directory)/\(serverID)") }
@@ -79,9 +82,9 @@ package struct ServerDisks: Sendable {
         let temporary = path + ".new"
         let below = backing.map { DiskSource(path: $0.path, driver: $0.format == "raw" ? .raw : .qcow2) }
         do {
-            try await threads.run { [sandbox] in
+            try await threads.run { [maker] in
                 try Files.remove(temporary)
-                try DiskTool(sandbox).create(temporary, .qcow2, size: size, backing: below)
+                try maker.create(temporary, size: size, backing: below)
                 try ServerDisks.takeBack(temporary)
                 try Files.publish(temporary, as: path)
             }
@@ -130,7 +133,7 @@ package struct ServerDisks: Sendable {
         let temporary = files.configDrive + ".new"
         let content = MetadataTree(server).configDriveFiles
         do {
-            try await threads.run { [sandbox] in
+            try await threads.run { [maker] in
                 try Files.removeTree(tree)
                 for (path, bytes) in content {
                     let full = "\(tree)/\(path)"
@@ -139,7 +142,7 @@ package struct ServerDisks: Sendable {
                 }
                 // Created here first, because the tool would create it world-readable.
                 try Files.replace(temporary, with: [])
-                try ServerDisks.makeISO(of: tree, into: temporary, content.map(\.bytes.count), sandbox)
+                try maker.makeISO(of: tree, into: temporary, sizes: content.map(\.bytes.count))
                 try ServerDisks.takeBack(temporary)
                 try Files.publish(temporary, as: files.configDrive)
                 try Files.removeTree(tree)
@@ -147,21 +150,6 @@ package struct ServerDisks: Sendable {
         } catch let error as SandboxError {
             throw PermanentFailure("its host cannot make the server's config drive", details: "\(error)")
         }
-    }
-
-    /// Bytes of an ISO 9660 file system beside the content of its files, at most: two trees of directories, and padding.
-    private static let isoOverhead = 4 << 20
-
-    /// The files have what tenants wrote (user data, personality, metadata), so the tool that reads them is confined.
-    private static func makeISO(of tree: String, into file: String, _ sizes: [Int], _ sandbox: Sandbox) throws {
-        let limit = sizes.reduce(isoOverhead) { $0 + $1 + 4096 }
-        try sandbox.command(
-            [
-                "/usr/bin/genisoimage", "-quiet", "-o", Sandbox.name(1), "-ldots", "-allow-lowercase", "-allow-multidot",
-                "-l", "-J", "-r", "-V", "config-2", "-publisher", "Wolke", Sandbox.name(0),
-            ], files: [.readingTree(tree), .writing(file)],
-            limits: Sandbox.Limits(fileSize: limit, cpuSeconds: 30, time: .seconds(60))
-        ).run()
     }
 
     /// Makes a file this process' own again after a tool in the sandbox has written it.

@@ -10,7 +10,7 @@ import Telemetry
 /// All servers of the host: passes messages and events to their workers, and runs periodic audits.
 package actor ServerFleet {
     private let tools: ServerTools
-    private let hypervisor: Hypervisor
+    private let hypervisor: any HypervisorDriver
     private let images: ImageCache
     private let imageLifetime: Duration
     private var workers: [String: ServerWorker] = [:]
@@ -24,7 +24,7 @@ package actor ServerFleet {
     private static let goneRetention = Duration.seconds(86_400)
 
     /// - Parameter imageLifetime: how long an image is kept after its last use.
-    package init(tools: ServerTools, hypervisor: Hypervisor, images: ImageCache, imageLifetime: Duration) {
+    package init(tools: ServerTools, hypervisor: any HypervisorDriver, images: ImageCache, imageLifetime: Duration) {
         self.tools = tools
         self.imageLifetime = imageLifetime
         self.hypervisor = hypervisor
@@ -142,7 +142,16 @@ package actor ServerFleet {
     }
 
     /// Runs an audit every `interval` and on request, until the task is cancelled.
+    ///
+    /// The workers stop with it; what they have begun is taken up by the next process.
     package func watch(every interval: Duration) async throws {
+        do { try await auditRepeatedly(every: interval) } catch {
+            for worker in workers.values { await worker.stop() }
+            throw error
+        }
+    }
+
+    private func auditRepeatedly(every interval: Duration) async throws {
         let clock = Task { [ambient = tools.ambient, auditWanted] in
             while true {
                 try await ambient.time.sleep(for: interval)

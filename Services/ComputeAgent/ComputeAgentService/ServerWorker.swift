@@ -50,6 +50,7 @@ package actor ServerWorker {
     private var attempt: Task<Void, any Error>?
     private var pause: Task<Void, any Error>?
     private var again = false
+    private var isStopped = false
     private var waitsForGuest = false
     private var backoff = Backoff()
     private var restarts = RestartLimiter()
@@ -102,7 +103,14 @@ package actor ServerWorker {
     /// Triggers reconciliation of the server.
     package func kick() {
         again = true
-        if loop == nil { loop = Task { await self.work() } }
+        if loop == nil, !isStopped { loop = Task { await self.work() } }
+    }
+
+    /// Stops reconciling for good, as soon as what is being done returns.
+    package func stop() {
+        isStopped = true
+        attempt?.cancel()
+        pause?.cancel()
     }
 
     private func save() async throws { try await saving.run { try await self.tools.store.save(self.current) } }
@@ -110,7 +118,7 @@ package actor ServerWorker {
     // MARK: attempts
 
     private func work() async {
-        while again {
+        while again, !isStopped {
             again = false
             let task = Task {
                 try await RequestScope.$current.withValue(self.requestID) { try await self.reconcile() }
@@ -144,7 +152,7 @@ package actor ServerWorker {
             ])
         if permanent { hopelessGeneration = record.generation }
         await report(power: await powerNow(), error: reason, reason: words, permanent: permanent)
-        guard !permanent else { return }
+        guard !permanent, !isStopped else { return }
         again = true
         let duration = backoff.next()
         let sleeper = Task { [ambient = tools.ambient] in try await ambient.time.sleep(for: duration) }
@@ -171,12 +179,10 @@ package actor ServerWorker {
             if let lastReport, lastReport.state == .failed { return }
             throw hopelessFailure
         }
-        var seen = record
-        for port in record.pluggedPorts where await !tools.network.isPlugged(port) {
-            seen.pluggedPorts.removeAll { $0.id == port.id }
-        }
+        var lostPorts: Set<String> = []
+        for port in record.pluggedPorts where await !tools.network.isPlugged(port) { lostPorts.insert(port.id) }
         if try await isRestartRefused(desired, observed) { return }
-        let plan = Reconciler.plan(desired, observed: observed, record: seen)
+        let plan = Reconciler.plan(desired, observed: observed, record: record, lostPorts: lostPorts)
         activity = "connecting its networks"
         if desired.power == .running || desired.power == .paused { try await tools.network.ensureMetadata(desired.ports) }
         let started = tools.ambient.time.monotonicNanoseconds()

@@ -39,8 +39,7 @@ package struct StateStore: Sendable {
             for name in try Files.list(directory) where name.hasSuffix(".json") {
                 let file = "\(directory)/\(name)"
                 do {
-                    guard let bytes = try Files.read(file) else { continue }
-                    records.append(try LocalServerRecord(document: try StateStore.unseal(bytes)))
+                    if let record = try StateStore.record(file) { records.append(record) }
                 } catch {
                     problems.append("\(file): \(error)")
                     try Files.publish(file, as: file + ".damaged")
@@ -48,6 +47,17 @@ package struct StateStore: Sendable {
             }
             return (records, problems)
         }
+    }
+
+    /// The records in a directory, read on the caller's thread.
+    ///
+    /// - Throws: `FileError`, `FormError`, `JSONError` for one that cannot be read.
+    package static func records(in directory: String) throws -> [LocalServerRecord] {
+        try Files.list(directory).filter { $0.hasSuffix(".json") }.compactMap { try record("\(directory)/\($0)") }
+    }
+
+    private static func record(_ file: String) throws -> LocalServerRecord? {
+        try Files.read(file).map { try LocalServerRecord(document: try unseal($0)) }
     }
 
     // MARK: form

@@ -1,0 +1,136 @@
+import Commands
+import ComputeAgentCore
+import FileTransfer
+import Kernel
+import Libvirt
+import Logging
+import Messaging
+import Telemetry
+
+/// What an agent uses and does not own: the same agent runs in its process, in tests and in the simulation.
+package struct AgentSurroundings: Sendable {
+    package var host: String
+    package var hypervisor: any HypervisorDriver
+    /// libvirt's events, of the agent alone.
+    package var events: AsyncStream<LibvirtEvent>
+    package var links: any HostLinks
+    package var bridge: any SwitchBridge
+    package var metadata: any MetadataService
+    /// What `metadata` answers from.
+    package var directory: MetadataDirectory
+    package var disks: any DiskMaker
+    package var images: any ImageSource
+    package var facts: any HostFacts
+    /// Where blocking calls are made.
+    package var threads: WorkerThreads
+    package var bus: any MessageBus
+    package var ambient: Ambient
+    package var metrics: Metrics
+    package var log: Logger
+
+    package init(
+        host: String, hypervisor: any HypervisorDriver, events: AsyncStream<LibvirtEvent>, links: any HostLinks,
+        bridge: any SwitchBridge, metadata: any MetadataService, directory: MetadataDirectory, disks: any DiskMaker,
+        images: any ImageSource, facts: any HostFacts, threads: WorkerThreads, bus: any MessageBus, ambient: Ambient,
+        metrics: Metrics, log: Logger
+    ) {
+        self.host = host
+        self.hypervisor = hypervisor
+        self.events = events
+        self.links = links
+        self.bridge = bridge
+        self.metadata = metadata
+        self.directory = directory
+        self.disks = disks
+        self.images = images
+        self.facts = facts
+        self.threads = threads
+        self.bus = bus
+        self.ambient = ambient
+        self.metrics = metrics
+        self.log = log
+    }
+}
+
+/// How an agent works, as its settings say.
+package struct AgentOptions: Sendable {
+    /// Holds records, images and the servers' files.
+    package var stateDirectory: String
+    package var domains: DomainOptions
+    /// Of the tools that convert images.
+    package var sandbox = Sandbox()
+    package var heartbeatInterval: Duration = .seconds(2)
+    package var auditInterval: Duration = .seconds(15)
+    package var shutdownTimeout: Duration = .seconds(60)
+    /// How long an image is kept after its last use.
+    package var imageLifetime: Duration = .seconds(86_400)
+    package var parallelStarts = 4
+
+    package init(stateDirectory: String, domains: DomainOptions) {
+        self.stateDirectory = stateDirectory
+        self.domains = domains
+    }
+}
+
+/// The agent of a host as one value: its servers, and all that it does about them.
+package struct AgentModule: Sendable {
+    /// Something that runs as long as the process, until its task is cancelled.
+    package struct Loop: Sendable {
+        package let name: String
+        package let run: @Sendable () async throws -> Void
+    }
+
+    package let fleet: ServerFleet
+    package let images: ImageCache
+    package let disks: ServerDisks
+    package let loops: [Loop]
+
+    /// - Throws: `FileError` where the state directory cannot be used.
+    package static func make(_ options: AgentOptions, _ surroundings: AgentSurroundings) throws -> AgentModule {
+        let (state, threads, ambient, log) = (options.stateDirectory, surroundings.threads, surroundings.ambient, surroundings.log)
+        let images = try ImageCache(
+            directory: state + "/images", source: surroundings.images, sandbox: options.sandbox, threads: threads, ambient: ambient,
+            log: log)
+        let disks = try ServerDisks(directory: state + "/servers", images: images, maker: surroundings.disks, threads: threads)
+        let reports = ReportQueue(bus: surroundings.bus, ambient: ambient, log: log)
+        let tools = ServerTools(
+            host: surroundings.host,
+            domains: DomainDriver(
+                hypervisor: surroundings.hypervisor, options: options.domains, disks: disks, ambient: ambient,
+                shutdownTimeout: options.shutdownTimeout, log: log),
+            disks: disks,
+            network: HostNetwork(
+                links: surroundings.links, ports: surroundings.bridge, metadata: surroundings.metadata, time: ambient.time),
+            store: try StateStore(directory: state + "/records", threads: threads), directory: surroundings.directory,
+            reports: reports, heavyWork: Gate(width: options.parallelStarts), ambient: ambient, metrics: surroundings.metrics, log: log)
+        let fleet = ServerFleet(
+            tools: tools, hypervisor: surroundings.hypervisor, images: images, imageLifetime: options.imageLifetime)
+        let plane = PlaneLink(
+            host: surroundings.host, bus: surroundings.bus, fleet: fleet, inspector: surroundings.facts,
+            heartbeatInterval: options.heartbeatInterval, ambient: ambient, log: log)
+        let (events, auditInterval) = (surroundings.events, options.auditInterval)
+        return AgentModule(
+            fleet: fleet, images: images, disks: disks,
+            loops: [
+                Loop(name: "reports") { try await reports.run() },
+                Loop(name: "events") { try await fleet.follow(events) },
+                Loop(name: "audit") { try await fleet.watch(every: auditInterval) },
+                Loop(name: "listen") { try await plane.listen() },
+                Loop(name: "announce") { try await plane.announce() },
+            ])
+    }
+
+    /// Takes up the work of the previous process. Call it before the loops run.
+    ///
+    /// - Throws: `FileError`.
+    package func restore() async throws { try await fleet.restore() }
+
+    /// Restores, and runs all loops until the task is cancelled.
+    package func run() async throws {
+        try await restore()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for loop in loops { group.addTask { try await loop.run() } }
+            try await group.waitForAll()
+        }
+    }
+}

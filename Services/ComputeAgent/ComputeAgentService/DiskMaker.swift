@@ -1,0 +1,46 @@
+import Commands
+import DiskTool
+import Kernel
+
+/// Makes the contents of servers' disks. Calls block; they are made on a thread of a `WorkerThreads`.
+package protocol DiskMaker: Sendable {
+    /// Creates a qcow2 disk.
+    ///
+    /// - Parameter size: of the disk, in bytes.
+    /// - Throws: `SandboxError`, `CommandError`, `FileError`.
+    func create(_ path: String, size: Int, backing: DiskSource?) throws
+    /// Writes the files below `tree`, of `sizes` bytes, as an ISO 9660 file system with the label of a config drive.
+    ///
+    /// - Throws: `SandboxError`, `CommandError`, `FileError`.
+    func makeISO(of tree: String, into file: String, sizes: [Int]) throws
+    /// Whether the file of a volume is there.
+    func hasVolume(_ path: String) -> Bool
+}
+
+/// Makes disks with tools in the sandbox.
+package struct SandboxedDiskMaker: DiskMaker {
+    private let sandbox: Sandbox
+
+    package init(_ sandbox: Sandbox) { self.sandbox = sandbox }
+
+    package func create(_ path: String, size: Int, backing: DiskSource?) throws {
+        try DiskTool(sandbox).create(path, .qcow2, size: size, backing: backing)
+    }
+
+    /// Bytes of an ISO 9660 file system beside the content of its files, at most: two trees of directories, and padding.
+    private static let isoOverhead = 4 << 20
+
+    /// The files have what tenants wrote (user data, personality, metadata), so the tool that reads them is confined.
+    package func makeISO(of tree: String, into file: String, sizes: [Int]) throws {
+        let limit = sizes.reduce(SandboxedDiskMaker.isoOverhead) { $0 + $1 + 4096 }
+        try sandbox.command(
+            [
+                "/usr/bin/genisoimage", "-quiet", "-o", Sandbox.name(1), "-ldots", "-allow-lowercase", "-allow-multidot",
+                "-l", "-J", "-r", "-V", "config-2", "-publisher", "Wolke", Sandbox.name(0),
+            ], files: [.readingTree(tree), .writing(file)],
+            limits: Sandbox.Limits(fileSize: limit, cpuSeconds: 30, time: .seconds(60))
+        ).run()
+    }
+
+    package func hasVolume(_ path: String) -> Bool { Files.exists(path) }
+}

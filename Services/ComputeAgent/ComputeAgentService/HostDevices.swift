@@ -1,0 +1,58 @@
+import ComputeAgentCore
+import Kernel
+
+/// Network devices of a host. `Links` are the kernel's; the simulation has its own.
+package protocol HostLinks: Sendable {
+    /// The device's index, which a recreated device does not keep; 0 when there is none of this name.
+    func index(_ name: String) -> UInt32
+    /// Creates a persistent tap, set up and without addresses.
+    func ensureTap(_ name: String, mtu: Int) async throws
+    /// Whether router advertisements from the device are dropped (`isOn`).
+    func guardRouters(_ name: String, _ isOn: Bool) async throws
+    /// Removes a device; an absent one counts as removed.
+    func remove(_ name: String) async throws
+}
+
+extension HostLinks {
+    func exists(_ name: String) -> Bool { index(name) != 0 }
+}
+
+/// The integration bridge of a host. `SwitchPorts` is Open vSwitch's; the simulation has its own.
+package protocol SwitchBridge: Sendable {
+    /// - Throws: `ResourceError` 503 while there is no session with the switch.
+    func requireSession() async throws
+    /// The bridge has the device under that logical port's name.
+    func isPlugged(_ device: String, interfaceID: String) async -> Bool
+    /// Whether the bridge has the device, under whatever port.
+    func has(_ device: String) async -> Bool
+    /// Devices of ours on the bridge.
+    func owned() async -> [(device: String, kind: SwitchPortKind, networkID: String)]
+    /// Adds the device to the bridge, or corrects its logical port.
+    func plug(_ port: SwitchPort) async throws
+    /// Takes the device from the bridge; an absent one counts as taken.
+    func unplug(_ device: String) async throws
+    /// Waits, for a limited time, until the switch has applied the state of its database.
+    func settle(_ time: any TimeSource) async throws
+    /// See `SwitchPorts.protectDatapath`.
+    func protectDatapath() async throws -> Bool
+}
+
+extension SwitchPorts: SwitchBridge {
+    package func requireSession() async throws {
+        guard await client.isConnected else {
+            throw ResourceError.unavailable("the switch's database is away: \(await client.problem ?? "no session yet")")
+        }
+    }
+}
+
+/// The metadata service of the networks of a host's servers. `MetadataNetworks` answers guests; the simulation has no guests.
+package protocol MetadataService: Sendable {
+    /// Makes the service of a network answer.
+    func ensure(_ networkID: String, port: MetadataPort, mtu: Int) async throws
+    /// Whether the service of a network answers.
+    func isReady(_ networkID: String, port: MetadataPort) async -> Bool
+    /// Stops the services of networks without servers on this host.
+    func prune() async throws
+}
+
+extension MetadataNetworks: MetadataService {}

@@ -1,0 +1,30 @@
+import ComputeAgentService
+import Glibc
+import Kernel
+
+/// The directory of this process' simulated machines, which becomes the working directory: files have the same names in every run.
+struct Scratch {
+    private let path: String
+
+    /// - Throws: `FileError`.
+    init() throws {
+        // Agents wait for each file to be on disk.
+        let place = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"
+        var template = Array("\(place)/wolke-simulate.XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else { throw FileError.last("create a directory in", place) }
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        guard chdir(path) == 0 else { throw FileError.last("change to", path) }
+    }
+
+    /// Removes what an earlier run has left.
+    static func clear() throws {
+        for host in Plane.hosts { try Files.removeTree(host) }
+    }
+
+    func remove() {
+        do {
+            guard chdir("/") == 0 else { throw FileError.last("change to", "/") }
+            try Files.removeTree(path)
+        } catch { print("could not remove \(path): \(error)") }
+    }
+}

@@ -1,0 +1,135 @@
+import ComputeAgentCore
+import ComputeAgentService
+import Libvirt
+
+/// libvirt of a simulated machine, as one process of its agent reaches it.
+struct SimulatedLibvirt: HypervisorDriver {
+    let process: SimulatedProcess
+    let machine: SimulatedMachine
+
+    private var world: World { process.world }
+
+    /// A call that changes nothing.
+    private func look<Value>(_ body: () throws -> Value) async throws -> Value {
+        try await process.ambient.time.sleep(for: world.between(.microseconds(50), .milliseconds(1)))
+        return try body()
+    }
+
+    private func change(
+        _ uuid: String, _ call: String, _ low: Duration = .milliseconds(10), _ high: Duration = .milliseconds(500),
+        _ body: @escaping () throws -> Void
+    ) async throws {
+        try await process.reach(call)
+        if world.happens(world.faults.hostTrouble, "host trouble") {
+            // Half of the failures come after the work was done.
+            if world.random.below(2) == 0 { try body() }
+            throw LibvirtError.noConnection(call: call)
+        }
+        try await machine.job(uuid, takes: world.between(low, high), for: process, body)
+        world.trace("\(process.name) \(call) \(uuid)")
+        try await process.reach("\(call) done")
+    }
+
+    // MARK: domains
+
+    func domains() async throws -> [DomainSummary] {
+        try await look { machine.domains.sorted { $0.key < $1.key }.map { $0.value.summary($0.key) } }
+    }
+
+    func domain(_ uuid: String) async throws -> DomainSummary? { try await look { machine.domains[uuid]?.summary(uuid) } }
+
+    func xml(_ uuid: String, inactive: Bool) async throws -> String {
+        try await look {
+            guard let domain = machine.domains[uuid] else { throw LibvirtError.noDomain(uuid, call: "xml") }
+            return (inactive ? domain.definition : domain.live ?? domain.definition).rendered
+        }
+    }
+
+    func define(xml: String) async throws {
+        let (uuid, devices) = try SimulatedDevices.domain(xml)
+        if machine.domains[uuid] == nil, world.happens(world.faults.hostRefusals, "host refusal") { machine.refused.insert(uuid) }
+        let machine = machine
+        try await change(uuid, "define") {
+            guard !machine.refused.contains(uuid) else { throw LibvirtError.badDefinition("the host refuses it", call: "define") }
+            machine.define(uuid, devices)
+        }
+    }
+
+    func undefine(_ uuid: String) async throws { try await change(uuid, "undefine") { [machine] in try machine.undefine(uuid) } }
+
+    // MARK: power
+
+    func start(_ uuid: String, paused: Bool) async throws {
+        try await change(uuid, "start", .milliseconds(200), .seconds(5)) { [machine] in
+            try machine.change(uuid, "start") { domain in
+                guard domain.live == nil else { return }
+                (domain.live, domain.state, domain.hasManagedSave) = (domain.definition, paused ? .paused : .running, false)
+                domain.boots += 1
+            }
+        }
+    }
+
+    func destroy(_ uuid: String) async throws {
+        try await change(uuid, "destroy") { [machine] in
+            guard machine.domains[uuid] != nil else { throw LibvirtError.noDomain(uuid, call: "destroy") }
+            machine.stop(uuid, .destroyed)
+        }
+    }
+
+    /// Some guests do not listen.
+    func shutdown(_ uuid: String, by method: ShutdownMethod) async throws {
+        try await change(uuid, "shutdown") { [machine, world] in
+            guard let domain = machine.domains[uuid] else { throw LibvirtError.noDomain(uuid, call: "shutdown") }
+            guard domain.live != nil else { throw LibvirtError.invalidState(call: "shutdown") }
+            guard world.random.below(8) != 0 else { return }
+            world.executor.after(world.between(.milliseconds(100), .seconds(4))) {
+                if machine.domains[uuid]?.boots == domain.boots { machine.stop(uuid, .guestShutdown) }
+            }
+        }
+    }
+
+    private func running(_ uuid: String, _ call: String, _ body: @escaping (inout SimulatedMachine.Domain) -> Void) async throws {
+        try await change(uuid, call) { [machine] in
+            try machine.change(uuid, call) { domain in
+                guard domain.live != nil else { throw LibvirtError.invalidState(call: call) }
+                body(&domain)
+            }
+        }
+    }
+
+    func suspend(_ uuid: String) async throws { try await running(uuid, "suspend") { $0.state = .paused } }
+
+    func resume(_ uuid: String) async throws { try await running(uuid, "resume") { $0.state = .running } }
+
+    func managedSave(_ uuid: String) async throws {
+        try await running(uuid, "save") { ($0.live, $0.state, $0.reason, $0.hasManagedSave) = (nil, .shutoff, .saved, true) }
+    }
+
+    func discardManagedSave(_ uuid: String) async throws {
+        try await change(uuid, "discard save") { [machine] in
+            try machine.change(uuid, "discard save") { $0.hasManagedSave = false }
+        }
+    }
+
+    // MARK: devices
+
+    func attach(_ uuid: String, device xml: String, to scope: DeviceScope) async throws {
+        let device = try XMLTree.parse(xml)
+        try await running(uuid, "attach") { $0.live?.add(device) }
+    }
+
+    /// A guest that is still booting misses the request.
+    func detach(_ uuid: String, device xml: String, from scope: DeviceScope) async throws {
+        let device = try XMLTree.parse(xml)
+        try await change(uuid, "detach") { [machine, world] in
+            guard let domain = machine.domains[uuid], domain.live != nil else { throw LibvirtError.invalidState(call: "detach") }
+            guard world.random.below(8) != 0 else { return }
+            world.executor.after(world.between(.milliseconds(50), .seconds(3))) {
+                guard let now = machine.domains[uuid], now.boots == domain.boots, now.live != nil else { return }
+                do { try machine.change(uuid, "detach") { $0.live?.remove(device) } } catch { world.violation("detach: \(error)") }
+            }
+        }
+    }
+
+    func statistics(_ uuid: String) async throws -> [String: DomainStatistic] { try await look { [:] } }
+}

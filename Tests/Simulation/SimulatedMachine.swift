@@ -1,0 +1,203 @@
+import ComputeAgentCore
+import ComputeAgentService
+import Kernel
+import Libvirt
+
+/// A hypervisor host: libvirt's domains, its devices and its switch, whatever becomes of the agent. The agent's own files are real
+/// ones, below the working directory.
+final class SimulatedMachine: @unchecked Sendable {
+    struct Domain {
+        /// Disks and interfaces of the next start.
+        var definition: SimulatedDevices
+        /// Those of the running guest.
+        var live: SimulatedDevices?
+        var state: DomainState = .shutoff
+        var reason: ShutoffReason = .unknown
+        var hasManagedSave = false
+        /// Counts starts.
+        var boots = 0
+
+        var power: String {
+            switch state {
+            case .running: "running"
+            case .paused: "paused"
+            default: hasManagedSave ? "suspended" : "shutoff"
+            }
+        }
+
+        func summary(_ uuid: String) -> DomainSummary {
+            DomainSummary(uuid: uuid, name: uuid, state: state, shutoffReason: reason, hasManagedSave: hasManagedSave)
+        }
+    }
+
+    let name: String
+    private unowned let world: World
+    private(set) var domains: [String: Domain] = [:]
+    /// Servers whose definition this machine refuses for good.
+    var refused: Set<String> = []
+    /// Indexes of network devices.
+    var links: [String: UInt32] = [:]
+    var nextLink: UInt32 = 1
+    /// Devices on the integration bridge.
+    private(set) var bridge: [String: SwitchPort] = [:]
+    private var busyUntil: [String: UInt64] = [:]
+    private var listeners: [Int: AsyncStream<LibvirtEvent>.Continuation] = [:]
+    private var listenerNumbers = 0
+
+    init(name: String, world: World) {
+        self.name = name
+        self.world = world
+    }
+
+    /// Where the agent keeps its files.
+    var directory: String { name }
+
+    /// The agent's records of servers.
+    func records() throws -> [LocalServerRecord] { try StateStore.records(in: directory + "/records") }
+
+    // MARK: domains
+
+    /// Changes a domain as libvirt does: one job of a domain at a time, and to its end although the caller is gone.
+    func job<Value: Sendable>(
+        _ uuid: String, takes duration: Duration, for process: SimulatedProcess, _ body: @escaping () throws -> Value
+    ) async throws -> Value {
+        let wait = Wait<Value>()
+        let watch = process.watch { wait.finish(.failure(CancellationError())) }
+        defer { process.unwatch(watch) }
+        let now = world.executor.now
+        let end = max(now, busyUntil[uuid] ?? 0) + UInt64(duration.microseconds) * 1000
+        busyUntil[uuid] = end
+        world.executor.after(.microseconds(Int64((end - now) / 1000))) { wait.finish(Result { try body() }) }
+        return try await wait.kept()
+    }
+
+    /// Changes a domain at once.
+    ///
+    /// - Throws: `LibvirtError` where there is none.
+    func change(_ uuid: String, _ call: String, _ body: (inout Domain) throws -> Void) throws {
+        guard var domain = domains[uuid] else { throw LibvirtError.noDomain(uuid, call: call) }
+        let before = domain.state
+        try body(&domain)
+        check(uuid, domain)
+        domains[uuid] = domain
+        if domain.state != before { tell(uuid) }
+    }
+
+    func define(_ uuid: String, _ devices: SimulatedDevices) {
+        var domain = domains[uuid] ?? Domain(definition: devices)
+        domain.definition = devices
+        check(uuid, domain)
+        domains[uuid] = domain
+    }
+
+    func undefine(_ uuid: String) throws {
+        guard let domain = domains[uuid] else { return }
+        guard domain.live == nil else { throw LibvirtError.invalidState(call: "undefine") }
+        domains[uuid] = nil
+    }
+
+    /// The guest is off for `reason`.
+    func stop(_ uuid: String, _ reason: ShutoffReason) {
+        guard var domain = domains[uuid], domain.live != nil else { return }
+        (domain.live, domain.state, domain.reason) = (nil, .shutoff, reason)
+        domains[uuid] = domain
+        tell(uuid)
+    }
+
+    private func tell(_ uuid: String) {
+        world.trace("\(name) guest \(uuid) is \(domains[uuid]?.power ?? "absent")")
+        for number in listeners.keys.sorted() { listeners[number]?.yield(.lifecycle(uuid: uuid, event: 0, detail: 0)) }
+    }
+
+    /// Changes of domains, until the process dies.
+    func events(for process: SimulatedProcess) -> AsyncStream<LibvirtEvent> {
+        listenerNumbers += 1
+        let number = listenerNumbers
+        let (stream, continuation) = AsyncStream.makeStream(of: LibvirtEvent.self)
+        listeners[number] = continuation
+        continuation.yield(.connected)
+        _ = process.watch { [self] in listeners.removeValue(forKey: number)?.finish() }
+        return stream
+    }
+
+    private func check(_ uuid: String, _ domain: Domain) {
+        let volumes = domain.definition.volumes.union(domain.live?.volumes ?? [])
+        for other in world.hosts.values {
+            if other !== self, domain.live != nil, other.domains[uuid]?.live != nil {
+                world.violation("I7: server \(uuid) runs on \(other.name) and on \(name)")
+            }
+            for (server, held) in other.domains where server != uuid {
+                let shared = held.definition.volumes.union(held.live?.volumes ?? []).intersection(volumes)
+                if !shared.isEmpty { world.violation("I6: servers \(uuid) and \(server) have the same volume") }
+            }
+        }
+    }
+
+    // MARK: guests
+
+    /// From time to time QEMU crashes or a guest powers itself off.
+    func liveOn() {
+        world.executor.after(.seconds(7)) { [self] in
+            for uuid in domains.keys.sorted() where domains[uuid]?.state == .running {
+                guard world.happens(world.faults.guestCrashes, "guest crash") else { continue }
+                stop(uuid, world.random.below(2) == 0 ? .failed : .guestShutdown)
+            }
+            liveOn()
+        }
+    }
+
+    // MARK: switch
+
+    func plug(_ port: SwitchPort) {
+        if let old = bridge[port.device], old.interfaceID != port.interfaceID { unplug(port.device) }
+        bridge[port.device] = port
+        world.network.bound[port.interfaceID] = name
+    }
+
+    func unplug(_ device: String) {
+        guard let port = bridge.removeValue(forKey: device), world.network.bound[port.interfaceID] == name else { return }
+        world.network.bound[port.interfaceID] = nil
+    }
+}
+
+/// The devices of a domain that the plane decides on.
+struct SimulatedDevices {
+    var disks: [XMLTree]
+    var interfaces: [XMLTree]
+
+    /// - Throws: `XMLParseError`.
+    static func domain(_ xml: String) throws -> (uuid: String, devices: SimulatedDevices) {
+        let tree = try XMLTree.parse(xml)
+        let devices = tree.child("devices")
+        return (
+            tree.child("uuid")?.text ?? "",
+            SimulatedDevices(disks: devices?.all("disk") ?? [], interfaces: devices?.all("interface") ?? [])
+        )
+    }
+
+    var rendered: String { XMLTree("domain", [:], [XMLTree("devices", [:], disks + interfaces)]).rendered }
+
+    /// By id.
+    var volumes: Set<String> {
+        Set(disks.compactMap { $0.child("serial").flatMap { UUID128($0.text) }?.description })
+    }
+
+    /// The taps of its ports.
+    var taps: Set<String> { Set(interfaces.compactMap { $0.child("target")?["dev"] }) }
+
+    mutating func add(_ device: XMLTree) {
+        remove(device)
+        if device.name == "disk" { disks.append(device) } else { interfaces.append(device) }
+    }
+
+    mutating func remove(_ device: XMLTree) {
+        let target = device.child("target")?["dev"]
+        disks.removeAll { device.name == "disk" && $0.child("target")?["dev"] == target }
+        interfaces.removeAll { device.name == "interface" && $0.child("target")?["dev"] == target }
+    }
+}
+
+/// Which ports are plugged in on which host: what OVN would say.
+final class SimulatedNetwork: @unchecked Sendable {
+    var bound: [String: String] = [:]
+}
