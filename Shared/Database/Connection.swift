@@ -8,7 +8,7 @@ package final class Connection {
     private let configuration: DatabaseConfiguration
     private var prepared: [String: String] = [:]
     private var announcements: [Announcement] = []
-    /// What the session's own settings say now; nil where they are PostgreSQL's.
+    /// The session's current settings; nil for PostgreSQL's defaults.
     private var sessionLimit: DatabaseConfiguration.TimeLimit?
     /// Whether the session's statements outside of transactions may only read.
     private var isReadOnly = false
@@ -295,7 +295,7 @@ package final class Connection {
 /// Bind values as libpq takes them.
 private struct Values {
     private(set) var pointers: [UnsafePointer<CChar>?] = []
-    /// Of those that are bytes; libpq looks for the end of a text itself.
+    /// Lengths of binary values; libpq determines the length of texts itself.
     private(set) var lengths: [Int32] = []
     private(set) var formats: [Int32] = []
 
@@ -323,7 +323,7 @@ private struct Values {
     }
 }
 
-/// A `NOTIFY`, or the news that notifications may have been missed.
+/// A `NOTIFY`, or the event that notifications may have been missed.
 package struct Notification: Sendable, Hashable {
     package let channel: String
     package let payload: String

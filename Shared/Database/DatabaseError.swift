@@ -1,6 +1,6 @@
 import Kernel
 
-/// What PostgreSQL answered instead of a result.
+/// An error of PostgreSQL.
 package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     /// The five-character SQLSTATE; `08006` where the connection broke before there was an answer.
     package let sqlState: String
@@ -14,7 +14,7 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     /// clients' texts, so that they are not part of the description.
     package var inputs: [String] = []
 
-    /// The connection broke while COMMIT was under way, as simulation tells it.
+    /// The connection broke during COMMIT; thrown by the simulation.
     package static let lostCommit = DatabaseError(
         sqlState: "08006", message: "the session was closed", constraint: nil, table: nil, statement: "COMMIT",
         commitUnknown: true)

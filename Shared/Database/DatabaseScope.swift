@@ -6,15 +6,15 @@ import Synchronization
 /// The request pipeline sets it, so handlers and stores need not know about it. Work outside a request belongs to the
 /// control plane.
 package struct DatabaseScope: Sendable {
-    /// Whose share of the sessions.
+    /// The share of the sessions to which work belongs.
     package enum Lane: Sendable, Hashable {
         /// Workflows, agents, audits and requests of the services themselves. Some sessions are reserved for them.
         case plane
-        /// A tenant's requests: by project, or by user where there is no project.
+        /// A tenant's requests: by project, or by user if there is no project.
         case tenant(String)
     }
 
-    /// What kind of work, which decides about time limits.
+    /// The kind of work, which determines time limits.
     package enum Work: Sendable, Hashable {
         case request, plane, audit
     }
@@ -22,7 +22,7 @@ package struct DatabaseScope: Sendable {
     package let lane: Lane
     package let work: Work
     package let presence: ClientPresence?
-    /// The address that the request comes from, as limits count it; empty where it is not known.
+    /// The source address of the request for limits; empty if unknown.
     package let source: String
     /// Set after the request's first change: from then on the request runs to completion even if the client disconnects.
     let committed: Flag
@@ -52,13 +52,13 @@ package struct DatabaseScope: Sendable {
 
     /// A request before authentication: it counts against the share of its source address.
     ///
-    /// - Parameter source: the client's address where it is not the connection's: a trusted proxy's client.
+    /// - Parameter source: the client's address if it is not the connection's: the client of a trusted proxy.
     package static func request(_ presence: ClientPresence?, source: String? = nil) -> DatabaseScope {
         let source = source ?? presence?.source ?? ""
         return DatabaseScope(lane: .tenant("from \(source)"), work: .request, presence: presence, source: source)
     }
 
-    /// The same request, in the share of `lane`.
+    /// The same request in the share of `lane`.
     package func of(_ lane: Lane) -> DatabaseScope {
         DatabaseScope(lane: lane, work: work, presence: presence, source: source, committed: committed)
     }
@@ -73,7 +73,7 @@ package final class ClientPresence: Sendable {
     }
 
     private let state = Mutex(State())
-    /// The address of the connection's other end, as limits count it; empty where it is not known.
+    /// The address of the connection's peer for limits; empty if unknown.
     package let source: String
 
     package init(source: String = "") { self.source = source }
@@ -90,7 +90,7 @@ package final class ClientPresence: Sendable {
         for handler in handlers { handler() }
     }
 
-    /// Calls `handler` when the client leaves, at once where it is gone already.
+    /// Calls `handler` when the client disconnects, immediately if it already has.
     ///
     /// - Returns: what `forget` needs.
     package func onLeave(_ handler: @escaping @Sendable () -> Void) -> Int {

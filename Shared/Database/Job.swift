@@ -69,9 +69,9 @@ final class Job: Sendable {
         return answer
     }
 
-    /// Stops it: where it waits it is dropped.
+    /// Stops the job: a waiting job is dropped.
     ///
-    /// - Parameter takenOut: takes the job out of the schedule; false where it is not there any more.
+    /// - Parameter takenOut: removes the job from the schedule; false if it is not in it any more.
     /// - Returns: whether the job is running, so that PostgreSQL must be asked to cancel it.
     func stop(takenOut: (SessionSchedule<Job>.Place) -> Bool) -> Bool {
         let phase = state.withLock { state in
@@ -98,7 +98,7 @@ final class Job: Sendable {
     }
 }
 
-/// What cancels the statements of one session, from other threads.
+/// Cancels the statements of one session, from other threads.
 final class Cancellation: Sendable {
     private struct State {
         // libpq's handle; safe to use from any thread (PQcancel).
@@ -114,7 +114,7 @@ final class Cancellation: Sendable {
     /// Whether no further statement of the job may begin.
     var refuses: Bool { refusing.load(ordering: .acquiring) }
 
-    /// The session is `connection` now; nil where it is closed.
+    /// Sets the session's current connection; nil if it is closed.
     func attach(_ connection: OpaquePointer?) {
         nonisolated(unsafe) let fresh = connection.flatMap { PQgetCancel($0) }
         state.withLock { state in

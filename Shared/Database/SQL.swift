@@ -87,7 +87,7 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
 
 /// A bind value as it is sent.
 package enum SQLBind: Sendable, Hashable {
-    /// Text of whatever type the context says; nil is NULL.
+    /// Text whose type follows from the context; nil is NULL.
     case text(String?)
     /// PostgreSQL's binary form of a `uuid[]`: a third of its text, and copied where text is parsed.
     case uuids([UInt8])

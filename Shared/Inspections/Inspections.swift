@@ -16,13 +16,13 @@ extension Inspection {
             FROM workflows WHERE finished_at IS NULL AND run_at < {now} - interval '90 seconds'
             """),
         Inspection(
-            "I8", "every workflow is known to a release that runs",
+            "I8", "a running release knows every workflow",
             """
             SELECT id::text AS subject, kind || ' of ' || subject_id || ' stands still at the step ' || step || ': ' || last_error AS words
             FROM workflows WHERE finished_at IS NULL AND last_error LIKE 'this release cannot carry it on: %'
             """),
         Inspection(
-            "I8", "work that asks for other work gets it",
+            "I8", "intents start their workflows",
             """
             SELECT i.subject_id || ' ' || i.kind AS subject, i.service || ' has not begun ' || i.kind || ' of ' ||
                 i.subject_id || ', asked for at ' || to_char(i.created_at, 'HH24:MI:SS') AS words

@@ -18,7 +18,7 @@ package struct Ledger: Sendable {
 
     package var inspection: Inspection {
         Inspection(
-            "I4", "the use of quota is what is there",
+            "I4", "quota usage equals the counted resources",
             """
             SELECT coalesce(u.project_id, c.project_id) || ' \(resource)' AS subject, 'project ' ||
                 coalesce(u.project_id, c.project_id) || ': the ledger has ' || coalesce(u.used, 0) || ' \(resource), there are ' ||

@@ -48,7 +48,7 @@ package struct API: Sendable {
         router = RequestRouter(resources.flatMap(\.routes))
     }
 
-    /// The same API with the routes as `change` declares them; what policy says of actions stays.
+    /// A copy with routes changed by `change`; the policy of actions stays the same.
     package func redeclaring(_ change: (Route) -> Route) -> API {
         var api = self
         api.resources = resources.map { Resource($0.name, routes: $0.routes.map(change)) }
@@ -281,7 +281,7 @@ package struct API: Sendable {
 
     /// The answer to a request that could not be read far enough to be routed.
     ///
-    /// - Parameter accept: what the client wants to read, where its request could be read so far.
+    /// - Parameter accept: the media types that the client accepts, if its request could be parsed so far.
     func refusal(_ error: ResourceError, accept: String? = "application/json") -> Response {
         let requestID = "req-" + ambient.newUUID().description
         var response = service.faults.response(error, requestID: requestID, versions: service.negotiation, accept: accept)

@@ -20,7 +20,7 @@ package final class BodyBudget: Sendable {
     /// Bytes held now.
     package var held: Int { state.withLock { $0.held } }
 
-    /// What one request holds; gives it back with its end.
+    /// The memory that one request holds, released when the request ends.
     final class Share: Sendable {
         private let budget: BodyBudget
         private let owner: String

@@ -5,12 +5,12 @@ import Kernel
 package indirect enum BodySchema: Sendable {
     case any
     case string(min: Int, max: Int, format: Format?)
-    /// Whole numbers; also their text, as OpenStack's clients send.
+    /// Whole numbers, also as text, as OpenStack's clients send them.
     case integer(min: Int, max: Int)
     case number
     /// Booleans; also the words and digits that oslo.utils takes for one.
     case boolean
-    /// Nothing but true and false, as in Identity.
+    /// Only true and false, as in Identity.
     case strictBoolean
     case enumeration([String])
     case array(BodySchema, min: Int, max: Int)
@@ -22,7 +22,7 @@ package indirect enum BodySchema: Sendable {
     package enum Format: String, Sendable {
         case uuid, ip, cidr, mac, base64
         case dateTime = "date-time"
-        /// Something printable that does not begin or end with white space.
+        /// Printable text that does not begin or end with white space.
         case name
         /// A name that neither begins nor ends with white space, which Nova refuses.
         case trimmedName
@@ -170,7 +170,7 @@ package indirect enum BodySchema: Sendable {
         return .object(result)
     }
 
-    /// What oslo.utils' `strutils` takes for a boolean.
+    /// The spellings of booleans that oslo.utils' `strutils` accepts.
     package static func boolean(_ value: JSONValue) -> Bool? {
         switch value {
         case .bool(let bool): bool
@@ -203,7 +203,7 @@ package indirect enum BodySchema: Sendable {
 }
 
 extension BodySchema.Format {
-    /// What is wrong with `text`; nil when nothing is.
+    /// The violated rule; nil if `text` is valid.
     func problem(_ text: String) -> String? {
         switch self {
         case .uuid: UUID128(text) == nil ? "is not a 'uuid'" : nil

@@ -9,7 +9,7 @@ import Synchronization
 final class Clients: Sendable {
     private let open = Mutex<[ObjectIdentifier: ClientPresence]>([:])
 
-    /// Of the client of `channel`, until the connection closes.
+    /// The client of `channel`, until the connection closes.
     func presence(_ channel: any Channel) -> ClientPresence {
         let id = ObjectIdentifier(channel)
         let (presence, isNew) = open.withLock { open in

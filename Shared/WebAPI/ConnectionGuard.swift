@@ -1,7 +1,7 @@
 import NIOCore
 import NIOHTTP1
 
-/// What a listener answers without a request that could be routed: status, words, and seconds until a retry makes sense.
+/// A response of the listener to a request that cannot be routed: status, text, and seconds for `Retry-After`.
 package struct ConnectionRefusal: Sendable, Hashable {
     package let status: Int
     package let message: String
@@ -35,9 +35,9 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
     typealias OutboundIn = IOData
     typealias OutboundOut = IOData
 
-    /// How long a refused client may take to read its refusal, and to send what is dropped.
+    /// How long a refused client may take to read the refusal, while its data is dropped.
     private static let partingTime = TimeAmount.milliseconds(200)
-    /// How long an answer may take to be made after the request's body has failed.
+    /// How long the response may take after the request's body has failed.
     private static let brokenTime = TimeAmount.seconds(30)
 
     private enum Phase {

@@ -194,7 +194,7 @@ final class AcceptGate: ChannelDuplexHandler {
         context.read()
     }
 
-    /// A failure to accept is one connection's; the listener goes on.
+    /// A failure to accept affects one connection; the listener continues.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         guard context.channel.isActive else {
             context.fireErrorCaught(error)

@@ -18,7 +18,7 @@ package struct ConnectionLimits: Sendable {
     package var bodyRateMin = 1024
     /// The time over which `bodyRateMin` is measured.
     package var bodyWindow = Duration.seconds(15)
-    /// How long a client may go without reading any byte of a response.
+    /// How long a client may stop reading a response.
     package var writeTimeout = Duration.seconds(60)
     /// How long a request goes on after its client has closed the sending side: the client may be waiting for the answer, or
     /// may be gone.
@@ -31,7 +31,7 @@ package struct ConnectionLimits: Sendable {
 
     package init() {}
 
-    /// How often a connection's deadlines are looked at.
+    /// Interval at which the deadlines of connections are checked.
     var tick: Duration {
         let shortest = min(headTimeout, idleTimeout, bodyWindow, writeTimeout)
         return max(.milliseconds(20), min(.seconds(2), shortest / 4))
@@ -43,7 +43,7 @@ package struct ConnectionLimits: Sendable {
         return trustedProxies.contains { $0.version == peer.version && $0.contains(peer) }
     }
 
-    /// Whose request it is: the peer's, or where that is a trusted proxy the client's behind it.
+    /// The source of a request: the peer, or the client behind a trusted proxy.
     ///
     /// Each proxy appends the address of its peer, so the list is read from the end for as long as the entries were written
     /// by trusted proxies. Earlier entries may be forged by the client.
@@ -82,7 +82,7 @@ enum PeerAddress {
         return parse(String(bare))
     }
 
-    /// What counts as one source: an IPv4 address, or an IPv6 /64.
+    /// The unit of a source: an IPv4 address, or an IPv6 /64.
     static func source(_ address: IPAddress?) -> String {
         guard let address else { return "unknown" }
         return address.version == .v4 ? address.description : IPNetwork(address, prefixLength: 64).description

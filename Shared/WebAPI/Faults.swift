@@ -20,7 +20,7 @@ extension FaultStyle {
         return response
     }
 
-    /// The page or the text that WebOb makes of an error.
+    /// The HTML page or text of an error, as WebOb writes it.
     private static func text(_ error: ResourceError, _ form: FaultForm) -> Response {
         let status = "\(error.code.rawValue) \(title(error.code))"
         let text: String
@@ -52,7 +52,7 @@ extension FaultStyle {
 
     private func body(_ error: ResourceError, requestID: String, versions: VersionNegotiation?) -> JSONValue {
         let code = JSONValue(error.code.rawValue)
-        // What keystonemiddleware answers for every service.
+        // The response of keystonemiddleware, which is the same for every service.
         if error.code == .unauthorized || self == .identity {
             return ["error": ["code": code, "title": .string(FaultStyle.title(error.code)), "message": .string(error.message)]]
         }
@@ -106,7 +106,7 @@ extension FaultStyle {
         }
     }
 
-    /// The names of WebOb's exceptions, which are what Neutron answers where it has no name of its own.
+    /// The names of WebOb's exceptions, which Neutron uses if it has no name of its own.
     private static func networkType(_ code: ResourceError.Code) -> String {
         switch code {
         case .badRequest: "HTTPBadRequest"

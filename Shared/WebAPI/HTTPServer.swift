@@ -48,7 +48,7 @@ struct Listener: Sendable {
 
     /// Serves until the process shuts down.
     ///
-    /// - Parameter clients: hears of clients that leave.
+    /// - Parameter clients: is notified of clients that disconnect.
     func run<Responder: HTTPResponder>(
         _ responder: Responder, clients: Clients = Clients(), log: Logger, writer: @escaping RefusalWriter
     ) async throws
@@ -210,7 +210,7 @@ private final class RequestBytes: AsyncSequence, Sendable {
     private let asked = Atomic<Bool>(false)
     private let channel: (any Channel)?
 
-    /// - Parameter channel: where the client waits to be asked for the body; nil where it sends without that.
+    /// - Parameter channel: where the client waits for `100 Continue`; nil if it does not.
     init(_ body: RequestBody, asking channel: (any Channel)?) {
         iterator = body.makeAsyncIterator()
         self.channel = channel
@@ -251,7 +251,7 @@ private final class RequestBytes: AsyncSequence, Sendable {
 }
 
 extension ResponseBody {
-    /// How long a client may go on sending what was refused.
+    /// How long a client may keep sending a refused body.
     private static let patience = Duration.seconds(30)
 
     /// Wraps the response so that, after it is written, further input is read and discarded. A client that writes its whole

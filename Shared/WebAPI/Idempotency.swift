@@ -25,7 +25,7 @@ extension Grant {
     }
 }
 
-/// A stored response and the policy decisions under which it was made.
+/// A stored response with the policy decisions on which it is based.
 struct KeptAnswer: Sendable {
     let response: Response
     /// Nil for responses stored by releases that did not store decisions.

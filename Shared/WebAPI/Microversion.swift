@@ -19,7 +19,7 @@ package struct VersionRange: Hashable, Sendable {
 }
 
 extension VersionNegotiation {
-    /// The version of a request: what its headers ask for, the minimum where they ask for nothing.
+    /// The version of a request: the one in its headers, or the minimum.
     ///
     /// - Throws: 400 for a malformed value, 406 outside the range.
     package func negotiate(_ headers: Headers) throws -> Microversion {

@@ -5,7 +5,7 @@ import Kernel
 
 /// Exact quotas: usage changes in the transaction that adds or removes what is counted, and never passes the limit.
 package struct Quota: Sendable {
-    /// What a service limits, in the order in which its answers show it.
+    /// The quotas of a service, in the order in which its responses show them.
     package let declarations: [QuotaDeclaration]
     /// The operator's limits by name, for projects that have none of their own; `setDefault` counts more.
     private let limits: [String: Int]
@@ -82,7 +82,7 @@ package struct Quota: Sendable {
             """)
     }
 
-    /// Adds to the use whatever the limit is: for what a project gets without asking for it.
+    /// Adds to the usage regardless of the limit, for resources that a project gets without a request.
     package static func add(_ connection: Connection, project owner: String, _ amounts: [(quota: QuotaDeclaration, amount: Int)]) throws {
         for (quota, amount) in amounts.sorted(by: { $0.quota.resource < $1.quota.resource }) {
             try connection.execute(

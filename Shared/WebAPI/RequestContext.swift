@@ -7,7 +7,7 @@ import Logging
 import NIOCore
 import Synchronization
 
-/// A change that was made: the response, and the content of its audit record.
+/// A completed change: the response, and the content of its audit record.
 package struct Change: Sendable {
     package let response: Response
     package let resourceType: String
@@ -39,7 +39,7 @@ package struct Change: Sendable {
         self.holdsSecret = holdsSecret
     }
 
-    /// The same change with another answer.
+    /// A copy with another response.
     package func answering(_ response: Response, holdsSecret: Bool) -> Change {
         Change(response, resourceType, resourceID, record: record, holdsSecret: holdsSecret)
     }
@@ -65,7 +65,7 @@ package struct Change: Sendable {
 
 /// A routed, authenticated, validated request as a handler receives it.
 package struct RequestContext: Sendable {
-    /// Records the policy decisions that the handler has made.
+    /// Records the handler's policy decisions.
     final class Decision: Sendable {
         private let made = Atomic<Bool>(false)
         private let granted = Mutex<[Grant]>([])
@@ -90,7 +90,7 @@ package struct RequestContext: Sendable {
     package let parameters: [String: String]
     package let query: Query
     package let headers: Headers
-    /// The validated body; null where there is none.
+    /// The validated body; null if there is none.
     package let body: JSONValue
     /// For routes with `RouteBody.stream`.
     package let stream: BodyStream
@@ -105,7 +105,7 @@ package struct RequestContext: Sendable {
 
     // MARK: input
 
-    /// Who asks.
+    /// The caller.
     ///
     /// - Throws: 401 on a route without authentication.
     package var caller: Caller {

@@ -5,7 +5,7 @@ struct RequestRouter: Sendable {
     private final class Node: Sendable {
         let literals: [String: Node]
         let parameter: Node?
-        /// Method → routes, more than one where body keys or versions tell them apart.
+        /// Method → routes; several if body keys or versions distinguish them.
         let routes: [Method: [Route]]
 
         init(literals: [String: Node], parameter: Node?, routes: [Method: [Route]]) {

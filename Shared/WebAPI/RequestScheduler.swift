@@ -184,7 +184,7 @@ package final class RequestScheduler: Sendable {
         while state.taken < limits.seats, let (waiting, project) = state.queue.next() {
             state.tickets[waiting.number] = nil
             state.held[waiting.number] = Held(project: project, since: now)
-            // Who waited still asks.
+            // A waiting request counts as activity.
             state.activity.note(project, at: now, memory: limits.memory)
             begun.append(waiting.continuation)
         }
@@ -221,7 +221,7 @@ package final class RequestScheduler: Sendable {
         guard begins else { return }
         Task { [self] in
             repeat {
-                // Not cancelled by anybody.
+                // Cannot be cancelled.
                 do { try await time.sleep(for: limits.lookMax) } catch { break }
             } while look()
         }

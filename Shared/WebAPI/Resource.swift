@@ -11,7 +11,7 @@ package enum Method: String, Sendable, CaseIterable {
     case delete = "DELETE"
 }
 
-/// What a route reads from the request's body.
+/// How a route reads the request's body.
 package enum RouteBody: Sendable {
     case none
     /// JSON that fits the schema.
@@ -28,7 +28,7 @@ package struct Route: Sendable {
     package let method: Method
     /// `/servers/{server_id}`; `{name}` stands for one segment.
     package private(set) var path: String
-    /// For routes that share a path and are told apart by the body's one member: `os-start`.
+    /// For routes that share a path and are distinguished by the only member of the body: `os-start`.
     package let bodyKey: String?
     /// The policy action: `os_compute_api:servers:show`. Nil for what needs no token.
     package let action: String?
@@ -37,7 +37,7 @@ package struct Route: Sendable {
     package let versions: VersionRange
     package let body: RouteBody
     package let status: Int
-    /// What the answer shows, for the OpenAPI document.
+    /// The content of the response, for the OpenAPI document.
     package let answer: RouteAnswer
     package let summary: String
     /// Answers 501 whenever it does not refuse before: `unavailable`. Not in the OpenAPI document.
@@ -63,7 +63,7 @@ package struct Route: Sendable {
         self.handler = handler
     }
 
-    /// The same under another path, with a check before it.
+    /// A copy with another path, and a check before the handler.
     package func under(_ path: String, check: @escaping @Sendable (RequestContext) throws -> Void) -> Route {
         var route = self
         let handler = handler

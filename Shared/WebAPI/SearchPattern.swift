@@ -62,7 +62,7 @@ private struct Parser {
         self.name = name
     }
 
-    /// The text without its anchors, where there is nothing else in it.
+    /// The text without its anchors, if it contains nothing else.
     var literal: String? { isPlain ? plain : nil }
 
     mutating func check() throws {

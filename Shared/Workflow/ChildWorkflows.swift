@@ -4,7 +4,7 @@ import Kernel
 
 /// A workflow that a step started.
 package struct ChildWorkflow: Sendable {
-    /// How far it is.
+    /// The progress of the child.
     package enum State: Sendable, Hashable { case running, done, failed }
 
     package let subjectID: String
@@ -25,9 +25,9 @@ package struct ChildWorkflow: Sendable {
         result = try row.optionalJSON("result")
     }
 
-    /// What the child gave to `StepContext.finish(with:)`.
+    /// The result that the child passed to `StepContext.finish(with:)`.
     ///
-    /// - Throws: `WorkflowMismatch` where it gave nothing, or something else.
+    /// - Throws: `WorkflowMismatch` if there is no result, or one of another type.
     package func result<Value: Decodable>(as type: Value.Type = Value.self) throws -> Value {
         let result = try result.recorded("a result of the child on \(subjectID)")
         do { return try result.decode(as: type) } catch let error as DecodingError {
@@ -91,7 +91,7 @@ extension StepContext {
 
     /// Stores `value` as the workflow's result, for its parent.
     ///
-    /// - Throws: `EncodingError` where it has no JSON form.
+    /// - Throws: `EncodingError` if it has no JSON form.
     package mutating func finish(with value: some Encodable) throws { result = try JSONValue(encoding: value) }
 
     /// Starts workflows in the transaction that records this step's outcome. Their ids depend on the step alone, so that a
@@ -112,7 +112,7 @@ extension StepContext {
         }
     }
 
-    /// What this step has started, in that order.
+    /// The children that this step has started, in that order.
     fileprivate func children() async throws -> [ChildWorkflow] {
         let (parent, step) = (workflowID, step)
         return try await store.database.read { connection in

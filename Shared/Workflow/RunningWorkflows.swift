@@ -44,7 +44,7 @@ struct RunningWorkflows {
     var count: Int { runs.count }
     var ids: [WorkflowID] { runs.keys.map(\.id) }
 
-    /// - Parameter isLost: whether the lease was lost while it was asked for: no step of it begins.
+    /// - Parameter isLost: whether the lease was lost while it was requested: no step starts.
     mutating func begin(_ workflow: LeasedWorkflow, leaseEnd: UInt64, isLost: Bool) {
         runs[workflow.lease] = Run(
             subject: workflow.subjectID, key: workflow.key, leaseEnd: leaseEnd, stop: isLost ? .leaseLost : nil)
@@ -82,7 +82,7 @@ struct RunningWorkflows {
         return true
     }
 
-    /// - Returns: why the step was cancelled; nil where it was not.
+    /// - Returns: why the step was cancelled; nil if it was not.
     mutating func endStep(_ lease: Lease) -> Stop? {
         // A workflow that is no longer listed has lost its lease.
         guard var run = runs[lease] else { return .leaseLost }
@@ -98,7 +98,7 @@ struct RunningWorkflows {
 
     mutating func extend(_ lease: Lease, leaseEnd: UInt64) { runs[lease]?.leaseEnd = leaseEnd }
 
-    /// Those whose lease ends before `time`.
+    /// The workflows whose lease ends before `time`.
     func ending(before time: UInt64) -> [Lease] { runs.filter { $0.value.leaseEnd < time && !$0.value.isLost }.map(\.key) }
 
     /// Everything that runs.

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// A task for one step, which can be cancelled before it begins.
+/// A task for one step, which can be cancelled before it starts.
 final class StepTask<Value: Sendable>: Sendable {
     private struct State {
         var isCancelled = false

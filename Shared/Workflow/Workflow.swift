@@ -117,10 +117,10 @@ extension StepContext {
 }
 
 extension Optional where Wrapped: Sendable {
-    /// What an earlier step recorded.
+    /// The result of an earlier step.
     ///
     /// - Parameter name: of the frame's member, for the error.
-    /// - Throws: `WorkflowMismatch` where it is missing: the steps are not those that the workflow began with.
+    /// - Throws: `WorkflowMismatch` if it is missing, because the workflow was started with other steps.
     package func recorded(_ name: String) throws -> Wrapped {
         guard let self else { throw WorkflowMismatch("no step has recorded \(name)") }
         return self

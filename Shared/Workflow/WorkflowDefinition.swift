@@ -70,7 +70,7 @@ package struct StepContext: Sendable {
     package let now: Timestamp
     /// Why the workflow unwinds; nil while it runs forward.
     package let failure: String?
-    /// What the workflow has recorded, as stored. A step's changes are kept when it returns or waits.
+    /// The stored frame. A step's changes are kept when it returns or waits.
     var frame: JSONObject
     var commits: [@Sendable (Connection) throws -> Void] = []
     var result: JSONValue?
@@ -164,7 +164,7 @@ package struct WorkflowDefinition: Sendable {
         self.recode = recode
     }
 
-    /// The same workflow with each step changed: for tests that disturb it.
+    /// A copy with each step changed, for tests that disturb it.
     package func mapping(_ change: (WorkflowStep) -> WorkflowStep) -> WorkflowDefinition {
         WorkflowDefinition(
             service: service, kind: kind, version: version, versions: versions, steps: steps.map(change),

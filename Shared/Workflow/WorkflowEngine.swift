@@ -171,14 +171,14 @@ package final class WorkflowEngine: Service {
         let leaseEnd = ambient.deadline(in: WorkflowStore.lease)
         let leased = try await store.lease(limit: min(room, 32))
         running.withLock { running in
-            // If the session was lost meanwhile, other processes may already take over these leases.
+            // If the session was lost in the meantime, other processes may already take over these leases.
             for workflow in leased { running.begin(workflow, leaseEnd: leaseEnd, isLost: !running.isAlive) }
         }
         return leased
     }
 
     /// Runs everything that is or becomes ready, moving `ambient`'s clock over waits, until nothing is left.
-    /// For tests with a clock of their own; a real clock makes this wait.
+    /// For tests with their own clock; with a real clock this waits.
     package func drain(roundsMax: Int = 10_000) async throws {
         running.withLock { $0.isAlive = true }
         for _ in 0..<roundsMax {

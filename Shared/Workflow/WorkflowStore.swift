@@ -17,13 +17,13 @@ struct LeasedWorkflow: Sendable {
     /// By the process's monotonic clock, in nanoseconds.
     var deadline: UInt64
     var requestID: String?
-    /// What waits for the subject.
+    /// The intents that wait for the subject.
     var pending: PendingStop
 
     var key: String { "\(kind)@\(version)" }
     var lease: RunningWorkflows.Lease { .init(id: id, epoch: epoch) }
 
-    /// What is left of the step's time; negative when it is late.
+    /// The remaining time of the step; negative if it is late.
     func left(_ ambient: Ambient) -> Duration {
         .microseconds((Int64(clamping: deadline) - Int64(clamping: ambient.time.monotonicNanoseconds())) / 1000)
     }
@@ -55,7 +55,7 @@ struct PendingStop: Sendable {
         cancelReason = try row.optionalString("cancel_reason")
     }
 
-    /// Why a workflow of that kind must unwind; nil where it may go on.
+    /// Why a workflow of that kind must unwind; nil if it may continue.
     func reason(for definition: WorkflowDefinition) -> String? {
         // A workflow that retries forever is not cancelled either; its parent waits for its end.
         guard !definition.retriesForever else { return nil }

@@ -92,7 +92,7 @@ package enum Workflows {
 
     /// A workflow's stored frame; nil if it was deleted.
     ///
-    /// - Throws: `WorkflowMismatch` where it cannot be read.
+    /// - Throws: `WorkflowMismatch` if it cannot be decoded.
     package static func frame<Frame>(_ connection: Connection, _ id: WorkflowID, of workflow: Workflow<Frame>) throws -> Frame? {
         let row = try connection.query("SELECT frame FROM workflows WHERE id = \(id) AND kind = \(workflow.definition.kind)").first
         return try row.map { try WorkflowDefinition.decode(try $0.object("frame")) }
@@ -108,7 +108,7 @@ package enum Workflows {
 /// Where a workflow is.
 package struct WorkflowProgress: Sendable {
     package let step: String
-    /// It has reached its end.
+    /// The workflow has ended.
     package let isDone: Bool
     /// Why it unwinds or has failed; nil while it goes forward.
     package let failure: String?
@@ -136,7 +136,7 @@ package struct WorkflowStart: Sendable {
         self.frame = try JSONValue(encoding: frame).objectValue ?? [:]
     }
 
-    /// What an intent asks for, with the frame that was stored with it.
+    /// The workflow that an intent requests, with the stored frame.
     init(_ definition: WorkflowDefinition, version: Int, subject: String, frame: JSONObject) {
         self.definition = definition
         self.version = version

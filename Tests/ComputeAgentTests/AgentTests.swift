@@ -62,8 +62,8 @@ extension OnARealHost {
 
         // MARK: confinement
 
-        /// What a guest that broke out of its virtual machine would be: a user without rights, capabilities, other
-        /// guests' files and most of the system calls.
+        /// The rights of a guest that escaped from its virtual machine: a user without capabilities and without access to other
+        /// guests' files and most system calls.
         @Test("S26: QEMU runs as a user of its own, without capabilities, filtered")
         func emulatorsAreConfined() async throws {
             let place = try await place("confined")
@@ -72,7 +72,7 @@ extension OnARealHost {
             try await agent.fleet.ensure(try server(9, ["config_drive": true]))
             _ = try await agent.waitForReport(id, running)
             let pid = try #require(try place.host.emulatorPID(id))
-            // The kernel's files say nothing of their size.
+            // Files in /proc do not report their size.
             let status = String(decoding: try Files.read("/proc/\(pid)/status", offset: 0, count: 8192), as: UTF8.self)
             let fields = Dictionary(
                 status.split(separator: "\n").compactMap { line -> (String, String)? in
@@ -118,7 +118,7 @@ extension OnARealHost {
             #expect(figures["num_disks"]?.intValue == 4)
             try await metadataAnswers(agent, desired)
 
-            // The same again, an old voice and an old state change nothing.
+            // A repeated message, an old epoch and an old generation change nothing.
             let pid = try #require(try place.host.emulatorPID(id))
             try await agent.fleet.ensure(desired)
             try await agent.fleet.ensure(try server(1, ["epoch": 0, "generation": 9, "power": "absent"]))
@@ -136,7 +136,7 @@ extension OnARealHost {
             try await eventually("the switch is empty") {
                 await gone.switchDatabase.rows("Interface").values.allSatisfy { $0["name"]?.string == PrivateHost.bridge }
             }
-            // A late message does not bring it back.
+            // A late message does not recreate it.
             try await gone.fleet.ensure(desired)
             #expect(try await gone.hypervisor.domain(id) == nil)
             await gone.stop()
@@ -151,7 +151,7 @@ extension OnARealHost {
             return agent
         }
 
-        /// Asks as the guest would, from the other end of the metadata port's cable.
+        /// Sends a request like the guest, from the other end of the metadata port's cable.
         private func metadataAnswers(_ agent: TestAgent, _ desired: DesiredServer) async throws {
             let runner = CommandRunner(threads: WorkerThreads(name: "test", count: 1))
             let end = desired.ports[0].metadataPort?.id
@@ -167,7 +167,7 @@ extension OnARealHost {
             #expect(try await ask("/latest/meta-data/local-ipv4") == "10.0.0.5 200")
             #expect(try await ask("/openstack/latest/user_data") == "#!/bin/sh\n 200")
             #expect(try await ask("/etc/passwd").hasSuffix(" 404"))
-            // Somebody whose address belongs to no server learns nothing.
+            // A client whose address belongs to no server gets no metadata.
             try await runner.run(["ip", "address", "del", "10.0.0.5/32", "dev", device])
             try await runner.run(["ip", "address", "add", "10.0.0.6/32", "dev", device])
             #expect(try await ask("/latest/meta-data/local-ipv4").hasSuffix(" 404"))
@@ -194,7 +194,7 @@ extension OnARealHost {
             _ = try await reached(2, "paused")
             try await want(3, ["power": "running"])
             _ = try await reached(3, "running")
-            // This guest knows no ACPI: it is stopped after the time allowed.
+            // This guest does not support ACPI: it is stopped after the timeout.
             try await want(4, ["power": "shutoff"])
             _ = try await reached(4, "shutoff")
             #expect(try place.host.emulatorPID(id) == nil)

@@ -9,7 +9,7 @@ import Testing
 @testable import ComputeAgentService
 
 extension OnARealHost {
-    /// Bad days of a real host.
+    /// Failures of a real host.
     @Suite(.serialized) struct AgentTroubleTests {
         private static func id(_ number: Int) -> String { UUID128(high: 0x2222_2222_0000_0000, low: UInt64(number)).description }
 
@@ -39,7 +39,7 @@ extension OnARealHost {
             await agent.stop()
         }
 
-        @Test("S18: the agent takes back the capability with which a guest could end a userspace switch")
+        @Test("S18: the agent removes the capability with which a guest could crash a userspace switch")
         func theUserspaceDatapathLosesZeroSNAT() async throws {
             let host = try await PrivateHost.shared.value
             let agent = try await TestAgent(host, state: host.directory + "/datapath")
@@ -89,7 +89,7 @@ extension OnARealHost {
             let pid = try #require(try host.emulatorPID(id))
             try host.killLibvirt()
             try host.restartSwitch()
-            // Wanted while everything is away.
+            // Requested while all dependencies are unavailable.
             try await agent.fleet.ensure(try server(4))
             try await host.startLibvirt()
             _ = try await agent.waitForReport(AgentTroubleTests.id(4)) { $0.power == "running" && $0.state == "applied" }
@@ -116,7 +116,7 @@ extension OnARealHost {
             await agent.stop()
         }
 
-        @Test("S24: images that are not what they should be start no server") func imagesThatAreNotWhatTheyShouldBe() async throws {
+        @Test("S24: no server is started from an image with wrong data") func imagesThatAreNotWhatTheyShouldBe() async throws {
             let host = try await PrivateHost.shared.value
             let images = TestImages.all
             let agent = try await TestAgent(host, state: host.directory + "/images-test", images: images)
@@ -133,7 +133,7 @@ extension OnARealHost {
             #expect(
                 try await refused(8, ["id": .string(Fixture.volumeID), "disk_format": "raw", "properties": [:]]).contains("does not exist"))
             for number in 5...8 { try await remove(agent, number) }
-            // Two at once, one download.
+            // Two concurrent requests, one download.
             let before = images.downloads.withLock { $0 }
             async let one: Void = agent.fleet.ensure(try server(1))
             async let two: Void = agent.fleet.ensure(try server(2))

@@ -89,8 +89,8 @@ import Testing
         #expect(try LocalServerRecord(document: JSONValue.parse(text)) == record)
     }
 
-    /// Two tenants' networks may have the same addresses; a question has nothing that says who asks but where it comes from.
-    @Test("S6 S15: who asks for metadata is told from network and address alone") func s15MetadataKnowsTheGuest() throws {
+    /// Two tenants' networks may have the same addresses; a request identifies the guest only by its network and address.
+    @Test("S6 S15: the guest that requests metadata is identified only by network and address") func s15MetadataKnowsTheGuest() throws {
         let directory = MetadataDirectory()
         let other = "22222222-2222-3333-4444-555555555555"
         let network = "cccccccc-0000-0000-0000-000000000002"

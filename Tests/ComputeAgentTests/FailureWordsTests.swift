@@ -6,7 +6,7 @@ import Testing
 
 @testable import ComputeAgentService
 
-/// Tenants read what failed, never where or with what output.
+/// Tenants see what failed, but not where or with what output.
 @Suite struct FailureWordsTests {
     @Test func s17_wordsForTenantsNameNoPathsOrTools() {
         let secret = "/var/lib/wolke/agent/servers/x"
@@ -26,7 +26,7 @@ import Testing
                 "an error on its host while starting it", "an error on its host while starting it",
                 "an error on its host while starting it",
             ])
-        // Operators read all of it.
+        // Operators see everything.
         #expect("\(errors[0])" == "the hypervisor refuses the server's definition: cannot open \(secret)")
     }
 }

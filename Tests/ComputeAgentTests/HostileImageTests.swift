@@ -48,7 +48,7 @@ import Testing
         ])
     }
 
-    @Test("S1 S3: nothing is made of what our parser refuses")
+    @Test("S1 S3: nothing is created from an image that our parser refuses")
     func s1_hostileImagesAreRefused() async throws {
         let corpus = HostileImages.corpus(canary: "/etc/hostname").filter {
             ["parent in a comment", "data file", "raw: VMDK descriptor", "geometry of 127 GiB"].contains(where: $0.name.contains)
@@ -67,7 +67,7 @@ import Testing
         }
     }
 
-    @Test("S1: a foreign image is converted, so a guest's QEMU reads tables of our own")
+    @Test("S1: an untrusted image is converted, so that a guest's QEMU only reads metadata that we wrote")
     func s1_imagesAreConverted() async throws {
         try await with(DiskImages.qcow2()) { host in
             let server = try server("qcow2")
@@ -83,7 +83,7 @@ import Testing
         }
     }
 
-    @Test("S1: what tenants wrote becomes a config drive in the sandbox, and nowhere else")
+    @Test("S1: config drives with tenants' data are only created in the sandbox")
     func s1_configDrivesAreMadeInTheSandbox() async throws {
         try await with([UInt8](repeating: 1, count: 4096)) { host in
             let content = String(repeating: "WORDS-OF-A-TENANT ", count: 2000)
@@ -134,7 +134,7 @@ import Testing
         }
     }
 
-    @Test("S24: no byte of an image is used before its hash is known to be right")
+    @Test("S24: no data of an image is used before its hash is verified")
     func s24_hashesAreCheckedFirst() async throws {
         let bytes = DiskImages.qcow2()
         try await with(bytes) { host in
@@ -165,7 +165,7 @@ import Testing
         }
     }
 
-    @Test("S2: a root disk that names another file than its image is not started")
+    @Test("S2: a server whose root disk refers to another file than its image is not started")
     func s2_aChangedRootDiskIsNotStarted() async throws {
         try await with([UInt8](repeating: 1, count: 4096)) { host in
             let server = try server("raw")

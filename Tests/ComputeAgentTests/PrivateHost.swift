@@ -16,8 +16,8 @@ import WebAPI
 @testable import ComputeAgentService
 @testable import Libvirt
 
-/// A hypervisor host of the tests' own: libvirtd in private directories and a switch's database. Ends with the test
-/// process, and its guests with it.
+/// A private hypervisor host for tests: libvirtd in private directories and a switch's database. It ends with the test process,
+/// with its guests.
 final class PrivateHost: Sendable {
     static let shared = Task { try await PrivateHost() }
 
@@ -74,7 +74,7 @@ final class PrivateHost: Sendable {
         try await wait(for: directory + "/run/libvirt-sock")
     }
 
-    /// Ends libvirtd as a crash would; its guests go on.
+    /// Kills libvirtd; its guests keep running.
     func killLibvirt() throws {
         let pid = try libvirtPID()
         if pid > 0 { kill(pid, SIGKILL) }
@@ -106,7 +106,7 @@ final class PrivateHost: Sendable {
         try startSwitch()
     }
 
-    /// The pid of a guest's QEMU; nil when there is none.
+    /// The pid of a guest's QEMU; nil if there is none.
     func emulatorPID(_ serverID: String) throws -> Int32? {
         let text = String(decoding: try Files.read("\(directory)/run/qemu/\(serverID).pid") ?? [], as: UTF8.self)
         guard let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)), kill(pid, 0) == 0 else { return nil }
@@ -125,7 +125,7 @@ final class PrivateHost: Sendable {
     // MARK: processes
 
     private func mounted(_ name: String, _ arguments: [String]) throws {
-        // libvirtd's directories are fixed; each of these is seen by it alone.
+        // libvirtd's directories are fixed; each instance sees its own through private mounts.
         let script = """
             for d in etc:/etc/libvirt lib:/var/lib/libvirt run:/run/libvirt log:/var/log/libvirt cache:/var/cache/libvirt; do
               mkdir -p "${d#*:}" && mount --bind "$0/${d%%:*}" "${d#*:}" || exit 1
@@ -177,7 +177,7 @@ final class PrivateHost: Sendable {
     }
 }
 
-/// The image service of the tests: images are bytes by id.
+/// The image source for tests: data by image id.
 final class TestImages: ImageSource {
     private let images: Mutex<[String: [UInt8]]>
     let downloads = Mutex<Int>(0)
@@ -224,7 +224,7 @@ struct TestFacts: HostFacts {
     func usage() async throws -> (freeMemoryMiB: Int, freeDiskGiB: Int) { (1024, 20) }
 }
 
-/// An agent's parts in the test's process, with a bus that the test holds the other end of.
+/// An agent's parts in the test's process, with a bus whose other end the test holds.
 final class TestAgent: Sendable {
     let bus = InMemoryBus()
     let fleet: ServerFleet
@@ -285,13 +285,13 @@ final class TestAgent: Sendable {
         try await switchDatabase.waitUntilConnected()
     }
 
-    /// Ends the agent; what it looks after goes on.
+    /// Stops the agent; guests keep running.
     func stop() async {
         for task in tasks { task.cancel() }
         await hypervisor.close()
     }
 
-    /// Every report about a server so far.
+    /// All reports about a server so far.
     func reports(_ serverID: String) -> [ObservedReportDocument] {
         let news = bus.take(from: .computeAgents).map { ObservedReportDocument(body: $0.body) }
         return reports.withLock {
@@ -300,7 +300,7 @@ final class TestAgent: Sendable {
         }
     }
 
-    /// Waits for a report that fits.
+    /// Waits for a matching report.
     func waitForReport(
         _ serverID: String, within seconds: Int = 60, _ fits: (ObservedReportDocument) -> Bool
     ) async throws -> JSONValue {

@@ -14,7 +14,7 @@ import WebAPI
 @testable import ComputeAgentService
 
 extension OnARealHost {
-    /// What a guest sends through its tap, and what of it the host sees.
+    /// The packets that a guest sends through its tap, and those that the host receives.
     @Suite struct RouterGuardTests {
         /// An Ethernet frame with an IPv6 packet whose headers are `chain`: the number of each and its bytes.
         private func frame(_ chain: [(number: UInt8, bytes: [UInt8])]) -> [UInt8] {
@@ -38,7 +38,7 @@ extension OnARealHost {
         }
         private func fragment(offset: UInt8) -> (number: UInt8, bytes: [UInt8]) { (44, [0, 0, 0, offset << 3, 0, 0, 0, 7]) }
 
-        @Test("S15: router advertisements of a guest end at its tap")
+        @Test("S15: router advertisements of a guest are dropped at its tap")
         func s15RouterAdvertisementsEndAtTheTap() async throws {
             let threads = WorkerThreads(name: "links", count: 1)
             let links = Links(runner: CommandRunner(threads: threads), threads: threads)
@@ -54,14 +54,14 @@ extension OnARealHost {
                 frame([icmp(133)]), frame([icmp(135)]), frame([icmp(136)]), frame([icmp(128)]), frame([options(0), icmp(143)]),
                 frame([(17, [UInt8](repeating: 134, count: 16))]), frame([fragment(offset: 4), icmp(134)]),
                 [UInt8](repeating: 0xff, count: 12) + [8, 0] + [UInt8](repeating: 134, count: 60),
-                // Too short for what it says.
+                // Shorter than its length field says.
                 Array(frame([options(0), icmp(134)]).prefix(58)),
             ]
             #expect(try wire.seen(forbidden + allowed).count == forbidden.count + allowed.count)
             try await links.guardRouters(name, true)
             #expect(try wire.seen(forbidden) == [])
             #expect(try wire.seen(allowed) == allowed)
-            // Twice is once; and a port without port security may be a router.
+            // Attaching twice has no further effect; a port without port security may be a router.
             try await links.guardRouters(name, true)
             try await links.guardRouters(name, false)
             #expect(try wire.seen(forbidden) == forbidden)
@@ -70,7 +70,7 @@ extension OnARealHost {
         }
 
         /// An address pair, which the agent does not know, lets a port without an IPv6 address send IPv6.
-        @Test("S15: a port is not plugged without its guard, whatever its addresses are")
+        @Test("S15: a port is not plugged without its guard, regardless of its addresses")
         func s15NoPortWithoutItsGuard() async throws {
             let threads = WorkerThreads(name: "links", count: 1)
             let links = Links(runner: CommandRunner(threads: threads), threads: threads)
@@ -115,7 +115,7 @@ extension OnARealHost {
     }
 }
 
-/// Both ends of a tap: the guest's, and a listener where the switch would be.
+/// Both ends of a tap: the guest's, and a listener in place of the switch.
 private struct Wire {
     let guest: Int32
     let host: Int32
@@ -142,7 +142,7 @@ private struct Wire {
         try #require(bound == 0)
     }
 
-    /// Sends each frame and returns those that come through within 0.2 s, as they were sent.
+    /// Sends each frame and returns the frames received within 0.2 s, in the order in which they were sent.
     func seen(_ frames: [[UInt8]]) throws -> [[UInt8]] {
         for frame in frames { try #require(write(guest, frame, frame.count) == frame.count) }
         var result: [[UInt8]] = []

@@ -10,9 +10,9 @@ import Testing
 @testable import ComputeAgentCore
 @testable import ComputeAgentService
 
-/// Simulated hosts on a broker in memory.
+/// Simulated hosts with an in-memory broker.
 @Suite struct SimulatedFleetTests {
-    /// What the plane was told, by host.
+    /// The reports to the control plane, by host.
     private final class Heard: Sendable {
         private let messages = Mutex<[JSONValue]>([])
 

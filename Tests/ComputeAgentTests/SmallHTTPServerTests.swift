@@ -9,7 +9,7 @@ import WebAPI
 @testable import Libvirt
 
 @Suite struct SmallHTTPServerTests {
-    /// Sends bytes, closes that direction, and reads until the server closes.
+    /// Sends bytes, closes the sending side, and reads until the server closes.
     private func exchange(_ request: String, port: Int) async throws -> String {
         try await WorkerThreads(name: "client", count: 1).run {
             let descriptor = try SmallHTTPServerTests.connected(port)
@@ -48,7 +48,7 @@ import WebAPI
         try await channel.close()
     }
 
-    @Test("S18: one network's silent guests cost neither it nor another network its metadata", .timeLimit(.minutes(5)))
+    @Test("S18: idle guests of one network do not block metadata for it or another network", .timeLimit(.minutes(5)))
     func s18SilentGuestsCostNobodyTheirMetadata() async throws {
         var limits = ConnectionLimits.small
         limits.connectionsMax = 16
@@ -83,7 +83,7 @@ import WebAPI
         try await other.close()
     }
 
-    @Test("S18: the guests of all networks together have a limit", .timeLimit(.minutes(5)))
+    @Test("S18: the connections of all networks' guests are limited", .timeLimit(.minutes(5)))
     func s18AllNetworksTogetherAreBounded() async throws {
         var limits = ConnectionLimits.small
         limits.connectionsMax = 16

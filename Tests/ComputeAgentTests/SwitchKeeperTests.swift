@@ -11,7 +11,7 @@ import Testing
 @testable import ComputeAgentCore
 @testable import ComputeAgentService
 
-/// The agent's watch over a real ovs-vswitchd with a datapath of its own type, which has no device on the machine.
+/// The agent's monitoring of a real ovs-vswitchd with its own datapath type, which has no device on the machine.
 @Suite(.serialized, .timeLimit(.minutes(2))) struct SwitchKeeperTests {
     private static let schema = "/usr/share/openvswitch/vswitch.ovsschema"
 
@@ -74,7 +74,7 @@ import Testing
                 directory: ovs.database.directory, ambient: Ambient(), metrics: Metrics(), log: log)
         }
 
-        /// Looks until `condition` holds.
+        /// Checks until `condition` is true.
         func look(until what: String, _ condition: () async throws -> Bool) async throws {
             var problem = ""
             for _ in 0..<400 {
@@ -121,7 +121,7 @@ import Testing
         #expect(report.outages?.count == 1 && report.outages?.isAway == false)
         #expect((report.outages?.lasted ?? .zero) > .zero)
 
-        // The next agent knows of it, and takes the limit away where none is wanted.
+        // The next agent knows the limit, and removes it if none is configured.
         let next = Agent(ovs, limit: 0, threads: threads)
         let nextSession = Task { await next.client.run() }
         defer { nextSession.cancel() }

@@ -3,7 +3,7 @@ import Testing
 
 @testable import ComputeAgentCore
 
-/// Which limits of tracked connections the agent sets, and takes away.
+/// The limits of tracked connections that the agent sets and removes.
 @Suite struct ZoneLimitsTests {
     private let zones = ["port-a": 3, "port-b": 9, "router_dnat": 5, "router_snat": 6]
 
@@ -15,14 +15,14 @@ import Testing
         #expect(ZoneLimits.plan(ports: ports, zones: zones, current: [3: 500, 9: 500], limit: 500).isEmpty)
     }
 
-    /// ovn-controller gives a zone out again when its port is gone.
+    /// ovn-controller reuses a zone when its port is gone.
     @Test func aZoneThatIsNoPortsAnyMoreLosesItsLimit() {
         let plan = ZoneLimits.plan(ports: ["port-a"], zones: zones, current: [3: 500, 5: 500, 9: 500, 70: 500], limit: 500)
-        // 70 was not given out: whose it is, is not known here.
+        // 70 was not assigned by the controller, so its owner is unknown.
         #expect(plan == ZoneLimits.Plan(limits: [:], removed: [5, 9]))
     }
 
-    /// Open vSwitch 3.1 in userspace lets no connection through a zone with a limit of 0.
+    /// Open vSwitch 3.1 in userspace allows no connections through a zone with a limit of 0.
     @Test func noLimitIsTheAbsenceOfOne() {
         let plan = ZoneLimits.plan(ports: ["port-a"], zones: zones, current: [3: 500], limit: 0)
         #expect(plan == ZoneLimits.Plan(limits: [:], removed: [3]))
@@ -50,7 +50,7 @@ import Testing
     }
 }
 
-/// How the agent counts the times that ovs-vswitchd was away.
+/// How the agent counts the outages of ovs-vswitchd.
 @Suite struct SwitchOutagesTests {
     private let first = SwitchProcess(pid: 10, startTicks: 5)
     private let second = SwitchProcess(pid: 11, startTicks: 9)
@@ -58,21 +58,21 @@ import Testing
     @Test func outagesAreCountedWithTheirLength() throws {
         var outages = SwitchOutages(bootID: "b", since: Timestamp(seconds: 0))
         func look(_ process: SwitchProcess?, _ seconds: Int64) -> Bool { outages.observe(process, at: Timestamp(seconds: seconds)) }
-        // One that has not been there yet is not away.
+        // A process that has not started yet does not count as an outage.
         let quiet = [look(nil, 1), look(first, 2), look(first, 3)]
         #expect(quiet == [false, false, false] && outages.count == 0)
         let gone = [look(nil, 4), look(nil, 5)]
         #expect(gone == [true, false] && outages.isAway && outages.count == 1)
         let back = look(second, 7)
         #expect(back && !outages.isAway && outages.count == 1 && outages.lasted == .seconds(3))
-        // Replaced between two looks.
+        // Replaced between two checks.
         let replaced = look(first, 9)
         #expect(replaced && outages.count == 2 && outages.lasted == .seconds(3) && outages.lastAt == Timestamp(seconds: 9))
         let kept = try SwitchOutages(document: outages.document)
         #expect(kept.document == outages.document)
     }
 
-    /// The agent's own restart is no outage of the switch, whichever process runs then.
+    /// A restart of the agent is no outage of the switch, regardless of the process that runs then.
     @Test func whatHappenedWithoutTheAgentIsNotCounted() throws {
         var outages = SwitchOutages(bootID: "b", since: Timestamp(seconds: 0))
         _ = outages.observe(first, at: Timestamp(seconds: 1))

@@ -4,12 +4,13 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Every route of the Compute API, as callers who must not get through.
+/// Every route of the Compute API, for callers without access.
 @Suite struct AuthorizationSweepTests {
     private static let publicKey =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2rjaT2vY u1"
 
-    /// A server of the project p1 with a port and a volume, and one of everything else; the flavor is p1's alone.
+    /// A server of the project p1 with a port and a volume, and one resource of every other kind; only p1 has access to the
+    /// flavor.
     private static func with(_ body: (TestCloud, RouteSweep) async throws -> Void) async throws {
         try await TestCloud.with { cloud in
             try await cloud.database.write { connection in
@@ -58,12 +59,12 @@ import WebAPI
         }
     }
 
-    /// What is no secret between projects.
+    /// Values that are not secret between projects.
     private let forAll: Set<String> = ["os_compute_api:os-quota-sets:defaults", "os_compute_api:extensions"]
-    /// Key pairs belong to the user, whatever the role.
+    /// Key pairs belong to the user, regardless of the role.
     private let own: Set<String> = ["os_compute_api:os-keypairs:create"]
 
-    /// Take a host's name in the place of the id, are not reported at all (uptime), or need a host that answers.
+    /// Routes with a host's name as id, without a report (uptime), or for which a host must answer.
     private let byHostName: Set<String> = [
         "GET /v2.1/os-hypervisors/{hypervisor_id}/servers", "GET /v2.1/os-hypervisors/{hypervisor_id}/search",
         "GET /v2.1/os-hypervisors/{hypervisor_id}/uptime", "GET /v2.1/servers/{server_id}/diagnostics",
@@ -75,7 +76,7 @@ import WebAPI
             reads: Set(AuthorizationSweepTests.effectless.keys))
     }
 
-    /// What has no effect, and so none that could happen twice.
+    /// Routes without an effect, which therefore cannot happen twice.
     private static let effectless = [
         "POST /v2.1/servers/{server_id}/action os-getConsoleOutput": "reads", "POST /v2.1/os-wolke-scheduling": "a dry run",
         "POST /v2.1/os-wolke-scheduling/host-failure": "a rehearsal",
@@ -131,7 +132,7 @@ import WebAPI
         }
     }
 
-    @Test("S4 S6 S10 S11: what every service owes its callers", arguments: RouteSweep.Duty.allCases)
+    @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.findings(duty, duties)

@@ -8,11 +8,11 @@ import TestKit
 import Testing
 import WebAPI
 
-/// What clients other than the stock ones rely on.
+/// Behaviour on which clients other than the stock ones rely.
 @Suite struct ClientTests {
     private static let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmOyuYQ2jYGmc1RuGLh7oQJoqCg0QeVvFmhbnv4lNfr me@here"
 
-    // MARK: what is sent comes back
+    // MARK: values are returned as sent
 
     @Test(arguments: ["\n", "\r\n", " ", "\n\n", ""])
     func aPublicKeyComesBackAsItWasSent(_ end: String) async throws {
@@ -30,7 +30,7 @@ import WebAPI
         }
     }
 
-    /// Nova refuses such names; a name that is shortened would be another one than the client sent.
+    /// Nova refuses such names; shortening a name would change it.
     @Test func namesAreNotShortened() async throws {
         try await TestCloud.with { cloud in
             let server = try await cloud.createServer()
@@ -195,7 +195,7 @@ import WebAPI
             _ = try await cloud.createServer()
             let refused = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
             #expect(refused.status == 403 && refused.message.contains("1 of 1 instances"), "\(refused.json)")
-            // A project's own limit counts more.
+            // A project's own limit takes precedence.
             _ = try await cloud.database.write { connection in
                 try connection.execute(
                     "INSERT INTO projects (id, name, is_domain, created_at, updated_at) VALUES ('p1', 'p1', true, now(), now())")
@@ -216,7 +216,7 @@ import WebAPI
 
     // MARK: attachments
 
-    /// Between the row that keeps the device's name and Block Storage's answer there is no attachment to show.
+    /// Between the row with the device's name and Block Storage's response there is no attachment to show.
     @Test func anAttachmentHasItsIdWheneverItIsSeen() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
@@ -239,7 +239,7 @@ import WebAPI
 
     // MARK: faults
 
-    /// The tenant reads the reason in the API's words, the operator the host's error too.
+    /// The tenant sees the reason in terms of the API, the operator also the host's error.
     @Test func s17_aFailedBuildSaysWhyWithoutTheHostsSecrets() async throws {
         try await TestCloud.with { cloud in
             cloud.cloud.failOnHost(
@@ -257,7 +257,7 @@ import WebAPI
         }
     }
 
-    /// A host that fails again and again until the time is over has a reason too.
+    /// A host that fails repeatedly until the deadline has a reason too.
     @Test func aBuildThatRunsOutOfTimeSaysWhatFailedLast() async throws {
         try await TestCloud.with { cloud in
             cloud.cloud.failOnHost(

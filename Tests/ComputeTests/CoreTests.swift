@@ -20,7 +20,7 @@ import Testing
             #expect(definition.contains("'\(state.rawValue)'"), "\(state)")
             for task in tasks { #expect(definition.contains("'\(task.rawValue)'"), "\(state) \(task)") }
         }
-        // Each pair that the table allows is allowed by PostgreSQL, and no other.
+        // PostgreSQL accepts exactly the pairs in the table.
         try await TestDatabase.with { test in
             try await test.database.write { connection in
                 for (state, tasks) in ServerStates.tasks {

@@ -10,8 +10,8 @@ import Synchronization
 import TestKit
 import Workflow
 
-/// The services around Compute, in the test's database, and the agents of its hosts. Every effect goes through the
-/// probe, so that a test can let the process die at any of them.
+/// The services around Compute, in the test's database, and the agents of its hosts. Every effect goes through the probe, so that
+/// a test can let the process die at any of them.
 final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
     struct Domain: Hashable, Sendable {
         var power: String
@@ -47,16 +47,16 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
     // MARK: settings
 
     func reject(_ answer: JSONValue?) { state.withLock { $0.rejection = answer } }
-    /// Answers each of several requests that are tried.
+    /// Answers each of several trial requests.
     func tryOut(_ answer: @escaping @Sendable (JSONValue) -> JSONValue) { state.withLock { $0.trial = answer } }
-    /// Hosts fail to start servers, for good or until they are asked again, with these words.
+    /// Hosts fail to start servers with this error, permanently or until the next attempt.
     func failOnHost(_ error: String?, reason: String? = nil, permanent: Bool = true) {
         state.withLock { $0.failsOnHost = error.map { ($0, reason, permanent) } }
     }
     func silence(_ host: String) { _ = state.withLock { $0.silentHosts.insert(host) } }
     func wake(_ host: String) { _ = state.withLock { $0.silentHosts.remove(host) } }
     func domains(on host: String) -> [String: Domain] { state.withLock { $0.domains[host] ?? [:] } }
-    /// For whom Network and Block Storage were called, in order.
+    /// The subjects of calls to Network and Block Storage, in order.
     var subjects: [ActingSubject] { state.withLock { $0.subjects } }
     var received: [JSONValue] { state.withLock { $0.received } }
 
@@ -226,7 +226,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
 
     // MARK: hosts
 
-    /// One round of the hosts: signs of life, and what they were told to do.
+    /// One round of the hosts: heartbeats, and applying their orders.
     func work(_ consumer: AgentConsumer) async throws {
         if !state.withLock({ $0.silentHosts.contains("host-1") }) {
             try await send(["type": "heartbeat", "host": "host-1"], consumer)
@@ -235,7 +235,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
         try await deliver(to: consumer)
     }
 
-    /// Delivers what the outbox holds to the hosts' agents and their answers to the plane.
+    /// Delivers the messages in the outbox to the hosts' agents, and their answers to the control plane.
     func deliver(to consumer: AgentConsumer) async throws {
         let rows = try await database.write { connection in
             try connection.query("DELETE FROM outbox WHERE queue LIKE 'agent.%' RETURNING id, queue, body").map {
@@ -273,7 +273,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
             error: failure?.error, reason: failure?.reason, permanent: failure?.permanent, operation: server["operation"]?["id"], consumer)
     }
 
-    /// An agent's word on a server.
+    /// An agent's report about a server.
     func report(
         _ id: String, host: String, power: String, generation: Int, epoch: Int, error: String? = nil,
         reason: String? = nil, permanent: Bool? = nil, operation: JSONValue? = nil, _ consumer: AgentConsumer

@@ -15,7 +15,7 @@ import TestKit
 import WebAPI
 import Workflow
 
-/// A cloud for one test: database with what the neighbours would have put there, fakes, engine and API.
+/// A cloud for one test: database with the rows of other services, fakes, engine and API.
 struct TestCloud: Sendable {
     let database: Database
     let time: CloudTime
@@ -106,12 +106,12 @@ struct TestCloud: Sendable {
 
     // MARK: work
 
-    /// An engine with these definitions in place of the service's own of the same kinds.
+    /// An engine with these definitions in place of the service's own ones of the same kinds.
     func engine(_ changed: [WorkflowDefinition] = []) -> WorkflowEngine {
         module.engine(replacing: changed)
     }
 
-    /// Creates a server and lets all work end.
+    /// Creates a server and runs all work to its end.
     func createServer(_ changes: JSONObject = [:]) async throws -> String {
         let answer = try await call("POST", "/v2.1/servers", TestCloud.body(changes))
         guard let id = answer.json["server"]?["id"]?.stringValue else {
@@ -125,7 +125,7 @@ struct TestCloud: Sendable {
         try await call("GET", "/v2.1/servers/\(id)", as: token, version: version).json["server"] ?? .null
     }
 
-    /// While a request waits, the service's engine and the hosts work.
+    /// Runs the service's engine and the hosts while a request waits.
     func workWhileWaiting(_ changed: [WorkflowDefinition] = []) {
         let this = self
         let busy = Mutex(false)
@@ -144,7 +144,7 @@ struct TestCloud: Sendable {
 
     // MARK: invariants
 
-    /// What stays behind of servers that do not exist (any more), in words; and where quotas are not exact.
+    /// Describes leftovers of servers that do not exist, and inexact quotas.
     func leftovers() async throws -> [String] {
         try await database.read { connection in
             func count(_ sql: SQL) throws -> Int { try connection.query(sql)[0].int("count") }

@@ -5,8 +5,8 @@ import TestKit
 import Testing
 import WebAPI
 
-/// What belongs to another project cannot be used for a server, wherever a request names it; and for whom Compute calls
-/// other services.
+/// Resources of another project cannot be used for a server, in any member of a request; and the subjects with which Compute
+/// calls other services.
 @Suite struct ForeignTests {
     private static let snapshot = "55555555-5555-4555-8555-555555555555"
     private static let foreignSnapshot = "55555555-5555-4555-8555-666666666666"
@@ -69,7 +69,9 @@ import WebAPI
         return changes
     }
 
-    @Test("S10: a server takes nothing of another project: 4xx, and nothing is made") func s10ServersTakeNothingForeign() async throws {
+    @Test("S10: a server cannot use resources of another project: 4xx, and nothing is created") func s10ServersTakeNothingForeign()
+        async throws
+    {
         try await ForeignTests.with { cloud in
             let cases: [(String, JSONObject)] = [
                 ("snapshot", ForeignTests.device("snapshot", ForeignTests.foreignSnapshot)),
@@ -123,7 +125,7 @@ import WebAPI
         }
     }
 
-    @Test("S20: only an administrator says on which host a server runs") func s20TenantsChooseNoHost() async throws {
+    @Test("S20: only an administrator can choose a server's host") func s20TenantsChooseNoHost() async throws {
         try await ForeignTests.with { cloud in
             let choices: [JSONObject] = [
                 ["availability_zone": "nova:host-1"], ["availability_zone": "nova:host-1:host-1"], ["availability_zone": "nova::host-1"],
@@ -144,7 +146,7 @@ import WebAPI
         }
     }
 
-    @Test("S10: a running server takes nothing of another project") func s10AttachingTakesNothingForeign() async throws {
+    @Test("S10: a running server cannot use resources of another project") func s10AttachingTakesNothingForeign() async throws {
         try await ForeignTests.with { cloud in
             let id = try await cloud.createServer()
             let before = cloud.cloud.subjects
@@ -207,7 +209,7 @@ import WebAPI
         }
     }
 
-    @Test("S10: which image a server boots is decided by Image's rules, also those of the operator's policy file")
+    @Test("S10: Image's rules, including the operator's policy file, decide which image a server can boot")
     func s10ImagesAreImagesToDecide() async throws {
         let foreign = Fixtures.foreignImage
         func boot(_ image: String, _ policy: [String: String], as token: String = "member") async throws -> [(Int, String)] {
@@ -234,7 +236,7 @@ import WebAPI
         }
     }
 
-    @Test("S10: an image that only the user's own rights allow is fetched with them, and no volume is made of it")
+    @Test("S10: an image that only the user may read is fetched with the user's rights, and no volume is created from it")
     func s10TheUsersRightsAreRecorded() async throws {
         try await TestCloud.with(imagePolicy: ["download_image": "rule:admin_required or user_domain_id:default"]) { cloud in
             let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
@@ -247,7 +249,7 @@ import WebAPI
         }
     }
 
-    @Test("S10: an administrator is who the rule admin_required says") func s10AdministratorsAreTheRules() async throws {
+    @Test("S10: the rule admin_required decides who is an administrator") func s10AdministratorsAreTheRules() async throws {
         try await TestCloud.with(policy: ["admin_required": "role:cloud_admin"]) { cloud in
             let foreign: JSONObject = ["networks": [["uuid": .string(Fixtures.network)]]]
             let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(foreign), as: "admin")
@@ -255,7 +257,7 @@ import WebAPI
         }
     }
 
-    @Test("S10: Compute calls for the server's project, and for an administrator only where the project alone may not")
+    @Test("S10: Compute calls on behalf of the server's project, and of an administrator only if the project is not allowed")
     func s10Subjects() async throws {
         try await ForeignTests.with { cloud in
             let member = ActingSubject.accepted(project: "p1", user: "u1")
@@ -268,7 +270,7 @@ import WebAPI
             #expect(answer.status == 202)
             try await cloud.engine().drain()
             #expect(cloud.cloud.subjects.last == administrator)
-            // Taking back and deleting do not depend on what the administrator may do by then.
+            // Undo and delete do not depend on the administrator's rights at that time.
             let id = answer.json["server"]?["id"]?.stringValue ?? ""
             #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)", as: "admin").status == 204)
             try await cloud.engine().drain()

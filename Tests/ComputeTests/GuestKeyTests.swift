@@ -4,9 +4,9 @@ import JSON
 import Kernel
 import Testing
 
-/// Extra specs and image properties: what is declared about them holds.
+/// Extra specs and image properties behave as declared.
 @Suite struct GuestKeyTests {
-    /// Every value of a key's kind, or some where there is no end of them.
+    /// Every value of a key's kind, or some if there are infinitely many.
     private static func values(_ key: GuestKey) -> [String] {
         switch key.values {
         case .text:
@@ -28,7 +28,7 @@ import Testing
         } catch { return (error as? ResourceError)?.message ?? "\(error)" }
     }
 
-    @Test("S26: what an extra spec or a property asks for is there, or the server is refused with the reason")
+    @Test("S26: an extra spec or property has its effect, or the server is refused with the reason")
     func s26DeclaredKeysAreServedOrRefused() {
         #expect(Set(GuestKey.all.map { "\($0.place) \($0.name)" }).count == GuestKey.all.count)
         for key in GuestKey.all {

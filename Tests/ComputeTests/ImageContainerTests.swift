@@ -5,7 +5,7 @@ import Testing
 
 @testable import ComputeService
 
-/// Images whose data the Image service keeps without looking into it.
+/// Images whose data the Image service stores without inspecting it.
 @Suite struct ImageContainerTests {
     private static func device(_ index: Int) -> JSONValue {
         [
@@ -20,7 +20,7 @@ import Testing
         }
     }
 
-    @Test("S1: a server takes no image that was not inspected as a disk")
+    @Test("S1: a server cannot use an image that was not inspected as a disk")
     func s1OnlyInspectedImagesAreDisks() async throws {
         try await TestCloud.with { cloud in
             let ways: [(String, JSONObject)] = [

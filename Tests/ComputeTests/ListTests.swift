@@ -6,7 +6,7 @@ import WebAPI
 
 @testable import ComputeService
 
-/// Lists page by page: whatever is null or equal, each item comes once, and the pages end.
+/// Reads lists page by page: with null or equal values too, each item is returned once, and the pages end.
 @Suite struct ListTests {
     private static let publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2rjaT2vY u1"
 
@@ -62,7 +62,7 @@ import WebAPI
             let (findings, walked) = try await RouteSweep(cloud.api, parameters: parameters).unpaged(["member", "admin"])
             #expect(findings == [])
             #expect(walked >= 8)
-            // Before 2.35 there are no links, and pages all the same.
+            // Before 2.35 there are no links, but pages.
             #expect(try await cloud.call("GET", "/v2.1/os-keypairs?limit=1", version: "2.1").json["keypairs"]?.arrayValue?.count == 1)
             for empty in ["/v2.1/os-migrations", "/v2.1/servers/\(ids[0])/migrations"] {
                 #expect(try await cloud.call("GET", "\(empty)?limit=1", as: "admin").json["migrations"] == [], "\(empty)")
@@ -110,7 +110,7 @@ import WebAPI
         }
     }
 
-    @Test("S18: patterns that could explode are refused in every filter that takes one")
+    @Test("S18: catastrophic patterns are refused in every filter")
     func s18EvilPatternsAreRefused() async throws {
         try await TestCloud.with { cloud in
             _ = try await Self.servers(cloud, 1)

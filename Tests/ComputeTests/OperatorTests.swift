@@ -22,7 +22,7 @@ import WebAPI
         #expect([ComputeQuotas.cores, ComputeQuotas.memory, ComputeQuotas.instances].map(quota.preset) == [3, -1, 10])
     }
 
-    @Test("S1: the doctor tells of machines whose sandbox does not work") func s1_theDoctorTellsOfSandboxes() async throws {
+    @Test("S1: the doctor reports machines whose sandbox does not work") func s1_theDoctorTellsOfSandboxes() async throws {
         try await TestCloud.with { cloud in
             func findings() async throws -> [Finding] {
                 try await cloud.database.read { connection in
@@ -253,7 +253,7 @@ import WebAPI
     }
 }
 
-/// What the scheduler says, and questions to it that claim nothing.
+/// The scheduler's explanations, and requests that claim nothing.
 @Suite struct SchedulingTests {
     @Test func aTrialLeavesNothing() async throws {
         try await TestCloud.with { cloud in

@@ -9,7 +9,7 @@ import Testing
 
 @testable import ComputeService
 
-/// The use of quotas is what is there.
+/// The usage of quotas equals the counted resources.
 @Suite struct QuotaTests {
     @Test func everyQuotaIsCounted() async throws {
         try await TestCloud.with { cloud in
@@ -21,7 +21,7 @@ import Testing
         }
     }
 
-    /// The use of key pairs is that of users.
+    /// The usage of key pairs belongs to users.
     @Test func aWrongLedgerIsCountedAgain() async throws {
         try await TestCloud.with { cloud in
             #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "k"]], version: "2.1").status == 200)
@@ -33,7 +33,7 @@ import Testing
         }
     }
 
-    /// What is not counted cannot be taken: nobody would put its ledger right.
+    /// A quota without a count cannot be reserved, because nothing would correct its ledger.
     @Test func whatIsNotCountedCannotBeTaken() async throws {
         try await TestCloud.with { cloud in
             await #expect(throws: ResourceError.self) {

@@ -6,13 +6,13 @@ import Kernel
 import Testing
 import WebAPI
 
-/// What a request names has an effect that can be seen, or is refused by its name.
+/// Every member of a request has a visible effect or is refused by name.
 @Suite struct RequestMemberTests {
-    /// A member of `POST /servers`, and where its effect is.
+    /// A member of `POST /servers`, and where its effect is visible.
     private struct Member: Sendable {
         let name: String
         let value: JSONValue
-        /// A member of the server as an operator sees it, or of the answer to the request; nil: it is refused by its name.
+        /// A member of the server as shown to operators, or of the response; nil if the member is refused by name.
         var shows: (name: String, value: JSONValue)?
         var version = "2.96"
     }
@@ -91,7 +91,7 @@ import WebAPI
         }
     }
 
-    @Test("S26: a server whose flavor or image asks for what there is not is refused, also where it boots from a volume")
+    @Test("S26: a server whose flavor or image requires a missing feature is refused, also if it boots from a volume")
     func s26GuestsHaveWhatTheyAskFor() async throws {
         try await TestCloud.with { cloud in
             func setImage(_ properties: JSONObject) async throws {
@@ -131,7 +131,7 @@ import WebAPI
                     "POST", specs, ["extra_specs": .object(JSONObject([(name, .string(value))]))], as: "admin")
                 #expect(answer.status == 400 && answer.message.contains(name), "\(name): \(answer.json)")
             }
-            // Before 2.86 anything may be set; a server of it is refused all the same.
+            // Before 2.86 any value can be set; a server with it is still refused.
             let old = try await cloud.call(
                 "POST", specs, ["extra_specs": ["hw:cpu_policy": "CPU-POLICY"]], as: "admin", version: "2.85")
             #expect(old.status == 200, "\(old.json)")

@@ -7,7 +7,7 @@ import TestKit
 import Testing
 import Workflow
 
-/// The generic checks over a server's create and delete, and what only servers have.
+/// The generic checks of a server's create and delete, and checks specific to servers.
 @Suite struct ServerWorkflowTests {
     @Test func whatIsStoredIsWhatReleasesHaveStored() async throws {
         try await TestCloud.with { cloud in
@@ -36,7 +36,8 @@ import Workflow
         }
     }
 
-    /// What Network changes of a port reaches the host at once, as the same wish: nothing is started, stopped or defined again.
+    /// Network's changes of a port reach the host at once, with the same generation: nothing is started, stopped or defined
+    /// again.
     @Test("S15: a change of port security is sent to the host of a running server")
     func s15ChangedPortsAreSentAgain() async throws {
         try await TestCloud.with { cloud in
@@ -58,7 +59,7 @@ import Workflow
             #expect(server["ports"]?.arrayValue?.first?["port_security_enabled"] == false)
             #expect(server["generation"]?.intValue == before.generation)
             #expect(server["epoch"]?.intValue == before.epoch + 1)
-            // One that no host has any more is not sent.
+            // A server that is no longer on a host is not sent.
             #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)").status == 204)
             try await cloud.engine().drain()
             try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
@@ -67,7 +68,7 @@ import Workflow
         }
     }
 
-    /// A workflow that is not in this list has no checks: add them, here or in `AttachTests`.
+    /// Workflows that are not in this list have no checks: add them, here or in `AttachTests`.
     @Test func everyWorkflowIsDisturbed() async throws {
         try await TestCloud.with { cloud in
             #expect(
@@ -109,7 +110,7 @@ import Workflow
 
     @Test func createUnderEveryDisturbance() async throws { try await check("server.create") }
 
-    /// A server that boots from a volume of its own and has another one.
+    /// A server with a volume as root disk and another volume.
     private static let withVolumes: JSONObject = [
         "imageRef": "",
         "block_device_mapping_v2": [
@@ -125,7 +126,7 @@ import Workflow
         try await check("server.create", changes: ServerWorkflowTests.withVolumes)
     }
 
-    @Test("S21: deleting a server leaves nothing, whatever disturbs it") func s21DeleteUnderEveryDisturbance() async throws {
+    @Test("S21: deleting a server leaves nothing behind, under every disturbance") func s21DeleteUnderEveryDisturbance() async throws {
         try await check("server.delete", changes: ServerWorkflowTests.withVolumes)
     }
 
@@ -208,7 +209,7 @@ import Workflow
         }
     }
 
-    /// A guest that is off again before its build has ended was built, and is stopped.
+    /// A guest that stops before its build has ended counts as built, and is stopped.
     @Test func aGuestThatEndsAtOnceWasBuilt() async throws {
         try await TestCloud.with { cloud in
             cloud.cloud.silence("host-1")
@@ -234,7 +235,7 @@ import Workflow
         }
     }
 
-    @Test("S21: deleting a server while it is built leaves nothing") func s21DeleteWhileBuilding() async throws {
+    @Test("S21: deleting a server during its build leaves nothing behind") func s21DeleteWhileBuilding() async throws {
         try await TestCloud.with { cloud in
             cloud.cloud.silence("host-1")
             let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
@@ -255,7 +256,7 @@ import Workflow
         }
     }
 
-    @Test("S21: what a dead host could not delete it deletes later") func s21DeleteOnADeadHostIsMadeUpForLater() async throws {
+    @Test("S21: a host that was down deletes servers after its return") func s21DeleteOnADeadHostIsMadeUpForLater() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
             cloud.cloud.silence("host-1")
@@ -273,7 +274,7 @@ import Workflow
         }
     }
 
-    /// Whether a host lives is the database's to say: a delete waits for it, whatever this process's clock shows.
+    /// Whether a host is up is decided by the database's clock: a delete waits for it, regardless of this process's clock.
     @Test(arguments: [-3, 3]) func aWrongClockKillsNoHost(hours: Int) async throws {
         try await TestCloud.with { cloud in
             let ambient = Ambient(time: WrongTime(cloud.time, by: .seconds(hours * 3600)), random: SeededRandom(seed: 2))

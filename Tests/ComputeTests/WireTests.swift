@@ -16,7 +16,7 @@ import WebAPI
             let versions = root.json["versions"]?.arrayValue ?? []
             #expect(versions.map { $0["id"]?.stringValue } == ["v2.0", "v2.1"])
             #expect(versions.map { $0["version"]?.stringValue } == ["", "2.96"])
-            // What the list leads to is there: 2.1 without microversions.
+            // The version in the list exists: 2.1 without microversions.
             #expect(try await cloud.call("GET", "/v2/", as: "", version: nil).json["version"]?["id"] == "v2.0")
             let older = try await cloud.call("GET", "/v2/servers", version: "2.96")
             #expect(older.status == 200 && older.headers["openstack-api-version"] == "compute 2.1")

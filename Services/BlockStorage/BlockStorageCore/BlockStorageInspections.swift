@@ -1,10 +1,10 @@
 import ServiceCatalog
 
-/// What must be true of volumes and their attachments.
+/// Inspections of volumes and their attachments.
 package enum BlockStorageInspections {
     package static let all = [
         Inspection(
-            "I6", "attachments belong to servers that are there",
+            "I6", "attachments belong to servers that exist",
             """
             SELECT a.id::text AS subject, 'volume ' || a.volume_id || ' is attached to server ' || a.server_id ||
                 ', which is not there' AS words
@@ -27,9 +27,9 @@ package enum BlockStorageInspections {
             FROM volumes v JOIN volume_attachments a ON a.volume_id = v.id AND a.status = 'attached'
             WHERE NOT v.multiattach GROUP BY v.id HAVING count(*) > 1
             """),
-        // What the machines themselves have looked at; one that is silent says nothing new.
+        // Findings of the machines' own checks; a silent machine has no new ones.
         Inspection(
-            "I15", "tools that read images run in a sandbox that works beside Block Storage",
+            "I15", "the sandbox for image tools works on the machines of Block Storage",
             """
             SELECT 'block storage on ' || b.host AS subject, 'Block Storage on ' || b.host || ' can make no volumes of images: ' ||
                 b.sandbox_problem AS words

@@ -1,6 +1,6 @@
 import Contracts
 
-/// What Block Storage limits. Operators change the presets in the section `block_storage`.
+/// The quotas of Block Storage. Operators set the defaults in the section `block_storage`.
 package enum BlockStorageQuotas {
     package static let volumes = QuotaDeclaration(
         section, "volumes", default: 10, "Volumes that a project may have", absolute: .init("maxTotalVolumes", used: "totalVolumesUsed"),
@@ -26,7 +26,7 @@ package enum BlockStorageQuotas {
     package static let perVolume = QuotaDeclaration(
         section, "per_volume_gigabytes", default: -1, unit: .gibibytes, "one volume at most", .each)
 
-    /// Of things that this service does not have.
+    /// Quotas of resources that this service does not have.
     private static let absent = [
         QuotaDeclaration(
             section, "backups", default: 0, "Backups", absolute: .init("maxTotalBackups", used: "totalBackupsUsed"), .none),

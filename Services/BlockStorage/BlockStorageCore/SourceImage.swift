@@ -2,7 +2,7 @@ import ImageFormat
 import JSON
 import Kernel
 
-/// An image from which a volume is to be made.
+/// An image from which a volume is to be created.
 package struct SourceImage: Sendable {
     package var id: String
     package var name: String?
@@ -42,10 +42,10 @@ package struct SourceImage: Sendable {
         self.subject = subject
     }
 
-    /// Formats of which volumes can be made.
+    /// Formats from which volumes can be created.
     private static let diskFormats: Set<String> = ["raw", "iso", "ami", "ari", "aki", "qcow2", "vmdk", "vdi", "vhd"]
 
-    /// - Throws: 400 with the reason why a volume of `size` GiB cannot be made of it.
+    /// - Throws: 400 with the reason why a volume of `size` GiB cannot be created from it.
     package func check(volumeSize: Int) throws {
         guard status == "active" else {
             throw ResourceError.badRequest("Invalid image: Image \(id) is not active.")
@@ -75,7 +75,7 @@ package struct SourceImage: Sendable {
         }
     }
 
-    /// What the volume remembers of it: texts only, as clients expect.
+    /// The image metadata of the volume: only texts, as clients expect.
     package var metadata: JSONObject {
         var result = properties
         let known: [(String, String?)] = [

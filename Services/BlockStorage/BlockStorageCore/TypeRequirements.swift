@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// What a volume type's extra specs require of the storage.
+/// The requirements in a volume type's extra specs.
 ///
 /// As in Cinder, a spec without a scope or with the scope `capabilities` is a requirement on the backend; other scopes are
 /// specific to a driver. Cinder's scheduler sets a volume whose type no backend satisfies to `error`; here the request is
@@ -25,7 +25,7 @@ package enum TypeRequirements {
         return nil
     }
 
-    /// `volume_backend_name` of `specs` where it names another backend.
+    /// `volume_backend_name` in `specs`, if it names another backend.
     package static func otherBackend(_ specs: JSONObject, backend: String) -> String? {
         for member in specs.members where capability(member.name) == "volume_backend_name" {
             if let value = member.value.stringValue, value != backend { return value }

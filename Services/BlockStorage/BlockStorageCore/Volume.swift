@@ -46,7 +46,7 @@ package struct Volume: Sendable, Hashable {
         self.imageMetadata = imageMetadata
     }
 
-    /// What the driver keeps for it.
+    /// The driver's record of the volume.
     package var object: StoredObject { StoredObject(.volume, id.text, format: format, size: size) }
 }
 
@@ -92,7 +92,7 @@ package struct Snapshot: Sendable, Hashable {
 
 /// A disk as a driver sees it.
 package struct StoredObject: Sendable, Hashable {
-    /// What the disk belongs to.
+    /// The owner of the disk.
     package enum Kind: String, Sendable {
         case volume, snapshot
     }
@@ -123,7 +123,7 @@ package enum BlockStorageLimits {
     package static let descriptionMax = 255
     /// Bytes of one value of a volume's image metadata, as in Cinder.
     package static let imageMetadataBytesMax = 65_535
-    /// Largest volume, in GiB, whatever the quota says.
+    /// Largest volume in GiB, regardless of the quota.
     package static let sizeMax = 1 << 20
     /// How long copying a disk may take.
     package static let copyTimeMax: Duration = .seconds(6 * 3600)

@@ -71,7 +71,7 @@ package enum SnapshotStatus: String, Sendable, CaseIterable {
 
 /// Where an attachment is in its life.
 package enum AttachmentStatus: String, Sendable, CaseIterable {
-    /// The volume is kept for a server; there is no connection yet.
+    /// The volume is reserved for a server; there is no connection yet.
     case reserved
     /// A connection was handed out.
     case attaching

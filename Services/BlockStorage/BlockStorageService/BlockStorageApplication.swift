@@ -15,10 +15,10 @@ package struct BlockStorageApplication: Sendable {
     /// The keys of the section `block_storage`.
     package static let settingsKeys = BlockStorageSettings.keys
 
-    /// What the service reads of other sections.
+    /// The settings of other sections that the service reads.
     package static let borrowedSettings = ImageAccess.settings
 
-    /// Runs until the process is told to stop.
+    /// Runs until the process is stopped.
     package func run() async throws {
         let settings = BlockStorageSettings(process.settings)
         let sandbox = Sandbox(user: settings.sandboxUser)

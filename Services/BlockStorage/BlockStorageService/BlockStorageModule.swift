@@ -10,7 +10,7 @@ package enum BlockStorageModule {
     /// - Parameters:
     ///   - driver: where the volumes' data is.
     ///   - images: who may make volumes of which images.
-    ///   - sandbox: what looks whether images can be read; nil where nobody looks.
+    ///   - sandbox: checks whether the sandbox for images works; nil for no checks.
     /// - Throws: 400 for a policy rule that cannot be read.
     package static func make(
         driver: any VolumeDriver, images: ImageAccess, settings: BlockStorageSettings = BlockStorageSettings(),

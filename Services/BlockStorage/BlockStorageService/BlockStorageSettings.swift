@@ -4,7 +4,7 @@ import Contracts
 import ServiceKit
 import Settings
 
-/// What the operator decides.
+/// Settings of the operator.
 package struct BlockStorageSettings: Sendable {
     /// Limits of projects that have none of their own, by the quota's name; presets count for those that are missing.
     package var quotaLimits: [String: Int] = [:]

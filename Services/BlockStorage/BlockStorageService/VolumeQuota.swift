@@ -3,7 +3,7 @@ import Database
 import Kernel
 import WebAPI
 
-/// What a project may have: counted exactly, in the transactions that add and remove.
+/// The quota of a project, counted exactly in the transactions that add and remove volumes and snapshots.
 struct VolumeQuota: Sendable {
     let quota: Quota
 

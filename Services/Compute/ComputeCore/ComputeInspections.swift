@@ -1,6 +1,6 @@
 import ServiceCatalog
 
-/// What must be true of servers, their network interfaces and their hosts.
+/// Inspections of servers, their network interfaces and their hosts.
 package enum ComputeInspections {
     package static let all = [
         Inspection(
@@ -15,21 +15,22 @@ package enum ComputeInspections {
             "I1", "no resource is in a transitional state without a workflow in progress",
             """
             SELECT s.id::text AS subject, 'server ' || s.id || ' is ' || s.vm_state || ' (' || s.task_state ||
-                ') and nothing works on it' AS words
+                ') and no workflow is in progress for it' AS words
             FROM servers s WHERE NOT s.deleted AND s.task_state IS NOT NULL AND s.id NOT IN (\(Inspection.busy))
             AND s.id NOT IN (SELECT subject_id FROM intents) AND s.updated_at < {now} - interval '60 seconds'
             """),
         Inspection(
-            "I5", "each network interface of a server is a port that is there",
+            "I5", "each network interface of a server is an existing port",
             """
-            SELECT i.port_id::text AS subject, 'server ' || i.server_id || ' has the port ' || i.port_id || ', which is not there' AS words
+            SELECT i.port_id::text AS subject, 'server ' || i.server_id || ' has the port ' || i.port_id ||
+                ', which does not exist' AS words
             FROM server_interfaces i JOIN servers s ON s.id = i.server_id AND NOT s.deleted
             WHERE i.state = 'attached' AND NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id)
             AND i.server_id NOT IN (\(Inspection.busy))
             """),
-        // What the machines themselves have looked at; one that is silent says nothing new.
+        // Findings of the machines' own checks; a silent machine has no new ones.
         Inspection(
-            "I15", "tools that read images run in a sandbox that works on every host",
+            "I15", "the sandbox for image tools works on every host",
             """
             SELECT 'host ' || h.host AS subject, 'the host ' || h.host || ' can make no disks of images: ' ||
                 (h.capabilities->>'sandbox_problem') AS words

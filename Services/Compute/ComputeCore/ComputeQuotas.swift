@@ -1,6 +1,6 @@
 import Contracts
 
-/// What Compute limits. Operators change the presets in the section `compute`.
+/// The quotas of Compute. Operators set the defaults in the section `compute`.
 package enum ComputeQuotas {
     package static let instances = quota(
         "instances", default: 10, "Servers that a project may have", absolute: .init("maxTotalInstances", used: "totalInstancesUsed"),

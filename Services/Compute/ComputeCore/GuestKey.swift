@@ -132,9 +132,9 @@ package struct GuestKey: Sendable {
             switch key.effect {
             case .implemented: "as in Nova"
             case .limited(let served, let lacking):
-                "only " + served.map { $0.isEmpty ? "empty" : "`\($0)`" }.joined(separator: ", ") + "; else refused: \(lacking)"
+                "only " + served.map { $0.isEmpty ? "empty" : "`\($0)`" }.joined(separator: ", ") + "; otherwise refused: \(lacking)"
             case .refused(let lacking): "refused: \(lacking)"
-            case .metadata(let why): "nothing: \(why)"
+            case .metadata(let why): "no effect: \(why)"
             }
         }
         func values(_ key: GuestKey) -> String {
@@ -148,7 +148,7 @@ package struct GuestKey: Sendable {
         }
         var lines: [String] = []
         for (title, keys) in [("Extra specs of flavors", flavorKeys), ("Properties of images", imageKeys)] {
-            lines += ["## \(title)", "", "| key | values | what it does |", "| --- | --- | --- |"]
+            lines += ["## \(title)", "", "| key | values | effect |", "| --- | --- | --- |"]
             lines += keys.map { "| `\($0.name)` | \(values($0)) | \(text($0)) |" } + [""]
         }
         return lines.joined(separator: "\n")

@@ -40,11 +40,11 @@ package struct ObservedServer: Sendable, Hashable {
     }
 }
 
-/// What follows from an observation.
+/// The consequence of an observation.
 package enum ObservationOutcome: Sendable, Hashable {
     /// Only the power state is recorded.
     case noted
-    /// What was asked for is done.
+    /// The requested change is complete.
     case finished(VMState)
     /// The requested change failed permanently; the server is in this state.
     case failed(VMState, String)

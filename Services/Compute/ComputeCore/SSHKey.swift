@@ -8,7 +8,7 @@ package struct SSHPublicKey: Sendable, Hashable {
     ]
 
     package let type: String
-    /// The decoded middle part, over which fingerprints are made.
+    /// The decoded middle part, from which fingerprints are computed.
     package let blob: [UInt8]
 
     /// - Throws: 400 that says what is wrong.

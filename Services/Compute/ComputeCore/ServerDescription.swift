@@ -136,7 +136,7 @@ package struct ServerDescription: Sendable {
 }
 
 extension ServerDescription {
-    /// What the server's host is told.
+    /// The desired state for the server's host.
     package var spec: ServerSpec {
         var extraSpecs = flavor.extraSpecs ?? [:]
         extraSpecs["flavor_name"] = flavor.name ?? ""

@@ -3,7 +3,7 @@ import Kernel
 
 /// A request for a server: the validated body of `POST /servers`, normalized across microversions.
 package struct ServerRequest: Sendable {
-    /// What the request says about the server's networks.
+    /// The networks in the request.
     package enum Networks: Sendable, Hashable {
         /// Not given (before 2.37) or `auto`: the only available network.
         case automatic(required: Bool)
@@ -39,7 +39,7 @@ package struct ServerRequest: Sendable {
     /// The server group, by id, and other supported scheduler hints.
     package var groupID: String? { hints["group"]?.stringValue }
 
-    /// - Throws: 400 for an `accessIPv4` or `accessIPv6` that is no address of its version.
+    /// - Throws: 400 if `accessIPv4` or `accessIPv6` is not an address of its version.
     package static func checkAccessAddresses(_ server: JSONValue) throws {
         for (name, version) in [("accessIPv4", IPAddress.Version.v4), ("accessIPv6", .v6)] {
             if let text = server[name]?.stringValue, !text.isEmpty, IPAddress(text)?.version != version {
@@ -289,7 +289,7 @@ package struct InterfaceRequest: Sendable, Hashable {
 
 /// One entry of `block_device_mapping_v2`.
 package struct DeviceRequest: Sendable, Hashable {
-    /// What the disk is made from.
+    /// The source of the disk's content.
     package enum Source: String, Sendable { case image, volume, snapshot, blank }
     /// Where the disk is: with the server on its host, or a volume.
     package enum Destination: String, Sendable { case local, volume }
@@ -359,7 +359,7 @@ package struct DeviceRequest: Sendable, Hashable {
     }
 }
 
-/// What a guest is called on the network.
+/// The guest's host name.
 package enum HostName {
     /// A host name (RFC 1123) derived from a server's name: other characters are removed or replaced by dashes.
     package static func sanitized(_ name: String, fallback: String) -> String {

@@ -131,7 +131,7 @@ package enum PowerAction: String, Sendable, CaseIterable {
         }
     }
 
-    /// What the host shall do.
+    /// The power state that the host must establish.
     package var power: DesiredPower {
         switch self {
         case .start, .rebootSoft, .rebootHard, .unpause, .resume: .running

@@ -17,7 +17,7 @@ package struct Compute: Sendable {
     package let clients: ServiceClients
     package let log: Logger
     package let settings: ComputeSettings
-    /// Who may boot which image.
+    /// Decides who may boot which image.
     let images: ImageAccess
 
     package init(
@@ -47,7 +47,7 @@ package struct ComputeSettings: Sendable {
     package var spawnDeadline: Duration
     /// Zone of hosts that are in no aggregate with a zone.
     package var defaultZone: String
-    /// How long servers that have ended can still be read.
+    /// How long deleted servers can still be read.
     package var keepDeleted: Duration
     /// Limits of projects that have none of their own.
     package var quota: Quota

@@ -21,10 +21,10 @@ package struct ComputeApplication {
                 "keep_deleted", default: "90d", "How long deleted servers are kept for lists with `deleted` and for their actions."),
         ] + QuotaDeclaration.settingsKeys(ComputeQuotas.all)
 
-    /// What the service reads of other sections.
+    /// The settings of other sections that the service reads.
     package static let borrowedSettings = ImageAccess.settings
 
-    /// Runs until the process is told to end.
+    /// Runs until the process is stopped.
     package func run() async throws {
         let settings = process.settings
         let client = process.makeClient()

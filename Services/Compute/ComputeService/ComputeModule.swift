@@ -13,7 +13,7 @@ package enum ComputeModule {
             database: database, bus: surroundings.bus, ambient: ambient, logger: surroundings.log, metrics: surroundings.metrics)
         let consumer = AgentConsumer(compute)
         let tasks = ComputePeriodicTasks(compute)
-        // What Nova's conductor does, the workflows of this process do.
+        // The workflows of this process do the work of Nova's conductor.
         let life = SignOfLife(
             "nova-conductor", host: surroundings.machine, database: database, ambient: ambient, log: surroundings.log)
         let interfaces = InterfaceWorkflows(compute)

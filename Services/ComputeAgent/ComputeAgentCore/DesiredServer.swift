@@ -4,7 +4,7 @@ import Kernel
 
 /// A one-time operation in addition to the desired state: done once per id, however often it arrives.
 package struct ServerOperation: Sendable, Hashable {
-    /// What is done.
+    /// The kind of operation.
     package enum Kind: String, Sendable, Hashable {
         case rebootSoft = "reboot-soft"
         case rebootHard = "reboot-hard"
@@ -107,7 +107,7 @@ package struct DesiredServer: Sendable, Hashable {
     package let swapMiB: Int
     package let extraSpecs: [String: String]
     package let image: DesiredImage?
-    /// Text properties of the image, also where the server boots from a volume that was made of it.
+    /// Text properties of the image, or of the image from which the boot volume was created.
     package let imageProperties: [String: String]
     package let volumes: [DesiredVolume]
     package let ports: [DesiredPort]

@@ -7,7 +7,7 @@ package enum VirtType: String, Sendable, Hashable {
     case qemu
 }
 
-/// What the host's configuration decides about every domain.
+/// The host's settings for every domain.
 package struct DomainOptions: Sendable, Hashable {
     package var virtType: VirtType
     /// `host-passthrough`, `host-model` or `custom`.

@@ -24,7 +24,7 @@ package struct HostInventory: Sendable, Hashable {
     package var sockets: Int
     package var cores: Int
     package var threads: Int
-    /// Why tools that read images cannot run in their sandbox, for operators; nil where they can.
+    /// Why the sandbox of the image tools cannot be set up, for operators; nil if it works.
     package var sandboxProblem: String?
     /// The switch that carries the guests' packets.
     package var network = SwitchReport()
@@ -75,7 +75,7 @@ package struct HostInventory: Sendable, Hashable {
         return traits.sorted()
     }
 
-    /// What the plane is told.
+    /// The message to the control plane.
     package var capabilities: HostCapabilities {
         HostCapabilities(
             cpus: cpus, memoryMiB: memoryMiB, diskGiB: diskGiB, virtType: virtType.rawValue, hypervisorType: "QEMU",

@@ -6,7 +6,7 @@ import Kernel
 /// kernel's do not. The probe therefore uses what a kernel uses: real mode, page tables, 64-bit long mode, SSE2, a locked
 /// 16-byte compare-and-exchange, a loop of locked additions. Only then it writes the result to the debug port.
 package enum KVMProbe {
-    /// What the guest writes to port 0xf4.
+    /// The value that the guest writes to port 0xf4.
     private static let answer = 0x2a
     /// `isa-debug-exit` ends QEMU with `answer * 2 + 1`.
     package static let expectedExitCode = answer * 2 + 1

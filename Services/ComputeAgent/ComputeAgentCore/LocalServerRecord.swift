@@ -85,7 +85,7 @@ package enum Acceptance: Sendable, Hashable {
 }
 
 extension LocalServerRecord {
-    /// Accepts a desired state unless it is stale. A repeated one is accepted too: it asks for another report.
+    /// Accepts a desired state unless it is stale. A repeated one is accepted too, because it requests another report.
     package mutating func accept(_ server: DesiredServer) -> Acceptance {
         if server.epoch < highestEpoch { return .staleEpoch(highest: highestEpoch) }
         if server.generation < generation { return .staleGeneration(current: generation) }

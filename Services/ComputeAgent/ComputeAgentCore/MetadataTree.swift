@@ -138,7 +138,7 @@ package struct MetadataTree: Sendable {
         var node = ec2Tree
         for part in parts.dropFirst() {
             guard case .branch(let children) = node,
-                // Keys are listed as `0=name` and asked for as `0`.
+                // Keys are listed as `0=name` and requested as `0`.
                 let next = children.first(where: { $0.0 == part || $0.0.hasPrefix("\(part)=") })
             else { return .notFound }
             node = next.1

@@ -1,6 +1,6 @@
 /// qcow2 disks created by this agent.
 package enum OwnDisk {
-    /// How many leading bytes `backingFile` wants to see: qemu-img writes the name into the first cluster.
+    /// Number of leading bytes that `backingFile` needs: qemu-img writes the name into the first cluster.
     package static let prefixLength = 64 * 1024
 
     /// A disk's backing file; nil if it has none or is not a qcow2 disk.

@@ -30,7 +30,7 @@ package struct SwitchProcess: Sendable, Hashable {
 ///
 /// A restart while the agent was not running is not counted, because the host may have been stopped on purpose.
 package struct SwitchOutages: Sendable, Hashable {
-    /// Of the kernel: another one after each boot.
+    /// The kernel's boot id, which changes with each boot.
     package let bootID: String
     /// When counting began.
     package let since: Timestamp
@@ -70,7 +70,7 @@ package struct SwitchOutages: Sendable, Hashable {
 
     // MARK: form
 
-    /// As it is kept on disk and told to the plane.
+    /// The form on disk and in reports.
     package var document: JSONValue {
         [
             "boot_id": .string(bootID), "since": .string(since.iso8601), "count": JSONValue(count),
@@ -93,7 +93,7 @@ package struct SwitchOutages: Sendable, Hashable {
     }
 }
 
-/// What the plane is told of the host's switch.
+/// The report about the host's switch.
 package struct SwitchReport: Sendable, Hashable {
     /// The integration bridge's datapath, `system` or `netdev`; nil while that is not known.
     package var datapath: String?

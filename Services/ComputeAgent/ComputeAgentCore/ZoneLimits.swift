@@ -1,9 +1,9 @@
-/// How many connections the switch tracks for each logical port of the host.
+/// The limits of tracked connections for the host's logical ports.
 ///
 /// ovn-controller gives each port a zone of the datapath's connection tracking. Without a limit on it, the connections of one
 /// guest can fill the table of the whole host, and no guest gets a new one.
 package enum ZoneLimits {
-    /// What has to be set and removed.
+    /// The limits to set and to remove.
     package struct Plan: Sendable, Hashable {
         /// Limits to set, by zone.
         package var limits: [Int: Int]

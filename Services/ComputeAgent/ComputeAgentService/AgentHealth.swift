@@ -52,7 +52,7 @@ package struct AgentHealth: Sendable {
         }
     }
 
-    /// What is away, in words.
+    /// A description of unavailable dependencies.
     private func problems() async -> [String] {
         var problems: [String] = []
         do { _ = try await hypervisor.libraryVersion() } catch { problems.append("libvirt: \(error)") }

@@ -41,7 +41,7 @@ package struct AgentSettings: Sendable {
     package var cpuRatio: Double
     package var memoryRatio: Double
     package var diskRatio: Double
-    /// What the guests of one network, and each of them, may have open to the metadata service.
+    /// Limits of connections to the metadata service, per network and per guest.
     package var metadataLimits: ConnectionLimits
 
     /// All keys of the section `agent`.

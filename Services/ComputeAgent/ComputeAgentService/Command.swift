@@ -30,5 +30,5 @@ package struct CommandRunner: Sendable {
     static func command(_ arguments: [String]) -> Command { Command(arguments, outputMax: outputMax) }
 }
 
-/// What a number of `errno` means.
+/// The text for an `errno`.
 func errorText(_ number: Int32) -> String { String(cString: strerror(number)) }

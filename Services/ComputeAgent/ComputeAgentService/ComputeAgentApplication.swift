@@ -15,7 +15,7 @@ import ServiceLifecycle
 import Settings
 import Telemetry
 
-/// The agent's process: reads the settings, wires the parts, runs until it is told to end.
+/// The agent's process: reads the settings, assembles the parts, runs until it is stopped.
 package struct ComputeAgentApplication: Sendable {
     private let all: Settings
     private let settings: AgentSettings
@@ -45,7 +45,7 @@ package struct ComputeAgentApplication: Sendable {
         }
     }
 
-    /// The agent has no way to the database and asks for none.
+    /// The agent has no access to the database, and needs no settings for it.
     package static var schema: SettingsSchema {
         SettingsSchema.common.without("database") + .section("agent", AgentSettings.keys)
     }

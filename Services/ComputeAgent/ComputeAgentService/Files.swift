@@ -21,7 +21,7 @@ package enum Files {
         guard chmod(path, 0o711) == 0 else { throw FileError.last("chmod", path) }
     }
 
-    /// Whether there is something at the path, of whatever kind.
+    /// Whether anything exists at the path.
     package static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
     /// Bytes of a file; nil when there is none.
@@ -96,7 +96,7 @@ package enum Files {
         }
     }
 
-    /// Renames, and makes the renaming durable.
+    /// Renames, and syncs the directory.
     package static func publish(_ temporary: String, as path: String) throws {
         guard rename(temporary, path) == 0 else { throw FileError.last("rename", path) }
         let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."

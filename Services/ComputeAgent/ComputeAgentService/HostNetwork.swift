@@ -102,7 +102,7 @@ package struct HostNetwork: Sendable {
     /// See `SwitchPorts.protectDatapath`.
     package func protectDatapath() async throws -> Bool { try await ports.protectDatapath() }
 
-    /// - Throws: `ResourceError` 503 while there is no session with the switch.
+    /// - Throws: `ResourceError` 503 if there is no session with the switch.
     package func requireSwitch() async throws { try await ports.requireSession() }
 }
 

@@ -49,7 +49,7 @@ package actor ImageCache {
     /// A load under way and who waits for it.
     private struct Loading {
         var waiters: [Int: CheckedContinuation<CachedImage, any Error>] = [:]
-        /// The largest disk, in bytes, that anybody who asked for the image can use.
+        /// The largest disk, in bytes, that any of the callers can use.
         var largest = 0
     }
 
@@ -98,7 +98,7 @@ package actor ImageCache {
         var result: Result<CachedImage, any Error>
         while true {
             do { result = .success(try await load(image, key: key)) } catch let error as ImageTooLarge {
-                // Another caller with a larger flavor may have joined meanwhile.
+                // Another caller with a larger flavor may have joined in the meantime.
                 let largest = loading[key]?.largest ?? 0
                 if largest >= error.size { continue }
                 result = .failure(
@@ -115,7 +115,7 @@ package actor ImageCache {
         for waiter in waiters.values { waiter.resume(with: result) }
     }
 
-    /// The disk in an image has more bytes than anybody who asked for it can use.
+    /// The disk in an image is larger than any of the callers can use.
     private struct ImageTooLarge: Error { let size: Int }
 
     /// Whether `path` is a cache file with the image's content, and its format.
@@ -164,7 +164,7 @@ package actor ImageCache {
         }
     }
 
-    /// Runs `body` on a thread, and makes what it says about foreign data an answer to the tenant.
+    /// Runs `body` on a thread, and converts its errors about untrusted data to messages for the tenant.
     private func readingForeign<Value: Sendable>(
         _ body: @escaping @Sendable () throws -> Value
     ) async throws -> Value {
@@ -258,7 +258,7 @@ package actor ImageCache {
 private struct CheckedDownload: Sendable {
     let image: DesiredImage
     private let writer: HashingWriter
-    /// What the content is checked with; nil where nothing is known of it.
+    /// The checksum to verify; nil if none is known.
     private let check: (algorithm: HashAlgorithm, wanted: String)?
 
     /// - Throws: `FileError`; `PermanentFailure` for a hash that this host cannot compute.

@@ -26,7 +26,7 @@ package final class NetworkNamespace: Sendable {
         return NetworkNamespace(thread: thread, threadID: id)
     }
 
-    /// Runs `body` inside. A socket made there stays there, whichever thread uses it later.
+    /// Runs `body` in the namespace. A socket created there stays there, regardless of the thread that uses it later.
     package func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
         try await thread.run(body)
     }

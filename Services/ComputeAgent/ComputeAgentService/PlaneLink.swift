@@ -63,7 +63,7 @@ package struct PlaneLink: Sendable {
     /// the host.
     private static let introductionPause = Duration.seconds(10)
 
-    /// How often a heartbeat has all servers: a report is sent once, and this makes up for one that was lost.
+    /// Interval between heartbeats that list all servers: a report is sent once, and the list replaces a lost one.
     private static let listInterval = Duration.seconds(60)
 
     /// Introduces the host at each new connection, when its switch or its sandbox has changed, and again while no sync answers;
@@ -106,7 +106,7 @@ package struct PlaneLink: Sendable {
         }
     }
 
-    /// - Returns: what the plane was told of the sandbox.
+    /// - Returns: the sandbox state reported to the control plane.
     private func introduce(_ network: SwitchReport, expiration: Duration) async throws -> String? {
         var inventory = try await inspector.inventory()
         inventory.network = network

@@ -51,7 +51,7 @@ package actor SwitchKeeper {
         self.log = log
     }
 
-    /// What the plane should know.
+    /// The report for the control plane.
     package var report: SwitchReport {
         get async { SwitchReport(datapath: await ports.datapath(), outages: outages) }
     }

@@ -39,7 +39,7 @@ package actor SwitchPorts {
         self.bridge = bridge
     }
 
-    /// What a client for this needs a copy of.
+    /// The tables and columns that a client needs.
     package static let monitors = [
         OVSDBMonitor("Bridge", columns: ["name", "ports", "external_ids", "datapath_type"]),
         OVSDBMonitor("Port", columns: ["name", "interfaces"]),
@@ -61,7 +61,7 @@ package actor SwitchPorts {
         await interface(device)?["external_ids"]?["iface-id"] == interfaceID
     }
 
-    /// Whether the switch has the device, under whatever port.
+    /// Whether the switch has the device, under any port.
     package func has(_ device: String) async -> Bool { await interface(device) != nil }
 
     /// Devices of ours on the switch.

@@ -19,7 +19,7 @@ package struct VirtTypeProbe: Sendable {
         self.log = log
     }
 
-    /// - Throws: `CommandError` when there is no QEMU.
+    /// - Throws: `CommandError` if there is no QEMU.
     package func detect() async throws -> VirtType {
         guard Files.exists("/dev/kvm") else {
             log.notice("guests are emulated: /dev/kvm does not exist")

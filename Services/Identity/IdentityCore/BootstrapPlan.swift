@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// What a new cloud begins with: the content of the file that `wolke-identity bootstrap --file` reads.
+/// The initial contents of a cloud: the file that `wolke-identity bootstrap --file` reads.
 ///
 ///     {
 ///       "region": "RegionOne",
@@ -23,7 +23,7 @@ import Kernel
 /// admin implies manager implies member implies reader. `url` stands for the same URL on all three interfaces.
 /// Assignments are to a `project` by name, to the `domain` "default", or to the `system`.
 package struct BootstrapPlan: Sendable {
-    /// What a role is given on.
+    /// The target of a role assignment.
     package enum Target: Sendable, Hashable {
         case project(String)
         case defaultDomain

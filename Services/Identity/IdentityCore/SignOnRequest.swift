@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// What `POST /v3/auth/tokens` asks for: who, proved how, for which scope.
+/// A request of `POST /v3/auth/tokens`: user, methods and scope.
 package struct SignOnRequest: Sendable {
     /// A domain by id or by name.
     package enum DomainReference: Sendable, Hashable {
@@ -35,7 +35,7 @@ package struct SignOnRequest: Sendable {
         }
     }
 
-    /// What the token shall give rights over.
+    /// The requested scope of the token.
     package enum ScopeRequest: Sendable, Hashable {
         /// No `scope` in the request: the user's default project if there is one.
         case implied

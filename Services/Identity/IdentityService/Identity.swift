@@ -5,13 +5,13 @@ import JSON
 import Kernel
 import WebAPI
 
-/// What operators can set about sign-on.
+/// Settings of operators for sign-on.
 package struct IdentityOptions: Sendable {
     /// How long a token is valid.
     package var tokenLifetime: Duration
     /// Wrong passwords in a row after which a user is locked; 0 for never.
     package var lockoutAttempts: Int
-    /// How long a locked user stays locked.
+    /// How long a user stays locked.
     package var lockoutDuration: Duration
     /// Fewest characters of a new password.
     package var passwordLengthMin: Int
@@ -27,7 +27,7 @@ package struct IdentityOptions: Sendable {
     }
 }
 
-/// What Identity's handlers share.
+/// The dependencies of Identity's handlers.
 package struct Identity: Sendable {
     let database: Database
     let authenticator: TokenAuthenticator

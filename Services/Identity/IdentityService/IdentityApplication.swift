@@ -31,7 +31,7 @@ package struct IdentityApplication {
         .duration("lockout_duration", default: "30m", "How long a user stays locked."),
     ]
 
-    /// Carries out the command line: serves until the process is told to stop, or bootstraps.
+    /// Runs the command line: serves until the process is stopped, or bootstraps.
     package func run() async throws {
         switch process.arguments.first {
         case nil: try await serve()

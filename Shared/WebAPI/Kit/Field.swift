@@ -74,7 +74,7 @@ package struct Field: Sendable {
         settable = isSettable ? name : nil
     }
 
-    /// The same field, not shown.
+    /// A copy that is not shown.
     var hidden: Field {
         var field = self
         field.presence = .never

@@ -1,6 +1,6 @@
 import Database
 
-/// Where a list goes on: conditions for the rows after a marker's.
+/// Conditions for the rows after a marker's row.
 ///
 /// They name a range of the first sort key, which PostgreSQL reads from an index: without one, each page of a list reads all
 /// rows before it again.

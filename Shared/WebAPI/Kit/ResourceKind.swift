@@ -62,7 +62,7 @@ package struct ResourceKind: Sendable {
     package let pages: PageLinks
     package let notFound: @Sendable (String) -> ResourceError
 
-    /// - Parameter notFound: the error for an id that no row has; a plain 404 where it is nil.
+    /// - Parameter notFound: the error for an unknown id; nil for a plain 404.
     package init(
         _ name: String, plural: String? = nil, path: String? = nil, table: Table, relation: String? = nil,
         envelope: Envelope = .named, visibility: Visibility, targets: [(name: String, expression: String)] = [],

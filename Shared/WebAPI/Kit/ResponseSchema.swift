@@ -7,7 +7,7 @@ package enum RouteAnswer: Sendable {
     case undeclared
     case one(ResourceKind)
     case list(ResourceKind)
-    /// What is no resource, in the terms of request bodies: tags, metadata, limits.
+    /// A response that is not a resource, declared like request bodies: tags, metadata, limits.
     case form(BodySchema)
 }
 

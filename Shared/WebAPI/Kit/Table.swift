@@ -36,7 +36,7 @@ package struct Table: Sendable {
         self.fields = fields
     }
 
-    /// The same with another type of key.
+    /// A copy with another type of key.
     package func keyed(by type: KeyType) -> Table {
         var table = self
         table.keyType = type
@@ -50,7 +50,7 @@ package struct Table: Sendable {
         return table
     }
 
-    /// The same without some fields in answers.
+    /// A copy without some fields in responses.
     func hiding(_ isHidden: (String) -> Bool) -> Table {
         var table = self
         table.fields = fields.map { isHidden($0.name) ? $0.hidden : $0 }
@@ -237,7 +237,7 @@ package struct Table: Sendable {
         return after(try order.indices.map { (order[$0].expression, order[$0].descending, try row.optionalString("k\($0)")) })
     }
 
-    /// The condition for the row with a key that a client names; nil for a text that is no key.
+    /// The condition for the row with a key from a client; nil if the text is not a valid key.
     package func keyEquals(_ text: String) -> SQL? {
         switch keyType {
         case .uuid: UUID128(text).map { "\(raw: key) = \($0)" }

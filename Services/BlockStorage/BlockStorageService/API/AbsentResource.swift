@@ -36,14 +36,14 @@ package struct AbsentResource: Sendable {
     var deleteAction: String?
     /// Whether only administrators may read, as operators' resources.
     var isOperators = false
-    /// Whether everybody may read, and only administrators change.
+    /// Whether everyone may read the list, and only administrators may change resources.
     var isShared = false
     var versions = VersionRange.all
     var hasDetail = true
     /// Filters of the list, which can be sorted by them too.
     var filters: [String] = []
     var extras: [Extra] = []
-    /// What is said of an id; `Backup ID could not be found.`
+    /// The error for an id: `Backup ID could not be found.`
     let missing: @Sendable (String) -> String
 
     func notFound(_ id: String) -> ResourceError { .notFound(missing(String(id.prefix(255)))) }

@@ -104,7 +104,7 @@ package struct BlockStorageHandlers: Sendable {
         }
     }
 
-    /// Changes metadata, after the decision on `action`, and answers what `answer` makes of it.
+    /// Changes metadata, after the decision on `action`, and returns the response of `answer`.
     func changeMetadata(
         _ context: RequestContext, _ resource: MetadataResource, for action: String,
         _ body: @escaping @Sendable (inout JSONObject) throws -> Void,

@@ -9,7 +9,7 @@ extension ResourceKind {
     private static func since(_ minor: Int) -> VersionRange { VersionRange(from: Microversion(3, minor)) }
     private static let admin = "volume:see_operator_fields"
 
-    /// Lists as Cinder's clients ask for them: descending unless asked otherwise, with a page after every full one.
+    /// Lists with the conventions of Cinder's clients: descending by default, with a next link after every full page.
     private static let grammar = ListGrammar {
         $0.ignoring = ["fields", "with_count", "all_tenants", "all_projects", "project_id", "tenant_id"]
         // From 3.31 on Cinder refuses filters that a list does not have; operators' are ignored.
@@ -102,7 +102,7 @@ extension ResourceKind {
     static let operatorsVolumes = volumes(hosts: true)
     static let volumeSummaries = volumes.showing(["id", "name", "links"])
 
-    /// What answers to creating and changing volumes leave out.
+    /// Fields that are omitted in responses to creating and changing volumes.
     private static let shownLater: Set<String> = [
         "volume_image_metadata", "os-vol-tenant-attr:tenant_id", "os-vol-host-attr:host", "os-vol-mig-status-attr:migstat",
         "os-vol-mig-status-attr:name_id",
@@ -206,7 +206,7 @@ extension ResourceKind {
         context.allows(sensitive) ? operatorsVolumeTypes : volumeTypes
     }
 
-    /// What answers to creating and changing types leave out.
+    /// Fields that are omitted in responses to creating and changing types.
     static let createdVolumeTypes = volumeTypes.hiding(["qos_specs_id"])
     static let changedVolumeTypes = volumeTypes.hiding(["qos_specs_id", "os-volume-type-access:is_public"])
     private static let operatorsCreatedVolumeTypes = operatorsVolumeTypes.hiding(["qos_specs_id"])

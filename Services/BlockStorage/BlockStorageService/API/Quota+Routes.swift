@@ -130,7 +130,7 @@ extension BlockStorageHandlers {
 
     /// The limits that a body names; a null leaves a limit as it is.
     ///
-    /// - Throws: 400 for a name that is no limit, and for a value that is no limit's.
+    /// - Throws: 400 for an unknown quota and for an invalid limit.
     private static func limits(_ body: JSONObject, of set: String) throws -> [(quota: QuotaDeclaration, limit: Int)] {
         try body.members.compactMap { member in
             if ["tenant_id", "id", "project_id", "force", "class_name"].contains(member.name) { return nil }

@@ -33,7 +33,7 @@ package final class FileDriver: VolumeDriver {
     }
 
     /// - Parameter sandbox: where tools read and write disks.
-    /// - Throws: `FileError` when the directory cannot be made or written.
+    /// - Throws: `FileError` if the directory cannot be created or written.
     package init(
         directory: String, images: any ImageSource, sandbox: Sandbox = Sandbox(),
         ended: @escaping @Sendable (String) async -> Void = { _ in }
@@ -170,7 +170,7 @@ package final class FileDriver: VolumeDriver {
             return jobs.count >= FileDriver.copiesMax
         }
         if isFull { return false }
-        // Held by another process, or by the tool of one that died: that one goes on.
+        // Another process holds the lock, or the tool of a dead process, which continues.
         guard let lock = try await threads.run({ [self] in try lock(target) }) else { return false }
         if try await threads.run({ [self] in try settle(target) }) {
             close(lock)
@@ -293,7 +293,7 @@ package final class FileDriver: VolumeDriver {
         guard chmod(directory, status.st_mode & 0o711) == 0 else { throw FileError.last("change the mode of", directory) }
     }
 
-    /// Grows a sparse file; never makes one smaller.
+    /// Enlarges a sparse file; never shrinks it.
     private static func resize(_ path: String, to bytes: Int) throws {
         let descriptor = open(path, O_RDWR | O_CLOEXEC)
         guard descriptor >= 0 else { throw FileError.last("open", path) }

@@ -17,7 +17,7 @@ package protocol VolumeDriver: Sendable {
     /// Creates an empty disk; an existing one is kept.
     func create(_ object: StoredObject) async throws
 
-    /// Starts or checks a copy of `source`, which must not be written meanwhile.
+    /// Starts or checks a copy of `source`, which must not be written during the copy.
     ///
     /// - Returns: whether the copy is complete; otherwise call again.
     /// - Throws: the reason if the copy failed, once; the next call starts a new copy.

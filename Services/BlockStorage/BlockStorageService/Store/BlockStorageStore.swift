@@ -47,7 +47,7 @@ enum BlockStorageStore {
         return word
     }
 
-    /// Sets a volume's state where it still has one of `from`.
+    /// Sets a volume's state if its present state is one of `from`.
     ///
     /// - Returns: whether it had.
     @discardableResult
@@ -126,7 +126,7 @@ enum BlockStorageStore {
             """) == 1
     }
 
-    /// Whether a volume is being made from the snapshot.
+    /// Whether a volume is being created from the snapshot.
     static func isBeingCopied(_ connection: Connection, _ id: SnapshotID) throws -> Bool {
         try connection.query(
             "SELECT EXISTS (SELECT 1 FROM volumes WHERE source_snapshot_id = \(id)::uuid AND status = 'creating') AS copied"

@@ -132,7 +132,7 @@ package struct VolumeWorkflows: Sendable {
 
     // MARK: extend
 
-    /// What was reserved for it is `size` minus the volume's own.
+    /// The reserved amount is `size` minus the volume's own.
     struct Extension: Codable, Sendable {
         /// In GiB.
         var size: Int

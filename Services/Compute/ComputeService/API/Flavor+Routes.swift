@@ -84,7 +84,7 @@ struct FlavorRoutes: Sendable {
 
     // MARK: reading
 
-    /// What this caller may see.
+    /// The flavors that the caller may see.
     static func scope(_ context: RequestContext, isPublic: Bool?) throws -> SQL {
         let mine: SQL = "EXISTS (SELECT 1 FROM flavor_access a WHERE a.flavor_id = t.id AND a.project_id = \(try context.caller.projectID))"
         guard context.allows("os_compute_api:os-flavor-access:all") else {

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// What was done with a server, by whom and with what end.
+/// The actions on a server, with their user and result.
 struct InstanceActionRoutes: Sendable {
     let compute: Compute
 

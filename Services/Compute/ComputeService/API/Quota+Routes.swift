@@ -78,7 +78,7 @@ struct QuotaRoutes: Sendable {
 
     // MARK: the default class
 
-    /// What a quota class may name; the limits on networks ended with 2.50, those on injected files with 2.57.
+    /// The names in a quota class; the limits on networks ended with 2.50, those on injected files with 2.57.
     private static let classQuotas = quotas.map { quota in
         (declaration: quota.declaration, versions: quota.declaration.lastMinor == 35 ? VersionRange.through(49) : quota.versions)
     }

@@ -115,7 +115,7 @@ enum ServerTable {
 
     // MARK: filters and sort keys
 
-    /// Filters for everybody; some from a version on.
+    /// Filters for every caller; some from a version on.
     static func names(_ context: RequestContext, isOperator: Bool) -> Set<String> {
         var names: Set<String> = ["name", "status", "image", "flavor", "ip", "ip6", "changes-since", "reservation_id", "uuid"]
         if context.version(atLeast: 2, 26) { names.formUnion(["tags", "tags-any", "not-tags", "not-tags-any"]) }

@@ -6,7 +6,7 @@ import Messaging
 import Telemetry
 import WebAPI
 
-/// What else can be read of a server: figures, security groups, migrations; and what this cloud does not have.
+/// Other information about a server: diagnostics, security groups, migrations; and routes that this cloud does not have.
 struct ServerDetailRoutes: Sendable {
     let compute: Compute
 

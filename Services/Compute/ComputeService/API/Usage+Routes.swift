@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// What servers have used over a period, by project: `os-simple-tenant-usage`.
+/// The usage of servers over a period, by project: `os-simple-tenant-usage`.
 ///
 /// A page is one of servers, in the order of project, creation and id; the marker is a server's id. A project whose servers
 /// go over a page's end has a report in both, which clients add up, as in Nova from 2.40 on. Before that Nova ignores `limit`
@@ -53,7 +53,7 @@ private struct UsagePeriod: Sendable {
     let start: Timestamp
     let end: Timestamp
 
-    /// - Throws: 400 naming the parameter that is no time, or where the period has no length.
+    /// - Throws: 400 naming an invalid time, or if the period is empty.
     init(_ context: RequestContext, now: Timestamp) throws {
         func time(_ name: String, _ fallback: Timestamp) throws -> Timestamp {
             guard let text = context.query[name], !text.isEmpty else { return fallback }

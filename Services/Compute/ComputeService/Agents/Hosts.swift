@@ -19,7 +19,7 @@ enum Hosts {
             """
     }
 
-    /// Registers a host that introduced itself: writes its rows and sends the message that makes it a resource provider.
+    /// Registers a host after its introduction: writes its rows and sends the message that creates its resource provider.
     static func register(
         _ connection: Connection, _ hello: AgentHello, compute: Compute
     ) throws {

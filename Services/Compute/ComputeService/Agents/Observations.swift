@@ -5,7 +5,7 @@ import JSON
 import Kernel
 import Workflow
 
-/// What agents report, applied to the servers' rows.
+/// Applies agents' reports to the servers' rows.
 enum Observations {
     /// - Returns: whether the host has a server that does not belong there.
     static func record(_ connection: Connection, _ report: ObservedReport, ambient: Ambient) throws -> Bool {

@@ -152,7 +152,7 @@ enum ServerInterfaces {
 
 /// Checks of volumes that servers take.
 enum ServerVolumes {
-    /// A snapshot of which a volume can be made for the project.
+    /// A snapshot from which the project can create a volume.
     static func checkSnapshot(_ connection: Connection, _ device: DeviceRequest, project: String) throws {
         let id = device.uuid ?? ""
         let rows = try connection.query(

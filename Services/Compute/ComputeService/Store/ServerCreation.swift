@@ -9,7 +9,7 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// Who asks for servers.
+/// The user and project of a create request.
 struct ServerOwner: Sendable {
     let project: String
     let user: String
@@ -174,7 +174,7 @@ struct ServerCreation {
             connection, workflow, subject: id, frame: ServerCreate.Build(), requestID: owner.requestID, ambient: ambient)
     }
 
-    /// Claims the named ports, so that no other server can use them meanwhile.
+    /// Claims the named ports, so that no other server can use them.
     private func takePorts(_ id: String) throws {
         guard case .interfaces(let list) = request.networks else { return }
         for (index, item) in list.enumerated() {
@@ -267,7 +267,7 @@ struct ServerCreation {
             administrator: image.needsUser ? owner.asUser.map(RecordedSubject.init) : nil)
     }
 
-    /// The properties of the image of which the boot volume is or will be made; they count as for a local disk.
+    /// The properties of the image from which the boot volume was or will be created; they apply as for a local disk.
     private func bootVolumeProperties() throws -> JSONObject {
         guard let device = request.devices.first(where: { $0.bootIndex == 0 }), let id = device.uuid else { return [:] }
         switch device.source {
@@ -289,7 +289,8 @@ struct ServerCreation {
         try connection.query(query).first?.optionalJSON("image_metadata")?.objectValue ?? [:]
     }
 
-    /// - Throws: 400 where Image would answer 404, or where the image cannot be a disk; 403 as Image where its data may not be read.
+    /// - Throws: 400 where Image would answer 404, or if the image cannot be used as a disk; 403 as in Image if its data may not
+    ///   be read.
     private func usableImage(_ id: String) throws -> UsableImage {
         guard let image = try images.image(connection, id, for: owner.caller) else {
             throw ResourceError.badRequest("Image \(id) could not be found.")

@@ -24,9 +24,9 @@ struct InterfaceWorkflows: Sendable {
         var port: String?
         var fixedIP: String?
         var tag: String?
-        /// Who asked, where it was accepted only because of an administrator's rights.
+        /// The requesting administrator, if the request was accepted only because of administrator rights.
         var administrator: RecordedSubject?
-        /// The port that was made or taken.
+        /// The port that was created or claimed.
         var portID: String?
         /// The server's generation that has the interface.
         var generation: Int?
@@ -132,7 +132,7 @@ struct InterfaceWorkflows: Sendable {
     struct Detachment: Codable, Sendable {
         var server: String
         var port: String
-        /// Whether the port was made for the server.
+        /// Whether the port was created for the server.
         var created: Bool
         /// The server's generation without the interface.
         var generation: Int

@@ -47,7 +47,7 @@ struct SchedulingTrial: Sendable {
         return SchedulingTrial(question: question, smaller: smaller)
     }
 
-    /// Whatever becomes of the host, any other one is meant.
+    /// Any other host is acceptable, regardless of what happens to this one.
     mutating func forgetRequestedHost() { question.host = nil }
 
     /// The scheduler's answer; where nothing fits, `nearest` has the flavors that would.

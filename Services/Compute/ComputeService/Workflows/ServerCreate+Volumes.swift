@@ -42,7 +42,7 @@ extension ServerCreate {
         return isReady ? .next : .wait(.seconds(1))
     }
 
-    /// The id of the device's volume, which is made where it does not exist.
+    /// The id of the device's volume, which is created if it does not exist.
     private func volume(
         _ device: DeviceRequest, _ server: WorkflowServer, index: Int, context: StepContext
     ) async throws -> String {

@@ -18,7 +18,7 @@ struct ServerCreate: Sendable {
     private var database: Database { steps.database }
     private var ambient: Ambient { steps.ambient }
 
-    /// What the steps of a build record.
+    /// The results of a build's steps.
     struct Build: Codable, Sendable {
         /// The host's last report of a temporary failure.
         var hostFailure: Reported?

@@ -209,7 +209,7 @@ struct ServerSteps: Sendable {
         }
     }
 
-    /// Deletes a port that was made for a server, or frees one that was given.
+    /// Deletes a port that was created for a server, or releases one that the request named.
     ///
     /// - Parameter subject: whose port it is.
     func release(port: String, created: Bool, as subject: ActingSubject) async throws {
@@ -281,7 +281,7 @@ enum Absences {
     }
 }
 
-/// Devices of a server that runs: what its host is told.
+/// The devices of a running server, for its host.
 extension ServerSteps {
     /// Writes down a new device, and has the host plug it in.
     ///

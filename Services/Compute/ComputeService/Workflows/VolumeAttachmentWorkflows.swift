@@ -15,7 +15,7 @@ struct VolumeAttachmentWorkflows: Sendable {
 
     // MARK: attach
 
-    /// A volume as it was asked for. The row of `server_volumes` is there; its id is the subject.
+    /// A requested volume. The row of `server_volumes` exists; its id is the subject.
     struct Attachment: Codable, Sendable {
         var server: String
         var volume: String

@@ -39,7 +39,7 @@ package actor SimulatedHost {
 
     /// - Throws: `FormError` for a message that cannot be read; `CancellationError`.
     package func handle(_ body: JSONValue) async throws -> JSONValue {
-        // What is sent to a failed host stays unanswered until it is back.
+        // Messages to a failed host stay unanswered until it returns.
         while silence.isSilent(name) { try await ambient.time.sleep(for: .milliseconds(200)) }
         switch try PlaneMessage.decode(body) {
         case .ensure(let server): try await ensure(server)

@@ -1,6 +1,6 @@
 import Kernel
 
-/// What a fleet without hardware looks like and how it behaves.
+/// The size and behaviour of a fleet without hardware.
 package struct SimulationOptions: Sendable {
     /// Hosts that this process plays.
     package var hosts: Int
@@ -11,7 +11,7 @@ package struct SimulationOptions: Sendable {
     package var diskGiB: Int
     /// How long a server takes to start; a start takes between half and one and a half times as long.
     package var startTime: Duration
-    /// Of 1000 starts, how many fail.
+    /// Number of failures per 1000 starts.
     package var failuresPerMille: Int
     /// Directory whose files, by their names, make hosts silent; see `Silence`.
     package var silenced: String?

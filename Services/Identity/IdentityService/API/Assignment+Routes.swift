@@ -24,7 +24,7 @@ extension Identity {
         var path: String { self == .user ? "/users/{user_id}" : "/groups/{group_id}" }
     }
 
-    /// Who has what where, as a route names it; `role` nil for lists.
+    /// User or group, target and role of a route; `role` is nil for lists.
     struct Assignment: Sendable {
         let target: Target
         let actor: Actor

@@ -5,7 +5,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Regions, services and endpoints: what tokens' catalogs are made of.
+/// Regions, services and endpoints, which form the catalogs in tokens.
 extension Identity {
     /// Routes of one of the three, all alike: anyone who may see the cloud reads, only admins write.
     private func routes(_ collection: CatalogCollection, _ members: (_ required: Bool) -> [BodySchema.Property]) -> [Route] {

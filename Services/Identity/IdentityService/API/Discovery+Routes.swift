@@ -1,7 +1,7 @@
 import JSON
 import WebAPI
 
-/// What the service says about itself without a token.
+/// Documents about the service that need no token.
 extension Identity {
     var discoveryResource: Resource {
         Resource(

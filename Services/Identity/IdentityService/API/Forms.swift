@@ -37,7 +37,7 @@ enum Forms {
         .init("role_inferences", .list(.object(required(role, "prior_role") + required(.list(role), "implies"))), required: true), own,
     ])
 
-    /// A thing with its name and domain where `include_names` asks for them.
+    /// A resource with its name and domain if `include_names` requests them.
     private static let named = BodySchema.object([
         .init("id", id, required: true), .init("name", .nullable(.text)),
         .init("domain", .nullable(.object([.init("id", id, required: true), .init("name", .nullable(.text))]))),
@@ -65,7 +65,7 @@ enum Forms {
     static let catalogService = BodySchema.object(
         required(id, "id", "type") + required(.text, "name") + required(.list(endpoint), "endpoints"))
 
-    /// What a token shows depends on its scope.
+    /// The content of a token depends on its scope.
     static let token = BodySchema.wrapped(
         "token",
         .object(

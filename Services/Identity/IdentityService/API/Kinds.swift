@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// What Identity manages, as clients see it.
+/// The resources of Identity.
 extension Identity {
     private static let tags = Field(
         "tags", .json, "(SELECT coalesce(json_agg(g.tag ORDER BY g.tag), '[]') FROM project_tags g WHERE g.project_id = t.id)")
@@ -24,7 +24,7 @@ extension Identity {
 
     private static func list(_ text: String) -> [String] { text.split(separator: ",").map(String.init) }
 
-    /// How many of the tags of a query a project has.
+    /// The number of the query's tags that a project has.
     private static func mine(_ text: String) -> SQL {
         "(SELECT count(*) FROM project_tags g WHERE g.project_id = t.id AND g.tag = ANY (\(list(text))::text[]))"
     }

@@ -31,7 +31,7 @@ enum TextFilter {
         value.isEmpty ? "coalesce(\(raw: column), '') = ''" : "\(raw: column) = \(value)"
     }
 
-    /// The condition of a query parameter on one of some columns; nil where it is on none.
+    /// The condition of a query parameter on one of some columns; nil if it is on none.
     static func condition(_ name: String, _ value: String, on columns: Set<String>) -> SQL? {
         if columns.contains(name) { return equals(name, value) }
         guard let separator = name.range(of: "__"), columns.contains(String(name[..<separator.lowerBound])) else { return nil }

@@ -12,7 +12,7 @@ extension Identity {
         _ find: @escaping @Sendable (Connection) throws -> Found?
     ) async throws -> Authorized<Found> {
         let found = try await database.read { try find($0) }
-        // A domain is changed by the cloud's admins only, also where it is reached as a project.
+        // Only the cloud's administrators can change a domain, also through its path as a project.
         let isDomain = found.map { $0.id == $0.domainID } ?? false
         let managed = context.route.method == .get || context.route.method == .head || !isDomain
         let target: PolicyTarget = ["target.domain_id": managed ? found?.domainID : nil, "target.\(kind).id": found?.id]

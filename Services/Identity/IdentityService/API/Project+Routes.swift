@@ -100,7 +100,7 @@ extension Identity {
         }
     }
 
-    /// Adds `parents` and `subtree` where the query asks for ids: nested objects, as Keystone writes them.
+    /// Adds `parents` and `subtree` if the query requests ids: nested objects, as in Keystone.
     private func withRelatives(
         _ connection: Connection, _ context: RequestContext, _ id: String, _ response: Response
     ) throws -> Response {

@@ -90,7 +90,7 @@ enum TokenDocument {
     }
 }
 
-/// What the cloud offers and where, as a token's owner sees it.
+/// The catalog for a token's owner.
 enum Catalog {
     /// Writes the catalog's array.
     static func write(
@@ -148,7 +148,7 @@ final class TokenDocumentCache: Sendable {
         let bytes: [UInt8]
     }
 
-    /// Some 8 KiB each.
+    /// About 8 KiB each.
     private static let entriesMax = 1000
     private let entries = Mutex<[String: Entry]>([:])
 

@@ -31,9 +31,10 @@ extension Identity {
     /// store.
     private static let receiptMethods: Set<String> = ["password", "totp"]
 
-    /// The response where the user's rules ask for more than was proved: 401 with a receipt for it; nil where it is enough.
+    /// The response if the user's rules require more methods: 401 with a receipt for the completed ones; nil if they are
+    /// sufficient.
     ///
-    /// - Throws: 401 where there can be no receipt.
+    /// - Throws: 401 if no receipt is possible.
     private func missingFactors(_ proof: Proof) async throws -> Response? {
         let row = try await database.read { connection in
             try connection.query(
@@ -92,7 +93,7 @@ extension Identity {
         }
     }
 
-    /// What the token would resolve to in the scope asked for.
+    /// The token's roles in the requested scope.
     ///
     /// - Throws: 401 where the user has no role there, or it does not exist.
     private static func scoped(
@@ -121,7 +122,7 @@ extension Identity {
         return try TokenAuthenticator.resolve(connection, payload)
     }
 
-    /// The scope that a request names; nil where there is no such thing, or it names none.
+    /// The scope in a request; nil if it does not exist, or if the request has none.
     private static func scope(_ connection: Connection, _ request: SignOnRequest.ScopeRequest) throws -> Scope? {
         let rows: Rows
         switch request {

@@ -29,8 +29,8 @@ extension Identity {
         try connection.query("SELECT id FROM users WHERE id = \(user) FOR NO KEY UPDATE")
     }
 
-    /// The access rules of a new credential, stored for its user: those asked for, or those of the credential that
-    /// makes it; nil for none.
+    /// The access rules of a new credential, stored for its user: the requested ones, or those of the credential that creates it;
+    /// nil for none.
     ///
     /// - Throws: 400 for a rule that is incomplete or unknown; 403 for one that allows more than the creator's rules.
     func accessRules(

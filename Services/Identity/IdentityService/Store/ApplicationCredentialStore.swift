@@ -68,7 +68,7 @@ extension Identity {
         }
     }
 
-    /// The ids of the roles asked for, all of the token's where none are named.
+    /// The ids of the requested roles; all roles of the token if none are named.
     private func roles(_ body: JSONObject, held: [RoleReference]) throws -> [String] {
         guard let asked = body["roles"]?.arrayValue, !asked.isEmpty else { return held.map(\.id) }
         return try asked.map { role in

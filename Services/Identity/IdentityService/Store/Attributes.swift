@@ -6,7 +6,7 @@ extension ResourceKind {
     /// The attributes that requests know. What else a body has is stored as it is.
     var knownMembers: Set<String> { Set(table.fields.filter { $0.presence != .never && $0.name != "extra" }.map(\.name)) }
 
-    /// The row that a body makes: settable fields, and what is not known in `extra`.
+    /// The row for a body: settable fields, and unknown members in `extra`.
     ///
     /// - Parameter known: members that are no fields.
     func new(_ id: String, _ body: JSONObject, beside known: Set<String> = []) -> Changes {
@@ -16,7 +16,7 @@ extension ResourceKind {
         return row
     }
 
-    /// What a body changes: settable fields, and what is not known is merged into `extra`.
+    /// The changes in a body: settable fields; unknown members are merged into `extra`.
     ///
     /// - Parameter known: members that are no fields.
     func changes(_ body: JSONObject, beside known: Set<String> = []) -> Changes {

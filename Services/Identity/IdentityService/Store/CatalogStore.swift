@@ -39,7 +39,7 @@ extension Identity {
         }
     }
 
-    /// - Throws: 404 where there is no such thing.
+    /// - Throws: 404 if it does not exist.
     func update(_ connection: Connection, _ collection: CatalogCollection, _ decision: Authorized<String>, _ body: JSONObject) throws {
         let kind = collection.kind
         let id = try decision.value(for: "identity:update_\(kind.name)")
@@ -53,7 +53,7 @@ extension Identity {
         }
     }
 
-    /// - Throws: 404 where there is no such thing; 403 while something refers to it.
+    /// - Throws: 404 if it does not exist; 403 while something refers to it.
     func delete(_ connection: Connection, _ collection: CatalogCollection, _ decision: Authorized<String>) throws {
         let kind = collection.kind
         let id = try decision.value(for: "identity:delete_\(kind.name)")
@@ -98,7 +98,7 @@ extension Identity {
         if let region = body["region_id"]?.stringValue ?? body["region"]?.stringValue,
             try connection.query("SELECT id FROM catalog_regions WHERE id = \(region)").isEmpty
         {
-            // The old attribute `region` makes the region, as in Keystone.
+            // The old attribute `region` creates the region, as in Keystone.
             guard body["region_id"]?.stringValue == nil else { throw ResourceError.badRequest("Could not find region: \(region).") }
             try connection.execute(
                 "INSERT INTO catalog_regions (id, created_at, updated_at) VALUES (\(region), now(), now()) ON CONFLICT DO NOTHING")

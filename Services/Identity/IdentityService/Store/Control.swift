@@ -6,7 +6,7 @@ import WebAPI
 /// A caller may not change a user or group with more rights than its own, because whoever sets a password, an e-mail
 /// address or a membership controls the rights of that user or group.
 extension Identity {
-    /// Who is to be changed.
+    /// The user or group to be changed.
     enum Controlled: Sendable {
         case user(String)
         case group(String)
@@ -64,7 +64,7 @@ extension Identity {
         )
     }
 
-    /// - Throws: 403 where the caller is no administrator and the role is, or implies, one that the token does not have.
+    /// - Throws: 403 if the caller is not an administrator and the role is, or implies, a role that the token does not have.
     func requireHolding(_ caller: Caller, role id: String) async throws {
         if caller.isAdmin { return }
         let held = caller.roles.map(\.id)

@@ -11,7 +11,7 @@ struct StoredCredential: Sendable {
     var type: String
     var blob: String
 
-    /// What the secret is sealed with, so that no row can pass for another.
+    /// Authenticated together with the secret, so that it cannot be moved to another row.
     static func context(_ id: String, _ user: String, _ type: String) -> String { "\(id) \(user) \(type)" }
 }
 
@@ -26,7 +26,7 @@ extension Identity {
 
     /// The first of the credentials that fit all of `conditions`, opened, by id.
     ///
-    /// - Throws: 501 without keys; 500 where one cannot be opened.
+    /// - Throws: 501 without keys; 500 if a secret cannot be decrypted.
     func credentials(
         _ connection: Connection, where conditions: [SQL], limit: Int, locked: Bool = false
     ) throws -> [StoredCredential] {
@@ -46,7 +46,7 @@ extension Identity {
         }
     }
 
-    /// - Throws: 404 where there is no such credential.
+    /// - Throws: 404 if the credential does not exist.
     func credential(_ connection: Connection, _ id: String, locked: Bool = false) throws -> StoredCredential {
         guard let found = try credentials(connection, where: ["id = \(id)"], limit: 1, locked: locked).first else {
             throw Identity.missing("credential", id)
@@ -102,7 +102,7 @@ extension Identity {
             "Invalid input for field/attribute credential.project_id. Value: \(project.prefix(64)). Could not find project.")
     }
 
-    /// - Throws: 404 where there is no such credential.
+    /// - Throws: 404 if the credential does not exist.
     func delete(_ connection: Connection, credential id: String, of decision: Authorized<String>) throws {
         try decision.value(for: "identity:delete_credential")
         guard try connection.execute("DELETE FROM credentials WHERE id = \(id)") == 1 else { throw Identity.missing("credential", id) }

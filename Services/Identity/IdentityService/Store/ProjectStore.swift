@@ -21,7 +21,7 @@ extension Identity {
 
     /// Works out domain and parent of a new project from its body and the token.
     ///
-    /// - Throws: 400 where they do not fit together or do not exist; 403 below a disabled project or too deep.
+    /// - Throws: 400 if they contradict each other or do not exist; 403 below a disabled project or too deep in the hierarchy.
     func place(_ connection: Connection, _ body: JSONObject, fallback: String) throws -> ProjectPlace {
         if body["is_domain"]?.boolValue == true {
             guard body["parent_id"]?.stringValue == nil, body["domain_id"]?.stringValue == nil else {
@@ -81,9 +81,9 @@ extension Identity {
         if let tags = body["tags"]?.arrayValue { try setTags(connection, id, tags.compactMap(\.stringValue)) }
     }
 
-    /// What of a project never changes: its place.
+    /// The attributes of a project that never change: its place in the hierarchy.
     ///
-    /// - Throws: 404 where it is gone; 400 and 403 for a body that names another place.
+    /// - Throws: 404 if it was deleted; 400 and 403 for a body with another place.
     func requireSamePlace(_ connection: Connection, project id: String, _ body: JSONObject) throws -> ProjectPlace {
         let rows = try connection.query("SELECT domain_id, parent_id, is_domain FROM projects WHERE id = \(id) FOR UPDATE")
         guard let row = rows.first else { throw Identity.missing("project", id) }

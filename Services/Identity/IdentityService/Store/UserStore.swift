@@ -61,7 +61,7 @@ extension Identity {
 
     /// Replaces a password that its owner has proved to know.
     ///
-    /// - Returns: false where the stored hash is no longer the one that was proved.
+    /// - Returns: false if the stored hash has changed since it was verified.
     func replacePassword(
         _ connection: Connection, user id: String, provedHash: String, hash: String, requestID: String
     ) throws -> Bool {
