@@ -11,6 +11,9 @@ package enum SchemaCheck {
             let fitting = choices.filter { findings(value, $0).isEmpty }.count
             return fitting == 1 ? [] : ["\(place): \(value) fits \(fitting) of \(choices.count) forms"]
         }
+        if let choices = schema["anyOf"]?.arrayValue {
+            return choices.contains { findings(value, $0).isEmpty } ? [] : ["\(place): \(value) fits none of \(choices.count) forms"]
+        }
         if let type = schema["type"] {
             let types = type.arrayValue ?? [type]
             let isWhole = value.intValue != nil && types.contains("integer")

@@ -132,6 +132,31 @@ import WebAPI
         }
     }
 
+    @Test func answersFitTheirSchemas() async throws {
+        try await AuthorizationSweepTests.with { cloud, sweep in
+            var compared = 0
+            for version in ["2.1", "2.12", "2.28", "2.52", "2.63", "2.74", "2.88", "2.96"] {
+                let answers = try await sweep.with(headers: [("openstack-api-version", "compute " + version)])
+                    .answersDifferingFromSchemas(["admin", "member"])
+                #expect(answers.findings == [], "\(version)")
+                compared += answers.compared
+            }
+            #expect(compared >= 450)
+            let columns = try await sweep.comparisonsWithoutIndex()
+            #expect(columns.findings == [])
+            #expect(columns.compared >= 20)
+        }
+    }
+
+    @Test func listsAndShowsDeclareTheirAnswers() async throws {
+        try await AuthorizationSweepTests.with { cloud, _ in
+            let silent = cloud.api.resources.flatMap(\.routes).filter {
+                if case .undeclared = $0.answer { $0.method == .get && $0.status == 200 && !$0.isUnavailable } else { false }
+            }
+            #expect(silent.map(RouteSweep.name) == ["GET /v2.1/servers/{server_id}/os-wolke-scheduling"])
+        }
+    }
+
     @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
         try await AuthorizationSweepTests.with { _, sweep in

@@ -31,7 +31,7 @@ import WebAPI
                     """)
             }
             let sweep = ListSweep(cloud.api, token: "member", headers: [("openstack-api-version", "compute 2.96")])
-            let keys = ServerTable.table(hostDownAfter: .seconds(30)).fields.filter(\.sortable).map(\.name)
+            let keys = ResourceKind.servers(hostDownAfter: .seconds(30)).table.fields.filter(\.sortable).map(\.name)
             #expect(keys.count > 15)
             for target in ["/v2.1/servers", "/v2.1/servers/detail"] {
                 try await sweep.walk(target, collection: "servers", sortKeys: target.hasSuffix("detail") ? ["key_name"] : keys)

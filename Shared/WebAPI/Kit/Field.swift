@@ -48,6 +48,8 @@ package struct Field: Sendable {
     package let versions: VersionRange
     /// The policy action required to see the field, and to filter or sort by it; nil for everyone who can see the row.
     package let visibleBy: String?
+    /// What a `json` expression is, for the schema of answers; nil for anything.
+    package let shape: BodySchema?
     /// The column that requests set directly to the member's value; nil if a handler processes the value or nobody can set it.
     package let settable: String?
 
@@ -61,7 +63,7 @@ package struct Field: Sendable {
     package init(
         _ name: String, _ kind: Kind = .text, _ expression: String? = nil, presence: Presence = .always, filter: Filter? = nil,
         sortable: Bool = false, sortedBy: String? = nil, versions: VersionRange = .all, visibleBy: String? = nil,
-        isSettable: Bool = false
+        isSettable: Bool = false, shape: BodySchema? = nil
     ) {
         self.name = name
         self.kind = kind
@@ -72,6 +74,7 @@ package struct Field: Sendable {
         self.versions = versions
         self.visibleBy = visibleBy
         settable = isSettable ? name : nil
+        self.shape = shape
     }
 
     /// A copy that is not shown.
@@ -111,6 +114,8 @@ extension Field {
         package var comparesText: Bool { if case .equals = condition { true } else { false } }
         /// Versions with the filter; nil for the versions with the field.
         private(set) var versions: VersionRange?
+        /// Policy action that gives callers the filter in all versions; nil where it depends on the version alone.
+        private(set) var privilege: String?
         /// Versions that allow the parameter to be repeated.
         private(set) var repeatable = VersionRange.all
 
@@ -134,6 +139,19 @@ extension Field {
             filter.versions = VersionRange(from: version)
             if let later { filter.repeatable = VersionRange(from: later) }
             return filter
+        }
+
+        /// The same, and in all versions for callers whom policy allows `action`. From others the parameter has no effect
+        /// in versions that do not have it.
+        package func orAllowed(by action: String) -> Filter {
+            var filter = self
+            filter.privilege = action
+            return filter
+        }
+
+        /// The same, for nobody but callers whom policy allows `action`.
+        package func onlyAllowed(by action: String) -> Filter {
+            from(Microversion(Int.max, 0)).orAllowed(by: action)
         }
 
         /// The same filter, at most once per request.

@@ -36,6 +36,13 @@ package struct PageLinks: Sendable {
         link(&writer, page.collection + "_links", context.nextLink(marker: last))
     }
 
+    /// The same from a version on, and nothing before.
+    package func from(_ version: Microversion) -> PageLinks {
+        PageLinks(isReversible: isReversible) { writer, page, context in
+            if context.version >= version { write(&writer, page, context) }
+        }
+    }
+
     /// The same as in Cinder: a full page has a next link, although the next page may be empty.
     package static let nextWhenFull = PageLinks { writer, page, context in
         guard page.hasNext || page.isFull, let last = page.last else { return }

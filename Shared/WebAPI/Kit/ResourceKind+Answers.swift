@@ -52,7 +52,7 @@ extension ResourceKind {
         let writer = RowWriter(fields, context)
         let response: Response
         switch envelope {
-        case .named:
+        case .named, .nested:
             response = try .object(status) {
                 $0.name(name)
                 try writer.object(rows, row: 0, into: &$0)
@@ -75,8 +75,10 @@ extension ResourceKind {
     /// The response to a change of the row with the key `id`. The audit record contains the resource without its envelope.
     package func change(_ connection: Connection, _ context: RequestContext, status: Int = 200, id: String) throws -> Change {
         let response = try one(connection, context, where: "\(raw: table.key) = \(id)", id: id, status: status)
-        if case .named = envelope { return Change(answer: response, name, id, member: name) }
-        return Change(answer: response, name, id)
+        switch envelope {
+        case .named, .nested: return Change(answer: response, name, id, member: name)
+        case .bare, .keyed: return Change(answer: response, name, id)
+        }
     }
 
     /// The response to a create request, and its audit record.
@@ -103,7 +105,9 @@ extension ResourceKind {
     ///
     /// - Throws: 400 naming parameter, value and rule.
     package func listRequest(_ context: RequestContext) throws -> ListRequest {
-        try ListRequest(context, grammar) { table.filterField($0, context.version)?.filter }
+        var grammar = grammar
+        grammar.ignoring.formUnion(table.privilegedFilters)
+        return try ListRequest(context, grammar) { table.filterField($0, context)?.filter }
     }
 
     /// One page of the rows that the caller may see, after the decision about the route's action.
@@ -135,7 +139,7 @@ extension ResourceKind {
         let page = try table.page(connection, context, request, fields: fields, scope: scope)
         let order = isReversed ? Array((0..<page.count).reversed()) : Array(0..<page.count)
         let writer = RowWriter(fields, context)
-        let response = try Response.object(capacity: 256 + page.count * 768) { object in
+        let response = try Response.object(capacity: 256 + page.count * bytesPerRow) { object in
             try head(&object)
             try rows(page.rows, order, writer, into: &object)
             let hasMarker = request.marker != nil
@@ -151,15 +155,23 @@ extension ResourceKind {
     }
 
     private func rows(_ rows: Rows, _ order: [Int], _ writer: RowWriter, into object: inout JSONWriter) throws {
-        guard case .keyed = envelope else {
-            return try object.arrayField(plural) { list in
+        switch envelope {
+        case .named, .bare:
+            try object.arrayField(plural) { list in
                 for row in order { try writer.object(rows, row: row, into: &list) }
             }
-        }
-        try object.objectField(plural) { list in
-            for row in order {
-                list.name(Table.keyText(rows, row: row) ?? "")
-                try writer.object(rows, row: row, into: &list)
+        case .nested:
+            try object.arrayField(plural) { list in
+                for row in order {
+                    try list.object { try $0.objectField(name) { try writer.members(rows, row: row, into: &$0) } }
+                }
+            }
+        case .keyed:
+            try object.objectField(plural) { list in
+                for row in order {
+                    list.name(Table.keyText(rows, row: row) ?? "")
+                    try writer.object(rows, row: row, into: &list)
+                }
             }
         }
     }

@@ -14,6 +14,8 @@ package struct ResourceKind: Sendable {
         case bare
         /// `{…}`, and `{"inventories": {"VCPU": {…}}}` with the rows by key
         case keyed
+        /// `{"keypair": {…}}`, and `{"keypairs": [{"keypair": {…}}]}`
+        case nested
     }
 
     /// The rows that a caller can see.
@@ -60,13 +62,15 @@ package struct ResourceKind: Sendable {
     /// The syntax of list queries. The names of filters come from the fields.
     package let grammar: ListGrammar
     package let pages: PageLinks
+    /// How long a row is in an answer, about; what is reserved for a list.
+    package let bytesPerRow: Int
     package let notFound: @Sendable (String) -> ResourceError
 
     /// - Parameter notFound: the error for an unknown id; nil for a plain 404.
     package init(
         _ name: String, plural: String? = nil, path: String? = nil, table: Table, relation: String? = nil,
         envelope: Envelope = .named, visibility: Visibility, targets: [(name: String, expression: String)] = [],
-        grammar: ListGrammar = ListGrammar(), pages: PageLinks = .none,
+        grammar: ListGrammar = ListGrammar(), pages: PageLinks = .none, bytesPerRow: Int = 768,
         notFound: (@Sendable (String) -> ResourceError)? = nil
     ) {
         self.name = name
@@ -79,6 +83,7 @@ package struct ResourceKind: Sendable {
         self.targets = targets
         self.grammar = grammar
         self.pages = pages
+        self.bytesPerRow = bytesPerRow
         self.notFound = notFound ?? { .notFound("No \(name) \($0.prefix(255)) was found.") }
     }
 
@@ -94,9 +99,12 @@ package struct ResourceKind: Sendable {
     package func hiding(_ names: Set<String>) -> ResourceKind { with(table.hiding { names.contains($0) }) }
 
     private func with(_ table: Table) -> ResourceKind {
-        ResourceKind(
+        // Answers with fewer fields are shorter.
+        let share = min(Double(table.shownCount) / Double(max(self.table.shownCount, 1)), 1)
+        return ResourceKind(
             name, plural: plural, path: path, table: table, relation: relation, envelope: envelope,
-            visibility: visibility, targets: targets, grammar: grammar, pages: pages, notFound: notFound)
+            visibility: visibility, targets: targets, grammar: grammar, pages: pages,
+            bytesPerRow: max(256, Int(Double(bytesPerRow) * share)), notFound: notFound)
     }
 
     /// The values of settable fields in a body, by column.

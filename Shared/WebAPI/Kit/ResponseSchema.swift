@@ -20,14 +20,16 @@ extension RouteAnswer {
         case .undeclared: return nil
         case .form(let schema): return schema.openAPI
         case .one(let kind):
-            if case .named = kind.envelope { return .responseObject([(kind.name, kind.openAPI)]) }
-            return kind.openAPI
+            switch kind.envelope {
+            case .named, .nested: return .responseObject([(kind.name, kind.openAPI)])
+            case .bare, .keyed: return kind.openAPI
+            }
         case .list(let kind):
             var rows: JSONObject = ["type": "array"]
-            if case .keyed = kind.envelope {
-                rows = ["type": "object", "additionalProperties": kind.openAPI]
-            } else {
-                rows["items"] = kind.openAPI
+            switch kind.envelope {
+            case .keyed: rows = ["type": "object", "additionalProperties": kind.openAPI]
+            case .nested: rows["items"] = .responseObject([(kind.name, kind.openAPI)])
+            case .named, .bare: rows["items"] = kind.openAPI
             }
             return .responseObject([(kind.plural, .object(rows))], isOpen: true)
         }
@@ -40,7 +42,13 @@ extension ResourceKind {
         var isOpen = false
         var properties = JSONObject()
         for field in table.fields where field.presence != .never {
-            if case .members = field.kind { isOpen = true } else { properties[field.name] = field.openAPI }
+            if case .members = field.kind {
+                isOpen = true
+                continue
+            }
+            // Fields of one name have other forms in other versions.
+            let others = properties[field.name].map { $0["anyOf"]?.arrayValue ?? [$0] }
+            properties[field.name] = others.map { ["anyOf": .array($0 + [field.openAPI])] } ?? field.openAPI
         }
         let shown = table.fields.filter { field in
             if case .members = field.kind { return false }
@@ -64,7 +72,8 @@ extension Field {
         case .number, .decimal: schema = ["type": ["number", "null"]]
         case .boolean: schema = ["type": ["boolean", "null"]]
         case .timestamp, .timestampMicroseconds: schema = ["type": ["string", "null"], "format": "date-time"]
-        case .json, .members: schema = [:]
+        case .json: schema = shape?.openAPI.objectValue ?? [:]
+        case .members: schema = [:]
         case .links: schema = links.objectValue ?? [:]
         case .linkMap(let all):
             schema = JSONValue.responseObject(all.map { ($0.rel, ["type": "string", "format": "uri-reference"]) }).objectValue ?? [:]

@@ -13,7 +13,9 @@ package struct Table: Sendable {
 
     /// `servers t LEFT JOIN …`; the main table's alias is `t`.
     package let source: String
-    package private(set) var fields: [Field]
+    package private(set) var fields: [Field] { didSet { privilegedFilters = Table.privilegedFilters(fields) } }
+    /// Names of parameters that only callers with a privilege can filter by. Others may send them, without effect.
+    private(set) var privilegedFilters: Set<String>
     /// A unique column, the last sort key of every list.
     package let key: String
     package private(set) var keyType: KeyType
@@ -34,6 +36,11 @@ package struct Table: Sendable {
         self.defaultSort = defaultSort
         self.modified = modified
         self.fields = fields
+        privilegedFilters = Table.privilegedFilters(fields)
+    }
+
+    private static func privilegedFilters(_ fields: [Field]) -> Set<String> {
+        Set(fields.filter { $0.filter?.privilege != nil }.map(\.name))
     }
 
     /// A copy with another type of key.
@@ -56,6 +63,8 @@ package struct Table: Sendable {
         table.fields = fields.map { isHidden($0.name) ? $0.hidden : $0 }
         return table
     }
+
+    var shownCount: Int { fields.count { $0.presence != .never } }
 
     /// The fields visible to this request.
     package func visible(_ context: RequestContext, only names: Set<String>? = nil) -> [Field] {
@@ -170,17 +179,22 @@ package struct Table: Sendable {
             + groups.map { try condition($0.name, $0.values, connection, context, requiresAll: request.requiresAll) }
     }
 
-    /// The field for a query parameter, in the request's version.
-    package func filterField(_ name: String, _ version: Microversion) -> Field? {
+    /// The field that a query parameter filters by, in the request's version and for its caller.
+    package func filterField(_ name: String, _ context: RequestContext) -> Field? {
+        filterField(name, context.version) { context.allows($0) }
+    }
+
+    func filterField(_ name: String, _ version: Microversion, isAllowed: (String) -> Bool = { _ in false }) -> Field? {
         fields.first { field in
-            field.name == name && field.filter.map { ($0.versions ?? field.versions).contains(version) } ?? false
+            guard field.name == name, let filter = field.filter else { return false }
+            return (filter.versions ?? field.versions).contains(version) || (filter.privilege.map(isAllowed) ?? false)
         }
     }
 
     private func condition(
         _ name: String, _ values: [String], _ connection: Connection, _ context: RequestContext, requiresAll: Bool
     ) throws -> SQL {
-        guard let field = filterField(name, context.version), let filter = field.filter else {
+        guard let field = filterField(name, context), let filter = field.filter else {
             throw ResourceError.badRequest("Invalid query parameter '\(name.prefix(64))': the list has no filter of this name.")
         }
         // A filter by a field that the caller cannot see matches nothing, so that it does not reveal the value.

@@ -100,7 +100,7 @@ enum ResourceFilters {
 
     /// The names of the filters that a list has in the request's version, without those for parts of texts.
     private static func names(_ kind: ResourceKind, _ context: RequestContext) -> [String] {
-        let names = kind.table.fields.map(\.name).filter { !$0.hasSuffix("~") && kind.table.filterField($0, context.version) != nil }
+        let names = kind.table.fields.map(\.name).filter { !$0.hasSuffix("~") && kind.table.filterField($0, context) != nil }
         return Set(names).sorted()
     }
 

@@ -3,6 +3,32 @@ import JSON
 import Kernel
 import WebAPI
 
+extension ResourceKind {
+    static let aggregates = ResourceKind(
+        "aggregate", path: "os-aggregates",
+        table: Table(
+            "aggregates t", keyType: .integer, defaultSort: [("number", false)],
+            fields: [
+                Field("id", .number), Field("uuid", versions: .from(41)), Field("name"), Field("availability_zone"),
+                Field(
+                    "hosts", .json,
+                    "(SELECT coalesce(json_agg(h.host ORDER BY h.host), '[]') FROM aggregate_hosts h WHERE h.aggregate_id = t.id)",
+                    shape: .many(.anyText)),
+                Field(
+                    "metadata", .json,
+                    """
+                    CASE WHEN t.availability_zone IS NULL THEN t.metadata
+                        ELSE t.metadata || jsonb_build_object('availability_zone', t.availability_zone) END
+                    """, shape: .textMap),
+                Field("created_at", .timestampMicroseconds), Field("updated_at", .timestampMicroseconds),
+                Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"), .sortKey("number", "t.id"),
+            ]), visibility: .everything, grammar: .compute()
+    ) { .notFound("Aggregate \($0.prefix(64)) could not be found.") }
+
+    /// A new aggregate's answer has neither hosts nor metadata.
+    static let newAggregates = aggregates.hiding(["hosts", "metadata"])
+}
+
 /// Aggregates: hosts that belong together, with metadata and perhaps a zone.
 struct AggregateRoutes: Sendable {
     let compute: Compute
@@ -10,34 +36,12 @@ struct AggregateRoutes: Sendable {
     private static let path = "/v2.1/os-aggregates"
     private static let one = "/v2.1/os-aggregates/{aggregate_id}"
 
-    static let table = Table(
-        "aggregates t", keyType: .integer, defaultSort: [("number", false)],
-        fields: [
-            Field("id", .number), Field("uuid", versions: .from(41)), Field("name"), Field("availability_zone"),
-            Field(
-                "hosts", .json,
-                "(SELECT coalesce(json_agg(h.host ORDER BY h.host), '[]') FROM aggregate_hosts h WHERE h.aggregate_id = t.id)"),
-            Field(
-                "metadata", .json,
-                """
-                CASE WHEN t.availability_zone IS NULL THEN t.metadata ELSE t.metadata || \
-                jsonb_build_object('availability_zone', t.availability_zone) END
-                """
-            ),
-            Field("created_at", .timestampMicroseconds), Field("updated_at", .timestampMicroseconds),
-            Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"),
-            .sortKey("number", "t.id"),
-        ])
-
-    private static let created = Table(
-        "aggregates t", keyType: .integer, fields: table.fields.filter { $0.name != "hosts" && $0.name != "metadata" })
-
     private func action(
         _ key: String, _ name: String, _ schema: BodySchema, _ handler: @escaping @Sendable (RequestContext) async throws -> Response
     ) -> Route {
         Route(
             .post, AggregateRoutes.one + "/action", key: key, action: "os_compute_api:os-aggregates:\(name)", rule: Rule.admin,
-            body: .json(.wrapped(key, schema)), "Change an aggregate", handler: handler)
+            body: .json(.wrapped(key, schema)), answer: .one(.aggregates), "Change an aggregate", handler: handler)
     }
 
     private static let host = BodySchema.object([.init("host", .identifier, required: true)])
@@ -48,13 +52,10 @@ struct AggregateRoutes: Sendable {
         return Resource(
             "aggregate",
             routes: [
-                Route(.get, path, action: "os_compute_api:os-aggregates:index", rule: Rule.admin, "List aggregates") { context in
-                    try context.authorize(target: .none)
-                    let request = try context.listRequest(filters: [])
-                    return try await compute.database.read {
-                        try AggregateRoutes.table.list($0, context, collection: "aggregates", request, scope: "true", links: false)
-                    }
-                },
+                Route(
+                    .get, path, action: "os_compute_api:os-aggregates:index", rule: Rule.admin, answer: .list(.aggregates),
+                    "List aggregates"
+                ) { try await ResourceKind.aggregates.list(compute.database, $0) },
                 Route(
                     .post, path, action: "os_compute_api:os-aggregates:create", rule: Rule.admin,
                     body: .json(
@@ -62,8 +63,11 @@ struct AggregateRoutes: Sendable {
                             "aggregate",
                             .object([
                                 .init("name", .trimmedName, required: true), .init("availability_zone", .nullable(.trimmedName)),
-                            ]))), "Create an aggregate", handler: create),
-                Route(.get, one, action: "os_compute_api:os-aggregates:show", rule: Rule.admin, "Show an aggregate") { context in
+                            ]))), answer: .one(.newAggregates), "Create an aggregate", handler: create),
+                Route(
+                    .get, one, action: "os_compute_api:os-aggregates:show", rule: Rule.admin, answer: .one(.aggregates),
+                    "Show an aggregate"
+                ) { context in
                     try context.authorize(target: .none)
                     let id = context.parameter("aggregate_id")
                     return try await compute.database.read { try AggregateRoutes.response($0, context, id) }
@@ -75,7 +79,7 @@ struct AggregateRoutes: Sendable {
                             "aggregate",
                             .object([
                                 .init("name", .trimmedName), .init("availability_zone", .nullable(.trimmedName)),
-                            ]))), "Change an aggregate", handler: update),
+                            ]))), answer: .one(.aggregates), "Change an aggregate", handler: update),
                 Route(
                     .delete, one, action: "os_compute_api:os-aggregates:delete", rule: Rule.admin, status: 200, "Delete an aggregate",
                     handler: delete),
@@ -91,12 +95,9 @@ struct AggregateRoutes: Sendable {
             ])
     }
 
-    private static func missing(_ id: String) -> ResourceError { .notFound("Aggregate \(id.prefix(64)) could not be found.") }
-
     private static func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
-        guard Int32(id) != nil, let response = try table.response(connection, context, name: "aggregate", where: "t.id = \(id)::int")
-        else { throw missing(id) }
-        return response
+        guard Int32(id) != nil else { throw ResourceKind.aggregates.notFound(id) }
+        return try ResourceKind.aggregates.one(connection, context, where: "t.id = \(id)::int", id: id)
     }
 
     /// Locks an aggregate's row.
@@ -104,7 +105,7 @@ struct AggregateRoutes: Sendable {
         guard Int32(id) != nil,
             let row = try connection.query("SELECT id, name, availability_zone, metadata FROM aggregates WHERE id = \(id)::int FOR UPDATE")
                 .first
-        else { throw missing(id) }
+        else { throw ResourceKind.aggregates.notFound(id) }
         return row
     }
 
@@ -124,9 +125,7 @@ struct AggregateRoutes: Sendable {
             guard let id = try rows.first?.string("id") else {
                 throw ResourceError.conflict("Aggregate \(name) already exists.")
             }
-            // A new aggregate's answer has neither hosts nor metadata.
-            guard let response = try AggregateRoutes.created.response(connection, context, name: "aggregate", where: "t.id = \(id)::int")
-            else { throw AggregateRoutes.missing(id) }
+            let response = try ResourceKind.newAggregates.one(connection, context, where: "t.id = \(id)::int", id: id)
             return Change(response, "aggregate", id, content: aggregate)
         }
     }

@@ -66,16 +66,24 @@ enum VersionRoutes {
     static let resource = Resource(
         "version",
         routes: [
-            Route(.get, "/", action: nil, "Versions of the API") { context in
+            Route(
+                .get, "/", action: nil, answer: .form(.wrapped("versions", .many(shape))), "Versions of the API"
+            ) { context in
                 .json(200, ["versions": [older(context, isDetailed: false), document(context, isDetailed: false)]])
             },
-            Route(.get, "/v2", action: nil, "Version 2.0 of the API") { context in
+            Route(.get, "/v2", action: nil, answer: .form(.wrapped("version", shape)), "Version 2.0 of the API") { context in
                 .json(200, ["version": older(context, isDetailed: true)])
             },
-            Route(.get, "/v2.1", action: nil, "Version 2.1 of the API") { context in
+            Route(.get, "/v2.1", action: nil, answer: .form(.wrapped("version", shape)), "Version 2.1 of the API") { context in
                 .json(200, ["version": document(context, isDetailed: true)])
             },
         ])
+
+    private static let shape = BodySchema.object([
+        .required("id", .anyText), .required("status", .anyText), .required("version", .anyText), .required("min_version", .anyText),
+        .required("updated", .anyText), .required("links", .links),
+        .init("media-types", .many(.object([.required("base", .anyText), .required("type", .anyText)]))),
+    ])
 
     /// Version 2.0: version 2.1 without microversions, under `/v2`.
     private static func older(_ context: RequestContext, isDetailed: Bool) -> JSONValue {
@@ -108,6 +116,45 @@ extension Field {
     /// `self` and `bookmark` of a resource.
     static func links(_ path: String) -> Field {
         Field("links", .links([.absolute("self", "/v2.1/\(path)"), .absolute("bookmark", "/\(path)")]))
+    }
+}
+
+extension ListGrammar {
+    /// As Nova's: from 2.75 on, parameters that a list does not have are refused.
+    ///
+    /// - Parameters:
+    ///   - ignoring: names that the service reads itself, or that have no effect.
+    ///   - hasFields: whether `fields` names the members to show.
+    static func compute(ignoring: Set<String> = [], hasOffset: Bool = false, hasFields: Bool = true) -> ListGrammar {
+        ListGrammar {
+            $0.ignoring = hasFields ? ignoring : ignoring.union(["fields"])
+            $0.hasOffset = hasOffset
+            $0.hasFields = hasFields
+            $0.allowsEmptyPage = true
+            $0.limitMax = Int(Int32.max)
+            $0.unknown = .decided { context, name in
+                context.version(atLeast: 2, 75) ? .badRequest("Invalid query parameter '\(name.prefix(64))'.") : nil
+            }
+        }
+    }
+}
+
+extension BodySchema {
+    /// A whole number without limits, in answers.
+    static let count = BodySchema.integer(min: 0, max: Int.max)
+    static let anyText = BodySchema.string(min: 0, max: Int.max, format: nil)
+    static let limit = BodySchema.integer(min: -1, max: Int.max)
+    /// An array without limits, in answers.
+    static func many(_ element: BodySchema) -> BodySchema { .array(element, min: 0, max: Int.max) }
+    static let textMap = BodySchema.object([], additional: .values(.anyText))
+    /// `[{"rel": "self", "href": "…"}]`
+    static let links = BodySchema.many(.object([.required("rel", .anyText), .required("href", .anyText)], additional: .allowed))
+}
+
+extension BodySchema.Property {
+    /// A member that an answer of these versions always has.
+    static func required(_ name: String, _ schema: BodySchema, versions: VersionRange = .all) -> BodySchema.Property {
+        BodySchema.Property(name, schema, required: true, versions: versions)
     }
 }
 

@@ -4,16 +4,27 @@ import WebAPI
 
 /// The list of extensions, by which clients older than the microversions ask what a cloud can do.
 struct ExtensionRoutes: Sendable {
+    private static let shape = BodySchema.object([
+        .required("alias", .anyText), .required("name", .anyText), .required("description", .anyText), .required("namespace", .anyText),
+        .required("updated", .anyText), .required("links", .array(.any, min: 0, max: 0)),
+    ])
+
     var resource: Resource {
         let action = "os_compute_api:extensions"
         return Resource(
             "extension",
             routes: [
-                Route(.get, "/v2.1/extensions", action: action, rule: Rule.anybody, "List extensions") { context in
+                Route(
+                    .get, "/v2.1/extensions", action: action, rule: Rule.anybody,
+                    answer: .form(.wrapped("extensions", .many(ExtensionRoutes.shape))), "List extensions"
+                ) { context in
                     try context.authorize(target: .none)
                     return .json(200, ["extensions": .array(ExtensionRoutes.all.map(ExtensionRoutes.object))])
                 },
-                Route(.get, "/v2.1/extensions/{alias}", action: action, rule: Rule.anybody, "Show an extension") { context in
+                Route(
+                    .get, "/v2.1/extensions/{alias}", action: action, rule: Rule.anybody,
+                    answer: .form(.wrapped("extension", ExtensionRoutes.shape)), "Show an extension"
+                ) { context in
                     try context.authorize(target: .none)
                     let alias = context.parameter("alias")
                     guard let found = ExtensionRoutes.all.first(where: { $0.alias == alias }) else {

@@ -4,65 +4,98 @@ import JSON
 import Kernel
 import WebAPI
 
+extension ResourceKind {
+    static let flavors = ResourceKind(
+        "flavor",
+        table: Table(
+            "flavors t", key: "t.flavorid", keyType: .text, defaultSort: [("flavorid", false)],
+            fields: [
+                Field("id", .text, "t.flavorid"), Field("name"), Field("ram", .number, "t.memory_mb"),
+                Field("disk", .number, "t.root_gb"),
+                Field(
+                    "swap", .json, "CASE WHEN t.swap_mb = 0 THEN '\"\"' ELSE t.swap_mb::text END", versions: .through(74),
+                    shape: .oneOf([.enumeration([""]), .count])),
+                Field("swap", .number, "t.swap_mb", versions: .from(75)),
+                Field("OS-FLV-EXT-DATA:ephemeral", .number, "t.ephemeral_gb"),
+                Field("OS-FLV-DISABLED:disabled", .boolean, "t.disabled"), Field("vcpus", .number),
+                Field("os-flavor-access:is_public", .boolean, "t.is_public"),
+                Field("rxtx_factor", .json, "to_json(t.rxtx_factor)", shape: .number), .links("flavors"),
+                Field("description", versions: .from(55)),
+                Field(
+                    "extra_specs", .json, versions: .from(61), visibleBy: "os_compute_api:os-flavor-extra-specs:show_all", shape: .textMap),
+                .filter("minRam") { value in
+                    guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minRam filter [\(value.prefix(64))]") }
+                    return "t.memory_mb >= \(number)"
+                },
+                .filter("minDisk") { value in
+                    guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minDisk filter [\(value.prefix(64))]") }
+                    return "t.root_gb >= \(number)"
+                },
+                .sortKey("flavorid", "t.flavorid"),
+                .sortKey("name", "t.name"),
+                .sortKey("memory_mb", "t.memory_mb"),
+                .sortKey("root_gb", "t.root_gb"),
+                .sortKey("vcpus", "t.vcpus"),
+                .sortKey("created_at", "t.created_at"),
+            ]),
+        visibility: Visibility { try FlavorScope.rows($0, isPublic: FlavorScope.isPublic($0)) },
+        grammar: .compute(ignoring: ["is_public"], hasFields: false), pages: .next
+    ) { .notFound("Flavor \($0.prefix(255)) could not be found.") }
+
+    /// `/flavors` without detail.
+    static let flavorNames = flavors.showing(["id", "name", "links", "description"])
+}
+
+/// Which flavors a caller sees.
+enum FlavorScope {
+    /// What `is_public` asks for; nil for both.
+    static func isPublic(_ context: RequestContext) throws -> Bool? {
+        guard let text = context.query["is_public"] else { return true }
+        if text.lowercased() == "none" { return nil }
+        guard let value = BodySchema.boolean(text) else { throw ResourceError.badRequest("Invalid is_public filter [\(text.prefix(64))]") }
+        return value
+    }
+
+    static func rows(_ context: RequestContext, isPublic: Bool? = nil) throws -> SQL {
+        let mine: SQL = "EXISTS (SELECT 1 FROM flavor_access a WHERE a.flavor_id = t.id AND a.project_id = \(try context.caller.projectID))"
+        guard context.allows("os_compute_api:os-flavor-access:all") else {
+            return "(t.is_public OR \(mine)) AND NOT t.disabled"
+        }
+        switch isPublic {
+        case nil: return "true"
+        case true?: return "t.is_public"
+        case false?: return "NOT t.is_public"
+        }
+    }
+}
+
 /// Flavors: lists and single ones, making and removing them.
 struct FlavorRoutes: Sendable {
     let compute: Compute
-
-    static let table = Table(
-        "flavors t", key: "t.flavorid", keyType: .text, defaultSort: [("flavorid", false)],
-        fields: [
-            Field("id", .text, "t.flavorid"), Field("name"), Field("ram", .number, "t.memory_mb"),
-            Field("disk", .number, "t.root_gb"),
-            Field("swap", .json, "CASE WHEN t.swap_mb = 0 THEN '\"\"' ELSE t.swap_mb::text END", versions: .through(74)),
-            Field("swap", .number, "t.swap_mb", versions: .from(75)),
-            Field("OS-FLV-EXT-DATA:ephemeral", .number, "t.ephemeral_gb"),
-            Field("OS-FLV-DISABLED:disabled", .boolean, "t.disabled"), Field("vcpus", .number),
-            Field("os-flavor-access:is_public", .boolean, "t.is_public"),
-            Field("rxtx_factor", .json, "to_json(t.rxtx_factor)"), .links("flavors"),
-            Field("description", versions: .from(55)),
-            Field("extra_specs", .json, versions: .from(61), visibleBy: "os_compute_api:os-flavor-extra-specs:show_all"),
-            .filter("minRam") { value in
-                guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minRam filter [\(value.prefix(64))]") }
-                return "t.memory_mb >= \(number)"
-            },
-            .filter("minDisk") { value in
-                guard let number = Int(value) else { throw ResourceError.badRequest("Invalid minDisk filter [\(value.prefix(64))]") }
-                return "t.root_gb >= \(number)"
-            },
-            .sortKey("flavorid", "t.flavorid"),
-            .sortKey("name", "t.name"),
-            .sortKey("memory_mb", "t.memory_mb"),
-            .sortKey("root_gb", "t.root_gb"),
-            .sortKey("vcpus", "t.vcpus"),
-            .sortKey("created_at", "t.created_at"),
-        ])
-
-    /// Fields of `/flavors` without detail.
-    static let short: Set<String> = ["id", "name", "links", "description"]
 
     var resource: Resource {
         Resource(
             "flavor",
             routes: [
-                Route(.get, "/v2.1/flavors", action: "os_compute_api:flavors:index", rule: Rule.anybody, "List flavors") {
-                    try await list($0, only: FlavorRoutes.short)
-                },
                 Route(
-                    .get, "/v2.1/flavors/detail", action: "os_compute_api:flavors:detail", rule: Rule.anybody, "List flavors with details"
-                ) {
-                    try await list($0, only: nil)
-                },
+                    .get, "/v2.1/flavors", action: "os_compute_api:flavors:index", rule: Rule.anybody, answer: .list(.flavorNames),
+                    "List flavors"
+                ) { try await list($0, .flavorNames) },
                 Route(
-                    .get, "/v2.1/flavors/{flavor_id}", action: "os_compute_api:flavors:show", rule: Rule.anybody, "Show a flavor",
-                    handler: show),
+                    .get, "/v2.1/flavors/detail", action: "os_compute_api:flavors:detail", rule: Rule.anybody, answer: .list(.flavors),
+                    "List flavors with details"
+                ) { try await list($0, .flavors) },
+                Route(
+                    .get, "/v2.1/flavors/{flavor_id}", action: "os_compute_api:flavors:show", rule: Rule.anybody, answer: .one(.flavors),
+                    "Show a flavor", handler: show),
                 Route(
                     .post, "/v2.1/flavors", action: "os_compute_api:os-flavor-manage:create", rule: Rule.admin,
-                    body: .json(FlavorRoutes.createSchema), "Create a flavor", handler: create),
+                    body: .json(FlavorRoutes.createSchema), answer: .one(.flavors), "Create a flavor", handler: create),
                 Route(
                     .put, "/v2.1/flavors/{flavor_id}", action: "os_compute_api:os-flavor-manage:update",
                     rule: Rule.admin, versions: .from(55),
                     body: .json(.wrapped("flavor", .object([.init("description", .nullable(.text(65_535)), required: true)]))),
-                    "Change a flavor's description", handler: update),
+                    answer: .one(.flavors), "Change a flavor's description", handler: update),
                 Route(
                     .delete, "/v2.1/flavors/{flavor_id}", action: "os_compute_api:os-flavor-manage:delete",
                     rule: Rule.admin, status: 202, "Delete a flavor", handler: delete),
@@ -84,54 +117,21 @@ struct FlavorRoutes: Sendable {
 
     // MARK: reading
 
-    /// The flavors that the caller may see.
-    static func scope(_ context: RequestContext, isPublic: Bool?) throws -> SQL {
-        let mine: SQL = "EXISTS (SELECT 1 FROM flavor_access a WHERE a.flavor_id = t.id AND a.project_id = \(try context.caller.projectID))"
-        guard context.allows("os_compute_api:os-flavor-access:all") else {
-            return "(t.is_public OR \(mine)) AND NOT t.disabled"
-        }
-        switch isPublic {
-        case nil: return "true"
-        case true?: return "t.is_public"
-        case false?: return "NOT t.is_public"
-        }
-    }
-
-    private func list(_ context: RequestContext, only names: Set<String>?) async throws -> Response {
+    private func list(_ context: RequestContext, _ kind: ResourceKind) async throws -> Response {
         try context.authorize(target: .none)
-        var isPublic: Bool? = true
-        if let text = context.query["is_public"] {
-            isPublic = text.lowercased() == "none" ? nil : BodySchema.boolean(text)
-            if isPublic == nil, text.lowercased() != "none" {
-                throw ResourceError.badRequest("Invalid is_public filter [\(text.prefix(64))]")
-            }
-        }
-        let request = try context.listRequest(filters: ["minRam", "minDisk"], ignoring: ["is_public"])
-        let scope = try FlavorRoutes.scope(context, isPublic: isPublic)
-        let fields = FlavorRoutes.table.visible(context, only: names)
-        return try await compute.database.read { connection in
-            try FlavorRoutes.table.list(
-                connection, context, collection: "flavors", request, fields: fields, scope: scope, bytesPerRow: 512)
-        }
+        let request = try kind.listRequest(context)
+        let scope = try kind.visibility.rows(context)
+        return try await compute.database.read { try kind.list($0, context, request, scope: scope).response }
     }
 
     private func show(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let id = context.parameter("flavor_id")
-        let scope = try FlavorRoutes.scope(context, isPublic: nil)
-        return try await compute.database.read { connection in
-            try FlavorRoutes.response(connection, context, where: "t.flavorid = \(id) AND \(scope)", id: id)
+        let scope = try FlavorScope.rows(context)
+        return try await compute.database.read {
+            try ResourceKind.flavors.one($0, context, where: "t.flavorid = \(id) AND \(scope)", id: id)
         }
     }
-
-    static func response(
-        _ connection: Connection, _ context: RequestContext, where condition: SQL, id: String
-    ) throws -> Response {
-        guard let response = try table.response(connection, context, name: "flavor", where: condition) else { throw missing(id) }
-        return response
-    }
-
-    static func missing(_ id: String) -> ResourceError { .notFound("Flavor \(id.prefix(255)) could not be found.") }
 
     // MARK: writing
 
@@ -176,7 +176,7 @@ struct FlavorRoutes: Sendable {
                     error.constraint == "flavors_name_key"
                         ? "Flavor with name \(name) already exists." : "Flavor with ID \(id) already exists.")
             }
-            let response = try FlavorRoutes.response(connection, context, where: "t.id = \(uuid)", id: id)
+            let response = try ResourceKind.flavors.one(connection, context, where: "t.id = \(uuid)", id: id)
             return Change(response, "flavor", id, content: flavor)
         }
     }
@@ -188,7 +188,7 @@ struct FlavorRoutes: Sendable {
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
             try connection.execute("UPDATE flavors SET description = \(description), updated_at = \(now) WHERE flavorid = \(id)")
-            let response = try FlavorRoutes.response(connection, context, where: "t.flavorid = \(id)", id: id)
+            let response = try ResourceKind.flavors.one(connection, context, where: "t.flavorid = \(id)", id: id)
             return Change(response, "flavor", id, content: ["description": JSONValue(description)])
         }
     }
@@ -198,7 +198,7 @@ struct FlavorRoutes: Sendable {
         let id = context.parameter("flavor_id")
         return try await context.write(compute.database) { connection in
             guard try connection.execute("DELETE FROM flavors WHERE flavorid = \(id)") == 1 else {
-                throw FlavorRoutes.missing(id)
+                throw ResourceKind.flavors.notFound(id)
             }
             return Change(.empty(202), "flavor", id)
         }

@@ -11,41 +11,47 @@ struct FlavorDetailRoutes: Sendable {
 
     private static let specsPath = "/v2.1/flavors/{flavor_id}/os-extra_specs"
 
+    private static let accessSchema = BodySchema.wrapped(
+        "flavor_access", .many(.object([.required("flavor_id", .anyText), .required("tenant_id", .anyText)])))
+
     var resource: Resource {
         let specs = FlavorDetailRoutes.specsPath
         return Resource(
             "flavor-extra-spec",
             routes: [
                 Route(
-                    .get, specs, action: "os_compute_api:os-flavor-extra-specs:index", rule: Rule.anybody, "List extra specs", handler: list
+                    .get, specs, action: "os_compute_api:os-flavor-extra-specs:index", rule: Rule.anybody,
+                    answer: .form(.wrapped("extra_specs", .textMap)), "List extra specs", handler: list
                 ),
                 Route(
                     .post, specs, action: "os_compute_api:os-flavor-extra-specs:create", rule: Rule.admin,
                     body: .json(.wrapped("extra_specs", .object([], additional: .values(.oneOf([.text, .integer, .number]))))),
-                    "Set extra specs", handler: create),
+                    answer: .form(.wrapped("extra_specs", .textMap)), "Set extra specs", handler: create),
                 Route(
-                    .get, specs + "/{key}", action: "os_compute_api:os-flavor-extra-specs:show", rule: Rule.anybody, "Show an extra spec",
+                    .get, specs + "/{key}", action: "os_compute_api:os-flavor-extra-specs:show", rule: Rule.anybody,
+                    answer: .form(.textMap), "Show an extra spec",
                     handler: show),
                 Route(
                     .put, specs + "/{key}", action: "os_compute_api:os-flavor-extra-specs:update", rule: Rule.admin,
-                    body: .json(.object([], additional: .values(.oneOf([.text, .integer, .number])))), "Change an extra spec",
+                    body: .json(.object([], additional: .values(.oneOf([.text, .integer, .number])))), answer: .form(.textMap),
+                    "Change an extra spec",
                     handler: update),
                 Route(
                     .delete, specs + "/{key}", action: "os_compute_api:os-flavor-extra-specs:delete", rule: Rule.admin,
                     "Remove an extra spec", handler: delete),
                 Route(
                     .get, "/v2.1/flavors/{flavor_id}/os-flavor-access", action: "os_compute_api:os-flavor-access", rule: Rule.admin,
-                    "List the projects of a private flavor", handler: access),
+                    answer: .form(FlavorDetailRoutes.accessSchema), "List the projects of a private flavor", handler: access),
                 Route(
                     .post, "/v2.1/flavors/{flavor_id}/action", key: "addTenantAccess",
                     action: "os_compute_api:os-flavor-access:add_tenant_access", rule: Rule.admin,
                     body: .json(.wrapped("addTenantAccess", .object([.init("tenant", .identifier, required: true)]))),
-                    "Let a project use a flavor", handler: addAccess),
+                    answer: .form(FlavorDetailRoutes.accessSchema), "Let a project use a flavor", handler: addAccess),
                 Route(
                     .post, "/v2.1/flavors/{flavor_id}/action", key: "removeTenantAccess",
                     action: "os_compute_api:os-flavor-access:remove_tenant_access", rule: Rule.admin,
                     body: .json(.wrapped("removeTenantAccess", .object([.init("tenant", .identifier, required: true)]))),
-                    "Take a flavor from a project", handler: removeAccess),
+                    answer: .form(FlavorDetailRoutes.accessSchema), "Take a flavor from a project", handler: removeAccess),
             ])
     }
 
@@ -54,14 +60,14 @@ struct FlavorDetailRoutes: Sendable {
     private static func specs(_ connection: Connection, _ id: String, scope: SQL, lock: Bool = false) throws -> JSONObject {
         let rows = try connection.query(
             "SELECT t.extra_specs FROM flavors t WHERE t.flavorid = \(id) AND \(scope) \(raw: lock ? "FOR UPDATE" : "")")
-        guard let row = rows.first else { throw FlavorRoutes.missing(id) }
+        guard let row = rows.first else { throw ResourceKind.flavors.notFound(id) }
         return try row.object("extra_specs")
     }
 
     private func list(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let id = context.parameter("flavor_id")
-        let scope = try FlavorRoutes.scope(context, isPublic: nil)
+        let scope = try FlavorScope.rows(context)
         let specs = try await compute.database.read { try FlavorDetailRoutes.specs($0, id, scope: scope) }
         return .json(200, ["extra_specs": .object(specs)])
     }
@@ -70,7 +76,7 @@ struct FlavorDetailRoutes: Sendable {
         try context.authorize(target: .none)
         let id = context.parameter("flavor_id")
         let key = context.parameter("key")
-        let scope = try FlavorRoutes.scope(context, isPublic: nil)
+        let scope = try FlavorScope.rows(context)
         let specs = try await compute.database.read { try FlavorDetailRoutes.specs($0, id, scope: scope) }
         guard let value = specs[key] else { throw FlavorDetailRoutes.missing(id, key) }
         return .json(200, .object([key: value]))
@@ -155,7 +161,7 @@ struct FlavorDetailRoutes: Sendable {
             SELECT f.is_public, a.project_id FROM flavors f LEFT JOIN flavor_access a ON a.flavor_id = f.id
             WHERE f.flavorid = \(id) ORDER BY a.project_id
             """)
-        guard let first = rows.first else { throw FlavorRoutes.missing(id) }
+        guard let first = rows.first else { throw ResourceKind.flavors.notFound(id) }
         if try first.bool("is_public") {
             throw ResourceError.notFound("Access list not available for public flavors.")
         }
@@ -179,7 +185,7 @@ struct FlavorDetailRoutes: Sendable {
             let known = try connection.query("SELECT 1 AS one FROM published_projects WHERE id = \(project)")
             if known.isEmpty { throw ResourceError.badRequest("Project ID \(project.prefix(64)) is not a valid project.") }
             let row = try connection.query("SELECT id, is_public FROM flavors WHERE flavorid = \(id)").first
-            guard let row else { throw FlavorRoutes.missing(id) }
+            guard let row else { throw ResourceKind.flavors.notFound(id) }
             if try row.bool("is_public") { throw ResourceError.conflict("Can not add access to a public flavor.") }
             let added = try connection.execute(
                 "INSERT INTO flavor_access (flavor_id, project_id) VALUES (\(try row.string("id")), \(project)) ON CONFLICT DO NOTHING")

@@ -15,7 +15,9 @@ struct HostRoutes: Sendable {
         return Resource(
             "compute-service",
             routes: [
-                Route(.get, services, action: "os_compute_api:os-services:list", rule: Rule.admin, "List hosts' services", handler: list),
+                Route(
+                    .get, services, action: "os_compute_api:os-services:list", rule: Rule.admin, answer: .list(.computeServices(compute)),
+                    "List hosts' services", handler: list),
                 Route(
                     .put, services + "/{service_id}", action: "os_compute_api:os-services:update", rule: Rule.admin,
                     versions: .from(53),
@@ -24,7 +26,7 @@ struct HostRoutes: Sendable {
                             .init("status", .enumeration(["enabled", "disabled"])),
                             .init("disabled_reason", .string(min: 1, max: 255, format: nil)),
                             .init("forced_down", .boolean),
-                        ])), "Enable, disable or force down a host", handler: update),
+                        ])), answer: .one(.computeServices(compute)), "Enable, disable or force down a host", handler: update),
                 Route(
                     .put, services + "/{command}", action: "os_compute_api:os-services:update", rule: Rule.admin,
                     versions: .through(52),
@@ -33,24 +35,37 @@ struct HostRoutes: Sendable {
                             .init("host", .identifier, required: true), .init("binary", .identifier, required: true),
                             .init("disabled_reason", .string(min: 1, max: 255, format: nil)),
                             .init("forced_down", .boolean, versions: .from(11)),
-                        ])), "Enable, disable or force down a host", handler: oldUpdate),
+                        ])), answer: .one(.computeServices(compute)), "Enable, disable or force down a host", handler: oldUpdate),
                 Route(
                     .delete, services + "/{service_id}", action: "os_compute_api:os-services:delete", rule: Rule.admin, status: 204,
                     "Forget a host", handler: delete),
                 Route(
                     .get, "/v2.1/os-availability-zone", action: "os_compute_api:os-availability-zone:list", rule: Rule.anybody,
-                    "List availability zones"
+                    answer: .form(HostRoutes.zonesSchema), "List availability zones"
                 ) {
                     try await zones($0, isDetailed: false)
                 },
                 Route(
                     .get, "/v2.1/os-availability-zone/detail", action: "os_compute_api:os-availability-zone:detail", rule: Rule.admin,
-                    "List availability zones with their hosts"
+                    answer: .form(HostRoutes.zonesSchema), "List availability zones with their hosts"
                 ) {
                     try await zones($0, isDetailed: true)
                 },
             ])
     }
+
+    private static let zonesSchema = BodySchema.wrapped(
+        "availabilityZoneInfo",
+        .many(
+            .object([
+                .required("zoneName", .anyText), .required("zoneState", .object([.required("available", .boolean)])),
+                // Services by host and kind.
+                .required("hosts", .nullable(.object([], additional: .values(.object([], additional: .values(zoneService)))))),
+            ])))
+
+    private static let zoneService = BodySchema.object([
+        .required("active", .boolean), .required("available", .boolean), .required("updated_at", .nullable(.anyText)),
+    ])
 
     /// Zone of a host: its aggregate's, or its own.
     static let zoneSQL = """
@@ -63,53 +78,32 @@ struct HostRoutes: Sendable {
     /// Hosts' services, and the plane's own: schedulers and conductors, whose zone is Nova's `internal`.
     ///
     /// - Parameter compute: for what counts as silence.
-    private static func services(_ compute: Compute) -> SQL {
-        let silence = compute.settings.hostDownAfter
-        return """
-            SELECT t.id, t.number, 'nova-compute' AS kind, t.host, t.enabled, t.disabled_reason, t.forced_down,
-                coalesce(t.last_seen_at, t.updated_at) AS seen_at, \(Hosts.isUp("t", compute)) AS is_up,
-                \(raw: HostRoutes.zoneSQL) AS zone
-            FROM compute_services t
-            UNION ALL
-            SELECT p.id, p.number, p.kind, p.host, true, NULL, false, p.last_seen_at,
-                p.last_seen_at > \(compute.ambient.databaseNow) - \(silence)::interval, \(HostRoutes.internalZone)
-            FROM plane_services p
-            """
+    fileprivate static func source(_ compute: Compute) -> String {
+        """
+        (SELECT t.id, t.number, 'nova-compute' AS kind, t.host, t.enabled, t.disabled_reason, t.forced_down,
+            coalesce(t.last_seen_at, t.updated_at) AS seen_at, \(Hosts.isUpText("t", compute)) AS is_up, \(zoneSQL) AS zone
+        FROM compute_services t
+        UNION ALL
+        SELECT p.id, p.number, p.kind, p.host, true, NULL, false, p.last_seen_at,
+            p.last_seen_at > \(Hosts.latestSilence(compute)), '\(internalZone)'
+        FROM plane_services p) t
+        """
     }
 
     private static let internalZone = "internal"
 
-    private func list(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
-        let host = context.query["host"].flatMap { $0.isEmpty ? nil : $0 }
-        let binary = context.query["binary"].flatMap { $0.isEmpty ? nil : $0 }
-        let request = try context.listRequest(filters: [], ignoring: ["host", "binary"])
-        let compute = compute
-        return try await compute.database.read { connection in
-            let rows = try connection.query(
-                """
-                SELECT * FROM (\(HostRoutes.services(compute))) s
-                WHERE (\(host)::text IS NULL OR s.host = \(host)) AND (\(binary)::text IS NULL OR s.kind = \(binary))
-                ORDER BY s.number
-                """)
-            let all = try rows.map { try HostRoutes.service($0, context) }
-            // Nova returns this list as a whole, without links to further pages.
-            let isWhole = request.limit == nil && request.marker == nil && request.sort.isEmpty && request.descending == nil
-            return .json(200, ["services": .array(isWhole ? all : try request.page(of: all).items)])
-        }
+    private func kind(_ context: RequestContext) -> ResourceKind {
+        .computeServices(compute, hasNumbers: !context.version(atLeast: 2, 53))
     }
 
-    private static func service(_ row: Row, _ context: RequestContext) throws -> JSONValue {
-        var service: JSONObject = [
-            "id": context.version(atLeast: 2, 53) ? .string(try row.string("id")) : JSONValue(try row.int("number")),
-            "binary": .string(try row.string("kind")), "host": .string(try row.string("host")), "zone": .string(try row.string("zone")),
-            "status": try row.bool("enabled") ? "enabled" : "disabled",
-            "state": try row.bool("is_up") ? "up" : "down",
-            "updated_at": JSONValue(try row.timestamp("seen_at").iso8601NoZone),
-            "disabled_reason": JSONValue(try row.optionalString("disabled_reason")),
-        ]
-        if context.version(atLeast: 2, 11) { service["forced_down"] = .bool(try row.bool("forced_down")) }
-        return .object(service)
+    private func list(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let kind = kind(context)
+        var request = try kind.listRequest(context)
+        // Nova returns this list as a whole, without links to further pages.
+        request.isWhole = request.limit == nil && request.marker == nil && request.sort.isEmpty && request.descending == nil
+        let asked = request
+        return try await compute.database.read { try kind.list($0, context, asked, scope: "true").response }
     }
 
     /// - Throws: 400 if the service is not on a host; only hosts can be disabled for scheduling.
@@ -183,17 +177,13 @@ struct HostRoutes: Sendable {
             let update = changes.statement("compute_services t", where: condition, at: compute.ambient.now, touching: true) ?? ""
             let rows = try connection.query(
                 """
-                \(update)
-                RETURNING t.id, t.number, 'nova-compute' AS kind, t.host, t.enabled, t.disabled_reason, t.forced_down,
-                    coalesce(t.last_seen_at, t.updated_at) AS seen_at,
-                    \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
+                \(update) RETURNING t.id, t.host
                 """)
             guard let row = rows.first else { throw ResourceError.notFound(missing) }
-            let host = try row.string("host")
-            try Hosts.announce(connection, host: host, ambient: compute.ambient)
-            return Change(
-                .json(200, ["service": try HostRoutes.service(row, context)]), "compute-service",
-                try row.string("id"), content: context.body)
+            let id = try row.string("id")
+            try Hosts.announce(connection, host: try row.string("host"), ambient: compute.ambient)
+            let response = try kind(context).one(connection, context, where: "t.id = \(id)", id: id)
+            return Change(response, "compute-service", id, content: context.body)
         }
     }
 
@@ -274,7 +264,7 @@ struct HostRoutes: Sendable {
     ) throws -> (name: String, hosts: JSONObject, available: Bool) {
         var hosts: JSONObject = [:]
         let rows = try connection.query(
-            "SELECT * FROM (\(services(compute))) s WHERE s.kind <> 'nova-compute' ORDER BY s.host, s.kind")
+            "SELECT * FROM \(raw: source(compute)) WHERE t.kind <> 'nova-compute' ORDER BY t.host, t.kind")
         for row in rows {
             let host = try row.string("host")
             var kinds = hosts[host]?.objectValue ?? [:]
@@ -285,5 +275,28 @@ struct HostRoutes: Sendable {
             hosts[host] = .object(kinds)
         }
         return (internalZone, hosts, true)
+    }
+}
+
+extension ResourceKind {
+    /// - Parameter hasNumbers: whether clients name services by number, as before 2.53, and not by UUID.
+    static func computeServices(_ compute: Compute, hasNumbers: Bool = false) -> ResourceKind {
+        func filter(_ column: String) -> Field.Filter { .custom { $0.isEmpty ? "TRUE" : "\(raw: column) = \($0)" } }
+        return ResourceKind(
+            "service",
+            table: Table(
+                HostRoutes.source(compute), key: hasNumbers ? "t.number" : "t.id", keyType: hasNumbers ? .integer : .uuid,
+                defaultSort: [("number", false)],
+                fields: [
+                    Field("id", .number, "t.number", sortable: hasNumbers, versions: .through(52)),
+                    Field("id", .text, "t.id", sortable: !hasNumbers, versions: .from(53)),
+                    Field("binary", .text, "t.kind", filter: filter("t.kind"), sortable: true),
+                    Field("host", filter: filter("t.host"), sortable: true), Field("zone", sortable: true),
+                    Field("status", .text, "CASE WHEN t.enabled THEN 'enabled' ELSE 'disabled' END", sortable: true),
+                    Field("state", .text, "CASE WHEN t.is_up THEN 'up' ELSE 'down' END", sortable: true),
+                    Field("updated_at", .timestampMicroseconds, "t.seen_at", sortable: true), Field("disabled_reason"),
+                    Field("forced_down", .boolean, sortable: true, versions: .from(11)), .sortKey("number", "t.number"),
+                ]), relation: "compute_services", visibility: .everything, grammar: .compute(hasFields: false)
+        ) { .notFound("Service \($0.prefix(64)) not found.") }
     }
 }

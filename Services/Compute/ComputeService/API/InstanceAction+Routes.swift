@@ -3,35 +3,51 @@ import JSON
 import Kernel
 import WebAPI
 
+extension ResourceKind {
+    static let instanceActions = ResourceKind(
+        "instanceAction",
+        table: Table(
+            "server_actions t", key: "t.request_id", keyType: .text, defaultSort: [("number", true)],
+            fields: [
+                Field("action"), Field("instance_uuid", .text, "t.server_id"), Field("request_id"), Field("user_id"),
+                Field("project_id"), Field("start_time", .timestampMicroseconds), Field("message"),
+                Field("updated_at", .timestampMicroseconds, versions: .from(58)), .sortKey("number", "t.id"),
+                .filter("changes-since", .time { "t.updated_at >= \($0)" }.from(Microversion(2, 58))),
+                .filter("changes-before", .time { "t.updated_at <= \($0)" }.from(Microversion(2, 66))),
+            ]), relation: "server_actions", visibility: .everything, grammar: .compute(), pages: .next.from(Microversion(2, 58))
+    ) { .notFound("Action for request_id \($0.prefix(64)) not found") }
+
+    /// One by itself has its events, which the route writes.
+    static let instanceActionsWithEvents = instanceActions.adding([
+        Field(
+            "events", .json, "NULL", presence: .whenSet,
+            shape: .many(
+                .object([
+                    .required("event", .anyText), .required("start_time", .nullable(.anyText)),
+                    .required("finish_time", .nullable(.anyText)),
+                    .required("result", .nullable(.anyText)), .init("traceback", .nullable(.anyText)), .init("hostId", .anyText),
+                    .init("host", .nullable(.anyText)), .init("details", .nullable(.anyText)),
+                ])))
+    ])
+}
+
+extension Field.Filter {
+    /// A filter by a time.
+    static func time(_ condition: @escaping @Sendable (Timestamp) -> SQL) -> Field.Filter {
+        .custom { value in
+            guard let time = Timestamp(value) else {
+                throw ResourceError.badRequest("Invalid filter value '\(value.prefix(64))': expected ISO 8601 (2026-01-31T12:00:00Z).")
+            }
+            return condition(time)
+        }
+    }
+}
+
 /// The actions on a server, with their user and result.
 struct InstanceActionRoutes: Sendable {
     let compute: Compute
 
     private static let path = "/v2.1/servers/{server_id}/os-instance-actions"
-
-    private static let fields: [Field] = [
-        Field("action"), Field("instance_uuid", .text, "t.server_id"), Field("request_id"), Field("user_id"),
-        Field("project_id"), Field("start_time", .timestampMicroseconds), Field("message"),
-        Field("updated_at", .timestampMicroseconds, versions: .from(58)),
-    ]
-
-    private static let table = Table(
-        "server_actions t", key: "t.request_id", keyType: .text, defaultSort: [("number", true)],
-        fields: fields + [
-            .sortKey("number", "t.id"),
-            .filter("changes-since") { value in
-                guard let time = Timestamp(value) else { throw badTime(value) }
-                return "t.updated_at >= \(time)"
-            },
-            .filter("changes-before") { value in
-                guard let time = Timestamp(value) else { throw badTime(value) }
-                return "t.updated_at <= \(time)"
-            },
-        ])
-
-    private static func badTime(_ value: String) -> ResourceError {
-        .badRequest("Invalid filter value '\(value.prefix(64))': expected ISO 8601 (2026-01-31T12:00:00Z).")
-    }
 
     var resource: Resource {
         let path = InstanceActionRoutes.path
@@ -39,11 +55,11 @@ struct InstanceActionRoutes: Sendable {
             "instance-action",
             routes: [
                 Route(
-                    .get, path, action: "os_compute_api:os-instance-actions:list", rule: Rule.reader, "List what was done with a server",
-                    handler: list),
+                    .get, path, action: "os_compute_api:os-instance-actions:list", rule: Rule.reader, answer: .list(.instanceActions),
+                    "List what was done with a server", handler: list),
                 Route(
                     .get, path + "/{request_id}", action: "os_compute_api:os-instance-actions:show", rule: Rule.reader,
-                    "Show one action with its events", handler: show),
+                    answer: .one(.instanceActionsWithEvents), "Show one action with its events", handler: show),
             ])
     }
 
@@ -64,14 +80,8 @@ struct InstanceActionRoutes: Sendable {
 
     private func list(_ context: RequestContext) async throws -> Response {
         let id = try await server(context)
-        var filters: Set<String> = []
-        if context.version(atLeast: 2, 58) { filters.insert("changes-since") }
-        if context.version(atLeast: 2, 66) { filters.insert("changes-before") }
-        let request = try context.listRequest(filters: filters)
-        return try await compute.database.read { connection in
-            try InstanceActionRoutes.table.list(
-                connection, context, collection: "instanceActions", request, scope: "t.server_id = \(id)",
-                links: context.version(atLeast: 2, 58))
+        return try await compute.database.read {
+            try ResourceKind.instanceActions.list($0, context, where: ["t.server_id = \(id)"])
         }
     }
 
@@ -82,8 +92,9 @@ struct InstanceActionRoutes: Sendable {
         let seesDetails = context.allows("os_compute_api:os-instance-actions:events:details")
         return try await compute.database.read { connection in
             let condition: SQL = "t.server_id = \(id) AND t.request_id = \(request)"
-            let fields = InstanceActionRoutes.table.visible(context)
-            let rows = try InstanceActionRoutes.table.query(connection, fields, where: condition, suffix: "ORDER BY t.id LIMIT 1")
+            let table = ResourceKind.instanceActions.table
+            let fields = table.visible(context)
+            let rows = try table.query(connection, fields, where: condition, suffix: "ORDER BY t.id LIMIT 1")
             guard !rows.isEmpty else {
                 throw ResourceError.notFound("Action for request_id \(request.prefix(64)) on instance \(id) not found")
             }

@@ -25,12 +25,21 @@ struct InterfaceRoutes: Sendable {
             .init("tag", .nullable(.text(60)), versions: .from(49)),
         ]))
 
+    private static let shape = BodySchema.object([
+        .required("port_id", .anyText), .required("net_id", .anyText), .required("mac_addr", .anyText), .required("port_state", .anyText),
+        .required("fixed_ips", .many(.object([.required("subnet_id", .anyText), .required("ip_address", .anyText)]))),
+        .required("tag", .nullable(.anyText), versions: .from(70)),
+    ])
+
     var resource: Resource {
         let path = InterfaceRoutes.path
         return Resource(
             "server-interface",
             routes: [
-                Route(.get, path, action: "os_compute_api:os-attach-interfaces:list", rule: Rule.reader, "List interfaces") { context in
+                Route(
+                    .get, path, action: "os_compute_api:os-attach-interfaces:list", rule: Rule.reader,
+                    answer: .form(.wrapped("interfaceAttachments", .many(InterfaceRoutes.shape))), "List interfaces"
+                ) { context in
                     let server = try await compute.authorizedServer(context).value
                     return try await compute.database.read { connection in
                         let list = try InterfaceRoutes.load(connection, context, where: "i.server_id = \(server.id)")
@@ -38,15 +47,18 @@ struct InterfaceRoutes: Sendable {
                         return .json(200, ["interfaceAttachments": .array(page.items)])
                     }
                 },
-                Route(.get, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:show", rule: Rule.reader, "Show an interface")
-                { context in
+                Route(
+                    .get, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:show", rule: Rule.reader,
+                    answer: .form(.wrapped("interfaceAttachment", InterfaceRoutes.shape)), "Show an interface"
+                ) { context in
                     let server = try await compute.authorizedServer(context).value
                     let port = try context.uuidParameter("port_id", of: "Port")
                     return try await compute.database.read { try InterfaceRoutes.response($0, context, server.id, port) }
                 },
                 Route(
                     .post, path, action: "os_compute_api:os-attach-interfaces:create", rule: Rule.member,
-                    body: .optionalJSON(InterfaceRoutes.schema), "Attach an interface", handler: attach),
+                    body: .optionalJSON(InterfaceRoutes.schema), answer: .form(.wrapped("interfaceAttachment", InterfaceRoutes.shape)),
+                    "Attach an interface", handler: attach),
                 Route(
                     .delete, path + "/{port_id}", action: "os_compute_api:os-attach-interfaces:delete", rule: Rule.member, status: 202,
                     "Detach an interface", handler: detach),

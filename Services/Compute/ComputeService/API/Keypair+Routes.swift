@@ -6,19 +6,27 @@ import JSON
 import Kernel
 import WebAPI
 
+extension ResourceKind {
+    static let keypairs = ResourceKind(
+        "keypair",
+        table: Table(
+            "keypairs t", key: "t.name", keyType: .text, defaultSort: [("name", false)],
+            fields: [
+                Field("name", sortable: true), Field("public_key"), Field("fingerprint"), Field("type", versions: .from(2)),
+                Field("user_id"), Field("id", .number), Field("created_at", .timestampMicroseconds),
+                Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"), Field("updated_at", .json, "NULL"),
+            ]),
+        envelope: .nested, visibility: Visibility { "t.user_id = \(try $0.caller.userID)" },
+        grammar: .compute(ignoring: ["user_id"], hasFields: false), pages: .next.from(Microversion(2, 35)), bytesPerRow: 1536
+    ) { .notFound("Keypair \($0.prefix(255)) not found") }
+
+    /// What lists show of them.
+    static let keypairSummaries = keypairs.showing(["name", "public_key", "fingerprint", "type"])
+}
+
 /// Key pairs: public keys that users keep for their servers.
 struct KeypairRoutes: Sendable {
     let compute: Compute
-
-    static let fields: [Field] = [
-        Field("name"), Field("public_key"), Field("fingerprint"), Field("type", versions: .from(2)),
-    ]
-
-    static let detail: [Field] =
-        fields + [
-            Field("user_id"), Field("id", .number), Field("created_at", .timestampMicroseconds),
-            Field("deleted", .boolean, "false"), Field("deleted_at", .json, "NULL"), Field("updated_at", .json, "NULL"),
-        ]
 
     private static let path = "/v2.1/os-keypairs"
 
@@ -27,13 +35,15 @@ struct KeypairRoutes: Sendable {
         return Resource(
             "keypair",
             routes: [
-                Route(.get, path, action: "os_compute_api:os-keypairs:index", rule: "rule:admin_or_owner", "List key pairs", handler: list),
+                Route(
+                    .get, path, action: "os_compute_api:os-keypairs:index", rule: "rule:admin_or_owner", answer: .list(.keypairSummaries),
+                    "List key pairs", handler: list),
                 Route(
                     .post, path, action: "os_compute_api:os-keypairs:create", rule: "rule:admin_or_owner",
                     body: .json(KeypairRoutes.schema), status: 201, "Import or generate a key pair", handler: create),
                 Route(
                     .get, path + "/{keypair_name}", action: "os_compute_api:os-keypairs:show", rule: "rule:admin_or_owner",
-                    "Show a key pair", handler: show),
+                    answer: .one(.keypairs), "Show a key pair", handler: show),
                 Route(
                     .delete, path + "/{keypair_name}", action: "os_compute_api:os-keypairs:delete", rule: "rule:admin_or_owner",
                     status: 204, "Delete a key pair", handler: delete),
@@ -58,31 +68,9 @@ struct KeypairRoutes: Sendable {
 
     private func list(_ context: RequestContext) async throws -> Response {
         let user = try user(context, context.query["user_id"]).value
-        let request = try context.listRequest(filters: [], ignoring: ["user_id"])
-        let fields = KeypairRoutes.fields.filter { $0.versions.contains(context.version) }
-        let hasLinks = context.version(atLeast: 2, 35)
-        let table = Table(
-            "keypairs t", key: "t.name", keyType: .text, defaultSort: [("name", false)],
-            fields: fields + [.sortKey("name")])
-        return try await compute.database.read { connection in
-            let page = try table.page(
-                connection, context, request, fields: fields, scope: "t.user_id = \(user)")
-            let writer = RowWriter(fields, context)
-            return try .object(capacity: 256 + page.count * 1024) {
-                try $0.arrayField("keypairs") { list in
-                    for row in 0..<page.count {
-                        try list.object { try $0.objectField("keypair") { try writer.members(page.rows, row: row, into: &$0) } }
-                    }
-                }
-                if hasLinks, page.more, let last = Table.keyText(page.rows, row: page.count - 1) {
-                    $0.arrayField("keypairs_links") {
-                        $0.object {
-                            $0.field("rel", "next")
-                            $0.field("href", context.nextLink(marker: last))
-                        }
-                    }
-                }
-            }
+        let request = try ResourceKind.keypairSummaries.listRequest(context)
+        return try await compute.database.read {
+            try ResourceKind.keypairSummaries.list($0, context, request, scope: "t.user_id = \(user)").response
         }
     }
 
@@ -93,13 +81,12 @@ struct KeypairRoutes: Sendable {
     private func show(_ context: RequestContext) async throws -> Response {
         let user = try user(context, context.query["user_id"]).value
         let name = context.parameter("keypair_name")
-        let table = Table("keypairs t", fields: KeypairRoutes.detail)
         return try await compute.database.read { connection in
-            guard
-                let response = try table.response(
-                    connection, context, name: "keypair", where: "t.user_id = \(user) AND t.name = \(name)")
-            else { throw KeypairRoutes.missing(name, user) }
-            return response
+            let condition: SQL = "t.user_id = \(user) AND t.name = \(name)"
+            guard let found = try ResourceKind.keypairs.oneOrNone(connection, context, where: condition) else {
+                throw KeypairRoutes.missing(name, user)
+            }
+            return found.response
         }
     }
 

@@ -19,22 +19,45 @@ struct QuotaRoutes: Sendable {
                 .init("force", .boolean), .init("tenant_id", .text),
             ]))
 
+    private static let usageShape = BodySchema.object([
+        .required("limit", .limit), .required("in_use", .count), .required("reserved", .count),
+    ])
+
+    /// - Parameter value: what is said of each quota.
+    private static func answer(_ value: BodySchema) -> BodySchema {
+        .wrapped(
+            "quota_set", .object([.init("id", .anyText)] + quotas.map { .required($0.declaration.name, value, versions: $0.versions) }))
+    }
+
+    private static let classAnswer = BodySchema.wrapped(
+        "quota_class_set", .object([.init("id", .anyText)] + quotas.map { .init($0.declaration.name, .limit, versions: $0.versions) }))
+
+    private static let limitsSchema = BodySchema.wrapped(
+        "limits",
+        .object([
+            .required("rate", .array(.any, min: 0, max: 0)), .required("absolute", .object([], additional: .values(.limit))),
+        ]))
+
     var resource: Resource {
         let path = QuotaRoutes.path
         return Resource(
             "quota-set",
             routes: [
-                Route(.get, path, action: "os_compute_api:os-quota-sets:show", rule: Rule.reader, "Show a project's quota") {
+                Route(
+                    .get, path, action: "os_compute_api:os-quota-sets:show", rule: Rule.reader, answer: .form(QuotaRoutes.answer(.limit)),
+                    "Show a project's quota"
+                ) {
                     try await show($0, isDetailed: false)
                 },
                 Route(
                     .get, path + "/detail", action: "os_compute_api:os-quota-sets:detail", rule: Rule.reader,
-                    "Show a project's quota and usage"
+                    answer: .form(QuotaRoutes.answer(QuotaRoutes.usageShape)), "Show a project's quota and usage"
                 ) {
                     try await show($0, isDetailed: true)
                 },
                 Route(
-                    .get, path + "/defaults", action: "os_compute_api:os-quota-sets:defaults", rule: Rule.anybody, "Show the default quota"
+                    .get, path + "/defaults", action: "os_compute_api:os-quota-sets:defaults", rule: Rule.anybody,
+                    answer: .form(QuotaRoutes.answer(.limit)), "Show the default quota"
                 ) { context in
                     try context.authorize(target: .none)
                     let project = context.parameter("project_id")
@@ -43,13 +66,13 @@ struct QuotaRoutes: Sendable {
                 },
                 Route(
                     .put, path, action: "os_compute_api:os-quota-sets:update", rule: Rule.admin, body: .json(QuotaRoutes.schema),
-                    "Change a project's quota", handler: update),
+                    answer: .form(QuotaRoutes.answer(.limit)), "Change a project's quota", handler: update),
                 Route(
                     .delete, path, action: "os_compute_api:os-quota-sets:delete", rule: Rule.admin, status: 202,
                     "Give a project the default quota", handler: reset),
                 Route(
                     .get, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:show", rule: Rule.admin,
-                    "Show the default quota"
+                    answer: .form(QuotaRoutes.classAnswer), "Show the default quota"
                 ) { context in
                     try context.authorize(target: .none)
                     return .json(
@@ -59,17 +82,20 @@ struct QuotaRoutes: Sendable {
                 },
                 Route(
                     .put, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:update", rule: Rule.admin,
-                    body: .json(QuotaRoutes.classSchema), "Change the default quota", handler: updateDefaults),
-                Route(.get, "/v2.1/limits", action: "os_compute_api:limits", rule: Rule.anybody, "Show limits and usage", handler: limits),
+                    body: .json(QuotaRoutes.classSchema), answer: .form(QuotaRoutes.classAnswer), "Change the default quota",
+                    handler: updateDefaults),
+                Route(
+                    .get, "/v2.1/limits", action: "os_compute_api:limits", rule: Rule.anybody, answer: .form(QuotaRoutes.limitsSchema),
+                    "Show limits and usage", handler: limits),
                 Route(
                     .get, "/v2.1/os-simple-tenant-usage", action: "os_compute_api:os-simple-tenant-usage:list", rule: Rule.admin,
-                    "Usage of all projects"
+                    answer: .form(UsageReport.listSchema), "Usage of all projects"
                 ) {
                     try await usage($0, project: nil)
                 },
                 Route(
                     .get, "/v2.1/os-simple-tenant-usage/{project_id}", action: "os_compute_api:os-simple-tenant-usage:show",
-                    rule: Rule.reader, "Usage of a project"
+                    rule: Rule.reader, answer: .form(UsageReport.schema), "Usage of a project"
                 ) {
                     try await usage($0, project: $0.parameter("project_id"))
                 },

@@ -8,11 +8,16 @@ import Workflow
 /// Servers: making, reading, changing and ending them.
 struct ServerRoutes: Sendable {
     let compute: Compute
-    private let table: Table
+    private let kind: ResourceKind
+    /// `/servers` without detail, and with it.
+    private let short: ResourceKind
+    private let detailed: ResourceKind
 
     init(compute: Compute) {
         self.compute = compute
-        table = ServerTable.table(hostDownAfter: compute.settings.hostDownAfter)
+        kind = .servers(hostDownAfter: compute.settings.hostDownAfter)
+        short = kind.showing(ServerFields.short)
+        detailed = kind.hiding(["server_groups"])
     }
 
     private static let path = "/v2.1/servers"
@@ -24,19 +29,22 @@ struct ServerRoutes: Sendable {
         return Resource(
             "server",
             routes: [
-                Route(.get, path, action: "os_compute_api:servers:index", rule: Rule.reader, "List servers") {
-                    try await list($0, only: ServerTable.short)
+                Route(.get, path, action: "os_compute_api:servers:index", rule: Rule.reader, answer: .list(short), "List servers") {
+                    try await list($0, short)
                 },
-                Route(.get, path + "/detail", action: "os_compute_api:servers:detail", rule: Rule.reader, "List servers with details") {
-                    try await list($0, only: nil)
-                },
+                Route(
+                    .get, path + "/detail", action: "os_compute_api:servers:detail", rule: Rule.reader, answer: .list(detailed),
+                    "List servers with details"
+                ) { try await list($0, detailed) },
                 Route(
                     .post, path, action: "os_compute_api:servers:create", rule: Rule.member,
-                    body: .json(ServerSchema.create), status: 202, "Create servers", handler: create),
-                Route(.get, one, action: "os_compute_api:servers:show", rule: Rule.reader, "Show a server", handler: show),
+                    body: .json(ServerSchema.create), status: 202, answer: .form(ServerRoutes.accepted), "Create servers", handler: create),
+                Route(
+                    .get, one, action: "os_compute_api:servers:show", rule: Rule.reader, answer: .one(kind), "Show a server",
+                    handler: show),
                 Route(
                     .put, one, action: "os_compute_api:servers:update", rule: Rule.member,
-                    body: .json(ServerSchema.update), "Change a server", handler: update),
+                    body: .json(ServerSchema.update), answer: .one(kind), "Change a server", handler: update),
                 Route(.delete, one, action: "os_compute_api:servers:delete", rule: Rule.member, status: 204, "Delete a server") {
                     try await delete($0, action: "delete")
                 },
@@ -44,12 +52,17 @@ struct ServerRoutes: Sendable {
                     .post, one + "/action", key: "forceDelete", action: "os_compute_api:os-deferred-delete:force",
                     rule: Rule.member, body: .json(.wrapped("forceDelete", .any)), status: 202, "Delete a server at once"
                 ) { try await delete($0, action: "forceDelete", status: 202) },
-                Route(.get, one + "/ips", action: "os_compute_api:ips:index", rule: Rule.reader, "List addresses") { context in
+                Route(
+                    .get, one + "/ips", action: "os_compute_api:ips:index", rule: Rule.reader,
+                    answer: .form(.wrapped("addresses", ServerRoutes.addresses)), "List addresses"
+                ) { context in
                     let addresses = try await self.addresses(context)
                     return .json(200, ["addresses": addresses])
                 },
-                Route(.get, one + "/ips/{network}", action: "os_compute_api:ips:show", rule: Rule.reader, "List addresses on a network") {
-                    context in
+                Route(
+                    .get, one + "/ips/{network}", action: "os_compute_api:ips:show", rule: Rule.reader,
+                    answer: .form(ServerRoutes.addresses), "List addresses on a network"
+                ) { context in
                     let name = context.parameter("network")
                     guard let list = try await self.addresses(context)[name] else {
                         throw ResourceError.notFound("Network \(name.prefix(255)) not found")
@@ -61,49 +74,27 @@ struct ServerRoutes: Sendable {
 
     // MARK: reading
 
-    private static let ignored: Set<String> = ["all_tenants", "all_projects", "deleted"]
+    private static let accepted = BodySchema.oneOf([
+        .object([.required("reservation_id", .anyText)]),
+        .wrapped(
+            "server",
+            .object([
+                .required("id", .anyText), .required("links", .links), .required("OS-DCF:diskConfig", .anyText),
+                .required("security_groups", .many(.object([.required("name", .anyText)]))), .required("adminPass", .anyText),
+            ])),
+    ])
 
-    private func list(_ context: RequestContext, only names: Set<String>?) async throws -> Response {
+    private static let addresses = BodySchema.object(
+        [], additional: .values(.many(.object([.required("version", .count), .required("addr", .anyText)]))))
+
+    private func list(_ context: RequestContext, _ kind: ResourceKind) async throws -> Response {
         try context.authorize(target: .project(try context.caller.projectID))
-        let isOperator = context.allows("os_compute_api:servers:allow_all_filters")
-        let request = try context.listRequest(
-            filters: ServerTable.names(context, isOperator: isOperator),
-            ignoring: ServerRoutes.ignored.union(ServerTable.everything))
+        let request = try kind.listRequest(context)
         if let long = request.filters.first(where: { $0.value.utf8.count > 1024 }) {
             throw ResourceError.badRequest("The value of the filter '\(long.name)' is longer than 1024 bytes.")
         }
-        let scope = try scope(context, isOperator: isOperator, request)
-        let fields = table.visible(context, only: names).filter { $0.name != "server_groups" }
-        return try await compute.database.read { connection in
-            try table.list(
-                connection, context, collection: "servers", request, fields: fields, scope: scope, bytesPerRow: names == nil ? 2048 : 384)
-        }
-    }
-
-    private func scope(_ context: RequestContext, isOperator: Bool, _ request: ListRequest) throws -> SQL {
-        var conditions: [SQL] = []
-        let all = context.query["all_tenants"] ?? context.query["all_projects"]
-        if let all, all.isEmpty || BodySchema.boolean(all) ?? false {
-            let action = (context.route.action ?? "") + ":get_all_tenants"
-            guard context.allows(action) else {
-                throw ResourceError.forbidden("Policy doesn't allow \(action) to be performed.")
-            }
-        } else {
-            if let all, BodySchema.boolean(all) == nil {
-                throw ResourceError.badRequest("Invalid value '\(all.prefix(64))' for all_tenants: it must be a boolean.")
-            }
-            conditions.append("t.project_id = \(try context.caller.requireProject())")
-        }
-        let deleted = context.query["deleted"].flatMap { BodySchema.boolean($0) }
-        let hasTimes = request.filters.contains { $0.name == "changes-since" }
-        let asksDeleted = request.filters.contains { $0.name == "status" && $0.value.uppercased() == "DELETED" }
-        if asksDeleted, !isOperator { throw ResourceError.forbidden("Only administrators may list deleted instances") }
-        switch deleted {
-        case true? where isOperator: conditions.append("t.deleted")
-        case false? where isOperator: conditions.append("NOT t.deleted")
-        default: if !hasTimes, !asksDeleted { conditions.append("NOT t.deleted") }
-        }
-        return conditions.isEmpty ? "true" : SQL.joined(conditions, separator: " AND ")
+        let scope = try kind.visibility.rows(context)
+        return try await compute.database.read { try kind.list($0, context, request, scope: scope).response }
     }
 
     private func show(_ context: RequestContext) async throws -> Response {
@@ -118,11 +109,11 @@ struct ServerRoutes: Sendable {
     ) throws -> Response {
         let isOperator = context.allows("os_compute_api:os-extended-server-attributes")
         let isBrief = isChange && !context.version(atLeast: 2, 75)
-        let fields = table.visible(context).filter { !isBrief || !ServerTable.isShownOnly($0) }.map { field in
+        let fields = kind.table.visible(context).filter { !isBrief || !ServerFields.isShownOnly($0) }.map { field in
             guard field.name == "fault", isOperator else { return field }
             return Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault END", presence: .whenSet)
         }
-        let rows = try table.query(connection, fields, where: "t.id = \(id)")
+        let rows = try kind.table.query(connection, fields, where: "t.id = \(id)")
         guard !rows.isEmpty else { throw ServerRecord.missing(id) }
         return try .object(capacity: 4096) {
             $0.name("server")
@@ -132,9 +123,9 @@ struct ServerRoutes: Sendable {
 
     private func addresses(_ context: RequestContext) async throws -> JSONValue {
         let server = try await compute.authorizedServer(context).value
-        let fields = table.fields.filter { $0.name == "addresses" }
+        let fields = kind.table.fields.filter { $0.name == "addresses" }
         let all = try await compute.database.read { connection -> JSONValue in
-            let rows = try table.query(connection, fields, where: "t.id = \(server.id)")
+            let rows = try kind.table.query(connection, fields, where: "t.id = \(server.id)")
             guard let bytes = rows.utf8(row: 0, column: 0) else { return [:] }
             return try JSONValue.parse(Array(bytes))
         }

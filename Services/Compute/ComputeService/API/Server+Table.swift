@@ -4,16 +4,56 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Servers as clients see them, by version.
-enum ServerTable {
-    private static let operators = "os_compute_api:os-extended-server-attributes"
-
+extension ResourceKind {
+    /// Servers as clients see them, by version.
+    ///
     /// - Parameter hostDownAfter: a host that has not reported for this long counts as down.
-    static func table(hostDownAfter: Duration) -> Table {
-        Table(
-            "servers t", defaultSort: [("created_at", true)],
-            fields: basics + extended + attributes + [hostStatus(hostDownAfter)] + filters)
+    static func servers(hostDownAfter: Duration) -> ResourceKind {
+        ResourceKind(
+            "server",
+            table: Table("servers t", defaultSort: [("created_at", true)], fields: ServerFields.all(hostDownAfter: hostDownAfter)),
+            visibility: Visibility(ServerScope.rows),
+            grammar: .compute(ignoring: ["all_tenants", "all_projects", "deleted"], hasFields: false), pages: .next, bytesPerRow: 2048,
+            notFound: ServerRecord.missing)
     }
+}
+
+/// Which servers a list has.
+private enum ServerScope {
+    @Sendable static func rows(_ context: RequestContext) throws -> SQL {
+        var conditions: [SQL] = []
+        let all = context.query["all_tenants"] ?? context.query["all_projects"]
+        if let all, all.isEmpty || BodySchema.boolean(all) ?? false {
+            let action = (context.route.action ?? "") + ":get_all_tenants"
+            guard context.allows(action) else {
+                throw ResourceError.forbidden("Policy doesn't allow \(action) to be performed.")
+            }
+        } else {
+            if let all, BodySchema.boolean(all) == nil {
+                throw ResourceError.badRequest("Invalid value '\(all.prefix(64))' for all_tenants: it must be a boolean.")
+            }
+            conditions.append("t.project_id = \(try context.caller.requireProject())")
+        }
+        if let deleted = try deleted(context) { conditions.append(deleted ? "t.deleted" : "NOT t.deleted") }
+        return conditions.isEmpty ? "true" : SQL.joined(conditions, separator: " AND ")
+    }
+
+    /// Whether the list has servers that have ended, or others; nil for both.
+    private static func deleted(_ context: RequestContext) throws -> Bool? {
+        let isOperator = context.allows(ServerFields.allFilters)
+        let asksDeleted = context.query.items.contains { $0.name == "status" && $0.value.uppercased() == "DELETED" }
+        if asksDeleted, !isOperator { throw ResourceError.forbidden("Only administrators may list deleted instances") }
+        if isOperator, let deleted = context.query["deleted"].flatMap({ BodySchema.boolean($0) }) { return deleted }
+        return asksDeleted || context.query["changes-since"] != nil ? nil : false
+    }
+}
+
+enum ServerFields {
+    private static let operators = "os_compute_api:os-extended-server-attributes"
+    /// Policy action of those who may filter by everything.
+    static let allFilters = "os_compute_api:servers:allow_all_filters"
+
+    static func all(hostDownAfter: Duration) -> [Field] { basics + extended + attributes + [hostStatus(hostDownAfter)] + filters }
 
     /// Fields of `/servers` without detail.
     static let short: Set<String> = ["id", "name", "links"]
@@ -25,20 +65,25 @@ enum ServerTable {
 
     private static let basics: [Field] = [
         Field("id"), Field("name"), Field("status", .text, ServerStates.statusSQL(alias: "t")),
-        Field("tenant_id", .text, "t.project_id"), Field("user_id"), Field("metadata", .json, "t.metadata"),
+        Field("tenant_id", .text, "t.project_id"), Field("user_id"), Field("metadata", .json, "t.metadata", shape: .textMap),
         Field(
             "hostId", .text, "CASE WHEN t.host IS NULL THEN '' ELSE encode(sha224(convert_to(t.project_id || t.host, 'UTF8')), 'hex') END"),
         Field("image", .reference([.absolute("bookmark", "/images")], absent: ""), "t.image_id"),
         Field("flavor", .reference([.absolute("bookmark", "/flavors")]), "t.flavor->>'flavorid'", versions: .through(46)),
-        Field("flavor", .json, "t.flavor - 'flavorid'", versions: .from(47)),
+        Field("flavor", .json, "t.flavor - 'flavorid'", versions: .from(47), shape: flavorShape),
         Field("created", .timestamp, "t.created_at"), Field("updated", .timestamp, "t.updated_at"),
-        Field("addresses", .json, addresses), Field("accessIPv4", .text, "coalesce(t.access_ip_v4, '')"),
+        Field("addresses", .json, addresses, shape: addressesShape), Field("accessIPv4", .text, "coalesce(t.access_ip_v4, '')"),
         Field("accessIPv6", .text, "coalesce(t.access_ip_v6, '')"), .links("servers"),
         Field("OS-DCF:diskConfig", .text, "t.disk_config"),
         Field("progress", .number, "CASE WHEN t.vm_state IN ('active', 'building') THEN t.progress END", presence: .whenSet),
         Field("config_drive", .text, "CASE WHEN t.config_drive THEN 'True' ELSE '' END"), Field("key_name"),
-        Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault - 'details' END", presence: .whenSet),
-        Field("security_groups", .json, groups, presence: .whenSet),
+        Field(
+            "fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault - 'details' END", presence: .whenSet,
+            shape: .object([
+                .required("code", .count), .required("created", .anyText), .required("message", .anyText), .init("details", .anyText),
+            ])),
+        Field(
+            "security_groups", .json, groups, presence: .whenSet, shape: .many(.object([.required("name", .anyText)]))),
     ]
 
     private static let extended: [Field] = [
@@ -47,16 +92,19 @@ enum ServerTable {
         Field("OS-EXT-STS:power_state", .number, "t.power_state"),
         Field("OS-SRV-USG:launched_at", .timestampMicroseconds, "t.launched_at"),
         Field("OS-SRV-USG:terminated_at", .timestampMicroseconds, "t.terminated_at"),
-        Field("os-extended-volumes:volumes_attached", .json, volumes("json_build_object('id', v.volume_id)"), versions: .through(2)),
+        Field(
+            "os-extended-volumes:volumes_attached", .json, volumes("json_build_object('id', v.volume_id)"), versions: .through(2),
+            shape: .many(.object([.required("id", .anyText)]))),
         Field(
             "os-extended-volumes:volumes_attached", .json,
-            volumes("json_build_object('id', v.volume_id, 'delete_on_termination', v.delete_on_termination)"), versions: .from(3)),
+            volumes("json_build_object('id', v.volume_id, 'delete_on_termination', v.delete_on_termination)"), versions: .from(3),
+            shape: .many(.object([.required("id", .anyText), .required("delete_on_termination", .boolean)]))),
         Field("locked", .boolean, "t.locked_by IS NOT NULL", versions: .from(9)),
-        Field("description", versions: .from(19)), Field("tags", .json, "to_json(t.tags)", versions: .from(26)),
+        Field("description", versions: .from(19)), Field("tags", .json, "to_json(t.tags)", versions: .from(26), shape: .many(.anyText)),
         Field("trusted_image_certificates", .json, "NULL", versions: .from(63)),
         Field(
             "server_groups", .json, "CASE WHEN t.group_id IS NULL THEN '[]'::json ELSE json_build_array(t.group_id) END",
-            versions: .from(71)),
+            versions: .from(71), shape: .many(.anyText)),
         Field("locked_reason", versions: .from(73)),
         Field("pinned_availability_zone", .text, "t.pinned_zone", versions: .from(96)),
     ]
@@ -85,6 +133,20 @@ enum ServerTable {
                 ELSE 'DOWN' END FROM compute_services c WHERE c.host = t.host), 'UNKNOWN') END
             """, versions: .from(16), visibleBy: "os_compute_api:servers:show:host_status")
     }
+
+    private static let flavorShape = BodySchema.object([
+        .required("original_name", .anyText), .required("vcpus", .count), .required("ram", .count), .required("disk", .count),
+        .required("ephemeral", .count), .required("swap", .count), .init("extra_specs", .textMap),
+    ])
+
+    private static let addressesShape = BodySchema.object(
+        [],
+        additional: .values(
+            .many(
+                .object([
+                    .required("version", .count), .required("addr", .anyText), .required("OS-EXT-IPS:type", .anyText),
+                    .required("OS-EXT-IPS-MAC:mac_addr", .anyText),
+                ]))))
 
     private static let addresses = """
         coalesce((SELECT json_object_agg(a.name, a.list) FROM (
@@ -115,41 +177,14 @@ enum ServerTable {
 
     // MARK: filters and sort keys
 
-    /// Filters for every caller; some from a version on.
-    static func names(_ context: RequestContext, isOperator: Bool) -> Set<String> {
-        var names: Set<String> = ["name", "status", "image", "flavor", "ip", "ip6", "changes-since", "reservation_id", "uuid"]
-        if context.version(atLeast: 2, 26) { names.formUnion(["tags", "tags-any", "not-tags", "not-tags-any"]) }
-        if context.version(atLeast: 2, 66) { names.insert("changes-before") }
-        if context.version(atLeast: 2, 73) { names.insert("locked") }
-        if context.version(atLeast: 2, 83) {
-            names.formUnion([
-                "availability_zone", "config_drive", "key_name", "created_at", "launched_at", "terminated_at",
-                "power_state", "task_state", "vm_state", "progress", "user_id",
-            ])
-        }
-        if isOperator { names.formUnion(everything) }
-        return names
-    }
-
-    /// All filters that an operator has.
-    static let everything: Set<String> = [
-        "host", "hypervisor_hostname", "node", "project_id", "tenant_id", "user_id", "availability_zone", "vm_state", "task_state",
-        "power_state", "config_drive", "key_name", "launch_index", "hostname", "description", "instance_uuid",
-        "reservation_id", "uuid", "root_device_name", "access_ip_v4", "access_ip_v6",
-    ]
-
-    private static func time(_ condition: @escaping @Sendable (Timestamp) -> SQL) -> Field.Filter {
-        .custom { value in
-            guard let time = Timestamp(value) else {
-                throw ResourceError.badRequest("Invalid filter value '\(value.prefix(64))': expected ISO 8601 (2026-01-31T12:00:00Z).")
-            }
-            return condition(time)
-        }
-    }
-
     private static func hiddenField(_ name: String, _ expression: String, _ filter: Field.Filter?, sortable: Bool = false) -> Field {
         Field(name, .text, expression, presence: .never, filter: filter, sortable: sortable)
     }
+
+    /// A filter of operators.
+    private static func operators(_ filter: Field.Filter) -> Field.Filter { filter.onlyAllowed(by: allFilters) }
+    /// A filter of operators, from 2.83 on of everybody.
+    private static func later(_ filter: Field.Filter) -> Field.Filter { filter.from(Microversion(2, 83)).orAllowed(by: allFilters) }
 
     private static func words(_ text: String) -> [String] { text.split(separator: ",").map(String.init) }
 
@@ -160,35 +195,36 @@ enum ServerTable {
         hiddenField("flavor", "t.flavor_id", .custom { "t.flavor->>'flavorid' = \(Href.lastSegment($0))" }),
         hiddenField("ip", "t.id", .custom { try address($0, parameter: "ip", isVersion6: false) }),
         hiddenField("ip6", "t.id", .custom { try address($0, parameter: "ip6", isVersion6: true) }),
-        hiddenField("changes-since", "t.updated_at", time { "t.updated_at >= \($0)" }),
-        hiddenField("changes-before", "t.updated_at", time { "t.updated_at <= \($0)" }),
-        hiddenField("tags", "t.tags", .custom { "t.tags @> \(words($0))::text[]" }),
-        hiddenField("tags-any", "t.tags", .custom { "t.tags && \(words($0))::text[]" }),
-        hiddenField("not-tags", "t.tags", .custom { "NOT t.tags @> \(words($0))::text[]" }),
-        hiddenField("not-tags-any", "t.tags", .custom { "NOT t.tags && \(words($0))::text[]" }),
-        hiddenField("locked", "(t.locked_by IS NOT NULL)", .boolean),
-        hiddenField("config_drive", "t.config_drive", .boolean, sortable: true),
-        hiddenField("host", "t.host", .equals, sortable: true), hiddenField("node", "t.host", .equals, sortable: true),
-        hiddenField("hypervisor_hostname", "t.host", .equals),
-        hiddenField("project_id", "t.project_id", .equals, sortable: true),
-        hiddenField("tenant_id", "t.project_id", .equals), hiddenField("user_id", "t.user_id", .equals, sortable: true),
-        hiddenField("availability_zone", "t.availability_zone", .equals, sortable: true),
-        hiddenField("vm_state", "t.vm_state", .equals, sortable: true),
-        hiddenField("task_state", "t.task_state", .equals, sortable: true),
-        hiddenField("power_state", "t.power_state", .equals, sortable: true),
-        hiddenField("key_name", "t.key_name", .equals, sortable: true),
-        hiddenField("launch_index", "t.launch_index", .equals, sortable: true),
-        hiddenField("hostname", "t.hostname", .regex, sortable: true),
-        hiddenField("description", "t.description", .regex), hiddenField("instance_uuid", "t.id", .uuid("t.id")),
+        hiddenField("changes-since", "t.updated_at", .time { "t.updated_at >= \($0)" }),
+        hiddenField("changes-before", "t.updated_at", .time { "t.updated_at <= \($0)" }.from(Microversion(2, 66))),
+        hiddenField("tags", "t.tags", .custom { "t.tags @> \(words($0))::text[]" }.from(Microversion(2, 26))),
+        hiddenField("tags-any", "t.tags", .custom { "t.tags && \(words($0))::text[]" }.from(Microversion(2, 26))),
+        hiddenField("not-tags", "t.tags", .custom { "NOT t.tags @> \(words($0))::text[]" }.from(Microversion(2, 26))),
+        hiddenField("not-tags-any", "t.tags", .custom { "NOT t.tags && \(words($0))::text[]" }.from(Microversion(2, 26))),
+        hiddenField("locked", "(t.locked_by IS NOT NULL)", .boolean.from(Microversion(2, 73))),
+        hiddenField("config_drive", "t.config_drive", later(.boolean), sortable: true),
+        hiddenField("host", "t.host", operators(.equals), sortable: true),
+        hiddenField("node", "t.host", operators(.equals), sortable: true),
+        hiddenField("hypervisor_hostname", "t.host", operators(.equals)),
+        hiddenField("project_id", "t.project_id", operators(.equals), sortable: true),
+        hiddenField("tenant_id", "t.project_id", operators(.equals)), hiddenField("user_id", "t.user_id", later(.equals), sortable: true),
+        hiddenField("availability_zone", "t.availability_zone", later(.equals), sortable: true),
+        hiddenField("vm_state", "t.vm_state", later(.equals), sortable: true),
+        hiddenField("task_state", "t.task_state", later(.equals), sortable: true),
+        hiddenField("power_state", "t.power_state", later(.equals), sortable: true),
+        hiddenField("key_name", "t.key_name", later(.equals), sortable: true),
+        hiddenField("launch_index", "t.launch_index", operators(.equals), sortable: true),
+        hiddenField("hostname", "t.hostname", operators(.regex), sortable: true),
+        hiddenField("description", "t.description", operators(.regex)), hiddenField("instance_uuid", "t.id", operators(.uuid("t.id"))),
         hiddenField("uuid", "t.id", .uuid("t.id"), sortable: true), hiddenField("reservation_id", "t.reservation_id", .equals),
-        hiddenField("root_device_name", "t.root_device", .equals, sortable: true),
-        hiddenField("progress", "t.progress", .equals, sortable: true),
-        hiddenField("access_ip_v4", "t.access_ip_v4", .equals, sortable: true),
-        hiddenField("access_ip_v6", "t.access_ip_v6", .equals, sortable: true),
-        hiddenField("created_at", "t.created_at", time { "t.created_at >= \($0)" }, sortable: true),
+        hiddenField("root_device_name", "t.root_device", operators(.equals), sortable: true),
+        hiddenField("progress", "t.progress", .equals.from(Microversion(2, 83)), sortable: true),
+        hiddenField("access_ip_v4", "t.access_ip_v4", operators(.equals), sortable: true),
+        hiddenField("access_ip_v6", "t.access_ip_v6", operators(.equals), sortable: true),
+        hiddenField("created_at", "t.created_at", .time { "t.created_at >= \($0)" }.from(Microversion(2, 83)), sortable: true),
         hiddenField("updated_at", "t.updated_at", nil, sortable: true),
-        hiddenField("launched_at", "t.launched_at", time { "t.launched_at >= \($0)" }, sortable: true),
-        hiddenField("terminated_at", "t.terminated_at", time { "t.terminated_at >= \($0)" }, sortable: true),
+        hiddenField("launched_at", "t.launched_at", .time { "t.launched_at >= \($0)" }.from(Microversion(2, 83)), sortable: true),
+        hiddenField("terminated_at", "t.terminated_at", .time { "t.terminated_at >= \($0)" }.from(Microversion(2, 83)), sortable: true),
     ]
 
     private static func address(_ value: String, parameter: String, isVersion6: Bool) throws -> SQL {

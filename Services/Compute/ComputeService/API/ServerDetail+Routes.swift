@@ -12,6 +12,23 @@ struct ServerDetailRoutes: Sendable {
 
     private static let one = "/v2.1/servers/{server_id}"
 
+    private static let groupsSchema = BodySchema.wrapped(
+        "security_groups",
+        .many(
+            .object([
+                .required("id", .anyText), .required("name", .anyText), .required("description", .anyText),
+                .required("tenant_id", .anyText),
+                .required(
+                    "rules",
+                    .many(
+                        .object([
+                            .required("id", .anyText), .required("parent_group_id", .anyText),
+                            .required("ip_protocol", .nullable(.anyText)),
+                            .required("from_port", .nullable(.count)), .required("to_port", .nullable(.count)),
+                            .required("group", .textMap), .required("ip_range", .textMap),
+                        ]))),
+            ])))
+
     var resource: Resource {
         let one = ServerDetailRoutes.one
         return Resource(
@@ -19,19 +36,22 @@ struct ServerDetailRoutes: Sendable {
             routes: [
                 Route(
                     .get, one + "/diagnostics", action: "os_compute_api:os-server-diagnostics", rule: Rule.admin, versions: .from(48),
-                    "Show figures of a running server", handler: diagnostics),
+                    answer: .form(.object([], additional: .allowed)), "Show figures of a running server", handler: diagnostics),
                 Route(
                     .get, one + "/os-security-groups", action: "os_compute_api:os-security-groups:list", rule: Rule.reader,
-                    "List a server's security groups", handler: groups),
+                    answer: .form(ServerDetailRoutes.groupsSchema), "List a server's security groups", handler: groups),
                 Route(
                     .get, one + "/migrations", action: "os_compute_api:servers:migrations:index", rule: Rule.admin, versions: .from(23),
-                    "List a server's migrations under way"
+                    answer: .form(.wrapped("migrations", .array(.any, min: 0, max: 0))), "List a server's migrations under way"
                 ) { context in
                     _ = try await compute.authorizedServer(context).value
                     _ = try context.listRequest(filters: []).page(of: [])
                     return .json(200, ["migrations": []])
                 },
-                Route(.get, "/v2.1/os-migrations", action: "os_compute_api:os-migrations:index", rule: Rule.admin, "List migrations") {
+                Route(
+                    .get, "/v2.1/os-migrations", action: "os_compute_api:os-migrations:index", rule: Rule.admin,
+                    answer: .form(.wrapped("migrations", .array(.any, min: 0, max: 0))), "List migrations"
+                ) {
                     context in
                     try context.authorize(target: .none)
                     _ = try context.listRequest(filters: []).page(of: [])
@@ -39,7 +59,7 @@ struct ServerDetailRoutes: Sendable {
                 },
                 Route(
                     .get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader,
-                    "Show the password that the guest left"
+                    answer: .form(.wrapped("password", .anyText)), "Show the password that the guest left"
                 ) { context in
                     _ = try await compute.authorizedServer(context).value
                     return .json(200, ["password": ""])

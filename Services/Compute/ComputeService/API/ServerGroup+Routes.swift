@@ -5,40 +5,56 @@ import JSON
 import Kernel
 import WebAPI
 
+extension ResourceKind {
+    static let serverGroups = ResourceKind(
+        "server_group", path: "os-server-groups",
+        table: Table(
+            "server_groups t", defaultSort: [("id", false)],
+            fields: [
+                Field("id", sortable: true), Field("name"),
+                Field("policies", .json, "json_build_array(t.policy)", versions: .through(63), shape: .many(.anyText)),
+                Field("policy", versions: .from(64)),
+                Field("rules", .json, versions: .from(64), shape: .object([.init("max_server_per_host", .count)])),
+                Field(
+                    "members", .json,
+                    """
+                    (SELECT coalesce(json_agg(s.id ORDER BY s.created_at, s.id), '[]') FROM servers s
+                        WHERE s.group_id = t.id AND NOT s.deleted)
+                    """, shape: .many(.anyText)),
+                Field("metadata", .json, "'{}'", versions: .through(63), shape: .object([])),
+                Field("project_id", versions: .from(13)), Field("user_id", versions: .from(13)),
+            ]),
+        visibility: Visibility { context in
+            let project = try context.caller.requireProject()
+            let asksAll = context.query["all_projects"] != nil && context.allows("os_compute_api:os-server-groups:index:all_projects")
+            return asksAll ? "true" : "t.project_id = \(project)"
+        }, grammar: .compute(ignoring: ["all_projects"], hasOffset: true)
+    ) { .notFound("Instance group \($0.prefix(64)) could not be found.") }
+}
+
 /// Server groups: servers that shall be together or apart.
 struct ServerGroupRoutes: Sendable {
     let compute: Compute
 
     private static let path = "/v2.1/os-server-groups"
 
-    private static let members =
-        "(SELECT coalesce(json_agg(s.id ORDER BY s.created_at, s.id), '[]') FROM servers s WHERE s.group_id = t.id AND NOT s.deleted)"
-
-    static let table = Table(
-        "server_groups t", defaultSort: [("id", false)],
-        fields: [
-            Field("id", sortable: true), Field("name"),
-            Field("policies", .json, "json_build_array(t.policy)", versions: .through(63)),
-            Field("policy", versions: .from(64)), Field("rules", .json, versions: .from(64)),
-            Field("members", .json, members), Field("metadata", .json, "'{}'", versions: .through(63)),
-            Field("project_id", versions: .from(13)), Field("user_id", versions: .from(13)),
-        ])
-
     var resource: Resource {
         let path = ServerGroupRoutes.path
         return Resource(
             "server-group",
             routes: [
-                Route(.get, path, action: "os_compute_api:os-server-groups:index", rule: Rule.reader, "List server groups", handler: list),
+                Route(
+                    .get, path, action: "os_compute_api:os-server-groups:index", rule: Rule.reader, answer: .list(.serverGroups),
+                    "List server groups", handler: list),
                 Route(
                     .post, path, action: "os_compute_api:os-server-groups:create", rule: Rule.member, versions: .through(63),
-                    body: .json(ServerGroupRoutes.old), "Create a server group", handler: create),
+                    body: .json(ServerGroupRoutes.old), answer: .one(.serverGroups), "Create a server group", handler: create),
                 Route(
                     .post, path, action: "os_compute_api:os-server-groups:create", rule: Rule.member, versions: .from(64),
-                    body: .json(ServerGroupRoutes.new), "Create a server group", handler: create),
+                    body: .json(ServerGroupRoutes.new), answer: .one(.serverGroups), "Create a server group", handler: create),
                 Route(
-                    .get, path + "/{group_id}", action: "os_compute_api:os-server-groups:show", rule: Rule.reader, "Show a server group",
-                    handler: show),
+                    .get, path + "/{group_id}", action: "os_compute_api:os-server-groups:show", rule: Rule.reader,
+                    answer: .one(.serverGroups), "Show a server group", handler: show),
                 Route(
                     .delete, path + "/{group_id}", action: "os_compute_api:os-server-groups:delete", rule: Rule.member, status: 204,
                     "Delete a server group", handler: delete),
@@ -63,20 +79,14 @@ struct ServerGroupRoutes: Sendable {
         ]))
 
     private func list(_ context: RequestContext) async throws -> Response {
-        let project = try context.caller.requireProject()
-        try context.authorize(target: .project(project))
-        var scope: SQL = "t.project_id = \(project)"
-        if context.query["all_projects"] != nil, context.allows("os_compute_api:os-server-groups:index:all_projects") { scope = "true" }
-        let condition = scope
-        let asked = try context.listRequest(filters: [], ignoring: ["all_projects"], hasOffset: true)
-        return try await compute.database.read { connection in
-            try ServerGroupRoutes.table.list(connection, context, collection: "server_groups", asked, scope: condition, links: false)
-        }
+        // Who has no project is told so before anything else.
+        _ = try context.caller.requireProject()
+        return try await ResourceKind.serverGroups.list(compute.database, context)
     }
 
     private func group(_ context: RequestContext) async throws -> Authorized<String> {
         let id = context.parameter("group_id")
-        let missing = ResourceError.notFound("Instance group \(id.prefix(64)) could not be found.")
+        let missing = ResourceKind.serverGroups.notFound(id)
         let uuid = UUID128(id)?.description
         let project = try await compute.database.read { connection in
             try connection.query("SELECT project_id FROM server_groups WHERE id = \(uuid)::uuid").first?.string("project_id")
@@ -90,10 +100,7 @@ struct ServerGroupRoutes: Sendable {
     }
 
     private static func response(_ connection: Connection, _ context: RequestContext, _ id: String) throws -> Response {
-        guard let response = try table.response(connection, context, name: "server_group", where: "t.id = \(id)") else {
-            throw ResourceError.notFound("Instance group \(id) could not be found.")
-        }
-        return response
+        try ResourceKind.serverGroups.one(connection, context, where: "t.id = \(id)", id: id)
     }
 
     private func show(_ context: RequestContext) async throws -> Response {
@@ -130,7 +137,7 @@ struct ServerGroupRoutes: Sendable {
         return try await context.write(compute.database) { connection in
             let rows = try connection.query("DELETE FROM server_groups WHERE id = \(id) RETURNING project_id")
             guard let project = try rows.first?.string("project_id") else {
-                throw ResourceError.notFound("Instance group \(id) could not be found.")
+                throw ResourceKind.serverGroups.notFound(id)
             }
             try Quota.release(connection, project: project, [(ComputeQuotas.serverGroups, 1)])
             return Change(.empty(204), "server-group", id)

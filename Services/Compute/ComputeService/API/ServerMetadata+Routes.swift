@@ -18,10 +18,16 @@ struct ServerMetadataRoutes: Sendable {
         return Resource(
             "server-metadata",
             routes: [
-                Route(.get, all, action: "os_compute_api:server-metadata:index", rule: Rule.reader, "List metadata") { context in
+                Route(
+                    .get, all, action: "os_compute_api:server-metadata:index", rule: Rule.reader,
+                    answer: .form(.wrapped("metadata", .textMap)), "List metadata"
+                ) { context in
                     .json(200, ["metadata": .object(try await read(context))])
                 },
-                Route(.post, all, action: "os_compute_api:server-metadata:create", rule: Rule.member, body: .json(schema), "Add metadata") {
+                Route(
+                    .post, all, action: "os_compute_api:server-metadata:create", rule: Rule.member, body: .json(schema),
+                    answer: .form(.wrapped("metadata", .textMap)), "Add metadata"
+                ) {
                     context in
                     let added = context.body["metadata"]?.objectValue ?? [:]
                     return try await change(context, for: "os_compute_api:server-metadata:create") { metadata in
@@ -31,7 +37,7 @@ struct ServerMetadataRoutes: Sendable {
                 },
                 Route(
                     .put, all, action: "os_compute_api:server-metadata:update_all", rule: Rule.member, body: .json(schema),
-                    "Replace metadata"
+                    answer: .form(.wrapped("metadata", .textMap)), "Replace metadata"
                 ) { context in
                     let new = context.body["metadata"]?.objectValue ?? [:]
                     return try await change(context, for: "os_compute_api:server-metadata:update_all") { metadata in
@@ -39,14 +45,18 @@ struct ServerMetadataRoutes: Sendable {
                         return .json(200, ["metadata": .object(metadata)])
                     }
                 },
-                Route(.get, one, action: "os_compute_api:server-metadata:show", rule: Rule.reader, "Show a metadata item") { context in
+                Route(
+                    .get, one, action: "os_compute_api:server-metadata:show", rule: Rule.reader, answer: .form(.wrapped("meta", .textMap)),
+                    "Show a metadata item"
+                ) { context in
                     let key = context.parameter("key")
                     guard let value = try await read(context)[key] else { throw ServerMetadataRoutes.missing }
                     return .json(200, ["meta": .object([key: value])])
                 },
                 Route(
                     .put, one, action: "os_compute_api:server-metadata:update", rule: Rule.member,
-                    body: .json(.wrapped("meta", ServerSchema.metadata)), "Set a metadata item", handler: setOne),
+                    body: .json(.wrapped("meta", ServerSchema.metadata)), answer: .form(.wrapped("meta", .textMap)), "Set a metadata item",
+                    handler: setOne),
                 Route(
                     .delete, one, action: "os_compute_api:server-metadata:delete", rule: Rule.member, status: 204, "Remove a metadata item"
                 ) { context in
@@ -117,13 +127,16 @@ struct ServerTagRoutes: Sendable {
         return Resource(
             "server-tag",
             routes: [
-                Route(.get, all, action: "os_compute_api:os-server-tags:index", rule: Rule.reader, versions: .from(26), "List tags") {
+                Route(
+                    .get, all, action: "os_compute_api:os-server-tags:index", rule: Rule.reader, versions: .from(26),
+                    answer: .form(.wrapped("tags", .many(.anyText))), "List tags"
+                ) {
                     context in
                     .json(200, ["tags": JSONValue(try await read(context))])
                 },
                 Route(
                     .put, all, action: "os_compute_api:os-server-tags:update_all", rule: Rule.member, versions: .from(26),
-                    body: .json(.wrapped("tags", ServerSchema.tags)), "Replace tags"
+                    body: .json(.wrapped("tags", ServerSchema.tags)), answer: .form(.wrapped("tags", .many(.anyText))), "Replace tags"
                 ) { context in
                     let tags = (context.body["tags"]?.arrayValue ?? []).compactMap(\.stringValue).uniqued
                     for tag in tags { try ServerTagRoutes.check(tag) }

@@ -77,7 +77,7 @@ private struct UsagePeriod: Sendable {
 }
 
 /// A project's servers over a period.
-private struct UsageReport {
+struct UsageReport {
     let project: String
     var hours = 0.0
     var memory = 0.0
@@ -87,8 +87,25 @@ private struct UsageReport {
 
     init(project: String) { self.project = project }
 
+    private static let serverShape = BodySchema.object([
+        .required("instance_id", .anyText), .required("name", .anyText), .required("hours", .number), .required("tenant_id", .anyText),
+        .required("flavor", .anyText), .required("memory_mb", .count), .required("local_gb", .count), .required("vcpus", .count),
+        .required("started_at", .anyText), .required("ended_at", .nullable(.anyText)), .required("state", .anyText),
+        .required("uptime", .integer(min: Int.min, max: Int.max)),
+    ])
+
+    private static let shape = BodySchema.object([
+        .required("tenant_id", .anyText), .required("start", .anyText), .required("stop", .anyText), .required("total_hours", .number),
+        .required("total_memory_mb_usage", .number), .required("total_local_gb_usage", .number),
+        .required("total_vcpus_usage", .number), .init("server_usages", .many(serverShape)),
+    ])
+
+    static let listSchema = BodySchema.object([.required("tenant_usages", .many(shape)), .init("tenant_usages_links", .links)])
+    /// Without servers in the period there is an empty object.
+    static let schema = BodySchema.object([.required("tenant_usage", .oneOf([shape, .object([])])), .init("tenant_usage_links", .links)])
+
     /// - Parameter limit: nil for all.
-    static func rows(_ connection: Connection, _ period: UsagePeriod, _ condition: SQL, limit: Int?) throws -> Rows {
+    fileprivate static func rows(_ connection: Connection, _ period: UsagePeriod, _ condition: SQL, limit: Int?) throws -> Rows {
         let (start, end) = (period.start, period.end)
         return try connection.query(
             """
@@ -100,7 +117,7 @@ private struct UsageReport {
             """)
     }
 
-    mutating func add(_ row: Row, end: Timestamp) throws {
+    fileprivate mutating func add(_ row: Row, end: Timestamp) throws {
         let flavor = try row.json("flavor")
         let span = max(0, try row.optionalDouble("hours") ?? 0)
         func number(_ name: String) -> Double { flavor[name]?.doubleValue ?? 0 }
@@ -119,7 +136,7 @@ private struct UsageReport {
         ])
     }
 
-    func object(_ period: UsagePeriod, isDetailed: Bool) -> JSONValue {
+    fileprivate func object(_ period: UsagePeriod, isDetailed: Bool) -> JSONValue {
         var object: JSONObject = [
             "tenant_id": .string(project), "start": .string(period.start.iso8601NoZone), "stop": .string(period.end.iso8601NoZone),
             "total_hours": .double(hours), "total_memory_mb_usage": .double(memory),

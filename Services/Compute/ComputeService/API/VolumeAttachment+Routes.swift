@@ -5,23 +5,28 @@ import Kernel
 import WebAPI
 import Workflow
 
+extension ResourceKind {
+    static let volumeAttachments = ResourceKind(
+        "volumeAttachment",
+        table: Table(
+            "server_volumes t", key: "t.volume_id", defaultSort: [("place", false)],
+            fields: [
+                Field("id", .text, "t.volume_id", versions: .through(88)), Field("device"), Field("serverId", .text, "t.server_id"),
+                Field("volumeId", .text, "t.volume_id"), Field("tag", versions: .from(70)),
+                Field("delete_on_termination", .boolean, versions: .from(79)), Field("attachment_id", versions: .from(89)),
+                Field("bdm_uuid", .text, "t.id", versions: .from(89)), .sortKey("place", "t.device"),
+            ]), relation: "server_volumes",
+        // Until Block Storage has created the attachment, the row only reserves the device name and is not visible to clients.
+        visibility: Visibility { _ in "t.attachment_id IS NOT NULL" }, grammar: .compute(hasOffset: true)
+    ) { .notFound("Volume \($0) is not attached.") }
+}
+
 /// A server's volumes: listing, attaching and detaching them.
 struct VolumeAttachmentRoutes: Sendable {
     let compute: Compute
 
     private static let path = "/v2.1/servers/{server_id}/os-volume_attachments"
     private static let one = "/v2.1/servers/{server_id}/os-volume_attachments/{volume_id}"
-
-    private static let fields: [Field] = [
-        Field("id", .text, "t.volume_id", versions: .through(88)), Field("device"), Field("serverId", .text, "t.server_id"),
-        Field("volumeId", .text, "t.volume_id"), Field("tag", versions: .from(70)),
-        Field("delete_on_termination", .boolean, versions: .from(79)), Field("attachment_id", versions: .from(89)),
-        Field("bdm_uuid", .text, "t.id", versions: .from(89)),
-    ]
-
-    private static let table = Table(
-        "server_volumes t", key: "t.volume_id", defaultSort: [("place", false)],
-        fields: fields + [.sortKey("place", "t.device")])
 
     private static let schema = BodySchema.wrapped(
         "volumeAttachment",
@@ -46,26 +51,27 @@ struct VolumeAttachmentRoutes: Sendable {
         return Resource(
             "server-volume",
             routes: [
-                Route(.get, path, action: "os_compute_api:os-volumes-attachments:index", rule: Rule.reader, "List a server's volumes") {
-                    context in
+                Route(
+                    .get, path, action: "os_compute_api:os-volumes-attachments:index", rule: Rule.reader, answer: .list(.volumeAttachments),
+                    "List a server's volumes"
+                ) { context in
                     let server = try await compute.authorizedServer(context).value
-                    let asked = try context.listRequest(filters: [], hasOffset: true)
-                    return try await compute.database.read {
-                        try VolumeAttachmentRoutes.table.list(
-                            $0, context, collection: "volumeAttachments", asked,
-                            scope: "t.server_id = \(server.id) AND \(VolumeAttachmentRoutes.isKnown)",
-                            links: false)
+                    return try await compute.database.read { connection in
+                        let kind = ResourceKind.volumeAttachments
+                        return try kind.list(connection, context, where: ["t.server_id = \(server.id)", kind.visibility.rows(context)])
                     }
                 },
-                Route(.get, one, action: "os_compute_api:os-volumes-attachments:show", rule: Rule.reader, "Show a server's volume") {
-                    context in
+                Route(
+                    .get, one, action: "os_compute_api:os-volumes-attachments:show", rule: Rule.reader, answer: .one(.volumeAttachments),
+                    "Show a server's volume"
+                ) { context in
                     let server = try await compute.authorizedServer(context).value
                     let volume = try context.uuidParameter("volume_id", of: "Volume")
                     return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
                 },
                 Route(
                     .post, path, action: "os_compute_api:os-volumes-attachments:create", rule: Rule.member,
-                    body: .json(VolumeAttachmentRoutes.schema), "Attach a volume", handler: attach),
+                    body: .json(VolumeAttachmentRoutes.schema), answer: .one(.volumeAttachments), "Attach a volume", handler: attach),
                 Route(
                     .put, one, action: "os_compute_api:os-volumes-attachments:update", rule: Rule.member,
                     body: .json(VolumeAttachmentRoutes.update), status: 202, "Change an attachment", handler: change),
@@ -75,9 +81,6 @@ struct VolumeAttachmentRoutes: Sendable {
             ])
     }
 
-    /// Until Block Storage has created the attachment, the row only reserves the device name and is not visible to clients.
-    private static let isKnown: SQL = "t.attachment_id IS NOT NULL"
-
     private static let states = ["active", "paused", "stopped", "suspended"]
 
     private static func missing(_ server: String, _ volume: String) -> ResourceError {
@@ -86,11 +89,10 @@ struct VolumeAttachmentRoutes: Sendable {
 
     private static func response(_ connection: Connection, _ context: RequestContext, _ server: String, _ volume: String) throws -> Response
     {
-        guard
-            let response = try table.response(
-                connection, context, name: "volumeAttachment", where: "t.server_id = \(server) AND t.volume_id = \(volume) AND \(isKnown)")
-        else { throw missing(server, volume) }
-        return response
+        let kind = ResourceKind.volumeAttachments
+        let condition: SQL = "t.server_id = \(server) AND t.volume_id = \(volume) AND \(try kind.visibility.rows(context))"
+        guard let found = try kind.oneOrNone(connection, context, where: condition) else { throw missing(server, volume) }
+        return found.response
     }
 
     private func attach(_ context: RequestContext) async throws -> Response {

@@ -11,12 +11,17 @@ enum Hosts {
     /// SQL condition: the host's agent has reported recently, by the database's clock only.
     ///
     /// - Parameter service: the name of the row of `compute_services`.
-    static func isUp(_ service: String, _ compute: Compute) -> SQL {
-        let silence = compute.settings.hostDownAfter
-        return """
-            (NOT \(raw: service).forced_down AND coalesce(
-                \(raw: service).last_seen_at > \(compute.ambient.databaseNow) - \(silence)::interval, false))
-            """
+    static func isUp(_ service: String, _ compute: Compute) -> SQL { "\(raw: isUpText(service, compute))" }
+
+    /// The same as text, for tables.
+    static func isUpText(_ service: String, _ compute: Compute) -> String {
+        "(NOT \(service).forced_down AND coalesce(\(service).last_seen_at > \(latestSilence(compute)), false))"
+    }
+
+    /// SQL of the time since which a host must have been silent to count as down.
+    static func latestSilence(_ compute: Compute) -> String {
+        let now = compute.ambient.time.databaseNow().map { "'\($0.postgresql)'::timestamptz" } ?? "statement_timestamp()"
+        return "\(now) - interval '\(compute.settings.hostDownAfter.microseconds) microseconds'"
     }
 
     /// Registers a host after its introduction: writes its rows and sends the message that creates its resource provider.
