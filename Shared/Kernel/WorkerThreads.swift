@@ -14,7 +14,7 @@ package final class WorkerThreads: Sendable {
 
     /// No threads: jobs run where they are submitted, so that a simulation has one order of events.
     ///
-    /// - Parameter enter: called before each `run`, which does nothing where it throws.
+    /// - Parameter enter: called before each `run`, which is skipped if it throws.
     package init(inline enter: @escaping @Sendable () async throws -> Void) { self.enter = enter }
 
     /// - Parameter name: the threads' name in debuggers.

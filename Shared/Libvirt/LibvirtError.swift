@@ -30,22 +30,22 @@ package struct LibvirtError: Error, Sendable, CustomStringConvertible {
 
     package var description: String { "\(call): \(message) (libvirt error \(code), domain \(domain))" }
 
-    /// For drivers that are not libvirt: there is no such domain.
+    /// For drivers other than libvirt: the domain does not exist.
     package static func noDomain(_ uuid: String, call: String) -> LibvirtError {
         LibvirtError(code: Int(VIR_ERR_NO_DOMAIN.rawValue), domain: 0, message: "no domain with matching uuid '\(uuid)'", call: call)
     }
 
-    /// For drivers that are not libvirt: the domain is not in the state that the call needs.
+    /// For drivers other than libvirt: the domain's state does not allow the call.
     package static func invalidState(call: String) -> LibvirtError {
         LibvirtError(code: Int(VIR_ERR_OPERATION_INVALID.rawValue), domain: 0, message: "domain is not running", call: call)
     }
 
-    /// For drivers that are not libvirt: the definition is refused.
+    /// For drivers other than libvirt: the definition was refused.
     package static func badDefinition(_ message: String, call: String) -> LibvirtError {
         LibvirtError(code: Int(VIR_ERR_CONFIG_UNSUPPORTED.rawValue), domain: 0, message: message, call: call)
     }
 
-    /// For drivers that are not libvirt: there is no connection.
+    /// For drivers other than libvirt: there is no connection.
     package static func noConnection(call: String) -> LibvirtError {
         LibvirtError(code: Int(VIR_ERR_NO_CONNECT.rawValue), domain: 0, message: "the connection was closed", call: call)
     }

@@ -3,7 +3,7 @@ import Database
 import Kernel
 
 extension Auditor {
-    /// I6: the record of Block Storage, that of Compute, the guests and the storage say the same.
+    /// I6: the records of Block Storage and Compute, the guests and the storage agree.
     func volumes() throws {
         violate(
             "I6",
@@ -28,7 +28,7 @@ extension Auditor {
         }
     }
 
-    /// I7, I12: each server runs where it should, as it should, and nowhere else.
+    /// I7, I12: each server runs on its host, in its desired state, and on no other host.
     func hosts() throws {
         struct Server {
             let id: String
@@ -59,7 +59,7 @@ extension Auditor {
                     world.violation("I2: \(name) has server \(id), which belongs \(known[id]?.host ?? "nowhere")")
                     continue
                 }
-                // libvirt knows ports by their taps.
+                // libvirt identifies ports by their taps.
                 let taps = Set(server.ports.map { "tap" + $0.prefix(11) })
                 for devices in [domain.definition, domain.live].compactMap({ $0 }) {
                     if devices.taps != taps {
@@ -83,7 +83,7 @@ extension Auditor {
         }
     }
 
-    /// I13: all that was accepted is in the audit.
+    /// I13: every accepted change has an audit record.
     func audit() throws {
         let rows = try world.store.look { connection in
             try connection.query("SELECT action, resource_id, count(*) AS n FROM audit_records WHERE resource_id IS NOT NULL GROUP BY 1, 2")
@@ -102,7 +102,7 @@ extension Auditor {
         }
     }
 
-    /// Nothing is left of what tenants deleted.
+    /// Nothing is left of resources that tenants deleted.
     func checkEmpty() throws {
         violate(
             "leak",

@@ -7,7 +7,7 @@ import JSON
 import Kernel
 import NetworkCore
 
-/// Holds what clients were told, the store, the hosts and the storage against each other.
+/// Compares the clients' responses, the database, the hosts and the storage with each other.
 struct Auditor {
     let world: World
     let history: History
@@ -25,9 +25,9 @@ struct Auditor {
         for text in texts { world.violation("\(invariant): \(text)") }
     }
 
-    // MARK: work under way
+    // MARK: work in progress
 
-    /// What is not at its end yet.
+    /// Work that has not ended yet.
     func open() throws -> [String] {
         var open = try words(
             """
@@ -55,7 +55,7 @@ struct Auditor {
                 open.append("\(host) has not done generation \(record.generation) of \(record.serverID)")
             }
         }
-        // A guest that ended is started again or reported; a lost report is made up for.
+        // A guest that stopped is restarted or reported, and a lost report is replaced.
         let servers = try world.store.look { connection in
             try connection.query(
                 "SELECT id, host, power FROM servers WHERE NOT deleted AND host IS NOT NULL AND vm_state <> 'error' ORDER BY id"
@@ -82,7 +82,7 @@ struct Auditor {
         for message in world.broker.poisoned { world.violation("a message was set aside: \(message.body)") }
     }
 
-    /// I1, I2: all that was accepted is there or says why not; nothing is there that nobody asked for.
+    /// I1, I2: everything that was accepted exists or has a failure reason; nothing exists that was not requested.
     private func promises() throws {
         let servers = try world.store.look { connection in
             try connection.query("SELECT id, name, vm_state, fault IS NOT NULL AS explained, deleted FROM servers ORDER BY id").map {
@@ -126,7 +126,7 @@ struct Auditor {
         }
     }
 
-    /// Volumes that a server was booted from stay when it goes, if so asked.
+    /// Root volumes of deleted servers are kept if so requested.
     private func strayVolume(_ id: String) throws {
         let rows = try world.store.look {
             try $0.query(

@@ -5,12 +5,12 @@ import WebAPI
 
 /// REST between processes, and from clients to them, without HTTP.
 extension World {
-    /// The base URLs that services are configured with.
+    /// The base URLs in the services' configuration.
     static func url(_ service: String) -> String { "http://\(service).example" }
 
     /// Sends a request to one of the service's replicas.
     ///
-    /// - Throws: `TransportError` when no answer comes.
+    /// - Throws: `TransportError` if there is no response.
     func exchange(_ request: HTTPTransport.Outgoing, timeout: Duration?) async throws -> HTTPTransport.Incoming {
         let rest = request.url.dropFirst("http://".count)
         let service = String(rest.prefix { $0 != "." })
@@ -63,7 +63,7 @@ extension World {
         }
     }
 
-    /// What Identity answers: the service user's token, for ever.
+    /// Identity's response: the service user's token, without expiry.
     private static let signOn = HTTPTransport.Incoming(
         status: 201, headers: [("x-subject-token", "service"), ("content-type", "application/json")],
         body: JSONValue.object([

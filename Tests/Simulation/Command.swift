@@ -4,7 +4,7 @@ import Kernel
 /// `wolke-simulate [--seed N,N… | --from N --seeds N] [--processes N] [--twice] [--verbose]`
 struct Command {
     private var from: UInt64 = 1
-    /// Given one by one.
+    /// Seeds given individually.
     private var listed: [UInt64] = []
     private var count: UInt64 = 1
     private var processes: UInt64 = 1
@@ -77,7 +77,7 @@ struct Command {
 
     // MARK: several processes
 
-    /// Each process takes a range of the seeds; the worst of their ends is the end.
+    /// Each process runs a range of the seeds; the exit code is the worst of theirs.
     private func divide() -> Int32 {
         let share = (count + processes - 1) / processes
         var children: [pid_t] = []

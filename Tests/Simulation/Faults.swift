@@ -1,16 +1,16 @@
 import Kernel
 
-/// What goes wrong in a run, in events of a thousand. Each seed draws its own mixture; about every third kind is absent.
+/// The faults of a run, in events per thousand. Each seed has its own mixture, in which about a third of the kinds is absent.
 struct Faults {
     var isOn = false
-    /// A process dies at a call of something outside it: before or after the effect.
+    /// A process dies at an external call: before or after its effect.
     var kills = 0
-    /// PostgreSQL does not answer: before the transaction, in the middle of it, or after its commit.
+    /// PostgreSQL does not respond: before the transaction, in the middle of it, or after its commit.
     var storeAway = 0
     var statements = 0
     var lostCommits = 0
     var storeSlow = 0
-    /// The session that listens is lost for a while.
+    /// The listening session is lost temporarily.
     var deaf = 0
     var lostMessages = 0
     var doubledMessages = 0

@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// What clients were promised.
+/// The results that clients were promised.
 final class History: @unchecked Sendable {
     struct Thing {
         let project: String
@@ -13,26 +13,26 @@ final class History: @unchecked Sendable {
         var deleteAccepted = false
     }
 
-    /// By id, for each kind: `server`, `volume`, `port`, `floatingip`, `security_group`.
+    /// By kind and id: `server`, `volume`, `port`, `floatingip`, `security_group`.
     private(set) var things: [String: [String: Thing]] = [:]
-    /// What somebody has asked to delete; whoever looks for it meanwhile may find it or not.
+    /// Resources whose deletion was requested: reads may or may not find them.
     private(set) var doomed: Set<String> = []
     private var deletions: [String: Int] = [:]
     private(set) var accepted = 0
-    /// The policy action and resource of what must be in the audit.
+    /// The policy action and resource of required audit records.
     private(set) var audited: [(action: String, resource: String)] = []
 
     func made(_ kind: String, _ thing: Thing) { things[kind, default: [:]][thing.id] = thing }
 
     func deleting(_ kind: String, _ id: String) { things[kind]?[id]?.deleteAccepted = true }
 
-    /// Somebody asks to delete `id`.
+    /// A tenant requests the deletion of `id`.
     func ask(toDelete id: String) {
         doomed.insert(id)
         deletions[id, default: 0] += 1
     }
 
-    /// Whether one has asked so far, and so nobody else can have deleted it.
+    /// Whether there was only one request so far, so that no other one can have deleted it.
     func isAsked(once id: String) -> Bool { deletions[id] == 1 }
 
     func accept(_ action: String, _ resource: String) {
@@ -42,7 +42,7 @@ final class History: @unchecked Sendable {
 
     func all(_ kind: String) -> [Thing] { (things[kind] ?? [:]).values.sorted { $0.id < $1.id } }
 
-    /// What is there as far as the project was told.
+    /// The existing resources according to the responses to the project.
     func living(_ kind: String, _ project: String) -> [String] {
         all(kind).filter { $0.project == project && !$0.deleteAccepted }.map(\.id)
     }

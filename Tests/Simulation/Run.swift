@@ -1,7 +1,7 @@
 import Glibc
 import Kernel
 
-/// One seed from the empty database to the last check.
+/// Runs one seed from the empty database to the last check.
 final class Run: @unchecked Sendable {
     struct Result: CustomStringConvertible {
         let seed: UInt64

@@ -3,13 +3,13 @@ import Database
 import JSON
 import Kernel
 
-/// What is there before tenants come: flavors, an image, and networks made through the API.
+/// The initial resources: flavors, an image, and networks created through the API.
 struct Scene {
     static let projects = ["p1", "p2"]
     static let image = "22222222-2222-4222-8222-222222222222"
 
     let world: World
-    /// By project.
+    /// Networks by project.
     private(set) var networks: [String: String] = [:]
     private(set) var external = ""
 

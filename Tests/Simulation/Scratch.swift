@@ -2,13 +2,14 @@ import ComputeAgentService
 import Glibc
 import Kernel
 
-/// The directory of this process' simulated machines, which becomes the working directory: files have the same names in every run.
+/// The directory of this process's simulated machines. It becomes the working directory, so that files have the same names in
+/// every run.
 struct Scratch {
     private let path: String
 
     /// - Throws: `FileError`.
     init() throws {
-        // Agents wait for each file to be on disk.
+        // Agents sync each file to disk.
         let place = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"
         var template = Array("\(place)/wolke-simulate.XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw FileError.last("create a directory in", place) }
@@ -16,7 +17,7 @@ struct Scratch {
         guard chdir(path) == 0 else { throw FileError.last("change to", path) }
     }
 
-    /// Removes what an earlier run has left.
+    /// Removes the files of an earlier run.
     static func clear() throws {
         for host in Plane.hosts { try Files.removeTree(host) }
     }

@@ -16,13 +16,13 @@ import Telemetry
 import TestKit
 import Workflow
 
-/// The plane's programs, wired as their applications wire them, on simulated surroundings.
+/// The services of the control plane, assembled as in their executables, with simulated dependencies.
 struct Plane {
     let world: World
-    /// Added to, or put in the place of, each replica's workflows.
+    /// Added to each replica's workflows, or replacing them.
     var changed: [WorkflowDefinition] = []
 
-    /// Callers are the simulation's own, and images are only asked for by id: Identity and Image have no process here.
+    /// Callers are given and images are only requested by id, because Identity and Image have no process here.
     private static let services = CloudService.all.filter { $0 != .identity && $0 != .image }
     static let hosts = ["host-1", "host-2", "host-3"]
 
@@ -38,7 +38,7 @@ struct Plane {
 
     /// Adds every program to the world.
     ///
-    /// - Parameter replicas: of each service.
+    /// - Parameter replicas: the number of replicas of each service.
     func install(replicas: Int) {
         for number in 1...replicas {
             for service in Plane.services {
@@ -71,7 +71,7 @@ struct Plane {
             authenticator: Plane.callers, publicURL: World.url(service.name), machine: "machine-\(process.name.suffix(1))")
     }
 
-    /// Runs what the service's own process would run.
+    /// Runs the loops of the service's process.
     private func run(_ module: ServiceModule, in process: SimulatedProcess) {
         process.api = module.api
         let module = module.changingWorkflows { own in
@@ -116,7 +116,7 @@ struct SimulatedFleetView: FleetView {
     }
 }
 
-/// What OVN says about ports, written down as the northbound reconciler does it.
+/// Reports the state of ports as the northbound reconciler does.
 struct PortStates: Sendable {
     let process: SimulatedProcess
 

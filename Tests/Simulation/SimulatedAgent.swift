@@ -8,14 +8,14 @@ import Kernel
 import NIOCore
 import Telemetry
 
-/// The agent of a simulated machine: the real one, with another libvirt, switch and disk tool below it.
+/// The agent of a simulated machine: the real agent with simulated libvirt, switch and disk tools.
 enum SimulatedAgent {
     static func start(_ process: SimulatedProcess, on machine: SimulatedMachine) throws {
         let directory = MetadataDirectory()
         var options = AgentOptions(stateDirectory: machine.directory, domains: DomainOptions(virtType: .kvm))
         options.heartbeatInterval = .seconds(10)
         options.shutdownTimeout = .seconds(10)
-        // Files have the time of this machine, not that of the simulation.
+        // Files have this machine's time, not the simulated time.
         options.imageLifetime = .seconds(1_000_000_000)
         let module = try AgentModule.make(
             options,
@@ -90,7 +90,7 @@ struct SimulatedBridge: SwitchBridge {
     func protectDatapath() async throws -> Bool { false }
 }
 
-/// Metadata of networks, which ends with the agent.
+/// The metadata service of networks, which ends with the agent.
 final class SimulatedMetadata: MetadataService, @unchecked Sendable {
     private let process: SimulatedProcess
     private let directory: MetadataDirectory
@@ -117,7 +117,7 @@ final class SimulatedMetadata: MetadataService, @unchecked Sendable {
 
 // MARK: - disks and images
 
-/// Disks that have a qcow2 header and nothing else.
+/// Disks with a qcow2 header and no data.
 struct SimulatedDiskMaker: DiskMaker {
     let process: SimulatedProcess
 
@@ -142,7 +142,7 @@ struct SimulatedDiskMaker: DiskMaker {
     }
 }
 
-/// The Image service's data.
+/// The data of the Image service.
 struct SimulatedImages: ImageSource {
     let process: SimulatedProcess
 
@@ -162,7 +162,7 @@ struct SimulatedImages: ImageSource {
     }
 }
 
-/// What a simulated machine offers.
+/// The resources of a simulated machine.
 struct SimulatedFacts: HostFacts {
     let process: SimulatedProcess
 

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import Messaging
 
-/// Durable queues that outlive every process; what a consumer had when it died is delivered again.
+/// Durable queues that outlive all processes; messages that a dead consumer had not acknowledged are delivered again.
 final class SimulatedBroker: @unchecked Sendable {
     private struct Queue {
         var messages: [Message] = []
@@ -23,21 +23,21 @@ final class SimulatedBroker: @unchecked Sendable {
     private var numbers = 0
     private var underway = 0
 
-    /// Losing these is no fault that anything can notice before a host speaks anew; they are only late or doubled.
+    /// Messages whose loss cannot be noticed before the host's next report; they are only delayed or duplicated.
     private static let kept: Set<MessageQueue> = [.placementHosts]
 
-    /// Whether every message has arrived and been dealt with; hosts' signs of life never end.
+    /// Whether every message has been processed, except the hosts' heartbeats, which never end.
     var isQuiet: Bool {
         underway == 0 && deliveries.values.allSatisfy { $0.message.type == AgentHeartbeat.type }
             && queues.values.allSatisfy { $0.messages.allSatisfy { $0.type == AgentHeartbeat.type } }
     }
 
-    /// Messages that were set aside.
+    /// Messages that were moved to a poison queue.
     var poisoned: [Message] {
         queues.sorted { $0.key.name < $1.key.name }.filter { $0.key.name.hasSuffix(".poison") }.flatMap { $0.value.messages }
     }
 
-    /// Takes a message for `queue`: it arrives soon, late, twice or never.
+    /// Accepts a message for `queue`: it is delivered soon, late, twice or never.
     func accept(_ message: Message, _ queue: MessageQueue) {
         if !SimulatedBroker.kept.contains(queue), world.happens(world.faults.lostMessages, "message lost") {
             return world.trace("lost \(message.type) to \(queue)")
@@ -104,7 +104,7 @@ final class SimulatedBroker: @unchecked Sendable {
         for number in deliveries.keys.sorted() where deliveries[number]?.process === process { giveBack(number) }
     }
 
-    // MARK: questions
+    // MARK: requests
 
     func ask(_ name: String) -> Wait<Message> {
         let wait = Wait<Message>()
@@ -123,7 +123,7 @@ final class SimulatedBroker: @unchecked Sendable {
     func stopAsking(_ name: String) { questions[name] = nil }
 }
 
-/// The broker as one process reaches it.
+/// The broker from the view of one process.
 struct SimulatedBus: MessageBus {
     let process: SimulatedProcess
 
@@ -137,7 +137,7 @@ struct SimulatedBus: MessageBus {
     func publish(_ message: Message, to queue: MessageQueue) async throws {
         try await process.reach("publish")
         if world.happens(world.faults.refusedPublishes, "publish unconfirmed") {
-            // It may have the message all the same.
+            // The broker may still have the message.
             if world.random.below(2) == 0 { broker.accept(message, queue) }
             throw ResourceError.unavailable("the broker did not confirm")
         }

@@ -2,14 +2,14 @@ import ComputeAgentCore
 import ComputeAgentService
 import Libvirt
 
-/// libvirt of a simulated machine, as one process of its agent reaches it.
+/// libvirt of a simulated machine, from the view of one process of its agent.
 struct SimulatedLibvirt: HypervisorDriver {
     let process: SimulatedProcess
     let machine: SimulatedMachine
 
     private var world: World { process.world }
 
-    /// A call that changes nothing.
+    /// A call without side effects.
     private func look<Value>(_ body: () throws -> Value) async throws -> Value {
         try await process.ambient.time.sleep(for: world.between(.microseconds(50), .milliseconds(1)))
         return try body()
@@ -21,7 +21,7 @@ struct SimulatedLibvirt: HypervisorDriver {
     ) async throws {
         try await process.reach(call)
         if world.happens(world.faults.hostTrouble, "host trouble") {
-            // Half of the failures come after the work was done.
+            // Half of the failures happen after the operation.
             if world.random.below(2) == 0 { try body() }
             throw LibvirtError.noConnection(call: call)
         }
@@ -76,7 +76,7 @@ struct SimulatedLibvirt: HypervisorDriver {
         }
     }
 
-    /// Some guests do not listen.
+    /// Some guests ignore the request.
     func shutdown(_ uuid: String, by method: ShutdownMethod) async throws {
         try await change(uuid, "shutdown") { [machine, world] in
             guard let domain = machine.domains[uuid] else { throw LibvirtError.noDomain(uuid, call: "shutdown") }

@@ -3,18 +3,18 @@ import ComputeAgentService
 import Kernel
 import Libvirt
 
-/// A hypervisor host: libvirt's domains, its devices and its switch, whatever becomes of the agent. The agent's own files are real
-/// ones, below the working directory.
+/// A hypervisor host: libvirt's domains, its devices and its switch, which outlive the agent. The agent's own files are real
+/// files below the working directory.
 final class SimulatedMachine: @unchecked Sendable {
     struct Domain {
-        /// Disks and interfaces of the next start.
+        /// The disks and interfaces of the next start.
         var definition: SimulatedDevices
-        /// Those of the running guest.
+        /// The disks and interfaces of the running guest.
         var live: SimulatedDevices?
         var state: DomainState = .shutoff
         var reason: ShutoffReason = .unknown
         var hasManagedSave = false
-        /// Counts starts.
+        /// Number of starts.
         var boots = 0
 
         var power: String {
@@ -33,7 +33,7 @@ final class SimulatedMachine: @unchecked Sendable {
     let name: String
     private unowned let world: World
     private(set) var domains: [String: Domain] = [:]
-    /// Servers whose definition this machine refuses for good.
+    /// Servers whose definition this machine always refuses.
     var refused: Set<String> = []
     /// Indexes of network devices.
     var links: [String: UInt32] = [:]
@@ -49,7 +49,7 @@ final class SimulatedMachine: @unchecked Sendable {
         self.world = world
     }
 
-    /// Where the agent keeps its files.
+    /// The directory of the agent's files.
     var directory: String { name }
 
     /// The agent's records of servers.
@@ -57,7 +57,7 @@ final class SimulatedMachine: @unchecked Sendable {
 
     // MARK: domains
 
-    /// Changes a domain as libvirt does: one job of a domain at a time, and to its end although the caller is gone.
+    /// Changes a domain like libvirt: one job of a domain at a time, which is completed even if the caller dies.
     func job<Value: Sendable>(
         _ uuid: String, takes duration: Duration, for process: SimulatedProcess, _ body: @escaping () throws -> Value
     ) async throws -> Value {
@@ -71,9 +71,9 @@ final class SimulatedMachine: @unchecked Sendable {
         return try await wait.kept()
     }
 
-    /// Changes a domain at once.
+    /// Changes a domain immediately.
     ///
-    /// - Throws: `LibvirtError` where there is none.
+    /// - Throws: `LibvirtError` if it does not exist.
     func change(_ uuid: String, _ call: String, _ body: (inout Domain) throws -> Void) throws {
         guard var domain = domains[uuid] else { throw LibvirtError.noDomain(uuid, call: call) }
         let before = domain.state
@@ -96,7 +96,7 @@ final class SimulatedMachine: @unchecked Sendable {
         domains[uuid] = nil
     }
 
-    /// The guest is off for `reason`.
+    /// Stops the guest for `reason`.
     func stop(_ uuid: String, _ reason: ShutoffReason) {
         guard var domain = domains[uuid], domain.live != nil else { return }
         (domain.live, domain.state, domain.reason) = (nil, .shutoff, reason)
@@ -160,7 +160,7 @@ final class SimulatedMachine: @unchecked Sendable {
     }
 }
 
-/// The devices of a domain that the plane decides on.
+/// The devices of a domain that the control plane manages.
 struct SimulatedDevices {
     var disks: [XMLTree]
     var interfaces: [XMLTree]
@@ -177,7 +177,7 @@ struct SimulatedDevices {
 
     var rendered: String { XMLTree("domain", [:], [XMLTree("devices", [:], disks + interfaces)]).rendered }
 
-    /// By id.
+    /// Volumes by id.
     var volumes: Set<String> {
         Set(disks.compactMap { $0.child("serial").flatMap { UUID128($0.text) }?.description })
     }
@@ -197,7 +197,7 @@ struct SimulatedDevices {
     }
 }
 
-/// Which ports are plugged in on which host: what OVN would say.
+/// The ports that are plugged on each host, as OVN would report them.
 final class SimulatedNetwork: @unchecked Sendable {
     var bound: [String: String] = [:]
 }

@@ -2,12 +2,12 @@ import Database
 import Kernel
 import WebAPI
 
-/// One instance of a program: its tasks end with it, and nothing it does afterwards has any effect.
+/// One instance of a program: its tasks end with it, and later actions have no effect.
 final class SimulatedProcess: @unchecked Sendable {
     let name: String
     let world: World
     private(set) var isAlive = true
-    /// What it answers requests with.
+    /// The handler of its requests.
     var api: API? {
         didSet { api?.scheduler = RequestScheduler(.init(processors: 2), time: ProcessTime(process: self)) }
     }
@@ -24,7 +24,7 @@ final class SimulatedProcess: @unchecked Sendable {
     var database: Database { Database(inline: ProcessSession(process: self), random: world.random) }
     var bus: SimulatedBus { SimulatedBus(process: self) }
 
-    /// Runs a loop of the program; that it ends before the process does is a fault of the program.
+    /// Runs a loop of the program; it is an error if the loop ends before the process.
     func loop(_ name: String, _ body: @escaping @Sendable () async throws -> Void) {
         spawn { [self] in
             do {
@@ -58,7 +58,7 @@ final class SimulatedProcess: @unchecked Sendable {
         if !isAlive { throw CancellationError() }
     }
 
-    /// A call of something outside: takes a while, and is where the process may die.
+    /// An external call: takes time, and the process may die in it.
     func reach(_ what: String) async throws {
         try requireAlive()
         try await world.executor.sleep(world.between(.microseconds(50), .microseconds(1500)))
@@ -80,7 +80,7 @@ final class SimulatedProcess: @unchecked Sendable {
     }
 }
 
-/// A process's clock: its own wall time, everybody's passing of time.
+/// A process's clock: its own wall time, with the simulation's monotonic time.
 struct ProcessTime: TimeSource {
     let process: SimulatedProcess
 

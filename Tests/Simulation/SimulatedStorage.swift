@@ -3,18 +3,18 @@ import BlockStorageService
 import JSON
 import Kernel
 
-/// The disks that exist, whatever becomes of the processes.
+/// The existing disks, which outlive all processes.
 final class SimulatedStorage: @unchecked Sendable {
     struct Disk {
         var size: Int
-        /// Nil once it is complete.
+        /// Nil when it is complete.
         var readyAt: UInt64?
     }
 
     var disks: [String: Disk] = [:]
 }
 
-/// Disks of memory: slow, sometimes failing before or after the effect.
+/// In-memory disks: slow, and sometimes failing before or after an operation.
 struct SimulatedVolumeDriver: VolumeDriver {
     let process: SimulatedProcess
 
@@ -28,7 +28,7 @@ struct SimulatedVolumeDriver: VolumeDriver {
     private func effect(_ what: String, _ body: () throws -> Void) async throws {
         try await process.reach(what)
         if world.happens(world.faults.storageTrouble, "storage trouble") {
-            // Half of the failures come after the work was done.
+            // Half of the failures happen after the operation.
             if world.random.below(2) == 0 { try body() }
             throw ResourceError.unavailable("the storage does not answer")
         }

@@ -2,7 +2,7 @@ import Database
 import Kernel
 import Schema
 
-/// PostgreSQL behind one session that all processes share: a transaction is one indivisible event.
+/// PostgreSQL with one session for all processes: a transaction is one indivisible event.
 final class SimulatedStore: @unchecked Sendable {
     private struct Listener {
         let process: SimulatedProcess
@@ -18,10 +18,10 @@ final class SimulatedStore: @unchecked Sendable {
     private var listeners: [Int: Listener] = [:]
     private var channels: Set<String> = []
     private var numbers = 0
-    /// No statement is answered before this moment.
+    /// No statement returns before this time.
     var awayUntil: UInt64 = 0
 
-    /// - Parameter server: a connection string to any database of a server that may be written to.
+    /// - Parameter server: a connection string to any database of a server on which databases can be created.
     init(server: String) throws {
         let name = "simulation_\(SystemRandom().uuid().compact)"
         let admin = Connection(configuration: DatabaseConfiguration(connectionString: server))
@@ -38,7 +38,7 @@ final class SimulatedStore: @unchecked Sendable {
             "CREATE TABLE schema_migrations (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
         for migration in Schema.migrations { try migration.run(connection) }
-        // Neither plans nor the order of rows may depend on what ran before in this database.
+        // Plans and the order of rows must not depend on earlier runs in this database.
         try connection.script("SET plan_cache_mode = force_generic_plan; SET jit = off; SET synchronous_commit = off")
         try connection.script(
             "UPDATE volume_types SET id = '77777777-7777-4777-8777-777777777777', created_at = '2026-01-01'; CREATE SCHEMA baseline")
@@ -50,7 +50,7 @@ final class SimulatedStore: @unchecked Sendable {
         }
     }
 
-    /// Removes the database.
+    /// Deletes the database.
     func drop(server: String) {
         do {
             try Connection(configuration: DatabaseConfiguration(connectionString: server)).script(
@@ -65,7 +65,7 @@ final class SimulatedStore: @unchecked Sendable {
         .map { try $0.string("name") }
     }
 
-    /// Brings the database back to what it was after the migrations.
+    /// Resets the database to its state after the migrations.
     func reset() throws {
         listeners = [:]
         awayUntil = 0
@@ -88,16 +88,16 @@ final class SimulatedStore: @unchecked Sendable {
         _ = try connection.awaitNotifications(timeoutMilliseconds: 0, isOwn: { _ in false })
     }
 
-    /// Statements of the run itself: no fault, no time.
+    /// Statements of the run itself, without faults and without simulated time.
     func look<Value>(_ body: (Connection) throws -> Value) throws -> Value {
         defer { connection.beforeStatement = nil }
         connection.beforeStatement = nil
         return try body(connection)
     }
 
-    // MARK: work of processes
+    // MARK: statements of processes
 
-    /// Runs a body; with `failing`, its statement of that number is not answered.
+    /// Runs a transaction's body; the statement with the number `failing` gets no response.
     func perform<Value>(_ world: World, failing: Int?, _ body: (Connection) throws -> Value) throws -> Value {
         var left = failing ?? Int.max
         connection.beforeStatement = {
@@ -133,7 +133,7 @@ final class SimulatedStore: @unchecked Sendable {
         }
     }
 
-    /// PostgreSQL gives the lock up at once; the process hears of it a little later.
+    /// PostgreSQL releases the lock at once; the process notices a little later.
     private func lose(_ lock: Int, of listener: Listener, in world: World) {
         change(lock, "SELECT pg_advisory_unlock_shared(\(lock))", listener)
         world.executor.after(world.between(.milliseconds(1), .milliseconds(700))) {
@@ -174,7 +174,7 @@ final class SimulatedStore: @unchecked Sendable {
     }
 }
 
-/// The store as one process reaches it.
+/// The database from the view of one process.
 struct ProcessSession: InlineSession {
     let process: SimulatedProcess
 

@@ -1,8 +1,8 @@
 @_spi(ExperimentalCustomExecutors) import _Concurrency
 import Kernel
 
-/// Runs every job of every task on one thread. Which of the ready ones comes next is the seed's choice; when none is
-/// ready the clock jumps to the next timer, so that waiting costs nothing.
+/// Runs all jobs of all tasks on one thread. The seed determines which ready job runs next. When none is ready, the clock jumps
+/// to the next timer, so that waiting takes no time.
 final class SimulationExecutor: TaskExecutor, @unchecked Sendable {
     static let shared = SimulationExecutor()
 
@@ -24,7 +24,7 @@ final class SimulationExecutor: TaskExecutor, @unchecked Sendable {
     private(set) var now: UInt64 = 0
     private(set) var jobs = 0
 
-    /// From here on, every task of this process runs here. Call it once, before the first task.
+    /// From here on, all tasks of this process run on this executor. Must be called once, before the first task.
     static func install() { _createExecutors(factory: Factory.self) }
 
     private struct Factory: ExecutorFactory {
@@ -34,7 +34,7 @@ final class SimulationExecutor: TaskExecutor, @unchecked Sendable {
 
     func enqueue(_ job: consuming ExecutorJob) { ready.append(UnownedJob(job)) }
 
-    /// Begins anew at time 0.
+    /// Restarts at time 0.
     func reset(seed: UInt64) {
         random = SeededRandom(seed: seed)
         timers = []
@@ -46,7 +46,7 @@ final class SimulationExecutor: TaskExecutor, @unchecked Sendable {
 
     // MARK: timers
 
-    /// Runs `action` when `delay` has passed.
+    /// Runs `action` after `delay`.
     @discardableResult
     func after(_ delay: Duration, _ action: @escaping () -> Void) -> Int {
         numbers += 1
@@ -87,9 +87,9 @@ final class SimulationExecutor: TaskExecutor, @unchecked Sendable {
 
     // MARK: running
 
-    /// Runs until `isDone`.
+    /// Runs until `isDone` returns true.
     ///
-    /// - Throws: `Failure` when nothing can happen any more, or far too much happens.
+    /// - Throws: `Failure` if nothing can happen any more, or if there are too many events.
     func run(jobsMax: Int, until isDone: () -> Bool) throws {
         let executor = asUnownedTaskExecutor()
         while !isDone() {
@@ -109,7 +109,7 @@ final class SimulationExecutor: TaskExecutor, @unchecked Sendable {
         }
     }
 
-    /// Lets what was cancelled come to its end.
+    /// Runs cancelled tasks to their end.
     func settle(jobsMax: Int = 200_000) {
         let executor = asUnownedTaskExecutor()
         var count = 0
@@ -129,7 +129,7 @@ final class SimulationExecutor: TaskExecutor, @unchecked Sendable {
     }
 }
 
-/// One value that one task waits for.
+/// A value that one task waits for.
 final class Wait<Value: Sendable>: @unchecked Sendable {
     private var continuation: CheckedContinuation<Value, any Error>?
     private var result: Result<Value, any Error>?
@@ -143,14 +143,14 @@ final class Wait<Value: Sendable>: @unchecked Sendable {
         continuation = nil
     }
 
-    /// Waits also in a task that is cancelled.
+    /// Also waits in a cancelled task.
     func kept() async throws -> Value {
         try await withCheckedThrowingContinuation { continuation in
             if let result { continuation.resume(with: result) } else { self.continuation = continuation }
         }
     }
 
-    /// - Parameter start: what will lead to the value; its timer is cancelled at the end.
+    /// - Parameter start: starts the operation that provides the value; its timer is cancelled at the end.
     func value(_ start: () -> Int? = { nil }) async throws -> Value {
         let timer = start()
         defer { if let timer { SimulationExecutor.shared.cancel(timer) } }

@@ -1,10 +1,10 @@
 import Workflow
 
-/// Which process runs a step of which workflow: never two at once.
+/// Records which process runs a step of which workflow, and checks that there are never two.
 final class StepWatch: @unchecked Sendable {
     private var runners: [WorkflowID: SimulatedProcess] = [:]
 
-    /// The workflow with its steps watched in `process`. What a dead process still does has no effect and does not count.
+    /// The workflow with its steps recorded for `process`. Actions of a dead process have no effect and are not counted.
     func watching(_ definition: WorkflowDefinition, in process: SimulatedProcess) -> WorkflowDefinition {
         definition.mapping { step in
             WorkflowStep(

@@ -1,15 +1,15 @@
 import JSON
 import Kernel
 
-/// What happens in a run: tenants at work under faults, then peace, then the checks.
+/// The phases of a run: tenants work under faults, the faults stop, the checks run.
 struct Story {
     private let world: World
     private let history = History()
 
-    /// Simulated time that everything may take to become right once nothing fails any more.
+    /// Simulated time within which everything must converge after the faults have stopped.
     private static let patience: Duration = .seconds(600)
 
-    /// How far a clock is off at most, one of them at each jump.
+    /// The maximum error of a clock; one clock changes at each jump.
     private static let clockErrors: [Duration] = [.seconds(20), .seconds(300), .seconds(6 * 3600)]
 
     init(_ world: World) { self.world = world }
@@ -54,7 +54,7 @@ struct Story {
 
     private final class Ends: @unchecked Sendable { var isOver = false }
 
-    /// Clocks that jump, and a database or broker that is away for everybody.
+    /// Clocks that jump, and outages of the database or broker for all processes.
     private func disturb(_ ends: Ends) {
         let world = world
         if world.faults.clockInterval > 0 {
@@ -92,7 +92,7 @@ struct Story {
         world.trace("faults end")
         world.faults.isOn = false
         world.store.awayUntil = 0
-        // A wrong clock is no fault that ends by itself: everything must come right with it, too.
+        // A wrong clock is a fault that does not end: everything must converge with it, too.
         if world.random.below(2) == 0 { world.clockErrors = [:] }
         try world.startAll()
     }
@@ -114,13 +114,13 @@ struct Story {
         }
     }
 
-    /// Tenants delete all that is theirs.
+    /// Tenants delete all their resources.
     private func clean() async throws {
         for kind in ["floatingip", "server", "volume", "port", "security_group"] {
             for thing in history.all(kind) where !thing.deleteAccepted {
                 let tenant = Tenant(world: world, token: thing.project, number: 9)
                 var answer = try await tenant.call(thing.service, "DELETE", "\(thing.path)/\(thing.id)")
-                // Volumes and ports are in use until their servers have gone.
+                // Volumes and ports are in use until their servers are deleted.
                 for _ in 0..<60 where answer.status == 400 || answer.status == 409 {
                     try await world.executor.sleep(.seconds(2))
                     answer = try await tenant.call(thing.service, "DELETE", "\(thing.path)/\(thing.id)")
@@ -135,7 +135,7 @@ struct Story {
         try await leftVolumes()
     }
 
-    /// Volumes that servers were booted from and that stay when the server goes.
+    /// Root volumes that are kept when their server is deleted.
     private func leftVolumes() async throws {
         for project in Scene.projects {
             let tenant = Tenant(world: world, token: project, number: 8)

@@ -2,14 +2,14 @@ import Client
 import JSON
 import Kernel
 
-/// Somebody who uses the cloud as a careful script would: every POST has a key, and what got no answer is asked again.
+/// A client that behaves like a careful script: every POST has a key, and unanswered requests are repeated.
 final class Tenant: @unchecked Sendable {
     struct Answer: Sendable {
         let status: Int
         let json: JSONValue
-        /// It was not there when it was to be deleted once more: by an earlier attempt, or by somebody else.
+        /// The repeated deletion found nothing: an earlier attempt or another client deleted it.
         var wasGone = false
-        /// It, or an earlier attempt whose answer was lost, was accepted.
+        /// The request, or an earlier attempt whose response was lost, was accepted.
         var isAccepted: Bool { (200..<300).contains(status) }
     }
 
@@ -29,7 +29,7 @@ final class Tenant: @unchecked Sendable {
         return "\(token)-\(number)-\(requests)"
     }
 
-    /// Asks until there is an answer other than 503.
+    /// Repeats the request until there is a response other than 503.
     func call(
         _ service: String, _ method: String, _ target: String, _ body: JSONValue? = nil, key: String? = nil
     ) async throws -> Answer {
@@ -47,7 +47,7 @@ final class Tenant: @unchecked Sendable {
                 let answer = try await world.exchange(request, timeout: .seconds(60))
                 if answer.status != 503 {
                     let json = answer.body.isEmpty ? JSONValue.null : try JSONValue.parse(answer.body)
-                    // An earlier attempt may have done it.
+                    // An earlier attempt may have succeeded.
                     if method == "DELETE", answer.status == 404, attempts > 1 { return Answer(status: 204, json: json, wasGone: true) }
                     return Answer(status: answer.status, json: json)
                 }
@@ -59,7 +59,7 @@ final class Tenant: @unchecked Sendable {
         }
     }
 
-    /// Creates something that must come to be; returns its id.
+    /// Creates a resource, which must succeed; returns its id.
     func made(_ service: String, _ target: String, _ name: String, _ body: JSONObject) async throws -> String {
         let answer = try await call(service, "POST", target, .object(JSONObject([(name, .object(body))])))
         guard let id = answer.json[name]?["id"]?.stringValue else {

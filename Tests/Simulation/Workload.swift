@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 
-/// A tenant's random work on what is its own.
+/// A tenant's random actions on its own resources.
 final class Workload: @unchecked Sendable {
     private struct Sent {
         let service: String
@@ -44,7 +44,7 @@ final class Workload: @unchecked Sendable {
         return "\(project)-\(number)-\(names)"
     }
 
-    /// - Parameter operations: how many.
+    /// - Parameter operations: the number of actions.
     func run(operations: Int) async throws {
         for _ in 0..<operations {
             try await one()
@@ -74,18 +74,18 @@ final class Workload: @unchecked Sendable {
         }
     }
 
-    // MARK: asking
+    // MARK: requests
 
     private func post(_ service: String, _ target: String, _ body: JSONValue) async throws -> Tenant.Answer {
         let key = tenant.newKey()
         let answer = try await tenant.call(service, "POST", target, body, key: key)
-        // A refusal is not kept: asked again, it is a new request.
+        // A refusal is not stored, so a repetition is a new request.
         guard answer.isAccepted else { return answer }
         sent.append(Sent(service: service, target: target, body: body, key: key, status: answer.status, json: answer.json))
         return answer
     }
 
-    /// Creates something; a refusal is no fault.
+    /// Creates a resource; a refusal is not an error.
     private func create(_ service: String, _ path: String, _ kind: String, action: String, _ body: JSONObject, name: String) async throws {
         let answer = try await post(service, path, .object(JSONObject([(kind, .object(body))])))
         guard answer.isAccepted else { return refused(answer, "create \(kind)") }
@@ -120,7 +120,7 @@ final class Workload: @unchecked Sendable {
         return true
     }
 
-    /// The same request under the same key once more: the same answer, nothing new.
+    /// Repeats a request with the same key: the response must be the same, without a new effect.
     private func replay() async throws {
         guard !sent.isEmpty else { return }
         let old = sent[random.below(sent.count)]

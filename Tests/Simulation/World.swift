@@ -4,7 +4,7 @@ import Kernel
 import Logging
 import Telemetry
 
-/// One run: everything that exists outside the processes, the processes, and the record of what happened.
+/// One run: everything outside of the processes, the processes, and the record of events.
 /// All of it is used by one thread.
 final class World: @unchecked Sendable {
     let seed: UInt64
@@ -17,15 +17,15 @@ final class World: @unchecked Sendable {
     let storage = SimulatedStorage()
     let steps = StepWatch()
     var hosts: [String: SimulatedMachine] = [:]
-    /// How far the wall clocks of processes are off, by name: a successor has its predecessor's machine.
+    /// The errors of processes' wall clocks, by name: a successor has the clock of its predecessor's machine.
     var clockErrors: [String: Duration] = [:]
     private(set) var violations: [String] = []
     private(set) var counts: [String: Int] = [:]
-    /// FNV-1a over every line of the trace.
+    /// FNV-1a hash of all lines of the trace.
     private(set) var hash: UInt64 = 0xcbf2_9ce4_8422_2325
     let isVerbose: Bool
     let log: Logger
-    /// By name; a process that died is replaced by its successor.
+    /// Processes by name; a dead process is replaced by its successor.
     private(set) var processes: [String: SimulatedProcess] = [:]
     private var programs: [(name: String, start: (SimulatedProcess) throws -> Void)] = []
     private var isEnding = false
@@ -67,9 +67,9 @@ final class World: @unchecked Sendable {
         String(bytes.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }, radix: 16)
     }
 
-    // MARK: chance
+    // MARK: random decisions
 
-    /// Whether a fault of `perMille` happens here.
+    /// Whether a fault with a probability of `perMille` happens now.
     func happens(_ perMille: Int, _ name: String) -> Bool {
         guard faults.isOn, perMille > 0, random.below(1000) < perMille else { return false }
         count(name)
@@ -82,7 +82,7 @@ final class World: @unchecked Sendable {
 
     // MARK: processes
 
-    /// Adds a program; it runs from `startAll` on, and again whenever it died.
+    /// Adds a program, which runs from `startAll` on and is restarted when it dies.
     func add(_ name: String, _ start: @escaping (SimulatedProcess) throws -> Void) { programs.append((name, start)) }
 
     func startAll() throws {
@@ -97,7 +97,7 @@ final class World: @unchecked Sendable {
         try program.start(process)
     }
 
-    /// The process is gone at once: what it waits for never comes, what it would do is never done.
+    /// Kills the process: nothing that it waits for arrives, and nothing that it does has an effect.
     func kill(_ process: SimulatedProcess) {
         guard process.isAlive else { return }
         trace("kill \(process.name)")
@@ -111,14 +111,14 @@ final class World: @unchecked Sendable {
         }
     }
 
-    /// Processes that offer `service`, in order.
+    /// Processes of `service`, in order.
     func replicas(_ service: String) -> [SimulatedProcess] {
         programs.filter { $0.name.hasPrefix(service + "-") }.compactMap { processes[$0.name] }.filter(\.isAlive)
     }
 
     var allProcesses: [SimulatedProcess] { programs.compactMap { processes[$0.name] } }
 
-    /// Ends the run: nothing of it goes on.
+    /// Ends the run and all its tasks.
     func end() {
         isEnding = true
         faults.isOn = false
@@ -127,7 +127,7 @@ final class World: @unchecked Sendable {
     }
 }
 
-/// The run's own clock, for what belongs to no process.
+/// The run's own clock, for actions of no process.
 struct WorldTime: TimeSource {
     func now() -> Timestamp { World.start + .microseconds(Int64(SimulationExecutor.shared.now / 1000)) }
     func databaseNow() -> Timestamp? { now() }

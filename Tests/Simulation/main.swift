@@ -1,6 +1,6 @@
 import Glibc
 
-// The order of dictionaries is part of a run: it must be the same in every process.
+// The order of dictionaries affects a run, so it must be the same in every process.
 if getenv("SWIFT_DETERMINISTIC_HASHING") == nil {
     setenv("SWIFT_DETERMINISTIC_HASHING", "1", 1)
     var arguments: [UnsafeMutablePointer<CChar>?] = CommandLine.arguments.map { strdup($0) }

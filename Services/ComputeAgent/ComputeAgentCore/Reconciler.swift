@@ -33,9 +33,9 @@ package enum Reconciler {
     /// The actions in their order; empty when the server is as desired.
     ///
     /// - Parameters:
-    ///   - observed: nil when there is no such domain.
-    ///   - lostPorts: ids of recorded ports that the switch or the host does not have. They must be plugged again where they are
-    ///     wanted; otherwise they are unplugged all the same, because one of the two may have been left.
+    ///   - observed: nil if the domain does not exist.
+    ///   - lostPorts: ids of recorded ports that are missing in the switch or on the host. Desired ones are plugged again; the
+    ///     others are still unplugged, because they may remain in one of the two.
     package static func plan(
         _ desired: DesiredServer, observed: ObservedDomain?, record: LocalServerRecord, lostPorts: Set<String> = []
     ) -> [AgentAction] {

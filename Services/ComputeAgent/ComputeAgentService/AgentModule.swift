@@ -7,21 +7,21 @@ import Logging
 import Messaging
 import Telemetry
 
-/// What an agent uses and does not own: the same agent runs in its process, in tests and in the simulation.
+/// The dependencies of an agent, so that the same agent runs in its process, in tests and in the simulation.
 package struct AgentSurroundings: Sendable {
     package var host: String
     package var hypervisor: any HypervisorDriver
-    /// libvirt's events, of the agent alone.
+    /// A stream of libvirt's events, only for this agent.
     package var events: AsyncStream<LibvirtEvent>
     package var links: any HostLinks
     package var bridge: any SwitchBridge
     package var metadata: any MetadataService
-    /// What `metadata` answers from.
+    /// The servers for which `metadata` answers.
     package var directory: MetadataDirectory
     package var disks: any DiskMaker
     package var images: any ImageSource
     package var facts: any HostFacts
-    /// Where blocking calls are made.
+    /// The threads for blocking calls.
     package var threads: WorkerThreads
     package var bus: any MessageBus
     package var ambient: Ambient
@@ -52,12 +52,12 @@ package struct AgentSurroundings: Sendable {
     }
 }
 
-/// How an agent works, as its settings say.
+/// Settings of an agent.
 package struct AgentOptions: Sendable {
-    /// Holds records, images and the servers' files.
+    /// The directory of records, images and the servers' files.
     package var stateDirectory: String
     package var domains: DomainOptions
-    /// Of the tools that convert images.
+    /// The user of the tools that convert images.
     package var sandbox = Sandbox()
     package var heartbeatInterval: Duration = .seconds(2)
     package var auditInterval: Duration = .seconds(15)
@@ -72,9 +72,9 @@ package struct AgentOptions: Sendable {
     }
 }
 
-/// The agent of a host as one value: its servers, and all that it does about them.
+/// The agent of a host as one value: its servers and its background work.
 package struct AgentModule: Sendable {
-    /// Something that runs as long as the process, until its task is cancelled.
+    /// A background loop that runs until its task is cancelled, as long as the process.
     package struct Loop: Sendable {
         package let name: String
         package let run: @Sendable () async throws -> Void
@@ -85,7 +85,7 @@ package struct AgentModule: Sendable {
     package let disks: ServerDisks
     package let loops: [Loop]
 
-    /// - Throws: `FileError` where the state directory cannot be used.
+    /// - Throws: `FileError` if the state directory cannot be used.
     package static func make(_ options: AgentOptions, _ surroundings: AgentSurroundings) throws -> AgentModule {
         let (state, threads, ambient, log) = (options.stateDirectory, surroundings.threads, surroundings.ambient, surroundings.log)
         let images = try ImageCache(
@@ -120,7 +120,7 @@ package struct AgentModule: Sendable {
             ])
     }
 
-    /// Takes up the work of the previous process. Call it before the loops run.
+    /// Continues the work of the previous process. Must be called before the loops run.
     ///
     /// - Throws: `FileError`.
     package func restore() async throws { try await fleet.restore() }

@@ -2,18 +2,18 @@ import Commands
 import DiskTool
 import Kernel
 
-/// Makes the contents of servers' disks. Calls block; they are made on a thread of a `WorkerThreads`.
+/// Creates the contents of servers' disks. Calls block; they must be made on a thread of a `WorkerThreads`.
 package protocol DiskMaker: Sendable {
     /// Creates a qcow2 disk.
     ///
-    /// - Parameter size: of the disk, in bytes.
+    /// - Parameter size: the size of the disk in bytes.
     /// - Throws: `SandboxError`, `CommandError`, `FileError`.
     func create(_ path: String, size: Int, backing: DiskSource?) throws
     /// Writes the files below `tree`, of `sizes` bytes, as an ISO 9660 file system with the label of a config drive.
     ///
     /// - Throws: `SandboxError`, `CommandError`, `FileError`.
     func makeISO(of tree: String, into file: String, sizes: [Int]) throws
-    /// Whether the file of a volume is there.
+    /// Whether the file of a volume exists.
     func hasVolume(_ path: String) -> Bool
 }
 
@@ -27,10 +27,10 @@ package struct SandboxedDiskMaker: DiskMaker {
         try DiskTool(sandbox).create(path, .qcow2, size: size, backing: backing)
     }
 
-    /// Bytes of an ISO 9660 file system beside the content of its files, at most: two trees of directories, and padding.
+    /// Maximum overhead of an ISO 9660 file system in bytes: two directory trees, and padding.
     private static let isoOverhead = 4 << 20
 
-    /// The files have what tenants wrote (user data, personality, metadata), so the tool that reads them is confined.
+    /// The files contain data of tenants (user data, personality, metadata), so the tool that reads them is confined.
     package func makeISO(of tree: String, into file: String, sizes: [Int]) throws {
         let limit = sizes.reduce(SandboxedDiskMaker.isoOverhead) { $0 + $1 + 4096 }
         try sandbox.command(

@@ -3,7 +3,7 @@ import Kernel
 
 /// Network devices of a host. `Links` are the kernel's; the simulation has its own.
 package protocol HostLinks: Sendable {
-    /// The device's index, which a recreated device does not keep; 0 when there is none of this name.
+    /// The device's index, which changes when the device is recreated; 0 if there is no device of this name.
     func index(_ name: String) -> UInt32
     /// Creates a persistent tap, set up and without addresses.
     func ensureTap(_ name: String, mtu: Int) async throws
@@ -23,13 +23,13 @@ package protocol SwitchBridge: Sendable {
     func requireSession() async throws
     /// The bridge has the device under that logical port's name.
     func isPlugged(_ device: String, interfaceID: String) async -> Bool
-    /// Whether the bridge has the device, under whatever port.
+    /// Whether the bridge has the device, under any port.
     func has(_ device: String) async -> Bool
-    /// Devices of ours on the bridge.
+    /// The agent's devices on the bridge.
     func owned() async -> [(device: String, kind: SwitchPortKind, networkID: String)]
     /// Adds the device to the bridge, or corrects its logical port.
     func plug(_ port: SwitchPort) async throws
-    /// Takes the device from the bridge; an absent one counts as taken.
+    /// Removes the device from the bridge; succeeds if it is absent.
     func unplug(_ device: String) async throws
     /// Waits, for a limited time, until the switch has applied the state of its database.
     func settle(_ time: any TimeSource) async throws
@@ -47,7 +47,7 @@ extension SwitchPorts: SwitchBridge {
 
 /// The metadata service of the networks of a host's servers. `MetadataNetworks` answers guests; the simulation has no guests.
 package protocol MetadataService: Sendable {
-    /// Makes the service of a network answer.
+    /// Starts the metadata service of a network.
     func ensure(_ networkID: String, port: MetadataPort, mtu: Int) async throws
     /// Whether the service of a network answers.
     func isReady(_ networkID: String, port: MetadataPort) async -> Bool

@@ -4,12 +4,12 @@ import JSON
 import Kernel
 import Libvirt
 
-/// What the plane is told of a host. `HostInspector` looks; the simulation states it.
+/// The reported properties of a host. `HostInspector` inspects the machine; the simulation has fixed values.
 package protocol HostFacts: Sendable {
     func inventory() async throws -> HostInventory
-    /// Why images cannot be read on this host; nil where they can.
+    /// Why images cannot be read on this host; nil if they can.
     func sandboxProblem() async -> String?
-    /// The host's switch, as it is now.
+    /// The current state of the host's switch.
     func network() async -> SwitchReport
     /// Values that change between heartbeats.
     func usage() async throws -> (freeMemoryMiB: Int, freeDiskGiB: Int)
@@ -60,7 +60,7 @@ package struct HostInspector: HostFacts {
     /// As found last, within `SandboxWatch.interval`.
     package func sandboxProblem() async -> String? { await sandbox.problem() }
 
-    /// The host's switch, as it is now.
+    /// The current state of the host's switch.
     package func network() async -> SwitchReport { await keeper.report }
 
     /// Values that change between heartbeats.

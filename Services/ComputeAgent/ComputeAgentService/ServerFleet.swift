@@ -143,7 +143,7 @@ package actor ServerFleet {
 
     /// Runs an audit every `interval` and on request, until the task is cancelled.
     ///
-    /// The workers stop with it; what they have begun is taken up by the next process.
+    /// The workers stop with it; the next process continues their work.
     package func watch(every interval: Duration) async throws {
         do { try await auditRepeatedly(every: interval) } catch {
             for worker in workers.values { await worker.stop() }

@@ -106,7 +106,7 @@ package actor ServerWorker {
         if loop == nil, !isStopped { loop = Task { await self.work() } }
     }
 
-    /// Stops reconciling for good, as soon as what is being done returns.
+    /// Stops reconciling permanently, after the current operation.
     package func stop() {
         isStopped = true
         attempt?.cancel()
