@@ -19,6 +19,8 @@ package struct ServiceSurroundings: Sendable {
     package let authenticator: any Authenticating
     /// The base URL for clients, without a trailing slash.
     package let publicURL: String
+    /// The base URL of Identity, for clients without a token; nil where the service is alone.
+    package let identityURL: String?
     /// Rules of the operator's policy file.
     package let policyOverrides: [String: String]
     /// The machine's name, for heartbeats.
@@ -26,7 +28,7 @@ package struct ServiceSurroundings: Sendable {
 
     package init(
         database: Database, ambient: Ambient, log: Logger, metrics: Metrics, bus: any MessageBus, authenticator: any Authenticating,
-        publicURL: String, policyOverrides: [String: String] = [:], machine: String = SignOfLife.machineName()
+        publicURL: String, identityURL: String? = nil, policyOverrides: [String: String] = [:], machine: String = SignOfLife.machineName()
     ) {
         self.database = database
         self.ambient = ambient
@@ -35,6 +37,7 @@ package struct ServiceSurroundings: Sendable {
         self.bus = bus
         self.authenticator = authenticator
         self.publicURL = publicURL
+        self.identityURL = identityURL
         self.policyOverrides = policyOverrides
         self.machine = machine
     }
@@ -49,7 +52,8 @@ package struct ServiceSurroundings: Sendable {
         _ service: CloudService, subjectActions: Set<String> = [], resources: [Resource], rules: [String: String] = [:]
     ) throws -> API {
         try API(
-            service: ServiceDescription(service, publicURL: publicURL, subjectActions: subjectActions), resources: resources,
+            service: ServiceDescription(service, publicURL: publicURL, identityURL: identityURL, subjectActions: subjectActions),
+            resources: resources,
             rules: rules, policyOverrides: policyOverrides, database: database, authenticator: authenticator, ambient: ambient,
             log: log, metrics: metrics)
     }

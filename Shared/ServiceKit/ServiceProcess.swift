@@ -132,7 +132,7 @@ package struct ServiceProcess: Sendable {
     private func surroundings(_ authenticator: TokenAuthenticator, _ bus: any MessageBus) throws -> ServiceSurroundings {
         ServiceSurroundings(
             database: database, ambient: ambient, log: log, metrics: metrics, bus: bus, authenticator: authenticator,
-            publicURL: publicURL, policyOverrides: try policyOverrides())
+            publicURL: publicURL, identityURL: settings.endpoint(.identity), policyOverrides: try policyOverrides())
     }
 
     /// A client of the other services that acts as the service user.

@@ -324,7 +324,7 @@ package struct API: Sendable {
         }
         var response = service.faults.response(
             error, requestID: requestID, versions: service.negotiation, accept: request.headers["accept"])
-        if error.code == .unauthorized { response.headers["www-authenticate"] = "Keystone uri=\"\(service.publicURL)\"" }
+        if error.code == .unauthorized { response.headers["www-authenticate"] = "Keystone uri=\"\(service.identityURL)\"" }
         return response
     }
 }

@@ -58,6 +58,7 @@ package final class ConnectionLedger: Sendable {
         self.total = total
         self.listener = listener
         self.metrics = metrics
+        state.withLock { showOpen($0) }
     }
 
     /// Open connections now.

@@ -22,7 +22,7 @@ package struct ConnectionLimits: Sendable {
     package var writeTimeout = Duration.seconds(60)
     /// How long a request goes on after its client has closed the sending side: the client may be waiting for the answer, or
     /// may be gone.
-    package var halfClosedTimeout = Duration.seconds(3)
+    package var halfClosedTimeout = Duration.seconds(2)
     /// Longest head of a request (request line and header fields), in bytes.
     package var headBytesMax = 64 * 1024
     /// Peers whose `X-Forwarded-*` fields are believed and to which `connectionsPerSourceMax` does not apply. Limits per

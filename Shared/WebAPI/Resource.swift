@@ -115,6 +115,8 @@ package struct ServiceDescription: Sendable {
     package let negotiation: VersionNegotiation?
     /// The base URL that clients see, without a slash at the end: `http://127.0.0.1:8774`.
     package let publicURL: String
+    /// Where clients get tokens: the base URL of Identity.
+    package let identityURL: String
     /// The only actions that another service may call on behalf of a project.
     package let subjectActions: Set<String>
     /// An older first segment of paths that stands for a newer one, at the lowest microversion: `v2` for `v2.1`.
@@ -122,8 +124,9 @@ package struct ServiceDescription: Sendable {
 
     package init(
         type: String, title: String, faults: FaultStyle, negotiation: VersionNegotiation? = nil, publicURL: String,
-        subjectActions: Set<String> = [], olderPath: CloudService.OlderPath? = nil
+        identityURL: String? = nil, subjectActions: Set<String> = [], olderPath: CloudService.OlderPath? = nil
     ) {
+        self.identityURL = identityURL ?? publicURL
         self.subjectActions = subjectActions
         self.olderPath = olderPath
         self.type = type
@@ -134,9 +137,9 @@ package struct ServiceDescription: Sendable {
     }
 
     /// A service of the cloud, as it is described.
-    package init(_ service: CloudService, publicURL: String, subjectActions: Set<String> = []) {
+    package init(_ service: CloudService, publicURL: String, identityURL: String? = nil, subjectActions: Set<String> = []) {
         self.init(
             type: service.type, title: service.title, faults: service.faults, negotiation: service.microversions,
-            publicURL: publicURL, subjectActions: subjectActions, olderPath: service.olderPath)
+            publicURL: publicURL, identityURL: identityURL, subjectActions: subjectActions, olderPath: service.olderPath)
     }
 }

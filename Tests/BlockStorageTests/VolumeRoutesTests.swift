@@ -203,7 +203,7 @@ import Testing
             let id = SystemRandom().uuid().description
             let pattern = Data(repeating: 0x5a, count: 3 << 20)
             for format in [VolumeFormat.raw, .qcow2] {
-                let object = StoredObject(.volume, id, format: format, size: 1)
+                let object = StoredObject(.volume, id, project: "p1", format: format, size: 1)
                 // Files that a crash or an earlier volume left under every name that the driver uses.
                 for suffix in ["", ".part", ".image", ".lock"] {
                     try pattern.write(to: URL(fileURLWithPath: "\(cloud.directory)/\(object.name)\(suffix)"))
@@ -238,7 +238,7 @@ import Testing
             let short = try await cloud.addImage(bytes)
             cloud.images.data.withLock { $0[short] = Array(bytes.dropLast()) }
             for (image, word) in [(image, "does not match its hash"), (short, "bytes arrived")] {
-                let object = StoredObject(.volume, SystemRandom().uuid().description, format: .raw, size: 1)
+                let object = StoredObject(.volume, SystemRandom().uuid().description, project: "p1", format: .raw, size: 1)
                 let source = try await cloud.database.read { connection in
                     let found = try #require(try ImageAccess().source(connection, image, project: "p1", user: "u1"))
                     return SourceImage(found.image, as: found.subject)

@@ -1,9 +1,14 @@
 import BlockStorageCore
-import BlockStorageService
+@testable import BlockStorageService
+import Contracts
 import Database
+import FileTransfer
 import Foundation
+import ImageAccess
 import JSON
 import Kernel
+import NIOCore
+import Synchronization
 import TestKit
 import Testing
 import WebAPI
@@ -155,5 +160,52 @@ import Workflow
             #expect(try await cloud.status(id) == "available")
             #expect(cloud.files == ["volume-\(id)"])
         }
+    }
+
+    @Test("S18: copies of one project leave room for those of others", .timeLimit(.minutes(2)))
+    func s18CopiesAreSharedOut() async throws {
+        try await VolumeFixture.with { cloud in
+            let images = HeldImages()
+            let driver = try FileDriver(directory: cloud.directory, images: images)
+            let id = try await cloud.addImage([1, 2, 3])
+            let source = try await cloud.database.read { connection in
+                let found = try #require(try ImageAccess().source(connection, id, project: "p1", user: "u1"))
+                return SourceImage(found.image, as: found.subject)
+            }
+            var objects: [StoredObject] = []
+            func begin(_ project: String) async throws {
+                let object = StoredObject(.volume, SystemRandom().uuid().description, project: project, format: .raw, size: 1)
+                objects.append(object)
+                #expect(try await !driver.fill(object, from: source))
+            }
+            for _ in 0..<10 { try await begin("p1") }
+            while images.begun < 4 { try await SystemTime().sleep(for: .milliseconds(5)) }
+            try await begin("p2")
+            while images.begun < 5 { try await SystemTime().sleep(for: .milliseconds(5)) }
+            try await begin("p1")
+            for object in objects {
+                while true {
+                    do { try await driver.delete(object) } catch let error as ResourceError where error.code == .unavailable {
+                        try await SystemTime().sleep(for: .milliseconds(5))
+                        continue
+                    }
+                    break
+                }
+            }
+            #expect(images.begun == 5)
+        }
+    }
+}
+
+/// Images whose data does not come.
+private final class HeldImages: ImageSource {
+    private let count = Atomic<Int>(0)
+    var begun: Int { count.load(ordering: .acquiring) }
+
+    func download(
+        _ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void
+    ) async throws {
+        count.add(1, ordering: .acquiringAndReleasing)
+        while true { try await SystemTime().sleep(for: .milliseconds(10)) }
     }
 }

@@ -127,9 +127,14 @@ import WebAPI
         try await Cloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: ControlTests.domainScope)
             let project = try await cloud.id("projects", "admin")
-            for (method, body) in [("PATCH", ["project": ["enabled": false]]), ("DELETE", nil)] as [(String, JSONValue?)] {
-                let answer = try await cloud.call(method, "/v3/projects/\(project)", token: manager, body: body)
-                #expect(answer.status == 403, "\(method) \(answer.json)")
+            let me = try await cloud.id("users", "demo")
+            let member = try await cloud.id("roles", "member")
+            for (method, path, body) in [
+                ("PATCH", "projects/\(project)", ["project": ["enabled": false]]), ("DELETE", "projects/\(project)", nil),
+                ("PUT", "projects/\(project)/users/\(me)/roles/\(member)", nil),
+            ] as [(String, String, JSONValue?)] {
+                let answer = try await cloud.call(method, "/v3/\(path)", token: manager, body: body)
+                #expect(answer.status == 403, "\(method) \(path) \(answer.json)")
             }
             #expect(try await cloud.call("GET", "/v3/projects/\(project)", token: try await cloud.admin()).status == 200)
         }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -57,6 +58,7 @@ def test_the_demo_with_the_openstack_client(cloud, names, tmp_path):
         other = tmp_path / "other"
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other)
         assert not ssh(address, other, "hostname"), "another key must not open the guest"
+        keeps_out(cloud, address, key)
         life(openstack, names, address, key)
     finally:
         unmake(openstack, names)
@@ -113,6 +115,18 @@ def ssh(address, key, command):
         "ssh", "-i", key, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no",
         "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=4", f"root@{address}", command,
         check=False)
+
+
+def keeps_out(cloud, address, key):
+    """S22: a guest behind a router does not reach the broker on the addresses between the machine and its other hosts."""
+    def opens(host, port):
+        return ssh(address, key, f"nc -w 2 {host} {port} </dev/null >/dev/null && echo opened").strip() == "opened"
+
+    assert opens("127.0.0.1", 22), "the guest's own SSH server"
+    offset = cloud.port_offset
+    broker = (f"10.{72 + offset // 250}.{4 + offset % 250}.9", 5673 + offset)
+    socket.create_connection(broker, timeout=5).close()
+    assert not opens(*broker), broker
 
 
 def life(openstack, names, address, key):

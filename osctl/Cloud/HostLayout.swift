@@ -83,6 +83,8 @@ extension CloudLayout {
     /// Addresses between the machine and its simulated hosts, which tenants cannot reach.
     func management(_ number: Int) -> IPAddress { IPAddress(version: .v4, value: block(10, 72) | UInt128(number)) }
     func underlay(_ number: Int) -> IPAddress { IPAddress(version: .v4, value: block(10, 112) | UInt128(number)) }
+    /// The networks of these addresses.
+    var internalNetworks: [IPNetwork] { [management(0), underlay(0)].map { IPNetwork($0, prefixLength: 24) } }
 }
 
 /// The network namespaces of simulated hosts, and the virtual cables to them.
@@ -111,6 +113,32 @@ struct SimulatedHosts: Sendable {
             try await Tool.require(
                 host.command(["ip", "address", "replace", "\(host.address)/30", "dev", HostLayout.managementDevice]))
         }
+        if !hosts.isEmpty { try await keepTenantsOut() }
+    }
+
+    /// The first of two priorities of the machine's routing rules, before those of the table `main`.
+    private static let rulePriority = 5200
+
+    /// Lets the machine answer from its internal addresses to internal addresses only. It has these addresses on devices
+    /// of its own, but accepts packets for them on every device, also those of guests that arrive from the external network.
+    private func keepTenantsOut() async throws {
+        try await letTenantsIn()
+        for rule in rules { try await Tool.require(["ip", "rule", "add"] + rule) }
+    }
+
+    /// Removes the rules of `keepTenantsOut`.
+    private func letTenantsIn() async throws {
+        // The status tells whether there was one.
+        for rule in rules { _ = try await Tool.run(["ip", "rule", "del"] + rule) }
+    }
+
+    private var rules: [[String]] {
+        layout.internalNetworks.flatMap { network in
+            [
+                ["pref", "\(SimulatedHosts.rulePriority)", "from", "\(network)", "to", "\(network)", "lookup", "main"],
+                ["pref", "\(SimulatedHosts.rulePriority + 1)", "from", "\(network)", "prohibit"],
+            ]
+        }
     }
 
     private func cable(_ host: HostLayout, _ kind: String, _ inner: String) async throws {
@@ -131,6 +159,7 @@ struct SimulatedHosts: Sendable {
 
     /// Removes namespaces and cables of hosts, including hosts that this cloud no longer has.
     func remove() async throws {
+        try await letTenantsIn()
         for number in 2...HostLayout.countMax {
             let host = HostLayout(cloud: layout, number: number)
             for kind in ["mg", "ul", "ex"] where Machine.exists("/sys/class/net/" + host.device(kind)) {

@@ -47,7 +47,7 @@ package struct Volume: Sendable, Hashable {
     }
 
     /// The driver's record of the volume.
-    package var object: StoredObject { StoredObject(.volume, id.text, format: format, size: size) }
+    package var object: StoredObject { StoredObject(.volume, id.text, project: projectID, format: format, size: size) }
 }
 
 /// The source of a volume's initial content.
@@ -87,7 +87,7 @@ package struct Snapshot: Sendable, Hashable {
         self.metadata = metadata
     }
 
-    package var object: StoredObject { StoredObject(.snapshot, id.text, format: format, size: size) }
+    package var object: StoredObject { StoredObject(.snapshot, id.text, project: projectID, format: format, size: size) }
 }
 
 /// A disk as a driver sees it.
@@ -99,11 +99,14 @@ package struct StoredObject: Sendable, Hashable {
 
     package let kind: Kind
     package let id: String
+    /// Whose it is. Copies are shared out between projects.
+    package let project: String
     package let format: VolumeFormat
     /// GiB.
     package let size: Int
 
-    package init(_ kind: Kind, _ id: String, format: VolumeFormat, size: Int) {
+    package init(_ kind: Kind, _ id: String, project: String, format: VolumeFormat, size: Int) {
+        self.project = project
         self.kind = kind
         self.id = id
         self.format = format

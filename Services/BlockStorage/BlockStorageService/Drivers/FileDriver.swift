@@ -26,10 +26,14 @@ package final class FileDriver: VolumeDriver {
 
     /// Copies under way at the same time at most.
     private static let copiesMax = 8
+    /// Those of one project, so that its copies leave room for other projects.
+    private static let copiesPerProjectMax = 4
 
     private enum Job: Sendable {
-        case running(Task<Void, Never>)
+        case running(Task<Void, Never>, project: String)
         case failed(any Error)
+
+        func isRunning(for project: String) -> Bool { if case .running(_, project) = self { true } else { false } }
     }
 
     /// - Parameter sandbox: where tools read and write disks.
@@ -122,7 +126,7 @@ package final class FileDriver: VolumeDriver {
 
     package func delete(_ object: StoredObject) async throws {
         let running = jobs.withLock { jobs -> Task<Void, Never>? in
-            if case .running(let task) = jobs[object.name] { return task }
+            if case .running(let task, _) = jobs[object.name] { return task }
             jobs[object.name] = nil
             return nil
         }
@@ -168,6 +172,7 @@ package final class FileDriver: VolumeDriver {
                 throw error
             }
             return jobs.count >= FileDriver.copiesMax
+                || jobs.values.count { $0.isRunning(for: target.project) } >= FileDriver.copiesPerProjectMax
         }
         if isFull { return false }
         // Another process holds the lock, or the tool of a dead process, which continues.
@@ -185,7 +190,7 @@ package final class FileDriver: VolumeDriver {
                     close(lock)
                     self.jobs.withLock { jobs in jobs[target.name] = failure.map { .failed($0) } }
                     await ended(target.id)
-                })
+                }, project: target.project)
         }
         return false
     }

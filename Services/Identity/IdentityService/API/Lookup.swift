@@ -66,7 +66,6 @@ extension Identity {
     func decideProjectChange(_ context: RequestContext) async throws -> Authorized<Found> {
         let decision = try await decideProject(context)
         try await requireTenantProject(decision.caller, decision.value.id)
-        try await requireNoAdministrators(decision.caller, in: decision.value.id)
         return decision
     }
 

@@ -89,9 +89,26 @@ extension Identity {
         )
     }
 
-    /// - Throws: 403 if the caller is not an administrator and the project is the one in which the cloud's services act.
-    func requireTenantProject(_ caller: Caller, _ project: String?) async throws {
+    /// Decides about changes of a project's role assignments.
+    ///
+    /// - Throws: 403 if the caller is not an administrator, and the cloud's services act in the project, or it is an
+    ///   administrator's default project: that one owns what all projects use, such as public images and external networks. Other
+    ///   projects in which an administrator has a role stay their domain's.
+    func requireTenantAssignments(_ caller: Caller, _ project: String?) async throws {
         guard !caller.isAdmin, let project else { return }
+        try await requireNoServices(in: project)
+        try await requireNoAdministrators(in: project, defaultOnly: true)
+    }
+
+    /// - Throws: 403 if the caller is not an administrator, and the cloud's services or its administrators act in the project:
+    ///   they could not sign on without it.
+    func requireTenantProject(_ caller: Caller, _ project: String) async throws {
+        if caller.isAdmin { return }
+        try await requireNoServices(in: project)
+        try await requireNoAdministrators(in: project, defaultOnly: false)
+    }
+
+    private func requireNoServices(in project: String) async throws {
         let services = try await database.read { connection in
             try !connection.query(
                 """
@@ -109,10 +126,8 @@ extension Identity {
         )
     }
 
-    /// - Throws: 403 if the caller is not an administrator and somebody is one in the project: without the project they could
-    ///   not sign on.
-    func requireNoAdministrators(_ caller: Caller, in project: String) async throws {
-        if caller.isAdmin { return }
+    /// - Parameter defaultOnly: whether only administrators count whose default project it is.
+    private func requireNoAdministrators(in project: String, defaultOnly: Bool) async throws {
         let found = try await database.read { connection in
             try !connection.query(
                 """
@@ -120,12 +135,20 @@ extension Identity {
                     SELECT id FROM roles WHERE name = 'admin' AND domain_id IS NULL
                     UNION
                     SELECT i.prior_role_id FROM admins a JOIN implied_roles i ON i.implied_role_id = a.id)
-                SELECT 1 AS one FROM role_assignments WHERE project_id = \(project) AND role_id IN (SELECT id FROM admins) LIMIT 1
+                SELECT 1 AS one FROM role_assignments a
+                WHERE a.project_id = \(project) AND a.role_id IN (SELECT id FROM admins) AND (NOT \(defaultOnly) OR EXISTS (
+                    SELECT FROM users u LEFT JOIN group_members m ON m.user_id = u.id AND m.group_id = a.group_id
+                    WHERE (u.id = a.user_id OR m.user_id IS NOT NULL) AND u.default_project_id = \(project)))
+                LIMIT 1
                 """
             ).isEmpty
         }
         guard found else { return }
         throw ResourceError.forbidden(
-            "Administrators of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may change it.")
+            """
+            Administrators of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may \
+            change it or its role assignments.
+            """
+        )
     }
 }
