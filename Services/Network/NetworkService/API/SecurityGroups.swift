@@ -92,17 +92,12 @@ extension NetworkAPI {
             "List security groups"
         ) { context in
             let answer = try await ResourceKind.securityGroups.list(database, context)
-            guard let project = try context.caller.projectID, try await !hasDefaultGroup(project) else { return answer }
+            guard let project = try context.caller.projectID, try await !database.read({ try hasDefaultGroup($0, project: project) })
+            else { return answer }
             // As in Neutron, permission to see the group is sufficient.
             try context.authorize(target: .project(project)).value(for: "get_security_group")
             try await database.write { _ = try defaultGroup($0, project: project) }
             return try await ResourceKind.securityGroups.list(database, context)
-        }
-    }
-
-    private func hasDefaultGroup(_ project: String) async throws -> Bool {
-        try await database.read {
-            try !$0.query("SELECT id FROM security_groups WHERE project_id = \(project) AND name = 'default'").isEmpty
         }
     }
 

@@ -74,6 +74,10 @@ extension NetworkAPI {
         return id
     }
 
+    func hasDefaultGroup(_ connection: Connection, project: String) throws -> Bool {
+        try !connection.query("SELECT id FROM security_groups WHERE project_id = \(project) AND name = 'default'").isEmpty
+    }
+
     private func addEgress(_ connection: Connection, group: UUID128, project: String) throws {
         for type in SecurityGroupRule.EtherType.allCases {
             try insert(
@@ -124,12 +128,12 @@ extension NetworkAPI {
         guard name != "default" else { throw NetworkFault.defaultGroupExists }
         try reserve(connection, project, NetworkQuotas.securityGroups)
         try reserve(connection, project, NetworkQuotas.securityGroupRules, 2)
-        try connection.execute(
-            """
-            INSERT INTO security_groups (id, project_id, name, description, stateful, tags, created_at, updated_at)
-            VALUES (\(id), \(project), \(name), \(body.text("description") ?? ""), \(body.bool("stateful") ?? true),
-                \(tags)::text[], \(ambient.now), \(ambient.now))
-            """)
+        var row = ResourceKind.securityGroups.changes(body)
+        row.set("id", id)
+        row.set("project_id", project)
+        row.set("stateful", body.bool("stateful") ?? true)
+        row.set("tags", sql: "\(tags)::text[]")
+        try connection.execute(row.insertion("security_groups", at: ambient.now))
         try addEgress(connection, group: id, project: project)
     }
 

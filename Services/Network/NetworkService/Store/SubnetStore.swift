@@ -131,20 +131,22 @@ extension NetworkAPI {
         let body = draft.body
         let dns = JSONValue.array(
             try SubnetDraft.addresses(body.list("dns_nameservers") ?? [], "dns_nameservers").map { .string($0.description) })
-        let dhcp = body.bool("enable_dhcp") ?? true
-        try connection.execute(
-            """
-            INSERT INTO subnets (id, network_id, project_id, name, description, ip_version, cidr, gateway_ip, enable_dhcp,
-                allocation_pools, dns_nameservers, host_routes, ipv6_address_mode, ipv6_ra_mode, tags, created_at, updated_at)
-            VALUES (\(draft.id), \(network), \(draft.project), \(body.text("name") ?? ""), \(body.text("description") ?? ""),
-                \(draft.cidr.version.rawValue), \(draft.cidr.description), \(draft.gateway), \(dhcp),
-                \(SubnetDraft.json(draft.pools))::jsonb, \(dns)::jsonb,
-                \(SubnetDraft.json(try SubnetDraft.routes(body.list("host_routes") ?? [])))::jsonb,
-                \(body.text("ipv6_address_mode")), \(body.text("ipv6_ra_mode")), \(draft.tags)::text[],
-                \(ambient.now), \(ambient.now))
-            """)
+        var row = ResourceKind.subnets.changes(body)
+        row.set("id", draft.id)
+        row.set("network_id", network)
+        row.set("project_id", draft.project)
+        row.set("ip_version", draft.cidr.version.rawValue)
+        row.set("cidr", draft.cidr.description)
+        row.set("gateway_ip", draft.gateway)
+        row.set(json: "allocation_pools", SubnetDraft.json(draft.pools))
+        row.set(json: "dns_nameservers", dns)
+        row.set(json: "host_routes", SubnetDraft.json(try SubnetDraft.routes(body.list("host_routes") ?? [])))
+        row.set("ipv6_address_mode", body.text("ipv6_address_mode"))
+        row.set("ipv6_ra_mode", body.text("ipv6_ra_mode"))
+        row.set("tags", sql: "\(draft.tags)::text[]")
+        try connection.execute(row.insertion("subnets", at: ambient.now))
         let made = try subnet(connection, draft.id)
-        if dhcp, draft.cidr.version == .v4 {
+        if made.enableDHCP, draft.cidr.version == .v4 {
             try addMetadataAddress(connection, network: draft.network.value, subnet: made)
         }
         if made.isAutoAddressed { try addAutoAddresses(connection, network: network, subnet: made) }
