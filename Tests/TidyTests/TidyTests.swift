@@ -189,6 +189,30 @@ import Testing
         expectNone(findings, "rules name rule:admin_required, not the role")
     }
 
+    /// Routes decide, call the store and answer. Compute's routes still have statements of their own.
+    @Test func routesHaveNoStatements() {
+        let exceptions: Set<String> = [
+            // One handler for the tags of every kind.
+            "Services/Network/NetworkService/API/Tags.swift",
+            // Read what several tables have, for one list.
+            "Services/Network/NetworkService/API/IPAvailabilities.swift", "Services/Network/NetworkService/API/PortGroups.swift",
+            "Services/Image/ImageService/API/ImageDiscovery.swift",
+        ]
+        let statements = ["connection.query(", "connection.execute(", "$0.query(", "$0.execute("]
+        var findings: [String] = []
+        var excepted: Set<String> = []
+        for source in TidyTests.sources where source.path.contains("Service/API/") && !source.path.hasPrefix("Services/Compute/") {
+            let found = source.code.enumerated().filter { line in statements.contains { line.element.contains($0) } }
+            if exceptions.contains(source.path) {
+                if !found.isEmpty { excepted.insert(source.path) }
+            } else {
+                findings += found.map { "\(source.path):\($0.offset + 1)" }
+            }
+        }
+        expectNone(findings, "statements stand in Store/")
+        #expect(excepted == exceptions, "exceptions that are none any more")
+    }
+
     /// A route that only answers 501 is declared with `Route.unavailable`, which keeps it out of the OpenAPI document. The other
     /// files refuse one form of a request whose other forms work.
     @Test func onlyUnavailableRoutesAnswer501() {

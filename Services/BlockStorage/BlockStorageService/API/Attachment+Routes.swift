@@ -106,12 +106,7 @@ extension BlockStorageHandlers {
             try BlockStorageStore.requireIdle(connection, volume)
             if let server { try BlockStorageStore.refuseForeign(connection, server: server, project: volume.projectID) }
             let now = context.ambient.now
-            try connection.execute(
-                """
-                INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, mode, created_at, updated_at)
-                VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(server)::uuid, 'reserved',
-                    \(body["mode"]?.stringValue), \(now), \(now))
-                """)
+            try BlockStorageStore.insertAttachment(connection, id, of: volume, server: server, mode: body["mode"]?.stringValue, at: now)
             if let connector = body["connector"]?.objectValue, !connector.isEmpty {
                 try connect(connection, id.text, volume, connector, mode: body["mode"]?.stringValue, now: now)
             }
@@ -129,14 +124,8 @@ extension BlockStorageHandlers {
         }
         let mode = volume.isReadOnly ? "ro" : mode ?? connector["mode"]?.stringValue ?? "rw"
         let info = driver.connection(volume.object, readOnly: mode == "ro")
-        try connection.execute(
-            """
-            UPDATE volume_attachments SET status = CASE WHEN status = 'attached' THEN status ELSE 'attaching' END,
-                mode = \(mode), host = \(host), device = coalesce(\(connector["mountpoint"]?.stringValue), device),
-                connector = \(connector)::jsonb, connection = \(info)::jsonb, updated_at = \(now),
-                generation = generation + 1
-            WHERE id = \(id)::uuid
-            """)
+        try BlockStorageStore.connect(
+            connection, attachment: id, host: host, mode: mode, connector: connector, connection: info, at: now)
     }
 
     private func updateAttachment(_ context: RequestContext) async throws -> Response {
@@ -161,12 +150,7 @@ extension BlockStorageHandlers {
                 throw ResourceError.badRequest("Invalid volume: The attachment \(id) is detaching; it cannot be complete.")
             }
             let now = context.ambient.now
-            try connection.execute(
-                """
-                UPDATE volume_attachments SET status = 'attached', attached_at = coalesce(attached_at, \(now)),
-                    updated_at = \(now), generation = generation + 1
-                WHERE id = \(id)::uuid
-                """)
+            try BlockStorageStore.complete(connection, attachment: id, at: now)
             try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: now)
             return Change(.empty(204), "attachment", id, content: ["status": "attached"])
         }
@@ -183,7 +167,7 @@ extension BlockStorageHandlers {
             {
                 throw ResourceError.conflict("Detach volume from instance \(server) using the Compute API")
             }
-            try connection.execute("DELETE FROM volume_attachments WHERE id = \(id)::uuid")
+            try BlockStorageStore.delete(connection, attachment: id)
             try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: context.ambient.now)
             let rest = try BlockStorageStore.attachments(connection, of: volume.id).map {
                 JSONValue.object(["attachment_id": .string($0.id.text)])

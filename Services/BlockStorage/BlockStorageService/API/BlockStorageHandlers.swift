@@ -81,10 +81,11 @@ package struct BlockStorageHandlers: Sendable {
 
     // MARK: metadata of volumes and snapshots
 
-    /// A resource with `metadata`; the raw value is its table.
-    enum MetadataResource: String, Sendable {
-        case volume = "volumes"
-        case snapshot = "volume_snapshots"
+    /// A resource with `metadata`.
+    enum MetadataResource: Sendable {
+        case volume, snapshot
+
+        var table: BlockStorageStore.Counted { self == .volume ? .volumes : .snapshots }
 
         var type: String { self == .volume ? "volume" : "snapshot" }
         var parameter: String { self == .volume ? "volume_id" : "snapshot_id" }
@@ -116,11 +117,8 @@ package struct BlockStorageHandlers: Sendable {
             guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError(.tooLarge, "Metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
             }
-            try connection.execute(
-                """
-                UPDATE \(raw: resource.rawValue) SET metadata = \(metadata)::jsonb, updated_at = \(context.ambient.now),
-                    generation = generation + 1 WHERE id = \(id)::uuid
-                """)
+            let new = JSONValue.object(metadata)
+            try BlockStorageStore.change(connection, resource.table, id, at: context.ambient.now) { $0.set(json: "metadata", new) }
             return Change(answer(metadata), resource.type, id, content: ["metadata": .object(metadata)])
         }
     }

@@ -144,17 +144,11 @@ extension BlockStorageHandlers {
 
     private func listServices(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
-        var scope: [SQL] = ["true"]
-        if let host = context.query["host"] { scope.append("(host = \(host) OR split_part(host, '@', 1) = \(host))") }
-        if let binary = context.query["binary"] ?? context.query["service"] { scope.append("kind = \(binary)") }
-        let condition = SQL.joined(scope, separator: " AND ")
+        let kind = context.query["binary"] ?? context.query["service"]
         let rows = try await database.read { connection in
-            try connection.query(
-                """
-                SELECT host, kind, availability_zone, disabled, disabled_reason, seen_at,
-                    seen_at > \(context.ambient.databaseNow) - \(BlockStorageHandlers.serviceLifetime)::interval AS is_up
-                FROM block_storage_services WHERE \(condition) ORDER BY kind, host
-                """
+            try BlockStorageStore.services(
+                connection, host: context.query["host"], kind: kind, now: context.ambient.databaseNow,
+                lifetime: BlockStorageHandlers.serviceLifetime
             ).map { row -> JSONValue in
                 let seen = try row.timestamp("seen_at")
                 let isUp = try row.bool("is_up")
@@ -197,9 +191,7 @@ extension BlockStorageHandlers {
         }
         return try await context.write(database) { connection in
             if kind == ServiceReportTask.schedulerKind {
-                let isKnown = try !connection.query("SELECT 1 AS one FROM block_storage_services WHERE host = \(host) AND kind = \(kind)")
-                    .isEmpty
-                if isKnown {
+                if try BlockStorageStore.isService(connection, host: host, kind: kind) {
                     throw ResourceError.badRequest(
                         """
                         Invalid input for field/attribute binary. Value: \(kind). Only cinder-volume services can be enabled and disabled: \
@@ -207,12 +199,7 @@ extension BlockStorageHandlers {
                         """)
                 }
             }
-            let touched = try connection.execute(
-                """
-                UPDATE block_storage_services SET disabled = \(disabled), disabled_reason = \(reason)
-                WHERE host = \(host) AND kind = \(kind)
-                """)
-            guard touched == 1 else {
+            guard try BlockStorageStore.setDisabled(connection, host: host, kind: kind, disabled, reason: reason) else {
                 throw ResourceError.notFound("Service \(kind.prefix(64)) could not be found on host \(host.prefix(64)).")
             }
             let answer: JSONValue = [
@@ -227,11 +214,7 @@ extension BlockStorageHandlers {
         try context.authorize(target: .none)
         let detail = context.query["detail"].flatMap { BodySchema.boolean($0) } ?? false
         let capacity = try await driver.capacity()
-        let allocated = try await database.read { connection in
-            try connection.query(
-                "SELECT coalesce((SELECT sum(size) FROM volumes), 0) + coalesce((SELECT sum(size) FROM volume_snapshots), 0) AS gb"
-            )[0].int("gb")
-        }
+        let allocated = try await database.read { try BlockStorageStore.allocated($0) }
         var pool: JSONObject = ["name": .string(settings.pool)]
         if detail {
             pool["capabilities"] = [

@@ -115,16 +115,11 @@ extension BlockStorageHandlers {
             }
             try volume.status.require(.snapshot, of: volume.id)
             try quota.reserveSnapshot(connection, project: volume.projectID, size: volume.size)
-            let now = context.ambient.now
-            try connection.execute(
-                """
-                INSERT INTO volume_snapshots (id, volume_id, project_id, user_id, name, description, status, size,
-                    metadata, format, created_at, updated_at)
-                VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(decision.caller.userID),
-                    \(body["name"]?.stringValue ?? body["display_name"]?.stringValue),
-                    \(body["description"]?.stringValue ?? body["display_description"]?.stringValue), 'creating',
-                    \(volume.size), \(body["metadata"]?.objectValue ?? [:])::jsonb, \(volume.format.rawValue), \(now), \(now))
-                """)
+            try BlockStorageStore.insertSnapshot(
+                connection, id, of: volume, user: decision.caller.userID,
+                name: body["name"]?.stringValue ?? body["display_name"]?.stringValue,
+                description: body["description"]?.stringValue ?? body["display_description"]?.stringValue,
+                metadata: body["metadata"]?.objectValue ?? [:], at: context.ambient.now)
             try Workflows.start(
                 connection, workflows.snapshotCreate, subject: id.text, requestID: context.requestID,
                 ambient: context.ambient)
@@ -138,10 +133,10 @@ extension BlockStorageHandlers {
         return try await context.write(database) { connection in
             let snapshot = try snapshot(connection, context, id).value(for: "volume:update_snapshot")
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
-            var changes = Changes()
-            if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
-            if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
-            try changes.apply(connection, "volume_snapshots", snapshot.id, at: context.ambient.now, isCounted: true, touching: true)
+            try BlockStorageStore.change(connection, .snapshots, snapshot.id, at: context.ambient.now) { changes in
+                if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
+                if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
+            }
             return try ResourceKind.changedSnapshots.changed(connection, context, id)
         }
     }

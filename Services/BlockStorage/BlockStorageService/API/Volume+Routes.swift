@@ -99,16 +99,10 @@ extension BlockStorageHandlers {
         try context.authorize(target: .project(project))
         let scope = try context.listScope(project, allProjects: "volume:get_all_tenants")
         return try await database.read { connection in
-            let row = try connection.query(
-                "SELECT count(*) AS n, coalesce(sum(t.size), 0) AS size FROM volumes t WHERE \(scope)")[0]
-            var summary: JSONObject = ["total_count": JSONValue(try row.int("n")), "total_size": JSONValue(try row.int("size"))]
+            let (count, size) = try BlockStorageStore.sum(connection, scope: scope)
+            var summary: JSONObject = ["total_count": JSONValue(count), "total_size": JSONValue(size)]
             if context.version(atLeast: 3, 36) {
-                let rows = try connection.query(
-                    """
-                    SELECT m.key, json_agg(DISTINCT m.value) AS values FROM volumes t, jsonb_each_text(t.metadata) m
-                    WHERE \(scope) GROUP BY m.key ORDER BY m.key
-                    """)
-                summary["metadata"] = .object(JSONObject(try rows.map { (try $0.string("key"), try $0.json("values")) }))
+                summary["metadata"] = .object(try BlockStorageStore.metadataValues(connection, scope: scope))
             }
             return .json(200, ["volume-summary": .object(summary)])
         }
@@ -139,29 +133,14 @@ extension BlockStorageHandlers {
         let id: VolumeID = context.ambient.newID()
         return try await context.write(database) { connection in
             try requireHinted(connection, context, project: project)
-            let request = try resolve(connection, context, body, source, project: project)
-            try quota.reserveVolume(connection, project: project, size: request.size)
-            let now = context.ambient.now
-            var sources: [String: String] = [:]
-            switch source {
-            case .blank: break
-            case .image(let id): sources["image"] = id
-            case .snapshot(let id): sources["snapshot"] = id
-            case .volume(let id): sources["volume"] = id
-            }
-            try connection.execute(
-                """
-                INSERT INTO volumes (id, project_id, user_id, name, description, status, size, bootable, volume_type_id,
-                    availability_zone, metadata, image_metadata, source_snapshot_id, source_volume_id, source_image_id,
-                    service_host, format, created_at, updated_at)
-                VALUES (\(id)::uuid, \(project), \(decision.caller.userID),
-                    \(body["name"]?.stringValue ?? body["display_name"]?.stringValue),
-                    \(body["description"]?.stringValue ?? body["display_description"]?.stringValue), 'creating',
-                    \(request.size), \(request.isBootable), \(request.typeID)::uuid, \(settings.availabilityZone),
-                    \(body["metadata"]?.objectValue ?? [:])::jsonb, \(request.imageMetadata.map { JSONValue.object($0) })::jsonb,
-                    \(sources["snapshot"])::uuid, \(sources["volume"])::uuid, \(sources["image"])::uuid,
-                    \(settings.serviceHost), \(settings.format.rawValue), \(now), \(now))
-                """)
+            var volume = NewVolume(
+                id: id, project: project, user: decision.caller.userID,
+                name: body["name"]?.stringValue ?? body["display_name"]?.stringValue,
+                description: body["description"]?.stringValue ?? body["display_description"]?.stringValue, typeID: "",
+                metadata: body["metadata"]?.objectValue ?? [:], source: source)
+            try resolve(connection, context, body, &volume)
+            try quota.reserveVolume(connection, project: project, size: volume.size)
+            try BlockStorageStore.insert(connection, volume, settings, at: context.ambient.now)
             try Workflows.start(
                 connection, workflows.create, subject: id.text, requestID: context.requestID, ambient: context.ambient)
             return try ResourceKind.changedVolumes(context).changed(connection, context, id.text, status: 202)
@@ -212,29 +191,19 @@ extension BlockStorageHandlers {
         let ids = (hint?.arrayValue ?? [hint].compactMap { $0 }).compactMap(\.stringValue).compactMap { UUID128($0)?.description }
         guard !ids.isEmpty else { return }
         let isAdmin = try context.caller.isAdmin
-        let known = try connection.query(
-            "SELECT id FROM volumes WHERE id = ANY(\(ids)::uuid[]) AND (project_id = \(project) OR \(isAdmin))"
-        ).map { try $0.string("id") }
+        let known = try BlockStorageStore.known(connection, ids, project: project, all: isAdmin)
         if let unknown = ids.first(where: { !known.contains($0) }) {
             throw ResourceError.badRequest("Invalid input for scheduler hint same_host: Volume \(unknown) could not be found.")
         }
     }
 
-    private struct Resolved {
-        var size = 0
-        var isBootable = false
-        var typeID: String
-        var imageMetadata: JSONObject?
-    }
-
-    /// Looks up everything that the request names, in its own transaction.
-    private func resolve(
-        _ connection: Connection, _ context: RequestContext, _ body: JSONValue, _ source: VolumeSource, project: String
-    ) throws -> Resolved {
+    /// Looks up everything that the request names, in its own transaction, and completes the volume.
+    private func resolve(_ connection: Connection, _ context: RequestContext, _ body: JSONValue, _ result: inout NewVolume) throws {
+        let project = result.project
         let type = body["volume_type"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
-        var result = Resolved(typeID: try typeID(connection, type ?? settings.defaultType, project: project))
+        result.typeID = try typeID(connection, type ?? settings.defaultType, project: project)
         let asked = body["size"]?.intValue
-        switch source {
+        switch result.source {
         case .blank: result.size = asked ?? 0
         case .image(let id):
             let caller = try context.caller
@@ -269,7 +238,6 @@ extension BlockStorageHandlers {
         guard result.size >= 1 else {
             throw ResourceError.badRequest("Invalid input received: Volume size 'None' must be an integer and greater than 0")
         }
-        return result
     }
 
     private func require(_ size: Int, atLeast least: Int, of source: String) throws {
@@ -283,7 +251,7 @@ extension BlockStorageHandlers {
         }
     }
 
-    private func inherit(_ connection: Connection, from id: String, _ result: inout Resolved, type: String?) throws {
+    private func inherit(_ connection: Connection, from id: String, _ result: inout NewVolume, type: String?) throws {
         guard let volume = try BlockStorageStore.volume(connection, id) else { return }
         result.isBootable = volume.isBootable
         result.imageMetadata = volume.imageMetadata
@@ -301,11 +269,11 @@ extension BlockStorageHandlers {
         return try await context.write(database) { connection in
             let volume = try volume(connection, context, id).value(for: "volume:update")
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
-            var changes = Changes()
-            if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
-            if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
-            if let metadata = body["metadata"], metadata.objectValue != nil { changes.set(json: "metadata", metadata) }
-            try changes.apply(connection, "volumes", volume.id, at: context.ambient.now, isCounted: true, touching: true)
+            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) { changes in
+                if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
+                if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
+                if let metadata = body["metadata"], metadata.objectValue != nil { changes.set(json: "metadata", metadata) }
+            }
             return try ResourceKind.changedVolumes(context).changed(connection, context, id)
         }
     }

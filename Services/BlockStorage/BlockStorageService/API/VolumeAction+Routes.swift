@@ -185,8 +185,10 @@ extension BlockStorageHandlers {
             }
             try quota.requireSize(connection, project: volume.projectID, size: size)
             try quota.quota.reserve(connection, project: volume.projectID, [(BlockStorageQuotas.gigabytes, size - volume.size)])
-            try BlockStorageStore.set(connection, volume: volume.id, status: .extending, now: context.ambient.now)
-            try connection.execute("UPDATE volumes SET extending_to = \(size) WHERE id = \(volume.id)::uuid")
+            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) {
+                $0.set("status", VolumeStatus.extending.rawValue)
+                $0.set("extending_to", size)
+            }
             try Workflows.start(
                 connection, workflows.extend, subject: volume.id.text, frame: VolumeWorkflows.Extension(size: size),
                 requestID: context.requestID, ambient: context.ambient)
@@ -197,11 +199,7 @@ extension BlockStorageHandlers {
     private func setBootable(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let bootable = body["bootable"]?.boolValue ?? false
         return try await changing(context, for: "volume_extension:volume_actions:set_bootable", status: 200) { connection, volume in
-            try connection.execute(
-                """
-                UPDATE volumes SET bootable = \(bootable), updated_at = \(context.ambient.now), generation = generation + 1
-                WHERE id = \(volume.id)::uuid
-                """)
+            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) { $0.set("bootable", bootable) }
             return ["bootable": .bool(bootable)]
         }
     }
@@ -210,11 +208,7 @@ extension BlockStorageHandlers {
         let readOnly = body["readonly"]?.boolValue ?? false
         return try await changing(context, for: "volume:update_readonly_flag") { connection, volume in
             try volume.status.require(.setReadOnly, of: volume.id)
-            try connection.execute(
-                """
-                UPDATE volumes SET read_only = \(readOnly), updated_at = \(context.ambient.now), generation = generation + 1
-                WHERE id = \(volume.id)::uuid
-                """)
+            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) { $0.set("read_only", readOnly) }
             return ["read_only": .bool(readOnly)]
         }
     }
@@ -257,11 +251,9 @@ extension BlockStorageHandlers {
                 throw ResourceError.badRequest("Invalid input received: New volume_type same as original: \(name.prefix(255)).")
             }
             // All types use the same backend, so no data is migrated.
-            try connection.execute(
-                """
-                UPDATE volumes SET volume_type_id = \(type)::uuid, updated_at = \(context.ambient.now),
-                    generation = generation + 1 WHERE id = \(volume.id)::uuid
-                """)
+            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) {
+                $0.set("volume_type_id", sql: BlockStorageStore.uuid(type))
+            }
             return ["volume_type_id": .string(type)]
         }
     }
@@ -313,14 +305,9 @@ extension BlockStorageHandlers {
                 throw ResourceError.badRequest("Invalid attaching mode '\(mode)' for volume \(volume.id): the volume is read-only.")
             }
             let info = driver.connection(volume.object, readOnly: mode == "ro")
-            try connection.execute(
-                """
-                INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, mode, device, host, connection,
-                    attached_at, created_at, updated_at)
-                VALUES (\(context.ambient.newUUID()), \(volume.id)::uuid, \(volume.projectID), \(server)::uuid, 'attached',
-                    \(mode), \(body["mountpoint"]?.stringValue), \(body["host_name"]?.stringValue), \(info)::jsonb, \(now),
-                    \(now), \(now))
-                """)
+            try BlockStorageStore.insertAttached(
+                connection, context.ambient.newUUID(), to: server, of: volume, mode: mode, device: body["mountpoint"]?.stringValue,
+                host: body["host_name"]?.stringValue, connection: info, at: now)
             try BlockStorageStore.settle(connection, volume.id, server: server, now: now)
             return ["status": "in-use", "server_id": .string(server)]
         }
@@ -333,7 +320,7 @@ extension BlockStorageHandlers {
             guard let attachment = wanted.map({ id in attachments.first { $0.id.text == id } }) ?? attachments.first else {
                 throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) has no such attachment.")
             }
-            try connection.execute("DELETE FROM volume_attachments WHERE id = \(attachment.id)::uuid")
+            try BlockStorageStore.delete(connection, attachment: attachment.id.text)
             try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: context.ambient.now)
             return ["attachment_id": .string(attachment.id.text)]
         }
@@ -375,16 +362,14 @@ extension BlockStorageHandlers {
     ) async throws -> Response {
         let id = try context.identifier("volume_id", of: "Volume")
         return try await context.write(database) { connection in
-            var metadata = try volume(connection, context, id).value(for: action).imageMetadata ?? [:]
+            let volume = try volume(connection, context, id).value(for: action)
+            var metadata = volume.imageMetadata ?? [:]
             try body(&metadata)
             guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError(.tooLarge, "Image metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
             }
-            try connection.execute(
-                """
-                UPDATE volumes SET image_metadata = \(metadata)::jsonb, updated_at = \(context.ambient.now),
-                    generation = generation + 1 WHERE id = \(id)::uuid
-                """)
+            let new = JSONValue.object(metadata)
+            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) { $0.set(json: "image_metadata", new) }
             let answer: JSONValue = ["metadata": .object(metadata)]
             return Change(isShown ? .json(200, answer) : .empty(200), "volume", id, content: answer)
         }

@@ -132,12 +132,7 @@ extension BlockStorageHandlers {
                 ) { context in
                     let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "addProjectAccess") { connection, type in
-                        let added = try connection.query(
-                            """
-                            INSERT INTO volume_type_access (volume_type_id, project_id) VALUES (\(type)::uuid, \(project))
-                            ON CONFLICT DO NOTHING RETURNING project_id
-                            """)
-                        guard !added.isEmpty else {
+                        guard try BlockStorageStore.addAccess(connection, to: type, project: project) else {
                             throw ResourceError.conflict(
                                 "Volume type access for \(type) / \(project.prefix(64)) combination already exists.")
                         }
@@ -149,9 +144,7 @@ extension BlockStorageHandlers {
                 ) { context in
                     let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "removeProjectAccess") { connection, type in
-                        let removed = try connection.execute(
-                            "DELETE FROM volume_type_access WHERE volume_type_id = \(type)::uuid AND project_id = \(project)")
-                        guard removed == 1 else {
+                        guard try BlockStorageStore.removeAccess(connection, to: type, project: project) else {
                             throw ResourceError.notFound("Volume type access not found for \(type) / \(project.prefix(64)) combination.")
                         }
                     }
@@ -161,25 +154,18 @@ extension BlockStorageHandlers {
 
     // MARK: looking up
 
-    private struct TypeRecord {
-        let id: String
-        let isPublic: Bool
-        let specs: JSONObject
-    }
-
     private func noSpec(_ key: String) -> ResourceError { .notFound("Volume type has no extra specs with key \(key.prefix(64)).") }
 
     /// By id, or `default`.
-    private func type(_ connection: Connection, _ id: String) throws -> TypeRecord {
-        let condition: SQL =
-            if id == "default" { "name = \(settings.defaultType)" } else if let uuid = UUID128(id) { "id = \(uuid)" } else {
-                throw ResourceKind.volumeTypes.notFound(id)
+    private func type(_ connection: Connection, _ id: String) throws -> VolumeTypeRecord {
+        let found =
+            if id == "default" {
+                try BlockStorageStore.type(connection, named: settings.defaultType)
+            } else {
+                try UUID128(id).flatMap { try BlockStorageStore.type(connection, $0.description) }
             }
-        guard let row = try connection.query("SELECT id, is_public, extra_specs FROM volume_types WHERE \(condition)").first else {
-            throw ResourceKind.volumeTypes.notFound(id)
-        }
-        return TypeRecord(
-            id: try row.string("id"), isPublic: try row.bool("is_public"), specs: try row.object("extra_specs"))
+        guard let found else { throw ResourceKind.volumeTypes.notFound(id) }
+        return found
     }
 
     /// - Throws: 400 where the extra specs promise what the storage cannot do.
@@ -197,23 +183,17 @@ extension BlockStorageHandlers {
     ///
     /// - Throws: 404; 400 where the type requires what the storage does not have.
     func typeID(_ connection: Connection, _ name: String, project: String) throws -> String {
-        let rows = try connection.query(
-            """
-            SELECT id, extra_specs FROM volume_types y WHERE (y.name = \(name) OR y.id::text = \(name))
-            AND (y.is_public OR EXISTS (SELECT 1 FROM volume_type_access a
-                WHERE a.volume_type_id = y.id AND a.project_id = \(project)))
-            """)
-        guard let row = rows.first else {
+        guard let found = try BlockStorageStore.usableType(connection, name, project: project) else {
             throw ResourceError.notFound("Volume type with name \(name.prefix(255)) could not be found.")
         }
-        try requireBackend(try row.object("extra_specs"), type: name)
-        return try row.string("id")
+        try requireBackend(found.specs, type: name)
+        return found.id
     }
 
     /// - Throws: 400 where the type requires what the storage does not have.
     func requireBackend(_ connection: Connection, type id: String) throws {
-        guard let row = try connection.query("SELECT name, extra_specs FROM volume_types WHERE id = \(id)::uuid").first else { return }
-        try requireBackend(try row.object("extra_specs"), type: try row.string("name"))
+        guard let found = try BlockStorageStore.type(connection, id) else { return }
+        try requireBackend(found.specs, type: found.name)
     }
 
     private func requireBackend(_ specs: JSONObject, type name: String) throws {
@@ -277,14 +257,10 @@ extension BlockStorageHandlers {
         let specs = body["extra_specs"]?.objectValue ?? [:]
         try requireCapabilities(specs)
         return try await context.write(database) { connection in
-            let inserted = try connection.query(
-                """
-                INSERT INTO volume_types (id, name, description, is_public, extra_specs, created_at)
-                VALUES (\(id)::uuid, \(name), \(body["description"]?.stringValue), \(isPublic),
-                    \(specs)::jsonb, \(context.ambient.now))
-                ON CONFLICT (name) DO NOTHING RETURNING id
-                """)
-            guard !inserted.isEmpty else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
+            let isFree = try BlockStorageStore.insertType(
+                connection, id: id, name: name, description: body["description"]?.stringValue, isPublic: isPublic, specs: specs,
+                at: context.ambient.now)
+            guard isFree else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
             return Change(answer: try response(connection, context, id, as: .createdVolumeTypes(context)), "volume_type", id)
         }
     }
@@ -299,8 +275,9 @@ extension BlockStorageHandlers {
             }
             var changes = Changes()
             if let name = body["name"]?.stringValue {
-                let taken = try connection.query("SELECT 1 AS one FROM volume_types WHERE name = \(name) AND id <> \(id)::uuid")
-                guard taken.isEmpty else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
+                guard try !BlockStorageStore.isTaken(connection, typeName: name, except: id) else {
+                    throw ResourceError.conflict("Volume Type \(name) already exists.")
+                }
                 changes.set("name", name)
             }
             if let text = body["description"] { changes.set("description", text.stringValue) }
@@ -315,19 +292,15 @@ extension BlockStorageHandlers {
     private func deleteType(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none).value(for: "volume_extension:type_delete")
         return try await context.write(database) { connection in
-            let id = try type(connection, context.parameter("type_id")).id
-            let used = try connection.query(
-                """
-                SELECT (SELECT count(*) FROM volumes WHERE volume_type_id = \(id)::uuid) AS n,
-                    EXISTS (SELECT 1 FROM volume_types WHERE id = \(id)::uuid AND name = \(settings.defaultType)) AS is_default
-                """)[0]
-            guard try !used.bool("is_default") else {
+            let found = try type(connection, context.parameter("type_id"))
+            let id = found.id
+            guard found.name != settings.defaultType else {
                 throw ResourceError.badRequest("The volume type \(id) is the default volume type and cannot be deleted.")
             }
-            guard try used.int("n") == 0 else {
+            guard try !BlockStorageStore.isUsed(connection, type: id) else {
                 throw ResourceError.badRequest("Target volume type is still in use.")
             }
-            try connection.execute("DELETE FROM volume_types WHERE id = \(id)::uuid")
+            try BlockStorageStore.deleteType(connection, id)
             return Change(.empty(202), "volume_type", id)
         }
     }
@@ -345,8 +318,7 @@ extension BlockStorageHandlers {
             guard specs.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError.badRequest("A type has at most \(BlockStorageLimits.metadataItemsMax) extra specs.")
             }
-            try connection.execute(
-                "UPDATE volume_types SET extra_specs = \(specs)::jsonb, updated_at = \(context.ambient.now) WHERE id = \(found.id)::uuid")
+            try BlockStorageStore.setSpecs(connection, type: found.id, specs, at: context.ambient.now)
             return Change(answer, "volume_type", found.id, content: ["extra_specs": .object(specs)])
         }
     }
@@ -356,19 +328,10 @@ extension BlockStorageHandlers {
         return try await database.read { connection in
             let found = try type(connection, context.parameter("type_id"))
             guard !found.isPublic else { throw ResourceError.notFound("Access list not available for public volume types.") }
-            let rows = try connection.query(
-                "SELECT project_id FROM volume_type_access WHERE volume_type_id = \(found.id)::uuid ORDER BY project_id")
-            return try .object { object in
-                try object.arrayField("volume_type_access") { list in
-                    for row in rows {
-                        let project = try row.string("project_id")
-                        list.object {
-                            $0.field("volume_type_id", found.id)
-                            $0.field("project_id", project)
-                        }
-                    }
-                }
+            let access = try BlockStorageStore.projects(connection, withAccessTo: found.id).map { project -> JSONValue in
+                ["volume_type_id": .string(found.id), "project_id": .string(project)]
             }
+            return .json(200, ["volume_type_access": .array(access)])
         }
     }
 

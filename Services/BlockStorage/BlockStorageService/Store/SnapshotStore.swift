@@ -1,0 +1,65 @@
+import BlockStorageCore
+import Database
+import JSON
+import Kernel
+
+/// The statements about snapshots.
+extension BlockStorageStore {
+    static func snapshot(_ connection: Connection, _ id: String, locked: Bool = false) throws -> Snapshot? {
+        try connection.query(
+            """
+            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata FROM volume_snapshots s
+            WHERE s.id = \(id)::uuid \(raw: locked ? "FOR UPDATE" : "")
+            """
+        ).first.map(snapshot)
+    }
+
+    static func snapshots(_ connection: Connection, of volume: VolumeID, locked: Bool = true) throws -> [Snapshot] {
+        try connection.query(
+            """
+            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata FROM volume_snapshots s
+            WHERE s.volume_id = \(volume)::uuid ORDER BY s.id \(raw: locked ? "FOR UPDATE" : "")
+            """
+        ).map(snapshot)
+    }
+
+    private static func snapshot(_ row: Row) throws -> Snapshot {
+        Snapshot(
+            id: try row.id("id"), volumeID: try row.id("volume_id"), projectID: try row.string("project_id"),
+            status: try word(row, "status"), size: try row.int("size"), format: try word(row, "format"),
+            metadata: try row.object("metadata"))
+    }
+
+    @discardableResult
+    static func move(
+        _ connection: Connection, snapshot id: String, from: [SnapshotStatus], to: SnapshotStatus,
+        progress: Int? = nil, fault: String? = nil, now: Timestamp
+    ) throws -> Bool {
+        try connection.execute(
+            """
+            UPDATE volume_snapshots SET status = \(to.rawValue), progress = coalesce(\(progress)::smallint, progress),
+                fault = \(fault), updated_at = \(now), generation = generation + 1
+            WHERE id = \(id)::uuid AND status = ANY(\(from.map(\.rawValue))::text[])
+            """) == 1
+    }
+
+    /// Whether a volume is being created from the snapshot.
+    static func isBeingCopied(_ connection: Connection, _ id: SnapshotID) throws -> Bool {
+        try connection.query(
+            "SELECT EXISTS (SELECT 1 FROM volumes WHERE source_snapshot_id = \(id)::uuid AND status = 'creating') AS copied"
+        )[0].bool("copied")
+    }
+
+    static func insertSnapshot(
+        _ connection: Connection, _ id: SnapshotID, of volume: Volume, user: String, name: String?, description: String?,
+        metadata: JSONObject, at now: Timestamp
+    ) throws {
+        try connection.execute(
+            """
+            INSERT INTO volume_snapshots (id, volume_id, project_id, user_id, name, description, status, size, metadata, format,
+                created_at, updated_at)
+            VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(user), \(name), \(description), 'creating', \(volume.size),
+                \(metadata)::jsonb, \(volume.format.rawValue), \(now), \(now))
+            """)
+    }
+}
