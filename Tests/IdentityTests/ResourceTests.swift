@@ -67,6 +67,23 @@ extension JSONValue {
         }
     }
 
+    @Test func usersHaveADescription() async throws {
+        try await Cloud.with { cloud in
+            let admin = try await cloud.admin()
+            let user = try await cloud.make("users", "user", ["name": "u", "description": "night shift"])
+            #expect(user["description"] == "night shift")
+            func patch(_ value: JSONValue) async throws -> JSONValue? {
+                try await cloud.call("PATCH", "/v3/users/\(user.id)", token: admin, body: ["user": ["description": value]]).json["user"]
+            }
+            #expect(try await patch("day shift")?["description"] == "day shift")
+            #expect(try await patch(nil)?["description"] == nil)
+            let stored = try await cloud.database.read {
+                try $0.query("SELECT extra::text AS extra FROM users WHERE id = \(user.id)")[0].string("extra")
+            }
+            #expect(stored == "{}")
+        }
+    }
+
     @Test func filtersAndPages() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()
@@ -104,6 +121,7 @@ extension JSONValue {
         ("POST", "users", "{\"user\": {\"name\": \"x\", \"default_project_id\": \"nowhere\"}}", "user"),
         ("POST", "users", "{\"user\": {\"name\": \"x\", \"options\": {\"fly\": true}}}", "fly"),
         ("POST", "users", "{\"user\": {\"name\": \"x\", \"password\": 5}}", "password"),
+        ("POST", "users", "{\"user\": {\"name\": \"x\", \"description\": 5}}", "description"),
         ("POST", "users", "{\"user\": {\"name\": \"a\\u0000b\"}}", "name"),
         ("POST", "users", "{\"user\": {\"name\": \"x\", \"password\": \"a\\u0000b\"}}", "password"),
         ("POST", "users", "{\"user\": {\"name\": \"x\", \"email\": \"a\\u0000b\"}}", "NUL"),

@@ -17,7 +17,7 @@ extension Identity {
         Bodies.entity(
             "user",
             [
-                Bodies.name(255, required: required), Bodies.domain, Bodies.enabled,
+                Bodies.name(255, required: required), Bodies.domain, Bodies.enabled, Bodies.description,
                 .init("default_project_id", .nullable(.string(min: 1, max: 64, format: nil))),
                 .init("password", .nullable(.string(min: 1, max: 4096, format: nil))),
                 .init("options", Identity.userOptions),
