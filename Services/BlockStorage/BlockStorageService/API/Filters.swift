@@ -7,6 +7,11 @@ extension Field.Filter {
     /// `metadata={"k": "v"}`: rows whose metadata has all of the items.
     static let metadata = custom { "t.metadata @> \(try MetadataFilter.parse($0))::jsonb" }
 
+    /// Snapshots of volumes in an availability zone.
+    static let volumesZone = custom {
+        "EXISTS (SELECT 1 FROM volumes v WHERE v.id = t.volume_id AND v.availability_zone = \($0))"
+    }
+
     /// A boolean column whose field is shown as text.
     static func flag(_ name: String, _ column: String) -> Field.Filter {
         .custom { value in

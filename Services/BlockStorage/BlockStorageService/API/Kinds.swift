@@ -134,7 +134,7 @@ extension ResourceKind {
                 Field("os-extended-snapshot-attributes:project_id", .text, "t.project_id"),
                 Field("group_snapshot_id", .text, "NULL::text", versions: since(14)),
                 Field("user_id", versions: since(41)), Field("consumes_quota", .boolean, "true", filter: .boolean, versions: since(65)),
-                .sortKey("display_name", "coalesce(t.name, '')"),
+                .sortKey("display_name", "coalesce(t.name, '')"), .filter("availability_zone", .volumesZone),
             ])
     ) { .notFound("Snapshot \($0.prefix(64)) could not be found.") }
 
@@ -158,6 +158,7 @@ extension ResourceKind {
                     "attached_at", .text, "coalesce(to_char(t.attached_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '')"),
                 Field("detached_at", .text, "''"), Field("attach_mode", .text, "t.mode"),
                 Field("connection_info", .json, "coalesce(t.connection, '{}')", visibleBy: "volume:see_connections"),
+                Field("attach_status", .text, "t.status", presence: .never, filter: .equals),
                 Field("instance_id", .text, "t.server_id", presence: .never, filter: .uuid("t.server_id")), .sortKey("created_at"),
             ])
     ) { .notFound("Volume attachment could not be found with filter: attachment_id = \($0.prefix(64)).") }
