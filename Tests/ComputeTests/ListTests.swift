@@ -39,6 +39,31 @@ import WebAPI
         }
     }
 
+    @Test func operatorsFilterByNovasOtherNames() async throws {
+        try await TestCloud.with { cloud in
+            let ids = try await Self.servers(cloud, 2)
+            try await cloud.database.write { connection in
+                try connection.execute(
+                    """
+                    UPDATE servers SET name = 'one', description = 'first', locked_by = 'owner', disk_config = 'AUTO',
+                        image_id = \(UUID128(ids[0])) WHERE id = \(UUID128(ids[0]))
+                    """)
+            }
+            for query in [
+                "display_name=on", "display_description=irs", "locked_by=owner", "auto_disk_config=true",
+                "image_ref=http://images.example/\(ids[0])",
+            ] {
+                func found(_ token: String) async throws -> [JSONValue?]? {
+                    let answer = try await cloud.call("GET", "/v2.1/servers?all_tenants=1&\(query)", as: token, version: "2.96")
+                    return answer.json["servers"]?.arrayValue?.map { $0["id"] }
+                }
+                #expect(try await found("admin") == [.string(ids[0])], "\(query)")
+                let own = try await cloud.call("GET", "/v2.1/servers?\(query)", version: "2.96")
+                #expect(own.json["servers"]?.arrayValue?.count == 2, "\(query) has no effect for tenants")
+            }
+        }
+    }
+
     @Test func everyListComesInPages() async throws {
         try await TestCloud.with { cloud in
             let ids = try await Self.servers(cloud, 3)

@@ -189,9 +189,15 @@ enum ServerFields {
     private static func words(_ text: String) -> [String] { text.split(separator: ",").map(String.init) }
 
     private static let filters: [Field] = [
-        hiddenField("name", "t.name", .regex, sortable: true), hiddenField("display_name", "t.name", nil, sortable: true),
+        hiddenField("name", "t.name", .regex, sortable: true), hiddenField("display_name", "t.name", operators(.regex), sortable: true),
         hiddenField("status", "t.vm_state", .custom(status)),
         hiddenField("image", "t.image_id", .custom { Field.Filter.uuid("t.image_id", Href.lastSegment($0)) }),
+        hiddenField(
+            "image_ref", "t.image_id", operators(.custom { Field.Filter.uuid("t.image_id", Href.lastSegment($0)) }), sortable: true),
+        .sortKey("instance_type_id", "t.flavor_id"),
+        hiddenField("display_description", "t.description", operators(.regex), sortable: true),
+        hiddenField("locked_by", "t.locked_by", operators(.equals), sortable: true),
+        hiddenField("auto_disk_config", "(t.disk_config = 'AUTO')", operators(.boolean), sortable: true),
         hiddenField("flavor", "t.flavor_id", .custom { "t.flavor->>'flavorid' = \(Href.lastSegment($0))" }),
         hiddenField("ip", "t.id", .custom { try address($0, parameter: "ip", isVersion6: false) }),
         hiddenField("ip6", "t.id", .custom { try address($0, parameter: "ip6", isVersion6: true) }),
