@@ -48,7 +48,7 @@ package struct Field: Sendable {
     package let versions: VersionRange
     /// The policy action required to see the field, and to filter or sort by it; nil for everyone who can see the row.
     package let visibleBy: String?
-    /// What a `json` expression is, for the schema of answers; nil for anything.
+    /// The schema of a `json` expression in responses; nil for any value.
     package let shape: BodySchema?
     /// The column that requests set directly to the member's value; nil if a handler processes the value or nobody can set it.
     package let settable: String?
@@ -114,7 +114,7 @@ extension Field {
         package var comparesText: Bool { if case .equals = condition { true } else { false } }
         /// Versions with the filter; nil for the versions with the field.
         private(set) var versions: VersionRange?
-        /// Policy action that gives callers the filter in all versions; nil where it depends on the version alone.
+        /// The policy action that allows the filter in all versions; nil if it only depends on the version.
         private(set) var privilege: String?
         /// Versions that allow the parameter to be repeated.
         private(set) var repeatable = VersionRange.all
@@ -149,7 +149,7 @@ extension Field {
             return filter
         }
 
-        /// The same, for nobody but callers whom policy allows `action`.
+        /// The same, only for callers whom policy allows `action`.
         package func onlyAllowed(by action: String) -> Filter {
             from(Microversion(Int.max, 0)).orAllowed(by: action)
         }

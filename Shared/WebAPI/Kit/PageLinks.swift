@@ -36,7 +36,7 @@ package struct PageLinks: Sendable {
         link(&writer, page.collection + "_links", context.nextLink(marker: last))
     }
 
-    /// The same from a version on, and nothing before.
+    /// The same from a version on, and no links before.
     package func from(_ version: Microversion) -> PageLinks {
         PageLinks(isReversible: isReversible) { writer, page, context in
             if context.version >= version { write(&writer, page, context) }

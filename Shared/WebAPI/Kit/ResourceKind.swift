@@ -62,7 +62,7 @@ package struct ResourceKind: Sendable {
     /// The syntax of list queries. The names of filters come from the fields.
     package let grammar: ListGrammar
     package let pages: PageLinks
-    /// How long a row is in an answer, about; what is reserved for a list.
+    /// The approximate size of a row in a response, reserved for lists.
     package let bytesPerRow: Int
     package let notFound: @Sendable (String) -> ResourceError
 
@@ -99,7 +99,7 @@ package struct ResourceKind: Sendable {
     package func hiding(_ names: Set<String>) -> ResourceKind { with(table.hiding { names.contains($0) }) }
 
     private func with(_ table: Table) -> ResourceKind {
-        // Answers with fewer fields are shorter.
+        // Responses with fewer fields are shorter.
         let share = min(Double(table.shownCount) / Double(max(self.table.shownCount, 1)), 1)
         return ResourceKind(
             name, plural: plural, path: path, table: table, relation: relation, envelope: envelope,

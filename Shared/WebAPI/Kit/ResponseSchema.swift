@@ -46,7 +46,7 @@ extension ResourceKind {
                 isOpen = true
                 continue
             }
-            // Fields of one name have other forms in other versions.
+            // Fields with the same name can have different forms in different versions.
             let others = properties[field.name].map { $0["anyOf"]?.arrayValue ?? [$0] }
             properties[field.name] = others.map { ["anyOf": .array($0 + [field.openAPI])] } ?? field.openAPI
         }

@@ -14,7 +14,7 @@ package struct Table: Sendable {
     /// `servers t LEFT JOIN …`; the main table's alias is `t`.
     package let source: String
     package private(set) var fields: [Field] { didSet { privilegedFilters = Table.privilegedFilters(fields) } }
-    /// Names of parameters that only callers with a privilege can filter by. Others may send them, without effect.
+    /// Names of parameters that only privileged callers can filter by. Others may send them without effect.
     private(set) var privilegedFilters: Set<String>
     /// A unique column, the last sort key of every list.
     package let key: String
@@ -179,7 +179,7 @@ package struct Table: Sendable {
             + groups.map { try condition($0.name, $0.values, connection, context, requiresAll: request.requiresAll) }
     }
 
-    /// The field that a query parameter filters by, in the request's version and for its caller.
+    /// The field for a query parameter, in the request's version and for its caller.
     package func filterField(_ name: String, _ context: RequestContext) -> Field? {
         filterField(name, context.version) { context.allows($0) }
     }

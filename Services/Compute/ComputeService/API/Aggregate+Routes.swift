@@ -25,7 +25,7 @@ extension ResourceKind {
             ]), visibility: .everything, grammar: .compute()
     ) { .notFound("Aggregate \($0.prefix(64)) could not be found.") }
 
-    /// A new aggregate's answer has neither hosts nor metadata.
+    /// The response to creating an aggregate has neither hosts nor metadata.
     static let newAggregates = aggregates.hiding(["hosts", "metadata"])
 }
 

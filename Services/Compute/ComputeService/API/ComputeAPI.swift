@@ -120,10 +120,10 @@ extension Field {
 }
 
 extension ListGrammar {
-    /// As Nova's: from 2.75 on, parameters that a list does not have are refused.
+    /// Nova's conventions: from 2.75 on, parameters that a list does not have are refused.
     ///
     /// - Parameters:
-    ///   - ignoring: names that the service reads itself, or that have no effect.
+    ///   - ignoring: names that the service interprets itself, or that have no effect.
     ///   - hasFields: whether `fields` names the members to show.
     static func compute(ignoring: Set<String> = [], hasOffset: Bool = false, hasFields: Bool = true) -> ListGrammar {
         ListGrammar {
@@ -140,11 +140,11 @@ extension ListGrammar {
 }
 
 extension BodySchema {
-    /// A whole number without limits, in answers.
+    /// A whole number without limits, in responses.
     static let count = BodySchema.integer(min: 0, max: Int.max)
     static let anyText = BodySchema.string(min: 0, max: Int.max, format: nil)
     static let limit = BodySchema.integer(min: -1, max: Int.max)
-    /// An array without limits, in answers.
+    /// An array without limits, in responses.
     static func many(_ element: BodySchema) -> BodySchema { .array(element, min: 0, max: Int.max) }
     static let textMap = BodySchema.object([], additional: .values(.anyText))
     /// `[{"rel": "self", "href": "…"}]`
@@ -152,7 +152,7 @@ extension BodySchema {
 }
 
 extension BodySchema.Property {
-    /// A member that an answer of these versions always has.
+    /// A member that responses of these versions always have.
     static func required(_ name: String, _ schema: BodySchema, versions: VersionRange = .all) -> BodySchema.Property {
         BodySchema.Property(name, schema, required: true, versions: versions)
     }

@@ -46,9 +46,9 @@ extension ResourceKind {
     static let flavorNames = flavors.showing(["id", "name", "links", "description"])
 }
 
-/// Which flavors a caller sees.
+/// The flavors that a caller can see.
 enum FlavorScope {
-    /// What `is_public` asks for; nil for both.
+    /// The value of `is_public`; nil for both.
     static func isPublic(_ context: RequestContext) throws -> Bool? {
         guard let text = context.query["is_public"] else { return true }
         if text.lowercased() == "none" { return nil }

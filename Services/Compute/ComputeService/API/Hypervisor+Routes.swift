@@ -70,9 +70,9 @@ struct HypervisorRoutes: Sendable {
         }
     }
 
-    /// The condition for hypervisors whose names have `pattern` in them.
+    /// The condition for hypervisors whose names contain `pattern`.
     ///
-    /// - Throws: 404 where there is none.
+    /// - Throws: 404 if there is none.
     private static func matching(_ connection: Connection, _ pattern: String) throws -> SQL {
         guard try !connection.query("SELECT 1 AS one FROM hypervisors WHERE strpos(host, \(pattern)) > 0 LIMIT 1").isEmpty else {
             throw ResourceError.notFound("No hypervisor matching '\(pattern.prefix(255))' could be found.")
@@ -114,7 +114,7 @@ struct HypervisorRoutes: Sendable {
     }
 }
 
-/// What a hypervisor has and what of it is used, through 2.87.
+/// The capacity and usage of a hypervisor, through 2.87.
 private enum HypervisorNumbers {
     static let all: [(name: String, expression: String)] = [
         ("vcpus", "t.vcpus"), ("vcpus_used", "u.vcpus"), ("memory_mb", "t.memory_mb"), ("memory_mb_used", "u.ram"),

@@ -20,7 +20,7 @@ extension ResourceKind {
         grammar: .compute(ignoring: ["user_id"], hasFields: false), pages: .next.from(Microversion(2, 35)), bytesPerRow: 1536
     ) { .notFound("Keypair \($0.prefix(255)) not found") }
 
-    /// What lists show of them.
+    /// The fields in lists.
     static let keypairSummaries = keypairs.showing(["name", "public_key", "fingerprint", "type"])
 }
 

@@ -23,7 +23,7 @@ struct QuotaRoutes: Sendable {
         .required("limit", .limit), .required("in_use", .count), .required("reserved", .count),
     ])
 
-    /// - Parameter value: what is said of each quota.
+    /// - Parameter value: the value of each quota in the response.
     private static func answer(_ value: BodySchema) -> BodySchema {
         .wrapped(
             "quota_set", .object([.init("id", .anyText)] + quotas.map { .required($0.declaration.name, value, versions: $0.versions) }))

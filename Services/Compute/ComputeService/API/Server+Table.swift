@@ -5,7 +5,7 @@ import Kernel
 import WebAPI
 
 extension ResourceKind {
-    /// Servers as clients see them, by version.
+    /// The representation of servers, by version.
     ///
     /// - Parameter hostDownAfter: a host that has not reported for this long counts as down.
     static func servers(hostDownAfter: Duration) -> ResourceKind {
@@ -18,7 +18,7 @@ extension ResourceKind {
     }
 }
 
-/// Which servers a list has.
+/// The servers in a list.
 private enum ServerScope {
     @Sendable static func rows(_ context: RequestContext) throws -> SQL {
         var conditions: [SQL] = []
@@ -38,7 +38,7 @@ private enum ServerScope {
         return conditions.isEmpty ? "true" : SQL.joined(conditions, separator: " AND ")
     }
 
-    /// Whether the list has servers that have ended, or others; nil for both.
+    /// Whether the list has deleted servers, or others; nil for both.
     private static func deleted(_ context: RequestContext) throws -> Bool? {
         let isOperator = context.allows(ServerFields.allFilters)
         let asksDeleted = context.query.items.contains { $0.name == "status" && $0.value.uppercased() == "DELETED" }
@@ -50,7 +50,7 @@ private enum ServerScope {
 
 enum ServerFields {
     private static let operators = "os_compute_api:os-extended-server-attributes"
-    /// Policy action of those who may filter by everything.
+    /// The policy action of callers who may filter by everything.
     static let allFilters = "os_compute_api:servers:allow_all_filters"
 
     static func all(hostDownAfter: Duration) -> [Field] { basics + extended + attributes + [hostStatus(hostDownAfter)] + filters }
@@ -183,7 +183,7 @@ enum ServerFields {
 
     /// A filter of operators.
     private static func operators(_ filter: Field.Filter) -> Field.Filter { filter.onlyAllowed(by: allFilters) }
-    /// A filter of operators, from 2.83 on of everybody.
+    /// A filter for operators, from 2.83 on for everyone.
     private static func later(_ filter: Field.Filter) -> Field.Filter { filter.from(Microversion(2, 83)).orAllowed(by: allFilters) }
 
     private static func words(_ text: String) -> [String] { text.split(separator: ",").map(String.init) }

@@ -79,7 +79,7 @@ struct ServerGroupRoutes: Sendable {
         ]))
 
     private func list(_ context: RequestContext) async throws -> Response {
-        // Who has no project is told so before anything else.
+        // A caller without a project gets this error first.
         _ = try context.caller.requireProject()
         return try await ResourceKind.serverGroups.list(compute.database, context)
     }

@@ -101,7 +101,7 @@ struct UsageReport {
     ])
 
     static let listSchema = BodySchema.object([.required("tenant_usages", .many(shape)), .init("tenant_usages_links", .links)])
-    /// Without servers in the period there is an empty object.
+    /// Without servers in the period, the response is an empty object.
     static let schema = BodySchema.object([.required("tenant_usage", .oneOf([shape, .object([])])), .init("tenant_usage_links", .links)])
 
     /// - Parameter limit: nil for all.
