@@ -65,6 +65,15 @@ extension Identity {
             ])
     }
 
+    /// Clients may send the empty list that they read.
+    ///
+    /// - Throws: 400 for identities of other providers.
+    private static func refuseFederated(_ body: JSONObject) throws {
+        guard let federated = body["federated"], federated.arrayValue?.isEmpty != true else { return }
+        throw ResourceError.badRequest(
+            "Invalid input for field/attribute federated. It must be an empty list: this cloud has no identity providers.")
+    }
+
     private func listUsers(_ context: RequestContext) async throws -> Response {
         let scope = try decideList(context)
         return try await database.read { try Identity.users.list($0, context, where: scope) }
@@ -75,6 +84,7 @@ extension Identity {
         let domain = try domain(context, body)
         let decision = try context.authorize(body, target: ["target.domain_id": domain])
         try FactorRules.check(body["options"])
+        try Identity.refuseFederated(body)
         let hash = try await checkedHash(body["password"]?.stringValue)
         let id = newID()
         return try await context.write(database) { connection in
@@ -95,6 +105,7 @@ extension Identity {
         let body = context.entity("user")
         try requireSameDomain(body, decision.value)
         try FactorRules.check(body["options"])
+        try Identity.refuseFederated(body)
         let hash = try await checkedHash(body["password"]?.stringValue)
         let response = try await context.write(database) { connection in
             try Operability.keeping(connection) {

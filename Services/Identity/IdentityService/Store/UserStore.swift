@@ -7,7 +7,7 @@ import WebAPI
 /// The statements that change users.
 extension Identity {
     /// Members of bodies that are no fields.
-    private static let userSecrets: Set<String> = ["password", "original_password"]
+    private static let userSecrets: Set<String> = ["password", "original_password", "federated"]
 
     /// - Throws: 400 where the operator's rule about passwords is broken.
     func checkedHash(_ password: String?) async throws -> String? {
