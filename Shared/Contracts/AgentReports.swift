@@ -57,6 +57,8 @@ package struct AgentHeartbeat: MessageBody, Hashable {
 package struct HeldServer: Codable, Sendable, Hashable {
     package var serverID: String
     package var generation: Int
+    /// Of the desired state that the agent has.
+    package var epoch: Int
     /// Nil while this process of the agent has not reported the server.
     package var power: String?
     package var state: ObservedReport.State
@@ -65,18 +67,19 @@ package struct HeldServer: Codable, Sendable, Hashable {
     package var unknown: Bool
 
     private enum CodingKeys: String, CodingKey {
-        case generation, state, unknown
+        case generation, epoch, state, unknown
         case serverID = "server_id"
         case power = "power_state"
         case metadataReady = "metadata_ready"
     }
 
     package init(
-        serverID: String, generation: Int = 0, power: String? = nil, state: ObservedReport.State = .applied,
+        serverID: String, generation: Int = 0, epoch: Int = 0, power: String? = nil, state: ObservedReport.State = .applied,
         metadataReady: Bool = false, unknown: Bool = false
     ) {
         self.serverID = serverID
         self.generation = generation
+        self.epoch = epoch
         self.power = power
         self.state = state
         self.metadataReady = metadataReady
@@ -85,7 +88,7 @@ package struct HeldServer: Codable, Sendable, Hashable {
 
     package init(_ report: ObservedReport) {
         self.init(
-            serverID: report.serverID, generation: report.generation, power: report.power, state: report.state,
+            serverID: report.serverID, generation: report.generation, epoch: report.epoch, power: report.power, state: report.state,
             metadataReady: report.metadataReady, unknown: report.unknown)
     }
 }

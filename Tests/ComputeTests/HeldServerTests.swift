@@ -22,7 +22,8 @@ import Testing
 
     private func held(_ id: String, _ cloud: TestCloud, power: String = "running") throws -> HeldServer {
         let domain = try #require(cloud.cloud.domains(on: "host-1")[id])
-        return HeldServer(serverID: id, generation: domain.generation, power: power, metadataReady: true)
+        return HeldServer(
+            serverID: id, generation: domain.generation, epoch: domain.epoch, power: power, metadataReady: true)
     }
 
     @Test func aLostReportIsAskedFor() async throws {
@@ -50,11 +51,29 @@ import Testing
             var older = try held(id, cloud, power: "shutoff")
             older.generation -= 1
             // The agent has just started and has not looked yet.
-            let unseen = HeldServer(serverID: id, generation: known.generation)
+            let unseen = HeldServer(serverID: id, generation: known.generation, epoch: known.epoch)
             for server in [known, older, unseen] { try await list([server], cloud) }
             // Of an agent that does not list its servers nothing follows.
             try await cloud.cloud.send(try AgentHeartbeat(host: "host-1", agentVersion: "1").document(), cloud.consumer)
             #expect(try await orders(cloud) == [])
+        }
+    }
+
+    /// A change of ports has a new epoch and the same generation, so that the repetition of generations does not cover it.
+    @Test("S15: a change of port security that the broker loses is sent again")
+    func s15LostChangesOfPortsAreSentAgain() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            try await cloud.cloud.send(try PortsChanged(servers: [id]).document(), cloud.consumer)
+            _ = try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
+            cloud.time.advance(by: .seconds(20))
+            var server = try held(id, cloud)
+            try await list([server], cloud)
+            #expect(try await orders(cloud) == ["\(id) running"])
+            server.epoch += 1
+            cloud.time.advance(by: .seconds(20))
+            try await list([server], cloud)
+            #expect(try await orders(cloud).count == 1)
         }
     }
 

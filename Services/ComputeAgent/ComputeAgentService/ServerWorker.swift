@@ -73,7 +73,9 @@ package actor ServerWorker {
     /// The server with what was reported of it last; nil when it is not on the host.
     package var held: HeldServer? {
         guard record.desired != nil else { return nil }
-        return lastReport.map { HeldServer($0) } ?? HeldServer(serverID: serverID, generation: record.generation)
+        var held = lastReport.map { HeldServer($0) } ?? HeldServer(serverID: serverID, generation: record.generation)
+        held.epoch = record.highestEpoch
+        return held
     }
     /// Whether the desired state is reached and nothing is in progress.
     package var isSettled: Bool { loop == nil && (record.isGone || record.appliedGeneration == record.generation) }

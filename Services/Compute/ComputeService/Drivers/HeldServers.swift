@@ -25,9 +25,11 @@ enum HeldServers {
         let servers = servers.filter { UUID128($0.serverID) != nil }
         let before: SQL = "\(ambient.databaseNow) - \(patience)::interval"
         let held: SQL = """
-            unnest(\(servers.map(\.serverID))::uuid[], \(servers.map(\.generation))::bigint[], \(servers.map { $0.power ?? "" })::text[],
-                \(servers.map(\.state.rawValue))::text[], \(servers.map(\.metadataReady))::boolean[],
-                \(servers.map(\.unknown))::boolean[]) AS h(id, generation, power, state, metadata_ready, is_unknown)
+            unnest(\(servers.map(\.serverID))::uuid[], \(servers.map(\.generation))::bigint[],
+                \(servers.map(\.epoch))::bigint[],
+                \(servers.map { $0.power ?? "" })::text[], \(servers.map(\.state.rawValue))::text[],
+                \(servers.map(\.metadataReady))::boolean[], \(servers.map(\.unknown))::boolean[])
+                AS h(id, generation, epoch, power, state, metadata_ready, is_unknown)
             """
         let ordered: SQL = "EXISTS (SELECT 1 FROM server_absences a WHERE a.server_id = s.id AND a.host = \(host))"
         var comparison = Comparison()
@@ -35,7 +37,8 @@ enum HeldServers {
             """
             SELECT s.id, true AS belongs FROM servers s LEFT JOIN \(held) ON h.id = s.id
             WHERE s.host = \(host) AND NOT s.deleted AND s.published_at < \(before) AND NOT \(ordered) AND CASE
-                WHEN h.id IS NULL OR h.is_unknown THEN NOT (s.observed_permanent AND s.observed_generation >= s.generation)
+                WHEN h.id IS NULL OR h.is_unknown OR h.epoch < s.epoch
+                    THEN NOT (s.observed_permanent AND s.observed_generation >= s.generation)
                 ELSE h.power <> '' AND h.generation >= s.observed_generation
                     AND (s.observed_host, s.observed_generation, s.observed_power, s.observed_state, s.metadata_ready)
                         IS DISTINCT FROM (\(host)::text, h.generation, h.power, h.state, h.metadata_ready) END
