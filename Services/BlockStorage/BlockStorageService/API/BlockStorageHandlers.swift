@@ -105,83 +105,32 @@ package struct BlockStorageHandlers: Sendable {
         }
     }
 
-    /// Changes metadata, after the decision on `action`, and returns the response of `answer`.
-    func changeMetadata(
-        _ context: RequestContext, _ resource: MetadataResource, for action: String,
-        _ body: @escaping @Sendable (inout JSONObject) throws -> Void,
-        answer: @escaping @Sendable (JSONObject) -> Response
+    func metadataRoutes(_ path: String, _ resource: MetadataResource, read: String, write: String, remove: String) -> [Route] {
+        MapRoutes(
+            path, name: "metadata", item: "meta",
+            actions: .init(
+                list: read, add: write, replace: write, show: read, set: write, remove: remove, readRule: BlockStorageHandlers.read,
+                writeRule: BlockStorageHandlers.write),
+            body: .stringMap, answer: .stringMap, removedStatus: 200,
+            missing: { _, key in .notFound("Metadata item \(key.prefix(64)) was not found.") },
+            read: { context in try await database.read { try metadata($0, context, resource, for: read).metadata } },
+            change: { context, action, change in try await changeMetadata(context, resource, for: action, change) }
+        ).routes
+    }
+
+    /// Changes metadata, after the decision on `action`.
+    private func changeMetadata(
+        _ context: RequestContext, _ resource: MetadataResource, for action: String, _ change: @escaping MapRoutes.Mutation
     ) async throws -> Response {
         try await context.write(database) { connection in
             var (id, metadata) = try metadata(connection, context, resource, for: action, locked: true)
-            try body(&metadata)
+            let response = try change(&metadata)
             guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError(.tooLarge, "Metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
             }
             let new = JSONValue.object(metadata)
             try BlockStorageStore.change(connection, resource.table, id, at: context.ambient.now) { $0.set(json: "metadata", new) }
-            return Change(answer(metadata), resource.type, id, content: ["metadata": .object(metadata)])
+            return Change(response, resource.type, id, content: ["metadata": .object(metadata)])
         }
-    }
-
-    func metadataRoutes(_ path: String, _ resource: MetadataResource, read: String, write: String, remove: String) -> [Route] {
-        let all = BodySchema.object([.init("metadata", .stringMap, required: true)])
-        let one = BodySchema.object([.init("meta", .stringMap, required: true)])
-        @Sendable func whole(_ metadata: JSONObject) -> Response { .json(200, ["metadata": .object(metadata)]) }
-        return [
-            Route(.get, path, action: read, rule: BlockStorageHandlers.read, answer: .form(all), "Show metadata") { context in
-                try await database.read { whole(try metadata($0, context, resource, for: read).metadata) }
-            },
-            Route(
-                .post, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), answer: .form(all), "Add metadata"
-            ) { context in
-                let added = context.body["metadata"]?.objectValue ?? [:]
-                return try await changeMetadata(
-                    context, resource, for: write,
-                    { metadata in
-                        for member in added.members { metadata[member.name] = member.value }
-                    }, answer: whole)
-            },
-            Route(
-                .put, path, action: write, rule: BlockStorageHandlers.write, body: .json(all), answer: .form(all), "Replace metadata"
-            ) { context in
-                let new = context.body["metadata"]?.objectValue ?? [:]
-                return try await changeMetadata(context, resource, for: write, { $0 = new }, answer: whole)
-            },
-            Route(.get, path + "/{key}", action: read, rule: BlockStorageHandlers.read, answer: .form(one), "Show an item") { context in
-                let key = context.parameter("key")
-                return try await database.read { connection in
-                    guard let value = try metadata(connection, context, resource, for: read).metadata[key] else {
-                        throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")
-                    }
-                    return .json(200, ["meta": .object(JSONObject([(key, value)]))])
-                }
-            },
-            Route(
-                .put, path + "/{key}", action: write, rule: BlockStorageHandlers.write, body: .json(one), answer: .form(one), "Set an item"
-            ) { context in
-                let key = context.parameter("key")
-                let item = context.body["meta"]?.objectValue ?? [:]
-                return try await changeMetadata(
-                    context, resource, for: write,
-                    { metadata in
-                        guard item.count == 1, let value = item[key] else {
-                            throw ResourceError.badRequest(
-                                "Request body and URI mismatch: the body must contain exactly the item '\(key.prefix(64))'.")
-                        }
-                        metadata[key] = value
-                    }, answer: { _ in .json(200, ["meta": .object(item)]) })
-            },
-            Route(.delete, path + "/{key}", action: remove, rule: BlockStorageHandlers.write, "Remove an item") { context in
-                let key = context.parameter("key")
-                return try await changeMetadata(
-                    context, resource, for: remove,
-                    { metadata in
-                        guard metadata[key] != nil else {
-                            throw ResourceError.notFound("Metadata item \(key.prefix(64)) was not found.")
-                        }
-                        metadata[key] = nil
-                    }, answer: { _ in .empty(200) })
-            },
-        ]
     }
 }

@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import JSON
 import Kernel
@@ -100,37 +101,23 @@ struct AggregateRoutes: Sendable {
         return try ResourceKind.aggregates.one(connection, context, where: "t.id = \(id)::int", id: id)
     }
 
-    /// Locks an aggregate's row.
-    private static func lock(_ connection: Connection, _ id: String) throws -> Row {
-        guard Int32(id) != nil,
-            let row = try connection.query("SELECT id, name, availability_zone, metadata FROM aggregates WHERE id = \(id)::int FOR UPDATE")
-                .first
-        else { throw ResourceKind.aggregates.notFound(id) }
-        return row
-    }
-
     private func create(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:create")
+        try context.authorize(target: .none)
         let aggregate = context.body["aggregate"] ?? [:]
-        let name = aggregate["name"]?.stringValue ?? ""
         let zone = aggregate["availability_zone"]?.stringValue
         try AggregateRoutes.check(zone: zone)
-        let ambient = compute.ambient
+        let draft = HostAggregateStore.Draft(uuid: compute.ambient.newUUID(), name: aggregate["name"]?.stringValue ?? "", zone: zone)
+        let decision = try context.authorize(draft, target: .none)
+        let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
-            let rows = try connection.query(
-                """
-                INSERT INTO aggregates (uuid, name, availability_zone, created_at)
-                VALUES (\(ambient.newUUID()), \(name), \(zone), \(ambient.now)) ON CONFLICT DO NOTHING RETURNING id
-                """)
-            guard let id = try rows.first?.string("id") else {
-                throw ResourceError.conflict("Aggregate \(name) already exists.")
-            }
+            let id = try HostAggregateStore.insert(connection, decision, at: now)
             let response = try ResourceKind.newAggregates.one(connection, context, where: "t.id = \(id)::int", id: id)
             return Change(response, "aggregate", id, content: aggregate)
         }
     }
 
-    private static func check(zone: String?) throws {
+    /// - Throws: 400 for a zone with a colon.
+    static func check(zone: String?) throws {
         if let zone, zone.contains(":") {
             throw ResourceError.badRequest(
                 "Invalid input for field/attribute availability_zone. Value: \(zone.prefix(64)). It must not have a colon.")
@@ -138,124 +125,58 @@ struct AggregateRoutes: Sendable {
     }
 
     private func update(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:update")
-        let id = context.parameter("aggregate_id")
+        try context.authorize(target: .none)
         let aggregate = context.body["aggregate"] ?? [:]
         guard aggregate["name"] != nil || aggregate["availability_zone"] != nil else {
             throw ResourceError.badRequest("Invalid input for field/attribute aggregate. It needs a name or an availability_zone.")
         }
         try AggregateRoutes.check(zone: aggregate["availability_zone"]?.stringValue)
-        let now = compute.ambient.now
-        return try await context.write(compute.database) { connection in
-            let row = try AggregateRoutes.lock(connection, id)
-            let name = aggregate["name"]?.stringValue
-            if let name, name != (try row.string("name")) {
-                let taken = try connection.query("SELECT 1 AS one FROM aggregates WHERE name = \(name)")
-                if !taken.isEmpty { throw ResourceError.conflict("Aggregate \(name) already exists.") }
-            }
-            let zone = try aggregate["availability_zone"].map { $0.stringValue } ?? row.optionalString("availability_zone")
-            try AggregateRoutes.checkZone(connection, id, from: row.optionalString("availability_zone"), to: zone)
-            var changes = Changes()
-            if let name { changes.set("name", name) }
-            changes.set("availability_zone", zone)
-            try changes.apply(connection, "aggregates", where: "id = \(id)::int", at: now)
-            return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: aggregate)
-        }
+        return try await change(context, content: aggregate) { try HostAggregateStore.update($0, $1, aggregate, at: $2) }
     }
 
-    /// A zone cannot change under servers that run in it.
-    private static func checkZone(_ connection: Connection, _ id: String, from old: String?, to new: String?) throws {
-        guard old != new else { return }
-        let busy = try connection.query(
-            """
-            SELECT 1 AS one FROM servers s JOIN aggregate_hosts h ON h.host = s.host
-            WHERE h.aggregate_id = \(id)::int AND NOT s.deleted LIMIT 1
-            """)
-        if !busy.isEmpty {
-            throw ResourceError.badRequest("Cannot update aggregate \(id). Reason: One or more hosts contain instances in this zone.")
+    /// Changes an aggregate, and answers how it is then.
+    private func change(
+        _ context: RequestContext, content: JSONValue,
+        _ change: @escaping @Sendable (Connection, Authorized<String>, Timestamp) throws -> Void
+    ) async throws -> Response {
+        let decision = try context.authorize(context.parameter("aggregate_id"), target: .none)
+        let now = compute.ambient.now
+        return try await context.write(compute.database) { connection in
+            try change(connection, decision, now)
+            let id = decision.value
+            return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: content)
         }
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:delete")
-        let id = context.parameter("aggregate_id")
+        let decision = try context.authorize(context.parameter("aggregate_id"), target: .none)
         return try await context.write(compute.database) { connection in
-            _ = try AggregateRoutes.lock(connection, id)
-            let hosts = try connection.query("SELECT 1 AS one FROM aggregate_hosts WHERE aggregate_id = \(id)::int LIMIT 1")
-            if !hosts.isEmpty { throw ResourceError.badRequest("Cannot remove aggregate \(id). Reason: Host aggregate is not empty.") }
-            try connection.execute("DELETE FROM aggregates WHERE id = \(id)::int")
-            return Change(.empty(200), "aggregate", id)
+            try HostAggregateStore.delete(connection, decision)
+            return Change(.empty(200), "aggregate", decision.value)
         }
     }
 
     private func addHost(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:add_host")
-        let id = context.parameter("aggregate_id")
         let host = context.body["add_host"]?["host"]?.stringValue ?? ""
-        let now = compute.ambient.now
-        return try await context.write(compute.database) { connection in
-            let row = try AggregateRoutes.lock(connection, id)
-            let known = try connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(host)")
-            if known.isEmpty { throw ResourceError.notFound("Compute host \(host.prefix(255)) could not be found.") }
-            let zone = try row.optionalString("availability_zone")
-            let others = try connection.query(
-                """
-                SELECT a.availability_zone FROM aggregates a JOIN aggregate_hosts h ON h.aggregate_id = a.id
-                WHERE h.host = \(host) AND a.availability_zone IS NOT NULL AND a.availability_zone <> \(zone)
-                """)
-            if zone != nil, !others.isEmpty {
-                throw ResourceError.conflict(
-                    "Cannot add host to aggregate \(id). Reason: One or more hosts already in different availability zone(s).")
-            }
-            let added = try connection.execute(
-                "INSERT INTO aggregate_hosts (aggregate_id, host) VALUES (\(id)::int, \(host)) ON CONFLICT DO NOTHING")
-            if added == 0 { throw ResourceError.conflict("Aggregate \(id) already has host \(host).") }
-            try connection.execute("UPDATE aggregates SET updated_at = \(now) WHERE id = \(id)::int")
-            return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: ["add_host": .string(host)])
+        return try await change(context, content: ["add_host": .string(host)]) {
+            try HostAggregateStore.add($0, host: host, to: $1, at: $2)
         }
     }
 
     private func removeHost(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:remove_host")
-        let id = context.parameter("aggregate_id")
         let host = context.body["remove_host"]?["host"]?.stringValue ?? ""
-        let now = compute.ambient.now
-        return try await context.write(compute.database) { connection in
-            _ = try AggregateRoutes.lock(connection, id)
-            let removed = try connection.execute("DELETE FROM aggregate_hosts WHERE aggregate_id = \(id)::int AND host = \(host)")
-            if removed == 0 { throw ResourceError.notFound("Aggregate \(id) has no host \(host.prefix(255)).") }
-            try connection.execute("UPDATE aggregates SET updated_at = \(now) WHERE id = \(id)::int")
-            return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: ["remove_host": .string(host)])
+        return try await change(context, content: ["remove_host": .string(host)]) {
+            try HostAggregateStore.remove($0, host: host, from: $1, at: $2)
         }
     }
 
     private func setMetadata(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-aggregates:set_metadata")
-        let id = context.parameter("aggregate_id")
         let changes = context.body["set_metadata"]?["metadata"]?.objectValue ?? [:]
+        let decision = try context.authorize(context.parameter("aggregate_id"), target: .none)
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
-            let row = try AggregateRoutes.lock(connection, id)
-            var metadata = try row.object("metadata")
-            var zone = try row.optionalString("availability_zone")
-            for member in changes.members {
-                if member.name == "availability_zone" {
-                    try AggregateRoutes.check(zone: member.value.stringValue)
-                    try AggregateRoutes.checkZone(connection, id, from: zone, to: member.value.stringValue)
-                    zone = member.value.stringValue
-                } else {
-                    // A null removes the item. `nil` in a conditional of JSON values would be a null, not its absence.
-                    let value: JSONValue? = member.value.isNull ? .none : member.value
-                    metadata[member.name] = value
-                }
-            }
-            guard metadata.count <= 128 else { throw ResourceError.badRequest("An aggregate has at most 128 metadata items.") }
-            try connection.execute(
-                """
-                UPDATE aggregates SET metadata = \(metadata)::jsonb, availability_zone = \(zone), updated_at = \
-                \(now) WHERE id = \(id)::int
-                """
-            )
+            let metadata = try HostAggregateStore.setMetadata(connection, of: decision, changes, at: now)
+            let id = decision.value
             return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: ["metadata": .object(metadata)])
         }
     }

@@ -136,7 +136,7 @@ struct FlavorRoutes: Sendable {
     // MARK: writing
 
     private func create(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-flavor-manage:create")
+        try context.authorize(target: .none)
         let flavor = context.body["flavor"] ?? [:]
         let given = flavor["id"].flatMap { $0.stringValue ?? $0.intValue.map(String.init) }
         let id = given.flatMap { $0.isEmpty || $0 == "auto" ? nil : $0 } ?? compute.ambient.newUUID().description
@@ -156,50 +156,37 @@ struct FlavorRoutes: Sendable {
                 """
             )
         }
-        @Sendable func number(_ name: String) -> Int { flavor[name]?.intValue ?? 0 }
+        func number(_ name: String) -> Int { flavor[name]?.intValue ?? 0 }
+        let draft = FlavorStore.Draft(
+            id: compute.ambient.newUUID(), flavorID: id, name: name, description: flavor["description"]?.stringValue,
+            vcpus: number("vcpus"), memory: number("ram"), root: number("disk"), ephemeral: number("OS-FLV-EXT-DATA:ephemeral"),
+            swap: number("swap"), factor: factor, isPublic: flavor["os-flavor-access:is_public"]?.boolValue ?? true)
+        let decision = try context.authorize(draft, target: .none)
         let now = compute.ambient.now
-        let uuid = compute.ambient.newUUID()
         return try await context.write(compute.database) { connection in
-            do {
-                _ = try connection.savepoint { connection in
-                    try connection.execute(
-                        """
-                        INSERT INTO flavors (id, flavorid, name, description, vcpus, memory_mb, root_gb, ephemeral_gb,
-                            swap_mb, rxtx_factor, is_public, created_at)
-                        VALUES (\(uuid), \(id), \(name), \(flavor["description"]?.stringValue), \(number("vcpus")),
-                            \(number("ram")), \(number("disk")), \(number("OS-FLV-EXT-DATA:ephemeral")),
-                            \(number("swap")), \(factor), \(flavor["os-flavor-access:is_public"]?.boolValue ?? true), \(now))
-                        """)
-                }
-            } catch let error as DatabaseError where error.isUniqueViolation {
-                throw ResourceError.conflict(
-                    error.constraint == "flavors_name_key"
-                        ? "Flavor with name \(name) already exists." : "Flavor with ID \(id) already exists.")
-            }
-            let response = try ResourceKind.flavors.one(connection, context, where: "t.id = \(uuid)", id: id)
+            try FlavorStore.insert(connection, decision, at: now)
+            let response = try ResourceKind.flavors.one(connection, context, where: "t.flavorid = \(id)", id: id)
             return Change(response, "flavor", id, content: flavor)
         }
     }
 
     private func update(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-flavor-manage:update")
         let id = context.parameter("flavor_id")
+        let decision = try context.authorize(id, target: .none)
         let description = context.body["flavor"]?["description"]?.stringValue
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
-            try connection.execute("UPDATE flavors SET description = \(description), updated_at = \(now) WHERE flavorid = \(id)")
+            try FlavorStore.setDescription(connection, of: decision, description, at: now)
             let response = try ResourceKind.flavors.one(connection, context, where: "t.flavorid = \(id)", id: id)
             return Change(response, "flavor", id, content: ["description": JSONValue(description)])
         }
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-flavor-manage:delete")
         let id = context.parameter("flavor_id")
+        let decision = try context.authorize(id, target: .none)
         return try await context.write(compute.database) { connection in
-            guard try connection.execute("DELETE FROM flavors WHERE flavorid = \(id)") == 1 else {
-                throw ResourceKind.flavors.notFound(id)
-            }
+            try FlavorStore.delete(connection, decision)
             return Change(.empty(202), "flavor", id)
         }
     }

@@ -92,7 +92,7 @@ struct KeypairRoutes: Sendable {
 
     private func create(_ context: RequestContext) async throws -> Response {
         let keypair = context.body["keypair"] ?? [:]
-        let user = try user(context, keypair["user_id"]?.stringValue).value(for: "os_compute_api:os-keypairs:create")
+        let user = try user(context, keypair["user_id"]?.stringValue).value
         let name = keypair["name"]?.stringValue ?? ""
         try KeypairRoutes.check(name: name, modern: context.version(atLeast: 2, 92))
         guard keypair["type"]?.stringValue ?? "ssh" == "ssh" else {
@@ -112,14 +112,10 @@ struct KeypairRoutes: Sendable {
         let now = compute.ambient.now
         let (stored, generated) = (publicKey, privateKey)
         let project = try context.caller.projectID
+        let draft = KeypairStore.Draft(user: user, name: name, fingerprint: fingerprint, publicKey: stored)
+        let decision = try context.authorize(draft, target: ["user_id": user])
         return try await context.write(compute.database) { connection in
-            try compute.quota.reserve(connection, project: user, limitsOf: project, [(ComputeQuotas.keyPairs, 1)])
-            let added = try connection.execute(
-                """
-                INSERT INTO keypairs (user_id, name, type, fingerprint, public_key, created_at)
-                VALUES (\(user), \(name), 'ssh', \(fingerprint), \(stored), \(now)) ON CONFLICT DO NOTHING
-                """)
-            if added == 0 { throw ResourceError.conflict("Key pair '\(name)' already exists.") }
+            try KeypairStore.insert(connection, decision, limitsOf: project, quota: compute.quota, at: now)
             var answer: JSONObject = [
                 "name": .string(name), "public_key": .string(stored), "fingerprint": .string(fingerprint),
                 "user_id": .string(user),
@@ -156,13 +152,10 @@ struct KeypairRoutes: Sendable {
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        let user = try user(context, context.query["user_id"]).value(for: "os_compute_api:os-keypairs:delete")
+        let user = try user(context, context.query["user_id"])
         let name = context.parameter("keypair_name")
         return try await context.write(compute.database) { connection in
-            guard try connection.execute("DELETE FROM keypairs WHERE user_id = \(user) AND name = \(name)") == 1 else {
-                throw KeypairRoutes.missing(name, user)
-            }
-            try Quota.release(connection, project: user, [(ComputeQuotas.keyPairs, 1)])
+            guard try KeypairStore.delete(connection, named: name, of: user) else { throw KeypairRoutes.missing(name, user.value) }
             return Change(.empty(context.version(atLeast: 2, 2) ? 204 : 202), "keypair", name)
         }
     }

@@ -88,9 +88,7 @@ struct ServerGroupRoutes: Sendable {
         let id = context.parameter("group_id")
         let missing = ResourceKind.serverGroups.notFound(id)
         let uuid = UUID128(id)?.description
-        let project = try await compute.database.read { connection in
-            try connection.query("SELECT project_id FROM server_groups WHERE id = \(uuid)::uuid").first?.string("project_id")
-        }
+        let project = try await compute.database.read { try ServerGroupStore.project($0, of: uuid) }
         guard let project, let uuid else {
             try context.authorize(target: .project(try context.caller.projectID))
             throw missing
@@ -110,37 +108,29 @@ struct ServerGroupRoutes: Sendable {
 
     private func create(_ context: RequestContext) async throws -> Response {
         let project = try context.caller.requireProject()
-        try context.authorize(target: .project(project)).value(for: "os_compute_api:os-server-groups:create")
+        try context.authorize(target: .project(project))
         let group = context.body["server_group"] ?? [:]
         let policy = group["policy"]?.stringValue ?? group["policies"]?.arrayValue?.first?.stringValue ?? ""
         let rules = group["rules"]?.objectValue ?? [:]
         if !rules.isEmpty, policy != "anti-affinity" {
             throw ResourceError.badRequest("Only anti-affinity policy supports rules.")
         }
-        let user = try context.caller.userID
         let id = compute.ambient.newUUID().description
+        let draft = ServerGroupStore.Draft(
+            id: id, project: project, user: try context.caller.userID, name: group["name"]?.stringValue ?? "", policy: policy, rules: rules)
+        let decision = try context.authorize(draft, target: .project(project))
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
-            try compute.quota.reserve(connection, project: project, [(ComputeQuotas.serverGroups, 1)])
-            try connection.execute(
-                """
-                INSERT INTO server_groups (id, project_id, user_id, name, policy, rules, created_at)
-                VALUES (\(id), \(project), \(user), \(group["name"]?.stringValue ?? ""), \(policy),
-                    \(rules)::jsonb, \(now))
-                """)
+            try ServerGroupStore.insert(connection, decision, quota: compute.quota, at: now)
             return Change(try ServerGroupRoutes.response(connection, context, id), "server-group", id, content: group)
         }
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        let id = try await group(context).value(for: "os_compute_api:os-server-groups:delete")
+        let group = try await group(context)
         return try await context.write(compute.database) { connection in
-            let rows = try connection.query("DELETE FROM server_groups WHERE id = \(id) RETURNING project_id")
-            guard let project = try rows.first?.string("project_id") else {
-                throw ResourceKind.serverGroups.notFound(id)
-            }
-            try Quota.release(connection, project: project, [(ComputeQuotas.serverGroups, 1)])
-            return Change(.empty(204), "server-group", id)
+            try ServerGroupStore.delete(connection, group)
+            return Change(.empty(204), "server-group", group.value)
         }
     }
 }

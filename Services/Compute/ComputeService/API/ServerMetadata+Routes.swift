@@ -8,107 +8,33 @@ import WebAPI
 struct ServerMetadataRoutes: Sendable {
     let compute: Compute
 
-    private static let all = "/v2.1/servers/{server_id}/metadata"
-    private static let one = "/v2.1/servers/{server_id}/metadata/{key}"
-
     var resource: Resource {
-        let all = ServerMetadataRoutes.all
-        let one = ServerMetadataRoutes.one
-        let schema = BodySchema.wrapped("metadata", ServerSchema.metadata)
-        return Resource(
-            "server-metadata",
-            routes: [
-                Route(
-                    .get, all, action: "os_compute_api:server-metadata:index", rule: Rule.reader,
-                    answer: .form(.wrapped("metadata", .textMap)), "List metadata"
-                ) { context in
-                    .json(200, ["metadata": .object(try await read(context))])
-                },
-                Route(
-                    .post, all, action: "os_compute_api:server-metadata:create", rule: Rule.member, body: .json(schema),
-                    answer: .form(.wrapped("metadata", .textMap)), "Add metadata"
-                ) {
-                    context in
-                    let added = context.body["metadata"]?.objectValue ?? [:]
-                    return try await change(context, for: "os_compute_api:server-metadata:create") { metadata in
-                        for member in added.members { metadata[member.name] = member.value }
-                        return .json(200, ["metadata": .object(metadata)])
-                    }
-                },
-                Route(
-                    .put, all, action: "os_compute_api:server-metadata:update_all", rule: Rule.member, body: .json(schema),
-                    answer: .form(.wrapped("metadata", .textMap)), "Replace metadata"
-                ) { context in
-                    let new = context.body["metadata"]?.objectValue ?? [:]
-                    return try await change(context, for: "os_compute_api:server-metadata:update_all") { metadata in
-                        metadata = new
-                        return .json(200, ["metadata": .object(metadata)])
-                    }
-                },
-                Route(
-                    .get, one, action: "os_compute_api:server-metadata:show", rule: Rule.reader, answer: .form(.wrapped("meta", .textMap)),
-                    "Show a metadata item"
-                ) { context in
-                    let key = context.parameter("key")
-                    guard let value = try await read(context)[key] else { throw ServerMetadataRoutes.missing }
-                    return .json(200, ["meta": .object([key: value])])
-                },
-                Route(
-                    .put, one, action: "os_compute_api:server-metadata:update", rule: Rule.member,
-                    body: .json(.wrapped("meta", ServerSchema.metadata)), answer: .form(.wrapped("meta", .textMap)), "Set a metadata item",
-                    handler: setOne),
-                Route(
-                    .delete, one, action: "os_compute_api:server-metadata:delete", rule: Rule.member, status: 204, "Remove a metadata item"
-                ) { context in
-                    let key = context.parameter("key")
-                    return try await change(context, for: "os_compute_api:server-metadata:delete") { metadata in
-                        guard metadata[key] != nil else { throw ServerMetadataRoutes.missing }
-                        metadata[key] = nil
-                        return .empty(204)
-                    }
-                },
-            ])
+        let action = "os_compute_api:server-metadata:"
+        let map = MapRoutes(
+            "/v2.1/servers/{server_id}/metadata", name: "metadata", item: "meta",
+            actions: .init(
+                list: action + "index", add: action + "create", replace: action + "update_all", show: action + "show",
+                set: action + "update", remove: action + "delete", readRule: Rule.reader, writeRule: Rule.member),
+            body: ServerSchema.metadata, answer: .textMap, removedStatus: 204,
+            missing: { _, _ in .notFound("Metadata item was not found") }, read: read, change: change)
+        return Resource("server-metadata", routes: map.routes)
     }
 
-    private static let missing = ResourceError.notFound("Metadata item was not found")
-
-    private func read(_ context: RequestContext) async throws -> JSONObject {
+    @Sendable private func read(_ context: RequestContext) async throws -> JSONObject {
         let server = try await compute.authorizedServer(context).value
-        return try await compute.database.read { connection in
-            try connection.query("SELECT metadata FROM servers WHERE id = \(server.id)")[0].object("metadata")
-        }
+        return try await compute.database.read { try ServerStore.metadata($0, of: server.id) }
     }
 
-    private func setOne(_ context: RequestContext) async throws -> Response {
-        let key = context.parameter("key")
-        guard let meta = context.body["meta"]?.objectValue, meta.count == 1, let value = meta[key] else {
-            throw ResourceError.badRequest("Request body and URI mismatch: meta must contain exactly the member '\(key.prefix(64))'.")
-        }
-        return try await change(context, for: "os_compute_api:server-metadata:update") { metadata in
-            metadata[key] = value
-            return .json(200, ["meta": .object([key: value])])
-        }
-    }
-
-    private func change(
-        _ context: RequestContext, for action: String, _ body: @escaping @Sendable (inout JSONObject) throws -> Response
+    @Sendable private func change(
+        _ context: RequestContext, for action: String, _ change: @escaping MapRoutes.Mutation
     ) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: action)
-        let ambient = compute.ambient
+        let server = try await compute.authorizedServer(context)
+        let id = server.value.id
         return try await context.write(compute.database) { connection in
-            let current = try ServerRecord.find(connection, server.id, lock: true)
-            try current.requireUnlocked(context)
-            var metadata = try connection.query("SELECT metadata FROM servers WHERE id = \(server.id)")[0].object("metadata")
-            let response = try body(&metadata)
-            let limit = try compute.quota.state(connection, project: server.project, ComputeQuotas.metadataItems).limit
-            if limit >= 0, metadata.count > limit {
-                throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
-            }
-            try connection.execute(
-                "UPDATE servers SET metadata = \(metadata)::jsonb, updated_at = \(ambient.now) WHERE id = \(server.id)")
-            try DesiredState.change(connection, server: server.id)
-            try DesiredState.publish(connection, server: server.id, ambient: ambient)
-            return Change(response, "server", server.id, content: ["metadata": .object(metadata)])
+            try ServerRecord.find(connection, id, lock: true).requireUnlocked(context)
+            var response = Response.empty()
+            let metadata = try ServerStore.changeMetadata(connection, of: server, for: action, compute) { response = try change(&$0) }
+            return Change(response, "server", id, content: ["metadata": .object(metadata)])
         }
     }
 }
@@ -202,25 +128,24 @@ struct ServerTagRoutes: Sendable {
 
     private func read(_ context: RequestContext) async throws -> [String] {
         let server = try await compute.authorizedServer(context).value
-        return try await compute.database.read { connection in
-            try connection.query("SELECT to_json(tags) AS tags FROM servers WHERE id = \(server.id)")[0].strings("tags")
-        }
+        return try await compute.database.read { try ServerStore.tags($0, of: server.id) }
     }
 
     private func change(
         _ context: RequestContext, for action: String, _ body: @escaping @Sendable (inout [String]) throws -> Response
     ) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: action)
+        let server = try await compute.authorizedServer(context)
+        let id = server.value.id
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
-            _ = try ServerRecord.find(connection, server.id, lock: true)
-            var tags = try connection.query("SELECT to_json(tags) AS tags FROM servers WHERE id = \(server.id)")[0].strings("tags")
+            _ = try ServerRecord.find(connection, id, lock: true)
+            var tags = try ServerStore.tags(connection, of: id)
             let response = try body(&tags)
             guard tags.count <= ServerTagRoutes.tagsMax else {
                 throw ResourceError.badRequest("The number of tags exceeded the per-server limit \(ServerTagRoutes.tagsMax)")
             }
-            try connection.execute("UPDATE servers SET tags = \(tags)::text[], updated_at = \(now) WHERE id = \(server.id)")
-            return Change(response, "server", server.id, content: ["tags": JSONValue(tags)])
+            try ServerStore.setTags(connection, of: server, tags, for: action, at: now)
+            return Change(response, "server", id, content: ["tags": JSONValue(tags)])
         }
     }
 }

@@ -1,0 +1,38 @@
+import Authorization
+import ComputeCore
+import Database
+import Kernel
+import WebAPI
+
+/// The statements about users' key pairs.
+enum KeypairStore {
+    struct Draft: Sendable {
+        let user: String
+        let name: String
+        let fingerprint: String
+        let publicKey: String
+    }
+
+    /// - Throws: 403 if the quota is used up, 409 for a name that the user has.
+    static func insert(
+        _ connection: Connection, _ decision: Authorized<Draft>, limitsOf project: String?, quota: Quota, at now: Timestamp
+    ) throws {
+        let draft = try decision.value(for: "os_compute_api:os-keypairs:create")
+        try quota.reserve(connection, project: draft.user, limitsOf: project, [(ComputeQuotas.keyPairs, 1)])
+        let added = try connection.execute(
+            """
+            INSERT INTO keypairs (user_id, name, type, fingerprint, public_key, created_at)
+            VALUES (\(draft.user), \(draft.name), 'ssh', \(draft.fingerprint), \(draft.publicKey), \(now)) ON CONFLICT DO NOTHING
+            """)
+        if added == 0 { throw ResourceError.conflict("Key pair '\(draft.name)' already exists.") }
+    }
+
+    /// - Parameter decision: about the user whose key pair it is.
+    /// - Returns: whether there was one of this name.
+    static func delete(_ connection: Connection, named name: String, of decision: Authorized<String>) throws -> Bool {
+        let user = try decision.value(for: "os_compute_api:os-keypairs:delete")
+        guard try connection.execute("DELETE FROM keypairs WHERE user_id = \(user) AND name = \(name)") == 1 else { return false }
+        try Quota.release(connection, project: user, [(ComputeQuotas.keyPairs, 1)])
+        return true
+    }
+}

@@ -1,0 +1,46 @@
+import Authorization
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// The statements about what owners write to their servers.
+enum ServerStore {
+    static func metadata(_ connection: Connection, of id: String) throws -> JSONObject {
+        try connection.query("SELECT metadata FROM servers WHERE id = \(id)")[0].object("metadata")
+    }
+
+    /// Changes the metadata with `change`, and tells the host.
+    ///
+    /// - Returns: the new metadata.
+    /// - Throws: 403 if there are more items than the quota allows, and what `change` throws.
+    static func changeMetadata(
+        _ connection: Connection, of decision: Authorized<ServerRecord>, for action: String, _ compute: Compute,
+        _ change: (inout JSONObject) throws -> Void
+    ) throws -> JSONObject {
+        let server = try decision.value(for: action)
+        var metadata = try metadata(connection, of: server.id)
+        try change(&metadata)
+        let limit = try compute.quota.state(connection, project: server.project, ComputeQuotas.metadataItems).limit
+        if limit >= 0, metadata.count > limit {
+            throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
+        }
+        try connection.execute(
+            "UPDATE servers SET metadata = \(metadata)::jsonb, updated_at = \(compute.ambient.now) WHERE id = \(server.id)")
+        try DesiredState.change(connection, server: server.id)
+        try DesiredState.publish(connection, server: server.id, ambient: compute.ambient)
+        return metadata
+    }
+
+    static func tags(_ connection: Connection, of id: String) throws -> [String] {
+        try connection.query("SELECT to_json(tags) AS tags FROM servers WHERE id = \(id)")[0].strings("tags")
+    }
+
+    static func setTags(
+        _ connection: Connection, of decision: Authorized<ServerRecord>, _ tags: [String], for action: String, at now: Timestamp
+    ) throws {
+        let id = try decision.value(for: action).id
+        try connection.execute("UPDATE servers SET tags = \(tags)::text[], updated_at = \(now) WHERE id = \(id)")
+    }
+}
