@@ -1,7 +1,7 @@
 import Contracts
-import Database
+package import Database
 import JSON
-import Kernel
+package import Kernel
 import Logging
 import ServiceLifecycle
 import Synchronization

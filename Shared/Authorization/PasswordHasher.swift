@@ -2,7 +2,7 @@ import CCrypt
 import Cryptography
 import Database
 import Foundation
-import Kernel
+package import Kernel
 import Synchronization
 
 /// Hashes and checks passwords with yescrypt on dedicated threads, one per core. Hashing then neither blocks the request path nor

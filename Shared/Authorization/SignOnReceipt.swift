@@ -1,6 +1,7 @@
+import Cryptography
 import Foundation
 import JSON
-import Kernel
+package import Kernel
 
 /// Records the methods that a user has completed when more are required. The client sends it with the missing methods and
 /// need not repeat the completed ones.

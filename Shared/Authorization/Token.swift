@@ -1,7 +1,7 @@
 import Cryptography
 import Foundation
 import JSON
-import Kernel
+package import Kernel
 
 /// The payload of a token.
 package struct TokenPayload: Sendable, Hashable {

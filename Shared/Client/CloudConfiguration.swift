@@ -1,5 +1,5 @@
-import Kernel
-import ServiceCatalog
+package import Kernel
+package import ServiceCatalog
 
 /// Credentials for signing on.
 package enum CloudCredentials: Sendable {

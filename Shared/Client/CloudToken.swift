@@ -1,6 +1,6 @@
-import JSON
-import Kernel
-import ServiceCatalog
+package import JSON
+package import Kernel
+package import ServiceCatalog
 
 /// A token with Identity's response.
 package struct CloudToken: Sendable {

@@ -2,7 +2,9 @@ import AsyncHTTPClient
 import Glibc
 import Kernel
 import NIOCore
+import NIOHTTP1
 import NIOPosix
+import NIOSSL
 import Synchronization
 
 /// Connections to the APIs. There is one pool per TLS setting, kept for the life of the process.

@@ -1,8 +1,9 @@
 import AsyncHTTPClient
-import JSON
+package import JSON
 import Kernel
-import NIOCore
-import ServiceCatalog
+package import NIOCore
+import NIOHTTP1
+package import ServiceCatalog
 
 extension RESTClient {
     /// Starts a download; the body is read from `RESTDownload.body` as it arrives.

@@ -1,8 +1,9 @@
 import AsyncHTTPClient
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 import NIOCore
-import ServiceCatalog
+import NIOHTTP1
+package import ServiceCatalog
 
 /// The methods of the services' APIs.
 package enum RESTMethod: String, Sendable {

@@ -2,6 +2,7 @@ import AsyncHTTPClient
 import JSON
 import Kernel
 import NIOCore
+import NIOHTTP1
 
 /// Sends, measures and retries requests; independent of tokens and catalogs.
 struct RESTConnection: Sendable {

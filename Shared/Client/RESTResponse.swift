@@ -1,7 +1,7 @@
 import AsyncHTTPClient
-import JSON
+package import JSON
 import Kernel
-import NIOCore
+package import NIOCore
 
 /// Header fields of a response; names are case-insensitive.
 package struct RESTHeaders: Sendable {

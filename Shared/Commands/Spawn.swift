@@ -21,7 +21,7 @@ package enum Spawn {
     /// - Throws: `CommandError` if it cannot be started.
     package static func start(
         _ arguments: [String], environment: [String], descriptors: [Int32?] = [nil, nil, nil], group: Group = .inherited
-    ) throws -> pid_t {
+    ) throws -> Int32 {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
@@ -61,7 +61,7 @@ package enum Spawn {
     ///
     /// - Returns: its wait status; 0 if it succeeded.
     @discardableResult
-    package static func wait(for pid: pid_t) -> Int32 {
+    package static func wait(for pid: Int32) -> Int32 {
         var status: Int32 = 0
         while waitpid(pid, &status, 0) < 0, errno == EINTR {}
         return status

@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 
 // The messages that Compute sends to `MessageQueue.agent(host:)`.
 

@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 
 // The messages that agents send to `MessageQueue.computeAgents`, and Network for the ports of their servers.
 

@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 
 /// The body of one type of message: senders and readers use the same declaration.
 ///

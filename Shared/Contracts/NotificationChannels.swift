@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 // Triggers of landed migrations contain channel names as text; a test compares them with these declarations.
 

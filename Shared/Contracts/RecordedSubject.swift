@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// A user as recorded in rows, workflows and messages, on whose behalf work is done with the rights that the user has at that
 /// time.

@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 
 // The requests in `MessageQueue.placementSchedule`, and the scheduler's answers.
 

@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 
 /// The desired power state of a server.
 package enum DesiredPower: String, Codable, Sendable, Hashable, CaseIterable {

@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 
 /// Strings by name, such as extra specs and image properties. Numbers and booleans are converted to text, because stored rows and
 /// release 0.1.0 have them; other values are ignored.

@@ -1,6 +1,6 @@
 import CLibpq
 import Glibc
-import Kernel
+package import Kernel
 
 /// One session with PostgreSQL. Used on its own thread only; bodies given to `Database` receive it.
 package final class Connection {

@@ -1,9 +1,9 @@
 import CLibpq
 import Foundation
-import Kernel
+package import Kernel
 import Logging
 import Synchronization
-import Telemetry
+package import Telemetry
 
 /// A pool of PostgreSQL sessions, each on a thread of its own.
 ///

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 extension Ambient {
     /// The database's clock. Use it for every time that one process writes and another compares, because the clocks of

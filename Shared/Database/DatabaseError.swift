@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// An error of PostgreSQL.
 package struct DatabaseError: Error, Sendable, CustomStringConvertible {

@@ -1,6 +1,6 @@
 import CLibpq
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// The rows of one result. Lives on the connection's thread.
 package final class Rows: RandomAccessCollection {

@@ -1,5 +1,5 @@
 import JSON
-import Kernel
+package import Kernel
 
 /// A statement with its bind values, built by interpolation: `"SELECT name FROM servers WHERE id = \(id)"`.
 ///

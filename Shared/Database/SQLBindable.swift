@@ -1,6 +1,6 @@
 import Glibc
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// A value that PostgreSQL reads from text.
 package protocol SQLBindable {

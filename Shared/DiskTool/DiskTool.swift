@@ -1,4 +1,4 @@
-import Commands
+package import Commands
 import Glibc
 import ImageFormat
 import JSON

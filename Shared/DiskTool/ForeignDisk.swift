@@ -1,5 +1,5 @@
 import Glibc
-import ImageFormat
+package import ImageFormat
 import Kernel
 
 /// A file with untrusted content that our own parser has accepted.

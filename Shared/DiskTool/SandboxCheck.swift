@@ -1,7 +1,7 @@
-import Commands
+package import Commands
 import Foundation
 import Glibc
-import Kernel
+package import Kernel
 import Synchronization
 
 /// Checks that tools run in this machine's sandbox, and that they are confined.

@@ -1,7 +1,7 @@
-import Cryptography
+package import Cryptography
 import Glibc
 import Kernel
-import NIOCore
+package import NIOCore
 
 /// Writes a new file and computes hashes while writing. Blocks; must be used by one caller at a time, but on any thread.
 package final class HashingWriter: @unchecked Sendable {

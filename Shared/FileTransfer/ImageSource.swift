@@ -1,6 +1,7 @@
-import Client
-import Kernel
-import NIOCore
+package import Client
+package import Kernel
+package import NIOCore
+import ServiceCatalog
 
 /// A source of image data.
 package protocol ImageSource: Sendable {

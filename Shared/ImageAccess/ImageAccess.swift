@@ -1,8 +1,8 @@
-import Authorization
-import Database
-import JSON
-import Kernel
-import Settings
+package import Authorization
+package import Database
+package import JSON
+package import Kernel
+package import Settings
 
 /// An image that the caller may use, with the data that other services need.
 package struct UsableImage: Sendable {

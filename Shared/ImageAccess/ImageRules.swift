@@ -1,4 +1,4 @@
-import Authorization
+package import Authorization
 import Kernel
 
 /// The rules of the Image service by action, for its routes and for every service that decides who may use an image.

@@ -1,6 +1,6 @@
-import Database
-import Kernel
-import ServiceCatalog
+package import Database
+package import Kernel
+package import ServiceCatalog
 
 extension Inspection {
     /// The current violations.

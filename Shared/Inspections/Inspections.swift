@@ -1,4 +1,4 @@
-import ServiceCatalog
+package import ServiceCatalog
 
 extension Inspection {
     /// Inspections of workflows and messages, which all services use. Resources of active workflows are excluded, and every check

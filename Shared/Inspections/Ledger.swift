@@ -1,7 +1,7 @@
-import Contracts
-import Database
+package import Contracts
+package import Database
 import Kernel
-import ServiceCatalog
+package import ServiceCatalog
 
 /// Compares the ledger of one quota's usage with the counted resources.
 package struct Ledger: Sendable {

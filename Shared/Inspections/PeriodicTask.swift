@@ -1,7 +1,7 @@
 import Contracts
-import Database
-import Kernel
-import Logging
+package import Database
+package import Kernel
+package import Logging
 
 /// A service's periodic work: runs at an interval, and at once when `osctl doctor --repair` asks for it.
 package struct PeriodicTask: Sendable {

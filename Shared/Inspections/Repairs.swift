@@ -1,8 +1,8 @@
-import Contracts
-import Database
-import Kernel
-import Logging
-import ServiceCatalog
+package import Contracts
+package import Database
+package import Kernel
+package import Logging
+package import ServiceCatalog
 
 /// Records of automatic repairs, shown by `osctl doctor`.
 package enum Repairs {

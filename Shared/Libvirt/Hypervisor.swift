@@ -1,7 +1,7 @@
 import CLibvirt
 import Foundation
-import Kernel
-import Logging
+package import Kernel
+package import Logging
 import Synchronization
 
 /// A connection to libvirt that reconnects automatically.

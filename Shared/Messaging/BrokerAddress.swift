@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// The address of a broker with the credentials.
 package struct BrokerAddress: Sendable, Hashable {

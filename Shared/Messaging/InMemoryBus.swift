@@ -1,6 +1,6 @@
-import Contracts
-import JSON
-import Kernel
+package import Contracts
+package import JSON
+package import Kernel
 import Synchronization
 
 /// A bus within one process with the same delivery guarantees, for tests and simulation.

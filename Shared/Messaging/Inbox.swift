@@ -1,5 +1,5 @@
-import Database
-import Kernel
+package import Database
+package import Kernel
 
 /// Records the messages that a consumer has processed, in the transaction of their effects.
 package enum Inbox {

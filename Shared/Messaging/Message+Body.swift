@@ -1,6 +1,6 @@
-import Contracts
+package import Contracts
 import JSON
-import Kernel
+package import Kernel
 import Telemetry
 
 extension Message {

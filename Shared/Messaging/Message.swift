@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// A message of the bus: a JSON body with the properties for answering and de-duplicating it.
 package struct Message: Sendable, Hashable {

@@ -1,6 +1,6 @@
-import Contracts
-import JSON
-import Kernel
+package import Contracts
+package import JSON
+package import Kernel
 import Telemetry
 
 /// Options of a consumer.

@@ -1,9 +1,9 @@
-import Contracts
-import Database
+package import Contracts
+package import Database
 import JSON
-import Kernel
-import Logging
-import Telemetry
+package import Kernel
+package import Logging
+package import Telemetry
 
 /// Messages written in a transaction and relayed to the bus after its commit (transactional outbox).
 package enum Outbox {

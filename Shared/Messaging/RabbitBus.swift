@@ -1,9 +1,9 @@
-import Contracts
-import JSON
-import Kernel
-import Logging
+package import Contracts
+package import JSON
+package import Kernel
+package import Logging
 import Synchronization
-import Telemetry
+package import Telemetry
 
 /// The bus on RabbitMQ: at most one connection for publishing and one for consuming, each opened at first use.
 package final class RabbitBus: MessageBus {

@@ -1,6 +1,6 @@
 import JSON
-import Kernel
-import Logging
+package import Kernel
+package import Logging
 import NIOCore
 import NIOPosix
 import NIOSSL

@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// A clause of a `where` (RFC 7047 §5.1); all clauses of a list must match.
 package struct OVSDBCondition: Hashable, Sendable {

@@ -1,5 +1,5 @@
 import JSON
-import Kernel
+package import Kernel
 
 /// How one column changed.
 package enum OVSDBColumnChange: Sendable, Hashable {

@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// One atom of an OVSDB column (RFC 7047 §5.1).
 package enum OVSDBAtom: Hashable, Sendable {

@@ -1,4 +1,4 @@
-import Database
+package import Database
 import Kernel
 
 /// One migration of the schema. Migrations are numbered, run forward only, and never change after they have landed.

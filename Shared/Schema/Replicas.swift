@@ -1,5 +1,5 @@
-import Database
-import Kernel
+package import Database
+package import Kernel
 
 /// The registered processes that use the database.
 package enum Replicas {

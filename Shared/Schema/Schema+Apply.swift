@@ -1,6 +1,6 @@
-import Database
+package import Database
 import Glibc
-import Kernel
+package import Kernel
 
 /// Applies migrations: one process at a time, each migration completely or not at all.
 ///

@@ -1,4 +1,4 @@
-import Database
+package import Database
 import Kernel
 
 /// The migrations of a database, and those that a build must know to work on it.

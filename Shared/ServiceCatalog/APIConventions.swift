@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// The conventions of an OpenStack API: the error format, and the interpretation of unusual paths and limits.
 package enum FaultStyle: Sendable {

@@ -1,5 +1,5 @@
-import Contracts
-import Settings
+package import Contracts
+package import Settings
 
 extension QuotaDeclaration {
     /// The settings key for the limit; nil if the quota limits nothing.

@@ -1,13 +1,13 @@
-import Authorization
+package import Authorization
 import Client
-import Database
-import Kernel
-import Logging
-import Messaging
-import ServiceCatalog
-import Telemetry
-import WebAPI
-import Workflow
+package import Database
+package import Kernel
+package import Logging
+package import Messaging
+package import ServiceCatalog
+package import Telemetry
+package import WebAPI
+package import Workflow
 
 /// The dependencies of a service, so that the same service runs in its process, in a test and in the simulation.
 package struct ServiceSurroundings: Sendable {

@@ -1,16 +1,17 @@
-import Authorization
-import Client
-import Database
+package import Authorization
+package import Client
+package import Database
 import Foundation
-import Kernel
-import Logging
+package import Kernel
+package import Logging
 import Messaging
 import Schema
-import ServiceCatalog
-import ServiceLifecycle
-import Settings
-import Telemetry
-import WebAPI
+package import ServiceCatalog
+package import ServiceLifecycle
+package import Settings
+package import Telemetry
+import UnixSignals
+package import WebAPI
 
 /// The common parts of every API service's process: settings, log, metrics, database, authenticator.
 ///

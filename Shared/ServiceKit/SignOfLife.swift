@@ -1,7 +1,7 @@
-import Database
+package import Database
 import Glibc
-import Kernel
-import Logging
+package import Kernel
+package import Logging
 import Settings
 
 /// Records heartbeats of a control plane process in `plane_services`, for `os-services` of Compute.

@@ -1,5 +1,5 @@
-import Kernel
-import ServiceCatalog
+package import Kernel
+package import ServiceCatalog
 import Yams
 
 /// The problems of the configuration, described for the operator, one per line.

@@ -1,7 +1,7 @@
 import Glibc
 import JSON
-import Kernel
-import Logging
+package import Kernel
+package import Logging
 import Synchronization
 
 /// Writes log records as JSON lines to standard error: one object per line, times in UTC.

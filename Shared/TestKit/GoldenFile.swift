@@ -1,5 +1,5 @@
 import Foundation
-import JSON
+package import JSON
 
 /// Documents in the form that releases wrote.
 package enum GoldenFile {

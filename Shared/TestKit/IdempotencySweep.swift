@@ -1,6 +1,6 @@
 import JSON
 import Kernel
-import WebAPI
+package import WebAPI
 
 extension RouteSweep {
     /// Finds routes whose effects may happen twice although the client sent an `Idempotency-Key`.

@@ -1,7 +1,7 @@
 import JSON
 import Kernel
 import Testing
-import WebAPI
+package import WebAPI
 
 /// Walks lists page by page and compares with the whole.
 package struct ListSweep: Sendable {

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 import Synchronization
 
 /// A clock that only the test advances. `sleep` advances it and returns at once, so that tests do not wait.

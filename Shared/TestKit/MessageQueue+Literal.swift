@@ -1,4 +1,4 @@
-import Contracts
+package import Contracts
 
 /// Queues in tests. Queues of the control plane must be used through their declarations in `Contracts`.
 extension MessageQueue: ExpressibleByStringLiteral {

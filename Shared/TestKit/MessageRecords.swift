@@ -1,5 +1,5 @@
-import Contracts
-import JSON
+package import Contracts
+package import JSON
 
 /// A message, or an answer, with all its members.
 package struct MessageSample {

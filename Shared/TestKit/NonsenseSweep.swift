@@ -1,7 +1,8 @@
-import JSON
+package import JSON
 import Kernel
+import ServiceCatalog
 import Testing
-import WebAPI
+package import WebAPI
 
 /// Sends malformed input of every kind to every route: the answer must be a 4xx, never a 5xx, within bounded time.
 package struct NonsenseSweep: Sendable {

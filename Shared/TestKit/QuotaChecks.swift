@@ -1,5 +1,5 @@
-import Contracts
-import Database
+package import Contracts
+package import Database
 import WebAPI
 
 /// Checks that the usage of every quota of a service equals the result of its counting statement.

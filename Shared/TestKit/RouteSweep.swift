@@ -1,7 +1,8 @@
-import Database
-import JSON
-import Kernel
-import WebAPI
+package import Database
+package import JSON
+package import Kernel
+import ServiceCatalog
+package import WebAPI
 
 /// Calls every declared route of a service as different callers, with a valid path and body, and reports answers that
 /// violate the security requirements of all services: 401 without a token, no access to other projects, no writes by

@@ -1,6 +1,6 @@
-import JSON
+package import JSON
 import Kernel
-import WebAPI
+package import WebAPI
 
 /// Compares values with the response schemas of the OpenAPI document. Supports the keywords of JSON Schema 2020-12 that
 /// `RouteAnswer` writes.

@@ -1,4 +1,4 @@
-import Database
+package import Database
 import JSON
 import Kernel
 import WebAPI

@@ -1,10 +1,10 @@
-import Authorization
-import Database
-import Kernel
+package import Authorization
+package import Database
+package import Kernel
 import Logging
-import Messaging
-import ServiceCatalog
-import ServiceKit
+package import Messaging
+package import ServiceCatalog
+package import ServiceKit
 import Telemetry
 
 extension ServiceSurroundings {

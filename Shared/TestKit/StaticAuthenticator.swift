@@ -1,5 +1,5 @@
-import Authorization
-import Kernel
+package import Authorization
+package import Kernel
 
 /// Callers by token, for tests without Identity.
 package struct StaticAuthenticator: Authenticating {

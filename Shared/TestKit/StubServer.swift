@@ -1,5 +1,5 @@
 import Foundation
-import JSON
+package import JSON
 import Synchronization
 
 /// An HTTP/1.1 server on plain sockets for tests of clients. The test determines its responses and when it closes connections.

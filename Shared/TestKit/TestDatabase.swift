@@ -1,5 +1,5 @@
 import Commands
-import Database
+package import Database
 import Foundation
 import Kernel
 import Schema

@@ -1,6 +1,6 @@
 import Kernel
 import Synchronization
-import Workflow
+package import Workflow
 
 /// The three checks that every workflow must pass, generated from its list of steps: each step fails, each step and undo runs
 /// twice, the process dies around each step and around each effect.

@@ -1,5 +1,5 @@
 import JSON
-import Workflow
+package import Workflow
 
 /// Workflows as releases stored them: a file with the steps and a complete frame for every version of every kind. It detects
 /// changes of steps or frames without a new version.

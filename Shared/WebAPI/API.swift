@@ -1,10 +1,11 @@
-import Authorization
-import Database
+package import Authorization
+package import Database
 import JSON
-import Kernel
-import Logging
+package import Kernel
+package import Logging
 import NIOCore
-import Telemetry
+import ServiceCatalog
+package import Telemetry
 
 /// A service's whole API: resources, policy and the request pipeline. Answers requests with or without HTTP.
 package struct API: Sendable {

@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// The shape of a request body: what is allowed, in one value from which validation and OpenAPI both follow.
 package indirect enum BodySchema: Sendable {

@@ -1,4 +1,5 @@
 import Database
+import Kernel
 import NIOCore
 import Synchronization
 

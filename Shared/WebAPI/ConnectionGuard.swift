@@ -1,4 +1,5 @@
-import NIOCore
+import Kernel
+package import NIOCore
 import NIOHTTP1
 
 /// A response of the listener to a request that cannot be routed: status, text, and seconds for `Retry-After`.

@@ -1,6 +1,6 @@
 import NIOCore
 import Synchronization
-import Telemetry
+package import Telemetry
 
 /// The open connections of one listener, and the order in which they are evicted when there are too many.
 ///

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// Limits of a listener's connections. A connection costs its peer almost nothing; these limits bound what it costs this
 /// process small as well.

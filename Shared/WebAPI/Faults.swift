@@ -1,6 +1,6 @@
 import JSON
-import Kernel
-import ServiceCatalog
+package import Kernel
+package import ServiceCatalog
 
 /// How a service writes an error body; each OpenStack service has its own.
 extension FaultStyle {

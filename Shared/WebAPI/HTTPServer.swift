@@ -2,11 +2,11 @@ import HTTPTypes
 import Hummingbird
 import HummingbirdCore
 import Kernel
-import Logging
+package import Logging
 import NIOCore
 import ServiceLifecycle
 import Synchronization
-import Telemetry
+package import Telemetry
 
 /// Serves an API over HTTP, with `/healthz` and `/readyz` beside it.
 ///

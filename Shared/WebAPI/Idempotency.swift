@@ -1,9 +1,9 @@
 import Authorization
 import Cryptography
-import Database
+package import Database
 import Foundation
 import JSON
-import Kernel
+package import Kernel
 
 /// An action that policy allowed, with what it was about.
 struct Grant: Sendable, Hashable {

@@ -1,7 +1,7 @@
-import Database
-import JSON
+package import Database
+package import JSON
 import Kernel
-import NIOCore
+package import NIOCore
 
 /// Header fields; names are compared without regard to case and kept in lower case.
 package struct Headers: Sendable, ExpressibleByDictionaryLiteral {

@@ -1,5 +1,5 @@
-import Kernel
-import ServiceCatalog
+package import Kernel
+package import ServiceCatalog
 
 /// The versions from which and up to which something exists.
 package struct VersionRange: Hashable, Sendable {

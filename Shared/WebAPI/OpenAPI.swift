@@ -1,5 +1,6 @@
-import JSON
+package import JSON
 import Kernel
+import ServiceCatalog
 
 /// The OpenAPI 3.1 document of a service, from its declarations; without what only answers 501.
 package enum OpenAPI {

@@ -1,9 +1,9 @@
 import Hummingbird
-import Kernel
-import Logging
+package import Kernel
+package import Logging
 import ServiceLifecycle
 import Synchronization
-import Telemetry
+package import Telemetry
 
 /// The service's readiness, checked at most once a second.
 package actor Readiness {

@@ -1,7 +1,7 @@
-import Contracts
-import Database
-import JSON
-import Kernel
+package import Contracts
+package import Database
+package import JSON
+package import Kernel
 
 /// Exact quotas: usage changes in the transaction that adds or removes what is counted, and never passes the limit.
 package struct Quota: Sendable {

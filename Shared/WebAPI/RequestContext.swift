@@ -1,9 +1,9 @@
-import Authorization
+package import Authorization
 import Cryptography
-import Database
-import JSON
-import Kernel
-import Logging
+package import Database
+package import JSON
+package import Kernel
+package import Logging
 import NIOCore
 import Synchronization
 

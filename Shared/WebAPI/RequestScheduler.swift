@@ -1,8 +1,8 @@
-import Database
+package import Database
 import Foundation
-import Kernel
+package import Kernel
 import Synchronization
-import Telemetry
+package import Telemetry
 
 /// Decides which requests run, so that one project's load does not slow down the others. It is fair queueing as in
 /// Kubernetes' API Priority and Fairness: a project is a flow, and a running request occupies a seat.

@@ -1,6 +1,6 @@
 import JSON
 import Kernel
-import ServiceCatalog
+package import ServiceCatalog
 
 package enum Method: String, Sendable, CaseIterable {
     case get = "GET"

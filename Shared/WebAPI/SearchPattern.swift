@@ -1,4 +1,4 @@
-import Database
+package import Database
 import Kernel
 
 /// A regular expression from a client, checked so that PostgreSQL matches it in time linear in the text.

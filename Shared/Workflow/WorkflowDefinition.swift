@@ -1,6 +1,6 @@
-import Database
-import JSON
-import Kernel
+package import Database
+package import JSON
+package import Kernel
 
 /// Marker for workflow ids.
 package enum WorkflowKind {}

@@ -1,6 +1,9 @@
 import Database
 import JSON
 import Kernel
+import Logging
+import Synchronization
+import Telemetry
 
 /// One workflow, step by step.
 extension WorkflowEngine {

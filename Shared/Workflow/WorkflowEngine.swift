@@ -1,11 +1,11 @@
 import Contracts
-import Database
+package import Database
 import JSON
-import Kernel
-import Logging
+package import Kernel
+package import Logging
 import ServiceLifecycle
 import Synchronization
-import Telemetry
+package import Telemetry
 
 /// Thrown by a step to simulate a crash of the process at this point. The lease is left as it is and nothing is written.
 package struct SimulatedKill: Error {

@@ -1,7 +1,7 @@
 import Contracts
-import Database
+package import Database
 import JSON
-import Kernel
+package import Kernel
 
 /// Starting workflows and sending intents; all inside the transaction that accepts the request.
 package enum Workflows {

@@ -1,5 +1,6 @@
 import BlockStorageCore
 import BlockStorageService
+import Database
 import JSON
 import Kernel
 import Testing

@@ -1,4 +1,5 @@
 import BlockStorageService
+import Database
 import JSON
 import Kernel
 import TestKit

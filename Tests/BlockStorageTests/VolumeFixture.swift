@@ -10,6 +10,7 @@ import JSON
 import Kernel
 import Logging
 import NIOCore
+import ServiceCatalog
 import ServiceKit
 import Synchronization
 import Telemetry

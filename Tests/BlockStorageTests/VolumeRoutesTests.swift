@@ -1,4 +1,7 @@
+import Authorization
 import BlockStorageCore
+import Database
+import WebAPI
 @testable import BlockStorageService
 import Foundation
 import Glibc

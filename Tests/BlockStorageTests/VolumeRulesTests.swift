@@ -1,8 +1,10 @@
 import BlockStorageCore
 import BlockStorageService
+import Database
 import DiskTool
 import JSON
 import Kernel
+import TestKit
 import Testing
 
 @Suite struct VolumeRulesTests {

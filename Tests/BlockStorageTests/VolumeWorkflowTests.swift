@@ -8,6 +8,7 @@ import ImageAccess
 import JSON
 import Kernel
 import NIOCore
+import ServiceKit
 import Synchronization
 import TestKit
 import Testing

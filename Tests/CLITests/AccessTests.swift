@@ -1,5 +1,7 @@
 import Client
 import JSON
+import Kernel
+import ServiceCatalog
 import Testing
 
 @testable import osctl

@@ -2,6 +2,7 @@ import Foundation
 import Inspections
 import Kernel
 import Schema
+import ServiceCatalog
 import Testing
 
 @testable import osctl

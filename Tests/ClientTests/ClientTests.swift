@@ -2,6 +2,7 @@ import Foundation
 import JSON
 import Kernel
 import NIOCore
+import ServiceCatalog
 import Synchronization
 import TestKit
 import Testing

@@ -3,6 +3,7 @@ import JSON
 import Kernel
 import Libvirt
 import OVSDB
+import Synchronization
 import Testing
 
 @testable import ComputeAgentCore

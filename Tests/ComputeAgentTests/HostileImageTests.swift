@@ -1,3 +1,4 @@
+import CDispatch
 import Commands
 import Cryptography
 import Foundation

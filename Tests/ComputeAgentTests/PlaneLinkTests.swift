@@ -10,6 +10,7 @@ import Synchronization
 import Telemetry
 import TestKit
 import Testing
+import WebAPI
 
 @testable import ComputeAgentCore
 @testable import ComputeAgentService

@@ -2,6 +2,7 @@ import ComputeService
 import Database
 import JSON
 import Kernel
+import ServiceKit
 import Synchronization
 import TestKit
 import Testing

@@ -7,6 +7,7 @@ import Telemetry
 import TestKit
 import Testing
 import WebAPI
+import Workflow
 
 /// Behaviour on which clients other than the stock ones rely.
 @Suite struct ClientTests {

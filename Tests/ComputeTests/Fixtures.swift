@@ -8,6 +8,7 @@ import JSON
 import Kernel
 import Logging
 import Messaging
+import ServiceCatalog
 import ServiceKit
 import Synchronization
 import Telemetry

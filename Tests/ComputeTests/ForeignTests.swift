@@ -1,9 +1,11 @@
+import ComputeService
 import Database
 import JSON
 import Kernel
 import TestKit
 import Testing
 import WebAPI
+import Workflow
 
 /// Resources of another project cannot be used for a server, in any member of a request; and the subjects with which Compute
 /// calls other services.

@@ -1,5 +1,6 @@
 import ComputeService
 import Contracts
+import Database
 import JSON
 import Kernel
 import Testing

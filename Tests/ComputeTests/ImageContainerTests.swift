@@ -1,3 +1,4 @@
+import Database
 import ImageFormat
 import JSON
 import Kernel

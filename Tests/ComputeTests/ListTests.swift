@@ -1,8 +1,10 @@
+import Database
 import JSON
 import Kernel
 import TestKit
 import Testing
 import WebAPI
+import Workflow
 
 @testable import ComputeService
 

@@ -1,5 +1,6 @@
 import BlockStorageCore
 import ComputeCore
+import Workflow
 @testable import ComputeService
 import Contracts
 import Database

@@ -6,6 +6,7 @@ import Kernel
 import Logging
 import TestKit
 import Testing
+import WebAPI
 
 @testable import ComputeService
 

@@ -1,4 +1,5 @@
 @testable import ComputeService
+import ComputeCore
 import Contracts
 import Database
 import JSON

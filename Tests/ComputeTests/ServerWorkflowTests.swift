@@ -3,6 +3,8 @@ import Database
 import ImageAccess
 import JSON
 import Kernel
+import ServiceCatalog
+import ServiceKit
 import TestKit
 import Testing
 import Workflow

@@ -6,6 +6,7 @@ import Kernel
 import TestKit
 import Testing
 import WebAPI
+import Workflow
 
 /// Compute's API as its clients see it.
 @Suite struct WireTests {

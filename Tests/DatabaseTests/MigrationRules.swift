@@ -1,3 +1,4 @@
+import Foundation
 import Schema
 
 /// The statements allowed in each kind of migration: expanding ones must not break replicas of the previous release, and only

@@ -3,6 +3,7 @@ import Database
 import Kernel
 import Messaging
 import ServiceKit
+import TestKit
 import Workflow
 
 // guide: message

@@ -1,3 +1,4 @@
+import Database
 import IdentityCore
 import JSON
 import Kernel

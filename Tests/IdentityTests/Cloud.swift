@@ -1,4 +1,5 @@
 import Authorization
+import ServiceCatalog
 import ServiceKit
 import Database
 import IdentityCore

@@ -1,4 +1,5 @@
 import Authorization
+import Database
 import IdentityCore
 import JSON
 import Kernel

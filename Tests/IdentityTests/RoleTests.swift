@@ -1,4 +1,5 @@
 import Database
+import ServiceCatalog
 import ServiceKit
 import IdentityCore
 import JSON

@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import ImageAccess
 import JSON

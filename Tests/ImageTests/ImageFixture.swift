@@ -5,6 +5,7 @@ import ImageService
 import JSON
 import Kernel
 import NIOCore
+import ServiceCatalog
 import ServiceKit
 import Telemetry
 import TestKit

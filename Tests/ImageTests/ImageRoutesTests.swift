@@ -2,6 +2,7 @@ import ImageService
 import JSON
 import TestKit
 import Testing
+import WebAPI
 
 @Suite struct ImageRoutesTests {
     @Test func discoveryNeedsNoToken() async throws {

@@ -1,3 +1,4 @@
+import Database
 import Inspections
 import JSON
 import Kernel

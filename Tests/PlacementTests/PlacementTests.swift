@@ -1,8 +1,10 @@
 import Authorization
+import Database
 import JSON
 import Kernel
 import Messaging
 import PlacementService
+import ServiceCatalog
 import ServiceKit
 import Telemetry
 import TestKit

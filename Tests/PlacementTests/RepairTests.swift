@@ -4,6 +4,7 @@ import Inspections
 import JSON
 import Kernel
 import Logging
+import ServiceCatalog
 @testable import PlacementService
 import TestKit
 import Testing

@@ -2,6 +2,7 @@ import Database
 import JSON
 import Kernel
 import PlacementCore
+import ServiceCatalog
 @testable import PlacementService
 import TestKit
 import Testing

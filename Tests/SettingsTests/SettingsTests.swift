@@ -1,4 +1,5 @@
 import Kernel
+import ServiceCatalog
 import Settings
 import TestKit
 import Testing

@@ -1,11 +1,14 @@
 import BlockStorageCore
+import ComputeAgentCore
 import ComputeCore
 import Contracts
 import Database
 import Inspections
 import JSON
 import Kernel
+import Messaging
 import NetworkCore
+import ServiceCatalog
 
 /// Compares the clients' responses, the database, the hosts and the storage with each other.
 struct Auditor {

@@ -1,5 +1,6 @@
 import ComputeAgentCore
 import ComputeAgentService
+import Kernel
 import Libvirt
 
 /// libvirt of a simulated machine, from the view of one process of its agent.

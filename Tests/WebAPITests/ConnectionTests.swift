@@ -3,6 +3,8 @@ import Database
 import Foundation
 import JSON
 import Kernel
+import NIOCore
+import ServiceCatalog
 import Synchronization
 import Telemetry
 import TestKit

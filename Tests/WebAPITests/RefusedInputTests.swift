@@ -2,6 +2,7 @@ import Authorization
 import Database
 import JSON
 import Kernel
+import ServiceCatalog
 import Telemetry
 import TestKit
 import Testing

@@ -1,6 +1,8 @@
+import Authorization
 import Database
 import JSON
 import Kernel
+import ServiceCatalog
 import Synchronization
 import Telemetry
 import TestKit

@@ -1,5 +1,6 @@
 import ArgumentParser
 import JSON
+import Kernel
 import ServiceCatalog
 
 /// `osctl cloud services`: the services of this release, as a table or as JSON.

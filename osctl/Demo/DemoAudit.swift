@@ -1,6 +1,7 @@
 import Client
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// Searches the APIs, libvirt, OVN, placement and the quota usage for leftovers of a tenant's resources.
 struct DemoAudit: Sendable {

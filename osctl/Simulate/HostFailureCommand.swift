@@ -3,6 +3,7 @@ import Client
 import Database
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// `osctl simulate host-failure`: where servers would be placed if a host failed.
 struct HostFailureCommand: AsyncParsableCommand {

@@ -1,4 +1,4 @@
-import ServiceCatalog
+package import ServiceCatalog
 
 /// Inspections of volumes and their attachments.
 package enum BlockStorageInspections {

@@ -1,4 +1,4 @@
-import Contracts
+package import Contracts
 
 /// The quotas of Block Storage. Operators set the defaults in the section `block_storage`.
 package enum BlockStorageQuotas {

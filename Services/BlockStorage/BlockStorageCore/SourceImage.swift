@@ -1,6 +1,6 @@
 import ImageFormat
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// An image from which a volume is to be created.
 package struct SourceImage: Sendable {

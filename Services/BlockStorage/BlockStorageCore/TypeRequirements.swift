@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 import Kernel
 
 /// The requirements in a volume type's extra specs.

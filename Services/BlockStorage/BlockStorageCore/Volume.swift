@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// Markers for the ids of Block Storage's resources.
 package enum VolumeKind {}

@@ -1,10 +1,13 @@
 import Commands
 import Contracts
+import Database
 import DiskTool
 import FileTransfer
 import ImageAccess
-import ServiceKit
-import Settings
+import Kernel
+import Logging
+package import ServiceKit
+package import Settings
 
 /// `wolke-block-storage`.
 package struct BlockStorageApplication: Sendable {

@@ -1,8 +1,10 @@
 import BlockStorageCore
-import DiskTool
-import ImageAccess
+package import DiskTool
+package import ImageAccess
 import Inspections
-import ServiceKit
+import Kernel
+import ServiceCatalog
+package import ServiceKit
 import WebAPI
 
 /// Block Storage as one value.

@@ -1,8 +1,8 @@
-import BlockStorageCore
+package import BlockStorageCore
 import Commands
 import Contracts
 import ServiceKit
-import Settings
+package import Settings
 
 /// Settings of the operator.
 package struct BlockStorageSettings: Sendable {

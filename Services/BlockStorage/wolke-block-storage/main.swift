@@ -1,4 +1,5 @@
 import BlockStorageService
+import ServiceCatalog
 import ServiceKit
 
 await ServiceProcess.main(

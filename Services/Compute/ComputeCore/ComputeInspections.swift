@@ -1,4 +1,4 @@
-import ServiceCatalog
+package import ServiceCatalog
 
 /// Inspections of servers, their network interfaces and their hosts.
 package enum ComputeInspections {

@@ -1,4 +1,4 @@
-import Contracts
+package import Contracts
 
 /// The quotas of Compute. Operators set the defaults in the section `compute`.
 package enum ComputeQuotas {

@@ -1,4 +1,4 @@
-import Contracts
+package import Contracts
 
 /// An agent's report about a server.
 package struct Observation: Sendable, Hashable {

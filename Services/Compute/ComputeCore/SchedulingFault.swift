@@ -1,4 +1,4 @@
-import Contracts
+package import Contracts
 
 /// Why no host was found, for the two readers: counts and reasons for the tenant, hosts for the operator.
 package enum SchedulingFault {

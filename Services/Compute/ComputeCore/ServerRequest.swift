@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// A request for a server: the validated body of `POST /servers`, normalized across microversions.
 package struct ServerRequest: Sendable {

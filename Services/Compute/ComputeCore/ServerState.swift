@@ -1,4 +1,4 @@
-import Contracts
+package import Contracts
 
 /// The state of a server (`vm_state`). One static table defines the allowed transitions; the CHECK constraint of `servers`
 /// and the diagram in the documentation are derived from it.

@@ -1,12 +1,12 @@
-import Database
-import ImageAccess
+package import Database
+package import ImageAccess
 import JSON
-import Kernel
-import Logging
-import Messaging
+package import Kernel
+package import Logging
+package import Messaging
 import ServiceCatalog
-import ServiceKit
-import WebAPI
+package import ServiceKit
+package import WebAPI
 import Workflow
 
 /// Dependencies shared by all parts of the service: database, clients of other services, sources of time and ids.

@@ -2,8 +2,8 @@ import ComputeCore
 import Contracts
 import ImageAccess
 import Kernel
-import ServiceKit
-import Settings
+package import ServiceKit
+package import Settings
 
 /// `wolke-compute`.
 package struct ComputeApplication {

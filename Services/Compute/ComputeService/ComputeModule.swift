@@ -1,7 +1,9 @@
 import ComputeCore
 import Messaging
-import ServiceKit
+import ServiceCatalog
+package import ServiceKit
 import WebAPI
+import Workflow
 
 /// Compute as one value.
 package enum ComputeModule {

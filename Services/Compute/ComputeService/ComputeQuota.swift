@@ -1,8 +1,9 @@
 import ComputeCore
 import Contracts
+import Kernel
 import ServiceKit
-import Settings
-import WebAPI
+package import Settings
+package import WebAPI
 
 /// Compute's quotas, with its own error.
 package enum ComputeQuota {

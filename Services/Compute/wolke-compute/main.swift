@@ -1,4 +1,5 @@
 import ComputeService
+import ServiceCatalog
 import ServiceKit
 
 await ServiceProcess.main(

@@ -1,5 +1,5 @@
 import Contracts
-import JSON
+package import JSON
 import Kernel
 
 extension DesiredServer {

@@ -1,6 +1,6 @@
-import Contracts
-import JSON
-import Kernel
+package import Contracts
+package import JSON
+package import Kernel
 
 /// A one-time operation in addition to the desired state: done once per id, however often it arrives.
 package struct ServerOperation: Sendable, Hashable {

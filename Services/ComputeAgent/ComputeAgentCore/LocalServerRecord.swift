@@ -1,6 +1,6 @@
-import Contracts
-import JSON
-import Kernel
+package import Contracts
+package import JSON
+package import Kernel
 
 /// The agent's persistent record of a server, stored in the server's state file.
 package struct LocalServerRecord: Sendable, Hashable {

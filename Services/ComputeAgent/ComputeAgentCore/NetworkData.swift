@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 import Kernel
 
 /// The `network_data.json` of a server's ports: links, networks and name servers as OpenStack defines them.

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// The state of a domain, as the reconciler distinguishes it.
 package enum ObservedPower: String, Sendable, Hashable {

@@ -1,4 +1,5 @@
-import Kernel
+import Contracts
+package import Kernel
 
 /// One idempotent action on a server.
 package enum AgentAction: Sendable, Hashable {

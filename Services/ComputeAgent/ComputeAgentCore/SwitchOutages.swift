@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// An ovs-vswitchd process, identified by PID and start time because PIDs are reused.
 package struct SwitchProcess: Sendable, Hashable {

@@ -1,9 +1,9 @@
 import Kernel
-import Libvirt
-import Messaging
+package import Libvirt
+package import Messaging
 import NIOCore
-import OVSDB
-import Telemetry
+package import OVSDB
+package import Telemetry
 import WebAPI
 
 /// `/healthz`, `/readyz`, `/version` and `/metrics` of the agent.

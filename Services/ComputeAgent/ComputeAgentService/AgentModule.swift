@@ -1,11 +1,11 @@
-import Commands
-import ComputeAgentCore
-import FileTransfer
-import Kernel
-import Libvirt
-import Logging
-import Messaging
-import Telemetry
+package import Commands
+package import ComputeAgentCore
+package import FileTransfer
+package import Kernel
+package import Libvirt
+package import Logging
+package import Messaging
+package import Telemetry
 
 /// The dependencies of an agent, so that the same agent runs in its process, in tests and in the simulation.
 package struct AgentSurroundings: Sendable {

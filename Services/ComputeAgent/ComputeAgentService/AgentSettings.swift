@@ -1,9 +1,9 @@
 import Commands
-import ComputeAgentCore
+package import ComputeAgentCore
 import Glibc
 import Kernel
-import Settings
-import WebAPI
+package import Settings
+package import WebAPI
 
 /// The agent's configuration, checked.
 package struct AgentSettings: Sendable {

@@ -1,6 +1,6 @@
-import Commands
+package import Commands
 import Glibc
-import Kernel
+package import Kernel
 import Libvirt
 
 /// Runs the host's tools in bounded time, never on the cooperative pool.

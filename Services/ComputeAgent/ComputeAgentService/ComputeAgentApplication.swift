@@ -12,8 +12,9 @@ import Messaging
 import OVSDB
 import ServiceKit
 import ServiceLifecycle
-import Settings
+package import Settings
 import Telemetry
+import UnixSignals
 
 /// The agent's process: reads the settings, assembles the parts, runs until it is stopped.
 package struct ComputeAgentApplication: Sendable {

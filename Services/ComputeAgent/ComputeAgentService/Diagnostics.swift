@@ -1,5 +1,6 @@
 import ComputeAgentCore
 import JSON
+import Kernel
 import Libvirt
 
 /// A running server's figures in the form of Compute's diagnostics (microversion 2.48).

@@ -1,5 +1,5 @@
-import Commands
-import DiskTool
+package import Commands
+package import DiskTool
 import Kernel
 
 /// Creates the contents of servers' disks. Calls block; they must be made on a thread of a `WorkerThreads`.

@@ -1,7 +1,7 @@
-import ComputeAgentCore
-import Kernel
+package import ComputeAgentCore
+package import Kernel
 import Libvirt
-import Logging
+package import Logging
 
 /// Carries out actions on a server's domain.
 package struct DomainDriver: Sendable {

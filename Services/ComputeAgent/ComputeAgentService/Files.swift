@@ -1,3 +1,4 @@
+package import CDispatch
 import Foundation
 import Glibc
 import Kernel

@@ -1,5 +1,6 @@
-import ComputeAgentCore
-import Kernel
+package import ComputeAgentCore
+package import Kernel
+import OVSDB
 
 /// Network devices of a host. `Links` are the kernel's; the simulation has its own.
 package protocol HostLinks: Sendable {

@@ -1,8 +1,8 @@
-import ComputeAgentCore
-import DiskTool
+package import ComputeAgentCore
+package import DiskTool
 import JSON
-import Kernel
-import Libvirt
+package import Kernel
+package import Libvirt
 
 /// The reported properties of a host. `HostInspector` inspects the machine; the simulation has fixed values.
 package protocol HostFacts: Sendable {

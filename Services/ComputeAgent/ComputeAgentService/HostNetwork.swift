@@ -1,5 +1,7 @@
-import ComputeAgentCore
-import Kernel
+package import ComputeAgentCore
+import Glibc
+package import Kernel
+import OVSDB
 import Synchronization
 
 /// The host side of the servers' networks: taps on the switch, and the metadata service of each network.

@@ -1,4 +1,4 @@
-import Libvirt
+package import Libvirt
 
 /// Access to the domains of a host. `Hypervisor` is libvirt itself; the simulation has its own implementation.
 package protocol HypervisorDriver: Sendable {

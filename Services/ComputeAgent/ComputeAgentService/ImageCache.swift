@@ -1,13 +1,14 @@
-import Commands
-import ComputeAgentCore
+import CDispatch
+package import Commands
+package import ComputeAgentCore
 import Cryptography
 import DiskTool
-import FileTransfer
+package import FileTransfer
 import Glibc
 import ImageFormat
-import Kernel
+package import Kernel
 import Libvirt
-import Logging
+package import Logging
 import NIOCore
 
 /// A permanent failure; retrying does not help.

@@ -1,7 +1,7 @@
 import CLinux
 import Commands
 import Glibc
-import Kernel
+package import Kernel
 import Libvirt
 
 /// The network devices of this host, through `ip`.

@@ -1,11 +1,11 @@
-import ComputeAgentCore
+package import ComputeAgentCore
 import Glibc
-import Kernel
-import Logging
+package import Kernel
+package import Logging
 import NIOCore
 import Synchronization
-import Telemetry
-import WebAPI
+package import Telemetry
+package import WebAPI
 
 /// Maps network and address to a server, to identify the guest that sends a metadata request.
 package final class MetadataDirectory: Sendable {

@@ -1,9 +1,9 @@
 import ComputeAgentCore
 import Contracts
 import JSON
-import Kernel
-import Logging
-import Messaging
+package import Kernel
+package import Logging
+package import Messaging
 import Synchronization
 import Telemetry
 

@@ -1,9 +1,9 @@
 import ComputeAgentCore
-import Contracts
+package import Contracts
 import JSON
-import Kernel
-import Logging
-import Messaging
+package import Kernel
+package import Logging
+package import Messaging
 
 /// Reports not yet sent: the latest one of each server, kept until the broker has confirmed it.
 package actor ReportQueue {

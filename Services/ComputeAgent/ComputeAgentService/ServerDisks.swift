@@ -1,9 +1,9 @@
 import Commands
-import ComputeAgentCore
+package import ComputeAgentCore
 import DiskTool
 import Glibc
 import ImageFormat
-import Kernel
+package import Kernel
 import Libvirt
 
 /// Makes and removes the files of a server: disks, config drive, console.

@@ -1,10 +1,10 @@
-import ComputeAgentCore
-import Contracts
-import JSON
+package import ComputeAgentCore
+package import Contracts
+package import JSON
 import Kernel
-import Libvirt
+package import Libvirt
 import Logging
-import OVSDB
+package import OVSDB
 import Telemetry
 
 /// All servers of the host: passes messages and events to their workers, and runs periodic audits.

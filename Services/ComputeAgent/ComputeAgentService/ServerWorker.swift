@@ -1,9 +1,9 @@
-import ComputeAgentCore
-import Contracts
-import Kernel
+package import ComputeAgentCore
+package import Contracts
+package import Kernel
 import Libvirt
-import Logging
-import Telemetry
+package import Logging
+package import Telemetry
 
 /// Dependencies shared by all server workers.
 package struct ServerTools: Sendable {

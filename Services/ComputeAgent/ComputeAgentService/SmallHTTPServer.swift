@@ -1,7 +1,7 @@
-import NIOCore
+package import NIOCore
 import NIOHTTP1
 import NIOPosix
-import WebAPI
+package import WebAPI
 
 /// A request of the agent's two small servers: metadata and health.
 package struct SmallRequest: Sendable {

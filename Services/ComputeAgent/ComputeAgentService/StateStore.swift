@@ -1,7 +1,7 @@
-import ComputeAgentCore
+package import ComputeAgentCore
 import Cryptography
 import JSON
-import Kernel
+package import Kernel
 import Libvirt
 
 /// The servers' records on disk: one checksummed file each, replaced atomically.

@@ -1,5 +1,5 @@
-import ComputeAgentCore
-import Kernel
+package import ComputeAgentCore
+package import Kernel
 import Libvirt
 
 /// The host's ovs-vswitchd: its process, and questions to it through its control socket.

@@ -1,9 +1,10 @@
-import ComputeAgentCore
+package import ComputeAgentCore
 import JSON
-import Kernel
+package import Kernel
 import Libvirt
-import Logging
-import Telemetry
+package import Logging
+import OVSDB
+package import Telemetry
 
 /// Watches the host's ovs-vswitchd: records outages, and maintains the limit of tracked connections of each port.
 package actor SwitchKeeper {

@@ -1,6 +1,6 @@
 import ComputeAgentCore
-import Kernel
-import OVSDB
+package import Kernel
+package import OVSDB
 
 /// The purpose of a device on the switch; stored with it, so that leftovers can be distinguished from devices of others.
 package enum SwitchPortKind: String, Sendable {

@@ -1,7 +1,8 @@
-import ComputeAgentCore
-import Kernel
+import Commands
+package import ComputeAgentCore
+package import Kernel
 import Libvirt
-import Logging
+package import Logging
 
 /// Finds out how guests can be virtualised here, by running one.
 package struct VirtTypeProbe: Sendable {

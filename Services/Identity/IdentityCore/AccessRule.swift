@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// One access rule of an application credential: a request that its tokens may make.
 package struct AccessRule: Sendable, Hashable {

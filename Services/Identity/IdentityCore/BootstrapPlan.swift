@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// The initial contents of a cloud: the file that `wolke-identity bootstrap --file` reads.
 ///

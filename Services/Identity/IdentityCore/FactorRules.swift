@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 import Kernel
 
 /// The requirements of a user's options `multi_factor_auth_rules` and `multi_factor_auth_enabled`.

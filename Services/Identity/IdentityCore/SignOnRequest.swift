@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// A request of `POST /v3/auth/tokens`: user, methods and scope.
 package struct SignOnRequest: Sendable {

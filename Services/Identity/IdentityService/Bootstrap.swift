@@ -1,7 +1,7 @@
-import Authorization
-import Database
-import IdentityCore
-import Kernel
+package import Authorization
+package import Database
+package import IdentityCore
+package import Kernel
 
 /// Applies a plan to Identity's database. It is idempotent: changed passwords, URLs and assignments are applied, and
 /// nothing is ever removed. The domain `default`, users with the role `service` and their projects are enabled again if

@@ -1,8 +1,8 @@
-import Authorization
-import Database
+package import Authorization
+package import Database
 import IdentityCore
 import JSON
-import Kernel
+package import Kernel
 import WebAPI
 
 /// Settings of operators for sign-on.

@@ -2,9 +2,10 @@ import Authorization
 import IdentityCore
 import JSON
 import Kernel
+import Logging
 import Schema
-import ServiceKit
-import Settings
+package import ServiceKit
+package import Settings
 
 /// The process `wolke-identity`: serves the API, with `bootstrap --file JSON` brings the database to a plan, or with
 /// `recover --file JSON` lets the plan's users in again.

@@ -1,4 +1,5 @@
-import ServiceKit
+import ServiceCatalog
+package import ServiceKit
 
 /// Identity as one value.
 package enum IdentityModule {

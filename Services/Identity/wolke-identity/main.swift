@@ -1,4 +1,5 @@
 import IdentityService
+import ServiceCatalog
 import ServiceKit
 
 await ServiceProcess.main(.identity, keys: IdentityApplication.settingsKeys) {

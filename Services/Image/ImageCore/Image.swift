@@ -1,6 +1,6 @@
 import ImageFormat
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// Marker for the ids of images.
 package enum ImageKind {}

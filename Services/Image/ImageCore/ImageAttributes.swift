@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 import Kernel
 
 /// The attributes of every image: one declaration for create, update, filters and the published schema.

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// The value of a filter that takes operators: `in:a,b`, `gt:2026-01-01T00:00:00Z`, or a plain value.
 package enum ImageFilter: Sendable, Hashable {

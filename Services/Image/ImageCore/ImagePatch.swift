@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 import Kernel
 
 /// A JSON patch in Image's dialect: paths with one member; operations add, replace and remove.

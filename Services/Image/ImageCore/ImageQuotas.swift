@@ -1,4 +1,4 @@
-import Contracts
+package import Contracts
 
 /// The quotas of Image. Operators set the defaults in the section `image`.
 package enum ImageQuotas {

@@ -1,7 +1,7 @@
 import Contracts
 import ImageCore
-import ServiceKit
-import Settings
+package import ServiceKit
+package import Settings
 
 /// The executable `wolke-image`.
 package struct ImageApplication: Sendable {

@@ -1,7 +1,9 @@
 import ImageAccess
 import ImageCore
 import Inspections
-import ServiceKit
+import Kernel
+import ServiceCatalog
+package import ServiceKit
 import WebAPI
 
 /// The Image service as a module.

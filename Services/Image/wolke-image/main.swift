@@ -1,4 +1,5 @@
 import ImageService
+import ServiceCatalog
 import ServiceKit
 
 await ServiceProcess.main(.image, keys: ImageApplication.settingsKeys) {

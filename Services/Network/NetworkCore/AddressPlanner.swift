@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// Proposes addresses. The caller reads the addresses in use, and the unique index in the database decides conflicts.
 package enum AddressPlanner {

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// Restrictions on the use of special-purpose address ranges.
 ///

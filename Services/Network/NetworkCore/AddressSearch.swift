@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// Finds free addresses in a subnet's pools: at random in large pools, then window by window. The cost of a round depends
 /// on the size of the window and not on how many addresses of the subnet are in use.

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// A DHCP option of one port, in addition to those of its subnet.
 package struct DHCPOption: Hashable, Sendable {

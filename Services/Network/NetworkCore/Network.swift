@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// Provider attributes: how a network is connected to the physical network.
 package struct ProviderAttributes: Hashable, Sendable {

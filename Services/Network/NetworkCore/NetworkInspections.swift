@@ -1,4 +1,4 @@
-import ServiceCatalog
+package import ServiceCatalog
 
 /// Inspections of ports and addresses.
 package enum NetworkInspections {

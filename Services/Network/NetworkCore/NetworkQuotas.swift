@@ -1,4 +1,4 @@
-import Contracts
+package import Contracts
 
 /// The quotas of Network. Operators set the defaults in the section `network`. Resources without a project, such as the service's
 /// own ports, are not counted.

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// An address of a port.
 package struct FixedIP: Hashable, Sendable {

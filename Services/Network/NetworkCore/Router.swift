@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// The external gateway of a router.
 package struct ExternalGateway: Hashable, Sendable {

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// A security group with the data that the compiler needs.
 package struct SecurityGroup: Hashable, Sendable {

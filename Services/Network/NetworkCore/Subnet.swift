@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// A closed range of addresses.
 package struct AddressPool: Hashable, Sendable, Comparable {

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// Validation of subnets. Errors name the value and the rule, with Neutron's error types and texts.
 package enum SubnetRules {

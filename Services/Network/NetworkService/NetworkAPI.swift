@@ -1,13 +1,14 @@
 import Authorization
 import Contracts
-import Database
+package import Database
 import JSON
-import Kernel
+package import Kernel
 import Logging
 import NetworkCore
+import ServiceCatalog
 import ServiceKit
 import Telemetry
-import WebAPI
+package import WebAPI
 
 /// Networking v2.0: the resources, their rules and the handlers' dependencies.
 package struct NetworkAPI: Sendable {

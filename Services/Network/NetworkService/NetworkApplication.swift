@@ -1,5 +1,5 @@
-import ServiceKit
-import Settings
+package import ServiceKit
+package import Settings
 
 /// The executable `wolke-network`.
 package struct NetworkApplication: Sendable {

@@ -1,6 +1,8 @@
 import Inspections
+import Kernel
 import NetworkCore
-import ServiceKit
+import ServiceCatalog
+package import ServiceKit
 import WebAPI
 
 /// The backend that implements the networks, with its loops.

@@ -1,8 +1,9 @@
 import Contracts
-import Kernel
+package import Kernel
 import NetworkCore
-import Settings
-import WebAPI
+import ServiceKit
+package import Settings
+package import WebAPI
 
 /// Network settings of the operator.
 package struct NetworkOptions: Sendable {

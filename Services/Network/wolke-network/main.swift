@@ -1,4 +1,5 @@
 import NetworkService
+import ServiceCatalog
 import ServiceKit
 
 await ServiceProcess.main(.network, keys: NetworkApplication.settingsKeys) {

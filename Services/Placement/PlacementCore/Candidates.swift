@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// A provider with the data that the search for candidates needs.
 package struct CandidateProvider: Sendable {

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// Weights for the free share of each resource of a host. Negative weights pack servers onto few hosts.
 package struct SchedulingWeights: Sendable, Hashable {

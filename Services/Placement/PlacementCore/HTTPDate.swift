@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// Times in the form of HTTP header fields: `Sun, 06 Nov 1994 08:49:37 GMT`.
 package enum HTTPDate {

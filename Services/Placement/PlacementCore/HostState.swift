@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// Why a host takes no servers.
 package enum Outage: Sendable, Hashable {

@@ -1,5 +1,5 @@
 import Contracts
-import ServiceCatalog
+package import ServiceCatalog
 
 /// Inspections of allocations.
 package enum PlacementInspections {

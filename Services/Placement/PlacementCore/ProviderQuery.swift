@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// The query of a list of providers or candidates.
 package struct ProviderQuery: Sendable {

@@ -1,5 +1,5 @@
 import JSON
-import Kernel
+package import Kernel
 
 /// A scheduling request: the consumer and its requirements.
 package struct SchedulingRequest: Sendable, Hashable {

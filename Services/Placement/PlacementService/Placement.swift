@@ -1,9 +1,9 @@
 import Contracts
-import Database
+package import Database
 import JSON
-import Kernel
-import PlacementCore
-import Telemetry
+package import Kernel
+package import PlacementCore
+package import Telemetry
 import WebAPI
 
 /// The dependencies that routes and consumers share.

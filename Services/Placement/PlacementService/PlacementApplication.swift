@@ -1,7 +1,7 @@
 import Kernel
 import PlacementCore
-import ServiceKit
-import Settings
+package import ServiceKit
+package import Settings
 
 /// The executable `wolke-placement`.
 package struct PlacementApplication {

@@ -4,7 +4,8 @@ import JSON
 import Kernel
 import Messaging
 import PlacementCore
-import ServiceKit
+import ServiceCatalog
+package import ServiceKit
 import WebAPI
 
 /// The Placement service as a module: the API, the scheduler, and the consumer of Compute's messages about hosts.

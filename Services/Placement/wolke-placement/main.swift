@@ -1,4 +1,5 @@
 import PlacementService
+import ServiceCatalog
 import ServiceKit
 
 await ServiceProcess.main(.placement, keys: PlacementApplication.settingsKeys) {

@@ -1,6 +1,6 @@
-import Database
-import JSON
-import Kernel
+package import Database
+package import JSON
+package import Kernel
 
 /// A column with the value from a request.
 package struct Setting: Sendable {

@@ -1,4 +1,4 @@
-import Database
+package import Database
 import Kernel
 
 /// Columns with filters and sort keys, as in Network's lists.

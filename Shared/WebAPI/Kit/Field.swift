@@ -1,6 +1,6 @@
-import Database
+package import Database
 import JSON
-import Kernel
+package import Kernel
 
 /// A field of a resource for clients: its value, its visibility, its filter and sort key.
 package struct Field: Sendable {

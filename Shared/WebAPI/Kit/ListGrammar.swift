@@ -1,5 +1,6 @@
-import Database
-import Kernel
+package import Database
+package import Kernel
+import ServiceCatalog
 
 /// The syntax of list queries in a service's API.
 package struct ListGrammar: Sendable {

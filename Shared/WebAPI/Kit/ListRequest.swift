@@ -1,6 +1,6 @@
-import Database
-import JSON
-import Kernel
+package import Database
+package import JSON
+package import Kernel
 
 /// A requested page of a list.
 package struct ListRequest: Sendable {

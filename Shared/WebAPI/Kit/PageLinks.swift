@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// How a service links to the neighbouring pages of a list.
 package struct PageLinks: Sendable {

@@ -1,6 +1,7 @@
-import Database
-import JSON
-import Kernel
+import Authorization
+package import Database
+package import JSON
+package import Kernel
 
 /// Responses that show resources.
 extension ResourceKind {

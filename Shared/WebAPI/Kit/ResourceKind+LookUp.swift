@@ -1,7 +1,7 @@
-import Authorization
-import Database
+package import Authorization
+package import Database
 import JSON
-import Kernel
+package import Kernel
 
 /// The attributes of a stored row for policy and conditional requests.
 package struct Subject: Sendable {

@@ -1,6 +1,7 @@
-import Database
-import JSON
-import Kernel
+import Authorization
+package import Database
+package import JSON
+package import Kernel
 
 /// A kind of resource: its names, its rows, their visibility, and their representation.
 ///

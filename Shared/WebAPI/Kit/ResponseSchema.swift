@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 import Kernel
 
 /// The response of a route, for the OpenAPI document.

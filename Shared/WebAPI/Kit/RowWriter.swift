@@ -1,5 +1,5 @@
-import Database
-import JSON
+package import Database
+package import JSON
 import Kernel
 
 /// Writes rows of `Table.query` as JSON objects. Parts that are equal in all rows of a response, such as the beginning of links,

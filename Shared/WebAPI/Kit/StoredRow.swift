@@ -1,6 +1,6 @@
-import Database
-import JSON
-import Kernel
+package import Database
+package import JSON
+package import Kernel
 
 /// A row as a struct. SELECT list, INSERT, reading and comparison are derived from one list of columns.
 package protocol StoredRow: Sendable {

@@ -1,6 +1,6 @@
-import Database
-import JSON
-import Kernel
+package import Database
+package import JSON
+package import Kernel
 
 /// Declares rows that are read, filtered, sorted, paged and rendered: from PostgreSQL's bytes to JSON.
 package struct Table: Sendable {

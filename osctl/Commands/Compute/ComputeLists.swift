@@ -1,5 +1,7 @@
 import ArgumentParser
+import Client
 import JSON
+import ServiceCatalog
 
 /// Hosts that run servers.
 enum Hypervisors: Resource {

@@ -1,5 +1,7 @@
 import ArgumentParser
+import Client
 import JSON
+import ServiceCatalog
 
 enum ServerGroups: Creatable {
     static let kind = Kind(

@@ -2,6 +2,7 @@ import ArgumentParser
 import Client
 import JSON
 import Kernel
+import ServiceCatalog
 
 extension Servers {
     /// `osctl server console NAME` shows the log; `console url` shows the URL of a graphical console.

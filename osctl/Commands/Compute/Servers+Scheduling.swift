@@ -2,6 +2,7 @@ import ArgumentParser
 import Client
 import JSON
 import Kernel
+import ServiceCatalog
 
 extension Servers {
     /// Explains the state and the host of a server.

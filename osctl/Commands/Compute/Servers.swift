@@ -1,6 +1,7 @@
 import ArgumentParser
 import Client
 import JSON
+import ServiceCatalog
 
 enum Servers: Creatable, Settable {
     static let microversion = "2.96"

@@ -2,6 +2,7 @@ import ArgumentParser
 import Client
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// `osctl catalog`
 struct CatalogCommand: ParsableCommand {

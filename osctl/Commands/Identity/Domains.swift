@@ -1,6 +1,7 @@
 import ArgumentParser
 import Client
 import JSON
+import ServiceCatalog
 
 enum Domains: Creatable, Settable {
     static let setMethod = RESTMethod.patch

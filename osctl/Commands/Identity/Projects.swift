@@ -1,6 +1,7 @@
 import ArgumentParser
 import Client
 import JSON
+import ServiceCatalog
 
 enum Projects: Creatable, Settable {
     static let setMethod = RESTMethod.patch

@@ -1,5 +1,7 @@
 import ArgumentParser
+import Client
 import JSON
+import ServiceCatalog
 
 /// Services in Identity's catalog.
 enum RegisteredServices: Resource {

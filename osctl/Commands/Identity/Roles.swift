@@ -1,6 +1,7 @@
 import ArgumentParser
 import Client
 import JSON
+import ServiceCatalog
 
 enum Roles: Creatable {
     static let kind = Kind(

@@ -2,6 +2,7 @@ import ArgumentParser
 import Client
 import JSON
 import Kernel
+import ServiceCatalog
 
 enum Users: Creatable, Settable {
     static let setMethod = RESTMethod.patch

@@ -2,6 +2,8 @@ import ArgumentParser
 import Client
 import JSON
 import Kernel
+import NIOCore
+import ServiceCatalog
 
 enum Images: Creatable, Settable {
     static let kind = Kind(

@@ -1,4 +1,6 @@
 import ArgumentParser
+import Client
+import ServiceCatalog
 
 /// Agents that implement the networks on each host.
 enum NetworkAgents: Resource {

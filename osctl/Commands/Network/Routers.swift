@@ -1,6 +1,7 @@
 import ArgumentParser
 import Client
 import JSON
+import ServiceCatalog
 
 enum Routers: Creatable, Settable {
     static let kind = Kind(

@@ -1,5 +1,7 @@
 import ArgumentParser
+import Client
 import JSON
+import ServiceCatalog
 
 enum SecurityGroups: Creatable, Settable {
     static let kind = Kind(

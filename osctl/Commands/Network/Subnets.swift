@@ -1,6 +1,8 @@
 import ArgumentParser
+import Client
 import JSON
 import Kernel
+import ServiceCatalog
 
 enum Subnets: Creatable, Settable {
     static let kind = Kind(

@@ -1,5 +1,7 @@
 import ArgumentParser
+import Client
 import JSON
+import ServiceCatalog
 
 enum Snapshots: Creatable, Settable {
     static let kind = Kind(

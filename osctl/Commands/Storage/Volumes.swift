@@ -1,6 +1,7 @@
 import ArgumentParser
 import Client
 import JSON
+import ServiceCatalog
 
 enum Volumes: Creatable, Settable {
     static let microversion = "3.60"

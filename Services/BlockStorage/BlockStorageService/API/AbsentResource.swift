@@ -1,4 +1,6 @@
+import Authorization
 import BlockStorageCore
+import Database
 import JSON
 import Kernel
 import WebAPI

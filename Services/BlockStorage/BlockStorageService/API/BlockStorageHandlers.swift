@@ -1,9 +1,9 @@
 import Authorization
 import BlockStorageCore
-import Database
+package import Database
 import JSON
 import Kernel
-import WebAPI
+package import WebAPI
 import Workflow
 
 /// The handlers of the Block Storage API, with what they work on.

@@ -1,3 +1,4 @@
+import Authorization
 import BlockStorageCore
 import Contracts
 import Database

@@ -1,6 +1,7 @@
 import Authorization
 import BlockStorageCore
 import Database
+import ImageAccess
 import JSON
 import Kernel
 import WebAPI

@@ -1,9 +1,11 @@
-import BlockStorageCore
-import Commands
+package import BlockStorageCore
+import CDispatch
+package import Commands
+import Cryptography
 import DiskTool
-import FileTransfer
+package import FileTransfer
 import Glibc
-import JSON
+package import JSON
 import Kernel
 import NIOCore
 import Synchronization

@@ -1,5 +1,5 @@
-import BlockStorageCore
-import JSON
+package import BlockStorageCore
+package import JSON
 import Kernel
 import NIOCore
 

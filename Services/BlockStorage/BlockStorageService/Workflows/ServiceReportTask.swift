@@ -1,8 +1,8 @@
 import BlockStorageCore
-import Database
-import DiskTool
-import Kernel
-import Logging
+package import Database
+package import DiskTool
+package import Kernel
+package import Logging
 import ServiceKit
 
 /// Reports every few seconds that this service is alive, and its capacity.

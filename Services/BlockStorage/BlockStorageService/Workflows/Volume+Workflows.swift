@@ -1,14 +1,14 @@
 import BlockStorageCore
 import Commands
 import Contracts
-import Database
-import ImageAccess
+package import Database
+package import ImageAccess
 import ImageFormat
 import JSON
-import Kernel
+package import Kernel
 import ServiceCatalog
 import WebAPI
-import Workflow
+package import Workflow
 
 /// Workflows on volumes. A process may die at any point, so each step first checks what exists and continues from there.
 package struct VolumeWorkflows: Sendable {

@@ -1,3 +1,4 @@
+import Authorization
 import JSON
 import Kernel
 import WebAPI

@@ -1,4 +1,5 @@
 import Authorization
+import ComputeCore
 import Database
 import JSON
 import Kernel

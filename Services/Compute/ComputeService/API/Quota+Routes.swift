@@ -1,4 +1,6 @@
+import Authorization
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel

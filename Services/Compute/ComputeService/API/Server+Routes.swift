@@ -1,3 +1,4 @@
+import Authorization
 import ComputeCore
 import Database
 import JSON

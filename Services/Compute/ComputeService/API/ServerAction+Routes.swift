@@ -1,3 +1,4 @@
+import Authorization
 import ComputeCore
 import Contracts
 import Database

@@ -1,3 +1,4 @@
+import Authorization
 import Contracts
 import Database
 import JSON

@@ -4,7 +4,7 @@ import Database
 import JSON
 import Kernel
 import Logging
-import Messaging
+package import Messaging
 import Synchronization
 import Telemetry
 

@@ -1,8 +1,9 @@
-import Client
-import Contracts
-import JSON
-import Kernel
-import Messaging
+package import Client
+package import Contracts
+package import JSON
+package import Kernel
+package import Messaging
+import ServiceCatalog
 import Telemetry
 
 /// The scheduler and the record of allocations.

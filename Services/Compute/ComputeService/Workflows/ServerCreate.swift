@@ -1,7 +1,9 @@
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
+import Logging
 import Workflow
 
 /// Builds a server: host, ports, volumes, guest. If a step fails, all of it is reverted.

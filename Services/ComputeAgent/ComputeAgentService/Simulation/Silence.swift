@@ -1,5 +1,5 @@
 import Glibc
-import Kernel
+package import Kernel
 
 /// Which simulated hosts have failed: those with a file of their name in a directory. A file is valid for some seconds
 /// after it was last touched, so that a crashed test does not leave a host silent.

@@ -1,6 +1,6 @@
-import Kernel
-import Logging
-import OVSDB
+package import Kernel
+package import Logging
+package import OVSDB
 
 /// The chassis of the simulated hosts in OVN's southbound database: says, as ovn-controller would, which of their
 /// ports are up.

@@ -1,9 +1,9 @@
 import ComputeAgentCore
 import Contracts
 import JSON
-import Kernel
-import Logging
-import Messaging
+package import Kernel
+package import Logging
+package import Messaging
 
 /// Many simulated hosts in one process, on the real broker: introduces them, and lets each follow its queue.
 package struct SimulatedFleet: Sendable {

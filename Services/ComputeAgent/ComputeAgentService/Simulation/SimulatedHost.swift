@@ -1,7 +1,7 @@
 import ComputeAgentCore
 import Contracts
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// A host of memory only: takes servers to their desired state after a while, with the agent's own fencing.
 package actor SimulatedHost {

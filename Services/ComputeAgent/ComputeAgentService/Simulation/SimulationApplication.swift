@@ -7,6 +7,7 @@ import ServiceKit
 import ServiceLifecycle
 import Settings
 import Telemetry
+import UnixSignals
 
 /// `wolke-compute-agent simulate`: a fleet of simulated hosts instead of the agent of this one.
 package struct SimulationApplication: Sendable {

@@ -1,3 +1,4 @@
+import ServiceCatalog
 import ServiceKit
 import WebAPI
 

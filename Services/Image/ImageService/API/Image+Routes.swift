@@ -1,9 +1,10 @@
 import Authorization
-import Database
+package import Database
 import ImageAccess
 import ImageCore
 import JSON
 import Kernel
+import Logging
 import WebAPI
 
 /// The handlers of the image API and their dependencies.

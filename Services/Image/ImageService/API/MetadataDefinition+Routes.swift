@@ -1,3 +1,4 @@
+import Authorization
 import ImageAccess
 import JSON
 import Kernel

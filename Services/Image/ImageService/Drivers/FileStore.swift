@@ -1,3 +1,5 @@
+import CDispatch
+import Cryptography
 import FileTransfer
 import Glibc
 import ImageCore

@@ -1,9 +1,9 @@
 import Authorization
 import Database
-import ImageCore
+package import ImageCore
 import JSON
 import Kernel
-import WebAPI
+package import WebAPI
 
 /// An image found for a caller.
 struct FoundImage: Sendable {

@@ -1,6 +1,6 @@
-import Database
-import Kernel
-import Logging
+package import Database
+package import Kernel
+package import Logging
 
 /// Removes leftovers of crashed processes: interrupted uploads, and data to which no image refers.
 package struct ImageCleanupTask: Sendable {

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 extension Compiler {
     /// Rows of a port: its switch port and, for a router's interface, the router port on the other side.

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 extension Compiler {
     /// Rows of a router, without its ports.

@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// A hypervisor that can host the external ports of routers.
 package struct GatewayCandidate: Hashable, Sendable {

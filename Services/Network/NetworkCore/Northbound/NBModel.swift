@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// How one column of an observed row changed.
 package enum NBColumnChange: Sendable {

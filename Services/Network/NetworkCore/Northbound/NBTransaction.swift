@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// The row that an operation is about.
 package enum NBTarget: Hashable, Sendable {

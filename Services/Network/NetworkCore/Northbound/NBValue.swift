@@ -1,4 +1,4 @@
-import Kernel
+package import Kernel
 
 /// The northbound tables that this control plane writes, by their names in OVN.
 package enum NBTable: String, Sendable, Hashable, CaseIterable {

@@ -1,6 +1,7 @@
+import Authorization
 import Database
 import JSON
-import Kernel
+package import Kernel
 import WebAPI
 
 /// A hypervisor according to OVN's southbound database.

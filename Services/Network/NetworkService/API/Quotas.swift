@@ -1,4 +1,5 @@
 import Authorization
+import Contracts
 import Database
 import JSON
 import Kernel

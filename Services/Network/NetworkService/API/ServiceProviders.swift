@@ -1,3 +1,5 @@
+import Authorization
+import JSON
 import WebAPI
 
 extension NetworkAPI {

@@ -1,12 +1,12 @@
 import Contracts
-import Database
-import Kernel
-import Logging
+package import Database
+package import Kernel
+package import Logging
 import NetworkCore
-import OVSDB
-import Settings
+package import OVSDB
+package import Settings
 import Synchronization
-import Telemetry
+package import Telemetry
 
 /// How the reconciler connects to OVN, and the interval of its audits.
 package struct NorthboundConfiguration: Sendable {

@@ -5,6 +5,7 @@ import Logging
 import NetworkCore
 import OVSDB
 import ServiceCatalog
+import Telemetry
 
 /// Carries out the effects of `NorthboundMachine` with OVN's databases and PostgreSQL. Used by one task.
 final class NorthboundWorker {

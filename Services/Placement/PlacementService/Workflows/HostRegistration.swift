@@ -2,7 +2,7 @@ import Contracts
 import Database
 import JSON
 import Kernel
-import Messaging
+package import Messaging
 import PlacementCore
 
 /// Applies Compute's messages about hosts. The operator's custom traits (`CUSTOM_`) are kept.

@@ -2,9 +2,9 @@ import Contracts
 import Database
 import Inspections
 import Kernel
-import Logging
+package import Logging
 import PlacementCore
-import ServiceCatalog
+package import ServiceCatalog
 
 /// Periodic tasks: repair allocations that do not match the servers, and delete old scheduling explanations.
 extension Placement {

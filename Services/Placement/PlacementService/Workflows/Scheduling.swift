@@ -1,8 +1,9 @@
 import Contracts
 import Database
-import JSON
+package import JSON
 import Kernel
 import PlacementCore
+import Telemetry
 
 /// Answers `placement.schedule`: decides in memory, claims in SQL, and stores answer and reasons.
 extension Placement {
