@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -11,18 +10,6 @@ from pathlib import Path
 import pytest
 
 from wolkecloud import Cloud, Tenant
-
-# Clouds of other tests may run at the same time.
-PORT_OFFSETS = range(2000, 8000, 125)
-
-
-def free_offset():
-    def is_free(port):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            return probe.connect_ex(("127.0.0.1", port)) != 0
-
-    return next(offset for offset in PORT_OFFSETS if all(is_free(port + offset) for port in (5000, 8774, 5673, 14369)))
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +26,7 @@ def cloud():
     state = kept or tempfile.mkdtemp(prefix="wolke-system.", dir="/tmp")
     os.makedirs(state, exist_ok=True)
     os.chmod(state, 0o755)
-    remembered = Path(state) / "cloud.json"
-    offset = json.loads(remembered.read_text())["port_offset"] if remembered.exists() else free_offset()
-    cloud = Cloud(state, offset)
+    cloud = Cloud.of(state)
     try:
         sys.stderr.write(cloud.up())
         yield cloud

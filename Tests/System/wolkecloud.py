@@ -1,9 +1,14 @@
-"""One cloud for all system tests, used from outside: its command, its state directory, its clients, its guests."""
+"""One cloud for all system tests, used from outside: its command, its state directory, its clients, its guests.
+
+`wolkecloud.py up DIRECTORY` starts one, for suites that are run with WOLKE_TEST_RUNNING=DIRECTORY.
+"""
 
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -15,6 +20,8 @@ BUILD = Path(os.environ.get("WOLKE_TEST_BINARIES", ROOT / ".build" / os.environ.
 # Starting a guest on an emulated processor takes seconds on an idle machine, and much longer beside others.
 START_LIMIT = 180
 PROCESS_LIMIT = 60
+# Clouds of other tests may run at the same time.
+PORT_OFFSETS = range(2000, 8000, 125)
 
 
 def wait(what, condition, limit=START_LIMIT, pause=0.25):
@@ -29,6 +36,15 @@ def wait(what, condition, limit=START_LIMIT, pause=0.25):
         time.sleep(pause)
 
 
+def free_offset():
+    def is_free(port):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    return next(offset for offset in PORT_OFFSETS if all(is_free(port + offset) for port in (5000, 8774, 5673, 14369)))
+
+
 class Cloud:
     """A private cloud with two hosts in a state directory of its own."""
 
@@ -38,6 +54,12 @@ class Cloud:
         self.clouds = self.state / "clouds.yaml"
         os.environ["OS_CLIENT_CONFIG_FILE"] = str(self.clouds)
         self._admin = None
+
+    @classmethod
+    def of(cls, state):
+        """The cloud of a state directory; a new one gets free ports."""
+        remembered = Path(state) / "cloud.json"
+        return cls(state, json.loads(remembered.read_text())["port_offset"] if remembered.exists() else free_offset())
 
     def osctl(self, *arguments, check=True, limit=300):
         result = subprocess.run(
@@ -233,3 +255,11 @@ class Tenant:
         self.api.compute.delete_keypair("key")
         self.cloud.admin.identity.delete_user(self.user.id)
         self.cloud.admin.identity.delete_project(self.project.id)
+
+
+if __name__ == "__main__":
+    _, word, directory = sys.argv
+    if word != "up":
+        sys.exit(f"unknown word {word!r}: only \"up\" is known")
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    print(Cloud.of(directory).up())
