@@ -1,4 +1,4 @@
-package import CDispatch
+import CDispatch
 import Foundation
 import Glibc
 import Kernel
@@ -6,7 +6,7 @@ import Kernel
 /// Blocking file work; call it on a thread of a `WorkerThreads`.
 package enum Files {
     /// Makes the directory and those above it.
-    package static func makeDirectory(_ path: String, mode: mode_t = 0o700) throws {
+    package static func makeDirectory(_ path: String, mode: UInt32 = 0o700) throws {
         if mkdir(path, mode) == 0 || errno == EEXIST { return }
         guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash > path.startIndex else {
             throw FileError.last("mkdir", path)
@@ -60,7 +60,7 @@ package enum Files {
     }
 
     /// Replaces the file so that after a crash there is the old or the new content, never a mixture.
-    package static func replace(_ path: String, with bytes: [UInt8], mode: mode_t = 0o600) throws {
+    package static func replace(_ path: String, with bytes: [UInt8], mode: UInt32 = 0o600) throws {
         let temporary = path + ".new"
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode)
         guard descriptor >= 0 else { throw FileError.last("create", temporary) }

@@ -1,5 +1,5 @@
-import JSON
-import Kernel
+package import JSON
+package import Kernel
 
 /// A map that belongs to a resource, such as metadata or extra specs: routes for the whole and for its items.
 ///
