@@ -37,18 +37,13 @@ import Testing
             .map { String($0.prefix { $0 != " " }) }
     }
 
-    /// Seeds that failed once are clean; and the same seed gives the same run, regardless of earlier runs and of the process.
+    /// Seeds that failed once are clean. That the same seed gives the same run is compared by `deploy/test`, on a PostgreSQL of
+    /// its own: here hundreds of other databases share the server.
     @Test func seedsThatOnceFailed() async throws {
-        func hash(_ seeds: [String]) async throws -> Substring {
-            let (status, output) = try await simulate(["--seed", seeds.joined(separator: ",")])
-            #expect(status == 0, "\(output)")
-            let line = output.split(separator: "\n").last { $0.hasPrefix("seed 7 ") } ?? ""
-            return line.split(separator: " ").dropFirst(3).first ?? ""
-        }
         let seeds = try SimulationTests.regressions()
         #expect(seeds.count > 2)
-        let first = try await hash(seeds + ["7"])
-        #expect(try await hash(["7"]) == first)
-        #expect(first.count > 8)
+        let (status, output) = try await simulate(["--seed", seeds.joined(separator: ",")])
+        #expect(status == 0, "\(output)")
+        #expect(output.split(separator: "\n").count { $0.contains(" clean ") } == seeds.count, "\(output)")
     }
 }
