@@ -53,8 +53,13 @@ import Testing
 
         let mark = directory + "/sim-00001"
         _ = FileManager.default.createFile(atPath: mark, contents: nil)
-        try await SystemTime().sleep(for: .milliseconds(800))
-        let (beats, others) = (heard.count("sim-00001", "heartbeat"), heard.count("sim-00002", "heartbeat"))
+        // A heartbeat may be on its way while the mark is made.
+        var (beats, others) = (0, 0)
+        for _ in 0..<20 where heard.count("sim-00001", "heartbeat") != beats {
+            (beats, others) = (heard.count("sim-00001", "heartbeat"), heard.count("sim-00002", "heartbeat"))
+            try await wait("the other host's heartbeats") { heard.count("sim-00002", "heartbeat") > others + 5 }
+        }
+        others = heard.count("sim-00002", "heartbeat")
         try await send()
         try await wait("the other host's heartbeats") { heard.count("sim-00002", "heartbeat") > others + 5 }
         #expect(heard.count("sim-00001", "heartbeat") == beats)
