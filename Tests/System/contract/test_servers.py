@@ -35,6 +35,12 @@ def reach(member, server_id, status, limit=180):
     return wait(f"the server is {status}", arrived, limit)
 
 
+def delete(member, server):
+    """Deletes the server and waits until it is gone, so that the next test compares a project at rest."""
+    member.ok(member.delete("compute", f"/servers/{server['id']}"), 204)
+    wait("the server is gone", lambda: member.get("compute", f"/servers/{server['id']}").status_code == 404)
+
+
 def act(member, server, body):
     return member.post("compute", f"/servers/{server['id']}/action", body)
 
@@ -56,7 +62,7 @@ def test_a_security_group_is_on_all_ports_or_none(member, place, guest, nano):
     assert groups() == before
     answer = member.put("network", "/wolke/port-security-groups", {"port_security_groups": {"ports": [place["network"]], "add": group}})
     assert answer.status_code == 403
-    member.ok(member.delete("compute", f"/servers/{server['id']}"), 204)
+    delete(member, server)
 
 
 def test_a_flavor_without_a_disk_boots_volumes_only(admin, member, place, guest):
@@ -248,8 +254,7 @@ def test_ports_of_the_tenant_survive_its_server(member, place, guest, nano, unch
         port = member.ok(member.post("network", "/ports", {"port": {"network_id": place["network"], "name": "mine"}}), 201)["port"]
         made = member.ok(member.post("compute", "/servers", {"server": {"name": "s", "imageRef": guest, "flavorRef": nano, "networks": [{"port": port["id"]}]}}), 202)["server"]
         reach(member, made["id"], "ACTIVE")
-        member.ok(member.delete("compute", f"/servers/{made['id']}"), 204)
-        wait("the server is gone", lambda: member.get("compute", f"/servers/{made['id']}").status_code == 404)
+        delete(member, made)
         left = member.ok(member.get("network", f"/ports/{port['id']}"))["port"]
         assert left["device_id"] == "" and left["device_owner"] == ""
         member.ok(member.delete("network", f"/ports/{port['id']}"), 204)
@@ -262,16 +267,14 @@ def test_booting_from_a_volume(member, place, guest, nano, unchanged):
         made = member.ok(member.post("compute", "/servers", body), 202)["server"]
         shown = reach(member, made["id"], "ACTIVE")
         assert shown["image"] == "" and len(shown["os-extended-volumes:volumes_attached"]) == 1
-        member.ok(member.delete("compute", f"/servers/{made['id']}"), 204)
-        wait("the server is gone", lambda: member.get("compute", f"/servers/{made['id']}").status_code == 404)
+        delete(member, made)
         wait("its volume is gone", lambda: not member.ok(member.get("volume", "/volumes"))["volumes"])
 
 
 def test_deleting_while_it_is_being_made(member, place, guest, nano, unchanged):
     with unchanged():
         made = member.ok(member.post("compute", "/servers", {"server": {"name": "s", "imageRef": guest, "flavorRef": nano, "networks": [{"uuid": place["network"]}]}}), 202)["server"]
-        assert member.delete("compute", f"/servers/{made['id']}").status_code == 204
-        wait("the server is gone", lambda: member.get("compute", f"/servers/{made['id']}").status_code == 404)
+        delete(member, made)
 
 
 def test_several_at_once(member, place, guest, nano, unchanged):
