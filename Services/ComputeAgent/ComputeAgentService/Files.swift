@@ -1,7 +1,7 @@
 import CDispatch
 import Foundation
 import Glibc
-import Kernel
+package import Kernel
 
 /// Blocking file work; call it on a thread of a `WorkerThreads`.
 package enum Files {
@@ -29,6 +29,13 @@ package enum Files {
     package static func size(_ path: String) -> Int? {
         var info = stat()
         return stat(path, &info) == 0 ? Int(info.st_size) : nil
+    }
+
+    /// When the file's contents last changed; nil when there is no file.
+    package static func modified(_ path: String) -> Timestamp? {
+        var info = stat()
+        guard stat(path, &info) == 0 else { return nil }
+        return Timestamp(microseconds: Int64(info.st_mtim.tv_sec) * 1_000_000 + Int64(info.st_mtim.tv_nsec) / 1000)
     }
 
     /// The whole file; nil when there is none.

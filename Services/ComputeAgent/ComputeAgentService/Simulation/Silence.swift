@@ -1,4 +1,3 @@
-import Glibc
 package import Kernel
 
 /// Which simulated hosts have failed: those with a file of their name in a directory. A file is valid for some seconds
@@ -17,10 +16,7 @@ package struct Silence: Sendable {
 
     /// Whether the host is to be silent now.
     package func isSilent(_ host: String) -> Bool {
-        guard let directory else { return false }
-        var status = stat()
-        guard stat(directory + "/" + host, &status) == 0 else { return false }
-        let touched = Timestamp(microseconds: Int64(status.st_mtim.tv_sec) * 1_000_000 + Int64(status.st_mtim.tv_nsec) / 1000)
+        guard let directory, let touched = Files.modified(directory + "/" + host) else { return false }
         return ambient.now < touched + Silence.validity
     }
 }
