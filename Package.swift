@@ -86,6 +86,7 @@ let package = Package(
         shared("JSON", ["Kernel"]),
         shared("Cryptography", ["CLibcrypto"]),
         shared("ImageFormat", ["Kernel"]),
+        shared("GuestKeys", ["Kernel"]),
         shared("Commands", ["Kernel", "CLinux"]),
         shared("DiskTool", ["Kernel", "JSON", "Commands", "ImageFormat"]),
         shared("ServiceCatalog", ["Kernel"]),
@@ -125,7 +126,7 @@ let package = Package(
     ]
         + service("Identity", "wolke-identity", ["Cryptography", "CCrypt"])
         + service("Placement", "wolke-placement")
-        + service("Compute", "wolke-compute", ["ImageAccess", "ImageFormat", "Cryptography"])
+        + service("Compute", "wolke-compute", ["GuestKeys", "ImageAccess", "ImageFormat", "Cryptography"])
         + service(
             "ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
             ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "Cryptography", nio, nioPosix, nioHTTP])
@@ -133,7 +134,8 @@ let package = Package(
         + service(
             "BlockStorage", "wolke-block-storage", core: ["ImageFormat"],
             ["Commands", "DiskTool", "FileTransfer", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
-        + service("Image", "wolke-image", core: ["ImageFormat"], ["FileTransfer", "ImageAccess", "Cryptography", nio, nioPosix])
+        + service(
+            "Image", "wolke-image", core: ["GuestKeys", "ImageFormat"], ["FileTransfer", "ImageAccess", "Cryptography", nio, nioPosix])
         + [
             .executableTarget(
                 name: "osctl",
@@ -176,12 +178,14 @@ let package = Package(
             tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
             tests("ImageFormatTests", ["ImageFormat"]),
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
-            tests("ImageTests", ["ImageAccess", "ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
+            tests("ImageTests", ["GuestKeys", "ImageAccess", "ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
             tests(
                 "BlockStorageTests",
                 ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "FileTransfer", "ImageAccess", nio],
                 platform: platform),
-            tests("ComputeTests", ["BlockStorageCore", "ComputeCore", "ComputeService", "ImageAccess", "ImageFormat"], platform: platform),
+            tests(
+                "ComputeTests", ["BlockStorageCore", "ComputeCore", "ComputeService", "GuestKeys", "ImageAccess", "ImageFormat"],
+                platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Contracts", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["ComputeCore", "PlacementCore", "PlacementService"], platform: platform),

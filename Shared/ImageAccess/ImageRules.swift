@@ -20,13 +20,28 @@ package enum ImageRules {
         "get_image_location": "!", "get_image_tasks": read, "import_image": write, "stage_image": write,
         "stores_info_detail": "rule:admin_required",
     ].merging(open.map { ($0, "@") }) { $1 }
+        .merging(definitionReads.map { ($0, definition) }) { $1 }.merging(definitionWrites.map { ($0, "rule:admin_required") }) { $1 }
+
+    /// Public namespaces of metadata definitions, and those of the caller's project.
+    private static let definition =
+        "rule:admin_required or (role:reader and (project_id:%(project_id)s or 'public':%(visibility)s))"
+
+    private static let definitionReads = [
+        "get_metadef_namespaces", "get_metadef_namespace", "get_metadef_objects", "get_metadef_object", "get_metadef_properties",
+        "get_metadef_property", "get_metadef_tags", "get_metadef_tag", "list_metadef_resource_types", "get_metadef_resource_type",
+    ]
+
+    private static let definitionWrites = [
+        "add_metadef_namespace", "modify_metadef_namespace", "delete_metadef_namespace", "add_metadef_object", "modify_metadef_object",
+        "delete_metadef_object", "add_metadef_property", "modify_metadef_property", "remove_metadef_property", "add_metadef_tag",
+        "add_metadef_tags", "modify_metadef_tag", "delete_metadef_tag", "delete_metadef_tags",
+        "add_metadef_resource_type_association", "remove_metadef_resource_type_association",
+    ]
 
     /// Actions allowed to every caller, because their responses belong to no project.
     private static let open =
         [
-            "get_tasks", "get_task", "get_import_info", "get_stores_info", "get_usage", "get_metadef_namespaces", "get_metadef_namespace",
-            "get_metadef_objects", "get_metadef_properties", "get_metadef_tags", "get_metadef_resource_types",
-            "list_metadef_resource_types",
+            "get_tasks", "get_task", "get_import_info", "get_stores_info", "get_usage",
         ] + schemas.map { "get_schema_\($0)" }
 
     private static let schemas =

@@ -87,7 +87,7 @@ package enum Schema {
         workflowVersionsMigration,
         publishedViewsMigration,
         imagePropertiesMigration,
-        replicasMigration, extendingVolumesMigration, userDescriptionMigration,
+        replicasMigration, extendingVolumesMigration, userDescriptionMigration, imageMetadataDefinitionsMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

@@ -1,5 +1,5 @@
-import ComputeCore
 import Foundation
+import GuestKeys
 import JSON
 import Kernel
 import Testing

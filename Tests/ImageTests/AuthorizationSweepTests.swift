@@ -13,26 +13,38 @@ import WebAPI
             #expect(try await cloud.upload(id, Array(repeating: 1, count: 1024)).status == 204)
             #expect(try await cloud.call("PUT", "/v2/images/\(id)/tags/t1").status == 204)
             #expect(try await cloud.call("POST", "/v2/images/\(id)/members", json: ["member": "p3"]).status == 200)
+            #expect(try await cloud.call("POST", "/v2/metadefs/namespaces", token: "admin", json: namespace).status == 201)
+            let tag = "/v2/metadefs/namespaces/{namespace}/tags/{tag} tag"
             try await body(
                 RouteSweep(
                     cloud.api, database: cloud.database,
-                    parameters: ["image_id": id, "member_id": "p3", "tag": "t1", "schema": "image", "namespace": "n", "task_id": "t"],
+                    parameters: [
+                        "image_id": id, "member_id": "p3", "tag": "t1", "schema": "image", "namespace": "n1", "task_id": "t", tag: "g1",
+                        "object": "o1", "property": "p1", "resource_type": "OS::Glance::Image",
+                    ],
                     headers: [("Content-Type", "application/openstack-images-v2.1-json-patch")]))
         }
     }
 
+    /// A private namespace of p1, with a part of each kind.
+    private static let namespace: JSONValue = [
+        "namespace": "n1", "owner": "p1", "objects": [["name": "o1"]], "properties": ["p1": ["title": "P", "type": "string"]],
+        "tags": [["name": "g1"]], "resource_type_associations": [["name": "OS::Glance::Image"]],
+    ]
+
     private var duties: RouteSweep.Duties {
-        // There are no tasks and no metadata definitions.
-        RouteSweep.Duties(
-            unreachable: Set(
-                ["", "/objects", "/properties", "/tags", "/resource_types"].map { "GET /v2/metadefs/namespaces/{namespace}" + $0 }
-                    + ["GET /v2/tasks/{task_id}"]))
+        // There are no tasks.
+        RouteSweep.Duties(unreachable: ["GET /v2/tasks/{task_id}"])
     }
 
     @Test func aKeyGivesOneEffect() async throws {
         try await AuthorizationSweepTests.with { sweep in
             let findings = try await sweep.repeated(
-                "admin", except: ["POST /v2/images/{image_id}/import": "no import method is enabled"])
+                "admin",
+                except: [
+                    "POST /v2/images/{image_id}/import": "no import method is enabled",
+                    "POST /v2/metadefs/namespaces/{namespace}/tags/{tag}": "the tag exists",
+                ])
             #expect(findings == [])
         }
     }

@@ -38,10 +38,22 @@ import WebAPI
             let id = try await cloud.create(["name": "a", "disk_format": "raw", "container_format": "bare", "os_distro": "x"])
             _ = try await cloud.upload(id, Array(repeating: 1, count: 100))
             _ = try await cloud.call("POST", "/v2/images/\(id)/members", json: ["member": "p2"])
-            let sweep = RouteSweep(cloud.api, parameters: ["image_id": id, "member_id": "p2"])
+            let namespace: JSONValue = [
+                "namespace": "n1", "visibility": "public", "display_name": "d", "objects": [["name": "o1", "required": ["a"]]],
+                "properties": ["p1": ["title": "P", "type": "string"]], "tags": [["name": "g1"]],
+                "resource_type_associations": [["name": "OS::Glance::Image", "prefix": "x_"]],
+            ]
+            _ = try await cloud.call("POST", "/v2/metadefs/namespaces", token: "admin", json: namespace)
+            let sweep = RouteSweep(
+                cloud.api,
+                parameters: [
+                    "image_id": id, "member_id": "p2", "namespace": "n1", "object": "o1", "property": "p1", "tag": "g1",
+                    "resource_type": "OS::Glance::Image",
+                ])
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(["member"])
             #expect(findings == [])
-            #expect(compared == 4)
+            // Four of images and their members, eleven of metadata definitions.
+            #expect(compared == 14)
             #expect(try await sweep.comparisonsWithoutIndex(cloud.database).findings == [])
         }
     }

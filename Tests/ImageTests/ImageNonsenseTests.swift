@@ -23,17 +23,35 @@ import WebAPI
     }
 
     private static let bodies: [String: JSONValue] = [
+        "POST /v2/metadefs/namespaces": [
+            "namespace": "n2", "display_name": "d", "description": "x", "visibility": "public", "protected": false, "owner": "p1",
+            "objects": [["name": "o", "description": "d", "required": ["a"], "properties": ["a": ["title": "A", "type": "string"]]]],
+            "properties": ["p": ["title": "P", "type": "string", "default": "x", "enum": ["x"]]], "tags": [["name": "g"]],
+            "resource_type_associations": [["name": "T", "prefix": "x:", "properties_target": "image"]],
+        ],
+        "POST /v2/metadefs/namespaces/{namespace}/properties": [
+            "name": "p", "title": "P", "type": "array", "items": ["type": "string", "enum": ["a"]], "minItems": 1, "operators": ["<or>"],
+        ],
         "POST /v2/images": [
             "name": "n", "disk_format": "raw", "container_format": "bare", "min_disk": 1, "min_ram": 1, "visibility": "private",
             "protected": false, "os_hidden": false, "tags": ["t"], "owner": "p1", "property": "p",
-        ]
+        ],
     ]
 
     private static func parameters(_ cloud: ImageFixture) async throws -> [String: String] {
         let id = try await cloud.create()
         _ = try await cloud.upload(id, [1, 2, 3])
         _ = try await cloud.call("POST", "/v2/images/\(id)/members", json: ["member": "p2"])
-        return ["image_id": id, "member_id": "p2", "tag": "t"]
+        _ = try await cloud.call(
+            "POST", "/v2/metadefs/namespaces", token: "admin",
+            json: [
+                "namespace": "n1", "objects": [["name": "o1"]], "properties": ["p1": ["title": "P", "type": "string"]],
+                "tags": [["name": "g1"]], "resource_type_associations": [["name": "OS::Glance::Image"]],
+            ])
+        return [
+            "image_id": id, "member_id": "p2", "tag": "t", "namespace": "n1", "object": "o1", "property": "p1",
+            "resource_type": "OS::Glance::Image",
+        ]
     }
 
     @Test func nonsenseAsAPatch() async throws {

@@ -16,6 +16,8 @@ package enum ImageModule {
         let handlers = ImageHandlers(database: surroundings.database, files: files, limits: limits)
         let cleanup = ImageCleanupTask(
             database: surroundings.database, files: files, ambient: surroundings.ambient, log: surroundings.log)
+        let definitions = DefinitionLoadTask(
+            database: surroundings.database, ambient: surroundings.ambient, log: surroundings.log)
         let quotas = PeriodicTask(
             "image", every: .seconds(20), database: surroundings.database, ambient: surroundings.ambient, log: surroundings.log
         ) {
@@ -26,12 +28,15 @@ package enum ImageModule {
         let api = try surroundings.api(
             .image, subjectActions: ["download_image"],
             resources: [
-                handlers.discoveryResource, handlers.metadataDefinitionResource, handlers.resource, handlers.fileResource,
-                handlers.memberResource,
-            ], rules: ImageRules.defaults)
+                handlers.discoveryResource, handlers.resource, handlers.fileResource, handlers.memberResource,
+                handlers.metadataNamespaceResource,
+            ] + handlers.metadataPartResources, rules: ImageRules.defaults)
         return ServiceModule(
             .image, surroundings, api: api,
-            loops: [.init("cleanup") { try await cleanup.run() }, .init("quota audit") { try await quotas.run() }],
+            loops: [
+                .init("cleanup") { try await cleanup.run() }, .init("quota audit") { try await quotas.run() },
+                .init("metadata definitions") { try await definitions.run() },
+            ],
             quota: handlers.quota.quota)
     }
 }

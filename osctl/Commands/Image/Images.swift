@@ -15,6 +15,7 @@ enum Images: Creatable, Settable {
         progress: ProgressRule(field: "status", created: ["active"], failed: ["killed", "deleted"], deleted: ["deleted"]))
     static let verbs: [any ParsableCommand.Type] = [
         List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self, Upload.self, Download.self,
+        ResourceCommand<Metadefs>.self,
     ]
 
     enum Visibility: String, ExpressibleByArgument, CaseIterable { case `private`, shared, community, `public` }

@@ -1,6 +1,7 @@
 import Authorization
 import ComputeCore
 import Database
+import GuestKeys
 import JSON
 import Kernel
 import WebAPI

@@ -2,6 +2,7 @@ import Authorization
 import ComputeCore
 import Contracts
 import Database
+import GuestKeys
 import ImageAccess
 import ImageFormat
 import JSON

@@ -22,6 +22,7 @@ extension ImageHandlers {
                 schema("image", ImageSchemas.image), schema("images", ImageSchemas.images),
                 schema("member", ImageSchemas.member), schema("members", ImageSchemas.members),
                 schema("task", ImageSchemas.task), schema("tasks", ImageSchemas.tasks),
+            ] + MetadataDefinitionSchemas.all.map { schema("metadefs/\($0.name)", $0.schema) } + [
                 Route(.get, "/v2/tasks", action: "get_tasks", rule: ImageRules.rule("get_tasks"), "List tasks: there are none") { context in
                     try context.authorize(target: .none)
                     try EmptyPage.check(

@@ -1,0 +1,48 @@
+import Cryptography
+package import Database
+import ImageCore
+import JSON
+package import Kernel
+package import Logging
+
+/// Puts the metadata definitions of this release into the catalog.
+package struct DefinitionLoadTask: Sendable {
+    private let database: Database
+    private let ambient: Ambient
+    private let log: Logger
+
+    /// Time between two runs. Only the first one of a process has something to do, unless it failed.
+    private static let interval: Duration = .seconds(300)
+
+    package init(database: Database, ambient: Ambient, log: Logger) {
+        self.database = database
+        self.ambient = ambient
+        self.log = log
+    }
+
+    /// Runs until the task is cancelled.
+    package func run() async throws {
+        while true {
+            do { try await runOnce() } catch let error where !(error is CancellationError) {
+                log.warning("the metadata definitions could not be loaded", metadata: ["error": "\(error)"])
+            }
+            try await ambient.time.sleep(for: DefinitionLoadTask.interval)
+        }
+    }
+
+    /// Loads what is missing or has changed since an earlier release.
+    ///
+    /// - Returns: the names of the namespaces that were written.
+    @discardableResult
+    package func runOnce() async throws -> [String] {
+        var loaded: [String] = []
+        for namespace in LoadedDefinitions.all {
+            let digest = Hexadecimal.encode(HashAlgorithm.sha256.hash(namespace.body.encoded))
+            let (id, now) = (ambient.newUUID(), ambient.now)
+            let isNew = try await database.write { try MetadataStore.load($0, namespace, digest: digest, id: id, now: now) }
+            if isNew { loaded.append(namespace.name) }
+        }
+        if !loaded.isEmpty { log.info("metadata definitions were loaded", metadata: ["namespaces": "\(loaded)"]) }
+        return loaded
+    }
+}
